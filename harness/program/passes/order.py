@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 from harness.program.ir import Node, reads
 
@@ -27,6 +28,44 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
             behind[output] = before | own
     kept = {id(node) for node in chosen}
     return tuple(node for node in group if id(node) in kept)
+
+
+def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
+    """Of each group of some nodes, whether none of it needs another."""
+    own: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    masks, bit = [0] * len(groups), 1
+    for number, group in enumerate(groups):
+        for node in group:
+            own[id(node)].append((number, bit))
+            masks[number] |= bit
+            bit <<= 1
+    behind: dict[int, int] = {}
+    found = [True] * len(groups)
+    for node in nodes:
+        before = 0
+        for value in reads(node):
+            before |= behind.get(value, 0)
+        here = before
+        for number, place in own.get(id(node), ()):
+            found[number] &= not before & masks[number]
+            here |= place
+        behind |= dict.fromkeys(node.outputs, here)
+    return found
+
+
+def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
+    """Whether there is an order still if each of several groups is one node."""
+    one = {id(node): id(group[0]) for group in groups for node in group}
+    maker = {o: one.get(id(node), id(node)) for node in nodes for o in node.outputs}
+    needs: dict[int, set[int]] = defaultdict(set)
+    for node in nodes:
+        whole = one.get(id(node), id(node))
+        needs[whole] |= {maker[v] for v in reads(node) if v in maker}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError:
+        return False
+    return True
 
 
 def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:

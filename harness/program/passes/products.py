@@ -14,7 +14,7 @@ from typing import Any
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node
-from harness.program.passes.order import in_order, independent
+from harness.program.passes.order import acyclic, apart, in_order, independent
 from harness.program.passes.rewriter import COMMUTATIVE, joined_type
 from harness.program.passes.slices import Siblings, SliceFinder
 
@@ -47,11 +47,13 @@ class _Joiner:
 
     def run(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
         nodes = _slices_first(nodes)
-        while (siblings := self._find(nodes)) is not None:
-            nodes = _slices_first(self._joined(nodes, siblings))
+        while groups := self._find(nodes):
+            nodes = _slices_first(self._joined(nodes, groups))
         return nodes
 
-    def _find(self, nodes: Sequence[Node]) -> Siblings | None:
+    def _find(self, nodes: Sequence[Node]) -> list[Siblings]:
+        """Groups that can be joined at once: of elementwise work, or if there is none, of
+        products."""
         finder = SliceFinder(nodes, self.builder, self.sizes)
         buckets: dict[Any, list[Any]] = defaultdict(list)
         for node in nodes:
@@ -61,11 +63,12 @@ class _Joiner:
         groups = [g for some in buckets.values() for g in finder.runs(some)]
         # The largest first: a weight used in many places would be split up by its neighbours.
         products = sorted(self._products(nodes, finder), key=lambda g: -len(g.nodes))
-        for siblings in (*groups, *products):
-            chosen = independent(nodes, siblings.nodes)
-            if len(chosen) == len(siblings.nodes):
-                return siblings
-        return None
+        for some in (groups, products):
+            alone = apart(nodes, [g.nodes for g in some])
+            free = _disjoint(g for g, is_apart in zip(some, alone, strict=True) if is_apart)
+            if free:
+                return free if acyclic(nodes, [g.nodes for g in free]) else free[:1]
+        return []
 
     def _products(self, nodes: Sequence[Node], finder: SliceFinder) -> Iterator[Siblings]:
         """Matrix products with one side in common."""
@@ -96,8 +99,19 @@ class _Joiner:
             return weight not in finder.made and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)
 
-    def _joined(self, nodes: Sequence[Node], siblings: Siblings) -> tuple[Node, ...]:
+    def _joined(self, nodes: Sequence[Node], groups: Iterable[Siblings]) -> tuple[Node, ...]:
         made = {o: n for n in nodes for o in n.outputs}
+        places = {id(node): i for i, node in enumerate(nodes)}
+        kept = [[node] for node in nodes]
+        for siblings in groups:
+            at = [places[id(node)] for node in siblings.nodes]
+            for place in at:
+                kept[place] = []
+            kept[max(at)] = self._as_one(siblings, made)
+        return in_order([node for some in kept for node in some])
+
+    def _as_one(self, siblings: Siblings, made: Mapping[int, Node]) -> list[Node]:
+        """One node in place of several, and the slices of it that those were."""
         added: list[Node] = []
         operands = []
         for position, axis in enumerate(siblings.columns):
@@ -114,11 +128,7 @@ class _Joiner:
             cut = {"axis": siblings.axis, "start": start, "stop": start + length}
             added.append(Node("slice", (whole,), node.outputs, cut, place=node.place))
             start = start + length
-        gone = {id(node) for node in siblings.nodes}
-        at = max(i for i, node in enumerate(nodes) if id(node) in gone)
-        kept = [[node] if id(node) not in gone else [] for node in nodes]
-        kept[at] = added
-        return in_order([node for some in kept for node in some])
+        return added
 
     def _column(
         self, values: Sequence[int], axis: int, made: Mapping[int, Node], added: list[Node]
@@ -142,6 +152,17 @@ class _Joiner:
         value = self.builder.value(joined_type([self.builder.types[v] for v in values], axis))
         added.append(Node("concat", tuple(values), (value,), {"axis": axis}))
         return value
+
+
+def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
+    """From the first on, those that have no node of one before."""
+    found, taken = [], set[int]()
+    for siblings in groups:
+        own = set(map(id, siblings.nodes))
+        if taken.isdisjoint(own):
+            found.append(siblings)
+            taken |= own
+    return found
 
 
 def _slices_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
