@@ -110,10 +110,7 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
 }
 # Definitions of a layer for each direction, what holds both, and the names of both in it by those
 # in its packing.
-TWO_WAYS = (
-    *("bidirectional_lstm", "masked_bidirectional_lstm"),
-    "bidirectional_gru_reset_after",
-)
+TWO_WAYS = tuple(name for name in LAYERS if "bidirectional" in name)
 BOTH_WAYS = "Bidirectional"
 WAYS: Mapping[str, str] = {"forward": "forward_layer", "backward": "backward_layer"}
 _SAME = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")

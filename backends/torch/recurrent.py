@@ -26,7 +26,6 @@ OPEN = 1e4
 
 def _recurrent(label: str, states: Sequence[str], pieces: Mapping[str, Piece]) -> Native:
     kernel = getattr(torch, label.removeprefix("torch."))
-
     both = any(name.endswith("_reverse") for name in pieces)
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
@@ -34,19 +33,28 @@ def _recurrent(label: str, states: Sequence[str], pieces: Mapping[str, Piece]) -
         ways = [(s, f"back_{s}") if both else (s,) for s in states]
         initial = [torch.stack([values[s] for s in way]) for way in ways]
         weights = [packed[name] for name in pieces]
-        # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
-        # differentiates in its training mode only. Without dropout all modes compute the same.
-        training = any(tensor.requires_grad for tensor in (values["x"], *initial, *weights))
-        has_biases = "bias_ih_l0" in pieces
-        layers, dropout, batch_first = 1, 0.0, True
-        with torch.set_grad_enabled(training):
-            output, *final = kernel(
-                values["x"], initial if len(initial) > 1 else initial[0], weights,
-                has_biases, layers, dropout, training, both, batch_first,
-            )  # fmt: skip
+        output, *final = _call(kernel, values["x"], initial, weights, both)
         return [output, *(state[n] for n in range(1 + both) for state in final)]
 
     return Native(label, run, Packing(pieces))
+
+
+def _call(
+    kernel: Any, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], both: bool
+) -> Sequence[Tensor]:
+    """The output of all steps and the last states, by one of torch's kernels."""
+    # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
+    # differentiates in its training mode only. Without dropout all modes compute the same.
+    training = any(tensor.requires_grad for tensor in (x, *initial, *weights))
+    # Two kernels a direction, of the input and of the state, are all that there is without.
+    has_biases = len(weights) > 2 * (1 + both)
+    layers, dropout, batch_first = 1, 0.0, True
+    with torch.set_grad_enabled(training):
+        made: Sequence[Tensor] = kernel(
+            x, initial if len(initial) > 1 else initial[0], weights,
+            has_biases, layers, dropout, training, both, batch_first,
+        )  # fmt: skip
+    return made
 
 
 # As torch has them of one direction.
@@ -131,9 +139,7 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
             places = _places(mask, counts, backwards=bool(way))[..., None]
             given = torch.zeros_like(rows).scatter(1, places.expand_as(rows), rows)
             first = [start[name][None] for name in "hc"]
-            training = any(t.requires_grad for t in (x, *first, *weights))
-            with torch.set_grad_enabled(training):
-                made, _, c = torch.lstm(given, first, weights, True, 1, 0.0, training, False, True)
+            made, _, c = _call(torch.lstm, given, first, weights, both=False)
             last = (counts - 1).clamp(min=0)[..., None].expand(-1, -1, units)
             h = torch.where(counts > 0, made.gather(1, last)[:, 0], start["h"])
             steps = made.gather(1, places.expand(-1, -1, units))

@@ -77,9 +77,9 @@ class Caller:
         try:
             return answered(self.worker, answers.FORMAT, verb, payload, self.timeout).value
         except WorkerFault as fault:
+            if (error := fault.users_error) is not None:
+                raise UsageError(error) from None
             kind, _, message = fault.outcome.cause.partition(": ")
-            if kind == "UsageError":
-                raise UsageError(message) from None
             # A format that cannot be loaded says so itself.
             if kind != "BrokenFormat":
                 message = f"format {self.name!r}: {fault.outcome.cause}"

@@ -12,7 +12,6 @@ from harness.files.user_file import displayed
 from harness.output.printing import console, say, tell
 from harness.spec.model import replaced
 from harness.train import checkpoint
-from harness.train.kept import Unoffered
 from harness.train.progress import TrainProgress
 from harness.train.proof import Disproved
 from harness.train.request import TrainRequest, prepare
@@ -44,8 +43,6 @@ def run_train(
         except (Diverged, Disproved) as error:
             tell(str(error), error=True)
             return 1
-        except Unoffered:
-            raise
         except TrainingError as error:
             tell(with_trace(str(error), error.traceback), error=True)
             return 3

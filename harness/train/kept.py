@@ -21,10 +21,6 @@ class TrainingError(HarnessError):
         self.traceback = traceback
 
 
-class Unoffered(TrainingError, UsageError):
-    """The backend cannot train this model in the way that was asked for."""
-
-
 def check_kept(setup: Setup, found: Mapping[str, Any]) -> None:
     """A snapshot has every array of the model and its optimizer, of its shape, as floats.
 

@@ -9,7 +9,7 @@ from typing import Any
 from harness.arrays import Arrays
 from harness.errors import UsageError
 from harness.program.serial import encoded
-from harness.train.kept import TrainingError, Unoffered
+from harness.train.kept import TrainingError
 from harness.train.request import Setup
 from harness.worker import answers
 from harness.worker.remote import WorkerFault, answered
@@ -18,7 +18,8 @@ from harness.worker.worker import Worker
 
 @dataclass(frozen=True)
 class TrainRemote:
-    """A training in a worker. All methods raise :class:`TrainingError` for a call that fails."""
+    """A training in a worker. All methods raise :class:`UsageError` for what a backend cannot do,
+    and :class:`TrainingError` for a call that fails."""
 
     worker: Worker
     setup: Setup
@@ -85,9 +86,7 @@ class TrainRemote:
         try:
             return answered(self.worker, answers.BACKEND, name, payload, request.timeout).value
         except WorkerFault as fault:
-            outcome = fault.outcome
-            raised, _, words = outcome.cause.partition(": ")
-            if outcome.status == "error" and raised == UsageError.__name__:
-                raise Unoffered(f"{request.backend}: {words}", fault.traceback) from None
-            message = f"{request.backend} failed: {verb}: {outcome.cause}"
+            if (error := fault.users_error) is not None:
+                raise UsageError(f"{request.backend}: {error}") from None
+            message = f"{request.backend} failed: {verb}: {fault.outcome.cause}"
             raise TrainingError(message, fault.traceback) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from harness.errors import UsageError
 from harness.runtime.paths import COMPILED_PATHS
 from harness.spec.initial_values import initial_parameters, initial_statistics
 from harness.train.kept import TrainingError
@@ -38,7 +39,7 @@ def trials(remote: TrainRemote) -> dict[str, float]:
         load_first(remote)
         try:
             seconds()  # compiles
-        except TrainingError:
+        except (TrainingError, UsageError):
             # A step may be too long for a compiler: the path that gives it none is here, too.
             if path in COMPILED_PATHS:
                 continue

@@ -43,6 +43,12 @@ class WorkerFault(Exception):
         """What is behind it."""
         return told(self.outcome)
 
+    @property
+    def users_error(self) -> str | None:
+        """What a :class:`UsageError` in the worker said, None where it was something else."""
+        kind, _, message = self.outcome.cause.partition(": ")
+        return message if kind == UsageError.__name__ else None
+
 
 def told(outcome: Outcome) -> str:
     """The traceback of what was raised, or what Python wrote of itself as it crashed."""

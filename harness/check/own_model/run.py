@@ -83,11 +83,11 @@ class UsersModel:
         try:
             yield
         except WorkerFault as fault:
-            kind, _, message = fault.outcome.cause.partition(": ")
-            if kind == "UsageError":
-                about = "" if message.startswith(str(self.against)) else f"{self.against}: "
-                raise CannotCheck(f"{about}{message}") from None
-            raise
+            message = fault.users_error
+            if message is None:
+                raise
+            about = "" if message.startswith(str(self.against)) else f"{self.against}: "
+            raise CannotCheck(f"{about}{message}") from None
 
 
 def _explain(context: ModelContext, result: CellResult) -> None:

@@ -77,19 +77,25 @@ def gru_after(p: Arrays, x: jax.Array, h: jax.Array) -> jax.Array:
     return jax.lax.scan(cell, h, x)[1]
 
 
+def lstm_step(
+    p: Arrays, x_t: jax.Array, h: jax.Array, c: jax.Array, gate: Any
+) -> tuple[jax.Array, jax.Array]:
+    """The next ``h`` and ``c``, by one product of input and state side by side. Columns of ``W``
+    and ``b``: i, f, o, g."""
+    i, f, o, g = jnp.split(dense(p, jnp.concatenate([x_t, h], axis=-1)), 4, axis=-1)
+    c = gate(f) * c + gate(i) * jnp.tanh(g)
+    return gate(o) * jnp.tanh(c), c
+
+
 def lstm(
     p: Arrays, x: jax.Array, state: tuple[jax.Array, jax.Array], gate: Any
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """One product of input and state side by side. Columns of ``W`` and ``b``: i, f, o, g."""
+    """All steps, and the last state; ``state`` is h and c."""
 
     def cell(
         state: tuple[jax.Array, jax.Array], x_t: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        h, c = state
-        i, f, o, g = jnp.split(dense(p, jnp.concatenate([x_t, h], axis=-1)), 4, axis=-1)
-        i, f, o, g = gate(i), gate(f), gate(o), jnp.tanh(g)
-        c = f * c + i * g
-        h = o * jnp.tanh(c)
+        h, c = lstm_step(p, x_t, *state, gate)
         return (h, c), h
 
     state, states = jax.lax.scan(cell, state, x)
@@ -103,10 +109,8 @@ def masked_lstm(p: Arrays, x: jax.Array, kept: jax.Array, start: jax.Array) -> j
         state: tuple[jax.Array, jax.Array], each: tuple[jax.Array, jax.Array]
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         (h, c), (x_t, inside) = state, each
-        i, f, o, g = jnp.split(dense(p, jnp.concatenate([x_t, h], axis=-1)), 4, axis=-1)
-        i, f, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o)
-        c = jnp.where(inside, f * c + i * jnp.tanh(g), c)
-        h = jnp.where(inside, o * jnp.tanh(c), h)
+        next_h, next_c = lstm_step(p, x_t, h, c, jax.nn.sigmoid)
+        h, c = jnp.where(inside, next_h, h), jnp.where(inside, next_c, c)
         return (h, c), jnp.where(inside, h, 0)
 
     return jax.lax.scan(cell, (start, start), (x, kept))[1]

@@ -17,6 +17,7 @@ from keras_parts import (
     SelectiveScan,
     adjacency,
     count,
+    not_ended,
 )
 
 
@@ -123,8 +124,8 @@ def moe(n: Network, inputs: Inputs) -> Any:
 
 
 def bert(n: Network, inputs: Inputs) -> Any:
-    chars, lengths = inputs["chars"], inputs["lengths"]
-    inside = ops.less(ops.arange(chars.shape[1])[None], lengths[:, None])
+    chars = inputs["chars"]
+    inside = not_ended(chars, inputs["lengths"])
     x = n.layer_norm("norm")(n.positions("place")(n.embedding("embed")(chars)))
     for name in n.repeated("blocks"):
         y = n.attention(f"{name}.attend")(x, x, attention_mask=inside[:, None])
@@ -193,7 +194,7 @@ def gcn(n: Network, inputs: Inputs) -> Any:
 
 def bilstm_tagger(n: Network, inputs: Inputs) -> Any:
     x = n.embedding("embed")(inputs["sentence"])
-    inside = ops.less(ops.arange(x.shape[1])[None], inputs["lengths"][:, None])
+    inside = not_ended(x, inputs["lengths"])
     for number in (1, 2):
         made = layers.LSTM(n.sizes["hidden"], return_sequences=True, zero_output_for_mask=True)
         both = layers.Bidirectional(made)
@@ -209,7 +210,7 @@ def seq2seq_attention(n: Network, inputs: Inputs) -> Any:
     )
     memory = reader(n.embedding("embed_read")(inputs["read"]))
     h = writer(n.embedding("embed_written")(inputs["before"]))
-    inside = ops.less(ops.arange(memory.shape[1])[None], inputs["lengths"][:, None])
+    inside = not_ended(memory, inputs["lengths"])
     context = layers.Attention()([h, memory], mask=[None, inside])
     return n.dense("out")(n.dense("join", "tanh")(ops.concatenate([context, h], axis=-1)))
 

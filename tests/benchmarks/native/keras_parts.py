@@ -21,6 +21,11 @@ def part(arrays: Arrays, name: str) -> dict[str, Any]:
     return {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
 
 
+def not_ended(rows: Any, lengths: Any) -> Any:
+    """[batch, time]: where a row has not ended."""
+    return ops.less(ops.arange(rows.shape[1])[None], lengths[:, None])
+
+
 def count(arrays: Arrays, name: str) -> int:
     """How often a layer is repeated."""
     return len({n.split(".")[1] for n in arrays if n.startswith(f"{name}.")})

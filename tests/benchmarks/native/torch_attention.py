@@ -16,7 +16,9 @@ from torch_parts import (
     conv,
     dense,
     embedding,
+    inside,
     layer_norm,
+    mean_of,
     part,
     parts,
     rms_norm,
@@ -198,16 +200,11 @@ class Bert(Model):
         )
         self.transform, self.out = dense(arrays, "transform"), dense(arrays, "out")
 
-    def inside(self, inputs: Tensors) -> Tensor:
-        """[batch, time]: where a row has not ended."""
-        steps = torch.arange(inputs["chars"].shape[1], device=inputs["chars"].device)
-        return steps < inputs["lengths"][:, None]
-
     def forward(self, inputs: Tensors) -> Tensor:
         chars = inputs["chars"]
         # Added to the scores, as a row may be empty: minus infinity would make it NaN.
         mask = torch.zeros(chars.shape, dtype=self.place.weight.dtype, device=chars.device)
-        mask = mask.masked_fill(~self.inside(inputs), -1e30)[:, None, None]
+        mask = mask.masked_fill(~inside(chars, inputs["lengths"]), -1e30)[:, None, None]
         x = self.embed(chars) + self.place.weight[: chars.shape[1]]
         x = self.norm(x)
         for block in self.blocks:
@@ -218,11 +215,8 @@ class Bert(Model):
         return self(inputs)
 
     def lose(self, inputs: Tensors, targets: Tensors) -> Tensor:
-        kept = targets["hidden"] & self.inside(inputs)
-        target = targets["target"].masked_fill(~kept, -100)
-        logits = self(inputs).flatten(0, 1)
-        total = F.cross_entropy(logits, target.flatten(), ignore_index=-100, reduction="sum")
-        return total / kept.sum().clamp(min=1)
+        kept = targets["hidden"] & inside(inputs["chars"], inputs["lengths"])
+        return mean_of(kept, self(inputs), targets["target"])
 
 
 class Vit(Model):

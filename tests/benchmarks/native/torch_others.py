@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch_layers import Arrays, FusedGru, fill, gates
-from torch_parts import Model, Tensors, dense, embedding, part, parts, rms_norm
+from torch_parts import Model, Tensors, dense, embedding, inside, mean_of, part, parts, rms_norm
 
 Sizes = Mapping[str, int]
 
@@ -157,20 +157,11 @@ class Tagger(Model):
         read, _ = pad_packed_sequence(
             self.lstm(packed)[0], batch_first=True, total_length=rows.shape[1]
         )
-        return self.out(read * self.inside(inputs)[..., None])
-
-    def inside(self, inputs: Tensors) -> Tensor:
-        """[batch, time]: where a row has not ended."""
-        words = inputs["sentence"]
-        return torch.arange(words.shape[1], device=words.device) < inputs["lengths"][:, None]
+        return self.out(read * inside(rows, inputs["lengths"])[..., None])
 
     def lose(self, inputs: Tensors, targets: Tensors) -> Tensor:
-        kept = self.inside(inputs)
-        aims = targets["tag"].masked_fill(~kept, -100).flatten()
-        total = F.cross_entropy(
-            self(inputs).flatten(0, 1), aims, ignore_index=-100, reduction="sum"
-        )
-        return total / kept.sum().clamp(min=1)
+        kept = inside(inputs["sentence"], inputs["lengths"])
+        return mean_of(kept, self(inputs), targets["tag"])
 
 
 class Seq2seq(Model):
@@ -192,8 +183,7 @@ class Seq2seq(Model):
     def forward(self, inputs: Tensors) -> Tensor:
         memory, _ = self.reader(self.embed_read(inputs["read"]), ())
         h, _ = self.writer(self.embed_written(inputs["before"]), ())
-        steps = torch.arange(memory.shape[1], device=memory.device)
-        ended = steps >= inputs["lengths"][:, None]
+        ended = ~inside(memory, inputs["lengths"])
         scores = torch.bmm(h, memory.mT).masked_fill(ended[:, None], -1e30)
         context = torch.bmm(scores.softmax(-1), memory)
         return self.out(torch.tanh(self.join(torch.cat((context, h), -1))))

@@ -27,6 +27,18 @@ class Model(nn.Module):
         return F.cross_entropy(logits.flatten(0, -2), target.flatten())
 
 
+def inside(rows: Tensor, lengths: Tensor) -> Tensor:
+    """[batch, time]: where a row has not ended."""
+    return torch.arange(rows.shape[1], device=rows.device) < lengths[:, None]
+
+
+def mean_of(kept: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """The mean of the cross-entropy over what is kept, 0 if that is nothing."""
+    aims = target.masked_fill(~kept, -100).flatten()
+    total = F.cross_entropy(logits.flatten(0, 1), aims, ignore_index=-100, reduction="sum")
+    return total / kept.sum().clamp(min=1)
+
+
 def part(arrays: Arrays, name: str) -> Arrays:
     """The arrays of one part, under their names in it."""
     start = f"{name}."
