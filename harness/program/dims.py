@@ -35,6 +35,8 @@ class Dim:
 
     def __add__(self, other: Dim | int) -> Dim:
         other = Dim.of(other)
+        if not other.terms:
+            return Dim(self.constant + other.constant, self.terms)
         terms = dict(self.terms)
         for name, coefficient in other.terms:
             terms[name] = terms.get(name, 0) + coefficient
@@ -51,7 +53,8 @@ class Dim:
         return Dim(constant, tuple(sorted((name, c) for name, c in terms.items() if c)))
 
     def __sub__(self, other: Dim | int) -> Dim:
-        return self + Dim.of(other) * -1
+        other = Dim.of(other)
+        return self + Dim(-other.constant, tuple((name, -c) for name, c in other.terms))
 
     def divided(self, by: Dim) -> Dim | None:
         """The dimension that ``by``, a single product of sizes, goes into as often; None where

@@ -25,8 +25,10 @@ from harness.program.passes import (
 from harness.program.passes.rebuild import prune, rebuild
 from harness.program.passes.rewriter import Rule
 
+Rules = Mapping[str, Sequence[Rule]]
 
-def merged(*tables: Mapping[str, Sequence[Rule]]) -> dict[str, tuple[Rule, ...]]:
+
+def merged(*tables: Rules) -> dict[str, tuple[Rule, ...]]:
     """The rules of several passes, tried in this order."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for table in tables:
@@ -35,7 +37,7 @@ def merged(*tables: Mapping[str, Sequence[Rule]]) -> dict[str, tuple[Rule, ...]]
     return rules
 
 
-def _simplify(steps: Mapping[str, Sequence[Rule]]) -> Mapping[str, Sequence[Rule]]:
+def _simplify(steps: Rules) -> Rules:
     return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, rows.RULES, steps)
 
 
@@ -102,20 +104,30 @@ def _optimised(
     stay = not moved and unroll.carries_much(current, builder, sizes)
     simplify, tabled = SIMPLIFY[stay], TABLES[stay]
 
-    # The last nodes of which some rules make the same again, by those rules.
-    settled: dict[tuple[int, ...], tuple[Node, ...]] = {}
+    early = merged(fuse.early_rules(fused), simplify)
+    late, of_products = fuse.late_rules(fused), fuse.product_rules(fused)
+    # The last nodes, and the rules that make the same of them again.
+    settled: tuple[Node, ...] = ()
+    idle: tuple[Rules, ...] = ()
 
-    def again(before: tuple[Node, ...], *rules: Mapping[str, Sequence[Rule]]) -> tuple[Node, ...]:
-        which = tuple(map(id, rules))
-        if settled.get(which) is before:
-            return before
+    def rebuilt(before: tuple[Node, ...], rules: Iterable[Rules]) -> tuple[Node, ...]:
         known = merged(*rules, FINAL) if final else merged(*rules)
         lifts = loops.lifts if moved else None
         sinks = loops.sinks_products if fuses else loops.sinks
-        found = rebuild(before, wanted, builder, sizes, known, lifts, sinks)
-        if found == before:
-            settled[which] = found = before
-        return found
+        return rebuild(before, wanted, builder, sizes, known, lifts, sinks)
+
+    def again(before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
+        nonlocal settled, idle
+        if settled is not before:
+            settled, idle = before, ()
+        new = [rule for rule in rules if not any(rule is other for other in idle)]
+        # What is idle is tried again only once other rules have changed something.
+        if len(new) == len(rules) or (new and rebuilt(before, new) != before):
+            found = rebuilt(before, rules)
+            if found != before:
+                return found
+        idle = (*idle, *new)
+        return before
 
     def less_moved(before: tuple[Node, ...]) -> tuple[Node, ...]:
         least = layouts.moved(before, builder, sizes)
@@ -127,7 +139,7 @@ def _optimised(
                 return less_moved(found)
         return before
 
-    for rules in (merged(fuse.early_rules(fused), simplify), tabled):
+    for rules in (early, tabled):
         current = again(current, rules)
     current = less_moved(current)
     for _ in range(3):
@@ -140,6 +152,6 @@ def _optimised(
         current = unroll.unrolled(current, builder, sizes, longest or unroll.LONGEST, every=moved)
         for _ in range(2):
             current = again(current, tabled, classes.FACTORS, unroll.RULES)
-        current = again(current, fuse.late_rules(fused), tabled)
-        current = again(current, fuse.product_rules(fused), fuse.late_rules(fused), tabled)
+        current = again(current, late, tabled)
+        current = again(current, of_products, late, tabled)
     return current

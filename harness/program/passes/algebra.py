@@ -29,12 +29,15 @@ def _computed(op: str) -> Rule:
     function: Callable[..., Any] = getattr(np, op)
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        numbers = [g.number(i) for i in inputs]
-        if None in numbers:
-            return None
+        numbers = []
+        for value in inputs:
+            number = g.number(value)
+            if number is None:
+                return None
+            numbers.append(np.float64(number))
         with np.errstate(all="ignore"):
-            value = float(function(*(np.float64(n) for n in numbers if n is not None)))
-        return g.full(value, common_shape(g, inputs))
+            result = float(function(*numbers))
+        return g.full(result, common_shape(g, inputs))
 
     return rule
 
@@ -43,13 +46,12 @@ def _narrow(op: str) -> Rule:
     """Operands without a broadcast that the result does not need: ``broadcast(a) + b -> a + b``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        shape = common_shape(g, inputs)
         for position, value in enumerate(inputs):
             node = g.node(value, "broadcast_to", "expand_dims")
             if node is None or (node.op == "expand_dims" and node.attributes["axis"] != 0):
                 continue
             narrow = (*inputs[:position], node.inputs[0], *inputs[position + 1 :])
-            if common_shape(g, narrow) == shape:
+            if common_shape(g, narrow) == common_shape(g, inputs):
                 return g.apply(op, narrow, attributes)
         return None
 

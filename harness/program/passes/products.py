@@ -171,7 +171,7 @@ def _slices_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
     parts = {node.output for node in nodes if node.op == "slice"}
     return tuple(
         replace(node, inputs=tuple(sorted(node.inputs, key=lambda v: v not in parts)))
-        if node.op in COMMUTATIVE
+        if node.op in COMMUTATIVE and not parts.isdisjoint(node.inputs)
         else node
         for node in nodes
     )

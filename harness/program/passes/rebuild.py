@@ -46,8 +46,8 @@ class Rebuild:
             if node.op == "scan":
                 self._scan(node, uses)
             else:
-                inputs = tuple(self._new(i) for i in node.inputs)
-                value = self.rewriter.apply(node.op, inputs, node.attributes, node.output)
+                inputs = tuple([self._new(i) for i in node.inputs])
+                value = self.rewriter.apply(node.op, inputs, node.attributes, node)
                 self._bind(node.output, value, uses)
 
     def _new(self, value: int) -> int:

@@ -125,9 +125,9 @@ class Rewriter:
         op: str,
         inputs: tuple[int, ...],
         attributes: Mapping[str, Any],
-        number: int | None = None,
+        old: Node | None = None,
     ) -> int:
-        """As :meth:`emit`; a node that is new makes the value ``number``, if one is given."""
+        """As :meth:`emit`; what is new has the number of the ``old`` node's value, if it fits."""
         key = _key(op, inputs, attributes)
         same = self._rewritten(key, op, inputs, attributes)
         if same is not None:
@@ -141,17 +141,31 @@ class Rewriter:
                 return self._lift(op, inputs, attributes, depth)
         if key in scope.found:
             return scope.found[key]
-        types = tuple(self.type(i) for i in inputs)
-        joins = op == "concat"
-        type_ = joined_type(types, attributes["axis"]) if joins else infer(op, types, attributes)
-        if number is None or self.builder.types[number] != type_ or number in self.made:
-            number = self.builder.value(type_)
-        node = Node(op, inputs, (number,), attributes, place=self.place)
+        if old is not None and inputs == old.inputs and old.output not in self.made:
+            node = old  # most nodes of most passes: nothing is inferred again
+        else:
+            node = self._made(op, inputs, attributes, old)
+        number = node.output
         scope.nodes.append(node)
         scope.found[key] = number
         self.made[number] = node
         self.home[number] = depth
         return number
+
+    def _made(
+        self,
+        op: str,
+        inputs: tuple[int, ...],
+        attributes: Mapping[str, Any],
+        old: Node | None,
+    ) -> Node:
+        types = tuple(self.type(i) for i in inputs)
+        joins = op == "concat"
+        type_ = joined_type(types, attributes["axis"]) if joins else infer(op, types, attributes)
+        fits = old is not None and old.output not in self.made
+        if old is None or not fits or self.type(old.output) != type_:
+            return Node(op, inputs, (self.builder.value(type_),), attributes, place=self.place)
+        return Node(op, inputs, old.outputs, attributes, place=self.place)
 
     def _rewritten(
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]

@@ -54,6 +54,7 @@ class SliceFinder:
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:
         self.nodes, self.builder, self.sizes = nodes, builder, sizes
         self.made = {o: n for n in nodes for o in n.outputs}
+        self.slices = {n.output for n in nodes if n.op == "slice"}
 
     def count(self, value: int) -> int:
         """The number of entries."""
@@ -64,9 +65,9 @@ class SliceFinder:
 
     def as_slice(self, value: int) -> Slice | None:
         """A value as a slice of another."""
-        node = self.made.get(value)
-        if node is None or node.op != "slice":
+        if value not in self.slices:
             return None
+        node = self.made[value]
         start, stop = (Dim.of(node.attributes[name]) for name in ("start", "stop"))
         return Slice(node.inputs[0], node.attributes["axis"], start, stop)
 
@@ -100,7 +101,7 @@ class SliceFinder:
 
     def candidate(self, node: Node) -> Candidate | None:
         """The node as one that works on slices, if an operand is a slice."""
-        if node.body is not None or len(node.outputs) != 1:
+        if node.body is not None or self.slices.isdisjoint(node.inputs):
             return None
         found = [self.as_slice(i) for i in node.inputs]
         for position, cut in enumerate(found):

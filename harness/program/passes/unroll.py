@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -61,21 +62,29 @@ def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, in
 def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ...]:
     result = []
     for node in nodes:
-        attributes = {name: _number(value, sizes) for name, value in node.attributes.items()}
         body = node.body
         if body is not None:
             body = replace(body, nodes=_numbered(body.nodes, sizes))
-        result.append(replace(node, attributes=attributes, body=body))
+        if node.attributes:
+            attributes = {name: _number(value, sizes) for name, value in node.attributes.items()}
+            node = replace(node, attributes=attributes, body=body)
+        result.append(node)
     return tuple(result)
 
 
 def _number(value: Any, sizes: Mapping[str, int]) -> Any:
     """A dimension, or those in a tuple, as numbers."""
     if isinstance(value, Dim):
-        return Dim(value.resolve(sizes))
+        return _counted(value.resolve(sizes))
     if isinstance(value, tuple):
         return tuple(_number(item, sizes) for item in value)
     return value
+
+
+@cache
+def _counted(number: int) -> Dim:
+    """One object for each number: shapes of the same ones are compared faster."""
+    return Dim(number)
 
 
 class _UnrolledSteps:
