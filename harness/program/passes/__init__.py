@@ -132,9 +132,7 @@ def _optimised(
     def less_moved(before: tuple[Node, ...]) -> tuple[Node, ...]:
         least = layouts.moved(before, builder, sizes)
         for other in layouts.turned(before, wanted, builder):
-            found = again(other, tabled)
-            while (lower := layouts.sunk(found, wanted, builder)) is not None:
-                found = again(lower, tabled)
+            found = again(other, tabled, transposes.SINKING)
             if layouts.moved(found, builder, sizes) < least:
                 return less_moved(found)
         return before

@@ -35,39 +35,15 @@ def turned(
 ) -> Iterator[tuple[Node, ...]]:
     """The nodes with one such value in its other order, for each that there is."""
     made, uses = _known(nodes, wanted)
+    fixed: set[tuple[int, Axes]] = set()
     for node in nodes:
         if node.op != "permute_dims" or uses[node.inputs[0]] < 2:
             continue
         axes: Axes = tuple(node.attributes["axes"])
-        upwards = _Upwards(builder, made)
+        upwards = _Upwards(builder, made, fixed=fixed)
         if node.inputs[0] in made and upwards.turn(node.inputs[0], axes, node.output) is not None:
             rest = (n for n in nodes if n is not node and not upwards.covers(n))
             yield in_order([*upwards.nodes, *upwards.back(), *rest])
-
-
-def sunk(nodes: Sequence[Node], wanted: Sequence[int], builder: Builder) -> tuple[Node, ...] | None:
-    """The nodes with one permutation below what is done alike to all that it moves, but with
-    operands of fewer axes, which are turned in its place; None where there is none."""
-    made, uses = _known(nodes, wanted)
-    for node in nodes:
-        moves = (made[i] for i in node.inputs if uses[i] == 1 and i in made)
-        move = next((m for m in moves if m.op == "permute_dims" and m.inputs[0] in made), None)
-        if node.op not in SAME_AXES or move is None:
-            continue
-        axes: Axes = tuple(move.attributes["axes"])
-        upwards = _Upwards(builder, {})
-        if any(upwards.rank(i) == len(axes) for i in node.inputs if i != move.output):
-            continue
-        inputs = (
-            move.inputs[0] if i == move.output else upwards.aligned(i, inverse(axes))
-            for i in node.inputs
-        )
-        given = tuple(i for i in inputs if i is not None)
-        new = upwards.emit(replace(node, inputs=given), node.output, inverse(axes))
-        back = Node("permute_dims", (new,), node.outputs, {"axes": axes})
-        rest = (n for n in nodes if n is not node and n is not move)
-        return in_order([*upwards.nodes, back, *rest])
-    return None
 
 
 def _known(nodes: Sequence[Node], wanted: Sequence[int]) -> tuple[dict[int, Node], Counter[int]]:
@@ -84,6 +60,8 @@ class _Upwards:
     made: Mapping[int, Node]
     nodes: list[Node] = field(default_factory=list)
     found: dict[tuple[int, Axes], int] = field(default_factory=dict)
+    # The values that cannot be made in an order.
+    fixed: set[tuple[int, Axes]] = field(default_factory=set)
 
     def covers(self, node: Node) -> bool:
         """Whether what a node makes is made by way of the new."""
@@ -100,13 +78,23 @@ class _Upwards:
     def turn(self, value: int, axes: Axes, number: int | None = None) -> int | None:
         """A value with its axes in this order, under a ``number`` if one is given; None where it
         cannot be made so."""
-        key, rank = (value, axes), len(axes)
-        if key in self.found:
-            return self.found[key]
+        key = value, axes
+        if key in self.found or key in self.fixed:
+            return self.found.get(key)
         node = self.made.get(value)
         if node is None:
             return self.emit(Node("permute_dims", (value,), (), {"axes": axes}), value, axes)
-        attributes = node.attributes
+        new = self._turned(node, axes)
+        if new is None:
+            self.fixed.add(key)
+            return None
+        self.found[key] = self.emit(new, value, axes, number)
+        return self.found[key]
+
+    def _turned(self, node: Node, axes: Axes) -> Node | None:
+        """A node of operands in other orders, which makes its value in this one."""
+        attributes, rank = node.attributes, len(axes)
+        inputs: list[int | None]
         if node.op in SAME_AXES:
             inputs = [self.aligned(i, axes) for i in node.inputs]
         elif node.op == "matmul" and self.rank(node.inputs[1]) == 2 and axes[-1] == rank - 1:
@@ -125,9 +113,7 @@ class _Upwards:
         given = tuple(i for i in inputs if i is not None)
         if len(given) < len(inputs):
             return None
-        new = replace(node, inputs=given, attributes=attributes)
-        self.found[key] = self.emit(new, value, axes, number)
-        return self.found[key]
+        return replace(node, inputs=given, attributes=attributes)
 
     def aligned(self, value: int, axes: Axes) -> int | None:
         """As :meth:`turn`, of an operand that may have only the last axes of the result."""

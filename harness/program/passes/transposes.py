@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.program.dims import Dim
+from harness.program.dims import ONE, Dim
 from harness.program.passes.algebra import BINARY, COMPARISONS, UNARY
 from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.permutations import Axes, inverse
@@ -59,6 +59,35 @@ def _unmoved(g: Rewriter, value: int, axes: Axes) -> int | None:
     if rank == whole and _given(g, value):
         return g.emit("permute_dims", value, axes=inverse(axes))
     return None
+
+
+def _sinking(op: str) -> Rule:
+    """``f(x.T, b) -> f(x, b.T).T``, where nothing else reads the permutation, and b has fewer
+    axes."""
+
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+        for place, value in enumerate(inputs):
+            moved = _moved(g, value)
+            if moved is None or g.uses[value] > 1:
+                continue
+            axes, rest = moved[1], (*inputs[:place], *inputs[place + 1 :])
+            if any(g.rank(i) >= len(axes) for i in rest):
+                continue
+            turned = [_widened(g, i, inverse(axes)) for i in rest]
+            operands = (*turned[:place], moved[0], *turned[place:])
+            return g.emit("permute_dims", g.apply(op, operands, attributes), axes=axes)
+        return None
+
+    return rule
+
+
+def _widened(g: Rewriter, value: int, axes: Axes) -> int:
+    """A value of fewer axes, permuted as a result of these is."""
+    missing = len(axes) - g.rank(value)
+    if axes[missing:] == tuple(range(missing, len(axes))):
+        return value
+    wide = g.emit("reshape", value, shape=(*[ONE] * missing, *g.shape(value)))
+    return g.emit("permute_dims", wide, axes=axes)
 
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -173,6 +202,10 @@ def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -
     return g.emit("expand_dims", inner, axis=last)
 
 
+# What moves a permutation further down, at the cost of one of something smaller.
+SINKING: Mapping[str, Sequence[Rule]] = {
+    op: (_sinking(op),) for op in (*BINARY, *COMPARISONS, "where")
+}
 RULES: Mapping[str, Sequence[Rule]] = {
     **{op: (_elementwise(op),) for op in (*UNARY, *BINARY, *COMPARISONS, "where")},
     **{op: (_same_axes(op),) for op in ("stop_gradient", "astype")},
