@@ -26,6 +26,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Tests start Python a thousand times; without bytecode each start compiles all modules again.
 test test-all test-quick fuzz: export PYTHONDONTWRITEBYTECODE :=
+test test-all: export HARNESS_FLAX := $(abspath $(VENV))-flax/bin/python
 
 .PHONY: check bench report check-gpu bench-gpu test test-all test-quick lint types install lowest newest fuzz docs constraints clean
 
@@ -50,11 +51,11 @@ bench-gpu: install
 	$(BIN)/python tests/benchmarks/gpu.py bench
 
 # Most tests run beside each other, a process a core; those that measure do not.
-test: install lint types
+test: install lint types $(VENV)-flax/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not thorough"
 	$(BIN)/python -m pytest -m "alone and not thorough" $(ALONE)
 
-test-all: install lint types
+test-all: install lint types $(VENV)-flax/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"
 	$(BIN)/python -m pytest -m alone $(ALONE)
 
@@ -99,5 +100,12 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable ".[all]" --group dev
 	touch $@
 
+# Flax needs a dozen packages that nothing else does: it is tested in an environment of its own.
+$(VENV)-flax/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-flax
+	$(VENV)-flax/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-flax/bin/pip install --quiet --editable ".[flax]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-flax build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -62,6 +62,7 @@ from harness.runtime.native import (
     NativeOptimizer,
     Tensors,
     WholeModel,
+    calls_by_layer,
 )
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.precision import NARROW, host_dtype, narrow, rounded_to
@@ -224,6 +225,7 @@ __all__ = [
     "bracketed",
     "bytes_of",
     "call_key",
+    "calls_by_layer",
     "camel",
     "card_of",
     "common_code",

@@ -29,7 +29,15 @@ from packaging.requirements import Requirement
 SPECS = ["three_char", "sequence_rnn", "keras_gru", "stateful_lstm"]
 TRAINED = "lesson6/keras_gru"
 # An extra of the package brings a backend, a format, or both, of one name.
-BACKENDS = {"core": ["numpy"], "torch": ["torch"], "jax": ["jax"], "keras": ["keras"]}
+BACKENDS = {
+    "core": ["numpy"],
+    "torch": ["torch"],
+    "jax": ["jax"],
+    "flax": ["flax"],
+    "keras": ["keras"],
+}
+# What begins later where a part is: JAX, which Flax 0.12.1 needs, is 0.8.1 there or later.
+LATER = {"flax": {"numpy": "2.0.0", "scipy": "1.13.0"}}
 FORMATS = {"torch": "pt", "jax": "npz", "keras": "keras", "onnx": "onnx"}
 EVERY = "all"
 SECONDS = 1800
@@ -144,7 +152,8 @@ def make(folder: Path, part: str, kind: str, python: str) -> str:
     """An environment with a part of the project in it: ``passed``, or why there is none."""
     subprocess.run([python, "-m", "venv", folder], check=True)
     needed = requirements(part)
-    wanted = [f"{r.name}=={known.lowest(r)}" if kind == "lowest" else str(r) for r in needed]
+    pins = {r.name: str(known.lowest(r)) for r in needed} | LATER.get(part, {})
+    wanted = [f"{r.name}=={pins[r.name]}" if kind == "lowest" else str(r) for r in needed]
     (folder / "run").mkdir()
     (folder / "run/wanted.txt").write_text("\n".join(wanted), encoding="utf-8")
     pip = "pip install --quiet --disable-pip-version-check"

@@ -1,7 +1,8 @@
 """JAX with its own automatic differentiation, compiled; losses and optimizers are optax's.
 
 JAX has no layers of its own but attention, convolutions and pools (on a GPU it reaches cuDNN's
-LSTM, which no other device has), so every other layer runs its equations.
+LSTM, which no other device has), so every other layer runs its equations. ``flax`` is the same
+backend with the layers of Flax (``flax.nnx``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from harness.extend import (
     UsageError,
     card_of,
     hookimpl,
+    narrow,
 )
 
 from . import platforms
@@ -182,6 +184,24 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
     return platforms.deterministic(os.environ)
 
 
+class Flax(Jax):
+    """What Flax has no layer for is run as ``jax`` runs it, and so is all in a narrow dtype: there
+    a module of Flax adds the gradients of its biases in that dtype."""
+
+    name = "flax"
+
+    def versions(self) -> Mapping[str, str]:
+        return {"flax": version("flax"), **super().versions()}
+
+    def claim(self, layer: ClaimableCall) -> Native | None:
+        from .flax_layers import CLAIMS
+
+        own = None if narrow(self._dtype) else CLAIMS.get(layer.definition)
+        dtype = "float64" if self._dtype == "float64" else "float32"
+        native = own(layer, dtype) if own is not None else None
+        return native or super().claim(layer)
+
+
 @hookimpl
 def harness_backend(name: str) -> Backend:
     # Imported here and not above: listing backends imports this module, and must stay cheap.
@@ -189,11 +209,11 @@ def harness_backend(name: str) -> Backend:
     import jax
     import jax.numpy as jnp
 
-    return Jax()
+    return Flax() if name == Flax.name else Jax()
 
 
 @hookimpl
-def harness_defaults(name: str) -> Probes:
+def harness_defaults(name: str) -> Probes | None:
     from .defaults import PROBES
 
-    return PROBES
+    return PROBES if name == Jax.name else None

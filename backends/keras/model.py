@@ -23,6 +23,7 @@ from harness.extend import (
     Program,
     Table,
     call_key,
+    calls_by_layer,
     camel,
     identifier,
     vetted,
@@ -257,9 +258,8 @@ class Assembly:
             kind = self.module.layer(
                 camel(stem, TAKEN), partial(class_text, forms=[*forms.values()])
             )
-            layer = kind(
-                name=self._name(layer_name(key) or f"value_{node.output}"), dtype=self.dtype
-            )
+            name = self._name(layer_name(key) or f"value_{node.output}")
+            layer = kind(name=name, dtype=self.dtype)
         else:
             layer = self.layers[key]
         if key:
@@ -292,9 +292,9 @@ def _listed(made: Any) -> list[Any]:
 
 def _claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
     """The layers that are Keras' own at every call."""
-    found: dict[str, list[Any]] = {}
-    for node in program.calls:
-        if node.attributes["kind"] == "layer":
-            layer = ClaimableCall.of(program, node)
-            found.setdefault(call_key(node), []).append(backend.claim(layer))
-    return {key: natives[0] for key, natives in found.items() if all(natives)}
+    found: dict[str, Any] = {}
+    for key, calls in calls_by_layer(program).items():
+        natives = [backend.claim(c) for c in calls if c.node.attributes["kind"] == "layer"]
+        if natives and all(natives):
+            found[key] = natives[0]
+    return found

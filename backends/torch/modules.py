@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import ClaimableCall, Native, Program, call_key, identifier
+from harness.extend import ClaimableCall, Native, Program, calls_by_layer, identifier
 
 from .layers import CLAIMS
 
@@ -70,16 +70,11 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
     """The layers that are modules of torch.nn, by instance, each with its claim."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
-    others: set[str] = set()
-    for node in program.calls:
-        layer = ClaimableCall.of(program, node)
+    for key, (layer, *_) in calls_by_layer(program).items():
         native = CLAIMS[layer.definition](layer) if layer.definition in MODULES else None
-        if native is None:
-            others.add(call_key(node))
-        else:
-            found[call_key(node)] = layer, native
-    # Its parameters may be those of another layer too, which no module has.
-    return {key: own for key, own in found.items() if key not in others}
+        if native is not None:
+            found[key] = layer, native
+    return found
 
 
 def attribute(name: str) -> str:

@@ -36,7 +36,7 @@ FLOOR: Mapping[str, int] = {
 FRAMEWORKS: Mapping[str, frozenset[str]] = {
     "numpy": frozenset(),
     "torch": frozenset({"torch"}),
-    "jax": frozenset({"jax", "jaxlib", "optax"}),
+    "jax": frozenset({"jax", "jaxlib", "optax", "flax"}),
     "keras": frozenset({"keras", "tensorflow", "torch", "jax"}),
     "onnx": frozenset({"onnx", "onnxruntime", "google"}),
 }

@@ -8,10 +8,10 @@ import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
 from harness.program.ir import Phase, Program
-from harness.program.signature import call_key, local_of, owner_of
+from harness.program.signature import local_of, owner_of
 from harness.runtime import promises
 from harness.runtime.backend import Backend
-from harness.runtime.native import ClaimableCall, Native
+from harness.runtime.native import ClaimableCall, Native, calls_by_layer
 from harness.runtime.packing import Join, Packing, Stack
 
 
@@ -20,16 +20,21 @@ def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native
 
     A layer that is called several times is claimed only if every call is.
     """
-    found: dict[str, list[Native | None]] = {}
-    for node in program.calls:
-        layer = ClaimableCall.of(program, node, phase)
-        claim = backend.claim(layer)
-        if claim is not None:
-            source = f"claim() of {layer.definition}"
-            promises.instance(claim, Native, source, "a Native, or None,")
-            promises.instance(claim.packing, Packing, f"the packing of {source}", "a Packing")
-        found.setdefault(call_key(node), []).append(claim)
-    return {key: c[0] for key, c in found.items() if c[0] is not None and None not in c}
+    found: dict[str, Native] = {}
+    for key, calls in calls_by_layer(program, phase).items():
+        natives = [_claim(backend, call) for call in calls]
+        if natives[0] is not None and None not in natives:
+            found[key] = natives[0]
+    return found
+
+
+def _claim(backend: Backend, call: ClaimableCall) -> Native | None:
+    claim = backend.claim(call)
+    if claim is not None:
+        source = f"claim() of {call.definition}"
+        promises.instance(claim, Native, source, "a Native, or None,")
+        promises.instance(claim.packing, Packing, f"the packing of {source}", "a Packing")
+    return claim
 
 
 class Layout:

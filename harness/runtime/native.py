@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from harness.program.dims import Dim
 from harness.program.ir import Meaning, Node, Phase, Program
-from harness.program.signature import local_shapes
+from harness.program.signature import call_key, local_shapes
 from harness.runtime.packing import Packing
 
 Tensors = dict[str, Any]
@@ -89,6 +89,29 @@ class ClaimableCall:
         """None for a program that was made without a spec."""
         found = self.node.attributes.get("meaning")
         return found if isinstance(found, Meaning) else None
+
+
+def calls_by_layer(
+    program: Program, phase: Phase | None = None
+) -> dict[str, tuple[ClaimableCall, ...]]:
+    """All calls that can be one native layer: of a layer by its instance, of a loss by its name.
+
+    Layers that share parameters are one instance. They are left out where they are not alike: one
+    may have another function, other strides, or be of another definition.
+
+    Args:
+        program: The program.
+        phase: Another phase than the program's own, as in :meth:`ClaimableCall.of`.
+    """
+    found: dict[str, list[ClaimableCall]] = {}
+    for node in program.calls:
+        found.setdefault(call_key(node), []).append(ClaimableCall.of(program, node, phase))
+    kinds = {key: (calls[0].definition, calls[0].attributes) for key, calls in found.items()}
+    return {
+        key: tuple(calls)
+        for key, calls in found.items()
+        if all((call.definition, call.attributes) == kinds[key] for call in calls)
+    }
 
 
 @dataclass(frozen=True)

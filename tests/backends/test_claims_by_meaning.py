@@ -11,6 +11,7 @@ import pytest
 from changed_definitions import OTHER, changed, shipped
 from golden.tiny import tiny
 
+import harness
 from harness.program.ir import Phase
 from harness.program.updates import UpdateRule
 from harness.spec.library import FOLDERS, Library
@@ -137,3 +138,15 @@ def test_a_folder_of_other_meanings_agrees_with_the_oracle_everywhere(tmp_path: 
     for kind, name in PLANTED:
         assert f"{kind} {name!r} is that of" in run.stderr
     assert run.stderr.count("means something else") == len(PLANTED)
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras", "jax"])
+def test_layers_that_share_parameters_are_claimed_only_if_they_are_alike(backend: str) -> None:
+    """Each ran as the first of them: relu as tanh, strides of 3 as of 1; the spec was blamed."""
+    model = Path(__file__).parents[1] / "support" / "odd_models" / "tied_otherwise.yaml"
+    report = harness.check(str(model), backend, checks=["values", "training", "cotangents"])
+    assert report.exit_code == 0, str(report)
+    for result in report.results:
+        shared = {result.layers[name] for name in ("kernel", "norm", "curved", "embed")}
+        assert shared == {"equations"}
+    assert {r.layers["widen"] for r in report.results} != {"equations"} or backend == "jax"

@@ -12,7 +12,7 @@ from harness.spec.model import load_spec
 ODD = Path(__file__).parents[1] / "support" / "odd_models"
 MODELS = [
     *("first_place", "moved_indices", "columns", "long_convolution"),
-    *("both_directions", "masked_directions"),
+    *("both_directions", "masked_directions", "tied_otherwise"),
 ]
 
 

@@ -142,9 +142,10 @@ def test_a_room_of_the_name_of_a_function_does_not_take_its_place() -> None:
 
 def test_own_backends_have_the_entry_points_of_anybody() -> None:
     own = {n: o for n, o in available().items() if o.distribution == "backend-comparison-harness"}
-    assert set(own) == {"numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"}
+    assert set(own) == {"numpy", "torch", "jax", "flax", "keras", "keras-torch", "keras-jax"}
     for name, origin in own.items():
-        assert origin.module == f"harness.backends.{name.partition('-')[0]}.backend"
+        family = "jax" if name == "flax" else name.partition("-")[0]
+        assert origin.module == f"harness.backends.{family}.backend"
         assert not origin.rivals
 
 

@@ -1,0 +1,199 @@
+"""The layers of Flax that the ``flax`` backend claims, and where their parameters lie in them.
+
+Not claimed is what Flax has otherwise: its GRU has one bias a gate where ``gru_reset_after`` has
+two, and its bidirectional layers take lengths, which are no mask with gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from harness.extend import ClaimableCall, FrozenZeros, Join, Native, Part, Piece, Tensors
+
+from .flax_images import IMAGES
+from .flax_modules import (
+    ACTIVATIONS,
+    Claim,
+    Module,
+    Own,
+    kernel_and_bias,
+    known,
+    module,
+    plain,
+    then,
+)
+
+_SCALE: Mapping[str, Piece] = {"scale": Part("gamma"), "bias": Part("beta")}
+# Flax has E[x^2] - E[x]^2 for a variance, which loses what is far from zero, unless it is told not
+# to.
+_EXACT: Mapping[str, Any] = {"use_fast_variance": False}
+
+
+def _dense(layer: ClaimableCall, dtype: str) -> Native:
+    features, units = layer.shapes["W"]
+    pieces, activation = kernel_and_bias(layer), layer.attributes.get("activation", "linear")
+    biased = "bias" in pieces
+    return module(
+        dtype,
+        lambda own: nnx.Linear(features, units, use_bias=biased, **own),
+        pieces,
+        then(activation),
+    )
+
+
+def _embedding(layer: ClaimableCall, dtype: str) -> Native:
+    rows, units = layer.shapes["table"]
+    return module(
+        dtype,
+        lambda own: nnx.Embed(rows, units, **own),
+        {"embedding": Part("table")},
+        lambda module, values: [module(values["indices"])],
+    )
+
+
+def _layer_norm(layer: ClaimableCall, dtype: str) -> Native:
+    (features,), epsilon = layer.shapes["gamma"], layer.attributes["epsilon"]
+    return module(
+        dtype, lambda own: nnx.LayerNorm(features, epsilon=epsilon, **own, **_EXACT), _SCALE, plain
+    )
+
+
+def _rms_norm(layer: ClaimableCall, dtype: str) -> Native:
+    (features,), epsilon = layer.shapes["gamma"], layer.attributes["epsilon"]
+    return module(
+        dtype,
+        lambda own: nnx.RMSNorm(features, epsilon=epsilon, **own),
+        {"scale": Part("gamma")},
+        plain,
+    )
+
+
+def _group_norm(layer: ClaimableCall, dtype: str) -> Native:
+    (features,), given = layer.shapes["gamma"], layer.attributes
+    sizes = {"num_groups": given["groups"], "epsilon": given["epsilon"]}
+    return module(
+        dtype, lambda own: nnx.GroupNorm(features, **sizes, **own, **_EXACT), _SCALE, plain
+    )
+
+
+def _batch_norm(layer: ClaimableCall, dtype: str) -> Native:
+    (features,), given = layer.shapes["gamma"], layer.attributes
+    rates = {"epsilon": given["epsilon"], "momentum": given["momentum"]}
+
+    def call(module: Module, values: Tensors) -> Sequence[Any]:
+        y = module(values["x"], use_running_average=layer.phase == "inference")
+        return [y, module.mean[...], module.var[...]]
+
+    statistics = {"mean": "moving_mean", "var": "moving_variance"}
+    return module(
+        dtype,
+        lambda own: nnx.BatchNorm(features, **rates, **own, **_EXACT),
+        _SCALE,
+        call,
+        statistics,
+    )
+
+
+def _gates(stem: str, axis: int) -> Join:
+    return Join(tuple(Part(f"{stem}_{gate}") for gate in "ifgo"), axis)
+
+
+def _lstm_pieces(path: str, way: str) -> dict[str, Piece]:
+    return {
+        f"{path}cell.dense_i.kernel": _gates(f"{way}W", 1),
+        f"{path}cell.dense_h.kernel": _gates(f"{way}U", 1),
+        f"{path}cell.dense_h.bias": _gates(f"{way}b", 0),
+    }
+
+
+def _lstm_module(layer: ClaimableCall, own: Own) -> Module:
+    features, units = layer.shapes["W_i"]
+    activation, gate = (ACTIVATIONS[layer.attributes[n]] for n in ("activation", "gate"))
+    cell = nnx.OptimizedLSTMCell(features, units, gate_fn=gate, activation_fn=activation, **own)
+    return nnx.RNN(cell, return_carry=True, rngs=False)
+
+
+def _lstm(layer: ClaimableCall, dtype: str) -> Native:
+    def call(module: Module, values: Tensors) -> Sequence[Any]:
+        (c, h), y = module(values["x"], initial_carry=(values["c"], values["h"]))
+        return [y, h, c]
+
+    return module(dtype, lambda own: _lstm_module(layer, own), _lstm_pieces("", ""), call)
+
+
+def _bidirectional_lstm(layer: ClaimableCall, dtype: str) -> Native:
+    def made(own: Own) -> Module:
+        ways = (_lstm_module(layer, own) for _ in range(2))
+        return nnx.Bidirectional(*ways, return_carry=True, rngs=False)
+
+    def call(module: Module, values: Tensors) -> Sequence[Any]:
+        first = tuple((values[f"{way}c"], values[f"{way}h"]) for way in ("", "back_"))
+        (ahead, back), y = module(values["x"], initial_carry=first)
+        return [y, ahead[1], ahead[0], back[1], back[0]]
+
+    pieces = {**_lstm_pieces("forward_rnn.", ""), **_lstm_pieces("backward_rnn.", "back_")}
+    return module(dtype, made, pieces, call)
+
+
+def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
+    features, units = layer.shapes["W"]
+    activation = ACTIVATIONS[layer.attributes["activation"]]
+
+    def made(own: Own) -> Module:
+        cell = nnx.SimpleCell(features, units, activation_fn=activation, **own)
+        return nnx.RNN(cell, return_carry=True, rngs=False)
+
+    def call(module: Module, values: Tensors) -> Sequence[Any]:
+        h, y = module(values["x"], initial_carry=values["h"])
+        return [y, h]
+
+    pieces: dict[str, Piece] = {
+        "cell.dense_i.kernel": Part("W"),
+        "cell.dense_i.bias": Part("b") if "b" in layer.shapes else FrozenZeros((units,)),
+        "cell.dense_h.kernel": Part("U"),
+    }
+    return module(dtype, made, pieces, call)
+
+
+def _attention(layer: ClaimableCall, dtype: str) -> Native | None:
+    if dtype == "float64":  # its softmax is float32's
+        return None
+    (features, width), heads = layer.shapes["W_q"], layer.attributes["heads"]
+    sizes = {"num_heads": heads, "in_features": features, "qkv_features": width}
+
+    def call(module: Module, values: Tensors) -> Sequence[Any]:
+        x, mask = values["x"], None
+        if layer.definition == "causal_attention":
+            mask = nnx.make_causal_mask(jnp.ones(x.shape[:2]), dtype=jnp.bool_)
+        elif layer.definition == "masked_attention":
+            mask = values["mask"][:, None, None, :]
+        return [module(x, mask=mask)]
+
+    pieces: dict[str, Piece] = {"out.kernel": Part("W_o"), "out.bias": Part("b_o")}
+    for name in ("query", "key", "value"):
+        pieces |= {f"{name}.kernel": Part(f"W_{name[0]}"), f"{name}.bias": Part(f"b_{name[0]}")}
+    return module(
+        dtype,
+        lambda own: nnx.MultiHeadAttention(**sizes, decode=False, keep_rngs=False, **own),
+        pieces,
+        call,
+    )
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "batch_norm": _batch_norm,
+    "lstm": known(_lstm),
+    "bidirectional_lstm": known(_bidirectional_lstm),
+    **dict.fromkeys(("causal_attention", "self_attention", "masked_attention"), _attention),
+    **dict.fromkeys(("dense", "dense_without_bias"), known(_dense)),
+    **dict.fromkeys(("simple_rnn", "simple_rnn_without_bias"), known(_simple_rnn)),
+    **IMAGES,
+}

@@ -1,0 +1,79 @@
+"""Modules of Flax as calls of a layer: made once, and given its variables at each call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from flax import nnx
+
+from harness.extend import ClaimableCall, Native, Packing, Part, Piece, Tensors
+
+Module = Any
+# What every module of a model is told.
+Own = Mapping[str, Any]
+# What a layer gives, from its module and its inputs, states and statistics by role.
+Call = Callable[[Module, Tensors], Sequence[Any]]
+# A layer of a definition, in a dtype.
+Claim = Callable[[ClaimableCall, str], Native | None]
+ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
+    "linear": lambda y: y,
+    **{
+        name: getattr(nnx, name)
+        for name in ("relu", "tanh", "sigmoid", "softmax", "log_softmax", "silu", "softplus")
+    },
+    "gelu": partial(nnx.gelu, approximate=False),
+    "gelu_tanh": partial(nnx.gelu, approximate=True),
+}
+
+
+def module(
+    dtype: str,
+    made: Callable[[Own], Module],
+    pieces: Mapping[str, Piece],
+    call: Call,
+    statistics: Mapping[str, str] | None = None,
+) -> Native:
+    """A module's call. The pieces of its parameters, and its statistics' roles, are by path."""
+    own = {"dtype": dtype, "param_dtype": dtype}
+    outline = nnx.eval_shape(lambda: made({**own, "rngs": nnx.Rngs(0)}))
+    graph, variables = nnx.split(outline)
+    roles = statistics or {}
+
+    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
+        given = {**packed, **{path: values[role] for path, role in roles.items()}}
+        filled = [
+            (path, variable.replace(given[".".join(path)].reshape(variable.shape)))
+            for path, variable in nnx.to_flat_state(variables)
+        ]
+        return call(nnx.merge(graph, nnx.from_flat_state(filled)), values)
+
+    inner = getattr(outline, "cell", outline)
+    return Native(f"flax.nnx.{type(inner).__name__}", run, Packing(pieces))
+
+
+def plain(module: Module, values: Tensors) -> Sequence[Any]:
+    """The call of a module of one input."""
+    return [module(values["x"])]
+
+
+def then(activation: str) -> Call:
+    """The same, and a function after it."""
+    return lambda module, values: [ACTIVATIONS[activation](module(values["x"]))]
+
+
+def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
+    """A bias only if the layer has one."""
+    bias: dict[str, Piece] = {"bias": Part("b")} if "b" in layer.shapes else {}
+    return {"kernel": Part("W"), **bias}
+
+
+def known(claim: Claim) -> Claim:
+    """Of layers with functions, those whose functions Flax has."""
+
+    def checked(layer: ClaimableCall, dtype: str) -> Native | None:
+        functions = (layer.attributes.get(n, "linear") for n in ("activation", "gate"))
+        return claim(layer, dtype) if all(f in ACTIVATIONS for f in functions) else None
+
+    return checked
