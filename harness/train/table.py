@@ -15,7 +15,7 @@ from harness.files.npz import read_npz
 from harness.files.user_file import MAX_TABLE, displayed, read_bytes
 from harness.oracle.given import digest_of
 from harness.program.dims import Dim, bind
-from harness.program.ir import Port, Program
+from harness.program.ir import Port, Program, Type
 from harness.program.signature import check_entries, noise_ports
 from harness.runtime.tensors import WHOLE
 from harness.spec import schema
@@ -33,8 +33,9 @@ INSTEAD = "name the file with --data FILE"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The arrays of a model by name of its inputs and targets, each ``[rows, ...]``, and where
-    they came from. Other processes may map them; ``sizes`` are those that the arrays decide."""
+    """The arrays of a model by name of its inputs and targets, each ``[rows, ...]`` or the same for
+    all rows, and where they came from. Other processes may map them; ``sizes`` are those that the
+    arrays decide."""
 
     name: str
     sha256: str
@@ -87,7 +88,7 @@ def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -
     return Table(
         name,
         digest_of(arrays),
-        len(next(iter(arrays.values()))),
+        sizes.pop("batch"),
         sizes,
         {name: Shared([array.reshape(-1)]) for name, array in arrays.items()},
         {name: array.shape for name, array in arrays.items()},
@@ -140,15 +141,14 @@ def _of_ports(
         for port in ports:
             name = f"{group}.{port.name}"
             check_entries(program, port, f"{file}: {name}", arrays[name], sizes)
-    if not arrays:
+    if "batch" not in sizes:
         raise UsageError(f"{program.name} has no inputs or targets that rows could be given to")
-    sizes.pop("batch")
     return arrays, sizes
 
 
 def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[str, int]) -> Array:
     type_, name = program.type_of(port), f"{file}: {port.name}"
-    if type_.shape[:1] != (BATCH,):
+    if any("batch" in dim.names for dim in type_.shape[has_rows(type_) :]):
         raise UsageError(f"{name}: its first axis is not 'batch', so it has no rows")
     try:
         bind(name, type_.shape, array.shape, program.sizes, sizes)
@@ -167,6 +167,11 @@ def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[
     return array
 
 
+def has_rows(type_: Type) -> bool:
+    """Whether each row has an array of its own; else all have the same, such as a graph's edges."""
+    return type_.shape[:1] == (BATCH,)
+
+
 class TableFeed(RowFeed):
     """Batches of arrays ``[rows, ...]`` by ``input.NAME`` and ``target.NAME``.
 
@@ -180,17 +185,20 @@ class TableFeed(RowFeed):
         sizes: dict[str, int] = {}
         ports = {f"input.{p.name}": p for p in program.inputs}
         ports |= {f"target.{p.name}": p for p in program.targets}
-        self._kinds = {n: program.type_of(ports[n]).kind for n in arrays}
+        self._types = {n: program.type_of(ports[n]) for n in arrays}
         for name, array in arrays.items():
-            bind(name, program.type_of(ports[name]).shape, array.shape, program.sizes, sizes)
+            bind(name, self._types[name].shape, array.shape, program.sizes, sizes)
         super().__init__(program, given, sizes["batch"], sizes.get("time", 1), dtype, seed)
         self.epoch(0)  # raises now, and not in the worker, where there is no batch
 
     def taken(self, rows: Array) -> dict[str, Array]:
-        return {
-            n: a[rows].astype(WHOLE.get(self._kinds[n], self._dtype), copy=False)
-            for n, a in self._arrays.items()
-        }
+        found = {}
+        for name, array in self._arrays.items():
+            type_ = self._types[name]
+            # A step takes an array whole that all its rows share.
+            own = array[rows] if has_rows(type_) else _repeated(array, rows.shape[:-1])
+            found[name] = own.astype(WHOLE.get(type_.kind, self._dtype), copy=False)
+        return found
 
     def expand(self, name: str, taken: Array) -> Array:
         return taken
@@ -198,6 +206,10 @@ class TableFeed(RowFeed):
     @property
     def classes(self) -> dict[str, int]:
         return {}
+
+
+def _repeated(array: Array, steps: tuple[int, ...]) -> Array:
+    return np.broadcast_to(array, (*steps, *array.shape))
 
 
 def table_recipe(spec: Spec, rows: int, batch: int | None, held_out: float) -> Recipe:

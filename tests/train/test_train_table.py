@@ -124,6 +124,46 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(spec: Path, tmp_path: P
         other.run(resume=True)
 
 
+def graphs(rows: int = 40) -> dict[str, np.ndarray]:
+    """Nodes of graphs that have the same edges: those of one class are joined."""
+    random = np.random.default_rng(0)
+    label = random.integers(0, 3, (rows, 12))
+    values = random.normal(size=(rows, 12, 5)) + label[..., None]
+    edges = {"sender": random.integers(0, 12, 30), "receiver": random.integers(0, 12, 30)}
+    return {"x": values, "label": label, **edges}
+
+
+def test_what_has_no_batch_is_the_same_for_all_rows(tmp_path: Path) -> None:
+    """The edges of a graph, whole in each batch and in each of the steps of one call."""
+    need("torch")
+    given = graphs()
+    np.savez(tmp_path / "graphs.npz", **given)
+    made = setup(Path("gcn"), data=tmp_path / "graphs.npz")
+    rows = made.feed.epoch(0)[0]
+    assert made.feed.rows == 28
+    one, several = made.feed.batch(rows), made.feed.batch(np.stack([rows, rows]))
+    for name in ("sender", "receiver"):
+        np.testing.assert_array_equal(one[f"input.{name}"], given[name])
+        np.testing.assert_array_equal(several[f"input.{name}"], np.stack([given[name]] * 2))
+    np.testing.assert_array_equal(one["target.label"], given["label"][rows])
+    histories = [
+        harness.train("gcn", name, data=tmp_path / "graphs.npz", epochs=3, dtype="float64").history
+        for name in ("numpy", "torch")
+    ]
+    for a, b in zip(*histories, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-12)
+    assert histories[0][-1]["loss"] < histories[0][0]["loss"]
+
+
+def test_rows_are_the_first_axis(tmp_path: Path) -> None:
+    text = SPEC.replace("x: {shape: [batch, features]}", "x: {shape: [features, batch]}")
+    text = text.replace("where(kept, x, 0)", "where(kept, permute_dims(x, axes=[1, 0]), 0)")
+    (tmp_path / "squares.yaml").write_text(text)
+    np.savez(tmp_path / "rows.npz", **{**arrays(), "values": arrays()["values"].T})
+    with pytest.raises(UsageError, match="x: its first axis is not 'batch', so it has no rows"):
+        setup(tmp_path / "squares.yaml")
+
+
 def test_another_file_can_be_named(spec: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "more.npz", **arrays(90))
     assert setup(spec, data=tmp_path / "more.npz").feed.total == 90
