@@ -26,6 +26,9 @@ from harness.spec.model import load_spec
         ("blocks.3.up.W", ["blocks.*.up=h.*.fc", "blocks.3.up=last"], "last.W"),
         ("a.1.b.2", ["a.*.b.*=x.*.y.*"], "x.1.y.2"),
         ("blocks_2.W", ["blocks=h"], "blocks_2.W"),
+        ("top.weight_ih_l0", ["top.*_l0=rnn.*_l1"], "rnn.weight_ih_l1"),
+        ("top.bias_l0_reverse", ["top.*_l0*=rnn.*_l2*"], "rnn.bias_l2_reverse"),
+        ("top.bias_l1", ["top.*_l0=rnn.*_l1"], "top.bias_l1"),
         ("out.W", [], "out.W"),
     ],
 )

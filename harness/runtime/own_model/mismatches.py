@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from shlex import quote
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from harness.runtime.own_model.sides import Sides, dotted
 from harness.runtime.packing import Part
 
 SHOWN, OF_A_LAYER = 8, 3
+# A tensor's name with a number in it: ``weight_ih_l0_reverse``.
+NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
 
 
 def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
@@ -85,7 +89,7 @@ def unmatched(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> str:
         others = [f"{key} {list(entry.shape)}" for key, entry in sides.entries.items()]
         parts.append(f"it has {_some(others) or 'none at all'}")
     guesses = list(dict.fromkeys(_guesses(sides, missing, left or list(sides.entries))))
-    such = " ".join(f"--map {g}" for g in guesses) or "--map OURS=THEIRS"
+    such = " ".join(f"--map {quote(g)}" for g in guesses) or "--map OURS=THEIRS"
     return f"{'; '.join(parts)}. Say which is which: {such}"
 
 
@@ -106,10 +110,16 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
     alone = []
     for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
         pieces = _pieces(sides, owner)
-        found = [p for p in dict.fromkeys(map(owner_of, free)) if _has(free, p, pieces)]
+        prefixes = dict.fromkeys(map(owner_of, free))
+        found = [p for p in prefixes if _has(free, p, pieces)]
+        among = [rule for p in prefixes for rule in _numbered(free, owner, p, pieces)]
         if len(found) == 1 and found[0] != owner:
             yield f"{owner}={found[0]}"
-            free = {k: s for k, s in free.items() if not k.startswith(f"{found[0]}.")}
+            free = {k: s for k, s in free.items() if k not in _keys(found[0], pieces)}
+        elif among and not found:
+            rule, renamed_pieces = among[0]
+            yield rule
+            free = {k: s for k, s in free.items() if k not in renamed_pieces}
         else:
             alone += [n for n in missing if owner_of(dotted(n)) == owner]
     shapes = {n: sides.shapes[n] for n in alone if n in sides.shapes}
@@ -120,6 +130,29 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
         # Of a square array either way fits: which, nobody can tell from here.
         if len(fitting) == len(rivals) == 1 and (len(shape) < 2 or shape != shape[::-1]):
             yield f"{dotted(name)}={fitting[0]}{'' if free[fitting[0]] == shape else '.T'}"
+
+
+def _keys(prefix: str, pieces: Iterable[str]) -> set[str]:
+    return {f"{prefix}.{name}" for name in pieces}
+
+
+def _numbered(
+    free: dict[str, tuple[int, ...]], owner: str, prefix: str, pieces: dict[str, tuple[int, ...]]
+) -> Iterator[tuple[str, set[str]]]:
+    """Rules for a layer that is one of several in one of the model's, such as the second of a
+    stack: its tensors have another number in their names. Each with the tensors."""
+    parts = [NUMBERED.fullmatch(name) for name in pieces]
+    ends = {(m["word"], m["number"]) for m in parts if m is not None}
+    if not pieces or None in parts or len(ends) > 1:
+        return
+    ((word, own),) = ends
+    more = "*" * any(m is not None and bool(m["rest"]) for m in parts)
+    numbers = (m["number"] for key in free if (m := NUMBERED.fullmatch(local_of(key))))
+    for number in sorted(set(numbers) - {own}, key=int):
+        others = {n.replace(f"{word}{own}", f"{word}{number}"): s for n, s in pieces.items()}
+        if _has(free, prefix, others):
+            rule = f"{owner}.*{word}{own}{more}={prefix}.*{word}{number}{more}"
+            yield rule, _keys(prefix, others)
 
 
 def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]) -> bool:

@@ -2,8 +2,8 @@
 
 ``OURS`` is a parameter (``out.W``), a framework's tensor of a layer (``rnn.weight_ih_l0``), or a
 layer, whose parts are then renamed with it (``rnn=gru``). A ``*`` stands for one part of a name
-between dots, and for the same one in ``THEIRS``. ``THEIRS`` may end in slices and a transposition
-of its array, as numpy has them: ``attn.c_attn.weight[:32].T``.
+between dots, or for some of one, and for the same in ``THEIRS``. ``THEIRS`` may end in slices and a
+transposition of its array, as numpy has them: ``attn.c_attn.weight[:32].T``.
 """
 
 from __future__ import annotations
@@ -47,16 +47,12 @@ class Rename:
         """What a name becomes; None where the rule is not about it."""
         parts = name.split(".")
         head, rest = parts[: len(self.ours)], parts[len(self.ours) :]
-        if len(head) < len(self.ours):
+        pattern = re.escape(".".join(self.ours)).replace(r"\*", "([^.]*)")
+        match = re.fullmatch(pattern, ".".join(head))
+        if match is None:
             return None
-        stars = []
-        for wanted, part in zip(self.ours, head, strict=True):
-            if wanted == "*":
-                stars.append(part)
-            elif wanted != part:
-                return None
         theirs = self.theirs
-        for part in stars[: theirs.count("*")]:
+        for part in match.groups()[: theirs.count("*")]:
             theirs = theirs.replace("*", part, 1)
         return ".".join([theirs, *rest])
 
