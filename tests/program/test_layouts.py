@@ -40,6 +40,20 @@ def test_what_is_read_both_ways_is_made_in_one(name: str) -> None:
     assert not [n for n in moves if BATCH in types[n.output].shape]
 
 
+def test_a_long_chain_is_turned_as_a_short_one_is() -> None:
+    """One of 400 layers ended in a RecursionError."""
+    s = Small()
+    y = s.given(BATCH, TIME, UNITS)
+    for _ in range(1200):
+        y = s.emit("tanh", s.emit("add", y, s.number(1)))
+    added = s.emit("add", y, turned(s, s.emit("cumulative_sum", turned(s, y))))
+    end = s.emit("max", added, axis=(0, 1, 2), keepdims=False)
+    nodes = s.same(end)
+    made = {n.output for n in nodes}
+    moves = [n for n in nodes if n.op == "permute_dims" and n.inputs[0] in made]
+    assert not [n for n in moves if BATCH in s.builder.types[n.output].shape]
+
+
 def test_what_a_loop_has_made_stays_in_its_order() -> None:
     """There is no other order to make it in."""
     s = Small()

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import ONE
@@ -41,8 +42,9 @@ def turned(
             continue
         axes: Axes = tuple(node.attributes["axes"])
         upwards = _Upwards(builder, made, fixed=fixed)
-        if node.inputs[0] in made and upwards.turn(node.inputs[0], axes, node.output) is not None:
-            rest = (n for n in nodes if n is not node and not upwards.covers(n))
+        if node.inputs[0] in made and upwards.turn(node.inputs[0], axes, node.output):
+            covered = upwards.covered()
+            rest = (n for n in nodes if n is not node and covered.isdisjoint(n.outputs))
             yield in_order([*upwards.nodes, *upwards.back(), *rest])
 
 
@@ -63,9 +65,9 @@ class _Upwards:
     # The values that cannot be made in an order.
     fixed: set[tuple[int, Axes]] = field(default_factory=set)
 
-    def covers(self, node: Node) -> bool:
-        """Whether what a node makes is made by way of the new."""
-        return any(value in node.outputs for value, _ in self.found)
+    def covered(self) -> set[int]:
+        """The values that are made by way of the new."""
+        return {value for value, _ in self.found}
 
     def back(self) -> list[Node]:
         """What the values were, from the new."""
@@ -75,60 +77,62 @@ class _Upwards:
             for old, (new, axes) in first.items()
         ]
 
-    def turn(self, value: int, axes: Axes, number: int | None = None) -> int | None:
-        """A value with its axes in this order, under a ``number`` if one is given; None where it
-        cannot be made so."""
-        key = value, axes
-        if key in self.found or key in self.fixed:
-            return self.found.get(key)
-        node = self.made.get(value)
-        if node is None:
-            return self.emit(Node("permute_dims", (value,), (), {"axes": axes}), value, axes)
-        new = self._turned(node, axes)
-        if new is None:
-            self.fixed.add(key)
-            return None
-        self.found[key] = self.emit(new, value, axes, number)
-        return self.found[key]
+    def turn(self, value: int, axes: Axes, number: int) -> bool:
+        """Make a value with its axes in this order, under a number; whether it can be made so."""
+        own, waiting = (value, axes), [(value, axes)]
+        while waiting:
+            key = waiting[-1]
+            if self._settled(key):
+                waiting.pop()
+                continue
+            node = self.made[key[0]]
+            operands = self._operands(node, key[1])
+            turned = [k for k in operands or () if k[1] and self.rank(k[0]) == len(k[1])]
+            missing = [k for k in turned if not self._settled(k)]
+            if operands is None or not self.fixed.isdisjoint(turned):
+                self.fixed.add(key)
+            elif missing:
+                waiting += missing
+            else:
+                inputs = tuple(self._in_order(*operand) for operand in operands)
+                new = replace(node, inputs=inputs, attributes=_turned_attributes(node, key[1]))
+                self.found[key] = self.emit(new, *key, number if key == own else None)
+        return own in self.found
 
-    def _turned(self, node: Node, axes: Axes) -> Node | None:
-        """A node of operands in other orders, which makes its value in this one."""
-        attributes, rank = node.attributes, len(axes)
-        inputs: list[int | None]
+    def _settled(self, key: tuple[int, Axes]) -> bool:
+        """Whether it is known how a value is had in an order, or that it is not; what is given is
+        permuted."""
+        return key in self.found or key in self.fixed or key[0] not in self.made
+
+    def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:
+        """The operands and their orders, () as they are, for a node's value in this one; None if
+        it cannot be had."""
+        rank, inputs = len(axes), node.inputs
         if node.op in SAME_AXES:
-            inputs = [self.aligned(i, axes) for i in node.inputs]
-        elif node.op == "matmul" and self.rank(node.inputs[1]) == 2 and axes[-1] == rank - 1:
-            inputs = [self.turn(node.inputs[0], axes), node.inputs[1]]
-        elif node.op in ("sum", "max") and attributes["keepdims"]:
-            inputs = [self.turn(node.inputs[0], axes)]
-            gone = (inverse(axes)[axis] for axis in attributes["axis"])
-            attributes = {**attributes, "axis": tuple(sorted(gone))}
-        elif node.op in ("take", "one_hot"):
-            own = self.rank(node.inputs[-1])
-            if axes[own:] != tuple(range(own, rank)):
-                return None
-            inputs = [*node.inputs[:-1], self.turn(node.inputs[-1], axes[:own])]
-        else:
-            return None
-        given = tuple(i for i in inputs if i is not None)
-        if len(given) < len(inputs):
-            return None
-        return replace(node, inputs=given, attributes=attributes)
+            return [(i, () if _stays(self.rank(i), axes) else axes) for i in inputs]
+        if node.op == "matmul" and self.rank(inputs[1]) == 2 and axes[-1] == rank - 1:
+            return [(inputs[0], axes), (inputs[1], ())]
+        if node.op in ("sum", "max") and node.attributes["keepdims"]:
+            return [(inputs[0], axes)]
+        if node.op in ("take", "one_hot"):
+            own = self.rank(inputs[-1])
+            if axes[own:] == tuple(range(own, rank)):
+                return [*((i, ()) for i in inputs[:-1]), (inputs[-1], axes[:own])]
+        return None
 
-    def aligned(self, value: int, axes: Axes) -> int | None:
-        """As :meth:`turn`, of an operand that may have only the last axes of the result."""
-        rank, whole = self.rank(value), len(axes)
-        if axes[whole - rank :] == tuple(range(whole - rank, whole)):
+    def _in_order(self, value: int, axes: Axes) -> int:
+        """A value that is known to be had so; it may have only the last axes of the result."""
+        if not axes:
             return value
-        if rank == whole:
-            return self.turn(value, axes)
-        shape = self.builder.types[value].shape
-        wide = self.builder.value(
-            replace(self.builder.types[value], shape=(*[ONE] * (whole - rank), *shape))
-        )
-        attributes = {"shape": self.builder.types[wide].shape}
-        self.nodes.append(Node("reshape", (value,), (wide,), attributes))
-        return self.emit(Node("permute_dims", (wide,), (), {"axes": axes}), wide, axes)
+        if (value, axes) in self.found:
+            return self.found[value, axes]
+        missing, type_ = len(axes) - self.rank(value), self.builder.types[value]
+        if missing:
+            shape = (*[ONE] * missing, *type_.shape)
+            wide = self.builder.value(replace(type_, shape=shape))
+            self.nodes.append(Node("reshape", (value,), (wide,), {"shape": shape}))
+            value = wide
+        return self.emit(Node("permute_dims", (value,), (), {"axes": axes}), value, axes)
 
     def emit(self, node: Node, value: int, axes: Axes, number: int | None = None) -> int:
         """Append a node whose result is ``value`` with its axes in this order."""
@@ -143,3 +147,16 @@ class _Upwards:
     def rank(self, value: int) -> int:
         """The number of axes."""
         return len(self.builder.types[value].shape)
+
+
+def _stays(rank: int, axes: Axes) -> bool:
+    """Whether an operand of so many axes is the same in this order."""
+    first = len(axes) - rank
+    return axes[first:] == tuple(range(first, len(axes)))
+
+
+def _turned_attributes(node: Node, axes: Axes) -> Mapping[str, Any]:
+    if node.op not in ("sum", "max"):
+        return node.attributes
+    gone = (inverse(axes)[axis] for axis in node.attributes["axis"])
+    return {**node.attributes, "axis": tuple(sorted(gone))}
