@@ -7,6 +7,9 @@ nothing to the rules by which the gradient was derived.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
+
 import numpy as np
 
 from harness.arrays import Array
@@ -16,21 +19,24 @@ from harness.oracle.case import Case
 from harness.oracle.patience import at_work
 from harness.oracle.tolerance import K, scales
 from harness.program.ir import Program, needed_nodes
-from harness.program.signature import crossing_ports, variable_ports
+from harness.program.signature import by_kind, crossing_ports, variable_ports
 from harness.spec.initializers import generator
 
 STEP = 1e-30
 # Measured: about 1e-15 over all models and definitions.
 ALLOWED = 1e-12
+# So many variables have a direction each.
+ALONE = 64
 
 
 def complex_step_gap(case: Case) -> float:
     """The largest gap between derived and complex-step derivatives of the loss.
 
-    One random direction for each parameter, float input and state; relative to the sum of the
-    magnitudes that the inner product adds. A direction along which either is not a finite number
-    proves nothing; NaN where none is left, 0 for a model without a loss. Raises
-    :class:`HarnessError` where the two disagree: then no comparison would mean anything.
+    One random direction for each parameter, float input and state, but of many one for all blocks
+    of a model; relative to the sum of the magnitudes that the inner product adds. A direction along
+    which either is not a finite number proves nothing; NaN where none is left, 0 for a model
+    without a loss. Raises :class:`HarnessError` where the two disagree: then no comparison would
+    mean anything.
     """
     if case.training.loss is None:
         return 0.0
@@ -45,30 +51,47 @@ def _gap(case: Case, program: Program, loss_value: int) -> float:
     env, sizes = _environment(case)
     nodes = needed_nodes(program.nodes, [loss_value])
     gaps: list[float] = []
-    for name, port in variable_ports(program).items():
-        direction = generator(case.seed, f"direction {name}").normal(size=env[port.value].shape)
-        shifted = {**env, port.value: env[port.value] + 1j * STEP * direction}
-        loss = oracle.run(nodes, shifted, sizes, "complex128")[loss_value]
-        terms = gradients[f"gradient.{name}"] * direction
+    ports = variable_ports(program)
+    for names in _together(list(ports)):
+        directions = {
+            n: generator(case.seed, f"direction {n}").normal(size=env[ports[n].value].shape)
+            for n in names
+        }
+        shifted = {ports[n].value: env[ports[n].value] + 1j * STEP * directions[n] for n in names}
+        loss = oracle.run(nodes, {**env, **shifted}, sizes, "complex128")[loss_value]
         with np.errstate(all="ignore"):  # overflow on purpose
-            gap = abs(float(np.imag(loss)) / STEP - float(terms.sum()))
-            added = float(np.abs(terms).sum())
+            terms = [gradients[f"gradient.{n}"] * directions[n] for n in names]
+            gap = abs(float(np.imag(loss)) / STEP - sum(float(t.sum()) for t in terms))
+            added = sum(float(np.abs(t).sum()) for t in terms)
         if not np.isfinite(gap):
             continue
         if gap > ALLOWED * added:
             # A gradient that is zero but for rounding (of a bias before a normalisation) has no
             # size of its own: its rounding is measured.
-            key = f"gradient.{name}"
-            rounding = K * expected.noise("float64")[key] * scales(gradients)[key]
-            added += rounding * float(np.abs(direction).sum()) / ALLOWED
+            for name in names:
+                key = f"gradient.{name}"
+                rounding = K * expected.noise("float64")[key] * scales(gradients)[key]
+                added += rounding * float(np.abs(directions[name]).sum()) / ALLOWED
         gaps.append(gap / max(added, 1e-300) if gap else 0.0)
-    worst = max(gaps, default=float("nan") if variable_ports(program) else 0.0)
+    worst = max(gaps, default=float("nan") if ports else 0.0)
     if worst > ALLOWED:
         raise HarnessError(
             f"{program.name}: the oracle's gradient and the complex step are {worst:.1e} apart "
             f"(allowed: {ALLOWED:.0e}); a derivative rule is wrong, and nothing can be checked"
         )
     return worst
+
+
+def _together(names: Sequence[str]) -> list[list[str]]:
+    """The variables that share a direction: of many, those of all blocks that have one name there.
+
+    A pass goes through all blocks, so that one for each variable would take time by the square of
+    a model's depth. Gradients of one name are of one size, and a wrong one shows among them.
+    """
+    if len(names) <= ALONE:
+        return [[name] for name in names]
+    alike = by_kind(names)
+    return [[*chain(*alike[start::ALONE])] for start in range(min(ALONE, len(alike)))]
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -31,6 +32,14 @@ def owner_of(name: str) -> str:
 def local_of(name: str) -> str:
     """A parameter's or statistic's name inside of its layer: ``W`` of ``blocks.0.up.W``."""
     return name.rpartition(".")[2]
+
+
+def by_kind(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ in numbers alone, together: a parameter of all blocks of a model."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+    return [*kinds.values()]
 
 
 def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from harness.check.report import proof
 from harness.check.request import Request, make_case
 from harness.check.run import Engine
 from harness.errors import HarnessError
+from harness.oracle import oracle
 from harness.oracle.complex_step import complex_step_gap
 from harness.program.autodiff import rules
 from harness.spec.library import lesson6
@@ -48,6 +50,35 @@ def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case(load_spec("lesson6/three_char"), Request(), own=False)
     with pytest.raises(HarnessError, match="a derivative rule is wrong"):
         complex_step_gap(case)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_deep_model_is_proved_in_as_many_passes_as_it_has_kinds_of_parameters(
+    monkeypatch: pytest.MonkeyPatch, wrong: bool
+) -> None:
+    """One for each parameter takes time by the square of the depth: 96 blocks took minutes."""
+    passes = []
+
+    def counted(*arguments: Any) -> Any:
+        passes.append(arguments)
+        return run(*arguments)
+
+    def wrong_rule(r: Any, node: Any, g: int) -> None:
+        r.add(node.inputs[0], r.emit("multiply", g, r.constant(1.0)))
+
+    run = oracle.run
+    if wrong:
+        monkeypatch.setitem(rules.RULES, "tanh", wrong_rule)
+    case = make_case(load_spec("gpt"), Request(sizes={"depth": 8}), own=False)
+    case.gradients(case.material, "main")
+    monkeypatch.setattr(oracle, "run", counted)
+    if wrong:
+        with pytest.raises(HarnessError, match="a derivative rule is wrong"):
+            complex_step_gap(case)
+    else:
+        assert 0 < complex_step_gap(case) < 1e-14
+    kinds = {re.sub(r"\d+", "*", p.name) for p in case.training.parameters}
+    assert len(passes) == len(kinds) < len(case.training.parameters) / 4
 
 
 def test_gradients_that_are_not_finite_prove_nothing_and_it_is_said(tmp_path: Path) -> None:
