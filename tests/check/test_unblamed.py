@@ -92,7 +92,7 @@ def silent(report: Report) -> set[str]:
         # All examples are alike, so that sums over them are rounded to one side.
         ("position_only", set()),
         # Its loss is infinite in float32, whoever computes it.
-        ("growing", {"loss", "gradients", "large-sizes"}),
+        ("growing", {"loss", "gradients"}),
         # They have no time of 1, one of 7 or more, a batch of 1, or a time of 4.
         ("differences", set()),
         ("short_table", set()),
