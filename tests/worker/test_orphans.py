@@ -161,6 +161,8 @@ def test_hangup_of_the_terminal_leaves_nothing(mark: str) -> None:
     assert all_gone(mark)
 
 
+# Alone: a command of another test would be the next.
+@pytest.mark.alone
 def test_parent_and_guardian_killed_at_once_leave_what_the_next_command_ends(mark: str) -> None:
     parent, worker = start()
     guardian = _ancestors(worker)[0]
