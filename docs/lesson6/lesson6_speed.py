@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from harness.bench.workload import ROTATING
-from harness.program.serial import encode
+from harness.program.serial import encoded
 from harness.program.signature import group_of
 from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.train.remote import TrainRemote
@@ -61,9 +61,9 @@ def _begin(remote: Remote, setup: Setup) -> None:
     arrays = [setup.feed.batch(rows) for rows in setup.feed.epoch(0)[:ROTATING]]
     remote.call(
         "prepare",
-        training=encode(training),
-        inference=encode(setup.inference),
-        rule=encode(setup.spec.update),
+        training=encoded(training),
+        inference=encoded(setup.inference),
+        rule=encoded(setup.spec.update),
         path=request.path,
         dtype=request.dtype,
         device=request.device,
