@@ -19,14 +19,12 @@ from harness.oracle.case import Case
 from harness.oracle.patience import at_work
 from harness.oracle.tolerance import K, scales
 from harness.program.ir import Program, needed_nodes
-from harness.program.signature import by_kind, crossing_ports, variable_ports
+from harness.program.signature import ONE_BY_ONE, by_kind, crossing_ports, variable_ports
 from harness.spec.initializers import generator
 
 STEP = 1e-30
 # Measured: about 1e-15 over all models and definitions.
 ALLOWED = 1e-12
-# So many variables have a direction each.
-ALONE = 64
 
 
 def complex_step_gap(case: Case) -> float:
@@ -88,10 +86,10 @@ def _together(names: Sequence[str]) -> list[list[str]]:
     A pass goes through all blocks, so that one for each variable would take time by the square of
     a model's depth. Gradients of one name are of one size, and a wrong one shows among them.
     """
-    if len(names) <= ALONE:
+    if len(names) <= ONE_BY_ONE:
         return [[name] for name in names]
     alike = by_kind(names)
-    return [[*chain(*alike[start::ALONE])] for start in range(min(ALONE, len(alike)))]
+    return [[*chain(*alike[start::ONE_BY_ONE])] for start in range(min(ONE_BY_ONE, len(alike)))]
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:

@@ -34,6 +34,11 @@ def local_of(name: str) -> str:
     return name.rpartition(".")[2]
 
 
+# So many variables of a model are looked at one by one; a pass for each of more would take time by
+# the square of a model's depth.
+ONE_BY_ONE = 64
+
+
 def by_kind(names: Iterable[str]) -> list[list[str]]:
     """Names that differ in numbers alone, together: a parameter of all blocks of a model."""
     kinds: dict[str, list[str]] = {}

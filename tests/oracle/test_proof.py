@@ -42,11 +42,12 @@ def test_derived_gradients_agree_with_the_complex_step(name: str) -> None:
     assert 0 < gap < 1e-14
 
 
-def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(r: Any, node: Any, g: int) -> None:
-        r.add(node.inputs[0], r.emit("multiply", g, r.constant(1.0)))
+def wrong_rule(r: Any, node: Any, g: int) -> None:
+    r.add(node.inputs[0], r.emit("multiply", g, r.constant(1.0)))
 
-    monkeypatch.setitem(rules.RULES, "tanh", wrong)
+
+def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rules.RULES, "tanh", wrong_rule)
     case = make_case(load_spec("lesson6/three_char"), Request(), own=False)
     with pytest.raises(HarnessError, match="a derivative rule is wrong"):
         complex_step_gap(case)
@@ -62,9 +63,6 @@ def test_a_deep_model_is_proved_in_as_many_passes_as_it_has_kinds_of_parameters(
     def counted(*arguments: Any) -> Any:
         passes.append(arguments)
         return run(*arguments)
-
-    def wrong_rule(r: Any, node: Any, g: int) -> None:
-        r.add(node.inputs[0], r.emit("multiply", g, r.constant(1.0)))
 
     run = oracle.run
     if wrong:

@@ -17,7 +17,7 @@ from harness.oracle.kinks import furthest
 from harness.oracle.off_kinks import finite
 from harness.oracle.tolerance import Deviation, prefixed
 from harness.program.ir import Port
-from harness.program.signature import by_kind, float_inputs, owner_of
+from harness.program.signature import ONE_BY_ONE, by_kind, float_inputs, owner_of
 from harness.runtime.arguments import Arguments
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
@@ -27,8 +27,6 @@ CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
 SATURATING = ((4.0, 4.5, 5.0, 5.5), (2.0, 2.25, 2.5), (1.25, 1.5))
 # Check -> the one index of its pass.
 INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
-# So many parameters are made NaN one by one.
-EACH = 64
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
 
 
@@ -238,8 +236,7 @@ def nan(context: Context) -> Iterator[Finding]:
         return
     finding = Finding("nan")
     names = [port.name for port in case.training.parameters]
-    if len(names) > EACH:
-        # A pass goes through all blocks: one for each would take time by the square of the depth.
+    if len(names) > ONE_BY_ONE:
         ends = {name for alike in by_kind(names) for name in (alike[0], alike[-1])}
         names = [name for name in names if name in ends]
     for name in names:
