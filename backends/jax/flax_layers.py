@@ -110,11 +110,15 @@ def _lstm_pieces(path: str, way: str) -> dict[str, Piece]:
     }
 
 
+def _over_time(cell: Module) -> Module:
+    return nnx.RNN(cell, return_carry=True, rngs=False)
+
+
 def _lstm_module(layer: ClaimableCall, own: Own) -> Module:
     features, units = layer.shapes["W_i"]
     activation, gate = (ACTIVATIONS[layer.attributes[n]] for n in ("activation", "gate"))
     cell = nnx.OptimizedLSTMCell(features, units, gate_fn=gate, activation_fn=activation, **own)
-    return nnx.RNN(cell, return_carry=True, rngs=False)
+    return _over_time(cell)
 
 
 def _lstm(layer: ClaimableCall, dtype: str) -> Native:
@@ -145,7 +149,7 @@ def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
 
     def made(own: Own) -> Module:
         cell = nnx.SimpleCell(features, units, activation_fn=activation, **own)
-        return nnx.RNN(cell, return_carry=True, rngs=False)
+        return _over_time(cell)
 
     def call(module: Module, values: Tensors) -> Sequence[Any]:
         h, y = module(values["x"], initial_carry=values["h"])
