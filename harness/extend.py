@@ -54,6 +54,7 @@ from harness.runtime.interpreter import Claimed, Line, Step, Table, Values, loop
 from harness.runtime.layout import Layout
 from harness.runtime.native import (
     Advance,
+    Chain,
     ClaimableCall,
     F,
     Function,
@@ -165,6 +166,7 @@ __all__ = [
     "Backend",
     "Block",
     "Call",
+    "Chain",
     "ClaimableCall",
     "Claimed",
     "Code",

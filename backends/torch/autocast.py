@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import Native, Tensors
+from harness.extend import Native
 
 # The recurrent layer that torch hands to oneDNN.
 LSTM = "torch.lstm"
@@ -25,15 +25,19 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
     kind, narrow = torch.device(device).type, getattr(torch, dtype)
     refused = native.label == LSTM and kind == "cpu" and not _onednn_trains(narrow)
 
-    def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
-        # Each call has its casts: what one leaves in the cache may be of parameters that are since
-        # written over.
-        with torch.autocast(kind, narrow, cache_enabled=False), _without_onednn(refused):
-            made = native.run(values, packed)
-        return [tensor.float() for tensor in made]
+    def cast(run: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
+        def under(*given: Any) -> Sequence[Any]:
+            # Each call has its casts: what one leaves in the cache may be of parameters that are
+            # since written over.
+            with torch.autocast(kind, narrow, cache_enabled=False), _without_onednn(refused):
+                made = run(*given)
+            return [tensor.float() for tensor in made]
+
+        return under
 
     way = "autocast, without oneDNN" if refused else "autocast"
-    return replace(native, label=f"{native.label} ({way})", run=run)
+    chain = native.chain and replace(native.chain, run=cast(native.chain.run))
+    return replace(native, label=f"{native.label} ({way})", run=cast(native.run), chain=chain)
 
 
 @contextmanager

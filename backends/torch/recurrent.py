@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from harness.extend import (
+    Chain,
     ClaimableCall,
     FrozenZeros,
     Join,
@@ -24,31 +25,43 @@ Tensor = Any
 OPEN = 1e4
 
 
-def _recurrent(label: str, states: Sequence[str], pieces: Mapping[str, Piece]) -> Native:
+def _recurrent(
+    label: str, states: Sequence[str], pieces: Mapping[str, Piece], units: int
+) -> Native:
     kernel = getattr(torch, label.removeprefix("torch."))
     both = any(name.endswith("_reverse") for name in pieces)
+    ways = [(s, f"back_{s}") if both else (s,) for s in states]
+
+    def chain(layers: Sequence[tuple[Tensors, Tensors]]) -> Sequence[Tensor]:
+        # [layers * directions, batch, units]; cuDNN wants its states contiguous.
+        initial = [torch.stack([values[s] for values, _ in layers for s in way]) for way in ways]
+        weights = [packed[name] for _, packed in layers for name in pieces]
+        x = layers[0][0]["x"]
+        output, *final = _call(kernel, x, initial, weights, both, len(layers))
+        return [output, *(state[n] for n in range(len(initial[0])) for state in final)]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        # [directions, batch, units]; cuDNN wants its states contiguous.
-        ways = [(s, f"back_{s}") if both else (s,) for s in states]
-        initial = [torch.stack([values[s] for s in way]) for way in ways]
-        weights = [packed[name] for name in pieces]
-        output, *final = _call(kernel, values["x"], initial, weights, both)
-        return [output, *(state[n] for n in range(1 + both) for state in final)]
+        return chain([(values, packed)])
 
-    return Native(label, run, Packing(pieces))
+    # torch wants as many units in each layer.
+    return Native(label, run, Packing(pieces), chain=Chain((label, *pieces, units), chain))
 
 
 def _call(
-    kernel: Any, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], both: bool
+    kernel: Any,
+    x: Tensor,
+    initial: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    both: bool,
+    layers: int = 1,
 ) -> Sequence[Tensor]:
     """The output of all steps and the last states, by one of torch's kernels."""
     # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
     # differentiates in its training mode only. Without dropout all modes compute the same.
     training = any(tensor.requires_grad for tensor in (x, *initial, *weights))
     # Two kernels a direction, of the input and of the state, are all that there is without.
-    has_biases = len(weights) > 2 * (1 + both)
-    layers, dropout, batch_first = 1, 0.0, True
+    has_biases = len(weights) > 2 * (1 + both) * layers
+    dropout, batch_first = 0.0, True
     with torch.set_grad_enabled(training):
         made: Sequence[Tensor] = kernel(
             x, initial if len(initial) > 1 else initial[0], weights,
@@ -99,7 +112,7 @@ def _simple_rnn(layer: ClaimableCall) -> Native | None:
     if "b" in layer.shapes:
         second = Part("c") if "c" in layer.shapes else FrozenZeros(layer.shapes["b"])
         pieces |= {"bias_ih_l0": Part("b"), "bias_hh_l0": second}
-    return _recurrent(f"torch.rnn_{activation}", ["h"], pieces)
+    return _recurrent(f"torch.rnn_{activation}", ["h"], pieces, len(layer.shapes["U"]))
 
 
 def _lstm(layer: ClaimableCall) -> Native | None:
@@ -107,7 +120,7 @@ def _lstm(layer: ClaimableCall) -> Native | None:
         return None
     (units,) = layer.shapes["b_i"]
     pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
-    return _recurrent("torch.lstm", ["h", "c"], pieces)
+    return _recurrent("torch.lstm", ["h", "c"], pieces, units)
 
 
 def _masked_lstm(layer: ClaimableCall) -> Native | None:
@@ -163,7 +176,7 @@ def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     if not _gated(layer):
         return None
     pieces = _of_gates(layer, "rzn", lambda way: _gates(f"{way}c", "rzn", transpose=False))
-    return _recurrent("torch.gru", ["h"], pieces)
+    return _recurrent("torch.gru", ["h"], pieces, len(layer.shapes["U_n"]))
 
 
 # What runs on cuDNN on a GPU.

@@ -1,33 +1,130 @@
-"""A call that a backend has claimed, as the interpreter runs it."""
+"""Calls that a backend has claimed, as the interpreter runs them."""
 
 from __future__ import annotations
 
-from harness.program.ir import Node
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from harness.program.ir import Node, reads
+from harness.program.signature import call_key
 from harness.runtime import promises
 from harness.runtime.interpreter import Claimed, Line, Values
-from harness.runtime.native import Native
+from harness.runtime.native import Native, Tensors
 
 # Where claimed calls find the variables, among values that have numbers from 0.
 VARIABLES = -1
+Given = Callable[[Values], tuple[Tensors, Tensors]]
 
 
-def claimed_call(key: str, native: Native) -> Claimed:
-    """Makes the line of a claimed call."""
-    names = [(name, f"{key}/{name}") for name in native.packing.pieces]
+def claimed_calls(natives: Mapping[str, Native]) -> dict[str, Claimed]:
+    """What makes the lines of claimed calls, by key."""
+    return {key: _claimed(key, native) for key, native in natives.items()}
 
+
+def _claimed(key: str, native: Native) -> Claimed:
     def claimed(node: Node) -> Line:
-        roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
-
-        def line(values: Values) -> None:
-            variables = values[VARIABLES]
-            given = {role: values[i] for role, i in roles if i in values}
-            made = native.run(given, {name: variables[full] for name, full in names})
-            try:
-                values.update(zip(node.outputs, made, strict=True))
-            except (TypeError, ValueError):
-                promises.each(made, node.outputs, native.label)
-                raise
-
-        return line
+        given = _given(node, key, native)
+        return _line(node, native.label, lambda values: native.run(*given(values)))
 
     return claimed
+
+
+def _given(node: Node, key: str, native: Native) -> Given:
+    """What a claimed call is given: (values by role, packed parameters)."""
+    roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
+    names = [(name, f"{key}/{name}") for name in native.packing.pieces]
+
+    def given(values: Values) -> tuple[Tensors, Tensors]:
+        variables = values[VARIABLES]
+        own = {role: values[i] for role, i in roles if i in values}
+        return own, {name: variables[full] for name, full in names}
+
+    return given
+
+
+def _line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> Line:
+    def line(values: Values) -> None:
+        made = run(values)
+        try:
+            values.update(zip(node.outputs, made, strict=True))
+        except (TypeError, ValueError):
+            promises.each(made, node.outputs, label)
+            raise
+
+    return line
+
+
+def chained(
+    nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
+) -> tuple[list[Node], dict[str, Claimed]]:
+    """Some nodes in which one call stands for several that their framework runs as one; and what
+    makes the lines of such calls, by key.
+
+    Args:
+        nodes: In order. Of what they make, nothing else reads anything but ``ends``.
+        ends: The values that are looked at.
+        natives: What is claimed, by key.
+    """
+    found, claimed = list(nodes), dict[str, Claimed]()
+    for chain in _chains(nodes, ends, natives):
+        *before, last = chain
+        key = " + ".join(call_key(node) for node in chain)
+        label = natives[call_key(last)].label
+        outputs = (last.outputs[0], *(o for node in chain for o in node.outputs[1:]))
+        inputs = tuple(i for node in chain for i in node.inputs)
+        whole = Node("call", inputs, outputs, {"instance": key, "label": label})
+        claimed[key] = _claimed_chain(chain, natives)
+        gone = {node.outputs for node in before}
+        found = [whole if n is last else n for n in found if n.outputs not in gone]
+    return found, claimed
+
+
+def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Claimed:
+    keys = [call_key(node) for node in chain]
+    native = natives[keys[-1]]
+    assert native.chain is not None
+    run = native.chain.run
+    given = [_given(node, key, natives[key]) for node, key in zip(chain, keys, strict=True)]
+
+    def claimed(node: Node) -> Line:
+        return _line(node, native.label, lambda values: run([one(values) for one in given]))
+
+    return claimed
+
+
+def _chains(
+    nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
+) -> list[list[Node]]:
+    """Calls that can run as one, each chain in order."""
+    times = Counter(ends)
+    first: dict[int, int] = {}
+    for place, node in enumerate(nodes):
+        for value in {*reads(node)}:
+            times[value] += 1
+            first.setdefault(value, place)
+    chains: list[list[Node]] = []
+    ending: dict[int, list[Node]] = {}
+    for place, node in enumerate(nodes):
+        native = natives.get(call_key(node)) if node.op == "call" else None
+        if native is None or native.chain is None:
+            continue
+        chain = ending.pop(node.inputs[0], None)
+        later = len(nodes)
+        if (
+            chain is None
+            or times[node.inputs[0]] > 1
+            or node.inputs.count(node.inputs[0]) > 1
+            or native.chain.kind != _kind(chain[-1], natives)
+            # What else the layers before make is there once all of them have run.
+            or any(first.get(o, later) <= place for one in chain for o in one.outputs[1:])
+        ):
+            chain = []
+            chains.append(chain)
+        chain.append(node)
+        ending[node.outputs[0]] = chain
+    return [chain for chain in chains if len(chain) > 1]
+
+
+def _kind(node: Node, natives: Mapping[str, Native]) -> object:
+    chain = natives[call_key(node)].chain
+    return chain.kind if chain else None

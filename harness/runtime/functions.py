@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from harness.program.scaling import SCALE
 from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports
 from harness.runtime import promises, scaling
 from harness.runtime.backend import Backend
-from harness.runtime.claimed_calls import VARIABLES, claimed_call
+from harness.runtime.claimed_calls import VARIABLES, chained, claimed_calls
+from harness.runtime.cotangents import inner_product
 from harness.runtime.interpreter import Claimed, Interpreter, Values, Watch, perform
 from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout, claims
@@ -143,7 +144,7 @@ class Functions:
             key = (phase, mode, "derived", *sorted(sizes.items()))
             nodes = derivative.program.nodes
             ends = (*results.values(), *(g.value for g in derivative.gradients))
-            kept = self._kept_nodes.get(key, lambda: self.interpreter(sizes), lambda: nodes, ends)
+            kept = self._kept_nodes.get(key, lambda: (self.interpreter(sizes), nodes), ends)
             env = kept.run(env)
             found = {n: env[v] for n, v in results.items()}
             names = zip(against, derivative.gradients, strict=True)
@@ -190,23 +191,23 @@ class Functions:
             done = self.whole.run(phase, sizes, env, variables)
         env[VARIABLES] = variables
 
-        def interpreter() -> Interpreter:
-            return self.interpreter(sizes, self.claimed(phase), watch)
-
         def nodes() -> list[Node]:
             needed = needed_nodes(program.nodes, ports.values())
             return [node for node in needed if not done.issuperset(node.outputs)]
 
+        def made() -> tuple[Interpreter, Sequence[Node]]:
+            return self._chained(phase, sizes, nodes(), ports.values())
+
         if watch is None:
             key = (phase, mode, done, *sorted(sizes.items()))
-            self._kept_nodes.get(key, interpreter, nodes, ports.values()).run(env)
+            self._kept_nodes.get(key, made, ports.values()).run(env)
         else:
-            interpreter().run(nodes(), env)
+            self.interpreter(sizes, self.claimed(phase), watch).run(nodes(), env)
         results = {name: env[value] for name, value in ports.items()}
         if mode in ("loss", "step"):
             results["scalar"] = results["loss"]
         elif mode == "cotangents":
-            results["scalar"] = self._inner_product(results, constants)
+            results["scalar"] = inner_product(self.backend.primitives, results, constants)
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
@@ -216,9 +217,9 @@ class Functions:
             return self.plain(phase, mode)
         program, ports = self.programs[phase], result_ports(self.programs[phase], mode)
         names = [(f"{prefix}{port.name}", port.value) for prefix, port in crossing_ports(program)]
-        interpreter = self.interpreter(sizes, self.claimed(phase))
         ends = ports.values()
-        script = interpreter.prepared(needed_nodes(program.nodes, ends), ends)
+        interpreter, nodes = self._chained(phase, sizes, needed_nodes(program.nodes, ends), ends)
+        script = interpreter.prepared(nodes, ends)
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             values: Values = {VARIABLES: variables}
@@ -236,19 +237,14 @@ class Functions:
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
         """The claimed calls of a phase, by key, as the interpreter runs them."""
-        return {key: claimed_call(key, native) for key, native in self.natives[phase].items()}
+        return claimed_calls(self.natives[phase])
 
-    def _inner_product(self, results: Tensors, constants: Tensors) -> Any:
-        table = self.backend.primitives
-        total = None
-        for name, tensor in constants.items():
-            if name.startswith("cotangent."):
-                factors = [results[name.removeprefix("cotangent.")], tensor]
-                product = perform(table, "multiply", factors)
-                axes = tuple(range(len(product.shape)))
-                term = perform(table, "sum", [product], {"axis": axes, "keepdims": False})
-                total = term if total is None else perform(table, "add", [total, term])
-        return total
+    def _chained(
+        self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]
+    ) -> tuple[Interpreter, Sequence[Node]]:
+        """Nodes of a phase, layers that run as one joined, and what runs them."""
+        nodes, chains = chained(nodes, ends, self.natives[phase])
+        return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
 
     def interpreter(
         self,

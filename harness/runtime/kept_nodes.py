@@ -24,14 +24,14 @@ class KeptNodes:
     def get(
         self,
         key: Hashable,
-        interpreter: Callable[[], Interpreter],
-        nodes: Callable[[], Iterable[Node]],
+        made: Callable[[], tuple[Interpreter, Iterable[Node]]],
         ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
-        """What was prepared for a key, or is now; of what they make, only ``ends`` are
-        looked at, if given."""
+        """What was prepared for a key, or is now: nodes, and what runs them. Of what they make,
+        only ``ends`` are looked at, if given."""
         if key not in self._kept:
             if len(self._kept) == MOST:
                 self._kept.clear()
-            self._kept[key] = replace(interpreter(), anew=True).prepared(nodes(), ends)
+            interpreter, nodes = made()
+            self._kept[key] = replace(interpreter, anew=True).prepared(nodes, ends)
         return self._kept[key]

@@ -8,8 +8,8 @@ indices the one that :meth:`harness.runtime.backend.Backend.tensor` gives int64 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from harness.program.dims import Dim
@@ -115,6 +115,24 @@ def calls_by_layer(
 
 
 @dataclass(frozen=True)
+class Chain:
+    """How a framework runs layers one behind the other in one call, as ``torch.lstm`` does.
+
+    The first input of each but the first is the first result of the one before, which nothing else
+    reads.
+
+    Attributes:
+        kind: Layers of equal kinds may be in one chain.
+        run: Is given for each layer, in order, what its :attr:`Native.run` would be: (values,
+            packed), but for the inputs that are made in between. Returns the first result of the
+            last layer, and behind it all other results of each layer, in order.
+    """
+
+    kind: Hashable
+    run: Callable[[Sequence[tuple[Tensors, Tensors]]], Sequence[Any]]
+
+
+@dataclass(frozen=True)
 class Native:
     """A claimed layer or loss.
 
@@ -130,11 +148,13 @@ class Native:
         label: The framework's own class or function, for the record: ``torch.lstm``.
         run: The call, as above.
         packing: How the neutral parameters lie in the framework's tensors.
+        chain: How layers of this kind run as one, where the framework has that.
     """
 
     label: str
     run: Callable[[Tensors, Tensors], Sequence[Any]]
     packing: Packing
+    chain: Chain | None = field(default=None, kw_only=True)
 
 
 class WholeModel(ABC):

@@ -191,8 +191,7 @@ class Update:
         shape = tuple(env[rule.parameter].shape)
         prepared = self._kept_nodes.get(
             (id(nodes), shape),  # which live as long as the rule
-            lambda: self.interpreter({"entries": prod(shape)}),
-            lambda: at_shape(rule, nodes, shape),
+            lambda: (self.interpreter({"entries": prod(shape)}), at_shape(rule, nodes, shape)),
         )
         return prepared.run(env)
 
