@@ -192,7 +192,7 @@ class Session(Functions):
         With targets the loss's own values too. Values of ``instead`` take the place of those that
         were made. Claimed layers show their results only, and loops run step by step.
         """
-        tracing = Tracing(self.programs[phase].names, instead, self.float_tensor, self.array)
+        tracing = Tracing(self.programs[phase], instead, self.float_tensor, self.array)
         variables, constants = self.arguments(phase, inputs, state, targets or {})
         mode: Mode = "forward" if targets is None else "loss"
         self.walk(phase, mode, variables, constants, tracing.watch)

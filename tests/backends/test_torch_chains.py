@@ -187,3 +187,21 @@ def test_layers_in_one_call_run_under_autocast(
         session.load(given["parameters"], given["statistics"])
         made.append(session.forward("training", *batch))
     assert worst(*made) < 0.03
+
+
+@pytest.mark.parametrize("layer", [LSTM, BOTH, "{layer: simple_rnn, units: 4}"])
+def test_what_is_shown_has_the_names_of_the_equations(
+    backend: Backend, write: Write, layer: str
+) -> None:
+    """An output and a last state of one name, which torch's layer makes in another order."""
+    spec = write(layer, layer, layer)
+    given = draw(spec.program("training"), FREE)
+    batch = (given["inputs"], given["state"], given["targets"])
+    shown = []
+    for path in ("native", "equations"):
+        session = start(backend, spec, path, "float64")
+        session.load(given["parameters"], given["statistics"])
+        shown.append({(n, t): a for n, t, a in session.trace("training", *batch)})
+    native, equations = shown
+    assert ("read_1/h", None) in native
+    assert worst(native, {key: equations[key] for key in native}) < 1e-14
