@@ -53,6 +53,7 @@ from .layers import (
     ACTIVATIONS,
     BOTH_WAYS,
     LAYERS,
+    NORMALISES,
     RECURRENT,
     TWO_WAYS,
     hard_sigmoid_fifth,
@@ -191,6 +192,8 @@ class Keras(Backend):
         if layer.definition not in LAYERS:
             return None
         kind, extra, packing = LAYERS[layer.definition]
+        if kind == NORMALISES and layer.calls > 1:
+            return None  # a model of Keras makes its calls in an order of its own
         on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
         arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}
         if None in arguments.values() or not self._is_exact(kind, arguments):

@@ -79,10 +79,11 @@ def variables(layer: Any) -> dict[str, Any]:
 _DENSE = {"kernel": Part("W"), "bias": Part("b")}
 _SIMPLE = {"kernel": Part("W"), "recurrent_kernel": Part("U"), "bias": Part("b")}
 _NO_BIAS = {"use_bias": False}
+NORMALISES = "BatchNormalization"
 # definition -> (class, its further arguments, packing)
 LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
-    "batch_norm": ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
+    "batch_norm": (NORMALISES, {}, Packing.plain(("gamma", "beta"))),
     "layer_norm": ("LayerNormalization", {}, Packing.plain(("gamma", "beta"))),
     "rms_norm": ("RMSNormalization", {}, Packing({"scale": Part("gamma")})),
     "group_norm": ("GroupNormalization", {}, Packing.plain(("gamma", "beta"))),
@@ -173,7 +174,7 @@ def layer_arguments(
     if kind == "Embedding":
         rows, units = layer.shapes["table"]
         return {"input_dim": rows, "output_dim": units}
-    if kind == "BatchNormalization":
+    if kind == NORMALISES:
         return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
     if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
         return {name: given[name] for name in ("epsilon", "groups") if name in given}

@@ -19,6 +19,7 @@ from .engines import Engine
 
 MOMENTS: Mapping[str, str] = {"m": "_momentums", "v": "_velocities"}
 ADAM: tuple[str, ...] = ("beta_1", "beta_2", "epsilon")
+LEAST_BETA = 0.1
 
 
 class KerasClass(NamedTuple):
@@ -147,6 +148,9 @@ def claim_optimizer(
     doubled = keras.config.floatx() == "float64" and keras.backend.backend() == "jax"
     if known.kind == "Adadelta" and doubled:
         return None  # it multiplies by the numpy scalar from the left, which no tracer bears
+    # A mean is moved by (g - m) * (1 - beta): of a beta near 0 it has the digits of g less of m.
+    if MOMENTS.keys() <= known.slots.keys() and min(numbers["beta_1"], numbers["beta_2"]) < LEAST_BETA:
+        return None
     settings: dict[str, float] = {n: numbers[n] for n in known.names}
     settings |= {n: numbers[v] if isinstance(v, str) else v for n, v in known.further.items()}
     return KerasOptimizer(backend, keras, engine, known, settings)

@@ -232,7 +232,9 @@ def _plan(
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
     inputs |= further
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())
-    inputs = {name: value for name, value in inputs.items() if value in used}
+    # What goes out under a name that comes in is carried, though a step may not read it: a slot
+    # whose coefficient is 0, a state that is made of the batch alone.
+    inputs = {n: value for n, value in inputs.items() if value in used or n in outputs}
     carried = {name: name for name in outputs if name in inputs}
     nodes, inputs, orders = _ordered(nodes, inputs)
     return Plan(program.name, builder.types, sizes, dtype, nodes, inputs, outputs, carried, orders)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
 from harness.program.dims import Dim
@@ -46,12 +46,15 @@ class ClaimableCall:
         shapes: Those of the neutral parameters and statistics by local name, in numbers. An LSTM
             has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has none.
         sizes: The model's sizes by name.
+        calls: How many calls the model has of this layer. Those of one with statistics are in
+            order: each begins with what the one before has made of them.
     """
 
     node: Node
     phase: Phase
     shapes: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, int]
+    calls: int = 1
 
     @classmethod
     def of(cls, program: Program, node: Node, phase: Phase | None = None) -> Self:
@@ -108,7 +111,7 @@ def calls_by_layer(
         found.setdefault(call_key(node), []).append(ClaimableCall.of(program, node, phase))
     kinds = {key: (calls[0].definition, calls[0].attributes) for key, calls in found.items()}
     return {
-        key: tuple(calls)
+        key: tuple(replace(call, calls=len(calls)) for call in calls)
         for key, calls in found.items()
         if all((call.definition, call.attributes) == kinds[key] for call in calls)
     }

@@ -105,7 +105,8 @@ class Executor:
             for views in (results, homes, flattener.inputs)
         )
         wanted = [view.buffer for view in results.values()]
-        memory = MemoryPlan(instructions, wanted, joined.replaced, kernels.aliases)
+        carried = [view.buffer for view in homes.values()]
+        memory = MemoryPlan(instructions, wanted, carried, joined.replaced, kernels.aliases)
         for name, home in homes.items():
             result = results[name]
             same = memory.allocations[result.buffer] is memory.allocations[home.buffer]

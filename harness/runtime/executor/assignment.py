@@ -42,7 +42,8 @@ def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict
 
 
 class MemoryPlan:
-    """Assigns an allocation to every buffer but the inputs.
+    """Assigns an allocation to every buffer but the inputs. Those that are ``carried`` have their
+    own, though nothing may read them.
 
     ``aliases`` gives, by op, the positions of the inputs whose memory its result may have, if it
     is read nowhere later and lies there in the same way.
@@ -52,6 +53,7 @@ class MemoryPlan:
         self,
         instructions: Sequence[Instruction],
         wanted: Iterable[Buffer],
+        carried: Iterable[Buffer],
         replaced: Mapping[Buffer, Buffer],
         aliases: Mapping[str, frozenset[int]],
     ) -> None:
@@ -59,7 +61,7 @@ class MemoryPlan:
         self.lives = lives(instructions, wanted)
         self.allocations: dict[Buffer, Allocation] = {}
         self._free: dict[Kind, list[Allocation]] = defaultdict(list)
-        for buffer in (*self.lives, *replaced.values()):
+        for buffer in (*self.lives, *carried):
             if buffer.role in ("carried", "constant") and buffer not in self.allocations:
                 self.allocations[buffer] = Allocation(buffer.size, buffer.kind)
         for new, old in replaced.items():
