@@ -152,6 +152,8 @@ def claim_optimizer(
     betas = [numbers[n] for n in known.names if n in BETAS and known.slots.keys() >= MOMENTS.keys()]
     if any(beta < LEAST_BETA for beta in betas):
         return None
+    if 0 in (numbers.get("rho"), numbers.get("momentum")):
+        return None  # SGD keeps nothing then, and Adadelta asks a tensor of a graph for its number
     settings: dict[str, float] = {n: numbers[n] for n in known.names}
     settings |= {n: numbers[v] if isinstance(v, str) else v for n, v in known.further.items()}
     return KerasOptimizer(backend, keras, engine, known, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from harness.extend import (
     shorten,
     sizes_taken,
 )
+
+from .layers import WAYS
 
 
 class KerasOwnModels(OwnModels):
@@ -89,7 +92,7 @@ class KerasModel(OwnModel):
         inputs = getattr(functional, "inputs", None)
         self.symbolic = bool(inputs)
         self.takes = tuple(t.name for t in inputs) if inputs else names_taken(model.call)
-        self.variables = _named(model)
+        self.variables = _named(model, backend.keras.layers.Bidirectional)
 
     def entries(self) -> Mapping[str, ModelArray]:
         return {n: ModelArray(tuple(v.shape), bool(v.trainable)) for n, v in self.variables.items()}
@@ -164,9 +167,17 @@ class KerasModel(OwnModel):
         return kept, {n: numpy(t) for n, t in found.items()}
 
 
-def _named(model: Any) -> dict[str, Any]:
+def _named(model: Any, both_ways: type[Any]) -> dict[str, Any]:
     """The float variables of a model as ``LAYER.VARIABLE``: its path without the model's own name
-    and without the cells of recurrent layers."""
+    and without the cells of recurrent layers. Those of both directions are ``LAYER.forward`` and
+    ``LAYER.backward``, whatever the layer in them is called."""
+    ways = {
+        (layer.name, wrapped.name): way
+        for layer in model._flatten_layers()
+        if isinstance(layer, both_ways)
+        for way, attribute in WAYS.items()
+        for wrapped in [getattr(layer, attribute)]
+    }
     found: dict[str, Any] = {}
     for variable in model.variables:
         if "float" not in str(variable.dtype):
@@ -174,6 +185,7 @@ def _named(model: Any) -> dict[str, Any]:
         parts = variable.path.split("/")
         if len(parts) > 2 and parts[0] == model.name:
             parts = parts[1:]
+        parts = [parts[0], *(ways.get(pair, pair[1]) for pair in pairwise(parts))]
         short = [p for p in parts[:-1] if not p.endswith("_cell")] + parts[-1:]
         name = ".".join(short)
         found[name if name not in found else ".".join(parts)] = variable

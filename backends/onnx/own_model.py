@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class OnnxModel(OwnModel):
     nothing in a file tells the two apart."""
 
     differentiates = False
+    # As torch's exporter writes them.
+    spelled = MappingProxyType({"moving_mean": "running_mean", "moving_variance": "running_var"})
 
     def __init__(self, path: Path) -> None:
         self.onnx, self.runtime = import_module("onnx"), import_module("onnxruntime")

@@ -25,6 +25,8 @@ from harness.extend import (
     sizes_taken,
 )
 
+STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
+
 
 class TorchModels(OwnModels):
     """Opens modules of the file that a user names."""
@@ -78,6 +80,7 @@ class TorchModel(OwnModel):
 
     trains = True
     tensor = torch.Tensor
+    spelled = STATISTICS
 
     def __init__(self, module: torch.nn.Module, dtype: torch.dtype, backend: Any) -> None:
         self.module, self.dtype, self.backend = module, dtype, backend

@@ -11,7 +11,7 @@ from users_models import GRU, NET, RULES, checked, model_file
 from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService
 
-CHECKS = ["repeatability", "inference", "cotangent-gradients", "shapes"]
+CHECKS = ["repeatability", "inference", "cotangent-gradients", "saturation", "corners", "shapes"]
 
 
 @pytest.fixture

@@ -245,6 +245,11 @@ def test_a_gradient_of_what_no_digit_is_left_of_may_end_in_no_number() -> None:
         ("lamb", "jax"),
         # Beside large gradients, an average of none is below the least normal number.
         ("adafactor", "jax"),
+        # A coefficient of 0: Keras' classes keep nothing, cannot be traced, or lose all digits.
+        ("sgd_momentum_scaled, momentum: 0", "keras"),
+        ("adadelta, rho: 0", "keras"),
+        ("adam_epsilon_hat, beta_1: 0", "keras-jax"),
+        ("adam, beta_1: 0", "numpy"),
     ],
 )
 def test_no_optimizer_is_blamed(optimizer: str, backend: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays
 from harness.check.checks.context import compared, equal
+from harness.check.checks.extremes import corner_material, saturated_material
 from harness.check.checks.properties import other_shapes
 from harness.check.findings import Finding
 from harness.oracle.case import Case
@@ -29,7 +30,8 @@ from harness.worker.remote import Remote, Tensors, WorkerFault
 @dataclass(frozen=True)
 class ModelContext:
     """A model that is attached, for ``case``. ``takes`` are what its call takes (``input.chars``);
-    ``found`` is what the first call has given."""
+    ``found`` is what the first call has given, and ``moved`` the statistics after a training pass,
+    its own and the spec's."""
 
     case: Case
     remote: Remote
@@ -38,6 +40,7 @@ class ModelContext:
     differentiates: bool = True
     trains: bool = False
     found: dict[str, Array | Misfit] = field(default_factory=dict)
+    moved: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
     def material(self, material: Arguments) -> Arguments:
         """Arguments as the model takes them."""
@@ -124,7 +127,32 @@ def values(context: ModelContext) -> Iterator[Finding]:
     moved = {n: a for n, a in found.items() if n.startswith("statistics.")}
     made = {n: a for n, a in found.items() if n not in moved}
     yield context.finding("outputs", made, of(expected, made))
-    yield context.finding("statistics", moved, of(expected, moved))
+    statistics = of(expected, moved)
+    pairs = {n: (moved[n], a) for n, a in statistics.values.items()}
+    context.moved.update({n: (m, a) for n, (m, a) in pairs.items() if isinstance(m, np.ndarray)})
+    yield context.finding("statistics", moved, statistics)
+
+
+# How many times as large the float inputs are that activations are to be far out at.
+FAR = 4.0
+# What another order of the same operations may make of it there, in float32.
+ROUNDING = 64 * 2.0**-24
+
+
+def saturation(context: ModelContext) -> Iterator[Finding]:
+    """Outputs where activations are far out, and where biases alone are activated: a function that
+    is another only beyond 6 is the same at ordinary numbers."""
+    case = context.case
+    far = saturated_material(case)
+    inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
+    for check, material in (
+        ("saturation", replace(far, inputs=inputs)),
+        ("corners", corner_material(case)),
+    ):
+        context.remote.load(material)
+        found = context.forward(material)
+        expected = context.expected(material, check, found).at_least(ROUNDING)
+        yield context.finding(check, found, expected)
 
 
 def repeatability(context: ModelContext) -> Iterator[Finding]:
@@ -169,5 +197,6 @@ CHECKS: Mapping[str, ModelCheck] = {
     "inference": inference,
     "cotangents": cotangents,
     "values": values,
+    "saturation": saturation,
     "shapes": shapes,
 }

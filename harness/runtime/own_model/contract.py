@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from harness.arrays import ArrayDict, Arrays
@@ -62,6 +63,7 @@ class OwnModel(ABC):
         differentiates: Whether there is :meth:`gradients`.
         trains: Whether it has a training mode, in which it moves its own statistics.
         tensor: What it must return, where the framework takes nothing else.
+        spelled: The framework's names of moving statistics, by those of the definitions that ship.
     """
 
     label: str
@@ -69,6 +71,7 @@ class OwnModel(ABC):
     differentiates: bool = True
     trains: bool = False
     tensor: type[Any] = object
+    spelled: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def entries(self) -> Mapping[str, ModelArray]:

@@ -100,10 +100,10 @@ class Matching:
                 shape = self.sides.program.shape(port)
                 statistics[port.name] = self._place(port.name, shape, view)
         left = self._left_over([*places.items(), *statistics.items()])
-        if missing or left:
-            raise UsageError(unmatched(self.sides, missing, left))
         touched = {p.view.key for p in (*places.values(), *statistics.values())}
         kept = [key for key in self.entries if key not in touched]
+        if missing or left:
+            raise UsageError(unmatched(self.sides, missing, left, kept))
         return ModelWeights(self.sides.layout, places, statistics, kept)
 
     def _place(self, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:

@@ -35,8 +35,9 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
             f"{words}: its slice goes beyond {view.key}, which is {list(whole)} there; give the "
             "sizes that the rule is for by --size"
         )
-    if view.axes is None and len(found) == 2 and found[::-1] == shape:
-        return f"{words}: it is transposed; say --map {name}={view}.T"
+    if view.axes is None and (turn := _turn(found, shape)):
+        order = "it is transposed" if turn == ".T" else "its channels come first"
+        return f"{words}: {order}; say --map {quote(f'{name}={view}{turn}')}"
     if sorted(found) == sorted(shape):
         return (
             f"{words}: its axes stand in another order; say "
@@ -45,6 +46,15 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
     such = _sizes(sides)
     asked = f"say --size {such}" if such else "give the sizes that the model has by --size"
     return f"{words}: {asked}, or name another part of it by --map"
+
+
+def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What makes one shape of the other as frameworks differ: a matrix is transposed, a kernel
+    ``[units, channels, ...]`` in place of ``[..., channels, units]``. Empty where that is none."""
+    axes = (*range(2, len(found)), 1, 0)
+    if len(found) < 2 or tuple(found[axis] for axis in axes) != wanted:
+        return ""
+    return f".transpose({', '.join(map(str, axes))})" if len(found) > 3 else ".T"
 
 
 def _sizes(sides: Sides) -> str:
@@ -73,8 +83,11 @@ def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
     return None, plain
 
 
-def unmatched(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> str:
-    """That arrays are on one side only, and the rules that would bring them together."""
+def unmatched(
+    sides: Sides, missing: Sequence[str], left: Sequence[str], kept: Sequence[str]
+) -> str:
+    """That arrays are on one side only, and the rules that would bring them together. ``kept`` are
+    those of the model that nothing is in, ``left`` the trained ones of them."""
     listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
     without = f"the spec has nothing for {_some(listed)}"
     if not missing:
@@ -86,9 +99,9 @@ def unmatched(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> str:
     if left:
         parts.append(without)
     else:
-        others = [f"{key} {list(entry.shape)}" for key, entry in sides.entries.items()]
-        parts.append(f"it has {_some(others) or 'none at all'}")
-    guesses = list(dict.fromkeys(_guesses(sides, missing, left or list(sides.entries))))
+        others = [f"{key} {list(sides.entries[key].shape)}" for key in kept]
+        parts.append(f"it has {_some(others) or 'nothing'} beside what is found")
+    guesses = list(dict.fromkeys(_guesses(sides, missing, left or kept)))
     such = " ".join(f"--map {quote(g)}" for g in guesses) or "--map OURS=THEIRS"
     return f"{'; '.join(parts)}. Say which is which: {such}"
 
@@ -124,12 +137,12 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
             alone += [n for n in missing if owner_of(dotted(n)) == owner]
     shapes = {n: sides.shapes[n] for n in alone if n in sides.shapes}
     for name, shape in shapes.items():
-        either = (shape, shape[::-1])
-        fitting = [key for key, s in free.items() if s in either]
-        rivals = [n for n, s in shapes.items() if s in either]
+        fitting = [key for key, s in free.items() if s == shape or _turn(s, shape)]
+        rivals = [n for n, s in shapes.items() if s == shape or _turn(s, shape) or _turn(shape, s)]
         # Of a square array either way fits: which, nobody can tell from here.
-        if len(fitting) == len(rivals) == 1 and (len(shape) < 2 or shape != shape[::-1]):
-            yield f"{dotted(name)}={fitting[0]}{'' if free[fitting[0]] == shape else '.T'}"
+        if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _turn(shape, shape)):
+            key = fitting[0]
+            yield f"{dotted(name)}={key}{'' if free[key] == shape else _turn(free[key], shape)}"
 
 
 def _keys(prefix: str, pieces: Iterable[str]) -> set[str]:

@@ -97,7 +97,7 @@ class OwnModelService:
         natives = self._natives()
         entries = self.model.entries()
         self.weights: ModelWeights = Matching(
-            Sides(self.training, natives, entries, rules)
+            Sides(self.training, natives, entries, rules, self.model.spelled)
         ).weights()
         self.placing: Placing = placing(self.inference, self.model.takes, takes)
         self.results = Results(self.training, self.inference, tuple(returns))

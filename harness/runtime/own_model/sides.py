@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.program.ir import Program
-from harness.program.signature import owner_of
+from harness.program.signature import local_of, owner_of
 from harness.runtime.layout import Layout
 from harness.runtime.native import Native
 from harness.runtime.own_model.contract import ModelArray
@@ -19,7 +19,8 @@ class Sides:
 
     ``natives`` are the framework's own layers of the program. The ``layout`` has those whose
     tensors the model has (``rnn.weight_ih_l0``); of the others it has the spec's parameters
-    (``rnn.W_z``). ``every`` is the layout with all of them, ``shapes`` are those of ``layout``.
+    (``rnn.W_z``). ``every`` is the layout with all of them, ``shapes`` are those of ``layout``;
+    ``spelled`` is :attr:`.contract.OwnModel.spelled`.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class Sides:
         natives: Mapping[str, Native],
         entries: Mapping[str, ModelArray],
         rules: Sequence[Rename],
+        spelled: Mapping[str, str],
     ) -> None:
+        self.spelled = spelled
         self.program, self.entries, self.rules = program, entries, tuple(rules)
         owners = {owner_of(port.name) for port in program.parameters}
         own = {k: n for k, n in natives.items() if k in owners and self._has_pieces(k, n)}
@@ -43,7 +46,9 @@ class Sides:
 
     def view(self, name: str) -> ArrayPart | None:
         """Where an array of the spec, or a tensor of its layer, is in the model, if anywhere."""
-        return view_of(renamed(name, self.rules)[0], self.entries)
+        text = renamed(name, self.rules)[0]
+        own = self.spelled.get(local_of(text), "")
+        return view_of(text, self.entries) or view_of(f"{owner_of(text)}.{own}", self.entries)
 
     def names(self) -> list[str]:
         """All that rules may be about: parameters, tensors of layers, and statistics."""
