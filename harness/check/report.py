@@ -171,14 +171,16 @@ def given(request: Request, specs: Shelf) -> list[str]:
     groups = {name: arrays for name, arrays in found.groups().items() if getattr(program, name)}
     named = [f"{group} (sha256 {digest[:12]})" for group, digest in found.digests.items()]
     sources = f" of {', '.join(map(displayed, found.files.values()))}" if found.files else ""
-    zeros = [n for n in groups if n == "state" and found.arrays.inputs and not groups[n]]
-    drawn = [n for n, arrays in groups.items() if not arrays and n not in zeros]
+    starts = [n for n in groups if n == "state" and found.arrays.inputs and not groups[n]]
+    drawn = [n for n, arrays in groups.items() if not arrays and n not in starts]
     record = given_record(found)
     lines = [
         f"given: {', '.join(named)}{sources}; batch {record['batch']}, time {record['time']}; a "
         "check's further batches are drawn"
     ]
-    others = [f"{n} is zeros" for n in zeros] + ([f"{', '.join(drawn)} drawn"] if drawn else [])
+    others = [f"{n} is as at the start" for n in starts] + (
+        [f"{', '.join(drawn)} drawn"] if drawn else []
+    )
     if others:
         lines.append(f"not given: {'; '.join(others)}")
     if request.checks == AT_GIVEN:

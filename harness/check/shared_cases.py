@@ -17,6 +17,7 @@ from dataclasses import replace
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.complex_step import complex_step_gap
+from harness.oracle.meaningless import check_meaning
 from harness.oracle.patience import OracleFault
 from harness.spec.model import Spec
 
@@ -70,6 +71,8 @@ class SharedCases:
 
     def _made(self, spec: Spec, own: bool) -> Case:
         case = make_case(spec, self.request, own=own)
+        if case.given is None:
+            check_meaning(case)
         if not own and spec.name not in self.proofs:
             # Numbers that are given may lie on a kink or overflow; the equations are the same.
             drawn = replace(self.request, given=None)

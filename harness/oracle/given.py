@@ -22,6 +22,7 @@ from harness.program.signature import (
 )
 from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import NUMBERS
+from harness.spec.initial_values import started
 from harness.spec.model import Spec
 from harness.spec.size_expressions import FREE_SIZES
 
@@ -45,14 +46,14 @@ class Given:
     time: int | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
 
-    def over(self, drawn: Arguments) -> Arguments:
-        """These numbers in the place of those that were drawn. State is zeros, as before the first
-        batch, where inputs are given without it."""
+    def over(self, drawn: Arguments, program: Program) -> Arguments:
+        """These numbers in the place of those that were drawn. State is as before the first batch
+        where inputs are given without it."""
         found = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
         # Of inputs that are given only noise may be left out.
         found["inputs"] = {**drawn.inputs, **self.arrays.inputs}
         if self.arrays.inputs and not self.arrays.state:
-            found["state"] = {n: np.zeros_like(a) for n, a in drawn.state.items()}
+            found["state"] = started(program, drawn.state)
         return Arguments(**found)
 
     @property

@@ -39,7 +39,7 @@ def drawn(
 
     def make(gain: float, number: int) -> Arguments:
         material = draw(training, batch, time, number, gain)
-        return material if given is None else given.over(material)
+        return material if given is None else given.over(material, training)
 
     for gain in GAINS:
         number, material = off_kinks(training, seed, partial(make, gain), tries)

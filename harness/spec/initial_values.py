@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.program.ir import Port, Program
 from harness.spec.initializers import Law, check_law, draw, generator
 from harness.spec.schema import start_of
@@ -42,6 +42,11 @@ def initial_state(program: Program, batch: int) -> dict[str, Array]:
     return {
         port.name: np.full(program.shape(port, sizes), state_start(port)) for port in program.state
     }
+
+
+def started(program: Program, state: Arrays) -> ArrayDict:
+    """The same of the shapes that a state has."""
+    return {p.name: np.full_like(state[p.name], state_start(p)) for p in program.state}
 
 
 def state_start(port: Port) -> float:

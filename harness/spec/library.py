@@ -22,11 +22,22 @@ from harness.spec.schema import KINDS
 from harness.spec.strict import Documented
 
 # What ships under another name than frameworks have it by.
+# By what frameworks call them, in lower case, without underscores and without what stands before a
+# dot.
 OTHER_NAMES: Mapping[str, str] = {
     "linear": "dense",
-    "rnn": "simple_rnn, lstm or gru",
+    "rnn": "simple_rnn, lstm or gru_reset_after",
+    "gru": "gru_reset_after for that of torch and Keras 3; in gru the reset gate comes earlier",
     "attention": "causal_attention",
-    "mse": "squared_error",
+    **dict.fromkeys(("multiheadattention", "selfattention"), "self_attention or causal_attention"),
+    **dict.fromkeys(("batchnorm1d", "batchnorm2d", "batchnormalization"), "batch_norm"),
+    **dict.fromkeys(("layernormalization",), "layer_norm"),
+    "groupnormalization": "group_norm",
+    **dict.fromkeys(("convtranspose2d", "conv2dtranspose"), "conv2d_transpose"),
+    **dict.fromkeys(("maxpool2d", "maxpooling2d"), "max_pool"),
+    **dict.fromkeys(("avgpool2d", "averagepooling2d"), "avg_pool"),
+    **dict.fromkeys(("mse", "mseloss", "meansquarederror"), "squared_error"),
+    **dict.fromkeys(("crossentropy", "crossentropyloss"), "sparse_cross_entropy, of logits"),
 }
 FOLDERS: Mapping[str, str] = {
     "model": "models",
@@ -105,9 +116,9 @@ class Library:
             return _checked(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
         if not is_model_name(name) or name not in self.names(kind):
             known = self.names(kind)
-            hint = (
-                f"; write {OTHER_NAMES[name]}" if name in OTHER_NAMES else did_you_mean(name, known)
-            )
+            common = name.rpartition(".")[2].lower().replace("_", "")
+            other = OTHER_NAMES.get(common)
+            hint = f"; write {other}" if other else did_you_mean(name, known)
             hint = self.misplaced(kind, name, place) or hint
             message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
             raise SpecError(message, place) if place else UsageError(message)

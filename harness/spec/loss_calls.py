@@ -85,7 +85,14 @@ class CallEvaluator(Evaluator):
         inner: Scope,
         sizes: dict[str, Dim],
     ) -> None:
-        """Match the arguments' shapes with the declared ones and put them in scope."""
+        """Match the arguments' kinds and shapes with the declared ones and put them in scope."""
+        for name, declared in inputs.items():
+            found = self.type_of(values[name])
+            if (wanted := entries_of(declared)).kind != found.kind:
+                raise self.failure(values[name], expr.place)(
+                    f"{expr.function}: {name} is declared as {NAMES[wanted.kind]}, found "
+                    f"{NAMES[found.kind]}"
+                )
         for name, declared in inputs.items():
             value = values[name]
             axes = declared.shape if isinstance(declared, schema.Input) else declared
@@ -96,11 +103,6 @@ class CallEvaluator(Evaluator):
             found = self.type_of(values[name])
             fail = self.failure(values[name], expr.place)
             wanted = entries_of(declared)
-            if wanted.kind != found.kind:
-                raise fail(
-                    f"{expr.function}: {name} is declared as {NAMES[wanted.kind]}, found "
-                    f"{NAMES[found.kind]}"
-                )
             if wanted.size is None or found.bound is None:
                 continue
             most = found.bound - wanted.more

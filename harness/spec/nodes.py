@@ -17,6 +17,8 @@ from harness.spec.scalars import plain_value
 
 MAX_DEPTH = 30
 MAX_NODES = 20_000
+# What YAML says of a tab before a key.
+NO_TOKEN = "cannot start any token"
 
 # libyaml's loader only ever hands out events here: it constructs nothing.
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -63,12 +65,20 @@ def read_nodes(text: str, file: str) -> Nodes:
     return builder.nodes
 
 
+def _at(text: str, place: Place) -> str:
+    """The character at a place; none behind the end."""
+    lines = text.splitlines()
+    return lines[place.line - 1][place.column - 1 :][:1] if place.line <= len(lines) else ""
+
+
 def _events(text: str, file: str) -> Iterator[yaml.Event]:
     try:
         yield from yaml.parse(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         place = _place(file, error.problem_mark or error.context_mark)
         problem = error.problem or error.context or "unknown problem"
+        if NO_TOKEN in problem and _at(text, place) == "\t":
+            problem = "a line begins with a tab; use spaces"
         raise SpecError(f"this is not YAML: {problem}", place) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The pure-Python reader lets bad escapes and version numbers escape as these.

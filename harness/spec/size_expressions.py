@@ -74,7 +74,9 @@ def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
             return left - right
         return _multiplied(left, right, expression.place)
     raise SpecError(
-        "an axis is a size, a whole number, or a sum or product of those", expression.place
+        "an axis is a size, a whole number, or a sum or product of those; in place of a quotient "
+        "declare a size of its own, and write its product for the whole",
+        expression.place,
     )
 
 

@@ -52,7 +52,7 @@ _SIGNS = {
     "\\": "wrap a long line inside brackets instead",
     "{": "dictionaries and sets are not part of the language",
     "}": "dictionaries and sets are not part of the language",
-    "//": "write floor(a / b) for a // b",
+    "//": "write floor(a / b) for a // b; of a size declare the half as one of its own",
     "%": "write a - b * floor(a / b) for a % b",
     "!": "write ~(a < b)",
     "^": "write ** for a power, and a != b where one of two conditions holds",

@@ -31,6 +31,8 @@ INSTEAD: Mapping[str, str] = {
         "the shape of what comes in says it",
     ),
     "betas": "give beta_1 and beta_2",
+    "momentum": "the optimizer with one is 'sgd_momentum'",
+    "weight_decay": "the optimizer with one is 'adamw'",
     **dict.fromkeys(
         ("bias", "use_bias"),
         "a layer without a bias is a definition of its own, such as 'dense_without_bias'",

@@ -263,4 +263,4 @@ def test_a_run_of_the_command_line_is_recorded_like_any_other(tmp_path: Path) ->
     assert column["backend"] == "torch"
     # One environment may have its interpreter under several names.
     assert Path(column["interpreter"]).parent == Path(sys.executable).parent
-    assert len(records.of_kind("result")) == 4
+    assert len(records.of_kind("result")) == 6

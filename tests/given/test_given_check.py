@@ -80,7 +80,7 @@ def test_the_output_names_them_and_what_is_not_given(folder: Path) -> None:
     assert "given: parameters (sha256 " in done.stdout
     assert ", inputs (sha256 " in done.stdout
     assert "of w.safetensors, x.npz; batch 2, time 5" in " ".join(done.stdout.split())
-    assert "not given: state is zeros; statistics, targets drawn" in done.stdout
+    assert "not given: state is as at the start; statistics, targets drawn" in done.stdout
     assert "shapes, partial-batch, single-example, extremes" in " ".join(done.stdout.split())
 
 

@@ -1,7 +1,7 @@
 """What a model of a user's own is held against: outputs, gradients, repeats and other shapes.
 
 All but one in the inference phase, in which a model draws no noise and keeps no statistics. State
-that the model does not take is zeros, as at the start of a sequence.
+that the model does not take is as at the start of a sequence.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from harness.program.signature import group_of, noise_ports, result_ports, varia
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
+from harness.spec.initial_values import started
 from harness.worker.remote import Remote, Tensors, WorkerFault
 
 
@@ -45,7 +46,8 @@ class ModelContext:
     def material(self, material: Arguments) -> Arguments:
         """Arguments as the model takes them."""
         taken = group_of(dict.fromkeys(self.takes), "state.")
-        state = {n: a if n in taken else np.zeros_like(a) for n, a in material.state.items()}
+        start = started(self.case.inference, material.state)
+        state = {n: a if n in taken else start[n] for n, a in material.state.items()}
         return replace(material, state=state)
 
     def forward(self, material: Arguments) -> Tensors:

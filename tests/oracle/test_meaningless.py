@@ -1,0 +1,54 @@
+"""A model that gives no number is refused: all backends would agree on nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.check.request import Request, make_case
+from harness.errors import UsageError
+from harness.oracle.case import Case
+from harness.oracle.meaningless import check_meaning
+from harness.spec.model import load_spec
+
+MODEL = """\
+model: odd
+summary: One of a test.
+source: A test.
+inputs:
+  x: {shape: [batch, 3]}
+layers:
+  out: {layer: dense, units: 2}
+equations: |
+  s = out(x)
+"""
+LOSS = "targets:\n  t: {shape: [batch, 2]}\nloss: mean(squared_error(y, t))\n"
+
+
+def case(tmp_path: Path, equation: str, loss: str = LOSS) -> Case:
+    file = tmp_path / "odd.yaml"
+    file.write_text(f"{MODEL}  y = {equation}\n{loss}", encoding="utf-8")
+    spec = load_spec(str(file))
+    return make_case(spec, Request(specs=(spec.name,)), own=False)
+
+
+@pytest.mark.parametrize(
+    ("equation", "loss", "words"),
+    [
+        ("s / 0", LOSS, r"odd: loss is infinite at .*not finite is y \(.*odd.yaml:10\) in \d+ of"),
+        ("s * 10**400", LOSS, r"loss is infinite at the numbers that are drawn"),
+        ("sqrt(-1 - s * s)", LOSS, r"odd: loss is NaN at .* is y \(.*odd.yaml:10\)"),
+        ("log(s - s)", "", r"odd: y is infinite at the numbers that are drawn"),
+    ],
+)
+def test_a_model_without_numbers_is_refused(
+    tmp_path: Path, equation: str, loss: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_meaning(case(tmp_path, equation, loss))
+
+
+@pytest.mark.parametrize("equation", ["s", "where(arange(2)[None, :] < 1, s, log(s - s))"])
+def test_a_model_some_of_whose_outputs_are_numbers_is_not(tmp_path: Path, equation: str) -> None:
+    check_meaning(case(tmp_path, equation, ""))
