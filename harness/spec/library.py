@@ -106,6 +106,10 @@ class Library:
         documents = (definition.document for definition in self._read.values())
         return next((d.lines for d in documents if d.file == file), ())
 
+    def was_read(self, kind: str, name: str) -> bool:
+        """Whether something that was read refers to a definition."""
+        return (kind, name) in self._read
+
     def forget(self, kind: str, name: str) -> None:
         """Do not keep a definition that was read: nothing else refers to it."""
         self._read.pop((kind, name), None)

@@ -79,6 +79,38 @@ def test_what_else_a_model_computes_is_told(
     assert words in result.location
 
 
+CURVED = f"""\
+model: curved
+{HEAD}sizes: {{features: 5}}
+inputs:
+  x: {{shape: [batch, features]}}
+layers:
+  up: {{layer: dense, units: features, activation: ACTIVATION}}
+  out: {{layer: dense, units: features}}
+equations: |
+  y = out(up(x))
+"""
+CURVES = """\
+from torch import nn
+
+
+def net(features):
+    return nn.Sequential(nn.Linear(features, features), nn.GELU(), nn.Linear(features, features))
+"""
+
+
+@pytest.mark.parametrize("written", ["gelu_tanh", "relu"])
+def test_a_function_that_is_taken_for_another_is_named(
+    torch_service: OwnModelService, tmp_path: Path, written: str
+) -> None:
+    file, maps = model_file(tmp_path, CURVES), ["up=0", "out=2"]
+    spec = model_file(tmp_path, CURVED.replace("ACTIVATION", "gelu"), "right.yaml")
+    assert checked(torch_service, spec, f"{file}:net", "float64", maps=maps).verdict == "agree"
+    spec = model_file(tmp_path, CURVED.replace("ACTIVATION", written), "curved.yaml")
+    result = checked(torch_service, spec, f"{file}:net", "float64", maps=maps)
+    assert f"It is right if gelu stands for {written}" in result.location
+
+
 NORMED = f"""\
 model: normed
 {HEAD}sizes: {{features: 6}}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 
@@ -14,16 +15,25 @@ from harness.arrays import Array, ArrayDict
 from harness.check.first_difference import RIGHT_IF
 from harness.check.hypotheses import hypotheses
 from harness.check.own_model.checks import ModelContext
+from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
 from harness.program.ir import Node, Program, walk_nodes
 from harness.program.signature import local_of, noise_ports, owner_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
+from harness.spec.library import Library
+from harness.spec.model import Spec
 
 # What is said of the model, and what the spec then gives.
 Guess = tuple[str, Callable[[], ArrayDict]]
 # Numbers that frameworks and papers add under a root.
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
+# Functions, and which of others are taken for them.
+TAKEN_FOR = (
+    *permutations(("gelu", "gelu_tanh"), 2),
+    *permutations(("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"), 2),
+    *permutations(("relu", "gelu", "silu", "leaky_relu"), 2),
+)
 # Layers whose gate z weighs the old state, and others' its candidate.
 UPDATE_GATE = "z"
 
@@ -51,6 +61,11 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
             "state and the candidate the gate weighs",
             lambda p=parameters: with_parameters(p),  # type: ignore[misc]
         )
+    for written, meant, swapped in _other_functions(context.case):
+        yield (
+            f"{RIGHT_IF} {meant} stands for {written}",
+            lambda s=swapped: _results(_session(*s), material),  # type: ignore[misc]
+        )
     for own in sorted(_epsilons(programs[1])):
         for other in EPSILONS:
             if other != own:
@@ -59,6 +74,22 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
                     f"{RIGHT_IF} epsilon is {other:g} in place of {own:g}",
                     lambda c=changed: _results(_session(*c), material),  # type: ignore[misc]
                 )
+
+
+def _other_functions(case: Case) -> Iterator[tuple[str, str, tuple[Program, Program]]]:
+    """Functions of the spec with those that are taken for them, and its programs with the other."""
+    spec, sizes = case.spec, case.training.sizes
+    known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
+    for own, other in TAKEN_FOR:
+        if not spec.library.was_read("function", own):
+            continue
+        folders = spec.library.folders
+        lines = Library(folders).find("function", other).document.lines
+        text = "\n".join(lines).replace(f"function: {other}", f"function: {own}", 1)
+        overrides = {**spec.library.overrides, ("function", own): text}
+        changed = Spec(Library(folders, overrides), spec.definition)
+        training = changed.program("training", **known)
+        yield own, other, (training, changed.program("inference", **known))
 
 
 def _session(training: Program, inference: Program) -> Session:
