@@ -85,10 +85,10 @@ model: curved
 inputs:
   x: {{shape: [batch, features]}}
 layers:
-  up: {{layer: dense, units: features, activation: ACTIVATION}}
+  up: {{layer: dense, units: features}}
   out: {{layer: dense, units: features}}
 equations: |
-  y = out(up(x))
+  y = out(ACTIVATION)
 """
 CURVES = """\
 from torch import nn
@@ -99,16 +99,27 @@ def net(features):
 """
 
 
-@pytest.mark.parametrize("written", ["gelu_tanh", "relu"])
+@pytest.mark.parametrize("written", ["gelu_tanh(up(x))", "relu(up(x))"])
 def test_a_function_that_is_taken_for_another_is_named(
     torch_service: OwnModelService, tmp_path: Path, written: str
 ) -> None:
     file, maps = model_file(tmp_path, CURVES), ["up=0", "out=2"]
-    spec = model_file(tmp_path, CURVED.replace("ACTIVATION", "gelu"), "right.yaml")
+    spec = model_file(tmp_path, CURVED.replace("ACTIVATION", "gelu(up(x))"), "right.yaml")
     assert checked(torch_service, spec, f"{file}:net", "float64", maps=maps).verdict == "agree"
     spec = model_file(tmp_path, CURVED.replace("ACTIVATION", written), "curved.yaml")
     result = checked(torch_service, spec, f"{file}:net", "float64", maps=maps)
-    assert f"It is right if gelu stands for {written}" in result.location
+    assert f"It is right if gelu stands for {written.partition('(')[0]}" in result.location
+
+
+def test_a_function_with_an_attribute_that_others_lack_is_no_fault(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    file, maps = model_file(tmp_path, CURVES), ["up=0", "out=2"]
+    written = "leaky_relu(up(x), slope=0.2)"
+    spec = model_file(tmp_path, CURVED.replace("ACTIVATION", written), "curved.yaml")
+    result = checked(torch_service, spec, f"{file}:net", "float64", maps=maps)
+    assert result.verdict == "differ"
+    assert "It is right if" not in result.location
 
 
 NORMED = f"""\
@@ -157,6 +168,18 @@ def slow(features):
 
 def both(features):
     return Net(features, nn.BatchNorm1d, 0.03)
+
+
+class Lost(Biased):
+    def forward(self, x):
+        y = super().forward(x)
+        if self.training:
+            self.running_mean.fill_(float("nan"))
+        return y
+
+
+def lost(features):
+    return Net(features, Lost)
 """
 
 
@@ -166,6 +189,7 @@ def both(features):
         ("unbiased", "It moves towards the variance of a sample, which is n / (n - 1) times"),
         ("slow", "It is right if momentum is 0.97 in place of 0.9"),
         ("both", ""),
+        ("lost", ""),
     ],
 )
 def test_statistics_that_move_otherwise_are_explained(

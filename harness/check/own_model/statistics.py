@@ -30,7 +30,9 @@ def moved_otherwise(
     if len(wrong) < len(names) or not wrong:
         return ""
     before = case.material.statistics
-    found = {n: moved[f"{PREFIX}{n}"] for n in wrong}
+    found = {n: moved[f"{PREFIX}{n}"] for n in wrong if f"{PREFIX}{n}" in moved}
+    if len(found) < len(wrong) or not all(map(_comparable, found.values())):
+        return ""
     others = {*_momenta(case, found, before)}
     if len(others) == 1 and None not in others:
         own, other = next(pair for pair in others if pair)
@@ -41,6 +43,11 @@ def moved_otherwise(
             "of n, as torch's BatchNorm does"
         )
     return ""
+
+
+def _comparable(pair: tuple[Array, Array]) -> bool:
+    made, wanted = pair
+    return made.shape == wanted.shape and bool(np.isfinite(made).all())
 
 
 def _momenta(
