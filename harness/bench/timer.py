@@ -22,6 +22,11 @@ from harness.worker.worker import Worker
 # Takes the results of a group; and of one that was timed elsewhere, the content of a file of them.
 Keep = Callable[[Sequence[TimedResult], Mapping[str, Any] | None], None]
 
+NO_NUMBER = (
+    "what the oracle makes of the steps is infinite or NaN, so that nothing could be compared; "
+    "harness check says where it begins"
+)
+
 
 class GroupTimer(Protocol):
     """Times the groups of a plan: on this machine, or on a cluster."""
@@ -61,7 +66,8 @@ class LocalTimer:
         load = Load(start, self._own, Load.now(), threads)
         cores = len(os.sched_getaffinity(0))
         for result in found:
-            if result.status == "refused" and (other := other_work(load, cores)):
+            refused = result.status == "refused" and result.reason != NO_NUMBER
+            if refused and (other := other_work(load, cores)):
                 result.reason += f" ({other})"
             if result.measured:
                 found_doubts = doubts(result.record.rate, load, cores)
@@ -77,6 +83,8 @@ class LocalTimer:
             case = self._case(group)
         except OracleFault as fault:
             return [TimedResult(group.cell(c.label), c, "broken", str(fault)) for c in entries]
+        if case.means_nothing():
+            return [TimedResult(group.cell(c.label), c, "refused", NO_NUMBER) for c in entries]
         contestants = [
             Contestant(
                 entry,

@@ -144,6 +144,15 @@ class TimedCase:
         expected = self._reference.expect(lambda session: [self.run(session)])
         return beside_start(expected, self.material.parameters)
 
+    def means_nothing(self) -> bool:
+        """Whether no number is expected: of a training, a loss that is none; of forward passes,
+        outputs without one."""
+        values = self.expected.values
+        losses = [a for n, a in values.items() if n.endswith(": loss")]
+        if losses:
+            return not all(np.isfinite(a).all() for a in losses)
+        return not any(np.isfinite(a).any() for a in values.values())
+
     def following(self, number: int, batch: Batch, left: Mapping[str, Any]) -> Expected:
         """What step ``number``, from 1, makes of what those before it have ``left``: parameters,
         statistics, slots and ``others`` by neutral names. Of its noise, nothing is known yet."""
