@@ -189,11 +189,10 @@ class Keras(Backend):
             return losses.claimed(self.keras, layer.definition, self.engine.wrong_losses)
         if layer.definition in attention.ATTENTION:
             return self._attention(layer)
-        if layer.definition not in LAYERS:
+        # A model of Keras makes the calls of one layer in an order of its own.
+        if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
         kind, extra, packing = LAYERS[layer.definition]
-        if kind == NORMALISES and layer.calls > 1:
-            return None  # a model of Keras makes its calls in an order of its own
         on_cpu = isinstance(self.engine, TensorFlowEngine) and self._card is None
         arguments = {**extra, **layer_arguments(kind, layer, self._activation, on_cpu)}
         if None in arguments.values() or not self._is_exact(kind, arguments):

@@ -79,11 +79,12 @@ def variables(layer: Any) -> dict[str, Any]:
 _DENSE = {"kernel": Part("W"), "bias": Part("b")}
 _SIMPLE = {"kernel": Part("W"), "recurrent_kernel": Part("U"), "bias": Part("b")}
 _NO_BIAS = {"use_bias": False}
-NORMALISES = "BatchNormalization"
+# The layer that has statistics.
+NORMALISES = "batch_norm"
 # definition -> (class, its further arguments, packing)
 LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
-    "batch_norm": (NORMALISES, {}, Packing.plain(("gamma", "beta"))),
+    NORMALISES: ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
     "layer_norm": ("LayerNormalization", {}, Packing.plain(("gamma", "beta"))),
     "rms_norm": ("RMSNormalization", {}, Packing({"scale": Part("gamma")})),
     "group_norm": ("GroupNormalization", {}, Packing.plain(("gamma", "beta"))),
@@ -174,7 +175,7 @@ def layer_arguments(
     if kind == "Embedding":
         rows, units = layer.shapes["table"]
         return {"input_dim": rows, "output_dim": units}
-    if kind == NORMALISES:
+    if kind == "BatchNormalization":
         return {"epsilon": given["epsilon"], "momentum": given["momentum"]}
     if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
         return {name: given[name] for name in ("epsilon", "groups") if name in given}

@@ -31,8 +31,6 @@ INSTEAD: Mapping[str, str] = {
         "the shape of what comes in says it",
     ),
     "betas": "give beta_1 and beta_2",
-    "momentum": "the optimizer with one is 'sgd_momentum'",
-    "weight_decay": "the optimizer with one is 'adamw'",
     **dict.fromkeys(
         ("bias", "use_bias"),
         "a layer without a bias is a definition of its own, such as 'dense_without_bias'",
@@ -51,9 +49,16 @@ INSTEAD: Mapping[str, str] = {
     "give 'reverse' of the input to one of them",
 }
 
+# What another definition has.
+OF_OTHERS: Mapping[str, str] = {
+    "momentum": "the optimizer with one is 'sgd_momentum'",
+    "weight_decay": "the optimizer with one is 'adamw'",
+}
+
 
 def instead(name: str, declared: Collection[str]) -> str:
     """What an attribute that is not declared may have been meant to be: ``; here it is 'x'``."""
     if CALLED.get(name) in declared:
         return f"; here it is {CALLED[name]!r}"
-    return f"; {INSTEAD[name]}" if name in INSTEAD else did_you_mean(name, declared)
+    hint = INSTEAD.get(name) or OF_OTHERS.get(name)
+    return f"; {hint}" if hint else did_you_mean(name, declared)

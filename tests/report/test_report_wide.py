@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import report_files
+from chromium import NEEDED
 from report_pages import markdown, page
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def wide(files: Path, place: Path, *, backends: int = 7) -> Path:
     return place
 
 
+@NEEDED
 def test_on_a_telephone_only_the_table_of_many_backends_goes_on_sideways(
     browser: Browser, files: Path, tmp_path: Path
 ) -> None:

@@ -46,7 +46,7 @@ REFUSED = [
     ("?\n: 1", "1:2: a key is missing before this ':'"),
     ("a: 1\n---\nb: 1", "2:1: a file holds one document; remove this '---'"),
     ("%YAML 1.1\n---\na: 1", "1:1: directives ('%...') are not allowed"),
-    ("a:\n\t- b", "2:1: this is not YAML: found character"),
+    ("a:\n\t- b", "2:1: this is not YAML: a line begins with a tab; use spaces"),
     ("a: b: c", "1:5: this is not YAML: mapping values are not allowed"),
     ("", "1:1: the file is empty"),
     ("# only this\n", "1:1: the file is empty"),
