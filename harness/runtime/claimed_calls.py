@@ -65,18 +65,24 @@ def chained(
         ends: The values that are looked at.
         natives: What is claimed, by key.
     """
-    found, claimed = list(nodes), dict[str, Claimed]()
+    claimed: dict[str, Claimed] = {}
+    if not any(native.chain for native in natives.values()):
+        return list(nodes), claimed
+    # By the first output of each call in a chain, what stands for it: nothing, but for the last.
+    instead: dict[int, list[Node]] = {}
     for chain in _chains(nodes, ends, natives):
-        *before, last = chain
-        key = " + ".join(call_key(node) for node in chain)
+        last = chain[-1]
+        # Layers that share their parameters may be in several.
+        key = f"{' + '.join(map(call_key, chain))} %{last.outputs[0]}"
         label = natives[call_key(last)].label
         outputs = (last.outputs[0], *(o for node in chain for o in node.outputs[1:]))
         inputs = tuple(i for node in chain for i in node.inputs)
-        whole = Node("call", inputs, outputs, {"instance": key, "label": label})
+        instead |= {node.outputs[0]: [] for node in chain}
+        instead[last.outputs[0]] = [
+            Node("call", inputs, outputs, {"instance": key, "label": label})
+        ]
         claimed[key] = _claimed_chain(chain, natives)
-        gone = {node.outputs for node in before}
-        found = [whole if n is last else n for n in found if n.outputs not in gone]
-    return found, claimed
+    return [made for node in nodes for made in instead.get(node.outputs[0], [node])], claimed
 
 
 def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Claimed:

@@ -160,6 +160,19 @@ def test_a_layer_that_starts_from_the_last_state_of_the_one_before_runs_after_it
     assert error < 1e-14
 
 
+@pytest.mark.parametrize("twice", ["read_2(read_1({}))", "read_1(read_1({}))"])
+def test_chains_of_the_same_layers_have_each_its_own_inputs(
+    backend: Backend, write: Write, calls: Calls, twice: str
+) -> None:
+    """Two towers that share their parameters."""
+    layers = [LSTM, LSTM] if "read_2" in twice else ["{layer: lstm, units: 3}"]
+    value = f"{twice.format('x')} * {twice.format('2 * x')}"
+    spec = write(*layers, equations=f"y = out({value})")
+    assert stepped(backend, spec, calls) == [2, 2]
+    _, error = compare(backend, spec, FREE)
+    assert error < 1e-14
+
+
 def test_what_is_looked_at_is_made(backend: Backend, write: Write, calls: Calls) -> None:
     """Named values are outputs of the model, and shown when a fault is searched for."""
     spec = write(LSTM, LSTM, equations="low = read_1(x)\nhigh = read_2(low)\ny = out(high)")
