@@ -19,7 +19,7 @@ from .engines import Engine
 
 MOMENTS: Mapping[str, str] = {"m": "_momentums", "v": "_velocities"}
 ADAM: tuple[str, ...] = ("beta_1", "beta_2", "epsilon")
-BETAS, LEAST_BETA = ("beta_1", "beta_2"), 0.1
+LEAST_BETA = 0.1
 
 
 class KerasClass(NamedTuple):
@@ -149,8 +149,8 @@ def claim_optimizer(
     if known.kind == "Adadelta" and doubled:
         return None  # it multiplies by the numpy scalar from the left, which no tracer bears
     # A mean is moved by (g - m) * (1 - beta): of a beta near 0 it has the digits of g less of m.
-    betas = [numbers[n] for n in known.names if n in BETAS and known.slots.keys() >= MOMENTS.keys()]
-    if any(beta < LEAST_BETA for beta in betas):
+    moves = known.slots.keys() >= MOMENTS.keys()
+    if moves and min(numbers["beta_1"], numbers["beta_2"]) < LEAST_BETA:
         return None
     if 0 in (numbers.get("rho"), numbers.get("momentum")):
         return None  # SGD keeps nothing then, and Adadelta asks a tensor of a graph for its number

@@ -6,7 +6,6 @@ update (:func:`later_location`): what comes after a wrong phase is wrong because
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,12 +28,13 @@ from harness.oracle.tolerance import (
     wrong_form,
 )
 from harness.oracle.yardstick import at_least_typical
-from harness.program.ir import Phase, Program, walk_nodes
+from harness.program.ir import Phase, Program
 from harness.program.signature import owner_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
+from harness.runtime.traces import places, undistinguished
 from harness.worker.remote import Traced
 
 # What a hypothesis changes must be this many tolerances, or its fit would say nothing.
@@ -42,8 +42,6 @@ DECISIVE = 10.0
 NAMED = 3
 # How a hint begins; what is said after it makes up for parameters that were handed over wrongly.
 RIGHT_IF = "It is right if"
-# Behind a name that several calls have made.
-_NUMBER = re.compile(r"#\d+$")
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
 UPDATE = ("training", "training-sgd")
@@ -176,7 +174,7 @@ class Expectations:
 
     def located(self, part: TracedPart, allowed: float) -> Location:
         """A part that is off, in words."""
-        place = self._places.get(_NUMBER.sub("", part.name), "")
+        place = self._places.get(undistinguished(part.name), "")
         if part.reason:
             return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
         hint = self._hint(part, allowed)
@@ -184,7 +182,7 @@ class Expectations:
 
     def names_at(self, place: str) -> set[str]:
         """The values that an equation makes, in all layers that have it."""
-        return {n for n, _ in self.values if self._places.get(_NUMBER.sub("", n)) == place}
+        return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
 
     def _hint(self, part: TracedPart, tolerance: float) -> str:
         """The first change of parameters under which the oracle gives what was found, in words."""
@@ -201,19 +199,6 @@ class Expectations:
 
 def _size(array: Array) -> float:
     return float(np.max(np.abs(array), initial=0.0)) or 1.0
-
-
-def places(program: Program) -> dict[str, str]:
-    """``file:line`` of the equation of every named value."""
-    nodes = list(walk_nodes(program.nodes))
-    # What a call or a loop returns was made inside it.
-    nodes.sort(key=lambda node: node.body is not None)
-    found: dict[str, str] = {}
-    for node in nodes:
-        for output in node.outputs:
-            if output in program.names:
-                found.setdefault(program.names[output], node.place)
-    return found
 
 
 def later_location(findings: Sequence[Finding], program: Program) -> str:

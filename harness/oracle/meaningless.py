@@ -9,8 +9,8 @@ from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
 from harness.oracle.patience import at_work
-from harness.program.ir import walk_nodes
 from harness.runtime.session import Session
+from harness.runtime.traces import places, undistinguished
 
 
 def check_meaning(case: Case) -> None:
@@ -55,13 +55,8 @@ def _origin(case: Case) -> str:
     for name, _, array in trace:
         off = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, np.bool_)
         if off.any():
-            places = {
-                program.names[o]: node.place
-                for node in walk_nodes(program.nodes)
-                for o in node.outputs
-                if o in program.names
-            }
-            where = f" ({places[name]})" if places.get(name) else ""
+            place = places(program).get(undistinguished(name))
+            where = f" ({place})" if place else ""
             many = f"in {int(off.sum()):,} of its {off.size:,} entries" if off.size > 1 else ""
             return f": the first value that is not finite is {name}{where} {many}".rstrip()
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 from harness.arrays import Array
 from harness.program.ir import Program, walk_nodes
 
+# Behind a name that several values have.
+_NUMBER = re.compile(r"#\d+$")
 # One named value: its name, its time step where it was made in a loop, and the array.
 Named = tuple[str, int | None, Array]
 
@@ -33,6 +36,24 @@ def distinct_names(program: Program) -> dict[int, str]:
         key = (name, value in looped)
         seen[key] += 1
         found[value] = name if seen[key] == 1 else f"{name}#{seen[key]}"
+    return found
+
+
+def undistinguished(name: str) -> str:
+    """A name of :func:`distinct_names` without its number, as the program has it."""
+    return _NUMBER.sub("", name)
+
+
+def places(program: Program) -> dict[str, str]:
+    """``file:line`` of the equation of every named value."""
+    nodes = list(walk_nodes(program.nodes))
+    # What a call or a loop returns was made inside it.
+    nodes.sort(key=lambda node: node.body is not None)
+    found: dict[str, str] = {}
+    for node in nodes:
+        for output in node.outputs:
+            if output in program.names:
+                found.setdefault(program.names[output], node.place)
     return found
 
 

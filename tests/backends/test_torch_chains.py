@@ -12,6 +12,7 @@ from two_paths import compare, draw, start, worst
 
 from harness.runtime.backend import Backend
 from harness.runtime.plugins import load
+from harness.runtime.session import Session
 from harness.spec.model import Spec, load_spec
 
 torch = pytest.importorskip("torch")
@@ -67,14 +68,21 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def stepped(backend: Backend, spec: Spec, calls: Calls, dtype: str = "float64") -> Calls:
-    """How many layers the calls of a step have, as a training makes it."""
-    session = start(backend, spec, "native", dtype)
+def loaded(
+    backend: Backend, spec: Spec, path: str, dtype: str = "float64"
+) -> tuple[Session, tuple[Any, Any, Any]]:
+    """A session with drawn parameters, and a batch: inputs, state, targets."""
+    session = start(backend, spec, path, dtype)
     given = draw(spec.program("training"), FREE)
     session.load(given["parameters"], given["statistics"])
-    batch = session.arguments("training", given["inputs"], given["state"], given["targets"])
+    return session, (given["inputs"], given["state"], given["targets"])
+
+
+def stepped(backend: Backend, spec: Spec, calls: Calls, dtype: str = "float64") -> Calls:
+    """How many layers the calls of a step have, as a training makes it."""
+    session, batch = loaded(backend, spec, "native", dtype)
     calls.clear()
-    session.gradient_function("training", "step")(*batch)
+    session.gradient_function("training", "step")(*session.arguments("training", *batch))
     return [*calls]
 
 
@@ -177,10 +185,7 @@ def test_what_is_looked_at_is_made(backend: Backend, write: Write, calls: Calls)
     """Named values are outputs of the model, and shown when a fault is searched for."""
     spec = write(LSTM, LSTM, equations="low = read_1(x)\nhigh = read_2(low)\ny = out(high)")
     assert stepped(backend, spec, calls) == [2]
-    session = start(backend, spec, "native", "float64")
-    given = draw(spec.program("training"), FREE)
-    session.load(given["parameters"], given["statistics"])
-    batch = (given["inputs"], given["state"], given["targets"])
+    session, batch = loaded(backend, spec, "native")
     results = session.forward("training", *batch)
     shown = {name: array for name, _, array in session.trace("training", *batch)}
     assert np.array_equal(results["output.low"], shown["low"])
@@ -192,12 +197,9 @@ def test_layers_in_one_call_run_under_autocast(
 ) -> None:
     spec = write(LSTM, LSTM, LSTM)
     assert stepped(backend, spec, calls, "bfloat16") == [3]
-    given = draw(spec.program("training"), FREE)
-    batch = (given["inputs"], given["state"], given["targets"])
     made = []
     for path in ("native", "equations"):
-        session = start(backend, spec, path, "bfloat16")
-        session.load(given["parameters"], given["statistics"])
+        session, batch = loaded(backend, spec, path, "bfloat16")
         made.append(session.forward("training", *batch))
     assert worst(*made) < 0.03
 
@@ -208,12 +210,9 @@ def test_what_is_shown_has_the_names_of_the_equations(
 ) -> None:
     """An output and a last state of one name, which torch's layer makes in another order."""
     spec = write(layer, layer, layer)
-    given = draw(spec.program("training"), FREE)
-    batch = (given["inputs"], given["state"], given["targets"])
     shown = []
     for path in ("native", "equations"):
-        session = start(backend, spec, path, "float64")
-        session.load(given["parameters"], given["statistics"])
+        session, batch = loaded(backend, spec, path)
         shown.append({(n, t): a for n, t, a in session.trace("training", *batch)})
     native, equations = shown
     assert ("read_1/h", None) in native

@@ -5,20 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_models import TO_BE_WRITTEN
 
 import harness
 
-MODEL = """\
-model: odd
-summary: A division by nothing.
-source: A test.
-inputs:
-  x: {shape: [batch, 3]}
-layers:
-  out: {layer: dense, units: 2}
-equations: |
-  y = out(x) / 0
-"""
 LOSS = """\
 targets:
   t: {shape: [batch, 2]}
@@ -30,7 +20,7 @@ optimizer: {optimizer: sgd, learning_rate: 0.1}
 @pytest.mark.parametrize(("mode", "rest"), [("train", LOSS), ("forward", "")])
 def test_what_is_no_number_has_no_speed(tmp_path: Path, mode: str, rest: str) -> None:
     file = tmp_path / "odd.yaml"
-    file.write_text(MODEL + rest, encoding="utf-8")
+    file.write_text(f"{TO_BE_WRITTEN}  y = out(x) / 0\n{rest}", encoding="utf-8")
     report = harness.bench(str(file), "numpy", modes=mode, batches=8, rounds=1)
     (result,) = report.results
     assert result.status == "refused"

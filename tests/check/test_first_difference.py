@@ -16,13 +16,14 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.backends.numpy.primitives import PRIMITIVES
-from harness.check.first_difference import Expectations, Location, places
+from harness.check.first_difference import Expectations, Location
 from harness.check.request import Request, make_case
 from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
 from harness.runtime.backend import Backend
 from harness.runtime.session import Session
+from harness.runtime.traces import places
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
 

@@ -17,17 +17,20 @@ from harness.runtime.plugins import load
 from harness.spec.model import load_spec
 
 HEAD = "summary: One of a test.\nsource: A test.\n"
-CUT = f"""\
-model: cut
-{HEAD}sizes: {{features: 5, classes: 4}}
+# To be formatted with the first layer, how many units the last one has, and the equation.
+TWO_LAYERS = f"""\
+model: two
+{HEAD}sizes: {{{{features: 5}}}}
 inputs:
-  x: {{shape: [batch, features]}}
+  x: {{{{shape: [batch, features]}}}}
 layers:
-  a: {{layer: dense, units: features}}
-  out: {{layer: dense, units: classes}}
+  first: {{}}
+  out: {{{{layer: dense, units: {{}}}}}}
 equations: |
-  logits = out(minimum(relu(a(x)), 6))
+  {{}}
 """
+DENSE = "{layer: dense, units: features}"
+CUT = TWO_LAYERS.format(DENSE, 4, "logits = out(minimum(relu(first(x)), 6))")
 CUTS = """\
 import torch
 from torch import nn
@@ -38,11 +41,11 @@ class Cut(nn.Module):
 
     def __init__(self, features=5, classes=4):
         super().__init__()
-        self.a = nn.Linear(features, features)
+        self.first = nn.Linear(features, features)
         self.out = nn.Linear(features, classes)
 
     def forward(self, x):
-        return self.out(self.act(self.a(x)))
+        return self.out(self.act(self.first(x)))
 
 
 class Whole(Cut):
@@ -79,17 +82,7 @@ def test_what_else_a_model_computes_is_told(
     assert words in result.location
 
 
-CURVED = f"""\
-model: curved
-{HEAD}sizes: {{features: 5}}
-inputs:
-  x: {{shape: [batch, features]}}
-layers:
-  up: {{layer: dense, units: features}}
-  out: {{layer: dense, units: features}}
-equations: |
-  y = out(ACTIVATION)
-"""
+CURVED = TWO_LAYERS.format(DENSE, "features", "y = out(ACTIVATION)")
 CURVES = """\
 from torch import nn
 
@@ -99,12 +92,12 @@ def net(features):
 """
 
 
-@pytest.mark.parametrize("written", ["gelu_tanh(up(x))", "relu(up(x))"])
+@pytest.mark.parametrize("written", ["gelu_tanh(first(x))", "relu(first(x))"])
 def test_a_function_that_is_taken_for_another_is_named(
     torch_service: OwnModelService, tmp_path: Path, written: str
 ) -> None:
-    file, maps = model_file(tmp_path, CURVES), ["up=0", "out=2"]
-    spec = model_file(tmp_path, CURVED.replace("ACTIVATION", "gelu(up(x))"), "right.yaml")
+    file, maps = model_file(tmp_path, CURVES), ["first=0", "out=2"]
+    spec = model_file(tmp_path, CURVED.replace("ACTIVATION", "gelu(first(x))"), "right.yaml")
     assert checked(torch_service, spec, f"{file}:net", "float64", maps=maps).verdict == "agree"
     spec = model_file(tmp_path, CURVED.replace("ACTIVATION", written), "curved.yaml")
     result = checked(torch_service, spec, f"{file}:net", "float64", maps=maps)
@@ -114,25 +107,15 @@ def test_a_function_that_is_taken_for_another_is_named(
 def test_a_function_with_an_attribute_that_others_lack_is_no_fault(
     torch_service: OwnModelService, tmp_path: Path
 ) -> None:
-    file, maps = model_file(tmp_path, CURVES), ["up=0", "out=2"]
-    written = "leaky_relu(up(x), slope=0.2)"
+    file, maps = model_file(tmp_path, CURVES), ["first=0", "out=2"]
+    written = "leaky_relu(first(x), slope=0.2)"
     spec = model_file(tmp_path, CURVED.replace("ACTIVATION", written), "curved.yaml")
     result = checked(torch_service, spec, f"{file}:net", "float64", maps=maps)
     assert result.verdict == "differ"
     assert "It is right if" not in result.location
 
 
-NORMED = f"""\
-model: normed
-{HEAD}sizes: {{features: 6}}
-inputs:
-  x: {{shape: [batch, features]}}
-layers:
-  norm: {{layer: batch_norm, momentum: 0.9}}
-  out: {{layer: dense, units: 2}}
-equations: |
-  y = out(norm(x))
-"""
+NORMED = TWO_LAYERS.format("{layer: batch_norm, momentum: 0.9}", 2, "y = out(first(x))")
 NORMS = """\
 import torch
 from torch import nn
@@ -197,9 +180,9 @@ def test_statistics_that_move_otherwise_are_explained(
 ) -> None:
     """A rule for the layer takes torch's buffers along, by their names."""
     spec, file = model_file(tmp_path, NORMED, "normed.yaml"), model_file(tmp_path, NORMS)
-    right = checked(torch_service, spec, f"{file}:Net", "float64", maps=["norm=bn"])
+    right = checked(torch_service, spec, f"{file}:Net", "float64", maps=["first=bn"])
     assert {f.verdict for f in right.findings} == {"agree"}
-    result = checked(torch_service, spec, f"{file}:{name}", "float64", maps=["norm=bn"])
+    result = checked(torch_service, spec, f"{file}:{name}", "float64", maps=["first=bn"])
     assert [f.check for f in result.findings if f.verdict == "differ"] == ["statistics"]
     assert words in result.location
     assert bool(words) == (". " in result.location)

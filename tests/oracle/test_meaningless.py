@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_models import TO_BE_WRITTEN
 
 from harness.check.request import Request, make_case
 from harness.errors import UsageError
@@ -12,23 +13,12 @@ from harness.oracle.case import Case
 from harness.oracle.meaningless import check_meaning
 from harness.spec.model import load_spec
 
-MODEL = """\
-model: odd
-summary: One of a test.
-source: A test.
-inputs:
-  x: {shape: [batch, 3]}
-layers:
-  out: {layer: dense, units: 2}
-equations: |
-  s = out(x)
-"""
 LOSS = "targets:\n  t: {shape: [batch, 2]}\nloss: mean(squared_error(y, t))\n"
 
 
 def case(tmp_path: Path, equation: str, loss: str = LOSS) -> Case:
     file = tmp_path / "odd.yaml"
-    file.write_text(f"{MODEL}  y = {equation}\n{loss}", encoding="utf-8")
+    file.write_text(f"{TO_BE_WRITTEN}  s = out(x)\n  y = {equation}\n{loss}", encoding="utf-8")
     spec = load_spec(str(file))
     return make_case(spec, Request(specs=(spec.name,)), own=False)
 

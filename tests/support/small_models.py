@@ -27,6 +27,17 @@ targets:
   counts: {shape: [batch], at_most: symbols}
 loss: mean(ctc(logits, lengths, labels, counts))
 """
+# A dense layer ``out`` of an input ``x``; the equations are to follow, and what else there is.
+TO_BE_WRITTEN = """\
+model: odd
+summary: What a test writes.
+source: of these tests
+inputs:
+  x: {shape: [batch, 3]}
+layers:
+  out: {layer: dense, units: 2}
+equations: |
+"""
 # To be formatted with a name.
 ONE_LAYER = """\
 model: {name}

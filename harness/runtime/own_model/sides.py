@@ -47,8 +47,10 @@ class Sides:
     def view(self, name: str) -> ArrayPart | None:
         """Where an array of the spec, or a tensor of its layer, is in the model, if anywhere."""
         text = renamed(name, self.rules)[0]
-        own = self.spelled.get(local_of(text), "")
-        return view_of(text, self.entries) or view_of(f"{owner_of(text)}.{own}", self.entries)
+        found, other = view_of(text, self.entries), self.spelled.get(local_of(text))
+        if found is None and other is not None:
+            return view_of(f"{owner_of(text)}.{other}", self.entries)
+        return found
 
     def names(self) -> list[str]:
         """All that rules may be about: parameters, tensors of layers, and statistics."""
