@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import HarnessError, UsageError, shorten
 from harness.program import series
+from harness.program.clipping import Clipping, clipping
 
 # The program of a model.
 from harness.program.dims import Dim, Shape
@@ -169,6 +170,7 @@ __all__ = [
     "Chain",
     "ClaimableCall",
     "Claimed",
+    "Clipping",
     "Code",
     "Damaged",
     "Declared",
@@ -230,6 +232,7 @@ __all__ = [
     "calls_by_layer",
     "camel",
     "card_of",
+    "clipping",
     "common_code",
     "crossing_ports",
     "device_names",

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from harness.extend import NativeOptimizer, Tensors, UpdateRule
+from harness.extend import Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
 # Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
 # adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.
@@ -51,8 +51,10 @@ class OptaxOptimizer(NativeOptimizer):
     ``optax.inject_hyperparams`` would round them, and ``1 - beta_2`` with them, to float32.
     """
 
-    def __init__(self, label: str, make: Callable[[Any], Any], slots: Mapping[str, str]) -> None:
-        self.label = label
+    def __init__(
+        self, label: str, make: Callable[[Any], Any], slots: Mapping[str, str], clips: bool
+    ) -> None:
+        self.label, self.clips = label, clips
         self._slots = slots
         self._start = jax.jit(lambda variables: make(0.0).init(variables))
 
@@ -89,4 +91,20 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
     arguments = {n: rule.attributes[v] if isinstance(v, str) else v for n, v in wanted.items()}
     make = partial(getattr(optax, name), **arguments)
     fields = {**SLOTS, **OWN_SLOTS.get(rule.name, {})}
-    return OptaxOptimizer(f"optax.{name}", make, {p.name: fields[p.name] for p in rule.slots})
+    slots, label, clip = {p.name: fields[p.name] for p in rule.slots}, f"optax.{name}", _clip(rule)
+    if clip is None:
+        return OptaxOptimizer(label, make, slots, clips=False)
+    function, limit = clip
+    label = f"optax.{function}, {label}"
+    clipped = lambda rate: optax.chain(getattr(optax, function)(limit), make(rate))  # noqa: E731
+    return OptaxOptimizer(label, clipped, slots, clips=True)
+
+
+def _clip(rule: UpdateRule) -> tuple[str, float] | None:
+    """optax's own clipping and its limit, if it has that one."""
+    match clipping(rule):
+        case Clipping(by="global_norm", limit=limit, epsilon=0):
+            return "clip_by_global_norm", limit
+        case Clipping(by="value", limit=limit):
+            return "clip", limit
+    return None

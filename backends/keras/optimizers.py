@@ -13,13 +13,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.extend import Array, Backend, NativeOptimizer, Tensors, UpdateRule
+from harness.extend import Array, Backend, Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
 from .engines import Engine
 
 MOMENTS: Mapping[str, str] = {"m": "_momentums", "v": "_velocities"}
 ADAM: tuple[str, ...] = ("beta_1", "beta_2", "epsilon")
 LEAST_BETA = 0.1
+# How an optimizer of Keras is told to clip. It adds nothing to a norm.
+CLIPS: Mapping[str, str] = {
+    "value": "clipvalue",
+    "norm": "clipnorm",
+    "global_norm": "global_clipnorm",
+}
 
 
 class KerasClass(NamedTuple):
@@ -68,8 +74,12 @@ class KerasOptimizer(NativeOptimizer):
         engine: Engine,
         known: KerasClass,
         settings: Mapping[str, float],
+        clip: Clipping | None,
     ) -> None:
-        self.label = f"keras.optimizers.{known.kind}"
+        self.label, self.clips = f"keras.optimizers.{known.kind}", clip is not None
+        if clip is not None:
+            self.label = f"{self.label}({CLIPS[clip.by]})"
+            settings = {**settings, CLIPS[clip.by]: clip.limit}
         self.backend, self.keras, self.engine = backend, keras, engine
         self.known, self.settings = known, settings
         self.first: list[Array] = []
@@ -156,4 +166,14 @@ def claim_optimizer(
         return None  # SGD keeps nothing then, and Adadelta asks a tensor of a graph for its number
     settings: dict[str, float] = {n: numbers[n] for n in known.names}
     settings |= {n: numbers[v] if isinstance(v, str) else v for n, v in known.further.items()}
-    return KerasOptimizer(backend, keras, engine, known, settings)
+    return KerasOptimizer(backend, keras, engine, known, settings, _clip(keras, rule))
+
+
+def _clip(keras: Any, rule: UpdateRule) -> Clipping | None:
+    """What Keras clips itself."""
+    found = clipping(rule)
+    # Its minimum and maximum of a tensor in float64 and a number are float32's on torch.
+    rounds = keras.config.floatx() == "float64" and keras.backend.backend() == "torch"
+    if found is None or found.epsilon or (rounds and found.by != "value"):
+        return None
+    return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from harness.extend import NativeOptimizer, Tensors, UpdateRule
+from harness.extend import Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
 Tensor = Any
 
@@ -25,12 +25,23 @@ class _Running:
 
 
 @dataclass(frozen=True)
+class _Clip:
+    """A function of torch.nn.utils that writes into gradients, and where it cuts them."""
+
+    name: str
+    limit: float
+
+    def run(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        getattr(torch.nn.utils, self.name)(parameters, self.limit)
+
+
+@dataclass(frozen=True)
 class TorchOptimizer(NativeOptimizer):
     """A class of torch.optim with its arguments.
 
     ``buffers`` maps the definition's slots to the class's own names, and ``starts`` those that
     are not zeros to what they are. ``epsilon``, if there is one, stands beside the root of the
-    uncorrected second moment, where Adam has its own.
+    uncorrected second moment, where Adam has its own. ``clip`` is done before each step.
     """
 
     kind: type[torch.optim.Optimizer]
@@ -38,10 +49,16 @@ class TorchOptimizer(NativeOptimizer):
     buffers: Mapping[str, str]
     epsilon: float | None = None
     starts: Mapping[str, float] = field(default_factory=dict)
+    clip: _Clip | None = None
 
     @property
     def label(self) -> str:  # type: ignore[override]
-        return f"torch.optim.{self.kind.__name__}"
+        before = f"torch.nn.utils.{self.clip.name}, " if self.clip else ""
+        return f"{before}torch.optim.{self.kind.__name__}"
+
+    @property
+    def clips(self) -> bool:  # type: ignore[override]
+        return self.clip is not None
 
     def make(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer; as one group, because torch refuses a bare empty list."""
@@ -67,7 +84,11 @@ class TorchOptimizer(NativeOptimizer):
                 variable = variables[name].detach().contiguous()
                 # In place: on a copy where the caller may still read the tensor before it.
                 parameter.data = variable if donate else variable.clone()
-            parameter.grad = gradients[name].contiguous()
+            gradient = gradients[name].contiguous()
+            kept = self.clip is not None and not donate  # clipping writes into gradients
+            parameter.grad = gradient.clone() if kept else gradient
+        if self.clip is not None:
+            self.clip.run(state.parameters.values())
         state.steps += 1
         for group in state.optimizer.param_groups:
             # The classes whose update is fused take a tensor, and others a number.
@@ -93,6 +114,8 @@ class TorchOptimizer(NativeOptimizer):
         }
 
 
+# What clip_grad_norm_ adds to the norm.
+NORM_EPSILON = 1e-6
 MOMENTS: Mapping[str, str] = {"m": "exp_avg", "v": "exp_avg_sq"}
 FUSED: Mapping[str, bool] = {"fused": True}
 
@@ -143,6 +166,16 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
     return None
 
 
+def _clip(wanted: Clipping | None) -> _Clip | None:
+    """torch's own clipping, if it has that one: it has no norm of each parameter."""
+    match wanted:
+        case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
+            return _Clip("clip_grad_norm_", wanted.limit)
+        case Clipping(by="value"):
+            return _Clip("clip_grad_value_", wanted.limit)
+    return None
+
+
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
     """torch.optim's class of the same update, if it takes these numbers; ``double`` where it would
     be in float64."""
@@ -152,4 +185,4 @@ def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
             made.make([])
     except ValueError:  # such as a negative momentum, which the definition allows
         return None
-    return made
+    return made and replace(made, clip=_clip(clipping(rule)))

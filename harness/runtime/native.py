@@ -200,9 +200,12 @@ class NativeOptimizer(ABC):
 
     Attributes:
         label: The framework's own class, for the record: ``torch.optim.Adam``.
+        clips: Whether :meth:`update` does the :func:`~harness.program.clipping.clipping` of the
+            rule: gradients then come as they are.
     """
 
     label: str
+    clips: bool = False
 
     @abstractmethod
     def start(self, variables: Tensors) -> Any:
@@ -229,8 +232,8 @@ class NativeOptimizer(ABC):
             gradients: By the same names, of the same shapes and dtype.
             learning_rate: It may change from step to step; the state goes on. A tensor of shape
                 ``[]`` where the model has a schedule, which depends on the step.
-            donate: Whether the variables are given away as well, and may be written into. Else
-                they keep their values.
+            donate: Whether the variables and gradients are given away as well, and may be written
+                into. Else they keep their values.
 
         Returns:
             The next state, and the next value of every variable by name.

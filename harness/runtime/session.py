@@ -35,7 +35,7 @@ from harness.runtime.native import Function, Tensors
 from harness.runtime.paths import ExecutionPath
 from harness.runtime.tensors import WHOLE
 from harness.runtime.traces import Named, Tracing
-from harness.runtime.updates import RATE, STEP, Update, claimed, feeds, started, steps_made
+from harness.runtime.updates import RATE, STEP, Update, around, claimed, started, steps_made
 
 UPDATED = ("update()", "the next state and the next variables")
 
@@ -69,7 +69,7 @@ class Session(Functions):
         self.rule = rule
         self.optimizer = claimed(self.backend, rule, self.layout) if rule and claim else None
         made = (self.layout, self.backend.primitives, self.interpreter)
-        self._update = None if rule is None else Update(rule, *made)
+        self._update = None if rule is None else Update(around(rule, self.optimizer), *made)
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
@@ -209,7 +209,7 @@ class Session(Functions):
         wanted = {n: gradients[n] for n in trained}
         if self.optimizer is not None:
             rate: Any = learning_rate
-            if feeds(self.rule):
+            if self.rule_update().feeds:
                 wanted, rate = self.fed(trained, wanted, self.scalar(self.steps), rate)
             made = self.optimizer.update(self.optimizer_state, trained, wanted, rate)
             self.optimizer_state, trained = promises.pair(made, *UPDATED)

@@ -19,7 +19,7 @@ from harness.runtime.native import Advance, F, Tensors
 from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.promises import ContractError
 from harness.runtime.session import UPDATED, Session
-from harness.runtime.updates import STEP, feeds
+from harness.runtime.updates import STEP
 
 Purpose = Literal["train", "forward"]
 # What a framework's own optimizer keeps, as one opaque thing among the tensors.
@@ -294,6 +294,6 @@ def _slots(session: Session) -> Tensors:
     """The optimizer's part of what is carried; steps count from 1."""
     step = {STEP: session.scalar(session.steps + 1.0)}
     if session.optimizer is not None:
-        return {OPTIMIZER: session.optimizer_state, **(step if feeds(session.rule) else {})}
+        return {OPTIMIZER: session.optimizer_state, **(step if session.rule_update().feeds else {})}
     slots = {f"{slot}.{n}": t for slot, ts in session.slots.items() for n, t in ts.items()}
     return {**slots, **step, **session.scaling}

@@ -8,12 +8,14 @@ for one, tensors are taken apart for it, and put together again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
+from harness.program.clipping import clipping
 from harness.program.ir import Node, Port, needed_nodes
 from harness.program.updates import UpdateRule, at_shape, by_parameter, by_rank, slot_shapes
 from harness.runtime import promises
@@ -83,12 +85,14 @@ def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimiz
     if found is not None:
         wanted = "a NativeOptimizer, or None,"
         promises.instance(found, NativeOptimizer, "claim_optimizer()", wanted)
+        if found.clips and clipping(rule) is None:
+            raise promises.ContractError(f"{found.label} clips gradients, and the model does not")
     return found
 
 
-def feeds(rule: UpdateRule | None) -> bool:
-    """Whether the model makes another gradient or learning rate before the definition reads it."""
-    return rule is not None and (rule.fed is not None or rule.rate is not None)
+def around(rule: UpdateRule, optimizer: NativeOptimizer | None) -> UpdateRule:
+    """A rule less what the framework's own optimizer does of what the model puts around it."""
+    return replace(rule, fed=None, totals=()) if optimizer and optimizer.clips else rule
 
 
 class Update:
@@ -112,6 +116,8 @@ class Update:
         self.own_slots = {name: shapes.get(name, {}) for name in names}
         self._kept_nodes = KeptNodes()
         wanted = [v for v in (rule.rate, rule.fed) if v is not None]
+        # Whether a claimed optimizer is given another gradient or learning rate than the step's.
+        self.feeds = bool(wanted)
         self._feeding = needed_nodes(rule.nodes, wanted)
 
     def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:

@@ -23,7 +23,8 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker
 
-BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
+KERAS = ("keras", "keras-torch", "keras-jax")
+BACKENDS = ("numpy", "torch", "jax", *KERAS)
 PATHS = ("native", "equations", "derived")
 MODEL = """\
 model: small
@@ -49,6 +50,34 @@ optimizer:
   schedule: warmup_cosine(t, 3, 9)
   total: {square: g * g}
   gradient: g * minimum(1, 0.05 / sqrt(square))
+""",
+    "clipped with torch's epsilon": """\
+optimizer:
+  optimizer: adam
+  learning_rate: 0.01
+  total: {square: g * g}
+  gradient: g * minimum(1, 0.05 / (sqrt(square) + 1e-6))
+""",
+    "clipped by Keras": """\
+optimizer:
+  optimizer: adam_epsilon_hat
+  learning_rate: 0.01
+  total: {square: g ** 2}
+  gradient: where(sqrt(square) <= 0.05, g, g / sqrt(square) * 0.05)
+""",
+    "clipped by value": """\
+optimizer:
+  optimizer: sgd
+  learning_rate: 0.01
+  schedule: minimum(1, t / 3)
+  gradient: maximum(minimum(g, 0.01), -0.01)
+""",
+    # A norm of each is none of torch and JAX; on TensorFlow several gates of Keras are one tensor.
+    "clipped each": """\
+optimizer:
+  optimizer: sgd
+  learning_rate: 0.01
+  gradient: g * minimum(1, 0.05 / sqrt(sum(g * g)))
 """,
     "lamb": "optimizer: {optimizer: lamb, learning_rate: 0.01, weight_decay: 0.1}\n",
     "grouped": """\
@@ -82,7 +111,20 @@ optimizer:
 # tensor, which has another norm; JAX has no layers of its own.
 CLAIMED = {
     ("torch", "clipped"): "torch.optim.AdamW",
-    ("jax", "clipped"): "optax.adamw",
+    ("jax", "clipped"): "optax.clip_by_global_norm, optax.adamw",
+    ("torch", "clipped with torch's epsilon"): ("torch.nn.utils.clip_grad_norm_, torch.optim.Adam"),
+    ("jax", "clipped with torch's epsilon"): "optax.adam",
+    ("torch", "clipped by Keras"): "torch.optim.Adam",
+    ("keras", "clipped by Keras"): "keras.optimizers.Adam(global_clipnorm)",
+    ("keras-jax", "clipped by Keras"): "keras.optimizers.Adam(global_clipnorm)",
+    # Keras' minimum of a tensor in float64 and a number is float32's there.
+    ("keras-torch", "clipped by Keras"): "keras.optimizers.Adam",
+    ("torch", "clipped by value"): "torch.nn.utils.clip_grad_value_, torch.optim.SGD",
+    ("jax", "clipped by value"): "optax.clip, optax.sgd",
+    **{(name, "clipped by value"): "keras.optimizers.SGD(clipvalue)" for name in KERAS},
+    ("jax", "clipped each"): "optax.sgd",
+    ("keras-jax", "clipped each"): "keras.optimizers.SGD(clipnorm)",
+    ("keras-torch", "clipped each"): "keras.optimizers.SGD",
     ("jax", "lamb"): "optax.lamb",
 }
 RATE = 0.01

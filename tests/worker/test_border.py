@@ -69,6 +69,7 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "claim-few": ("inference", "Nothing returned 0 results; 1 results are wanted"),
     "optimizer-text": ("open", "claim_optimizer() returned a value of type str; a NativeOptimizer"),
     "optimizer-single": ("training-sgd", "update() returned a value of type dict; the next state"),
+    "optimizer-clips": ("open", "Clipper clips gradients, and the model does not"),
     "versions-list": ("start", "versions() returned a value of type list; a dictionary of texts"),
     "versions-many": ("start", "versions() returned 1,000 texts; 100 are allowed"),
     "fused-number": ("start", "fused returned a value of type int; a dictionary of functions"),

@@ -201,6 +201,16 @@ class _NormWithoutLast(Update):
         env |= {total.value: others[0][1][first.value]}
 
 
+class _NormAndEpsilon(Update):
+    """A framework's clipping stands for the model's: it adds 1e-6 to the norm."""
+
+    def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
+        super()._add_total(number, values)
+        for name, env in values.items():
+            value = self._rule(name).totals[number].value
+            env[value] = (np.sqrt(env[value]) + 1e-6) ** 2
+
+
 def _with_update(update: type[Update]) -> Callable[[], Faulty]:
     class WithUpdate(Session):
         def rule_update(self) -> Update:
@@ -213,6 +223,7 @@ def _with_update(update: type[Update]) -> Callable[[], Faulty]:
 for _name, _update in (
     ("norm-of-each-parameter", _NormOfEach),
     ("norm-misses-the-last-parameter", _NormWithoutLast),
+    ("norm-of-another-epsilon", _NormAndEpsilon),
 ):
     _summary = (_update.__doc__ or "").strip()
     register(Mutant(_name, _summary, "mlp", "training", FLOAT64, _with_update(_update)))

@@ -54,6 +54,12 @@ class Optimizer(NativeOptimizer):
         return {}
 
 
+class Clipper(Optimizer):
+    """One that clips where the model does not."""
+
+    label, clips = "Clipper", True
+
+
 def _table(**changes: Callable[..., Any]) -> Callable[[Plain], None]:
     return lambda backend: backend._table.update(changes)
 
@@ -204,6 +210,7 @@ FAULTS: Mapping[str, Callable[[Plain], None]] = {
     "claim-few": _method(claim=_two_results_too_few),
     "optimizer-text": _method(claim_optimizer=lambda rule: "adam"),
     "optimizer-single": _method(claim_optimizer=lambda rule: Optimizer()),
+    "optimizer-clips": _method(claim_optimizer=lambda rule: Clipper()),
     "versions-list": _method(versions=lambda: ["1.0"]),
     "versions-many": _method(versions=lambda: {f"part {n}": "1.0" for n in range(1000)}),
     "fused-number": _method(fused=5),
