@@ -10,12 +10,12 @@ from typing import Any
 from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.program.dims import Dim
 from harness.spec.builtins import BUILTINS
-from harness.spec.document import Document
+from harness.spec.document import Document, Located
 from harness.spec.expressions import parse_expression
 from harness.spec.library import Library
 from harness.spec.names import is_name
 from harness.spec.scope import FunctionName, as_sizes
-from harness.spec.size_expressions import located, read_dim, size_of
+from harness.spec.size_expressions import read_dim, size_of
 from harness.spec.unknown_attributes import instead
 from harness.spec.unknown_functions import as_attribute
 
@@ -114,7 +114,7 @@ def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float
     if not isinstance(value, str) or not known:
         raise SpecError(told, at)
     try:
-        dim = size_of(parse_expression(value, located(at)), known)
+        dim = size_of(parse_expression(value, Located(at)), known)
     except SpecError:
         hint = did_you_mean(value, known)
         told = told.replace("a number", "a number, or a sum or product of sizes")

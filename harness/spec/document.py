@@ -1,7 +1,6 @@
 """Strict YAML with places: every value of a spec file knows its line and column."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +14,17 @@ from harness.spec.nodes import Nodes, Spot, read_nodes
 from harness.spec.source import MAX_BYTES, read_text
 
 M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Located:
+    """From (line, column) in a text, both from 0, to its place; ``start`` is that of (0, 0)."""
+
+    start: Place
+
+    def __call__(self, line: int, column: int) -> Place:
+        """The place."""
+        return Place(self.start.file, self.start.line + line, self.start.column + column)
 
 
 @dataclass(frozen=True)
@@ -44,24 +54,23 @@ class Document:
         """Where the key of the value at ``path`` starts; for a list's item, the item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
-    def locator(self, path: KeyPath) -> Callable[[int, int], Place]:
-        """A function from (line, column) in the scalar at ``path``, from 0, to its place.
+    def locator(self, path: KeyPath) -> Located:
+        """Where the parts of the scalar at ``path`` are.
 
-        Raises SpecError where there is no such function: for a folded text (``>``), and
+        Raises SpecError where that is not known: for a folded text (``>``), and
         for one outside a ``|`` block that has several lines or escapes. Raises KeyError
         if nothing stands at ``path``.
         """
         spot = self.nodes.values[path]
         place = spot.place
         if spot.style == "|":
-            indent = self._indent(spot)
-            return lambda line, column: Place(self.file, place.line + 1 + line, indent + column + 1)
+            return Located(Place(self.file, place.line + 1, self._indent(spot) + 1))
         start = place.column + bool(spot.style)
         written = self.lines[place.line - 1][start - 1 :]
         if spot.style == ">" or not written.startswith(spot.text):
             message = "write this on one line without escapes, or as a block of lines after '|'"
             raise SpecError(f"{message}, found {shorten(spot.text)!r}", place)
-        return lambda line, column: Place(self.file, place.line + line, start + column)
+        return Located(Place(self.file, place.line, start))
 
     def _indent(self, spot: Spot) -> int:
         for line, written in zip(

@@ -61,7 +61,6 @@ class Evaluator(LanguageValues):
         super().__init__()
         self.library = library
         self._inside: list[str] = []  # the functions being written out, to find cycles
-        self._parsed: dict[str, tuple[Assignment, ...]] = {}  # the equations of functions
         self._depth = 0
 
     @contextmanager
@@ -248,10 +247,7 @@ class Evaluator(LanguageValues):
         self._inside.append(name)
         with self.called(name, expr.place):
             document = definition.document
-            if name not in self._parsed:
-                locate = document.locator(("equations",))
-                self._parsed[name] = parse_equations(spec.equations, locate)
-            equations = self._parsed[name]
+            equations = parse_equations(spec.equations, document.locator(("equations",)))
             self.run(equations, inner, None)
             result = self.result(inner, spec.output, document.place_of(("output",)))
             check_used(inner, spec.inputs, document, "inputs", "input")

@@ -3,6 +3,7 @@
 import ast
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 from harness.errors import Place, SpecError, shorten
 from harness.spec.tokens import check_tokens
@@ -31,6 +32,8 @@ _Placed = ast.stmt | ast.expr | ast.keyword
 
 MAX_TREE_DEPTH = 100
 MAX_INTEGER = 2**63 - 1
+# Texts that are kept as they were read: each layer of a stack has its definition's again.
+CACHED = 1024
 
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "+",
@@ -52,6 +55,7 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 }
 
 
+@lru_cache(CACHED)
 def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
     """Parse a block of equations, one assignment a line.
 
@@ -67,6 +71,7 @@ def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
     return tuple(map(reader.assignment, module.body))
 
 
+@lru_cache(CACHED)
 def parse_expression(text: str, locate: Locate) -> Expr:
     """Parse one expression, as ``parse_equations`` does; SpecError for what is none."""
     reader = _Reader(text, locate)

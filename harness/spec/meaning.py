@@ -18,7 +18,7 @@ from harness.spec import schema
 from harness.spec.attributes import Attribute
 from harness.spec.builtins import BUILTINS
 from harness.spec.definitions import MATRIX_NAMES, UPDATE_NAMES
-from harness.spec.document import Document
+from harness.spec.document import Document, Located
 from harness.spec.expressions import (
     Locate,
     parse_equations,
@@ -29,7 +29,7 @@ from harness.spec.meaning_axes import Axes, Names, kinds_of, sum_of
 from harness.spec.meaning_equations import EquationReader
 from harness.spec.optimizer_schema import Matrices, Optimizer, ShapedSlot
 from harness.spec.scope import FunctionName
-from harness.spec.size_expressions import located, read_dim, size_of
+from harness.spec.size_expressions import read_dim, size_of
 
 # The forms of a layer without a scan.
 FORMS = ("equations", "training", "inference")
@@ -172,7 +172,7 @@ class _DefinitionReader(EquationReader):
         if value in spec.attributes:
             return sum_of("attribute", value)
         if not isinstance(default, str):
-            return str(size_of(parse_expression(value, located(at)), known))
+            return str(size_of(parse_expression(value, Located(at)), known))
         return repr(value) if value in BUILTINS else checksum(self.library, "function", value)
 
     def _loss(self, spec: schema.Loss, document: Document) -> str:

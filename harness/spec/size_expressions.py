@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.program.dims import Dim
+from harness.spec.document import Located
 from harness.spec.expressions import Binary, Expr, Name, Number, parse_expression
 
 # The sizes that arrays decide; every other size has a number in the spec.
@@ -29,19 +30,10 @@ def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
             f"expected a size, a whole number, or a sum or product of those, found {found}", place
         )
 
-    dim = size_of(parse_expression(given, located(place)), known)
+    dim = size_of(parse_expression(given, Located(place)), known)
     if not dim.terms and dim.constant < 1:
         raise SpecError(f"an axis has 1 entry or more, found {given} = {dim}", place)
     return dim
-
-
-def located(place: Place) -> Callable[[int, int], Place]:
-    """Where the columns of a text are that stands at ``place``."""
-
-    def locate(_line: int, column: int) -> Place:
-        return Place(place.file, place.line, place.column + column)
-
-    return locate
 
 
 def names_of_sizes(axes: Iterable[int | str]) -> set[str]:

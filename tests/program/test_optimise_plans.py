@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from harness.program.builder import Builder
 from harness.program.flops import count
 from harness.program.ir import Node, walk_nodes
 from harness.program.passes import optimise, products
+from harness.program.passes.slices import SliceFinder
 from harness.program.plan import Plan, forward_plan, training_plan
 from harness.spec.library import lesson6
 from harness.spec.model import load_spec
@@ -89,19 +91,22 @@ def test_what_depends_on_sequences_alone_is_one_product() -> None:
 def test_a_deeper_model_is_not_looked_through_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """What can be joined is joined at once: once for each join, 96 blocks took two minutes."""
     looks: list[int] = []
-    once = products.apart
+    once = products.SliceFinder
 
-    def counted(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
+    def counted(*arguments: Any) -> SliceFinder:
         looks[-1] += 1
-        return once(nodes, groups)
+        return once(*arguments)
 
-    monkeypatch.setattr(products, "apart", counted)
+    monkeypatch.setattr(products, "SliceFinder", counted)
     spec = load_spec("gpt")
+    joins = []
     for depth in (2, 8):
         looks.append(0)
         program = spec.program("training", depth=depth)
-        sizes = {**program.sizes, "batch": 3, "time": 4}
-        training_plan(program, spec.update, sizes, "float32", (), learning_rate=0.1)
+        sizes = {**program.sizes, "batch": 4, "time": 16}
+        plan = training_plan(program, spec.update, sizes, "float32", (), learning_rate=0.1)
+        joins.append(ops_of(plan.nodes)["concat"])
+    assert joins[1] >= joins[0] + 6  # each block has its own
     assert looks[0] == looks[1] > 0
 
 

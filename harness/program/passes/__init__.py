@@ -140,11 +140,12 @@ def _optimised(
     for rules in (early, tabled):
         current = again(current, rules)
     current = less_moved(current)
+    apart: tuple[Node, ...] | None = None  # of which nothing can be joined
     for _ in range(3):
         current = again(current, tabled)
-        if moved or stay:
+        if (moved or stay) and current is not apart:
             joined = products.join(current, builder, sizes, fuses)
-            current = current if joined == current else joined
+            current = apart = current if joined == current else joined
     current = again(current, biases.RULES, tabled)
     if final:
         current = unroll.unrolled(current, builder, sizes, longest or unroll.LONGEST, every=moved)

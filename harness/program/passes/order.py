@@ -49,7 +49,8 @@ def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]
         for number, place in own.get(id(node), ()):
             found[number] &= not before & masks[number]
             here |= place
-        behind |= dict.fromkeys(node.outputs, here)
+        for output in node.outputs:
+            behind[output] = here
     return found
 
 

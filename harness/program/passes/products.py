@@ -63,7 +63,7 @@ class _Joiner:
         groups = [g for some in buckets.values() for g in finder.runs(some)]
         # The largest first: a weight used in many places would be split up by its neighbours.
         products = sorted(self._products(nodes, finder), key=lambda g: -len(g.nodes))
-        for some in (groups, products):
+        for some in filter(None, (groups, products)):
             alone = apart(nodes, [g.nodes for g in some])
             free = _disjoint(g for g, is_apart in zip(some, alone, strict=True) if is_apart)
             if free:
@@ -83,11 +83,11 @@ class _Joiner:
                 left[node.inputs[0], loops.get(node.output)].append(node)
             if self.body is None:
                 right[(node.inputs[1], types[node.inputs[0]].shape[1:])].append(node)
-        users = _users(nodes)
-        for some in left.values():
-            if len(some) > 1:
-                axis = len(types[some[0].output].shape) - 1
-                yield Siblings(_in_kinds(some, users), (None, 1), axis)
+        shared = [some for some in left.values() if len(some) > 1]
+        users = _users(nodes) if shared else {}
+        for some in shared:
+            axis = len(types[some[0].output].shape) - 1
+            yield Siblings(_in_kinds(some, users), (None, 1), axis)
         for some in right.values():
             chosen = independent(nodes, some) if len(some) > 1 else ()
             if len(chosen) > 1:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from harness.program.builder import Builder
@@ -55,7 +56,8 @@ class Rebuild:
 
     def _bind(self, old: int, new: int, uses: Mapping[int, int]) -> None:
         self.env[old] = new
-        self.rewriter.uses[new] += uses.get(old, 0)
+        known = self.rewriter.uses
+        known[new] = known.get(new, 0) + uses.get(old, 0)
 
     def _scan(self, node: Node, uses: Mapping[int, int]) -> None:
         g, body, count = self.rewriter, node.block, node.carries
@@ -237,18 +239,21 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
 
 def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
     """How often each value is read, in bodies too; ``wanted`` ones once more."""
-    uses = Counter(wanted)
-    for node in nodes:
-        uses.update(node.inputs)
-        if node.body is not None:
-            uses.update(count_uses(node.body.nodes, node.body.outputs))
-    return uses
+
+    def read(nodes: Iterable[Node]) -> Iterator[int]:
+        for node in nodes:
+            yield from node.inputs
+            if node.body is not None:
+                yield from read(node.body.nodes)
+                yield from node.body.outputs
+
+    return Counter(chain(wanted, read(nodes)))
 
 
 def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
     """The nodes with values renumbered, in bodies too."""
-    result = []
-    for node in nodes:
+    result: list[Node] = []
+    for node in nodes if names else ():
         body = node.body
         if body is None and names.keys().isdisjoint((*node.inputs, *node.outputs)):
             result.append(node)
@@ -262,4 +267,4 @@ def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]
         inputs = tuple(names.get(v, v) for v in node.inputs)
         outputs = tuple(names.get(v, v) for v in node.outputs)
         result.append(replace(node, inputs=inputs, outputs=outputs, body=body))
-    return tuple(result)
+    return tuple(result if names else nodes)

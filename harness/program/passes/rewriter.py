@@ -139,8 +139,9 @@ class Rewriter:
             liftable = all(i in scope.slices for i in local)
             if liftable and self.lifts(self, op, inputs, attributes):
                 return self._lift(op, inputs, attributes, depth)
-        if key in scope.found:
-            return scope.found[key]
+        number = scope.found.get(key)
+        if number is not None:
+            return number
         if old is not None and inputs == old.inputs and old.output not in self.made:
             node = old  # most nodes of most passes: nothing is inferred again
         else:
@@ -171,11 +172,12 @@ class Rewriter:
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]
     ) -> int | None:
         """What the first rule makes of it that applies."""
-        if op not in self.rules or key in self.open or len(self.open) >= DEEPEST or self.most <= 0:
+        rules = self.rules.get(op)
+        if not rules or key in self.open or len(self.open) >= DEEPEST or self.most <= 0:
             return None
         self.open.add(key)
         same = None
-        for rule in self.rules[op]:
+        for rule in rules:
             same = rule(self, inputs, attributes)
             if same is not None:
                 self.most -= 1

@@ -36,8 +36,10 @@ def _elementwise(op: str) -> Rule:
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = [_chosen(g, i) for i in inputs]
+        if found.count(None) == len(found):
+            return None
         chosen = [c for c in found if c is not None]
-        if not chosen or len({c[1] for c in chosen}) > 1:
+        if len({c[1] for c in chosen}) > 1:
             return None
         rank = max(g.rank(c[0]) for c in chosen)
         shape = g.shape(next(c[0] for c in chosen if g.rank(c[0]) == rank))

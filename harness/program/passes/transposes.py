@@ -35,7 +35,10 @@ def _given(g: Rewriter, value: int) -> bool:
 
 def _elementwise(op: str) -> Rule:
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        found = next((m for m in (_moved(g, i) for i in inputs) if m is not None), None)
+        for value in inputs:
+            found = _moved(g, value)
+            if found is not None:
+                break
         if found is None or len(found[1]) < max(map(g.rank, inputs)):
             return None
         axes = found[1]

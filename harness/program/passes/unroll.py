@@ -36,9 +36,12 @@ def unrolled(
     ``every`` loop of at most ``longest`` steps, or only those that do not carry much.
     """
     nodes = _numbered(nodes, sizes)
+    known: dict[int, tuple[Type, Type]] = {}  # by identity, of objects that are kept beside it
     for value, type_ in builder.types.items():
-        shape, bound = (_number(x, sizes) for x in (type_.shape, type_.bound))
-        builder.types[value] = replace(type_, shape=shape, bound=bound)
+        if id(type_) not in known:
+            shape, bound = (_number(x, sizes) for x in (type_.shape, type_.bound))
+            known[id(type_)] = type_, Type(shape, type_.kind, bound)
+        builder.types[value] = known[id(type_)][1]
     result: list[Node] = []
     for node in nodes:
         short = node.op == "scan" and steps_of(node, builder.types, sizes) <= longest
@@ -67,7 +70,8 @@ def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ..
             body = replace(body, nodes=_numbered(body.nodes, sizes))
         if node.attributes:
             attributes = {name: _number(value, sizes) for name, value in node.attributes.items()}
-            node = replace(node, attributes=attributes, body=body)
+            if body is not None or attributes != node.attributes:
+                node = replace(node, attributes=attributes, body=body)
         result.append(node)
     return tuple(result)
 
