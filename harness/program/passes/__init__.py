@@ -140,17 +140,20 @@ def _optimised(
     for rules in (early, tabled):
         current = again(current, rules)
     current = less_moved(current)
-    apart: tuple[Node, ...] | None = None  # of which nothing can be joined
     for _ in range(3):
         current = again(current, tabled)
-        if (moved or stay) and current is not apart:
-            joined = products.join(current, builder, sizes, fuses)
-            current = apart = current if joined == current else joined
+        joined = products.join(current, builder, sizes, fuses) if moved or stay else current
+        if joined == current:
+            break
+        current = joined
     current = again(current, biases.RULES, tabled)
     if final:
+        whole = len(current)
         current = unroll.unrolled(current, builder, sizes, longest or unroll.LONGEST, every=moved)
-        for _ in range(2):
+        for _ in range(2 if len(current) != whole else 1):
             current = again(current, tabled, classes.FACTORS, unroll.RULES)
-        current = again(current, late, tabled)
-        current = again(current, of_products, late, tabled)
+        if late:
+            current = rebuilt(current, (late, tabled))
+        if of_products:
+            current = again(current, of_products, late, tabled)
     return current
