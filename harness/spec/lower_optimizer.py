@@ -96,6 +96,7 @@ def lower_update(
         f"optimizer {name!r}", plain, at or document.place_of(()), document, place_of
     )
     attributes = read_attributes(library, spec.attributes, owner, {})
+    _check_rate(attributes["learning_rate"], given, place_of, document)
     every = RuleLowering(library, definition, spec, attributes, around)
     rule, lowered = every.rule(name), [every]
     if spec.matrices is not None:
@@ -106,3 +107,18 @@ def lower_update(
     check_used(used, spec.attributes, document, "attributes", "attribute")
     check_used(used, spec.total, document, "total", "total")
     return rule
+
+
+def _check_rate(
+    rate: Any, given: Mapping[str, Any], place_of: PlaceOf | None, document: Document
+) -> None:
+    """:class:`SpecError` for a rate at which steps go up."""
+    if not isinstance(rate, float) or rate >= 0:
+        return
+    name = "learning_rate"
+    asked = place_of(name, False) if place_of and name in given else None
+    raise SpecError(
+        f"a learning rate is 0 or more, found {rate:g}: steps go down the gradient; "
+        "where they are to go up, change the sign of the loss",
+        asked or document.place_of(("attributes", name)),
+    )

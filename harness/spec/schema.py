@@ -163,7 +163,7 @@ class Phase(Strict):
     """Some epochs at one learning rate."""
 
     epochs: Positive
-    learning_rate: float
+    learning_rate: Annotated[float, Field(ge=0)]
 
 
 class Training(Strict):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from harness.errors import Place, SpecError, shorten
+from harness.spec.instead import INSTEAD
 from harness.spec.names import LONGEST
 
 MAX_BLOCK = 20_000
@@ -46,7 +47,7 @@ _SIGNS = {
     "'": "text in quotes is not part of the language; use a name",
     '"': "text in quotes is not part of the language; use a name",
     ".": "what stands behind a dot is not part of the language: write sum(x, axis=1) for x.sum(1), "
-    "exp(x) for np.exp(x), permute_dims(x, axes=[1, 0]) for x.T",
+    "exp(x) for np.exp(x)",
     ";": "write one equation a line",
     "\t": "use spaces, not tabs",
     "\\": "wrap a long line inside brackets instead",
@@ -63,6 +64,20 @@ _SIGNS = {
         "write it out, as in 'a = a + b'",
     ),
 }
+# What is behind a dot, or before text in quotes.
+_BEHIND = re.compile(r"\.\s*([A-Za-z_]\w*)", re.ASCII)
+_BEFORE = re.compile(r"([A-Za-z_]\w*)\s*([.(])\s*$", re.ASCII)
+_ATTRIBUTES = {
+    "T": INSTEAD["transpose"],
+    "mT": INSTEAD["swapaxes"],
+    "ndim": "a value has as many axes as are declared",
+    "dtype": "a value has the dtype of the run",
+    **dict.fromkeys(("to", "cpu", "cuda", "device", "item", "numpy"), "leave it out"),
+}
+# Modules by the names that people give them.
+_MODULES = frozenset(
+    {"np", "numpy", "torch", "F", "nn", "jnp", "jax", "lax", "tf", "keras", "ops", "math", "K"}
+)
 
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
@@ -88,6 +103,8 @@ class _Checker:
                 message = f"a line of {len(line):,} characters; at most {MAX_LINE:,} are allowed"
                 raise SpecError(message, self.locate(number, MAX_LINE))
             for match in _TOKEN.finditer(line):
+                if match.lastgroup in ("refused", "other"):
+                    raise SpecError(_refusal(match), self.locate(number, match.start()))
                 if match.lastgroup != "space":
                     place = self.locate(number, match.start())
                     self.token(str(match.lastgroup), match.group(), place)
@@ -111,8 +128,6 @@ class _Checker:
                 self.open(source, place)
             case "close":
                 self.close(source, place)
-            case "refused" | "other":
-                raise SpecError(_refusal(source), place)
 
     def open(self, source: str, place: Place) -> None:
         self.brackets.append((source, place))
@@ -141,9 +156,25 @@ def _check_name(name: str, place: Place) -> None:
         )
 
 
-def _refusal(source: str) -> str:
+def _refusal(match: re.Match[str]) -> str:
+    """What to say of a sign that is none, and where it is known, what to write instead."""
+    source, line = match.group(), match.string
     if not source.isascii():
         return f"only ASCII characters are allowed outside comments, found {source!r}"
-    if source in _SIGNS:
-        return f"{_SIGNS[source]}; found {source!r}"
-    return f"{source!r} is not part of the language"
+    if source not in _SIGNS:
+        return f"{source!r} is not part of the language"
+    before, behind = _BEFORE.search(line[: match.end()]), _BEHIND.match(line, match.start())
+    if behind is not None:
+        called = before.group(1) if before is not None else ""
+        return _attribute(called, behind.group(1))
+    called_with = _BEFORE.search(line[: match.start()])
+    if source in "'\"" and called_with is not None and called_with.group(1) in INSTEAD:
+        return f"text in quotes is not part of the language; {INSTEAD[called_with.group(1)]}"
+    return f"{_SIGNS[source]}; found {source!r}"
+
+
+def _attribute(owner: str, name: str) -> str:
+    """What to say of ``owner.name``, of a value or of a module."""
+    written = f"write {name}(...)" if owner in _MODULES else f"write {name}(x, ...)"
+    told = _ATTRIBUTES.get(name) or INSTEAD.get(name, written)
+    return f"what stands behind a dot is not part of the language: {told}; found '.{shorten(name)}'"

@@ -130,7 +130,11 @@ def test_every_node_knows_its_place():
 
 
 REFUSED = [
-    ("y = x.shape", "1:6: what stands behind a dot is not part"),
+    (
+        "y = x.shape",
+        "1:6: what stands behind a dot is not part of the language: an axis is as long as its name "
+        "says: write the name; found '.shape'",
+    ),
     ("y = x if a else b", "1:7: 'if' is not part of the language; use where"),
     ("y = a and b", "1:7: 'and' is not part of the language; write (a < b) & (c < d)"),
     ("y = not a", "1:5: 'not' is not part of the language; write ~(a < b)"),
@@ -200,6 +204,28 @@ REFUSED = [
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
 def test_all_else_is_refused_at_its_place(text, message):
     assert refusal(text).startswith(f"m.yaml:{message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "told"),
+    [
+        ("y = x.reshape(a, b)", 6, "split(x, axis=-1, sizes=[a, b]) cuts an axis, merge(x, "),
+        ("y = x[:, 0].T @ x", 12, "write permute_dims(x, axes=[1, 0]); found '.T'"),
+        ("y = x.softmax(dim=-1)", 6, "write softmax(x, ...); found '.softmax'"),
+        ("y = torch.relu(x)", 10, "write relu(...); found '.relu'"),
+        ("y = f(F.silu(x))", 8, "write silu(...); found '.silu'"),
+        ("y = x.", 6, "write sum(x, axis=1) for x.sum(1), exp(x) for np.exp(x); found '.'"),
+        (
+            "y = einsum('ij,jk->ik', a, b)",
+            12,
+            "quotes is not part of the language; write it with @",
+        ),
+    ],
+)
+def test_what_to_write_is_told_of_what_a_framework_has(text, column, told):
+    found = refusal(text)
+    assert found.startswith(f"m.yaml:1:{column}: ")
+    assert told in found
 
 
 def test_an_expression_is_one_value():

@@ -28,7 +28,7 @@ SAID = [
     ("arctan(x)", "the language has no function 'arctan'"),
     ("x % 2", "write a - b * floor(a / b) for a % b"),
     ("x * arange(time)[:, None]", "needs floats, found index [time, 1] (astype makes floats of"),
-    ("np.exp(x)", "write sum(x, axis=1) for x.sum(1), exp(x) for np.exp(x), permute_dims"),
+    ("np.exp(x)", "write exp(...); found '.exp'"),
     ("3 @ x", "@ sums over an axis, and a number has none; write *"),
 ]
 
