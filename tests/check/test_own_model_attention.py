@@ -84,3 +84,70 @@ def test_no_rule_is_offered_that_may_be_wrong(
     assert str(caught.value).endswith("Say which is which: --map OURS=THEIRS")
     with pytest.raises(UsageError, match=r"which: --map three\.W=only\.T$"):
         checked(torch_service, spec, f"{file}:Net", "float64", maps=["two.W=square[:, :4]"])
+
+
+ATTENDED = """\
+model: attended
+summary: Attention, and nothing else.
+source: A test.
+sizes: {width: 6}
+inputs:
+  x: {shape: [batch, time, width]}
+layers:
+  attend: {layer: causal_attention, heads: 2, head: 3}
+equations: y = attend(x)
+"""
+ATTENDS = """\
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    scale, seen = 3**-0.5, 0
+
+    def __init__(self, width=6):
+        super().__init__()
+        for name in "qkvo":
+            setattr(self, name, nn.Linear(width, width))
+
+    def forward(self, x):
+        q, k, v = (getattr(self, n)(x).unflatten(-1, (2, 3)).transpose(1, 2) for n in "qkv")
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril(self.seen)
+        scores = (q @ k.transpose(-1, -2) * self.scale).masked_fill(~mask, -1e30)
+        return self.o((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class NoScale(Net):
+    scale = 1
+
+
+class AndTheNext(Net):
+    seen = 1
+
+
+class NotItself(Net):
+    seen = -1
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("NoScale", "It is right if the division by a number is left out in "),
+        ("AndTheNext", "It is right if the comparison holds for one more in "),
+        ("NotItself", "It is right if the comparison holds for one less in "),
+    ],
+)
+def test_a_mask_that_is_off_by_one_and_a_scale_that_lacks_are_told(
+    torch_service: OwnModelService, tmp_path: Path, name: str, words: str
+) -> None:
+    spec, file = model_file(tmp_path, ATTENDED, "attended.yaml"), model_file(tmp_path, ATTENDS)
+    maps = [
+        f"attend.{tensor}_{n}={n}.{own}"
+        for n in "qkvo"
+        for tensor, own in (("W", "weight.T"), ("b", "bias"))
+    ]
+    right = checked(torch_service, spec, f"{file}:Net", "float64", maps=maps)
+    assert right.verdict == "agree"
+    result = checked(torch_service, spec, f"{file}:{name}", "float64", maps=maps)
+    assert words + "specs/layers/causal_attention.yaml:2" in result.location

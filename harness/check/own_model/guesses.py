@@ -14,11 +14,12 @@ import numpy as np
 from harness.arrays import Array, ArrayDict
 from harness.check.first_difference import RIGHT_IF
 from harness.check.hypotheses import hypotheses
+from harness.check.own_model.altered import altered, with_constant
 from harness.check.own_model.checks import ModelContext
 from harness.errors import SpecError
 from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
-from harness.program.ir import Node, Program, walk_nodes
+from harness.program.ir import Program, walk_nodes
 from harness.program.signature import local_of, noise_ports, owner_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
@@ -67,10 +68,12 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
             f"{RIGHT_IF} {meant} stands for {written}",
             lambda s=swapped: _results(_session(*s), material),  # type: ignore[misc]
         )
+    for text, changed in altered(programs):
+        yield f"{RIGHT_IF} {text}", lambda c=changed: _results(_session(*c), material)  # type: ignore[misc]
     for own in sorted(_epsilons(programs[1])):
         for other in EPSILONS:
             if other != own:
-                changed = [_with_constant(program, own, other) for program in programs]
+                changed = with_constant(programs, own, other)
                 yield (
                     f"{RIGHT_IF} epsilon is {other:g} in place of {own:g}",
                     lambda c=changed: _results(_session(*c), material),  # type: ignore[misc]
@@ -141,19 +144,3 @@ def _epsilons(program: Program) -> set[float]:
         if isinstance(value, float):
             found.add(value)
     return found
-
-
-def _with_constant(program: Program, own: float, other: float) -> Program:
-    """The program with another number for a constant."""
-
-    def changed(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        return tuple(map(one, nodes))
-
-    def one(node: Node) -> Node:
-        if node.op == "constant" and node.attributes.get("value") == own:
-            return replace(node, attributes={**node.attributes, "value": other})
-        if node.body is not None:
-            return replace(node, body=replace(node.body, nodes=changed(node.body.nodes)))
-        return node
-
-    return replace(program, nodes=changed(program.nodes))
