@@ -32,7 +32,7 @@ NONE = ("numpy", "jax")
 PLANTED = [("layer", "dense"), ("layer", "batch_norm"), ("layer", "embedding")]
 PLANTED += [("function", "sigmoid"), ("loss", "sparse_cross_entropy"), ("optimizer", "adam")]
 # Functions that need more than what they are of.
-NO_ACTIVATION = ("rotary",)
+NO_ACTIVATION = ("rotary", "rotary_interleaved")
 HARNESS = Path(sys.executable).with_name("harness")
 MINE = """\
 model: mine

@@ -151,3 +151,42 @@ def test_a_mask_that_is_off_by_one_and_a_scale_that_lacks_are_told(
     assert right.verdict == "agree"
     result = checked(torch_service, spec, f"{file}:{name}", "float64", maps=maps)
     assert words + "specs/layers/causal_attention.yaml:2" in result.location
+
+
+TURNED = """\
+model: turned
+summary: Positions by rotation.
+source: A test.
+sizes: {half: 3}
+inputs:
+  x: {shape: [batch, time, 2 * half]}
+layers:
+  one: {layer: dense, units: 2 * half}
+equations: y = rotary(one(x), half=half)
+"""
+TURNS = """\
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, half=3):
+        super().__init__()
+        self.one = torch.nn.Linear(2 * half, 2 * half)
+
+    def forward(self, x):
+        angles = torch.outer(torch.arange(x.shape[1]), 1e4 ** -(torch.arange(3) / 3).to(x.dtype))
+        pairs = torch.view_as_complex(self.one(x).unflatten(-1, (-1, 2)))
+        turned = pairs * torch.polar(torch.ones_like(angles), angles)
+        return torch.view_as_real(turned).flatten(-2)
+"""
+
+
+def test_rotary_positions_of_neighbours_are_told_from_those_of_halves(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    file = model_file(tmp_path, TURNS)
+    spec = model_file(tmp_path, TURNED, "turned.yaml")
+    result = checked(torch_service, spec, f"{file}:Net", "float64")
+    assert "It is right if rotary_interleaved stands for rotary" in result.location
+    spec = model_file(tmp_path, TURNED.replace("rotary(", "rotary_interleaved("), "neighbours.yaml")
+    assert checked(torch_service, spec, f"{file}:Net", "float64").verdict == "agree"

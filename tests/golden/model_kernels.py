@@ -176,6 +176,36 @@ def _turned(t: Any, x: Any, base: float) -> Any:
     return t.cat([product.real, product.imag], -1)
 
 
+def neighbours_turned(base: float) -> Kernel:
+    """The same of neighbouring entries."""
+    import torch as t
+
+    def kernel(v: Tensors) -> Tensors:
+        pairs = t.view_as_complex(v["x"].unflatten(-1, (-1, 2)))
+        half, time = pairs.shape[-1], pairs.shape[-2]
+        rates = base ** -(t.arange(half, dtype=v["x"].dtype) / half)
+        angles = t.outer(t.arange(time, dtype=v["x"].dtype), rates)
+        return {"y": t.view_as_real(pairs * t.polar(t.ones_like(angles), angles)).flatten(-2)}
+
+    return kernel
+
+
+def turned_by_steps(base: float) -> Kernel:
+    """The same as what a generator of rotations makes in so many steps."""
+    import torch as t
+
+    def kernel(v: Tensors) -> Tensors:
+        width, time = v["x"].shape[-1], v["x"].shape[-2]
+        generator = t.zeros(width, width, dtype=v["x"].dtype)
+        for first in range(0, width, 2):
+            generator[first + 1, first] = base ** -(first / width)
+            generator[first, first + 1] = -generator[first + 1, first]
+        turns = t.stack([t.matrix_exp(step * generator) for step in range(time)])
+        return {"y": (turns @ v["x"][..., None])[..., 0]}
+
+    return kernel
+
+
 def experts(t: Any, activation: Callable[[Any], Any]) -> Kernel:
     """Only the experts that were chosen, one example after the other."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from golden.model_kernels import turned
+from golden.model_kernels import neighbours_turned, turned, turned_by_steps
 from golden.recipe import Recipe
 
 
@@ -54,7 +54,7 @@ def functions(torch: Any, keras: Any, onnx: Any) -> list[Recipe]:
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1)),
         make("log_softmax", "torch.log_softmax", lambda x: t.log_softmax(x, -1), x=large),
         *_activations(torch, keras, saturated, large),
-        *(Recipe("function", "rotary", "torch.polar", turned(b), {"base": b}) for b in (1e4, 7.0)),
+        *_rotations(),
         make("linear", "torch.nn.Identity", t.nn.Identity()),
         make("last", "torch.select", lambda x: t.select(x, 1, -1)),
         make("reverse", "torch.flip", lambda x: t.flip(x, [1])),
@@ -110,6 +110,20 @@ def _activations(torch: Any, keras: Any, saturated: Any, large: Any) -> list[Rec
         if other is not None:
             made.append(Recipe("function", name, f"keras.{name}", keras.unary(other), given))
     return made
+
+
+def _rotations() -> list[Recipe]:
+    """Rotary positions, of bases at which angles are far apart and near."""
+    named = (
+        ("rotary", "torch.polar", turned),
+        ("rotary_interleaved", "torch.view_as_complex", neighbours_turned),
+        ("rotary_interleaved", "torch.matrix_exp", turned_by_steps),
+    )
+    return [
+        Recipe("function", name, source, kernel(base), {"base": base})
+        for name, source, kernel in named
+        for base in (1e4, 7.0)
+    ]
 
 
 def _newton_schulz(torch: Any) -> list[Recipe]:

@@ -207,6 +207,7 @@ FAULTS = [
     ("layer", "grouped_attention", "<= step[:, None]", ">= step[:, None]"),
     ("layer", "llama_block", "gate(inner) * up(inner)", "gate(inner) + up(inner)"),
     ("function", "rotary", "b * cos(turn) + a", "b * cos(turn) - a"),
+    ("function", "rotary_interleaved", "b * cos(turn) + a", "b * cos(turn) - a"),
     ("function", "elu", "alpha * (exp", "1.01 * alpha * (exp"),
     ("function", "abs", "x * sign(x)", "x"),
     ("function", "sign", "0 * x))", "1))"),

@@ -69,6 +69,7 @@ OTHER = [
     ("layer", "grouped_attention", "<= step[:, None]", ">= step[:, None]"),
     ("layer", "llama_block", "gate(inner) * up(inner)", "gate(inner) + up(inner)"),
     ("function", "rotary", "b * cos(turn) + a", "b * cos(turn) - a"),
+    ("function", "rotary_interleaved", "b * cos(turn) + a", "b * cos(turn) - a"),
     ("function", "gelu", "0.7071067811865476", "0.707"),
     # What they call, directly or by an attribute.
     ("function", "sigmoid", "tanh(0.5 * x)", "tanh(0.25 * x)"),

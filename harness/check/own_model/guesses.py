@@ -35,6 +35,7 @@ TAKEN_FOR = (
     *permutations(("gelu", "gelu_tanh"), 2),
     *permutations(("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"), 2),
     *permutations(("relu", "gelu", "silu", "leaky_relu"), 2),
+    *permutations(("rotary", "rotary_interleaved"), 2),
 )
 # Layers whose gate z weighs the old state, and others' its candidate.
 UPDATE_GATE = "z"
