@@ -25,6 +25,8 @@ EQUATIONS = "equations"
 APART = 2.0
 PRIMITIVES = "primitives"
 OPTIMIZER = "optimizer"
+# It differs wherever one of those does, and by itself for other reasons too.
+WHOLE_STEPS = "pipeline-training"
 TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 
@@ -98,7 +100,7 @@ def subject(result: CellResult, check: str) -> str:
     there, with its name in the model; all of them where none is known."""
     native = {key: label for key, label in result.layers.items() if label != EQUATIONS}
     if check in TRAINING and OPTIMIZER in native:
-        before = [f for f in result.findings if f.check not in TRAINING]
+        before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
         if all(f.verdict in PASSING for f in before):
             return native[OPTIMIZER]
     named = {key: label for key, label in native.items() if f"layer {key} " in result.location}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,6 +10,8 @@ from harness.program.ir import Node
 from harness.program.updates import UpdateRule
 
 ROOT, SQUARE = 0.5, 2.0
+# Numbers that float32 holds, and products of two of them too.
+LEAST, MOST = 2.0**-60, 2.0**60
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Clipping:
         by: ``value``: each entry is cut off at ``-limit`` and ``limit``. ``norm``: each parameter's
             gradient, and ``global_norm``: all of them together, are
             ``g * min(1, limit / (norm + epsilon))`` (Pascanu, Mikolov and Bengio, 2013).
-        limit: Above 0.
-        epsilon: From 0 on; 0 for ``value``.
+        limit: From 2^-60 to 2^60.
+        epsilon: 0, or as large; 0 for ``value``.
     """
 
     by: Literal["value", "norm", "global_norm"]
@@ -37,19 +38,15 @@ class _Norm(NamedTuple):
     epsilon: float = 0.0
 
 
-class _Powers(NamedTuple):
-    """A number times powers: of the gradient, of norms, and of what is neither (its value)."""
+Factors = frozenset[tuple[Hashable, int]]
+
+
+class _Product(NamedTuple):
+    """A number above 0 times factors, each to the power of 1 or -1: the gradient, norms, and what
+    is neither (its value). None of them is there twice, as ``g / g`` is no number at 0."""
 
     number: float
-    powers: dict[Hashable, int]
-
-    def over(self, other: _Powers, power: int) -> _Powers:
-        """This times another to the power of 1 or -1."""
-        powers = Counter(self.powers)
-        for factor, count in other.powers.items():
-            powers[factor] += power * count
-        left = {factor: count for factor, count in powers.items() if count}
-        return _Powers(self.number * other.number**power, left)
+    factors: Factors = frozenset()
 
 
 def clipping(rule: UpdateRule) -> Clipping | None:
@@ -71,9 +68,7 @@ class _FedGradient:
 
     def clipping(self, value: int) -> Clipping | None:
         """The clipping that makes a value."""
-        found = self._by_value(value) or self._chosen(value) or self._scaled(value)
-        # Of other limits it is no clipping: nothing would be left, or all would be turned round.
-        return found if found and 0 < found.limit < float("inf") and found.epsilon >= 0 else None
+        return self._by_value(value) or self._chosen(value) or self._scaled(value)
 
     def _by_value(self, value: int) -> Clipping | None:
         """``maximum(minimum(g, c), -c)``, or ``minimum(maximum(g, -c), c)``.
@@ -84,9 +79,11 @@ class _FedGradient:
         inner = None if outer is None else self._bound(outer[2])
         if outer is None or inner is None or inner[2] != self.gradient or inner[0] == outer[0]:
             return None
-        by_kind = {kind: self._number(bound) for kind, bound, _ in (outer, inner)}
-        low, high = by_kind["max"], by_kind["min"]
-        return None if high is None or low != -high else Clipping("value", high)
+        by_kind = {kind: bound for kind, bound, _ in (outer, inner)}
+        low, high = self._node(by_kind["max"], "constant"), self._number(by_kind["min"])
+        if low is None or high is None or low.attributes["value"] != -high:
+            return None
+        return Clipping("value", high)
 
     def _chosen(self, value: int) -> Clipping | None:
         """``where(norm < c, g, g * c / norm)``."""
@@ -96,54 +93,68 @@ class _FedGradient:
             return None
         least, most = map(self._product, compared.inputs)
         kept, cut = node.inputs[1:]
-        if not least.powers:
+        if least is not None and not least.factors:
             least, most, kept, cut = most, least, cut, kept
         made = self._product(cut)
-        norm = self._norm_of(made.powers, -1)
-        if norm is None or kept != self.gradient or most.powers or least.powers != {norm: 1}:
+        if least is None or most is None or made is None or kept != self.gradient or most.factors:
             return None
-        if not made.number or made.number * least.number != most.number:
+        norm = self._norm_of(made.factors, -1)
+        if norm is None or least.factors != {(norm, 1)}:
             return None
-        return self._made(norm, made.number)
+        return self._made(norm, made.number, most.number / least.number)
 
     def _scaled(self, value: int) -> Clipping | None:
         """``g * minimum(1, c / norm)``, or ``g * c / maximum(c, norm)``."""
         made = self._product(value)
-        rest = {f: count for f, count in made.powers.items() if f != self.gradient}
-        if made.powers.get(self.gradient) != 1 or len(rest) != 1:
+        rest = made.factors - {(self.gradient, 1)} if made is not None else frozenset()
+        if made is None or len(made.factors) != 2 or len(rest) != 1:
             return None
-        ((factor, power),) = rest.items()
+        ((factor, power),) = rest
         bound = self._bound(factor) if isinstance(factor, int) else None
         if bound is None or (bound[0], power) not in {("min", 1), ("max", -1)}:
             return None
         one, other = map(self._product, bound[1:])
-        if one.powers:
+        if one is None or other is None:
+            return None
+        if one.factors:
             one, other = other, one
-        norm = self._norm_of({self.gradient: 1, **other.powers}, -power)
-        if norm is None or one.powers or not one.number or made.number * one.number**power != 1:
+        norm = self._norm_of(other.factors | {(self.gradient, 1)}, -power)
+        if norm is None or one.factors or made.number * one.number**power != 1:
             return None
-        return self._made(norm, made.number * other.number**power)
+        limit = made.number * other.number**power
+        return self._made(norm, limit, limit)
 
-    def _norm_of(self, powers: dict[Hashable, int], power: int) -> _Norm | None:
+    def _norm_of(self, factors: Factors, power: int) -> _Norm | None:
         """The norm in a product of the gradient and a norm to that power, and nothing else."""
-        norms = [factor for factor in powers if isinstance(factor, _Norm)]
-        if len(norms) != 1 or powers != {self.gradient: 1, norms[0]: power}:
-            return None
-        return norms[0]
+        norms = [factor for factor, _ in factors if isinstance(factor, _Norm)]
+        return norms[0] if norms and factors == {(self.gradient, 1), (norms[0], power)} else None
 
     @staticmethod
-    def _made(norm: _Norm, limit: float) -> Clipping:
-        return Clipping("global_norm" if norm.whole_model else "norm", limit, norm.epsilon)
+    def _made(norm: _Norm, limit: float, begins: float) -> Clipping | None:
+        """By a norm, if cutting begins at the limit that is cut to."""
+        by = "global_norm" if norm.whole_model else "norm"
+        return Clipping(by, limit, norm.epsilon) if begins == limit else None  # type: ignore[arg-type]
 
-    def _product(self, value: int) -> _Powers:
+    def _product(self, value: int) -> _Product | None:
+        """The product that a value is; None for a number that is not above 0, or out of range."""
         node = self._node(value, "multiply", "divide", "constant")
-        if node is not None and node.op == "constant":
-            return _Powers(float(node.attributes["value"]), {})
-        if node is not None:
-            one, other = map(self._product, node.inputs)
-            if node.op == "multiply" or other.number:
-                return one.over(other, 1 if node.op == "multiply" else -1)
-        return _Powers(1.0, {self._norm(value) or value: 1})
+        if node is None:
+            return _Product(1.0, frozenset({(self._norm(value) or value, 1)}))
+        if node.op == "constant":
+            number = float(node.attributes["value"])
+            return _Product(number) if LEAST <= number <= MOST else None
+        one, other = map(self._product, node.inputs)
+        if one is None or other is None:
+            return None
+        power = 1 if node.op == "multiply" else -1
+        number = one.number * other.number**power
+        factors = frozenset((factor, power * own) for factor, own in other.factors)
+        known = {factor for factor, _ in one.factors} & {factor for factor, _ in factors}
+        return (
+            _Product(number, one.factors | factors)
+            if not known and LEAST <= number <= MOST
+            else None
+        )
 
     def _norm(self, value: int) -> _Norm | None:
         """``sqrt(sum of g * g)``, with an epsilon beside it or without."""
@@ -185,8 +196,9 @@ class _FedGradient:
         return ("max", one, other) if compared.inputs == (other, one) else None
 
     def _number(self, value: int) -> float | None:
+        """A number above 0."""
         found = self._product(value)
-        return None if found.powers else found.number
+        return None if found is None or found.factors else found.number
 
     def _node(self, value: int, *ops: str) -> Node | None:
         node = self.nodes.get(value)

@@ -30,6 +30,12 @@ def lower_use(library: Library, use: OptimizerUse, document: Document) -> Update
     for number, group in enumerate(use.groups):
         at: KeyPath = (*root, "groups", number)
         own = dict(group.model_extra or {})
+        if "learning_rate" in own:
+            told = (
+                "a group has no learning rate of its own, as phases of a training set that: give "
+                "'schedule', what the rate is multiplied by, as in schedule: 0.1"
+            )
+            raise SpecError(told, document.place_of_key((*at, "learning_rate")))
         schedule = use.schedule if group.schedule is None else group.schedule
         path = (*(root if group.schedule is None else at), "schedule")
         of_own = {name: (*at, name) for name in own}

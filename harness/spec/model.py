@@ -19,6 +19,7 @@ from harness.spec.impossible_sizes import check_numbers
 from harness.spec.library import Definition, Library, content
 from harness.spec.lower_model import Lowering
 from harness.spec.lower_optimizer import lower_update, lower_use
+from harness.spec.optimizer_schema import OptimizerUse
 from harness.spec.rivals import clash, same_file
 from harness.spec.size_expressions import FREE_SIZES
 
@@ -129,18 +130,34 @@ class Spec:
             at = self.document.place_of_key(("optimizer",))
             raise SpecError("an 'optimizer' needs a 'loss'", at)
         rule = lower_use(self.library, use, self.document)
+        self._check_groups(use)
+        return rule
+
+    def _check_groups(self, use: OptimizerUse) -> None:
+        """Every pattern has a parameter, and every group one that no group before it has."""
         names = [port.name for port in self.programs["training"].parameters]
+        taken: set[str] = set()
         for number, group in enumerate(use.groups):
-            patterns = group.parameters
-            for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            at = self.document.place_of(("optimizer", "groups", number, "parameters"))
+            given = group.parameters
+            patterns = [given] if isinstance(given, str) else given
+            for pattern in patterns:
                 if not any(fnmatchcase(name, pattern) for name in names):
-                    at = self.document.place_of(("optimizer", "groups", number, "parameters"))
                     raise SpecError(
                         f"{shorten(repr(pattern))} is the name of no parameter; '*' stands for "
                         f"any part of one (known: {', '.join(names)})",
                         at,
                     )
-        return rule
+            own = {name for name in names if any(fnmatchcase(name, p) for p in patterns)}
+            if own <= taken:
+                told = (
+                    "groups before this one have all of its parameters "
+                    f"({', '.join(sorted(own))}), and the first that has one counts: put it first"
+                    if own
+                    else "a group is of some parameters: give a pattern of their names"
+                )
+                raise SpecError(told, at)
+            taken |= own
 
     def _check_data(self) -> None:
         if self.model.data is None:

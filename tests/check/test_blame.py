@@ -40,7 +40,8 @@ def claims(label, wrong):
 
 @hookimpl
 def harness_backend(name):
-    backend = plugins.load("torch" if name == "blame-gradient" else "numpy")
+    of_torch = name in ("blame-gradient", "blame-optimizer")
+    backend = plugins.load("torch" if of_torch else "numpy")
     backend.name = name
     table, right = dict(backend.primitives), backend.value_and_gradient
     if name.startswith("blame-layer"):
@@ -58,14 +59,25 @@ def harness_backend(name):
                 return results, {n: g * 1.001 for n, g in gradients.items()}
             return wrong
         backend.value_and_gradient = value_and_gradient
+    elif name == "blame-optimizer":
+        claim_optimizer = backend.claim_optimizer
+        def claimed(rule):
+            made = claim_optimizer(rule)
+            def wrong(state, variables, gradients, learning_rate, donate=False):
+                return type(made).update(
+                    made, state, variables, gradients, 1.01 * learning_rate, donate
+                )
+            object.__setattr__(made, "update", wrong)
+            return made
+        backend.claim_optimizer = claimed
     elif name == "blame-crash":
         backend.claim = claims("rnn", 1.01)
         backend.session = lambda *_, path, **__: os._exit(7) if path == "equations" else None
-    if name != "blame-gradient":
+    if not of_torch:
         backend.primitives = table
     return backend
 '''
-NAMES = ("layer-1", "layer-2", "other", "table", "gradient", "crash")
+NAMES = ("layer-1", "layer-2", "other", "table", "gradient", "optimizer", "crash")
 
 
 @pytest.fixture
@@ -85,7 +97,9 @@ def checked(
 
     def check(*backends: str, check: str = "inference", path: str = "native") -> Any:
         records = tmp_path / "run.jsonl"
-        command = ["check", MODEL, "--dtype", "float64", "--check", check, "--path", path]
+        command = ["check", MODEL, "--dtype", "float64", "--path", path]
+        for name in check.split():
+            command += ["--check", name]
         command += ["--records", str(records), "--size", "hidden=5"]
         for backend in backends:
             command += ["--backend", f"blame-{backend}"]
@@ -115,6 +129,15 @@ def test_what_is_wrong_on_every_path_is_the_plugins(checked: Any) -> None:
 def test_a_gradient_that_the_derived_one_does_without_is_at_fault(checked: Any) -> None:
     _, ends = checked("gradient", check="values", path="equations")
     assert ends["blame-gradient"]["who"] == "gradient"
+
+
+def test_an_optimizer_that_the_equations_do_without_is_at_fault(checked: Any) -> None:
+    """Not one of the layers, though whole steps differ too."""
+    shown, ends = checked("optimizer", check="training pipeline")
+    assert "pipeline-training: differ" in shown
+    blame = ends["blame-optimizer"]
+    assert blame["who"] == "layer"
+    assert "it is torch.optim.Adam, or how the plugin calls it" in blame["words"]
 
 
 def test_layers_that_agree_with_each_other_put_the_fault_on_the_spec(

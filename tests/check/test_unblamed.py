@@ -250,6 +250,9 @@ def test_a_gradient_of_what_no_digit_is_left_of_may_end_in_no_number() -> None:
         ("adadelta, rho: 0", "keras"),
         ("adam_epsilon_hat, beta_1: 0", "keras-jax"),
         ("adam, beta_1: 0", "numpy"),
+        # By the spec itself no number, of a gradient of 0 or from the second step on.
+        ("sgd, gradient: g * g / g", "numpy"),
+        ("sgd, schedule: log(2 - t)", "numpy"),
     ],
 )
 def test_no_optimizer_is_blamed(optimizer: str, backend: str, tmp_path: Path) -> None:

@@ -101,6 +101,24 @@ def test_clipping_by_value(gradient: str) -> None:
         ("g * minimum(1, 1 / sqrt(g * g))", ""),
         ("g * minimum(1, 1 / sqrt(mean(g * g)))", ""),
         ("g * minimum(1, 1 / max(g))", ""),
+        # With numbers below 0 it is the other way round.
+        ("where(-1 * sqrt(square) < -2, g, g * 2 / sqrt(square))", GLOBAL),
+        ("-1 * g * minimum(-1, -2 / sqrt(square))", GLOBAL),
+        ("-1 * g / maximum(-1, -1 * sqrt(square) / 2)", GLOBAL),
+        ("g * -2 / maximum(-2, sqrt(sum(g * g)) * -0.5)", ""),
+        ("where(-2 <= sqrt(square) * -0.5, g * -2 / (sqrt(square) * -0.5), g)", GLOBAL),
+        # Where an entry is 0, this is no number.
+        ("g * g * minimum(1, 1 / sqrt(square)) / g", GLOBAL),
+        ("g * minimum(1, 1 / (sqrt(square) * sqrt(square) / sqrt(square)))", GLOBAL),
+        # Numbers that are none, or none in float32.
+        ("g / maximum(1, 0 * sqrt(square))", GLOBAL),
+        ("g / maximum(1, 1e-310 * sqrt(square))", GLOBAL),
+        ("g / 1e-310", ""),
+        ("g * 1e300 * 1e300", ""),
+        ("g / 0", ""),
+        ("maximum(minimum(g, 1e39), -1e39)", ""),
+        ("g * minimum(1, 1e-40 / sqrt(square))", GLOBAL),
+        ("g * minimum(1, 1e30 / sqrt(square))", GLOBAL),
     ],
 )
 def test_anything_else_is_none(gradient: str, total: str) -> None:

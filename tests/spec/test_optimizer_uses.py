@@ -64,6 +64,18 @@ WRONG = {
     ),
     "{optimizer: sgd, groups: [{parameters: out.b, decay: 0}]}": ("unknown attribute 'decay'", 47),
     "{optimizer: sgd, groups: [{parameters: out.b, schedule: g}]}": ("unknown name 'g'", 57),
+    "{optimizer: sgd, groups: [{parameters: out.b, learning_rate: 0.1}]}": (
+        "a group has no learning rate of its own, as phases of a training set that: give ",
+        47,
+    ),
+    "{optimizer: sgd, groups: [{parameters: [], schedule: 0.1}]}": (
+        "a group is of some parameters: give a pattern of their names",
+        40,
+    ),
+    "{optimizer: sgd, groups: [{parameters: o*, schedule: 1}, {parameters: '*.b', schedule: 0}]}": (
+        "groups before this one have all of its parameters (out.b), and the first that has one",
+        71,
+    ),
 }
 
 
