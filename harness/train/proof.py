@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.oracle.case import beside_start, state_of, step_values
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
 from harness.oracle.rounding import shaken
@@ -58,6 +58,7 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
 
     Raises:
         Disproved: a step is wrong.
+        UsageError: a step has no number by the spec itself.
         TrainingError: the worker fails.
     """
     proof, began = _Proof(remote), time.perf_counter()
@@ -110,6 +111,14 @@ class _Proof:
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle(session)])
+        lost = next((n for n, a in expected.values.items() if not np.isfinite(a).all()), None)
+        if lost is not None:
+            what = lost.rpartition(": ")[2].removesuffix(" moved")
+            raise UsageError(
+                f"by the spec itself {what} is no number after {len(self.shown)} steps at a "
+                f"learning rate of {self.rate:g}, so nothing was trained: look at the optimizer's "
+                "equations, and at the rate"
+            )
         expected = beside_start(expected, self.parameters)
         found = self._made(self.parameters, [(*step, 1) for step in self.shown])
         deviations = expected.deviations(found, self.dtype)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import SUPPORT, TESTS
+from places import SPECS, SUPPORT, TESTS
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import FEW, Reference
 from harness.train import proof as proofs
@@ -150,3 +150,20 @@ def test_what_is_lost_in_rounding_is_not_called_right(
     proof = trained(tmp_path / "text", "numpy")["proof"]
     assert proof["steps"] == 0
     assert "in float32 every result is lost in rounding" in proof["why"]
+
+
+def test_a_step_that_has_no_number_by_the_spec_itself_is_refused(tmp_path: Path) -> None:
+    own = (SPECS / "models" / "lesson6" / "sequence_rnn.yaml").read_text()
+    file = tmp_path / "ending.yaml"
+    own = own.replace("lesson6/sequence_rnn", "ending")
+    file.write_text(own.replace("epsilon: 1.0e-8}", "epsilon: 1.0e-8, schedule: log(2 - t)}"))
+    (tmp_path / "text").write_text(TEXT)
+    sizes = {"hidden": 6, "factors": 4}
+    request = TrainRequest(
+        str(file), "numpy", text=str(tmp_path / "text"), epochs=1, batch=4, sizes=sizes
+    )
+    with (
+        TrainingRun(prepare(request)) as training,
+        pytest.raises(UsageError, match=r"by the spec itself embed.table is no number after 4 "),
+    ):
+        training.run()
