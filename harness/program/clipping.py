@@ -41,7 +41,7 @@ class _Norm(NamedTuple):
 Factors = frozenset[tuple[Hashable, int]]
 
 
-class _Product(NamedTuple):
+class _Factored(NamedTuple):
     """A number above 0 times factors, each to the power of 1 or -1: the gradient, norms, and what
     is neither (its value). None of them is there twice, as ``g / g`` is no number at 0."""
 
@@ -135,14 +135,14 @@ class _FedGradient:
         by = "global_norm" if norm.whole_model else "norm"
         return Clipping(by, limit, norm.epsilon) if begins == limit else None  # type: ignore[arg-type]
 
-    def _product(self, value: int) -> _Product | None:
+    def _product(self, value: int) -> _Factored | None:
         """The product that a value is; None for a number that is not above 0, or out of range."""
         node = self._node(value, "multiply", "divide", "constant")
         if node is None:
-            return _Product(1.0, frozenset({(self._norm(value) or value, 1)}))
+            return _Factored(1.0, frozenset({(self._norm(value) or value, 1)}))
         if node.op == "constant":
             number = float(node.attributes["value"])
-            return _Product(number) if LEAST <= number <= MOST else None
+            return _Factored(number) if LEAST <= number <= MOST else None
         one, other = map(self._product, node.inputs)
         if one is None or other is None:
             return None
@@ -151,7 +151,7 @@ class _FedGradient:
         factors = frozenset((factor, power * own) for factor, own in other.factors)
         known = {factor for factor, _ in one.factors} & {factor for factor, _ in factors}
         return (
-            _Product(number, one.factors | factors)
+            _Factored(number, one.factors | factors)
             if not known and LEAST <= number <= MOST
             else None
         )

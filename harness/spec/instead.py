@@ -36,7 +36,7 @@ INSTEAD: Mapping[str, str] = {
     "expand_dims(b, axis=0)], axis=0)",
     "clip": "write minimum(maximum(x, low), high)",
     "clamp": "write minimum(maximum(x, low), high)",
-    "min": "write minimum(a, b) of two values, and -max(-x) of the entries of one",
+    "min": "write -max(-x), and minimum(a, b) for the smaller of two",
     "prod": "write exp(sum(log(x))) for numbers above 0",
     "power": "write a ** b",
     "pow": "write a ** b",
