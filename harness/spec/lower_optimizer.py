@@ -48,8 +48,7 @@ def lower_use(library: Library, use: OptimizerUse, document: Document) -> Update
                 told = f"{use.optimizer} does with matrices what it does with all: leave this out"
                 raise SpecError(told, document.place_of((*at, "matrices")))
             made = replace(made, matrices=None)
-        patterns = group.parameters
-        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        for pattern in group.patterns:
             groups.setdefault(pattern, made)
     return replace(rule, groups=groups)
 
@@ -102,7 +101,11 @@ def lower_update(
         f"optimizer {name!r}", plain, at or document.place_of(()), document, place_of
     )
     attributes = read_attributes(library, spec.attributes, owner, {})
-    _check_rate(attributes["learning_rate"], given, place_of, document)
+    rate = "learning_rate"
+    _check_rate(
+        attributes[rate],
+        owner.at(rate) if rate in plain else document.place_of(("attributes", rate)),
+    )
     every = RuleLowering(library, definition, spec, attributes, around)
     rule, lowered = every.rule(name), [every]
     if spec.matrices is not None:
@@ -115,16 +118,11 @@ def lower_update(
     return rule
 
 
-def _check_rate(
-    rate: Any, given: Mapping[str, Any], place_of: PlaceOf | None, document: Document
-) -> None:
+def _check_rate(rate: Any, at: Place) -> None:
     """:class:`SpecError` for a rate at which steps go up."""
-    if not isinstance(rate, float) or rate >= 0:
-        return
-    name = "learning_rate"
-    asked = place_of(name, False) if place_of and name in given else None
-    raise SpecError(
-        f"a learning rate is 0 or more, found {rate:g}: steps go down the gradient; "
-        "where they are to go up, change the sign of the loss",
-        asked or document.place_of(("attributes", name)),
-    )
+    if isinstance(rate, float) and rate < 0:
+        raise SpecError(
+            f"a learning rate is 0 or more, found {rate:g}: steps go down the gradient; "
+            "where they are to go up, change the sign of the loss",
+            at,
+        )

@@ -139,16 +139,16 @@ class Spec:
         taken: set[str] = set()
         for number, group in enumerate(use.groups):
             at = self.document.place_of(("optimizer", "groups", number, "parameters"))
-            given = group.parameters
-            patterns = [given] if isinstance(given, str) else given
-            for pattern in patterns:
-                if not any(fnmatchcase(name, pattern) for name in names):
+            own: set[str] = set()
+            for pattern in group.patterns:
+                matched = {name for name in names if fnmatchcase(name, pattern)}
+                own |= matched
+                if not matched:
                     raise SpecError(
                         f"{shorten(repr(pattern))} is the name of no parameter; '*' stands for "
                         f"any part of one (known: {', '.join(names)})",
                         at,
                     )
-            own = {name for name in names if any(fnmatchcase(name, p) for p in patterns)}
             if own <= taken:
                 told = (
                     "groups before this one have all of its parameters "

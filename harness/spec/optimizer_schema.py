@@ -53,6 +53,11 @@ class ParameterGroup(BaseModel):
     schedule: str | float | None = None
     matrices: bool = True
 
+    @property
+    def patterns(self) -> list[str]:
+        """Those of ``parameters``, also of one by itself."""
+        return [self.parameters] if isinstance(self.parameters, str) else self.parameters
+
 
 class OptimizerUse(BaseModel):
     """The optimizer's name, and its attributes where they differ from the definition's.
