@@ -19,7 +19,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUNS ?= build/report
 REPORT ?= build/report.html
-QUICK := $(addprefix tests/,files oracle program project spec text)
+QUICK := $(addprefix tests/,files oracle program project language text)
 # Only these are read for the tests that run alone.
 ALONE = $(shell grep -rl --include="test_*.py" "mark\.alone" tests)
 export TF_CPP_MIN_LOG_LEVEL ?= 2

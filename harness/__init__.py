@@ -14,10 +14,6 @@
 
 from __future__ import annotations
 
-# Python binds a package's name in its parent when it is first imported: before the functions.
-import harness.bench
-import harness.check
-import harness.train  # noqa: F401
 from harness.api.checking import cells, check, run_cell
 from harness.api.models import load, run
 from harness.api.timing import bench, compare
@@ -25,8 +21,8 @@ from harness.api.training import generate, train
 
 TYPE_CHECKING = False  # typing's own, without the import: every command starts here
 if TYPE_CHECKING:
-    from harness.check.task import Task as Task
-    from harness.check.task import Workers as Workers
+    from harness.checking.task import Task as Task
+    from harness.checking.task import Workers as Workers
 
     __version__: str
 
@@ -40,7 +36,7 @@ def __getattr__(name: str) -> object:
         AttributeError: anything else is asked for.
     """
     if name in ("Task", "Workers"):
-        from harness.check import task
+        from harness.checking import task
 
         return getattr(task, name)
     if name != "__version__":

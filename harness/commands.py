@@ -14,9 +14,8 @@ from typing import Any
 
 import click
 
-from harness.bench import commands as bench_commands
-from harness.check import commands as check_commands
-from harness.check import completion as check_completion
+from harness.checking import commands as check_commands
+from harness.checking import completion as check_completion
 from harness.cluster.options import machines
 from harness.command import options
 from harness.command.interrupts import stoppable
@@ -31,13 +30,14 @@ from harness.demo import commands as demo_commands
 from harness.environments import commands as environments_commands
 from harness.errors import HarnessError, unknown
 from harness.given import commands as given_commands
+from harness.language import commands as spec_commands
 from harness.output.printing import tell
 from harness.report import commands as report_commands
 from harness.runs.shards import Shard
 from harness.runtime.paths import PATHS
-from harness.spec import commands as spec_commands
-from harness.train import commands as train_commands
-from harness.train.generate import commands as generate_commands
+from harness.timing import commands as bench_commands
+from harness.training import commands as train_commands
+from harness.training.generate import commands as generate_commands
 from harness.upstream import commands as upstream_commands
 
 Command = Callable[..., Any]
@@ -80,7 +80,7 @@ def cli() -> None:
 
 
 def _holds_ended(records: Path) -> bool:
-    from harness.check.record_file import holds_ended
+    from harness.checking.record_file import holds_ended
 
     return holds_ended(records)
 
@@ -155,7 +155,7 @@ def check(**given: Any) -> None:
     spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
     and 0: nothing is.
     """
-    from harness.check.console import PrintOptions, run_check
+    from harness.checking.console import PrintOptions, run_check
     from harness.upstream.bundle import Upstream
 
     request = request_of(given)
@@ -193,11 +193,11 @@ defaults_commands.register(cli, friendly)
 
 def request_of(given: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.check import request as requests
-    from harness.check.own_model.asking import of_model
+    from harness.checking import request as requests
+    from harness.checking.own_model.asking import of_model
     from harness.environments.columns import names_of, of_options
     from harness.given.files import gather_for
-    from harness.spec.library import Library
+    from harness.language.library import Library
 
     specs = Library(given["folders"]).matching(given["specs"])
     quick = given["quick"]

@@ -18,16 +18,16 @@ from pathlib import Path
 import click
 import numpy as np
 
-from harness.check.checks import CHECKS, NOT_NARROW, Context
-from harness.check.findings import PASSING, Finding
-from harness.check.request import DTYPES, Request, make_case
+from harness.checking.checks import CHECKS, NOT_NARROW, Context
+from harness.checking.findings import PASSING, Finding
+from harness.checking.request import DTYPES, Request, make_case
 from harness.environments.columns import choose
 from harness.files.atomic import write_whole
+from harness.language.library import lesson6
+from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import FLOOR, K
 from harness.runtime.precision import NARROW
-from harness.spec.library import lesson6
-from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker

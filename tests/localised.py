@@ -20,17 +20,17 @@ from typing import Any
 import yaml
 
 TESTS = Path(__file__).parent
-sys.path[:0] = [str(TESTS / name) for name in ("check", "support")]
+sys.path[:0] = [str(TESTS / name) for name in ("checking", "support")]
 
 from fault_places import PLANTED, at_altered, at_operation  # noqa: E402
 from test_mutants import BACKENDS, MUTANTS, PLAIN, installed  # noqa: E402
 
-from harness.check.causes.cause import Cause  # noqa: E402
-from harness.check.causes.run import localise  # noqa: E402
-from harness.check.cell import Cell  # noqa: E402
-from harness.check.checks import FINDINGS  # noqa: E402
-from harness.check.request import Request  # noqa: E402
-from harness.check.run import Engine  # noqa: E402
+from harness.checking.causes.cause import Cause  # noqa: E402
+from harness.checking.causes.run import localise  # noqa: E402
+from harness.checking.cell import Cell  # noqa: E402
+from harness.checking.checks import FINDINGS  # noqa: E402
+from harness.checking.request import Request  # noqa: E402
+from harness.checking.run import Engine  # noqa: E402
 
 PAGE = TESTS.parent / "docs" / "localisation.md"
 MARK = "<!-- measured -->"

@@ -18,9 +18,9 @@ from typing import Any
 
 import click
 
-from harness.check.findings import PASSING
-from harness.check.request import DTYPES, Request
-from harness.check.run import Engine
+from harness.checking.findings import PASSING
+from harness.checking.request import DTYPES, Request
+from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.runtime.precision import NARROW
 

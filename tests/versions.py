@@ -133,10 +133,10 @@ def commands(part: str) -> list[str]:
         return ["python -m sphinx -q -W --keep-going -c {root}/docs/site {root} site"]
     if part == "test":
         names = (
-            "spec/test_expressions",
+            "language/test_expressions",
             "program/test_flops",
             "convert/test_onnx_operators",
-            "spec/test_notebook_helpers",
+            "language/test_notebook_helpers",
             "report/test_report_browser",
             "api/test_results",
         )

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from harness.errors import HarnessError
 from harness.files.atomic import write_whole
-from harness.spec.library import lesson6
+from harness.language.library import lesson6
 from harness.worker.machine import machine
 
 FOLDER = Path(__file__).parent

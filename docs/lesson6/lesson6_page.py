@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.check.explain import explain
-from harness.spec.model import load_spec
-from harness.train.phases import rates_of
+from harness.checking.explain import explain
+from harness.language.model import load_spec
+from harness.training.phases import rates_of
 
 Entry = Mapping[str, Any]
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from harness.bench.workload import ROTATING
+from harness.language.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.program.serial import encoded
 from harness.program.signature import group_of
-from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
-from harness.train.remote import TrainRemote
-from harness.train.request import Setup, TrainRequest, prepare
-from harness.train.start import load_first
-from harness.train.trainer import SUMMED
+from harness.timing.workload import ROTATING
+from harness.training.remote import TrainRemote
+from harness.training.request import Setup, TrainRequest, prepare
+from harness.training.start import load_first
+from harness.training.trainer import SUMMED
 from harness.worker.remote import Remote, WorkerFault
 from harness.worker.worker import Worker
 

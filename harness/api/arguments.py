@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from harness.errors import UsageError
-    from harness.spec.model import Spec
+    from harness.language.model import Spec
 
     Names = str | Iterable[str]
     Models = str | PathLike[str] | Spec | Iterable[str | PathLike[str] | Spec]
@@ -136,7 +136,7 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
     """
     from os import PathLike, fspath
 
-    from harness.spec.model import Spec
+    from harness.language.model import Spec
 
     found, all_folders = [], list(folders(given))
     for spec in _several(specs, "specs", "a spec or several"):
@@ -172,7 +172,7 @@ def _name_of(spec: Spec) -> str:
 def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
     from collections.abc import Iterable, Mapping
 
-    from harness.spec.model import Spec
+    from harness.language.model import Spec
 
     # A path and a spec are one thing; bytes and a mapping are nothing that is asked for.
     if isinstance(value, bytes | Mapping) or value is None:

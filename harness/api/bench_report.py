@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api.table import grid_text
-from harness.bench import json_file, table
-from harness.bench.console import results_exit_code
-from harness.bench.contestant import TimedResult
-from harness.bench.json_file import document
-from harness.bench.request import BenchRequest
 from harness.errors import several
 from harness.output.notebook import TintedText, frame, html_table
+from harness.timing import json_file, table
+from harness.timing.console import results_exit_code
+from harness.timing.contestant import TimedResult
+from harness.timing.json_file import document
+from harness.timing.request import BenchRequest
 
 if TYPE_CHECKING:
     from pandas import DataFrame

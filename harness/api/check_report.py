@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from harness.api.table import report_text
-from harness.check import report as reports
-from harness.check.cell import CellResult
-from harness.check.events import Report
-from harness.check.findings import PASSING
-from harness.check.record_made import result_records
+from harness.checking import report as reports
+from harness.checking.cell import CellResult
+from harness.checking.events import Report
+from harness.checking.findings import PASSING
+from harness.checking.record_made import result_records
 from harness.environments.columns import left_out
 from harness.output.notebook import Tint, TintedText, frame, html_table
 from harness.output.printing import visible

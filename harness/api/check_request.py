@@ -7,8 +7,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from harness.api import arguments
-from harness.check.own_model.asking import of_model
-from harness.check.request import Request
+from harness.checking.own_model.asking import of_model
+from harness.checking.request import Request
 from harness.given.files import gather_for
 from harness.runs.shards import Shard
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from harness.api.arguments import Folders, Models, Names
     from harness.api.check_report import CheckReport
-    from harness.check.task import CellReport, Task, Workers
+    from harness.checking.task import CellReport, Task, Workers
     from harness.given.files import Source
     from harness.oracle.given import Numbers as Arrays
 
@@ -103,7 +103,7 @@ def check(
 
     from harness.api.check_report import CheckReport
     from harness.api.check_request import check_request
-    from harness.check.run import Engine
+    from harness.checking.run import Engine
 
     request = check_request(
         specs,
@@ -193,8 +193,8 @@ def cells(
         HarnessError: a spec is wrong.
     """
     from harness.api.check_request import check_request
-    from harness.check.runner import CellRunner
-    from harness.check.task import tasks
+    from harness.checking.runner import CellRunner
+    from harness.checking.task import tasks
 
     request = check_request(
         specs,
@@ -236,7 +236,7 @@ def run_cell(cell: Task, workers: Workers | None = None) -> CellReport:
         HarnessError: its spec is wrong, or the records of the workers cannot be written.
     """
     from harness.api.arguments import refused
-    from harness.check.task import Task, Workers
+    from harness.checking.task import Task, Workers
 
     if not isinstance(cell, Task):
         raise refused("run_cell", "a cell of harness.cells", cell)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.api import arguments
 from harness.api.bench_report import BenchReport
-from harness.bench import compare as speeds
-from harness.bench.commands import share
-from harness.check.record_file import Records
+from harness.checking.record_file import Records
 from harness.comparison import files
 from harness.comparison.between import between
 from harness.errors import UsageError
 from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import visible
 from harness.runs import compared
+from harness.timing import compare as speeds
+from harness.timing.commands import share
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from harness.api.arguments import Folders, Names
     from harness.api.run_result import RunResult
     from harness.given.files import Source
+    from harness.language.model import Spec
     from harness.oracle.given import Numbers as Arrays
     from harness.program.ir import Phase
-    from harness.spec.model import Spec
 
 
 def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
@@ -27,7 +27,7 @@ def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
         UsageError: nothing is named so, or there is no such folder.
     """
     from harness.api import arguments
-    from harness.spec.model import load_spec
+    from harness.language.model import load_spec
 
     path = arguments.path(name, "a model")
     if path is None:
@@ -92,7 +92,7 @@ def run(
     from harness.api.run_result import RunResult
     from harness.given.files import gather
     from harness.given.run import Settings, run_once
-    from harness.spec.model import Spec
+    from harness.language.model import Spec
 
     loaded = spec if isinstance(spec, Spec) else load(spec, folders)
     asked = arguments.mapping(sizes, "sizes")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from harness.check import report as reports
-from harness.check.events import Report
+from harness.checking import report as reports
+from harness.checking.events import Report
 from harness.output.printing import drawing
 from harness.output.table import Grid, show
 

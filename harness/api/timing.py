@@ -69,9 +69,9 @@ def bench(
     """
     from harness.api import arguments
     from harness.api.bench_report import BenchReport
-    from harness.bench.request import BenchRequest
-    from harness.bench.run import Bench
     from harness.runs.shards import Shard
+    from harness.timing.request import BenchRequest
+    from harness.timing.run import Bench
 
     names, all_folders = arguments.models(specs, folders)
     asked = arguments.mapping(sizes, "sizes")

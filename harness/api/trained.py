@@ -13,7 +13,7 @@ from harness.convert import weights as files
 from harness.convert.weights import Weights
 from harness.errors import several, shorten
 from harness.output.notebook import frame, html_table
-from harness.train.generate.console import differences
+from harness.training.generate.console import differences
 
 if TYPE_CHECKING:
     from pandas import DataFrame

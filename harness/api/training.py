@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from harness.api.arguments import Folders, Names
     from harness.api.trained import Generated, Trained
-    from harness.spec.model import Spec
+    from harness.language.model import Spec
 
 
 def train(
@@ -81,9 +81,9 @@ def train(
     from harness.api import arguments
     from harness.api.trained import Trained
     from harness.environments.columns import one
-    from harness.train.console import check_place
-    from harness.train.request import TrainRequest, prepare
-    from harness.train.run import TrainingRun
+    from harness.training.console import check_place
+    from harness.training.request import TrainRequest, prepare
+    from harness.training.run import TrainingRun
 
     name, all_folders = arguments.model(spec, folders)
     place = arguments.path(weights, "weights")
@@ -172,8 +172,8 @@ def generate(
     from harness.api.trained import Generated
     from harness.environments.columns import choose
     from harness.errors import UsageError
-    from harness.train.generate.request import GenerateRequest
-    from harness.train.generate.writing import prepare
+    from harness.training.generate.request import GenerateRequest
+    from harness.training.generate.writing import prepare
 
     name, all_folders = arguments.model(spec, folders)
     file = arguments.path(weights, "weights")

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.bench import compare as speeds
-from harness.check.cell import Cell, CellResult
-from harness.check.changes import Cells, changes_of, told_unfinished
-from harness.check.record_file import Records
-from harness.check.record_read import begun_in, ended, stopped
-from harness.check.surroundings import surroundings
+from harness.checking.cell import Cell, CellResult
+from harness.checking.changes import Cells, changes_of, told_unfinished
+from harness.checking.record_file import Records
+from harness.checking.record_read import begun_in, ended, stopped
+from harness.checking.surroundings import surroundings
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
 from harness.runs.compared import NONE, Differing, RunChanges, unreached
 from harness.runtime.labels import backend_of
+from harness.timing import compare as speeds
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from harness.bench.commands import SHARE, share
 from harness.command import options as shared
 from harness.command.interrupts import stoppable
 from harness.command.options import FILE, JSON, MARKDOWN, WordList, listed, number
 from harness.command.ranges import ROUNDS
+from harness.timing.commands import SHARE, share
 
 Command = Callable[..., Any]
 

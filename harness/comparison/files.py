@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.bench import compare as speeds
-from harness.bench import json_file
-from harness.check import changes as checks
-from harness.check import surroundings
-from harness.check.record_file import Records, read_records
-from harness.check.record_read import blocks
+from harness.checking import changes as checks
+from harness.checking import surroundings
+from harness.checking.record_file import Records, read_records
+from harness.checking.record_read import blocks
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed, read_head
 from harness.runs.compared import RunChanges
+from harness.timing import compare as speeds
+from harness.timing import json_file
 
 Results = Mapping[str, Any]
 NAMES = {True: "a record file of 'harness check'", False: "results of 'harness bench'"}

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.bench.merge import merge_results
-from harness.check.merge import merge_records
+from harness.checking.merge import merge_records
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
 from harness.output.printing import console, line, say
 from harness.runs.merged import Merged
+from harness.timing.merge import merge_results
 
 KINDS = (kinds.RECORDS, kinds.RESULTS)
 

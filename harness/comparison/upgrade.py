@@ -6,24 +6,24 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.bench.console import relative_lines
-from harness.bench.json_file import document
-from harness.bench.progress import BenchProgress
-from harness.bench.request import BenchRequest
-from harness.bench.run import Bench
-from harness.check import report as reports
-from harness.check.pairs import statements
-from harness.check.progress import CheckProgress
-from harness.check.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
-from harness.check.run import Engine
+from harness.checking import report as reports
+from harness.checking.pairs import statements
+from harness.checking.progress import CheckProgress
+from harness.checking.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
+from harness.checking.run import Engine
 from harness.comparison.between import of_cells, of_speeds
 from harness.environments.columns import choose
 from harness.errors import UsageError, did_you_mean
 from harness.files.forms import plain
+from harness.language.library import Library
 from harness.output.printing import console, line, say
 from harness.output.table import show
 from harness.runs.compared import RunChanges
-from harness.spec.library import Library
+from harness.timing.console import relative_lines
+from harness.timing.json_file import document
+from harness.timing.progress import BenchProgress
+from harness.timing.request import BenchRequest
+from harness.timing.run import Bench
 
 NUMBERS, SPEED = "numbers", "speed"
 

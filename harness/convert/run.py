@@ -21,9 +21,9 @@ from harness.files.atomic import staging, sync_folder
 from harness.files.kinds import FileKind
 from harness.files.lock import held
 from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed
+from harness.language.fingerprint import fingerprint
+from harness.language.model import Spec, load_spec
 from harness.program.serial import encode
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import Spec, load_spec
 from harness.worker import answers
 from harness.worker.remote import WorkerFault, answered
 from harness.worker.worker import Worker

@@ -34,10 +34,10 @@ from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.kinds import OPENING, FileKind
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_head, why
-from harness.spec.fingerprint import fingerprint
+from harness.language.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from harness.spec.model import Spec
+    from harness.language.model import Spec
 
 
 GIVE = "give a file that 'harness train' or 'harness import' wrote"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.check.console import run_check
-from harness.check.request import Request
+from harness.checking.console import run_check
+from harness.checking.request import Request
 from harness.demo.broken import GATES, RIGHT
 from harness.environments.columns import choose
 from harness.output.printing import tell

@@ -19,8 +19,8 @@ from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
 from harness.given.files import gather
 from harness.given.run import WANTED, BackendError, PassResult, Settings, run_once
+from harness.language.model import load_spec
 from harness.output.printing import say, tell
-from harness.spec.model import load_spec
 from harness.worker.remote import with_trace
 
 

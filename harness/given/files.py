@@ -10,9 +10,9 @@ from harness.convert import plain_weights, weights
 from harness.errors import UsageError
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
+from harness.language.model import Spec, load_spec
 from harness.oracle.given import Given, Numbers, given_numbers
 from harness.program.signature import group_of
-from harness.spec.model import Spec, load_spec
 
 # Arrays by name, or a file of them.
 Source = Mapping[str, Any] | str | Path | None

@@ -10,6 +10,9 @@ from harness.arrays import Array, ArrayDict
 from harness.command.ranges import SEED, TIMEOUT
 from harness.environments.columns import one
 from harness.errors import HarnessError, UsageError, check_known
+from harness.language.initial_values import initial_parameters, initial_state, initial_statistics
+from harness.language.model import Spec
+from harness.language.noise import noise_of
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.given import Given
 from harness.oracle.oracle import Oracle
@@ -20,9 +23,6 @@ from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
 from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
-from harness.spec.initial_values import initial_parameters, initial_state, initial_statistics
-from harness.spec.model import Spec
-from harness.spec.noise import noise_of
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered
 from harness.worker.worker import Worker

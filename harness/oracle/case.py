@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
+from harness.language.model import Spec
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.given import Given
 from harness.oracle.off_kinks import Drawing, drawn
@@ -33,7 +34,6 @@ from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
-from harness.spec.model import Spec
 
 # For each number of a model: what the oracle takes at its peak beyond what it has taken before,
 # and the least time to draw and walk with it on any machine. Measured: 60 to 100 and, on the

@@ -14,13 +14,13 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.errors import HarnessError
+from harness.language.initializers import generator
 from harness.oracle import oracle
 from harness.oracle.case import Case
 from harness.oracle.patience import at_work
 from harness.oracle.tolerance import K, scales
 from harness.program.ir import Program, needed_nodes
 from harness.program.signature import ONE_BY_ONE, by_kind, crossing_ports, variable_ports
-from harness.spec.initializers import generator
 
 STEP = 1e-30
 # Measured: about 1e-15 over all models and definitions.

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
+from harness.language.initializers import generator
+from harness.language.noise import draw_noise
 from harness.oracle.patience import look
 from harness.program.ir import Port, Program
 from harness.program.signature import length_ports, noise_ports, result_ports
 from harness.runtime.arguments import Arguments
-from harness.spec.initializers import generator
-from harness.spec.noise import draw_noise
 from harness.text.vocabulary import one_hot
 
 

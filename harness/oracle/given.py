@@ -12,6 +12,9 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError
+from harness.language.initial_values import started
+from harness.language.model import Spec
+from harness.language.size_expressions import FREE_SIZES
 from harness.program.ir import Port, Program
 from harness.program.signature import (
     batch_ports,
@@ -22,9 +25,6 @@ from harness.program.signature import (
 )
 from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import NUMBERS
-from harness.spec.initial_values import started
-from harness.spec.model import Spec
-from harness.spec.size_expressions import FREE_SIZES
 
 # What is not given of a batch: nothing at all of a group.
 Numbers = Mapping[str, Any] | None

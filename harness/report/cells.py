@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.check.cell import Cell, CellResult
-from harness.check.findings import (
+from harness.checking.cell import Cell, CellResult
+from harness.checking.findings import (
     MARKS,
     MEASURING,
     PASSING,

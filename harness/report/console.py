@@ -21,7 +21,7 @@ from harness.report.markdown import markdown
 from harness.report.page import page
 
 if TYPE_CHECKING:
-    from harness.check.known_differences import Differences
+    from harness.checking.known_differences import Differences
     from harness.report.news import News
 
 # What a file of each form is, and the form that the end of a name stands for.
@@ -92,7 +92,7 @@ def _check_room(form: str, inputs: Inputs, options: Mapping[str, Any]) -> None:
 
 def _check_baseline(name: str, inputs: Inputs) -> None:
     """:class:`UsageError` for a backend that no file has a speed of."""
-    from harness.bench.console import check_reference
+    from harness.timing.console import check_reference
 
     if not inputs.benches:
         raise UsageError("--relative-to is about speeds: give results of 'harness bench'")
@@ -178,7 +178,7 @@ def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
     cells = inputs.check.cells.values() if inputs.check else ()
     if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
         return None
-    from harness.check.known_differences import known_differences
+    from harness.checking.known_differences import known_differences
 
     return known_differences(folders)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.bench.result_file import Incomplete
 from harness.files.forms import Form, Number
+from harness.timing.result_file import Incomplete
 
 
 class Spread(Form):

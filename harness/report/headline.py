@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.check.cell import CellResult
-from harness.check.findings import BROKEN, PASSING
-from harness.check.history import days
+from harness.checking.cell import CellResult
+from harness.checking.findings import BROKEN, PASSING
+from harness.checking.history import days
 from harness.errors import several
 from harness.report import speeds
 from harness.report.cells import KEPT, counted

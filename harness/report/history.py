@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from harness.check.cell import Cell
-from harness.check.findings import PASSING, digits
+from harness.checking.cell import Cell
+from harness.checking.findings import PASSING, digits
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed

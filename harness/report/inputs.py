@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.check.cell import Cell, CellResult
-from harness.check.record_file import Records, read_records
-from harness.check.record_read import cut_off, ended, stopped
+from harness.checking.cell import Cell, CellResult
+from harness.checking.record_file import Records, read_records
+from harness.checking.record_read import cut_off, ended, stopped
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.forms import Malformed, formed
@@ -157,7 +157,7 @@ def check_run(path: Path) -> CheckRun:
 
 def _bench_run(path: Path) -> BenchRun:
     # This and what reads weights import much that a report of records need not wait for.
-    from harness.bench import json_file
+    from harness.timing import json_file
 
     content = json_file.read(path)
     try:

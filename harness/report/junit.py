@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as Tree
 
-from harness.check.cell import CellResult
-from harness.check.findings import BROKEN, PASSING, Finding
+from harness.checking.cell import CellResult
+from harness.checking.findings import BROKEN, PASSING, Finding
 from harness.output.printing import visible
 from harness.report.inputs import CheckRun
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.bench import compare as speeds
-from harness.bench import surroundings as of_speeds
-from harness.check import changes as checks
-from harness.check.surroundings import environment_changes
+from harness.checking import changes as checks
+from harness.checking.surroundings import environment_changes
 from harness.errors import UsageError
 from harness.report.inputs import Inputs
 from harness.runs.compared import HEADINGS, Differing, counted
+from harness.timing import compare as speeds
+from harness.timing import surroundings as of_speeds
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from harness.report.trainings import TRAINED, trained
 from harness.report.troubles import Trouble, troubles
 
 if TYPE_CHECKING:
-    from harness.check.known_differences import Differences
+    from harness.checking.known_differences import Differences
     from harness.report.news import News
 
 # Differences that are shown in full; of more the matrix tells.

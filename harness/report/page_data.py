@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from harness.check.cell import CellResult
-from harness.check.findings import PASSING, Finding
+from harness.checking.cell import CellResult
+from harness.checking.findings import PASSING, Finding
 from harness.oracle.tolerance import Deviation
 from harness.output.printing import visible
 from harness.report.cells import MatrixEntry, share

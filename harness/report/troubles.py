@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.check.accepting import accepted
-from harness.check.cell import CellResult, again
-from harness.check.divergence import Divergence
-from harness.check.findings import PASSING, Finding
-from harness.check.record_read import blocks
+from harness.checking.accepting import accepted
+from harness.checking.cell import CellResult, again
+from harness.checking.divergence import Divergence
+from harness.checking.findings import PASSING, Finding
+from harness.checking.record_read import blocks
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
 

@@ -87,8 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if any(getattr(config.option, name, None) for name in TELLING):
         return
-    from harness.check.request import Request
-    from harness.check.run import Engine
+    from harness.checking.request import Request
+    from harness.checking.run import Engine
     from harness.suite.cells import ENGINE, tests
     from harness.suite.told import Told
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.check.cell import Cell
-from harness.check.findings import PASSING
+from harness.checking.cell import Cell
+from harness.checking.findings import PASSING
 from harness.output.printing import visible
 from harness.suite.cells import Cells
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.check.cell import Cell
+from harness.checking.cell import Cell
 from harness.output import github
 from harness.output.markdown import escaped, table
 from harness.suite.cells import Cells, parameters

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.arrays import Array, IndexArray
 from harness.errors import UsageError, did_you_mean
-from harness.spec.initializers import generator
+from harness.language.initializers import generator
 
 Order = Literal["shuffled", "sequential"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
-from harness.check.cell import CellResult
-from harness.check.reproducer import Reproducer, load
-from harness.check.request import Request
+from harness.checking.cell import CellResult
+from harness.checking.reproducer import Reproducer, load
+from harness.checking.request import Request
 from harness.convert import formats
 from harness.convert.formats import Exported, Script
 from harness.convert.run import Caller, FormatFault

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.check.commands import OTHER_DEVICE
+from harness.checking.commands import OTHER_DEVICE
 from harness.command import options
 from harness.command.interrupts import stoppable
 from harness.command.options import FOLDER, WordList, number, timeout
 from harness.command.ranges import TIMEOUT
 
 if TYPE_CHECKING:
-    from harness.check.cell import CellResult
+    from harness.checking.cell import CellResult
     from harness.worker.launch import Launch
 
 Command = Callable[..., Any]
@@ -52,8 +52,8 @@ def reduce(folder: Path, output: Path | None, backend: str | None, **given: Any)
 
     Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
     """
-    from harness.check.reduction.run import run_reduce
-    from harness.check.request import Request
+    from harness.checking.reduction.run import run_reduce
+    from harness.checking.request import Request
     from harness.upstream.bundle import Upstream
 
     def beside(launch: Launch, new: Path, result: CellResult) -> list[str]:

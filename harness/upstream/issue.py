@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.check.cell import CellResult
-from harness.check.findings import Finding
+from harness.checking.cell import CellResult
+from harness.checking.findings import Finding
 from harness.files.kinds import ISSUED
 from harness.output.markdown import escaped, fenced
 

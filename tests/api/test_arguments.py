@@ -15,12 +15,12 @@ from places import SPECS
 
 import harness
 from harness.api import arguments
-from harness.bench.request import BenchRequest
-from harness.check.request import Request
+from harness.checking.request import Request
 from harness.errors import HarnessError, UsageError
 from harness.given.run import Settings
-from harness.train.generate.request import GenerateRequest
-from harness.train.request import TrainRequest
+from harness.timing.request import BenchRequest
+from harness.training.generate.request import GenerateRequest
+from harness.training.request import TrainRequest
 
 SPEC = "lesson6/simple_rnn"
 FUNCTIONS = harness.__all__

@@ -13,11 +13,11 @@ import pytest
 from two_paths import Arrays, by_oracle, draw, start, worst
 
 from harness.errors import UsageError
+from harness.language.model import Spec, load_spec
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.opening import make_session
 from harness.runtime.session import Session
-from harness.spec.model import Spec, load_spec
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")

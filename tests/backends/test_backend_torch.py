@@ -11,14 +11,14 @@ import pytest
 from two_paths import by_oracle, check_primitive, draw, worst
 from window_cases import WINDOWS
 
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.program.primitives import EVERY
 from harness.program.serial import encoded
 from harness.runtime.backend import Backend
 from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
 from harness.runtime.service import SessionService
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 
 torch = pytest.importorskip("torch")
 

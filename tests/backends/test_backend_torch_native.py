@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from two_paths import compare, draw, everything, start, worst
 
+from harness.language.model import Spec, load_spec
 from harness.runtime.backend import Backend
 from harness.runtime.plugins import load
-from harness.spec.model import Spec, load_spec
 
 torch = pytest.importorskip("torch")
 

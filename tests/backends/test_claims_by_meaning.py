@@ -12,10 +12,10 @@ from changed_definitions import OTHER, changed, shipped
 from golden.tiny import tiny
 
 import harness
+from harness.language.library import FOLDERS, Library
+from harness.language.lower_optimizer import lower_update
 from harness.program.ir import Phase
 from harness.program.updates import UpdateRule
-from harness.spec.library import FOLDERS, Library
-from harness.spec.lower_optimizer import lower_update
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker

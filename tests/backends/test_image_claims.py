@@ -9,10 +9,10 @@ from image_model import IMAGES
 from needed import need
 from two_paths import by_oracle, draw, worst
 
+from harness.language.model import load_spec
 from harness.runtime.backend import Backend
 from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
-from harness.spec.model import load_spec
 
 CONVOLUTION = "jax.lax.conv_general_dilated"
 LABELS = {

@@ -18,17 +18,17 @@ from harness.backends.numpy import segments as numpy_segments
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.primitives import PRIMITIVES
 from harness.convert.weights import Weights, load, save
+from harness.language.initializers import generator
+from harness.language.model import load_spec
 from harness.oracle.draw import target
 from harness.oracle.oracle import TABLE
-from harness.spec.initializers import generator
-from harness.spec.model import load_spec
 from harness.text.batches import batches
 from harness.text.vocabulary import one_hot
-from harness.train.feed import Feed, recipe
-from harness.train.generate import reading
-from harness.train.generate.model import Reader
-from harness.train.generate.reading import Reading
-from harness.train.generate.request import GenerateRequest
+from harness.training.feed import Feed, recipe
+from harness.training.generate import reading
+from harness.training.generate.model import Reader
+from harness.training.generate.reading import Reading
+from harness.training.generate.request import GenerateRequest
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from two_paths import compare, draw, start, worst
 
+from harness.language.model import Spec, load_spec
 from harness.runtime.backend import Backend
 from harness.runtime.plugins import load
 from harness.runtime.session import Session
-from harness.spec.model import Spec, load_spec
 
 torch = pytest.importorskip("torch")
 

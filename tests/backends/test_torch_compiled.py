@@ -12,6 +12,7 @@ import pytest
 from sampling import sampled
 
 from harness.errors import UsageError
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
 from harness.program.plan import Plan, forward_plan, training_plan
 from harness.runtime import plugins
@@ -20,7 +21,6 @@ from harness.runtime.native import Tensors
 from harness.runtime.opening import make_session
 from harness.runtime.step import Purpose
 from harness.runtime.step_loop import Pipeline
-from harness.spec.model import load_spec
 
 BATCHES, BATCH, TIME, STEPS, RATE = 2, 3, 4, 5, 2.0**-6
 # What is smaller is rounding alone: a bias of keys, on which no output depends, has no digits.

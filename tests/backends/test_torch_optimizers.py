@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from two_paths import compare, draw, start
 
+from harness.language.model import Spec, load_spec
 from harness.runtime.backend import Backend
 from harness.runtime.plugins import load
-from harness.spec.model import Spec, load_spec
 
 pytest.importorskip("torch")
 

@@ -14,11 +14,11 @@ import pytest
 from sampling import sampled
 
 from harness.arrays import Array
+from harness.language.model import Spec, load_spec
 from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
 from harness.program.serial import encoded
 from harness.runtime.session import Session
-from harness.spec.model import Spec, load_spec
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker

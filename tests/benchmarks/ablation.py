@@ -25,8 +25,6 @@ import click
 import numpy as np
 from ablation_page import rewrite
 
-from harness.bench.request import BenchRequest, groups_of
-from harness.bench.workload import TimedCase
 from harness.program import passes
 from harness.program.ir import Block, Node
 from harness.program.passes import loops, products, unroll
@@ -37,6 +35,8 @@ from harness.runtime.clock import Clock
 from harness.runtime.executor import tiling
 from harness.runtime.opening import make_session
 from harness.runtime.step_loop import Pipeline
+from harness.timing.request import BenchRequest, groups_of
+from harness.timing.workload import TimedCase
 from harness.worker.launch import thread_settings
 from harness.worker.machine import machine
 

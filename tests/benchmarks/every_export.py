@@ -28,8 +28,8 @@ from harness.convert.run import FormatFault, export, import_
 from harness.convert.weights import Weights
 from harness.errors import HarnessError
 from harness.files.atomic import write_whole
+from harness.language.fingerprint import fingerprint
 from harness.oracle.draw import draw
-from harness.spec.fingerprint import fingerprint
 
 RECORD = Path(__file__).with_suffix(".json")
 SUFFIX = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}

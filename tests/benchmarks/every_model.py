@@ -22,12 +22,12 @@ import click
 from marked import put
 
 import harness
-from harness.check.findings import PASSING
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.findings import PASSING
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.files.atomic import write_whole
+from harness.language.library import Library
 from harness.runtime.paths import PATHS
-from harness.spec.library import Library
 
 RECORD = Path(__file__).with_suffix(".json")
 MODELS = [name for name in Library().names("model") if not name.startswith("lesson6/")]

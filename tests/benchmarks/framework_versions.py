@@ -22,13 +22,13 @@ from typing import Any
 
 import click
 
-from harness.bench.compare import relative
-from harness.bench.json_file import read
-from harness.check.findings import PASSING, digits
-from harness.check.record_file import read_records
-from harness.check.record_read import ended
+from harness.checking.findings import PASSING, digits
+from harness.checking.record_file import read_records
+from harness.checking.record_read import ended
 from harness.files.atomic import write_whole
-from harness.spec.library import lesson6
+from harness.language.library import lesson6
+from harness.timing.compare import relative
+from harness.timing.json_file import read
 
 HERE = Path(__file__).parent
 RECORD = HERE / "framework_versions.json"

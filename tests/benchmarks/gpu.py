@@ -16,10 +16,10 @@ from typing import Any
 import click
 from gpu_page import BEST, OWN, counted, render, slug, without_names
 
-from harness.bench.json_file import document, write
-from harness.bench.request import BenchRequest
-from harness.bench.run import Bench
-from harness.check.record_file import read_records
+from harness.checking.record_file import read_records
+from harness.timing.json_file import document, write
+from harness.timing.request import BenchRequest
+from harness.timing.run import Bench
 from harness.worker.cards import cards
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker

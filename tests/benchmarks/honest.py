@@ -16,10 +16,10 @@ from itertools import cycle
 
 import click
 
-from harness.bench.contestant import TimedResult
-from harness.bench.events import BenchEvents
-from harness.bench.request import BenchRequest
-from harness.bench.run import Bench
+from harness.timing.contestant import TimedResult
+from harness.timing.events import BenchEvents
+from harness.timing.request import BenchRequest
+from harness.timing.run import Bench
 
 SYSTEMS = ("lesson6/sequence_rnn", "lesson6/stateful_lstm", "lesson6/three_char", "mlp", "vae")
 BATCHES = (64, 7)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.bench.request import BenchRequest, Group, groups_of
-from harness.spec.library import lesson6
+from harness.language.library import lesson6
+from harness.timing.request import BenchRequest, Group, groups_of
 
 SPECS = Path(__file__).parent / "specs"
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")

@@ -35,12 +35,12 @@ from ratio_systems import (
 from ratio_targets import missed, other_ways, outcome, untimed
 from rich.console import Console
 
-from harness.bench.contestant import Contestant, TimedResult
-from harness.bench.environment import environment
-from harness.bench.figures import compare_with_peaks, finish
-from harness.bench.request import BenchRequest, Entry, Group, launch
-from harness.bench.rounds import one_round, prepare, warm_up
-from harness.bench.workload import TimedCase
+from harness.timing.contestant import Contestant, TimedResult
+from harness.timing.environment import environment
+from harness.timing.figures import compare_with_peaks, finish
+from harness.timing.request import BenchRequest, Entry, Group, launch
+from harness.timing.rounds import one_round, prepare, warm_up
+from harness.timing.workload import TimedCase
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
 

@@ -20,10 +20,10 @@ from typing import Any
 import click
 from marked import put
 
-from harness.check.record_file import RecordWriter, read_records
-from harness.check.record_read import CELL_FIELDS
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.record_file import RecordWriter, read_records
+from harness.checking.record_read import CELL_FIELDS
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.files.user_file import MAX_RECORDS
 from harness.runtime.memory import peak

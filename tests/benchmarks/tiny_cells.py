@@ -21,12 +21,12 @@ from typing import Any
 import click
 from marked import put
 
-from harness.check.cell import Cell, CellResult
-from harness.check.events import CheckEvents
-from harness.check.record_file import read_records
-from harness.check.record_read import CELL_FIELDS
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.cell import Cell, CellResult
+from harness.checking.events import CheckEvents
+from harness.checking.record_file import read_records
+from harness.checking.record_read import CELL_FIELDS
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 
 RECORD = Path(__file__).with_suffix(".json")

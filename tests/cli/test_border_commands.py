@@ -12,26 +12,26 @@ import pytest
 from process_faults.support import launch
 from quick_rounds import quick_rounds
 
-from harness.bench import rounds
-from harness.bench.contestant import Contestant
-from harness.bench.json_file import document
-from harness.bench.request import BenchRequest, Entry
-from harness.bench.run import Bench
-from harness.bench.table import tracebacks
 from harness.convert.request import Export
 from harness.convert.run import Caller, FormatFault, made_in
 from harness.convert.weights import Weights, save
+from harness.language.fingerprint import fingerprint
+from harness.language.initial_values import initial_parameters, initial_statistics
+from harness.language.model import load_spec
 from harness.runtime.tensors import IllFormed
-from harness.spec.fingerprint import fingerprint
-from harness.spec.initial_values import initial_parameters, initial_statistics
-from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
-from harness.train.generate.model import check_results
-from harness.train.generate.request import GenerateError, GenerateRequest
-from harness.train.generate.writing import chooser, prepare
-from harness.train.request import TrainRequest
-from harness.train.request import prepare as prepare_training
-from harness.train.run import TrainingError, TrainingRun
+from harness.timing import rounds
+from harness.timing.contestant import Contestant
+from harness.timing.json_file import document
+from harness.timing.request import BenchRequest, Entry
+from harness.timing.run import Bench
+from harness.timing.table import tracebacks
+from harness.training.generate.model import check_results
+from harness.training.generate.request import GenerateError, GenerateRequest
+from harness.training.generate.writing import chooser, prepare
+from harness.training.request import TrainRequest
+from harness.training.request import prepare as prepare_training
+from harness.training.run import TrainingError, TrainingRun
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 

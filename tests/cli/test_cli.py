@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from process_faults.support import hearing, is_gone, wait_until
 from time_limits import over_within
 
-from harness.check.record_file import RESULT_FIELDS, read_records
+from harness.checking.record_file import RESULT_FIELDS, read_records
 from harness.cli import cli
 
 HARNESS = Path(sys.executable).with_name("harness")

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from harness.bench import json_file
-from harness.check.record_file import read_records
-from harness.check.record_read import CELL_FIELDS, ended
+from harness.checking.record_file import read_records
+from harness.checking.record_read import CELL_FIELDS, ended
 from harness.cluster.on_ray import address_of
 from harness.errors import UsageError
-from harness.spec.library import lesson6
+from harness.language.library import lesson6
+from harness.timing import json_file
 from harness.worker.machine import identity
 
 HARNESS = Path(sys.executable).parent / "harness"

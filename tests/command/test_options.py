@@ -17,16 +17,16 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from places import ROOT
 
-from harness.check.commands import KINDS
-from harness.check.explain_definition import INITIALIZERS, explain_definition
-from harness.check.request import QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS
+from harness.checking.commands import KINDS
+from harness.checking.explain_definition import INITIALIZERS, explain_definition
+from harness.checking.request import QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS
 from harness.command.options import interpreters, only, variables
 from harness.command.verbs import CHAPTERS, SECTIONS
 from harness.commands import cli
 from harness.commands import request_of as check_request_of
 from harness.errors import UsageError
-from harness.spec import initializers
-from harness.spec.library import FOLDERS, Library
+from harness.language import initializers
+from harness.language.library import FOLDERS, Library
 
 HARNESS = Path(sys.executable).with_name("harness")
 # What an option is beside its default and whether several values are taken, or why it differs.

@@ -16,16 +16,16 @@ from click.testing import CliRunner
 from places import SPECS
 
 import harness
-from harness.bench.request import BenchRequest, check_request
 from harness.cli import cli
 from harness.command import ranges
 from harness.command.options import numbers
 from harness.command.ranges import Range
 from harness.errors import HarnessError, UsageError
-from harness.train.generate.request import GenerateRequest
-from harness.train.generate.writing import chooser
-from harness.train.generate.writing import prepare as prepare_generation
-from harness.train.request import TrainRequest, prepare
+from harness.timing.request import BenchRequest, check_request
+from harness.training.generate.request import GenerateRequest
+from harness.training.generate.writing import chooser
+from harness.training.generate.writing import prepare as prepare_generation
+from harness.training.request import TrainRequest, prepare
 
 HARNESS = Path(sys.executable).with_name("harness")
 SPEC = "lesson6/simple_rnn"

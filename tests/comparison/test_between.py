@@ -14,10 +14,10 @@ import pytest
 from bench_results import REQUEST, result
 from click.testing import CliRunner
 
-from harness.bench.json_file import document, write
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.cli import cli
+from harness.timing.json_file import document, write
 
 SPEC = "lesson6/three_char"
 OLD = f"numpy@old={sys.executable}"

@@ -10,10 +10,10 @@ from bench_results import REQUEST, SPEC, result
 from click.testing import CliRunner
 from damage import flips, mutations
 
-from harness.bench.json_file import document, write
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.cli import cli
+from harness.timing.json_file import document, write
 
 
 @pytest.fixture(scope="module")

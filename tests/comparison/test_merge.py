@@ -14,10 +14,10 @@ from bench_results import REQUEST, result
 from click.testing import CliRunner
 
 import harness
-from harness.bench import json_file
-from harness.check.record_file import read_records
-from harness.check.record_read import ended, stopped
+from harness.checking.record_file import read_records
+from harness.checking.record_read import ended, stopped
 from harness.cli import cli
+from harness.timing import json_file
 from harness.worker.machine import identity
 
 SPECS = ("lesson6/simple_rnn", "lesson6/three_char")

@@ -9,9 +9,9 @@ import pytest
 from bench_results import REQUEST, refused, result
 from click.testing import CliRunner
 
-from harness.bench import json_file
-from harness.bench.compare import relative
 from harness.cli import cli
+from harness.timing import json_file
+from harness.timing.compare import relative
 
 
 def run(*words: object) -> Any:

@@ -15,8 +15,8 @@ from harness.convert.agreement import Agreement, agreement
 from harness.convert.console import _text, _verdict
 from harness.convert.request import Export, Exporting
 from harness.convert.weights import Weights
+from harness.language.model import load_spec
 from harness.oracle.tolerance import Deviation
-from harness.spec.model import load_spec
 
 
 def test_agreement_is_by_several_batches_and_sees_one_wrong_number(tmp_path: Path) -> None:

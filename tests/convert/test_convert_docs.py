@@ -17,9 +17,9 @@ from harness.convert.formats import available
 from harness.convert.request import Export
 from harness.convert.run import export
 from harness.convert.weights import Weights
+from harness.language.fingerprint import fingerprint
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import load_spec
 
 PAGE = (DOCS / "formats.md").read_text(encoding="utf-8")
 SPEC = "lesson6/stateful_lstm"

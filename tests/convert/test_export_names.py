@@ -22,8 +22,8 @@ from sources import WRITERS, jax_text, keras_text, torch_text
 
 from harness.convert.formats import Exported
 from harness.errors import HarnessError
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
-from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from harness.convert.formats import launch
 from harness.convert.weights import Weights
 from harness.errors import UsageError
 from harness.files.atomic import FILES, FOLDERS, LEFT_OVER, staging, sweep, whole
+from harness.language.fingerprint import fingerprint
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import load_spec
 from harness.worker.worker import Worker
 
 SUFFIXES = {"torch": "pt", "jax": "npz", "keras": "keras", "onnx": "onnx"}

@@ -24,9 +24,9 @@ from harness.convert.formats import (
 )
 from harness.errors import UsageError
 from harness.files.atomic import whole
+from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.runtime import hookspecs
-from harness.spec.model import load_spec
 from harness.worker.worker import Worker
 
 Install = Callable[..., None]

@@ -21,9 +21,9 @@ from time_limits import over_within
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import Weights
+from harness.language.fingerprint import fingerprint
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "keras", "onnx"])

@@ -36,7 +36,7 @@ import harness
 from harness.convert.console import run_export
 from harness.convert.formats import launch
 from harness.convert.request import Export
-from harness.spec.library import lesson6
+from harness.language.library import lesson6
 from harness.worker.worker import Worker
 
 ENGINES = ("tensorflow", "torch", "jax")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from export_round_trip import NEEDS, assert_round_trip
 
-from harness.spec.model import load_spec
+from harness.language.model import load_spec
 
 ODD = Path(__file__).parents[1] / "support" / "odd_models"
 MODELS = [

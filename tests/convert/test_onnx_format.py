@@ -27,8 +27,8 @@ from needed import need
 
 import harness
 from harness.convert.formats import launch
+from harness.language.library import lesson6
 from harness.program.serial import encode
-from harness.spec.library import lesson6
 from harness.worker.worker import Worker
 
 need("onnx", "onnxruntime")

@@ -10,7 +10,7 @@ from export_round_trip import NEEDS, assert_round_trip, torch_module
 from sampling import sampled
 from scaled_model import scaled
 
-from harness.spec.model import Spec, load_spec
+from harness.language.model import Spec, load_spec
 
 
 @pytest.mark.parametrize("format_", sampled(NEEDS, ("torch",)))

@@ -21,8 +21,8 @@ from safetensors import safe_open
 
 import harness
 from harness.convert.weights import Weights, WeightsError, check, load, save
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import Spec
+from harness.language.fingerprint import fingerprint
+from harness.language.model import Spec
 
 NAME = "lesson6/stateful_lstm"
 FILE = SPECS / "models" / f"{NAME}.yaml"

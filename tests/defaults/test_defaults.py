@@ -17,9 +17,9 @@ from harness.defaults.catalogue import Framework, catalogue, chosen, frameworks,
 from harness.defaults.page import TITLES, page
 from harness.defaults.run import verify
 from harness.defaults.service import DefaultsService
+from harness.language.library import FOLDERS, Library
 from harness.runtime.defaults import Probes
 from harness.runtime.plugins import available
-from harness.spec.library import FOLDERS, Library
 
 ENTRIES = catalogue()
 # What entries are about beside the definitions that ship.

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import harness
-from harness.bench.request import BenchRequest, entries_from
-from harness.check.record_file import read_records
-from harness.check.record_read import ended
+from harness.checking.record_file import read_records
+from harness.checking.record_read import ended
 from harness.environments.columns import choose, of_options, one
 from harness.errors import UsageError
+from harness.timing.request import BenchRequest, entries_from
 
 HARNESS = str(Path(sys.executable).parent / "harness")
 SPEC = "lesson6/three_char"

@@ -19,16 +19,16 @@ from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
 from needed import need
 
-from harness.bench.json_file import document, write
-from harness.check.record_file import RecordWriter
+from harness.checking.record_file import RecordWriter
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import Weights
 from harness.files import kinds
 from harness.files.user_file import GIB
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import load_spec
-from harness.train.checkpoint import place
+from harness.language.fingerprint import fingerprint
+from harness.language.model import load_spec
+from harness.timing.json_file import document, write
+from harness.training.checkpoint import place
 
 SPEC = "lesson6/sequence_rnn"
 SECONDS = 20

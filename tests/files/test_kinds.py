@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from unprivileged import unprivileged
 
-from harness.bench.json_file import DocumentError, check_writable, write
-from harness.check.record_file import RecordError, RecordWriter
+from harness.checking.record_file import RecordError, RecordWriter
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.files import kinds
 from harness.files.kinds import FileKind, check_kind, check_place, described
 from harness.files.user_file import FileFault
+from harness.timing.json_file import DocumentError, check_writable, write
 
 SMALL = Weights("my/model", "f" * 64, {"hidden": 3}, {"m.W": np.ones((2, 3))}, {})
 ALL = kinds.KINDS

@@ -42,10 +42,10 @@ from fuzz.real import (
     table_file,
     weights_file,
 )
-from harness.check import reproducer
-from harness.check.record_read import ended
-from harness.check.request import Request
-from harness.check.resume import records_of
+from harness.checking import reproducer
+from harness.checking.record_read import ended
+from harness.checking.request import Request
+from harness.checking.resume import records_of
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import DIGEST, OPENING, ZEROS
@@ -53,7 +53,7 @@ from harness.errors import HarnessError
 from harness.given.files import gather
 from harness.program.serial import decode, encode
 from harness.text.corpus import corpus
-from harness.train import checkpoint
+from harness.training import checkpoint
 
 
 @dataclass(frozen=True)

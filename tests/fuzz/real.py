@@ -15,19 +15,19 @@ from bench_results import REQUEST, refused, result
 from safetensors.numpy import save as to_safetensors
 
 import harness
-from harness.bench import json_file
-from harness.check import reproducer
-from harness.check.cell import Cell
-from harness.check.request import Request, make_case
+from harness.checking import reproducer
+from harness.checking.cell import Cell
+from harness.checking.request import Request, make_case
 from harness.convert import weights
 from harness.convert.weights import Weights
-from harness.spec import schema
-from harness.spec.fingerprint import fingerprint
-from harness.spec.initial_values import initial_parameters, initial_statistics
-from harness.spec.model import Spec, load_spec
-from harness.train import checkpoint
-from harness.train.checkpoint import Checkpoint
-from harness.train.table import Table, table
+from harness.language import schema
+from harness.language.fingerprint import fingerprint
+from harness.language.initial_values import initial_parameters, initial_statistics
+from harness.language.model import Spec, load_spec
+from harness.timing import json_file
+from harness.training import checkpoint
+from harness.training.checkpoint import Checkpoint
+from harness.training.table import Table, table
 from harness.worker import frames
 
 MODEL = "lesson6/stateful_lstm"

@@ -15,15 +15,15 @@ import pytest
 from safetensors.numpy import save_file
 
 import harness
-from harness.check.checks import AT_GIVEN, CHECKS, FINDINGS
-from harness.check.record_file import read_records
-from harness.check.replay import run_replay
-from harness.check.reproducer import load
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS
+from harness.checking.record_file import read_records
+from harness.checking.replay import run_replay
+from harness.checking.reproducer import load
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.given.files import gather
-from harness.spec.initial_values import initial_parameters
+from harness.language.initial_values import initial_parameters
 
 HARNESS = Path(sys.executable).with_name("harness")
 SPEC = "lesson6/stateful_lstm"

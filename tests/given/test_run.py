@@ -17,9 +17,9 @@ from harness.convert import weights
 from harness.convert.weights import Weights
 from harness.errors import HarnessError, UsageError
 from harness.given.run import BackendError
+from harness.language.fingerprint import fingerprint
+from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.oracle.case import Case
-from harness.spec.fingerprint import fingerprint
-from harness.spec.initial_values import initial_parameters, initial_statistics
 
 SPEC = "lesson6/stateful_lstm"
 SIZES = {"vocab": 20, "factors": 3, "hidden": 4}

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.language import schema
+from harness.language.library import Library
+from harness.language.lower_optimizer import lower_update
+from harness.language.model import load_spec
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Phase, Port, Program, needed_nodes
 from harness.program.updates import at_shape
 from harness.runtime.updates import started
-from harness.spec import schema
-from harness.spec.library import Library
-from harness.spec.lower_optimizer import lower_update
-from harness.spec.model import load_spec
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Any]

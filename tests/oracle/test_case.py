@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.request import Request, make_case
+from harness.checking.request import Request, make_case
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.oracle import off_kinks
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw
@@ -17,8 +19,6 @@ from harness.oracle.kinks import KINK_MARGIN, kink_margin
 from harness.oracle.orders import ORDERS
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from small_models import TO_BE_WRITTEN
 
-from harness.check.request import Request, make_case
+from harness.checking.request import Request, make_case
 from harness.errors import UsageError
+from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.meaningless import check_meaning
-from harness.spec.model import load_spec
 
 LOSS = "targets:\n  t: {shape: [batch, 2]}\nloss: mean(squared_error(y, t))\n"
 

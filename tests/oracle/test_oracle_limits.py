@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from time_limits import over_within
 
-from harness.check.events import Report
-from harness.check.request import Request, make_case
-from harness.check.run import Engine
+from harness.checking.events import Report
+from harness.checking.request import Request, make_case
+from harness.checking.run import Engine
+from harness.language.model import load_spec
 from harness.oracle import patience
 from harness.oracle.case import SECONDS, Case
 from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.patience import OracleFault, Patience, at_work, spent, with_patience
 from harness.runtime import memory
-from harness.spec.model import load_spec
 
 pytestmark = pytest.mark.alone
 

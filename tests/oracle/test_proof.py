@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from harness.check.report import proof
-from harness.check.request import Request, make_case
-from harness.check.run import Engine
+from harness.checking.report import proof
+from harness.checking.request import Request, make_case
+from harness.checking.run import Engine
 from harness.errors import HarnessError
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.oracle import oracle
 from harness.oracle.complex_step import complex_step_gap
 from harness.program.autodiff import rules
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 
 OVERFLOW = """model: overflow
 summary: Numbers beyond float64.

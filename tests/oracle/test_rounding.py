@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.check.checks.extremes import index_material
-from harness.check.request import Request, make_case
+from harness.checking.checks.extremes import index_material
+from harness.checking.request import Request, make_case
+from harness.language.model import load_spec
 from harness.oracle.kinks import Watching
 from harness.oracle.oracle import TABLE
 from harness.oracle.rounding import Narrowed, Rounded, repeated
 from harness.oracle.tolerance import K
 from harness.runtime.precision import rounded_to
-from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.check.request import Request, make_case
+from harness.checking.request import Request, make_case
+from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
@@ -25,7 +26,6 @@ from harness.oracle.tolerance import (
 )
 from harness.oracle.yardstick import Expected
 from harness.runtime.session import Session
-from harness.spec.model import load_spec
 
 ONES = np.ones((2, 3))
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from small_models import ONE_LAYER
 
-from harness.bench.request import BenchRequest, groups_of
 from harness.errors import UsageError
+from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.complex_step import ALLOWED, complex_step_gap
-from harness.spec.model import load_spec
+from harness.timing.request import BenchRequest, groups_of
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "explain": ("explain", MODEL),
     "a wrong spec": ("check", "lesson6/simple_rn"),
 }
-# Their tables' other widths are tried in tests/bench, without timing anything.
+# Their tables' other widths are tried in tests/timing, without timing anything.
 SLOW = frozenset({"bench", "bench --verbose", "export"})
 # What is not the same in two runs, and times of different lengths.
 VOLATILE = re.compile(r"[0-9]([0-9,.]*[0-9])?(e-[0-9]+)?")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.language.model import Spec, load_spec
 from harness.program.clipping import Clipping, clipping
-from harness.spec.model import Spec, load_spec
 
 MODEL = """\
 model: clipped

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from harness.language.model import Spec, load_spec
 from harness.program.plan import training_plan
-from harness.spec.model import Spec, load_spec
 
 MODEL = """
 model: deep

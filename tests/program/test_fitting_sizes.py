@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from small_models import sized
 
-from harness.check.request import Request, case_sizes
+from harness.checking.request import Request, case_sizes
 from harness.errors import UsageError
+from harness.language.model import load_spec
 from harness.program.fitting_sizes import fits, nearest_sizes
-from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize(

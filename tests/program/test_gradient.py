@@ -10,13 +10,13 @@ import pytest
 from golden.tiny import Tiny, draw, draw_cotangents, environment, evaluate, project, tiny
 from gradient_check import FREE, Run, central, complex_step, model_run, run_of, worst
 
+from harness.language.library import Library
 from harness.program.autodiff import rules
 from harness.program.autodiff.activity import hoist
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Node, Type, walk_nodes
-from harness.spec.library import Library
 
 ROWS = Dim.of("rows")
 MODELS = Library().names("model")

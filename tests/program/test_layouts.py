@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from test_optimise import BATCH, ROWS, TIME, UNITS, Small
 
+from harness.language.model import load_spec
 from harness.program.dims import ONE
 from harness.program.plan import forward_plan
-from harness.spec.model import load_spec
 
 TURN = (1, 0, 2)
 

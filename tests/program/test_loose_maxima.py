@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness.language.model import load_spec
 from harness.program.ir import Program
 from harness.program.loose import loose_maxima
-from harness.spec.model import load_spec
 
 HEAD = """
 model: heads

@@ -11,13 +11,13 @@ from fused_reference import REFERENCE
 from golden.tiny import draw, draw_cotangents, environment, tiny
 
 from harness.backends.numpy.primitives import PRIMITIVES
+from harness.language.library import Library
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.builder import Builder
 from harness.program.fused import FUSED
 from harness.program.ir import Node, inline_calls, walk_nodes
 from harness.program.passes import optimise
 from harness.runtime.interpreter import Interpreter
-from harness.spec.library import Library
 
 DEFINITIONS = [(kind, n) for kind in ("layer", "function", "loss") for n in Library().names(kind)]
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from plans_kept import SETS, plans, watched
 
+from harness.language.model import load_spec
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
-from harness.program.passes.rebuild import rebuild
+from harness.program.passes.rebuild import rebuild_nodes
 from harness.program.passes.rewriter import MOST, Rewriter
 from harness.program.plan import training_plan
-from harness.spec.model import load_spec
 
 # Each was rewritten without end, by rules that undid each other.
 OPPOSED = {
@@ -124,5 +124,5 @@ def test_rules_that_undo_each_other_end() -> None:
         builder = Builder()
         x = builder.value(Type((Dim.of("width"),)))
         y = builder.emit("tanh", builder.emit("negative", builder.emit("exp", x)))
-        nodes = rebuild(builder.nodes, [y], builder, {"width": 2}, rules)
+        nodes = rebuild_nodes(builder.nodes, [y], builder, {"width": 2}, rules)
         assert len(nodes) < 30 * MOST

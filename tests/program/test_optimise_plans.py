@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.program.builder import Builder
 from harness.program.flops import count
 from harness.program.ir import Node, walk_nodes
 from harness.program.passes import optimise, products
 from harness.program.passes.slices import SliceFinder
 from harness.program.plan import Plan, forward_plan, training_plan
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 
 LONG = 40  # a loop of so many steps is not written out
 MODELS = lesson6()

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from plans_kept import SETS, plans, watched
 from random_models import models
 
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.program.fused import FUSED
 from harness.program.passes import unroll
 from harness.program.passes.rewriter import DEEPEST
 from harness.program.plan import forward_plan, training_plan
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 
 MANY = int(os.environ.get("HARNESS_RANDOM_MODELS", "30"))
 random_models = settings(

@@ -13,7 +13,9 @@ from fused_reference import REFERENCE
 from sampling import sampled
 
 from harness.backends.numpy.primitives import PRIMITIVES
-from harness.check.request import small_sizes
+from harness.checking.request import small_sizes
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.fused import FUSED
@@ -23,8 +25,6 @@ from harness.program.primitives import TABLE
 from harness.program.signature import result_ports
 from harness.runtime.arguments import Arguments
 from harness.runtime.interpreter import Interpreter
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 
 Array = npt.NDArray[Any]
 MODELS = lesson6()

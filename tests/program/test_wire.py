@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from harness.errors import HarnessError
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.program.dims import Dim
 from harness.program.ir import Node
 from harness.program.serial import CLASSES, decode, encode
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize("name", lesson6())

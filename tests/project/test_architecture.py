@@ -79,31 +79,41 @@ def test_the_page_tells_what_tests_has_beside_rooms() -> None:
 
 
 WRONG = {
-    "harness/spec/up.py": ("import harness.check.run", "spec may import from the floors below"),
-    "harness/bench/side.py": ("from harness.check import run", "bench may import from the floors"),
+    "harness/language/up.py": (
+        "import harness.checking.run",
+        "language may import",
+    ),
+    "harness/timing/side.py": (
+        "from harness.checking import run",
+        "timing may import",
+    ),
     "harness/program/late.py": (
         "def f():\n    from harness.runtime import session",
         "program may import from the floors below",
     ),
     "harness/worker/typed.py": (
-        "if TYPE_CHECKING:\n    from harness.check.run import run",
+        "if TYPE_CHECKING:\n    from harness.checking.run import run",
         "worker may import from the floors below",
     ),
-    "harness/worker/named.py": ("load('harness.check.run:run')", "worker may import"),
+    "harness/worker/named.py": ("load('harness.checking.run:run')", "worker may import"),
     "harness/oracle/fast.py": ("def f():\n    import torch.nn", "imports no framework"),
-    "harness/check/own.py": ("from harness.backends import numpy", "names no backend"),
-    "harness/check/named.py": ("load('harness.backends.jax.backend')", "names no backend"),
-    "harness/bench/rounds.py": ("from rich.table import Table", "print and read options"),
-    "harness/misplaced.py": ("import harness.check.run", "misplaced is on no floor"),
+    "harness/checking/own.py": ("from harness.backends import numpy", "names no backend"),
+    "harness/checking/named.py": ("load('harness.backends.jax.backend')", "names no backend"),
+    "harness/timing/rounds.py": ("from rich.table import Table", "print and read options"),
+    "harness/misplaced.py": ("import harness.checking.run", "misplaced is on no floor"),
     "backends/torch/other.py": ("import jax", "imports its own framework only"),
-    "backends/keras/other.py": ("from harness.check import run", "imports harness.extend"),
+    "backends/keras/other.py": ("from harness.checking import run", "imports harness.extend"),
     "backends/numpy/other.py": ("from ..jax import backend", "imports nothing of jax"),
 }
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("harness/check/run.py", "harness/runtime/session.py", "backends/jax/backend.py"):
+    for name in (
+        "harness/checking/run.py",
+        "harness/runtime/session.py",
+        "backends/jax/backend.py",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True)
         path.write_text("")
@@ -123,18 +133,18 @@ def test_what_breaks_the_rule_is_told_with_file_import_and_rule(name: str, tree:
     assert any(reason in one for one in told)
 
 
-@pytest.mark.parametrize("how", ["from harness.check import run", "def f():\n    import {}"])
+@pytest.mark.parametrize("how", ["from harness.checking import run", "def f():\n    import {}"])
 def test_a_circle_is_found_wherever_it_is_closed(how: str, tree: Path) -> None:
-    (tree / "harness/check/run.py").write_text("from harness.check.a import x")
-    (tree / "harness/check/a.py").write_text("from harness.check import b")
-    (tree / "harness/check/b.py").write_text(how.format("harness.check.run"))
-    names = ["harness.check.a", "harness.check.b", "harness.check.run"]
+    (tree / "harness/checking/run.py").write_text("from harness.checking.a import x")
+    (tree / "harness/checking/a.py").write_text("from harness.checking import b")
+    (tree / "harness/checking/b.py").write_text(how.format("harness.checking.run"))
+    names = ["harness.checking.a", "harness.checking.b", "harness.checking.run"]
     assert rooms.circles(rooms.imports(tree)) == [names]
 
 
 def test_a_room_of_the_name_of_a_function_does_not_take_its_place() -> None:
     program = (
-        "import harness, harness.check.request, harness.bench.request, harness.train.request\n"
+        "import harness, harness.checking.request, harness.timing.request\n"
         "assert all(callable(getattr(harness, name)) for name in harness.__all__)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from places import DOCS, SPECS
 
-from harness.check.record_file import read_records
+from harness.checking.record_file import read_records
 
 PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")
 TEXT = PAGE.partition("```yaml\n")[2].partition("```")[0]

@@ -11,13 +11,13 @@ import pytest
 from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
-from harness.check.checks import FINDINGS
-from harness.check.findings import VERDICTS, Who
-from harness.check.record_forms import RESULT_FIELDS
+from harness.checking.checks import FINDINGS
+from harness.checking.findings import VERDICTS, Who
+from harness.checking.record_forms import RESULT_FIELDS
+from harness.language.library import FOLDERS
+from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
 from harness.runtime.paths import PATHS
-from harness.spec.library import FOLDERS
-from harness.spec.model import Spec, load_spec
 
 
 def yaml_blocks(page: str) -> dict[tuple[str, str], str]:

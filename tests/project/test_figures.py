@@ -14,10 +14,10 @@ from places import DOCS, ROOT, TESTS
 
 from harness.defaults.catalogue import catalogue
 from harness.files.user_file import GIB, MAX_TEXT
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.oracle import complex_step, tolerance
 from harness.program.primitives import EVERY, OFFERED, TABLE
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 from harness.text.corpus import LENGTH
 
 with pytest.MonkeyPatch.context() as _path:

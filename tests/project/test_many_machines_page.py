@@ -13,8 +13,8 @@ import pytest
 import yaml
 from places import DOCS
 
-from harness.check.record_file import read_records
-from harness.check.record_read import ended
+from harness.checking.record_file import read_records
+from harness.checking.record_read import ended
 
 PAGE = (DOCS / "many-machines.md").read_text(encoding="utf-8")
 BATCH = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)[0]

@@ -6,7 +6,7 @@ import re
 
 from places import DOCS
 
-from harness.spec.library import Library
+from harness.language.library import Library
 
 
 def test_the_page_has_every_model() -> None:

@@ -15,7 +15,7 @@ def test_the_page_has_a_row_for_every_room_of_tests() -> None:
 
 
 def test_what_is_written_is_read_again() -> None:
-    rows = {"spec": ("1,234", "75 s"), "text": ("", "")}
+    rows = {"language": ("1,234", "75 s"), "text": ("", "")}
     assert times.rows_of(times.with_rows(PAGE, rows)) == rows
 
 
@@ -38,10 +38,10 @@ def test_a_time_has_two_digits(seconds: float, words: str) -> None:
 
 def test_times_are_summed_by_room(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
-    case = '<testcase classname="tests.spec.test_a.TestB" name="test_c" time="1.25"/>'
+    case = '<testcase classname="tests.language.test_a.TestB" name="test_c" time="1.25"/>'
     report.write_text(f"<testsuites><testsuite>{case}{case}</testsuite></testsuites>")
-    assert times.rows_in([report, report])["spec"] == ("4", "5 s")
+    assert times.rows_in([report, report])["language"] == ("4", "5 s")
     assert times.rows_in([report])["text"] == ("0", "1 s")
     report.write_text(report.read_text().replace("/>", "><failure/></testcase>"))
-    with pytest.raises(ValueError, match=r"spec\.test_a\.TestB\.test_c failed"):
+    with pytest.raises(ValueError, match=r"language\.test_a\.TestB\.test_c failed"):
         times.rows_in([report])

@@ -15,7 +15,7 @@ import report_files
 from click.testing import CliRunner
 from report_pages import made, markdown, page
 
-from harness.check.request import Request
+from harness.checking.request import Request
 from harness.commands import cli
 
 CHECK = ["check", "lesson6/first_rnn", "--backend", "numpy", "--check", "values"]
@@ -221,7 +221,7 @@ def test_records_of_an_interrupt_are_kept_where_no_report_can_be_made(
         page.mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("harness.check.console"), "run_check", stopped)
+    monkeypatch.setattr(import_module("harness.checking.console"), "run_check", stopped)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = CliRunner().invoke(cli, [*CHECK, "--html", str(page)])
     assert "cannot write" in found.stderr
@@ -241,7 +241,7 @@ def test_an_interrupt_keeps_and_shows_records_with_cells_only(
         raise KeyboardInterrupt
 
     # harness.check is the function of the API.
-    monkeypatch.setattr(import_module("harness.check.console"), "run_check", stopped)
+    monkeypatch.setattr(import_module("harness.checking.console"), "run_check", stopped)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = CliRunner().invoke(cli, [*CHECK, "--html", str(tmp_path / "x.html")])
     assert found.exit_code == 130

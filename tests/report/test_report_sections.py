@@ -12,8 +12,8 @@ import report_files
 import yaml
 from report_pages import HOSTILE, Tags, commands, made, page
 
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.report.forms import EpochFigures, TrainedHistory
 from harness.report.inputs import Inputs, TrainedWeights
 from harness.report.page import page as report_page

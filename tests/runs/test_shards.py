@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.bench.request import BenchRequest
-from harness.bench.run import Bench
-from harness.check.cell import Cell
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.cell import Cell
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.runs.shards import Plans, Shard, joined, plan_record
+from harness.timing.request import BenchRequest
+from harness.timing.run import Bench
 
 Names = st.sets(st.tuples(st.sampled_from("ab"), st.text(max_size=3)), min_size=1, max_size=40)
 

@@ -11,13 +11,13 @@ from sampling import sampled
 
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.fused import FUSED
+from harness.language.library import lesson6
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
 from harness.program.plan import Plan
 from harness.runtime.executor import Executor, tiling
 from harness.runtime.executor.assignment import MemoryPlan
-from harness.spec.library import lesson6
 
 CELLS = [(name, mode) for name in lesson6() for mode in ("train", "forward")]
 SOME = [cell for cell in CELLS if cell[0] in ("lesson6/stateful_lstm", "lesson6/theano_gru")]

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from texts import FOX
 
+from harness.language.model import load_spec
 from harness.runtime import plugins
 from harness.runtime.executor import KEPT
 from harness.runtime.loader import Loader
 from harness.runtime.native import Tensors
 from harness.runtime.opening import make_session
 from harness.runtime.session import Session
-from harness.spec.model import load_spec
 from harness.text.vocabulary import Vocabulary
-from harness.train.feed import Feed, recipe
+from harness.training.feed import Feed, recipe
 
 TEXT = 40 * FOX
 STEPS = 2 * KEPT + 5  # full sets of batches, and a rest

@@ -11,6 +11,7 @@ import pytest
 from sampling import sampled
 
 from harness.backends.numpy.backend import Numpy
+from harness.language.model import Spec, load_spec
 from harness.oracle.draw import draw
 from harness.program.plan import Plan
 from harness.runtime.arguments import Arguments
@@ -19,7 +20,6 @@ from harness.runtime.clock import Clock
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.step_loop import Pipeline
-from harness.spec.model import Spec, load_spec
 
 SIZES = {"hidden": 7, "vocab": 11, "factors": 5}
 # Softmaxes of logits, of scores that are masked, with a gradient through them, and pools.

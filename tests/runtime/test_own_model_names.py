@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from harness.errors import UsageError
+from harness.language.model import load_spec
 from harness.runtime.own_model.contract import Placing, reshaped
 from harness.runtime.own_model.renames import Rename, fits, renamed, view_of
 from harness.runtime.own_model.results import Results, placing
 from harness.runtime.own_model.source import ModelFile, made, names_taken
-from harness.spec.model import load_spec
 
 
 @pytest.mark.parametrize(

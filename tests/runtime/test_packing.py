@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from harness.backends.numpy.backend import Numpy
+from harness.language.model import load_spec
 from harness.runtime import tensor_packing
 from harness.runtime.layout import Layout, claims
 from harness.runtime.native import ClaimableCall, Native
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
-from harness.spec.model import load_spec
 
 RANDOM = np.random.default_rng(5)
 SHAPES = {"W": (3, 4), "V": (3, 5), "U": (4, 4), "S": (4, 4), "b": (4,), "c": (4,)}

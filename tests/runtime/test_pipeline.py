@@ -10,6 +10,7 @@ import pytest
 from sampling import sampled
 
 from harness.errors import UsageError
+from harness.language.model import Spec, load_spec
 from harness.oracle.draw import draw
 from harness.runtime import plugins
 from harness.runtime.arguments import Arguments
@@ -18,7 +19,6 @@ from harness.runtime.opening import make_session
 from harness.runtime.session import Session
 from harness.runtime.step import Purpose
 from harness.runtime.step_loop import Pipeline
-from harness.spec.model import Spec, load_spec
 
 BATCHES, BATCH, TIME, RATE = 4, 3, 5, 2.0**-6
 SYSTEMS = ("stateful_lstm", "theano_gru", "three_char")

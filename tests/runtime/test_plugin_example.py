@@ -18,8 +18,8 @@ import pytest
 from places import DOCS, ROOT, SUPPORT
 from sampling import sampled
 
+from harness.language.library import lesson6
 from harness.program.primitives import OFFERED, TABLE
-from harness.spec.library import lesson6
 
 EXAMPLE = SUPPORT / "plugin_example"
 SOURCE = EXAMPLE / "harness_columns.py"

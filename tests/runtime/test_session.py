@@ -9,6 +9,7 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.errors import UsageError
+from harness.language.model import Spec, load_spec
 from harness.oracle.draw import draw
 from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
@@ -22,7 +23,6 @@ from harness.runtime.native import (
 )
 from harness.runtime.packing import FrozenZeros, Packing, Part
 from harness.runtime.session import Session
-from harness.spec.model import Spec, load_spec
 
 SIZES = {"hidden": 7, "vocab": 11, "factors": 5}
 

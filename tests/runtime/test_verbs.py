@@ -9,15 +9,15 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.backends.numpy.primitives import PRIMITIVES
-from harness.check.request import Request, make_case
+from harness.checking.request import Request, make_case
 from harness.errors import UsageError
+from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.program.ir import Program
 from harness.program.serial import encoded
 from harness.runtime.backend import Backend
 from harness.runtime.service import SessionService, handler
 from harness.runtime.session import Session
-from harness.spec.model import load_spec
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.bench.contestant import TimedResult
-from harness.bench.figures import rates, spread
-from harness.bench.record import Record
-from harness.bench.request import BenchRequest, Entry, TimedCell
+from harness.timing.contestant import TimedResult
+from harness.timing.figures import rates, spread
+from harness.timing.record import Record
+from harness.timing.request import BenchRequest, Entry, TimedCell
 from harness.worker.launch import Launch
 
 SPEC = "lesson6/sequence_rnn"

@@ -6,9 +6,9 @@ from typing import Any
 
 import plugin_broken_promises
 
-from harness.check.events import Report
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.events import Report
+from harness.checking.request import Request
+from harness.checking.run import Engine
 
 SPEC = "lesson6/three_char"
 CHECKS = ("values", "inference", "training-sgd", "pipeline", "initial-values", "aliasing")

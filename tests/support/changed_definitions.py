@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from places import SPECS
 
-from harness.spec.library import FOLDERS
+from harness.language.library import FOLDERS
 
 # (kind, name, what is changed, into what): each is another layer than a framework's of that name.
 OTHER = [

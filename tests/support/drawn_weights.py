@@ -6,9 +6,9 @@ from pathlib import Path
 
 from harness.convert import weights
 from harness.convert.weights import Weights
+from harness.language.fingerprint import fingerprint
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import load_spec
 
 SPEC = "lesson6/sequence_rnn"
 

@@ -12,7 +12,7 @@ from format_cases import ALLOWED, Case, assert_comes_back, outputs, written
 from needed import need
 
 from harness.convert.formats import launch
-from harness.spec.model import Spec
+from harness.language.model import Spec
 from harness.worker.worker import Worker
 
 # What a format needs to be installed, and how its files end.

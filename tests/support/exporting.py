@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.convert.formats import Exported, launch
+from harness.language.library import lesson6
+from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, compare
 from harness.program.serial import encode
-from harness.spec.library import lesson6
-from harness.spec.model import load_spec
 from harness.worker.worker import Worker
 
 ODD = Path(__file__).parent / "odd_specs"

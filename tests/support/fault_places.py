@@ -7,10 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.check.causes.cause import Cause
+from harness.checking.causes.cause import Cause
+from harness.language.library import FOLDERS
+from harness.language.model import load_spec
 from harness.program.ir import Program, walk_nodes
-from harness.spec.library import FOLDERS
-from harness.spec.model import load_spec
 
 # Where faults of sessions are, by what a search must name of them: one of these words.
 PLANTED: dict[str, tuple[str, ...]] = {

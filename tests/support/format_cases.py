@@ -12,12 +12,12 @@ import numpy as np
 
 import harness
 from harness.convert.formats import Exported, fitted
+from harness.language.model import Spec
 from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
 from harness.program.serial import encode
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
-from harness.spec.model import Spec
 from harness.worker.worker import Worker
 
 Arrays = dict[str, Any]

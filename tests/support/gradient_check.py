@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.language.model import load_spec
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.ir import Port, Program, needed_nodes
-from harness.spec.model import load_spec
 
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10, "features": 4}
 SMALL |= {"side": 1, "quarter": 1}

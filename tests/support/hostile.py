@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from harness.convert import weights
 from harness.convert.formats import Exported
 from harness.convert.weights import Weights
+from harness.language.fingerprint import fingerprint
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
 from harness.program.ir import Block, Node, Port, Program
-from harness.spec.fingerprint import fingerprint
-from harness.spec.model import load_spec
 
 SENTINEL = "PWNED"
 CODE = f"import os; os.system('touch {SENTINEL}')"

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from harness.errors import SpecError
-from harness.spec.library import Library
-from harness.spec.model import Spec
+from harness.language.library import Library
+from harness.language.model import Spec
 
 BLOCK = """\
 layer: block

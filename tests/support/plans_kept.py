@@ -14,6 +14,7 @@ from hypothesis import assume, currently_in_test_context
 
 from harness.backends.numpy.fused import FUSED as NUMPYS
 from harness.backends.numpy.primitives import PRIMITIVES
+from harness.language.model import Spec, load_spec
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.fused import FUSED
@@ -23,7 +24,6 @@ from harness.program.passes.rewriter import Rewriter
 from harness.program.plan import Plan, forward_plan, training_plan
 from harness.program.signature import crossing_ports, result_ports
 from harness.runtime.interpreter import Interpreter
-from harness.spec.model import Spec, load_spec
 
 Arrays = dict[str, Any]
 Sizes = Mapping[str, int]

@@ -9,10 +9,10 @@ import numpy as np
 
 from harness.backends.numpy.fused import FUSED
 from harness.backends.numpy.primitives import PRIMITIVES
+from harness.language.model import load_spec
 from harness.oracle.draw import draw
 from harness.program.plan import Plan, forward_plan, training_plan
 from harness.runtime.interpreter import Interpreter
-from harness.spec.model import load_spec
 
 Arrays = dict[str, Any]
 BATCH, TIME = 6, 8

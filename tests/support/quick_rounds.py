@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.bench import play, rounds
+from harness.timing import play, rounds
 
 
 def quick_rounds(patch: pytest.MonkeyPatch, round_: float = 0.03, waited: float = 0.01) -> None:

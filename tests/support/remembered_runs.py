@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.check.cell import Cell
-from harness.check.events import CheckEvents
-from harness.check.history import sealed
-from harness.check.record_file import read_records
-from harness.check.request import Request
-from harness.check.run import Engine
-from harness.spec.library import Library
+from harness.checking.cell import Cell
+from harness.checking.events import CheckEvents
+from harness.checking.history import sealed
+from harness.checking.record_file import read_records
+from harness.checking.request import Request
+from harness.checking.run import Engine
+from harness.language.library import Library
 
 MODEL = Library(()).find("model", "lesson6/simple_rnn").path
 DENSE = Library(()).find("layer", "dense").path

@@ -12,11 +12,11 @@ import pytest
 from bench_results import REQUEST, refused, result
 from places import TESTS
 
-from harness.bench import json_file
-from harness.check.request import Request
-from harness.check.run import Engine
-from harness.train.request import TrainRequest, prepare
-from harness.train.run import TrainingRun
+from harness.checking.request import Request
+from harness.checking.run import Engine
+from harness.timing import json_file
+from harness.training.request import TrainRequest, prepare
+from harness.training.run import TrainingRun
 
 MUTANTS = TESTS / "mutants"
 TEXT = 60 * "the quick brown fox jumps over the lazy dog. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.spec.model import Spec, load_spec
+from harness.language.model import Spec, load_spec
 
 SCALED = """\
 layer: scaled

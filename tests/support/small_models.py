@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.language.library import Library
+from harness.language.model import load_spec
 from harness.oracle import oracle
-from harness.spec.library import Library
-from harness.spec.model import load_spec
 
 ARRAYS = {"batch": 2, "time": 3}
 LIBRARY = Library()

@@ -10,9 +10,9 @@ from texts import FOX
 
 from harness.cli import cli
 from harness.convert import weights
-from harness.train.events import TrainEvents
-from harness.train.request import Setup, TrainRequest, prepare
-from harness.train.run import TrainingRun
+from harness.training.events import TrainEvents
+from harness.training.request import Setup, TrainRequest, prepare
+from harness.training.run import TrainingRun
 from harness.worker.worker import Worker
 
 TEXT = 40 * FOX

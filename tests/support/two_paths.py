@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from harness.language.model import Spec
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Port, Program
 from harness.runtime.backend import Backend
 from harness.runtime.opening import make_session
 from harness.runtime.session import Session
-from harness.spec.model import Spec
 
 Arrays = dict[str, Any]
 

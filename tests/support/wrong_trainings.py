@@ -10,7 +10,7 @@ import numpy as np
 from harness.program.plan import Plan
 from harness.runtime import plugins
 from harness.runtime.native import Tensors
-from harness.train.service import handler
+from harness.training.service import handler
 
 NumpyBackend: Any = type(plugins.load("numpy"))
 Run = Callable[[Tensors], Tensors]

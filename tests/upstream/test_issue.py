@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.check.cell import Cell, CellResult
-from harness.check.findings import Blame, Finding
+from harness.checking.cell import Cell, CellResult
+from harness.checking.findings import Blame, Finding
 from harness.oracle.tolerance import Deviation
 from harness.upstream.issue import IssueReport, title, written
 

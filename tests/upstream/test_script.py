@@ -13,16 +13,16 @@ import pytest
 from click.testing import CliRunner, Result
 from sampling import sampled
 
-from harness.check.cell import Cell, CellResult
-from harness.check.findings import Finding
-from harness.check.reproducer import save
-from harness.check.request import Request, make_case
+from harness.checking.cell import Cell, CellResult
+from harness.checking.findings import Finding
+from harness.checking.reproducer import save
+from harness.checking.request import Request, make_case
 from harness.cli import cli
 from harness.convert.formats import Script
 from harness.errors import UsageError
+from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
-from harness.spec.model import load_spec
 from harness.upstream.bundle import Upstream, format_of
 from harness.upstream.script import composed
 

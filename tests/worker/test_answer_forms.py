@@ -59,7 +59,7 @@ def test_every_verb_has_a_form() -> None:
     from harness.defaults.service import DefaultsService
     from harness.runtime.own_model.service import OwnModelService
     from harness.runtime.service import SessionService
-    from harness.train.service import TrainService
+    from harness.training.service import TrainService
 
     def verbs(*kinds: type) -> set[str]:
         return {

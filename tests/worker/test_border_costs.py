@@ -12,14 +12,14 @@ import pytest
 from broken_promises import SPEC, request, run
 from click.testing import CliRunner
 
-from harness.check import checks, on_backend
-from harness.check.checks.context import Context
-from harness.check.record_file import read_records
-from harness.check.record_read import ended
-from harness.check.report import problems
-from harness.check.request import Request
-from harness.check.resume import records_of
-from harness.check.run import Engine
+from harness.checking import checks, on_backend
+from harness.checking.checks.context import Context
+from harness.checking.record_file import read_records
+from harness.checking.record_read import ended
+from harness.checking.report import problems
+from harness.checking.request import Request
+from harness.checking.resume import records_of
+from harness.checking.run import Engine
 from harness.cli import cli
 
 

@@ -11,9 +11,9 @@ import pytest
 from process_faults.support import launch
 from time_limits import over_within
 
-from harness.check.events import CheckEvents
-from harness.check.request import Request
-from harness.check.run import Engine
+from harness.checking.events import CheckEvents
+from harness.checking.request import Request
+from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker

@@ -53,7 +53,7 @@ class Dialect(ABC):
         """Write a loop."""
 
     def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
-        """Noise of a law (:mod:`harness.spec.noise`), drawn by the framework anew at every call;
+        """Return noise of a distribution (:mod:`harness.language.noise`), drawn at every call;
         for dialects that write the form of a layer in training.
 
         Raises:

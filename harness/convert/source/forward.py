@@ -9,8 +9,8 @@ from harness.convert.source.emitter import WIDTH, Dialect, Emitter, count_reads
 from harness.convert.source.expression import Code
 from harness.convert.source.layers import SourceModel, is_zeros
 from harness.convert.source.literals import text
+from harness.language.initial_values import state_start
 from harness.program.ir import Node
-from harness.spec.initial_values import state_start
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from harness.program.passes import (
     transposes,
     unroll,
 )
-from harness.program.passes.rebuild import prune, rebuild
+from harness.program.passes.rebuild import prune, rebuild_nodes
 from harness.program.passes.rewriter import Rule
 
 Rules = Mapping[str, Sequence[Rule]]
@@ -114,7 +114,7 @@ def _optimised(
         known = merged(*rules, FINAL) if final else merged(*rules)
         lifts = loops.lifts if moved else None
         sinks = loops.sinks_products if fuses else loops.sinks
-        return rebuild(before, wanted, builder, sizes, known, lifts, sinks)
+        return rebuild_nodes(before, wanted, builder, sizes, known, lifts, sinks)
 
     def again(before: tuple[Node, ...], *rules: Rules) -> tuple[Node, ...]:
         nonlocal settled, idle

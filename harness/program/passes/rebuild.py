@@ -175,7 +175,7 @@ def covered(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str
     return {v: w for v, w in found.items() if w[0] not in found}
 
 
-def rebuild(
+def rebuild_nodes(
     nodes: Iterable[Node],
     wanted: Iterable[int],
     builder: Builder,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
+from harness.language.model import load_spec
 from harness.program.ir import Phase, Program
 from harness.runtime.session import Session
-from harness.spec.model import load_spec
 from harness_mutants.definitions import Misread, altered
 from harness_mutants.gradients import Graded
 from harness_mutants.registry import BOTH, model_of, session

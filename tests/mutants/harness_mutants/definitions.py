@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
+from harness.language.library import FOLDERS
+from harness.language.model import Spec, load_spec
 from harness.program.ir import Node, Phase, Program, walk_nodes
 from harness.program.signature import call_key
 from harness.program.updates import UpdateRule
 from harness.runtime.session import Session
-from harness.spec.library import FOLDERS
-from harness.spec.model import Spec, load_spec
 from harness_mutants.registry import FLOAT32, Faulty, Mutant, model_of, register
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.language.model import load_spec
 from harness.runtime.session import Session
-from harness.spec.model import load_spec
 from harness_mutants.definitions import altered
 from harness_mutants.registry import BOTH, session
 

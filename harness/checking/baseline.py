@@ -1,0 +1,91 @@
+"""A run held against an earlier one's record file while it is at hand: ``check --baseline``."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.checking.cell import CellResult
+from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of
+from harness.checking.checks import FINDINGS
+from harness.checking.events import Report
+from harness.checking.record_file import Records, read_records
+from harness.checking.record_read import of_machine
+from harness.checking.request import choose_checks
+from harness.checking.run import Engine
+from harness.checking.surroundings import surroundings
+from harness.errors import UsageError
+from harness.files.user_file import displayed
+from harness.runs.compared import RunChanges
+from harness.worker.machine import identity
+
+
+class Baseline:
+    """An earlier run, read before the new one begins, which may append to the same file."""
+
+    def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
+        """Read it. Of a model that any of the ``patterns`` matches, and that is gone, the cells are
+        missed: none of the names that a run is left with tells of it.
+
+        Raises:
+            UsageError: no cell in it has ended, or one has on several machines, and not on this.
+            RecordError: the file cannot be read.
+        """
+        self.name = displayed(path)
+        self.patterns = patterns
+        self.records: Records = read_records(path, complete=True)
+        self.cells = of_machine(self.records, identity(), f"--baseline {self.name}")
+        if not self.cells:
+            raise UsageError(f"--baseline {self.name} holds no cell that has ended")
+
+    def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> RunChanges:
+        """What a run has changed; of what it was not asked for, nothing is missed."""
+        new = {result.cell: engine.signed(result) for result in report.results}
+        # With --fail-fast, what was not begun is not missed.
+        left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
+        old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
+        heads = self.records.of_kind("head")
+        around = surroundings(heads[-1] if heads else {}, old, head, new)
+        return RunChanges(around, changes_of(old, new), f"since {self.name}")
+
+    def _asked_for(self, engine: Engine) -> Cells:
+        """The cells and the checks that a request covers. Backends and specs that are left out
+        are all there are, and a pattern is all that it matches: one that is gone is missed."""
+        request = engine.request
+        checks = choose_checks(request.checks, request.thorough)
+        others = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
+        return {
+            cell: _only(result, checks)
+            for cell, result in self.cells.items()
+            if cell not in others
+            and (not request.backends or cell.backend in engine.backends)
+            and (not request.specs or cell.spec in engine.specs.names or self._matched(cell.spec))
+            and cell.dtype in request.dtypes
+            and cell.path in request.paths
+            and cell.device == request.device
+        }
+
+    def _matched(self, spec: str) -> bool:
+        return any(fnmatch.fnmatch(spec, pattern) for pattern in self.patterns)
+
+
+def since(compared: RunChanges, own: int) -> int:
+    """The exit code of a run whose own is ``own``: what was there before does not count.
+
+    3 stays 3: of a backend that could not be run nothing is known.
+    """
+    if compared.exit_code:
+        return own or 1
+    return own if own == 3 else 0
+
+
+def _only(result: CellResult, checks: tuple[str, ...]) -> CellResult:
+    findings = [
+        f
+        for f in result.findings
+        if FINDINGS.get(f.check, f.check) in checks or f.check in ONLY_WHERE_WRONG
+    ]
+    return replace(result, findings=findings)

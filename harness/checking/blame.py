@@ -1,0 +1,220 @@
+"""Who is at fault where a cell differs: the other paths of the same backend are run by themselves.
+
+A backend runs a model with the framework's own layers, with the equations, and with the gradient
+that is derived on the equations. What differs on one path and agrees on another is what the two do
+not share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.checking.cell import Cell, CellResult
+from harness.checking.checks import CHECKS, FINDINGS, Context
+from harness.checking.findings import PASSING, Blame, Finding
+from harness.checking.first_difference import RIGHT_IF
+from harness.checking.reproducer import MATERIALS, pass_of
+from harness.oracle.patience import OracleFault
+from harness.oracle.yardstick import Expected
+from harness.runtime.tensors import IllFormed, Misfit
+from harness.worker.remote import Tensors, WorkerFault
+
+EQUATIONS = "equations"
+# Two layers that are both right stray from the truth each in its own way.
+APART = 2.0
+PRIMITIVES = "primitives"
+OPTIMIZER = "optimizer"
+# It differs wherever one of those does, and by itself for other reasons too.
+WHOLE_STEPS = "pipeline-training"
+TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What a framework's own layers gave where the equations agree with the oracle."""
+
+    cell: Cell
+    label: str
+    check: str
+    found: Tensors
+    expected: Expected
+
+
+def blame(context: Context, result: CellResult) -> None:
+    """Run the other paths on the first check that differs, and set the result's blame.
+
+    Raises:
+        WorkerFault: another path crashed, hung or raised an error where this one did not.
+    """
+    first = next((f for f in result.findings if f.verdict == "differ"), None)
+    if first is not None:
+        result.blame = _blamed(context, result, first)
+
+
+def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
+    if first.check == PRIMITIVES:
+        return Blame("plugin", f"A primitive is wrong by itself: {first.faults[0]}")
+    if RIGHT_IF in result.location:
+        _, _, how = result.location.partition(RIGHT_IF)
+        words = f"Parameters are handed over in another order: all is right if{how}"
+        return Blame("plugin", words)
+    tried = []
+    for path in _others(context, result.layers):
+        if not _agrees(replace(context, path=path, outputs={}), first.check):
+            tried.append(path)
+            continue
+        return _told(context, result, first, path)
+    if not tried:
+        words = f"{_which(first)} has one path only: no layer of the framework's own runs there"
+        return Blame("plugin", words)
+    paths = f"path{'s' if len(tried) > 1 else ''} {_listed(tried)}"
+    words = f"{_which(first)} differs on the {paths} too: what all paths share is wrong"
+    return Blame("plugin", words)
+
+
+def _told(context: Context, result: CellResult, first: Finding, path: str) -> Blame:
+    """The verdict where another path agrees."""
+    mine = context.path
+    if path == "derived":
+        words = (
+            f"{_which(first)} is right with the gradient that is derived on the equations: it is "
+            "the framework's differentiation, or how the plugin asks for it"
+        )
+        return Blame("gradient", words)
+    if mine == "native":
+        label = subject(result, first.check)
+        words = (
+            f"{_which(first)} is right with the plain equations on the same framework: it is "
+            f"{label}, or how the plugin calls it"
+        )
+        result.witness = _witness(context, result, first.check, label)
+        return Blame("layer", words)
+    with_what = "the framework's own layers" if path == "native" else "the framework's gradient"
+    words = f"{_which(first)} is right with {with_what}: it is the plugin's primitives"
+    return Blame("plugin", words)
+
+
+def subject(result: CellResult, check: str) -> str:
+    """The framework's own layer that a difference on the native path comes from, as it is called
+    there, with its name in the model; all of them where none is known."""
+    native = {key: label for key, label in result.layers.items() if label != EQUATIONS}
+    if check in TRAINING and OPTIMIZER in native:
+        before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
+        if all(f.verdict in PASSING for f in before):
+            return native[OPTIMIZER]
+    named = {key: label for key, label in native.items() if f"layer {key} " in result.location}
+    named = named or {
+        key: label for key, label in native.items() if f"layer {key}," in result.location
+    }
+    chosen = named or {key: label for key, label in native.items() if key != OPTIMIZER} or native
+    return _listed([f"{label} (layer {key})" for key, label in chosen.items()])
+
+
+def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
+    """The other paths, those first that share most."""
+    claimed = any(label != EQUATIONS for label in layers.values())
+    if context.path == "native" and claimed:
+        yield EQUATIONS
+    elif context.path == EQUATIONS and _claims(context):
+        yield "native"
+    elif context.path == "derived":
+        yield EQUATIONS
+    if context.path != "derived":
+        yield "derived"
+
+
+def _claims(context: Context) -> bool:
+    return any(label != EQUATIONS for label in _open(replace(context, path="native")).values())
+
+
+def _open(context: Context) -> dict[str, str]:
+    case = context.case
+    return context.remote.open(
+        case.training,
+        case.inference,
+        case.spec.update,
+        context.path,
+        context.dtype,
+        context.device,
+    )
+
+
+def _agrees(context: Context, check: str) -> bool:
+    """Whether a check passes on the context's path."""
+    _open(context)
+    try:
+        for finding in CHECKS[FINDINGS[check]](context):
+            if finding.check == check:
+                return finding.judge().verdict in PASSING
+    except IllFormed:
+        return False
+    return False
+
+
+def _witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
+    """What the native path gave, to be compared with that of other backends."""
+    if check not in MATERIALS:
+        return None
+    _open(context)
+    run = pass_of(context.case, check)
+    found = run.run(context.remote)
+    if any(isinstance(value, Misfit) for value in found.values()):
+        return None
+    return Witness(result.cell, label, check, found, run.expected(context.case))
+
+
+class Witnesses:
+    """Layers that part from the equations: where those of two frameworks agree with each other,
+    it is the equations that are wrong."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Witness, CellResult]] = []
+
+    def heard(self, result: CellResult) -> list[CellResult]:
+        """Judge a result, and those before it that agree with it, in the light of each other.
+
+        Returns the earlier ones.
+        """
+        mine, result.witness = result.witness, None
+        if mine is None:
+            return []
+        judged = []
+        for witness, earlier in self._known:
+            if _alike(mine, witness):
+                result.blame = _both(mine, witness)
+                earlier.blame = _both(witness, mine)
+                judged.append(earlier)
+        self._known.append((mine, result))
+        return judged
+
+
+def _both(one: Witness, other: Witness) -> Blame:
+    words = (
+        f"{one.label} and {other.label} of {other.cell.backend} agree with each other, and both "
+        "differ from the equations: it is the spec's definition"
+    )
+    return Blame("spec", words)
+
+
+def _alike(one: Witness, other: Witness) -> bool:
+    cells = [replace(w.cell, backend="") for w in (one, other)]
+    if cells[0] != cells[1] or one.check != other.check or one.label == other.label:
+        return False
+    dtype = one.cell.dtype
+    noise = {name: APART * value for name, value in one.expected.noise(dtype).items()}
+    wanted = Expected.within(other.found, noise, dtype)  # type: ignore[arg-type]
+    return all(d.agrees for d in wanted.deviations(one.found, dtype))
+
+
+def _which(finding: Finding) -> str:
+    return f"The check {finding.check}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def unheard(fault: WorkerFault | OracleFault) -> Blame:
+    """The verdict where another path could not be run."""
+    return Blame("unknown", f"The other path could not be run: {fault}")

@@ -1,0 +1,169 @@
+"""``harness localise``: one cell is checked, and the cause of what differs is looked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from harness.checking.causes.ask import ORACLE
+from harness.checking.causes.cause import Causes
+from harness.checking.causes.find import Finder
+from harness.checking.cell import Cell, CellResult
+from harness.checking.checks import Context
+from harness.checking.findings import PASSING, Blame
+from harness.checking.request import Request
+from harness.checking.run import Engine
+from harness.errors import UsageError
+from harness.oracle.case import Case
+from harness.oracle.patience import OracleFault, Patience, spent, with_patience
+from harness.output.printing import console, say, tell
+from harness.output.progress import Progress
+from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
+
+
+@dataclass(frozen=True)
+class Localised:
+    """What came of it: the causes, None where all agrees, and what the checks saw. ``elsewhere`` is
+    the device of the other backend, where that is another one."""
+
+    cell: Cell
+    against: str
+    causes: Causes | None
+    blame: Blame | None = None
+    differing: list[str] = field(default_factory=list)
+    elsewhere: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0: it agrees; 1: it differs."""
+        return 0 if self.causes is None else 1
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        causes = self.causes
+        return {
+            **self.cell.record(),
+            "against": self.against,
+            "against_device": self.elsewhere or None,
+            "agrees": causes is None,
+            "causes": [asdict(cause) for cause in causes.found] if causes else [],
+            "proved": bool(causes and causes.proved),
+            "proof": causes.proof if causes else "",
+            "blame": asdict(self.blame) if self.blame else None,
+            "differing": self.differing,
+        }
+
+    def lines(self) -> list[str]:
+        """All of it in words."""
+        where = f" on its {self.elsewhere}" if self.elsewhere else ""
+        what = f"{self.cell} against {self.against}{where}"
+        if self.causes is None:
+            return [f"{what}: agrees, there is nothing to look for"]
+        lines = [f"{what}: differs", *(f"  {line}" for line in self.causes.lines())]
+        if self.blame:
+            lines.append(f"  {self.blame}")
+        return lines
+
+
+def localise(
+    engine: Engine,
+    cell: Cell,
+    against: str | None,
+    show: Callable[[str], None] = lambda step: None,
+) -> Localised:
+    """Look for the cause of what differs in a cell from the oracle, or from another backend; what
+    is done now is shown.
+
+    Raises:
+        WorkerFault: a backend crashed, hung or raised an error.
+        OracleFault: there is not the time or the memory for the oracle.
+        UsageError: the backend offers no such device or dtype.
+    """
+    if against is not None:
+        show(f"holding {cell} against {against}")
+        return _between(engine, cell, against)
+    show(f"checking {cell}")
+    result = engine.run_cell(cell, engine.request.checks)
+    _check_ran(result)
+    differing = [f.check for f in result.findings if f.verdict == "differ"]
+    if not differing:
+        return Localised(cell, ORACLE, None)
+    show(f"{', '.join(differing)}: differ; looking for the cause by substitution")
+    with with_patience(Patience(engine.request.timeout)):
+        case = engine.case(engine.specs[cell.spec], own=False)
+        own = engine.case(engine.specs[cell.spec], own=True)
+        context = replace(_context(engine, cell, case), own=own)
+        causes = Finder(context).of(result.findings)
+    return Localised(cell, ORACLE, causes, result.blame, differing)
+
+
+def _between(engine: Engine, cell: Cell, against: str) -> Localised:
+    with with_patience(Patience(engine.request.timeout)):
+        case = engine.case(engine.specs[cell.spec], own=False)
+        device = nearest_device(engine.workers[against], cell.device)
+        other = _context(engine, replace(cell, backend=against, device=device), case)
+        elsewhere = device if device != cell.device else ""
+        finder = Finder(_context(engine, cell, case), other.remote, against, elsewhere)
+        return Localised(cell, against, finder.between(), elsewhere=elsewhere)
+
+
+def _context(engine: Engine, cell: Cell, case: Case) -> Context:
+    """A context of a backend whose worker is started.
+
+    Raises:
+        UsageError: the backend does not offer what the cell needs.
+    """
+    needed = (case.training, case.inference, case.spec.update)
+    worker = engine.workers[cell.backend]
+    check_offered(worker, cell.device, cell.dtype, needed, cell.path)
+    remote = Remote(worker, engine.request.timeout, spent)
+    return Context(case, case, remote, cell.path, cell.dtype, cell.device)
+
+
+def _check_ran(result: CellResult) -> None:
+    """That the cell's checks say something of its numbers."""
+    odd = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
+    if odd is not None and all(f.verdict != "differ" for f in result.findings):
+        raise CouldNotRun(f"{odd.check}: {odd.verdict}: {odd.detail}", odd.traceback)
+    if result.findings and all(f.verdict == "unsupported" for f in result.findings):
+        raise UsageError(f"{result.cell.backend}: {result.findings[0].detail}")
+
+
+class CouldNotRun(Exception):
+    """The backend could not be run; ``traceback`` is what is behind it."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def run_localise(request: Request, against: str | None, as_json: bool) -> int:
+    """Localise, and print what came of it; returns the exit code.
+
+    Raises:
+        UsageError: the spec, a backend or an option is wrong.
+    """
+    (backend,) = request.backends
+    backends = (backend,) if against is None else (backend, against)
+    if against == backend:
+        raise UsageError(f"{backend} is to be held against itself: name another backend")
+    with Engine(replace(request, backends=backends)) as engine:
+        cells = [cell for cell in engine.cells() if cell.backend == backend]
+        try:
+            with Progress(console(error=True), "localising") as bar:
+                found = [localise(engine, cell, against, bar.step) for cell in cells]
+        except (WorkerFault, CouldNotRun) as fault:
+            whose = getattr(fault, "backend", "") or backend
+            tell(with_trace(f"{whose}: {fault}", fault.traceback), error=True)
+            return 3
+        except OracleFault as fault:
+            tell(str(fault), error=True)
+            return 3
+    if as_json:
+        say(json.dumps([one.record() for one in found], allow_nan=False))
+    else:
+        for one in found:
+            tell("\n".join(one.lines()))
+    return max(one.exit_code for one in found)

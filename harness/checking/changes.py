@@ -1,0 +1,254 @@
+"""What changed from one run of checks to another: verdicts, accuracy, cells and checks.
+
+The runs may be of other versions and machines: that is what they are compared for. Nothing here
+prints. ``docs/records.md`` has the rules in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from harness.checking.cell import Cell, CellResult
+from harness.checking.checks import FINDINGS, IN_ONE
+from harness.checking.findings import PASSING, VERDICTS, Finding, Verdict
+from harness.checking.record_file import Records
+from harness.checking.record_read import begun_in, comparable, stopped
+from harness.oracle.tolerance import moved
+from harness.runs.compared import unreached
+
+Kind = Literal[
+    "new-difference",
+    "verdict-changed",
+    "accuracy-lost",
+    "lost",
+    "repaired",
+    "accuracy-gained",
+    "new-cell",
+]
+# From grave to harmless, as they are told.
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# Findings that are there only where something is wrong: without one, all is as it should be.
+# A group of several findings has one of its own name where it did not come to them.
+GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)
+ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives", *GROUPS})
+# Of those, what keeps a cell from having any other.
+BEFORE = frozenset({"oracle", "start", "open"})
+# Verdicts of a check that was not made, so that nothing is lost with it.
+NOT_MADE = frozenset({"not-applicable", "unsupported", "not-run"})
+
+
+@dataclass(frozen=True)
+class CheckChange:
+    """A check of a cell in both runs; None where a run has not made it, or had nothing to tell."""
+
+    check: str
+    old: Finding | None
+    new: Finding | None
+
+    def __str__(self) -> str:
+        if self.old is None or self.new is None:
+            found = self.new or self.old
+            assert found is not None
+            return f"{self.check}: {_told(found)}" if self.new else self.check
+        if self.old.verdict != self.new.verdict:
+            return f"{self.check}: {self.old.verdict} became {_told(self.new)}"
+        before, after = (f.worst for f in (self.old, self.new))
+        if before is None or after is None:
+            return self.check
+        return (
+            f"{self.check}: {before.name} was off by {before.error:.1e} ({before.ratio:.2g} times "
+            f"the yardstick), now {after.name} by {after.error:.1e} ({after.ratio:.2g} times)"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The change as plain data."""
+        return {"check": self.check, "old": _record(self.old), "new": _record(self.new)}
+
+
+@dataclass(frozen=True)
+class CellChange:
+    """One change of one cell, with the checks that it is of; none where it is of the whole cell.
+
+    ``old`` and ``new`` are the cell's results, None in the run that has no such cell.
+    """
+
+    kind: Kind
+    cell: Cell
+    worse: bool
+    checks: tuple[CheckChange, ...] = ()
+    old: CellResult | None = None
+    new: CellResult | None = None
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        """What changed, without the cell."""
+        if not self.checks:
+            return self.reason
+        if self.kind in ("lost", "new-cell"):
+            return f"{self.reason}: {', '.join(c.check for c in self.checks)}"
+        first, *others = self.checks
+        further = f"; also: {', '.join(c.check for c in others)}" if others else ""
+        return f"{first}{further}"
+
+    def record(self) -> dict[str, Any]:
+        """The change as plain data."""
+        return {
+            "kind": self.kind,
+            "worse": self.worse,
+            **self.cell.record(),
+            "checks": [check.record() for check in self.checks],
+            "text": self.words,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {self.words}"
+
+
+Cells = Mapping[Cell, CellResult]
+
+
+def changes(old: Records, new: Records) -> list[CellChange]:
+    """All changes from one record file to another, both read with ``complete``, gravest first.
+
+    Of a cell that is in a file several times, the last run counts. Cells that a run has
+    not begun which came to no end are neither lost nor new.
+    """
+    before, after = comparable(old, new)
+    begun, known = begun_in(new), begun_in(old)
+    if stopped(new):
+        before = {cell: result for cell, result in before.items() if cell in begun}
+    if stopped(old):
+        after = {cell: result for cell, result in after.items() if cell in known}
+    return told_unfinished(changes_of(before, after), begun)
+
+
+def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
+    """The changes, with other words for a cell that the newer run has ``begun`` and not ended."""
+    return [
+        replace(c, reason="it was begun and not finished")
+        if c.new is None and c.cell in begun
+        else c
+        for c in found
+    ]
+
+
+def limits(old: Records, new: Records) -> list[str]:
+    """In words, which of two runs came to no end, so that of some cells nothing is known."""
+    return [
+        unreached(f"the {which} run", told)
+        for which, told in (("older", stopped(old)), ("newer", stopped(new)))
+        if told
+    ]
+
+
+def changes_of(old: Cells, new: Cells) -> list[CellChange]:
+    """All changes from the cells of one run to those of another, gravest first."""
+    found: list[CellChange] = []
+    # A check that is enough in one dtype moves to it where that is asked for beside another one.
+    made: dict[Cell, set[str]] = {}
+    for cell, result in new.items():
+        once = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
+        made.setdefault(replace(cell, dtype=""), set()).update(once)
+    for cell in dict.fromkeys([*old, *new]):
+        before, after = old.get(cell), new.get(cell)
+        if after is None:
+            reason = "it is no longer there"
+            found.append(CellChange("lost", cell, True, old=before, reason=reason))
+        elif before is None and after.verdict in PASSING:
+            reason = f"it is new: {after.verdict}"
+            found.append(CellChange("new-cell", cell, False, new=after, reason=reason))
+        else:
+            found += _of_cell(before, after, made[replace(cell, dtype="")])
+    return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
+
+
+def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[CellChange]:
+    """The changes of a cell; ``made`` are checks of which nothing is lost here."""
+    before = old or CellResult(after.cell)
+    olds = {f.check: f for f in before.findings}
+    news = {f.check: f for f in after.findings}
+    # What could not begin has no checks: that is one change, and not one for each of them.
+    was_stopped, is_stopped = (
+        any(f.check in BEFORE and f.verdict != "unsupported" for f in result.findings)
+        for result in (before, after)
+    )
+    is_stopped = is_stopped or bool(BEFORE & news.keys())
+    grouped: dict[tuple[Kind, bool], list[CheckChange]] = {}
+    for check in dict.fromkeys([*olds, *news]):
+        change = CheckChange(check, olds.get(check), news.get(check))
+        group = FINDINGS.get(check, check)
+        none_new = was_stopped or old is None or (group in GROUPS and group in olds)
+        none_lost = is_stopped or check in made or (group in GROUPS and group in news)
+        judged = _judged(change, none_new, none_lost)
+        if judged is not None:
+            grouped.setdefault(judged, []).append(change)
+    reasons = {"lost": "no longer checked", "new-cell": "now checked too"}
+    return [
+        CellChange(
+            kind, after.cell, worse, _gravest_first(found), old, after, reasons.get(kind, "")
+        )
+        for (kind, worse), found in grouped.items()
+    ]
+
+
+def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
+    """The kind of a change, and whether it is for the worse; None if there is none."""
+    old, new = change.old, change.new
+    if new is None:
+        assert old is not None
+        if change.check in ONLY_WHERE_WRONG:
+            return None if old.verdict in PASSING else ("repaired", False)
+        return None if none_lost or old.verdict in NOT_MADE else ("lost", True)
+    if old is None:
+        if new.verdict in PASSING and change.check not in ONLY_WHERE_WRONG:
+            return None if none_new else ("new-cell", False)
+        return _verdicts("agree", new.verdict)
+    if old.verdict != new.verdict:
+        return _verdicts(old.verdict, new.verdict)
+    if old.worst is None or new.worst is None:
+        return None
+    match moved(old.worst.ratio, new.worst.ratio):
+        case "lost":
+            return "accuracy-lost", True
+        case "gained":
+            return "accuracy-gained", False
+    return None
+
+
+def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
+    """The kind of a change of verdict, and whether it is for the worse."""
+    if new == "differ" and old in PASSING:
+        return "new-difference", True
+    if old not in PASSING and new in ("agree", "known-difference"):
+        return "repaired", False
+    if new in PASSING:
+        # A difference that somebody has listed, with its reason, is accepted. What was compared
+        # and is not any more is a loss.
+        return "verdict-changed", old not in NOT_MADE and new in NOT_MADE
+    return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
+
+
+def _gravest_first(found: list[CheckChange]) -> tuple[CheckChange, ...]:
+    return tuple(sorted(found, key=lambda c: -VERDICTS.index(c.new.verdict) if c.new else 0))
+
+
+def _record(finding: Finding | None) -> dict[str, Any] | None:
+    if finding is None:
+        return None
+    worst = finding.worst
+    return {
+        "verdict": finding.verdict,
+        "error": worst.error if worst else None,
+        "ratio": worst.ratio if worst else None,
+        "tolerance": worst.tolerance if worst else None,
+        "worst": worst.name if worst else None,
+        "detail": finding.detail,
+    }
+
+
+def _told(finding: Finding) -> str:
+    detail = "" if finding.verdict == "agree" else finding.detail
+    return f"{finding.verdict} ({detail})" if detail else finding.verdict

@@ -1,0 +1,123 @@
+"""The checks: each compares one backend with the oracle, or with itself, on one case.
+
+A check is a function from a :class:`Context` to findings; :data:`CHECKS` runs them in order. The
+name of a finding names the fault that it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from harness.checking.checks import (
+    extremes,
+    far_values,
+    functions,
+    independence,
+    initial_values,
+    primitives,
+    properties,
+    soak,
+    thresholds,
+    training,
+    trajectories,
+    values,
+    whole_steps,
+)
+from harness.checking.checks.context import Context
+from harness.checking.findings import Finding
+
+Check = Callable[[Context], Iterable[Finding]]
+
+# Group name -> check. One group's findings come from the same calls.
+CHECKS: Mapping[str, Check] = {
+    "primitives": primitives.primitives,
+    "values": values.values,
+    "cotangents": values.cotangents,
+    "inference": values.inference,
+    "held-out": values.held_out,
+    "carried-state": values.carried_state,
+    "training": training.own_optimizer,
+    "training-sgd": training.sgd,
+    "pipeline-forward": whole_steps.pipeline_forward,
+    "pipeline": whole_steps.pipeline,
+    "trained": whole_steps.trained,
+    "shapes": properties.shapes,
+    "partial-batch": properties.partial_batch,
+    "single-example": properties.single_example,
+    "batch-independence": independence.batch_independence,
+    "causality": independence.causality,
+    "repeatability": properties.repeatability,
+    "aliasing": properties.aliasing,
+    "extremes": extremes.extremes,
+    "saturation": extremes.saturation,
+    "kinks": extremes.kinks,
+    "embedding-rows": extremes.embedding_rows,
+    "bad-index": extremes.bad_index,
+    "nan": extremes.nan,
+    "nan-inputs": extremes.nan_inputs,
+    "initial-values": initial_values.initial_values,
+    "tails": far_values.tails,
+    "far-inputs": far_values.far_inputs,
+    "offset": far_values.offset,
+    "minus-infinity": far_values.minus_infinity,
+    "strides": thresholds.strides,
+    "long-state": trajectories.long_state,
+    "soak": soak.soak,
+    # From here on, each opens sessions of its own.
+    "functions": functions.functions,
+    "optimizer-steps": trajectories.optimizer_steps,
+    "large-sizes": thresholds.large_sizes,
+    "large-counts": thresholds.large_counts,
+    "own-sizes": values.own_sizes,
+}
+
+# The checks that are made at numbers that a user gives. Of the others the material is the very
+# point: edges, other shapes, initial values.
+AT_GIVEN = (
+    *("primitives", "values", "cotangents", "inference", "held-out", "carried-state", "training"),
+    *("training-sgd", "pipeline-forward", "pipeline", "batch-independence", "causality"),
+    *("repeatability", "aliasing"),
+)
+
+# Checks of sums of many steps amplify rounding: they are compared in float64 only.
+FLOAT64_ONLY = frozenset({"training"})
+
+# In bfloat16 and float16 a layer of a framework rounds what is exactly at a corner off it.
+NOT_NARROW = frozenset({"kinks"})
+
+# Where all checks are run, in both dtypes: those whose faults one of the two shows as well as both
+# do, with that dtype. Each costs compilations.
+IN_ONE: Mapping[str, str] = {
+    **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
+    **dict.fromkeys(("batch-independence", "causality"), "float64"),
+    **dict.fromkeys(("trained", "training-sgd", "large-sizes", "cotangents"), "float32"),
+    **dict.fromkeys(("large-counts", "pipeline-forward", "held-out", "single-example"), "float32"),
+}
+
+# What is dear and sees little that others do not: run where asked for by name, or for --thorough.
+THOROUGH = frozenset({"own-sizes"})
+
+# Groups whose findings are not named after them: those findings, in the order of the checks.
+SEVERAL: Mapping[str, tuple[str, ...]] = {
+    "values": ("outputs", "loss", "state", "statistics", "gradients"),
+    "cotangents": ("cotangent-gradients",),
+    "pipeline": ("pipeline-training",),
+    "kinks": ("kinks", "corners"),
+    "embedding-rows": ("index-zero", "repeated-index", "last-index"),
+}
+# Finding -> the group that makes it.
+FINDINGS: Mapping[str, str] = {
+    finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
+}
+
+__all__ = [
+    "AT_GIVEN",
+    "CHECKS",
+    "FINDINGS",
+    "FLOAT64_ONLY",
+    "IN_ONE",
+    "NOT_NARROW",
+    "THOROUGH",
+    "Check",
+    "Context",
+]

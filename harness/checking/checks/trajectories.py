@@ -1,0 +1,298 @@
+"""What goes wrong later: many optimizer steps on a point, and many batches through one state.
+
+A wrong correction from the eleventh step on, or an update in five that is left out, shows in no
+run of four steps, and a hundred of a network's are dear. So the optimizer trains
+``probe/steps``, whose gradients are given: rounding does not feed on itself there, and float32
+can be held to the spec's own optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.checking.checks.context import Context
+from harness.checking.checks.probes import once, probe_case
+from harness.checking.checks.whole_steps import MADE, descended, summed
+from harness.checking.findings import Finding
+from harness.oracle.case import Case, state_of, step_values
+from harness.oracle.draw import draw, single
+from harness.oracle.tolerance import PRECISION, Deviation, compare, prefixed
+from harness.oracle.yardstick import Expected
+from harness.program.ir import Program, walk_nodes
+from harness.program.serial import digest
+from harness.program.updates import UpdateRule, by_parameter
+from harness.runtime.arguments import Arguments
+from harness.runtime.precision import PRODUCTS
+from harness.runtime.session import Session
+from harness.runtime.tensors import whole
+
+BATCH = 2
+# Batches of a rule with slots, whose numbers of steps have a byte's and more, or in narrow dtypes
+# more than bfloat16 counts to, 256; and of others. Each batch comes twice.
+MANY, MORE, FEW = 66, 134, 12
+# Steps that are compared: the first ones, and those around where a correction might change.
+COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
+LATER = (256, 257, 258, 260, 268)
+# No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
+RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
+# Of the step after all that have one rate; one more has none, as at the end of a schedule.
+SLOWER = RATE / 128
+# In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
+NOISE = 2.0**-19
+LOSSES = "losses"
+# Sizes of the entries of a gradient; one parameter has none.
+SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
+# Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
+# the one that has the batch of the step before.
+STILL, AGAIN = slice(3, 6), 7
+# A step after all others has gradients so many times as large, and all entries have one, as XLA has
+# no number for what an average of none is beside them; and in one after that an entry is NaN, whose
+# gradient no other entry may feel.
+LARGE = 2.0**20
+BROKEN = 5
+# Where parameters are that have left what is usual: an optimizer puts no bound on them. In narrow
+# dtypes, as far as float16 goes.
+AWAY = np.array([30, -300, 3e3, -3e4, 3e5, -3e6, 100, -10])
+# Batches that a state is carried through, and those that are looked at.
+CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
+
+
+def optimizer_steps(context: Context) -> Iterator[Finding]:
+    """Many steps of the spec's own optimizer: one by one, as a pipeline makes them, and the first
+    ones as ``harness train`` does. Where float32 has all of that, float64 has few steps, in the
+    first two ways."""
+    rule = context.case.spec.update
+    if rule is None:
+        return
+    # Of the rate of a rule, only that it has one: these steps have their own.
+    rule = replace(rule, attributes={**rule.attributes, "learning_rate": RATE})
+    key = ("optimizer-steps", digest(rule))
+    finding = Finding("optimizer-steps")
+    finding.deviations = list(once(context, key, lambda: _optimizer_steps(context, rule)))
+    yield finding
+
+
+def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
+    """The deviations of all ways. Opens sessions of its own.
+
+    In narrow dtypes the gradients are numbers that those hold, and what is made of them is held to
+    float32: so parameters, slots and the number of the step must be that.
+    """
+    case, remote = _point(), context.remote
+    steps, alone = _steps(context, rule)
+    broken = f"step {len(alone)}: " if np.isnan(alone[-1]["inputs"]["x"]).any() else "none: "
+    compared = partial(_compared, context, _multiplies(rule), broken)
+    count = len(steps) // 2
+    expected = case.train(rule, alone, case.material, ("steps", context.narrowed, len(alone)))
+    if context.dtype == "float16":
+        expected = _left_out(expected, len(alone))
+
+    remote.open(case.training, case.inference, rule, context.path, context.dtype, context.device)
+    remote.load(case.material)
+    found: dict[str, Any] = {}
+    made = remote.train(alone, case.material.state)
+    others = range(len(steps) + 1, len(alone) + 1)
+    seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), *others]
+    for number in seen:
+        found |= step_values(number, made[number - 1], case.material)
+    looked = tuple(f"step {number}: " for number in seen)
+    wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
+    losses = [f"step {number}: loss" for number in seen if number <= len(steps)]
+    one_by_one = _together(replace(expected, values=wanted), losses)
+    deviations = compared("one by one", _joined(found, losses), one_by_one)
+    deviations += compared("from large parameters", *_from_afar(context, rule, steps[0]))
+    # Losses of the later half, each of which tells where the steps before have led, and all that
+    # the last one has left.
+    context = replace(context, case=case)
+    results, after = context.timed("train", steps[:count], rule, RATE)
+    losses = [f"step {count + i}: loss" for i in range(1, count + 1)]
+    found = {n: r["loss"] for n, r in zip(losses, results, strict=True)}
+    found |= step_values(len(steps), {"results": results[-1], **after}, case.material)
+    looked = (f"step {len(steps)}: ", *losses)
+    wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
+    in_a_row = _together(replace(expected, values=wanted), losses)
+    deviations += compared("in a row", _joined(found, losses), in_a_row)
+    if not context.brief:
+        trained = descended(context, steps[:MADE], rule, RATE)
+        deviations += compared("as trained", trained, summed(expected))
+    return deviations
+
+
+def _steps(context: Context, rule: UpdateRule) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The batches of the steps that are made in all ways, each twice; and of those one by one."""
+    narrowed = context.narrowed
+    count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
+    given = _gradients(count, narrowed)
+    broken = np.array(given[0])
+    broken[0, BROKEN] = np.nan
+    # float16 has no number for large ones times the scale of a loss.
+    large = given[0] if narrowed else LARGE * np.where(SIZES, given[0], 1)
+    *batches, far, last = (
+        {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
+    )
+    steps = [*batches, *batches]
+    rates = [{**batches[0], "learning_rate": rate} for rate in (SLOWER, 0.0)]
+    alone = [*steps, *rates, far]
+    # A rule with a norm says nothing of one that is NaN: frameworks part there.
+    if context.dtype == "float16" or not (rule.totals or by_parameter(rule)):
+        alone.append(last)
+    return steps, alone
+
+
+def _multiplies(rule: UpdateRule) -> bool:
+    """Whether a rule has products of its own, as Muon has: they are narrow as all are."""
+    return any(node.op in PRODUCTS for node in walk_nodes(rule.every_node))
+
+
+def _compared(
+    context: Context,
+    multiplies: bool,
+    broken: str,
+    way: str,
+    found: Mapping[str, Any],
+    expected: Expected,
+) -> list[Deviation]:
+    # Of numbers below the least normal one XLA makes zeros; and in narrow dtypes losses are of a
+    # product.
+    least = np.finfo(context.kept).tiny
+    left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < least}
+    left_out |= {n for n in expected.values if context.narrowed and "loss" in n}
+    wanted, found = (
+        {n: a for n, a in some.items() if n not in left_out} for some in (expected.values, found)
+    )
+    measured = expected.noise(context.dtype if multiplies else context.kept)
+    noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in wanted}
+    # Of what is no number by the spec itself, as g / g is where a gradient is 0, nothing is said.
+    noise |= dict.fromkeys(wanted.keys() & _without_number(expected, broken), np.inf)
+    return prefixed(f"{way}, ", compare(found, wanted, noise, context.kept))
+
+
+def _without_number(expected: Expected, broken: str) -> set[str]:
+    """What is not finite: that of the step whose gradient is not, only where others are so too."""
+    found = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
+    return found if any(not n.startswith(broken) for n in found) else set()
+
+
+def _from_afar(
+    context: Context, rule: UpdateRule, batch: Mapping[str, Any]
+) -> tuple[dict[str, Any], Expected]:
+    """What a step makes of parameters that are far from where all others begin, and what it must
+    make; in the session that is open. A step is nothing beside them: it shows a bound that there
+    should not be."""
+    case, narrowed = _point(), context.narrowed
+    far = single(AWAY / (2**10 if narrowed else 1))
+    parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
+    material = replace(case.material, parameters=parameters)
+
+    def run(session: Session) -> Mapping[str, Array]:
+        session.use_rule(rule)
+        session.load(parameters, material.statistics)
+        session.step(batch["inputs"], material.state, batch["targets"], batch["learning_rate"])
+        found: Mapping[str, Array] = session.read()["parameters"]
+        return found
+
+    context.remote.load(material)
+    (step,) = context.remote.train([batch], material.state)
+    return step["parameters"], case.expect(("far", digest(rule), narrowed), run)
+
+
+def _joined(found: Mapping[str, Any], losses: Sequence[str]) -> dict[str, Any]:
+    """What was found, with losses as one array."""
+    rest = {name: array for name, array in found.items() if name not in losses}
+    return {**rest, LOSSES: np.concatenate([np.ravel(found[name]) for name in losses])}
+
+
+def _together(expected: Expected, losses: Sequence[str]) -> Expected:
+    """The same with losses as one array, whose scale is that of the largest: one of them may be
+    nearly nothing, as the sum of many terms, and then has few digits, whoever computes it."""
+    values = _joined(expected.values, losses)
+    sizes = np.abs(values[LOSSES])
+
+    def measured(dtype: str) -> dict[str, float]:
+        noise = dict(expected.measured(dtype))
+        most = max(noise[name] * size for name, size in zip(losses, sizes, strict=True))
+        return noise | {LOSSES: most / sizes.max()}
+
+    return Expected(values, measured)
+
+
+def _left_out(expected: Expected, last: int) -> Expected:
+    """In float16 the last step, whose gradients are not finite, changes no parameter and no slot,
+    where without loss scaling it breaks the entry alone."""
+    values = dict(expected.values)
+    for name in expected.values:
+        before = name.replace(f"step {last}: ", f"step {last - 1}: ")
+        if before != name and not before.endswith(("mean", "variance", "loss")):
+            values[name] = expected.values[before]
+    return replace(expected, values=values)
+
+
+@cache
+def _point() -> Case:
+    def make(program: Program) -> Arguments:
+        # From zero, so that a small step is not rounded to the place of a large parameter.
+        given = draw(program, BATCH, 1, 0)
+        return replace(given, parameters={n: 0 * a for n, a in given.parameters.items()})
+
+    return probe_case("steps", BATCH, make)
+
+
+def _gradients(count: int, narrowed: bool) -> Array:
+    """``[count, batch, entries]``: the same sizes at all steps, other numbers and signs; but for
+    those of :data:`STILL` and :data:`AGAIN`. Those that are ``narrowed`` have seven bits, as the
+    sum of a batch is to have eight."""
+    random = np.random.default_rng(7)
+    found = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
+    if narrowed:
+        unit = np.exp2(np.floor(np.log2(np.where(SIZES, SIZES, 1)))) / 16
+        found = single(np.clip(np.round(found / unit), -127, 127) * unit)
+    found[STILL, :, 1] = 0.0
+    found[AGAIN] = found[AGAIN - 1]
+    return found
+
+
+def long_state(context: Context) -> Iterator[Finding]:
+    """A state that is handed on through twenty batches, each from what the one before has left; by
+    one call a batch, and as a pipeline hands it on."""
+    case, start = context.case, context.case.material.state
+    if not start:
+        return
+    some = [case.batch_of(case.batch, case.time, n + 10).inputs for n in range(CARRIED // 2)]
+    batches = [*some, *some]
+
+    def chained(session: Session) -> Mapping[str, Array]:
+        session.load(case.material.parameters, case.material.statistics)
+        return _carried(partial(session.forward, "inference"), batches, start)
+
+    def forward(inputs: Arrays, state: Arrays) -> ArrayDict:
+        return whole(context.remote.forward("inference", inputs, state))
+
+    context.remote.load(case.material)
+    expected = case.expect("long-state", chained)
+    finding = context.finding("long-state", _carried(forward, batches, start), expected)
+    results, _ = context.timed("forward", [{"inputs": i, "targets": {}} for i in some], None, 0.0)
+    seen = [n for n in SEEN if n > len(some)]
+    found = {f"batch {n}: {k}": a for n in seen for k, a in results[n - len(some) - 1].items()}
+    wanted = {n: a for n, a in expected.values.items() if n in found}
+    planned = context.finding("long-state", found, Expected(wanted, expected.noise))
+    finding.deviations += prefixed("in a row, ", planned.deviations)
+    yield finding
+
+
+def _carried(
+    forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
+) -> ArrayDict:
+    """The results of the batches of :data:`SEEN`, each pass from the state of the one before."""
+    found: ArrayDict = {}
+    for number, inputs in enumerate(batches, start=1):
+        results = forward(inputs, state)
+        state = state_of(results)
+        if number in SEEN:
+            found |= {f"batch {number}: {n}": a for n, a in results.items()}
+    return found

@@ -1,0 +1,137 @@
+"""Outputs, loss, state, statistics and gradients against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.checking.checks.context import Context, equal, part
+from harness.checking.findings import Finding
+from harness.oracle.case import state_of
+from harness.runtime.session import Session
+from harness.runtime.tensors import Misfit, whole
+
+# Of a pass that tests: outputs too, as a loss is a single number.
+TESTED = ("loss", "metric.", "output.")
+
+
+def values(context: Context) -> Iterator[Finding]:
+    """A training pass: outputs, loss and metrics, state, statistics, gradients of the loss."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main")
+    found = context.remote.gradients(case.material)
+    for name, array in found.items():
+        if not isinstance(array, Misfit) and expected.tells(name, context.dtype):
+            context.values[name] = array
+    for check, prefixes in (
+        ("outputs", ("output.",)),
+        ("loss", ("loss", "metric.")),
+        ("state", ("state.",)),
+        ("statistics", ("statistics.",)),
+        ("gradients", ("gradient.",)),
+    ):
+        wanted = expected.only(*prefixes)
+        if wanted.values:
+            yield context.finding(check, part(found, *prefixes), wanted)
+
+
+def cotangents(context: Context) -> Iterator[Finding]:
+    """Gradients along a random direction of every output and new state."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
+    found = context.remote.gradients(case.material, case.cotangents)
+    yield context.finding("cotangent-gradients", part(found, "gradient."), expected)
+
+
+def inference(context: Context) -> Iterator[Finding]:
+    """An inference pass: moving statistics instead of the batch's."""
+    case = context.case
+    context.remote.load(case.material)
+    expected = case.forward("inference", case.material, "main")
+    found = context.forward(case.material)
+    outputs = part(found, "output.")
+    context.outputs.update({n: a for n, a in outputs.items() if not isinstance(a, Misfit)})
+    yield context.finding("inference", found, expected)
+
+
+def held_out(context: Context) -> Iterator[Finding]:
+    """Losses and metrics of two batches with the inference program, as of what is held out from a
+    training, the second from the first's state; it leaves all that is trained as it was."""
+    case, remote = context.case, context.remote
+    if case.inference.loss is None:
+        return
+    batches = (case.material, case.batch_of(case.batch, case.time, 4))
+
+    def tested(forward: Callable[..., Mapping[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        state: Mapping[str, Any] = case.material.state
+        for number, batch in enumerate(batches, start=1):
+            results = forward("inference", batch.inputs, state, batch.targets)
+            state = state_of(results)
+            found |= {f"batch {number}: {n}": a for n, a in part(results, *TESTED).items()}
+        return found
+
+    def run(session: Session) -> Mapping[str, Array]:
+        session.load(case.material.parameters, case.material.statistics)
+        return tested(session.forward)
+
+    remote.load(case.material)
+    before = remote.call("read")
+    found = tested(lambda *arguments: whole(remote.forward(*arguments)))
+    finding = context.finding("held-out", found, case.expect("held-out", run))
+    after = remote.call("read")
+    finding.faults += [
+        f"{name} was changed by a pass that only tests"
+        for kept in ("parameters", "statistics")
+        for name, array in before[kept].items()
+        if not equal(array, after[kept].get(name))
+    ]
+    yield finding
+
+
+def carried_state(context: Context) -> Iterator[Finding]:
+    """Two batches, the second from the first's state; then the first again, from the start."""
+    case = context.case
+    if not case.material.state:
+        return
+    second = case.batch_of(case.batch, case.time)
+    context.remote.load(case.material)
+    first_found = context.forward(case.material)
+    carried = state_of(whole(first_found))
+    second_found = context.remote.forward("inference", second.inputs, carried)
+
+    def chained(session):  # type: ignore[no-untyped-def]
+        session.load(case.material.parameters, case.material.statistics)
+        results = session.forward("inference", case.material.inputs, case.material.state)
+        return session.forward("inference", second.inputs, state_of(results))
+
+    finding = context.finding("carried-state", second_found, case.expect("carried", chained))
+    again = context.forward(case.material)
+    finding.faults += [
+        f"{name} differs after another batch: state was not reset"
+        for name, array in again.items()
+        if not _same_bits(array, first_found.get(name))
+    ]
+    yield finding
+
+
+def _same_bits(a: Array | Misfit, b: Array | Misfit | None) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.tobytes() == b.tobytes()
+    return equal(a, b)
+
+
+def own_sizes(context: Context) -> Iterator[Finding]:
+    """Results and gradients of the loss at the sizes that the spec names. Opens a new session."""
+    own = context.own
+    context.remote.open(
+        own.training, own.inference, None, context.path, context.dtype, context.device
+    )
+    context.remote.load(own.material)
+    expected = own.gradients(own.material, "main")
+    yield context.finding("own-sizes", context.remote.gradients(own.material), expected)

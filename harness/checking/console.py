@@ -1,0 +1,171 @@
+"""Runs of the command line: progress while they go, tables and words when they are done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from harness.checking import report as reports
+from harness.checking import step_summary
+from harness.checking.baseline import Baseline, since
+from harness.checking.cell import CellResult, again
+from harness.checking.events import Report
+from harness.checking.pairs import statements
+from harness.checking.progress import CheckProgress
+from harness.checking.record_made import result_records
+from harness.checking.reproducer import check_writable, first_check, save
+from harness.checking.request import Request, given_record
+from harness.checking.run import Engine
+from harness.environments.columns import left_out
+from harness.errors import UsageError
+from harness.files import forms
+from harness.oracle.patience import OracleFault
+from harness.output.printing import console, line, say
+from harness.output.table import show
+from harness.runs.compared import RunChanges
+
+
+class Beside(Protocol):
+    """What writes more into the folder of a reproducer."""
+
+    def write(self, folder: Path, result: CellResult) -> list[str]:
+        """Lines on what was written."""
+
+
+@dataclass(frozen=True)
+class PrintOptions:
+    """What of a run is printed and kept beside its records: options of the command ``check``.
+
+    ``specs`` are the models as they were asked for: names, files and patterns.
+    """
+
+    as_json: bool = False
+    verbose: bool = False
+    pairs: bool = False
+    reproducers: Path | None = None
+    baseline: Path | None = None
+    specs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Those of a command's options that are of this kind."""
+        return cls(**{each.name: options[each.name] for each in fields(cls)})
+
+
+def run_check(
+    request: Request,
+    arguments: Sequence[str],
+    shown: PrintOptions = PrintOptions(),
+    beside: Beside | None = None,
+) -> int:
+    """Run a request and print what came of it; returns the exit code. ``beside`` writes more into
+    the folders of reproducers.
+
+    Raises:
+        UsageError: nothing applies of what was asked for.
+    """
+    started = time.monotonic()
+    progress = CheckProgress(console(error=True))
+    with Engine(request, progress) as engine, progress.bar:
+        for told in (*engine.specs.hidden, *engine.applied):
+            progress.bar.line(told)
+        base = Baseline(shown.baseline, shown.specs) if shown.baseline is not None else None
+        if request.shard is not None:
+            of = f"{len(engine.cells())} of {len(engine.whole_plan())} cells"
+            progress.bar.line(f"shard {request.shard}: {of}")
+        if shown.reproducers is not None:
+            check_writable(shown.reproducers)
+        report = engine.run(arguments)
+        compared = base.compare(engine, report, engine.head) if base is not None else None
+        reproducers = _reproducers(engine, report, shown.reproducers, beside)
+    if report.results and not any(r.findings for r in report.results):
+        listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
+        raise UsageError(f"none of the checks asked for applies to {listed}")
+    for text in step_summary.tell(report, engine.specs, time.monotonic() - started, compared):
+        say(text, error=True)
+    code = report.exit_code if compared is None else since(compared, report.exit_code)
+    if shown.as_json:
+        say(json.dumps(forms.plain(_content(code, request, report, compared))))
+        return code
+    target = console()
+    show(target, *reports.tables(report))
+    plain = reports.given(engine.request, engine.specs)
+    plain += reports.kept(report)
+    plain += statements(report.pairs, every=shown.pairs)
+    plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
+    plain += [*reports.no_answers(report), *left_out(report.lacking)]
+    trouble = reports.problems(report, most=None if shown.verbose else 2)
+    plain += trouble if shown.verbose else reports.first_lines(trouble, 40)
+    plain += reproducers
+    if shown.verbose:
+        plain += reports.details(report)
+    if engine.proofs:
+        plain.append(reports.proof(engine.proofs))
+    plain.append(reports.summary(report, time.monotonic() - started))
+    if compared is not None:
+        plain += compared.lines()
+    for text in plain:
+        line(target, text)
+    return code
+
+
+def _content(
+    code: int, request: Request, report: Report, compared: RunChanges | None
+) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    given = {} if request.given is None else {"given": given_record(request.given)}
+    changed = {} if compared is None else {"since": compared.record()}
+    return {
+        "exit_code": code,
+        **given,
+        "results": [record for result in report.results for record in result_records(result)],
+        "pairs": [pair.record() for pair in report.pairs],
+        **({"left_out": report.left_out} if report.left_out else {}),
+        "not_installed": dict(report.lacking),
+        "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
+        **changed,
+    }
+
+
+def _unsupported(report: Report) -> list[str]:
+    """In words, what a backend does not offer, once for all of its cells."""
+    lines = [
+        f"{result.cell.backend}: unsupported: {finding.detail}"
+        for result in report.results
+        for finding in result.findings
+        if finding.verdict == "unsupported"
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _reproducers(
+    engine: Engine, report: Report, folder: Path | None, beside: Beside | None
+) -> list[str]:
+    """Save what differs; a line for each cell that does, with the command to run it again."""
+    lines: list[str] = []
+    if folder is None:
+        return lines
+    for result in report.results:
+        cell = result.cell
+        differing = [f.check for f in result.findings if f.verdict == "differ"]
+        check = first_check(result.findings)
+        if check is not None:
+            try:
+                case = engine.case(engine.specs[cell.spec], own=False)
+                saved = save(folder, cell, case, check)
+                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
+                lines += beside.write(saved, result) if beside else []
+            except (
+                UsageError,
+                OracleFault,
+            ) as error:  # what the run has found is told all the same
+                lines.append(f"no reproducer of {cell}: {error}")
+        elif differing:
+            command = shlex.join(again(cell, engine.head, differing))
+            lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
+    return lines

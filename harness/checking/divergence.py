@@ -1,0 +1,105 @@
+"""How a pass parts from the oracle, value by value: what a picture of it needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from harness.checking.first_difference import TracedPart
+    from harness.language.model import Spec
+
+# Lines above and below the one that is shown, and values that are kept of a long model.
+AROUND, MOST = 2, 60
+
+
+@dataclass(frozen=True)
+class Link:
+    """A named value at the worst of its time steps, relative to its size."""
+
+    value: str
+    error: float
+    allowed: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the error is allowed."""
+        return self.error <= self.allowed
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The values of a pass in the order in which they are made.
+
+    ``first`` is the first that is wrong; ``steps`` are its time steps, each with error and what is
+    allowed. ``lines`` are those of ``file`` around ``line``, where its equation stands, from
+    ``start`` on.
+    """
+
+    first: str
+    links: tuple[Link, ...]
+    steps: tuple[tuple[int, float, float], ...] = ()
+    file: str = ""
+    line: int = 0
+    start: int = 0
+    lines: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The divergence as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any] | None) -> Self | None:
+        """The divergence of its plain data; None of none."""
+        if record is None:
+            return None
+        return cls(
+            record["first"],
+            tuple(
+                Link(link["value"], float(link["error"]), float(link["allowed"]))
+                for link in record["links"]
+            ),
+            tuple((int(n), float(e), float(a)) for n, e, a in record.get("steps", ())),
+            record.get("file", ""),
+            record.get("line", 0),
+            record.get("start", 0),
+            tuple(record.get("lines", ())),
+        )
+
+
+def divergence(
+    judged: Sequence[tuple[TracedPart, float]], first: TracedPart, place: str, spec: Spec
+) -> Divergence:
+    """What became of every value of a trace, by its parts and what each may be off by.
+
+    ``first`` is the first wrong part; ``place`` is ``file:line`` of its equation, or empty.
+    """
+    links: dict[str, Link] = {}
+    steps = []
+    for part, allowed in judged:
+        error = math.inf if part.reason else part.error
+        before = links.get(part.name)
+        if before is None or error / allowed > before.error / before.allowed:
+            links[part.name] = Link(part.name, error, allowed)
+        if part.name == first.name and part.step is not None:
+            steps.append((part.step, error, allowed))
+    shown = _around(list(links.values()), first.name)
+    return Divergence(first.name, tuple(shown), tuple(steps), **_excerpt(place, spec))
+
+
+def _around(links: Sequence[Link], first: str) -> Sequence[Link]:
+    at = next(n for n, link in enumerate(links) if link.value == first)
+    start = max(0, min(at - MOST // 2, len(links) - MOST))
+    return links[start : start + MOST]
+
+
+def _excerpt(place: str, spec: Spec) -> Mapping[str, Any]:
+    file, _, line = place.rpartition(":")
+    lines = spec.document.lines if file == spec.document.file else spec.library.lines(file)
+    if not lines or not line.isdecimal():
+        return {}
+    at = int(line)
+    start = max(1, at - AROUND)
+    return {"file": file, "line": at, "start": start, "lines": lines[start - 1 : at + AROUND]}

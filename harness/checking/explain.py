@@ -1,0 +1,242 @@
+"""A spec in words: its parameters, its program with shapes, its cost, and who runs what."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+
+from harness.checking.explain_definition import explain_definition
+from harness.environments.columns import Columns, choose
+from harness.errors import UsageError, did_you_mean, shorten
+from harness.language.library import FOLDERS, Library
+from harness.language.model import Spec, load_spec
+from harness.program import flops
+from harness.program.autodiff.differentiate import differentiate
+from harness.program.dims import Dim
+from harness.program.ir import Node, Port, Program
+from harness.program.signature import call_key, noise_ports, owner_of, variable_ports
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote, WorkerFault, check_offered
+from harness.worker.worker import Worker
+
+
+def explain(
+    name: str,
+    folders: Iterable[Path],
+    sizes: Mapping[str, int],
+    backends: Sequence[str],
+    pythons: Mapping[str, str] | None = None,
+    environment: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """The text that ``harness explain`` prints of a model, or of another definition.
+
+    Raises:
+        UsageError: nothing has that name.
+    """
+    library = Library(tuple(folders))
+    other = explain_definition(name, library)
+    if other:
+        return other
+    if not library.is_model(name):
+        known = [n for kind in FOLDERS for n in library.names(kind)]
+        hint = library.misplaced("model", name) or did_you_mean(name, known)
+        raise UsageError(
+            f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' has them all"
+        )
+    spec = load_spec(name, folders)
+    columns = choose(backends, pythons) if backends else Columns(())
+    launches = [
+        Launch(name, columns.pythons.get(name, sys.executable), (environment or {}).get(name, {}))
+        for name in columns.names
+    ]
+    training = spec.model.training
+    free = {
+        "batch": sizes.get("batch", training.batch if training else 1),
+        "time": sizes.get("time", spec.length),
+    }
+    own = {n: v for n, v in sizes.items() if n not in free}
+    program = spec.program("training", **own)
+    parts = [
+        f"{spec.name}: {spec.model.summary}",
+        f"source: {spec.model.source}",
+        "sizes: " + ", ".join(f"{n} {v}" for n, v in {**program.sizes, **free}.items()),
+        _crossings(program),
+        _parameters(program),
+        _listing(program),
+        _losses(spec, program),
+        _cost(program, free),
+    ]
+    if launches:
+        parts.append(_paths(spec, launches))
+    return "\n\n".join(parts)
+
+
+def _crossings(program: Program) -> str:
+    lines = []
+    noise = noise_ports(program)
+    for title, ports in (
+        ("inputs", [port for port in program.inputs if port not in noise]),
+        ("noise", noise),
+        ("targets", program.targets),
+        ("state", program.state),
+        ("outputs", program.outputs),
+    ):
+        for port in ports:
+            type_ = program.type_of(port)
+            below = f" below {type_.bound}" if type_.bound is not None else ""
+            if title == "noise" and port.init is not None:
+                given = ", ".join(f"{n} {v:g}" for n, v in port.init["arguments"].items())
+                below = f" {port.init['noise']}({given})"
+            lines.append(f"  {title:8} {port.name:16} {type_}{below}")
+    return "in and out\n" + "\n".join(lines)
+
+
+def _parameters(program: Program) -> str:
+    """The table of ``model.summary()``: one line a parameter, subtotals a layer, a total."""
+    lines: list[str] = []
+    layers: dict[str, int] = {}
+    trained = 0
+    for port in (*program.parameters, *program.statistics):
+        shape = program.shape(port)
+        layer = owner_of(port.name)
+        layers[layer] = layers.get(layer, 0) + prod(shape)
+        trained += prod(shape) if port in program.parameters else 0
+        kind = "" if port in program.parameters else "  (statistic)"
+        lines.append(f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {_law(port)}{kind}")
+    total = sum(layers.values())
+    lines += [f"  {layer:24} {'':14} {number:>9,}" for layer, number in layers.items()]
+    lines.append(f"  {'total':24} {'':14} {total:>9,}  ({trained:,} trained)")
+    return "parameters\n" + "\n".join(lines)
+
+
+def _law(port: Port) -> str:
+    stripes = (port.init or {}).get("stripes", ())
+    texts = []
+    for stripe in stripes:
+        arguments = ", ".join(f"{n} {v:g}" for n, v in stripe["arguments"].items())
+        texts.append(f"{stripe['law']}({arguments})" if arguments else stripe["law"])
+    block = (port.init or {}).get("block")
+    return " over ".join(texts) + (f", drawn with block {block}" if block else "")
+
+
+def _listing(program: Program) -> str:
+    return "program\n" + "\n".join(_nodes(program, program.nodes, "  "))
+
+
+def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
+    lines = []
+    for node in nodes:
+        names = ", ".join(_value(program, o) for o in node.outputs)
+        if node.op == "call":
+            lines.append(f"{indent}{node.attributes['label']}: {_definition(node)}")
+            lines += _nodes(program, node.block.nodes, indent + "  ")
+        elif node.op == "scan":
+            first = node.inputs[node.carries]
+            length = program.types[first].shape[0]
+            lines.append(f"{indent}{names} = scan over {length}")
+            lines += _nodes(program, node.block.nodes, indent + "  ")
+        else:
+            inputs = ", ".join(_value(program, i) for i in node.inputs)
+            given = ", ".join(f"{k}={_text(v)}" for k, v in node.attributes.items())
+            arguments = ", ".join(filter(None, (inputs, given)))
+            type_ = program.types[node.output]
+            lines.append(f"{indent}{names} = {node.op}({arguments})  {type_}")
+    return lines
+
+
+def _definition(node: Node) -> str:
+    """A call's definition; where its name does not say it, by what backends know it."""
+    own, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
+    given = node.attributes["attributes"]
+    known = [] if meaning.name == own else [meaning.name]
+    known += [f"{a} {name}" for a, name in meaning.functions.items() if name != given[a]]
+    told = f", known to backends as {', '.join(known)}" if known else ""
+    shipped = Library().has(node.attributes["kind"], own)
+    return own + told + ("" if shipped else f", checksum {meaning.checksum}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_text(item) for item in value) + "]"
+    return str(value) if isinstance(value, Dim | int | float) else repr(value)
+
+
+def _value(program: Program, number: int) -> str:
+    return program.names.get(number, f"%{number}")
+
+
+def _losses(spec: Spec, program: Program) -> str:
+    lines = [f"  loss      {spec.model.loss}"] if spec.model.loss else []
+    lines += [f"  metric    {n} = {text}" for n, text in spec.model.metrics.items()]
+    if spec.update is not None:
+        attributes = ", ".join(f"{n} {v:g}" for n, v in spec.update.attributes.items())
+        lines.append(f"  optimizer {spec.update.name} ({attributes})")
+        lines += _around(spec)
+    if spec.model.training is not None:
+        phases = ", ".join(
+            f"{p.epochs} epochs at {p.learning_rate:g}" for p in spec.model.training.phases
+        )
+        lines.append(f"  phases    {phases}")
+    return "training\n" + "\n".join(lines)
+
+
+def _around(spec: Spec) -> list[str]:
+    """What a model says of its optimizer beside numbers."""
+    use = spec.model.optimizer
+    assert use is not None
+    said = {n: v for n, v in (use.model_extra or {}).items() if isinstance(v, str)}
+    said |= {f"total {name}": text for name, text in use.total.items()}
+    if use.gradient is not None:
+        said["g"] = use.gradient
+    if use.accumulate is not None:
+        said["update"] = f"after every {use.accumulate} steps, of the mean of their gradients"
+    if use.average is not None:
+        said["average"] = f"{use.average:g} * average + {1 - use.average:g} * p"
+    if use.schedule is not None:
+        said["learning rate"] = f"times {use.schedule}"
+    lines = [f"    {name} = {text}" for name, text in said.items()]
+    for group in use.groups:
+        own = {**(group.model_extra or {}), "schedule": group.schedule}
+        own["matrices"] = None if group.matrices else "as all others"
+        given = ", ".join(f"{n} {v}" for n, v in own.items() if v is not None)
+        patterns = group.parameters
+        names = patterns if isinstance(patterns, str) else ", ".join(patterns)
+        lines.append(f"    {names}: {given}")
+    return lines
+
+
+def _cost(program: Program, free: Mapping[str, int]) -> str:
+    sizes = {**program.sizes, **free}
+    forward = flops.count(program.nodes, program.types, sizes)
+    lines = [f"  forward and loss       {_flops(forward)}"]
+    if program.loss is not None:
+        against = list(variable_ports(program).values())
+        derived = differentiate(program, [Port("loss", program.loss)], against).program
+        whole = flops.count(derived.nodes, derived.types, sizes)
+        lines.append(f"  with derived gradient  {_flops(whole)}")
+    return f"operations at batch {free['batch']}, time {free['time']}\n" + "\n".join(lines)
+
+
+def _flops(found: flops.Flops) -> str:
+    return f"{found.products:>14,} in products, {found.elementwise:>12,} elementwise"
+
+
+def _paths(spec: Spec, launches: Sequence[Launch]) -> str:
+    lines = []
+    training, inference = spec.program("training"), spec.program("inference")
+    for launch in launches:
+        name = launch.backend
+        with Worker(launch) as worker:
+            try:
+                remote = Remote(worker, 120.0)
+                programs = (training, inference, spec.update)
+                check_offered(worker, "cpu", "float32", programs)
+                paths = remote.open(*programs, "native", "float32", "cpu")
+            except (WorkerFault, UsageError) as fault:
+                lines.append(f"  {name}: {fault}")
+                continue
+        keys = [*dict.fromkeys(call_key(node) for node in training.calls), "optimizer"]
+        lines += [f"  {name:12} {key:24} {paths[key]}" for key in keys if key in paths]
+    return "paths\n" + "\n".join(lines)

@@ -1,0 +1,115 @@
+"""A layer, a function, a loss, an optimizer or an initializer in words: what its file says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from textwrap import indent
+from typing import Any
+
+from harness.language.initializers import arguments
+from harness.language.initializers import names as initializers
+from harness.language.library import FOLDERS, Library
+
+KINDS = tuple(kind for kind in FOLDERS if kind != "model")
+# What each initializer draws; in the notation of harness/language/initializers.py.
+INITIALIZERS: Mapping[str, str] = {
+    "zeros": "0",
+    "ones": "1",
+    "constant": "the value",
+    "identity": "1 where row = column, else 0; need not be square (Le, Jaitly, Hinton 2015)",
+    "uniform": "uniform between low and high",
+    "normal": "normal with mean 0 and standard deviation std, not truncated",
+    "uniform_fan": "uniform within 1 / sqrt(fan) of 0 (torch.nn's Linear and recurrent layers)",
+    "glorot_uniform": "uniform within sqrt(6 / (fan_in + fan_out)) of 0 (Glorot, Bengio 2010)",
+    "glorot_normal": "truncated normal, deviation sqrt(2 / (fan_in + fan_out)) (Glorot, Bengio "
+    "2010)",
+    "he_uniform": "uniform within sqrt(6 / fan_in) of 0 (He, Zhang, Ren, Sun 2015)",
+    "he_normal": "truncated normal, deviation sqrt(2 / fan_in) (He, Zhang, Ren, Sun 2015)",
+    "he_normal_untruncated": "normal, deviation sqrt(2 / fan_in) (He, Zhang, Ren, Sun 2015)",
+    "lecun_uniform": "uniform within sqrt(3 / fan_in) of 0 (LeCun, Bottou, Orr, Mueller 1998)",
+    "lecun_normal": "truncated normal, deviation sqrt(1 / fan_in) (LeCun, Bottou, Orr, Mueller "
+    "1998)",
+    "orthogonal": "orthonormal rows or columns, the fewer (Saxe, McClelland, Ganguli 2014)",
+}
+# The parts of a definition that are equations, in the order in which they are shown.
+EQUATIONS = ("equations", "training", "inference", "update")
+
+
+def explain_definition(name: str, library: Library) -> str:
+    """All definitions of a name that is not a model's; empty if there is none."""
+    if library.is_model(name):
+        return ""
+    found = [_definition(kind, name, library) for kind in KINDS if library.has(kind, name)]
+    if name in initializers():
+        found.append(_initializer(name))
+    return "\n\n".join(found)
+
+
+def _definition(kind: str, name: str, library: Library) -> str:
+    given = library.find(kind, name).content.model_dump(exclude_none=True)
+    matrices = given.pop("matrices", None)
+    parts = [f"{kind} {name}: {given['summary']}", f"source: {' '.join(given['source'].split())}"]
+    for title, values in given.items():
+        if isinstance(values, Mapping) and values and title not in ("scan", "scans"):
+            parts.append(_table(title, values))
+    for loop, scan in {"": given.get("scan"), **given.get("scans", {})}.items():
+        parts += _loop(loop, scan) if scan is not None else []
+    parts += [_equations(title, given[title]) for title in EQUATIONS if title in given]
+    if matrices is not None:
+        parts += [_table("slots of matrices", matrices["slots"])] if matrices["slots"] else []
+        parts.append(_equations("update of matrices", matrices["update"]))
+    if "output" in given:
+        parts.append(f"output: {given['output']}")
+    models = ", ".join(_models_with(kind, name, library))
+    return "\n\n".join([*parts, f"models that use it: {models or 'none'}"])
+
+
+def _loop(name: str, scan: Mapping[str, Any]) -> list[str]:
+    """A loop; of several, by its name, which its output has in the equations."""
+    over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
+    way = " from the last to the first" if scan.get("reverse") is True else ""
+    title = f"{name}: each step" if name else "each step"
+    parts = [_equations(f"{title} of time{way} ({over})", scan["step"])]
+    if "output" in scan:
+        parts.append(f"{name or 'output'}: {scan['output']} of every step")
+    return parts
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    widest = max(map(len, values))
+    return "\n".join([title, *(f"  {n:{widest}}  {_words(v)}" for n, v in values.items())])
+
+
+def _words(value: Any) -> str:
+    """``[features, units], init glorot_uniform, block W`` for what a file has as a mapping."""
+    if isinstance(value, Mapping):
+        shape = [_words(value["shape"])] if "shape" in value else []
+        rest = {k: v for k, v in value.items() if k != "shape" and v != {}}
+        return ", ".join([*shape, *(f"{k} {_words(v)}" for k, v in rest.items())])
+    if isinstance(value, list):
+        return f"[{', '.join(map(_words, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _equations(title: str, text: str) -> str:
+    return f"{title}\n{indent(text.strip(), '  ')}"
+
+
+def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
+    """The models whose layers, optimizer or equations name a definition itself."""
+    for model in library.names("model"):
+        given = library.model(model).content.model_dump(exclude_none=True)
+        if kind == "layer":
+            named = any(use["layer"] == name for use in given.get("layers", {}).values())
+        elif kind == "optimizer":
+            named = given.get("optimizer", {}).get("optimizer") == name
+        else:
+            texts = [given.get("equations", ""), given.get("loss", ""), str(given.get("layers"))]
+            named = any(f"{name}(" in text or f"'{name}'" in text for text in texts)
+        if named:
+            yield model
+
+
+def _initializer(name: str) -> str:
+    taken = ", ".join(arguments(name)) or "none"
+    return f"initializer {name}: {INITIALIZERS[name]}\n\narguments: {taken}"

@@ -1,0 +1,251 @@
+"""Where a cell first parts from the oracle: phase, value, layer, equation, time step.
+
+The phase is the first that is wrong of forward (:class:`Expectations`), then backward and
+update (:func:`later_location`): what comes after a wrong phase is wrong because of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array
+from harness.checking.findings import PASSING, Finding
+from harness.checking.hypotheses import hypotheses
+from harness.oracle.case import Case
+from harness.oracle.oracle import Oracle
+from harness.oracle.orders import ORDERS
+from harness.oracle.tolerance import (
+    FLOOR,
+    PRECISION,
+    Deviation,
+    K,
+    relative_error,
+    worst,
+    wrong_form,
+)
+from harness.oracle.yardstick import at_least_typical
+from harness.program.ir import Phase, Program
+from harness.program.signature import owner_of
+from harness.runtime.arguments import Arguments
+from harness.runtime.precision import host_dtype
+from harness.runtime.session import Session
+from harness.runtime.tensors import Misfit
+from harness.runtime.traces import places, undistinguished
+from harness.worker.remote import Traced
+
+# What a hypothesis changes must be this many tolerances, or its fit would say nothing.
+DECISIVE = 10.0
+NAMED = 3
+# How a hint begins; what is said after it makes up for parameters that were handed over wrongly.
+RIGHT_IF = "It is right if"
+FORWARD = ("outputs", "loss", "state", "statistics")
+BACKWARD = ("gradients", "cotangent-gradients")
+UPDATE = ("training", "training-sgd")
+
+
+@dataclass(frozen=True)
+class Location:
+    """The first named value that is wrong, in the order in which values are made."""
+
+    phase: str
+    value: str
+    step: int | None
+    place: str
+    error: float
+    hint: str = ""
+    reason: str = ""  # why it is not a value of that kind at all
+
+    def __str__(self) -> str:
+        layer, _, name = self.value.rpartition("/")
+        where = f"{name} of layer {layer}" if layer else self.value
+        step = "" if self.step is None else f", time step {self.step}"
+        place = f" ({self.place})" if self.place else ""
+        hint = f". {self.hint}" if self.hint else ""
+        how = f": {self.reason}" if self.reason else f", by {self.error:.2e}{hint}"
+        return f"{self.phase}: first differs at {where}{step}{place}{how}"
+
+
+@dataclass(frozen=True, eq=False)
+class TracedPart:
+    """A traced value, or one time step of it, and what it may be off by.
+
+    With a ``reason`` it is of another shape or dtype than it must be, and is not compared.
+    """
+
+    name: str
+    step: int | None
+    key: tuple[str, int | None]
+    index: Any
+    found: Array
+    expected: Array
+    noise: float
+    reason: str = ""
+
+    @property
+    def error(self) -> float:
+        """How far it is off, over the size of what is expected."""
+        return relative_error(self.found, self.expected, _size(self.expected))
+
+    def within(self, allowed: float) -> bool:
+        """Whether it could be compared, and is off by no more."""
+        return not self.reason and self.error <= allowed
+
+
+Values = Mapping[tuple[str, int | None], Array]
+
+
+class Expectations:
+    """The oracle's values of a training pass by name and time step, and their noise in a dtype.
+
+    ``others`` stand in their place where two backends are compared; each then strays in its own
+    way.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        material: Arguments,
+        dtype: str,
+        *,
+        phase: Phase = "training",
+        loss: bool = False,
+        others: Values | None = None,
+    ) -> None:
+        self.case, self.material, self.dtype = case, material, dtype
+        self.phase, self.loss = phase, loss
+        self.values = self._oracle(material, "float64")
+        self._rough = [self._oracle(material, dtype, order) for order in ORDERS]
+        self._places = places(case.program(phase))
+        self._ways = 1.0 if others is None else 2.0
+        self._true = self.values
+        if others is not None:
+            self.values = {key: others.get(key, array) for key, array in self.values.items()}
+
+    def _oracle(self, material: Arguments, dtype: str, order: str = "plain") -> Values:
+        programs = (self.case.training, self.case.inference)
+        session = Session(Oracle(order), *programs, path="equations", dtype=dtype)
+        session.load(material.parameters, material.statistics)
+        targets = material.targets if self.loss else None
+        with np.errstate(all="ignore"):  # an overflow is a value to compare here, not an accident
+            trace = session.trace(self.phase, material.inputs, material.state, targets)
+        return {(name, step): array for name, step, array in trace}
+
+    def parts(self, found: Sequence[Traced]) -> list[TracedPart]:
+        """What can be compared, and what cannot though it should. A value that a native layer made
+        as a whole sequence is taken step by step."""
+        parts = []
+        for name, step, array in found:
+            key = (name, step)
+            if key not in self.values:
+                continue
+            reason = wrong_form(array, self.values[key], host_dtype(self.dtype))
+            if reason or isinstance(array, Misfit):
+                empty = np.empty(0)
+                parts.append(TracedPart(name, step, key, ..., empty, empty, 0.0, reason))
+                continue
+            whole = step is None and array.ndim == 3
+            for at in range(array.shape[1]) if whole else (step,):
+                index = (slice(None), at) if whole else ...
+                wanted = self.values[key][index]
+                noise = self._noise(key, index)
+                parts.append(TracedPart(name, at, key, index, array[index], wanted, noise))
+        return parts
+
+    def _noise(self, key: tuple[str, int | None], index: Any) -> float:
+        wanted = self._true[key][index]
+        size = _size(wanted)
+        errors = (relative_error(trace[key][index], wanted, size) for trace in self._rough)
+        return self._ways * max(errors)
+
+    def wrong(self, found: Sequence[Traced]) -> list[tuple[TracedPart, float]]:
+        """The parts that are off, in the order in which they are made, and what each may be."""
+        return [(part, allowed) for part, allowed in self.judged(found) if not part.within(allowed)]
+
+    def judged(self, found: Sequence[Traced]) -> list[tuple[TracedPart, float]]:
+        """All parts in the order in which they are made, and what each may be off by."""
+        parts = self.parts(found)
+        noise = at_least_typical({part: part.noise for part in parts if not part.reason})
+        floor = FLOOR * PRECISION[self.dtype]
+        return [(part, K * max(noise.get(part, 0.0), floor)) for part in parts]
+
+    def located(self, part: TracedPart, allowed: float) -> Location:
+        """A part that is off, in words."""
+        place = self._places.get(undistinguished(part.name), "")
+        if part.reason:
+            return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
+        hint = self._hint(part, allowed)
+        return Location("forward", part.name, part.step, place, part.error, hint)
+
+    def names_at(self, place: str) -> set[str]:
+        """The values that an equation makes, in all layers that have it."""
+        return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
+
+    def _hint(self, part: TracedPart, tolerance: float) -> str:
+        """The first change of parameters under which the oracle gives what was found, in words."""
+        for text, parameters in hypotheses(self.material.parameters):
+            material = replace(self.material, parameters=parameters)
+            trace = self._oracle(material, "float64")
+            changed = trace[part.key][part.index]
+            effect = relative_error(changed, part.expected, _size(part.expected))
+            error = relative_error(part.found, changed, _size(changed))
+            if error <= tolerance and effect > DECISIVE * tolerance:
+                return f"{RIGHT_IF} {text}"
+        return ""
+
+
+def _size(array: Array) -> float:
+    return float(np.max(np.abs(array), initial=0.0)) or 1.0
+
+
+def later_location(findings: Sequence[Finding], program: Program) -> str:
+    """Which phase is wrong, by a cell's findings, where every traced value agrees.
+
+    In the order in which phases run: results that are not traced (a loss), gradients, updates;
+    if these are right on ordinary values, the checks on other ones that differ.
+    """
+    wrong = {f.check: f for f in findings if f.verdict == "differ"}
+    if untraced := [d.name for d in _deviating(wrong, FORWARD)]:
+        return f"forward: every traced value agrees; wrong results: {_listed(untraced)}"
+    if gradients := {d.name for d in _deviating(wrong, BACKWARD)}:
+        named = _listed(_from_the_loss(gradients, program))
+        return f"backward: the forward pass is right; wrong gradients: {named}"
+    if steps := [d for d in _deviating(wrong, UPDATE) if d.name.startswith("step ")]:
+        right = any(f.check in BACKWARD and f.verdict in PASSING for f in findings)
+        known = "gradients are right" if right else "gradients were not compared"
+        first = min(_step(d) for d in steps)
+        name = worst([d for d in steps if _step(d) == first]).name
+        return f"update: {known}; the first wrong step is {name!r}"
+    return f"the forward pass on ordinary values is right; what differs is in: {', '.join(wrong)}"
+
+
+def _deviating(wrong: Mapping[str, Finding], checks: Sequence[str]) -> list[Deviation]:
+    found = [wrong[check] for check in checks if check in wrong]
+    return [d for finding in found for d in finding.deviations if not d.agrees]
+
+
+def _step(deviation: Deviation) -> int:
+    return int(deviation.name.removeprefix("step ").partition(":")[0])
+
+
+def _from_the_loss(gradients: set[str], program: Program) -> list[str]:
+    """Gradients with their layers' definitions, in the order in which they are propagated."""
+    layers = {
+        str(node.attributes["instance"]): str(node.attributes["definition"])
+        for node in program.calls
+        if "instance" in node.attributes
+    }
+    names = [port.name for port in reversed(program.parameters)]
+    return [
+        f"gradient.{name} ({layers[owner_of(name)]})"
+        for name in names
+        if f"gradient.{name}" in gradients
+    ] or sorted(gradients)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,204 @@
+"""What a model of a user's own is held against: outputs, gradients, repeats and other shapes.
+
+All but one in the inference phase, in which a model draws no noise and keeps no statistics. State
+that the model does not take is as at the start of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, Arrays
+from harness.checking.checks.context import compared, equal
+from harness.checking.checks.extremes import corner_material, saturated_material
+from harness.checking.checks.properties import other_shapes
+from harness.checking.findings import Finding
+from harness.language.initial_values import started
+from harness.oracle.case import Case
+from harness.oracle.tolerance import prefixed
+from harness.oracle.yardstick import Expected
+from harness.program.signature import group_of, noise_ports, result_ports, variable_ports
+from harness.runtime.arguments import Arguments
+from harness.runtime.session import Session
+from harness.runtime.tensors import Misfit
+from harness.worker.remote import Remote, Tensors, WorkerFault
+
+
+@dataclass(frozen=True)
+class ModelContext:
+    """A model that is attached, for ``case``. ``takes`` are what its call takes (``input.chars``);
+    ``found`` is what the first call has given, and ``moved`` the statistics after a training pass,
+    its own and the spec's."""
+
+    case: Case
+    remote: Remote
+    dtype: str
+    takes: tuple[str, ...] = ()
+    differentiates: bool = True
+    trains: bool = False
+    found: dict[str, Array | Misfit] = field(default_factory=dict)
+    moved: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+
+    def material(self, material: Arguments) -> Arguments:
+        """Arguments as the model takes them."""
+        taken = group_of(dict.fromkeys(self.takes), "state.")
+        start = started(self.case.inference, material.state)
+        state = {n: a if n in taken else start[n] for n, a in material.state.items()}
+        return replace(material, state=state)
+
+    def forward(self, material: Arguments) -> Tensors:
+        """An inference pass with the material's batch; parameters must be loaded."""
+        material = self.material(material)
+        return self.remote.forward("inference", material.inputs, material.state)
+
+    def expected(self, material: Arguments, key: Any, found: Mapping[str, Any]) -> Expected:
+        """The spec's values of what the model has returned."""
+        key = ("a user's model", self.takes, key)
+        return of(self.case.forward("inference", self.material(material), key), found)
+
+    def finding(self, check: str, found: Tensors, expected: Expected) -> Finding:
+        """As of :func:`compared`, in the cell's dtype."""
+        return compared(check, found, expected, self.dtype)
+
+
+ModelCheck = Callable[[ModelContext], Iterator[Finding]]
+
+
+def of(expected: Expected, names: Mapping[str, Any]) -> Expected:
+    """The part of these names."""
+    return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
+
+
+def inference(context: ModelContext) -> Iterator[Finding]:
+    """What the model returns: outputs and new state."""
+    material = context.case.material
+    context.remote.load(material)
+    found = context.forward(material)
+    context.found.update(found)
+    yield context.finding("inference", found, context.expected(material, "main", found))
+
+
+def cotangents(context: ModelContext) -> Iterator[Finding]:
+    """Gradients of what the model returns along a random direction, of all parameters and of all
+    inputs and state that are floats."""
+    if not context.differentiates:
+        return
+    case, material = context.case, context.material(context.case.material)
+    context.remote.load(material)
+    found = context.remote.gradients(material, case.cotangents, "inference")
+    program = case.inference
+    along: dict[str, Array] = {
+        name: case.cotangents[name] if name in found else np.zeros_like(case.cotangents[name])
+        for name in result_ports(program, "forward")
+        if name in case.cotangents
+    }
+
+    def run(session: Session) -> Arrays:
+        session.load(material.parameters, material.statistics)
+        inputs, state = material.inputs, material.state
+        results, gradients = session.gradients("inference", inputs, state, {}, along)
+        return results | {f"gradient.{n}": a for n, a in gradients.items()}
+
+    returned = sorted(n for n in found if not n.startswith("gradient."))
+    expected = case.expect(("a user's model", "gradients", context.takes, *returned), run)
+    crossing = ("input.", "state.")
+    wanted = {
+        f"gradient.{n}": None
+        for n in variable_ports(program)
+        if not n.startswith(crossing) or n in context.takes
+    }
+    gradients = {n: a for n, a in found.items() if n.startswith("gradient.")}
+    yield context.finding("cotangent-gradients", gradients, of(expected, wanted))
+
+
+def values(context: ModelContext) -> Iterator[Finding]:
+    """A pass in training of a spec with moving statistics and without noise: what the model
+    returns, made with the batch's own statistics, and the statistics after it."""
+    case = context.case
+    if not context.trains or not case.training.statistics or noise_ports(case.training):
+        return
+    material = context.material(case.material)
+    context.remote.load(material)
+    found = context.remote.forward("training", material.inputs, material.state)
+    key = ("a user's model", context.takes, "training")
+    expected = of(case.forward("training", material, key), found)
+    moved = {n: a for n, a in found.items() if n.startswith("statistics.")}
+    made = {n: a for n, a in found.items() if n not in moved}
+    yield context.finding("outputs", made, of(expected, made))
+    statistics = of(expected, moved)
+    pairs = {n: (moved[n], a) for n, a in statistics.values.items()}
+    context.moved.update({n: (m, a) for n, (m, a) in pairs.items() if isinstance(m, np.ndarray)})
+    yield context.finding("statistics", moved, statistics)
+
+
+# How many times as large the float inputs are that activations are to be far out at.
+FAR = 4.0
+# What another order of the same operations may make of it there, in float32.
+ROUNDING = 64 * 2.0**-24
+
+
+def saturation(context: ModelContext) -> Iterator[Finding]:
+    """Outputs where activations are far out, and where biases alone are activated: a function that
+    is another only beyond 6 is the same at ordinary numbers."""
+    case = context.case
+    far = saturated_material(case)
+    inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
+    for check, material in (
+        ("saturation", replace(far, inputs=inputs)),
+        ("corners", corner_material(case)),
+    ):
+        context.remote.load(material)
+        found = context.forward(material)
+        expected = context.expected(material, check, found).at_least(ROUNDING)
+        yield context.finding(check, found, expected)
+
+
+def repeatability(context: ModelContext) -> Iterator[Finding]:
+    """The same call twice gives the same bits, where the framework's repeat."""
+    material = context.case.material
+    context.remote.load(material)
+    first, second = context.forward(material), context.forward(material)
+    faults = [
+        f"{n} differs in a second call on the same numbers: something is drawn that evaluation "
+        "does not turn off, or kept from call to call"
+        for n in first
+        if not equal(first[n], second.get(n))
+    ]
+    yield Finding("repeatability", faults=faults, held=len(first) - len(faults))
+
+
+def shapes(context: ModelContext) -> Iterator[Finding]:
+    """Other batches and lengths; :class:`WorkerFault` where the process is lost on the way."""
+    case = context.case
+    context.remote.load(case.material)
+    finding = Finding("shapes")
+    for batch, time in other_shapes(case):
+        material = context.material(case.batch_of(batch, time))
+        outcome = context.remote.outcome(
+            "forward", phase="inference", inputs=material.inputs, state=material.state
+        )
+        if outcome.status not in ("ok", "error"):
+            raise WorkerFault("forward", outcome)
+        if not outcome.ok:
+            cause = outcome.cause.removeprefix("UsageError: ")
+            finding.faults.append(f"batch {batch}, time {time}: {cause}")
+            continue
+        found = outcome.value
+        expected = context.expected(material, (batch, time), found)
+        deviations = expected.deviations(found, context.dtype)
+        finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
+    yield finding
+
+
+CHECKS: Mapping[str, ModelCheck] = {
+    "repeatability": repeatability,
+    "inference": inference,
+    "cotangents": cotangents,
+    "values": values,
+    "saturation": saturation,
+    "shapes": shapes,
+}

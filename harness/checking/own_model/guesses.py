@@ -1,0 +1,147 @@
+"""What a model of a user's own may have done in place of what the spec says, each to be tried.
+
+A guess is right where the spec, changed so, gives what the model gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict
+from harness.checking.first_difference import RIGHT_IF
+from harness.checking.hypotheses import hypotheses
+from harness.checking.own_model.altered import altered, with_constant
+from harness.checking.own_model.checks import ModelContext
+from harness.errors import SpecError
+from harness.language.library import Library
+from harness.language.model import Spec
+from harness.oracle.case import Case
+from harness.oracle.oracle import Oracle
+from harness.program.ir import Program, walk_nodes
+from harness.program.signature import local_of, noise_ports, owner_of
+from harness.runtime.arguments import Arguments
+from harness.runtime.session import Session
+
+# What is said of the model, and what the spec then gives.
+Guess = tuple[str, Callable[[], ArrayDict]]
+# Numbers that frameworks and papers add under a root.
+EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
+# Functions, and which of others are taken for them.
+TAKEN_FOR = (
+    *permutations(("gelu", "gelu_tanh"), 2),
+    *permutations(("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"), 2),
+    *permutations(("relu", "gelu", "silu", "leaky_relu"), 2),
+    *permutations(("rotary", "rotary_interleaved"), 2),
+)
+# Layers whose gate z weighs the old state, and others' its candidate.
+UPDATE_GATE = "z"
+
+
+def guesses(context: ModelContext) -> Iterator[Guess]:
+    """All of them, the likeliest first."""
+    material = context.material(context.case.material)
+    programs = (context.case.training, context.case.inference)
+    session = _session(*programs)
+
+    def with_parameters(parameters: ArrayDict) -> ArrayDict:
+        return _results(session, replace(material, parameters=parameters))
+
+    if (turned := _turned(programs[1], material)) is not None:
+        yield (
+            "The model runs over the batch where the spec runs over time: its recurrent layers "
+            "may want batch_first=True",
+            lambda: _swapped(_results(session, turned)),
+        )
+    for text, parameters in hypotheses(material.parameters):
+        yield f"{RIGHT_IF} {text}", lambda p=parameters: with_parameters(p)  # type: ignore[misc]
+    for layer, parameters in _complements(material.parameters):
+        yield (
+            f"{RIGHT_IF} 1 - {UPDATE_GATE} stands for {UPDATE_GATE} in {layer}: which of the old "
+            "state and the candidate the gate weighs",
+            lambda p=parameters: with_parameters(p),  # type: ignore[misc]
+        )
+    for written, meant, swapped in _other_functions(context.case):
+        yield (
+            f"{RIGHT_IF} {meant} stands for {written}",
+            lambda s=swapped: _results(_session(*s), material),  # type: ignore[misc]
+        )
+    for text, changed in altered(programs):
+        yield f"{RIGHT_IF} {text}", lambda c=changed: _results(_session(*c), material)  # type: ignore[misc]
+    for own in sorted(_epsilons(programs[1])):
+        for other in EPSILONS:
+            if other != own:
+                changed = with_constant(programs, own, other)
+                yield (
+                    f"{RIGHT_IF} epsilon is {other:g} in place of {own:g}",
+                    lambda c=changed: _results(_session(*c), material),  # type: ignore[misc]
+                )
+
+
+def _other_functions(case: Case) -> Iterator[tuple[str, str, tuple[Program, Program]]]:
+    """Functions of the spec with those that are taken for them, and its programs with the other."""
+    spec, sizes = case.spec, case.training.sizes
+    known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
+    for own, other in TAKEN_FOR:
+        if not spec.library.was_read("function", own):
+            continue
+        folders = spec.library.folders
+        lines = Library(folders).find("function", other).document.lines
+        text = "\n".join(lines).replace(f"function: {other}", f"function: {own}", 1)
+        overrides = {**spec.library.overrides, ("function", own): text}
+        try:
+            changed = Spec(Library(folders, overrides), spec.definition)
+        except SpecError:  # the other one has no such attribute, or no answer for such shapes
+            continue
+        training = changed.program("training", **known)
+        yield own, other, (training, changed.program("inference", **known))
+
+
+def _session(training: Program, inference: Program) -> Session:
+    return Session(Oracle(), training, inference, path="equations", dtype="float64")
+
+
+def _results(session: Session, material: Arguments) -> ArrayDict:
+    session.load(material.parameters, material.statistics)
+    return session.forward("inference", material.inputs, material.state)
+
+
+def _turned(program: Program, material: Arguments) -> Arguments | None:
+    """The batch with its first two axes swapped; None where they are not batch and time, or a
+    state has only one of them."""
+    for port in program.inputs:
+        dims = [str(dim) for dim in program.type_of(port).shape[:2]]
+        if dims != ["batch", "time"] and port not in noise_ports(program):
+            return None
+    if material.state or not material.inputs:
+        return None
+    return replace(material, inputs=_swapped(material.inputs))
+
+
+def _swapped(arrays: ArrayDict) -> ArrayDict:
+    return {n: np.swapaxes(a, 0, 1) if a.ndim > 1 else a for n, a in arrays.items()}
+
+
+def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
+    """By layer with an update gate, its parameters with that gate's argument negated: of a
+    sigmoid that is 1 less the gate."""
+    layers: dict[str, list[str]] = {}
+    for name in parameters:
+        if local_of(name).rpartition("_")[2] == UPDATE_GATE:
+            layers.setdefault(owner_of(name), []).append(name)
+    for layer, names in layers.items():
+        negated: dict[str, Array] = {n: -parameters[n] for n in names}
+        yield layer, {**parameters, **negated}
+
+
+def _epsilons(program: Program) -> set[float]:
+    found = set()
+    for node in walk_nodes(program.nodes):
+        given = node.attributes.get("attributes", {}) if node.op == "call" else {}
+        value = given.get("epsilon")
+        if isinstance(value, float):
+            found.add(value)
+    return found

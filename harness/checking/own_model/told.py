@@ -1,0 +1,195 @@
+"""Where a model of a user's own parts from the spec, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from scipy.special import expit, log_softmax, softmax
+
+from harness.arrays import Array
+from harness.checking.findings import Finding
+from harness.checking.first_difference import DECISIVE
+from harness.checking.own_model.checks import ModelContext
+from harness.checking.own_model.guesses import guesses
+from harness.checking.own_model.statistics import moved_otherwise
+from harness.oracle.tolerance import Deviation, relative_error, scales
+from harness.program.signature import result_ports
+
+# So many guesses are tried, in models of so many numbers at most.
+TRIED, ENTRIES = 200, 2_000_000
+NAMED = 6
+# How far float32 is off: a few of its last places, and what a model makes of them.
+LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
+FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
+    "softmax": partial(softmax, axis=-1),
+    "log_softmax": partial(log_softmax, axis=-1),
+    "sigmoid": expit,
+}
+# What the numbers of a check are that ordinary ones are not.
+FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "biases alone"}
+
+
+def located(context: ModelContext, findings: Sequence[Finding]) -> str:
+    """Which tensors, from which time step on; which gradients; and what would make it right."""
+    wrong = {f.check: f for f in findings if f.verdict == "differ"}
+    if "repeatability" in wrong:
+        return "the model gives other numbers each time, and nothing else can be said of it"
+    forward = wrong.get("inference")
+    first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
+    if forward is not None and first is not None:
+        hint = (
+            _hint(context, forward)
+            or _other_output(context, first)
+            or _function_of(context, first)
+            or _narrow(context, forward)
+        )
+        return f"outputs: {_parting(context, first)}{f'. {hint}' if hint else ''}"
+    if "cotangent-gradients" in wrong:
+        names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
+        right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
+        told = f"gradients: the outputs are right; wrong are {_listed(names)}"
+        return f"{told}; right are {_listed(right)}" if right else f"{told}: all of them"
+    if far := [name for name in FAR_OUT if name in wrong]:
+        told = "; ".join(f"{name}: {FAR_OUT[name]}" for name in far)
+        return f"outputs: they are right at ordinary numbers, and wrong far out ({told})"
+    trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
+    if trained:
+        names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
+        told = f"training: evaluation is right; in training these are wrong: {_listed(names)}"
+        hint = moved_otherwise(context.case, context.moved, names)
+        return f"{told}. {hint}" if hint else told
+    return f"the outputs and gradients are right; what differs is in: {', '.join(wrong)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    short = [name.removeprefix("gradient.") for name in names]
+    more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
+    return ", ".join(short[:NAMED]) + more
+
+
+def _expected(context: ModelContext) -> dict[str, Array]:
+    return dict(context.expected(context.case.material, "main", context.found).values)
+
+
+def _parting(context: ModelContext, first: Deviation) -> str:
+    """How one tensor differs: where from in time, in how many of its entries, and the worst."""
+    made = context.found[first.name]
+    if first.reason or not isinstance(made, np.ndarray):
+        return str(first)
+    found = made.astype(np.float64)
+    wanted = _expected(context)[first.name].astype(np.float64)
+    scale = scales({first.name: wanted})[first.name]
+    with np.errstate(all="ignore"):
+        gap = np.abs(found - wanted)
+    off = ~(gap <= first.tolerance * scale)
+    worst = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
+    at = [int(i) for i in np.unravel_index(worst, wanted.shape)] if wanted.ndim else []
+    words = (
+        f"{first.name} is off by {first.error:.2e} in {int(off.sum()):,} of {off.size:,} entries; "
+        f"the worst is {at}, {found[tuple(at)]:.6g} in place of {wanted[tuple(at)]:.6g}"
+    )
+    words += _rows(context, first.name, off)
+    axis = _axis(context, first.name, "time")
+    if axis is None:
+        return words
+    steps = np.flatnonzero(off.any(axis=tuple(a for a in range(off.ndim) if a != axis)))
+    count = off.shape[axis]
+    if not steps.size:
+        return words
+    since = f"from time step {steps[0]} of {count} on" if steps[0] else "from the first time step"
+    missing = sorted(set(range(int(steps[0]), count)) - {int(n) for n in steps})
+    return f"{words}; it differs {since}{f', but not at {missing}' if missing else ''}"
+
+
+def _axis(context: ModelContext, name: str, size: str) -> int | None:
+    program = context.case.inference
+    value = result_ports(program, "forward")[name]
+    shape = program.types[value].shape
+    return next((n for n, dim in enumerate(shape) if str(dim) == size), None)
+
+
+def _rows(context: ModelContext, name: str, off: Array) -> str:
+    """In which rows of the batch entries are off, where others are right: such as one of length 0,
+    which a model may have no answer for."""
+    axis = _axis(context, name, "batch")
+    if axis is None:
+        return ""
+    rows = off.any(axis=tuple(a for a in range(off.ndim) if a != axis))
+    if rows.all() or not rows.any():
+        return ""
+    numbers = ", ".join(str(n) for n in np.flatnonzero(rows))
+    told = f", only in row{'s' if rows.sum() > 1 else ''} {numbers} of the batch"
+    for port in context.case.inference.inputs:
+        given = context.case.material.inputs[port.name]
+        if given.shape == rows.shape and given.dtype.kind == "i":
+            same = {int(n) for n in given[rows]}
+            if len(same) == 1 and not same & {int(n) for n in given[~rows]}:
+                told += f", where {port.name} is {same.pop()}"
+    return told
+
+
+def _hint(context: ModelContext, forward: Finding) -> str:
+    """The first guess under which the spec gives what the model gives."""
+    if context.case.entries > ENTRIES:
+        return ""
+    wanted = _expected(context)
+    found = {n: a for n, a in context.found.items() if isinstance(a, np.ndarray)}
+    compared = [d for d in forward.deviations if not d.reason and d.name in found]
+    scale = scales(wanted)
+    for number, (text, changed) in enumerate(guesses(context)):
+        if number == TRIED or not compared:
+            break
+        values = changed()
+        same_form = all(values[d.name].shape == wanted[d.name].shape for d in compared)
+        # What a guess changes must be more than what is allowed, or its fit would say nothing.
+        if same_form and all(
+            relative_error(found[d.name], values[d.name], scale[d.name]) <= d.tolerance
+            for d in compared
+        ):
+            effect = max(
+                relative_error(values[d.name], wanted[d.name], scale[d.name]) / d.tolerance
+                for d in compared
+            )
+            if effect > DECISIVE:
+                return text
+    return ""
+
+
+def _other_output(context: ModelContext, first: Deviation) -> str:
+    """Another output of the spec that this one is."""
+    found = context.found[first.name]
+    if first.reason or not isinstance(found, np.ndarray):
+        return ""
+    case = context.case
+    material = context.material(case.material)
+    every = case.forward("inference", material, ("a user's model", context.takes, "main")).values
+    for name, array in every.items():
+        if name != first.name and array.shape == found.shape:
+            error = relative_error(found, array, float(np.abs(array).max()) or 1.0)
+            if error <= first.tolerance:
+                other = name.removeprefix("output.")
+                return f"It is {other} of the spec: say --returns {other}"
+    return ""
+
+
+def _function_of(context: ModelContext, first: Deviation) -> str:
+    """What an output is of the spec's, where it is what is often made of logits."""
+    made = context.found[first.name]
+    if first.reason or not isinstance(made, np.ndarray) or not made.ndim:
+        return ""
+    wanted = _expected(context)[first.name].astype(np.float64)
+    name = first.name.removeprefix("output.")
+    for label, function in FUNCTIONS.items():
+        if relative_error(made, function(wanted), 1.0) <= DECISIVE * first.tolerance:
+            return f"It is {label}({name}): return {name} itself, as the spec does"
+    return ""
+
+
+def _narrow(context: ModelContext, forward: Finding) -> str:
+    """That something computes in float32, where float64 is asked for."""
+    errors = [d.error for d in forward.deviations if not d.agrees]
+    if context.dtype == "float64" and all(LEAST_NARROW < error < MOST_NARROW for error in errors):
+        return "That is how far float32 is off: something in the model computes in it"
+    return ""

@@ -1,0 +1,153 @@
+"""Two backends held against each other, without the oracle: to how many digits do they agree?
+
+Compared are all results of the training pass of the check ``values``: outputs, loss, state,
+statistics and gradients, on the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Arrays
+from harness.checking.cell import Cell, CellResult
+from harness.checking.outliers import Group, group_of
+from harness.checking.record_file import Records
+from harness.oracle.tolerance import digits, relative_error, scales
+
+# As many pairs are told each by itself, if not all are asked for.
+FEW = 3
+GROUP_FIELDS = ("spec", "dtype", "path", "device")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How far two backends are apart: the largest difference of any tensor, ``worst``, over the
+    tensor's largest magnitude."""
+
+    group: Group
+    backends: tuple[str, str]
+    error: float
+    worst: str
+
+    @property
+    def digits(self) -> float:
+        """Decimal digits in which both agree, 16 at most."""
+        return digits(self.error)
+
+    @property
+    def cells(self) -> tuple[Cell, Cell]:
+        """Those that were compared."""
+        spec, dtype, path, device = self.group
+        one, other = (Cell(spec, name, device, dtype, path) for name in self.backends)
+        return one, other
+
+    def record(self) -> dict[str, Any]:
+        """The line of a record file; see ``docs/records.md``."""
+        return {
+            "kind": "pair",
+            **dict(zip(GROUP_FIELDS, self.group, strict=True)),
+            "backends": list(self.backends),
+            "error": self.error,
+            "worst": self.worst,
+        }
+
+
+class Pairs:
+    """The pairs of a run, found as its cells end: results are kept until their group is whole."""
+
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        self._left: dict[Group, int] = {}
+        self._order: dict[str, int] = {}
+        for cell in cells:
+            self._order.setdefault(cell.backend, len(self._order))
+            self._left[group_of(cell)] = self._left.get(group_of(cell), 0) + 1
+        self._ended: dict[Group, list[CellResult]] = {group: [] for group in self._left}
+
+    def ended(self, result: CellResult) -> list[Pair]:
+        """The pairs of a cell that has ended with those that have ended before."""
+        group = group_of(result.cell)
+        before = self._ended[group]
+        pairs = [self._pair(other, result) for other in before if other.values and result.values]
+        before.append(result)
+        self._left[group] -= 1
+        if not self._left[group]:
+            for member in before:
+                member.values = {}
+            del self._ended[group]
+        return pairs
+
+    def _pair(self, one: CellResult, other: CellResult) -> Pair:
+        first, second = sorted((one, other), key=lambda r: self._order[r.cell.backend])
+        error, worst = _distance(first.values, second.values)
+        backends = first.cell.backend, second.cell.backend
+        return Pair(group_of(one.cell), backends, error, worst)
+
+
+def recorded(records: Records) -> list[Pair]:
+    """The pairs of a record file; not those of which a backend began again later."""
+    found: dict[tuple[Group, frozenset[str]], Pair] = {}
+    for line in records.lines:
+        if line["kind"] == "begin":
+            group = _group(line)
+            for key in [k for k in found if k[0] == group and line["backend"] in k[1]]:
+                del found[key]
+        elif line["kind"] == "pair":
+            one, other = line["backends"]
+            pair = Pair(_group(line), (one, other), float(line["error"]), line["worst"])
+            found[pair.group, frozenset(pair.backends)] = pair
+    return list(found.values())
+
+
+def statements(pairs: Sequence[Pair], *, every: bool = False) -> list[str]:
+    """In words, to how many digits backends agree with each other, over all systems.
+
+    Of many pairs only the two backends that are furthest apart, if not ``every`` one is wanted.
+    """
+    by_backends: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        by_backends.setdefault(pair.backends, []).append(pair)
+    if every or len(by_backends) <= FEW:
+        return [_statement(backends, found) for backends, found in by_backends.items()]
+    furthest = max(pairs, key=lambda p: (p.group[1] == "float64", p.error))
+    told = _statement(furthest.backends, by_backends[furthest.backends])
+    return [f"furthest apart of {len(by_backends)} pairs (--pairs shows all): {told}"]
+
+
+def _statement(backends: tuple[str, str], pairs: Sequence[Pair]) -> str:
+    variants: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        variants.setdefault((pair.group[1], pair.group[2]), []).append(pair)
+    several_paths = len({path for _, path in variants}) > 1
+    several_systems = len({pair.group[0] for pair in pairs}) > 1
+    parts: list[str] = []
+    for (dtype, path), found in variants.items():
+        worst = max(found, key=lambda p: p.error)
+        where = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
+        what = f"{dtype} {path}" if several_paths else dtype
+        unit = "" if parts else " digits"
+        parts.append(f"{worst.digits:.1f}{unit} in {what} ({where})")
+    return f"{backends[0]} and {backends[1]} agree to {', '.join(parts)}"
+
+
+def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
+    """The largest difference, and the tensor that has it; infinite where a shape is another or
+    only one has the tensor."""
+    sizes = [scales(arrays) for arrays in (one, other)]
+    worst = (0.0, next(iter(one), ""))
+    for name in dict.fromkeys([*one, *other]):
+        error = math.inf
+        if name in one and name in other and one[name].shape == other[name].shape:
+            scale = max(size[name] for size in sizes)
+            error = relative_error(one[name], np.asarray(other[name], np.float64), scale)
+        if error > worst[0]:
+            worst = error, name
+    return worst
+
+
+def _group(line: Mapping[str, Any]) -> Group:
+    return (line["spec"], line["dtype"], line["path"], line["device"])

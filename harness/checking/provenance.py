@@ -1,0 +1,215 @@
+"""All that decides the numbers of a cell: those of a record file are to be of today.
+
+A signature is what the parent knows before a cell is run; a greeting is what its worker says of
+itself. Both are flat maps of texts, for a record and for saying what has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from harness.checking.cell import Cell
+from harness.checking.known_differences import Differences
+from harness.checking.request import Request, case_sizes
+from harness.language.fingerprint import fingerprint
+from harness.language.model import Spec
+from harness.oracle import tolerance
+from harness.runs.compared import became
+from harness.runtime.code_digest import digest
+from harness.runtime.hookspecs import FORMATS_GROUP
+from harness.runtime.labels import backend_of
+from harness.runtime.plugins import available, code
+from harness.worker.cards import cards
+from harness.worker.machine import machine
+from harness.worker.variables import reported
+from harness.worker.worker import Worker
+
+# Entries that are checksums: of them it is said that they have changed, not what they are.
+CHECKSUMS: Mapping[str, str] = {
+    "spec": "the spec has changed",
+    "sizes": "the sizes have changed",
+    "differences": "the known differences have changed",
+    "harness code": "the code of the harness has changed",
+    "code": "the code of the backend has changed",
+    "machine": "it is another machine",
+    "model": "the file of the model, or what is said of it, has changed",
+}
+# Entries that a signature has only where the backend runs on the interpreter of the harness.
+OF_OWN_INTERPRETER = ("backend",)
+# Entries that decide whether there is a verdict of :data:`LIMITED`, and no other.
+LIMITS = ("--timeout", "--memory")
+LIMITED = frozenset({"timeout", "out-of-memory", "not-run"})
+# Variables that decide which code an interpreter finds: the parent's own search tells nothing then.
+SEARCHING = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PATH")
+PROSE = {"summary", "source"}
+
+
+class Signatures:
+    """The signatures of a run's cells."""
+
+    def __init__(self, request: Request, differences: Differences) -> None:
+        self.request = request
+        own = machine()
+        self._common = {
+            "harness": version("backend-comparison-harness"),
+            "harness code": digest("harness"),
+            "K": str(tolerance.K),
+            "numpy of the oracle": version("numpy"),
+            "Python of the oracle": platform.python_version(),
+            "differences": _checksum({n: d.model_dump() for n, d in differences.entries.items()}),
+            "--timeout": str(request.timeout),
+            "--memory": str(request.memory_limit),
+            **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
+            "machine": own["id"],
+            "service": request.handler or request.service,
+            **({"model": _checksum(request.against.record())} if request.against else {}),
+            "usable cores": str(own["usable_cores"]),
+            # A check that is enough in one dtype is made of another where that is not asked for.
+            "dtypes": ", ".join(request.dtypes),
+            **{f"variable {name}": text for name, text in reported(os.environ).items()},
+        }
+        self._specs: dict[str, dict[str, str]] = {}
+        self._backends: dict[str, dict[str, str]] = {}
+
+    def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
+        """The signature of a cell: what decides its numbers, beside its own fields."""
+        if spec.name not in self._specs:
+            self._specs[spec.name] = _spec(spec, self.request)
+        if cell.backend not in self._backends:
+            self._backends[cell.backend] = _backend(cell.backend, self.request)
+        backend = self._backends[cell.backend]
+        gpus = {} if cell.device == "cpu" else {"GPUs": self._cards}
+        return {**self._common, **self._specs[spec.name], **backend, **gpus}
+
+    @cached_property
+    def _cards(self) -> str:
+        return "; ".join(" ".join(card.values()) for card in cards())
+
+
+class Greetings:
+    """The greetings that the workers of a run would give.
+
+    A worker is started for it only where nothing else tells: it runs on another interpreter, or
+    what is installed here is not what the record says.
+    """
+
+    def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
+        self.request, self.workers = request, workers
+        self._asked: dict[str, Mapping[str, str]] = {}
+        self._started: set[str] = set()
+
+    def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
+        """The greeting of today; empty if the worker cannot be started."""
+        if self._asked.get(backend) != recorded and backend not in self._started:
+            if self._is_own(backend) and _installed(backend, recorded) == recorded:
+                self._asked[backend] = recorded
+            else:
+                self._started.add(backend)
+                worker = self.workers[backend]
+                self._asked[backend] = (greeting(worker) or {}) if worker.start().ok else {}
+        return self._asked[backend]
+
+    def _is_own(self, backend: str) -> bool:
+        variables = self.request.environment.get(backend, {})
+        searched = any(name in variables for name in SEARCHING)
+        return self.request.pythons.get(backend, sys.executable) == sys.executable and not searched
+
+
+def greeting(worker: Worker) -> dict[str, str] | None:
+    """The greeting of a worker, as far as it decides numbers; None if it never greeted."""
+    hello = worker.hello
+    if hello is None:
+        return None
+    versions = {name: str(text) for name, text in hello.get("versions", {}).items()}
+    said = {"Python": "python", "code": "code", "harness code": "harness"}
+    return {**versions, **{name: str(hello.get(entry, "")) for name, entry in said.items()}}
+
+
+def origins(columns: Iterable[str]) -> dict[str, str]:
+    """The distribution that each column's backend comes from, with its version."""
+    known = available()
+    found = {name: known.get(backend_of(name)) for name in columns}
+    return {name: f"{o.distribution} {o.version}" for name, o in found.items() if o is not None}
+
+
+def labelled(workers: Mapping[str, Worker]) -> dict[str, Any]:
+    """What stands behind the columns that have a name of their own: a field of a run's head, or
+    none where there are no such columns."""
+    found = {
+        name: {"backend": backend_of(name), "interpreter": worker.launch.python}
+        for name, worker in workers.items()
+        if backend_of(name) != name
+    }
+    return {"columns": found} if found else {}
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """In words, how the entries of two signatures or greetings differ."""
+    before, now = known_of_both(before, now)
+    found = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            found.append(CHECKSUMS.get(name, f"{name} {became(old, new)}"))
+    return found
+
+
+def known_of_both(
+    one: Mapping[str, str], other: Mapping[str, str]
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Two signatures of different interpreters without what the harness knows of its own only."""
+    if one.get("interpreter") == other.get("interpreter"):
+        return one, other
+    hidden = {name for name in OF_OWN_INTERPRETER if (name in one) != (name in other)}
+    first, second = ({n: t for n, t in s.items() if n not in hidden} for s in (one, other))
+    return first, second
+
+
+def _spec(spec: Spec, request: Request) -> dict[str, str]:
+    own = spec.model.model_dump(exclude=PROSE)
+    sizes = [case_sizes(spec, request, own=case) for case in (False, True)]
+    return {"spec": _checksum([fingerprint(spec), own]), "sizes": _checksum(sizes)}
+
+
+def _backend(name: str, request: Request) -> dict[str, str]:
+    origin = {**available(FORMATS_GROUP), **available()}[backend_of(name)]
+    python = request.pythons.get(name, sys.executable)
+    found = {"interpreter": python}
+    if python == sys.executable:
+        found["backend"] = f"{origin.distribution} {origin.version}"
+    variables = request.environment.get(name, {})
+    return {**found, **{f"--env {variable}": text for variable, text in variables.items()}}
+
+
+def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
+    """A recorded greeting as this interpreter would have it; without what nothing tells of."""
+    found = {
+        "Python": platform.python_version(),
+        "code": code(backend_of(backend)),
+        "harness code": digest("harness"),
+    }
+    for name in recorded:
+        try:
+            found.setdefault(name, _version(name, recorded[name]))
+        except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
+            continue
+    return found
+
+
+def _version(name: str, recorded: str) -> str:
+    """The version installed; in the recorded form, where only a local part is left out of it."""
+    found = version(name)
+    public, plus, _ = recorded.partition("+")
+    return recorded if plus and found == public else found
+
+
+def _checksum(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""Reproducers that are run again, on their own backend or on another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.checking.cell import Cell
+from harness.checking.reproducer import load
+from harness.environments.columns import process_of
+from harness.errors import UsageError
+from harness.oracle.tolerance import worst
+from harness.output.printing import console, tell
+from harness.output.progress import Progress
+from harness.program.ir import Program
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
+from harness.worker.worker import Worker
+
+
+def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) -> int:
+    """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run.
+
+    ``options`` say with which interpreter and variables, and on which device, if not its own.
+
+    Raises:
+        UsageError: the folder holds no expected values, or the backend does not offer what it
+            needs.
+    """
+    found = load(folder)
+    if not found.expected.values:
+        raise UsageError(f"{folder} holds no expected values")
+    launch = Launch(*process_of(options, backend or found.cell.backend))
+    name = launch.backend
+    with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
+        remote = Remote(worker, 120.0)
+        try:
+            bar.step(f"starting {name}")
+            programs = (found.training, found.inference)
+            cell = placed(worker, found.cell, options["device"], programs)
+            remote.open(*programs, None, cell.path, cell.dtype, cell.device)
+            bar.step(f"running {found.run.check} of {cell.spec}")
+            results = found.run.run(remote)
+        except WorkerFault as fault:
+            tell(with_trace(f"{name}: {fault}", fault.traceback), error=True)
+            return 3
+    deviations = found.expected.deviations(results, cell.dtype)
+    for d in deviations:
+        if not d.agrees:
+            what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
+            tell(f"{d.name}: {d.reason or what}")
+    furthest = worst(deviations)
+    agrees = all(d.agrees for d in deviations)
+    verdict = "agrees" if agrees else "differs"
+    place = name if cell.device == found.cell.device else f"{name} ({cell.device})"
+    what = f"{cell.spec} on {place}, {cell.dtype}, check {found.run.check}"
+    tell(f"{what}: {verdict}; worst is {furthest.name}")
+    return 0 if agrees else 1
+
+
+def placed(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
+    """The cell of a reproducer on a worker's backend: on the device that is asked for; or on its
+    own, in place of which another backend that has none such takes its CPU.
+
+    Raises:
+        WorkerFault: the worker does not start.
+        UsageError: it does not offer what the cell needs.
+    """
+    backend = worker.launch.backend
+    wanted = device or cell.device
+    if device is None and backend != cell.backend:
+        wanted = nearest_device(worker, wanted)
+    check_offered(worker, wanted, cell.dtype, programs)
+    return replace(cell, backend=backend, device=wanted)

@@ -1,0 +1,240 @@
+"""A run as a person sees it: a table of systems by backends, and what went wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import indent
+
+from rich.text import Text
+
+from harness.checking.cell import CellResult
+from harness.checking.checks import AT_GIVEN, CHECKS
+from harness.checking.events import Report
+from harness.checking.findings import MARKS, PASSING, Finding, digits
+from harness.checking.history import days
+from harness.checking.outliers import Group, group_of, outlier
+from harness.checking.request import Request, given_record
+from harness.errors import several
+from harness.files.user_file import displayed
+from harness.language.shelf import Shelf
+from harness.output.printing import entry
+from harness.output.table import Grid
+
+STYLES: Mapping[str, str] = {
+    "agree": "green",
+    "known-difference": "cyan",
+    "unsupported": "dim",
+    "not-applicable": "dim",
+}
+
+
+def cell_text(result: CellResult) -> str:
+    """``15.6`` where it agrees, ``DIFFER 2.1`` where not."""
+    number = digits(result.findings)
+    shown = "" if number is None else f"{number:.1f}"
+    return f"{MARKS[result.verdict]} {shown}".strip()
+
+
+def _variants(report: Report) -> list[tuple[str, str]]:
+    """Dtypes and paths, in the order of the run."""
+    return list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results))
+
+
+def title(report: Report) -> str:
+    """The title: what the entries of the table are."""
+    return f"digits of agreement with the oracle: {' | '.join(_labels(_variants(report)))}"
+
+
+def _labels(variants: Sequence[tuple[str, str]]) -> list[str]:
+    paths = {path for _, path in variants}
+    return [dtype if len(paths) == 1 else f"{dtype} {path}" for dtype, path in variants]
+
+
+def tables(report: Report) -> tuple[Grid, Grid]:
+    """Systems by backends: with all dtypes and paths in an entry, and with a row for each."""
+    results = report.results
+    backends = list(dict.fromkeys(r.cell.backend for r in results))
+    variants = _variants(report)
+    labels = _labels(variants)
+    wide = Grid(title(report), ["system", *backends], ruled=True)
+    narrow = Grid(wide.title, ["system", "", *backends], names=2)
+    by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
+    for spec in dict.fromkeys(r.cell.spec for r in results):
+        found = [[by_cell.get((spec, b, *variant)) for b in backends] for variant in variants]
+        texts = [[entry(cell_text(c), _style(c)) if c else Text("-") for c in row] for row in found]
+        wide.rows.append([spec, *(Text(" | ").join(column) for column in zip(*texts, strict=True))])
+        narrow.rows += [[spec, label, *row] for label, row in zip(labels, texts, strict=True)]
+    return wide, narrow
+
+
+def _style(result: CellResult) -> str:
+    return STYLES.get(result.verdict, "bold red")
+
+
+def problems(report: Report, most: int | None = 2) -> list[str]:
+    """A paragraph for every cell that does not pass: where, and what its first checks saw.
+
+    After ``most`` checks in full (None: all) the others are named only.
+    """
+    lines = []
+    for result in report.results:
+        failing = [f for f in result.findings if f.verdict not in PASSING]
+        if not failing:
+            continue
+        lines.append(f"{result.cell}: {result.verdict}")
+        if result.location:
+            lines.append(f"  {result.location}")
+        if result.blame:
+            lines.append(f"  {result.blame}")
+        ran = [f for f in failing if f.verdict != "not-run"]
+        lines += [f"  {f.check}: {f.verdict}: {f.detail}" for f in ran[:most]]
+        if ran[len(ran[:most]) :]:
+            others = ", ".join(f.check for f in ran[len(ran[:most]) :])
+            lines.append(f"  also: {others} (--verbose shows what they saw)")
+        if most is not None and any(f.traceback for f in ran):
+            lines.append("  --verbose shows the traceback")
+        lines += _tracebacks(ran) if most is None else []
+        skipped = [f.check for f in failing if f.verdict == "not-run"]
+        if skipped:
+            lines.append(f"  not run: {', '.join(skipped)} ({failing[-1].detail})")
+    return lines
+
+
+def _tracebacks(findings: Sequence[Finding]) -> list[str]:
+    """The tracebacks of each check; one that several share stands there once."""
+    checks: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.traceback:
+            checks.setdefault(finding.traceback, []).append(finding.check)
+    return [
+        f"  traceback of {', '.join(named)}:\n{indent(text.rstrip(), '    ')}"
+        for text, named in checks.items()
+    ]
+
+
+def details(report: Report) -> list[str]:
+    """Every check of every cell, one line each, and the path of every layer."""
+    lines = []
+    for result in report.results:
+        paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
+        kept = f", kept from {result.since}" if result.kept else ""
+        lines.append(f"{result.cell} ({result.version}; {paths}): {result.verdict}{kept}")
+        for f in result.findings:
+            worst = f.worst
+            numbers = (
+                f"error {worst.error:.2e}, {worst.ratio:.3g} x yardstick, in {worst.name}"
+                if worst
+                else f"{f.held} held"
+            )
+            lines.append(f"  {f.check:22} {f.verdict:16} {f.seconds:7.3f} s  {numbers}")
+            lines += [f"    {f.detail}"] if f.detail and f.verdict in PASSING else []
+    return lines
+
+
+def no_answers(report: Report) -> list[str]:
+    """How many checks had nothing that could be compared."""
+    silent = [f for r in report.results for f in r.findings if f.verdict == "not-applicable"]
+    if not silent:
+        return []
+    checks = ", ".join(dict.fromkeys(f.check for f in silent))
+    return [f"no answer, as --verbose explains: {checks} ({len(silent)} in all)"]
+
+
+def known(report: Report) -> list[str]:
+    """The known differences that were met."""
+    found = [
+        fault
+        for result in report.results
+        for finding in result.findings
+        if finding.verdict == "known-difference"
+        for fault in finding.faults
+        if fault.startswith("known difference")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def outliers(report: Report) -> list[str]:
+    """Where backends part, who stands apart from the others, from their outputs pairwise."""
+    groups: dict[Group, list[CellResult]] = {}
+    for result in report.results:
+        groups.setdefault(group_of(result.cell), []).append(result)
+    return [*report.outliers, *filter(None, map(outlier, groups.values()))]
+
+
+def given(request: Request, specs: Shelf) -> list[str]:
+    """Which numbers were given and which were not, at which sizes; nothing where none were."""
+    found = request.given
+    if found is None:
+        return []
+    program = specs[found.spec].programs["training"]
+    groups = {name: arrays for name, arrays in found.groups().items() if getattr(program, name)}
+    named = [f"{group} (sha256 {digest[:12]})" for group, digest in found.digests.items()]
+    sources = f" of {', '.join(map(displayed, found.files.values()))}" if found.files else ""
+    starts = [n for n in groups if n == "state" and found.arrays.inputs and not groups[n]]
+    drawn = [n for n, arrays in groups.items() if not arrays and n not in starts]
+    record = given_record(found)
+    lines = [
+        f"given: {', '.join(named)}{sources}; batch {record['batch']}, time {record['time']}; a "
+        "check's further batches are drawn"
+    ]
+    others = [f"{n} is as at the start" for n in starts] + (
+        [f"{', '.join(drawn)} drawn"] if drawn else []
+    )
+    if others:
+        lines.append(f"not given: {'; '.join(others)}")
+    if request.checks == AT_GIVEN:
+        own = ", ".join(name for name in CHECKS if name not in AT_GIVEN)
+        lines.append(f"not made, as they draw their own numbers: {own}")
+    return lines
+
+
+def proof(gaps: Mapping[str, float]) -> str:
+    """How the oracle's own gradients are known to be right."""
+    proved = [gap for gap in gaps.values() if not math.isnan(gap)]
+    specs = several(len(proved), "spec")
+    parts = []
+    if proved:
+        parts.append(f"the gradients of {specs} agree with the complex step to {max(proved):.1e}")
+    if without := [name for name, gap in gaps.items() if math.isnan(gap)]:
+        parts.append(
+            f"the gradients of {', '.join(without)} are not finite, and nothing proves them"
+        )
+    return f"oracle: {'; '.join(parts)}"
+
+
+def summary(report: Report, seconds: float) -> str:
+    """One line: how many cells, how many of each verdict, how long."""
+    counts: dict[str, int] = {}
+    ran = [r for r in report.results if not r.kept]
+    compared = sum(f.comparisons for r in ran for f in r.findings)
+    for result in report.results:
+        counts[result.verdict] = counts.get(result.verdict, 0) + 1
+    listed = ", ".join(f"{n} {verdict}" for verdict, n in counts.items()) or "none"
+    old = [r for r in report.results if r.kept]
+    taken = f" ({len(old)} kept: {', '.join(days(old))})" if old else ""
+    cells = several(len(report.results), "cell")
+    left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
+    return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {seconds:.0f} s"
+
+
+def kept(report: Report) -> list[str]:
+    """Which verdicts are of today, and which are those of an earlier run: by backend."""
+    if not any(result.kept for result in report.results):
+        return []
+    lines = []
+    for backend in dict.fromkeys(r.cell.backend for r in report.results):
+        own = [r for r in report.results if r.cell.backend == backend]
+        old = [r for r in own if r.kept]
+        told = [f"{len(own) - len(old)} run now"] if len(own) > len(old) else []
+        told += [f"{words} kept" for words in days(old)]
+        lines.append(f"{backend}: {', '.join(told)}")
+    return lines
+
+
+def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
+    """At most ``limit`` lines, then how many more there are."""
+    lines = list(lines)
+    if len(lines) <= limit:
+        return lines
+    return [*lines[:limit], f"... and {len(lines) - limit} more lines (--verbose shows all)"]

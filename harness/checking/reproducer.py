@@ -1,0 +1,272 @@
+"""A cell that differs as one folder: the pass of the first check that differs, as program,
+weights, batch and expected values. Replayed by ``harness replay FOLDER``."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.checking.cell import Cell
+from harness.checking.checks.context import part
+from harness.checking.checks.extremes import (
+    INDICES,
+    corner_material,
+    extreme_material,
+    index_material,
+    kink_material,
+    saturated_material,
+)
+from harness.checking.checks.properties import smaller_batch
+from harness.checking.findings import Finding
+from harness.errors import HarnessError, UsageError
+from harness.files import kinds
+from harness.files.atomic import write_whole
+from harness.files.forms import Form, Number, formed, read_json
+from harness.files.kinds import ARCHIVED, GROUPS
+from harness.files.npz import read_npz
+from harness.files.user_file import MAX_ARRAYS, MAX_PROGRAM, FileFault, displayed, read_bytes, why
+from harness.language.wellformed import check_program
+from harness.oracle.case import Case
+from harness.oracle.yardstick import Expected
+from harness.program.dims import bind
+from harness.program.ir import Phase, Port, Program
+from harness.program.serial import decode, encode
+from harness.runtime.arguments import Arguments
+from harness.runtime.budget import check_fits
+from harness.runtime.session import Session
+from harness.worker.remote import Remote, Tensors
+
+ARRAYS, PROGRAM = "arrays.npz", "program.json"
+
+
+def _main(case: Case) -> Arguments:
+    return case.material
+
+
+# Checks that are one pass -> what it is run on. All but two are results and gradients of the loss.
+INFERENCE, ALONG = "inference", "cotangent-gradients"
+MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
+    **dict.fromkeys(("outputs", "loss", "state", "statistics", "gradients"), _main),
+    ALONG: _main,
+    INFERENCE: _main,
+    "partial-batch": smaller_batch,
+    "extremes": extreme_material,
+    "saturation": saturated_material,
+    "kinks": kink_material,
+    "corners": corner_material,
+    **{check: partial(index_material, value=value) for check, value in INDICES.items()},
+}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of a check; with ``cotangents``, gradients along them instead of the loss's."""
+
+    check: str
+    phase: Phase
+    material: Arguments
+    cotangents: ArrayDict | None = None
+
+    def run(self, remote: Remote) -> Tensors:
+        """The results of an open session; :class:`harness.worker.remote.WorkerFault` if none."""
+        remote.load(self.material)
+        if self.phase == "inference":
+            return remote.forward("inference", self.material.inputs, self.material.state)
+        found = remote.gradients(self.material, self.cotangents)
+        return found if self.cotangents is None else part(found, "gradient.")
+
+    def on(self, session: Session) -> Arrays:
+        """The results of a session in this process, as :meth:`run` has them."""
+        given = self.material
+        session.load(given.parameters, given.statistics)
+        if self.phase == "inference":
+            return session.forward("inference", given.inputs, given.state)
+        batch = (given.inputs, given.state, given.targets)
+        results, gradients = session.gradients("training", *batch, self.cotangents)
+        found = {f"gradient.{n}": a for n, a in gradients.items()}
+        return found if self.cotangents is not None else results | found
+
+    def expected(self, case: Case) -> Expected:
+        """The results of the oracle."""
+        return case.expect(("reproducer", self.check), self.on)
+
+
+class CellForm(Form):
+    """The cell that differed."""
+
+    spec: str
+    backend: str
+    device: str
+    dtype: Literal["float64", "float32", "bfloat16", "float16"]
+    path: Literal["native", "equations", "derived"]
+
+
+class Meta(Form):
+    """``program.json``. ``noise`` is the yardstick of each tensor in the cell's dtype, before
+    the floor."""
+
+    cell: CellForm
+    check: str
+    phase: Literal["training", "inference"]
+    noise: dict[str, Annotated[Number, Field(ge=0)]]
+    training: Any
+    inference: Any
+
+
+@dataclass(frozen=True)
+class Reproducer:
+    """The contents of a reproducer's folder, as :func:`load` finds them."""
+
+    cell: Cell
+    training: Program
+    inference: Program
+    run: Pass
+    expected: Expected
+
+
+def first_check(findings: Iterable[Finding]) -> str | None:
+    """The first check that differs and is one pass, so that it can be saved."""
+    differing = (f.check for f in findings if f.verdict == "differ")
+    return next((check for check in differing if check in MATERIALS), None)
+
+
+def pass_of(case: Case, check: str) -> Pass:
+    """The pass of a check that :data:`MATERIALS` names."""
+    return Pass(
+        check,
+        "inference" if check == INFERENCE else "training",
+        MATERIALS[check](case),
+        case.cotangents if check == ALONG else None,
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Try the folder for reproducers; :class:`UsageError` if nothing can be written there.
+
+    One that was not there is gone afterwards: nothing may differ.
+    """
+    made = [one for one in (folder, *folder.parents) if not os.path.exists(one)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"{why(error).lower()}; a folder is wanted"
+        raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
+    for one in made:
+        with suppress(OSError):  # another run has begun to write there
+            one.rmdir()
+
+
+def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
+    """Write the reproducer of a check in :data:`MATERIALS`; returns its folder.
+
+    Files appear whole or not at all. Raises :class:`UsageError` where it cannot be written.
+    """
+    # As names of models are paths of up to four parts, those of "a/b" and "a-b" differ here, too.
+    name = f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
+    target = folder / cell.spec / name
+    run = pass_of(case, check)
+    write(target, Reproducer(cell, case.training, case.inference, run, run.expected(case)))
+    return target
+
+
+def write(target: Path, made: Reproducer) -> None:
+    """Write a reproducer into a folder, each file whole.
+
+    Raises:
+        UsageError: it cannot be written, or a file of another kind is in its place.
+    """
+    run, expected = made.run, made.expected
+    groups = {group: getattr(run.material, group) for group in GROUPS}
+    groups |= {"cotangents": run.cotangents or {}, "expected": expected.values}
+    arrays = {f"{group}/{n}": a for group, found in groups.items() for n, a in found.items()}
+    meta = {
+        "cell": made.cell.record(),
+        "check": run.check,
+        "phase": run.phase,
+        "noise": dict(expected.noise(made.cell.dtype)),
+        "training": encode(made.training),
+        "inference": encode(made.inference),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        places = (target / ARRAYS, kinds.ARRAYS), (target / PROGRAM, kinds.PROGRAM)
+        for place, kind in places:  # both, before either is replaced
+            kinds.check_kind(place, kind)
+        write_whole(target / ARRAYS, buffer.getvalue())
+        write_whole(target / PROGRAM, json.dumps(meta).encode())
+    except (OSError, FileFault) as error:
+        raise UsageError(f"cannot write a reproducer to {target}: {error}") from None
+
+
+def load(folder: Path) -> Reproducer:
+    """Read a reproducer; :class:`UsageError` if the folder does not hold one."""
+    try:
+        text = read_bytes(folder / PROGRAM, MAX_PROGRAM, "a reproducer's program")
+        packed = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
+        meta = formed(read_json(text, PROGRAM), Meta, PROGRAM)
+        found = _reproducer(meta, read_npz(packed, MAX_ARRAYS))
+        _check(found)
+        return found
+    except (ValueError, HarnessError) as error:
+        raise UsageError(f"{displayed(folder)} holds no reproducer: {error}") from None
+
+
+def _check(found: Reproducer) -> None:
+    """:class:`HarnessError` for programs that are none, and arrays that do not fit them."""
+    material = found.run.material
+    for program in (found.training, found.inference):
+        check_program(program)
+        bound: dict[str, int] = {}
+        for group in ("inputs", "state", "targets"):
+            arrays = getattr(material, group)
+            needed = group != "targets" or program.phase == "training"
+            for port in getattr(program, group) if needed else ():
+                array = _named(arrays, group, port)
+                shape = program.type_of(port).shape
+                bind(port.name, shape, array.shape, program.sizes, bound)
+        for group in ("parameters", "statistics"):
+            for port in getattr(program, group):
+                array = _named(getattr(material, group), group, port)
+                bind(port.name, program.type_of(port).shape, array.shape, program.sizes, {})
+        check_fits(program, bound.get("batch", 1), bound.get("time", 1), {})
+
+
+def _named(arrays: ArrayDict, group: str, port: Port) -> Array:
+    if port.name not in arrays:
+        raise UsageError(f"there is no array {group}/{port.name}")
+    return arrays[port.name]
+
+
+def _reproducer(meta: Meta, arrays: Arrays) -> Reproducer:
+    groups = {
+        group: {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{group}/")}
+        for group in ARCHIVED
+    }
+    return Reproducer(
+        Cell(**meta.cell.model_dump(include=set(CellForm.model_fields))),
+        decode(meta.training),
+        decode(meta.inference),
+        Pass(
+            meta.check,
+            meta.phase,
+            Arguments(**{group: groups[group] for group in GROUPS}),
+            groups["cotangents"] or None,
+        ),
+        Expected(groups["expected"], lambda _: meta.noise),
+    )

@@ -1,0 +1,251 @@
+"""The request of a run, the specs and backends that it stands for, the sizes."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
+from harness.checking.own_model.asked import Against
+from harness.command.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
+from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
+from harness.language.asked_sizes import known_sizes
+from harness.language.model import Spec
+from harness.language.size_expressions import FREE_SIZES
+from harness.oracle.case import Case
+from harness.oracle.given import Given
+from harness.program.fitting_sizes import nearest_sizes
+from harness.runs.shards import Shard
+from harness.runtime.labels import backend_of
+from harness.runtime.paths import PATHS
+from harness.runtime.precision import host_dtype
+from harness.worker.launch import SERVICE
+
+# Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
+SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
+SMALL_BATCH, SMALL_TIME = 3, 4
+# At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
+OWN_BATCH = 4
+
+RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS, "repeat": REPEAT}
+# Those that are checked where none are asked for, and all that are.
+DTYPES = ("float64", "float32")
+KNOWN_DTYPES = (*DTYPES, "bfloat16", "float16")
+# The largest number that is given of a dtype: what float32 holds, and of float64, which is held
+# against nothing wider, what has a square.
+LARGEST = {
+    "float32": float(np.finfo(np.float32).max),
+    "float64": float(np.sqrt(np.finfo(np.float64).max)),
+}
+# What ``--quick`` takes where nothing else is asked for: one model of each kind of recurrence.
+QUICK_SPECS = ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru")
+QUICK_DTYPES, QUICK_CHECKS = ("float32",), ("values",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to check. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed."""
+
+    specs: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = DTYPES
+    paths: tuple[str, ...] = ("native",)
+    device: str = "cpu"
+    folders: tuple[Path, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    timeout: float = 120.0
+    start_timeout: float | None = None
+    memory_limit: int | None = None
+    checks: tuple[str, ...] = ("*",)
+    thorough: bool = False
+    repeat: int = 0
+    deterministic: bool = False
+    records: Path | None = None
+    resume: bool = False
+    history: Path | None = None
+    fresh: bool = False
+    seed: int = 0
+    jobs: int = 0
+    fail_fast: bool = False
+    handler: str | None = None
+    service: str = SERVICE
+    given: Given | None = None
+    against: Against | None = None
+    shard: Shard | None = None
+    on: str | None = None
+
+
+def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
+    """The case of a spec: at small sizes that all differ, or at the spec's own."""
+    sizes, batch, time = case_sizes(spec, request, own=own)
+    return Case(spec, sizes, batch, time, request.seed, request.given)
+
+
+def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
+    """The sizes of a case, its batch and its time; of given numbers, theirs."""
+    numbers = request.given
+    if numbers is not None:
+        return numbers.sizes, numbers.batch or SMALL_BATCH, numbers.time or SMALL_TIME
+    given = known_sizes(spec.model.sizes, request.sizes)
+    named = {n: size for n, size in given.items() if n not in FREE_SIZES}
+    if own:
+        training = spec.model.training
+        time = spec.length
+        batch = min(training.batch, OWN_BATCH) if training else OWN_BATCH
+        sizes: Mapping[str, int] = named
+    else:
+        batch, time = SMALL_BATCH, SMALL_TIME
+        sizes = small_sizes(spec, named)
+    if "time" not in given:
+        batch, time = nearest_sizes(spec.program(**sizes), given.get("batch", batch), time)
+    return sizes, given.get("batch", batch), given.get("time", time)
+
+
+def given_record(given: Given) -> dict[str, Any]:
+    """What a record and the report's JSON say of given numbers."""
+    batch, time = given.batch or SMALL_BATCH, given.time or SMALL_TIME
+    return {"sha256": given.digests, "batch": batch, "time": time, "sizes": dict(given.sizes)}
+
+
+def small_sizes(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
+    """A small number for every size of a spec but those that are ``given``, all different, never
+    above the spec's own; that one for sizes that cannot be smaller beside the others, as an axis
+    that windows slide over."""
+    small = {**_smaller(spec), **given}
+    if _can_be(spec, small):
+        return small
+    sizes = {**spec.model.sizes, **given}
+    for name, size in small.items():
+        if _can_be(spec, {**sizes, name: size}):
+            sizes[name] = size
+    return sizes
+
+
+def _can_be(spec: Spec, sizes: Mapping[str, int]) -> bool:
+    try:
+        spec.program(**sizes)
+    except SpecError:
+        return False
+    return True
+
+
+def _smaller(spec: Spec) -> dict[str, int]:
+    taken = {SMALL_BATCH, SMALL_TIME, *SMALL_SIZES.values()}
+    deciding = spec.program().structural
+    sizes = {}
+    for name, own in spec.model.sizes.items():
+        small = SMALL_SIZES.get(name)
+        if small is None:
+            small = next(n for n in range(5, 10_000) if n not in taken)
+            taken.add(small)
+        # A chain of two is one: more takes longer, and is no other case.
+        sizes[name] = min(2 if name in deciding else small, own)
+    return sizes
+
+
+def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str, ...]:
+    """The checks that any pattern matches, by their own name or by that of a finding of theirs.
+
+    Of :data:`.checks.THOROUGH`, only those that a pattern spells out, unless ``thorough``.
+    :class:`UsageError` for a pattern that matches nothing.
+    """
+    known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
+    if not patterns:
+        raise UsageError(f"no check is asked for (known: {', '.join(known)})")
+    for pattern in patterns:
+        if not fnmatch.filter(known, pattern):
+            raise unknown("check", pattern, known)
+    found = {n for pattern in patterns for n in fnmatch.filter(known, pattern)}
+    wanted = {FINDINGS.get(name, name) for name in found}
+    dear = frozenset() if thorough else THOROUGH.difference(patterns)
+    return tuple(name for name in CHECKS if name in wanted - dear)
+
+
+def check_request(request: Request, backends: Sequence[str]) -> None:
+    """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
+    if request.resume and request.records is None:
+        raise UsageError("--resume needs --records FILE: the cells to keep are in it")
+    if request.fresh and request.history is None:
+        raise UsageError("--fresh runs what --history holds already: give --history FOLDER")
+    for name in request.specs:
+        if not isinstance(name, str):
+            raise UsageError(f"a spec is asked for by its name or its file's path, found {name!r}")
+    for kind, given, known in (
+        ("dtype", request.dtypes, KNOWN_DTYPES),
+        ("path", request.paths, PATHS),
+    ):
+        if not given:
+            raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
+        for value in given:
+            check_known(kind, value, known)
+    check_fields(request, RANGES)
+    if request.given is not None:
+        _check_given(request.given, request.dtypes)
+    if request.start_timeout is not None:
+        TIMEOUT.check(request.start_timeout, "a start's timeout")
+    if request.memory_limit is not None:
+        MEMORY.check(request.memory_limit)
+    for size, number in request.sizes.items():
+        SIZES.check(number, f"size {size!r}")
+    for option, named in (
+        ("interpreter", tuple(request.pythons)),
+        ("environment", tuple(request.environment)),
+    ):
+        for name in named:
+            if name not in backends:
+                raise UsageError(
+                    f"an {option} is given for {name!r}, which is not checked"
+                    f"{did_you_mean(name, backends)} (checked: {', '.join(backends)})"
+                )
+
+
+def checks_of(request: Request) -> tuple[str, ...]:
+    """The patterns of checks of a request; of given numbers, the names of those made at them.
+
+    Raises:
+        UsageError: a pattern matches no check, or none that is made at given numbers.
+    """
+    chosen = choose_checks(request.checks)
+    if request.given is None:
+        return request.checks
+    for pattern in request.checks:
+        if not {*choose_checks((pattern,))} & {*AT_GIVEN}:
+            raise UsageError(
+                f"{pattern} draws its own numbers: leave it out, or leave out the weights and "
+                f"inputs (made at given ones: {', '.join(AT_GIVEN)})"
+            )
+    return tuple(name for name in chosen if name in AT_GIVEN)
+
+
+def _check_given(given: Given, dtypes: Sequence[str]) -> None:
+    for group in fields(given.arrays):
+        for name, array in getattr(given.arrays, group.name).items():
+            which = f"of the {array.size:,} numbers of {name} ({group.name})"
+            wrong = int(np.count_nonzero(~np.isfinite(array)))
+            if wrong:
+                raise UsageError(
+                    f"{wrong:,} {which} are NaN or infinite: nothing can be compared there "
+                    "(harness.run takes them)"
+                )
+            for dtype in dtypes:
+                most = LARGEST[host_dtype(dtype)]
+                beyond = int(np.count_nonzero(np.abs(array) > most))
+                if beyond:
+                    raise UsageError(
+                        f"{beyond:,} {which} are above {most:.2g}: nothing can be compared there "
+                        f"in {dtype} (harness.run takes them)"
+                    )
+
+
+def slowest_first(names: Sequence[str]) -> list[str]:
+    """Backends that take longest to start and to compile go first, so that they do not run alone at
+    the end: JAX and Keras, and before them Keras on JAX."""
+    slow = ("keras", "jax")
+    return sorted(names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow)))

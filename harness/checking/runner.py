@@ -1,0 +1,276 @@
+"""Runs single cells of a request, each on the warm worker of its backend.
+
+All that runs cells goes through here: a whole check, ``harness.run_cell``, and a node of a cluster.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Self
+
+from harness.checking.cell import Cell, CellResult, cell_name, own_fault
+from harness.checking.events import CheckEvents
+from harness.checking.findings import Finding
+from harness.checking.known_differences import Differences, known_differences
+from harness.checking.on_backend import SpecOnBackend
+from harness.checking.outliers import group_name, group_of
+from harness.checking.own_model.run import UsersModel
+from harness.checking.provenance import Signatures, greeting, labelled, origins
+from harness.checking.record_made import head
+from harness.checking.request import Request, check_request, checks_of
+from harness.checking.resume import request_record
+from harness.checking.run_cell import CellRun, Subject
+from harness.checking.shared_cases import SharedCases
+from harness.environments.columns import Columns, choose
+from harness.errors import HarnessError, UsageError
+from harness.language.asked_sizes import check_asked
+from harness.language.library import Library, lesson6
+from harness.language.model import Spec
+from harness.language.shelf import Shelf
+from harness.oracle.case import Case
+from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.runs.shards import plan_record
+from harness.worker.launch import Launch, usual_start_timeout
+from harness.worker.worker import Worker
+
+
+def _columns(request: Request) -> Columns:
+    """The columns of a request; of a model of a user's own, the one that it is."""
+    if request.against is None:
+        return choose(request.backends, request.pythons)
+    column = request.against.column
+    return Columns((column,), {column: request.pythons.get(column, sys.executable)})
+
+
+class CellRunner:
+    """The cells of a request, one by one. Use as a context manager, so that no worker outlives it.
+
+    ``sources`` are by name of a spec what it was asked for as: its name, or its file's path. With
+    ``alone`` the request is of some of the cells of another one, whose sizes it need not all have.
+    """
+
+    def __init__(
+        self, request: Request, events: CheckEvents | None = None, *, alone: bool = False
+    ) -> None:
+        self.request = request
+        self.events = events or CheckEvents()
+        columns = _columns(request)
+        self.backends, self.lacking = columns.names, columns.lacking
+        check_request(request, (*self.backends, *self.lacking))
+        request = replace(request, checks=checks_of(request), pythons=columns.pythons)
+        self.request = request
+        self.specs = Shelf(Library(tuple(request.folders)))
+        self.sources: dict[str, str] = {}
+        own = self._own_sizes()
+        self.applied = [] if alone else check_asked(request.sizes, own)
+        if request.given is not None and self.specs.names != (request.given.spec,):
+            raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
+        # What is known of a framework's own layers excuses no model of a user's.
+        own_model = request.against is not None
+        self.differences = Differences() if own_model else known_differences(request.folders)
+        self.workers = {name: Worker(self._launch(name)) for name in self.backends}
+        self.cases = SharedCases(request)
+        self._lock = threading.Lock()
+        self.stopping = threading.Event()
+        """Set when nothing further is to begin, and what is under way is no verdict."""
+        self.closing = ExitStack()
+        """What else ends with the workers."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers, and what else is of this run."""
+        self.stopping.set()
+        for worker in self.workers.values():
+            worker.close()
+        self.closing.close()
+
+    def starting(self, name: str, seconds: float) -> None:
+        """Tell that a process is started, which may take so many seconds."""
+        with self._lock:
+            self.events.starting(name, seconds)
+
+    def cells(self) -> list[Cell]:
+        """The plan: every spec on every backend, dtype by dtype and path by path; of a shard, its
+        part of them.
+
+        Raises:
+            UsageError: there are fewer cells than shards.
+        """
+        whole, shard = self.whole_plan(), self.request.shard
+        if shard is None:
+            return whole
+        # What is compared with each other stays together, if that leaves no shard without any.
+        together = len({group_of(cell) for cell in whole}) >= shard.count
+        return shard.part(whole, group_name if together else cell_name, "cell")
+
+    def whole_plan(self) -> list[Cell]:
+        """The cells of all shards."""
+        request = self.request
+        return [
+            Cell(spec, backend, request.device, dtype, path)
+            for backend in self.backends
+            for spec in self.specs.names
+            for dtype in request.dtypes
+            for path in request.paths
+        ]
+
+    def with_cell(self, cell: Cell, source: str) -> Self:
+        """Take in a further cell, whose spec is found by ``source``.
+
+        Raises:
+            UsageError: there is no such backend, spec or size.
+            HarnessError: the spec is wrong.
+        """
+        if cell.backend not in self.workers:
+            (name,) = choose((cell.backend,), self.request.pythons).names
+            self.workers[name] = Worker(self._launch(name))
+            self.backends = (*self.backends, name)
+        if cell.spec not in self.sources:
+            spec = self.specs.add(source)
+            self.sources[spec.name] = source
+        return self
+
+    def new_head(self, arguments: Sequence[str] = ()) -> dict[str, Any]:
+        """The first line of the record of a run of this request, begun now."""
+        made = head(arguments, origins(self.backends), self.request.environment)
+        made["request"] = request_record(self.request)
+        made["folders"] = [str(folder) for folder in self.request.folders]
+        made["sources"] = {
+            name: source
+            for name, source in self.sources.items()
+            if not self.specs.library.has("model", source)
+        }
+        made["files"] = self._files()
+        names = map(cell_name, self.whole_plan())
+        axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
+        made["plan"] = plan_record(axes, self.request.shard)
+        return made | labelled(self.workers)
+
+    def _files(self) -> dict[str, str]:
+        """The files of a user's own that the run was given, by option."""
+        given, own = self.request.given, self.request.against
+        found = {option: str(path) for option, path in (given.files if given else {}).items()}
+        return found if own is None else {"--against": own.target, **found}
+
+    def signature(self, cell: Cell) -> Mapping[str, str]:
+        """The signature of a cell: what decides its numbers."""
+        return self._signatures.of(cell, self.specs[cell.spec])
+
+    def signed(self, result: CellResult) -> CellResult:
+        """A result of this run with its signature."""
+        if result.signature is None:
+            result.signature = self.signature(result.cell)
+        return result
+
+    @cached_property
+    def _signatures(self) -> Signatures:
+        return Signatures(self.request, self.differences)
+
+    def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
+        """Run one cell of the plan; the worker of its backend stays warm.
+
+        ``checks`` are patterns, and the request's if left out.
+        """
+        spec = self.specs[cell.spec]
+        patience = Patience(self.request.timeout, self.stopping)
+
+        def tell(finding: Finding) -> None:
+            with self._lock:
+                self.events.found(cell, finding)
+
+        with with_patience(patience):
+            try:
+                small, own = self.case(spec, own=False), self.case(spec, own=True)
+            except OracleFault as fault:
+                finding = Finding("oracle", faults=[str(fault)], verdict=fault.verdict)
+            except HarnessError:
+                raise
+            except Exception as error:
+                finding = own_fault(error)
+            else:
+                return self._run_on(cell, small, own, checks, tell)
+        tell(finding)
+        result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
+        result.greeting = greeting(self.workers[cell.backend])
+        return result
+
+    def _run_on(
+        self,
+        cell: Cell,
+        small: Case,
+        own: Case,
+        checks: tuple[str, ...],
+        tell: Callable[[Finding], None],
+    ) -> CellResult:
+        worker = self.workers[cell.backend]
+        if worker.pid is None and not worker.given_up:
+            self.starting(cell.backend, worker.launch.start_timeout)
+        request = self.request
+        run = CellRun(
+            cell,
+            small,
+            own,
+            worker,
+            self.differences,
+            self._subject,
+            request.timeout,
+            checks or request.checks,
+            request.thorough,
+        )
+        result = run.run(tell)
+        result.greeting = greeting(worker)
+        return result
+
+    @property
+    def _subject(self) -> Subject:
+        """What the cells are of."""
+        request = self.request
+        if request.against is not None:
+            return UsersModel(request.against)
+        return SpecOnBackend(request.repeat, request.dtypes)
+
+    def case(self, spec: Spec, *, own: bool) -> Case:
+        """A spec's case, small or at its own sizes; the same one where numbers are given."""
+        return self.cases.get(spec, own=own and self.request.given is None)
+
+    @property
+    def proofs(self) -> Mapping[str, float]:
+        """How far the oracle's gradient is from the complex step, by spec."""
+        return self.cases.proofs
+
+    def _own_sizes(self) -> dict[str, tuple[str, ...]]:
+        """Load the specs, whose names and sizes these are."""
+        found = {}
+        for name in dict.fromkeys(self.request.specs or lesson6()):
+            spec = self.specs.add(name)
+            self.sources.setdefault(spec.name, name)
+            found[spec.name] = tuple(spec.model.sizes)
+        return found
+
+    @property
+    def _service(self) -> dict[str, Any]:
+        """What answers the calls, as the fields of a launch."""
+        own = self.request.against
+        usual = {"handler": self.request.handler, "service": self.request.service}
+        return usual if own is None else {**usual, **own.service}
+
+    def _launch(self, backend: str) -> Launch:
+        return Launch(
+            backend,
+            python=self.request.pythons.get(backend, sys.executable),
+            environment=self.request.environment.get(backend, {}),
+            memory_limit=self.request.memory_limit,
+            **self._service,
+            deterministic=self.request.deterministic,
+            start_timeout=self.request.start_timeout or usual_start_timeout(),
+        )

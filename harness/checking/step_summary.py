@@ -1,0 +1,87 @@
+"""A run of checks as GitHub shows it: errors beside lines of specs, and the summary of a step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from harness.checking.cell import CellResult
+from harness.checking.changes import CellChange
+from harness.checking.events import Report
+from harness.checking.findings import PASSING
+from harness.checking.pairs import statements
+from harness.checking.report import cell_text, summary, title
+from harness.language.shelf import Shelf
+from harness.output import github
+from harness.output.markdown import escaped, table
+from harness.runs.compared import RunChanges
+
+
+def tell(
+    report: Report, specs: Shelf, seconds: float, compared: RunChanges | None = None
+) -> list[str]:
+    """Add to the step's summary, where there is one; the lines to print on standard error."""
+    told = []
+    if failed := github.summarise(markdown(report, seconds, compared)):
+        told.append(failed)
+    if github.annotating():
+        told += alerts(report, specs, compared)
+    return told
+
+
+def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
+    """What fails, beside the line where it goes wrong or else the model's; an error if it is worse
+    than before, where that is known."""
+    failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
+    found: list[str] = []
+    if compared is not None:
+        for change in compared.changes:
+            if isinstance(change, CellChange) and change.worse:
+                failed = failing.pop(change.cell, None)
+                at = places(failed.location, specs, change.cell.spec) if failed else ()
+                found.append(github.annotation(compared.what, str(change), at))
+    level = "error" if compared is None else "warning"
+    for cell, result in failing.items():
+        at = places(result.location, specs, cell.spec)
+        found.append(github.annotation(f"{cell}: {result.verdict}", words(result), at, level))
+    return github.few(found)
+
+
+def words(result: CellResult) -> str:
+    """Where a cell goes wrong, and what its first failing check saw."""
+    fault = result.first_fault
+    seen = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""
+    return "\n".join(filter(None, (result.location, seen)))
+
+
+def places(location: str, specs: Shelf, spec: str) -> Iterator[str]:
+    """``file:line`` of where a cell goes wrong, and of the model's name."""
+    yield from re.findall(r"\(([^()]+:\d+)\)", location)
+    name = specs[spec].definition.name[1]
+    yield f"{name.file}:{name.line}"
+
+
+def markdown(report: Report, seconds: float, compared: RunChanges | None = None) -> str:
+    """The summary of a run: what came of it, the table of systems by backends, what fails."""
+    found = [f"### harness check: {escaped(summary(report, seconds))}", ""]
+    if compared is not None:
+        found += [compared.markdown(), ""]
+    found += [escaped(title(report)), "", _table(report.results), ""]
+    for result in report.results:
+        if result.verdict not in PASSING:
+            told = escaped(f"{result.cell}: {result.verdict}")
+            found.append(f"- **{told}**: {escaped(words(result))}")
+    found += ["", *(f"- {escaped(text)}" for text in statements(report.pairs))]
+    return "\n".join(found) + "\n"
+
+
+def _table(results: Sequence[CellResult]) -> str:
+    backends = list(dict.fromkeys(r.cell.backend for r in results))
+    rows: dict[str, dict[str, list[str]]] = {}
+    for result in results:
+        row = rows.setdefault(result.cell.spec, {})
+        row.setdefault(result.cell.backend, []).append(cell_text(result))
+    return table(
+        ["system", *backends],
+        [[spec, *(" / ".join(row.get(b, ["-"])) for b in backends)] for spec, row in rows.items()],
+    )

@@ -1,0 +1,285 @@
+"""Cells as a thing of their own: to be kept, sent, and run wherever the harness is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from harness.checking.cell import Cell, CellResult
+from harness.checking.findings import PASSING, Finding, Verdict
+from harness.checking.history import cell_lines
+from harness.checking.record_file import RecordWriter
+from harness.checking.record_made import begin_record
+from harness.checking.record_read import CELL_FIELDS
+from harness.checking.request import KNOWN_DTYPES, Request
+from harness.checking.resume import request_record
+from harness.checking.runner import CellRunner
+from harness.checking.task_form import OptionsForm
+from harness.errors import UsageError, check_known, shorten
+from harness.files.forms import formed
+from harness.oracle.threads import one_thread
+from harness.runtime.paths import PATHS
+
+# Of a request: what says which cells there are and how they are run as a whole, and not what one
+# of them gives.
+NOT_OF_A_CELL = frozenset(
+    {
+        *("specs", "backends", "paths", "device", "records", "resume", "jobs", "fail_fast"),
+        *("given", "against", "shard", "on", "history", "fresh"),
+    }
+)
+OPTIONS = {f.name: f for f in fields(Request) if f.name not in NOT_OF_A_CELL}
+TASK_FIELDS = (*CELL_FIELDS, "source", "options")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell, and all that it takes to run it. Immutable, and can be hashed, pickled and sent.
+
+    ``source`` is what its spec is found by: a name, or a file's path. ``options`` are those of the
+    request that are not as usual, as JSON.
+    """
+
+    cell: Cell
+    source: str
+    options: str = "{}"
+
+    def record(self) -> dict[str, Any]:
+        """The cell as plain data, for JSON."""
+        return {
+            **self.cell.record(),
+            "source": self.source,
+            "options": json.loads(self.options),
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """The cell of :meth:`record`.
+
+        Raises:
+            UsageError: a field is missing, unknown, or of another type.
+        """
+        if not isinstance(record, Mapping):
+            raise UsageError(f"a cell is a dictionary, found {shorten(repr(record))}")
+        lacking = [name for name in TASK_FIELDS if name not in record]
+        strange = [*(record.keys() - {*TASK_FIELDS})]
+        if lacking or strange:
+            what = f"has no {lacking[0]}" if lacking else f"has an unknown field {strange[0]!r}"
+            raise UsageError(f"a cell {what} (its fields: {', '.join(TASK_FIELDS)})")
+        for name in (*CELL_FIELDS, "source"):
+            if not isinstance(record[name], str):
+                raise UsageError(f"{name} of a cell is a text, found {shorten(repr(record[name]))}")
+        options = record["options"]
+        if not isinstance(options, Mapping) or options.keys() - OPTIONS.keys():
+            raise UsageError(
+                f"options of a cell are a dictionary of {', '.join(OPTIONS)}, found "
+                f"{shorten(repr(options))}"
+            )
+        check_known("dtype", record["dtype"], KNOWN_DTYPES)
+        check_known("path", record["path"], PATHS)
+        cell = Cell(**{name: record[name] for name in CELL_FIELDS})
+        return cls(cell, record["source"], _checked(options))
+
+    @property
+    def request(self) -> Request:
+        """The request that has this cell only."""
+        given = {name: _read(name, value) for name, value in json.loads(self.options).items()}
+        cell = self.cell
+        return Request((self.source,), (cell.backend,), device=cell.device, **given)
+
+    def __str__(self) -> str:
+        return str(self.cell)
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """What came of a cell that was run; ``lines`` are those of a record file, and plain data."""
+
+    task: Task
+    result: CellResult
+    lines: tuple[Mapping[str, Any], ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of its findings."""
+        return self.result.verdict
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it agrees, differs as known, or was asked for nothing that it has."""
+        return self.verdict in PASSING
+
+    @property
+    def findings(self) -> list[Finding]:
+        """One for each check, in the order in which they were made."""
+        return self.result.findings
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, without the start of the oracle."""
+        return self.result.seconds
+
+    def __repr__(self) -> str:
+        return f"<CellReport: {self.task}: {self.verdict} ({self.seconds:.2f} s)>"
+
+
+class Workers:
+    """A process for each backend, kept warm: cell after cell is run without a new start.
+
+    Use as a context manager, so that no process outlives it. Cells of one backend take turns;
+    several threads may run those of several. With ``records`` the lines of each cell are appended
+    to that file, on the disk before :func:`harness.run_cell` returns.
+    """
+
+    def __init__(self, records: str | os.PathLike[str] | None = None) -> None:
+        """Nothing is started yet.
+
+        Raises:
+            RecordError: the file of records cannot be written, or is something else.
+        """
+        self._writer = None if records is None else RecordWriter(records)
+        self._written: dict[str, Any] | None = None
+        self._runners: dict[str, CellRunner] = {}
+        self._turns: dict[tuple[str, str], threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes, and close the file of records."""
+        for runner in self._runners.values():
+            runner.close()
+        self._runners.clear()
+        if self._writer is not None:
+            self._writer.close()
+
+    def run(self, task: Task) -> CellReport:
+        """Run a cell as ``harness check`` does. Whatever the backend does is in the report.
+
+        Raises:
+            UsageError: its options are none that there are, or its records are those of another
+                request.
+            HarnessError: its spec is wrong, or the records cannot be written.
+        """
+        runner = self.runner(task)
+        with self._lock:
+            turn = self._turns.setdefault((task.options, task.cell.backend), threading.Lock())
+            self._begin_record(runner)
+        with turn:
+            begin = begin_record(task.cell, runner.signature(task.cell))
+            self._append(begin, durable=False)
+            with one_thread():
+                result = runner.run_cell(task.cell)
+            _, *lines = cell_lines(begin, result)
+            self._append(*lines)
+        for finding in result.findings:
+            finding.settle()
+        result.outputs, result.values, result.witness = {}, {}, None
+        return CellReport(task, result, (begin, *lines))
+
+    def runner(self, task: Task) -> CellRunner:
+        """What runs the cell: one for all with the same options, which share the oracle's work.
+
+        Raises:
+            UsageError: the cell has options that there are not.
+            HarnessError: its spec is wrong.
+        """
+        with self._lock:
+            runner = self._runners.get(task.options)
+            if runner is None:
+                runner = self._runners[task.options] = CellRunner(task.request, alone=True)
+            runner.with_cell(task.cell, task.source)
+        if task.cell.spec not in runner.sources:
+            raise UsageError(
+                f"a cell is of the spec {task.cell.spec!r}, and its source {task.source!r} is of "
+                "another one: take the two from one cell"
+            )
+        return runner
+
+    def _begin_record(self, runner: CellRunner) -> None:
+        if self._writer is None:
+            return
+        wanted = request_record(runner.request)
+        if self._written is None:
+            head = runner.new_head()
+            del head["plan"]  # that of whoever asked for the cells is not known here
+            self._append(head)
+            self._written = wanted
+        elif self._written != wanted:
+            raise UsageError(
+                f"{self._writer.path} is the record of cells with other options (sizes, checks, "
+                "seed, ...): give these another Workers(records=...)"
+            )
+
+    def _append(self, *lines: Mapping[str, Any], durable: bool = True) -> None:
+        if self._writer is not None:
+            self._writer.append(*lines, durable=durable)
+
+
+def tasks(runner: CellRunner) -> list[Task]:
+    """The cells of a request, each on its own.
+
+    Raises:
+        UsageError: the request has numbers of its own, which no cell carries.
+    """
+    request = runner.request
+    if request.given is not None:
+        raise UsageError("a cell carries no arrays: leave out weights, inputs, state and targets")
+    usual = Request()
+    shared = {
+        name: _plain(name, getattr(request, name))
+        for name in OPTIONS
+        if getattr(request, name) != getattr(usual, name)
+    }
+    texts = {name: _text(_own(shared, name)) for name in runner.backends}
+    return [Task(cell, _source(runner, cell.spec), texts[cell.backend]) for cell in runner.cells()]
+
+
+def _own(options: Mapping[str, Any], backend: str) -> dict[str, Any]:
+    """The options, with the interpreter and the variables of one backend only."""
+    found = dict(options)
+    for name in ("pythons", "environment"):
+        mine = {key: value for key, value in found.pop(name, {}).items() if key == backend}
+        found |= {name: mine} if mine else {}
+    return found
+
+
+def _source(runner: CellRunner, spec: str) -> str:
+    """What a spec is found by from everywhere."""
+    asked = runner.sources[spec]
+    return asked if runner.specs.library.has("model", asked) else os.path.abspath(asked)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "folders":
+        return [os.path.abspath(path) for path in value]
+    return value
+
+
+def _read(name: str, value: Any) -> Any:
+    if name == "folders":
+        return tuple(map(Path, value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _checked(options: Mapping[str, Any]) -> str:
+    """Options as their text; :class:`UsageError` for what is of another type than it should be."""
+    try:
+        text = _text(options)
+        formed(json.loads(text), OptionsForm, "options of a cell")
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    return text
+
+
+def _text(options: Mapping[str, Any]) -> str:
+    return json.dumps(options, sort_keys=True, separators=(",", ":"))

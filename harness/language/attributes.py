@@ -1,0 +1,177 @@
+"""Attributes of layers, losses and optimizers: defaults, and what a model gives instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import Place, SpecError, did_you_mean, shorten
+from harness.language.builtins import BUILTINS
+from harness.language.document import Document, Located
+from harness.language.expressions import parse_expression
+from harness.language.library import Library
+from harness.language.names import is_name
+from harness.language.scope import FunctionName, as_sizes
+from harness.language.size_expressions import read_dim, size_of
+from harness.language.unknown_attributes import instead
+from harness.language.unknown_functions import as_attribute
+from harness.program.dims import Dim
+
+Attribute = FunctionName | bool | float | Dim
+# (attribute, whether its key is meant rather than its value) -> where it stands.
+PlaceOf = Callable[[str, bool], Place]
+
+
+@dataclass(frozen=True)
+class GivenAttributes:
+    """The attributes that a model gives to ``owner``, at ``place``; ``place_of`` finds each.
+
+    ``definition`` declares them, and so holds the defaults of those that are not given. Inside of
+    a layer's definition ``outer`` are that layer's own attributes, which values may name.
+    """
+
+    owner: str
+    values: Mapping[str, Any]
+    place: Place
+    definition: Document
+    place_of: PlaceOf | None = None
+    outer: Mapping[str, Attribute] = field(default_factory=dict)
+
+    def at(self, name: str, *, key: bool = False) -> Place:
+        """Where an attribute stands, or its owner where the attribute was left at its default."""
+        if self.place_of is None or name not in self.values:
+            return self.place
+        return self.place_of(name, key)
+
+
+def read_attributes(
+    library: Library,
+    declared: Mapping[str, bool | float | str],
+    given: GivenAttributes,
+    sizes: Mapping[str, Dim],
+) -> dict[str, Attribute]:
+    """The value of every declared attribute, checked by kind.
+
+    Raises:
+        SpecError: one is unknown, or not of its kind.
+    """
+    for name in given.values:
+        if name not in declared:
+            raise SpecError(
+                f"unknown attribute {shorten(name)!r} of {given.owner}"
+                f"{instead(name, declared)} (known: {', '.join(declared) or 'none'})",
+                given.at(name, key=True),
+            )
+    return {name: _read(library, name, declared[name], given, sizes) for name in declared}
+
+
+def _read(
+    library: Library,
+    name: str,
+    default: bool | float | str,
+    given: GivenAttributes,
+    sizes: Mapping[str, Dim],
+) -> Attribute:
+    value, at = given.values.get(name, default), given.at(name)
+    handed = given.outer.get(value) if name in given.values and isinstance(value, str) else None
+    lengths = {**as_sizes(given.outer), **sizes}
+    if default == "size":
+        if name not in given.values:
+            raise SpecError(f"attribute {name!r} of {given.owner} is missing: give a size", at)
+        return value if isinstance(value, Dim) else read_dim(value, lengths, at)
+    if isinstance(default, bool):
+        value = handed if isinstance(handed, bool) else value
+        if not isinstance(value, bool):
+            raise SpecError(f"attribute {name!r} is true or false, found {_show(value)}", at)
+        return value
+    if isinstance(default, str):
+        if isinstance(handed, FunctionName):
+            return handed
+        if isinstance(value, FunctionName):
+            return value
+        known = sorted([*BUILTINS, *library.names("function")])
+        if not isinstance(value, str):
+            raise SpecError(f"attribute {name!r} names a function, found {_show(value)}", at)
+        if value not in known:
+            if name not in given.values:
+                at = given.definition.place_of(("attributes", name))
+            raise SpecError(_no_function(name, value, known), at)
+        return FunctionName(value)
+    if isinstance(handed, float):
+        return handed
+    return _number(name, value, lengths, at)
+
+
+def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float | Dim:
+    """A number, or what stands for a whole one: a size, or a sum or product of sizes."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, Dim):
+        return value if value.terms else float(value.constant)
+    told = f"attribute {name!r} is a number, found {_show(value)}"
+    if not isinstance(value, str) or not known:
+        raise SpecError(told, at)
+    try:
+        dim = size_of(parse_expression(value, Located(at)), known)
+    except SpecError:
+        hint = did_you_mean(value, known)
+        told = told.replace("a number", "a number, or a sum or product of sizes")
+        raise SpecError(f"{told}{hint} (sizes here: {', '.join(sorted(known))})", at) from None
+    return dim if dim.terms else float(dim.constant)
+
+
+def _no_function(name: str, value: str, known: Collection[str]) -> str:
+    """What to say of an attribute that names no function: of its form, or of what there is."""
+    found = shorten(value)
+    if not is_name(value):
+        return (
+            f"attribute {name!r} is 'size', a number, true or false, or the name of a function, "
+            f"found {found!r}"
+        )
+    hint = as_attribute(value) or did_you_mean(value, known)
+    if value.lower() in ("none", "identity"):
+        hint = "; the function that does nothing is 'linear'"
+    return f"attribute {name!r} names a function, found {found!r}{hint} (known: {', '.join(known)})"
+
+
+def number_of(
+    argument: str,
+    value: float | str,
+    attributes: Mapping[str, Attribute],
+    used: set[str],
+    place: Place,
+) -> float:
+    """The number that an argument of a law is, or the attribute that it names, which goes into
+    ``used``.
+
+    Raises:
+        SpecError: it names no attribute that is a number, or is not finite.
+    """
+    if isinstance(value, str):
+        found = attributes.get(value)
+        if not isinstance(found, float):
+            numbers = [n for n, a in attributes.items() if isinstance(a, float)]
+            size = f", a size ({found})" if isinstance(found, Dim) else ""
+            raise SpecError(
+                f"{argument} is a number or an attribute that is one, found {shorten(value)!r}"
+                f"{size}{did_you_mean(value, numbers)} (known: {', '.join(numbers) or 'none'})",
+                place,
+            )
+        used.add(value)
+        value = found
+    if not math.isfinite(value):
+        raise SpecError(f"{argument} is a finite number, found {value}", place)
+    return float(value)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return shorten(repr(value))
+
+
+def plain(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
+    """Function names as text, for the program."""
+    return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}

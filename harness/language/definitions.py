@@ -1,0 +1,215 @@
+"""What a definition must be before it is called: names declared once, shapes and form readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.errors import SpecError, did_you_mean
+from harness.files.complaints import KeyPath
+from harness.language import schema
+from harness.language.builtins import BUILTINS
+from harness.language.declared_axes import REST, axes_text
+from harness.language.document import Document
+from harness.language.input_types import check_entries
+from harness.language.names import is_name
+from harness.language.optimizer_schema import Matrices, Optimizer
+from harness.language.strict import Documented
+
+SECTIONS: Mapping[type[Documented], tuple[str, ...]] = {
+    schema.Layer: (
+        *("inputs", "attributes", "parameters", "layers", "state", "noise", "statistics", "scans"),
+    ),
+    schema.Function: ("inputs", "attributes"),
+    schema.Loss: ("inputs", "attributes", "state"),
+    Optimizer: ("attributes", "slots", "total"),
+}
+# Names of an optimizer's equations: the parameter, its gradient and the number of the step.
+UPDATE_NAMES = ("p", "g", "t")
+# How long the axes of a matrix are, in what an optimizer does with those.
+MATRIX_NAMES = ("rows", "columns")
+# What a model says beside an optimizer's attributes, so that none can be called so.
+USE_NAMES = (
+    *("optimizer", "schedule", "total", "gradient", "groups", "parameters"),
+    *("accumulate", "average"),
+)
+
+
+def check_definition(document: Document, spec: Documented) -> None:
+    """Raise :class:`SpecError` for what no call of a definition could make right."""
+    if isinstance(spec, schema.Model):
+        return
+    if isinstance(spec, Optimizer):
+        taken = UPDATE_NAMES if spec.matrices is None else (*UPDATE_NAMES, *MATRIX_NAMES)
+        check_distinct(document, spec, SECTIONS[Optimizer], taken)
+        _check_attributes(document, spec)
+        if spec.matrices is not None:
+            _check_slots(document, spec, spec.matrices)
+        return
+    check_distinct(document, spec, SECTIONS[type(spec)])
+    if isinstance(spec, schema.Layer):
+        _check_form(document, spec)
+    if isinstance(spec, schema.Loss):
+        _check_loss(document, spec)
+    if isinstance(spec, schema.Layer | schema.Loss | schema.Function):
+        _check_inputs(document, spec)
+
+
+def _check_attributes(document: Document, spec: Optimizer) -> None:
+    """A model gives attributes beside what it says of the optimizer in other words."""
+    for name in spec.attributes:
+        if name in USE_NAMES:
+            at = document.place_of_key(("attributes", name))
+            raise SpecError(f"{name!r} is taken: a model says something else by that name", at)
+
+
+def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
+    """Slots of matrices have names of their own, or those of other parameters' slots."""
+    sections: Mapping[str, Iterable[str]] = {"attributes": spec.attributes, "total": spec.total}
+    for name in matrices.slots:
+        at = document.place_of_key(("matrices", "slots", name))
+        for section, names in sections.items():
+            if name in names:
+                first = document.place_of_key((section, name))
+                raise SpecError(f"{name!r} is declared in {section} too, at {first}", at)
+        if name in (*BUILTINS, *UPDATE_NAMES, *MATRIX_NAMES):
+            raise SpecError(f"{name!r} is taken: it is a name of the language", at)
+
+
+def check_distinct(
+    document: Document,
+    spec: Documented,
+    sections: Iterable[str],
+    taken: Iterable[str] = (),
+) -> None:
+    """Check that a name is declared in one section only, and is none of the language's own.
+
+    Raises:
+        SpecError: it is declared twice, or taken.
+    """
+    seen: dict[str, str] = {}
+    taken = (*BUILTINS, *taken)
+    for section in sections:
+        for name in getattr(spec, section):
+            at = document.place_of_key((section, name))
+            if name in seen:
+                first = document.place_of_key((seen[name], name))
+                raise SpecError(f"{name!r} is declared in {seen[name]} too, at {first}", at)
+            if name in taken:
+                raise SpecError(f"{name!r} is taken: it is a name of the language", at)
+            seen[name] = section
+
+
+def _check_form(document: Document, layer: schema.Layer) -> None:
+    """A layer has one of three forms: equations, a scan, or one form for each phase."""
+    phased = layer.training is not None or layer.inference is not None
+    forms = [layer.equations is not None, layer.scan is not None, phased]
+    root = document.place_of_key(("layer",))
+    if sum(forms) != 1 or (phased and (layer.training is None or layer.inference is None)):
+        message = "a layer has 'equations', or 'scan', or both 'training' and 'inference'"
+        raise SpecError(message, root)
+    if (layer.scan is None) == (layer.output is None):
+        raise SpecError("'output' stands beside the equations, or inside 'scan'", root)
+    if layer.state and layer.scan is None and not layer.scans:
+        raise SpecError("'state' needs a 'scan'", document.place_of_key(("state",)))
+    if layer.scans:
+        _check_scans(document, layer)
+    if layer.layers:
+        _check_layers(document, layer)
+    if layer.statistics and not phased:
+        at = document.place_of_key(("statistics",))
+        raise SpecError("'statistics' need both 'training' and 'inference'", at)
+    if layer.scan is not None:
+        _check_scan(document, layer, layer.scan, ("scan",))
+
+
+def _check_loss(document: Document, loss: schema.Loss) -> None:
+    """A loss has both a state and a scan, or neither."""
+    if bool(loss.state) != (loss.scan is not None):
+        here, other = ("state", "scan") if loss.state else ("scan", "state")
+        raise SpecError(f"{here!r} needs a {other!r}", document.place_of_key((here,)))
+    if loss.scan is not None:
+        _check_slices(document, loss, loss.scan.over, ("scan",))
+
+
+def _check_layers(document: Document, layer: schema.Layer) -> None:
+    """What is made of other layers has equations that call them; these keep statistics and loop."""
+    at = document.place_of_key(("layers",))
+    if layer.equations is None or layer.scans:
+        form = "'training' and 'inference'"
+        if layer.scan is not None or layer.scans:
+            form = "'scans'" if layer.scans else "'scan'"
+        raise SpecError(
+            f"'layers' are called in 'equations', found {form}: put that form, with its state or "
+            "statistics, into a layer of its own, and name it under 'layers'",
+            at,
+        )
+
+
+def _check_scans(document: Document, layer: schema.Layer) -> None:
+    """Several loops stand before equations, and each state is carried by one of them."""
+    if layer.equations is None:
+        at = document.place_of_key(("scans",))
+        raise SpecError("'scans' stand beside 'equations', which read their outputs by name", at)
+    carried: dict[str, str] = {}
+    for name, scan in layer.scans.items():
+        path = ("scans", name)
+        _check_scan(document, layer, scan, path)
+        for number, state in enumerate(scan.carries):
+            at = document.place_of((*path, "carries", number))
+            if state not in layer.state:
+                hint = did_you_mean(state, layer.state)
+                raise SpecError(f"{state!r} is not declared under 'state'{hint}", at)
+            if state in carried:
+                raise SpecError(f"state {state!r} is carried by {carried[state]!r} already", at)
+            carried[state] = name
+    for state in layer.state:
+        if state not in carried:
+            at = document.place_of_key(("state", state))
+            raise SpecError(f"state {state!r} is in the 'carries' of no scan", at)
+
+
+def _check_scan(document: Document, layer: schema.Layer, scan: schema.Scan, path: KeyPath) -> None:
+    if not scan.over:
+        at = document.place_of((*path, "over"))
+        raise SpecError("a scan needs an input to go over, as in {x_t: x}", at)
+    if next(iter(scan.over.values())) in layer.noise:
+        at = document.place_of((*path, "over", next(iter(scan.over))))
+        raise SpecError("what a scan goes over first is an input; name noise after it", at)
+    _check_slices(document, layer, scan.over, path)
+
+
+def _check_slices(
+    document: Document, spec: schema.Layer | schema.Loss, over: Iterable[str], path: KeyPath
+) -> None:
+    declared = [n for section in SECTIONS[type(spec)] for n in getattr(spec, section)]
+    for name in over:
+        if name in declared or name in BUILTINS:
+            at = document.place_of_key((*path, "over", name))
+            raise SpecError(f"{name!r} is declared already; call the slice something else", at)
+
+
+def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
+    """An input's axis is a number, ``...``, or a name that stands for nothing but a size."""
+    sizes = {name for name, default in spec.attributes.items() if default == "size"}
+    declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
+    for name, given in spec.inputs.items():
+        if given == "any":
+            continue
+        inner = isinstance(given, schema.Input)
+        path = ("inputs", name, "shape") if inner else ("inputs", name)
+        axes = given.shape if isinstance(given, schema.Input) else given
+        if isinstance(given, schema.Input):
+            check_entries(document, given, ("inputs", name))
+        for number, axis in enumerate(axes):
+            at = document.place_of((*path, number))
+            if axis in declared:
+                raise SpecError(f"axis {axis!r} has the name of something that is not a size", at)
+            if axis != REST and not isinstance(axis, int) and not is_name(axis):
+                raise SpecError(
+                    f"an input's axis is a name, a whole number or '...', found {axis!r}", at
+                )
+        if axes.count(REST) > 1:
+            raise SpecError(
+                f"only one '...' can stand in a shape, found {axes_text(axes)}",
+                document.place_of(path),
+            )

@@ -1,0 +1,286 @@
+"""From expressions to nodes: names are looked up, shapes inferred, functions written out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from harness.errors import Place, SpecError, SpecErrors
+from harness.language import schema
+from harness.language.builtins import BUILTINS
+from harness.language.call_arguments import attributes_of, inputs_of
+from harness.language.conditions import compared, condition, constant_condition, inverted, joined
+from harness.language.declared_axes import match
+from harness.language.expressions import (
+    Assignment,
+    Binary,
+    Call,
+    Compare,
+    Expr,
+    Index,
+    Invert,
+    List,
+    Name,
+    Negate,
+    Number,
+    Rest,
+    parse_equations,
+)
+from harness.language.indexing import indexed
+from harness.language.library import Definition, Library, content
+from harness.language.ordering import SEVERAL
+from harness.language.products import product_of
+from harness.language.scope import (
+    BoundValue,
+    FunctionName,
+    Scope,
+    check_read,
+    check_used,
+)
+from harness.language.unknown_functions import unknown_function
+from harness.language.values import LanguageValues
+from harness.program.dims import Dim
+
+OPERATORS: Mapping[str, str] = {
+    "+": "add",
+    "-": "subtract",
+    "*": "multiply",
+    "/": "divide",
+    "**": "power",
+}
+# Functions are written out where they are called, so a few short definitions can grow without end.
+MAX_VALUES = 20_000
+MAX_FUNCTIONS = 20
+MAX_DEPTH = 120
+
+
+class Evaluator(LanguageValues):
+    """Evaluates the equations of functions; subclasses add what else may be called."""
+
+    def __init__(self, library: Library) -> None:
+        super().__init__()
+        self.library = library
+        self._inside: list[str] = []  # the functions being written out, to find cycles
+        self._depth = 0
+
+    @contextmanager
+    def called(self, name: str, place: Place) -> Iterator[None]:
+        """Add to the errors of a definition's own equations which call led to them.
+
+        Raises:
+            SpecError: that of the equations, with the call in its message.
+        """
+        try:
+            yield
+        except SpecError as error:
+            if error.place is None or error.place.file == place.file:
+                raise
+            if isinstance(error, SpecErrors):
+                raise
+            raise SpecError(f"{error.message}; in {name} called at {place}", error.place) from None
+
+    def run(self, equations: Sequence[Assignment], scope: Scope, label: str | None) -> None:
+        """Evaluate assignments in order, adding their names to the scope.
+
+        LanguageValues are named ``label + name``; those inside functions (None) stay nameless.
+
+        Raises:
+            SpecError: an equation is wrong, or assigns to a name that is taken.
+        """
+        for assignment in equations:
+            values = self.assigned(assignment, scope)
+            for target, value in zip(assignment.targets, values, strict=True):
+                if target.id in BUILTINS:
+                    raise SpecError(
+                        f"{target.id!r} is taken: it is a function of the language; "
+                        "choose another name",
+                        target.place,
+                    )
+                scope.assign(target, value)
+                if label is not None:
+                    at = f"{target.place.file}:{target.place.line}"
+                    self.builder.name(value, f"{label}{target.id}", at)
+                self.places.setdefault(value, target.place)
+
+    def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
+        """The values of an assignment's targets.
+
+        Raises:
+            SpecError: there are several targets.
+        """
+        expr, count = assignment.value, len(assignment.targets)
+        if count > 1 and isinstance(expr, Call) and expr.function in SEVERAL:
+            with self.at(expr.place):
+                results = SEVERAL[expr.function](self, expr, scope)
+            if count == len(results):
+                return results
+            raise SpecError(
+                f"{expr.function} gives {len(results)} results; {count} names are assigned",
+                assignment.place,
+            )
+        if count > 1:
+            raise SpecError(
+                f"only a call of a layer has several results, and {', '.join(SEVERAL)}: "
+                "a tensor is taken apart by indices, as in a = x[0]",
+                assignment.place,
+            )
+        return [self.tensor(assignment.value, scope)]
+
+    def tensor(self, expr: Expr, scope: Scope) -> int:
+        """The value of an expression.
+
+        Raises:
+            SpecError: it has none, or the equations are too deep or too many.
+        """
+        if self._depth >= MAX_DEPTH:
+            raise SpecError(f"more than {MAX_DEPTH} levels of functions deep", expr.place)
+        if len(self.builder.types) > MAX_VALUES:
+            raise SpecError(f"the equations come to more than {MAX_VALUES:,} values", expr.place)
+        self._depth += 1
+        with self.at(expr.place):
+            value = self._tensor(expr, scope)
+        self._depth -= 1
+        self.places.setdefault(value, expr.place)
+        return value
+
+    def _tensor(self, expr: Expr, scope: Scope) -> int:
+        match expr:
+            case Number(value):
+                return self.builder.constant(value)
+            case Negate(Number(value)):
+                return self.builder.constant(-value)
+            case Negate(operand):
+                return self.emit("negative", self.tensor(operand, scope), place=expr.place)
+            case Name():
+                return self._named(expr, scope)
+            case Invert(operand):
+                return inverted(self, condition(self, "~", operand, scope), expr.place)
+            case Binary("&" | "|" as operator, left, right):
+                return joined(self, operator, left, right, scope, expr.place)
+            case Binary("@", left, right):
+                a, b = self.tensor(left, scope), self.tensor(right, scope)
+                return self.product(a, b, expr.place)
+            case Binary(operator, left, right):
+                a, b = self.tensor(left, scope), self.tensor(right, scope)
+                return self.emit(OPERATORS[operator], a, b, place=expr.place)
+            case Compare(operator, left, right):
+                return compared(self, expr, operator, left, right, scope)
+            case Index(inner, items):
+                return indexed(self, self.tensor(inner, scope), items, expr.place, scope)
+            case Call():
+                return self.call(expr, scope)
+            case List() | Rest():
+                raise SpecError("a list or '...' is not a value by itself", expr.place)
+
+    def product(self, left: int, right: int, place: Place) -> int:
+        """The value of ``left @ right``.
+
+        Raises:
+            SpecError: the two do not fit.
+        """
+        return product_of(self, left, right, place)
+
+    def _named(self, name: Name, scope: Scope) -> int:
+        if name.id not in scope.names and name.id in self.callable_names(scope):
+            raise SpecError(f"{name.id!r} is a function: call it, as in {name.id}(x)", name.place)
+        match scope.look_up(name):
+            case BoundValue(value):
+                return value
+            case bool() as truth:
+                return constant_condition(self, truth, name.place)
+            case float() as number:
+                return self.builder.constant(number)
+            case Dim() as dim:
+                return self.builder.emit("extent", dims=(dim,))
+            case FunctionName(function):
+                raise SpecError(
+                    f"{name.id!r} is the function {function!r}: call it, as in {name.id}(x)",
+                    name.place,
+                )
+
+    def call(self, expr: Call, scope: Scope) -> int:
+        """The value of a call: an attribute's function, a built-in, or a defined function.
+
+        Raises:
+            SpecError: what is called is not a function, or takes other arguments.
+        """
+        name = expr.function
+        bound = scope.names.get(name)
+        if isinstance(bound, FunctionName):
+            scope.used.add(name)
+            name = bound.function
+        elif bound is not None:
+            raise SpecError(f"{name!r} is a value, not a function", expr.place)
+        if name in BUILTINS:
+            return BUILTINS[name](self, expr, scope)
+        return self.function(name, expr, scope)
+
+    def callable_names(self, scope: Scope) -> tuple[str, ...]:
+        """The names that may be called in a scope, for messages."""
+        attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
+        return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
+
+    def function(self, name: str, expr: Call, scope: Scope) -> int:
+        """Write out a defined function.
+
+        Raises:
+            SpecError: there is none of the name, it takes other arguments, or calls itself.
+        """
+        if self.library.has("loss", name) and not self.library.has("function", name):
+            raise SpecError(
+                f"{name!r} is a loss: call it in the model's 'loss' or 'metrics'", expr.place
+            )
+        if not self.library.has("function", name):
+            told = unknown_function(self.library, name, self.callable_names(scope), expr.place)
+            raise SpecError(told, expr.place)
+        if name in self._inside:
+            cycle = " -> ".join([*self._inside[self._inside.index(name) :], name])
+            raise SpecError(f"cyclic definition: {cycle}", expr.place)
+        if len(self._inside) >= MAX_FUNCTIONS:
+            chain = " -> ".join([*self._inside[:3], "..."])
+            raise SpecError(
+                f"functions call each other more than {MAX_FUNCTIONS} deep: {chain}", expr.place
+            )
+        definition = self.library.find("function", name, expr.place)
+        inner = self._function_scope(name, definition, expr, scope)
+        spec = content(definition, schema.Function)
+        self._inside.append(name)
+        with self.called(name, expr.place):
+            document = definition.document
+            equations = parse_equations(spec.equations, document.locator(("equations",)))
+            self.run(equations, inner, None)
+            result = self.result(inner, spec.output, document.place_of(("output",)))
+            check_used(inner, spec.inputs, document, "inputs", "input")
+            check_used(inner, spec.attributes, document, "attributes", "attribute")
+            check_read(equations, inner, ())
+        self._inside.pop()
+        self.places[result] = expr.place
+        return result
+
+    def _function_scope(self, name: str, definition: Definition, expr: Call, scope: Scope) -> Scope:
+        """The arguments under the function's own names, once their shapes have been matched."""
+        spec, document = content(definition, schema.Function), definition.document
+        attributes = attributes_of(
+            self.library, f"function {name!r}", expr, spec.attributes, document, scope
+        )
+        values = inputs_of(self, expr, scope, list(spec.inputs), attributes=list(spec.attributes))
+        inner = Scope(dict(attributes))
+        sizes = {n: d for n, d in attributes.items() if isinstance(d, Dim)}
+        for given, axes in spec.inputs.items():
+            if axes != "any":
+                fail, found = self.failure(values[given], expr.place), self.type_of(values[given])
+                match(f"{name}: {given}", axes, found, sizes, inner.rest, fail)
+            inner.names[given] = BoundValue(values[given])
+        inner.names.update({n: d for n, d in sizes.items() if n not in inner.names})
+        return inner
+
+    def result(self, scope: Scope, name: str, place: Place) -> int:
+        """The value of a definition's output name, which an equation must have computed.
+
+        Raises:
+            SpecError: none has.
+        """
+        bound = scope.look_up(Name(name, place=place))
+        if name not in scope.assigned or not isinstance(bound, BoundValue):
+            raise SpecError(f"output {name!r} is not computed by the equations", place)
+        return bound.value

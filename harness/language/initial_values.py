@@ -1,0 +1,110 @@
+"""Initial parameters of a program, drawn by the laws that its layers declare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.language.initializers import Law, check_law, draw, generator
+from harness.language.schema import start_of
+from harness.program.ir import Port, Program
+
+
+def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
+    """Float64 values by name. Parameters of one block are drawn as one matrix, side by side."""
+    drawn: dict[str, Array] = {}
+    for ports in blocks(program):
+        whole = np.concatenate(
+            [
+                draw(law, shape, generator(seed, f"{_stream(ports)}/{number}"))
+                for number, (law, shape) in enumerate(stripes(program, ports))
+            ]
+        )
+        drawn.update(_split(program, ports, whole))
+    return drawn
+
+
+def initial_statistics(program: Program) -> dict[str, Array]:
+    """The first values of moving statistics."""
+    drawn: dict[str, Array] = {}
+    for port in program.statistics:
+        ((law, shape),) = stripes(program, [port])
+        drawn.update(_split(program, [port], draw(law, shape, generator(0, port.name))))
+    return drawn
+
+
+def initial_state(program: Program, batch: int) -> dict[str, Array]:
+    """The state before a model has read anything, in float64: each as the model says it starts."""
+    sizes = {**program.sizes, "batch": batch}
+    return {
+        port.name: np.full(program.shape(port, sizes), state_start(port)) for port in program.state
+    }
+
+
+def started(program: Program, state: Arrays) -> ArrayDict:
+    """The same of the shapes that a state has."""
+    return {p.name: np.full_like(state[p.name], state_start(p)) for p in program.state}
+
+
+def state_start(port: Port) -> float:
+    """The number that every entry of a model's state starts as."""
+    assert port.init is not None
+    return start_of(port.init["init"])
+
+
+def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
+    """How drawn values contradict their laws; nothing if they do not."""
+    faults = []
+    for ports in blocks(program):
+        whole = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
+        start = 0
+        for law, shape in stripes(program, ports):
+            rows = shape[0]
+            fault = check_law(whole[start : start + rows], law)
+            if fault:
+                faults.append(f"{', '.join(p.name for p in ports)}: {fault}")
+            start += rows
+    return faults
+
+
+def blocks(program: Program) -> list[list[Port]]:
+    """Parameters that are drawn together, in order of their first."""
+    groups: dict[str, list[Port]] = {}
+    for port in program.parameters:
+        init = port.init or {}
+        groups.setdefault(init.get("block") or port.name, []).append(port)
+    return list(groups.values())
+
+
+def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
+    """Law and shape of each horizontal stripe of a block; a scalar is a vector of one."""
+    shapes = [program.shape(port) or (1,) for port in ports]
+    columns = sum(shape[-1] for shape in shapes)
+    found = []
+    for stripe in (ports[0].init or {})["stripes"]:
+        rows = stripe["rows"].resolve(program.sizes)
+        shape = (*shapes[0][:-1], columns)
+        if len(shape) > 1:
+            shape = (rows, *shape[1:])
+        # Of a kernel, whose last two axes are those of channels, every place adds to a sum.
+        places = prod(shape[:-2])
+        fan_in, fan_out = places * shape[-2 if len(shape) > 1 else 0], places * shape[-1]
+        found.append((Law(stripe["law"], fan_in, fan_out, stripe["arguments"]), shape))
+    return found
+
+
+def _stream(ports: list[Port]) -> str:
+    return str((ports[0].init or {}).get("block") or ports[0].name)
+
+
+def _split(program: Program, ports: list[Port], whole: Array) -> dict[str, Array]:
+    shapes = [program.shape(port) for port in ports]
+    widths = [(shape or (1,))[-1] for shape in shapes]
+    pieces = np.split(whole, np.cumsum(widths)[:-1], axis=-1)
+    return {
+        port.name: np.ascontiguousarray(piece).reshape(shape)
+        for port, piece, shape in zip(ports, pieces, shapes, strict=True)
+    }

@@ -1,0 +1,298 @@
+"""Where definitions live: the specs that ship, and folders that a user adds before them."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TypeVar
+
+from harness.errors import Place, SpecError, UsageError, did_you_mean, shorten
+from harness.files.user_file import displayed
+from harness.language.definitions import check_definition
+from harness.language.document import Document, load, parse, validate
+from harness.language.names import is_model_name
+from harness.language.rivals import clash, declaring, first_clash, same_file
+from harness.language.schema import KINDS
+from harness.language.strict import Documented
+
+# What ships under another name than frameworks have it by.
+# By what frameworks call them, in lower case, without underscores and without what stands before a
+# dot.
+OTHER_NAMES: Mapping[str, str] = {
+    "linear": "dense",
+    "rnn": "simple_rnn, lstm or gru_reset_after",
+    "gru": "gru_reset_after for that of torch and Keras 3; in gru the reset gate comes earlier",
+    "attention": "causal_attention",
+    **dict.fromkeys(("multiheadattention", "selfattention"), "self_attention or causal_attention"),
+    **dict.fromkeys(("batchnorm1d", "batchnorm2d", "batchnormalization"), "batch_norm"),
+    **dict.fromkeys(("layernormalization",), "layer_norm"),
+    "groupnormalization": "group_norm",
+    **dict.fromkeys(("convtranspose2d", "conv2dtranspose"), "conv2d_transpose"),
+    **dict.fromkeys(("maxpool2d", "maxpooling2d"), "max_pool"),
+    **dict.fromkeys(("avgpool2d", "averagepooling2d"), "avg_pool"),
+    **dict.fromkeys(("mse", "mseloss", "meansquarederror"), "squared_error"),
+    **dict.fromkeys(("crossentropy", "crossentropyloss"), "sparse_cross_entropy, of logits"),
+}
+FOLDERS: Mapping[str, str] = {
+    "model": "models",
+    "layer": "layers",
+    "function": "functions",
+    "loss": "losses",
+    "optimizer": "optimizers",
+}
+_MAX_DEPTH = 4
+D = TypeVar("D", bound=Documented)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A validated file and the document that it came from, for places.
+
+    ``path`` is where the file is; None for a text that is not a file.
+    """
+
+    document: Document
+    content: Documented
+    path: Path | Traversable | None = None
+
+    @property
+    def name(self) -> tuple[str, Place]:
+        """The name that the file declares, and where."""
+        kind = next(kind for kind, form in KINDS.items() if isinstance(self.content, form))
+        return getattr(self.content, kind), self.document.place_of((kind,))
+
+
+@dataclass
+class Library:
+    """Looks definitions up by kind and name, and keeps those that it has read.
+
+    ``folders`` are searched in order, before the specs that ship; ``overrides`` maps
+    ``(kind, name)`` to the text of a definition to be used instead of either.
+    """
+
+    folders: tuple[Path, ...] = ()
+    overrides: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    _read: dict[tuple[str, str], Definition] = field(default_factory=dict)
+    _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
+    replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
+    """Where a folder's definition stands that is in place of one that ships, and where that is."""
+    checksums: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What definitions mean, by kind and name, as far as it was asked for."""
+    reading: list[str] = field(default_factory=list)
+    """The definitions that are being read for that, each for the one before it."""
+
+    def __post_init__(self) -> None:
+        for folder in self.folders:
+            # Not Path.is_dir, which raises where a folder may not be entered or a name is too long.
+            if not os.path.isdir(folder):
+                raise UsageError(f"there is no folder {displayed(folder)!r} of definitions")
+
+    def find(self, kind: str, name: str, place: Place | None = None) -> Definition:
+        """The definition; :class:`SpecError` at ``place`` if there is none of that name."""
+        key = (kind, name)
+        if key not in self._read:
+            self._read[key] = self._load(kind, name, place)
+        return self._read[key]
+
+    def lines(self, file: str) -> tuple[str, ...]:
+        """The lines of a file that a definition was read from; none of another one."""
+        documents = (definition.document for definition in self._read.values())
+        return next((d.lines for d in documents if d.file == file), ())
+
+    def was_read(self, kind: str, name: str) -> bool:
+        """Whether something that was read refers to a definition."""
+        return (kind, name) in self._read
+
+    def forget(self, kind: str, name: str) -> None:
+        """Do not keep a definition that was read: nothing else refers to it."""
+        self._read.pop((kind, name), None)
+
+    def _load(self, kind: str, name: str, place: Place | None) -> Definition:
+        relative = f"{FOLDERS[kind]}/{name}.yaml"
+        if (kind, name) in self.overrides:
+            return _checked(kind, parse(self.overrides[kind, name], f"<{relative}>"), name)
+        if not is_model_name(name) or name not in self.names(kind):
+            known = self.names(kind)
+            common = name.rpartition(".")[2].lower().replace("_", "")
+            other = OTHER_NAMES.get(common)
+            hint = f"; write {other}" if other else did_you_mean(name, known)
+            hint = self.misplaced(kind, name, place) or hint
+            message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
+            raise SpecError(message, place) if place else UsageError(message)
+        for folder in self.folders:
+            if (folder / relative).exists():
+                return self._only(kind, _checked_file(kind, folder / relative, name))
+        return _shipped(kind, name)
+
+    def misplaced(self, kind: str, name: str, place: Place | None = None) -> str:
+        """Where the file is that was meant, if it is where none is looked for: elsewhere in the
+        folders, or in one beside the file that asks for it, or here."""
+        if not is_model_name(name):
+            return ""
+        rooms = ["", *(room for of, room in FOLDERS.items() if of != kind)]
+        for path in (f / room / f"{name}.yaml" for f in self.folders for room in rooms):
+            if path.is_file():
+                wanted = f"{FOLDERS[kind]}/{name}.yaml"
+                return (
+                    f"; {displayed(path)} is not read: a folder has its {FOLDERS[kind]} as {wanted}"
+                )
+        beside = Path(place.file).parent if place else Path()
+        for folder in (beside, beside.parent, Path()):
+            path = folder / FOLDERS[kind] / f"{name}.yaml"
+            if path.is_file():
+                return f"; {displayed(path)} is read with --specs {displayed(folder)}"
+        return ""
+
+    def _only(self, kind: str, found: Definition) -> Definition:
+        """The definition of a user's file; :class:`SpecError` if another file has its name.
+
+        A layer, a function, a loss or an optimizer may take the place of one that ships; a model
+        may not, for its name is what results are filed under.
+        """
+        (name, place), path = found.name, found.path
+        assert isinstance(path, Path)
+        error = first_clash(kind, name, place, path, self._rivals(kind).get(name, ()))
+        if error is not None:
+            raise error
+        if name in _shipped_names(kind):
+            shipped = _shipped(kind, name)
+            if not same_file(path, shipped.path):
+                if kind == "model":
+                    raise clash(kind, name, place, shipped.name[1])
+                self.replaced[kind, name] = place, shipped.name[1]
+        return found
+
+    def _rivals(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
+        """By name, the files of all folders that declare it."""
+        if kind not in self._declaring:
+            paths = [
+                folder / FOLDERS[kind] / f"{name}.yaml"
+                for folder in self.folders
+                for name in _names_below(folder / FOLDERS[kind])
+            ]
+            self._declaring[kind] = declaring(kind, paths)
+        return self._declaring[kind]
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether there is such a definition."""
+        return name in self.names(kind)
+
+    def is_model(self, name: str) -> bool:
+        """Whether a model is meant: by its name or by its file."""
+        return self.has("model", name) or is_model_file(name)
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """All names of a kind, sorted."""
+        if kind not in self._names:
+            found = {name for k, name in self.overrides if k == kind}
+            for folder in self.folders:
+                found.update(_names_below(folder / FOLDERS[kind]))
+            found.update(_shipped_names(kind))
+            self._names[kind] = tuple(sorted(found))
+        return self._names[kind]
+
+    def matching(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Models by name or by file, where a pattern such as ``lesson6/*`` stands for all that it
+        matches; each once.
+
+        Raises:
+            UsageError: a pattern matches none.
+        """
+        found: list[str] = []
+        for name in names:
+            if not set(name) & set("*?[") or is_model_file(name):
+                found.append(name)
+                continue
+            matches = fnmatch.filter(self.names("model"), name)
+            if not matches:
+                listed = ", ".join(self.names("model"))
+                raise UsageError(f"no model matches {shorten(name)!r} (known: {listed})")
+            found += matches
+        return tuple(dict.fromkeys(found))
+
+    def model(self, name: str) -> Definition:
+        """A model by name (``lesson6/simple_rnn``) or by the path of its file."""
+        if is_model_file(name) and not self.has("model", name):
+            return self._only("model", _checked_file("model", Path(name), None))
+        return self.find("model", name)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a model is asked for by its file."""
+    return name.endswith((".yaml", ".yml")) or os.path.exists(name)
+
+
+@cache
+def _shipped_names(kind: str) -> tuple[str, ...]:
+    return tuple(_names_below(files("harness.specs").joinpath(FOLDERS[kind])))
+
+
+@cache
+def _shipped(kind: str, name: str) -> Definition:
+    """A definition that ships; none changes while a process lives, so it is read once."""
+    relative = f"{FOLDERS[kind]}/{name}.yaml"
+    path = files("harness.specs").joinpath(relative)
+    document = parse(path.read_text(encoding="utf-8"), f"specs/{relative}")
+    return replace(_checked(kind, document, name), path=path)
+
+
+def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
+    """The names of the files in a folder and, not too deep (links may go round), below it."""
+    try:
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UsageError(f"the folder {str(folder)!r} cannot be read: {error.strerror}") from None
+    for entry in entries:
+        if not entry.name.endswith(".yaml"):
+            if prefix.count("/") < _MAX_DEPTH and entry.is_dir():
+                yield from _names_below(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name.removesuffix(".yaml")
+
+
+def _checked_file(kind: str, path: Path, name: str | None) -> Definition:
+    return replace(_checked(kind, load(path), name), path=path)
+
+
+def _checked(kind: str, document: Document, name: str | None) -> Definition:
+    content = validate(document, KINDS[kind])
+    found = getattr(content, kind)
+    if name is not None and found != name:
+        message = f"{kind} {found!r} stands in a file named {name!r}: the two must be the same"
+        raise SpecError(message, document.place_of((kind,)))
+    check_definition(document, content)
+    return Definition(document, content)
+
+
+def content(definition: Definition, kind: type[D]) -> D:
+    """The definition's content, typed."""
+    assert isinstance(definition.content, kind)
+    return definition.content
+
+
+def lesson6() -> tuple[str, ...]:
+    """The names of the Lesson 6 models, in the order of the notebook."""
+    return tuple(
+        f"lesson6/{name}"
+        for name in (
+            "three_char",
+            "first_rnn",
+            "simple_rnn",
+            "sequence_unrolled",
+            "sequence_rnn",
+            "sequence_onehot",
+            "stateful_lstm",
+            "theano_rnn",
+            "pure_python_rnn",
+            "keras_gru",
+            "theano_gru",
+            "theano_gru_combined",
+        )
+    )

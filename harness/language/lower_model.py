@@ -1,0 +1,244 @@
+"""One pass over a model at one phase, from its declarations and equations to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from harness.errors import Place, SpecError
+from harness.files.complaints import KeyPath
+from harness.language import schema
+from harness.language.declared_axes import RestAxes, read_dims
+from harness.language.definitions import check_distinct
+from harness.language.document import Document
+from harness.language.expressions import parse_equations, parse_expression
+from harness.language.impossible_sizes import check_numbers, check_told, room_of
+from harness.language.input_types import input_type
+from harness.language.instances import Instance, leaves
+from harness.language.layer_calls import LayerEvaluator
+from harness.language.layer_uses import Owner
+from harness.language.library import Library
+from harness.language.noise import mean_of, read_law
+from harness.language.own_parameters import bring_in, declared
+from harness.language.scope import BoundValue, Scope
+from harness.language.size_expressions import FREE_SIZES
+from harness.program.dims import Dim, shape_text
+from harness.program.ir import Phase, Port, Program, Type
+
+SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
+
+
+class Lowering:
+    """One pass over a model at one phase; ``sizes`` are those that differ from the model's."""
+
+    def __init__(
+        self,
+        library: Library,
+        model: schema.Model,
+        document: Document,
+        phase: Phase,
+        sizes: Mapping[str, int],
+    ) -> None:
+        self.library, self.model, self.document = library, model, document
+        self.phase: Phase = phase
+        self.numbers = {**model.sizes, **sizes}
+        self.evaluator = LayerEvaluator(library, phase, self.numbers)
+        self.sizes = {n: Dim.of(n) for n in (*self.model.sizes, *FREE_SIZES)}
+        self.used_sizes: set[str] = set()
+
+    def program(self) -> Program:
+        """Lower everything."""
+        model, evaluator = self.model, self.evaluator
+        self._check_names()
+        inputs, noise = self._ports("inputs", model.inputs), self._noise()
+        state = self._ports("state", model.state)
+        self._instances()
+        scope = Scope(dict(self.sizes), frozenset(model.state), layers=evaluator.instances)
+        scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *noise, *state)})
+        own = bring_in(evaluator, model, self.document, scope, self.sizes)
+        equations = parse_equations(model.equations, self.document.locator(("equations",)))
+        evaluator.run(equations, scope, "")
+        self._name_results()
+        targets = self._ports("targets", model.targets)
+        self._check_assigned(scope, state)
+        scope.names.update({p.name: BoundValue(p.value) for p in targets})
+        loss, metrics = self._losses(scope)
+        self._check_used(scope)
+        instances = list(leaves([*own, *evaluator.instances.values()]))
+        self._check_leaves(instances)
+        statistics = [p for i in instances for p in i.statistics.values()]
+        program = Program(
+            name=model.model,
+            phase=self.phase,
+            sizes=dict(self.numbers),
+            types=evaluator.builder.types,
+            names=evaluator.builder.names,
+            nodes=tuple(evaluator.builder.nodes),
+            inputs=(*inputs, *self._drawn(noise, instances)),
+            targets=tuple(targets),
+            state=tuple(state),
+            statistics=tuple(statistics),
+            parameters=tuple(p for i in instances for p in i.parameters.values()),
+            outputs=tuple(Port(n, scope.value(n)) for n in scope.assigned if n not in model.state),
+            new_state=tuple(Port(p.name, scope.value(p.name)) for p in state),
+            new_statistics=tuple(
+                Port(p.name, evaluator.moved.get(p.value, p.value)) for p in statistics
+            ),
+            loss=loss,
+            metrics=tuple(metrics),
+            structural=tuple(sorted(evaluator.maker.structural)),
+        )
+        program = replace(program, room=room_of(program))
+        check_numbers(program, evaluator.places, self.document.place_of_key(("sizes",)))
+        check_told(program, evaluator.places, self.document.place_of_key(("equations",)))
+        return program
+
+    def _check_names(self) -> None:
+        own = ("parameters",) if declared(self.model) else ()
+        check_distinct(self.document, self.model, (*SECTIONS, *own))
+        for name in self.model.sizes:
+            if name in FREE_SIZES:
+                at = self.document.place_of_key(("sizes", name))
+                raise SpecError(f"{name!r} is taken: it is what the arrays decide", at)
+
+    def _ports(
+        self, section: str, declared: Mapping[str, schema.Input] | Mapping[str, schema.State]
+    ) -> list[Port]:
+        ports = []
+        for name, given in declared.items():
+            path = (section, name, "shape")
+            shape = read_dims(given.shape, self.sizes, RestAxes(), self._places(path))
+            init: dict[str, object] | None
+            if isinstance(given, schema.Input):
+                type_ = input_type(self.document, given, (section, name), shape, self.sizes)
+                init = {"lengths": True} if given.at_most is not None else None
+            else:
+                type_, init = Type(shape), {"init": given.init}
+            for dim in (*shape, type_.bound or Dim()):
+                self.used_sizes.update(dim.names)
+            value = self.evaluator.builder.value(type_, name)
+            self.evaluator.places[value] = self.document.place_of_key((section, name))
+            ports.append(Port(name, value, init))
+        return ports
+
+    def _noise(self) -> list[Port]:
+        """The model's own noise: values to come in, or in inference its mean."""
+        ports = []
+        for name, given in self.model.noise.items():
+            path, builder = ("noise", name, "shape"), self.evaluator.builder
+            law = read_law(given, {}, set(), self.document.place_of(("noise", name, "law")))
+            shape = read_dims(given.shape, self.sizes, RestAxes(), self._places(path))
+            for dim in shape:
+                self.used_sizes.update(dim.names)
+            training = self.phase == "training"
+            value = (
+                builder.value(Type(shape), name)
+                if training
+                else builder.filled(mean_of(law), shape)
+            )
+            self.evaluator.places[value] = self.document.place_of_key(("noise", name))
+            ports.append(Port(name, value, law))
+        return ports
+
+    def _drawn(self, noise: Iterable[Port], instances: Iterable[Instance]) -> list[Port]:
+        """All noise that is an input: in inference none is."""
+        if self.phase == "inference":
+            return []
+        return [*noise, *(port for instance in instances for port in instance.noise)]
+
+    def _places(self, path: KeyPath) -> Callable[[int], Place]:
+        return lambda number: self.document.place_of((*path, number))
+
+    def _instances(self) -> None:
+        owner = Owner(self.document, "", self.sizes)
+        self.evaluator.instances = self.evaluator.maker.make(owner, self.model.layers)
+        for instance in self.evaluator.instances.values():
+            for dim in instance.sizes.values():
+                self.used_sizes.update(dim.names)
+        self.used_sizes.update(self.evaluator.maker.structural)
+
+    def _check_leaves(self, instances: Iterable[Instance]) -> None:
+        """Files of frameworks have ``blocks_0_up`` for ``blocks.0.up``: no two may be one there."""
+        sections = (self.model.inputs, self.model.state, self.model.targets)
+        found = {name: name for section in sections for name in section}
+        for instance in instances:
+            first = found.setdefault(instance.name.replace(".", "_"), instance.name)
+            if first != instance.name:
+                raise SpecError(
+                    f"{first} and {instance.name} have one name in files of frameworks, "
+                    "where '.' becomes '_': rename one",
+                    instance.place_of(("layer",)),
+                )
+
+    def _check_assigned(self, scope: Scope, state: list[Port]) -> None:
+        """States get a next value of their shape; other declared names stay what they are."""
+        for section in ("layers", "targets", "metrics"):
+            for name in getattr(self.model, section):
+                if name in scope.assigned:
+                    at = self.document.place_of_key((section, name))
+                    raise SpecError(
+                        f"{name!r} cannot be assigned: it is declared at {at}", scope.assigned[name]
+                    )
+        for port in state:
+            if port.name not in scope.assigned:
+                at = self.document.place_of_key(("state", port.name))
+                raise SpecError(f"state {port.name!r} is declared but never assigned", at)
+            value, wanted = scope.value(port.name), self.evaluator.type_of(port.value)
+            if self.evaluator.type_of(value) != wanted:
+                raise self.evaluator.failure(value, scope.assigned[port.name])(
+                    f"state {port.name!r} is {wanted}, and cannot become "
+                    f"{self.evaluator.type_of(value)}"
+                )
+
+    def _name_results(self) -> None:
+        """A layer's result that no equation names is named after the layer, for messages."""
+        builder = self.evaluator.builder
+        for node in builder.nodes:
+            if node.op == "call":
+                label, results = node.attributes["label"], node.attributes["results"]
+                for output, result in zip(node.outputs, results, strict=True):
+                    builder.names.setdefault(output, f"{label}/{result}")
+
+    def _losses(self, scope: Scope) -> tuple[int | None, list[Port]]:
+        """The loss and the metrics: one number each."""
+        scope.losses = True
+        loss = None
+        if self.model.loss is not None:
+            loss = self._number(self.model.loss, ("loss",), scope)
+        metrics = [
+            Port(name, self._number(text, ("metrics", name), scope))
+            for name, text in self.model.metrics.items()
+        ]
+        return loss, metrics
+
+    def _number(self, text: str, path: KeyPath, scope: Scope) -> int:
+        value = self.evaluator.tensor(parse_expression(text, self.document.locator(path)), scope)
+        found = self.evaluator.type_of(value)
+        if found.kind != "float":
+            raise SpecError(f"{path[-1]} is one float, found {found}", self.document.place_of(path))
+        if found.shape:
+            shape = shape_text(found.shape)
+            raise SpecError(
+                f"{path[-1]} is one number: reduce {shape} with mean(...) or sum(...)",
+                self.document.place_of(path),
+            )
+        return value
+
+    def _check_used(self, scope: Scope) -> None:
+        """All that is declared is used."""
+        self.used_sizes.update(scope.used)
+        called = {name for name, i in self.evaluator.instances.items() if i.calls}
+        for section, noun, used, verb in (
+            ("inputs", "input", scope.used, "used"),
+            ("noise", "noise", scope.used, "used"),
+            ("state", "state", scope.used, "used"),
+            ("layers", "layer", called, "called"),
+            ("parameters", "parameter", scope.used, "used"),
+            ("targets", "target", scope.used, "used"),
+            ("sizes", "size", self.used_sizes, "used"),
+        ):
+            given = getattr(self.model, section)
+            for name in given if isinstance(given, Mapping) else ():
+                if name not in used:
+                    at = self.document.place_of_key((section, name))
+                    raise SpecError(f"{noun} {name!r} is declared but never {verb}", at)

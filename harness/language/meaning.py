@@ -1,0 +1,223 @@
+"""What a definition means: its equations as data, with all that they call written out.
+
+Two definitions mean the same if they declare the same inputs, attributes, parameters, states and
+statistics and compute the same of them. Comments, prose, defaults, laws of initial values and the
+names of axes and of what equations assign are no part of it; nor is in how many equations one thing
+is said. The functions that are called are, whatever they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from harness.errors import Place, SpecError
+from harness.language import schema
+from harness.language.attributes import Attribute
+from harness.language.builtins import BUILTINS
+from harness.language.definitions import MATRIX_NAMES, UPDATE_NAMES
+from harness.language.document import Document, Located
+from harness.language.expressions import (
+    Locate,
+    parse_equations,
+    parse_expression,
+)
+from harness.language.library import Definition, Library, content
+from harness.language.meaning_axes import Axes, Names, kinds_of, sum_of
+from harness.language.meaning_equations import EquationReader
+from harness.language.optimizer_schema import Matrices, Optimizer, ShapedSlot
+from harness.language.scope import FunctionName
+from harness.language.size_expressions import read_dim, size_of
+from harness.program.ir import Meaning
+
+# The forms of a layer without a scan.
+FORMS = ("equations", "training", "inference")
+
+
+def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
+    """What a definition means, and the functions that a use of it has among its attributes."""
+    functions = {
+        attribute: known(library, "function", value.function)
+        for attribute, value in attributes.items()
+        if isinstance(value, FunctionName) and value.function not in BUILTINS
+    }
+    return Meaning(known(library, kind, name), checksum(library, kind, name), functions)
+
+
+def of_held(layer: Meaning) -> Meaning:
+    """What the parameters and the noise mean that a layer of layers holds itself: nothing that is
+    known by the name, or by the equations, of the layer."""
+    return Meaning(f"parameters of {layer.name}", sum_of("held", layer.checksum), {})
+
+
+def known(library: Library, kind: str, name: str) -> str:
+    """The name by which backends know a definition.
+
+    That is the name of the definition that ships and means the same; else the definition's own,
+    with the checksum where another definition ships under that name.
+    """
+    if not library.folders and not library.overrides:
+        return name  # there is nothing but what ships, which takes a tenth of a second to read
+    shipped, own = _shipped(kind), checksum(library, kind, name)
+    same = [other for other, found in shipped.items() if found == own]
+    if same:
+        return name if name in same else same[0]
+    return f"{name}@{own}" if name in shipped else name
+
+
+def checksum(library: Library, kind: str, name: str) -> str:
+    """The meaning of a definition, its functions among it, as a checksum.
+
+    Raises:
+        SpecError: it, or a function that it calls, cannot be read.
+    """
+    key = (kind, name)
+    if key not in library.checksums:
+        library.reading.append(name)
+        try:
+            library.checksums[key] = _DefinitionReader(library).definition(library.find(kind, name))
+        finally:
+            library.reading.pop()
+    return library.checksums[key]
+
+
+@cache
+def _shipped(kind: str) -> Mapping[str, str]:
+    """The checksums of the definitions that ship, by name."""
+    library = Library()
+    return {name: checksum(library, kind, name) for name in library.names(kind)}
+
+
+class _DefinitionReader(EquationReader):
+    """Reads definitions."""
+
+    def checksum(self, kind: str, name: str) -> str:
+        return checksum(self.library, kind, name)
+
+    def definition(self, definition: Definition) -> str:
+        spec, document = definition.content, definition.document
+        if isinstance(spec, schema.Layer):
+            return self._layer(spec, document)
+        if isinstance(spec, schema.Loss):
+            return self._loss(spec, document)
+        if isinstance(spec, Optimizer):
+            return self._optimizer(spec, document)
+        function = content(definition, schema.Function)
+        arguments = {n: sum_of("argument", number) for number, n in enumerate(function.inputs)}
+        return self.function(definition, arguments)
+
+    def _layer(self, spec: schema.Layer, document: Document) -> str:
+        axes = Axes(spec.attributes)
+        inputs = axes.inputs(spec.inputs)
+        groups = [
+            sorted((name, axes.shape(given.shape, document)) for name, given in group.items())
+            for group in (spec.parameters, spec.state, spec.statistics)
+        ]
+        given = self._attributes(spec.attributes) | axes.names()
+        given |= self._layers(spec, axes, document)
+        noise = sorted((n, axes.shape(g.shape, document), g.law) for n, g in spec.noise.items())
+        for group in (spec.inputs, spec.parameters, spec.state, spec.noise, spec.statistics):
+            given |= {name: sum_of("given", name) for name in group}
+        kept = [*spec.state, *spec.statistics]
+        output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
+        if spec.scan is not None:
+            output, texts = spec.scan.output, {"step": spec.scan.step}
+            given |= _slices(spec.scan)
+        given |= self._scans(spec, given, document)
+        results = []
+        for form, text in texts.items():
+            if text is not None:
+                path = ("scan", form) if spec.scan else (form,)
+                names = self.run(parse_equations(text, document.locator(path)), given)
+                results.append((form, [names[name] for name in (str(output), *kept)]))
+        drawn = [noise] * bool(noise)
+        return sum_of("layer", inputs, kinds_of(spec.attributes), groups, kept, results, *drawn)
+
+    def _scans(self, spec: schema.Layer, given: Names, document: Document) -> Names:
+        """What the outputs of several loops, and the states after them, come to."""
+        found: Names = {}
+        for name, scan in spec.scans.items():
+            steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
+            after = self.run(steps, {**given, **_slices(scan)})
+            carried = [(state, after[state]) for state in scan.carries]
+            found[name] = sum_of("steps", after[scan.output], carried)
+            found |= {state: sum_of("last", state, found[name]) for state in scan.carries}
+        return found
+
+    def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
+        """What each layer of a layer comes to: its definition, and all that it is given."""
+        found = {}
+        for name, use in spec.layers.items():
+            at = document.place_of(("layers", name))
+            if use.layer in self.library.reading:
+                circle = " -> ".join([*self.library.reading, use.layer])
+                raise SpecError(f"a layer cannot hold itself: {circle}", at)
+            declared = content(self.library.find("layer", use.layer, at), schema.Layer).attributes
+            values = {**declared, **(use.model_extra or {})}
+            kinds = sorted(declared.items())
+            given = [(n, self._given(values[n], kind, spec, axes, at)) for n, kind in kinds]
+            links = use.repeat and str(read_dim(use.repeat, axes.dims, at))
+            own = checksum(self.library, "layer", use.layer)
+            shared = () if use.shares is None else (use.shares,)
+            found[name] = sum_of("layer", name, own, given, links, *shared)
+        return found
+
+    def _given(self, value: Any, default: Any, spec: schema.Layer, axes: Axes, at: Place) -> str:
+        known = {**axes.numbers, **axes.dims}
+        if default == "size":
+            return str(read_dim(value, known, at))
+        if not isinstance(value, str):
+            return repr(value)
+        if value in spec.attributes:
+            return sum_of("attribute", value)
+        if not isinstance(default, str):
+            return str(size_of(parse_expression(value, Located(at)), known))
+        return repr(value) if value in BUILTINS else checksum(self.library, "function", value)
+
+    def _loss(self, spec: schema.Loss, document: Document) -> str:
+        axes = Axes(spec.attributes)
+        inputs = axes.inputs(spec.inputs)
+        given = self._attributes(spec.attributes) | axes.names()
+        given |= {name: sum_of("given", name) for name in spec.inputs}
+        scanned: list[Any] = []
+        if spec.scan is not None:
+            states = {n: axes.shape(state.shape, document) for n, state in spec.state.items()}
+            starts = [(n, shape, spec.state[n].init) for n, shape in sorted(states.items())]
+            slices = {n: sum_of("slice", source) for n, source in spec.scan.over.items()}
+            step = parse_equations(spec.scan.step, document.locator(("scan", "step")))
+            given |= {name: sum_of("given", name) for name in states}
+            after = self.run(step, given | slices)
+            given |= {name: sum_of("last", after[name]) for name in states}
+            scanned = [starts, sorted((name, after[name]) for name in states)]
+        equations = parse_equations(spec.equations, document.locator(("equations",)))
+        names = self.run(equations, given)
+        return sum_of("loss", inputs, kinds_of(spec.attributes), names[spec.output], *scanned)
+
+    def _optimizer(self, spec: Optimizer, document: Document) -> str:
+        given = self._attributes(spec.attributes)
+        given |= {name: sum_of("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
+        for name, text in spec.total.items():
+            part = parse_expression(text, document.locator(("total", name)))
+            given[name] = sum_of("total", self.of(part, given))
+        parts: list[Any] = [*self._update(spec, given, document.locator(("update",)))]
+        if spec.matrices is not None:
+            given |= {name: sum_of("size", name) for name in MATRIX_NAMES}
+            given |= {name: sum_of("given", name) for name in spec.matrices.slots}
+            locate = document.locator(("matrices", "update"))
+            parts += self._update(spec.matrices, given, locate)
+        return sum_of("optimizer", kinds_of(spec.attributes), *parts)
+
+    def _update(self, spec: Optimizer | Matrices, given: Names, locate: Locate) -> tuple[Any, Any]:
+        names = self.run(parse_equations(spec.update, locate), given)
+        slots = [(n, s.shape if isinstance(s, ShapedSlot) else s) for n, s in spec.slots.items()]
+        return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
+
+    def _attributes(self, attributes: Mapping[str, Any]) -> Names:
+        return {name: sum_of("attribute", name) for name in attributes}
+
+
+def _slices(scan: schema.Scan) -> Names:
+    """What each step's slice comes to."""
+    way = () if (scan.axis, scan.reverse) == (1, False) else (scan.axis, scan.reverse)
+    return {name: sum_of("slice", source, *way) for name, source in scan.over.items()}

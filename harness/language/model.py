@@ -1,0 +1,230 @@
+"""From a model file to its program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from math import prod
+from pathlib import Path
+
+from harness.errors import SpecError, did_you_mean, shorten
+from harness.language import schema
+from harness.language.hidden import hidden
+from harness.language.impossible_sizes import check_numbers
+from harness.language.library import Definition, Library, content
+from harness.language.lower_model import Lowering
+from harness.language.lower_optimizer import lower_update, lower_use
+from harness.language.optimizer_schema import OptimizerUse
+from harness.language.rivals import clash, same_file
+from harness.language.size_expressions import FREE_SIZES
+from harness.output.notebook import html_table
+from harness.program.fitting_sizes import nearest_sizes
+from harness.program.ir import Phase, Program
+from harness.program.updates import UpdateRule
+
+PHASES: tuple[Phase, ...] = ("training", "inference")
+# Of models whose data do not say how long a sequence is, and at which batch that is looked for.
+DEFAULT_LENGTH = 8
+DEFAULT_BATCH = 64
+
+
+class Spec:
+    """A loaded model: its programs at both phases, its optimizer's update, its training and data.
+
+    Loading checks all of it; an instance that exists is right.
+    """
+
+    def __init__(self, library: Library, definition: Definition) -> None:
+        self.library = library
+        self.definition, self.document = definition, definition.document
+        self.model = content(definition, schema.Model)
+        self.name = self.model.model
+        # By the sizes that decide how many layers there are, where they differ from the model's.
+        self._lowered: dict[tuple[tuple[str, int], ...], dict[Phase, Program]] = {}
+        self.programs = self._lower({})
+        self._check_parameters()
+        self.update: UpdateRule | None = self._update()
+        self._check_data()
+
+    def __repr__(self) -> str:
+        program = self.programs["training"]
+        trained = sum(prod(program.shape(port)) for port in program.parameters)
+        inputs = ", ".join(port.name for port in program.inputs)
+        return f"<Spec {self.name}: inputs {inputs}; {trained:,} trained parameters>"
+
+    def _repr_html_(self) -> str:
+        program = self.programs["training"]
+        kinds = ("inputs", "targets", "state", "parameters", "statistics")
+        rows = [
+            [kind, port.name, ", ".join(map(str, program.type_of(port).shape))]
+            for kind in kinds
+            for port in getattr(program, kind)
+        ]
+        return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows, words=3)
+
+    def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
+        """The program at a phase, with some sizes overridden; SpecError for a wrong one."""
+        known = self.programs[phase].sizes
+        at = self.document.place_of_key(("sizes",))
+        for name, size in sizes.items():
+            if name not in known:
+                names = sorted(known)
+                raise SpecError(
+                    f"{self.name} has no size {name!r}{did_you_mean(name, names)} "
+                    f"(known: {', '.join(names)})",
+                    at,
+                )
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise SpecError(f"size {name!r} is a whole number from 1 on, found {size!r}", at)
+        deciding = self.programs[phase].structural
+        built = self._lower({n: size for n, size in sizes.items() if n in deciding})
+        program = built[phase].with_sizes(**sizes)
+        if sizes:
+            check_numbers(program, {}, at)
+        return program
+
+    def _lower(self, sizes: Mapping[str, int]) -> dict[Phase, Program]:
+        """The programs at both phases, anew where there are more or fewer layers."""
+        key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
+        if key not in self._lowered:
+            self._lowered[key] = {
+                phase: Lowering(self.library, self.model, self.document, phase, dict(key)).program()
+                for phase in PHASES
+            }
+        return self._lowered[key]
+
+    @property
+    def length(self) -> int:
+        """Time steps of a sequence, for models that read any number: those of the spec's data,
+        else the number nearest to :data:`DEFAULT_LENGTH` that the model can have."""
+        data = self.model.data
+        if isinstance(data, schema.Data):
+            return data.windows.length
+        return nearest_sizes(self.programs["training"], DEFAULT_BATCH, DEFAULT_LENGTH)[1]
+
+    def rule(self, name: str, **attributes: float) -> UpdateRule:
+        """The update rule of any optimizer in the spec's library."""
+        return lower_update(self.library, name, attributes, None)
+
+    def _check_parameters(self) -> None:
+        """The spec's own count, as a guard against a layer of another form."""
+        program, declared = self.programs["training"], self.model.parameters
+        counts = {
+            p.name: prod(program.shape(p)) for p in (*program.parameters, *program.statistics)
+        }
+        total = sum(counts.values())
+        if isinstance(declared, int) and declared != total:
+            listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            at = self.document.place_of(("parameters",))
+            raise SpecError(f"{declared:,} parameters are declared, found {total:,}: {listed}", at)
+
+    def _update(self) -> UpdateRule | None:
+        use = self.model.optimizer
+        if use is None:
+            if self.model.training is not None:
+                at = self.document.place_of_key(("training",))
+                raise SpecError("'training' needs an 'optimizer'", at)
+            return None
+        if self.model.loss is None:
+            at = self.document.place_of_key(("optimizer",))
+            raise SpecError("an 'optimizer' needs a 'loss'", at)
+        rule = lower_use(self.library, use, self.document)
+        self._check_groups(use)
+        return rule
+
+    def _check_groups(self, use: OptimizerUse) -> None:
+        """Every pattern has a parameter, and every group one that no group before it has."""
+        names = [port.name for port in self.programs["training"].parameters]
+        taken: set[str] = set()
+        for number, group in enumerate(use.groups):
+            at = self.document.place_of(("optimizer", "groups", number, "parameters"))
+            own: set[str] = set()
+            for pattern in group.patterns:
+                matched = {name for name in names if fnmatchcase(name, pattern)}
+                own |= matched
+                if not matched:
+                    raise SpecError(
+                        f"{shorten(repr(pattern))} is the name of no parameter; '*' stands for "
+                        f"any part of one (known: {', '.join(names)})",
+                        at,
+                    )
+            if own <= taken:
+                told = (
+                    "groups before this one have all of its parameters "
+                    f"({', '.join(sorted(own))}), and the first that has one counts: put it first"
+                    if own
+                    else "a group is of some parameters: give a pattern of their names"
+                )
+                raise SpecError(told, at)
+            taken |= own
+
+    def _check_data(self) -> None:
+        if self.model.data is None:
+            return
+        arrays: Mapping[str, schema.Source | str] = self.model.data.arrays
+        wanted = [*self.model.inputs, *self.model.targets]
+        for name, source in arrays.items():
+            at = self.document.place_of_key(("data", "arrays", name))
+            if name not in wanted:
+                hint = did_you_mean(name, wanted)
+                raise SpecError(f"{name!r} is neither an input nor a target{hint}", at)
+            if isinstance(source, str):
+                continue
+            given = {**self.model.inputs, **self.model.targets}[name]
+            if given.at_most is not None or given.boolean:
+                raise SpecError(f"{name!r} holds lengths or a mask, which no text gives", at)
+            if (source.offset is None) == (not source.zeros):
+                raise SpecError(f"{name}: give either offset or zeros", at)
+        for name in wanted if isinstance(self.model.data, schema.Data) else ():
+            if name not in arrays:
+                at = self.document.place_of(("data", "arrays"))
+                raise SpecError(f"no array for {name!r}", at)
+
+
+def load_spec(
+    name: str,
+    folders: Iterable[str | Path] = (),
+    overrides: Mapping[tuple[str, str], str] | None = None,
+) -> Spec:
+    """Load a model by name or by its file's path.
+
+    ``folders`` hold more definitions (``layers/NAME.yaml`` ...), searched before those that ship.
+    Raises :class:`~harness.errors.SpecError` for a wrong file, ``UsageError`` for an unknown name.
+    """
+    library = Library(tuple(Path(f) for f in folders), dict(overrides or {}))
+    if not library.folders and not library.overrides and library.has("model", name):
+        return _shipped(name)
+    return Spec(library, library.model(name))
+
+
+@cache
+def _shipped(name: str) -> Spec:
+    """A model that ships, of definitions that ship: none changes while a process lives."""
+    library = Library()
+    return Spec(library, library.model(name))
+
+
+def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Spec]:
+    """Load several models, each file once, however often and in whatever spelling it is named.
+
+    Raises what :func:`load_spec` does, and :class:`~harness.errors.SpecError` for two files that
+    declare one name: the results of the one would stand for both.
+    """
+    folders = tuple(folders)
+    found: dict[str, Spec] = {}
+    for name in dict.fromkeys(names):
+        spec = load_spec(name, folders)
+        first = found.setdefault(spec.name, spec)
+        if not same_file(first.definition.path, spec.definition.path):
+            places = (one.definition.name[1] for one in (spec, first))
+            raise clash("model", spec.name, *places)
+    return list(found.values())
+
+
+def replaced(specs: Iterable[Spec]) -> list[str]:
+    """In words, the definitions that ship and are not used, for those of a folder are."""
+    return list(dict.fromkeys(told for spec in specs for told in hidden(spec.library)))
+
+
+__all__ = ["FREE_SIZES", "Spec", "load_spec", "load_specs", "replaced"]

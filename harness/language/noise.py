@@ -1,0 +1,137 @@
+"""Noise: random numbers that a step is given, by their law, their name and the step's number.
+
+Frameworks' generators differ, so none of them draws: every backend is handed the same numbers, as
+an input of the step. Anybody can draw them again. Philox4x64-10 (Salmon, Moraes, Dror and Shaw,
+2011: "Parallel random numbers: as easy as 1, 2, 3") turns a counter of four 64-bit words and a key
+of two into four random words. The key is the first 16 bytes of the sha256 of the noise's name in
+UTF-8, as two little-endian words; the counter is (block, step, seed, 0), with blocks from 1 on.
+Words fill an array in C order. With ``u = (word >> 11) / 2**53``, an entry is
+
+- uniform: ``low + (high - low) * u``;
+- bernoulli: 1 where ``u < keep``, else 0;
+- normal: from two words at a time, ``r = sqrt(-2 * log(1 - u_1))``, the entries ``mean + std * r *
+  cos(2 * pi * u_2)`` and ``mean + std * r * sin(2 * pi * u_2)`` (Box and Muller, 1958);
+
+computed in float64, then rounded to float32, so that every dtype computes on the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict
+from harness.errors import Place, SpecError, did_you_mean, shorten
+from harness.language import schema
+from harness.language.attributes import Attribute, number_of
+from harness.program.ir import Program
+from harness.program.signature import noise_ports
+
+# The arguments of each law, and what they are if they are not given.
+LAWS: Mapping[str, Mapping[str, float | None]] = {
+    "normal": {"mean": 0.0, "std": 1.0},
+    "uniform": {"low": 0.0, "high": 1.0},
+    "bernoulli": {"keep": None},
+}
+# Bits of a word that make a float64 from 0 to below 1.
+MANTISSA = 53
+
+
+def read_law(
+    declared: schema.Noise, attributes: Mapping[str, Attribute], used: set[str], place: Place
+) -> dict[str, Any]:
+    """The law of a noise as plain data: ``noise``, its name, and ``arguments``, all of them.
+
+    An argument is a number, or names an attribute that is one; those go into ``used``.
+
+    Raises:
+        SpecError: there is no such law, or an argument is missing, unknown or impossible.
+    """
+    given = {declared.law: {}} if isinstance(declared.law, str) else declared.law
+    if len(given) != 1:
+        listed = ", ".join(given) or "none"
+        raise SpecError(f"one law, as in {{bernoulli: {{keep: 0.9}}}}; found {listed}", place)
+    ((name, values),) = given.items()
+    if name not in LAWS:
+        raise SpecError(
+            f"unknown law {shorten(name)!r} of noise{did_you_mean(name, LAWS)} "
+            f"(known: {', '.join(LAWS)})",
+            place,
+        )
+    for argument in values:
+        if argument not in LAWS[name]:
+            hint = did_you_mean(argument, LAWS[name])
+            raise SpecError(
+                f"{name} has no {shorten(argument)!r}{hint} (known: {', '.join(LAWS[name])})", place
+            )
+    arguments = {}
+    for argument, default in LAWS[name].items():
+        value = values.get(argument, default)
+        if value is None:
+            raise SpecError(f"{name} needs {argument}, a number or an attribute", place)
+        arguments[argument] = number_of(argument, value, attributes, used, place)
+    _check(name, arguments, place)
+    return {"noise": name, "arguments": arguments}
+
+
+def _check(name: str, given: Mapping[str, float], place: Place) -> None:
+    """:class:`SpecError` for a law that no random number can follow, or that is no noise."""
+    if name == "normal" and given["std"] <= 0:
+        raise SpecError(f"std of normal noise is above 0, found {given['std']:g}", place)
+    if name == "uniform" and given["low"] >= given["high"]:
+        raise SpecError(
+            f"low of uniform noise is below high, found {given['low']:g} and {given['high']:g}",
+            place,
+        )
+    if name == "bernoulli" and not 0 < given["keep"] <= 1:
+        raise SpecError(
+            f"keep of bernoulli noise is above 0 and at most 1, found {given['keep']:g}", place
+        )
+
+
+def mean_of(law: Mapping[str, Any]) -> float:
+    """The mean of a law: what noise is in inference."""
+    given = law["arguments"]
+    match law["noise"]:
+        case "normal":
+            return float(given["mean"])
+        case "uniform":
+            return float(0.5 * (given["low"] + given["high"]))
+        case _:
+            return float(given["keep"])
+
+
+def draw_noise(
+    law: Mapping[str, Any], shape: tuple[int, ...], name: str, seed: int, step: int
+) -> Array:
+    """The numbers of a noise of that name at a step, in float64; the module says how."""
+    count = math.prod(shape)
+    key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8")
+    bits = np.random.Philox(key=key, counter=np.array([0, step, seed, 0], np.uint64))
+    words = np.asarray(bits.random_raw(count + count % 2))
+    uniform = (words >> np.uint64(64 - MANTISSA)).astype(np.float64) / 2.0**MANTISSA
+    given = law["arguments"]
+    match law["noise"]:
+        case "normal":
+            radius = np.sqrt(-2.0 * np.log1p(-uniform[0::2]))
+            angle = 2.0 * math.pi * uniform[1::2]
+            pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+            values = given["mean"] + given["std"] * pairs.reshape(-1)
+        case "uniform":
+            values = given["low"] + (given["high"] - given["low"]) * uniform
+        case _:
+            values = (uniform < given["keep"]).astype(np.float64)
+    rounded: Array = values[:count].reshape(shape).astype(np.float32).astype(np.float64)
+    return rounded
+
+
+def noise_of(program: Program, sizes: Mapping[str, int], seed: int, step: int = 0) -> ArrayDict:
+    """All noise of a program at a step, by name; ``sizes`` are those that the arrays decide."""
+    return {
+        port.name: draw_noise(port.init or {}, program.shape(port, sizes), port.name, seed, step)
+        for port in noise_ports(program)
+    }

@@ -1,0 +1,266 @@
+"""Order and place: running sums, sorting, the largest entries, and gathering along any axis.
+
+Two primitives do the work along a last axis, ``cumulative_sum`` and ``argsort``; the rest is made
+of them. Entries that tie keep their order, so that their derivatives go to one place on every
+backend: the first of those that are equally large is taken. NaN comes after all numbers when
+sorting upwards, and downwards too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from harness.errors import SpecError
+from harness.language.axis_arguments import arity, axis_of, truth_of
+from harness.language.expressions import Call, Expr
+from harness.language.scope import Scope
+from harness.language.values import LanguageValues
+from harness.program.dims import Shape
+from harness.program.ir import Type
+
+MOVES = ("take", "take_along_axis")
+
+
+def _permuted(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> int:
+    if axes == tuple(range(len(axes))):
+        return value
+    result = evaluator.builder.emit("permute_dims", value, axes=axes)
+    if value in evaluator.places:
+        evaluator.places.setdefault(result, evaluator.places[value])
+    return result
+
+
+def _last(evaluator: LanguageValues, value: int, axis: int) -> int:
+    """An axis moved to the end."""
+    rank = len(evaluator.type_of(value).shape)
+    return _permuted(evaluator, value, (*(a for a in range(rank) if a != axis), axis))
+
+
+def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
+    """The last axis moved to where it was."""
+    last = len(evaluator.type_of(value).shape) - 1
+    return _permuted(evaluator, value, (*range(axis), last, *range(axis, last)))
+
+
+def _given(
+    evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
+) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
+    """The further arguments and the keywords of a call; its first value with the axis last, and
+    the axis. What is moved as it is may be of any kind."""
+    keywords = arity(expr, count, ("axis", *more))
+    value = evaluator.tensor(expr.arguments[0], scope)
+    type_ = evaluator.type_of(value)
+    if type_.kind != "float" and expr.function not in MOVES:
+        raise SpecError(
+            f"{expr.function} needs floats, found {evaluator.tell(value)}; astype(i) gives an "
+            "index or a condition as floats",
+            expr.place,
+        )
+    if not type_.shape:
+        raise SpecError(
+            f"{expr.function} needs one axis or more, found {evaluator.tell(value)}", expr.place
+        )
+    rank = len(type_.shape)
+    axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else rank - 1
+    return list(expr.arguments[1:]), keywords, _last(evaluator, value, axis), axis
+
+
+def cumsum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``cumsum(x, axis=1)``: the sum of each entry and all before it.
+
+    Raises:
+        SpecError: ``axis=`` is missing, or no axis of the value.
+    """
+    if "axis" not in dict(expr.keywords):
+        raise SpecError("cumsum needs axis=, as in cumsum(x, axis=1)", expr.place)
+    _, _, value, axis = _given(evaluator, expr, 1, scope)
+    total = evaluator.emit("cumulative_sum", value, place=expr.place)
+    return _back(evaluator, total, axis)
+
+
+def _order(evaluator: LanguageValues, value: int, descending: bool, expr: Call) -> int:
+    if descending:
+        value = evaluator.emit("negative", value, place=expr.place)
+    return evaluator.emit("argsort", value, place=expr.place)
+
+
+def argsort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``argsort(x, axis=-1, descending=true)``: the indices that sort."""
+    _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
+    order = _order(evaluator, value, _descending(keywords, scope), expr)
+    return _back(evaluator, order, axis)
+
+
+def _descending(keywords: Mapping[str, Expr], scope: Scope) -> bool:
+    name = "descending"
+    return name in keywords and truth_of(name, keywords[name], scope)
+
+
+def sort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``sort(x, axis=-1, descending=true)``: each entry's derivative goes where it came from."""
+    _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
+    order = _order(evaluator, value, _descending(keywords, scope), expr)
+    entries = evaluator.emit("take_along_axis", value, order, place=expr.place)
+    return _back(evaluator, entries, axis)
+
+
+def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
+    """The place of the largest entry of a last axis."""
+    order = _order(evaluator, value, True, expr)
+    last = len(evaluator.type_of(order).shape) - 1
+    first = evaluator.builder.slice_axis(order, last, 0, 1)
+    return evaluator.builder.emit("squeeze", first, axis=last)
+
+
+def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``argmax(x, axis=-1)``: the index of the largest entry, the first of those that tie."""
+    return _first(evaluator, _given(evaluator, expr, 1, scope)[2], expr)
+
+
+def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``index(x, below)``: the largest of 0, 1, ..., below - 1 that is not above x; 0 if none is.
+
+    Raises:
+        SpecError: x are no floats, or ``below`` is no size.
+    """
+    arity(expr, 2)
+    value, below = evaluator.tensor(expr.arguments[0], scope), scope.size(expr.arguments[1])
+    type_ = evaluator.type_of(value)
+    if not below.terms and below.constant < 1:
+        raise SpecError(f"an index is below 1 or more, found {below}", expr.place)
+    if type_.kind != "float":
+        raise SpecError(f"index takes floats, found {evaluator.tell(value)}", expr.place)
+    numbers = evaluator.floats(evaluator.emit("arange", place=expr.place, stop=below))
+    column = evaluator.builder.emit("expand_dims", value, axis=len(type_.shape))
+    reached = evaluator.floats(evaluator.emit("less_equal", numbers, column, place=expr.place))
+    return _first(evaluator, evaluator.emit("multiply", numbers, reached, place=expr.place), expr)
+
+
+def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int]:
+    """``values, indices = top_k(x, k, axis=-1)``: the k largest entries, from the largest on.
+
+    Raises:
+        SpecError: there are fewer.
+    """
+    (count,), _, value, axis = _given(evaluator, expr, 2, scope)
+    k, length = scope.size(count), evaluator.type_of(value).shape[-1]
+    room = length - k
+    if not room.terms and room.constant < 0:
+        raise SpecError(f"the {k} largest of {length} entries: there are fewer", count.place)
+    order = _order(evaluator, value, True, expr)
+    last = len(evaluator.type_of(order).shape) - 1
+    chosen = evaluator.builder.slice_axis(order, last, 0, k)
+    evaluator.places.setdefault(chosen, expr.place)
+    entries = evaluator.emit("take_along_axis", value, chosen, place=expr.place)
+    return _back(evaluator, entries, axis), _back(evaluator, chosen, axis)
+
+
+def largest(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``top_k(x, k)`` where one value is wanted: the entries."""
+    return top_k(evaluator, expr, scope)[0]
+
+
+def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``take(x, i, axis=0)``: x ``[a, rows, b]``, i ``[...]`` -> ``[a, ..., b]`` for axis 1.
+
+    Raises:
+        SpecError: the value has no axis, or no such one.
+    """
+    keywords = arity(expr, 2, ("axis",))
+    value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
+    type_ = evaluator.type_of(value)
+    if not type_.shape:
+        raise SpecError(f"take needs one axis or more, found {evaluator.tell(value)}", expr.place)
+    rank, more = len(type_.shape), len(evaluator.type_of(index).shape)
+    axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
+    _hold_places(evaluator, expr, type_, axis, index)
+    first = _permuted(evaluator, value, (axis, *(a for a in range(rank) if a != axis)))
+    rows = evaluator.emit("take", first, index, place=expr.place)
+    # The axes of the index come first, and belong where the axis was.
+    before = tuple(range(more, more + axis))
+    return _permuted(evaluator, rows, (*before, *range(more), *range(more + axis, more + rank - 1)))
+
+
+def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``take_along_axis(x, i, axis=-1)``: i has the axes of x, with any length along the axis; or
+    all others, and the axis is dropped."""
+    (given,), _, value, axis = _given(evaluator, expr, 2, scope)
+    index, type_ = evaluator.tensor(given, scope), evaluator.type_of(value)
+    rank = len(type_.shape)
+    single = len(evaluator.type_of(index).shape) == rank - 1
+    whole = (*type_.shape[:axis], type_.shape[-1], *type_.shape[axis:-1])
+    _hold_places(evaluator, expr, replace(type_, shape=whole), axis, index)
+    if single:
+        column = evaluator.builder.emit("expand_dims", index, axis=rank - 1)
+        evaluator.places[column] = expr.place
+    else:
+        column = _last(evaluator, index, axis)
+    entries = evaluator.emit("take_along_axis", value, column, place=expr.place)
+    if single:
+        return evaluator.builder.emit("squeeze", entries, axis=rank - 1)
+    return _back(evaluator, entries, axis)
+
+
+def _hold_places(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
+    """Raise :class:`SpecError` for places that are none on an axis of a value; of
+    take_along_axis, for an index that differs from the value elsewhere."""
+    found, length = evaluator.type_of(index), value.shape[axis]
+    told = f"{expr.function} along axis {axis} of {value}: {evaluator.tell(index)}"
+    if found.kind != "index":
+        return  # which the primitive refuses
+    if found.bound != length:
+        below = f"is below {found.bound}, and that axis has {length} entries"
+        raise SpecError(f"{told} {below} (index(astype(i), {length}) cuts off)", expr.place)
+    rest = _without(value.shape, axis)
+    own = found.shape if len(found.shape) < len(value.shape) else _without(found.shape, axis)
+    if expr.function == "take_along_axis" and own != rest:
+        raise SpecError(
+            f"{told} has other axes beside it; whole rows are taken by take(x, i, axis={axis}), "
+            "and rows of each example's own by one_hot(i, n) @ x",
+            expr.place,
+        )
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``segment_sum(x, i, axis=1)``: x ``[a, ..., b]``, i ``[...]`` below rows -> ``[a, rows, b]``.
+
+    Raises:
+        SpecError: i is no index, or has other axes than x has from ``axis`` on.
+    """
+    keywords = arity(expr, 2, ("axis",))
+    value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
+    found, wanted = evaluator.type_of(index), evaluator.type_of(value)
+    told = f"{evaluator.tell(value)} and {evaluator.tell(index)}"
+    if found.kind != "index" or found.bound is None or wanted.kind != "float":
+        raise SpecError(f"segment_sum takes floats and an index of rows, found {told}", expr.place)
+    rank, more = len(wanted.shape), len(found.shape)
+    axis = axis_of(keywords["axis"], rank, scope) if "axis" in keywords else 0
+    if wanted.shape[axis : axis + more] != found.shape:
+        raise SpecError(
+            f"segment_sum: the index has other axes than x has from axis {axis} on: {told}",
+            expr.place,
+        )
+    rest = (*range(axis), *range(axis + more, rank))
+    first = _permuted(evaluator, value, (*range(axis, axis + more), *rest))
+    rows = evaluator.emit("segment_sum", first, index, place=expr.place, rows=found.bound)
+    return _permuted(evaluator, rows, (*range(1, axis + 1), 0, *range(axis + 1, len(rest) + 1)))
+
+
+# What gives several results: each is also a function of one, the first.
+SEVERAL: Mapping[str, Callable[[LanguageValues, Call, Scope], tuple[int, ...]]] = {"top_k": top_k}
+ORDERING: Mapping[str, Callable[[LanguageValues, Call, Scope], int]] = {
+    "cumsum": cumsum,
+    "argsort": argsort,
+    "sort": sort,
+    "argmax": argmax,
+    "index": index,
+    "top_k": largest,
+    "take": take,
+    "take_along_axis": take_along_axis,
+    "segment_sum": segment_sum,
+}

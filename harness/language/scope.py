@@ -1,0 +1,196 @@
+"""The names of one body of equations: what each stands for, and which of them were used."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import Place, SpecError, did_you_mean
+from harness.files.complaints import KeyPath
+from harness.language.declared_axes import RestAxes
+from harness.language.document import Document
+from harness.language.expressions import Assignment, Binary, Expr, Name, Negate, Number
+from harness.language.size_expressions import size_of
+from harness.program.dims import Dim
+
+
+@dataclass(frozen=True)
+class BoundValue:
+    """A name bound to a value of the program."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class FunctionName:
+    """An attribute such as ``activation``, bound to a function's name."""
+
+    function: str
+
+
+# What to write in place of constants that Python and numpy have.
+_CONSTANTS = {
+    "pi": "write 3.141592653589793",
+    "inf": "numbers are finite; write a large one, as in -1e30 for what softmax leaves out",
+    "nan": "numbers are finite",
+}
+
+# What a name can stand for. A float, and true or false, is an attribute, a Dim a size.
+Binding = BoundValue | FunctionName | bool | float | Dim
+
+
+@dataclass
+class Scope:
+    """The names of one body of equations, and what may be done with them.
+
+    ``changing`` are the given names that an equation may assign (states, statistics, slots);
+    ``layers`` are the instances that may be called here; ``losses`` says whether losses may.
+    """
+
+    names: dict[str, Binding]
+    changing: frozenset[str] = frozenset()
+    rest: RestAxes = field(default_factory=RestAxes)
+    used: set[str] = field(default_factory=set)
+    assigned: dict[str, Place] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
+    losses: bool = False
+
+    def look_up(self, name: Name) -> Binding:
+        """The binding; :class:`SpecError` for a name that was never defined."""
+        if name.id not in self.names:
+            known = sorted(self.names)
+            if name.id in _CONSTANTS:
+                raise SpecError(f"unknown name {name.id!r}: {_CONSTANTS[name.id]}", name.place)
+            raise SpecError(
+                f"unknown name {name.id!r}{did_you_mean(name.id, known)} "
+                f"(known here: {', '.join(known)})",
+                name.place,
+            )
+        self.used.add(name.id)
+        return self.names[name.id]
+
+    def check_assignable(self, target: Name) -> None:
+        """Check that a name is given a value once, and never one that is given from outside.
+
+        Raises:
+            SpecError: it is assigned already, or given.
+        """
+        name = target.id
+        if name in self.assigned:
+            raise SpecError(
+                f"{name!r} is assigned twice; the first time at {self.assigned[name]}; "
+                "give one of the two another name",
+                target.place,
+            )
+        if name in self.names and name not in self.changing:
+            raise SpecError(
+                f"{name!r} cannot be assigned: it is given; choose another name", target.place
+            )
+
+    def assign(self, target: Name, value: int) -> None:
+        """Bind a name to a value that an equation has computed."""
+        self.check_assignable(target)
+        self.assigned[target.id] = target.place
+        self.names[target.id] = BoundValue(value)
+
+    def size(self, expression: Expr) -> Dim:
+        """The dimension that an expression of the sizes in scope stands for.
+
+        Raises:
+            SpecError: it has something else in it.
+        """
+        found = size_of(expression, as_sizes(self.names))
+        self.used.update(names_in(expression))
+        return found
+
+    def value(self, name: str) -> int:
+        """The value of a name that is known to be a tensor."""
+        bound = self.names[name]
+        assert isinstance(bound, BoundValue)
+        return bound.value
+
+
+def as_sizes(names: Mapping[str, Any]) -> dict[str, Dim]:
+    """The names that may stand for how long an axis is: sizes, and attributes that are whole
+    numbers."""
+    found = ((name, _as_size(binding)) for name, binding in names.items())
+    return {name: size for name, size in found if size is not None}
+
+
+def _as_size(binding: Any) -> Dim | None:
+    if isinstance(binding, float) and binding.is_integer():
+        return Dim(int(binding))
+    return binding if isinstance(binding, Dim) else None
+
+
+def is_whole(expression: Expr, scope: Scope) -> bool:
+    """Whether an expression is made of sizes and whole numbers."""
+    match expression:
+        case Number(value):
+            return isinstance(value, int)
+        case Negate(operand):
+            return is_whole(operand, scope)
+        case Name(name):
+            return _as_size(scope.names.get(name)) is not None
+        case Binary("+" | "-" | "*", left, right):
+            return is_whole(left, scope) and is_whole(right, scope)
+        case _:
+            return False
+
+
+def names_in(expression: Expr) -> set[str]:
+    """The names of an expression of sizes."""
+    if isinstance(expression, Binary):
+        return names_in(expression.left) | names_in(expression.right)
+    return {expression.id} if isinstance(expression, Name) else set()
+
+
+def check_used(
+    scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
+) -> None:
+    """Check that what is declared is used, or changing it would silently change nothing.
+
+    Raises:
+        SpecError: a name is not.
+    """
+    _check_among(scope.used, "used", names, document, section, kind)
+
+
+def check_assigned(
+    scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
+) -> None:
+    """Check that what is carried on is given a next value.
+
+    Raises:
+        SpecError: a name is not.
+    """
+    _check_among(scope.assigned, "assigned", names, document, section, kind)
+
+
+def _check_among(
+    found: Container[str],
+    done: str,
+    names: Iterable[str],
+    document: Document,
+    section: str | KeyPath,
+    kind: str,
+) -> None:
+    path = (section,) if isinstance(section, str) else section
+    for name in names:
+        if name not in found:
+            place = document.place_of_key((*path, name))
+            raise SpecError(f"{kind} {name!r} is declared but never {done}", place)
+
+
+def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
+    """Check that what an equation computes is read by another, or is kept.
+
+    Raises:
+        SpecError: a name is not.
+    """
+    kept = frozenset(kept)
+    for assignment in equations:
+        for target in assignment.targets:
+            if target.id not in scope.used and target.id not in kept:
+                raise SpecError(f"{target.id!r} is computed but never used", target.place)

@@ -1,0 +1,154 @@
+"""Whether a program that came as data is one: every value defined, typed, and of a known operation.
+
+What the harness lowers itself is right by construction; what a reproducer holds may be anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.errors import HarnessError, Place, shorten
+from harness.language.impossible_sizes import check_numbers
+from harness.language.size_expressions import FREE_SIZES
+from harness.program.dims import Dim
+from harness.program.infer import INFER, TypeMismatch
+from harness.program.ir import Block, Node, Port, Program, Type
+
+# What inferring the type of an operation with wrong operands or attributes can raise.
+MISFITS = (TypeMismatch, KeyError, IndexError, TypeError, ValueError, AttributeError, HarnessError)
+INCOMING = ("inputs", "targets", "state", "statistics", "parameters")
+OUTGOING = ("outputs", "new_state", "new_statistics", "metrics")
+
+
+class MalformedProgram(HarnessError):
+    """Data are not a program; the message says what is wrong."""
+
+
+def check_program(program: Program) -> None:
+    """Check a program in all its parts.
+
+    Raises:
+        MalformedProgram: a value is unknown, defined twice or of another type, an operation is
+            unknown or has other operands, a size has no number or an absurd one.
+    """
+    if not isinstance(program, Program):
+        raise MalformedProgram(f"this is not a program but {shorten(repr(program))}")
+    _check_sizes(program)
+    known: set[int] = set()
+    for group in INCOMING:
+        for port in getattr(program, group):
+            _define(program, known, (port.value,), f"{group} {port.name!r}")
+    for node in program.nodes:
+        _check_node(program, known, node)
+    results: list[Port] = [port for group in OUTGOING for port in getattr(program, group)]
+    for port in results:
+        _require(known, (port.value,), f"result {port.name!r}")
+    if program.loss is not None:
+        _require(known, (program.loss,), "the loss")
+    try:
+        check_numbers(program, {}, Place("program.json", 1, 1))
+    except MISFITS as error:
+        raise MalformedProgram(f"its sizes do not fit: {error}") from None
+
+
+def _check_sizes(program: Program) -> None:
+    names = {*program.sizes, *FREE_SIZES}
+    for name, size in program.sizes.items():
+        if not 0 < size < 2**31:
+            raise MalformedProgram(f"size {shorten(name)!r} is {shorten(str(size))}")
+    for type_ in program.types.values():
+        for dim in (*type_.shape, *([type_.bound] if type_.bound else [])):
+            lacking = [name for name in dim.names if name not in names]
+            if lacking:
+                raise MalformedProgram(f"size {shorten(lacking[0])!r} has no number")
+
+
+def _define(program: Program, known: set[int], values: Iterable[int], what: str) -> None:
+    for value in values:
+        if value in known:
+            raise MalformedProgram(f"{shorten(what)} defines value {value} a second time")
+        if value not in program.types:
+            raise MalformedProgram(f"{shorten(what)}: value {value} has no type")
+        known.add(value)
+
+
+def _require(known: set[int], values: Iterable[int], what: str) -> None:
+    for value in values:
+        if value not in known:
+            raise MalformedProgram(f"{shorten(what)} needs value {value}, which nothing defines")
+
+
+def _check_node(program: Program, known: set[int], node: Node) -> None:
+    _require(known, node.inputs, node.op)
+    if node.op in ("call", "scan"):
+        _check_body(program, known, node)
+        return
+    if node.op not in INFER or node.body is not None:
+        raise MalformedProgram(f"{shorten(repr(node.op))} is not an operation")
+    try:
+        found = INFER[node.op](tuple(program.types[i] for i in node.inputs), node.attributes)
+        (output,) = node.outputs
+    except MISFITS as error:
+        raise MalformedProgram(
+            f"{node.op} does not fit its operands: {shorten(str(error))}"
+        ) from None
+    _define(program, known, (output,), node.op)
+    # The bound of an index is a promise of whoever made it; shape and kind follow.
+    wanted = program.types[output]
+    if (found.shape, found.kind) != (wanted.shape, wanted.kind):
+        raise MalformedProgram(f"{node.op} gives {found}, and value {output} is {wanted}")
+
+
+def _check_body(program: Program, known: set[int], node: Node) -> None:
+    body = node.body
+    if body is None:
+        raise MalformedProgram(f"a {node.op} has no body")
+    inner = set(known)
+    if node.op == "scan":
+        _check_scan(program, node, body)
+        _define(program, inner, body.inputs, "a body")
+    for part in body.nodes:
+        _check_node(program, inner, part)
+    _require(inner, body.outputs, "a body")
+    if node.op == "call":
+        labels = (node.attributes.get("label"), node.attributes.get("definition"))
+        if body.outputs != node.outputs or not all(isinstance(label, str) for label in labels):
+            raise MalformedProgram("a call's results are not those of its body, or it has no name")
+        known |= inner
+    else:
+        _define(program, known, node.outputs, "scan")
+
+
+def _check_scan(program: Program, node: Node, body: Block) -> None:
+    """Check that what goes around a loop is of the same type each time, and slices are of it."""
+    count, reverse = node.attributes.get("carries"), node.attributes.get("reverse")
+    fits = len(body.inputs) == len(node.inputs) and isinstance(reverse, bool)
+    if not isinstance(count, int) or not 0 <= count < len(node.inputs) or not fits:
+        raise MalformedProgram("a scan has carried values, then sequences, and its body as many")
+    if len(body.outputs) != len(node.outputs) or len(body.outputs) < count:
+        raise MalformedProgram("a scan gives what its body gives")
+    length = _length(program, node.inputs[count])
+    types = program.types
+    for outer, within in zip(node.inputs[count:], body.inputs[count:], strict=True):
+        if _length(program, outer) != length:
+            raise MalformedProgram("the sequences of a scan are not of one length")
+        _agree(types.get(within), Type(types[outer].shape[1:], types[outer].kind))
+    for outer, within, after in zip(node.inputs[:count], body.inputs, body.outputs, strict=False):
+        _agree(types.get(within), types[outer])
+        _agree(types.get(after), types[outer])
+    for outer, within in zip(node.outputs[count:], body.outputs[count:], strict=True):
+        inner = types.get(within)
+        if inner is not None:
+            _agree(types.get(outer), Type((length, *inner.shape), inner.kind))
+
+
+def _length(program: Program, value: int) -> Dim:
+    shape = program.types[value].shape
+    if not shape:
+        raise MalformedProgram("a scan goes over an axis, and this has none")
+    return shape[0]
+
+
+def _agree(found: Type | None, wanted: Type) -> None:
+    if found is None or (found.shape, found.kind) != (wanted.shape, wanted.kind):
+        raise MalformedProgram(f"a scan carries {wanted}, and its body has {found}")

@@ -1,0 +1,195 @@
+"""The commands ``bench`` and ``compare``: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+from harness.environments.columns import left_out
+from harness.errors import HarnessError, UsageError, did_you_mean
+from harness.files.forms import plain
+from harness.files.user_file import displayed
+from harness.language.asked_sizes import check_asked
+from harness.language.model import replaced
+from harness.output.markdown import escaped
+from harness.output.printing import console, line, say
+from harness.output.table import Grid, show
+from harness.runs.compared import RunChanges
+from harness.timing import sweep, table, tuning
+from harness.timing.compare import asked_for, check_cells, compare, relative
+from harness.timing.contestant import TimedResult
+from harness.timing.doubts import Load, warning
+from harness.timing.json_file import check_writable, read, write
+from harness.timing.progress import BenchProgress
+from harness.timing.request import BenchRequest
+from harness.timing.run import Bench
+
+
+def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Time a request and print what came of it; returns the exit code. ``arguments`` are those of
+    the command, which the file of results names."""
+    target, base = options["records"], options["compare"]
+    if target is not None:
+        check_writable(target)
+    old = read(base) if base is not None else None
+    if old is not None:
+        check_cells(old, f"--baseline {displayed(base)}")
+    reference = options["relative_to"]
+    progress = BenchProgress(console(error=True), request.rounds)
+    with Bench(request, events=progress) as bench, progress.bar:
+        if reference is not None:
+            check_reference(reference, [entry.label for entry in bench.plan.entries])
+        specs = {group.spec.name: group.spec for group in bench.plan.every}
+        own = {name: spec.model.sizes for name, spec in specs.items()}
+        for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
+            progress.bar.line(told)
+        if request.shard is not None:
+            of = f"{len(bench.plan.groups)} of {len(bench.plan.every)} groups"
+            progress.bar.line(f"shard {request.shard}: {of}")
+        if busy := warning(Load.now(), len(os.sched_getaffinity(0))):
+            progress.bar.line(busy)
+        try:
+            results = bench.run()
+        except KeyboardInterrupt as interrupt:
+            progress.bar.stop()
+            interrupt.add_note(_kept(bench, target, arguments, _Printer(options["markdown"])))
+            raise
+    new = _document(bench, arguments)
+    show = _Printer(options["markdown"])
+    try:
+        if target is not None:
+            write(target, new)
+    finally:
+        # What took an hour is shown, though it could not be kept.
+        if not options["as_json"]:
+            show.results(results, options["verbose"])
+            show.lines(left_out(bench.plan.lacking))
+            if reference is not None:
+                show.lines(relative_lines(new, reference))
+    compared = None
+    if old is not None:
+        old = asked_for(old, new, request.backends)
+        compared = compare(old, new, options["threshold"])
+    if options["as_json"]:
+        since = {} if compared is None else {"since": compared.record()}
+        say(json.dumps({**new, **plain(since)}))
+    elif compared is not None:
+        show.comparison(compared)
+    return results_exit_code(results) or (0 if compared is None else compared.exit_code)
+
+
+def check_reference(name: str, labels: Sequence[str]) -> None:
+    """:class:`UsageError` for a backend that is not timed, before an hour is spent."""
+    if name not in labels:
+        raise UsageError(
+            f"--relative-to {name!r} is not timed{did_you_mean(name, labels)} "
+            f"(timed: {', '.join(labels)})"
+        )
+
+
+def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
+    """How many times as fast as one backend the others are, cell by cell and altogether."""
+    found = relative(content, reference)
+    if not found:
+        return [f"nothing has a speed beside one of {reference}"]
+    told = [f"95% confidence in brackets: {reference} is 1", *map(str, found)]
+    for backend in dict.fromkeys(each.backend for each in found):
+        speeds = [each.speed.value for each in found if each.backend == backend]
+        if len(speeds) > 1:
+            mean = geometric_mean(speeds)
+            told.append(
+                f"{backend}: {mean:.2g} times as fast as {reference}, the geometric mean of "
+                f"{len(speeds)} cells ({min(speeds):.2g} to {max(speeds):.2g})"
+            )
+    return told
+
+
+def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> dict[str, Any]:
+    """The content of the file of results, with the command that made it."""
+    found = bench.document(planned)
+    found["harness"]["commands"] = [list(arguments)]
+    return found
+
+
+def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer) -> str:
+    """Show and write what an interrupted run has measured; in words, what became of it."""
+    done = bench.results
+    if not done:
+        return "nothing was measured yet"
+    show.results(done, verbose=False)
+    planned = len(bench.plan.cells)
+    so_far = f"{len(done)} of {planned} cells {'is' if len(done) == 1 else 'are'} done"
+    if target is None:
+        return f"{so_far}, and were not kept (--records FILE keeps them)"
+    try:
+        write(target, _document(bench, arguments, planned))
+    except HarnessError as error:
+        return f"{so_far}; {error}"
+    return f"{so_far}, and in {displayed(target)}"
+
+
+def results_exit_code(results: Sequence[TimedResult]) -> int:
+    """0: every cell has a speed; 1: one was refused or differs; 3: one could not be run.
+
+    What a backend does not offer has no say, unless nothing was measured at all.
+    """
+    statuses = {result.status for result in results}
+    if "broken" in statuses or not statuses & {"measured", "refused"}:
+        return 3
+    return 1 if "refused" in statuses else 0
+
+
+class _Printer:
+    """Standard output, as tables or as Markdown."""
+
+    def __init__(self, markdown: bool) -> None:
+        self.markdown = markdown
+        self.console = console()
+
+    def results(self, results: Sequence[TimedResult], verbose: bool) -> None:
+        """Tables of speeds, then what is to be said about them."""
+        grids, notes = table.grids(results)
+        for grid in [*grids, *([table.details(results)] if verbose else [])]:
+            self.grid(grid)
+        self.lines([f"[{number}] {note}" for number, note in enumerate(notes, start=1)])
+        if verbose:
+            self.lines(table.tracebacks(results))
+        elif any(result.traceback for result in results):
+            self.lines(["--verbose shows the traceback"])
+        self.lines(
+            [
+                "thousand characters (samples, where a model reads none) per second, ± half the "
+                "quartile range; below: the path that ran, and (x8) how many steps one call makes; "
+                "the digits in which the worst tensor (in training, also how far a parameter "
+                "moved) agrees with the oracle; *: the fastest, or indistinguishable from it (of "
+                "figures to be relied on)",
+                *sweep.lines(sweep.slopes(results)),
+                *tuning.lines(tuning.gains(results)),
+            ]
+        )
+
+    def comparison(self, found: RunChanges) -> None:
+        """The changes from an earlier file."""
+        if self.markdown:
+            say(found.markdown())
+        else:
+            self.lines(found.lines())
+
+    def grid(self, grid: Grid) -> None:
+        """One table."""
+        if self.markdown:
+            say(grid.markdown(), end="\n\n")
+        else:
+            show(self.console, grid)
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Plain lines; items of a list in Markdown."""
+        for text in lines:
+            if self.markdown:
+                say(f"- {escaped(text)}")
+            else:
+                line(self.console, text)

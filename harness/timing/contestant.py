@@ -1,0 +1,244 @@
+"""One contestant in one group: its worker as seen from the parent, and what came of it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.timing.record import Record
+from harness.timing.remote import StepRemote
+from harness.timing.request import Entry, TimedCell
+from harness.timing.workload import ROTATING, Batch, TimedCase
+from harness.worker.remote import WorkerFault, not_offered
+from harness.worker.worker import Worker
+
+# Whether there is a speed; else whether the backend was right but not to be trusted, does not
+# offer what was asked for, or could not be run.
+Status = Literal["measured", "refused", "unsupported", "broken"]
+
+
+class Refused(Exception):
+    """A cell gets no speed; the message says why."""
+
+
+class Unsupported(Exception):
+    """The backend does not claim to have what was asked for; that is not a fault of it."""
+
+
+@dataclass
+class TimedResult:
+    """What came of a cell. ``seconds`` are those of one step, one number a round."""
+
+    cell: TimedCell
+    entry: Entry
+    status: Status = "measured"
+    reason: str = ""
+    seconds: list[float] = field(default_factory=list)
+    steps: int = 0
+    record: Record = field(default_factory=Record)
+    traceback: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a speed."""
+        return self.status == "measured"
+
+
+@dataclass(frozen=True)
+class Played:
+    """What was timed, as far as it takes to make it again.
+
+    ``calls`` are the first index and the number of steps of each, from the start; ``clock`` the
+    seconds of the row by the worker's clock and by our own. ``reads`` are results of steps by their
+    index, as they were when a clock stopped. ``parameters`` are all that was left by the first
+    ``until`` calls, where it was asked for, and ``reading`` the seconds that this took, twice.
+    ``drawn`` is whether all is made again.
+    """
+
+    batches: Sequence[Batch]
+    calls: Sequence[tuple[int, int]]
+    clock: tuple[float, float]
+    reads: Mapping[int, Mapping[str, Any]]
+    drawn: bool
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    until: int = 0
+    reading: tuple[float, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Those of the row."""
+        return self.clock[0]
+
+    @property
+    def steps(self) -> int:
+        """How many were made."""
+        return sum(count for _, count in self.calls)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a step, in one round: in a row; alone, until it has begun, until it is done, for
+    reading its results once more, and of the longer of the first two parts without reading; and
+    those of processors, in a row and alone."""
+
+    row: float
+    begun: float
+    done: float
+    again: float
+    longer: float
+    row_processor: float
+    alone_processor: float
+
+    @property
+    def share(self) -> float:
+        """The time in a row over the longer part of the time alone."""
+        return self.row / max(self.longer, 1e-9)
+
+    @property
+    def processor_share(self) -> float:
+        """The processors' time in a row over that alone, where results are read twice."""
+        return self.row_processor / max(self.alone_processor - 2 * self.again, 1e-9)
+
+
+@dataclass(frozen=True)
+class Handed:
+    """Seconds beyond those of steps, from the moment at which batches are handed over until some
+    steps on them are done: of the wall, and of the worker's processors."""
+
+    wall: float
+    processor: float
+
+    def beyond(self, steps: int, wall: float, processor: float) -> Handed:
+        """What is left without so many steps, by the seconds of one."""
+        return Handed(self.wall - steps * wall, self.processor - steps * processor)
+
+
+@dataclass
+class Contestant:
+    """An entry in one group: its worker, and what it has come to.
+
+    ``next`` is the index of the next step, ``many`` the steps that go into one call, ``latency``
+    the seconds that a step takes at best, by which others are counted. ``peaks`` outlives the
+    group: what this contestant's processes have shown by (process, size). Of the rounds are kept
+    what was ``played`` and at which ``paces``, what it took to hand the batches over (``handed``);
+    and of all rows the seconds by the worker's clock and by our own (``clocks``).
+    """
+
+    entry: Entry
+    worker: Worker
+    case: TimedCase
+    device: str
+    timeout: float
+    peaks: dict[Any, float] = field(default_factory=dict)
+    result: TimedResult = field(init=False)
+    many: int = 1
+    next: int = 0
+    latency: float = 0.0
+    played: list[Played] = field(default_factory=list)
+    paces: list[Pace] = field(default_factory=list)
+    handed: list[Handed] = field(default_factory=list)
+    clocks: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        cell = self.case.group.cell(self.entry.label)
+        self.result = TimedResult(cell, self.entry)
+        self.record.model = self.case.model
+
+    @property
+    def record(self) -> Record:
+        """What is known of the cell."""
+        return self.result.record
+
+    @property
+    def carries(self) -> bool:
+        """Whether anything goes from step to step."""
+        return self.case.group.mode == "train" or bool(self.case.program.state)
+
+    def attempt(self, part: Callable[[Contestant], None]) -> None:
+        """Do a part of the measurement, unless the cell has lost its speed already."""
+        if not self.result.measured:
+            return
+        try:
+            part(self)
+        except Unsupported as error:
+            self._lose("unsupported", str(error))
+        except Refused as error:
+            self._lose("refused", str(error))
+        except WorkerFault as fault:
+            raised = fault.outcome.status == "error" and not fault.outcome.start_failed
+            self._lose("refused" if raised else "broken", fault_text(fault), fault.traceback)
+        except Exception as error:
+            words = "the harness could not measure this, which is a fault of its own: "
+            trace = "".join(traceback.format_exception(error))
+            self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
+
+    @property
+    def steps(self) -> StepRemote:
+        """The pipeline in its worker."""
+        return StepRemote(self.worker, self.timeout)
+
+    def start(self) -> Mapping[str, Any]:
+        """Start the worker if it is not running; what it says of itself.
+
+        Raises:
+            WorkerFault: it does not start.
+            Unsupported: it does not offer the device, the dtype or a primitive.
+        """
+        outcome = self.worker.start()
+        if not outcome.ok:
+            raise WorkerFault("start", outcome)
+        hello: Mapping[str, Any] = self.worker.hello or {}
+        programs = (*self.case.programs.values(), self.case.rule)
+        lacking = not_offered(hello, self.device, self.case.dtype, programs)
+        if lacking and not self.entry.baseline:
+            raise Unsupported(lacking)
+        return hello
+
+    def take(self, count: int) -> int:
+        """The first index of ``count`` steps to come, which begin with the first batch."""
+        first = self.next
+        self.next += -(-count // ROTATING) * ROTATING
+        return first
+
+    def throughput(self, count: int) -> float:
+        """Seconds of ``count`` steps with one wait at their end."""
+        return self.row(self.take(count), count)
+
+    def row(self, first: int, count: int) -> float:
+        """:meth:`throughput` from a step on, by the worker's clock, and beside it by our own."""
+        started = time.perf_counter()
+        told = self.steps.throughput(first, count)
+        self.clocks.append((told, time.perf_counter() - started))
+        return told
+
+    def processor(self) -> float:
+        """Seconds that all threads of the worker have had of processors, by the system's word."""
+        pid = self.worker.pid
+        # The number of another process's clock, as clock_getcpuclockid(3) makes it on Linux.
+        return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
+
+    def latencies(self, count: int) -> list[float]:
+        """Seconds of each of ``count`` steps, every one waited for."""
+        return self.steps.latency(self.take(count), count)
+
+    def steps_in(self, seconds: float, least: int = 3) -> int:
+        """How many steps take so long; a multiple of those that go into one call."""
+        count = max(least, round(seconds / max(self.latency, 1e-7)))
+        return -(-count // self.many) * self.many
+
+    def _lose(self, status: Status, reason: str, trace: str = "") -> None:
+        self.result.status, self.result.reason = status, reason
+        self.result.seconds, self.result.traceback = [], trace
+        if trace:
+            # What it has left behind must not be another group's.
+            self.worker.close()
+
+
+def fault_text(fault: WorkerFault) -> str:
+    """How a call ended that brought no answer, and which it was."""
+    outcome = fault.outcome
+    what = "" if outcome.status == "error" else f"{outcome.status}: "
+    return f"{what}{fault.verb}: {outcome.cause}"

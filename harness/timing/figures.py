@@ -1,0 +1,206 @@
+"""From seconds to figures: characters and FLOP a second, shares of the peaks, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from statistics import median, quantiles
+from typing import Any
+
+from harness.program.autodiff.differentiate import differentiate
+from harness.program.dims import resolve_shape
+from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
+from harness.program.ir import Node, Port, Program, Type, inline_calls, needed_nodes
+from harness.program.signature import port_shapes, result_ports
+from harness.program.updates import UpdateRule, slot_entries
+from harness.runtime.devices import card_of
+from harness.runtime.precision import WIDTHS
+from harness.timing.contestant import Contestant
+from harness.timing.proofs.within_hardware import check_hardware
+from harness.timing.workload import TimedCase
+
+# The large product whose rate is a peak: on a card, whose units one of 2048 does not fill, larger.
+LARGE, LARGE_ON_CARD = (2048, 2048, 2048), (8192, 8192, 8192)
+OVERHEAD_STEPS = 200
+# Small products may be so many times as fast as the large one.
+FASTER = 2.0
+
+Size = tuple[int, int, int]
+
+
+def finish(contestant: Contestant) -> None:
+    """Complete the record of a cell; refused if it was faster than its hardware."""
+    record, case, seconds = contestant.record, contestant.case, contestant.result.seconds
+    step = median(seconds)
+    latencies = record.latencies
+    record.step = spread(seconds)
+    record.rate = {"unit": case.unit, **rates(case.read, record.step)}
+    record.latency = spread(latencies)
+    prepared = (record.prepare or 0.0) + (record.first or 0.0)
+    record.compile = max(0.0, prepared - median(latencies))
+    operations = work(case)
+    record.flops = operations
+    total = sum(operations.values())
+    record.products = case.products
+    record.flops_per_second = total / step
+    record.memory = contestant.steps.memory()
+    if contestant.entry.baseline:
+        return
+    overhead = contestant.steps.overhead(OVERHEAD_STEPS)
+    record.overhead = {"seconds": overhead, "share": overhead / step}
+    own, moved = largest_product(case), least_bytes(case)
+    peaks, bandwidth = measured_peaks(contestant, own)
+    record.bandwidth = {"measured": bandwidth, "least_bytes": moved}
+    record.share_of_bandwidth = moved / step / bandwidth
+
+    def again() -> float:
+        return max(measured_peaks(contestant, own, anew=True)[0].values())
+
+    check_hardware(contestant, case.products, max(peaks.values()), step, again)
+
+
+def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
+    """The shares of the peaks, where all have shown theirs: no share is above 1.
+
+    A peak is the fastest product of its size that any of them has made, and no less than what any
+    step has reached: its products are products too.
+    """
+    measured = [c for c in contestants if c.result.measured and not c.entry.baseline]
+    reached = [
+        (c.case.products / c.record.step["median"], f"{c.entry.label}, in a step") for c in measured
+    ]
+    for contestant in measured:
+        record, own = contestant.record, largest_product(contestant.case)
+        squares = large_product(contestant.device)
+        best = {
+            size: max([(c.peaks[c.worker.pid, size], c.entry.label) for c in measured] + reached)
+            for size in (squares, own)
+        }
+        (large, large_by), (at_own, own_by) = best[squares], best[own]
+        record.peak = {"large": large, "large_by": large_by, "large_size": list(squares)}
+        record.peak["own_size"] = list(own)
+        record.peak |= {"own": at_own, "own_by": own_by}
+        rate = contestant.case.products / record.step["median"]
+        record.share_of_peak, record.share_of_own_peak = rate / large, rate / at_own
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles, smallest and largest."""
+    first, third = min(values), max(values)
+    if len(values) > 2:
+        first, _, third = quantiles(values, method="inclusive")
+    return {
+        "median": median(values),
+        "q1": first,
+        "q3": third,
+        "min": min(values),
+        "max": max(values),
+    }
+
+
+def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
+    """What is read in a second, from the spread of the seconds of a step: low is high."""
+    mirrored = {"median": "median", "q1": "q3", "q3": "q1", "min": "max", "max": "min"}
+    return {name: read / step[other] for name, other in mirrored.items()}
+
+
+def measured_peaks(
+    contestant: Contestant, own: Size, anew: bool = False
+) -> tuple[dict[Size, float], float]:
+    """FLOP/s at the sizes, and bytes/s; measured once for each size and process, or ``anew``, and
+    the best of all counts.
+
+    A product of another size than the large one is looked at less closely, and no more than
+    :data:`FASTER` times as fast is believed of it.
+    """
+    known: dict[Any, float] = contestant.peaks
+    key, large = contestant.worker.pid, large_product(contestant.device)
+    sizes = tuple(dict.fromkeys((large, own)))
+    wanted = [size for size in sizes if anew or (key, size) not in known]
+    if wanted:
+        products, bandwidth = contestant.steps.peaks(contestant.case.dtype, wanted)
+        for size, found in zip(wanted, products, strict=True):
+            most = found if size == large else min(found, FASTER * known[key, large])
+            known[key, size] = max(most, known.get((key, size), 0.0))
+        known[key, "bandwidth"] = max(bandwidth, known.get((key, "bandwidth"), 0.0))
+    return {size: known[key, size] for size in sizes}, known[key, "bandwidth"]
+
+
+def large_product(device: str) -> Size:
+    """The ``(m, k, n)`` of the product whose rate is a device's peak."""
+    return LARGE if card_of(device) is None else LARGE_ON_CARD
+
+
+def work(case: TimedCase) -> dict[str, int]:
+    """Operations of one step, counted on the program as it is written, not as it is optimised."""
+    program, sizes = case.program, _sizes(case)
+    if case.group.mode == "forward":
+        outputs = result_ports(program, "ends").values()
+        forward = count(needed_nodes(program.nodes, outputs), program.types, sizes)
+        return {"forward_products": forward.products, "forward_elementwise": forward.elementwise}
+    results = result_ports(program, "step")
+    forward = count(needed_nodes(program.nodes, results.values()), program.types, sizes)
+    loss = Port("loss", results["loss"])
+    derived = differentiate(program, [loss], program.parameters, results.values()).program
+    both = count(derived.nodes, derived.types, sizes)
+    assert case.rule is not None
+    return {
+        "forward_products": forward.products,
+        "forward_elementwise": forward.elementwise,
+        "gradient_products": both.products - forward.products,
+        "gradient_elementwise": both.elementwise - forward.elementwise,
+        "update_elementwise": _update(case.rule, program).total,
+    }
+
+
+def _update(rule: UpdateRule, program: Program) -> Flops:
+    """One operation for each entry of each parameter and each node that works on entries."""
+    operations = 0
+    for parameter in program.parameters:
+        shape = program.shape(parameter)
+        own, entries = rule.of(parameter.name, len(shape)), prod(shape)
+        for node in own.own_nodes:
+            wide = any(own.types[value].shape for value in node.inputs)
+            operations += entries * (wide and node.op in ELEMENTWISE | REDUCING)
+    return Flops(elementwise=operations)
+
+
+def largest_product(case: TimedCase) -> Size:
+    """The ``(m, k, n)`` of the product of a forward pass that has the most operations."""
+    program = case.program
+    found = _products(inline_calls(program.nodes), program.types, _sizes(case))
+    return max(found, key=lambda size: prod(size), default=LARGE)
+
+
+def _products(
+    nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int]
+) -> list[Size]:
+    found: list[Size] = []
+    for node in nodes:
+        if node.body is not None:
+            found += _products(node.body.nodes, types, sizes)
+        elif node.op == "matmul":
+            left, right = (resolve_shape(types[v].shape, sizes) for v in node.inputs)
+            found.append((prod(left[:-1]), left[-1], right[-1]))
+    return found
+
+
+def least_bytes(case: TimedCase) -> int:
+    """Bytes that a step cannot do without.
+
+    Each parameter and the batch read once; in training the gradient written and read, each slot
+    and the parameter read and written. What lies between is up to the backend.
+    """
+    width = WIDTHS[case.dtype]
+    train = case.group.mode == "train"
+    shapes = port_shapes(case.program, case.program.parameters)
+    entries = (4 if train else 1) * sum(map(prod, shapes.values()))
+    if case.rule and train:
+        entries += 2 * slot_entries(case.rule, shapes)
+    batch = case.batches[0]
+    arrays = [*batch["inputs"].values(), *(batch["targets"].values() if train else ())]
+    return width * (entries + sum(int(a.size) for a in arrays))
+
+
+def _sizes(case: TimedCase) -> dict[str, int]:
+    return {**case.program.sizes, **case.sizes}

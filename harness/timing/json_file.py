@@ -1,0 +1,184 @@
+"""The file of a run, in pytest-benchmark's own format: its classes make it, its commands read it.
+
+One benchmark a measured cell; a round's number is the seconds of one step. What pytest-benchmark
+has no place for is in each ``extra_info``, and under ``harness`` in ``machine_info`` (the
+environment) and at the top (cells without a speed, slopes, tunings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pytest_benchmark.plugin import (
+    pytest_benchmark_generate_json,
+    pytest_benchmark_generate_machine_info,
+)
+from pytest_benchmark.stats import Metadata
+from pytest_benchmark.utils import get_commit_info, safe_dumps
+
+from harness.errors import HarnessError
+from harness.files import kinds
+from harness.files.atomic import write_whole
+from harness.files.forms import Malformed, formed, plain, read_json
+from harness.files.user_file import (
+    MAX_RESULTS,
+    FileFault,
+    displayed,
+    read_bytes,
+    read_head,
+    why,
+)
+from harness.timing.contestant import TimedResult
+from harness.timing.environment import environment
+from harness.timing.request import BenchRequest
+from harness.timing.result_file import ResultFile
+from harness.timing.sweep import slopes
+from harness.timing.tuning import gains
+
+# What is told of a cell without a speed.
+TOLD_PROOFS = (
+    *("path", "values", "clock", "waits", "pace", "unseen", "handing_over", "timed_way"),
+    *("rounds_again", "later_step", "hardware"),
+)
+
+
+class DocumentError(HarnessError):
+    """A file of results cannot be read or written, or is none."""
+
+
+def document(
+    request: BenchRequest,
+    results: Sequence[TimedResult],
+    planned: int | None = None,
+    plan: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All of a run, ready for JSON; ``planned`` is the number of cells of one that was cut short,
+    which is then marked as incomplete. ``plan`` is that of all shards."""
+    measured = [_benchmark(request, result) for result in results if result.measured]
+    machine = {**_machine(), "harness": environment(request, results)}
+    content = pytest_benchmark_generate_json(None, measured, True, machine, get_commit_info())
+    content["harness"] = {
+        "without_speed": [_without_speed(request, r) for r in results if not r.measured],
+        "slopes": slopes(results),
+        "tunings": gains(results),
+        **({} if plan is None else {"plans": [plan]}),
+        **({} if planned is None else {"incomplete": {"done": len(results), "planned": planned}}),
+    }
+    found: dict[str, Any] = plain(content)
+    return found
+
+
+@cache
+def _machine() -> Mapping[str, Any]:
+    """Asked of the system once: it takes a process of its own."""
+    found: Mapping[str, Any] = pytest_benchmark_generate_machine_info()
+    return found
+
+
+def cell_name(request: BenchRequest, result: TimedResult) -> str:
+    """``spec[backend-mode-b64-t8]``, and what of the run is not the default."""
+    name = str(result.cell)
+    usual = {"float32", "cpu", "fastest"}
+    further = [v for v in (request.dtype, request.device, request.path) if v not in usual]
+    return name if not further else f"{name[:-1]}-{'-'.join(further)}]"
+
+
+def parameters(request: BenchRequest, result: TimedResult) -> dict[str, Any]:
+    """What identifies a cell."""
+    cell = result.cell
+    return {
+        "spec": cell.spec,
+        "backend": cell.backend,
+        "mode": cell.mode,
+        "batch": cell.batch,
+        "time": cell.time,
+        **cell.sizes,
+        "dtype": request.dtype,
+        "device": request.device,
+        "path": request.path,
+    }
+
+
+def _benchmark(request: BenchRequest, result: TimedResult) -> Metadata:
+    name, cell = cell_name(request, result), result.cell
+    fixture = SimpleNamespace(
+        name=name,
+        fullname=name,
+        group=name.replace(f"[{cell.backend}-", "["),
+        param=name[name.index("[") + 1 : -1],
+        params=parameters(request, result),
+        extra_info=result.record.told(),
+        cprofile_stats=None,
+        has_error=False,
+    )
+    options = {"timer": "time.perf_counter", "min_rounds": request.rounds, "warmup": True}
+    found = Metadata(fixture, iterations=result.steps, options=options)
+    for seconds in result.seconds:
+        found.update(seconds * result.steps)
+    return found
+
+
+def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, Any]:
+    return {
+        "name": cell_name(request, result),
+        "params": parameters(request, result),
+        "status": result.status,
+        "reason": result.reason,
+        "traceback": result.traceback,
+        **{n: v for n, v in result.record.told().items() if n in TOLD_PROOFS},
+    }
+
+
+def check_writable(path: Path) -> None:
+    """:class:`DocumentError` now, and not after an hour, where results cannot be written."""
+    try:
+        kinds.check_place(path, kinds.RESULTS)
+    except FileFault as fault:
+        raise DocumentError(f"cannot write {displayed(path)}: {fault.reason}") from None
+
+
+def written(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a file."""
+    text: str = safe_dumps(content, ensure_ascii=True, indent=4)
+    return text.encode()
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all; what is there is replaced if it is results too.
+
+    Raises:
+        DocumentError: it cannot be written, or the file there is of another kind.
+    """
+    data = written(content)
+    try:
+        kinds.check_kind(path, kinds.RESULTS)
+        write_whole(path, data)
+    except (OSError, FileFault) as error:
+        raise DocumentError(f"cannot write {displayed(path)}: {why(error)}") from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a file; :class:`DocumentError` for one that is not a result of a run."""
+    try:
+        head = read_head(path, kinds.HEAD)
+        if head and kinds.RECORDS.matches(path, head):
+            raise DocumentError(
+                f"{displayed(path)}: this is {kinds.RECORDS.name}, not {kinds.RESULTS.name}"
+            )
+        data = read_bytes(path, MAX_RESULTS, "a file of results")
+        content: dict[str, Any] = read_json(data, displayed(path))
+    except FileFault as fault:
+        raise DocumentError(f"cannot read {fault}") from None
+    except Malformed as error:
+        raise DocumentError(str(error)) from None
+    try:
+        formed(content, ResultFile)
+    except Malformed as error:
+        raise DocumentError(
+            f"{displayed(path)} was not written by 'harness bench --records': {error}"
+        ) from None
+    return content

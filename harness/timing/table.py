@@ -1,0 +1,133 @@
+"""What a run looks like to a person: a table of speeds for every mode and size, and footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from harness.output.table import Grid, thousands
+from harness.timing.contestant import TimedResult
+from harness.timing.doubts import spread_of, worthless
+from harness.timing.noise import beyond_noise
+from harness.worker.remote import with_trace
+
+
+def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
+    """A table for every mode and sizes, and the footnotes of all of them."""
+    notes: list[str] = []
+    families: dict[str, list[TimedResult]] = {}
+    for result in results:
+        if not result.entry.tuning:
+            families.setdefault(_family(result), []).append(result)
+    found = [_grid(title, cells, notes) for title, cells in families.items()]
+    for result in results:
+        # Settings are told of below the tables, but what lost its speed under one is a footnote.
+        if result.entry.tuning and not result.measured:
+            _note(result, notes, result.reason)
+    return found, notes
+
+
+def _family(result: TimedResult) -> str:
+    cell = result.cell
+    sizes = "".join(f", {name} {size}" for name, size in sorted(cell.sizes.items()))
+    return f"{cell.mode}, batch {cell.batch}{sizes}"
+
+
+def _grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
+    backends = list(dict.fromkeys(c.cell.backend for c in cells))
+    grid = Grid(title, ["system", *backends])
+    rows: dict[str, dict[str, TimedResult]] = {}
+    for cell in cells:
+        rows.setdefault(_row(cell, cells), {})[cell.cell.backend] = cell
+    for name, row in rows.items():
+        best = _best(list(row.values()))
+        texts = [_text(row[b], row[b] in best, notes) if b in row else "-" for b in backends]
+        grid.rows.append([name, *texts])
+    return grid
+
+
+def _row(result: TimedResult, cells: Sequence[TimedResult]) -> str:
+    name, time = result.cell.spec.removeprefix("lesson6/"), result.cell.time
+    several = len({c.cell.time for c in cells if c.cell.spec == result.cell.spec}) > 1
+    return f"{name} t{time}" if several else name
+
+
+def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
+    """The fastest, and those that noise does not tell from it: none where that figure is worthless,
+    and none whose own is."""
+    measured = [c for c in cells if c.measured]
+    if len(measured) < 2:
+        return []
+    first = min(measured, key=lambda c: median(c.seconds))
+    if worthless(first.record.doubts):
+        return []
+    near = [c for c in measured if c is first or not beyond_noise(first.seconds, c.seconds)]
+    return [c for c in near if not worthless(c.record.doubts)]
+
+
+def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
+    """``*123 ±4%`` over the path that ran and the digits that are right; or why not."""
+    if not result.measured:
+        return f"{result.status} [{_note(result, notes, result.reason)}]"
+    rate = result.record.rate
+    # Nobody knows how far apart the rounds would lie of which there is one.
+    within = f"±{spread_of(rate):.0%}" if len(result.seconds) > 1 else "one round"
+    speed = f"{'*' if best else ''}{thousands(rate['median'])} {within}"
+    for doubt in result.record.doubts:
+        speed += f" [{_note(result, notes, doubt)}]"
+    return f"{speed}\n{_path(result)}\n{_digits(result.record.values['digits'])}"
+
+
+def _digits(number: float | None) -> str:
+    """Those of the worst tensor that tells any: rounding to a narrow dtype can leave none."""
+    return "no digits told" if number is None else f"{number:.1f} digits"
+
+
+def _path(result: TimedResult) -> str:
+    many = result.record.many or 1
+    return f"{result.record.path}{f' x{many}' if many > 1 else ''}"
+
+
+def _note(result: TimedResult, notes: list[str], reason: str) -> int:
+    text = f"{result.entry.label}: {reason}"
+    if text not in notes:
+        notes.append(text)
+    return notes.index(text) + 1
+
+
+def tracebacks(results: Sequence[TimedResult]) -> list[str]:
+    """What was raised where there is no speed, once for each backend."""
+    found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
+    return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
+
+
+def details(results: Sequence[TimedResult]) -> Grid:
+    """Every measured cell: the figures beside its speed."""
+    columns: dict[str, Callable[[TimedResult], str]] = {
+        "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",
+        "step ms": lambda r: f"{r.record.step['median'] * 1e3:.3g}",
+        "GFLOP/s": lambda r: f"{(r.record.flops_per_second or 0.0) / 1e9:.3g}",
+        "of peak": lambda r: _share(r, "share_of_peak"),
+        "own peak": lambda r: _share(r, "share_of_own_peak"),
+        "compile s": lambda r: f"{r.record.compile:.2f}",
+        "first s": lambda r: f"{r.record.first:.2f}",
+        "warm-up": _warm,
+        "MiB": lambda r: f"{r.record.memory['resident'] / 2**20:.0f}",
+    }
+    grid = Grid("figures", ["cell", *columns], alike=False)
+    for result in results:
+        if result.measured:
+            cell = result.cell
+            name = f"{cell.spec.removeprefix('lesson6/')} {cell.backend} {cell.mode} b{cell.batch}"
+            grid.rows.append([name, *(show(result) for show in columns.values())])
+    return grid
+
+
+def _share(result: TimedResult, name: str) -> str:
+    share = getattr(result.record, name)
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _warm(result: TimedResult) -> str:
+    found = result.record.warm_up
+    return f"{found['steps']}{'' if found['steady'] else ' unsteady'}"

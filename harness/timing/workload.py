@@ -1,0 +1,250 @@
+"""The work of a group's contestants, and what the oracle says must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from random import SystemRandom
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, Arrays
+from harness.language.fingerprint import fingerprint
+from harness.oracle.case import beside_start, state_of, step_values
+from harness.oracle.draw import data, draw, target
+from harness.oracle.tolerance import Deviation
+from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference
+from harness.program.flops import count
+from harness.program.ir import Program
+from harness.program.plan import forward_plan, training_plan
+from harness.program.serial import digest, encoded
+from harness.program.signature import result_ports
+from harness.runtime.session import Session
+from harness.runtime.updates import STEP
+from harness.timing.request import Group, characters_read
+
+Batch = dict[str, dict[str, Array]]
+
+# Batches that rotate, so that no result is of use twice.
+ROTATING = 8
+# What is drawn here no worker can know before it is used.
+SECRET = SystemRandom()
+# The batches whose results are compared: the first of them twice, so that in training the second
+# pass over it differs from the first, whoever has kept the result. At a large batch two steps
+# and one order of summation must do: the oracle is slow.
+COMPARED = (0, ROTATING, 1)
+LARGE = 256
+
+
+class TimedCase:
+    """Parameters, batches and expectations of a group. Everything is drawn from ``seed``."""
+
+    def __init__(self, group: Group, dtype: str, seed: int) -> None:
+        spec, self.group, self.dtype, self.seed = group.spec, group, dtype, seed
+        self.programs: Mapping[str, Program] = {
+            "train": spec.program("training", **group.sizes),
+            "forward": spec.program("inference", **group.sizes),
+        }
+        self.rule = spec.update
+        self.sizes = {"batch": group.batch, "time": group.time}
+        self.material = draw(self.programs["train"], group.batch, group.time, seed)
+        self.batches = self.fresh(0)
+        per_sample, self.unit = characters_read(spec, group.time)
+        self.read = group.batch * per_sample
+
+    @cached_property
+    def model(self) -> str:
+        """A checksum of what the spec means, and of all sizes."""
+        return digest([fingerprint(self.group.spec), sorted(self.program.sizes.items())])
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """The indices of the steps whose results are compared."""
+        return COMPARED[:2] if self.group.batch > LARGE else COMPARED
+
+    @property
+    def program(self) -> Program:
+        """The program of the group's mode."""
+        return self.programs[self.group.mode]
+
+    @cached_property
+    def products(self) -> int:
+        """Operations of the matrix products that a step cannot do without: those of its plan,
+        which leaves out what nothing needs, or of the program where that has fewer."""
+        program, sizes = self.program, {**self.program.sizes, **self.sizes}
+        if self.group.mode == "forward":
+            plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
+        else:
+            assert self.rule is not None
+            rate = self.learning_rate
+            plans = [training_plan(program, self.rule, sizes, self.dtype, (), learning_rate=rate)]
+        return min(count(plan.nodes, plan.types, plan.sizes).products for plan in plans)
+
+    @cached_property
+    def learning_rate(self) -> float:
+        """The spec's own; smaller for plain descent, whose steps grow with a larger batch.
+
+        That of its training, or of its optimizer where it has none. The losses of models that
+        descend plainly for a training are sums, so that a large batch would drive them to infinity.
+        """
+        training = self.group.spec.model.training
+        if self.rule is None:
+            return 0.0
+        if training is None:
+            return self.rule.attributes["learning_rate"]
+        rate = float(training.phases[0].learning_rate)
+        return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
+
+    def fresh(self, number: int) -> list[Batch]:
+        """The ``number``-th set of batches; none of another set is among them."""
+        program, sizes = self.programs["train"], self.sizes
+        seeds = range(number * ROTATING, (number + 1) * ROTATING)
+        return [
+            {
+                "inputs": {p.name: data(program, p, sizes, self._mixed(s)) for p in program.inputs},
+                "targets": {
+                    p.name: target(program, p, sizes, self._mixed(s)) for p in program.targets
+                },
+            }
+            for s in seeds
+        ]
+
+    def unseen(self) -> list[Batch]:
+        """A set of batches that nobody has seen, or could have drawn beforehand."""
+        return self.fresh(1 + SECRET.getrandbits(32))
+
+    def payload(self, path: str, device: str) -> dict[str, Any]:
+        """The arguments of the verb ``prepare``."""
+        return {
+            "training": encoded(self.programs["train"]),
+            "inference": encoded(self.programs["forward"]),
+            "rule": encoded(self.rule),
+            "path": path,
+            "dtype": self.dtype,
+            "device": device,
+            "mode": self.group.mode,
+            "parameters": self.material.parameters,
+            "statistics": self.material.statistics,
+            "state": self.material.state,
+            "batches": self.batches,
+            "learning_rate": self.learning_rate,
+        }
+
+    @cached_property
+    def _reference(self) -> Reference:
+        programs = (self.programs["train"], self.programs["forward"])
+        orders = FEW if self.group.batch > LARGE else OTHERS
+        return Reference(*programs, self.rule, orders=orders, kind=kind)
+
+    @cached_property
+    def expected(self) -> Expected:
+        """The results of the compared steps, and how far the dtype itself may stray from them."""
+        expected = self._reference.expect(lambda session: [self.run(session)])
+        return beside_start(expected, self.material.parameters)
+
+    def means_nothing(self) -> bool:
+        """Whether no number is expected: of a training, a loss that is none; of forward passes,
+        outputs without one."""
+        values = self.expected.values
+        losses = [a for n, a in values.items() if n.endswith(": loss")]
+        if losses:
+            return not all(np.isfinite(a).all() for a in losses)
+        return not any(np.isfinite(a).any() for a in values.values())
+
+    def following(self, number: int, batch: Batch, left: Mapping[str, Any]) -> Expected:
+        """What step ``number``, from 1, makes of what those before it have ``left``: parameters,
+        statistics, slots and ``others`` by neutral names. Of its noise, nothing is known yet."""
+        expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
+        return beside_start(expected, left["parameters"])
+
+    def run(self, session: Session) -> dict[str, Array]:
+        """The results of the compared steps in a session of the case's programs."""
+        return self._train(session) if self.group.mode == "train" else self._forward(session)
+
+    def found(
+        self,
+        results: Sequence[Mapping[str, Array]],
+        after: Mapping[str, Any],
+        first: int = 1,
+        start: Arrays | None = None,
+    ) -> dict[str, Array]:
+        """A worker's results of steps, under the names of :attr:`expected`.
+
+        ``after`` is what the worker has made of the parameters, which were ``start``, or the case's
+        own; in a forward pass it is empty. ``first`` is the number of the first of the steps.
+        """
+        values: dict[str, Array] = {}
+        for number, result in enumerate(results, start=first):
+            values.update({f"step {number}: {n}": np.asarray(a) for n, a in result.items()})
+        if after:
+            step = {"results": results[-1], **after}
+            material = (
+                self.material if start is None else replace(self.material, parameters=dict(start))
+            )
+            values.update(step_values(first + len(results) - 1, step, material))
+        return values
+
+    def compare(
+        self, found: Mapping[str, Array], expected: Expected | None = None
+    ) -> list[Deviation]:
+        """One deviation for each tensor that was found, or that is missing.
+
+        ``expected`` is that of the compared steps if left out.
+        """
+        return (expected or self.expected).deviations(found, self.dtype)
+
+    def _mixed(self, seed: int) -> int:
+        return self.seed * 1_000_003 + seed
+
+    def _train(self, session: Session) -> dict[str, Array]:
+        material = self.material
+        session.load(material.parameters, material.statistics)
+        state: Mapping[str, Array] = material.state
+        values: dict[str, Array] = {}
+        for number, index in enumerate(self.compared, start=1):
+            batch = self.batches[index % ROTATING]
+            results = session.step(batch["inputs"], state, batch["targets"], self.learning_rate)
+            state = state_of(results)
+            values[f"step {number}: loss"] = results["loss"]
+        step = {"results": results, **session.read()}
+        return values | step_values(len(self.compared), step, material)
+
+    def _follow(
+        self, session: Session, number: int, batch: Batch, left: Mapping[str, Any]
+    ) -> dict[str, Array]:
+        session.load(left["parameters"], left["statistics"])
+        others: Mapping[str, Array] = left["others"]
+        state = state_of(others)
+        if self.group.mode == "forward":
+            results = session.forward("inference", batch["inputs"], state)
+            return {f"step {number}: {n}": results[n] for n in self._ends}
+        # In float16 steps may have been left out.
+        session.load_slots(left["slots"], int(others.get(STEP, number)) - 1)
+        results = session.step(batch["inputs"], state, batch["targets"], self.learning_rate)
+        material = replace(self.material, parameters=dict(left["parameters"]))
+        return step_values(number, {"results": results, **session.read()}, material)
+
+    @cached_property
+    def _ends(self) -> list[str]:
+        """The outputs that a timed forward pass gives."""
+        ends = result_ports(self.programs["forward"], "ends")
+        return [name for name in ends if name.startswith("output.")]
+
+    def _forward(self, session: Session) -> dict[str, Array]:
+        session.load(self.material.parameters, self.material.statistics)
+        state: Mapping[str, Array] = self.material.state
+        values = {}
+        for number, index in enumerate(self.compared, start=1):
+            inputs = self.batches[index % ROTATING]["inputs"]
+            results = session.forward("inference", inputs, state)
+            state = state_of(results)
+            values.update({f"step {number}: {n}": results[n] for n in self._ends})
+        return values
+
+
+def kind(name: str) -> str:
+    """Losses are a kind of their own: they are far less noisy than what an optimizer makes of a
+    gradient."""
+    return "loss" if name.endswith(": loss") else "tensor"

@@ -1,0 +1,94 @@
+"""The command ``generate``: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+
+from harness.language.model import replaced
+from harness.output.printing import console, emit, say, tell
+from harness.output.progress import Progress
+from harness.training.generate.reading import ALL, KEPT, ReadingPace
+from harness.training.generate.request import GenerateError, GenerateRequest
+from harness.training.generate.writing import prepare
+from harness.worker.remote import with_trace
+
+
+def run_generate(request: GenerateRequest, as_json: bool) -> int:
+    """Continue the prompt with every backend; returns the exit code."""
+    writer = prepare(request)
+    for told in replaced([writer.spec]):
+        tell(told, error=True)
+    texts: dict[str, str] = {}
+    paces: dict[str, ReadingPace] = {}
+    for backend in request.backends:
+        shown = not texts and not as_json
+        # Where a terminal shows the text as it is written, there is no bar, but until it begins.
+        drawn = shown and sys.stdout.isatty()
+        characters: list[str] = []
+        paces[backend] = ReadingPace()
+        bar = Progress(console(error=True), f"writing on {backend}")
+        try:
+            with bar:
+                bar.step(f"starting {backend}")
+                for character in writer.write(backend, paces[backend]):
+                    if not characters:
+                        bar.plan(request.length)
+                        bar.doing("")
+                        if drawn:
+                            bar.stop()
+                        if shown:
+                            emit(request.prompt)
+                    characters.append(character)
+                    bar.at(len(characters), f"{len(characters):,}/{request.length:,} characters")
+                    if shown:
+                        emit(character)
+        except GenerateError as error:
+            text = with_trace(str(error), error.traceback)
+            tell(text, error=True)
+            return 3
+        finally:
+            if shown and characters:
+                emit("\n")
+        texts[backend] = "".join(characters)
+        if not as_json and (line := pace_line(paces[backend])):
+            tell(f"{backend}: {line}", error=True)
+    parted = differences(texts)
+    if as_json:
+        found = {backend: pace.told() for backend, pace in paces.items()}
+        say(
+            json.dumps(
+                {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
+            )
+        )
+    elif len(texts) > 1:
+        tell(parted or f"the same text on {', '.join(texts)}", error=True)
+    return 1 if parted else 0
+
+
+def pace_line(pace: ReadingPace) -> str:
+    """How fast each way of reading was, where what is kept was used; else nothing."""
+    told = pace.told()
+    if KEPT not in told:
+        return ""
+    ways = {KEPT: "from what is kept of those before", ALL: "from all that the model can read"}
+    return ", ".join(
+        f"{found['characters']:,} characters {words}, {found['characters_per_second']:,.0f}/s"
+        for way, words in ways.items()
+        if (found := told.get(way))
+    )
+
+
+def differences(texts: Mapping[str, str]) -> str:
+    """Where the texts of backends differ from the first one's; empty if they do not."""
+    (first, base), *others = texts.items()
+    lines = []
+    for backend, text in others:
+        if text != base:
+            at = next(i for i, (a, b) in enumerate(zip(base, text, strict=True)) if a != b)
+            lines.append(
+                f"{backend} differs from {first} at character {at + 1}: "
+                f"{text[at : at + 20]!r} instead of {base[at : at + 20]!r}"
+            )
+    return "\n".join(lines)

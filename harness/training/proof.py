@@ -1,0 +1,236 @@
+"""The first steps of a training, held against the oracle before it goes on.
+
+Three things are looked at. The first few steps, one by one, against the oracle; and with them one
+on the last batch of an epoch, where that is smaller, and one at the next rate, if there
+is one: each is a step that is compiled anew. The loss of a batch that is held out, against the
+oracle. And as many steps as go into one sum of losses, in the way in which the training goes on,
+against the same steps one by one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict
+from harness.errors import HarnessError, UsageError
+from harness.language.initial_values import initial_parameters, initial_state, initial_statistics
+from harness.oracle.case import beside_start, state_of, step_values
+from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
+from harness.oracle.rounding import shaken
+from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
+from harness.oracle.tolerance import worst as furthest
+from harness.oracle.yardstick import FEW, Expected, Reference, apart
+from harness.program.scaling import UPDATES
+from harness.program.signature import group_of
+from harness.runtime.arguments import Arguments
+from harness.runtime.precision import host_dtype
+from harness.runtime.session import Session
+from harness.training.closer import look_closer
+from harness.training.remote import TrainRemote
+from harness.training.trainer import SUMMED
+
+# Steps that the oracle makes, too, and the seconds that it may take for them.
+STEPS, PATIENCE = 3, 60.0
+# Seconds that the steps of one of the two ways may take: of a slow step there are fewer.
+SECONDS = 1.0
+HELD_OUT = "held-out loss"
+UNTOLD = (
+    "nobody can tell whether they are right: in {} every result is lost in rounding, or not finite"
+)
+
+
+class Disproved(HarnessError):
+    """The first steps of a training are not those of the oracle."""
+
+
+def prove(remote: TrainRemote) -> dict[str, Any]:
+    """Prove the steps of a training that has begun in a worker; it must be loaded anew after.
+
+    Returns what the record says of it: the first ``steps`` that the oracle made too, or ``why`` it
+    has none;
+    ``in_a_row``, the steps that were made in both ways; ``worst``, ``error`` and ``allowed`` of the
+    furthest tensor; ``seconds``.
+
+    Raises:
+        Disproved: a step is wrong.
+        UsageError: a step has no number by the spec itself.
+        TrainingError: the worker fails.
+    """
+    proof, began = _Proof(remote), time.perf_counter()
+    told: dict[str, Any] = {}
+    deviations: list[Deviation] = []
+    try:
+        with with_patience(Patience(PATIENCE)), at_work():
+            deviations += proof.by_the_oracle()
+            deviations += proof.held_out()
+        told["steps"] = proof.few
+        if all(deviation.void for deviation in deviations):
+            told |= {"steps": 0, "why": UNTOLD.format(proof.dtype)}
+    except OracleFault as fault:
+        told |= {"steps": 0, "why": str(fault)}
+    proof.many = proof.affordable()
+    deviations += proof.in_a_row()
+    told["in_a_row"] = proof.many
+    last = furthest(deviations)
+    told |= {"worst": last.name, "error": last.error, "allowed": last.tolerance}
+    told["seconds"] = time.perf_counter() - began
+    if not last.agrees:
+        request = remote.setup.request
+        at = (request.spec, request.backend, request.device, request.folders, request.sizes)
+        raise Disproved(
+            f"the first steps on {request.backend} are wrong, so nothing was trained: {last}; "
+            f"--no-proof trains all the same; {look_closer(*at)}"
+        )
+    return told
+
+
+class _Proof:
+    def __init__(self, remote: TrainRemote) -> None:
+        self.remote, self.setup = remote, remote.setup
+        setup, seed = self.setup, self.setup.request.seed
+        self.rate, self.batches = setup.rates[0], setup.feed.epoch(0)
+        self.few, self.many = min(STEPS, len(self.batches)), min(SUMMED, len(self.batches))
+        self.parameters = initial_parameters(setup.training, seed)
+        self.statistics = initial_statistics(setup.training)
+        self.dtype = setup.request.dtype
+        # The rate and the number of each step that the oracle makes, too.
+        self.shown = [(self.rate, number) for number in range(self.few)]
+        last = len(self.batches) - 1
+        if len(self.batches[last]) != len(self.batches[0]):
+            self.shown.append((self.rate, last))
+        others = [rate for rate in setup.rates if rate != self.rate]
+        self.shown += [(rate, min(self.few, last)) for rate in others[:1]]
+
+    def by_the_oracle(self) -> list[Deviation]:
+        """Some steps, by the oracle and by the worker."""
+        setup = self.setup
+        reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
+        expected = reference.expect(lambda session: [self._oracle(session)])
+        lost = next((n for n, a in expected.values.items() if not np.isfinite(a).all()), None)
+        if lost is not None:
+            what = lost.rpartition(": ")[2].removesuffix(" moved")
+            raise UsageError(
+                f"by the spec itself {what} is no number after {len(self.shown)} steps at a "
+                f"learning rate of {self.rate:g}, so nothing was trained: look at the optimizer's "
+                "equations, and at the rate"
+            )
+        expected = beside_start(expected, self.parameters)
+        found = self._made(self.parameters, [(*step, 1) for step in self.shown])
+        deviations = expected.deviations(found, self.dtype)
+        # Rounding that some steps have magnified may send a relu of the next to its other side.
+        return deviations if all(d.agrees for d in deviations) else self._each(reference)
+
+    def _each(self, reference: Reference) -> list[Deviation]:
+        """Each step for itself, from what those before it have left in the worker."""
+        deviations: list[Deviation] = []
+        self.remote.load(self.parameters, self.statistics)
+        left = self.remote.snapshot()
+        for number, (rate, batch) in enumerate(self.shown):
+            total = sum(self.remote.run(rate, 0, batch, 1))
+            after = self.remote.snapshot()
+            step = partial(self._following, number=number, left=left)
+            expected = beside_start(reference.expect(step), left["parameters"])
+            found = self._values(number + 1, total, after, left["parameters"])
+            found |= _states(number + 1, after["state"])
+            deviations += expected.deviations(found, self.dtype)
+            left = after
+        return deviations
+
+    def held_out(self) -> list[Deviation]:
+        """The loss of a batch that is held out, by the oracle and by the worker."""
+        setup = self.setup
+        if not setup.feed.tested:
+            return []
+        self.remote.load(self.parameters, self.statistics)
+        found = self.remote.evaluate(most=1) or {}
+        loss = np.asarray(found.get("loss"), host_dtype(self.dtype))
+        reference = Reference(setup.training, setup.inference, orders=FEW)
+        expected = reference.expect(lambda session: [self._tested(session)])
+        return expected.deviations({HELD_OUT: loss}, self.dtype)
+
+    def affordable(self) -> int:
+        """How many steps are made in a row and one by one; the worker has made some already."""
+        self._made(self.parameters, self._calls(1))
+        began = time.perf_counter()
+        self.remote.run(self.rate, 0, 1 % len(self.batches), 1)
+        most = int(SECONDS / (time.perf_counter() - began))
+        return min(self.many, max(most, self.few))
+
+    def in_a_row(self) -> list[Deviation]:
+        """As many steps as there are in a sum, in a row and one by one."""
+        row = self._made(self.parameters, [(self.rate, 0, self.many)])
+        single = self._made(self.parameters, self._calls(self.many))
+        start = shaken(self.parameters, self.dtype, np.random.default_rng(0))
+        # Where rounding sends a step elsewhere, it does so from shaken parameters as well.
+        noise = apart(single, self._made(start, self._calls(self.many)))
+        least = FLOOR * PRECISION[self.dtype] * self.many
+        noise = {n: max(e, least) for n, e in noise.items()}
+        expected = Expected.within(single, noise, self.dtype)
+        return expected.deviations(row, self.dtype)
+
+    def _calls(self, count: int) -> list[tuple[float, int, int]]:
+        """The first steps, one by one."""
+        return [(self.rate, number, 1) for number in range(count)]
+
+    def _made(self, parameters: ArrayDict, calls: list[tuple[float, int, int]]) -> ArrayDict:
+        """What some calls of the worker have left, each of a rate, the number of its first step and
+        how many it makes, and the sum of losses."""
+        self.remote.load(parameters, self.statistics)
+        total = 0.0
+        for rate, first, count in calls:
+            total += sum(self.remote.run(rate, 0, first, count))
+        done = sum(count for *_, count in calls)
+        return self._values(done, total, self.remote.snapshot(), parameters)
+
+    def _oracle(self, session: Session) -> ArrayDict:
+        total = 0.0
+        session.load(self.parameters, self.statistics)
+        state = initial_state(session.programs["training"], len(self.batches[0]))
+        for number in range(len(self.shown)):
+            loss, state = self._step(session, number, state)
+            total += loss
+        return self._values(len(self.shown), total, session.read(), self.parameters)
+
+    def _following(self, session: Session, number: int, left: Mapping[str, Any]) -> list[ArrayDict]:
+        session.load(left["parameters"], left["statistics"])
+        scaling = left["scaling"]
+        session.load_slots(left["slots"], int(scaling[UPDATES]) if scaling else left["steps"])
+        loss, state = self._step(session, number, left["state"])
+        values = self._values(number + 1, loss, session.read(), left["parameters"])
+        return [values | _states(number + 1, state)]
+
+    def _step(
+        self, session: Session, number: int, state: Mapping[str, Array]
+    ) -> tuple[float, ArrayDict]:
+        """One of the steps that are shown: the sum of its losses, and the next state."""
+        rate, batch = self.shown[number]
+        rows = self.batches[batch]
+        arrays = self.setup.feed.batch(rows, step=number)
+        inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
+        results = session.step(inputs, state, targets, rate)
+        return float(results["loss"]) * len(rows), state_of(results)
+
+    def _tested(self, session: Session) -> ArrayDict:
+        feed = self.setup.feed
+        session.load(self.parameters, self.statistics)
+        arrays = feed.batch(next(iter(feed.held_out())))
+        inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
+        state = initial_state(session.programs["inference"], feed.tested)
+        return {HELD_OUT: session.forward("inference", inputs, state, targets)["loss"]}
+
+    def _values(
+        self, steps: int, total: float, left: Mapping[str, Any], start: ArrayDict
+    ) -> ArrayDict:
+        material = Arguments(start, self.statistics, {}, {}, {})
+        found = step_values(steps, {"results": {}, **left}, material)
+        return {**found, "sum of losses": np.asarray(total, host_dtype(self.dtype))}
+
+
+def _states(step: int, state: Mapping[str, Array]) -> ArrayDict:
+    """What goes from a step to the next beside what is trained."""
+    return {f"step {step}: state.{n}": array for n, array in state.items()}

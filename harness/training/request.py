@@ -1,0 +1,202 @@
+"""The request of a training, and all that follows from it before anything is run."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.command import ranges
+from harness.environments.columns import one
+from harness.errors import UsageError, check_known
+from harness.files.user_file import MAX_WEIGHTS
+from harness.language.model import Spec, load_spec
+from harness.language.schema import ArrayFile
+from harness.program.ir import Program
+from harness.program.signature import port_shapes
+from harness.program.updates import UpdateRule, slot_entries
+from harness.runtime.budget import check_fits
+from harness.text.corpus import Corpus, corpus
+from harness.training.feed import Feed, needed_sizes, recipe
+from harness.training.phases import rates_of
+from harness.training.rows import Recipe, RowFeed
+from harness.training.table import Declared, Table, TableFeed, table, table_recipe
+from harness.worker.launch import Launch, thread_settings
+
+PATHS = ("derived", "compiled", "native", "native-compiled", "equations")
+FASTEST = "fastest"  # of these, as trials before the training find it
+HELD_OUT = 0.05
+# Steps from one checkpoint to the next.
+EVERY = 1000
+TEN_MINUTES = 600.0
+SERVICE = "harness.training.service:handler"
+RANGES = {
+    "epochs": ranges.EPOCHS,
+    "batch": ranges.BATCH,
+    "every": ranges.EVERY,
+    "held_out": ranges.HELD_OUT,
+    "seed": ranges.SEED,
+    "threads": ranges.THREADS,
+    "timeout": ranges.TIMEOUT,
+}
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train. ``epochs`` and ``batch`` of None are the spec's own.
+
+    ``text`` is ``builtin``, ``nietzsche`` or a path, None is the built-in one; ``data`` is an npz
+    file in place of what the spec names. ``threads`` of 0 are all cores that the
+    process may use. ``timeout`` is in seconds, for one call of the worker. ``proof`` holds the
+    first steps against the oracle before the training goes on.
+    """
+
+    spec: str
+    backend: str
+    text: str | None = None
+    data: Path | None = None
+    encoding: str = "utf-8"
+    epochs: int | None = None
+    batch: int | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    path: str = "derived"
+    seed: int = 0
+    held_out: float = HELD_OUT
+    every: int = EVERY
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+    python: str = sys.executable
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 0
+    timeout: float = TEN_MINUTES
+    proof: bool = True
+
+    @property
+    def launch(self) -> Launch:
+        """How the worker is started."""
+        cores = self.threads or len(os.sched_getaffinity(0))
+        environment = {**thread_settings(cores), **self.environment}
+        return Launch(self.backend, self.python, environment, service=SERVICE, cores=cores)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A request that was found to be possible.
+
+    ``rates`` are the learning rate of each epoch. The sizes are the spec's but for those that
+    count characters, where the text has more.
+    """
+
+    request: TrainRequest
+    spec: Spec
+    data: Corpus | Table
+    sizes: Mapping[str, int]
+    training: Program
+    inference: Program
+    recipe: Recipe
+    rates: Sequence[float]
+    feed: RowFeed
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that decides the numbers of the run beside backend and versions: as JSON."""
+        request = self.request
+        return {
+            "text": {"name": self.data.name, "sha256": self.data.sha256},
+            "seed": request.seed,
+            "dtype": request.dtype,
+            "sizes": dict(self.sizes),
+            "recipe": asdict(self.recipe),
+        }
+
+    @property
+    def characters(self) -> int:
+        """Characters that the rows of an epoch read."""
+        return self.feed.epoch(0).rows * self.recipe.length
+
+
+def prepare(request: TrainRequest) -> Setup:
+    """Load, read and check everything; :class:`HarnessError` for what cannot be."""
+    _check(request)
+    spec = load_spec(request.spec, request.folders)
+    rates = rates_of(spec, request.epochs)
+    declared = _declared(spec, request)
+    changed: Mapping[str, int]
+    data: Corpus | Table
+    if declared is not None:
+        changed, training = request.sizes, spec.program("training", **request.sizes)
+        data = table(spec, training, declared, request.data)
+        given = table_recipe(spec, data.rows, request.batch, request.held_out)
+        time = data.sizes.get("time", 1)
+    else:
+        data = corpus(request.text or "builtin", request.encoding)
+        given = recipe(spec, request.batch, request.held_out, len(data.text))
+        changed = {**needed_sizes(spec, len(data.vocabulary)), **request.sizes}
+        training, time = spec.program("training", **changed), given.length
+    assert spec.update is not None, "without an optimizer there are no rates"
+    _check_size(training, spec.update)
+    check_fits(training, given.batch, time, request.sizes)
+    return Setup(
+        request=request,
+        spec=spec,
+        data=data,
+        sizes=dict(training.sizes),
+        training=training,
+        inference=spec.program("inference", **changed),
+        recipe=given,
+        rates=rates,
+        feed=_feed(training, given, data, request),
+    )
+
+
+def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
+    """What is said of a model's arrays; None for one that is trained on a text. Arrays of a file
+    that only the request names have the names of inputs and targets.
+
+    Raises:
+        UsageError: a text is given to a model of arrays, or arrays to a model of text.
+    """
+    declared = spec.model.data
+    if isinstance(declared, Declared):
+        if request.text is not None:
+            raise UsageError(f"{spec.name} is not trained on a text: leave --text out")
+        return declared
+    if request.data is None:
+        return None
+    if declared is not None or request.text is not None:
+        raise UsageError(f"{spec.name} is trained on a text (--text): leave --data out")
+    return ArrayFile(npz=request.data.name)
+
+
+def _feed(training: Program, given: Recipe, data: Corpus | Table, request: TrainRequest) -> RowFeed:
+    if isinstance(data, Table):
+        return TableFeed(training, given, data.here(), request.dtype, request.seed)
+    return Feed(training, given, data.text.indices.array, request.dtype, request.seed)
+
+
+def _check(request: TrainRequest) -> None:
+    one(request.backend, request.python)
+    check_known("path", request.path, (*PATHS, FASTEST))
+    ranges.check_fields(request, RANGES, "epochs", "batch")
+    for name, size in request.sizes.items():
+        ranges.SIZES.check(size, f"size {name!r}")
+
+
+def _check_size(training: Program, rule: UpdateRule) -> None:
+    """:class:`UsageError` for a model whose checkpoint could not be read again, or whose
+    parameters could not be drawn: before memory is taken for them."""
+    shapes = port_shapes(training, training.parameters)
+    numbers = sum(map(math.prod, shapes.values()))
+    wanted = 8 * (numbers + slot_entries(rule, shapes))
+    if wanted > MAX_WEIGHTS:
+        sizes = ", ".join(f"{name}={size}" for name, size in training.sizes.items())
+        raise UsageError(
+            f"{training.name} has {numbers:,} parameters at {sizes}: with what the optimizer keeps "
+            f"of each these are {wanted:,} bytes, and at most {MAX_WEIGHTS:,}, half of this "
+            "machine's memory, can be kept; give smaller sizes"
+        )

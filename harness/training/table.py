@@ -1,0 +1,232 @@
+"""Data that are not text: arrays of a file or of a data set, one row an example, as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.errors import UsageError, did_you_mean
+from harness.files.npz import read_npz
+from harness.files.user_file import MAX_TABLE, displayed, read_bytes
+from harness.language import schema
+from harness.language.model import Spec
+from harness.oracle.given import digest_of
+from harness.program.dims import Dim, bind
+from harness.program.ir import Port, Program, Type
+from harness.program.signature import check_entries, noise_ports
+from harness.runtime.tensors import WHOLE
+from harness.text.shared import Shared, mapped
+from harness.training.phases import training_of
+from harness.training.rows import Recipe, RowFeed
+from harness.training.sets import data_set
+
+BATCH = Dim.of("batch")
+# What a spec that is not trained on a text says of its data.
+Declared = schema.ArrayFile | schema.DataSet
+INSTEAD = "name the file with --data FILE"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The arrays of a model by name of its inputs and targets, each ``[rows, ...]`` or the same for
+    all rows, and where they came from. Other processes may map them; ``sizes`` are those that the
+    arrays decide."""
+
+    name: str
+    sha256: str
+    rows: int
+    sizes: Mapping[str, int]
+    arrays: Mapping[str, Shared]
+    shapes: Mapping[str, tuple[int, ...]]
+    vocabulary: None = None
+    unit: str = "rows"
+    other: str = "other data"
+
+    def told(self) -> dict[str, Any]:
+        """The way to the arrays for :func:`mapped_arrays` in another process."""
+        return {
+            "arrays": {
+                name: {**shared.told(), "shape": list(self.shapes[name])}
+                for name, shared in self.arrays.items()
+            }
+        }
+
+    def summary(self) -> str:
+        """What is known of it, in a few words."""
+        return f"{self.rows:,} rows"
+
+    def here(self) -> dict[str, Array]:
+        """The arrays in this process."""
+        return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
+
+
+def mapped_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays of another process, where they lie; OSError once that has ended."""
+    return {n: mapped(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
+
+
+def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -> Table:
+    """The data that a spec declares, or those of another file.
+
+    Raises:
+        UsageError: there is no such file or data set, an array is missing, or is not what the
+            model takes.
+        FileFault: it cannot be read.
+    """
+    name: str
+    if isinstance(declared, schema.DataSet) and file is None:
+        name, found = declared.set, data_set(declared.set)
+    else:
+        path = file or _beside(spec, declared)
+        name, found = displayed(path), _arrays_of(path)
+    arrays, sizes = _of_ports(name, program, declared, found)
+    return Table(
+        name,
+        digest_of(arrays),
+        sizes.pop("batch"),
+        sizes,
+        {name: Shared([array.reshape(-1)]) for name, array in arrays.items()},
+        {name: array.shape for name, array in arrays.items()},
+    )
+
+
+def _arrays_of(path: Path) -> ArrayDict:
+    content = read_bytes(path, MAX_TABLE, "a file of arrays")
+    try:
+        return read_npz(content, MAX_TABLE)
+    except ValueError as error:
+        raise UsageError(f"{displayed(path)}: {error}") from None
+
+
+def _beside(spec: Spec, declared: Declared) -> Path:
+    """The file that a spec names: one beside it, as a spec may be a stranger's."""
+    assert isinstance(declared, schema.ArrayFile)
+    name = declared.npz
+    at = spec.document.place_of(("data", "npz"))
+    if Path(name).name != name:
+        raise UsageError(
+            f"{at}: npz is the name of a file beside the spec, found {name!r}; for another place "
+            f"{INSTEAD}"
+        )
+    folder = spec.definition.path
+    path = folder.parent / name if isinstance(folder, Path) else None
+    if path is None or not path.exists():
+        raise UsageError(f"{at}: there is no {name} beside the spec; {INSTEAD}")
+    return path
+
+
+def _of_ports(
+    file: str, program: Program, declared: Declared, found: Arrays
+) -> tuple[dict[str, Array], dict[str, int]]:
+    """The arrays by the names of the model, as they are given to it, and the sizes of theirs."""
+    plain = [port for port in program.inputs if port not in noise_ports(program)]
+    arrays: dict[str, Array] = {}
+    sizes: dict[str, int] = {}
+    for group, ports in (("input", plain), ("target", program.targets)):
+        for port in ports:
+            source = declared.arrays.get(port.name, port.name)
+            if source not in found:
+                raise UsageError(
+                    f"{file}: there is no array {source!r} for the {group} {port.name!r}"
+                    f"{did_you_mean(source, found)} (found: {', '.join(found) or 'none'}); "
+                    "name another under 'data: arrays:'"
+                )
+            arrays[f"{group}.{port.name}"] = _fitting(file, program, port, found[source], sizes)
+    for group, ports in (("input", plain), ("target", program.targets)):
+        for port in ports:
+            name = f"{group}.{port.name}"
+            check_entries(program, port, f"{file}: {name}", arrays[name], sizes)
+    if "batch" not in sizes:
+        raise UsageError(f"{program.name} has no inputs or targets that rows could be given to")
+    return arrays, sizes
+
+
+def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[str, int]) -> Array:
+    type_, name = program.type_of(port), f"{file}: {port.name}"
+    if any("batch" in dim.names for dim in type_.shape[has_rows(type_) :]):
+        raise UsageError(f"{name}: its first axis is not 'batch', so it has no rows")
+    try:
+        bind(name, type_.shape, array.shape, program.sizes, sizes)
+    except UsageError as error:
+        free = any(dim.names for dim in type_.shape[1:])
+        raise UsageError(f"{error}{'; --size gives other sizes' * free}") from None
+    if type_.kind == "float":
+        if array.dtype.kind not in "fiu":
+            raise UsageError(f"{name}: expected numbers, found {array.dtype}")
+        if not np.isfinite(array).all():
+            raise UsageError(f"{name}: some entries are not finite")
+        return array if array.dtype.itemsize <= 4 else array.astype(np.float64)
+    if (type_.kind == "bool") != (array.dtype.kind == "b") or array.dtype.kind not in "iub":
+        wanted = "booleans" if type_.kind == "bool" else "integers"
+        raise UsageError(f"{name}: expected {wanted}, found {array.dtype}")
+    return array
+
+
+def has_rows(type_: Type) -> bool:
+    """Whether each row has an array of its own; else all have the same, such as a graph's edges."""
+    return type_.shape[:1] == (BATCH,)
+
+
+class TableFeed(RowFeed):
+    """Batches of arrays ``[rows, ...]`` by ``input.NAME`` and ``target.NAME``.
+
+    Raises :class:`UsageError` for too few rows for a batch.
+    """
+
+    def __init__(
+        self, program: Program, given: Recipe, arrays: Arrays, dtype: str, seed: int
+    ) -> None:
+        self._arrays = arrays
+        sizes: dict[str, int] = {}
+        ports = {f"input.{p.name}": p for p in program.inputs}
+        ports |= {f"target.{p.name}": p for p in program.targets}
+        self._types = {n: program.type_of(ports[n]) for n in arrays}
+        for name, array in arrays.items():
+            bind(name, self._types[name].shape, array.shape, program.sizes, sizes)
+        super().__init__(program, given, sizes["batch"], sizes.get("time", 1), dtype, seed)
+        self.epoch(0)  # raises now, and not in the worker, where there is no batch
+
+    def taken(self, rows: Array) -> dict[str, Array]:
+        found = {}
+        for name, array in self._arrays.items():
+            type_ = self._types[name]
+            # A step takes an array whole that all its rows share.
+            own = array[rows] if has_rows(type_) else _repeated(array, rows.shape[:-1])
+            found[name] = own.astype(WHOLE.get(type_.kind, self._dtype), copy=False)
+        return found
+
+    def expand(self, name: str, taken: Array) -> Array:
+        return taken
+
+    @property
+    def classes(self) -> dict[str, int]:
+        return {}
+
+
+def _repeated(array: Array, steps: tuple[int, ...]) -> Array:
+    return np.broadcast_to(array, (*steps, *array.shape))
+
+
+def table_recipe(spec: Spec, rows: int, batch: int | None, held_out: float) -> Recipe:
+    """The recipe of a spec for so many rows, of which a share is held out.
+
+    Raises:
+        UsageError: the spec has no optimizer.
+    """
+    training = training_of(spec)
+    return Recipe(
+        length=1,
+        stride=1,
+        drop_last=0,
+        offsets={},
+        batch=batch or training.batch,
+        order="shuffled" if training.shuffle else "sequential",
+        whole_only=training.whole_batches,
+        examples=training.examples,
+        held_out=int(rows * held_out),
+    )

@@ -1,0 +1,70 @@
+"""The command that runs a cell once more, as a report and the terminal show it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from users_models import GRU, NET, model_file
+
+from harness.checking.cell import again
+from harness.checking.own_model.asking import of_model
+from harness.checking.request import Request
+from harness.checking.runner import CellRunner
+from harness.given.files import gather_for
+
+
+def shown(request: Request) -> str:
+    """The command of the first cell of a request."""
+    with CellRunner(request) as runner:
+        return shlex.join(again(runner.cells()[0], runner.new_head()))
+
+
+def test_a_spec_in_a_file_is_asked_for_by_its_file(tmp_path: Path) -> None:
+    spec = model_file(tmp_path, GRU, "my gru.yaml")
+    found = shown(Request(specs=(str(spec),), backends=("numpy",), dtypes=("float32",)))
+    assert found == f"harness check '{spec}' --backend numpy --dtype float32"
+    ships = shown(Request(specs=("lesson6/simple_rnn",), backends=("numpy",)))
+    assert ships == "harness check lesson6/simple_rnn --backend numpy --dtype float64"
+
+
+def test_a_model_of_a_users_own_is_asked_for_as_it_was(tmp_path: Path) -> None:
+    spec, file = model_file(tmp_path, GRU, "gru_lm.yaml"), model_file(tmp_path, NET)
+    rules = model_file(tmp_path, "embed = emb\nrnn=gru\n", "rules.map")
+    given = {
+        "against": f"{file}:Net",
+        "maps": (str(rules), "out=fc"),
+        "takes": ("chars",),
+        "returns": ("logits",),
+    }
+    request = of_model(Request(specs=(str(spec),), dtypes=("float32",)), given)
+    found = shown(request)
+    assert found == (
+        f"harness check {spec} --backend torch --dtype float32 --against {file}:Net "
+        "--map 'embed = emb' --map rnn=gru --map out=fc --takes chars --returns logits"
+    )
+    # It asks for what the first run asked for.
+    words = shlex.split(found)
+    maps = tuple(words[n + 1] for n, word in enumerate(words) if word == "--map")
+    repeated = of_model(replace(request, against=None), {**given, "maps": maps})
+    assert repeated.against == request.against
+
+
+def test_checks_that_were_asked_for_are_asked_for_again() -> None:
+    request = Request(specs=("mlp",), backends=("numpy",), checks=("loss", "grad*"))
+    found = shown(request)
+    assert found.endswith(" --check loss --check 'grad*'")
+    with CellRunner(request) as runner:
+        words = again(runner.cells()[0], runner.new_head(), ("outputs",))
+    assert words[-2:] == ["--check", "outputs"]
+    assert "loss" not in words
+
+
+def test_given_numbers_are_given_again(tmp_path: Path) -> None:
+    spec, inputs = model_file(tmp_path, GRU, "gru_lm.yaml"), tmp_path / "batch.npz"
+    np.savez(inputs, chars=np.zeros((2, 3), int))
+    given = gather_for((str(spec),), (), {}, inputs=inputs)
+    found = shown(Request(specs=(str(spec),), backends=("numpy",), given=given))
+    assert f" --inputs {inputs}" in found

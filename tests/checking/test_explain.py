@@ -1,0 +1,126 @@
+"""What ``harness explain`` says of a spec."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.checking.explain import explain
+from harness.errors import HarnessError
+from harness.language.library import lesson6
+
+DENSE = """model: dense_only
+summary: One dense layer.
+source: Made for a test.
+sizes: {inside: 5, outside: 7}
+inputs:
+  x: {shape: [batch, inside]}
+layers:
+  out: {layer: dense, units: outside}
+equations: y = out(x)
+targets:
+  aim: {shape: [batch, outside]}
+loss: mean(squared_error(y, aim))
+"""
+
+
+def squeezed(text: str) -> str:
+    return "\n".join(re.sub(r" +", " ", line).strip() for line in text.splitlines())
+
+
+@pytest.fixture(scope="module")
+def lstm() -> str:
+    return squeezed(explain("lesson6/stateful_lstm", [], {}, []))
+
+
+def test_parameters_and_totals_of_the_stateful_lstm(lstm: str) -> None:
+    table = lstm.partition("\nparameters\n")[2].partition("\n\n")[0].splitlines()
+    assert table[-1] == "total 332,058 (331,974 trained)"
+    assert "embed 3,612" in table
+    assert "norm 168" in table
+    assert "lstm 306,176" in table
+    assert "out 22,102" in table
+    assert "lstm.W_i [42, 256] 10,752 glorot_uniform, drawn with block lstm.W" in table
+    assert "norm.moving_mean [42] 42 zeros (statistic)" in table
+    assert "embed.table [86, 42] 3,612 uniform(low -0.05, high 0.05)" in table
+    numbers = [int(re.split(r"[\]] ", row)[1].split()[0].replace(",", "")) for row in table[:-5]]
+    assert sum(numbers) == 332_058
+
+
+def test_stripes_are_shown() -> None:
+    text = squeezed(explain("lesson6/theano_gru_combined", [], {}, []))
+    assert "gru.K_n [342, 256] 87,552 identity over normal(std 1)" in text
+
+
+def test_what_goes_in_and_out(lstm: str) -> None:
+    assert "sizes: vocab 86, factors 42, hidden 256, batch 64, time 8" in lstm
+    assert "inputs chars index [batch, time] below vocab" in lstm
+    assert "targets target index [batch, time] below vocab" in lstm
+    assert "state c [batch, hidden]" in lstm
+    assert "outputs next_chars [batch, time, vocab]" in lstm
+
+
+def test_the_listing_has_every_call_and_the_loop(lstm: str) -> None:
+    for line in ("embed: embedding", "norm: batch_norm", "lstm: lstm", "out: dense"):
+        assert line in lstm.splitlines()
+    assert re.search(r"= scan over time\n", lstm)
+    assert re.search(r"lstm/g = tanh\(%\d+\) \[batch, hidden\]", lstm)
+    assert re.search(r"loss mean\(sparse_cross_entropy\(logits, target\)\)", lstm)
+    assert "optimizer adam_epsilon_hat (" in lstm
+    assert "phases 4 epochs at 0.001, 4 epochs at 0.0001, 4 epochs at 0.0001" in lstm
+
+
+def test_operations_of_a_dense_model_by_hand(tmp_path: Path) -> None:
+    """Forward: 2 x 4 x 5 x 7. Backward: the same for W, and for x, each."""
+    path = tmp_path / "dense_only.yaml"
+    path.write_text(DENSE, encoding="utf-8")
+    text = squeezed(explain(str(path), [], {"batch": 4}, []))
+    assert "operations at batch 4, time 8" in text
+    assert f"forward and loss {2 * 4 * 5 * 7} in products" in text
+    assert f"with derived gradient {3 * 2 * 4 * 5 * 7} in products" in text
+
+
+def test_operations_grow_with_time_and_sizes_can_be_given() -> None:
+    def products(**sizes: int) -> int:
+        text = explain("lesson6/keras_gru", [], sizes, [])
+        found = re.search(r"forward and loss +([\d,]+) in products", text)
+        assert found is not None
+        return int(found[1].replace(",", ""))
+
+    # Three gates of an input and a state, and the dense layer, a step.
+    step = 2 * 2 * (3 * 86 * 16 + 3 * 16 * 16 + 16 * 86)
+    assert products(batch=2, time=1, hidden=16) == step
+    assert products(batch=2, time=5, hidden=16) == 5 * step
+
+
+@pytest.mark.parametrize("name", lesson6())
+def test_every_model_can_be_explained(name: str) -> None:
+    text = explain(name, [], {"hidden": 7}, [])
+    assert text.startswith(f"{name}: ")
+    for title in ("in and out", "parameters", "program", "training", "operations at"):
+        assert f"\n\n{title}" in text
+
+
+def test_a_backends_paths_are_asked_for() -> None:
+    text = squeezed(explain("lesson6/simple_rnn", [], {}, ["numpy"]))
+    assert text.partition("\n\npaths\n")[2].splitlines() == [
+        "numpy embed equations",
+        "numpy rnn equations",
+        "numpy out equations",
+        "numpy sparse_cross_entropy equations",
+        "numpy optimizer equations",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "words"),
+    [
+        ("lesson6/simple_rn", {}, "did you mean 'lesson6/simple_rnn'"),
+        ("lesson6/simple_rnn", {"hiden": 3}, "did you mean 'hidden'"),
+    ],
+)
+def test_wrong_names_are_told(name: str, sizes: dict[str, int], words: str) -> None:
+    with pytest.raises(HarnessError, match=re.escape(words)):
+        explain(name, [], sizes, [])

@@ -1,0 +1,174 @@
+"""Known differences: what an entry matches, that it is strict, and what a file must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from harness.checking.cell import Cell, CellResult
+from harness.checking.findings import VERDICTS, Finding, Verdict
+from harness.checking.known_differences import Difference, Differences, Match, known_differences
+from harness.errors import SpecError
+
+CELL = Cell("lesson6/keras_gru", "keras-jax", "cpu", "float32", "native")
+LAYERS = {"gru": "keras.layers.GRU, keras.ops.tanh"}
+VERSION = "keras 3.15.1, jax 0.9.0"
+
+ENTRY = """differences:
+  mine:
+    summary: Adds one.
+    reason: Nobody knows.
+    versions: keras 3
+    link: https://example.org/1
+    match: {backend: "keras*", check: gradients}
+"""
+
+
+def entry(**match: str) -> Differences:
+    given = Match(**{"backend": "keras*", **match})
+    content = Difference(
+        summary="It adds one.", reason="r", versions="3", link="https://example.org", match=given
+    )
+    return Differences({"adds-one": content})
+
+
+def applied(known: Differences, verdict: Verdict, check: str = "gradients") -> Finding:
+    finding = Finding(check, verdict=verdict)
+    known.apply(CellResult(CELL, layers=LAYERS, version=VERSION), finding)
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("match", "meets"),
+    [
+        ({}, True),
+        ({"backend": "keras"}, False),
+        ({"backend": "keras-jax"}, True),
+        ({"backend": "*"}, True),
+        ({"spec": "lesson6/*"}, True),
+        ({"spec": "keras_gru"}, False),
+        ({"dtype": "float32"}, True),
+        ({"dtype": "float64"}, False),
+        ({"path": "nat*"}, True),
+        ({"path": "equations"}, False),
+        ({"device": "c*"}, True),
+        ({"device": "cuda"}, False),
+        ({"layer": "keras.layers.GRU"}, True),
+        ({"layer": "keras.ops.*"}, True),
+        ({"layer": "keras.layers.LSTM"}, False),
+        ({"check": "grad*"}, True),
+        ({"check": "Gradients"}, False),
+        ({"check": "outputs"}, False),
+        ({"version": "*keras 3.15.*"}, True),
+        ({"version": "*keras 3.16.*"}, False),
+        ({"spec": "lesson6/*", "dtype": "float32", "check": "loss"}, False),
+    ],
+)
+def test_an_entry_matches_by_all_of_its_patterns(match: dict[str, str], meets: bool) -> None:
+    finding = applied(entry(**match), "differ")
+    assert finding.verdict == ("known-difference" if meets else "differ")
+    assert finding.faults == (["known difference adds-one: It adds one."] if meets else [])
+
+
+def test_what_is_known_of_a_layer_elsewhere_is_a_hint_and_no_excuse() -> None:
+    elsewhere = {"spec": "another", "check": "offset"}
+    found = applied(entry(layer="keras.layers.GRU", **elsewhere), "differ")
+    assert found.verdict == "differ"
+    assert "it may be known difference" in found.faults[0]
+    assert "of keras.layers.GRU" in found.faults[0]
+    for match in (
+        {"layer": "keras.layers.GRU", "path": "derived"},
+        {"layer": "keras.layers.LSTM"},
+        elsewhere,
+    ):
+        assert not applied(entry(**match), "differ").faults
+
+
+def test_a_difference_that_has_vanished_differs() -> None:
+    finding = applied(entry(), "agree")
+    assert finding.verdict == "differ"
+    (fault,) = finding.faults
+    assert fault == "known difference adds-one has vanished: take it out of known_differences.yaml"
+    assert applied(entry(dtype="float64"), "agree").verdict == "agree"
+
+
+def test_a_difference_that_a_test_shows_need_not_show_at_every_size() -> None:
+    content = entry().entries["adds-one"].model_copy(update={"shown_by": "tests/t.py"})
+    known = Differences({"adds-one": content})
+    assert applied(known, "agree").verdict == "agree"
+    assert applied(known, "differ").verdict == "known-difference"
+
+
+@pytest.mark.parametrize("verdict", [v for v in VERDICTS if v not in ("agree", "differ")])
+def test_no_other_verdict_is_excused(verdict: Verdict) -> None:
+    finding = applied(entry(), verdict)
+    assert finding.verdict == verdict
+    assert finding.faults == []
+
+
+def test_an_entry_that_is_worked_around_excuses_nothing() -> None:
+    content = Difference(summary="s", reason="r", versions="v", link="l", shown_by="tests/t.py")
+    known = Differences({"around": content})
+    assert applied(known, "differ").verdict == "differ"
+    assert applied(known, "agree").verdict == "agree"
+
+
+# --- Files ------------------------------------------------------------------------------------
+
+
+def test_every_shipped_entry_has_a_reason_a_link_and_a_test() -> None:
+    entries = known_differences().entries
+    assert entries
+    for name, content in entries.items():
+        assert content.link.startswith("https://"), name
+        assert len(content.reason) > 40, name
+        assert any(c.isdigit() for c in content.versions), name
+        assert content.shown_by is not None, name
+        assert (ROOT / content.shown_by).is_file(), f"{name}: no {content.shown_by}"
+
+
+def test_a_file_of_the_former_name_is_read(tmp_path: Path) -> None:
+    (tmp_path / "differences.yaml").write_text(ENTRY, encoding="utf-8")
+    assert known_differences([tmp_path]).entries["mine"].summary == "Adds one."
+    newer = ENTRY.replace("Adds one.", "Adds two.")
+    (tmp_path / "known_differences.yaml").write_text(newer, encoding="utf-8")
+    assert known_differences([tmp_path]).entries["mine"].summary == "Adds two."
+
+
+def test_a_users_file_adds_and_replaces(tmp_path: Path) -> None:
+    shipped = known_differences().entries
+    (tmp_path / "known_differences.yaml").write_text(ENTRY, encoding="utf-8")
+    found = known_differences([tmp_path / "no-such-folder", tmp_path]).entries
+    assert set(found) == {*shipped, "mine"}
+    assert found["mine"].match == Match(backend="keras*", check="gradients")
+    name = next(iter(shipped))
+    (tmp_path / "known_differences.yaml").write_text(ENTRY.replace("mine", name), encoding="utf-8")
+    assert known_differences([tmp_path]).entries[name].summary == "Adds one."
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("    summary: Adds one.\n", "", r"known_differences.yaml:3:5: missing key 'summary'"),
+        ("link:", "lnk:", r"known_differences.yaml:6:5: .*'lnk'"),
+        ("check:", "chek:", r"known_differences.yaml:7:32: .*'chek'; did you mean 'check'"),
+        ('backend: "keras*", ', "", r"known_differences.yaml:7:12: missing key 'backend'"),
+        ("versions: keras 3", "versions: 3", r"known_differences.yaml:5:15: "),
+        ("differences:", "difference:", r"known_differences.yaml:1:1: "),
+        ("  mine:\n", "  mine: {\n", r"known_differences.yaml:\d+:\d+: "),
+        (
+            '    match: {backend: "keras*", check: gradients}\n',
+            "",
+            r"known_differences.yaml:2:3: .*'match'.*'shown_by'",
+        ),
+    ],
+)
+def test_a_wrong_file_is_told_with_its_place(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    assert ENTRY.count(old) == 1
+    (tmp_path / "known_differences.yaml").write_text(ENTRY.replace(old, new), encoding="utf-8")
+    with pytest.raises(SpecError, match=words):
+        known_differences([tmp_path])

@@ -1,0 +1,126 @@
+"""What ``--against`` takes, and with which other options: found out before any process starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from users_models import GRU, NET, model_file
+
+import harness
+from harness.checking.own_model.asked import against
+from harness.checking.own_model.asking import of_model
+from harness.checking.request import Request
+from harness.errors import UsageError
+
+
+def test_a_python_file_is_run_by_what_it_imports(tmp_path: Path) -> None:
+    file = model_file(tmp_path, f"import numpy as np\n{NET}")
+    own = against(f"{file}:Net")
+    assert (own.column, own.is_format, own.name, str(own)) == (
+        "torch@model.Net", False, "Net", "model.py:Net"
+    )  # fmt: skip
+    pair = against(f"{file}:apply:init", ["jax"])
+    assert (pair.column, pair.parameters) == ("jax@model.apply", "init")
+
+
+def test_a_file_is_run_by_what_its_suffix_names(tmp_path: Path) -> None:
+    onnx = against(str(model_file(tmp_path, "x", "my net.onnx")))
+    assert (onnx.column, onnx.is_format) == ("onnx@my_net", True)
+    assert against(str(model_file(tmp_path, "x", "net.keras"))).column == "keras@net"
+    other = against(str(tmp_path / "net.keras"), ["keras-torch"])
+    assert (other.column, other.is_format) == ("keras-torch@net", False)
+
+
+def test_rules_come_from_a_file_too(tmp_path: Path) -> None:
+    rules = model_file(tmp_path, "# all\na = b  # one\n\nc.W=d.T\n", "rules.map")
+    file = model_file(tmp_path, NET)
+    assert against(f"{file}:Net", maps=["x=y", str(rules)]).maps == ("x=y", "a = b", "c.W=d.T")
+
+
+WRONG: dict[str, tuple[str, Any, str]] = {
+    "no such file": ("none.py:Net", (), "cannot read the model"),
+    "a folder": ("folder.py:Net", (), "this is a folder"),
+    "a pipe": ("pipe.py:Net", (), "a named pipe"),
+    "no name": ("model.py", (), "without a name"),
+    "no identifier": ("model.py:a.b", (), "takes FILE.py:NAME"),
+    "weights": ("weights.pt", (), "holds weights and no model"),
+    "another kind": ("model.txt", (), "takes FILE.py:NAME"),
+    "no framework": ("plain.py:f", (), "imports no framework itself: say which one"),
+    "two frameworks": ("both.py:f", (), "imports jax and torch: say which one"),
+    "no Python": ("broken.py:f", (), "is no Python: "),
+    "two backends": ("model.py:Net", ("torch", "jax"), "one framework runs"),
+    "no backend": ("model.py:Net", ("trch",), "unknown backend 'trch'; did you mean 'torch'?"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_told(tmp_path: Path, mistake: str) -> None:
+    target, backends, words = WRONG[mistake]
+    (tmp_path / "folder.py").mkdir()
+    os.mkfifo(tmp_path / "pipe.py")
+    for name, text in {
+        "model.py": NET,
+        "plain.py": "def f(x):\n    return x\n",
+        "both.py": "import torch, jax\n",
+        "broken.py": "def f(:\n",
+        "weights.pt": "",
+        "model.txt": "",
+    }.items():
+        model_file(tmp_path, text, name)
+    with pytest.raises(UsageError) as caught:
+        against(str(tmp_path / target), backends)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"), [("none.map", "or a file of such lines"), ("bad.map", "is no text in UTF-8")]
+)
+def test_a_file_of_rules_that_cannot_be_read_is_told(tmp_path: Path, rule: str, words: str) -> None:
+    (tmp_path / "bad.map").write_bytes(b"\xff\xfe=")
+    file = model_file(tmp_path, NET)
+    with pytest.raises(UsageError, match=words):
+        against(f"{file}:Net", maps=[str(tmp_path / rule)])
+
+
+def asked(tmp_path: Path, request: Request, **more: Any) -> Request:
+    file = model_file(tmp_path, NET)
+    usual = {"against": f"{file}:Net", "maps": (), "takes": (), "returns": ()}
+    return of_model(request, {**usual, **more})
+
+
+@pytest.mark.parametrize(
+    ("request_", "more", "words"),
+    [
+        (Request(), {}, "held against one spec: name it; found none"),
+        (Request(specs=("mlp", "gpt")), {}, "found mlp, gpt"),
+        (Request(specs=("mlp",), paths=("equations",)), {}, "--path has no meaning"),
+        (Request(specs=("mlp",), on="ray"), {}, "--on has no meaning"),
+        (Request(specs=("mlp",)), {"reproducers": Path("x")}, "--reproducers has no meaning"),
+        (Request(specs=("mlp",)), {"quick": True}, "--quick has no meaning"),
+        (Request(specs=("mlp",), checks=("kinks",)), {}, "kinks is no check of a model"),
+        (Request(specs=("mlp",)), {"against": None, "maps": ("a=b",)}, "--map is about a model"),
+    ],
+)
+def test_options_without_a_meaning_are_told(
+    tmp_path: Path, request_: Request, more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        asked(tmp_path, request_, **more)
+    assert words in str(caught.value)
+
+
+def test_the_interpreter_of_the_framework_is_that_of_the_column(tmp_path: Path) -> None:
+    found = asked(tmp_path, Request(specs=("mlp",), pythons={"torch": "/p", "jax": "/q"}))
+    assert found.backends == ("torch@model.Net",)
+    assert found.pythons == {"torch@model.Net": "/p"}
+
+
+def test_from_python_a_mistake_ends_the_run(tmp_path: Path) -> None:
+    spec, file = model_file(tmp_path, GRU, "gru_lm.yaml"), model_file(tmp_path, NET)
+    with pytest.raises(UsageError, match="no framework itself"):
+        harness.check(spec, against=f"{model_file(tmp_path, '', 'empty.py')}:f", maps={"a": "b"})
+    with pytest.raises(UsageError, match=r"takes FILE\.py:NAME"):
+        harness.check(spec, against=file)

@@ -1,0 +1,221 @@
+"""What the checks of functions, of many steps and of large sizes work with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_models import SPOKEN
+
+from harness.backends.numpy.backend import Numpy
+from harness.checking.checks import (
+    extremes,
+    far_values,
+    functions,
+    large_cases,
+    promises,
+    thresholds,
+    trajectories,
+)
+from harness.checking.request import Request, make_case
+from harness.language.library import lesson6
+from harness.language.model import load_spec
+from harness.oracle.case import Case
+from harness.oracle.kinks import KINK_MARGIN, kink_margin
+from harness.oracle.threads import _call, _libraries, one_thread
+from harness.program.ir import Phase
+from harness.program.primitives import OFFERED
+from harness.program.serial import encoded
+from harness.runtime.service import SessionService
+
+EVERY = frozenset(OFFERED)
+
+
+def cases(name: str, **sizes: int) -> tuple[Case, Case]:
+    """A system's small case, and the one at its own sizes."""
+    spec, request = load_spec(name), Request(sizes=sizes)
+    return make_case(spec, request, own=False), make_case(spec, request, own=True)
+
+
+def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
+    exact = functions._exact(functions._case("functions", EVERY))
+    further = functions._exact(functions._case("further", EVERY))
+    assert (set(exact), set(further)) == (set(promises.FUNCTIONS), set(promises.FURTHER))
+    finite = {n for n, a in (exact | further).items() if np.isfinite(a).all()}
+    assert {"summed", "joined", "rows", "hot", "powers", "order", "numbered", "cubes"} <= finite
+    assert [np.isnan(a).sum() for a in (exact["tanh_of_x"], further["sign_of_bounded"])] == [1, 1]
+
+
+def test_a_backend_is_asked_for_what_it_offers() -> None:
+    asked = {port.name for port in functions._case("further", EVERY - {"erf"}).inference.outputs}
+    assert set(promises.FURTHER) - asked == {"erf_of_x", "gelu_of_x", "gelu_of_dense"}
+    least = functions._case("further", frozenset()).inference
+    assert {"cubes", "silu_of_x", "joint"} <= {port.name for port in least.outputs}
+    assert not functions._offers(least.nodes)
+
+
+def test_an_index_fills_targets_too() -> None:
+    material = extremes.index_material(cases("lesson6/simple_rnn")[0], -1)
+    (chars,), (target,) = (
+        set(np.unique(a)) for a in (material.inputs["chars"], material.targets["target"])
+    )
+    assert chars == target > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "promise", "dtype", "agrees"),
+    [
+        (1 + 2.0**-23, promises.NEAR, "float32", True),
+        (1 + 2.0**-20, promises.NEAR, "float32", False),
+        (1 + 2.0**-23, promises.EXACT, "float32", False),
+        (1 + 2.0**-23, promises.NEAR, "float64", False),
+        (np.nan, promises.BESIDE_ONE, "float32", False),
+        (np.inf, promises.BESIDE_ONE, "float32", False),
+    ],
+)
+def test_an_entry_is_held_to_its_promise(
+    value: float, promise: promises.Promise, dtype: str, agrees: bool
+) -> None:
+    found = np.array([0.5, value, np.inf, np.nan], dtype)
+    exact = np.array([0.5, 1.0, np.inf, np.nan], np.longdouble)
+    assert functions._deviation("x", found, exact, promise, dtype, True).agrees == agrees
+
+
+def test_what_is_below_the_smallest_normal_number_may_be_zero_unless_it_is_promised() -> None:
+    zero, exact = np.zeros(1, np.float32), np.array([2.0**-130], np.longdouble)
+    for promised in (False, True):
+        found = functions._deviation("x", zero, exact, promises.NEAR, "float32", promised)
+        assert found.agrees is not promised
+
+
+def test_a_result_of_another_shape_or_dtype_differs() -> None:
+    exact = np.ones(3, np.longdouble)
+    for wrong in (np.ones(2, np.float32), np.ones(3), None, "text"):
+        found = functions._deviation("x", wrong, exact, promises.NEAR, "float32", False)
+        assert found.reason
+
+
+@pytest.mark.parametrize("phase", large_cases.LARGE)
+@pytest.mark.parametrize("name", lesson6())
+def test_large_sizes_are_large_and_off_all_kinks(name: str, phase: Phase) -> None:
+    large = large_cases.large_case(*cases(name), phase)
+    assert (large.batch, large.time) == large_cases.LARGE[phase]
+    assert large.training.sizes["hidden"] == large.batch
+    # Without another size, classes are what does not fill whole tiles.
+    fewer = 0 if "factors" in large.training.sizes else large_cases.REMAINDER
+    assert large.training.sizes["vocab"] >= large_cases.CLASSES - fewer
+    assert kink_margin(large.training, large.material) >= KINK_MARGIN
+    for array in large.material.inputs.values():
+        assert len(np.unique(array, axis=0)) <= large_cases.DISTINCT
+
+
+def test_sizes_that_a_run_sets_stay() -> None:
+    large = large_cases.large_case(
+        *cases("lesson6/simple_rnn", hidden=9, batch=5, time=6), "training"
+    )
+    assert (large.batch, large.time, large.training.sizes["hidden"]) == (5, 6, 9)
+    assert large.training.sizes["vocab"] == large_cases.CLASSES - large_cases.REMAINDER
+
+
+def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
+    """Its loss is 0 whatever the parameters are, so that gradients have no size of their own."""
+    alone = large_cases.large_case(
+        *cases("lesson6/theano_gru", vocab=1, batch=5, time=6), "training"
+    )
+    several = large_cases.large_case(
+        *cases("lesson6/theano_gru", vocab=2, batch=5, time=6), "training"
+    )
+    for case, rows in ((alone, 30), (several, 0)):
+        plain = case.gradients(case.material, "main")
+        found = thresholds.with_rows(case, plain)
+        for dtype, unit in (("float32", 2.0**-24), ("float64", 2.0**-53)):
+            before, after = plain.measured(dtype), found.measured(dtype)
+            assert all(after[n] == max(before[n], rows * unit) for n in after if "gradient." in n)
+            assert all(after[n] == before[n] for n in after if "gradient." not in n)
+
+
+# What the model has few of, where more is no other kind of model.
+FEW = {
+    "gpt": {"heads": 17},
+    "moe": {"heads": 17, "experts": 19},
+    "llama": {"groups": 17},
+    "bilstm_tagger": {"tags": 17},
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_there_is_more_of_what_a_model_has_few_of(name: str) -> None:
+    small, own = cases(name)
+    found = large_cases.numerous_case(small, own)
+    assert found is not None
+    assert (found.batch, found.time) == (small.batch, small.time)
+    sizes = small.training.sizes
+    assert {n: s for n, s in found.training.sizes.items() if s != sizes[n]} == FEW[name]
+    assert found.entries <= large_cases.ENTRIES
+
+
+@pytest.mark.parametrize("sizes", [{"heads": 3, "experts": 3, "head": 3}, {}])
+def test_a_count_that_a_run_sets_stays_and_so_do_models_without_any(sizes: dict[str, int]) -> None:
+    name = "moe" if sizes else "lesson6/simple_rnn"
+    found = large_cases.numerous_case(*cases(name, **sizes))
+    assert found is None or not sizes.keys() & {
+        n for n, s in found.training.sizes.items() if s > large_cases.MANY - 1
+    }
+
+
+def test_data_are_moved_where_something_is_normalised_and_nowhere_else() -> None:
+    moved = far_values.offset_material(cases("lesson6/stateful_lstm")[0])
+    assert moved is not None
+    assert moved.parameters["embed.table"].mean() > 1000
+    assert abs(moved.parameters["norm.beta"]).max() < 10
+    assert far_values.offset_material(cases("lesson6/keras_gru")[0]) is None
+
+
+def test_a_class_is_masked_that_is_no_target() -> None:
+    material = far_values.masked_material(cases("lesson6/simple_rnn")[0])
+    assert material is not None
+    (masked,) = np.flatnonzero(np.isinf(material.parameters["out.b"]))
+    assert masked not in material.targets["target"]
+    assert far_values.masked_material(cases("lesson6/pure_python_rnn")[0]) is None
+
+
+def test_whole_numbers_that_are_no_classes_stay_where_a_class_is_masked() -> None:
+    spec = load_spec("spoken", overrides={("model", "spoken"): SPOKEN})
+    # Sizes at which the masked class is a count, and the next one is none.
+    request = Request(sizes={"classes": 5, "symbols": 2})
+    case = make_case(spec, request, own=False)
+    material = far_values.masked_material(case)
+    assert material is not None
+    np.testing.assert_array_equal(material.targets["counts"], case.material.targets["counts"])
+    assert 2 in material.targets["counts"]
+    assert 2 not in material.targets["labels"]
+
+
+def test_the_rate_of_the_steps_tells_narrow_floats_apart() -> None:
+    rate = trajectories.RATE
+    assert np.float32(rate) == rate
+    assert abs(float(np.float16(rate)) - rate) > 1e-4 * rate
+
+
+def test_scattered_arrays_and_views_give_what_others_do() -> None:
+    case, _ = cases("lesson6/stateful_lstm")
+    verbs = SessionService(Numpy())
+    verbs.open(encoded(case.training), encoded(case.inference), dtype="float64")
+    material = case.material
+    verbs.load(material.parameters, material.statistics)
+    plain = verbs.forward("inference", material.inputs, material.state)
+    batch = (material.inputs, material.state, material.targets)
+    found = verbs.gradients("training", *batch)
+    trained = {f"gradient.{n}": a for n, a in found["gradients"].items()} | found["results"]
+    given = (material.parameters, material.statistics, *batch)
+    for wanted, results in zip((plain, plain, trained), verbs.strided(*given), strict=True):
+        assert wanted.keys() == results.keys()
+        for name, array in results.items():
+            assert np.allclose(array, wanted[name], rtol=1e-12, atol=1e-14), name
+
+
+def test_blas_has_its_threads_back() -> None:
+    libraries = _libraries()
+    before = [_call(library, "get")() for library in libraries]
+    with one_thread():
+        assert {_call(library, "get")() for library in libraries} <= {1}
+    assert [_call(library, "get")() for library in libraries] == before

@@ -1,0 +1,31 @@
+"""The rate at which a trajectory leads somewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.checking.checks.training import RATE, stable
+from harness.oracle.yardstick import Expected
+
+
+def test_the_rate_is_one_at_which_what_is_compared_is_stable() -> None:
+    """However still all the steps before are, most of the noise's median."""
+    tried = []
+
+    def steps(rate: float) -> Expected:
+        tried.append(rate)
+        early = dict.fromkeys((f"step {n}: loss" for n in range(20)), 1e-8)
+        end = {"step 20: loss": np.zeros(3)}
+        return Expected(end, lambda _: {**early, "step 20: loss": rate**2})
+
+    rate, _ = stable(RATE, "float32", steps)
+    assert rate == tried[-1] < RATE / 16
+    assert rate == pytest.approx(RATE / 16 ** (len(tried) - 1))
+
+
+def test_a_rate_that_is_stable_is_taken_as_it_is() -> None:
+    rate, _ = stable(
+        RATE, "float32", lambda _: Expected({"loss": np.zeros(3)}, lambda _: {"loss": 0})
+    )
+    assert rate == pytest.approx(RATE)

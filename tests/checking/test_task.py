@@ -1,0 +1,170 @@
+"""Cells one by one: plain data that runs anywhere, on processes that stay warm."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from places import DOCS
+from small_models import ONE_LAYER
+
+import harness
+from harness.checking.record_file import read_records
+from harness.checking.record_read import ended
+from harness.checking.request import Request
+from harness.checking.resume import records_of
+from harness.checking.run import Engine
+from harness.checking.task import tasks
+from harness.errors import UsageError
+
+SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru")
+CHECKS = ("values", "inference")
+# What a clock says, and what only a whole run knows of itself.
+FLEETING = ("checksum", "seconds", "started", "arguments", "plan", "planned")
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    """The lines of a record, without what is never the same twice."""
+    return [
+        {name: value for name, value in line.items() if name not in FLEETING}
+        for line in read_records(path, complete=True).lines
+    ]
+
+
+def test_cells_are_the_plan_of_a_check() -> None:
+    found = harness.cells(SPECS, ["numpy", "torch"], paths=["native", "equations"])
+    with Engine(Request(SPECS, ("numpy", "torch"), paths=("native", "equations"))) as engine:
+        assert [task.cell for task in found] == engine.cells()
+
+
+def test_a_cell_is_plain_data() -> None:
+    found = harness.cells(
+        SPECS,
+        "numpy",
+        sizes={"hidden": 6, "batch": 2},
+        environment={"numpy": {"A": "b"}},
+        checks=CHECKS,
+        timeout=50,
+    )
+    assert len({*found}) == 4
+    for task in found:
+        assert pickle.loads(pickle.dumps(task)) == task
+        assert harness.Task.of(json.loads(json.dumps(task.record()))) == task
+        assert task.request.checks == CHECKS
+        assert task.request.environment == {"numpy": {"A": "b"}}
+    with pytest.raises(AttributeError):
+        found[0].source = "other"  # type: ignore[misc]
+
+
+def test_the_lines_of_cells_are_those_of_a_check(tmp_path: Path) -> None:
+    whole, single = tmp_path / "whole.jsonl", tmp_path / "single.jsonl"
+    given = {"dtypes": "float64", "checks": CHECKS, "sizes": {"hidden": 6}}
+    report = harness.check(SPECS, "numpy", records=whole, **given)  # type: ignore[arg-type]
+    tasks = harness.cells(SPECS, "numpy", **given)  # type: ignore[arg-type]
+    with harness.Workers(records=single) as workers:
+        told = [harness.run_cell(task, workers) for task in tasks]
+        (runner,) = workers._runners.values()
+        assert [worker.starts for worker in runner.workers.values()] == [1]
+    assert lines(single) == lines(whole)
+    assert [r.verdict for r in told] == [r.verdict for r in report.results] == ["agree"] * 2
+    written = [line for r in told for line in r.lines]
+    assert json.loads(json.dumps(written)) == written
+    assert all(pickle.loads(pickle.dumps(r)).lines == r.lines for r in told)
+    # And the check takes up what the cells have left.
+    request = Request(
+        SPECS, ("numpy",), ("float64",), checks=CHECKS, sizes={"hidden": 6}, records=single
+    )
+    assert len(ended(records_of(single, request))) == 2
+    again = harness.check(SPECS, "numpy", records=single, resume=True, **given)  # type: ignore[arg-type]
+    assert all(result.kept for result in again.results)
+
+
+def test_a_size_of_one_spec_is_no_error_of_another(tmp_path: Path) -> None:
+    found = harness.cells(
+        ("lesson6/simple_rnn", "lesson6/theano_rnn"), "numpy", sizes={"factors": 1}, checks="loss"
+    )
+    assert [harness.run_cell(task).verdict for task in found[1:3]] == ["agree", "agree"]
+
+
+def test_a_spec_by_its_file_runs_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(ONE_LAYER.format(name="mine"))
+    monkeypatch.chdir(tmp_path)
+    (task,) = harness.cells("mine.yaml", "numpy", dtypes="float64", checks="values")
+    monkeypatch.chdir("/")
+    assert harness.run_cell(task).agrees
+
+
+def test_records_of_one_request_only(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    one, other = (
+        harness.cells(SPECS[0], "numpy", dtypes="float64", checks="values", seed=seed)[0]
+        for seed in (0, 1)
+    )
+    with harness.Workers(path) as workers:
+        workers.run(one)
+        before = path.read_bytes()
+        with pytest.raises(UsageError, match=r"run.jsonl is the record of cells with other opt"):
+            workers.run(other)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backend": 3}, "backend of a cell is a text, found 3"),
+        ({"options": {"sed": 1}}, "options of a cell are a dictionary of dtypes, "),
+        ({"more": 1}, "a cell has an unknown field 'more'"),
+        ({"dtype": "float99"}, "unknown dtype 'float99'"),
+        ({"path": "nativ"}, "unknown path 'nativ'; did you mean 'native'"),
+        ({"options": {"folders": 5}}, "options of a cell: folders: "),
+        ({"options": {"sizes": [1]}}, "options of a cell: sizes: "),
+        ({"options": {"checks": "values"}}, "options of a cell: checks: "),
+        ({"options": {"environment": {"numpy": 5}}}, "options of a cell: environment.numpy: "),
+        ({"options": {"thorough": "no"}}, "options of a cell: thorough: "),
+        ({"options": {"timeout": {1}}}, "not JSON serializable"),
+    ],
+)
+def test_damaged_cells_are_told(change: dict[str, object], words: str) -> None:
+    record = {**harness.cells(SPECS[0], "numpy")[0].record(), **change}
+    with pytest.raises(UsageError, match=words):
+        harness.Task.of(record)
+    with pytest.raises(UsageError, match="a cell is a dictionary, found 5"):
+        harness.Task.of(5)  # type: ignore[arg-type]
+    del record["spec"]
+    with pytest.raises(UsageError, match="a cell has no spec"):
+        harness.Task.of(record)
+
+
+def test_a_cell_with_the_source_of_another_is_told() -> None:
+    cell, *_ = harness.cells(SPECS[0], "numpy")
+    with harness.Workers() as workers, pytest.raises(UsageError, match="is of another one"):
+        harness.run_cell(harness.Task.of({**cell.record(), "source": SPECS[1]}), workers)
+
+
+def test_a_history_is_of_a_run_and_not_of_its_cells(tmp_path: Path) -> None:
+    request = Request(SPECS, ("numpy",), history=tmp_path / "known", fresh=True)
+    with Engine(request) as engine:
+        assert [task.options for task in tasks(engine)] == ["{}"] * 4
+
+
+def test_the_page_s_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (DOCS / "many-machines.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace(', "torch"', ""), "many-machines.md", "exec"), {})
+    assert capsys.readouterr().out.count(": agree (") == 2
+    assert len(read_records(tmp_path / "run.jsonl").of_kind("end")) == 2
+
+
+def test_numbers_of_ones_own_are_in_no_cell() -> None:
+    with pytest.raises(TypeError):
+        harness.cells(SPECS[0], weights={"W": np.zeros(3)})  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"run_cell takes a cell of harness\.cells, found 'numpy'"):
+        harness.run_cell("numpy")  # type: ignore[arg-type]

@@ -1,0 +1,141 @@
+"""What is said to people who write what Python, numpy or a framework has."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+from small_models import computed, tiny
+
+from harness.errors import Place, SpecError
+from harness.language.expressions import parse_expression
+from harness.language.unknown_functions import INSTEAD
+
+SAID = [
+    ("mean(x, 1)", "mean takes 1 argument, found 2; name the axis, as in mean(x, axis=-1)"),
+    ("cumsum(x, 1)", "cumsum needs axis=, as in cumsum(x, axis=1)"),
+    ("sort(x, 1)", "sort takes 1 argument, found 2; name the axis, as in sort(x, axis=-1)"),
+    ("max(x, 0)", "name the axis, as in max(x, axis=-1), or write maximum(a, b)"),
+    ("softmax(x, -1)", "softmax takes x; found 2 arguments; give axis by its name, axis=..."),
+    ("relu(x, 1)", "relu takes x; found 2 arguments"),
+    ("0 * exp(x, 1)", "exp takes 1 argument, found 2"),
+    ("concat(x, x)", "concat takes a list, as in concat([a, b], axis=-1)"),
+    ("concat([x, x], -1)", "concat takes a list, as in concat([a, b], axis=-1)"),
+    ("pi * x", "unknown name 'pi': write 3.141592653589793"),
+    ("arctan(x)", "the language has no function 'arctan'"),
+    ("x % 2", "write a - b * floor(a / b) for a % b"),
+    ("x * arange(time)[:, None]", "needs floats, found index [time, 1] (astype makes floats of"),
+    ("np.exp(x)", "write exp(...); found '.exp'"),
+    ("3 @ x", "@ sums over an axis, and a number has none; write *"),
+]
+
+
+@pytest.mark.parametrize(("expression", "told"), SAID, ids=[e for e, _ in SAID])
+def test_a_message_says_what_to_write(expression: str, told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny([f"y = {expression}"]).program("training")
+
+
+def test_a_tensor_is_not_taken_apart_by_names() -> None:
+    told = "a tensor is taken apart by indices, as in a = x[0]"
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny(["a, y = x"])
+
+
+def test_a_name_that_is_taken_is_told_so() -> None:
+    with pytest.raises(SpecError, match=r"first time at \S+; give one of the two another name"):
+        tiny(["y = 2 * x", "y = y + 1"])
+
+
+# Of one tensor x [batch, time, width] of positive numbers -> what numpy makes of it.
+COMPUTED = {
+    "upsample": lambda x: np.repeat(x, 2, axis=1),
+    "reciprocal": np.reciprocal,
+    "erfc": lambda x: 1 - np.vectorize(math.erf)(x),
+    "linspace": lambda x: np.linspace(0, 1, x.shape[-1]),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_what_a_hint_says_to_write_is_it(name: str) -> None:
+    text = INSTEAD[name].removeprefix("write ").partition(" for ")[0].partition(", where")[0]
+    program = tiny([f"z = {text}", "y = 2 * x"]).program("training")
+    values, (x,) = computed(program), program.inputs
+    (z,) = (values[p.value] for p in program.outputs if p.name == "z")
+    np.testing.assert_allclose(z, COMPUTED[name](values[x.value]), rtol=1e-14)
+
+
+LAYER = """\
+layer: own
+summary: Of a test.
+source: Of a test.
+inputs: {x: [...]}
+attributes: {f: WHAT}
+equations: y = f(x)
+output: y
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("none", "names a function, found 'none'; the function that does nothing is 'linear'"),
+        ("1/2", "is 'size', a number, true or false, or the name of a function, found '1/2'"),
+        ("rulu", "names a function, found 'rulu'; did you mean 'relu'?"),
+    ],
+)
+def test_an_attribute_that_is_no_function_says_what_it_may_be(what: str, told: str) -> None:
+    overrides = {("layer", "own"): LAYER.replace("WHAT", what)}
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny(["y = o(x)"], "{o: {layer: own}}", overrides=overrides).program("training")
+
+
+def test_axes_may_stand_in_round_brackets() -> None:
+    square, round_ = (
+        tiny([f"y = x - mean(x, axis={axes}, keepdims=true)"]).program("training")
+        for axes in ("[1, 2]", "(1, 2)")
+    )
+    assert square.nodes[0].attributes == round_.nodes[0].attributes
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("relu6", "found 'relu6'; write minimum(maximum(x, 0), 6) in a function of your own, "
+                  "functions/relu6.yaml in a folder of --specs (known: abs,"),
+        ("swish", "found 'swish'; it is silu(x) (known: abs,"),
+        ("rellu", "found 'rellu'; did you mean 'relu'? (known: abs,"),
+    ],
+)  # fmt: skip
+def test_an_attribute_that_names_no_function_is_told_what_to_write(
+    function: str, told: str
+) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        tiny(
+            ["y = own(x)"],
+            layers=f"{{own: {{layer: dense, units: width, activation: {function}}}}}",
+        )
+
+
+# Some hints are words, and not what to write.
+WRITTEN = [
+    name
+    for name, hint in INSTEAD.items()
+    if hint.startswith("write ") and not hint.startswith("write it with")
+]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_hint_says_to_write_can_be_read(name: str) -> None:
+    text = (
+        INSTEAD[name]
+        .removeprefix("write ")
+        .partition(" for ")[0]
+        .partition(", which")[0]
+        .partition(", and")[0]
+    )
+    for each in text.removeprefix("concat of expand_dims, as in ").split("; ")[:1]:
+        parse_expression(each.partition("indices = ")[2] or each, partial(Place, "hint"))

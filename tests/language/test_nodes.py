@@ -1,0 +1,149 @@
+"""Strict YAML: what is refused, where, and that no file does harm or takes long."""
+
+import random
+
+import pytest
+import yaml
+from time_limits import computed_within
+
+from harness.errors import SpecError
+from harness.language import nodes
+from harness.language.document import parse
+from harness.language.source import MAX_BYTES
+
+
+def error_of(text):
+    """Return the SpecError of reading `text`, or None; any other exception escapes."""
+    try:
+        parse(text, "m.yaml")
+    except SpecError as error:
+        return error
+    return None
+
+
+REFUSED = [
+    ("a: 1\nb: yes", "2:4: this is ambiguous"),
+    ("on: 1", "1:1: this is ambiguous"),
+    ("a: 1e999", "1:4: this number is too large"),
+    ("a: null", "1:4: a value is missing, found 'null'"),
+    ("a: ~", "1:4: a value is missing"),
+    ("a:\nb: 1", "1:3: a value is missing"),
+    ("a: {b, c}", "1:6: a value is missing"),
+    ("a: {b: (c, d)}", "1:14: a value is missing: a list has square brackets, as in [batch, time]"),
+    (
+        "a: {b: minimum(t, 2 * t), c: 1}",
+        "1:25: a value is missing: inside of {...} a comma ends a value; put what holds one in "
+        "quotes, or on a line of its own without the braces; found 'minimum(t' before",
+    ),
+    ("a: !!python/object/apply:os.system [x]", "1:4: tags are not allowed in a spec"),
+    ("a: !x 1", "1:4: tags are not allowed in a spec, found '!x'"),
+    ("a: &b 1", "1:4: anchors and aliases are not allowed in a spec, found '&b'"),
+    ("a: *b", "1:4: anchors and aliases are not allowed in a spec, found '*b'"),
+    ("<<: {a: 1}", "1:1: merge keys ('<<') are not allowed"),
+    ("a: 1\nb: {c: 1, c: 2}", "2:11: key 'c' is given twice; the first is at m.yaml:2:5"),
+    ("a: {1: 2}", "1:5: a key must be text, found 1; put it in quotes"),
+    ("? [a]\n: 1", "1:3: a key must be a name, found a list or mapping"),
+    ("?\n: 1", "1:2: a key is missing before this ':'"),
+    ("a: 1\n---\nb: 1", "2:1: a file holds one document; remove this '---'"),
+    ("%YAML 1.1\n---\na: 1", "1:1: directives ('%...') are not allowed"),
+    ("a:\n\t- b", "2:1: this is not YAML: a line begins with a tab; use spaces"),
+    ("a: b: c", "1:5: this is not YAML: mapping values are not allowed"),
+    ("", "1:1: the file is empty"),
+    ("# only this\n", "1:1: the file is empty"),
+    ("---\n", "2:1: the file is empty"),
+    ("a: x\x00", "1:5: character U+0000 is not allowed"),
+    ("a: é\nb: \u2028", "2:4: character U+2028 is not allowed"),
+    ('a: "\\0"', "1:4: character U+0000 is not allowed"),
+    ("a: \ud800", "1:4: character U+D800 is not allowed"),
+    ("[" * 31 + "]" * 31, "1:31: nested more than 30 deep"),
+    ("a: [" + "x," * 20_000 + "]", "1:39999: more than 20,000 keys and values"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
+def test_what_is_not_strict_yaml_is_refused_at_its_place(text, message):
+    assert str(error_of(text)).startswith(f"m.yaml:{message}")
+
+
+def test_a_file_that_is_too_long_is_refused_as_a_whole():
+    assert str(error_of("x" * (MAX_BYTES + 1))).startswith(
+        "m.yaml: 1,048,577 characters are too many"
+    )
+
+
+BOMBS = {
+    "laughs": "a: &a [x, x]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(50)),
+    "flow": "a: " + "[" * 20_000,
+    "flow mappings": "{a: " * 20_000,
+    "block": "\n".join(" " * i + "a:" for i in range(1_400)),
+    "block lists": "- " * 20_000,
+    "complex keys": "? " * 20_000,
+    "many keys": "".join(f"k{i}: 1\n" for i in range(100_000)),
+    "long word": "a: " + "x" * 1_000_000,
+    "many lines": "a: |\n" + " x\n" * 300_000,
+    "unclosed quote": "a: '" + "x\n " * 300_000,
+    "comments": "#\n" * 500_000,
+    "digits": "a: " + "9" * 1_000_000,
+    "underscores": "a: 1" + "_" * 1_000_000 + "x",
+    "colons": "a: 1" + ":1" * 500_000 + "x",
+    "zeros": "a: 0" + "0" * 1_000_000 + "x",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_bombs_are_over_quickly(bomb):
+    with computed_within(2.0):
+        error_of(bomb)
+
+
+def test_nothing_is_executed(tmp_path):
+    planted = tmp_path / "planted"
+    attack = f"a: !!python/object/apply:os.system ['touch {planted}']"
+    assert "tags are not allowed" in str(error_of(attack))
+    assert not planted.exists()
+    yaml.unsafe_load(attack)  # The attack works elsewhere: the check above can fail.
+    assert planted.exists()
+
+
+SEED = """\
+model: tiny
+sizes: {hidden: 256, rate: 1e-3}
+layers: [{kind: gru, hidden: 512}, [1, 'x', "y"]]
+text: |
+  h = rnn(x)
+"""
+SPLINTERS = [
+    *"\n\t\r\x00 \\:-?,[]{}#&*!|>%@`'\"0_x~\u00e9\u2028\ud800\ufeff",
+    "<<: ",
+    "---\n",
+    "...\n",
+]
+SPLINTERS += [
+    "\n  ",
+    ": ",
+    "- ",
+    "? ",
+    "!!",
+    '"\\U99999999"',
+    "%YAML 9.9\n",
+    "9" * 5000,
+    "&a ",
+    "*a ",
+]
+
+
+@pytest.mark.parametrize("parser", ["CSafeLoader", "SafeLoader"])
+def test_mutated_files_give_data_or_spec_errors(parser, monkeypatch):
+    monkeypatch.setattr(nodes, "_LOADER", getattr(yaml, parser))
+    source = random.Random(0)
+    accepted = 0
+    for _ in range(2_000):
+        text = SEED
+        for _ in range(source.randint(1, 4)):
+            start = source.randrange(len(text))
+            end = start + source.choice([0, 0, 1, 5])
+            text = text[:start] + source.choice(SPLINTERS) + text[end:]
+        error = error_of(text)
+        accepted += error is None
+        assert error is None or error.place.line <= len(text) + 1
+    assert 100 < accepted < 1_900  # Otherwise the mutations test one side only.

@@ -1,0 +1,70 @@
+"""The hand-written models compute what their specs say, in training and forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+from baselines import ENVIRONMENT, call, started_with
+from ratio_systems import MODELS, NUMPY_MODELS, has_hand_written, sizes_of
+from sampling import sampled
+
+from harness.language.model import load_spec
+from harness.timing.proofs.values_agree import BASELINE
+from harness.timing.request import Group
+from harness.timing.workload import TimedCase
+from harness.worker.worker import Worker
+
+FRAMEWORKS = ("numpy", "torch", "torch-compile", "jax", "keras", "keras-torch", "keras-jax")
+CASES = [(n, model) for n in FRAMEWORKS for model in MODELS if has_hand_written(model, n)]
+# Keras builds each model for seconds, JAX compiles it.
+BASELINES = sampled(
+    CASES,
+    [
+        (name, model)
+        for name, model in CASES
+        if not name.startswith(("keras", "jax"))
+        or (name == "jax" and model in ("gpt", "gcn"))
+        or (name, model) == ("keras", "vae")
+    ],
+)
+# A row whose length is 0 and one of 1 are among four.
+BATCH, TIME = 4, 6
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[dict[str, Worker]]:
+    started = {name: started_with(name, ENVIRONMENT[name]) for name in FRAMEWORKS}
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+@cache
+def case(model: str, mode: str) -> TimedCase:
+    time = TIME if sizes_of(model).time else 1
+    return TimedCase(Group(load_spec(model), mode, BATCH, time, {}), "float32", 0)
+
+
+@pytest.mark.parametrize("mode", ["train", "forward"])
+@pytest.mark.parametrize(("name", "model"), BASELINES)
+def test_results_are_those_of_the_oracle(
+    workers: dict[str, Worker], name: str, model: str, mode: str
+) -> None:
+    worker, made = workers[name], case(model, mode)
+    call(worker, "prepare", **made.payload("native", "cpu"))
+    results = [call(worker, "values", first=n, count=1)[0] for n in made.compared]
+    found, wanted = made.found(results, {}), made.expected.values
+    compared = [n for n in found if n in wanted]
+    assert len(compared) == len(results), sorted(found)
+    # Keras' Adam has another epsilon, which a small gradient feels.
+    near = BASELINE if name.startswith("keras") and mode == "train" else 1e-4
+    for key in compared:
+        scale = np.max(np.abs(wanted[key]))
+        np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=near * scale, err_msg=key)
+
+
+def test_numpy_has_those_that_are_written_in_it() -> None:
+    assert {model for name, model in CASES if name == "numpy"} == NUMPY_MODELS
