@@ -29,6 +29,9 @@ FILE.name, FOLDER.name = "file", "folder"
 # Where a list of NAME=VALUE items is broken: at a comma before the next name, not within a value.
 _NEXT_NAME = re.compile(r",(?=(?:[^\s:=,/]+:)?[^\s:=,/]+=)")
 
+# A column as pip and 'harness env' write it, at the start of an item: ``torch==2.6``.
+_PINNED = re.compile(r"([^=@:/]+)==([^=:]*)")
+
 # What a shell may be told for a kind of value: filled where the values are known.
 completers: dict[str, Callable[[click.Context], Iterable[str]]] = {}
 
@@ -49,8 +52,10 @@ class WordList(AnyType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The value, or a tuple of several; ``BadParameter`` where one of them is empty."""
-        if self.split is None or isinstance(value, tuple):
-            return value if isinstance(value, tuple) else str(value)
+        if isinstance(value, tuple):
+            return value
+        if self.split is None:
+            return as_label(str(value)) if self.kind == "backend" else str(value)
         parts = self.split(str(value))
         if not all(part.strip() for part in parts):
             raise click.BadParameter(f"nothing stands beside a comma of {value!r}", ctx, param)
@@ -228,6 +233,14 @@ def specs(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("specs", nargs=-1, metavar="[SPEC]...", type=WordList("model"))(function)
 
 
+def as_label(item: str) -> str:
+    """Spell the column at the start of an item with a label: ``torch@2.6`` for ``torch==2.6``."""
+    found = _PINNED.match(item)
+    if found is None:
+        return item
+    return f"{found[1]}@{found[2].removesuffix('.*')}{item[found.end() :]}"
+
+
 def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
     """``NAME=VALUE`` items; :class:`UsageError` for another form."""
     found: dict[str, str] = {}
@@ -247,6 +260,7 @@ def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) ->
     Raises:
         UsageError: there are several without one, or for the same backend.
     """
+    items = [as_label(item) for item in items]
     bare = [item for item in items if "=" not in item or "/" in item.partition("=")[0]]
     named = pairs("--python", [item for item in items if item not in bare])
     if len(bare) > 1:
@@ -263,7 +277,7 @@ def variables(
         UsageError: one has another form.
     """
     found: dict[str, dict[str, str]] = {}
-    for item in items:
+    for item in map(as_label, items):
         target, equals, value = item.partition("=")
         backend, colon, name = target.rpartition(":")
         if not equals or not name or (colon and not backend):

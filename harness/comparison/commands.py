@@ -75,7 +75,8 @@ def compare(old: Path, new: Path | None, **options: Any) -> None:
 def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
     """Tell whether going from OLD to NEW changes a number or a speed: two versions of a framework.
 
-    They are columns of --backend, such as torch@2.14.1 and torch@2.15.0; 'harness env' makes them.
+    They are columns of --backend, such as torch==2.14.1 and torch==2.15.0. Environments that are
+    missing are made after a question at a terminal, or by 'harness env'.
     All of Lesson 6 is checked, then timed, if no SPEC is given.
 
     Exit code 0: nothing is worse; 1: something is; 2: wrong usage or a wrong spec; 3: one of them

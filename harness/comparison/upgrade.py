@@ -12,7 +12,8 @@ from harness.checking.progress import CheckProgress
 from harness.checking.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
 from harness.checking.run import Engine
 from harness.comparison.between import of_cells, of_speeds
-from harness.environments.columns import choose
+from harness.environments.console import choose_or_make
+from harness.environments.make import NotMade
 from harness.errors import UsageError, did_you_mean
 from harness.files.forms import plain
 from harness.language.library import Library
@@ -41,7 +42,11 @@ def run_upgrade(columns: Sequence[str], specs: Sequence[str], options: Mapping[s
         if word not in (NUMBERS, SPEED):
             hint = did_you_mean(word, (NUMBERS, SPEED))
             raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
-    request, timing = _requests(columns, specs, options)
+    try:
+        request, timing = _requests(columns, specs, options)
+    except NotMade as error:
+        say(str(error), error=True)
+        return 3
     told: dict[str, RunChanges] = {}
     code = 0
     quiet = options["as_json"]
@@ -62,7 +67,7 @@ def _requests(
     columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[Request, BenchRequest]:
     """What is checked, and what is timed."""
-    found = choose(columns)
+    found = choose_or_make(columns)
     if len(found.names) < 2:
         raise UsageError(f"{found.names[0]} is to be held against itself: name another version")
     quick = options["quick"]

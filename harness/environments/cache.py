@@ -7,6 +7,7 @@ never whole, and is not looked at.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,14 @@ CACHE = "backend-comparison-harness"
 FOLDER = "environments"
 ABOUT = "environment.json"
 PYTHON = Path("bin", "python")
+
+
+class NoEnvironment(UsageError):
+    """Environments of ``columns`` are missing, or have another harness."""
+
+    def __init__(self, message: str, columns: Sequence[str]) -> None:
+        super().__init__(message)
+        self.columns = tuple(columns)
 
 
 class About(Form):
@@ -108,19 +117,22 @@ def interpreter(column: str) -> str:
     """The interpreter of a column's environment.
 
     Raises:
-        UsageError: there is none, or its copy of the harness is another one than this.
+        NoEnvironment: there is none, or its copy of the harness is another one than this.
+        UsageError: its file cannot be read.
     """
     found = at(root() / column)
     backend, _, label = column.partition("@")
     make = f"harness env {backend}=={label}"
     if found is None:
-        raise UsageError(
-            f"there is no environment of {column}: make it with '{make}', or name an interpreter: "
-            f"--backend {column}=/path/to/python"
+        raise NoEnvironment(
+            f"there is no environment of {column}: make it with '{make}', or name an interpreter, "
+            f"{column}=/path/to/python",
+            [column],
         )
     if not found.is_of_today:
-        raise UsageError(
+        raise NoEnvironment(
             f"the environment of {column} has another harness ({found.about.harness}, of "
-            f"{found.about.made}) than runs here: make it again with '{make}'"
+            f"{found.about.made}) than runs here: make it again with '{make}'",
+            [column],
         )
     return found.python

@@ -2,7 +2,8 @@
 
 ``torch@2.6=/path/to/python`` is the backend ``torch`` in another interpreter, under a name of its
 own: what is measured and recorded of it bears the whole name ``torch@2.6``. What is known of the
-backend itself (its known differences, its layers) goes by the part before the ``@``.
+backend itself (its known differences, its layers) goes by the part before the ``@``. ``torch==2.6``
+is another spelling of ``torch@2.6``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,17 @@ from typing import Any
 
 from harness.command import options
 from harness.environments import cache
+from harness.environments.cache import NoEnvironment
 from harness.errors import UsageError, did_you_mean
 from harness.runtime import needs
-from harness.runtime.labels import LABEL
+from harness.runtime.labels import LABEL, VERSION
 from harness.runtime.plugins import available
+
+# How a column is written.
+FORMS = (
+    "write torch, torch==2.12 or torch@2.12 (a version that 'harness env' has made), or "
+    "torch@LABEL=/path/to/python"
+)
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,15 @@ class Columns:
 
 
 def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
-    """The columns that are asked for (``BACKEND[@LABEL][=INTERPRETER]``), each once; with none,
-    every installed backend that has its framework.
+    """The columns that are asked for (``BACKEND[@LABEL][=INTERPRETER]``; ``BACKEND==VERSION`` is
+    ``BACKEND@VERSION``), each once; with none, every installed backend that has its framework.
 
     ``pythons`` are interpreters by column, beside those named here. A label without either is an
     environment that ``harness env`` has made.
 
     Raises:
-        UsageError: a backend is unknown, a label is none, an environment is not there, or a
-            column has two interpreters.
+        NoEnvironment: environments of this harness are missing.
+        UsageError: a backend is unknown, a label is none, or a column has two interpreters.
     """
     given = dict(pythons or {})
     if not asked:
@@ -51,19 +59,24 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
     names: dict[str, None] = {}
     own: dict[str, str] = {}
     for item in asked:
-        name, equals, python = item.partition("=")
-        _check(name)
-        if equals and not python:
-            raise UsageError(f"--backend {item!r} names no interpreter after the '='")
+        name, python = _read(item)
         for other in (given.get(name), own.get(name)):
             if python and other is not None and other != python:
                 raise UsageError(f"{name} has two interpreters: {other!r} and {python!r}")
         names[name] = None
         if python:
             own[name] = python
+    missing = []
     for name in names:
         if "@" in name and name not in own and name not in given:
-            own[name] = cache.interpreter(name)
+            try:
+                own[name] = cache.interpreter(name)
+            except NoEnvironment as error:
+                missing.append(error)
+    if missing:
+        raise NoEnvironment(
+            "\n".join(map(str, missing)), [column for one in missing for column in one.columns]
+        )
     return Columns(tuple(names), {**given, **own})
 
 
@@ -74,14 +87,14 @@ def of_options(backends: Sequence[str], pythons: Sequence[str]) -> Columns:
     Raises:
         UsageError: as :func:`choose`, or ``--python`` is not an interpreter of a column.
     """
-    named = [item for item in backends if "=" not in item]
+    named = [item for item in map(options.as_label, backends) if "=" not in item]
     every = partial(tuple[str, ...], named if backends else available())
     return choose(backends, options.interpreters(pythons, every))
 
 
 def names_of(backends: Sequence[str]) -> tuple[str, ...]:
     """The names of the columns of ``--backend``, for what is given to all of them."""
-    return tuple(item.partition("=")[0] for item in backends) or tuple(available())
+    return tuple(_parts(item)[0] for item in backends) or tuple(available())
 
 
 def one(asked: str, python: str | None = None) -> tuple[str, str]:
@@ -90,7 +103,7 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
     Raises:
         UsageError: as :func:`choose`.
     """
-    name = asked.partition("=")[0]
+    name = _parts(asked)[0]
     found = choose((asked,), {name: python} if python else {})
     return name, found.pythons.get(name, sys.executable)
 
@@ -101,9 +114,9 @@ def process_of(given: Mapping[str, Any], asked: str) -> tuple[str, str, dict[str
     Raises:
         UsageError: as :func:`choose`, or an option is given for another backend.
     """
-    name, equals, own = asked.partition("=")
+    name, own = _parts(asked)
     python, environment = options.process_of(given, name, own)
-    column, interpreter = one(asked if equals else name, python)
+    column, interpreter = one(asked, python)
     return column, interpreter, environment
 
 
@@ -123,17 +136,36 @@ def _every(pythons: dict[str, str]) -> Columns:
     return Columns(names, pythons, lacking)
 
 
-def _check(name: str) -> None:
-    """:class:`UsageError` for a column of no backend, or with a label that is none."""
+def _parts(item: str) -> tuple[str, str]:
+    """The name of a column and its interpreter, "" if none is named."""
+    name, _, python = options.as_label(item).partition("=")
+    return name, python
+
+
+def _read(item: str) -> tuple[str, str]:
+    """The parts of a column that is asked for, checked.
+
+    Raises:
+        UsageError: the backend is unknown, the label is none, or no interpreter follows a '='.
+    """
+    name, python = _parts(item)
     backend, at, label = name.partition("@")
     known = available()
     if backend not in known:
+        forms = "" if backend.replace("-", "").isalpha() else f"; {FORMS}"
         raise UsageError(
             f"unknown backend {backend!r}{did_you_mean(backend, known)} "
-            f"(installed: {', '.join(known)})"
+            f"(installed: {', '.join(known)}){forms}"
         )
     if at and not LABEL.fullmatch(label):
         raise UsageError(
-            f"{name!r}: after the '@' stands a label of letters, digits, '.', '_' and '-', "
-            f"found {label!r}"
+            f"{item!r}: after '@' or '==' stands a label of letters, digits, '.', '_' and '-', "
+            f"found {label!r}; {FORMS}"
         )
+    if VERSION.fullmatch(python):
+        raise UsageError(
+            f"{item!r} names the interpreter {python!r}; write {backend}=={python} for a version"
+        )
+    if item.endswith("="):
+        raise UsageError(f"{item!r} names no interpreter after the '='; {FORMS}")
+    return name, python

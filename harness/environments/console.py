@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.environments import cache, make, wanted
-from harness.environments.cache import MadeEnvironment
+from harness.environments.cache import MadeEnvironment, NoEnvironment
+from harness.environments.columns import Columns, choose
 from harness.errors import UsageError
 from harness.files.user_file import MIB, displayed
 from harness.output.printing import say, tell
@@ -47,6 +48,35 @@ def run_env(words: Sequence[str], options: Mapping[str, Any]) -> int:
     tell(f"use it with: --backend {found.about.column}")
     tell(f"which is:    --backend {found.about.column}={found.python}")
     return 0
+
+
+def choose_or_make(asked: Sequence[str]) -> Columns:
+    """The columns that are asked for; on a terminal, missing environments are made after a
+    question.
+
+    Raises:
+        NoEnvironment: environments are missing, and nobody is asked or the answer is no.
+        NotMade: one cannot be made.
+        UsageError: as :func:`.columns.choose`.
+    """
+    try:
+        return choose(asked)
+    except NoEnvironment as error:
+        told = partial(tell, error=True)
+        words = [column.replace("@", "==", 1) for column in error.columns]
+        if not _agreed(f"make {' and '.join(words)} now, with 'harness env'?"):
+            raise
+        for word in words:
+            make.make(wanted.read([word]), sys.executable, told, force=False)
+    return choose(asked)
+
+
+def _agreed(question: str) -> bool:
+    """Whether a person at a terminal answers yes; nobody else is asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    tell(f"{question} [y/N]", error=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _listed(as_json: bool) -> int:

@@ -10,6 +10,7 @@ from importlib.metadata import Distribution
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from harness.command.options import as_label
 from harness.environments import wheel
 from harness.errors import UsageError, did_you_mean
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP
@@ -35,7 +36,7 @@ class Wanted:
 
 
 def read(words: Sequence[str]) -> Wanted:
-    """From ``BACKEND==VERSION`` and further requirements.
+    """From ``BACKEND==VERSION`` or ``BACKEND@VERSION``, and further requirements.
 
     Raises:
         UsageError: the first is of another form, its backend is unknown, or another one is no
@@ -65,17 +66,18 @@ def column_of(word: str) -> str:
     Raises:
         UsageError: it is neither.
     """
-    if "@" in word:
-        return word
-    backend, version = _pinned(word)
-    return f"{backend}@{version.removesuffix('.*')}"
+    column = as_label(word)
+    if "@" not in column:
+        _pinned(word)
+    return column
 
 
 def _pinned(word: str) -> tuple[str, str]:
-    backend, equals, version = word.partition("==")
+    backend, equals, version = word.partition("@" if "@" in word else "==")
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():
         raise UsageError(
-            f"an environment is asked for as BACKEND==VERSION, such as torch==2.6.0, found {word!r}"
+            f"an environment is asked for as BACKEND==VERSION or BACKEND@VERSION, such as "
+            f"torch==2.6.0, found {word!r}"
         )
     known = installed(ENTRY_POINT_GROUP)
     if backend not in known:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,11 @@ import pytest
 import harness
 from harness.checking.record_file import read_records
 from harness.checking.record_read import ended
+from harness.command.options import variables
+from harness.environments import console
+from harness.environments.cache import NoEnvironment
 from harness.environments.columns import choose, of_options, one
+from harness.environments.wanted import Wanted, read
 from harness.errors import UsageError
 from harness.timing.request import BenchRequest, entries_from
 
@@ -104,8 +110,10 @@ def test_what_is_given_for_a_column_or_for_all(interpreter: str) -> None:
     ("asked", "told"),
     [
         ("nunpy@2.6=/python", "unknown backend 'nunpy'; did you mean 'numpy'?"),
-        ("numpy@=/python", "after the '@' stands a label"),
-        ("numpy@a/b=/python", "after the '@' stands a label"),
+        ("numpy@=/python", "after '@' or '==' stands a label"),
+        ("numpy@a/b=/python", "after '@' or '==' stands a label"),
+        ("numpy=9.9", "write numpy==9.9 for a version"),
+        ("numpy>=9.9", "write torch, torch==2.12 or torch@2.12"),
         ("numpy@2.6=", "names no interpreter after the '='"),
         (
             "numpy@9.9",
@@ -147,3 +155,61 @@ def test_a_bench_has_an_entry_for_each_column() -> None:
     assert "numpy@here" in entries
     assert entries["numpy@here"].launch.python == sys.executable
     assert entries["numpy@here+malloc"].backend == "numpy@here"
+
+
+def test_a_version_has_two_spellings_wherever_a_column_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for spelling in ("numpy@9.9", "numpy==9.9", "numpy==9.9.*"):
+        assert one(f"{spelling}=/python") == ("numpy@9.9", "/python")
+        assert of_options((spelling,), (f"{spelling}=/python",)).pythons == {"numpy@9.9": "/python"}
+    assert variables(["numpy==9.9:A=1"], lambda: ()) == {"numpy@9.9": {"A": "1"}}
+    assert read(["numpy@9.9"]).requirements == read(["numpy==9.9"]).requirements
+    # All that is missing is told at once, with the command that makes it.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(NoEnvironment) as missing:
+        choose(("numpy==9.9", "numpy==9.8"))
+    assert missing.value.columns == ("numpy@9.9", "numpy@9.8")
+    for version in ("9.9", "9.8"):
+        assert f"'harness env numpy=={version}'" in str(missing.value)
+    assert "--backend" not in str(missing.value)
+
+
+def test_an_upgrade_offers_to_make_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    words = ("upgrade", "numpy==9.8", "numpy==9.9")
+    ran = harness_command(*words)
+    assert ran.returncode == 2
+    assert "harness env numpy==9.8" in ran.stderr
+    assert "harness env numpy==9.9" in ran.stderr
+    # At a terminal it asks; nothing is made of another answer than yes.
+    made: list[str] = []
+
+    def make(wanted: Wanted, python: str, tell: object, force: bool) -> None:
+        made.append(wanted.column)
+        python_of = tmp_path / "backend-comparison-harness" / "environments" / wanted.column
+        python_of.mkdir(parents=True)
+        (python_of / "environment.json").write_text(
+            json.dumps(
+                {"column": wanted.column, "requirements": [*wanted.requirements], "versions": {}}
+                | {"python": "3.11", "made": "today", "harness": "0.1.0"}
+            )
+        )
+
+    monkeypatch.setattr(console.make, "make", make)
+    for answer, expected in (("\n", []), ("y\n", ["numpy@9.8", "numpy@9.9"])):
+        monkeypatch.setattr(console.sys, "stdin", Typed(answer))
+        monkeypatch.setattr(console.sys, "stderr", Typed(""))
+        with nullcontext() if expected else pytest.raises(NoEnvironment):
+            assert console.choose_or_make(words[1:]).names == ("numpy@9.8", "numpy@9.9")
+        assert made == expected
+        assert "make numpy==9.8 and numpy==9.9 now" in sys.stderr.getvalue()
+
+
+class Typed(io.StringIO):
+    """What is typed at a terminal, or shown on one."""
+
+    def isatty(self) -> bool:
+        return True
