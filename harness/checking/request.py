@@ -21,6 +21,7 @@ from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.program.fitting_sizes import nearest_sizes
 from harness.runs.shards import Shard
+from harness.runtime.devices import check_device
 from harness.runtime.labels import backend_of
 from harness.runtime.paths import PATHS
 from harness.runtime.precision import host_dtype
@@ -186,6 +187,7 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
         for value in given:
             check_known(kind, value, known)
     check_fields(request, RANGES)
+    check_device(request.device, backends)
     if request.given is not None:
         _check_given(request.given, request.dtypes)
     if request.start_timeout is not None:

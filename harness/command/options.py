@@ -203,7 +203,7 @@ DEVICE = click.option(
     default="cpu",
     show_default=True,
     type=WordList("device"),
-    help="Device to compute on, as the backend names it.",
+    help="Device to compute on: cpu, cuda, cuda:1. Backends of your own may have others.",
 )
 DETERMINISTIC = click.option(
     "--deterministic",

@@ -21,6 +21,7 @@ from harness.program.ir import Phase, Program
 from harness.program.signature import group_of, noise_ports
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
+from harness.runtime.devices import check_device
 from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
 from harness.worker.launch import Launch
@@ -132,7 +133,8 @@ def _check(
     if not isinstance(backend, str):
         raise UsageError(f"a backend is asked for by its name, found {backend!r}")
     if backend != ORACLE:
-        one(backend, settings.python)
+        column, _ = one(backend, settings.python)
+        check_device(settings.device, (column,))
     elif (settings.dtype, settings.device) != ("float64", "cpu"):
         raise UsageError("the oracle is numpy in float64 on the cpu: leave dtype and device out")
     program = spec.programs["training"]

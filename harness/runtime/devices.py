@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from harness.errors import UsageError, did_you_mean
+from harness.runtime.labels import backend_of
+from harness.runtime.plugins import ships
+
 CPU, CARD = "cpu", "cuda"
+# What a card is called elsewhere.
+ALSO = {"gpu": CARD, "nvidia": CARD, "gpu:0": f"{CARD}:0"}
 
 
 def device_names(cards: int) -> tuple[str, ...]:
@@ -18,3 +26,18 @@ def card_of(device: str) -> int | None:
     if kind != CARD or (colon and not number.isdecimal()):
         return None
     return int(number) if colon else 0
+
+
+def check_device(device: str, columns: Collection[str]) -> None:
+    """Check the name of a device before a framework starts; whether it is there, only the
+    framework knows. A backend that does not ship may have devices of other names.
+
+    Raises:
+        UsageError: none of the backends can have such a device.
+    """
+    if device == CPU or card_of(device) is not None:
+        return
+    if all(ships(backend_of(column)) for column in columns):
+        known = (CPU, CARD, f"{CARD}:N")
+        hint = did_you_mean(ALSO.get(device.lower(), device), known)
+        raise UsageError(f"unknown device {device!r}{hint} (known: {', '.join(known)})")

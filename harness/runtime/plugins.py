@@ -109,8 +109,14 @@ def code(name: str) -> str:
         return ""
     origin, entry = found[name]
     # What ships has the harness beside it, which has a checksum of its own.
-    ships = origin.module.startswith("harness.")
-    return digest(origin.module, () if ships or entry.dist is None else _top_level(entry.dist))
+    others = set() if ships(name) or entry.dist is None else _top_level(entry.dist)
+    return digest(origin.module, others)
+
+
+def ships(name: str) -> bool:
+    """Whether a backend of this name is installed, and comes with the harness."""
+    found = installed().get(name)
+    return found is not None and found[0].module.startswith("harness.")
 
 
 def _top_level(distribution: Distribution) -> set[str]:

@@ -17,6 +17,7 @@ from harness.language.library import lesson6
 from harness.language.model import FREE_SIZES, Spec, load_specs
 from harness.runs.shards import Shard
 from harness.runtime.budget import check_fits
+from harness.runtime.devices import check_device
 from harness.worker.launch import Launch, thread_settings
 
 MODES = ("forward", "train")
@@ -181,6 +182,7 @@ def entries_from(request: BenchRequest) -> list[Entry]:
     """
     columns = choose(request.backends, request.pythons)
     backends = columns.names
+    check_device(request.device, backends)
     for option, named in (("interpreter", columns.pythons), ("environment", request.environment)):
         for name in named:
             if name not in (*backends, *columns.lacking):

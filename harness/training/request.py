@@ -20,6 +20,7 @@ from harness.program.ir import Program
 from harness.program.signature import port_shapes
 from harness.program.updates import UpdateRule, slot_entries
 from harness.runtime.budget import check_fits
+from harness.runtime.devices import check_device
 from harness.text.corpus import Corpus, corpus
 from harness.training.feed import Feed, needed_sizes, recipe
 from harness.training.phases import rates_of
@@ -180,7 +181,8 @@ def _feed(training: Program, given: Recipe, data: Corpus | Table, request: Train
 
 
 def _check(request: TrainRequest) -> None:
-    one(request.backend, request.python)
+    column, _ = one(request.backend, request.python)
+    check_device(request.device, (column,))
     check_known("path", request.path, (*PATHS, FASTEST))
     ranges.check_fields(request, RANGES, "epochs", "batch")
     for name, size in request.sizes.items():

@@ -178,9 +178,28 @@ def test_checks_that_do_not_apply_anywhere_are_no_success() -> None:
 
 
 def test_device_that_is_not_offered_is_told() -> None:
-    run = harness("check", *QUICK, "--device", "tpu")
+    run = harness("check", *QUICK, "--device", "cuda")
     assert run.returncode == 3
-    assert run.stdout.count("numpy: unsupported: device 'tpu' is not offered (offered: cpu)") == 1
+    assert run.stdout.count("numpy: unsupported: device 'cuda' is not offered (offered: cpu)") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "--backend", "numpy,torch"),
+        ("bench", "--backend", "numpy,torch"),
+        ("localise", "lesson6/simple_rnn", "--backend", "torch"),
+        ("train", "lesson6/simple_rnn", "--backend", "torch"),
+        ("run", "lesson6/simple_rnn", "--backend", "torch"),
+    ],
+)
+def test_a_device_that_no_backend_has_is_told_before_one_starts(
+    words: tuple[str, ...],
+) -> None:
+    run = harness(*words, "--device", "gpu")
+    assert run.returncode == 2
+    assert "unknown device 'gpu'; did you mean 'cuda'? (known: cpu, cuda, cuda:N)" in run.stderr
+    assert "starting" not in run.stderr
 
 
 # What imports what, and how quickly.

@@ -12,6 +12,7 @@ from harness.command.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_field
 from harness.convert.weights import Weights, load
 from harness.language.initializers import generator
 from harness.language.model import Spec, load_spec
+from harness.runtime.devices import check_device
 from harness.runtime.tensors import IllFormed
 from harness.text.vocabulary import Vocabulary
 from harness.training.generate.model import Reader, reader, vocabulary
@@ -60,6 +61,7 @@ class TextWriter:
 def prepare(request: GenerateRequest) -> TextWriter:
     """Load and check everything; :class:`HarnessError` for what cannot be."""
     check_fields(request, RANGES)
+    check_device(request.device, request.backends)
     spec = load_spec(request.spec, request.folders)
     weights = load(request.weights)
     known, letters = reader(spec, weights), vocabulary(weights)
