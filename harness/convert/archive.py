@@ -70,9 +70,11 @@ class Archive:
     def stream(self, name: str, limit: int) -> IO[bytes]:
         """A part to read in: from its place if it is stored there as it is, else a whole part of
         at most ``limit`` bytes. Raises :class:`Damaged`."""
-        if self._info(name).compress_type == zipfile.ZIP_STORED:
-            return self.archive.open(name)
-        return io.BytesIO(self.part(name, limit))
+        info = self._info(name)
+        if info.compress_type != zipfile.ZIP_STORED:
+            return io.BytesIO(self.part(name, limit))
+        with _undamaged(name):
+            return self.archive.open(info)
 
     def _info(self, name: str) -> zipfile.ZipInfo:
         if name not in self.names:
@@ -87,11 +89,18 @@ class Archive:
             )
         if info.compress_type not in METHODS:
             raise Damaged(f"{shorten(name)} is compressed in a way that is not read here")
-        try:
-            with self.archive.open(info) as part:
-                return part.read(min(info.file_size, limit))
-        except DAMAGED as error:
-            raise Damaged(f"{shorten(name)} is damaged: {error}") from None
+        with _undamaged(name), self.archive.open(info) as part:
+            return part.read(min(info.file_size, limit))
+
+
+@contextmanager
+def _undamaged(name: str) -> Iterator[None]:
+    """Raise :class:`Damaged` for a part that zipfile cannot read."""
+    try:
+        yield
+    except DAMAGED as error:
+        # zipfile repeats whatever stands in the place of a name.
+        raise Damaged(f"{shorten(name)} is damaged: {shorten(str(error), 200)}") from None
 
 
 @contextmanager
@@ -107,7 +116,7 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
         try:
             found = zipfile.ZipFile(listing)
         except DAMAGED as error:
-            raise Damaged(str(error)) from None
+            raise Damaged(shorten(str(error), 200)) from None
         listing.limited = False
         with found:
             yield Archive(found)

@@ -125,7 +125,8 @@ class Upstream:
             text = script.composed(title, name, scripted, limits, own)
             given = _arrays(material, along if scripted.gradients else {}, wanted)
             self._put(folder, files, {script.ARRAYS: given, script.FILE: _marked(text)})
-        shown = script.run(folder, self._python(cell.backend), variables)
+        python, memory = self._python(cell.backend), self.request.memory_limit
+        shown = script.run(folder, python, variables, memory)
         return [script.ARRAYS, *(file.name for file in files)], shown
 
     def _put(self, folder: Path, files: list[Path], contents: Mapping[str, bytes]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
-import subprocess
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,13 @@ from harness.convert.formats import Script
 from harness.convert.source.document import docstring
 from harness.convert.source.literals import text, told
 from harness.errors import UsageError
+from harness.worker import program
 
 FILE, ARRAYS = "reproduce.py", "reproduce.npz"
 # Seconds that a script may take: it imports a framework and compiles a model.
 PATIENCE = 300.0
+# Resident bytes that it may take, with all that it starts, if nobody says otherwise.
+MEMORY = 8 << 30
 # Characters of what it prints that are kept.
 KEPT = 20_000
 # What the script itself defines beside the model.
@@ -69,7 +72,8 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of a script's run: its exit code, None where it ran out of time, and its words."""
+    """The outcome of a script's run: the exit code, None if it took too long or too much memory,
+    and what it printed."""
 
     code: int | None
     printed: str
@@ -127,22 +131,16 @@ def _without_docstring(module: str) -> str:
     return module.strip("\n") + "\n"
 
 
-def run(folder: Path, python: str, environment: Mapping[str, str]) -> Shown:
-    """Run the script of a folder by itself, as whoever gets it would."""
-    # In the folder of the run: PYTHONPATH and the interpreter may be relative to it.
-    command: Sequence[str] = [python, "-P", str(folder / FILE)]
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Shown(None, f"no answer within {PATIENCE:g} s")
-    except OSError as error:
-        return Shown(None, f"{python}: {error.strerror}")
-    return Shown(done.returncode, done.stdout.decode("utf-8", "replace")[-KEPT:])
+def run(
+    folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
+) -> Shown:
+    """Run the script of a folder by itself, as whoever gets it would.
+
+    It runs as a worker does, under a guardian. ``memory`` is in resident bytes.
+    """
+    # Found now, as a shell would, and in the folder of the run: PYTHONPATH may be relative to it.
+    command = [shutil.which(python) or python, "-P", str(folder / FILE)]
+    variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    ended = program.run(command, variables, PATIENCE, memory or MEMORY)
+    separator = "\n" if ended.cause and ended.printed[-1:] not in ("", "\n") else ""
+    return Shown(ended.code, f"{ended.printed[-KEPT:]}{separator}{ended.cause}")

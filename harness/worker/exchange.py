@@ -17,7 +17,8 @@ from harness.worker.process import Process
 
 Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
 
-_TICK = 0.05
+TICK = 0.05
+"""Seconds between two looks at a process."""
 _CLOSING = 0.3
 
 
@@ -42,7 +43,7 @@ def exchange(
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
     connection, reader = process.connection, frames.FrameReader(allowed)
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    next_watch = time.monotonic() + _TICK
+    next_watch = time.monotonic() + TICK
     poll = select.poll()
     poll.register(process.pidfd, select.POLLIN)
     poll.register(connection, select.POLLIN | (select.POLLOUT if request else 0))
@@ -65,8 +66,8 @@ def exchange(
         if now >= deadline:
             raise LostWorker("timeout", f"no answer in {timeout:.1f} s")
         if now >= next_watch:
-            next_watch = now + _TICK
-            _watch(process, limit)
+            next_watch = now + TICK
+            watch(process, limit)
 
 
 def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
@@ -78,7 +79,12 @@ def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
     raise frames.EndOfStream("the process ended without an answer")
 
 
-def _watch(process: Process, limit: int | None) -> None:
+def watch(process: Process, limit: int | None) -> None:
+    """Keep the log of a process small.
+
+    Raises:
+        LostWorker: the process takes more than ``limit`` bytes of memory.
+    """
     process.log.watch()
     if limit is not None and (memory := process.memory()) > limit:
         raise LostWorker(

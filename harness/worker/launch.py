@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import UsageError
@@ -58,16 +58,9 @@ class Launch:
 
     def command(self) -> list[str]:
         """The command line, but for the numbers of the descriptors."""
-        # -P keeps the current folder off the import path: a torch.py there must not be imported.
-        command = [
-            self.python,
-            "-P",
-            "-m",
-            "harness.worker.guardian",
-            str(os.getpid()),
-            "harness.worker.serve",
-        ]
-        command += ["--backend", backend_of(self.backend)]
+        command = guarded(
+            self.python, "harness.worker.serve", ["--backend", backend_of(self.backend)]
+        )
         if self.handler is None:
             command += ["--service", self.service]
         else:
@@ -86,6 +79,13 @@ class Launch:
             "PYTHONUNBUFFERED": "1",
             **self.environment,
         }
+
+
+def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
+    """The command line of a guardian whose child runs ``module.main(arguments)``, but for the
+    numbers of the descriptors."""
+    # -P keeps the current folder off the import path: a torch.py there must not be imported.
+    return [python, "-P", "-m", "harness.worker.guardian", str(os.getpid()), module, *arguments]
 
 
 def thread_settings(count: int) -> dict[str, str]:

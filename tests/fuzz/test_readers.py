@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from fuzz.foreign import SUFFIXES, foreign
-from fuzz.readers import READERS, WHOLE, Reader
+from fuzz.readers import READERS, WHOLE, Reader, read_checkpoint
+from fuzz.real import checkpoint_file
 from harness.convert.run import Caller
 from harness.errors import HarnessError
 
@@ -117,3 +118,8 @@ def test_damaged_files_of_frameworks_are_refused_in_words(name: str, tmp_path: P
     with Caller(name, sys.executable, HANG) as caller:
         damage(foreign(caller), tmp_path / "in")
         assert caller.worker.starts == 1
+
+
+def test_the_checkpoint_that_is_damaged_was_whole(tmp_path: Path) -> None:
+    """Or its history would be refused before anything that damage has done is read."""
+    read_checkpoint(checkpoint_file(), tmp_path)

@@ -1,0 +1,85 @@
+"""The script beside a reproducer runs as a worker does: watched, limited, and surely ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from process_faults.support import MIB, marked, wait_until
+from time_limits import over_within
+
+from harness.upstream import script
+from harness.worker.logs import LOG_TAIL
+
+# Leaves a child in a session of its own, then hangs.
+HANGING = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(60)
+print("started", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from harness.upstream import script
+script.run(Path(sys.argv[1]), sys.executable, {})
+"""
+
+
+def shown(folder: Path, source: str, memory: int | None = None) -> script.Shown:
+    (folder / script.FILE).write_text(source)
+    return script.run(folder, sys.executable, {"SCRIPT_MARK": str(folder)}, memory)
+
+
+def test_a_script_gives_its_exit_code_and_what_it_printed(tmp_path: Path) -> None:
+    source = "import os, sys\nprint('out')\nos.write(2, b'err')\nsys.exit(1)"
+    assert shown(tmp_path, source) == script.Shown(1, "out\nerr")
+    killed = shown(tmp_path, "import os\nprint('out', flush=True)\nos.kill(os.getpid(), 11)")
+    assert (killed.code, killed.printed.startswith("out\n")) == (-signal.SIGSEGV, True)
+    missing = script.run(tmp_path, "/nowhere/python", {})
+    assert missing.code not in (0, 1)
+    assert "/nowhere/python: No such file or directory" in missing.printed
+
+
+def test_nothing_is_left_of_a_script_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "PATIENCE", 1.5)
+    with over_within(10.0):
+        found = shown(tmp_path, HANGING)
+    assert found == script.Shown(None, "started\nno answer in 1.5 s")
+    assert marked(str(tmp_path)) == []
+
+
+def test_only_the_end_of_what_a_script_prints_is_kept(tmp_path: Path) -> None:
+    found = shown(tmp_path, "for _ in range(3000): print('x' * 99_999)\nprint('end')")
+    assert (found.code, found.printed[-5:]) == (0, "\nend\n")
+    assert len(found.printed) <= LOG_TAIL
+
+
+def test_a_script_may_not_take_all_of_the_memory(tmp_path: Path) -> None:
+    found = shown(tmp_path, "import time\nx = b'x' * (300 << 20)\ntime.sleep(60)", 200 * MIB)
+    assert found.code is None
+    assert "over the limit of 200 MiB" in found.printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_of_a_script_when_the_harness_is_killed(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / script.FILE).write_text(HANGING)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        env={**os.environ, "SCRIPT_MARK": str(tmp_path)},
+    )
+    # The parent, its guardian, the script and its child.
+    assert wait_until(lambda: len(marked(str(tmp_path))) == 4, 20.0)
+    parent.send_signal(number)
+    parent.wait(60)
+    assert wait_until(lambda: not marked(str(tmp_path)), 15.0)
