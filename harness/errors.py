@@ -4,6 +4,17 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+# Names beside a guess in a message: more hide it.
+MOST_LISTED = 10
+# Words of other programs for names that stand in lists here.
+OTHER_WORDS = {
+    **dict.fromkeys(("fp64", "f64", "double"), "float64"),
+    **dict.fromkeys(("fp32", "f32", "single"), "float32"),
+    **dict.fromkeys(("fp16", "f16", "half"), "float16"),
+    "bf16": "bfloat16",
+    **dict.fromkeys(("gpu", "nvidia"), "cuda"),
+    "gpu:0": "cuda:0",
+}
 # How a note begins that tells what an error came from: other notes are the frameworks' own.
 _BLAME = "in the primitive "
 
@@ -68,7 +79,10 @@ def closest(value: object, allowed: Iterable[str]) -> str | None:
         return None
     # Case is folded first: difflib finds no likeness between 'RELU' and 'relu'.
     by_folded = {name.lower(): name for name in allowed}
-    matches = difflib.get_close_matches(value.lower(), by_folded, n=1)
+    folded = value.lower()
+    if OTHER_WORDS.get(folded) in by_folded:
+        return by_folded[OTHER_WORDS[folded]]
+    matches = difflib.get_close_matches(folded, by_folded, n=1)
     return by_folded[matches[0]] if matches else None
 
 
@@ -89,7 +103,16 @@ def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -
     is what to give, where that is no misspelling."""
     names = tuple(known)
     hint = f"; give {instead}" if instead else did_you_mean(value, names)
-    return UsageError(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")
+    return UsageError(f"unknown {what} {value!r}{hint}{known_names(names, hint)}")
+
+
+def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
+    """Return `` (known: a, b)``; of more names than stand beside a ``hint``, the ``command`` that
+    lists them, if there is one."""
+    listed = tuple(names)
+    if not hint or len(listed) <= MOST_LISTED:
+        return f" (known: {', '.join(listed) or 'none'})"
+    return f" ({command!r} has all)" if command else ""
 
 
 def check_known(what: str, value: object, known: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.errors import did_you_mean, shorten
+from harness.errors import did_you_mean, known_names, shorten
 
 Scalar = str | int | float | bool
 Data = Scalar | list["Data"] | dict[str, "Data"]
@@ -193,7 +193,8 @@ def _complain(item: _Located) -> Complaint:
     match details["type"]:
         case "extra_forbidden":
             known = sorted(_fields(item.holder)) if _is_class(item.holder, BaseModel) else []
-            return Complaint(path, _unknown("key", path[-1], known), at_key=True)
+            instead = getattr(item.holder, "INSTEAD", {}).get(path[-1])
+            return Complaint(path, _unknown("key", path[-1], known, instead), at_key=True)
         case "missing":
             return Complaint(path[:-1], f"missing key {path[-1]!r}")
         case "union_tag_not_found":
@@ -211,9 +212,9 @@ def _complain(item: _Located) -> Complaint:
     return Complaint(path, message, at_key)
 
 
-def _unknown(noun: str, value: object, known: Sequence[str]) -> str:
-    listed = f" (known: {', '.join(known)})" if known else ""
-    return f"unknown {noun} {_show(value)}{did_you_mean(value, known)}{listed}"
+def _unknown(noun: str, value: object, known: Sequence[str], instead: str | None = None) -> str:
+    hint = f"; {instead}" if instead else did_you_mean(value, known)
+    return f"unknown {noun} {_show(value)}{hint}{known_names(known, hint) if known else ''}"
 
 
 def _show(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import Place, SpecError, did_you_mean, shorten
+from harness.errors import Place, SpecError, did_you_mean, known_names, shorten
 from harness.language.builtins import BUILTINS
 from harness.language.document import Document, Located
 from harness.language.expressions import parse_expression
@@ -61,7 +61,8 @@ def read_attributes(
         if name not in declared:
             raise SpecError(
                 f"unknown attribute {shorten(name)!r} of {given.owner}"
-                f"{instead(name, declared)} (known: {', '.join(declared) or 'none'})",
+                f"{instead(name, declared, given.values[name])} "
+                f"(known: {', '.join(declared) or 'none'})",
                 given.at(name, key=True),
             )
     return {name: _read(library, name, declared[name], given, sizes) for name in declared}
@@ -133,7 +134,8 @@ def _no_function(name: str, value: str, known: Collection[str]) -> str:
     hint = as_attribute(value) or did_you_mean(value, known)
     if value.lower() in ("none", "identity"):
         hint = "; the function that does nothing is 'linear'"
-    return f"attribute {name!r} names a function, found {found!r}{hint} (known: {', '.join(known)})"
+    listed = known_names(known, hint, "harness list --functions")
+    return f"attribute {name!r} names a function, found {found!r}{hint}{listed}"
 
 
 def number_of(

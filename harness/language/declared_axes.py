@@ -10,7 +10,7 @@ from harness.language.size_expressions import read_dim
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Type
 
-REST = "..."
+REST, BATCH = "...", "batch"
 
 
 @dataclass
@@ -71,7 +71,7 @@ def match(
         if rest.dims is not None and rest.dims != covered:
             raise fail(
                 f"{label} is {declared} where ... is {shape_text(rest.dims)}, "
-                f"found {shape_text(shape)}"
+                f"found {shape_text(shape)}{_lacks_batch(rest.dims, covered)}"
             )
         rest.dims = covered
         rest.starts.add(start)
@@ -82,6 +82,15 @@ def match(
             raise fail(
                 f"{label} is {declared} with {axis} = {wanted}, found {shape_text(found.shape)}"
             )
+
+
+def _lacks_batch(*shapes: Shape) -> str:
+    """What to write where one shape starts with ``batch``, and another with a number."""
+    first = {shape[0] for shape in shapes if shape}
+    numbers = [dim for dim in first if not dim.terms]
+    if Dim.of(BATCH) not in first or not numbers:
+        return ""
+    return f"; a shape that starts with {numbers[0]} has no batch axis: write {BATCH} there"
 
 
 def axes_text(axes: Sequence[int | str]) -> str:

@@ -231,7 +231,8 @@ class Evaluator(LanguageValues):
                 f"{name!r} is a loss: call it in the model's 'loss' or 'metrics'", expr.place
             )
         if not self.library.has("function", name):
-            told = unknown_function(self.library, name, self.callable_names(scope), expr.place)
+            known = self.callable_names(scope)
+            told = unknown_function(self.library, name, known, expr.place, scope.layers)
             raise SpecError(told, expr.place)
         if name in self._inside:
             cycle = " -> ".join([*self._inside[self._inside.index(name) :], name])

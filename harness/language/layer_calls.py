@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.errors import SpecError
+from harness.errors import SpecError, several
 from harness.language.call_arguments import inputs_of
 from harness.language.call_info import held_info, layer_info
 from harness.language.expressions import Assignment, Call, parse_equations
@@ -46,10 +46,11 @@ class LayerEvaluator(ScanEvaluator):
         count = len(assignment.targets)
         if count in (1, len(results)):
             return results[:count]
+        states = scope.layers[expr.function].layer.state
+        names = ", ".join(("y", *states)[: len(results)])
         raise SpecError(
-            f"{expr.function} gives {len(results)} result{'s' * (len(results) > 1)} (its output, "
-            f"then its state); "
-            f"{count} names are assigned",
+            f"{expr.function} gives {several(len(results), 'result')}, its output, then its state; "
+            f"{count} names are assigned: write '{names} = {expr.function}(...)'",
             assignment.place,
         )
 

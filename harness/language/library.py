@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
 
-from harness.errors import Place, SpecError, UsageError, did_you_mean, shorten
+from harness.errors import Place, SpecError, UsageError, did_you_mean, known_names, shorten
 from harness.files.user_file import displayed
 from harness.language.definitions import check_definition
 from harness.language.document import Document, load, parse, validate
@@ -26,6 +26,8 @@ from harness.language.strict import Documented
 # dot.
 OTHER_NAMES: Mapping[str, str] = {
     "linear": "dense",
+    **dict.fromkeys(("bilstm", "lstmbidirectional"), "bidirectional_lstm"),
+    **dict.fromkeys(("bigru", "grubidirectional"), "bidirectional_gru_reset_after"),
     "rnn": "simple_rnn, lstm or gru_reset_after",
     "gru": "gru_reset_after for that of torch and Keras 3; in gru the reset gate comes earlier",
     "attention": "causal_attention",
@@ -124,7 +126,8 @@ class Library:
             other = OTHER_NAMES.get(common)
             hint = f"; write {other}" if other else did_you_mean(name, known)
             hint = self.misplaced(kind, name, place) or hint
-            message = f"unknown {kind} {shorten(name)!r}{hint} (known: {', '.join(known)})"
+            listed = known_names(known, hint, f"harness list --{FOLDERS[kind]}")
+            message = f"unknown {kind} {shorten(name)!r}{hint}{listed}"
             raise SpecError(message, place) if place else UsageError(message)
         for folder in self.folders:
             if (folder / relative).exists():

@@ -17,8 +17,10 @@ from harness.language.loss_scans import scan_states
 from harness.language.meaning import meaning
 from harness.language.scope import BoundValue, Scope, check_read, check_used
 from harness.program.dims import Dim
-from harness.program.ir import Node
+from harness.program.ir import Kind, Node
 
+# How the name of a loss starts whose target is class indices.
+SPARSE = "sparse_"
 SINGULAR: Mapping[str, str] = {
     "inputs": "input",
     "attributes": "attribute",
@@ -91,7 +93,7 @@ class CallEvaluator(Evaluator):
             if (wanted := entries_of(declared)).kind != found.kind:
                 raise self.failure(values[name], expr.place)(
                     f"{expr.function}: {name} is declared as {NAMES[wanted.kind]}, found "
-                    f"{NAMES[found.kind]}"
+                    f"{NAMES[found.kind]}{self._twin(expr.function, found.kind)}"
                 )
         for name, declared in inputs.items():
             value = values[name]
@@ -114,6 +116,14 @@ class CallEvaluator(Evaluator):
                     f"{expr.function}: {name} is an index below {told}{known + wanted.more}, "
                     f"found one below {found.bound}"
                 )
+
+    def _twin(self, loss: str, found: Kind) -> str:
+        """The loss that takes class indices where this one takes floats, or the other way round."""
+        twin, of = f"{SPARSE}{loss}", "class indices"
+        if loss.startswith(SPARSE):
+            twin, of = loss.removeprefix(SPARSE), "floats"
+        fits = found == ("float" if loss.startswith(SPARSE) else "index")
+        return f"; {twin} takes {of}" if fits and self.library.has("loss", twin) else ""
 
     def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
         """End the body; a result is a value of its own even where it is just an argument."""

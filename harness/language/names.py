@@ -23,7 +23,9 @@ def _name(pattern: str, words: str) -> tuple[Callable[[str], str], WithJsonSchem
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            raise ValueError(f"a name is {words}, found {shorten(value)!r}")
+            likely = re.sub(r"\s+", "_", value.strip())
+            hint = f"; write {likely}" if compiled.fullmatch(likely) else ""
+            raise ValueError(f"a name is {words}, found {shorten(value)!r}{hint}")
         return value
 
     return check, WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})

@@ -18,7 +18,7 @@ from harness.language.scalars import plain_value
 MAX_DEPTH = 30
 MAX_NODES = 20_000
 # What YAML says of a tab before a key.
-NO_TOKEN = "cannot start any token"
+NO_TOKEN, NO_MAPPING = "cannot start any token", "mapping values are not allowed"
 
 # libyaml's loader only ever hands out events here: it constructs nothing.
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -79,6 +79,8 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
         problem = error.problem or error.context or "unknown problem"
         if NO_TOKEN in problem and _at(text, place) == "\t":
             problem = "a line begins with a tab; use spaces"
+        elif NO_MAPPING in problem:
+            problem += "; a text with ': ' in it needs quotes"
         raise SpecError(f"this is not YAML: {problem}", place) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The pure-Python reader lets bad escapes and version numbers escape as these.

@@ -6,7 +6,8 @@ equations are text here; ``harness.language.model`` reads them and says what is 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +24,13 @@ Attributes = dict[Name, bool | float | str]
 class Input(Strict):
     """``shape`` in axes. ``index`` names the size that integer values stay below, ``at_most`` one
     that they may be as large as; ``boolean`` values are true or false. Others are floats."""
+
+    # What to write for keys that people know from frameworks.
+    INSTEAD: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("dtype", "type"),
+        "whole numbers are declared by 'index: SIZE', truth values by 'boolean: true'; floats have "
+        "the dtype of the run",
+    )
 
     shape: Axes
     index: int | str | None = None

@@ -56,7 +56,7 @@ _SIGNS = {
     "//": "write floor(a / b) for a // b; of a size declare the half as one of its own",
     "%": "write a - b * floor(a / b) for a % b",
     "!": "write ~(a < b)",
-    "^": "write ** for a power, and a != b where one of two conditions holds",
+    "^": "write ** for a power, != for the exclusive or of two conditions",
     ":=": "write an equation on a line of its own",
     "->": "annotations are not part of the language",
     **dict.fromkeys(

@@ -25,6 +25,10 @@ CALLED: Mapping[str, str] = {
     "negative_slope": "slope",
     "decay": "weight_decay",
 }
+# What frameworks give as a share of all that this attribute is the rest of.
+REST_OF: Mapping[str, str] = dict.fromkeys(
+    ("rate", "p", "prob", "drop_rate", "dropout", "dropout_rate", "drop_prob"), "keep"
+)
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(
         ("in_features", "input_size", "in_channels", "input_dim", "normalized_shape"),
@@ -35,7 +39,7 @@ INSTEAD: Mapping[str, str] = {
         ("bias", "use_bias"),
         "a layer without a bias is a definition of its own, such as 'dense_without_bias'",
     ),
-    **dict.fromkeys(("dropout", "p", "rate"), "name a layer 'dropout' whose 'keep' is 1 - p"),
+    **dict.fromkeys(("dropout", "p", "rate"), "name a layer 'dropout' whose 'keep' is 1 - rate"),
     **dict.fromkeys(
         ("num_layers", "n_layers", "depth"),
         "'repeat: depth' makes several layers, one behind the other",
@@ -56,8 +60,11 @@ OF_OTHERS: Mapping[str, str] = {
 }
 
 
-def instead(name: str, declared: Collection[str]) -> str:
+def instead(name: str, declared: Collection[str], value: object) -> str:
     """What an attribute that is not declared may have been meant to be: ``; here it is 'x'``."""
+    rest = REST_OF.get(name)
+    if rest in declared and isinstance(value, int | float) and 0 <= value <= 1:
+        return f"; write {rest}: {1 - value:g} ({rest} is 1 - {name})"
     if CALLED.get(name) in declared:
         return f"; here it is {CALLED[name]!r}"
     hint = INSTEAD.get(name) or OF_OTHERS.get(name)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import unknown
 from harness.runtime.labels import backend_of
 from harness.runtime.plugins import ships
 
 CPU, CARD = "cpu", "cuda"
-# What a card is called elsewhere.
-ALSO = {"gpu": CARD, "nvidia": CARD, "gpu:0": f"{CARD}:0"}
 
 
 def device_names(cards: int) -> tuple[str, ...]:
@@ -38,6 +36,4 @@ def check_device(device: str, columns: Collection[str]) -> None:
     if device == CPU or card_of(device) is not None:
         return
     if all(ships(backend_of(column)) for column in columns):
-        known = (CPU, CARD, f"{CARD}:N")
-        hint = did_you_mean(ALSO.get(device.lower(), device), known)
-        raise UsageError(f"unknown device {device!r}{hint} (known: {', '.join(known)})")
+        raise unknown("device", device, (CPU, CARD, f"{CARD}:N"))

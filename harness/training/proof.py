@@ -34,8 +34,8 @@ from harness.training.closer import look_closer
 from harness.training.remote import TrainRemote
 from harness.training.trainer import SUMMED
 
-# Steps that the oracle makes, too, and the seconds that it may take for them.
-STEPS, PATIENCE = 3, 60.0
+# Steps that the oracle makes, too, and the share of --timeout that it may take for them.
+STEPS, PATIENCE = 3, 0.1
 # Seconds that the steps of one of the two ways may take: of a slow step there are fewer.
 SECONDS = 1.0
 HELD_OUT = "held-out loss"
@@ -65,14 +65,14 @@ def prove(remote: TrainRemote) -> dict[str, Any]:
     told: dict[str, Any] = {}
     deviations: list[Deviation] = []
     try:
-        with with_patience(Patience(PATIENCE)), at_work():
+        with with_patience(Patience(PATIENCE * proof.setup.request.timeout)), at_work():
             deviations += proof.by_the_oracle()
             deviations += proof.held_out()
         told["steps"] = proof.few
         if all(deviation.void for deviation in deviations):
             told |= {"steps": 0, "why": UNTOLD.format(proof.dtype)}
     except OracleFault as fault:
-        told |= {"steps": 0, "why": str(fault)}
+        told |= {"steps": 0, "why": f"{fault}; --no-proof trains without asking the oracle"}
     proof.many = proof.affordable()
     deviations += proof.in_a_row()
     told["in_a_row"] = proof.many

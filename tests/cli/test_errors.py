@@ -13,6 +13,7 @@ from harness.errors import (
     did_you_mean,
     one_or_many,
     shorten,
+    unknown,
 )
 
 
@@ -79,6 +80,19 @@ def test_errors_survive_the_way_between_processes(error):
 )
 def test_did_you_mean(value, hint):
     assert did_you_mean(value, ["hidden", "kind", "ReLU"]) == hint
+
+
+def test_words_of_other_programs_are_known():
+    assert did_you_mean("fp32", ["float64", "float32"]) == "; did you mean 'float32'?"
+    assert did_you_mean("fp32", ["float64"]) == ""
+    assert did_you_mean("GPU", ["cpu", "cuda"]) == "; did you mean 'cuda'?"
+
+
+def test_a_long_list_of_names_stands_beside_no_guess():
+    names = [f"name{number}" for number in range(11)]
+    assert str(unknown("thing", "name", names)).endswith("'name'; did you mean 'name9'?")
+    assert str(unknown("thing", "zzz", names)).endswith(f"(known: {', '.join(names)})")
+    assert str(unknown("thing", "name", names[:10])).endswith(f"(known: {', '.join(names[:10])})")
 
 
 def test_shorten_keeps_a_message_on_one_line():

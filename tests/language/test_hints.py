@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from small_models import computed, tiny
 
 from harness.errors import Place, SpecError
 from harness.language.expressions import parse_expression
+from harness.language.model import load_spec
 from harness.language.unknown_functions import INSTEAD
 
 SAID = [
@@ -29,6 +31,9 @@ SAID = [
     ("x % 2", "write a - b * floor(a / b) for a % b"),
     ("x * arange(time)[:, None]", "needs floats, found index [time, 1] (astype makes floats of"),
     ("np.exp(x)", "write exp(...); found '.exp'"),
+    ("x^2", "write ** for a power, != for the exclusive or of two conditions; found '^'"),
+    ("fc(x)", "unknown function 'fc' (known: abs, "),
+    ("softmx(x)", "unknown function 'softmx'; did you mean 'softmax'?"),
     ("3 @ x", "@ sums over an axis, and a number has none; write *"),
 ]
 
@@ -105,9 +110,9 @@ def test_axes_may_stand_in_round_brackets() -> None:
     ("function", "told"),
     [
         ("relu6", "found 'relu6'; write minimum(maximum(x, 0), 6) in a function of your own, "
-                  "functions/relu6.yaml in a folder of --specs (known: abs,"),
-        ("swish", "found 'swish'; it is silu(x) (known: abs,"),
-        ("rellu", "found 'rellu'; did you mean 'relu'? (known: abs,"),
+                  "functions/relu6.yaml in a folder of --specs ('harness list --functions'"),
+        ("swish", "found 'swish'; it is silu(x) ('harness list --functions' has all)"),
+        ("rellu", "found 'rellu'; did you mean 'relu'? ('harness list --functions' has all)"),
     ],
 )  # fmt: skip
 def test_an_attribute_that_names_no_function_is_told_what_to_write(
@@ -139,3 +144,52 @@ def test_what_a_hint_says_to_write_can_be_read(name: str) -> None:
     )
     for each in text.removeprefix("concat of expand_dims, as in ").split("; ")[:1]:
         parse_expression(each.partition("indices = ")[2] or each, partial(Place, "hint"))
+
+
+SPEC = """\
+model: tiny
+summary: Some words, and the class of them.
+source: Made for a test.
+sizes: {vocab: 9, hidden: 4}
+inputs:
+  words: {shape: [batch, time], index: vocab}
+layers:
+  embed: {layer: embedding, rows: vocab, units: hidden}
+  rnn: {layer: lstm, units: hidden}
+  drop: {layer: dropout, keep: 0.8}
+  out: {layer: dense, units: 3}
+equations: |
+  y = rnn(embed(words))
+  logits = out(drop(last(y)))
+targets:
+  label: {shape: [batch], index: 3}
+loss: mean(sparse_cross_entropy(logits, label))
+optimizer: {optimizer: sgd, learning_rate: 0.1}
+"""
+# What is right -> what people write in its place, and what they are told, with the place of it.
+MISTAKES = [
+    ("sparse_cross_entropy(", "cross_entropy(", "17:12: ", "; sparse_cross_entropy takes class in"),
+    ("keep: 0.8", "rate: 0.2", "10:26: ", "; write keep: 0.8 (keep is 1 - rate)"),
+    ("keep: 0.8", "p: 0.1", "10:26: ", "; write keep: 0.9 (keep is 1 - p)"),
+    ("layer: lstm", "layer: bilstm", "9:16: ", "'bilstm'; write bidirectional_lstm ("),
+    ("layer: lstm", "layer: lstmm", "9:16: ", "'lstm'? ('harness list --layers' has all)"),
+    ("layer: lstm", "layer: zzz", "9:16: ", "unknown layer 'zzz' (known: avg_pool, "),
+    ("words: {shape: [batch", "words: {shape: [32", "17:12: ", "starts with 32 has no batch axis"),
+    ("index: vocab}", "dtype: int64}", "6:33: ", "numbers are declared by 'index: SIZE'"),
+    ("words, and", "words: and", "2:20: ", "; a text with ': ' in it needs quotes"),
+    ("model: tiny", "model: my tiny one", "1:8: ", "; write my_tiny_one"),
+    ("y = rnn", "y, c = rnn", "13:3: ", "write 'y, h, c = rnn(...)'"),
+    ("out(drop(", "fc(drop(", "14:12: ", "(layers here: embed, rnn, drop, out)"),
+]
+
+
+@pytest.mark.parametrize(("right", "written", "place", "told"), MISTAKES, ids=lambda v: v[:16])
+def test_what_newcomers_write_is_told_what_to_write(
+    right: str, written: str, place: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SPEC.replace(right, written, 1), "utf-8")
+    with pytest.raises(SpecError) as error:
+        load_spec(str(path)).program("training")
+    assert f"tiny.yaml:{place}" in str(error.value)
+    assert told in str(error.value)

@@ -11,6 +11,7 @@ import pytest
 from places import SPECS, SUPPORT, TESTS
 
 from harness.errors import HarnessError, UsageError
+from harness.oracle.patience import Patience
 from harness.oracle.tolerance import Deviation
 from harness.oracle.yardstick import FEW, Reference
 from harness.training import proof as proofs
@@ -136,10 +137,13 @@ def test_a_proof_can_be_left_out(tmp_path: Path) -> None:
 def test_what_the_oracle_has_no_time_for_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proofs, "PATIENCE", 0.0)
-    proof = trained(tmp_path / "text", "numpy")["proof"]
+    limits: list[float] = []
+    monkeypatch.setattr(proofs, "Patience", lambda limit: limits.append(limit) or Patience(0.0))
+    proof = trained(tmp_path / "text", "numpy", timeout=1200.0)["proof"]
     assert proof["steps"] == 0
-    assert "is not a fault of the backend" in proof["why"]
+    assert limits == [120.0]
+    for told in ("is not a fault of the backend", "(--timeout)", "--no-proof"):
+        assert told in proof["why"]
     assert issubclass(Disproved, HarnessError)
 
 

@@ -25,7 +25,7 @@ from harness.language.model import load_spec
 from harness.oracle.oracle import Oracle
 from harness.runtime.session import Session
 from harness.text.vocabulary import Vocabulary
-from harness.training.generate.console import differences
+from harness.training.generate.console import differences, monotonous
 from harness.training.generate.model import reader
 from harness.training.generate.request import GenerateError, GenerateRequest
 from harness.training.generate.writing import chooser, prepare
@@ -102,6 +102,27 @@ def test_all_backends_write_the_same(system: str, tmp_path: Path) -> None:
     path = weights(system, tmp_path)
     texts = {backend: written(system, backend, path) for backend in BACKENDS}
     assert len(set(texts.values())) == 1, texts
+
+
+@pytest.mark.parametrize(
+    ("text", "temperature", "told"),
+    [
+        (
+            "and" + 20 * " ",
+            0.0,
+            "is always ' ': train longer, or choose more freely",
+        ),
+        ("and" + 20 * " ", 0.8, ""),
+        ("and then " + 10 * "e" + " end", 0.0, ""),
+        ("and then he went", 0.0, ""),
+        ("", 0.0, ""),
+    ],
+)
+def test_a_text_of_one_character_is_explained(text: str, temperature: float, told: str) -> None:
+    request = GenerateRequest("", ("numpy",), Path(), "a", temperature=temperature)
+    note = monotonous(text, request)
+    assert told in note
+    assert bool(told) == bool(note)
 
 
 def test_a_seed_gives_the_same_choice_on_all_backends(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from harness.training.generate.request import GenerateError, GenerateRequest
 from harness.training.generate.writing import prepare
 from harness.worker.remote import with_trace
 
+# Equal characters at the end of a text from which on it is told to repeat itself.
+REPEATED = 10
+
 
 def run_generate(request: GenerateRequest, as_json: bool) -> int:
     """Continue the prompt with every backend; returns the exit code."""
@@ -52,6 +55,8 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
             if shown and characters:
                 emit("\n")
         texts[backend] = "".join(characters)
+        if note := monotonous(texts[backend], request):
+            tell(f"{backend}: {note}", error=True)
         if not as_json and (line := pace_line(paces[backend])):
             tell(f"{backend}: {line}", error=True)
     parted = differences(texts)
@@ -65,6 +70,17 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
     elif len(texts) > 1:
         tell(parted or f"the same text on {', '.join(texts)}", error=True)
     return 1 if parted else 0
+
+
+def monotonous(text: str, request: GenerateRequest) -> str:
+    """What to do if a greedy text ends in one character for ever; else nothing."""
+    last = text[-1:]
+    if request.temperature or len(text) - len(text.rstrip(last)) < max(REPEATED, len(text) / 2):
+        return ""
+    return (
+        f"the likeliest character is always {last!r}: train longer, or choose more freely, with "
+        "--temperature 0.8"
+    )
 
 
 def pace_line(pace: ReadingPace) -> str:
