@@ -31,12 +31,16 @@ ENDING = 2.0
 AGAIN = 0.01
 # Seconds that the ending may take, until the process is ended as it is.
 LONGEST = 10.0
+# Seconds that the line may take: a terminal that is paused, or a full pipe, never takes it.
+TELLING = 1.0
 
 # What a process does as it leaves, whatever its threads are doing; safe in a signal handler.
 before_leaving: list[Callable[[], None]] = []
 _armed: list[signal.Signals] = []
 _last = -ENDING
 _heard = False
+# Whether the line is being printed, and whether it is.
+_telling = False
 _told = False
 
 
@@ -60,7 +64,7 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
 
     After a semicolon the line says what the interrupt's notes say, or else what ``told`` gives.
     """
-    global _told
+    global _telling, _told
     from harness.output.printing import tell
 
     try:
@@ -75,8 +79,9 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
             raise
         disarm()
         more = " ".join(getattr(interrupt, "__notes__", ())) or told()
-        _told = True
+        _telling = True
         tell(f"{LINE}; {more}" if more else LINE, error=True)
+        _told = True
         return INTERRUPTED
 
 
@@ -104,14 +109,30 @@ def _watch() -> None:
 
 
 def _wait(reading: int) -> None:
+    import threading
+
     while os.read(reading, 1)[0] not in _armed:
         continue
-    time.sleep(ENDING)
-    if _heard:
-        time.sleep(LONGEST - ENDING)
-    if not _told:
-        os.write(2, f"{LINE}\n".encode())
+    begun = time.monotonic()
+    time.sleep(TELLING)
+    while not (_told or _unread()) and time.monotonic() - begun < (LONGEST if _heard else ENDING):
+        time.sleep(0.05)
+    if _told:
+        time.sleep(TELLING)
+    elif not _telling:
+        line = threading.Thread(target=os.write, args=(2, f"{LINE}\n".encode()), daemon=True)
+        line.start()
+        line.join(TELLING)
     leave()
+
+
+def _unread() -> bool:
+    """Return whether standard error takes nothing: what cleans up may wait for it in vain."""
+    import select
+
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    return not poll.poll(0)
 
 
 def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
@@ -120,6 +141,9 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _end(*_: object) -> None:
+    # The write may wait for ever, and only another signal's handler runs meanwhile.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(INTERRUPTED))
+    signal.setitimer(signal.ITIMER_REAL, TELLING)
     try:
         os.write(2, f"{LINE}\n".encode())
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -244,6 +245,58 @@ sys.exit(interrupts.stoppable(run))
 
 def test_an_interrupt_of_which_a_library_makes_an_error_of_its_own_ends_likewise() -> None:
     ends_once_ready(WRAPPING)
+
+
+# Where the main thread is when Ctrl-C comes, while a thread hangs as it writes to standard error.
+UNREAD = {
+    "as it starts": "print('ready', flush=True); os.write(2, b'x')",
+    "writing": "interrupts.stoppable(lambda: print('ready', flush=True) or os.write(2, b'x'))",
+    "about to tell": "interrupts.stoppable(lambda: print('ready', flush=True) or time.sleep(30))",
+    "waiting for what writes": """
+def run():
+    thread = threading.Thread(target=os.write, args=(2, b"x"))
+    thread.start()
+    try:
+        print("ready", flush=True)
+        time.sleep(30)
+    finally:
+        thread.join()
+
+interrupts.stoppable(run)
+""",
+}
+HEAD = """
+import os, sys, threading, time
+from harness.command import interrupts
+interrupts.arm()
+"""
+
+
+@pytest.mark.parametrize("place", UNREAD)
+def test_ctrl_c_ends_a_program_whose_standard_error_nobody_reads(place: str) -> None:
+    code = f"{HEAD}{UNREAD[place]}\ninterrupts.leave()"
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, bytes(4096))
+        os.set_blocking(writing, True)
+        run = subprocess.Popen(
+            hearing([sys.executable, "-c", code]), stdout=subprocess.PIPE, stderr=writing
+        )
+        with run:
+            assert run.stdout is not None
+            assert run.stdout.readline() == b"ready\n"
+            time.sleep(0.2)
+            run.send_signal(signal.SIGINT)
+            try:
+                # One second, and not the ten that cleaning up may take where somebody reads.
+                assert run.wait(5.0) == 130
+            finally:
+                run.kill()
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 LONG = """
