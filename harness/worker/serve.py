@@ -24,7 +24,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from harness.errors import HarnessError, blamed
@@ -35,6 +36,11 @@ from harness.worker import frames
 from harness.worker.variables import reported
 
 Handler = Callable[[str, dict[str, Any]], Any]
+
+
+class LostModules(HarnessError):
+    """A backend has changed ``sys.modules`` so that nothing can be computed in its process."""
+
 
 GREETING = 0
 """The id of the greeting; calls count from 1."""
@@ -84,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve one backend until the parent closes the socket or ends."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    own_pid = os.getpid()
+    own_pid, own_modules = os.getpid(), _own_modules()
     if options.cores is not None:
         # What XLA and others take for the number of cores; their threads inherit it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
@@ -102,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with contextlib.suppress(frames.EndOfStream, BrokenPipeError):
         frames.send(connection, greeting)
         if answer is not None:
-            _serve(connection, answer, own_pid)
+            _serve(connection, answer, own_pid, own_modules)
 
 
 def _leave_if_forked(own_pid: int) -> None:
@@ -184,16 +190,32 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
     }
 
 
-def _serve(connection: socket.socket, answer: Handler, own_pid: int) -> None:
+def _own_modules() -> dict[str, ModuleType]:
+    """Return numpy and the harness's modules that are imported by now."""
+    packages = ("harness", "numpy")
+    return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in packages}
+
+
+def _serve(
+    connection: socket.socket, answer: Handler, own_pid: int, modules: Mapping[str, ModuleType]
+) -> None:
     while True:
         # In a function of its own, so that nothing of a call stays in memory until the next one.
-        _serve_one(connection, answer, own_pid)
+        _serve_one(connection, answer, own_pid, modules)
 
 
-def _serve_one(connection: socket.socket, answer: Handler, own_pid: int) -> None:
+def _serve_one(
+    connection: socket.socket, answer: Handler, own_pid: int, modules: Mapping[str, ModuleType]
+) -> None:
     request = frames.receive(connection)
     reply = _reply(answer, request)
     _leave_if_forked(own_pid)
+    lost = [name for name, module in modules.items() if sys.modules.get(name) is not module]
+    if lost:
+        # An import would make a second copy of each: its classes and settings are others.
+        told = f"{len(lost)} modules, such as {lost[0]}, were removed from sys.modules or replaced"
+        error = LostModules(f"{told} during this call: its process is ended")
+        reply |= {**_failure(error), "spent": True}
     try:
         # A plugin's text may hold anything, and is told all the same.
         frames.send(connection, reply, escape=True)

@@ -133,6 +133,21 @@ def test_fault_of_the_device_ends_the_process(
     assert worker.starts == 2
 
 
+@pytest.mark.parametrize("lost", [{"prefix": ""}, {"prefix": "harness.errors", "again": True}])
+def test_a_process_without_its_modules_is_ended(worker: Worker, lost: dict[str, Any]) -> None:
+    """And the call that has removed them is at fault, not the one after it."""
+    outcome = worker.call("lose_modules", lost)
+    assert (outcome.status, outcome.cause.partition(":")[0]) == ("error", "LostModules")
+    assert "removed from sys.modules or replaced during this call" in outcome.cause
+    assert worker.call("echo", {"value": 5}).value == 5
+    assert worker.starts == 2
+
+
+def test_a_backend_may_remove_modules_of_its_own(worker: Worker) -> None:
+    assert worker.call("lose_modules", {"prefix": "wave", "again": True}).value == "answered"
+    assert worker.starts == 1
+
+
 @pytest.mark.parametrize(
     "error",
     [
