@@ -1,7 +1,8 @@
 """Errors that are meant for a person: what was found, where, and what to write instead."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 # Names beside a guess in a message: more hide it.
@@ -15,6 +16,8 @@ OTHER_WORDS = {
     **dict.fromkeys(("gpu", "nvidia"), "cuda"),
     "gpu:0": "cuda:0",
 }
+# Errors of one file that are shown; the others are counted.
+MOST_ERRORS = 20
 # How a note begins that tells what an error came from: other notes are the frameworks' own.
 _BLAME = "in the primitive "
 
@@ -54,6 +57,17 @@ class SpecError(HarnessError):
         return self.message if self.place is None else f"{self.place}: {self.message}"
 
 
+@contextmanager
+def placed(place: Place) -> Iterator[None]:
+    """Give a place to the :class:`SpecError` of the block, if it has none."""
+    try:
+        yield
+    except SpecError as error:
+        if error.place is not None:
+            raise
+        raise SpecError(error.message, place) from None
+
+
 class SpecErrors(SpecError):
     """Several errors of one file, reported together; ``errors`` holds them in file order."""
 
@@ -65,7 +79,12 @@ class SpecErrors(SpecError):
         self.args = (self.errors,)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.errors))
+        more = len(self.errors) - MOST_ERRORS
+        shown = [
+            *map(str, self.errors[:MOST_ERRORS]),
+            *([f"and {more:,} more"] if more > 0 else []),
+        ]
+        return "\n".join(shown)
 
 
 def one_or_many(errors: Sequence[SpecError]) -> SpecError:

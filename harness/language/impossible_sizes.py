@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.errors import Place, SpecError
 from harness.language.size_expressions import FREE_SIZES
-from harness.program.dims import Dim, shape_text
+from harness.program.dims import LARGEST, Dim, shape_text
 from harness.program.ir import Node, Program, walk_nodes
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
 
@@ -15,21 +15,28 @@ LEAST: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0
 
 
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` for an axis below 1, a slice beyond its axis, or windows that
-    are not those of an axis.
+    """Raise :class:`SpecError` for an axis below 1, more entries than any array has, a slice beyond
+    its axis, or windows that are not those of an axis.
 
     ``places`` tell where a value was made; errors about others stand at ``otherwise``.
     """
     sizes = program.sizes
     for value, type_ in program.types.items():
+        told = f"{program.names.get(value, 'a value')} is {shape_text(type_.shape)}"
+        entries = 1
         for dim in type_.shape:
             number = _number(dim, sizes)
             if number is not None and number < 1:
                 raise SpecError(
-                    f"{program.names.get(value, 'a value')} is {shape_text(type_.shape)}, "
-                    f"where {dim} = {number}: an axis has 1 entry or more",
+                    f"{told}, where {dim} = {number}: an axis has 1 entry or more",
                     places.get(value, otherwise),
                 )
+            entries *= number or 1
+        if entries > LARGEST:
+            raise SpecError(
+                f"{told}: no array has that many entries; at most {LARGEST:,}",
+                places.get(value, otherwise),
+            )
     for node in walk_nodes(program.nodes):
         for axis, count in _windowed(program, node):
             for name, least in LEAST.items():

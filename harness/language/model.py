@@ -8,7 +8,7 @@ from functools import cache
 from math import prod
 from pathlib import Path
 
-from harness.errors import SpecError, did_you_mean, shorten
+from harness.errors import SpecError, did_you_mean, placed, shorten
 from harness.language import schema
 from harness.language.hidden import hidden
 from harness.language.impossible_sizes import check_numbers
@@ -88,11 +88,12 @@ class Spec:
         """The programs at both phases, anew where there are more or fewer layers."""
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
-            self._lowered[key] = {
-                phase: Lowering(self.library, self.model, self.document, phase, dict(key)).program()
-                for phase in PHASES
-            }
+            with placed(self.document.place_of_key(("equations",))):
+                self._lowered[key] = {phase: self._at_phase(phase, dict(key)) for phase in PHASES}
         return self._lowered[key]
+
+    def _at_phase(self, phase: Phase, sizes: Mapping[str, int]) -> Program:
+        return Lowering(self.library, self.model, self.document, phase, sizes).program()
 
     @property
     def length(self) -> int:

@@ -6,15 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.errors import Place, SpecError, did_you_mean, shorten
+from harness.errors import Place, SpecError, did_you_mean, placed, shorten
 from harness.language.document import Located
 from harness.language.expressions import Binary, Expr, Name, Number, parse_expression
 from harness.program.dims import Dim
 
 # The sizes that arrays decide; every other size has a number in the spec.
 FREE_SIZES = ("batch", "time")
-# What a dimension may grow to.
-MOST_TERMS, MOST_FACTORS = 32, 8
+_OPERATORS = {"+": Dim.__add__, "-": Dim.__sub__, "*": Dim.__mul__}
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
@@ -23,7 +22,8 @@ def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
     if isinstance(given, int) and not isinstance(given, bool):
         if given < 1:
             raise SpecError(f"an axis has 1 entry or more, found {given}", place)
-        return Dim(given)
+        with placed(place):
+            return Dim(given)
     if not isinstance(given, str):
         found = "a list or mapping" if isinstance(given, list | dict) else shorten(repr(given))
         raise SpecError(
@@ -45,8 +45,13 @@ def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
     """The dimension that an expression of sizes and whole numbers stands for.
 
     Raises:
-        SpecError: it has something else in it.
+        SpecError: it has something else in it, or its number is too large.
     """
+    with placed(expression.place):
+        return _size_of(expression, known)
+
+
+def _size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
     if isinstance(expression, Number) and isinstance(expression.value, int):
         return Dim(expression.value)
     if isinstance(expression, Name):
@@ -58,26 +63,11 @@ def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
                 expression.place,
             )
         return known[expression.id]
-    if isinstance(expression, Binary) and expression.operator in "+-*":
+    if isinstance(expression, Binary) and expression.operator in _OPERATORS:
         left, right = size_of(expression.left, known), size_of(expression.right, known)
-        if expression.operator == "+":
-            return left + right
-        if expression.operator == "-":
-            return left - right
-        return _multiplied(left, right, expression.place)
+        return _OPERATORS[expression.operator](left, right)
     raise SpecError(
         "an axis is a size, a whole number, or a sum or product of those; in place of a quotient "
         "declare a size of its own, and write its product for the whole",
         expression.place,
     )
-
-
-def _multiplied(left: Dim, right: Dim, place: Place) -> Dim:
-    """A product of dimensions that is still short: squares of squares grow without end."""
-    dim = left * right
-    if len(dim.terms) > MOST_TERMS or any(t.count("*") >= MOST_FACTORS for t, _ in dim.terms):
-        raise SpecError(
-            f"an axis is a sum of {MOST_TERMS} products at most, each of {MOST_FACTORS} sizes",
-            place,
-        )
-    return dim

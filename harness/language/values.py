@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from harness.errors import Place, SpecError
+from harness.errors import Place, SpecError, placed
 from harness.language.expressions import Expr
 from harness.language.scope import Scope
 from harness.program.builder import Builder
@@ -36,7 +36,8 @@ class LanguageValues(ABC):
         before = self.builder.place
         self.builder.place = f"{place.file}:{place.line}"
         try:
-            yield
+            with placed(place):
+                yield
         except TypeMismatch as mismatch:
             raise SpecError(str(mismatch), place) from None
         finally:

@@ -10,8 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from random import Random
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import SpecError, UsageError, did_you_mean
+
+# Limits on what a few short equations could make grow without end. Of a dimension: the products
+# that it adds up, the sizes in each product, and any number. Of a shape: its axes (as many as
+# numpy 1 has), and the sizes that it names, so that it stays short enough to read.
+MOST_TERMS, MOST_FACTORS, LARGEST = 32, 8, 2**63 - 1
+MOST_AXES, MOST_NAMED = 32, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +26,28 @@ class Dim:
     """``constant + sum(coefficient * product)``; terms are sorted and never zero.
 
     A product is written as its names in order with ``*`` between them: ``head*heads``.
+
+    Raises:
+        SpecError: a dimension would be larger than the limits; it has no place.
     """
 
     constant: int = 0
     terms: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.terms) > MOST_TERMS:
+            raise SpecError(
+                f"a size is a sum of at most {MOST_TERMS} products of sizes, "
+                f"found {len(self.terms)}: declare a size of its own for a part of the sum"
+            )
+        most = max((name.count("*") + 1 for name, _ in self.terms), default=0)
+        if most > MOST_FACTORS:
+            raise SpecError(
+                f"a size is a product of at most {MOST_FACTORS} sizes, found {most}: declare a "
+                "size of its own for a part of the product"
+            )
+        if max(abs(self.constant), *(abs(c) for _, c in self.terms), 0) > LARGEST:
+            raise SpecError(f"a size is a number of at most {LARGEST:,}")
 
     @staticmethod
     def of(value: Dim | int | str) -> Dim:
@@ -120,6 +145,43 @@ def product(dims: Iterable[Dim]) -> Dim:
     for dim in dims:
         result = result * dim
     return result
+
+
+def check_shape(shape: Shape) -> None:
+    """Check that a value of this shape is one that frameworks can hold and people can read.
+
+    Raises:
+        SpecError: there are too many axes, or sums of sizes too long; it has no place.
+    """
+    if len(shape) > MOST_AXES:
+        raise SpecError(f"a value has at most {MOST_AXES} axes, found {len(shape)}")
+    named = sum(name.count("*") + 1 for dim in shape for name, _ in dim.terms)
+    if named > MOST_NAMED:
+        raise SpecError(
+            f"the shape of a value names sizes at most {MOST_NAMED} times, found {named}: declare "
+            "sizes of their own for its sums and products"
+        )
+
+
+def entries(shape: Iterable[Dim]) -> int:
+    """A number that two shapes share if they have as many entries as each other at all sizes.
+
+    It is how many there are where each size is a large number that only its name decides, so that
+    no product of sums has to be written out. Shapes that differ have the same by chance once in
+    2**50 or less.
+    """
+    return prod(dim.resolve(_LARGE) for dim in shape)
+
+
+class _LargeSizes(dict[str, int]):
+    """For each size name a large number."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = Random(name).randrange(2**60, 2**61)
+        return self[name]
+
+
+_LARGE = _LargeSizes()
 
 
 def shape_text(shape: Iterable[Dim]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.program.dims import ONE, Dim, Shape, product, shape_text
+from harness.program.dims import ONE, Dim, Shape, entries, shape_text
 from harness.program.ir import Type
 from harness.program.windows import overlap_shape, windows_shape
 
@@ -100,11 +100,8 @@ def _broadcast(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
 
 def _reshape(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
     shape: Shape = attributes["shape"]
-    if product(shape) != product(types[0].shape):
-        raise TypeMismatch(
-            f"{shape_text(shape)} has {product(shape)} entries, "
-            f"{types[0]} has {product(types[0].shape)}"
-        )
+    if entries(shape) != entries(types[0].shape):
+        raise TypeMismatch(f"{shape_text(shape)} has not as many entries as {types[0]}")
     return Type(shape, types[0].kind, types[0].bound)
 
 

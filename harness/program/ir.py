@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from harness.program.dims import Dim, Shape, shape_text
+from harness.program.dims import Dim, Shape, check_shape, shape_text
 
 Kind = Literal["float", "index", "bool"]
 Phase = Literal["training", "inference"]
@@ -26,6 +26,9 @@ class Type:
     shape: Shape
     kind: Kind = "float"
     bound: Dim | None = None
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
 
     def __str__(self) -> str:
         return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.program.dims import Shape, product
+from harness.program.dims import Shape, entries
 from harness.program.infer import broadcast_shapes
 from harness.program.ir import Node, Type
 
@@ -85,9 +85,9 @@ def _squeeze(node: Node, _: Sequence[Shape], axis: int) -> Axes:
 def _reshape(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
     """The same axis before, with as many entries before it and behind."""
     shape, made = shapes[0], node.attributes["shape"]
-    wanted = (product(made[:axis]), made[axis], product(made[axis + 1 :]))
+    wanted = (entries(made[:axis]), made[axis], entries(made[axis + 1 :]))
     for own, dim in enumerate(shape):
-        if (product(shape[:own]), dim, product(shape[own + 1 :])) == wanted:
+        if (entries(shape[:own]), dim, entries(shape[own + 1 :])) == wanted:
             return [own]
     return None
 
