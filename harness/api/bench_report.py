@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api.table import grid_text
 from harness.errors import several
 from harness.output.notebook import TintedText, frame, html_table
+from harness.output.printing import one_line, shown
 from harness.timing import json_file, table
 from harness.timing.console import results_exit_code
 from harness.timing.contestant import TimedResult
@@ -58,7 +59,8 @@ class BenchReport:
         """The tables of ``harness bench``, and their notes."""
         grids, notes = table.grids(self.results)
         parts = list(map(grid_text, grids))
-        return "\n\n".join([*parts, *(["\n".join(_numbered(notes))] if notes else [])])
+        below = ["\n".join(map(one_line, _numbered(notes)))] if notes else []
+        return shown("\n\n".join([*parts, *below]))
 
     def _repr_html_(self) -> str:
         grids, notes = table.grids(self.results)

@@ -13,7 +13,7 @@ from harness.checking.findings import PASSING
 from harness.checking.record_made import result_records
 from harness.environments.columns import left_out
 from harness.output.notebook import Tint, TintedText, frame, html_table
-from harness.output.printing import visible
+from harness.output.printing import one_line, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -51,7 +51,7 @@ class CheckReport(Report):
 
     def __str__(self) -> str:
         """The table of ``harness check``, and what went wrong."""
-        return "\n".join([report_text(self), *map(visible, self._words())])
+        return shown("\n".join([report_text(self), *map(one_line, self._words())]))
 
     def _words(self) -> list[str]:
         lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]

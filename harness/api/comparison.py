@@ -13,7 +13,7 @@ from harness.comparison import files
 from harness.comparison.between import between
 from harness.errors import UsageError
 from harness.output.notebook import TintedText, frame, html_table
-from harness.output.printing import visible
+from harness.output.printing import one_line, shown
 from harness.runs import compared
 from harness.timing import compare as speeds
 from harness.timing.commands import share
@@ -52,7 +52,7 @@ class Comparison(compared.RunChanges):
 
     def __str__(self) -> str:
         """What ``harness compare`` prints."""
-        return "\n".join(map(visible, self.lines()))
+        return shown("\n".join(map(one_line, self.lines())))
 
     def _repr_html_(self) -> str:
         rows: list[list[str | TintedText]] = [

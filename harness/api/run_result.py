@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.given.console import arrays_of, text_of
 from harness.given.run import PassResult
 from harness.output.notebook import frame, html_table
+from harness.output.printing import shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -24,7 +25,7 @@ class RunResult(PassResult):
 
     def __str__(self) -> str:
         """What ``harness run`` prints: a line for each array."""
-        return text_of(self, arrays_of(self))
+        return shown(text_of(self, arrays_of(self)))
 
     def _repr_html_(self) -> str:
         rows = []

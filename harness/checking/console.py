@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -25,8 +24,11 @@ from harness.environments.columns import left_out
 from harness.errors import UsageError
 from harness.files import forms
 from harness.oracle.patience import OracleFault
-from harness.output.printing import console, line, say
+from harness.output.github import summarise
+from harness.output.printing import annotate, console, line, say
+from harness.output.shell import command_line, quoted
 from harness.output.table import show
+from harness.output.workflow import annotating
 from harness.runs.compared import RunChanges
 
 
@@ -86,8 +88,11 @@ def run_check(
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
-    for text in step_summary.tell(report, engine.specs, time.monotonic() - started, compared):
-        say(text, error=True)
+    seconds = time.monotonic() - started
+    if failed := summarise(step_summary.markdown(report, seconds, compared)):
+        say(failed, error=True)
+    for text in step_summary.alerts(report, engine.specs, compared) if annotating() else ():
+        annotate(text)
     code = report.exit_code if compared is None else since(compared, report.exit_code)
     if shown.as_json:
         say(json.dumps(forms.plain(_content(code, request, report, compared))))
@@ -158,7 +163,7 @@ def _reproducers(
             try:
                 case = engine.case(engine.specs[cell.spec], own=False)
                 saved = save(folder, cell, case, check)
-                lines.append(f"reproducer: harness replay {shlex.quote(str(saved))}")
+                lines.append(f"reproducer: harness replay {quoted(str(saved))}")
                 lines += beside.write(saved, result) if beside else []
             except (
                 UsageError,
@@ -166,6 +171,6 @@ def _reproducers(
             ) as error:  # what the run has found is told all the same
                 lines.append(f"no reproducer of {cell}: {error}")
         elif differing:
-            command = shlex.join(again(cell, engine.head, differing))
-            lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {command}")
+            words = command_line(again(cell, engine.head, differing))
+            lines.append(f"no reproducer: what differs is {', '.join(differing)}; run {words}")
     return lines

@@ -88,7 +88,8 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
         if result.blame:
             lines.append(f"  {result.blame}")
         ran = [f for f in failing if f.verdict != "not-run"]
-        lines += [f"  {f.check}: {f.verdict}: {f.detail}" for f in ran[:most]]
+        for finding in ran[:most]:
+            lines += _rows(f"{finding.check}: {finding.verdict}: {finding.detail}", "  ")
         if ran[len(ran[:most]) :]:
             others = ", ".join(f.check for f in ran[len(ran[:most]) :])
             lines.append(f"  also: {others} (--verbose shows what they saw)")
@@ -107,10 +108,15 @@ def _tracebacks(findings: Sequence[Finding]) -> list[str]:
     for finding in findings:
         if finding.traceback:
             checks.setdefault(finding.traceback, []).append(finding.check)
-    return [
-        f"  traceback of {', '.join(named)}:\n{indent(text.rstrip(), '    ')}"
-        for text, named in checks.items()
-    ]
+    lines = []
+    for text, named in checks.items():
+        lines += _rows(f"traceback of {', '.join(named)}:\n{text.rstrip()}", "  ")
+    return lines
+
+
+def _rows(text: str, margin: str) -> list[str]:
+    """The lines of a text that has several, the others indented more than the first."""
+    return indent(text, f"{margin}  ", lambda _: True)[2:].split("\n")
 
 
 def details(report: Report) -> list[str]:
@@ -128,7 +134,7 @@ def details(report: Report) -> list[str]:
                 else f"{f.held} held"
             )
             lines.append(f"  {f.check:22} {f.verdict:16} {f.seconds:7.3f} s  {numbers}")
-            lines += [f"    {f.detail}"] if f.detail and f.verdict in PASSING else []
+            lines += _rows(f.detail, "    ") if f.detail and f.verdict in PASSING else []
     return lines
 
 

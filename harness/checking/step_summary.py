@@ -17,18 +17,6 @@ from harness.output.markdown import escaped, table
 from harness.runs.compared import RunChanges
 
 
-def tell(
-    report: Report, specs: Shelf, seconds: float, compared: RunChanges | None = None
-) -> list[str]:
-    """Add to the step's summary, where there is one; the lines to print on standard error."""
-    told = []
-    if failed := github.summarise(markdown(report, seconds, compared)):
-        told.append(failed)
-    if github.annotating():
-        told += alerts(report, specs, compared)
-    return told
-
-
 def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
     """What fails, beside the line where it goes wrong or else the model's; an error if it is worse
     than before, where that is known."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from harness.defaults.catalogue import DefaultEntry, catalogue, groups
+from harness.output.markdown import escaped
 
 TITLES = {
     "activations": "Activations",
@@ -50,14 +50,14 @@ def _sections() -> Iterator[str]:
 
 def _entry(name: str, entry: DefaultEntry) -> Iterator[str]:
     yield f"### {name}\n"
-    yield f"{_plain(entry.parts)} To agree on: {_plain(entry.agree_on)}.\n"
+    yield f"{escaped(entry.parts)} To agree on: {escaped(entry.agree_on)}.\n"
     yield "| framework | does | set this |"
     yield "|---|---|---|"
     for framework, its in entry.frameworks.items():
-        yield f"| {framework} | {_plain(its.does)} | {_plain(its.set)} |"
-    elsewhere = f" {_plain(entry.elsewhere)}" if entry.elsewhere else ""
+        yield f"| {framework} | {escaped(its.does)} | {escaped(its.set)} |"
+    elsewhere = f" {escaped(entry.elsewhere)}" if entry.elsewhere else ""
     layers = ", ".join(f"`{layer}`" for layer in entry.layers)
-    yield f"\nOf {layers}. Apart: {_plain(entry.apart)}.{elsewhere} {_source(entry.source)}\n"
+    yield f"\nOf {layers}. Apart: {escaped(entry.apart)}.{elsewhere} {_source(entry.source)}\n"
 
 
 def _source(source: str) -> str:
@@ -65,8 +65,3 @@ def _source(source: str) -> str:
         name = source.removeprefix("docs/")
         return f"[{name}]({name})"
     return f"[source]({source})"
-
-
-def _plain(text: str) -> str:
-    """Text in which nothing is markup."""
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)

@@ -17,7 +17,7 @@ _LAST = re.compile(r"\s*\S.*\S\s{2,}(?=\S)")
 _KEPT, _OWN = str.maketrans(" -", "\0\1"), str.maketrans("\0\1", " -")
 # How a command begins, and a word of it as a shell takes it: prose goes on behind other characters.
 _HEAD = r"(?:harness [a-z]+|(?:\S+ -m )?pip install)\b"
-_WORD = r"""(?:[\w@%+=:,./~*-]|'[^'\n]*'|"[^"\n]*")+"""
+_WORD = r"""(?:[\w@%+=:,./~*-]|'[^'\n]*'|\$'(?:\\.|[^'\\\n])*'|"[^"\n]*")+"""
 _COPIED = re.compile(
     "|".join(
         (

@@ -17,11 +17,6 @@ MOST = 10
 LONGEST = 900 * 1024
 
 
-def annotating(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether annotations are read from what is printed."""
-    return environment.get("GITHUB_ACTIONS") == "true"
-
-
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
     """The line that makes GitHub show a message: at the first of ``places``, each ``file:line``,
     whose file the repository has."""

@@ -10,24 +10,31 @@ from harness.output.printing import visible
 # What is read in the middle of a line, and what makes a link of bare text.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$]|(?<=:)//|(?<=www)\.)", re.I)
 # What is read at the start of one.
-_START = re.compile(r"^(\d*)([-+=.)])")
+_START = re.compile(r"^(?:(\d+)(?=[.)](?:\s|$))|(?=[-+=]))")
 
 
 def escaped(text: str) -> str:
     """A text that shows just that, on one line, which it may begin."""
-    return _START.sub(r"\1\\\2", _within(text))
+    return _START.sub(r"\1\\", _within(text))
 
 
 def code(text: str) -> str:
-    """A text on one line as code, between backticks."""
-    return f"`{_joined(text).replace('`', chr(39))}`"
+    """Return a text on one line as code, between more backticks than it has side by side."""
+    text = visible(" ".join(text.splitlines()))
+    fence = "`" * (_longest(text) + 1)
+    space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def fenced(text: str, language: str) -> list[str]:
     """The lines of a block of code, which nothing in the text can end."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * max(3, _longest(text) + 1)
     return [f"{fence}{language}", visible(text.rstrip("\n")), fence]
+
+
+def _longest(text: str) -> int:
+    """The length of the longest run of backticks."""
+    return max(map(len, re.findall(r"`+", text)), default=0)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
-from harness.output.printing import visible
+from harness.output.html import escaped
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,9 +65,9 @@ def html_table(
         for row in rows
     )
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    below = f"<pre>{_text(notes)}</pre>" if notes else ""
+    below = f"<pre>{escaped(notes)}</pre>" if notes else ""
     return (
-        f'<div class="harness-table"><style>{STYLE}</style><table><caption>{_text(title)}'
+        f'<div class="harness-table"><style>{STYLE}</style><table><caption>{escaped(title)}'
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>"
     )
 
@@ -94,8 +93,4 @@ def _cell(tag: str, given: str | TintedText, words: bool) -> str:
     found = given if isinstance(given, TintedText) else TintedText(given)
     classes = " ".join(filter(None, ("words" if words else "", found.tint)))
     named = f' class="{classes}"' if classes else ""
-    return f"<{tag}{named}>{_text(found.text)}</{tag}>"
-
-
-def _text(text: str) -> str:
-    return escape(visible(text))
+    return f"<{tag}{named}>{escaped(found.text)}</{tag}>"

@@ -1,8 +1,10 @@
-"""The one door for what is printed: nothing of a stranger's text acts on the terminal.
+"""The one door for what is printed: nothing of a stranger's text acts on the terminal or in CI.
 
 A name, a message or a file name may hold control characters, which move the cursor, set the
 window's title or feed the keyboard, and square brackets, which rich takes for markup. Whatever is
-printed goes through :func:`say`, or through :func:`line` and :func:`entry` to a console.
+printed goes through :func:`say`, or through :func:`line` and :func:`entry` to a console. GitHub
+Actions takes lines for commands: the standard streams of a command let through none but those of
+:func:`annotate`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.output.folding import wrapped
+from harness.output.workflow import CommandFilter, annotating, harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,8 +66,25 @@ class _Output(io.RawIOBase):
             return len(data)
 
 
+class _Guarded(io.TextIOWrapper):
+    """A standard stream in which no text is a command to GitHub Actions."""
+
+    _filter: CommandFilter | None = None
+
+    def write(self, text: str) -> int:
+        super().write(text if self._filter is None else self._filter(text))
+        return len(text)
+
+    def annotate(self, text: str) -> None:
+        """Write a line that GitHub is to obey."""
+        self.write("\n" if self._filter is not None and self._filter.begun else "")
+        super().write(f"{text}\n")
+        self.flush()
+
+
 def guard_streams() -> None:
-    """Have standard output raise :class:`OutputLost`, and both streams take any text."""
+    """Have standard output raise :class:`OutputLost`, and both streams take any text and give
+    GitHub no commands."""
     sys.stdout = _guarded(sys.stdout, told=True)
     sys.stderr = _guarded(sys.stderr, told=False)
 
@@ -76,9 +96,12 @@ def _guarded(stream: TextIO | None, *, told: bool) -> TextIO:
     raw: Any = getattr(stream.buffer, "raw", stream.buffer)
     terminal = stream.isatty() or not told
     buffer = io.BufferedWriter(_Output(raw, told=told))
-    return io.TextIOWrapper(
+    guarded = _Guarded(
         buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=terminal
     )
+    if annotating():
+        guarded._filter = CommandFilter()
+    return guarded
 
 
 def abandon_output() -> None:
@@ -98,9 +121,27 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
+def shown(text: str) -> str:
+    """Return the text as :func:`say` prints it, for whoever else prints it."""
+    return harmless(visible(text))
+
+
+def one_line(text: str) -> str:
+    """Return the text with ``\\n`` in place of a line feed."""
+    return visible(text).replace("\n", "\\n")
+
+
+def annotate(text: str) -> None:
+    """Print a line that GitHub is to obey, on standard error."""
+    if isinstance(sys.stderr, _Guarded):
+        sys.stderr.annotate(text)
+    else:
+        _write(sys.stderr, f"{text}\n")
+
+
 def say(text: str, *, error: bool = False, end: str = "\n") -> None:
     """Print a text as it is, but for control characters, and at once."""
-    _write(sys.stderr if error else sys.stdout, visible(text) + end)
+    _write(sys.stderr if error else sys.stdout, shown(text) + end)
 
 
 def emit(text: str) -> None:
@@ -160,9 +201,9 @@ def is_live(target: Console) -> bool:
 
 
 def line(target: Console, text: str, style: str = "", further: int = 2) -> None:
-    """Print a line of any text on a console, above its progress bar if it has one."""
-    shown = wrapped(visible(text), target.width, further)
-    target.print(entry(shown, style), highlight=False, soft_wrap=True)
+    """Print any text as one line on a console, above its progress bar if it has one."""
+    folded = harmless(wrapped(one_line(text), target.width, further))
+    target.print(entry(folded, style), highlight=False, soft_wrap=True)
 
 
 def entry(text: str, style: str = "") -> Text:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from harness.output.html import escaped
 from harness.output.printing import visible
+from harness.output.shell import command_line
 from harness.report import cells, past, speed_charts, svg_pictures
 from harness.report.cells import Matrix
 from harness.report.headline import headline
@@ -119,9 +120,7 @@ def _rendered(context: Mapping[str, Any]) -> str:
 
 def _options(text: str) -> Markup:
     """A text whose ``--options`` are not broken at their hyphens."""
-    return Markup(
-        re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', str(escape(visible(text))))
-    )
+    return Markup(re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', escaped(text)))
 
 
 def _shown(value: Any) -> Any:
@@ -228,7 +227,7 @@ def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
     ran = [head["arguments"] for head in (inputs.check.heads if inputs.check else ())]
     ran += [command for run in inputs.benches for command in run.file.harness.commands]
     # Of a run from Python there is no command.
-    every = dict.fromkeys(shlex.join(["harness", *words]) for words in ran if words)
+    every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
     found = [*every][-MOST_COMMANDS:]
     if shown:
         found += [trouble.reproducer for trouble in shown[:1] if trouble.reproducer]

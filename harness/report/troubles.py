@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from harness.checking.cell import CellResult, again
 from harness.checking.divergence import Divergence
 from harness.checking.findings import PASSING, Finding
 from harness.checking.record_read import blocks
+from harness.output.shell import command_line
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
 
@@ -87,7 +87,7 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
 def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
-    again_ = shlex.join(again(result.cell, head))
+    again_ = command_line(again(result.cell, head))
     # A model of a user's own has no reproducer, and nothing that is known excuses it.
     own = (head.get("request") or {}).get("against")
     differs = [f for f in found if f.verdict == "differ"] if not own else []

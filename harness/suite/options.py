@@ -11,7 +11,7 @@ import pytest
 
 from harness.command.ranges import MEMORY_MIB, REPEAT, TIMEOUT, Range
 from harness.errors import HarnessError
-from harness.output.printing import visible
+from harness.output.printing import shown
 
 # Options with which pytest tells something and runs no test.
 TELLING = ("help", "version", "markers", "showfixtures", "cacheshow")
@@ -115,7 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
-        raise pytest.UsageError(visible(str(error))) from None
+        raise pytest.UsageError(shown(str(error))) from None
     told = Told(request.backends, tests(config.stash[ENGINE]))
     config.pluginmanager.register(told, "harness-suite-told")
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.checking.cell import Cell
 from harness.checking.findings import PASSING
-from harness.output.printing import visible
+from harness.output.printing import shown
 from harness.suite.cells import Cells
 
 
@@ -19,9 +19,9 @@ def test_check(cell: Cell, check: str, cells: Cells) -> None:
         if finding.verdict not in PASSING:
             place = cells.location(cell)
             text = f"{cell}\n{finding.check}: {finding.verdict}: {finding.detail}\n{place}"
-            pytest.fail(visible(text.strip()), pytrace=False)
+            pytest.fail(shown(text.strip()), pytrace=False)
     for finding in findings:
         if finding.verdict in ("unsupported", "not-applicable"):
-            pytest.skip(visible(finding.detail))
+            pytest.skip(shown(finding.detail))
         if finding.verdict == "known-difference":
-            pytest.xfail(visible(finding.detail))
+            pytest.xfail(shown(finding.detail))

@@ -13,6 +13,8 @@ import pytest
 from harness.checking.cell import Cell
 from harness.output import github
 from harness.output.markdown import escaped, table
+from harness.output.printing import shown
+from harness.output.workflow import annotating
 from harness.suite.cells import Cells, parameters
 
 
@@ -65,7 +67,7 @@ class Told:
         """Errors beside lines of files, and the summary of the step, where GitHub runs this."""
         if _is_part(terminalreporter.config):
             return
-        if github.annotating():
+        if annotating():
             found = [
                 github.annotation(title, message, places)
                 for title, message, places in failures(self.reports)
@@ -73,7 +75,7 @@ class Told:
             for text in github.few(found):
                 terminalreporter.write_line(text)
         if self.reports and (trouble := github.summarise(markdown(self.reports, self._backends))):
-            terminalreporter.write_line(trouble)
+            terminalreporter.write_line(shown(trouble))
 
 
 def _is_part(config: pytest.Config) -> bool:

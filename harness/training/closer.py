@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from harness.output.shell import command_line
 
 
 def look_closer(
@@ -15,4 +16,4 @@ def look_closer(
     words += ["--device", device] if device != "cpu" else []
     words += [word for folder in folders for word in ("--specs", str(folder))]
     words += [word for name, size in sizes.items() for word in ("--size", f"{name}={size}")]
-    return f"to look closer, run {shlex.join(words)}"
+    return f"to look closer, run {command_line(words)}"

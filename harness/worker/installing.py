@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
 from importlib.metadata import Distribution, distribution
 from urllib.parse import unquote, urlparse
 
+from harness.output.shell import command_line
 from harness.runtime import plugins
 
 HARNESS = "backend-comparison-harness"
@@ -31,8 +31,8 @@ def hint(python: str, backend: str, said: str) -> str:
     brings = own if origin is None else distribution(origin.distribution)
     wanted = dict.fromkeys((requirement(own, backend), requirement(brings, backend)))
     lacks = f"backend {backend!r}" if "UnknownBackend" in said else "harness"
-    command = shlex.join([python, "-m", "pip", "install", *wanted])
-    return f"; that interpreter has no {lacks}; install it with: {command}"
+    words = command_line([python, "-m", "pip", "install", *wanted])
+    return f"; that interpreter has no {lacks}; install it with: {words}"
 
 
 def requirement(found: Distribution, extra: str) -> str:

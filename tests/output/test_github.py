@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.output import github
+from harness.output.workflow import annotating
 
 HOSTILE = "a\x1b[31m,b:c%d\r\n::error::x | `y` <img src=x> [l](u) @team #1 *b* _i_ & ~s~ $m$"
 
@@ -65,6 +66,6 @@ def test_a_summary_is_added_to_and_has_an_end(tmp_path: Path) -> None:
 
 
 def test_annotations_only_where_github_runs_it() -> None:
-    assert github.annotating({"GITHUB_ACTIONS": "true"})
-    assert not github.annotating({"GITHUB_ACTIONS": "false"})
-    assert not github.annotating({})
+    assert annotating({"GITHUB_ACTIONS": "true"})
+    assert not annotating({"GITHUB_ACTIONS": "false"})
+    assert not annotating({})

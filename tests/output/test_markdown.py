@@ -21,6 +21,7 @@ SHOWN = (
         ("off by 1.0e-03 (x)", "off by 1.0e-03 (x)"),
         ("- item", r"\- item"),
         ("1. item", r"1\. item"),
+        ("0.1 is right", "0.1 is right"),
         ("a_b*c", r"a\_b\*c"),
         ("two\nlines", "two lines"),
         ("www.example.org", r"www\.example.org"),
@@ -43,4 +44,6 @@ def test_nothing_ends_code() -> None:
     first, *_, last = fenced("a\n````\nb", "text")
     assert first == "`````text"
     assert last == "`````"
-    assert code("a `b`\n c") == "`a 'b' c`"
+    assert code("a b") == "`a b`"
+    assert code("a `b``\n c") == "```a `b``  c```"
+    assert code("`b`") == "`` `b` ``"

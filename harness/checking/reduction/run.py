@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,7 @@ from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation
 from harness.output.printing import console, tell
 from harness.output.progress import Progress
+from harness.output.shell import quoted
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker
@@ -114,7 +114,7 @@ def run_reduce(
     more = beside(launch, target, CellResult(cell, [finding], version=version))
     for line in _told(whole, small, search):
         tell(line)
-    tell(f"reproducer: harness replay {shlex.quote(str(target))}")
+    tell(f"reproducer: harness replay {quoted(str(target))}")
     for line in more:
         tell(line)
     return 0

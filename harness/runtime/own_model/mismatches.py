@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from shlex import quote
 
 import numpy as np
 
 from harness.errors import UsageError, shorten
+from harness.output.shell import quoted
 from harness.program.dims import bind
 from harness.program.signature import local_of, owner_of
 from harness.runtime.own_model.renames import ArrayPart
@@ -37,7 +37,7 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
         )
     if view.axes is None and (turn := _turn(found, shape)):
         order = "it is transposed" if turn == ".T" else "its channels come first"
-        return f"{words}: {order}; say --map {quote(f'{name}={view}{turn}')}"
+        return f"{words}: {order}; say --map {quoted(f'{name}={view}{turn}')}"
     if sorted(found) == sorted(shape):
         return (
             f"{words}: its axes stand in another order; say "
@@ -102,7 +102,7 @@ def unmatched(
         others = [f"{key} {list(sides.entries[key].shape)}" for key in kept]
         parts.append(f"it has {_some(others) or 'nothing'} beside what is found")
     guesses = list(dict.fromkeys(_guesses(sides, missing, left or kept)))
-    such = " ".join(f"--map {quote(g)}" for g in guesses) or "--map OURS=THEIRS"
+    such = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
     return f"{'; '.join(parts)}. Say which is which: {such}"
 
 
