@@ -127,7 +127,7 @@ def _holds_ended(records: Path) -> bool:
     "--jobs",
     type=number(JOBS),
     default=0,
-    help="Backends to run at the same time; as many as there are cores if left out.",
+    help="Backends to run at the same time; 0, or left out: as many as there are cores.",
 )
 @machines
 @options.DETERMINISTIC

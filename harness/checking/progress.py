@@ -14,6 +14,8 @@ from harness.output.progress import Progress
 
 # What a cell that is not done counts at most, however many checks it has behind it.
 NEARLY = 0.95
+# Fewer cells than this are too unequal to tell from some how long the others take.
+FEW = 10
 
 
 class CheckProgress(CheckEvents):
@@ -27,7 +29,7 @@ class CheckProgress(CheckEvents):
 
     def planned(self, cells: Sequence[Cell]) -> None:
         self._cells = len(cells)
-        self.bar.plan(self._cells)
+        self.bar.plan(self._cells, forecast=self._cells >= FEW)
         self._count()
 
     def again(self, reasons: Sequence[str]) -> None:
@@ -53,7 +55,7 @@ class CheckProgress(CheckEvents):
         self._ended += 1
         if result.kept:
             # It took no time, so it says nothing of how long the others take.
-            self.bar.plan(self._cells, self._ended)
+            self.bar.plan(self._cells, self._ended, forecast=self._cells >= FEW)
         self._count()
         failing = result.verdict not in PASSING
         if failing or not self.bar.live:

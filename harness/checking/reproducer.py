@@ -170,14 +170,18 @@ def check_writable(folder: Path) -> None:
             one.rmdir()
 
 
+def folder_of(folder: Path, cell: Cell) -> Path:
+    """The folder of a cell's reproducer, ``failures/lesson6/keras_gru/torch-float32-native``."""
+    # As names of models are paths of up to four parts, those of "a/b" and "a-b" differ here, too.
+    return folder / cell.spec / f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
+
+
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
     """Write the reproducer of a check in :data:`MATERIALS`; returns its folder.
 
     Files appear whole or not at all. Raises :class:`UsageError` where it cannot be written.
     """
-    # As names of models are paths of up to four parts, those of "a/b" and "a-b" differ here, too.
-    name = f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
-    target = folder / cell.spec / name
+    target = folder_of(folder, cell)
     run = pass_of(case, check)
     write(target, Reproducer(cell, case.training, case.inference, run, run.expected(case)))
     return target

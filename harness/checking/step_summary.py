@@ -43,10 +43,14 @@ def words(result: CellResult) -> str:
 
 
 def places(location: str, specs: Shelf, spec: str) -> Iterator[str]:
-    """``file:line`` of where a cell goes wrong, and of the model's name."""
+    """``file:line`` of where a cell goes wrong, of the layer of the model that does, and of the
+    model's name."""
     yield from re.findall(r"\(([^()]+:\d+)\)", location)
-    name = specs[spec].definition.name[1]
-    yield f"{name.file}:{name.line}"
+    model = specs[spec].definition
+    paths = [("layers", name) for name in re.findall(r"\blayer (\w+)", location)]
+    keys = model.document.nodes.keys
+    for place in (*(keys[path] for path in paths if path in keys), model.name[1]):
+        yield f"{place.file}:{place.line}"
 
 
 def markdown(report: Report, seconds: float, compared: RunChanges | None = None) -> str:

@@ -61,6 +61,10 @@ class WordList(AnyType):
             raise click.BadParameter(f"nothing stands beside a comma of {value!r}", ctx, param)
         return tuple(part.strip() for part in parts)
 
+    def get_missing_message(self, param: Any, ctx: Any = None) -> str | None:
+        known = completers.get(self.kind)
+        return f"Installed: {', '.join(known(ctx))}" if known and self.kind == "backend" else None
+
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         # By commas, as on the command line, and not at spaces.
         return [rv]

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from harness.command import settings
 from harness.command.help import CHAPTERS, SECTIONS, FoldedContext, narrow, section
-from harness.errors import UsageError, shorten
+from harness.errors import UsageError, did_you_mean, shorten
 
 # What options and commands were called before, and what does it now.
 FORMER: Mapping[str, Mapping[str, str]] = {
@@ -21,6 +21,9 @@ FORMER: Mapping[str, Mapping[str, str]] = {
     "compare": {"--markdown": "--print-markdown"},
     "differences": {"--markdown": "--print-markdown"},
 }
+
+# What a word after a command that takes none is for.
+MEANT: Mapping[str | None, str] = {"list": "harness explain"}
 
 
 class Verb(click.Command):
@@ -53,6 +56,7 @@ class Verb(click.Command):
             new = FORMER.get(self.name or "", {}).get(argument.partition("=")[0])
             if new:
                 raise click.UsageError(f"there is no {argument.partition('=')[0]}; use {new}", ctx)
+        words = [word for word in args if not word.startswith("-")]  # click takes them off the list
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -67,6 +71,11 @@ class Verb(click.Command):
                 raise
             told = f"{error.message} (from {origin})"
             raise click.BadParameter(told, ctx, error.param, error.param_hint) from None
+        except click.UsageError as error:
+            if not words or self.name not in MEANT:
+                raise
+            hint = f"; did you mean '{MEANT[self.name]} {words[0]}'?"
+            raise click.UsageError(error.message + hint, ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         apart = {word for names in SECTIONS.values() for word in names.split() if ":" in word}
@@ -102,6 +111,20 @@ class Verbs(click.Group):
         for title, names in CHAPTERS.items():
             section(formatter, title, [waiting.pop(n) for n in names.split() if n in waiting])
         section(formatter, "Further commands", waiting.values())
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        hint = did_you_mean(name, self.commands)
+        if name == "help":
+            command = next((f"{word} " for word in args[1:] if word in self.commands), "")
+            hint = f"; did you mean 'harness {command}--help'?"
+        elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
+            hint = f"; did you mean 'harness check {name}'?"
+        raise click.UsageError(f"no such command {name!r}{hint}", ctx)
 
     def vocabulary(self) -> dict[str, list[str]]:
         """The options of each command, without their dashes."""

@@ -50,8 +50,9 @@ HEAD = 1 << 16
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 ARCHIVED = (*GROUPS, "cotangents", "expected")
 # What users may have written themselves, as :func:`described` has it; also in another encoding.
+SPEC = "a spec"
 TEXTS = frozenset(
-    {"a spec", "a text", "JSON of something else", "an empty file", "a file of something else"}
+    {SPEC, "a text", "JSON of something else", "an empty file", "a file of something else"}
 )
 PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
 
@@ -272,7 +273,7 @@ def _other(head: bytes) -> str:
     told = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
     first = next(told, "")
     if re.match(r"(model|layer|function|loss|optimizer|differences)\s*:", first):
-        return "a spec"
+        return SPEC
     return "JSON of something else" if first[:1] in ("{", "[") else "a text"
 
 

@@ -139,6 +139,8 @@ class Library:
         folders, or in one beside the file that asks for it, or here."""
         if not is_model_name(name):
             return ""
+        if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():
+            return f"; did you mean the file {displayed(file)!r}?"
         rooms = ["", *(room for of, room in FOLDERS.items() if of != kind)]
         for path in (f / room / f"{name}.yaml" for f in self.folders for room in rooms):
             if path.is_file():

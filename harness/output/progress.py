@@ -22,6 +22,8 @@ from harness.output.printing import entry, is_live, line, visible
 LONGEST, BESIDE = 30, 48
 # Seconds after which what has been done tells how long the rest takes.
 EARLY = 1.0
+# Seconds without a line in a pipe, after which one tells what is being done.
+SILENCE = 10.0
 
 
 class Progress:
@@ -33,11 +35,11 @@ class Progress:
         self.console, self.what = console, what
         self.live = is_live(console)
         self.total, self.done = 0.0, 0.0
-        self._counted, self._doing = "", ""
+        self._counted, self._doing, self._forecast = "", "", True
         self._said: set[str] = set()
         self._clock = clock
         self._began, self._first = clock(), 0.0
-        self._marked = self._began
+        self._marked = self._printed = self._began
         self._drawn = Live(
             console=console,
             transient=True,
@@ -58,9 +60,10 @@ class Progress:
         """Draw no more."""
         self._drawn.stop()
 
-    def plan(self, total: float, done: float = 0.0) -> None:
-        """The whole of it, of which some may be done already: time is counted from now on."""
-        self.total, self.done = total, done
+    def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
+        """The whole of it, of which some may be done already: time is counted from now on. With
+        ``forecast`` the time left is told; of a few unequal parts it would be noise."""
+        self.total, self.done, self._forecast = total, done, forecast
         self._began, self._first = self._clock(), done
         self._marked = self._began
 
@@ -76,6 +79,7 @@ class Progress:
 
     def line(self, text: str) -> None:
         """A line that stays."""
+        self._printed = self._clock()
         line(self.console, text)
 
     def once(self, backend: str, doubts: Iterable[str]) -> None:
@@ -92,6 +96,13 @@ class Progress:
         if not self.live:
             self.line(text)
 
+    def now(self, text: str) -> None:
+        """One of many things that are done: below the bar; where there is none, a line if none
+        came for a while."""
+        self.doing(text)
+        if not self.live and self._clock() - self._printed >= SILENCE:
+            self.line(text)
+
     def count(self) -> str:
         """How much is done and the time left, for a line: ``3/12, about 0:40 left``."""
         return ", ".join(filter(None, (self._counted, self.left())))
@@ -103,7 +114,7 @@ class Progress:
         that takes longer than the others nobody knows more than that the rest comes after it.
         """
         gone, made = self._marked - self._began, self.done - self._first
-        if gone < EARLY or made <= 0 or self.done >= self.total:
+        if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:
             return ""
         pace, rest = gone / made, self.total - self.done
         after = max(pace * rest - (self._clock() - self._marked), pace * (rest - 1))

@@ -18,5 +18,8 @@ class BenchEvents:
     def doing(self, result: TimedResult, what: str) -> None:
         """A part of a cell's measurement begins."""
 
+    def trying(self, result: TimedResult, path: str) -> None:
+        """A path is tried, to find the fastest."""
+
     def ended(self, result: TimedResult) -> None:
         """A cell is done."""

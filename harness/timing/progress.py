@@ -31,11 +31,12 @@ class BenchProgress(BenchEvents):
         self.bar.doing(f"{group.cell('oracle')}: what must come of it")
 
     def doing(self, result: TimedResult, what: str) -> None:
-        self.bar.doing(f"{result.cell}: {what}")
-        if what == "preparing" and not self.bar.live:
-            self.bar.line(f"{result.cell}: {what}")
+        (self.bar.step if what == "preparing" else self.bar.now)(f"{result.cell}: {what}")
         self._done += 1
         self._count()
+
+    def trying(self, result: TimedResult, path: str) -> None:
+        self.bar.now(f"{result.cell}: trying path {path}")
 
     def ended(self, result: TimedResult) -> None:
         self.bar.once(result.cell.backend, result.record.hello.get("doubts", ()))

@@ -19,6 +19,7 @@ from harness.timing.contestant import (
     Unsupported,
     fault_text,
 )
+from harness.timing.events import BenchEvents
 from harness.timing.figures import compare_with_peaks, finish
 from harness.timing.play import one_round
 from harness.timing.proofs import PROOFS
@@ -49,17 +50,21 @@ Tell = Callable[[TimedResult, str], None]
 
 
 def measure(
-    contestants: Sequence[Contestant], path: str, rounds: int, shuffle: random.Random, tell: Tell
+    contestants: Sequence[Contestant],
+    path: str,
+    rounds: int,
+    shuffle: random.Random,
+    events: BenchEvents,
 ) -> None:
     """Measure all contestants of a group; what came of it is in their results."""
 
     def each(what: str, part: Callable[[Contestant], None], order: Sequence[Contestant]) -> None:
         for contestant in order:
             if contestant.result.measured:
-                tell(contestant.result, what)
+                events.doing(contestant.result, what)
                 contestant.attempt(part)
 
-    each("preparing", lambda e: prepare(e, path), contestants)
+    each("preparing", lambda e: prepare(e, path, events.trying), contestants)
     each("warming up", warm_up, contestants)
     lots = {c.entry.label: SECRET.randrange(rounds) for c in contestants}
     with watched(contestants):
@@ -74,12 +79,18 @@ def measure(
 
             each(f"round {number + 1} of {rounds}", timed, order)
     for part in (*PROOFS, finish):
-        each("proving", part, contestants)
+        each(f"proving: {_words(part)}", part, contestants)
     compare_with_peaks(contestants)
 
 
-def prepare(contestant: Contestant, path: str) -> None:
-    """Start the worker and have it ready on the path asked for, or on the fastest right one.
+def _words(part: Callable[[Contestant], None]) -> str:
+    """What a part of the measurement looks at, by the name of its module: ``clock is true``."""
+    return part.__module__.rpartition(".")[2].replace("_", " ")
+
+
+def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
+    """Start the worker and have it ready on the path asked for, or on the fastest right one;
+    ``trying`` is told of each path that is tried.
 
     Raises:
         Unsupported: the backend does not offer the path.
@@ -90,7 +101,7 @@ def prepare(contestant: Contestant, path: str) -> None:
         chosen["right"] = True
         check_values(contestant)
     elif path == "fastest":
-        chosen = _fastest(contestant)
+        chosen = _fastest(contestant, trying)
     else:
         hello, case = contestant.record.hello, contestant.case
         if lacking := not_offered(hello, contestant.device, case.dtype, path=path):
@@ -103,7 +114,7 @@ def prepare(contestant: Contestant, path: str) -> None:
         setattr(contestant.record, name, chosen[name])
 
 
-def _fastest(contestant: Contestant) -> dict[str, Any]:
+def _fastest(contestant: Contestant, trying: Tell) -> dict[str, Any]:
     """Try every path that may differ, and prepare the fastest of those that are right."""
     tried: list[dict[str, Any]] = []
     starts = contestant.worker.starts
@@ -113,6 +124,7 @@ def _fastest(contestant: Contestant) -> dict[str, Any]:
         if path == "native-compiled":
             offered = offered and _may_be_fastest(tried)
         if offered and (path != repeated or not _all_equations(tried[0])):
+            trying(contestant.result, path)
             tried.append(_try_path(contestant, path, beside=bool(tried)))
     right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")

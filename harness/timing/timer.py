@@ -96,7 +96,7 @@ class LocalTimer:
             )
             for entry in entries
         ]
-        measure(contestants, request.path, request.rounds, self._shuffle, self._events.doing)
+        measure(contestants, request.path, request.rounds, self._shuffle, self._events)
         return [contestant.result for contestant in contestants]
 
     def _case(self, group: Group) -> TimedCase:

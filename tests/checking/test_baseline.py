@@ -11,6 +11,12 @@ from pathlib import Path
 
 import plugin_faulty_cells
 import pytest
+from places import SPECS
+
+from harness.checking.step_summary import places
+from harness.language.library import Library
+from harness.language.shelf import Shelf
+from harness.output import github
 
 HARNESS = Path(sys.executable).parent / "harness"
 SPEC = "lesson6/simple_rnn"
@@ -131,6 +137,24 @@ def test_a_baseline_that_is_none_is_told_before_anything_runs(
     assert words in run.stderr
     assert "starting" not in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_fault_inside_a_shipped_definition_is_shown_at_the_layer_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    text = (SPECS / "models/lesson6/keras_gru.yaml").read_text("utf-8")
+    Path("mine.yaml").write_text(text.replace("model: lesson6/keras_gru", "model: mine"), "utf-8")
+    specs = Shelf(Library())
+    specs.add("mine.yaml")
+    (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  gru: "))
+    location = "forward: first differs at z of layer gru, time step 0 (specs/layers/gru.yaml:20)"
+    told = github.annotation("t", "m", places(location, specs, "mine"))
+    assert told == f"::error file=mine.yaml,line={line},title=t::m"
+    # Of no layer of the model, it is the model's name.
+    told = github.annotation("t", "m", places("forward: layer other", specs, "mine"))
+    assert told == "::error file=mine.yaml,line=1,title=t::m"
 
 
 def test_github_is_told_where_the_variables_are_there(folder: Path) -> None:

@@ -94,7 +94,7 @@ def asked(tmp_path: Path, request: Request, **more: Any) -> Request:
 @pytest.mark.parametrize(
     ("request_", "more", "words"),
     [
-        (Request(), {}, "held against one spec: name it; found none"),
+        (Request(), {}, "needs exactly one SPEC to hold the model against, found none"),
         (Request(specs=("mlp", "gpt")), {}, "found mlp, gpt"),
         (Request(specs=("mlp",), paths=("equations",)), {}, "--path has no meaning"),
         (Request(specs=("mlp",), on="ray"), {}, "--on has no meaning"),

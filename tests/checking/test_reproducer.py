@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import DOCS, ROOT
 
 from harness.checking.cell import Cell
 from harness.checking.checks import extremes
@@ -19,15 +21,18 @@ from harness.checking.reproducer import (
     GROUPS,
     MATERIALS,
     first_check,
+    folder_of,
     load,
     pass_of,
     save,
     write_whole,
 )
-from harness.checking.request import Request, make_case
+from harness.checking.request import KNOWN_DTYPES, Request, make_case
 from harness.errors import UsageError
+from harness.language.library import Library
 from harness.language.model import load_spec
 from harness.oracle.case import Case
+from harness.runtime.paths import PATHS
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float32", "native")
 
@@ -111,6 +116,21 @@ def test_names_that_are_alike_have_folders_of_their_own(case: Case, tmp_path: Pa
     folders = [save(tmp_path, cell, case, "gradients") for cell in cells]
     assert len(set(folders)) == len(names)
     assert [load(folder).cell for folder in folders] == cells
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", DOCS / "reproducers.md"], ids=lambda p: p.name
+)
+def test_pages_name_the_folders_that_are_written(page: Path) -> None:
+    named = re.findall(r"harness (?:replay|reduce) (failures/\S+)", page.read_text("utf-8"))
+    assert named
+    for folder in named:
+        spec, _, last = folder.removeprefix("failures/").rpartition("/")
+        backend, dtype, path = last.rsplit("-", 2)
+        assert (dtype in KNOWN_DTYPES, path in PATHS) == (True, True)
+        assert Library().has("model", spec) or page.name != "README.md"
+        cell = replace(CELL, spec=spec, backend=backend, dtype=dtype, path=path)
+        assert os.fspath(folder_of(Path("failures"), cell)) == folder
 
 
 @pytest.mark.parametrize("name", ["arrays.npz", "program.json"])

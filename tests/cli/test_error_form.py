@@ -14,9 +14,22 @@ HARNESS = shutil.which("harness", path=os.fspath(Path(sys.executable).parent)) o
 SPEC = "lesson6/first_rnn"
 # The words of a command, and how its message begins.
 ERRORS = {
-    "command": ("chek", "no such command 'chek'"),
+    "command": ("chek", "no such command 'chek'; did you mean 'check'?"),
     "option": ("check --backed numpy", "no such option '--backed'"),
     "former option": ("compare --markdown a b", "there is no --markdown; use --print-markdown"),
+    "help of a command": (
+        "help check",
+        "no such command 'help'; did you mean 'harness check --help'?",
+    ),
+    "spec for a command": (
+        "a.yaml",
+        "no such command 'a.yaml'; did you mean 'harness check a.yaml'?",
+    ),
+    "name to explain": (
+        "list lstm",
+        "got unexpected extra argument (lstm); did you mean 'harness explain lstm'?",
+    ),
+    "backends to choose from": (f"train {SPEC}", "missing option '--backend'. Installed: "),
     "argument": ("explain", "missing argument 'SPEC'"),
     "further argument": ("compare a b c", "got unexpected extra argument"),
     "required option": (f"run {SPEC}", "missing option '--backend'"),
@@ -28,6 +41,15 @@ ERRORS = {
     "file": ("check absent.yaml", "absent.yaml: no such file"),
     "spec": ("check wrong.yaml", "wrong.yaml:1:1: "),
     "folder": ("check --specs absent", "there is no folder 'absent'"),
+    "spec for records": (
+        f"check {SPEC} --baseline spec.yaml",
+        "spec.yaml:1: this is a spec, not a record file of 'harness check'",
+    ),
+    "model of a file": ("check spec", "unknown model 'spec'; did you mean the file 'spec.yaml'?"),
+    "model of one's own": (
+        "check --against a.py:A",
+        "--against needs exactly one SPEC to hold the model against, found none",
+    ),
     "records": (f"check {SPEC} --baseline absent", "cannot read records from absent: no such file"),
     "results": ("compare absent absent", "cannot read absent: no such file"),
     "report": ("report absent -o x.html", "cannot read absent: no such file"),
@@ -41,7 +63,8 @@ ERRORS = {
 USAGES = frozenset(
     {
         *("command", "option", "former option", "argument", "further argument", "required option"),
-        *("choice", "number"),
+        *("choice", "number", "help of a command", "spec for a command", "name to explain"),
+        "backends to choose from",
     }
 )
 
@@ -50,6 +73,7 @@ USAGES = frozenset(
 def test_all_errors_have_one_form(case: str, tmp_path: Path) -> None:
     words, begins = ERRORS[case]
     (tmp_path / "wrong.yaml").write_text("modle: x\n")
+    (tmp_path / "spec.yaml").write_text("model: spec\n")
     (tmp_path / ".git").mkdir()
     if case == "settings":
         (tmp_path / "pyproject.toml").write_text("[tool.harness]\nbacked = 'numpy'\n")

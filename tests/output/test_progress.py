@@ -12,6 +12,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from terminals import plain, shown
 
+from harness.checking.cell import Cell, CellResult
+from harness.checking.progress import CheckProgress
 from harness.output.progress import Progress, clock_time
 
 NUMPY = ("lesson6/simple_rnn", "--backend", "numpy")
@@ -65,6 +67,29 @@ def test_the_time_left_never_grows_while_nothing_is_done() -> None:
     bar.at(3, "3/4")
     seconds[0] += 10_000
     assert bar.left() == "", "of the last part, which takes longer than all others, nobody knows"
+
+
+@pytest.mark.parametrize(("cells", "told"), [(9, "2/9"), (10, "2/10, about 0:20 left")])
+def test_a_check_of_few_cells_tells_no_time_left(
+    cells: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.0]
+    progress = CheckProgress(console())
+    monkeypatch.setattr(progress.bar, "_clock", lambda: seconds[0])
+    plan = [Cell("spec", f"backend{n}", "cpu", "float32", "native") for n in range(cells)]
+    progress.planned(plan)
+    seconds[0] = 5.0
+    for cell in plan[:2]:
+        progress.ended(CellResult(cell, []))
+    assert progress.bar.count() == told
+
+
+def test_a_pipe_has_a_line_of_what_is_done_after_a_while() -> None:
+    seconds, pipe = [0.0], io.StringIO()
+    bar = Progress(Console(file=pipe, width=80, _environ={}), "timing", lambda: seconds[0])
+    for seconds[0], text in ((1.0, "one"), (11.0, "two"), (12.0, "three"), (21.0, "four")):
+        bar.now(text)
+    assert pipe.getvalue().splitlines() == ["two", "four"]
 
 
 @pytest.mark.parametrize(

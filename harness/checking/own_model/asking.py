@@ -41,8 +41,10 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
     if tuple(request.paths) != ("native",):
         raise UsageError("--path has no meaning with --against: a model of your own has one path")
     if len(request.specs) != 1:
-        found = f"found {', '.join(request.specs)}" if request.specs else "found none"
-        raise UsageError(f"a model of your own is held against one spec: name it; {found}")
+        found = ", ".join(request.specs) or "none"
+        raise UsageError(
+            f"--against needs exactly one SPEC to hold the model against, found {found}"
+        )
     _check_checks(request.checks)
     own = against(
         given["against"],
