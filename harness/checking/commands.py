@@ -69,13 +69,16 @@ def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> No
 @listed("--backend", "backends", kind="backend", help="Also ask which path its layers take.")
 @options.PYTHONS
 @options.ENVIRONMENT
+@options.JSON
 def explain(spec: str, **given: Any) -> None:
     """Show what SPEC means: a model's program, shapes, parameters, operations and paths.
 
     SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
     """
     from harness.checking.explain import explain as text
+    from harness.checking.explain import explain_data
     from harness.environments.columns import Columns, of_options
+    from harness.files.forms import plain
 
     columns = Columns(())
     if given["backends"]:
@@ -84,8 +87,11 @@ def explain(spec: str, **given: Any) -> None:
     environment = options.variables(given["environment"], lambda: names)
 
     def run() -> int:
-        sizes = numbers(given["sizes"])
-        tell(text(spec, given["folders"], sizes, names, pythons, environment))
+        asked = (spec, given["folders"], numbers(given["sizes"]), names, pythons, environment)
+        if given["as_json"]:
+            say(json.dumps(plain(explain_data(*asked))))
+        else:
+            tell(text(*asked))
         return 0
 
     sys.exit(stoppable(run))
@@ -96,6 +102,7 @@ def explain(spec: str, **given: Any) -> None:
 @OTHER_DEVICE
 @options.PYTHONS
 @options.ENVIRONMENT
+@options.JSON
 def replay(folder: Path, backend: str | None, **given: Any) -> None:
     """Run the reproducer in FOLDER again: exit code 0 if it agrees now, 1 if it differs."""
     from harness.checking.replay import run_replay

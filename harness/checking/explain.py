@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
-from harness.checking.explain_definition import explain_definition
+from harness.checking.explain_definition import definitions_data, explain_definition
 from harness.environments.columns import Columns, choose
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.language.library import FOLDERS, Library
@@ -20,6 +22,22 @@ from harness.program.signature import call_key, noise_ports, owner_of, variable_
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered
 from harness.worker.worker import Worker
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A model and its program; ``free`` are the sizes ``batch`` and ``time``, ``launches`` the
+    backends that are asked which paths its layers take."""
+
+    spec: Spec
+    program: Program
+    free: Mapping[str, int]
+    launches: Sequence[Launch] = ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """All sizes."""
+        return {**self.program.sizes, **self.free}
 
 
 def explain(
@@ -39,13 +57,91 @@ def explain(
     other = explain_definition(name, library)
     if other:
         return other
+    found = _explained(library, name, sizes, backends, pythons, environment)
+    spec, program = found.spec, found.program
+    parts = [
+        f"{spec.name}: {spec.model.summary}",
+        f"source: {spec.model.source}",
+        "sizes: " + ", ".join(f"{n} {v}" for n, v in found.sizes.items()),
+        _crossings(program),
+        _parameters(program),
+        _listing(program),
+        _losses(spec, program),
+        _cost(found),
+    ]
+    if found.launches:
+        parts.append(_paths(found))
+    return "\n\n".join(parts)
+
+
+def explain_data(
+    name: str,
+    folders: Iterable[Path],
+    sizes: Mapping[str, int],
+    backends: Sequence[str],
+    pythons: Mapping[str, str] | None = None,
+    environment: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[dict[str, Any]]:
+    """What :func:`explain` says, as data: a model, or all other definitions of the name.
+
+    Raises:
+        UsageError: nothing has that name.
+    """
+    library = Library(tuple(folders))
+    if others := definitions_data(name, library):
+        return others
+    found = _explained(library, name, sizes, backends, pythons, environment)
+    spec, program = found.spec, found.program
+    written = spec.model.model_dump(mode="json", exclude_none=True)
+    kept = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training", "data")
+    return [
+        {
+            "kind": "model",
+            "name": spec.name,
+            **{key: written[key] for key in kept if key in written},
+            "sizes": found.sizes,
+            **{
+                title: {port.name: _type(program, port) for port in ports}
+                for title, ports in _ports(program).items()
+            },
+            "parameters": [
+                {
+                    "name": port.name,
+                    "shape": list(program.shape(port)),
+                    "initial": _law(port),
+                    "trained": port in program.parameters,
+                }
+                for port in (*program.parameters, *program.statistics)
+            ],
+            "program": _nodes(program, program.nodes, ""),
+            "operations": {
+                title.replace(" ", "_"): asdict(count) for title, count in _counts(found).items()
+            },
+            "paths": {launch.backend: _paths_on(spec, launch) for launch in found.launches},
+        }
+    ]
+
+
+def _explained(
+    library: Library,
+    name: str,
+    sizes: Mapping[str, int],
+    backends: Sequence[str],
+    pythons: Mapping[str, str] | None,
+    environment: Mapping[str, Mapping[str, str]] | None,
+) -> Explained:
+    """A model at some sizes.
+
+    Raises:
+        UsageError: nothing has that name.
+    """
     if not library.is_model(name):
         known = [n for kind in FOLDERS for n in library.names(kind)]
         hint = library.misplaced("model", name) or did_you_mean(name, known)
         raise UsageError(
             f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' has them all"
         )
-    spec = load_spec(name, folders)
+    spec = load_spec(name, library.folders)
     columns = choose(backends, pythons) if backends else Columns(())
     launches = [
         Launch(name, columns.pythons.get(name, sys.executable), (environment or {}).get(name, {}))
@@ -57,40 +153,38 @@ def explain(
         "time": sizes.get("time", spec.length),
     }
     own = {n: v for n, v in sizes.items() if n not in free}
-    program = spec.program("training", **own)
-    parts = [
-        f"{spec.name}: {spec.model.summary}",
-        f"source: {spec.model.source}",
-        "sizes: " + ", ".join(f"{n} {v}" for n, v in {**program.sizes, **free}.items()),
-        _crossings(program),
-        _parameters(program),
-        _listing(program),
-        _losses(spec, program),
-        _cost(program, free),
-    ]
-    if launches:
-        parts.append(_paths(spec, launches))
-    return "\n\n".join(parts)
+    return Explained(spec, spec.program("training", **own), free, launches)
+
+
+def _ports(program: Program) -> dict[str, Sequence[Port]]:
+    """All that goes in and out."""
+    noise = noise_ports(program)
+    return {
+        "inputs": [port for port in program.inputs if port not in noise],
+        "noise": noise,
+        "targets": program.targets,
+        "state": program.state,
+        "outputs": program.outputs,
+    }
 
 
 def _crossings(program: Program) -> str:
-    lines = []
-    noise = noise_ports(program)
-    for title, ports in (
-        ("inputs", [port for port in program.inputs if port not in noise]),
-        ("noise", noise),
-        ("targets", program.targets),
-        ("state", program.state),
-        ("outputs", program.outputs),
-    ):
-        for port in ports:
-            type_ = program.type_of(port)
-            below = f" below {type_.bound}" if type_.bound is not None else ""
-            if title == "noise" and port.init is not None:
-                given = ", ".join(f"{n} {v:g}" for n, v in port.init["arguments"].items())
-                below = f" {port.init['noise']}({given})"
-            lines.append(f"  {title:8} {port.name:16} {type_}{below}")
+    lines = [
+        f"  {title:8} {port.name:16} {_type(program, port)}"
+        for title, ports in _ports(program).items()
+        for port in ports
+    ]
     return "in and out\n" + "\n".join(lines)
+
+
+def _type(program: Program, port: Port) -> str:
+    """``index [batch, time] below vocab``; of noise, its distribution behind."""
+    type_ = program.type_of(port)
+    below = f" below {type_.bound}" if type_.bound is not None else ""
+    if port.init is not None and "noise" in port.init:
+        given = ", ".join(f"{n} {v:g}" for n, v in port.init["arguments"].items())
+        below = f" {port.init['noise']}({given})"
+    return f"{type_}{below}"
 
 
 def _parameters(program: Program) -> str:
@@ -207,36 +301,48 @@ def _around(spec: Spec) -> list[str]:
     return lines
 
 
-def _cost(program: Program, free: Mapping[str, int]) -> str:
-    sizes = {**program.sizes, **free}
-    forward = flops.count(program.nodes, program.types, sizes)
-    lines = [f"  forward and loss       {_flops(forward)}"]
+def _cost(found: Explained) -> str:
+    lines = [f"  {title:22} {_flops(count)}" for title, count in _counts(found).items()]
+    free = found.free
+    return f"operations at batch {free['batch']}, time {free['time']}\n" + "\n".join(lines)
+
+
+def _counts(found: Explained) -> dict[str, flops.Flops]:
+    """Operations of a pass, and of one with its gradient."""
+    program, sizes = found.program, found.sizes
+    counts = {"forward and loss": flops.count(program.nodes, program.types, sizes)}
     if program.loss is not None:
         against = list(variable_ports(program).values())
         derived = differentiate(program, [Port("loss", program.loss)], against).program
-        whole = flops.count(derived.nodes, derived.types, sizes)
-        lines.append(f"  with derived gradient  {_flops(whole)}")
-    return f"operations at batch {free['batch']}, time {free['time']}\n" + "\n".join(lines)
+        counts["with derived gradient"] = flops.count(derived.nodes, derived.types, sizes)
+    return counts
 
 
 def _flops(found: flops.Flops) -> str:
     return f"{found.products:>14,} in products, {found.elementwise:>12,} elementwise"
 
 
-def _paths(spec: Spec, launches: Sequence[Launch]) -> str:
+def _paths(found: Explained) -> str:
     lines = []
-    training, inference = spec.program("training"), spec.program("inference")
-    for launch in launches:
-        name = launch.backend
-        with Worker(launch) as worker:
-            try:
-                remote = Remote(worker, 120.0)
-                programs = (training, inference, spec.update)
-                check_offered(worker, "cpu", "float32", programs)
-                paths = remote.open(*programs, "native", "float32", "cpu")
-            except (WorkerFault, UsageError) as fault:
-                lines.append(f"  {name}: {fault}")
-                continue
-        keys = [*dict.fromkeys(call_key(node) for node in training.calls), "optimizer"]
-        lines += [f"  {name:12} {key:24} {paths[key]}" for key in keys if key in paths]
+    for launch in found.launches:
+        told = _paths_on(found.spec, launch)
+        if isinstance(told, str):
+            lines.append(f"  {launch.backend}: {told}")
+        else:
+            lines += [f"  {launch.backend:12} {key:24} {path}" for key, path in told.items()]
     return "paths\n" + "\n".join(lines)
+
+
+def _paths_on(spec: Spec, launch: Launch) -> dict[str, str] | str:
+    """By layer, what runs it on a backend; in words, why that cannot be told."""
+    training, inference = spec.program("training"), spec.program("inference")
+    with Worker(launch) as worker:
+        try:
+            remote = Remote(worker, 120.0)
+            programs = (training, inference, spec.update)
+            check_offered(worker, "cpu", "float32", programs)
+            paths = remote.open(*programs, "native", "float32", "cpu")
+        except (WorkerFault, UsageError) as fault:
+            return str(fault)
+    keys = [*dict.fromkeys(call_key(node) for node in training.calls), "optimizer"]
+    return {key: paths[key] for key in keys if key in paths}

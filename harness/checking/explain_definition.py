@@ -45,6 +45,29 @@ def explain_definition(name: str, library: Library) -> str:
     return "\n\n".join(found)
 
 
+def definitions_data(name: str, library: Library) -> list[dict[str, Any]]:
+    """All definitions of a name that is not a model's, as data: what their files say, and the
+    models that use them."""
+    if library.is_model(name):
+        return []
+    found = [
+        {
+            "kind": kind,
+            "name": name,
+            **library.find(kind, name).content.model_dump(mode="json", exclude_none=True),
+            "models": [*_models_with(kind, name, library)],
+        }
+        for kind in KINDS
+        if library.has(kind, name)
+    ]
+    if name in initializers():
+        taken = [*arguments(name)]
+        found.append(
+            {"kind": "initializer", "name": name, "summary": INITIALIZERS[name], "arguments": taken}
+        )
+    return found
+
+
 def _definition(kind: str, name: str, library: Library) -> str:
     given = library.find(kind, name).content.model_dump(exclude_none=True)
     matrices = given.pop("matrices", None)

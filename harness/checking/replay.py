@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from harness.checking.cell import Cell
 from harness.checking.reproducer import load
 from harness.environments.columns import process_of
 from harness.errors import UsageError
-from harness.oracle.tolerance import worst
-from harness.output.printing import console, tell
+from harness.files.forms import plain
+from harness.oracle.tolerance import Deviation, worst
+from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
 from harness.program.ir import Program
 from harness.worker.launch import Launch
@@ -23,7 +25,8 @@ from harness.worker.worker import Worker
 def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) -> int:
     """Run a reproducer; returns 0 if it agrees now, 1 if it differs, 3 if it cannot be run.
 
-    ``options`` say with which interpreter and variables, and on which device, if not its own.
+    ``options`` say with which interpreter and variables, and on which device, if not its own, and
+    whether to print JSON.
 
     Raises:
         UsageError: the folder holds no expected values, or the backend does not offer what it
@@ -47,17 +50,32 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) ->
             tell(with_trace(f"{name}: {fault}", fault.traceback), error=True)
             return 3
     deviations = found.expected.deviations(results, cell.dtype)
+    agrees = all(d.agrees for d in deviations)
+    if options["as_json"]:
+        record = {"exit_code": int(not agrees), **cell.record(), "check": found.run.check}
+        record |= {"agrees": agrees, "worst": worst(deviations).name}
+        say(json.dumps(plain({**record, "tensors": [_record(d) for d in deviations]})))
+        return int(not agrees)
     for d in deviations:
         if not d.agrees:
             what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
             tell(f"{d.name}: {d.reason or what}")
-    furthest = worst(deviations)
-    agrees = all(d.agrees for d in deviations)
     verdict = "agrees" if agrees else "differs"
     place = name if cell.device == found.cell.device else f"{name} ({cell.device})"
     what = f"{cell.spec} on {place}, {cell.dtype}, check {found.run.check}"
-    tell(f"{what}: {verdict}; worst is {furthest.name}")
+    tell(f"{what}: {verdict}; worst is {worst(deviations).name}")
     return 0 if agrees else 1
+
+
+def _record(deviation: Deviation) -> dict[str, Any]:
+    """A tensor as ``--json`` has it; ``error`` and ``allowed`` relative to the oracle."""
+    return {
+        "name": deviation.name,
+        "error": deviation.error,
+        "allowed": deviation.tolerance,
+        "agrees": deviation.agrees,
+        "reason": deviation.reason,
+    }
 
 
 def placed(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from harness.command.interrupts import stoppable
-from harness.command.options import WordList
+from harness.command.options import JSON, WordList
 
 Command = Callable[..., Any]
 
@@ -26,11 +26,14 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     type=WordList("backend"),
     help="Framework to check; the first that is installed if left out.",
 )
-def demo(broken: bool, backend: str | None) -> None:
+@JSON
+def demo(broken: bool, backend: str | None, as_json: bool) -> None:
     """Check a small GRU on numpy and one framework, in seconds.
+
+    With --break, a reproducer of the planted fault is written to the folder harness-demo.
 
     Exit code 0: all agree; 1: something differs, as with --break; 3: a backend could not be run.
     """
     from harness.demo.console import run_demo
 
-    sys.exit(stoppable(partial(run_demo, broken, backend)))
+    sys.exit(stoppable(partial(run_demo, broken, backend, as_json)))

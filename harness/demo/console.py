@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from harness.checking.console import run_check
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.checking.console import PrintOptions, run_check
 from harness.checking.request import Request
 from harness.demo.broken import GATES, RIGHT
 from harness.environments.columns import choose
@@ -12,28 +15,23 @@ from harness.worker.launch import SERVICE
 SPEC = "lesson6/keras_gru"
 SIZES = {"hidden": 16, "vocab": 20}
 CHECKS = ("values", "training-sgd", "batch-independence", "causality")
+# Where a planted fault leaves its reproducer, in the folder that the demo runs in.
+FAILURES = Path("harness-demo")
 # In this order, by how soon they start.
 LIKED = ("torch", "jax", "keras")
 
 
-def run_demo(broken: bool, backend: str | None) -> int:
-    """Check one model on numpy and a framework; returns the exit code.
+def run_demo(broken: bool, backend: str | None, as_json: bool) -> int:
+    """Check one model on numpy and a framework; returns the exit code. A planted fault leaves a
+    reproducer in the folder :data:`FAILURES`.
 
     Raises:
-        UsageError: there is no such backend.
+        UsageError: there is no such backend, or no reproducer can be written here.
     """
     columns = choose((RIGHT, backend or _first()))
     backends, other = columns.names, columns.names[-1]
-    tell(
-        f"The model {SPEC} (an embedding, a GRU, a dense layer) on {' and '.join(backends)}, "
-        "against the oracle: the same equations in float64. The table shows digits of agreement; "
-        "float32 has some 7, and each number is held to a tolerance that is measured, tensor by "
-        "tensor."
-    )
-    if broken:
-        one, two = GATES
-        tell(f"A fault is planted in {other}: {one} and {two} of the GRU are exchanged.")
-    tell("")
+    if not as_json:
+        _introduce(backends, other if broken else "")
     request = Request(
         (SPEC,),
         backends,
@@ -43,15 +41,39 @@ def run_demo(broken: bool, backend: str | None) -> int:
         checks=CHECKS,
         service="harness.demo.broken:handler" if broken else SERVICE,
     )
-    code = run_check(request, ["demo"])
+    shown = PrintOptions(as_json=as_json, reproducers=FAILURES if broken else None)
+    code = run_check(request, ["demo"], shown)
+    if not as_json:
+        _next(other if broken else "")
+    return code
+
+
+def _introduce(backends: Sequence[str], broken: str) -> None:
+    tell(
+        f"The model {SPEC} (an embedding, a GRU, a dense layer) on {' and '.join(backends)}, "
+        "against the oracle: the same equations in float64. The table shows digits of agreement; "
+        "float32 has some 7, and each number is held to a tolerance that is measured, tensor by "
+        "tensor."
+    )
+    if broken:
+        one, two = GATES
+        tell(f"A fault is planted in {broken}: {one} and {two} of the GRU are exchanged.")
     tell("")
-    if not broken:
+
+
+def _next(broken: str) -> None:
+    """What to do after the demo, of a planted fault in ``broken`` or without one."""
+    tell("")
+    if broken:
+        tell("The reproducer agrees when it runs again: only this demo plants the fault.")
+        tell("Keep failures of your own:   harness check --reproducers failures")
+        tell(f"Look for the cause of one:   harness localise MODEL.yaml --backend {broken}")
+    else:
         tell("See a fault found:           harness demo --break")
     tell("Check all of Lesson 6:       harness check")
     tell("Make a page to send:         harness check --html report.html")
     tell("Read a model of your own:    harness explain MODEL.yaml")
     tell("Check it:                    harness check MODEL.yaml")
-    return code
 
 
 def _first() -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from harness.command.interrupts import INTERRUPTED, stoppable
-from harness.command.options import FILE, FOLDER, SPECS, WordList
+from harness.command.options import FILE, FOLDER, JSON, SPECS, WordList
 from harness.errors import HarnessError
 
 Command = Callable[..., Any]
@@ -46,6 +46,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     help="Backend to compare the speeds of the others with.",
 )
 @SPECS
+@JSON
 def report(files: tuple[Path, ...], **options: Any) -> None:
     """Make a page of FILEs: records of a check, results of bench, weights that were trained.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
-from harness.output.printing import tell
+from harness.output.printing import say, tell
 from harness.report.history import history
 from harness.report.inputs import Inputs, gather
 from harness.report.junit import junit
@@ -54,7 +55,10 @@ def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
             _check_baseline(options["relative_to"], inputs)
         _check_room(form, inputs, options)
         _write_all(inputs, {form: output}, options)
-    tell(f"the report is in {displayed(output)}")
+    if options["as_json"]:
+        say(json.dumps({"output": os.fspath(output), "form": form}))
+    else:
+        tell(f"the report is in {displayed(output)}")
     return 0
 
 

@@ -47,6 +47,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     show_default=True,
     help="Seconds that the search may take; what was found by then is written.",
 )
+@options.JSON
 def reduce(folder: Path, output: Path | None, backend: str | None, **given: Any) -> None:
     """Make the reproducer in FOLDER smaller for as long as it stays wrong, in a new folder.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from harness.checking.explain import explain
+from harness.checking.explain import explain, explain_data
 from harness.errors import HarnessError
 from harness.language.library import lesson6
 
@@ -124,3 +126,22 @@ def test_a_backends_paths_are_asked_for() -> None:
 def test_wrong_names_are_told(name: str, sizes: dict[str, int], words: str) -> None:
     with pytest.raises(HarnessError, match=re.escape(words)):
         explain(name, [], sizes, [])
+
+
+def test_a_program_reads_what_explain_says(lstm: str) -> None:
+    (found,) = json.loads(json.dumps(explain_data("lesson6/stateful_lstm", [], {"time": 5}, [])))
+    assert (found["kind"], found["name"]) == ("model", "lesson6/stateful_lstm")
+    assert found["sizes"] == {"vocab": 86, "factors": 42, "hidden": 256, "batch": 64, "time": 5}
+    assert found["inputs"] == {"chars": "index [batch, time] below vocab"}
+    shapes = {each["name"]: each["shape"] for each in found["parameters"] if each["trained"]}
+    assert shapes["lstm.W_i"] == [42, 256]
+    assert sum(math.prod(shape) for shape in shapes.values()) == 331_974
+    told = squeezed("\n".join(found["program"]))
+    assert told == lstm.partition("\nprogram\n")[2].partition("\n\n")[0]
+    assert found["operations"]["forward_and_loss"]["products"] > 0
+    # Of another definition it is what its file says.
+    (layer,) = explain_data("gru", [], {}, [])
+    assert (layer["kind"], layer["parameters"]["W_z"]["shape"]) == ("layer", ["features", "units"])
+    assert "lesson6/keras_gru" in layer["models"]
+    (law,) = explain_data("uniform", [], {}, [])
+    assert (law["kind"], law["arguments"]) == ("initializer", ["low", "high"])

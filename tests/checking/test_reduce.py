@@ -79,9 +79,13 @@ def test_a_time_step_that_is_needed_stays(tmp_path: Path) -> None:
 
 def test_the_new_folder_stands_beside_the_old_one(tmp_path: Path) -> None:
     folder = bundle("gradient-missing", tmp_path)
-    code, shown = run("reduce", folder)
+    code, shown = run("reduce", folder, "--json")
     assert code == 0, shown
-    assert load(folder.with_name(f"{folder.name}-reduced"))
+    content = json.loads(shown.splitlines()[-1])
+    assert content["folder"] == str(folder.with_name(f"{folder.name}-reduced"))
+    assert load(Path(content["folder"])).cell.spec == content["spec"]
+    assert content["sizes"]["after"]["batch"] < content["sizes"]["before"]["batch"]
+    assert {*content["layers"]["after"]} < {*content["layers"]["before"]}
     code, shown = run("reduce", folder)
     assert code == 2
     assert "is there already: name another folder with --output" in shown

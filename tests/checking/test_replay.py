@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ def test_replay_of_what_differs_returns_1_and_names_it(folder: Path) -> None:
     first, last = run.stdout.splitlines()
     assert first.startswith("gradient.out.b: error 9.99e-04, ")
     assert last.endswith("float32, check gradients: differs; worst is gradient.out.b")
+
+
+def test_a_program_reads_what_a_replay_says(folder: Path) -> None:
+    expected_changed(folder, "expected/gradient.out.b", lambda a: a * 1.001)
+    run = replay(str(folder), "--json")
+    content = json.loads(run.stdout)
+    assert content["exit_code"] == run.exit_code == 1
+    assert (content["check"], content["agrees"]) == ("gradients", False)
+    assert content["worst"] == "gradient.out.b"
+    (wrong,) = (tensor for tensor in content["tensors"] if not tensor["agrees"])
+    assert wrong["error"] == pytest.approx(1e-3, rel=0.01)
+    assert wrong["error"] > wrong["allowed"]
 
 
 def test_replay_that_cannot_run_returns_3(folder: Path) -> None:

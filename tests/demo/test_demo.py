@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from needed import need
 
+from harness.checking.reproducer import load
 from harness.commands import cli
 from harness.demo import broken
 from harness.runtime import plugins
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the demo runs in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def shown(*words: str) -> Result:
     return CliRunner().invoke(cli, ["demo", *words])
 
 
-def test_all_agree_on_numpy() -> None:
+def test_all_agree_on_numpy(here: Path) -> None:
     found = shown("--backend", "numpy")
     assert found.exit_code == 0, found.output
     assert "1 cell: 1 agree" in found.output
     assert "harness demo --break" in found.output
+    assert not any(here.iterdir())
 
 
-def test_a_planted_fault_is_named(framework: str) -> None:
+def test_a_program_reads_what_a_check_prints() -> None:
+    found = shown("--backend", "numpy", "--json")
+    content = json.loads(found.stdout)
+    assert content["exit_code"] == found.exit_code == 0
+    assert {result["backend"] for result in content["results"]} == {"numpy"}
+
+
+def test_a_planted_fault_is_named(framework: str, here: Path) -> None:
     found = shown("--break", "--backend", framework)
     assert found.exit_code == 1, found.output
     words = " ".join(found.output.split())
@@ -31,6 +50,10 @@ def test_a_planted_fault_is_named(framework: str) -> None:
     assert "It is right if b_z and b_r of gru trade places" in words
     assert "at fault: plugin" in words
     assert "1 agree, 1 differ" in words
+    folder = Path("harness-demo/lesson6/keras_gru") / f"{framework}-float32-native"
+    assert f"reproducer: harness replay {folder} " in words
+    assert load(here / folder).cell.backend == framework
+    assert f"harness localise MODEL.yaml --backend {framework}" in words
 
 
 @pytest.fixture(params=["torch", "jax"])

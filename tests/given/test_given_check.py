@@ -95,7 +95,7 @@ def test_a_fault_that_only_they_show_is_found_and_kept(folder: Path) -> None:
     saved = next((folder / "kept").rglob("program.json")).parent
     arrays = load(saved).run.material
     np.testing.assert_array_equal(arrays.inputs["chars"], np.load(folder / "x.npz")["chars"])
-    assert run_replay(saved, "numpy", {"device": None}) == 0
+    assert run_replay(saved, "numpy", {"device": None, "as_json": False}) == 0
     assert run(folder, "replay", str(saved), fault=True).returncode == 1
     (head,) = read_records(folder / "r.jsonl").of_kind("head")
     given = head["request"]["given"]

@@ -281,3 +281,11 @@ def test_nothing_that_is_given_is_left_out_in_silence(
     assert found.exit_code == 2, found.output
     assert told in found.output
     assert not output.exists()
+
+
+def test_a_program_is_told_where_the_report_is(files: Path, tmp_path: Path) -> None:
+    output = tmp_path / "r.md"
+    words = ["report", str(files / "run.jsonl"), "-o", str(output), "--json"]
+    found = CliRunner().invoke(cli, words)
+    assert json.loads(found.stdout) == {"output": str(output), "form": "markdown"}
+    assert output.is_file()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import CellResult
+from harness.checking.cell import Cell, CellResult
 from harness.checking.findings import Finding
 from harness.checking.reduction.failure import Failure
 from harness.checking.reduction.search import Search
@@ -20,7 +21,7 @@ from harness.errors import HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation
-from harness.output.printing import console, tell
+from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
 from harness.output.shell import quoted
 from harness.worker.launch import Launch
@@ -75,8 +76,8 @@ def run_reduce(
 ) -> int:
     """Reduce a reproducer and write what is left; returns the exit code.
 
-    ``options`` say with which interpreter and variables, and how long a pass and the search may
-    take.
+    ``options`` say with which interpreter and variables, how long a pass and the search may take,
+    and whether to print JSON.
 
     Raises:
         UsageError: the folder holds no reproducer, it agrees, or there is something at the place
@@ -112,6 +113,9 @@ def run_reduce(
     expected = small.expected()
     write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
     more = beside(launch, target, CellResult(cell, [finding], version=version))
+    if options["as_json"]:
+        say(json.dumps(_record(target, cell, whole, small, search, more)))
+        return 0
     for line in _told(whole, small, search):
         tell(line)
     tell(f"reproducer: harness replay {quoted(str(target))}")
@@ -139,14 +143,34 @@ def _beside(folder: Path) -> Path:
     return (folder if folder.name not in ("", "..") else whole).with_name(f"{whole.name}{SUFFIX}")
 
 
+def _record(
+    target: Path, cell: Cell, whole: Failure, small: Failure, search: Search, more: Sequence[str]
+) -> dict[str, Any]:
+    """What has become smaller, as ``--json`` has it; each ``before`` and ``after``."""
+    return {
+        "folder": os.fspath(target),
+        **cell.record(),
+        "check": small.run.check,
+        "sizes": {"before": dict(whole.sizes), "after": dict(small.sizes)},
+        "layers": {"before": _layers(whole), "after": _layers(small)},
+        "passes": search.tried,
+        "time_was_up": search.over,
+        "notes": list(more),
+    }
+
+
+def _layers(failure: Failure) -> list[str]:
+    nodes = (node for node in failure.program.nodes if node.op == "call")
+    return [str(node.attributes["label"]) for node in nodes]
+
+
 def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
     """What has become smaller."""
     sizes = [
         f"{name} {size} -> {small.sizes[name]}" if name in small.sizes else f"{name} {size} -> gone"
         for name, size in whole.sizes.items()
     ]
-    nodes = [node for node in small.program.nodes if node.op == "call"]
-    left = ", ".join(str(node.attributes["label"]) for node in nodes) or "no layer"
+    left = ", ".join(_layers(small)) or "no layer"
     over = "; the time was up" if search.over else ""
     return [
         f"sizes: {', '.join(sizes)}",
