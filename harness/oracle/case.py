@@ -157,15 +157,21 @@ class Case:
         return self.expect(("gradients", key, along is None), run).of_finite_gradients()
 
     def train(
-        self, rule: UpdateRule, batches: Sequence[Mapping[str, Any]], material: Arguments, key: Any
+        self,
+        rule: UpdateRule,
+        batches: Sequence[Mapping[str, Any]],
+        material: Arguments,
+        key: Any,
+        start: int = 0,
     ) -> Expected:
-        """Every step's :func:`step_values`."""
+        """Every step's :func:`step_values`, of which ``start`` are taken as made before."""
 
         def run(session: Session) -> Iterator[Mapping[str, Array]]:
             session.use_rule(rule)
             session.load(material.parameters, material.statistics)
+            session.steps = start
             state: Mapping[str, Array] = material.state
-            for number, batch in enumerate(batches, start=1):
+            for number, batch in enumerate(batches, start=start + 1):
                 results = session.step(
                     batch["inputs"], state, batch["targets"], batch["learning_rate"]
                 )
@@ -173,7 +179,9 @@ class Case:
                 step = {"results": results, **session.read()}
                 yield step_values(number, step, material)
 
-        return beside_start(self._expect(("train", digest(rule), key), run), material.parameters)
+        return beside_start(
+            self._expect(("train", digest(rule), key, start), run), material.parameters
+        )
 
 
 def entries_of(program: Program, batch: int, time: int) -> int:

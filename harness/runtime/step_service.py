@@ -93,12 +93,17 @@ class StepService:
         batches: Sequence[Payload],
         learning_rate: float,
         many: int,
+        starts: Sequence[int],
     ) -> Payload:
         """Train as a training does: the derived gradient and the optimizer's equations, compiled
         for speed, ``many`` steps in a call where the backend has a way, denormals flushed. Before
         the last ``many``, what the others have made is taken up as from a checkpoint.
 
-        Returns the sum of the losses of all steps, one for each batch, and what they have made.
+        Each number of ``starts`` counts steps that are taken as made: the first ``many`` batches
+        are trained on from there, with the given parameters and fresh slots.
+
+        Returns the sum of the losses of all steps, one for each batch, what they have made, and
+        what the steps from each of ``starts`` have made, as ``later``.
         """
         self.backend.quick = False
         self.backend.flush_denormals(True)
@@ -115,7 +120,14 @@ class StepService:
             steps.take_up(steps.left())
             total += steps.run(learning_rate, rows[-many:])
             steps.store()
-            return {"total": total, **session.read()}
+            found = {"total": total, **session.read(), "later": []}
+            fresh = {"parameters": parameters, "statistics": statistics, "state": state}
+            for start in starts:
+                steps.take_up({**fresh, "slots": {}, "scaling": {}, "steps": start})
+                steps.run(learning_rate, rows[:many])
+                steps.store()
+                found["later"].append(session.read())
+            return found
         finally:
             self.backend.flush_denormals(False)
 

@@ -120,6 +120,7 @@ class Changed(TypedDict):
 @with_config(FORM)
 class Descended(Kept):
     total: float
+    later: list[Kept]
 
 
 @with_config(FORM)
@@ -238,7 +239,10 @@ COUNTED = {
     **dict.fromkeys(("latency", "stages", "values"), "count"),
     "train": "batches",
     "peaks": "sizes",
+    "descend": "starts",
 }
+# Of a verb whose answer is more than a list, the field that holds the list.
+LISTS = {"peaks": "products", "descend": "later"}
 
 
 def formed(form: TypeAdapter[Any], value: Any) -> Any:
@@ -267,7 +271,7 @@ def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> A
     if verb in COUNTED:
         wanted = payload[COUNTED[verb]]
         count = wanted if isinstance(wanted, int) else len(wanted)
-        entries = found["products"] if verb == "peaks" else found
+        entries = found[LISTS[verb]] if verb in LISTS else found
         if len(entries) != count:
             raise IllFormed(f"answer: {count} entries are wanted, found {len(entries)}")
     return found

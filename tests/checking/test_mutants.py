@@ -19,7 +19,7 @@ from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
 import pytest
-from places import TESTS
+from places import SUPPORT, TESTS
 from sampling import sampled
 
 from harness.checking.cell import Cell, CellResult
@@ -33,7 +33,7 @@ FOLDER = TESTS / "mutants"
 with pytest.MonkeyPatch.context() as _path:
     _path.syspath_prepend(FOLDER)
     from harness_mutants import BACKENDS, CONTROL, MUTANTS
-    from harness_mutants.registry import OTHERS
+    from harness_mutants.registry import ODD, OTHERS
 
 if TYPE_CHECKING:
     from harness_mutants.registry import Mutant
@@ -105,7 +105,7 @@ def installed() -> Iterator[None]:
 def results(few: bool, /) -> Results:
     """Every cell's result, by mutant, system and dtype."""
     # By a pattern, all checks are made in all dtypes: some faults have one of them only.
-    specs = (*lesson6(), *OTHERS)
+    specs = (*lesson6(), *OTHERS, *(str(SUPPORT / "odd_models" / f"{one}.yaml") for one in ODD))
     with installed(), Planned(Request(specs=specs, backends=BACKENDS, checks=("**",))) as engine:
         engine.few = few
         found = engine.run().results

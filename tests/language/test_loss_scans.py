@@ -33,7 +33,6 @@ scan:
 equations: y = h * h
 output: y
 """
-MODEL = f"{SPOKEN}optimizer: {{optimizer: sgd, learning_rate: 0.1}}\n"
 PLAIN = """\
 model: own
 summary: Of a test.
@@ -82,7 +81,7 @@ def all_readings(scores: np.ndarray, labels: list[int]) -> float:
 @pytest.mark.parametrize("labels", [[1, 2], [2, 2], [3], []])
 @pytest.mark.parametrize("length", [4, 2, 1, 0])
 def test_ctc_is_the_sum_over_all_readings(labels: list[int], length: int) -> None:
-    spec = load_spec("spoken", overrides={("model", "spoken"): MODEL})
+    spec = load_spec("spoken", overrides={("model", "spoken"): SPOKEN})
     program, free = spec.program(), {"batch": 1, "time": 4}
     given = draw(program, free, seed=length)
     given["inputs"]["lengths"][:] = length
@@ -100,7 +99,7 @@ def test_backends_have_its_gradient_on_every_path(name: str) -> None:
     need(name)
     from jax_config import kept_config
 
-    spec = load_spec("spoken", overrides={("model", "spoken"): MODEL})
+    spec = load_spec("spoken", overrides={("model", "spoken"): SPOKEN})
     free = {"batch": 5, "time": 6}
     given = draw(spec.program(), free)
     given["inputs"]["lengths"][:3] = [6, 0, 1]

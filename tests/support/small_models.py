@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from places import SUPPORT
 
 from harness.language.library import Library
 from harness.language.model import load_spec
@@ -11,22 +12,7 @@ from harness.oracle import oracle
 ARRAYS = {"batch": 2, "time": 3}
 LIBRARY = Library()
 
-SPOKEN = """\
-model: spoken
-summary: Labels of steps, and how many of them there are.
-source: Of a test.
-sizes: {features: 3, classes: 5, symbols: 2}
-inputs:
-  x: {shape: [batch, time, features]}
-  lengths: {shape: [batch], at_most: time}
-layers:
-  out: {layer: dense, units: classes}
-equations: logits = out(x)
-targets:
-  labels: {shape: [batch, symbols], index: classes}
-  counts: {shape: [batch], at_most: symbols}
-loss: mean(ctc(logits, lengths, labels, counts))
-"""
+SPOKEN = (SUPPORT / "odd_models" / "spoken.yaml").read_text(encoding="utf-8")
 # A dense layer ``out`` of an input ``x``; the equations are to follow, and what else there is.
 TO_BE_WRITTEN = """\
 model: odd

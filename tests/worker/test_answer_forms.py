@@ -29,7 +29,8 @@ junk = st.recursive(
     ),
     max_leaves=12,
 )
-PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": [[1, 1, 1], [2, 2, 2]]}
+SIZES = [[1, 1, 1], [2, 2, 2]]
+PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": SIZES, "starts": [1, 2]}
 
 
 FORMS: tuple[Mapping[str, Any], ...]

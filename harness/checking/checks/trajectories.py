@@ -18,7 +18,7 @@ import numpy as np
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context
 from harness.checking.checks.probes import once, probe_case
-from harness.checking.checks.whole_steps import MADE, descended, summed
+from harness.checking.checks.whole_steps import MADE, TOGETHER, descended, summed
 from harness.checking.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
@@ -43,6 +43,8 @@ LATER = (256, 257, 258, 260, 268)
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
 # Of the step after all that have one rate; one more has none, as at the end of a schedule.
 SLOWER = RATE / 128
+# Steps that are taken as made before others: beyond a warm-up, and at the end of a schedule.
+STARTS = (1000, 5000)
 # In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
 NOISE = 2.0**-19
 LOSSES = "losses"
@@ -65,13 +67,14 @@ CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
     """Many steps of the spec's own optimizer: one by one, as a pipeline makes them, and the first
-    ones as ``harness train`` does. Where float32 has all of that, float64 has few steps, in the
-    first two ways."""
+    ones as ``harness train`` does, from late ones on, too. Where float32 has all of that, float64
+    has few steps."""
     rule = context.case.spec.update
     if rule is None:
         return
     # Of the rate of a rule, only that it has one: these steps have their own.
     rule = replace(rule, attributes={**rule.attributes, "learning_rate": RATE})
+    rule = _on_the_point(rule)
     key = ("optimizer-steps", digest(rule))
     finding = Finding("optimizer-steps")
     finding.deviations = list(once(context, key, lambda: _optimizer_steps(context, rule)))
@@ -118,10 +121,26 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     wanted = {n: a for n, a in expected.values.items() if n.startswith(looked)}
     in_a_row = _together(replace(expected, values=wanted), losses)
     deviations += compared("in a row", _joined(found, losses), in_a_row)
-    if not context.brief:
-        trained = descended(context, steps[:MADE], rule, RATE)
-        deviations += compared("as trained", trained, summed(expected))
-    return deviations
+    trained = descended(context, steps[:MADE], rule, RATE, STARTS)
+    later = (_late(case, rule, steps[:TOGETHER], start) for start in STARTS)
+    return deviations + compared("as trained", trained, _merged(summed(expected), *later))
+
+
+def _late(case: Case, rule: UpdateRule, steps: Sequence[Mapping[str, Any]], start: int) -> Expected:
+    """What the last of some steps must leave, where ``start`` steps are taken as made before."""
+    last = f"step {start + len(steps)}: "
+    expected = case.train(rule, steps, case.material, "late", start).only(last)
+    return replace(expected, values={n: a for n, a in expected.values.items() if "loss" not in n})
+
+
+def _merged(*parts: Expected) -> Expected:
+    """All values of some parts, whose names differ."""
+    values = {n: a for part in parts for n, a in part.values.items()}
+
+    def measured(dtype: str) -> dict[str, float]:
+        return {n: part.measured(dtype)[n] for part in parts for n in part.values}
+
+    return Expected(values, measured)
 
 
 def _steps(context: Context, rule: UpdateRule) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -143,6 +162,15 @@ def _steps(context: Context, rule: UpdateRule) -> tuple[list[dict[str, Any]], li
     if context.dtype == "float16" or not (rule.totals or by_parameter(rule)):
         alone.append(last)
     return steps, alone
+
+
+def _on_the_point(rule: UpdateRule) -> UpdateRule:
+    """The rule with its groups dealt out to the parameters of the probe: the patterns of the spec
+    match none of their names."""
+    rules = [None, *rule.groups.values()]
+    names = [port.name for port in _point().training.parameters]
+    dealt = {name: rules[number % len(rules)] for number, name in enumerate(names)}
+    return replace(rule, groups={n: group for n, group in dealt.items() if group is not None})
 
 
 def _multiplies(rule: UpdateRule) -> bool:

@@ -121,12 +121,19 @@ def _rule(context: Context) -> tuple[UpdateRule, float]:
 
 
 def descended(
-    context: Context, batches: Sequence[Mapping[str, Any]], rule: UpdateRule, rate: float
+    context: Context,
+    batches: Sequence[Mapping[str, Any]],
+    rule: UpdateRule,
+    rate: float,
+    starts: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """What :data:`MADE` steps have made, as ``harness train`` makes them."""
-    found = context.steps("descend", batches, rule, rate, many=TOGETHER)
-    values = step_values(MADE, {"results": {}, **found}, context.case.material)
-    values["sum of losses"] = np.asarray(found["total"], context.kept)
+    """What :data:`MADE` steps have made, as ``harness train`` makes them; and what the first
+    :data:`TOGETHER` make if as many steps as each of ``starts`` are taken as made before."""
+    found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
+    values: dict[str, Any] = {"sum of losses": np.asarray(found["total"], context.kept)}
+    made = {MADE: found, **{n + TOGETHER: f for n, f in zip(starts, found["later"], strict=True)}}
+    for number, left in made.items():
+        values |= step_values(number, {"results": {}, **left}, context.case.material)
     return values
 
 

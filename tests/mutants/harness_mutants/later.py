@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from harness.program.updates import UpdateRule
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness_mutants import registry
@@ -192,6 +194,15 @@ class DecayAfterTen(Counted):
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
         return {n: t * t.dtype.type(0.999) for n, t in found.items()} if self._made > 10 else found
+
+
+@session("spoken", STEPS)
+class GroupsLost(Session):
+    """In float32 the parameters of a group are trained as all others."""
+
+    def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
+        lost = rule is not None and self.dtype == "float32"
+        super().use_rule(replace(rule, groups={}) if rule and lost else rule, claim)
 
 
 @session("stateful_lstm", STEPS, FLOAT64)
