@@ -71,6 +71,8 @@ MEASURING = frozenset(
     }
 )
 
+# Of the tensors of a finding that are off, so many are shown.
+SHOWN = 3
 # How results of a step of training are named.
 STEP = re.compile(r"step (\d+): ")
 # Of a training's steps, those whose errors are kept.
@@ -171,10 +173,10 @@ class Finding:
         return "; ".join([*(part.removesuffix(".") for part in parts[:-1]), *parts[-1:]])
 
 
-def _some(deviations: list[Deviation], shown: int = 3) -> list[str]:
-    more = len(deviations) - shown
+def _some(deviations: list[Deviation]) -> list[str]:
+    more = len(deviations) - SHOWN
     return [
-        *map(str, deviations[:shown]),
+        *map(str, deviations[:SHOWN]),
         *([f"and {more} more {'tensor' if more == 1 else 'tensors'}"] if more > 0 else []),
     ]
 

@@ -58,7 +58,8 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) ->
         return int(not agrees)
     for d in deviations:
         if not d.agrees:
-            what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick"
+            point = f"; {d.point}" if d.point else ""
+            what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick{point}"
             tell(f"{d.name}: {d.reason or what}")
     verdict = "agrees" if agrees else "differs"
     place = name if cell.device == found.cell.device else f"{name} ({cell.device})"

@@ -118,7 +118,7 @@ class CellRun:
         try:
             opened = self.subject.open(self, asked, result)
         except WorkerFault as fault:
-            result.could_not_run = fault.outcome.status != "error"
+            result.could_not_run = fault.outcome.status != "error" or fault.cannot_start
             yield _fault("open", fault.outcome)
             return
         yield from self._checked(opened, asked)

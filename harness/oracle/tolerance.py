@@ -45,8 +45,36 @@ PRECISION: Mapping[str, float] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """The entry of a tensor that is furthest off, with both numbers as text, and how many entries
+    of how many are off.
+
+    ``words`` say what was computed there, if that is more than the ``place``; a ``note`` what else
+    is known of it.
+    """
+
+    place: tuple[int, ...]
+    found: str
+    expected: str
+    off: int
+    entries: int
+    words: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        entry = f"entry {list(self.place)} is" if self.place else "it is"
+        count = f"{self.off} of {self.entries} entries off" if self.entries > 1 else ""
+        more = ", ".join(filter(None, [count, self.note]))
+        numbers = f"{self.words or entry} {self.found}, expected {self.expected}"
+        return f"{numbers} ({more})" if more else numbers
+
+
+@dataclass(frozen=True, slots=True)
 class Deviation:
-    """How one tensor compares: ``error`` against ``yardstick``, both relative to the oracle."""
+    """How one tensor compares: ``error`` against ``yardstick``, both relative to the oracle.
+
+    ``point`` is the worst entry of a tensor that does not agree.
+    """
 
     name: str
     error: float
@@ -55,6 +83,7 @@ class Deviation:
     reason: str = ""
     spread: tuple[int, ...] = ()  # of the worst tensor of a check: see :func:`spread`
     telling: bool = True  # see :func:`telling`
+    point: Point | None = None
 
     @property
     def ratio(self) -> float:
@@ -73,7 +102,7 @@ class Deviation:
         return (
             f"{self.name} is off by {self.error:.2e}, {self.ratio:.3g} times the yardstick "
             f"(allowed: {self.tolerance:.2e})"
-        )
+        ) + (f": {self.point}" if self.point else "")
 
     @property
     def void(self) -> bool:
@@ -183,6 +212,27 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
     return worst / scale if np.isfinite(worst) else float("inf")
 
 
+def worst_point(found: Array, expected: Array, errors: Array, allowed: float) -> Point:
+    """Return the entry with the largest error. All arrays have one shape; an entry that is not
+    finite where it must be has an infinite error."""
+    place = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
+    pair = found[place], expected[place]
+    numbers = [f"{float(number):.6g}" for number in pair]
+    if numbers[0] == numbers[1]:  # all digits tell apart what six do not
+        with np.errstate(all="ignore"):
+            numbers = [str(found.dtype.type(number)) for number in pair]
+    off = int(np.count_nonzero(~(errors <= allowed)))
+    return Point(place, numbers[0], numbers[1], off, errors.size)
+
+
+def _errors(found: Array, expected: Array, scale: float) -> Array:
+    """The error of each entry, over ``scale``, as :func:`relative_error` counts it."""
+    with np.errstate(all="ignore"):
+        gap = np.abs(np.asarray(found, np.float64) - expected) / scale
+        same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    return np.where(same, 0.0, np.nan_to_num(gap, nan=np.inf, posinf=np.inf))
+
+
 def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
     """How many entries of a tensor are off by how much: the histogram of its error.
 
@@ -219,8 +269,14 @@ def deviation(
     wrong = wrong_form(array, np.asarray(expected), dtype)
     if wrong or isinstance(array, Misfit):
         return Deviation(name, float("inf"), yardstick, tolerance, wrong)
-    error = relative_error(array, np.asarray(expected, np.float64), scale)
-    return Deviation(name, error, yardstick, tolerance, telling=telling(yardstick, dtype))
+    exact = np.asarray(expected, np.float64)
+    error = relative_error(array, exact, scale)
+    compared = Deviation(name, error, yardstick, tolerance, telling=telling(yardstick, dtype))
+    if compared.agrees:
+        return compared
+    return replace(
+        compared, point=worst_point(array, exact, _errors(array, exact, scale), tolerance)
+    )
 
 
 def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:

@@ -118,6 +118,12 @@ class Backend(ABC):
         products must take it, with gradients: all else stays float32."""
         return ("float64", "float32")
 
+    def lacks(self, dtype: str) -> Collection[str]:
+        """The primitives of the table that the framework lacks in a dtype of :meth:`dtypes`, of
+        :data:`harness.program.primitives.OFFERED`: a model that needs one is ``unsupported`` there.
+        """
+        return ()
+
     def use(self, device: str, dtype: str) -> None:
         """Prepare for the sessions to come, all on one device and in one dtype.
 

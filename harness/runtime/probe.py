@@ -19,6 +19,7 @@ from harness.arrays import Array
 from harness.errors import shorten
 from harness.program.dims import resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
+from harness.program.primitives import OFFERED
 from harness.program.signature import call_key
 from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, call_text, perform
@@ -144,7 +145,11 @@ class Probe:
             text = call_text(call.op, inputs, attributes)
             made = perform(session.table, call.op, inputs, attributes)
         except Exception as error:
-            return self._raised(call.op, error)
+            raised = self._raised(call.op, error)
+            if call.op not in OFFERED:
+                return raised
+            hint = f"if the framework has no {call.op} in {session.dtype}, let lacks() name it"
+            return f"{raised}; {hint}"
         return self._wrong(session, made, call.result, text)
 
     def _wrong(self, session: Session, made: Any, form: TensorForm, text: str) -> str:
@@ -201,7 +206,8 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
 
 def _samples(session: Session) -> Iterator[PrimitiveCall]:
     """A call of every primitive that the backend has, also of those that a model has no use for."""
-    made = every_primitive(session.backend.primitives.keys())
+    backend = session.backend
+    made = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
     yield from _of(made.nodes, made.types, {}, session)
 
 

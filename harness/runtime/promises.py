@@ -15,6 +15,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.errors import shorten
 from harness.program.dtypes import travels
+from harness.program.primitives import OFFERED, TABLE
 
 # What every record repeats: versions and settings.
 MOST_TEXTS = 100
@@ -130,6 +131,22 @@ def names(value: Any, source: str) -> list[str]:
         found = repr(value) if isinstance(value, str) else described(value)
         raise ContractError(f"{source} returned {found}; a list of names is wanted")
     return list(value)
+
+
+def lacking(backend: Any, dtype: str) -> list[str]:
+    """Return the offered primitives that a backend says it lacks in a dtype; none of what is no
+    backend.
+
+    Raises:
+        ContractError: they are no list of names, or one of them is no offered primitive.
+    """
+    source = f"lacks({dtype!r})"
+    found = names(getattr(backend, "lacks", lambda _: ())(dtype), source)
+    for name in found:
+        if name not in OFFERED:
+            what = "which every backend must have" if name in TABLE else "which is no primitive"
+            raise ContractError(f"{source} names {name!r}, {what}; allowed: {', '.join(OFFERED)}")
+    return found
 
 
 def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:

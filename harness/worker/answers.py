@@ -61,6 +61,7 @@ class Greeting(TypedDict):
     devices: list[str]
     dtypes: list[str]
     primitives: NotRequired[list[str]]
+    lacks: NotRequired[dict[str, list[str]]]
     compiles: NotRequired[list[str]]
     environment: Texts
     doubts: NotRequired[list[str]]

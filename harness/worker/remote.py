@@ -16,6 +16,7 @@ from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.runtime.arguments import Arguments
 from harness.runtime.devices import CPU
+from harness.runtime.opening import CannotStart
 from harness.runtime.paths import COMPILED_PATHS
 from harness.runtime.tensors import IllFormed, Misfit
 from harness.worker import answers
@@ -42,6 +43,11 @@ class WorkerFault(Exception):
     def traceback(self) -> str:
         """What is behind it."""
         return told(self.outcome)
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether the backend computes nothing at all here."""
+        return self.outcome.cause.startswith(f"{CannotStart.__name__}: ")
 
     @property
     def users_error(self) -> str | None:
@@ -79,15 +85,23 @@ def not_offered(
         return f"path {path!r} is not offered: there is no compiler of whole steps"
     every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
     ops = {node.op for nodes in every for node in walk_nodes(nodes)}
-    for op in sorted(offers_needed(ops)):
-        if op not in hello.get("primitives", ()):
-            return f"the model does not fit: it needs {op} ({OFFERED[op]}), which is not offered"
+    lacking = sorted(offers_needed(ops) - offers_of(hello, dtype))
+    if lacking:
+        (op, *_), offered = lacking, hello.get("primitives", ())
+        where = f" in {dtype}" if op in offered else ""
+        return f"the model does not fit: it needs {op} ({OFFERED[op]}), which is not offered{where}"
     for kind, wanted in (("device", device), ("dtype", dtype)):
         offered = hello.get(f"{kind}s", ())
         if wanted not in offered:
             listed = ", ".join(offered) or "none"
             return f"{kind} {wanted!r} is not offered (offered: {listed})"
     return ""
+
+
+def offers_of(hello: Mapping[str, Any], dtype: str) -> frozenset[str]:
+    """Return the primitives, of those that a backend need not have, that it has in a dtype."""
+    lacking = hello.get("lacks", {}).get(dtype, ())
+    return frozenset(hello.get("primitives", ())).difference(lacking)
 
 
 def check_offered(

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from harness.errors import HarnessError, blamed
+from harness.errors import HarnessError, blamed, shorten
 from harness.program.primitives import OFFERED
 from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
@@ -46,6 +46,8 @@ GREETING = 0
 """The id of the greeting; calls count from 1."""
 
 _TEXT_LIMIT = 64 << 10
+# Characters of a message of a framework, on one line: its traceback has all of it.
+LONGEST = 300
 _OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
 _OUT_OF_MEMORY_WORDS = (
     "resource_exhausted",
@@ -174,6 +176,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
     from harness.runtime.doubts import doubts
 
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
+    dtypes = promises.names(getattr(served, "dtypes", list)(), "dtypes()")
     return {
         "backend": getattr(served, "name", name),
         "pid": os.getpid(),
@@ -182,8 +185,9 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
         "harness": digest("harness"),
         "versions": promises.texts(versions(), "versions()"),
         "devices": promises.names(devices(), "devices()"),
-        "dtypes": promises.names(getattr(served, "dtypes", list)(), "dtypes()"),
+        "dtypes": dtypes,
         "primitives": sorted(op for op in OFFERED if op in getattr(served, "primitives", ())),
+        "lacks": {dtype: promises.lacking(served, dtype) for dtype in dtypes},
         "compiles": promises.names(sorted(getattr(served, "compiles", ())), "compiles"),
         "environment": reported(os.environ),
         "doubts": doubts(served),
@@ -241,7 +245,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {
         "status": "out-of-memory" if out_of_memory else "error",
         "kind": type(error).__name__,
-        "message": _text(_message(error)),
+        "message": _text(_message(error, None if isinstance(error, HarnessError) else LONGEST)),
         "traceback": _text(_traceback(error)),
         "spent": not out_of_memory and any(map(_is_of_the_device, _chain(error))),
     }
@@ -287,10 +291,11 @@ def _says(error: BaseException, words: Sequence[str]) -> bool:
     return any(found in message for found in words)
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, limit: int | None = None) -> str:
     try:
-        note = blamed(error)
-        return f"{error} ({note})" if note else str(error)
+        note, text = blamed(error), str(error)
+        text = text if limit is None else shorten(text, limit)
+        return f"{text} ({note})" if note else text
     except Exception as second:
         return f"(its message cannot be shown: {type(second).__name__})"
 

@@ -25,6 +25,7 @@ NAMED: Mapping[str, tuple[str, str]] = {
         "start",
         "harness_backend returned a value of type dict; a harness.extend.Backend",
     ),
+    "lacks-required": ("start", "lacks('float64') names 'tanh', which every backend must have"),
     "trace-lists": ("outputs", "output.h1: nothing was returned"),
 }
 # The same for those that are only run with all tests.
@@ -91,12 +92,14 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "trace-odd": ("outputs", "output.h1: nothing was returned"),
     "no-name": ("start", "Plain.name is not text; the name of its entry point is wanted"),
     "other": ("start", "harness_backend returned a value of type SimpleNamespace; a harness."),
+    "lacks-text": ("start", "lacks('float64') returned 'erf'; a list of names is wanted"),
     "device-lost": ("values", "CUDA error: an illegal memory access was encountered"),
     "poisoned": ("values", "RuntimeError: no more"),
 }
 # Those that the tests of the other commands are for.
 ELSEWHERE = ("forward-flat", "forward-empty", "forward-texts", "read-narrow", "read-integers")
-ELSEWHERE += ("second-path-lost", "memory-huge")
+ELSEWHERE += ("second-path-lost", "memory-huge", "sqrt-in-lanes", "erf-undeclared", "erf-lacking")
+ELSEWHERE += ("no-device", "talkative")
 
 
 @pytest.fixture(autouse=True)

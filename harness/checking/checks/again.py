@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.checking.checks.context import Context, equal
+from harness.checking.checks.context import Context, equal, where_apart
 from harness.checking.findings import Finding
 from harness.oracle.yardstick import Expected
 from harness.runtime.tensors import whole
@@ -34,7 +34,9 @@ def hold_again(
     """
     if context.remote.repeats:
         finding.faults += [
-            fault.format(name) for name, array in first.items() if not equal(array, later.get(name))
+            f"{fault.format(name)}{where_apart(later.get(name), array)}"
+            for name, array in first.items()
+            if not equal(array, later.get(name))
         ]
         return len(first)
     near = replace(expected(), values=whole(first))

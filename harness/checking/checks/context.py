@@ -11,7 +11,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.checking.findings import Finding
 from harness.oracle.case import Case
-from harness.oracle.tolerance import worst
+from harness.oracle.tolerance import worst, worst_point
 from harness.oracle.yardstick import Expected
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
@@ -129,6 +129,17 @@ def compared(
 def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
     """The entries whose names start so."""
     return {n: a for n, a in found.items() if n.startswith(prefixes)}
+
+
+def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -> str:
+    """Return ": " and the first entry in which two arrays of one shape have other numbers; nothing
+    of what is not both."""
+    if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
+        return ""
+    if found.shape != expected.shape:
+        return ""
+    other = np.asarray((found != expected) & ~(np.isnan(found) & np.isnan(expected)))
+    return f": {worst_point(found, expected, other, 0.0)}" if other.any() else ""
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None) -> bool:

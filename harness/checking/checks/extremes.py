@@ -283,6 +283,9 @@ def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None
             wanted = wanted or bool(np.isnan(array).all())
             reached = reached or bool(there.any())
         elif lost.any():
-            finding.faults.append(f"{tensor}: of NaN in {name}, {int(lost.sum())} NaN were lost")
+            place = [int(index) for index in np.argwhere(lost)[0]]
+            finding.faults.append(
+                f"{tensor}: of NaN in {name}, {int(lost.sum())} NaN were lost, the first at {place}"
+            )
     if wanted and not reached:
         finding.faults.append(f"no gradient is NaN where all of {name} is")

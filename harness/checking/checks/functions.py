@@ -6,16 +6,17 @@ A network hides what its functions do far out: random weights make pre-activatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, Arrays
 from harness.checking.checks.context import Context
-from harness.checking.checks.probes import once, probe_case
+from harness.checking.checks.probes import once, probe, probe_case
 from harness.checking.checks.promises import (
     OF_DENORMALS,
     OF_LAYERS,
@@ -25,16 +26,19 @@ from harness.checking.checks.promises import (
     material,
     points,
 )
-from harness.checking.findings import Finding
+from harness.checking.findings import SHOWN, Finding
 from harness.oracle import oracle
 from harness.oracle.case import Case
-from harness.oracle.tolerance import Deviation, compare
+from harness.oracle.tolerance import Deviation, compare, prefixed, worst_point
 from harness.program.ir import Node, Program, needed_nodes, walk_nodes
 from harness.program.primitives import OFFERED
 from harness.program.signature import crossing_ports
 from harness.runtime.precision import narrow
 from harness.runtime.tensors import Misfit, tensor
+from harness.worker.remote import offers_of
 
+Found = Mapping[str, Any]
+Run = Callable[[Context, Arrays], Found]
 # The probes, and the makers of their arguments.
 MATERIAL = {"functions": material, "further": further}
 
@@ -52,29 +56,65 @@ def _functions(context: Context, name: str) -> list[Deviation]:
     """The deviations of the outputs of a probe that the backend has the primitives of. Opens a
     session of its own."""
     remote = context.remote
-    case = _case(name, frozenset((remote.worker.hello or {}).get("primitives", ())))
+    case = _case(name, offers_of(remote.worker.hello or {}, context.dtype))
     remote.open(case.training, case.inference, None, context.path, context.dtype, context.device)
     remote.load(case.material)
-    walked = remote.forward("inference", case.material.inputs, {})
-    batch = {"inputs": case.material.inputs, "targets": {}}
-    (planned,), _ = replace(context, case=case).timed("forward", [batch], None, 0.0)
-    exact = _exact(case)
+    own = replace(context, case=case)
     return [
-        *_compared(walked, exact, context, ""),
-        *_compared(planned, exact, context, "planned "),
+        *_deviations(own, name, _walked),
+        *prefixed("planned ", _deviations(own, name, _planned)),
     ]
 
 
-def _compared(
-    found: Mapping[str, Any], exact: Mapping[str, Array], context: Context, way: str
-) -> list[Deviation]:
+def _walked(context: Context, inputs: Arrays) -> Found:
+    return context.remote.forward("inference", inputs, {})
+
+
+def _planned(context: Context, inputs: Arrays) -> Found:
+    (found,), _ = context.timed("forward", [{"inputs": inputs, "targets": {}}], None, 0.0)
+    return found
+
+
+def _deviations(context: Context, name: str, run: Run) -> list[Deviation]:
+    """The deviations of a probe's outputs; the first that are off say of which call."""
+    exact, inputs = _exact(context.case), context.case.material.inputs
+    found = _compared(context, run(context, inputs), exact)
+    wrong = [d for d in found if d.point is not None][:SHOWN]
+    told = {d.name: _with_call(context, name, run, d, exact[d.name]) for d in wrong}
+    return [told.get(d.name, d) for d in found]
+
+
+def _compared(context: Context, found: Found, exact: Arrays) -> list[Deviation]:
     denormals = context.remote.denormals
     left_out = {*(OF_LAYERS if narrow(context.dtype) else ()), *(() if denormals else OF_DENORMALS)}
     outputs = {n: (found.get(f"output.{n}"), a) for n, a in exact.items() if n not in left_out}
     return [
-        _deviation(f"{way}{name}", *pair, PROMISES[name], context.kept, denormals)
+        _deviation(name, *pair, PROMISES[name], context.kept, denormals)
         for name, pair in outputs.items()
     ]
+
+
+def _with_call(
+    context: Context, name: str, run: Run, deviation: Deviation, exact: Array
+) -> Deviation:
+    """A deviation whose point says what was called with which numbers. Where each row is a call,
+    the row that is off is computed once more alone: kernels have one way for whole vectors of
+    entries and another for what is left of them."""
+    point, case = deviation.point, context.case
+    assert point is not None
+    equations = dict(line.split(" = ", 1) for line in probe(name).model.equations.splitlines())
+    call = equations[deviation.name]
+    if exact.shape != (case.batch, 1):
+        words = f"{call} at {list(point.place)} gave"
+        return replace(deviation, point=replace(point, words=words))
+    row = slice(point.place[0], point.place[0] + 1)
+    inputs = {n: a[row] if len(a) == case.batch else a for n, a in case.material.inputs.items()}
+    kept = np.dtype(context.kept).type
+    for given in set(re.findall(r"\w+", call)) & inputs.keys():
+        call = re.sub(rf"\b{given}\b", str(kept(inputs[given].item())), call)
+    (alone,) = _compared(context, run(context, inputs), {deviation.name: exact[row]})
+    note = "right in a tensor of 1 entry" if alone.agrees else "also in a tensor of 1 entry"
+    return replace(deviation, point=replace(point, words=f"{call} gave", note=note))
 
 
 def _deviation(
@@ -95,8 +135,9 @@ def _deviation(
         lost = 2 * limits.smallest_subnormal if denormals else limits.tiny
         error = gap / np.maximum(abs(right), max(promise.least, float(limits.tiny)))
         error = np.where(same | (gap <= lost), 0, np.nan_to_num(error, nan=np.inf, posinf=np.inf))
-    worst = float(np.max(error))
-    return Deviation(name, worst, unit, promise.units * unit)
+    worst, allowed = float(np.max(error)), promise.units * unit
+    point = worst_point(array, right, error, allowed) if worst > allowed else None
+    return Deviation(name, worst, unit, allowed, point=point)
 
 
 @cache

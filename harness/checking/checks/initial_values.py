@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.arrays import ArrayDict
-from harness.checking.checks.context import Context, equal
+from harness.checking.checks.context import Context, equal, where_apart
 from harness.checking.findings import Finding
 from harness.language.initial_values import (
     check_laws,
@@ -31,8 +31,9 @@ def initial_values(context: Context) -> Iterator[Finding]:
     back = context.remote.call("read")["parameters"]
     for name, array in drawn.items():
         finding.held += 1
-        if not equal(back.get(name), array.astype(context.kept)):
-            finding.faults.append(f"{name} came back changed")
+        sent, came = array.astype(context.kept), back.get(name)
+        if not equal(came, sent):
+            finding.faults.append(f"{name} came back changed{where_apart(came, sent)}")
     if case.training.loss is not None and not context.brief:
         finding.deviations = _from_there(context, drawn)
     yield finding

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from harness.checking.checks.again import hold_again
-from harness.checking.checks.context import Context, equal
+from harness.checking.checks.context import Context, equal, where_apart
 from harness.checking.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
@@ -32,7 +32,9 @@ def shapes(context: Context) -> Iterator[Finding]:
         finding.deviations += prefixed(f"batch {batch}, time {time}: ", deviations)
     after = context.forward(case.material)
     finding.faults += [
-        f"{n} differs after other shapes" for n in before if not equal(before[n], after.get(n))
+        f"{n} differs after other shapes{where_apart(after.get(n), before[n])}"
+        for n in before
+        if not equal(before[n], after.get(n))
     ]
     yield finding
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.checking.checks.context import Context, equal, part
+from harness.checking.checks.context import Context, equal, part, where_apart
 from harness.checking.findings import Finding
 from harness.oracle.case import state_of
 from harness.runtime.session import Session
@@ -86,7 +86,7 @@ def held_out(context: Context) -> Iterator[Finding]:
     finding = context.finding("held-out", found, case.expect("held-out", run))
     after = remote.call("read")
     finding.faults += [
-        f"{name} was changed by a pass that only tests"
+        f"{name} was changed by a pass that only tests{where_apart(after[kept].get(name), array)}"
         for kept in ("parameters", "statistics")
         for name, array in before[kept].items()
         if not equal(array, after[kept].get(name))
@@ -114,6 +114,7 @@ def carried_state(context: Context) -> Iterator[Finding]:
     again = context.forward(case.material)
     finding.faults += [
         f"{name} differs after another batch: state was not reset"
+        f"{where_apart(array, first_found.get(name))}"
         for name, array in again.items()
         if not _same_bits(array, first_found.get(name))
     ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.checks.context import compared, equal
+from harness.checking.checks.context import compared, equal, where_apart
 from harness.checking.checks.extremes import corner_material, saturated_material
 from harness.checking.checks.properties import other_shapes
 from harness.checking.findings import Finding
@@ -164,7 +164,7 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
     first, second = context.forward(material), context.forward(material)
     faults = [
         f"{n} differs in a second call on the same numbers: something is drawn that evaluation "
-        "does not turn off, or kept from call to call"
+        f"does not turn off, or kept from call to call{where_apart(second.get(n), first[n])}"
         for n in first
         if not equal(first[n], second.get(n))
     ]

@@ -23,7 +23,7 @@ from harness.training.closer import look_closer
 from harness.training.generate.model import Reader, check_results
 from harness.training.generate.request import GenerateError, GenerateRequest
 from harness.worker.launch import Launch
-from harness.worker.remote import Remote, check_offered, hello_of
+from harness.worker.remote import Remote, check_offered, hello_of, offers_of
 from harness.worker.worker import Worker
 
 DAY = 24 * 3600.0
@@ -97,7 +97,7 @@ class Reading:
 
     def _offered(self, program: Program) -> bool:
         needed = offers_needed(node.op for node in walk_nodes(program.nodes))
-        return needed <= set(hello_of(self.worker).get("primitives", ()))
+        return needed <= offers_of(hello_of(self.worker), self.request.dtype)
 
     def _by_steps(self, program: Program) -> Iterator[Array]:
         """Each character once. What is kept begins as ones: an entry that nobody has written, and

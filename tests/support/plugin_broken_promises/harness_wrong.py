@@ -173,6 +173,33 @@ def _at_least_one_axis(x: Any, axis: Any, keepdims: bool) -> Any:
     return np.atleast_1d(np.sum(x, axis=axis, keepdims=keepdims))
 
 
+def _sqrt_in_lanes(x: Any) -> Any:
+    """The root of infinity is NaN in lanes of 8 entries, and right in what is left of them."""
+    found = np.sqrt(x)
+    whole = found.reshape(-1)[: found.size // 8 * 8]
+    whole[np.isinf(whole)] = np.nan
+    return found
+
+
+def _no_erf_in_float64(x: Any) -> Any:
+    if x.dtype == np.float64:
+        raise NotImplementedError("there is no kernel of Erf for tensor(double)")
+    return TABLE["erf"](x)
+
+
+def _lacking_erf(backend: Plain) -> None:
+    backend._table["erf"] = _no_erf_in_float64
+    backend.__dict__["lacks"] = lambda dtype: ["erf"] if dtype == "float64" else []
+
+
+def _no_device(array: Any) -> Any:
+    raise RuntimeError("no usable devices")
+
+
+def _talkative(x: Any) -> Any:
+    raise AssertionError(f"not what is wanted: {np.ones((99, 9))!r}, so there")
+
+
 FAULTS: Mapping[str, Callable[[Plain], None]] = {
     "nothing": lambda backend: None,
     "numpy-none": _method(numpy=lambda tensor: None),
@@ -244,6 +271,13 @@ FAULTS: Mapping[str, Callable[[Plain], None]] = {
     ),
     "second-path-lost": _second_path_lost(),
     "device-lost": _after_the_first("CUDA error: an illegal memory access was encountered"),
+    "sqrt-in-lanes": _table(sqrt=_sqrt_in_lanes),
+    "erf-undeclared": _table(erf=_no_erf_in_float64),
+    "erf-lacking": _lacking_erf,
+    "lacks-text": _method(lacks=lambda dtype: "erf"),
+    "lacks-required": _method(lacks=lambda dtype: ["tanh"]),
+    "no-device": _method(tensor=_no_device),
+    "talkative": _table(tanh=_talkative),
     "poisoned": _after_the_first("no more"),
 }
 
