@@ -25,6 +25,8 @@ from harness.files import kinds
 from harness.files.forms import Malformed, read_json
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 
+# Bytes of one line: a head of 100,000 specs has a tenth of it.
+MAX_LINE = 64 << 20
 _TORN = "torn"
 # How the line of a cell that has ended starts.
 _END = b'{"kind":"end",'
@@ -238,6 +240,8 @@ def _plain(value: Any) -> Any:
 
 
 def _decode(text: bytes) -> dict[str, Any]:
+    if len(text) > MAX_LINE:
+        raise Malformed(f"the line has {len(text):,} bytes; a record has at most {MAX_LINE:,}")
     try:
         line: dict[str, Any] = read_json(text, "the line")
     except ValueError:

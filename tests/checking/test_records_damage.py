@@ -14,6 +14,7 @@ import pytest
 from damage import ABSURD, GONE, changed, flips, mutations
 from rich.console import Console
 
+from harness.checking import record_file
 from harness.checking import report as reports
 from harness.checking.events import Report
 from harness.checking.record_file import RecordError, read_records
@@ -41,6 +42,19 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["kind"] for line in found] == ["head", "begin", *["result"] * 3, "end"]
     return found
+
+
+def test_a_line_of_a_gigabyte_is_not_read(
+    lines: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 990 MB took 4.8 GiB, and made a page of as many bytes."""
+    monkeypatch.setattr(record_file, "MAX_LINE", 10_000)
+    long = {**lines[2], "detail": "x" * 10_000}
+    text = [json.dumps(line, separators=(",", ":")) for line in (*lines[:2], long, *lines[3:])]
+    for shown in (text, text[:3]):  # in the middle, and the last one
+        (tmp_path / "r.jsonl").write_text("\n".join(shown))
+        with pytest.raises(RecordError, match=r"r.jsonl:3: the line has .* at most 10,000"):
+            read_records(tmp_path / "r.jsonl")
 
 
 # Lines that this run has none of.
