@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking.cell import CellResult
-from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of
+from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_digits
 from harness.checking.checks import FINDINGS
 from harness.checking.events import Report
+from harness.checking.pairs import recorded
 from harness.checking.record_file import Records, read_records
 from harness.checking.record_read import of_machine
 from harness.checking.request import choose_checks
@@ -49,7 +50,9 @@ class Baseline:
         old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
         heads = self.records.of_kind("head")
         around = surroundings(heads[-1] if heads else {}, old, head, new)
-        return RunChanges(around, changes_of(old, new), f"since {self.name}")
+        pairs = recorded(self.records), report.pairs
+        moved = moved_digits(old, new, pairs)
+        return RunChanges(around, changes_of(old, new), f"since {self.name}", moved=moved)
 
     def _asked_for(self, engine: Engine) -> Cells:
         """The cells and the checks that a request covers. Backends and specs that are left out

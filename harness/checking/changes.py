@@ -12,11 +12,12 @@ from typing import Any, Literal, get_args
 
 from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import FINDINGS, IN_ONE
-from harness.checking.findings import PASSING, VERDICTS, Finding, Verdict
+from harness.checking.findings import PASSING, VERDICTS, Finding, Verdict, digits
+from harness.checking.pairs import Pair, recorded
 from harness.checking.record_file import Records
 from harness.checking.record_read import begun_in, comparable, stopped
 from harness.oracle.tolerance import moved
-from harness.runs.compared import unreached
+from harness.runs.compared import MovedDigits, unreached
 
 Kind = Literal[
     "new-difference",
@@ -125,6 +126,12 @@ def changes(old: Records, new: Records) -> list[CellChange]:
     return told_unfinished(changes_of(before, after), begun)
 
 
+def moved_in(old: Records, new: Records) -> list[MovedDigits]:
+    """The digits that moved from one record file to another, as :func:`moved_digits` has them."""
+    before, after = comparable(old, new)
+    return moved_digits(before, after, (recorded(old), recorded(new)))
+
+
 def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
     """The changes, with other words for a cell that the newer run has ``begun`` and not ended."""
     return [
@@ -133,6 +140,26 @@ def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellC
         else c
         for c in found
     ]
+
+
+def moved_digits(
+    old: Cells, new: Cells, pairs: tuple[Iterable[Pair], Iterable[Pair]] = ((), ())
+) -> list[MovedDigits]:
+    """The digits of cells, and of ``pairs`` of backends, that are others in the newer run, as far
+    as they are shown; those that lost most first."""
+    before, after = (
+        {
+            **{str(cell): digits(result.findings) for cell, result in cells.items()},
+            **{str(pair): pair.digits for pair in found},
+        }
+        for cells, found in zip((old, new), pairs, strict=True)
+    )
+    moved = [
+        MovedDigits(of, was, now)
+        for of, now in after.items()
+        if (was := before.get(of)) is not None and now is not None and f"{was:.1f}" != f"{now:.1f}"
+    ]
+    return sorted(moved, key=lambda each: each.new - each.old)
 
 
 def limits(old: Records, new: Records) -> list[str]:

@@ -101,7 +101,7 @@ def run_check(
     show(target, *reports.tables(report))
     plain = reports.given(engine.request, engine.specs)
     plain += reports.kept(report)
-    plain += statements(report.pairs, every=shown.pairs)
+    plain += statements(report.pairs, report.results, every=shown.pairs)
     plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
     plain += [*reports.no_answers(report), *left_out(report.lacking)]
     trouble = reports.problems(report, most=None if shown.verbose else 2)

@@ -15,9 +15,11 @@ import numpy as np
 
 from harness.arrays import Arrays
 from harness.checking.cell import Cell, CellResult
+from harness.checking.findings import digits
 from harness.checking.outliers import Group, group_of
 from harness.checking.record_file import Records
-from harness.oracle.tolerance import digits, relative_error, scales
+from harness.oracle import tolerance
+from harness.oracle.tolerance import relative_error, scales
 
 # As many pairs are told each by itself, if not all are asked for.
 FEW = 3
@@ -37,7 +39,7 @@ class Pair:
     @property
     def digits(self) -> float:
         """Decimal digits in which both agree, 16 at most."""
-        return digits(self.error)
+        return tolerance.digits(self.error)
 
     @property
     def cells(self) -> tuple[Cell, Cell]:
@@ -45,6 +47,11 @@ class Pair:
         spec, dtype, path, device = self.group
         one, other = (Cell(spec, name, device, dtype, path) for name in self.backends)
         return one, other
+
+    def __str__(self) -> str:
+        spec, dtype, path, device = self.group
+        on = "" if device == "cpu" else f" on {device}"
+        return f"{spec}: {' and '.join(self.backends)}, {dtype}, {path}{on}"
 
     def record(self) -> dict[str, Any]:
         """The line of a record file; see ``docs/records.md``."""
@@ -103,35 +110,54 @@ def recorded(records: Records) -> list[Pair]:
     return list(found.values())
 
 
-def statements(pairs: Sequence[Pair], *, every: bool = False) -> list[str]:
-    """In words, to how many digits backends agree with each other, over all systems.
+def statements(
+    pairs: Sequence[Pair], results: Iterable[CellResult] = (), *, every: bool = False
+) -> list[str]:
+    """In words, to how many digits backends agree with each other, over all systems, and where two
+    differ: ``results`` tell which cells do.
 
     Of many pairs only the two backends that are furthest apart, if not ``every`` one is wanted.
     """
+    wrong = {r.cell: digits(r.findings) for r in results if r.verdict == "differ"}
     by_backends: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
         by_backends.setdefault(pair.backends, []).append(pair)
     if every or len(by_backends) <= FEW:
-        return [_statement(backends, found) for backends, found in by_backends.items()]
+        return [_statement(backends, found, wrong) for backends, found in by_backends.items()]
     furthest = max(pairs, key=lambda p: (p.group[1] == "float64", p.error))
-    told = _statement(furthest.backends, by_backends[furthest.backends])
+    told = _statement(furthest.backends, by_backends[furthest.backends], wrong)
     return [f"furthest apart of {len(by_backends)} pairs (--pairs shows all): {told}"]
 
 
-def _statement(backends: tuple[str, str], pairs: Sequence[Pair]) -> str:
+def _statement(
+    backends: tuple[str, str], pairs: Sequence[Pair], wrong: Mapping[Cell, float | None]
+) -> str:
     variants: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
         variants.setdefault((pair.group[1], pair.group[2]), []).append(pair)
     several_paths = len({path for _, path in variants}) > 1
     several_systems = len({pair.group[0] for pair in pairs}) > 1
-    parts: list[str] = []
+    agree: list[str] = []
+    differ: list[str] = []
     for (dtype, path), found in variants.items():
         worst = max(found, key=lambda p: p.error)
         where = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
         what = f"{dtype} {path}" if several_paths else dtype
-        unit = "" if parts else " digits"
-        parts.append(f"{worst.digits:.1f}{unit} in {what} ({where})")
-    return f"{backends[0]} and {backends[1]} agree to {', '.join(parts)}"
+        if _differs(worst, wrong):
+            differ.append(f"{what} ({worst.digits:.1f} digits in {where})")
+        else:
+            unit = "" if agree else " digits"
+            agree.append(f"{worst.digits:.1f}{unit} in {what} ({where})")
+    parts = [f"agree to {', '.join(agree)}"] if agree else []
+    parts += [f"differ in {', '.join(differ)}"] if differ else []
+    return f"{backends[0]} and {backends[1]} {' and '.join(parts)}"
+
+
+def _differs(pair: Pair, wrong: Mapping[Cell, float | None]) -> bool:
+    """Whether one of two backends is wrong where both are apart: two that are wrong in the same way
+    agree, and so do two of which one is wrong in what a pair does not compare."""
+    known = (wrong.get(cell) for cell in pair.cells)
+    return any(own is not None and pair.digits < own + 1 for own in known)
 
 
 def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:

@@ -63,7 +63,7 @@ def markdown(report: Report, seconds: float, compared: RunChanges | None = None)
         if result.verdict not in PASSING:
             told = escaped(f"{result.cell}: {result.verdict}")
             found.append(f"- **{told}**: {escaped(words(result))}")
-    found += ["", *(f"- {escaped(text)}" for text in statements(report.pairs))]
+    found += ["", *(f"- {escaped(text)}" for text in statements(report.pairs, report.results))]
     return "\n".join(found) + "\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking.cell import Cell, CellResult
-from harness.checking.changes import Cells, changes_of, told_unfinished
+from harness.checking.changes import Cells, changes_of, moved_digits, told_unfinished
 from harness.checking.record_file import Records
 from harness.checking.record_read import begun_in, ended, stopped
 from harness.checking.surroundings import surroundings
@@ -64,7 +64,8 @@ def of_cells(
         around = [d for d in around if d.what.startswith("--env ") or _of_both(d)]
     around = [d for d in around if d.what not in own]
     changes = told_unfinished(changes_of(renamed, after), begun or frozenset())
-    return RunChanges(around, changes, f"from {old} to {new}")
+    moved = moved_digits(renamed, after)
+    return RunChanges(around, changes, f"from {old} to {new}", moved=moved)
 
 
 def of_speeds(content: Results, old: str, new: str, threshold: float, where: str) -> RunChanges:

@@ -35,7 +35,12 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
                 raise UsageError(f"{displayed(path)} holds no cell that has ended")
         around = surroundings.environment_changes(first, second)
         limits = checks.limits(first, second)
-        return RunChanges(around, checks.changes(first, second), limits=limits)
+        return RunChanges(
+            around,
+            checks.changes(first, second),
+            limits=limits,
+            moved=checks.moved_in(first, second),
+        )
     if isinstance(first, Records) or isinstance(second, Records):
         told = (
             f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"

@@ -89,7 +89,7 @@ def _numbers(request: Request, quiet: bool) -> tuple[int, RunChanges]:
     found = of_cells(cells, old, new, "this run")
     if not quiet:
         show(console(), *reports.tables(report))
-        _print(*statements(report.pairs), *reports.problems(report), *found.lines())
+        _print(*statements(report.pairs, report.results), *reports.problems(report), *found.lines())
     return 3 if report.exit_code == 3 else 0, found
 
 

@@ -11,6 +11,8 @@ from harness.output.markdown import escaped
 
 # What stands for an entry that a run does not have.
 NONE = "none"
+# Digits that moved of so many cells and pairs are shown, those that lost most first.
+MOST_MOVED = 10
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,22 @@ def unreached(which: str, how: str) -> str:
     return f"{which} was {how}: the others are not compared"
 
 
+@dataclass(frozen=True)
+class MovedDigits:
+    """Digits of agreement before and now. ``of`` names a cell, or two backends and their cell."""
+
+    of: str
+    old: float
+    new: float
+
+    def record(self) -> dict[str, object]:
+        """As plain data."""
+        return {**asdict(self), "text": str(self)}
+
+    def __str__(self) -> str:
+        return f"{self.of}: {self.old:.1f}, now {self.new:.1f}"
+
+
 class Change(Protocol):
     """One change of one cell, of whatever kind of run."""
 
@@ -97,6 +115,7 @@ class Change(Protocol):
         """As plain data."""
 
 
+MOVED = "digits of agreement that moved"
 # In words, one and several.
 HEADINGS: Mapping[str, tuple[str, str]] = {
     "new-difference": ("new difference", "new differences"),
@@ -111,12 +130,15 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def counted(changes: Sequence[Change]) -> str:
-    """``2 new differences, 1 lost; not worse: 3 new``, or that nothing changed."""
+def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = ()) -> str:
+    """``2 new differences, 1 lost; not worse: 3 new``; without any change, that nothing got worse
+    although digits moved, or that nothing changed."""
     worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
     if worse and others:
         return f"{worse}; not worse: {others}"
-    return worse or (f"nothing is worse: {others}" if others else "nothing changed")
+    if worse or others:
+        return worse or f"nothing is worse: {others}"
+    return "nothing got worse; digits moved" if moved else "nothing changed"
 
 
 @dataclass(frozen=True)
@@ -124,13 +146,15 @@ class RunChanges:
     """All changes between two runs, and what is not the same around them.
 
     ``what`` stands before the count of changes: since when, or beyond what. ``limits`` say what
-    could not be compared.
+    could not be compared. ``moved`` are digits that are not what they were, those that lost most
+    first; most of them are no change, as the model or its rounding errors are others.
     """
 
     environment: Sequence[Differing]
     changes: Sequence[Change]
     what: str = ""
     limits: Sequence[str] = ()
+    moved: Sequence[MovedDigits] = ()
 
     @property
     def exit_code(self) -> int:
@@ -140,7 +164,7 @@ class RunChanges:
     @property
     def sentence(self) -> str:
         """How many changes of each kind, and since when or beyond what."""
-        told = counted(self.changes)
+        told = counted(self.changes, self.moved)
         return f"{self.what}: {told}" if self.what else told
 
     def lines(self) -> list[str]:
@@ -148,6 +172,8 @@ class RunChanges:
         found = [*self.limits, *(f"not the same: {each}" for each in self.environment)]
         for heading, changes in self._headed().items():
             found += [f"{heading}:", *(f"  {change}" for change in changes)]
+        if self.moved:
+            found += [f"{MOVED}:", *(f"  {text}" for text in self._moved())]
         return [*found, self.sentence]
 
     def markdown(self) -> str:
@@ -156,6 +182,8 @@ class RunChanges:
         found += [text for limit in self.limits for text in (escaped(limit), "")]
         for heading, changes in self._headed().items():
             found += [f"{heading}:", "", *(f"- {escaped(str(change))}" for change in changes), ""]
+        if self.moved:
+            found += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._moved()), ""]
         if self.environment:
             found += ["not the same:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
         return "\n".join(found)
@@ -166,7 +194,13 @@ class RunChanges:
             "environment": [each.record() for each in self.environment],
             "changes": [change.record() for change in self.changes],
             "limits": list(self.limits),
+            "digits": [each.record() for each in self.moved],
         }
+
+    def _moved(self) -> list[str]:
+        left = len(self.moved) - MOST_MOVED
+        more = [f"and {left} more (--json has all)"] if left > 0 else []
+        return [*map(str, self.moved[:MOST_MOVED]), *more]
 
     def _headed(self) -> dict[str, list[Change]]:
         found: dict[str, list[Change]] = {}

@@ -10,10 +10,12 @@ import pytest
 
 from harness.arrays import Array
 from harness.checking.cell import Cell, CellResult
+from harness.checking.findings import Finding
 from harness.checking.pairs import Pair, Pairs, recorded, statements
 from harness.checking.record_file import read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.oracle.tolerance import Deviation
 
 SPEC = "lesson6/simple_rnn"
 OUT = np.array([1.0, -4.0, 2.0])
@@ -108,6 +110,22 @@ def test_of_many_pairs_the_furthest_is_told_unless_all_are_asked_for() -> None:
     )
     assert len(statements(found, every=True)) == 6
     assert statements([]) == []
+
+
+def test_two_of_which_one_is_wrong_differ_and_two_that_are_wrong_alike_agree() -> None:
+    def wrong(backend: str, dtype: str = "float32") -> CellResult:
+        off = Deviation("output.y", 10**-1.6, 1e-7, 2e-6)
+        found = Finding("outputs", [off], verdict="differ")
+        return CellResult(cell(backend, "m", dtype), findings=[found])
+
+    both = [pair("a", "b", 1e-13, "float64"), pair("a", "b", 10**-1.6)]
+    assert statements(both, [wrong("b")]) == [
+        "a and b agree to 13.0 digits in float64 (output.y) and differ in float32 (1.6 digits in "
+        "output.y)"
+    ]
+    alike = [pair("a", "b", 1e-7)]
+    (line,) = statements(alike, [wrong("a"), wrong("b")])
+    assert line == "a and b agree to 7.0 digits in float32 (output.y)"
 
 
 def test_what_is_nothing_but_rounding_is_not_what_two_agree_in() -> None:

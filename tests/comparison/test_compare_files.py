@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,35 @@ def test_records(records: Path, tmp_path: Path) -> None:
     content = json.loads(out)
     assert (code, content["exit_code"]) == (1, 1)
     assert content["changes"][0]["checks"][0]["new"]["verdict"] == "differ"
+
+
+def test_digits_that_moved_are_told_and_are_not_worse(records: Path, tmp_path: Path) -> None:
+    """Another spec has another yardstick: fewer digits alone are not worse."""
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    for line in lines:
+        if line.get("worst") and line.get("dtype") == "float32" and line["error"]:
+            factor = 3e-5 / line["error"]
+            line.update({n: line[n] * factor for n in ("error", "yardstick", "tolerance")})
+    pair = {"kind": "pair", "spec": "lesson6/simple_rnn", "dtype": "float32", "path": "native"}
+    pair |= {"device": "cpu", "backends": ["numpy", "torch"], "worst": "gradient.h"}
+    for name, found, error in (("old", None, 8e-6), ("new", lines, 8e-5)):
+        kept = found or [json.loads(line) for line in records.read_text().splitlines()]
+        text = "".join(json.dumps(line) + "\n" for line in [*kept, {**pair, "error": error}])
+        (tmp_path / name).write_text(text)
+    code, out, _ = run(tmp_path / "old", tmp_path / "new")
+    assert code == 0
+    heading, cell, both, last = out.splitlines()
+    assert heading == "digits of agreement that moved:"
+    assert re.fullmatch(r"  lesson6/simple_rnn on numpy, float32, native: \d\.\d, now 4\.5", cell)
+    assert both == "  lesson6/simple_rnn: numpy and torch, float32, native: 5.1, now 4.1"
+    assert last == "nothing got worse; digits moved"
+    _, out, _ = run(tmp_path / "old", tmp_path / "new", "--print-markdown")
+    assert out.startswith("**nothing got worse; digits moved**\n")
+    assert "- lesson6/simple\\_rnn: numpy and torch, float32, native: 5.1, now 4.1\n" in out
+    _, out, _ = run(tmp_path / "old", tmp_path / "new", "--json")
+    assert [each["new"] for each in json.loads(out)["digits"]] == pytest.approx(
+        [4.52, 4.10], abs=0.01
+    )
 
 
 def test_half_a_run_is_a_loss(records: Path, tmp_path: Path) -> None:
