@@ -19,13 +19,18 @@ USAGE = 2
 COMPLETE = "_HARNESS_COMPLETE"
 # What a shell says of a program that a closed pipe has ended: 128 and SIGPIPE.
 CLOSED_PIPE = 141
+# EX_SOFTWARE of sysexits.h: Python's own 1 would say that something differs.
+UNEXPECTED = 70
 
 
 def main() -> None:
     """Entry point of ``harness``."""
     interrupts.arm()
     _open_standard_files()
-    code = _run()
+    try:
+        code = _run()
+    except (Exception, SystemExit):
+        code = _show_unexpected()
     interrupts.disarm()
     if code == interrupts.INTERRUPTED:
         # Threads may be in the middle of long sums, and nobody waits for those any more.
@@ -49,6 +54,24 @@ def _open_standard_files() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _show_unexpected() -> int:
+    """Write the traceback of the error that is being handled; returns the exit code.
+
+    Nothing of the harness is imported: the error may have come from an import.
+    """
+    import contextlib
+    import traceback
+
+    text = (
+        f"{traceback.format_exc()}this is an error in the harness itself (exit code {UNEXPECTED}), "
+        "not a difference: please report it with the lines above\n"
+    )
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    with contextlib.suppress(OSError):
+        os.write(2, shown.encode())
+    return UNEXPECTED
 
 
 def _run() -> int:
@@ -82,7 +105,9 @@ def _command() -> int:
             completion.register(COMPLETE)
         return int(cli(standalone_mode=False) or 0)
     except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        if isinstance(exit_.code, int | None):
+            return exit_.code or 0
+        raise
     except click.ClickException as error:
         tell(_told(error), error=True)
         return error.exit_code

@@ -1,15 +1,19 @@
 """pydantic's validation errors in the words of a spec file: keys, values, what is allowed."""
 
+from __future__ import annotations
+
 import enum
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from harness.errors import did_you_mean, known_names, shorten
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Scalar = str | int | float | bool
 Data = Scalar | list["Data"] | dict[str, "Data"]

@@ -60,10 +60,14 @@ PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
 @dataclass(frozen=True)
 class FileKind:
     """A kind of file that the harness writes: ``name`` in words, and how one is recognised by its
-    path and its first :data:`HEAD` bytes, of which there is at least one."""
+    path and its first :data:`HEAD` bytes, of which there is at least one.
+
+    The name of a new file ends in one of ``endings``, or has no ending; without any it is free.
+    """
 
     name: str
     matches: Callable[[Path, bytes], bool]
+    endings: tuple[str, ...] = ()
 
 
 def check_place(path: Path, kind: FileKind) -> bool:
@@ -72,7 +76,8 @@ def check_place(path: Path, kind: FileKind) -> bool:
     False where there is none, or an empty one: then a file may be written there.
 
     Raises:
-        FileFault: a file of another kind is there, or nothing can be written there.
+        FileFault: a file of another kind is there, the name of a new file has an ending of another
+            kind, or nothing can be written there.
     """
     target = _target(path)
     there = check_kind(path, kind)
@@ -96,6 +101,7 @@ def check_kind(path: Path, kind: FileKind) -> bool:
     try:
         status = os.stat(path)
     except FileNotFoundError:
+        _check_ending(path, kind)
         return False
     except (OSError, ValueError) as error:
         raise FileFault(name, _words(error)) from None
@@ -106,6 +112,7 @@ def check_kind(path: Path, kind: FileKind) -> bool:
     if not status.st_mode & 0o222 or not os.access(path, os.W_OK, effective_ids=True):
         raise FileFault(name, "this file is write-protected; choose another name, or allow it")
     if not status.st_size:
+        _check_ending(path, kind)
         return False
     if not kind.matches(path, read_head(path, HEAD)):
         reason = (
@@ -114,6 +121,16 @@ def check_kind(path: Path, kind: FileKind) -> bool:
         )
         raise FileFault(name, reason)
     return True
+
+
+def _check_ending(path: Path, kind: FileKind) -> None:
+    ending = path.suffix.lower()
+    if ending and kind.endings and ending not in kind.endings:
+        allowed = " or ".join(kind.endings)
+        raise FileFault(
+            displayed(path),
+            f"the name of {kind.name} ends in {allowed}, found {ending!r}; choose another name",
+        )
 
 
 def described(path: Path) -> str:
@@ -277,17 +294,19 @@ def _other(head: bytes) -> str:
     return "JSON of something else" if first[:1] in ("{", "[") else "a text"
 
 
-WEIGHTS = FileKind("weights", _of_format(PROJECT + b" weights"))
+WEIGHTS = FileKind("weights", _of_format(PROJECT + b" weights"), (".safetensors", ".st"))
 CHECKPOINT = FileKind("a checkpoint of a training", _of_format(PROJECT + b" checkpoint"))
-RECORDS = FileKind("a record file of 'harness check'", _is_records)
-RESULTS = FileKind("results of 'harness bench'", _is_results)
+RECORDS = FileKind("a record file of 'harness check'", _is_records, (".jsonl", ".json"))
+RESULTS = FileKind("results of 'harness bench'", _is_results, (".json",))
 EXPORT = FileKind("a file that 'harness export' wrote", _is_export)
 PROGRAM = FileKind("the program of a reproducer", _is_program)
 ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
-PAGE = FileKind("a page of 'harness report'", _is_page)
-MARKDOWN = FileKind("Markdown of 'harness report'", _begins(b"<!-- " + PROJECT + b" report -->"))
-JUNIT = FileKind("JUnit's XML of 'harness report'", _is_junit)
+PAGE = FileKind("a page of 'harness report'", _is_page, (".html", ".htm"))
+MARKDOWN = FileKind(
+    "Markdown of 'harness report'", _begins(b"<!-- " + PROJECT + b" report -->"), (".md",)
+)
+JUNIT = FileKind("JUnit's XML of 'harness report'", _is_junit, (".xml",))
 ISSUE = FileKind("the text of an issue of a reproducer", lambda _, head: head.startswith(ISSUED))
-ARRAYS_OF_RUN = FileKind("the results of 'harness run'", _is_ran)
+ARRAYS_OF_RUN = FileKind("the results of 'harness run'", _is_ran, (".npz",))
 REPORTS = (PAGE, MARKDOWN, JUNIT, ISSUE)
 KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS, *REPORTS)

@@ -15,7 +15,6 @@ import click
 
 from harness.command.interrupts import INTERRUPTED, stoppable
 from harness.command.options import FILE, FOLDER, JSON, SPECS, WordList
-from harness.errors import HarnessError
 
 Command = Callable[..., Any]
 # Of each form, whose option has its name: what it is.
@@ -94,12 +93,9 @@ def _reported(
                 old = options.get("baseline") or options.get("compare")
                 given = {**options, "bases": (old,) if old is not None else ()}
                 write_of([options[results]], outputs, given)
-        except HarnessError:
-            if not kept:
-                _clear(folder)
-            raise
-        if not kept:
-            _clear(folder)
+        finally:
+            if folder is not None and not kept:
+                shutil.rmtree(folder)
         raise SystemExit(code)
 
     found: Command = run
@@ -115,14 +111,11 @@ def _name(form: str) -> str:
     return f"{form}_file"
 
 
-def _clear(folder: Path | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder)
-
-
 def _exit_code(command: Command, arguments: Any, options: Mapping[str, Any]) -> int:
     try:
         command(*arguments, **options)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
+        if not isinstance(end.code, int):
+            raise
+        return end.code
     return 0

@@ -19,7 +19,7 @@ from harness.report.history import history
 from harness.report.inputs import Inputs, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
-from harness.report.page import page
+from harness.report.page import page, prepare_page
 
 if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
@@ -32,10 +32,7 @@ KINDS: Mapping[str, kinds.FileKind] = {
     "junit": kinds.JUNIT,
 }
 ENDINGS: Mapping[str, str] = {
-    ".html": "html",
-    ".htm": "html",
-    ".md": "markdown",
-    ".xml": "junit",
+    ending: form for form, kind in KINDS.items() for ending in kind.endings
 }
 
 
@@ -105,11 +102,18 @@ def _check_baseline(name: str, inputs: Inputs) -> None:
 
 
 def check_output(output: Path, form: str) -> None:
-    """:class:`UsageError` now, and not after a run, where a report cannot be written."""
+    """:class:`UsageError` now, and not after a run, if a report cannot be made or written."""
     try:
         kinds.check_place(output, KINDS[form])
+        if form == "html":
+            prepare_page()
     except FileFault as fault:
         raise UsageError(f"cannot write {fault}") from None
+    except ImportError as error:
+        raise UsageError(
+            f"cannot write {displayed(output)}: matplotlib is installed but cannot be imported "
+            f"({error}); repair it, or uninstall it: the page then has no curves"
+        ) from None
 
 
 def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:

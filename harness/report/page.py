@@ -6,10 +6,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.output.html import escaped
@@ -94,7 +95,20 @@ def page(
     return _rendered(context)
 
 
-def _rendered(context: Mapping[str, Any]) -> str:
+def prepare_page() -> None:
+    """Load all that a page needs, so that what is missing is found before a long run.
+
+    Raises:
+        ImportError: matplotlib is installed, and cannot be imported.
+    """
+    if svg_pictures.available():
+        svg_pictures.draw_nothing()
+    _templates()
+
+
+@cache
+def _templates() -> tuple[Template, Template, str]:
+    """The templates of the page and of its style, and its script."""
     templates = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
@@ -104,17 +118,19 @@ def _rendered(context: Mapping[str, Any]) -> str:
     templates.filters["options"] = _options
     assert templates.loader is not None
     scripts = (templates.loader.get_source(templates, name)[0] for name in SCRIPTS)
-    script = "".join(scripts)
+    return (
+        templates.get_template("report.html.j2"),
+        templates.get_template("report.css"),
+        "".join(scripts),
+    )
+
+
+def _rendered(context: Mapping[str, Any]) -> str:
+    template, style, script = _templates()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return templates.get_template("report.html.j2").render(
-        **context,
-        css=Markup(
-            templates.get_template("report.css").render(
-                paths=len(context["matrices"]), dtypes=len(context["dtypes"])
-            )
-        ),
-        js=Markup(script),
-        script_hash=f"sha256-{digest}",
+    css = style.render(paths=len(context["matrices"]), dtypes=len(context["dtypes"]))
+    return template.render(
+        **context, css=Markup(css), js=Markup(script), script_hash=f"sha256-{digest}"
     )
 
 

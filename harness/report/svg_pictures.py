@@ -38,6 +38,11 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
+def draw_nothing() -> None:
+    """Draw an empty picture; :class:`ImportError` if matplotlib cannot be imported."""
+    _svg(lambda axes: None, 1.0, "nothing")
+
+
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """A colour and a sign for each of some backends, the same in every chart of a page."""
     found = {}

@@ -125,6 +125,21 @@ def test_where_nothing_is_lost_a_file_may_be_written(kind: FileKind, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_new_file_has_an_ending_of_its_kind_or_none(kind: FileKind, tmp_path: Path) -> None:
+    for ending in kind.endings:
+        assert not check_place(tmp_path / f"new{ending.upper()}", kind)
+    (tmp_path / "empty.pdf").touch()
+    for name in ("new.pdf", "empty.pdf") if kind.endings else ():
+        with pytest.raises(FileFault) as caught:
+            check_place(tmp_path / name, kind)
+        allowed = " or ".join(kind.endings)
+        assert f"{kind.name} ends in {allowed}, found '.pdf'" in str(caught.value)
+    # An older file of the kind keeps its name.
+    place = make(tmp_path)[kind]
+    assert check_place(place.rename(tmp_path / "old.pdf"), kind)
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 def test_what_is_no_regular_file_stays(kind: FileKind, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()

@@ -1,30 +1,36 @@
 """The tutorial, the README and the page of own models are played whole, and print what they show.
 
-Left out are commands that need a network or hours: they stand in blocks without a prompt.
+They run as a user runs them: the wheel, installed with the README's extras in an environment that
+had nothing. Left out are commands that need hours: they stand in blocks without a prompt.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wheels
 from needed import need
 from places import DOCS, ROOT, SUPPORT
 
 BLOCK = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*?)(?:   # exit code (\d))?\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
-# The index is not asked: the package needs nothing that is not there.
-INSTALL = "pip install --editable "
-OFFLINE = (
-    f'"{sys.executable}" -m pip install -q --no-index --no-deps --no-build-isolation --upgrade '
-    "--target site "
-)
+README = ROOT / "README.md"
+EXTRAS = re.compile(r'^pip install "\.(\[[\w,]+\])"', re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment that was made as the README says, of the wheel."""
+    need("torch")
+    folder = tmp_path_factory.mktemp("installed")
+    (extras,) = EXTRAS.findall(README.read_text(encoding="utf-8"))
+    return wheels.install(wheels.build(folder), extras, folder / "venv")
 
 
 def steps(text: str) -> Iterator[tuple[str, str, str]]:
@@ -62,19 +68,16 @@ def test_the_shape_is_held() -> None:
     ]  # fmt: skip
 
 
-def play(page: Path, folder: Path) -> int:
+def play(page: Path, folder: Path, binaries: Path) -> int:
     """Write the files of a page and run its commands in a folder; how many there were."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "site")}
-    environment["COLUMNS"] = "100"
+    environment = {**wheels.variables(binaries), "COLUMNS": "100"}
     count = 0
     for what, value, shown in steps(page.read_text(encoding="utf-8")):
         if what == "file":
             (folder / value).write_text(shown, encoding="utf-8")
             continue
-        command = what.replace(INSTALL, OFFLINE)
         run = subprocess.run(
-            ["bash", "-c", command],
+            ["bash", "-c", what],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -83,29 +86,48 @@ def play(page: Path, folder: Path) -> int:
             check=False,
         )
         printed = run.stdout or run.stderr
-        assert run.returncode == int(value), f"{command}\n{printed}{run.stderr}"
-        assert not shown or is_shown(shown, printed), f"{command}\n{printed}"
+        assert run.returncode == int(value), f"{what}\n{printed}{run.stderr}"
+        assert not shown or is_shown(shown, printed), f"{what}\n{printed}"
         count += 1
     return count
 
 
 @pytest.mark.slow
-def test_the_tutorial_runs(tmp_path: Path) -> None:
-    need("torch")
+def test_the_tutorial_runs(tmp_path: Path, binaries: Path) -> None:
     (tmp_path / "my_backends").mkdir()
     shutil.copy(SUPPORT / "plugin_example/harness_columns.py", tmp_path / "my_backends")
-    assert play(DOCS / "tutorial.md", tmp_path) > 15
+    assert play(DOCS / "tutorial.md", tmp_path, binaries) > 15
     assert {"report.html", "upgrade.html", "my_gru.py"} <= {p.name for p in tmp_path.iterdir()}
 
 
 @pytest.mark.slow
-def test_the_readme_runs(tmp_path: Path) -> None:
-    need("torch")
-    assert play(ROOT / "README.md", tmp_path) == 2
+def test_the_readme_runs(tmp_path: Path, binaries: Path) -> None:
+    assert play(README, tmp_path, binaries) == 2
     assert {"report.html", "report.md"} <= {p.name for p in tmp_path.iterdir()}
 
 
 @pytest.mark.slow
-def test_the_page_of_own_models_runs(tmp_path: Path) -> None:
-    need("torch")
-    assert play(DOCS / "own-model.md", tmp_path) == 3
+def test_the_page_of_own_models_runs(tmp_path: Path, binaries: Path) -> None:
+    assert play(DOCS / "own-model.md", tmp_path, binaries) == 3
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_models_and_names_a_missing_framework(
+    tmp_path: Path, binaries: Path
+) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [binaries / "harness", *words],
+            cwd=tmp_path,
+            env=wheels.variables(binaries),
+            capture_output=True,
+            text=True,
+        )
+
+    listed = json.loads(run("list", "--json").stdout)
+    assert len([n for n in listed["model"] if n.startswith("lesson6/")]) == 12
+    assert "332,058" in run("explain", "lesson6/stateful_lstm").stdout
+    # A framework that is not installed is an error of its own cells, with what to do.
+    missing = run("check", "lesson6/simple_rnn", "--backend", "jax,numpy", "--check", "outputs")
+    assert missing.returncode == 3
+    assert "No module named 'jax'" in missing.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +14,13 @@ from xml.etree import ElementTree
 import pytest
 import report_files
 from click.testing import CliRunner
+from jinja2 import TemplateNotFound
 from report_pages import made, markdown, page
 
 from harness.checking.request import Request
 from harness.commands import cli
+from harness.report import page as page_module
+from harness.report import svg_pictures
 
 CHECK = ["check", "lesson6/first_rnn", "--backend", "numpy", "--check", "values"]
 NO_NUMBERS = dict.fromkeys(("error", "yardstick", "ratio", "tolerance", "worst"))
@@ -184,6 +188,71 @@ def test_an_option_has_its_own_form_and_place(
     assert found.exit_code == 2, found.output
     assert told in found.output
     assert not list(tmp_path.iterdir()), "it was refused before anything ran"
+
+
+# Of each command that writes a file: its words, a name that does not fit, and what is allowed.
+ENDINGS = {
+    "check --html": (f"{' '.join(CHECK)} --html", "x.pdf", ".html or .htm"),
+    "check --markdown": (f"{' '.join(CHECK)} --markdown", "x.txt", ".md"),
+    "check --junit": (f"{' '.join(CHECK)} --junit", "x.json", ".xml"),
+    "check --records": (f"{' '.join(CHECK)} --records", "x.html", ".jsonl or .json"),
+    "bench --records": ("bench lesson6/first_rnn --backend numpy --records", "x.csv", ".json"),
+    "bench --html": ("bench lesson6/first_rnn --backend numpy --html", "x.pdf", ".html or .htm"),
+    "run": ("run lesson6/first_rnn --backend numpy -o", "x.json", ".npz"),
+    "train": (
+        "train lesson6/first_rnn --backend numpy --text builtin --weights",
+        "x.pt",
+        ".safetensors or .st",
+    ),
+    "import": (
+        f"import lesson6/first_rnn {__file__} --from torch --weights",
+        "x.pt",
+        ".safetensors or .st",
+    ),
+    "report": ("report given.jsonl -o", "x.pdf", ".html, .htm, .md, .xml"),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+def test_a_name_that_ends_as_another_kind_is_refused_before_the_run(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, name, allowed = ENDINGS[case]
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(cli, [*words.split(), name])
+    assert found.exit_code == 2, found.output
+    assert name in found.stderr
+    assert f"ends in {allowed}" in found.stderr
+    assert found.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[*CHECK, "--html"], ["report", "absent.jsonl", "-o"]])
+def test_a_page_that_cannot_be_drawn_is_told_before_the_run(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when matplotlib was built for another numpy: it is there, and cannot be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(svg_pictures, "available", lambda: True)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    found = CliRunner().invoke(cli, [*words, "x.html"])
+    assert found.exit_code == 2, found.output
+    assert "cannot write x.html" in found.stderr
+    assert "matplotlib.figure" in found.stderr
+    assert found.stdout == ""
+
+
+@pytest.mark.parametrize("words", [[*CHECK, "--html"], ["report", "absent.jsonl", "-o"]])
+def test_a_missing_template_ends_before_the_run(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page_module, "SCRIPTS", ("absent.js",))
+    page_module._templates.cache_clear()
+    found = CliRunner().invoke(cli, [*words, "x.html"])
+    assert isinstance(found.exception, TemplateNotFound)
+    assert found.stdout == ""
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_option_says_the_form_where_the_name_says_none(
