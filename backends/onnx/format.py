@@ -40,6 +40,7 @@ from harness.extend import (
     whole,
 )
 
+from .external import check_one_file
 from .own_model import OnnxModels
 
 OPSET = 18  # of 2022: axes are inputs of all reductions, and scatters may add
@@ -125,6 +126,7 @@ class Onnx(Format):
             model.ParseFromString(content)
         except decode_error as error:
             raise Damaged(f"it is not a protocol buffer: {error}") from error
+        check_one_file(model, str(path))
         # Nothing at all is a message too: one whose fields are all left out.
         if not model.graph.node:
             raise Damaged("it has no graph")
@@ -134,13 +136,6 @@ class Onnx(Format):
         """What the initializers are said to be, each with a way to read it."""
         found = {}
         for array in model.graph.initializer:
-            if array.data_location == array.EXTERNAL:
-                places = ", ".join(e.value for e in array.external_data if e.key == "location")
-                raise UsageError(
-                    f"{path} keeps {shorten(array.name)} in another file, {shorten(places)}; save "
-                    "it as one file, with "
-                    "onnx.save_model(model, FILE, save_as_external_data=False)"
-                )
             found[array.name] = Declared(
                 tuple(array.dims), self._dtype(array.data_type), partial(self._array, array)
             )

@@ -26,6 +26,8 @@ from harness.extend import (
     shorten,
 )
 
+from .external import check_one_file
+
 FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64"}
 TYPES: Mapping[str, str] = {
     **FLOATS,
@@ -69,12 +71,7 @@ class OnnxModel(OwnModel):
         if not self.proto.graph.node:
             raise UsageError("it is no ONNX file: it has no graph")
         self.initializers = {t.name: t for t in self.proto.graph.initializer}
-        for name, tensor in self.initializers.items():
-            if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
-                raise UsageError(
-                    f"it keeps {shorten(name)} in another file; save it as one file, with "
-                    "onnx.save_model(model, FILE, save_as_external_data=False)"
-                )
+        check_one_file(self.proto, "it")
         producer = shorten(self.proto.producer_name or "an unknown producer")
         self.label = f"ONNX graph of {producer}"
         self._session: Any = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from places import ROOT
 from users_models import GRU, NET, RULES, checked, model_file
 
+from harness.backends.onnx.own_model import OnnxModel
 from harness.checking.record_file import read_records
 from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService, of_format
@@ -212,6 +215,67 @@ def test_an_onnx_file(dense: Path, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="it is no ONNX file"):
         checked(service, dense, file, "float32", maps=rules, sizes=SIZES)
+
+
+def external(place: str) -> onnx.TensorProto:
+    """A tensor whose numbers are said to be in the file ``place``."""
+    tensor = onnx.numpy_helper.from_array(np.zeros(3, "float32"), "c")
+    onnx.external_data_helper.set_external_data(tensor, place, 0, 12)
+    tensor.ClearField("raw_data")
+    return tensor
+
+
+def _constant(tensor: onnx.TensorProto) -> onnx.NodeProto:
+    return onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+
+
+def _branch(tensor: onnx.TensorProto) -> onnx.NodeProto:
+    given = onnx.helper.make_tensor_value_info("c", 1, [3])
+    inner = onnx.helper.make_graph([], "inner", [], [given], [tensor])
+    outer = onnx.helper.make_graph(
+        [onnx.helper.make_node("If", ["t"], ["c"], then_branch=inner, else_branch=inner)],
+        *("outer", [], [given]),
+    )
+    return onnx.helper.make_node("If", ["t"], ["c"], then_branch=outer, else_branch=outer)
+
+
+def _in_a_node(made: Callable[[onnx.TensorProto], onnx.NodeProto]) -> Callable[..., None]:
+    return lambda model, tensor: model.graph.node.append(made(tensor))
+
+
+def _in_a_function(model: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
+    opset = [onnx.helper.make_opsetid("", 18)]
+    nodes = [_constant(tensor)]
+    made = onnx.helper.make_function("own", "F", [], ["c"], nodes, opset)
+    model.functions.append(made)
+
+
+def _sparse(model: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
+    indices = onnx.numpy_helper.from_array(np.arange(3), "i")
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(tensor, indices, [9]))
+
+
+@pytest.mark.parametrize("place", ["secret.bin", "../secret.bin", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda model, tensor: model.graph.initializer.append(tensor),
+        _sparse,
+        _in_a_node(_constant),
+        _in_a_node(_branch),
+        _in_a_function,
+    ],
+    ids=["initializer", "sparse", "constant", "branch", "function"],
+)
+def test_an_onnx_file_leads_to_no_other(
+    put: Callable[..., None], place: str, tmp_path: Path
+) -> None:
+    path = onnx_file(tmp_path)
+    model = onnx.load_model(path)
+    put(model, external(place))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UsageError, match=f"it keeps c in another file, {re.escape(place)}; save"):
+        OnnxModel(path)
 
 
 KERAS = """\

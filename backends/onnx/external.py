@@ -1,0 +1,35 @@
+"""Numbers of an ONNX model that stand in another file: nothing of that is followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.extend import UsageError, shorten
+
+
+def check_one_file(model: Any, name: str) -> None:
+    """Hold a model against the rule that its file leads to no other, wherever a tensor stands.
+
+    Raises:
+        UsageError: a tensor keeps its numbers in another file; ``name`` is the model's.
+    """
+    for tensor in _external(model):
+        places = ", ".join(e.value for e in tensor.external_data if e.key == "location")
+        raise UsageError(
+            f"{name} keeps {shorten(tensor.name) or 'a constant'} in another file, "
+            f"{shorten(places)}; save it as one file, with "
+            "onnx.save_model(model, FILE, save_as_external_data=False)"
+        )
+
+
+def _external(message: Any) -> Iterator[Any]:
+    """The tensors below a message of any kind: of graphs, attributes, branches and functions."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        if message.data_location == message.EXTERNAL or message.external_data:
+            yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for each in [value] if hasattr(value, "DESCRIPTOR") else value:
+                yield from _external(each)
