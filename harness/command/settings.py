@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,9 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         what = placed[1] if placed else str(error)
         place = Place(displayed(path), *(map(int, placed.groups()[1:]) if placed else ()))
         raise UsageError(f"{place}: this is not TOML: {what}") from None
+    except ValueError:
+        # A plain one is of an integer that has more digits than Python reads.
+        raise UsageError(_too_long(path, text)) from None
     except RecursionError:
         raise UsageError(f"{displayed(path)}: lists or tables are nested too deep") from None
     tools = parsed.get(TABLE[0])
@@ -142,6 +146,16 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         what = "several tables" if isinstance(table, list) else shorten(repr(table))
         raise UsageError(f"{displayed(path)}: {name} is one table of options, found {what}")
     return table
+
+
+def _too_long(path: Path, text: str) -> str:
+    """In words, where the integer is that Python does not read."""
+    most = sys.get_int_max_str_digits()
+    lengths = ((found.start(), len(found[0])) for found in re.finditer("[0-9_]+", text))
+    start, digits = next((each for each in lengths if each[1] > most), (0, most + 1))
+    row, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+    place = Place(displayed(path), row, column)
+    return f"{place}: an integer of {digits:,} digits; at most {most:,} are allowed"
 
 
 def _header(path: Path, text: str, wanted: str) -> Place:
@@ -185,7 +199,7 @@ def _place(path: Path, text: str, key: str, command: str) -> Place:
     wanted = ".".join((*TABLE, *filter(None, [command])))
     named = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")
     for number, row in enumerate(text.splitlines(), start=1):
-        if found := re.match(r"\s*\[\s*([^\]]*?)\s*\]", row):
+        if found := re.match(r"\s*\[([^\]]*)\]", row):
             header = re.sub(r"[\s\"']", "", found[1])
             if header == f"{wanted}.{key}":
                 return Place(displayed(path), number, 1)

@@ -5,7 +5,7 @@ What the harness lowers itself is right by construction; what a reproducer holds
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from harness.errors import HarnessError, Place, shorten
 from harness.language.impossible_sizes import check_numbers
@@ -111,12 +111,33 @@ def _check_body(program: Program, known: set[int], node: Node) -> None:
         _check_node(program, inner, part)
     _require(inner, body.outputs, "a body")
     if node.op == "call":
-        labels = (node.attributes.get("label"), node.attributes.get("definition"))
-        if body.outputs != node.outputs or not all(isinstance(label, str) for label in labels):
-            raise MalformedProgram("a call's results are not those of its body, or it has no name")
+        if body.outputs != node.outputs:
+            raise MalformedProgram("a call's results are not those of its body")
+        _check_call(node)
         known |= inner
     else:
         _define(program, known, node.outputs, "scan")
+
+
+def _check_call(node: Node) -> None:
+    """Check what a call says of itself, for backends that may claim it."""
+    given = node.attributes
+    for name in ("label", "definition", *(["instance"] if "instance" in given else [])):
+        if not isinstance(given.get(name), str):
+            found = shorten(repr(given.get(name)))
+            raise MalformedProgram(f"{name!r} of a call is a text, found {found}")
+    for name in ("roles", "results"):
+        texts = given.get(name)
+        if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+            raise MalformedProgram(f"{name!r} of a call are texts, found {shorten(repr(texts))}")
+    if len(given["roles"]) != len(node.inputs):
+        raise MalformedProgram(
+            f"a call of {shorten(given['label'])} has {len(node.inputs)} inputs and "
+            f"{len(given['roles'])} roles of them"
+        )
+    if not isinstance(given.get("attributes"), Mapping):
+        found = shorten(repr(given.get("attributes")))
+        raise MalformedProgram(f"'attributes' of a call are a mapping, found {found}")
 
 
 def _check_scan(program: Program, node: Node, body: Block) -> None:

@@ -40,6 +40,20 @@ def test_rules_come_from_a_file_too(tmp_path: Path) -> None:
     assert against(f"{file}:Net", maps=["x=y", str(rules)]).maps == ("x=y", "a = b", "c.W=d.T")
 
 
+def test_too_many_rules_and_too_long_ones_are_told_with_their_place(tmp_path: Path) -> None:
+    file = model_file(tmp_path, NET)
+    many = model_file(tmp_path, "a=b\n" * 10_001, "many.map")
+    with pytest.raises(UsageError, match=r"--map: 10,002 rules; at most 10,000 are allowed"):
+        against(f"{file}:Net", maps=["x=y", str(many)])
+    text = f"W=b[{'0,' * 5000}]"
+    long = model_file(tmp_path, f"a=b\n{text}\n", "long.map")
+    for rule, place in ((text, "--map"), (str(long), f"{long}:2")):
+        with pytest.raises(UsageError, match="a rule of 10,005 characters; at") as caught:
+            against(f"{file}:Net", maps=[rule])
+        assert str(caught.value).startswith(f"{place}: ")
+        assert len(str(caught.value)) < 500
+
+
 WRONG: dict[str, tuple[str, Any, str]] = {
     "no such file": ("none.py:Net", (), "cannot read the model"),
     "a folder": ("folder.py:Net", (), "this is a folder"),

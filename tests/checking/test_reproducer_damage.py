@@ -234,6 +234,11 @@ def test_what_is_decoded_is_a_program_or_refused() -> None:
         ('"tanh"', '"system"', "not an operation"),
         ('"matmul"', '"__class__"', "not an operation"),
         ('["hidden", 1]', '["hiddden", 1]', "has no number"),
+        ('"roles"', '"rolls"', "'roles' of a call are texts, found None"),
+        ('"results"', '"result"', "'results' of a call are texts, found None"),
+        ('["attributes", {', '["attribute", {', "'attributes' of a call are a mapping, found None"),
+        ('["roles", [', '["roles", ["more", ', "inputs and [0-9]+ roles of them"),
+        ('["instance", "', '["instance", 3], ["was", "', "'instance' of a call is a text, found 3"),
     ],
 )
 def test_what_is_wrong_is_told(old: str, new: str, words: str) -> None:

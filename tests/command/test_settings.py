@@ -125,6 +125,10 @@ def test_the_nearest_file_of_the_repository_counts(folder: Path, parsed: Parsed)
         ("[tool.harness]\nx = \n", "pyproject.toml:5:5: this is not TOML: Invalid value"),
         ("[tool.harness]\nx = '", "pyproject.toml: this is not TOML: "),
         ("[tool.harness]\nx = " + "[" * 9000, "nested too deep"),
+        (
+            f"[tool.other]\ny = 0\nx = {'1' * 5000}\n[tool.harness]\n",
+            "pyproject.toml:6:5: an integer of 5,000 digits; at most 4,300 are allowed",
+        ),
         # However the table is written, it is read.
         ("[tool]\nharness = {specz = 1}\n", "pyproject.toml: there is no option 'specz'; did"),
         ('["tool".harness]\nspecz = 1\n', "pyproject.toml:5:1: there is no option 'specz'; did"),
@@ -150,6 +154,14 @@ def test_a_wrong_file_is_told_with_its_place(text: str, words: str, folder: Path
 def test_other_tables_are_let_be(text: str, folder: Path) -> None:
     (folder / "pyproject.toml").write_text(text)
     assert settings("check", KNOWN, folder) == {}
+
+
+def test_the_place_of_a_key_is_found_in_linear_time(folder: Path) -> None:
+    """A pattern of cubic time would need hours for this row."""
+    row = f"['''\n[{' ' * 100_000}\n''']"
+    written(folder, f"[tool.other]\nx = {row}\n[tool.harness]\nzzzz = 1\n")
+    with pytest.raises(UsageError, match=r"pyproject\.toml:9:1: there is no option 'zzzz'"):
+        settings("check", KNOWN, folder)
 
 
 def test_a_file_that_is_no_text_is_named(folder: Path) -> None:

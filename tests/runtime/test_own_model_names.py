@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +36,26 @@ from harness.runtime.own_model.source import ModelFile, made, names_taken
 )
 def test_the_rule_that_says_most_of_a_name_holds(name: str, rules: list[str], wanted: str) -> None:
     assert renamed(name, [Rename.of(text) for text in rules])[0] == wanted
+
+
+def test_a_pattern_is_what_a_regular_expression_makes_of_it() -> None:
+    parts = ["".join(letters) for n in range(5) for letters in product("ab", repeat=n)]
+    names = [*parts, *(f"{one}.{other}" for one in parts for other in parts[:8])]
+    for pattern in ("*", "*a", "a*", "a*a", "**", "*b*", "*a*b*", "a*.*b", "*.a", "ab", "*aa*a"):
+        wanted = re.escape(pattern).replace(r"\*", "([^.]*)") + r"(\..*)?"
+        rule = Rename.of(f"{pattern}={'*/' * pattern.count('*')}x")
+        for name in names:
+            match = re.fullmatch(wanted, name)
+            *stars, rest = match.groups() if match else ("",)
+            text = "".join(f"{star}/" for star in stars) + f"x{rest or ''}"
+            assert rule.renamed(name) == (text if match else None), (pattern, name)
+
+
+def test_a_pattern_of_many_stars_takes_linear_time() -> None:
+    """Backtracking would take longer than anybody waits."""
+    rule = Rename.of(f"{'*' * 200}_x=a")
+    assert rule.renamed("a" * 10_000) is None
+    assert rule.renamed("b" * 10_000 + "_x.W") == "a.W"
 
 
 @pytest.mark.parametrize("text", ["rnn", "=gru", "rnn=", "rnn=a.*.b"])

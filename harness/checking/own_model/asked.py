@@ -19,6 +19,8 @@ from harness.runtime.plugins import available
 
 PYTHON = ".py"
 MAX_SOURCE = 16 << 20
+# Rules of --map, and the characters of each: a model has no more parameters with names.
+MOST_RULES, LONGEST_RULE = 10_000, 1_000
 FORM = (
     "--against takes FILE.py:NAME, where NAME is a model, a class or a function of the file, or a "
     "file of a whole model"
@@ -178,12 +180,12 @@ def _rules(maps: Sequence[str]) -> tuple[str, ...]:
     """Rules as they are, and those of files: a line each, without what follows a ``#``.
 
     Raises:
-        UsageError: a file cannot be read.
+        UsageError: a file cannot be read; there are too many rules, or one is too long.
     """
     found: list[str] = []
     for item in maps:
         if "=" in item:
-            found.append(item)
+            found.append(_rule(item, "--map"))
             continue
         try:
             text = read_bytes(item, MAX_SOURCE, "rules of --map").decode()
@@ -194,5 +196,20 @@ def _rules(maps: Sequence[str]) -> tuple[str, ...]:
         except UnicodeDecodeError:
             raise UsageError(f"--map: {displayed(item)} is no text in UTF-8") from None
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
-        found += filter(None, lines)
+        found += (
+            _rule(line, f"{displayed(item)}:{number}")
+            for number, line in enumerate(lines, start=1)
+            if line
+        )
+    if len(found) > MOST_RULES:
+        raise UsageError(f"--map: {len(found):,} rules; at most {MOST_RULES:,} are allowed")
     return tuple(found)
+
+
+def _rule(text: str, place: str) -> str:
+    if len(text) > LONGEST_RULE:
+        raise UsageError(
+            f"{place}: a rule of {len(text):,} characters; at most {LONGEST_RULE:,} are allowed, "
+            f"found {shorten(text)}"
+        )
+    return text

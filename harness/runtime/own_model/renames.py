@@ -47,14 +47,37 @@ class Rename:
         """What a name becomes; None where the rule is not about it."""
         parts = name.split(".")
         head, rest = parts[: len(self.ours)], parts[len(self.ours) :]
-        pattern = re.escape(".".join(self.ours)).replace(r"\*", "([^.]*)")
-        match = re.fullmatch(pattern, ".".join(head))
-        if match is None:
+        if len(head) < len(self.ours):
             return None
-        theirs = self.theirs
-        for part in match.groups()[: theirs.count("*")]:
-            theirs = theirs.replace("*", part, 1)
+        stars: list[str] = []
+        for pattern, part in zip(self.ours, head, strict=True):
+            found = _stars(pattern, part)
+            if found is None:
+                return None
+            stars += found
+        first, *others = self.theirs.split("*")
+        theirs = first + "".join(map("".join, zip(stars, others, strict=False)))
         return ".".join([theirs, *rest])
+
+
+def _stars(pattern: str, part: str) -> list[str] | None:
+    """What each ``*`` of a pattern stands for in a part of a name, the first for as much as it can;
+    None where the part is another. Each text between stars is looked for once, from the end."""
+    first, *texts = pattern.split("*")
+    if not texts:
+        return [] if part == pattern else None
+    if not part.startswith(first) or not part.endswith(texts[-1]):
+        return None
+    found: list[str] = []
+    end = len(part)
+    for text in reversed(texts):
+        start = part.rfind(text, len(first), end)
+        if start < 0:
+            return None
+        found.append(part[start + len(text) : end])
+        end = start
+    # The first of these is what stands behind the last text: nothing.
+    return [part[len(first) : end], *found[:0:-1]]
 
 
 def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
