@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from harness.errors import UsageError
 from harness.files.forms import Form, Malformed, formed, read_json
 from harness.files.user_file import MIB, FileFault, displayed, read_bytes
+from harness.output.printing import one_line
 from harness.runtime.code_digest import digest
 
 CACHE = "backend-comparison-harness"
@@ -33,17 +34,26 @@ class NoEnvironment(UsageError):
         self.columns = tuple(columns)
 
 
+def _one_line(text: str) -> str:
+    if one_line(text) != text:
+        raise ValueError(f"no control characters are allowed, found {text!r}")
+    return text
+
+
+Word = Annotated[str, AfterValidator(_one_line)]
+
+
 class About(Form):
     """What ``environment.json`` says. ``harness_code`` is empty where the environment has no copy
     of the harness but uses its source in place."""
 
-    column: str
-    requirements: Annotated[list[str], Field(min_length=1)]
-    versions: dict[str, str]
-    python: str
-    made: str
-    harness: str
-    harness_code: str = ""
+    column: Word
+    requirements: Annotated[list[Word], Field(min_length=1)]
+    versions: dict[Word, Word]
+    python: Word
+    made: Word
+    harness: Word
+    harness_code: Word = ""
 
 
 @dataclass(frozen=True)

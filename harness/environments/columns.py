@@ -17,7 +17,7 @@ from typing import Any
 from harness.command import options
 from harness.environments import cache
 from harness.environments.cache import NoEnvironment
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, shorten
 from harness.runtime import needs
 from harness.runtime.labels import LABEL, VERSION
 from harness.runtime.plugins import available
@@ -159,8 +159,8 @@ def _read(item: str) -> tuple[str, str]:
         )
     if at and not LABEL.fullmatch(label):
         raise UsageError(
-            f"{item!r}: after '@' or '==' stands a label of letters, digits, '.', '_' and '-', "
-            f"found {label!r}; {FORMS}"
+            f"{shorten(item)!r}: after '@' or '==' stands a label of at most 100 letters, digits, "
+            f"'.', '_' and '-', found {shorten(label)!r}; {FORMS}"
         )
     if VERSION.fullmatch(python):
         raise UsageError(

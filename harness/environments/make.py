@@ -40,13 +40,14 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
 
     Raises:
         NotMade: it cannot be installed, or the backend does not work in it.
-        UsageError: one of other requirements is there, or another process is making it.
+        UsageError: one of other requirements is there, or a link, or another process is making it.
     """
     folder = cache.root() / wanted.column
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make {displayed(folder.parent)}: {error.strerror}") from None
+    _check_no_link(folder)
     with held(folder, "make another one"):
         there = None if force else cache.at(folder)
         if there is not None and there.is_of_today:
@@ -69,17 +70,26 @@ def remove(column: str) -> Path:
     """Remove an environment, or what a killed process has left of one; returns its folder.
 
     Raises:
-        UsageError: there is none, or another process is making it.
+        UsageError: there is none, it is a link, or another process is making it.
     """
     folder = cache.root() / column
-    if "/" in column or not folder.is_dir():
+    if not folder.is_dir():
         known = ", ".join(cache.kept()) or "none"
         raise UsageError(f"there is no environment of {column} (there are: {known})")
+    _check_no_link(folder)
     with held(folder, "remove it then"):
         # First what makes it one: a removal that is cut short leaves nothing to be taken for good.
         (folder / cache.ABOUT).unlink(missing_ok=True)
         shutil.rmtree(folder)
     return folder
+
+
+def _check_no_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise UsageError(
+            f"{displayed(folder)} is a link to {displayed(os.readlink(folder))}, which "
+            "'harness env' did not make: remove the link yourself"
+        )
 
 
 def _install(

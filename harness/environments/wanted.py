@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from harness.command.options import as_label
 from harness.environments import wheel
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, shorten
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP
 from harness.runtime.labels import LABEL
 from harness.runtime.needs import requirements
@@ -67,8 +67,14 @@ def column_of(word: str) -> str:
         UsageError: it is neither.
     """
     column = as_label(word)
-    if "@" not in column:
+    _, at, label = column.partition("@")
+    if not at:
         _pinned(word)
+    if not LABEL.fullmatch(label):
+        raise UsageError(
+            "an environment is removed as BACKEND@VERSION, the version of at most 100 letters, "
+            f"digits, '.', '_' and '-', found {shorten(word)!r}"
+        )
     return column
 
 
@@ -77,7 +83,7 @@ def _pinned(word: str) -> tuple[str, str]:
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():
         raise UsageError(
             f"an environment is asked for as BACKEND==VERSION or BACKEND@VERSION, such as "
-            f"torch==2.6.0, found {word!r}"
+            f"torch==2.6.0, found {shorten(word)!r}"
         )
     known = installed(ENTRY_POINT_GROUP)
     if backend not in known:

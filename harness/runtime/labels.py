@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion
 
-LABEL = re.compile(r"[A-Za-z0-9._-]+")
+# A name of a folder, and a part of file names, has at most 255 characters.
+LABEL = re.compile(r"[A-Za-z0-9._-]{1,100}")
 # A label that is taken at its word: the version that answers must be one of it.
 VERSION = re.compile(r"\d+(\.\d+)+\S*")
 

@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from sampling import sampled
 
-from harness.environments import cache, wheel
+from harness.environments import cache, make, wheel
 from harness.environments.wanted import DISTRIBUTION, column_of, read
 from harness.errors import UsageError
 from harness.files.lock import held
@@ -172,13 +172,39 @@ def test_an_environment_with_another_harness_is_to_be_made_again(folder: Path) -
         cache.interpreter(COLUMN)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps(about(requirements=[]))])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", json.dumps(about(requirements=[])), json.dumps(about(made="a\n::x"))]
+)
 def test_a_damaged_file_of_an_environment_is_an_error_that_names_it(
     folder: Path, text: str
 ) -> None:
     (folder / cache.ABOUT).write_text(text)
     with pytest.raises(UsageError, match=r"environment\.json is not one that 'harness env' wrote"):
         cache.interpreter(COLUMN)
+
+
+def test_a_link_is_neither_removed_nor_replaced(folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    folder.rmdir()
+    kept.mkdir()
+    (kept / cache.ABOUT).write_text(json.dumps(about()))
+    folder.symlink_to(kept)
+    wanted = read((WANTED,))
+    for act in (
+        lambda: make.remove(COLUMN),
+        lambda: make.make(wanted, sys.executable, print, True),
+    ):
+        with pytest.raises(UsageError, match=r"is a link to .*kept, which 'harness env' did not"):
+            act()
+    assert (kept / cache.ABOUT).exists()
+    assert folder.is_symlink()
+
+
+@pytest.mark.parametrize("word", ["numpy@" + 300 * "1", "numpy@../../x", "numpy@1\n2", "numpy@"])
+def test_what_is_no_column_is_not_looked_for(word: str, surroundings: Mapping[str, str]) -> None:
+    with pytest.raises(UsageError, match="an environment is removed as BACKEND@VERSION") as caught:
+        column_of(word)
+    assert len(str(caught.value)) < 300
 
 
 def test_one_that_is_damaged_hides_no_other(folder: Path, surroundings: Mapping[str, str]) -> None:
@@ -209,6 +235,7 @@ def test_another_python_is_not_what_is_there(folder: Path, surroundings: Mapping
         ("torch", "is asked for as BACKEND==VERSION"),
         ("torch==", "is asked for as BACKEND==VERSION"),
         ("torch>=2", "is asked for as BACKEND==VERSION"),
+        ("torch==" + 300 * "1", "is asked for as BACKEND==VERSION"),
         ("torch==../../x", "is asked for as BACKEND==VERSION"),
         ("torhc==2.6", "unknown backend 'torhc'; did you mean 'torch'?"),
     ],
