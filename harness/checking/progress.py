@@ -41,7 +41,7 @@ class CheckProgress(CheckEvents):
         self.bar.doing(str(cell))
 
     def starting(self, backend: str, seconds: float) -> None:
-        text = f"starting {backend} (at most {seconds:g} s)"
+        text = f"starting {backend} (limit: {seconds:g} s)"
         (self.bar.doing if backend in self._started else self.bar.step)(text)
         self._started.add(backend)
 

@@ -21,6 +21,7 @@ SECTIONS: Mapping[str, str] = {
     "thorough repeat mode batch time size rounds tune phase want text data encoding epochs "
     "held-out prompt length temperature top-k no-cache seed deterministic no-proof specs weights "
     "inputs map takes returns like list remove shard",
+    "What to list": "backends formats models layers functions losses optimizers initializers",
     "How to run it": "on python env threads jobs timeout start-timeout search-timeout memory "
     "fail-fast",
     "What to keep": "records train:weights import:weights output html markdown junit reproducers "

@@ -49,6 +49,7 @@ class WordList(AnyType):
 
     def __init__(self, kind: str = "", split: Callable[[str], list[str]] | None = None) -> None:
         self.kind, self.split = kind, split
+        self.name = kind or self.name  # what --help shows: --dtype DTYPE
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The value, or a tuple of several; ``BadParameter`` where one of them is empty."""
@@ -245,13 +246,13 @@ def as_label(item: str) -> str:
     return f"{found[1]}@{found[2].removesuffix('.*')}{item[found.end() :]}"
 
 
-def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` items; :class:`UsageError` for another form."""
+def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[str, str]:
+    """``NAME=VALUE`` items; :class:`UsageError` for another ``form``."""
     found: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
         if not name or not equals or not value:
-            raise UsageError(f"{option} takes NAME=VALUE, found {item!r}")
+            raise UsageError(f"{option} takes {form}, found {item!r}")
         if name in found:
             raise UsageError(f"{option} gives {name!r} twice: {found[name]!r} and {value!r}")
         found[name] = value
@@ -314,5 +315,5 @@ def numbers(items: Sequence[str]) -> dict[str, int]:
     """``NAME=NUMBER`` items with positive whole numbers."""
     return {
         name: int(SIZES.read(value, f"--size {name}"))
-        for name, value in pairs("--size", items).items()
+        for name, value in pairs("--size", items, "NAME=NUMBER").items()
     }

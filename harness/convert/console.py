@@ -36,7 +36,7 @@ class _CallLines:
 
     def __init__(self, bar: Progress, format_: str) -> None:
         self.bar, self.format, self.made = bar, format_, 0
-        bar.plan(len(STEPS[bar.what]))
+        bar.plan(len(STEPS[bar.what]), forecast=False)
 
     def __call__(self, verb: str) -> None:
         if verb not in WORDS:  # it takes no time

@@ -77,7 +77,7 @@ def test_exit_code_tells_what_happened(fault: str, code: int, shown: str) -> Non
         (["no/such/file.yaml"], "no/such/file.yaml"),
         (["--size", "hiden=3"], "no size 'hiden'; did you mean 'hidden'?"),
         (["--size", "hidden=0"], "positive whole number, found '0'"),
-        (["--size", "hidden"], "--size takes NAME=VALUE, found 'hidden'"),
+        (["--size", "hidden"], "--size takes NAME=NUMBER, found 'hidden'"),
         (["--dtype", "float8"], "unknown dtype 'float8'"),
         (["--dtype", "float23"], "did you mean 'float32'?"),
         (["--check", "valeus"], "unknown check 'valeus'; did you mean 'values'?"),

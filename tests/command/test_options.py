@@ -32,6 +32,7 @@ HARNESS = Path(sys.executable).with_name("harness")
 # What an option is beside its default and whether several values are taken, or why it differs.
 DIFFERING = {
     "against": "another backend, or a model of a user's own",
+    "between": "two columns of a file, or two frameworks",
     "batch": "rows of a training step, or sizes to time",
     "weights": "read, or written by train and import",
     "output": "a file, or the folder of a reproducer",
@@ -82,9 +83,16 @@ def test_a_timeout_says_what_it_is_for() -> None:
 def test_every_option_and_command_has_its_section() -> None:
     known = " ".join(SECTIONS.values()).split()
     assert len(set(known)) == len(known)
-    listed = {f"{kind}" for kind in KINDS}
-    assert set(options()) - set(known) - listed == set()
+    assert set(options()) - set(known) == set()
     assert set(cli.commands) <= set(" ".join(CHAPTERS.values()).split())
+
+
+def test_help_names_what_an_option_takes() -> None:
+    text = CliRunner().invoke(cli, ["train", "--help"], terminal_width=100).output
+    for shown in ("--backend BACKEND ", "--dtype DTYPE ", "--device DEVICE ", "--path PATH "):
+        assert shown in text
+    text = CliRunner().invoke(cli, ["list", "--help"], terminal_width=100).output
+    assert "What to list:\n  --backends" in text
 
 
 def test_weights_that_are_written_stand_with_what_is_kept() -> None:

@@ -233,7 +233,7 @@ def test_command_line() -> None:
         (("--batch", "16,x"), "--batch takes positive whole numbers, found 'x' in '16,x'"),
         (("--batch", "0"), "--batch takes positive whole numbers, found '0'"),
         (("--env", "torch"), "--env takes [BACKEND:]NAME=VALUE, found 'torch'"),
-        (("--size", "hidden"), "--size takes NAME=VALUE, found 'hidden'"),
+        (("--size", "hidden"), "--size takes NAME=N,N, found 'hidden'"),
         (("--threshold", "-1"), "--threshold takes a share"),
         (("--records", "no/such/a.json"), "there is no folder no/such"),
         (("--backend", "tosch"), "unknown backend 'tosch'; did you mean 'torch'"),
