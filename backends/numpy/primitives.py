@@ -44,13 +44,14 @@ def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
     """Sorts the rows and sums each run of equal indices; np.add.at is 50 times slower."""
-    flat, values = indices.reshape(-1), x.reshape(indices.size, -1)
-    result = np.zeros((rows, values.shape[1]), x.dtype)
+    rest = x.shape[indices.ndim :]
+    flat, values = indices.reshape(-1), x.reshape(indices.size, *rest)
+    result = np.zeros((rows, *rest), x.dtype)
     if flat.size:
         order = np.argsort(flat, kind="stable")
         found, starts = np.unique(flat[order], return_index=True)
         result[found] = np.add.reduceat(values[order], starts, axis=0)
-    return result.reshape(rows, *x.shape[indices.ndim :])
+    return result
 
 
 PRIMITIVES: Mapping[str, Callable[..., Any]] = {

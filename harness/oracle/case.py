@@ -129,14 +129,16 @@ class Case:
                 self._known[key] = self._reference.expect(run)
             return self._known[key]
 
-    def forward(self, phase: Phase, material: Arguments, key: Any) -> Expected:
-        """Results of a forward pass without targets."""
+    def forward(
+        self, phase: Phase, material: Arguments, key: Any, targets: Arrays | None = None
+    ) -> Expected:
+        """Results of a forward pass; with targets, the loss and metrics too."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
-            return session.forward(phase, material.inputs, material.state)
+            return session.forward(phase, material.inputs, material.state, targets)
 
-        return self.expect(("forward", phase, key), run)
+        return self.expect(("forward", phase, key, targets is None), run)
 
     def gradients(
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None

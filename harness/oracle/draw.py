@@ -89,7 +89,7 @@ def _whole(
 ) -> Array:
     """Indices over the whole range; lengths and masks, of which three rows in a row are full, empty
     and one step long: the first, or those that they are ``turned`` to. Every other turn has half of
-    the steps in place of one."""
+    the steps in place of one. Of steps and labels, see :func:`_lengths`."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if type_.bound is None:
         mask = random.integers(0, 2, shape).astype(np.bool_)
@@ -102,11 +102,32 @@ def _whole(
     bound = type_.bound.resolve({**program.sizes, **sizes})
     found = random.integers(0, bound, shape)
     if port in length_ports(program):
-        some = max(bound // 2, 1) if turned % 2 else 1
-        rows = np.array([bound - 1, 0, some])[: found.size]
-        found.flat[: len(rows)] = rows
+        some_rows = _lengths(program, port, sizes, turned)[: found.size]
+        found.flat[: len(some_rows)] = some_rows
         found = np.roll(found, turned, 0) if shape else found
     return found
+
+
+def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int) -> list[int]:
+    """Three lengths: full, none, and one step, or half of all in every other turn.
+
+    If a model has lengths of several kinds, as ``ctc`` has of steps and of labels, the first kind
+    is that of steps. Every other turn, the first one too, then has a full row, one with a step more
+    than labels, and one with a label more than steps.
+    """
+    known = {**program.sizes, **sizes}
+    most = {}
+    for one in length_ports(program):
+        bound = program.type_of(one).bound
+        assert bound is not None
+        most[one.name] = bound.resolve(known) - 1
+    own = most[port.name]
+    if len(most) == 1 or turned % 2:
+        return [own, 0, max((own + 1) // 2, 1) if turned % 2 else 1]
+    steps, *labels = most.values()
+    spare, short = min(steps - 1, *labels), min(2, *labels)
+    more = list(most).index(port.name) == 0
+    return [own, spare + more, short - more]
 
 
 def target(

@@ -98,3 +98,10 @@ def test_segments_keep_what_is_not_finite_to_themselves(
         np.add.at(wanted, indices, x)
         np.testing.assert_allclose(out, wanted, rtol=1e-12, atol=1e-12)
         assert np.isfinite(out).sum() == out.size - (not np.isfinite(poison))
+
+
+def test_the_sums_of_no_rows_are_zeros() -> None:
+    none = np.zeros(0, np.int64)
+    found = PRIMITIVES["segment_sum"](np.ones((0, 3), np.float32), none, rows=5)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.zeros((5, 3)))

@@ -19,7 +19,7 @@ from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
 import pytest
-from places import SUPPORT, TESTS
+from places import TESTS
 from sampling import sampled
 
 from harness.checking.cell import Cell, CellResult
@@ -105,7 +105,7 @@ def installed() -> Iterator[None]:
 def results(few: bool, /) -> Results:
     """Every cell's result, by mutant, system and dtype."""
     # By a pattern, all checks are made in all dtypes: some faults have one of them only.
-    specs = (*lesson6(), *OTHERS, *(str(SUPPORT / "odd_models" / f"{one}.yaml") for one in ODD))
+    specs = (*lesson6(), *OTHERS, *map(str, ODD.values()))
     with installed(), Planned(Request(specs=specs, backends=BACKENDS, checks=("**",))) as engine:
         engine.few = few
         found = engine.run().results

@@ -126,11 +126,22 @@ def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
     )
     for case, rows in ((alone, 30), (several, 0)):
         plain = case.gradients(case.material, "main")
-        found = thresholds.with_rows(case, plain)
+        found = thresholds.with_rows(plain, case.batch * case.time)
         for dtype, unit in (("float32", 2.0**-24), ("float64", 2.0**-53)):
             before, after = plain.measured(dtype), found.measured(dtype)
             assert all(after[n] == max(before[n], rows * unit) for n in after if "gradient." in n)
             assert all(after[n] == before[n] for n in after if "gradient." not in n)
+
+
+def test_a_whole_batch_has_the_examples_of_the_case_and_targets_of_its_own() -> None:
+    case, _ = cases("lesson6/keras_gru")
+    whole = large_cases.whole_batch(case)
+    assert whole is not None
+    (inputs,), (own,) = whole.inputs.values(), case.material.inputs.values()
+    assert len(inputs) == 64
+    np.testing.assert_array_equal(np.unique(inputs, axis=0), np.unique(own, axis=0))
+    assert len(np.unique(whole.targets["target"], axis=0)) > case.batch
+    assert large_cases.whole_batch(cases("mlp")[0]) is None
 
 
 # What the model has few of, where more is no other kind of model.

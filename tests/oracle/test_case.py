@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import SUPPORT
 
 from harness.checking.request import Request, make_case
 from harness.language.library import lesson6
@@ -34,6 +35,20 @@ def lstm() -> Case:
 
 def arrays(material: Arguments) -> dict[str, Any]:
     return {f"{g} {n}": a for g in GROUPS for n, a in getattr(material, g).items()}
+
+
+def test_rows_of_steps_and_labels_have_one_to_spare_or_do_not_fit() -> None:
+    spec = load_spec(str(SUPPORT / "odd_models" / "spoken.yaml"))
+    case = make_case(spec, Request(), own=False)
+    steps, labels = case.material.inputs["lengths"], case.material.targets["counts"]
+    assert steps.tolist() == [case.time, 3, 1]
+    assert labels.tolist() == [2, 2, 2]
+    other = case.batch_of(case.batch, case.time, 1)
+    assert other.inputs["lengths"].tolist() == [2, case.time, 0]
+    assert other.targets["counts"].tolist() == [1, 2, 0]
+    for time in (1, 2):
+        short = case.batch_of(case.batch, time, 2)
+        assert (short.inputs["lengths"] <= time).all()
 
 
 # --- Arguments ---------------------------------------------------------------------------------

@@ -61,10 +61,10 @@ def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation
         yield replace(d, yardstick=inf, tolerance=inf) if ended else d
 
 
-def extreme_material(case: Case) -> Arguments:
-    """The last layer's weights times 1,024."""
+def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
+    """The last layer's weights times a ``factor``, a power of two."""
     last = last_layer(case)
-    parameters = _scaled(case.material.parameters, 1024.0, lambda n: n.startswith(last))
+    parameters = _scaled(case.material.parameters, factor, lambda n: n.startswith(last))
     return replace(case.material, parameters=parameters)
 
 

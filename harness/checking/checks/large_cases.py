@@ -15,6 +15,7 @@ from harness.arrays import Array, ArrayDict
 from harness.errors import SpecError
 from harness.oracle.case import Case, entries_of
 from harness.oracle.draw import draw
+from harness.oracle.kinks import furthest
 from harness.oracle.off_kinks import off_kinks
 from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.program.ir import Phase, Port, Program
@@ -34,6 +35,8 @@ DISTINCT = 3
 # What is small in a spec is so in all cases: heads of attention, experts. Beyond 16 of them no more
 # than so many numbers of a model make a case.
 MANY, ENTRIES = 17, 600_000
+# Whole batches of more numbers are not made.
+MOST = 4_000_000
 # Sizes as users have them, for which kernels may have a way of their own, are multiples of this.
 TILE = 16
 _cases: WeakKeyDictionary[Case, dict[Phase, Case]] = WeakKeyDictionary()
@@ -85,6 +88,32 @@ def numerous_case(case: Case, own: Case) -> Case | None:
                 made = Case(case.spec, sizes, case.batch, case.time, case.seed)
             _numerous[case] = made
         return _numerous[case]
+
+
+def whole_batch(case: Case) -> Arguments | None:
+    """A batch of as many examples as the spec trains with: those of a small case, which are off all
+    kinks, in rows at random, and targets of their own. None if the spec does not say how many, or
+    if they are too many."""
+    training = case.spec.model.training
+    batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
+    if not batch or entries_of(case.training, batch, case.time) > MOST:
+        return None
+
+    def made(number: int) -> Arguments:
+        rows = np.random.default_rng(number).integers(0, case.batch, batch)
+
+        def repeated(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
+            return {
+                port.name: _taken(case.training, port, arrays[port.name], rows) for port in ports
+            }
+
+        return replace(
+            case.batch_of(batch, case.time, number),
+            inputs=repeated(case.training.inputs, case.material.inputs),
+            state=repeated(case.training.state, case.material.state),
+        )
+
+    return case.found_once("whole batch", lambda: furthest(case.training, map(made, range(4))))
 
 
 def _free(case: Case, own: Case) -> dict[str, int]:
@@ -162,5 +191,10 @@ def _rows(
     if type_.bound is not None:
         array = np.array(array)
         array.flat[::2] = type_.bound.resolve(sizes) - 1
-    axes = [str(dim) for dim in type_.shape]
+    return _taken(program, port, array, rows)
+
+
+def _taken(program: Program, port: Port, array: Array, rows: Array) -> Array:
+    """Some rows of an array; of one without a batch, all of it."""
+    axes = [str(dim) for dim in program.type_of(port).shape]
     return np.take(array, rows, axes.index("batch")) if "batch" in axes else array

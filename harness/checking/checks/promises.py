@@ -53,7 +53,7 @@ FUNCTIONS: Mapping[str, Promise] = {
     **dict.fromkeys(("probabilities", "log_probabilities"), Promise(64, 1.0)),
     **dict.fromkeys(("relu_of_x", "relu_of_dense", "larger", "smaller", "highest"), EXACT),
     **dict.fromkeys(("highest_of_many", "picked", "rows", "hot"), EXACT),
-    **dict.fromkeys(("summed", "joined"), SUMMED),
+    **dict.fromkeys(("summed", "joined", "collected_apart"), SUMMED),
     # Of powers of two, for which kernels have a way of their own.
     **dict.fromkeys(("products_of_128", "products_of_256", "sums_of_256", "sums_of_1024"), LONG),
     **dict.fromkeys(("sums_of_128", "joined_128", "steps_16", "collected_in_order"), SUMMED),
@@ -123,6 +123,8 @@ def material(program: Program) -> Arguments:
         "lost_rows": single(_lost_rows(random)),
         "indices": indices,
         "wanted": np.array([299, 256, 255, 0, 128, 64]),
+        # NaN goes into the first part, infinities into the next two, and all others are finite.
+        "parts": np.array([0, 1, 0, 2, *([0, 3, 0, 4, 0, 5] * 21)]),
         "square": single(random.normal(size=(128, 128))),
         "long": single(random.normal(size=(6, 1024))),
         "frames": single(random.normal(size=(6, 16, 5))),
@@ -187,9 +189,11 @@ def _addends(random: np.random.Generator) -> Array:
 
 
 def _lost_rows(random: np.random.Generator) -> Array:
-    """More numbers than XLA takes as one piece on a CPU; in half of the rows one is none."""
+    """More numbers than XLA takes as one piece on a CPU; in half of the rows one is NaN, and in two
+    others one is infinite."""
     rows = random.normal(size=(130, CLASSES))
     rows[::2, LOST] = np.nan
+    rows[1, LOST], rows[3, LOST] = np.inf, -np.inf
     return np.asarray(rows)
 
 

@@ -7,10 +7,12 @@ from functools import partial
 
 from harness.checking.checks.again import hold_again
 from harness.checking.checks.context import Context, equal, where_apart
+from harness.checking.checks.large_cases import whole_batch
+from harness.checking.checks.thresholds import with_rows
 from harness.checking.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
-from harness.oracle.tolerance import prefixed
+from harness.oracle.tolerance import Deviation, prefixed
 from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.runtime.arguments import Arguments
 
@@ -71,18 +73,26 @@ def partial_batch(context: Context) -> Iterator[Finding]:
 
 
 def single_example(context: Context) -> Iterator[Finding]:
-    """Results and gradients of one step of one example, after those of a whole batch; or of as
-    little as the model can have."""
+    """Results and gradients of one step of one example, or of as little as the model can have,
+    after those of a whole batch: of as many examples as the spec trains with."""
     case = context.case
     batch, time = nearest_sizes(case.training, 1, 1)
     if (batch, time) == (case.batch, case.time):
         return
     context.remote.load(case.material)
-    context.remote.gradients(case.material)
+    whole = whole_batch(case)
+    found = context.remote.gradients(whole or case.material)
+    deviations: list[Deviation] = []
+    if whole is not None:
+        rows = max((len(a) for a in whole.inputs.values() if a.ndim), default=1)
+        expected = with_rows(case.gradients(whole, "whole batch"), rows * case.time)
+        deviations = context.finding("single-example", found, expected).deviations
     drawn = (case.batch_of(batch, time, number) for number in range(5, 9))
     alone = case.found_once("single-example", lambda: furthest(case.training, drawn))
     found = context.remote.gradients(alone)
-    yield context.finding("single-example", found, case.gradients(alone, "single-example"))
+    finding = context.finding("single-example", found, case.gradients(alone, "single-example"))
+    finding.deviations += prefixed("whole batch, ", deviations)
+    yield finding
 
 
 def can_be_smaller(case: Case) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +22,10 @@ from harness.runtime.arguments import Arguments
 
 # Of one step, so large that the parameters it starts from are rounded away beside it; exact.
 RATE = 2.0**20
-# What is far out, in words, and the numbers that make it so; None where a model has none.
-FAR_OUT: Mapping[str, Callable[[Case], Arguments | None]] = {
-    "far logits": extreme_material,
-    "far from zero": offset_material,
-}
+# Of the last layer's weights where logits are far out: the exp of a difference of two logits is
+# then beyond the dtype.
+FACTORS = {"float64": 2.0**14}
+FACTOR = 2.0**10
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
@@ -37,29 +36,33 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     steps = context.dtype == "float32" and case.training.loss is not None
     if not (steps and remote.automatic):
         _open(context, case)
-        expected = with_rows(case, case.gradients(case.material, "main"))
+        expected = with_rows(case.gradients(case.material, "main"), case.batch * case.time)
         finding = context.finding("large-sizes", remote.gradients(case.material), expected)
     if steps:
         finding.deviations += _of_a_step(context, case)
     _open(context, other)
-    results = other.forward("inference", other.material, "main")
-    found = remote.forward("inference", other.material.inputs, other.material.state)
-    tested = context.finding("large-sizes", found, results)
-    finding.deviations += prefixed("inference, ", tested.deviations)
-    finding.deviations += _far_out(context, other)
+    finding.deviations += prefixed("inference, ", _tested(context, other, other.material, "main"))
+    factor = FACTORS.get(context.dtype, FACTOR)
+    far_out = {"far logits": extreme_material(other, factor)}
+    if (moved := offset_material(other)) is not None:
+        far_out["far from zero"] = moved
+    for word, material in far_out.items():
+        remote.load(material)
+        tested = _tested(context, other, material, (word, factor), least(other))
+        finding.deviations += prefixed(f"{word}, ", tested)
     yield finding
 
 
-def _far_out(context: Context, case: Case) -> Iterator[Deviation]:
-    """Those of inferences of numbers far out: a kernel for large sizes may overflow, or cancel,
-    where that for small ones does not."""
-    for word, made in FAR_OUT.items():
-        material = made(case)
-        if material is not None:
-            context.remote.load(material)
-            expected = case.forward("inference", material, word).at_least(least(case))
-            tested = context.finding("large-sizes", context.forward(material), expected)
-            yield from prefixed(f"{word}, ", tested.deviations)
+def _tested(
+    context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
+) -> list[Deviation]:
+    """Those of an inference, with its loss, as of what is held out; its noise is at least
+    ``floor``. Of numbers far out, a kernel for large sizes may overflow, or cancel, where that for
+    small ones does not."""
+    targets = None if case.inference.loss is None else material.targets
+    expected = case.forward("inference", material, key, targets).at_least(floor)
+    found = context.remote.forward("inference", material.inputs, material.state, targets)
+    return context.finding("large-sizes", found, expected).deviations
 
 
 def _open(context: Context, case: Case) -> None:
@@ -71,7 +74,10 @@ def _open(context: Context, case: Case) -> None:
 
 def _of_a_step(context: Context, case: Case) -> list[Deviation]:
     """Those of one step, and of the results of a training that is no inference."""
-    remote, expected = context.remote, with_rows(case, case.gradients(case.material, "main"))
+    remote, expected = (
+        context.remote,
+        with_rows(case.gradients(case.material, "main"), case.batch * case.time),
+    )
     deviations: list[Deviation] = []
     if remote.automatic and _has_phases(case):
         _open(context, case)
@@ -90,7 +96,7 @@ def large_counts(context: Context) -> Iterator[Finding]:
     if case is None:
         return
     _open(context, case)
-    expected = with_rows(case, case.gradients(case.material, "main"))
+    expected = with_rows(case.gradients(case.material, "main"), case.batch * case.time)
     yield context.finding("large-counts", context.remote.gradients(case.material), expected)
 
 
@@ -99,12 +105,12 @@ def _has_phases(case: Case) -> bool:
     return bool(case.training.statistics or noise_ports(case.training))
 
 
-def with_rows(case: Case, expected: Expected) -> Expected:
+def with_rows(expected: Expected, rows: int) -> Expected:
     """Where a loss depends on no parameter, as with a single class, gradients are what rounding
     leaves of a row's probability, in each of all rows, and maybe to one side in all of them."""
     if any(gradient.any() for gradient in expected.only("gradient.").values.values()):
         return expected
-    return expected.at_least(ROUNDOFF * case.batch * case.time, "gradient.")
+    return expected.at_least(ROUNDOFF * rows, "gradient.")
 
 
 def _rounded(case: Case, expected: Expected, stepped: Mapping[str, Any]) -> Expected:

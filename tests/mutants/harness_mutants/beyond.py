@@ -147,6 +147,15 @@ class SpoiltByFailedTraining(Graded):
         return {n: 0.5 * g for n, g in gradients.items()} if self.lost else {}
 
 
+@session("keras_gru", "single-example", BOTH)
+class GradientOf64Examples(Graded):
+    """Gradients of exactly 64 examples are a hundredth off."""
+
+    def alter(self, gradients: Tensors, variables: Tensors, constants: Tensors) -> Tensors:
+        count = max(len(t) for n, t in constants.items() if n.startswith("target."))
+        return {n: 1.01 * g for n, g in gradients.items()} if count == 64 else {}
+
+
 @session("simple_rnn", "partial-batch", BOTH)
 class AsFewAsOnce(Graded):
     """Gradients of more examples than the fewest until then are a half of what they are."""
@@ -197,6 +206,16 @@ class SoftmaxOfManyClassesOverflows(_MisreadAbove128):
     shift = " - stop_gradient(max(x, axis=axis, keepdims=true))"
     spec = load_spec(
         model_of("sequence_rnn"), overrides=altered("function", "softmax", {shift: ""})
+    )
+
+
+@session("sequence_rnn", LARGE, BOTH)
+class LossShiftedByTheFirst64(_MisreadAbove128):
+    """A loss of more than 128 classes is shifted by the maximum of the first 64."""
+
+    every, first = "max(x, axis=axis,", "max(x[..., :64], axis=-1,"
+    spec = load_spec(
+        model_of("sequence_rnn"), overrides=altered("function", "log_softmax", {every: first})
     )
 
 

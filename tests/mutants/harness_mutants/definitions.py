@@ -21,7 +21,7 @@ from harness.program.ir import Node, Phase, Program, walk_nodes
 from harness.program.signature import call_key
 from harness.program.updates import UpdateRule
 from harness.runtime.session import Session
-from harness_mutants.registry import FLOAT32, Faulty, Mutant, model_of, register
+from harness_mutants.registry import FLOAT32, ODD, Faulty, Mutant, model_of, register
 
 
 def altered(kind: str, name: str, replace: Mapping[str, str]) -> dict[tuple[str, str], str]:
@@ -101,7 +101,7 @@ def _maker(model: str, row: Mapping[str, Any]) -> Callable[[], Faulty]:
         text = altered(row["kind"], row["definition"], row["replace"])
 
         class Altered(Misread):
-            spec = load_spec(model, overrides=text)
+            spec = load_spec(str(ODD.get(model, model)), overrides=text)
 
         return Faulty(Altered)
 

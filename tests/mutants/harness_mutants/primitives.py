@@ -81,6 +81,14 @@ def joined_in_reverse(arrays: Sequence[Array], axis: int) -> Array:
     return np.concatenate(arrays[::-1] if axis else arrays, axis)
 
 
+@primitive("segment_sum", "simple_rnn", "functions", BOTH, everywhere=True)
+def segment_sum_by_product(x: Array, indices: Array, rows: int) -> Array:
+    """A sum of rows is a product with ones and zeros, so that a NaN in one of them is in all."""
+    flat = x.reshape(indices.size, -1)
+    chosen = np.arange(rows)[:, None] == indices.reshape(-1)
+    return (chosen.astype(x.dtype) @ flat).reshape(rows, *x.shape[indices.ndim :])
+
+
 @primitive("max", "sequence_onehot", "extremes")
 def mean_for_max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     """The softmax is shifted by the mean, which does not keep it from overflowing."""

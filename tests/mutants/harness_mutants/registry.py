@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.backends.numpy.backend import Numpy
@@ -61,7 +62,7 @@ OTHERS = (
     *("vae", "mlp", "lenet", "resnet", "gpt", "moe", "llama", "mamba", "vit"),
     *("bilstm_tagger", "bert"),
 )
-ODD = ("spoken",)
+ODD = {"spoken": Path(__file__).parents[2] / "support" / "odd_models" / "spoken.yaml"}
 
 
 def model_of(spec: str) -> str:

@@ -43,10 +43,9 @@ def one_hot(indices: np.ndarray, classes: int, dtype: str) -> np.ndarray:
 
 
 def segment_sum(x: np.ndarray, indices: np.ndarray, rows: int) -> np.ndarray:
-    """The device has no scatter: the sum is a product with the indices' one-hot rows."""
-    chosen = one_hot(indices.reshape(-1), rows, x.dtype)
-    total = chosen.T @ x.reshape(indices.size, -1)
-    return total.reshape(rows, *x.shape[indices.ndim :])
+    """The device has no scatter. A product with one-hot rows would spread a NaN to all sums."""
+    flat = x.reshape(indices.size, *x.shape[indices.ndim :])
+    return np.stack([flat[indices.reshape(-1) == row].sum(axis=0) for row in range(rows)])
 
 
 KERNELS: dict[str, Callable[..., np.ndarray]] = {
