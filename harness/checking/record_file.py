@@ -165,11 +165,12 @@ def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Rec
         follower = whole[number + 1] if number + 1 < len(whole) else rest
         try:
             lines.append(decode(text))
-        except ValueError:
+        except ValueError as fault:
             if not _tells_of_torn(follower, text):
+                reason = str(fault)
                 if number == 0 and (other := kinds.described(Path(path))) == kinds.SPEC:
-                    error = ValueError(f"this is {other}, not {kinds.RECORDS.name}")
-                raise RecordError(f"{path}:{number + 1}: {error}") from None
+                    reason = f"this is {other}, not {kinds.RECORDS.name}"
+                raise RecordError(f"{path}:{number + 1}: {reason}") from None
             repaired.append(text.decode("utf-8", "replace"))
     torn = None
     if rest:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.checking.merge import merge_records
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError, several
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
@@ -22,7 +22,8 @@ def run_merge(files: Sequence[Path], output: Path, as_json: bool) -> int:
     """Join files, write the whole, and print what is to be known of it; returns the exit code.
 
     Raises:
-        UsageError: the files are not of one kind, or it cannot be written.
+        UsageError: the files are not of one kind, or it cannot be written, or what it would
+            replace has cells that none of the files has.
         HarnessError: a file cannot be read, or is damaged.
     """
     kind = _kind(files)
@@ -31,6 +32,7 @@ def run_merge(files: Sequence[Path], output: Path, as_json: bool) -> int:
     except FileFault as fault:
         raise UsageError(f"cannot write {fault}") from None
     merged = merge(files)
+    _check_nothing_lost(files, output, merged)
     try:
         write_whole(output, merged.content)
     except OSError as error:
@@ -41,6 +43,22 @@ def run_merge(files: Sequence[Path], output: Path, as_json: bool) -> int:
         for text in merged.lines(displayed(output)):
             line(console(), text)
     return merged.exit_code
+
+
+def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> None:
+    """:class:`UsageError` where the output is there and has cells that are not in the files."""
+    if not (output.exists() and output.stat().st_size) or any(map(output.samefile, files)):
+        return
+    instead = "remove it, name another --output, or give it among the files to keep its cells"
+    try:
+        lost = merge([*files, output]).cells - merged.cells
+    except HarnessError as error:
+        raise UsageError(f"cannot replace {displayed(output)}: {error}; {instead}") from None
+    if lost:
+        raise UsageError(
+            f"cannot replace {displayed(output)}: none of the files has {several(lost, 'cell')} of "
+            f"it; {instead}"
+        )
 
 
 def merge(files: Sequence[Path]) -> Merged:

@@ -171,6 +171,29 @@ def test_contradictions_are_told_and_both_kept(shards: list[Path], tmp_path: Pat
     assert again.exit_code == 1
 
 
+def test_cells_of_another_run_are_not_replaced(shards: list[Path], tmp_path: Path) -> None:
+    first, second = shards
+    output = tmp_path / "all.jsonl"
+    other = elsewhere(second, output).read_bytes()
+    for content, words in (
+        (other, "none of the files has 2 cells of it; remove it, name another --output"),
+        (other.replace(b'"seed": 0', b'"seed": 1'), "are of runs with other options (seed 0 and"),
+        (other.replace(b'"backend":', b'"backed":'), "all.jsonl:2: "),
+    ):
+        output.write_bytes(content)
+        found = run("merge", first, second, "-o", output)
+        assert (found.exit_code, output.read_bytes()) == (2, content), found.exception
+        assert f"cannot replace {output}: " in found.output
+        assert words in found.output
+    # What loses nothing: an input, and the same files again, of which one has grown.
+    output.write_bytes(first.read_bytes())
+    assert run("merge", output, second, "-o", output).exit_code == 0
+    assert run("merge", first, "-o", tmp_path / "part.jsonl").exit_code == 3
+    for place in (output, tmp_path / "part.jsonl"):
+        assert run("merge", first, second, "-o", place).exit_code == 0
+        assert len(ended(read_records(place))) == 4
+
+
 def test_machines_stay_apart(shards: list[Path], tmp_path: Path) -> None:
     there, output = elsewhere(shards[0], tmp_path / "there.jsonl"), tmp_path / "all.jsonl"
     found = run("merge", *shards, there, "-o", output)
@@ -266,5 +289,5 @@ def test_two_models_of_one_name_are_not_taken_for_one(shards: list[Path], tmp_pa
         del line["signature"]["spec"]
 
     older = changed(shards[0], tmp_path / "older.jsonl", begin=unsaid)
-    found = run("merge", *shards, older, "-o", output)
+    found = run("merge", *shards, older, "-o", tmp_path / "others.jsonl")
     assert (found.exit_code, "4 cells of 3 files" in found.stdout) == (0, True)

@@ -52,7 +52,7 @@ def test_speeds_are_merged(tmp_path: Path) -> None:
     found = run("compare", output, output)
     assert (found.exit_code, "nothing" in found.stdout) == (0, True)
     assert run("report", output, "-o", tmp_path / "page.md").exit_code == 0
-    found = run("merge", one, "-o", output)
+    found = run("merge", one, "-o", tmp_path / "part.json")
     assert (found.exit_code, found.stdout.splitlines()[-1]) == (
         3,
         "1 of 2 shards: not 2/2; 2 cells missing",
@@ -79,6 +79,17 @@ def test_speeds_that_were_merged_before_are_neither_doubled_nor_mixed(tmp_path: 
         tmp_path / "3.json", result("numpy", mode="forward"), plan={**plan, "shard": "2/2"}
     )
     assert run("merge", first, last, "-o", again).exit_code == 0
+
+
+def test_speeds_of_another_run_are_not_replaced(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.json" for name in ("a", "b")]
+    for path, backend in zip(paths, ("numpy", "torch"), strict=True):
+        json_file.write(path, json_file.document(REQUEST, [result(backend, 0.001)]))
+    before = paths[1].read_bytes()
+    found = run("merge", paths[0], "-o", paths[1])
+    assert (found.exit_code, paths[1].read_bytes()) == (2, before)
+    assert "none of the files has 1 cell of it" in found.output
+    assert run("merge", *paths, "-o", paths[1]).exit_code == 0
 
 
 def test_speeds_of_two_machines_are_never_held_against_each_other(tmp_path: Path) -> None:
@@ -109,7 +120,7 @@ def test_speeds_of_one_machine_that_are_there_twice(tmp_path: Path) -> None:
     assert "it has a speed in" in found.stdout
     names = [b["params"]["backend"] for b in json_file.read(output)["benchmarks"]]
     assert names == ["numpy", "numpy, copy 2"]
-    found = run("merge", one, failed, "-o", output)
+    found = run("merge", one, failed, "-o", tmp_path / "others.json")
     assert found.exit_code == 1
     assert f"it has a speed in {one}, and none in {failed}; both are kept" in found.stdout
 
