@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays
 from harness.errors import UsageError
+from harness.files.user_file import displayed
 from harness.program.ir import Program
 from harness.program.serial import decode, encode
 from harness.program.signature import noise_ports
@@ -259,8 +261,20 @@ class FormatService:
         return self.format.suffix
 
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
-        """The files that :meth:`Format.write` made; ``exported`` is an :meth:`Exported.payload`."""
-        return [str(file) for file in self.format.write(Exported.of(exported), Path(path))]
+        """Return the files that :meth:`Format.write` made; ``exported`` is an
+        :meth:`Exported.payload`.
+
+        Raises:
+            UsageError: the disk is full.
+        """
+        target = Path(path)
+        try:
+            return [str(file) for file in self.format.write(Exported.of(exported), target)]
+        except Exception as error:
+            full = _full_disk(error)
+            if full is None:
+                raise
+            raise UsageError(f"cannot write {displayed(target.name)}: {full.lower()}") from None
 
     def doubt(self, dtype: str) -> str:
         """What :meth:`Format.doubt` says."""
@@ -283,6 +297,16 @@ class FormatService:
     def outputs(self, path: str, inputs: Arrays, state: Arrays) -> dict[str, Array]:
         """Outputs and new state by name, as :meth:`Format.outputs` has them."""
         return self.format.outputs(Path(path), inputs, state)
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """In the system's words, that a disk is full: a framework may have raised an error of its own
+    after that."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG):
+            return error.strerror
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from harness.convert import formats
 from harness.convert.formats import (
     BrokenFormat,
     Exported,
+    Format,
     FormatService,
     UnknownFormat,
     launch,
@@ -259,3 +263,46 @@ def test_what_is_written_goes_by_the_meaning_of_definitions(name: str, tmp_path:
     if name == "torch":
         text = (tmp_path / "model.py").read_text()
         assert (text.count("nn.LSTM("), text.count("nn.Linear(")) == (1, 1)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 64 KiB."""
+    place = tmp_path / "full"
+    place.mkdir()
+    if os.geteuid() or subprocess.call(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], stderr=subprocess.DEVNULL
+    ):
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.check_call(["umount", place])
+
+
+@pytest.mark.parametrize("format_", ["torch", "onnx"])
+def test_a_full_disk_is_a_message_and_leaves_nothing(format_: str, full: Path) -> None:
+    """torch hides the system's error behind one of its own."""
+    case = Case(load_spec("lesson6/keras_gru"), {"hidden": 64}, 1, 2)
+    service = FormatService(load(format_))
+    path = full / f"x{service.suffix()}"
+    words = f"cannot write {path.name}: no space left on device"
+    with pytest.raises(UsageError, match=re.escape(words)):
+        service.write(exported(case, "float64").payload(), str(path))
+    assert list(full.iterdir()) == []
+
+
+def test_other_errors_of_a_format_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    class Failing(Format):
+        name, suffix = "failing", ".x"
+
+        def write(self, exported: Exported, path: Path) -> list[Path]:
+            try:
+                raise OSError(errno.ENOENT, "gone")
+            except OSError as error:
+                raise RuntimeError("corrupt") from error
+
+        def outputs(self, path: Path, inputs: object, state: object) -> dict[str, Any]:
+            return {}
+
+    payload = exported(Case(load_spec("lesson6/three_char"), {}, 1, 2), "float32").payload()
+    with pytest.raises(RuntimeError, match="corrupt"):
+        FormatService(Failing()).write(payload, str(tmp_path / "x.x"))
