@@ -78,7 +78,7 @@ PRINTED: dict[str, tuple[tuple[str, ...], bool, str]] = {
         r"\S+ -m pip install \S+$",
     ),
     "no environment": ((*CHECK, "numpy@9.9.9"), True, "'harness env .*?'"),
-    "its other way": ((*CHECK, "numpy@9.9.9"), True, "--backend numpy@9.9.9=.*"),
+    "its other way": ((*CHECK, "numpy@9.9.9"), True, r"numpy@9\.9\.9=\S+"),
     "env": (("env", "--list"), False, "'harness env .*?'"),
     "env --help": (("env", "--help"), False, "'harness env .*?'"),
     "upgrade --help": (("upgrade", "--help"), False, "'harness env'"),

@@ -271,8 +271,11 @@ def printing(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{node.lineno}: {called}"
 
 
-# Programs of their own (``python -m``), whose output another process of the harness reads as JSON.
-PROGRAMS = ("harness/runtime/needs.py", "harness/environments/proof.py")
+# Programs of their own (``python -m``), whose output another process of the harness reads.
+PROGRAMS = (
+    *("harness/runtime/needs.py", "harness/environments/proof.py"),
+    "harness/worker/program.py",
+)
 
 
 def test_nothing_is_printed_past_the_door() -> None:
