@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.timing.record import Record
@@ -47,12 +48,31 @@ class TimedResult:
         return self.status == "measured"
 
 
+# Seconds that a worker may wait for a processor where the system does not tell.
+UNKNOWN = 0.02
+
+
+@dataclass(frozen=True)
+class TimedRow:
+    """Seconds of steps in a row, by the worker's clock (``told``) and by our own (``passed``); and
+    those for which the worker waited for a processor in the meantime, each time on average."""
+
+    told: float
+    passed: float
+    wait: float
+
+    @property
+    def lost(self) -> float:
+        """The share of the worker's time that only our own clock has seen."""
+        return (self.passed - self.told) / max(self.told, 1e-9)
+
+
 @dataclass(frozen=True)
 class Played:
     """What was timed, as far as it takes to make it again.
 
     ``calls`` are the first index and the number of steps of each, from the start; ``clock`` the
-    seconds of the row by the worker's clock and by our own. ``reads`` are results of steps by their
+    row by both clocks. ``reads`` are results of steps by their
     index, as they were when a clock stopped. ``parameters`` are all that was left by the first
     ``until`` calls, where it was asked for, and ``reading`` the seconds that this took, twice.
     ``drawn`` is whether all is made again.
@@ -60,7 +80,7 @@ class Played:
 
     batches: Sequence[Batch]
     calls: Sequence[tuple[int, int]]
-    clock: tuple[float, float]
+    clock: TimedRow
     reads: Mapping[int, Mapping[str, Any]]
     drawn: bool
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -70,7 +90,7 @@ class Played:
     @property
     def seconds(self) -> float:
         """Those of the row."""
-        return self.clock[0]
+        return self.clock.told
 
     @property
     def steps(self) -> int:
@@ -124,7 +144,7 @@ class Contestant:
     the seconds that a step takes at best, by which others are counted. ``peaks`` outlives the
     group: what this contestant's processes have shown by (process, size). Of the rounds are kept
     what was ``played`` and at which ``paces``, what it took to hand the batches over (``handed``);
-    and of all rows the seconds by the worker's clock and by our own (``clocks``).
+    and of all rows the seconds by both clocks (``clocks``).
     """
 
     entry: Entry
@@ -140,7 +160,7 @@ class Contestant:
     played: list[Played] = field(default_factory=list)
     paces: list[Pace] = field(default_factory=list)
     handed: list[Handed] = field(default_factory=list)
-    clocks: list[tuple[float, float]] = field(default_factory=list)
+    clocks: list[TimedRow] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         cell = self.case.group.cell(self.entry.label)
@@ -209,10 +229,22 @@ class Contestant:
 
     def row(self, first: int, count: int) -> float:
         """:meth:`throughput` from a step on, by the worker's clock, and beside it by our own."""
-        started = time.perf_counter()
+        before, started = self._waited(), time.perf_counter()
         told = self.steps.throughput(first, count)
-        self.clocks.append((told, time.perf_counter() - started))
+        passed = time.perf_counter() - started
+        seconds, times = (now - then for now, then in zip(self._waited(), before, strict=True))
+        self.clocks.append(TimedRow(told, passed, seconds / times if times else UNKNOWN))
         return told
+
+    def _waited(self) -> tuple[float, float]:
+        """Return the seconds that the thread which answers has waited for a processor, and how
+        often, by the system's word; zeros where it has none."""
+        pid = self.worker.pid
+        try:
+            _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
+        except OSError:
+            return 0.0, 0.0
+        return int(nanoseconds) / 1e9, float(times)
 
     def processor(self) -> float:
         """Seconds that all threads of the worker have had of processors, by the system's word."""

@@ -42,6 +42,8 @@ from timed.cheats.unread import (
 )
 from timed.cheats.wrong import (
     boasting,
+    clock_slow_by_5,
+    clock_slow_by_15,
     drifting,
     halved_when_long,
     known,
@@ -59,6 +61,8 @@ __all__ = [
     "by_first_column",
     "by_place",
     "caching",
+    "clock_slow_by_5",
+    "clock_slow_by_15",
     "coarse_in_rows",
     "coarse_unread",
     "coarse_when_known",

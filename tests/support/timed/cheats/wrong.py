@@ -101,9 +101,23 @@ class Tired(NumpyBackend):  # type: ignore[misc]
 class SlowClock(NumpyBackend):  # type: ignore[misc]
     """Its module has made the clock of its process go at half speed."""
 
+    rate = 0.5
+
     def __init__(self) -> None:
         true, begin = time.perf_counter, time.perf_counter()
-        time.perf_counter = lambda: begin + (true() - begin) / 2
+        time.perf_counter = lambda: begin + (true() - begin) * self.rate
+
+
+class ClockSlowBy15(SlowClock):
+    """Its clock loses 15%."""
+
+    rate = 0.85
+
+
+class ClockSlowBy5(SlowClock):
+    """Its clock loses 5%."""
+
+    rate = 0.95
 
 
 class SlowInRounds(NumpyBackend):  # type: ignore[misc]
@@ -170,5 +184,7 @@ known = serving(Known)
 tired = serving(Tired)
 wrong = serving(Wrong)
 slow_clock = serving(SlowClock)
+clock_slow_by_15 = serving(ClockSlowBy15)
+clock_slow_by_5 = serving(ClockSlowBy5)
 slow_in_rounds = serving(SlowInRounds)
 boasting = serving(Boasting)
