@@ -149,7 +149,7 @@ def test_a_backend_that_is_wrong_writes_nothing(
 
 @pytest.mark.parametrize(
     ("field", "value", "offered"),
-    [("device", "abacus", "cpu"), ("dtype", "float8", "float64, float32, bfloat16, float16")],
+    [("device", "cuda", "cpu"), ("dtype", "float8", "float64, float32, bfloat16, float16")],
 )
 def test_what_a_backend_has_not_is_told(
     field: str, value: str, offered: str, tmp_path: Path
