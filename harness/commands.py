@@ -29,6 +29,7 @@ from harness.defaults import completion as defaults_completion
 from harness.demo import commands as demo_commands
 from harness.environments import commands as environments_commands
 from harness.errors import HarnessError, unknown
+from harness.files.system import check_workers
 from harness.given import commands as given_commands
 from harness.language import commands as spec_commands
 from harness.output.printing import tell
@@ -41,6 +42,10 @@ from harness.training.generate import commands as generate_commands
 from harness.upstream import commands as upstream_commands
 
 Command = Callable[..., Any]
+# Commands that start no backend, or only with an option.
+WITHOUT_WORKERS = frozenset(
+    {"list_command", "explain", "differences", "report", "compare", "merge"}
+)
 # Where the values that shells complete are filled in, when they are imported.
 COMPLETIONS = (check_completion, defaults_completion)
 
@@ -51,6 +56,8 @@ def friendly(command: Command) -> Command:
     @wraps(command)
     def run(*arguments: Any, **given: Any) -> Any:
         try:
+            if command.__name__ not in WITHOUT_WORKERS:
+                check_workers()
             return command(*arguments, **given)
         except HarnessError as error:
             text = f"{error}{_meant_for_a_list(given)}"
@@ -150,6 +157,8 @@ def _holds_ended(records: Path) -> bool:
 @report_commands.reported("records", worth=_holds_ended)
 def check(**given: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
+
+    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/...
 
     Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
     spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,

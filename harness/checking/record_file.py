@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from harness.checking.record_forms import RESULT_FIELDS, check_fields, check_lin
 from harness.errors import HarnessError, did_you_mean
 from harness.files import kinds
 from harness.files.forms import Malformed, read_json
+from harness.files.system import flock, opening
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 
 # Bytes of one line: a head of 100,000 specs has a tenth of it.
@@ -114,12 +114,12 @@ class RecordWriter:
         # Looking for a torn line and appending must not be parted by another writer. Where the
         # file system knows no locks, one append is one write all the same.
         with contextlib.suppress(OSError):
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            flock(self._fd, "EX")
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                flock(self._fd, "UN")
 
     def _torn_bytes(self) -> int:
         """The length of an incomplete last line, 0 if the file ends in a whole one."""
@@ -135,7 +135,7 @@ class RecordWriter:
 
 def _opened(path: Path) -> int:
     """A regular file to append to, made if it is not there; never waits for a pipe."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    flags = opening("RDWR", "APPEND", "CREAT", "NONBLOCK", "NOCTTY", "CLOEXEC")
     handle = os.open(path, flags, 0o644)
     # It may have come into being since it was looked at.
     if other := other_kind(os.fstat(handle)):

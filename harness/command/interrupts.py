@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 INTERRUPTED = 130
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has neither the last signal nor an alarm.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+ALARM = hasattr(signal, "SIGALRM")
 LINE = "interrupted"
 # Seconds in which a second signal must not cut the ending short that the first one began.
 ENDING = 2.0
@@ -50,7 +54,8 @@ def arm() -> None:
     _listen(_end)
     # An exception from a destructor or from a callback of the import system goes nowhere.
     sys.unraisablehook = _unraisable
-    signal.signal(signal.SIGALRM, _raise)
+    if ALARM:
+        signal.signal(signal.SIGALRM, _raise)
 
 
 def disarm() -> None:
@@ -100,10 +105,10 @@ def _watch() -> None:
     """
     import threading
 
-    if not _armed or signal.set_wakeup_fd(-1) != -1:
+    if not (_armed and ALARM) or signal.set_wakeup_fd(-1) != -1:
         return
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(reading, True)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(reading,), name="interrupts", daemon=True).start()
 
@@ -142,8 +147,9 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
 
 def _end(*_: object) -> None:
     # The write may wait for ever, and only another signal's handler runs meanwhile.
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(INTERRUPTED))
-    signal.setitimer(signal.ITIMER_REAL, TELLING)
+    if ALARM:
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(INTERRUPTED))
+        signal.setitimer(signal.ITIMER_REAL, TELLING)
     try:
         os.write(2, f"{LINE}\n".encode())
     finally:
@@ -163,6 +169,7 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
     global _last
     if issubclass(lost.exc_type, KeyboardInterrupt):
         _last = -ENDING
-        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        if ALARM:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)
     else:
         sys.__unraisablehook__(lost)

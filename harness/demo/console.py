@@ -70,7 +70,7 @@ def _next(broken: str) -> None:
         tell(f"Look for the cause of one:   harness localise MODEL.yaml --backend {broken}")
     else:
         tell("See a fault found:           harness demo --break")
-    tell("Check all of Lesson 6:       harness check")
+    tell("Check fast.ai's Lesson 6:    harness check")
     tell("Make a page to send:         harness check --html report.html")
     tell("Read a model of your own:    harness explain MODEL.yaml")
     tell("Check it:                    harness check MODEL.yaml")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -18,6 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from harness.errors import UsageError
+from harness.files.system import flock, opening
 
 # Seconds after which what nobody has open is left over from a killed process.
 LEFT_OVER = 60.0
@@ -92,7 +92,7 @@ def staging(place: Path) -> Iterator[Path]:
     folder = place.parent / f"{FOLDERS}{token_hex(8)}"
     try:
         folder.mkdir(0o700)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(folder, opening("RDONLY", "DIRECTORY", "CLOEXEC"))
     except OSError as error:
         raise UsageError(f"cannot write {place}: {error.strerror}") from None
     try:
@@ -119,7 +119,7 @@ def sync_folder(folder: Path) -> None:
     same and reaches the disk when the system sees fit.
     """
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(folder, opening("RDONLY", "DIRECTORY", "CLOEXEC"))
     except PermissionError:
         return
     try:
@@ -139,7 +139,7 @@ def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
     """
     new = target.with_name(name)
     # Not mkstemp, whose files nobody else may read: here the umask decides.
-    handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    handle = os.open(new, opening("RDWR", "CREAT", "EXCL", "CLOEXEC"), 0o666)
     try:
         _claim(handle)
         yield handle, new
@@ -155,7 +155,7 @@ def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
 
 def _claim(handle: int) -> None:
     with contextlib.suppress(OSError):  # some file systems know no locks
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(handle, "EX", "NB")
 
 
 def _write(handle: int, part: bytes | memoryview) -> None:
@@ -166,10 +166,10 @@ def _write(handle: int, part: bytes | memoryview) -> None:
 
 
 def _remove_left_over(path: Path) -> None:
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = opening("RDONLY", "NONBLOCK", "NOFOLLOW", "CLOEXEC")
     handle = os.open(path, flags)  # neither waits for a pipe nor goes where a link leads
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(handle, "EX", "NB")
         status = os.fstat(handle)
         if time.time() - status.st_mtime <= LEFT_OVER:
             return

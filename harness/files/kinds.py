@@ -109,7 +109,9 @@ def check_kind(path: Path, kind: FileKind) -> bool:
         null = status.st_rdev == os.makedev(1, 3) and stat.S_ISCHR(status.st_mode)
         hint = "leave the option out to keep nothing" if null else "name a file"
         raise FileFault(name, f"{other}; {hint}")
-    if not status.st_mode & 0o222 or not os.access(path, os.W_OK, effective_ids=True):
+    if not status.st_mode & 0o222 or not os.access(
+        path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
         raise FileFault(name, "this file is write-protected; choose another name, or allow it")
     if not status.st_size:
         _check_ending(path, kind)
@@ -177,7 +179,7 @@ def _target(path: Path) -> Path:
             # As the user wrote it, unless a link leads elsewhere.
             folder = target.parent if os.path.islink(path) else Path(path).parent
             raise FileFault(name, f"there is no folder {displayed(folder)}")
-        longest = os.pathconf(target.parent, "PC_NAME_MAX")
+        longest = os.pathconf(target.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
         if (length := len(os.fsencode(target.name))) > longest:
             reason = f"a name of {length} bytes is too long, at most {longest} are allowed"
             raise FileFault(name, f"{reason}; choose a shorter one")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import platform
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.files.system import flock, opening
 from harness.files.user_file import displayed
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -59,7 +59,7 @@ def check_free(path: Path) -> None:
     with contextlib.suppress(OSError):  # there is none, or it is for :func:`held` to complain
         handle = _open(lock, 0)
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            flock(handle, "SH", "NB")
         except BlockingIOError:
             raise UsageError(_busy(path, lock)) from None
         finally:
@@ -75,7 +75,7 @@ def _place(path: Path) -> Path:
 
 def _open(lock: Path, flags: int) -> int:
     """A regular file; :class:`OSError` for what is none. Neither waits nor follows a link."""
-    flags |= os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags |= opening("RDWR", "NOFOLLOW", "NONBLOCK", "CLOEXEC")
     handle = os.open(lock, flags, 0o644)
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or (status.st_size and not _holder(handle)):
@@ -103,7 +103,7 @@ def _locked(lock: Path) -> int:
 
 def _lock(handle: int) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(handle, "EX", "NB")
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

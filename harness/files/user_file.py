@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from harness.errors import HarnessError
+from harness.files.system import memory, opening
 
 MIB, GIB = 1 << 20, 1 << 30
 # The most bytes that a file of each kind may have. Reading weights takes their size twice, and
 # JSON many times its size, if it was made for that.
-MAX_WEIGHTS = min(64 * GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+MAX_WEIGHTS = min(64 * GIB, (memory() or 128 * GIB) // 2)
 MAX_HEADER = 64 * MIB  # that of weights: JSON with the vocabulary and the history
 MAX_TEXT = 4 * GIB  # its indices, and the order of its rows, are as large again
 MAX_RECORDS = GIB
@@ -149,7 +150,7 @@ def _opened(path: str | os.PathLike[str], name: str) -> Iterator[tuple[BinaryIO,
 def _descriptor(path: str | os.PathLike[str], name: str) -> int:
     try:
         # Non-blocking: a pipe without a writer would hold the call up for ever.
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        return os.open(path, opening("RDONLY", "NONBLOCK", "NOCTTY", "CLOEXEC"))
     except FileNotFoundError:
         raise FileFault(name, "no such file", missing=True) from None
     except ValueError:

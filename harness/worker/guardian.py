@@ -21,15 +21,16 @@ import signal
 import sys
 from pathlib import Path
 
-# How a guardian is told to end all, should it be stopped, too.
-TOLD = (signal.SIGTERM, signal.SIGCONT)
-
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 _TITLE = b"harness-guardian"
 # How long a descendant that was killed may take until it is looked at again, in seconds.
 _PAUSE = 0.02
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that tell a guardian to end all, also if it is stopped."""
+    return signal.SIGTERM, signal.SIGCONT
 
 
 def main() -> None:
@@ -87,9 +88,10 @@ def _guard(worker: int, report: int) -> None:
     _take_title()
     _tell(report, worker)
     status: int | None = None
+    ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
     while status is None:
         # All signals are blocked, so none is lost between one wait and the next.
-        if signal.sigwait({*_ENDING, signal.SIGCHLD}) in _ENDING:
+        if signal.sigwait({*ending, signal.SIGCHLD}) in ending:
             break
         status = _reap(worker)
     _tell(report, _end_all(worker, status))

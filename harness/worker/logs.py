@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import tempfile
 import threading
@@ -18,8 +17,13 @@ _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _READ_AGAIN = 10
 # Of struct stat, in which a block is of so many bytes on every file system.
 _BLOCK = 512
-_fallocate = ctypes.CDLL(None).fallocate
-_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+
+
+def _has_freed(handle: int, size: int) -> bool:
+    """Free the first bytes of a file; return whether its file system can."""
+    fallocate = ctypes.CDLL(None).fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
 
 
 class Log:
@@ -33,6 +37,8 @@ class Log:
         self._tail = b""
         self._dropped = 0
         self._lock = threading.Lock()
+        import fcntl
+
         # With O_APPEND the worker goes on at the new end after the file was cut.
         flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
         fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
@@ -59,7 +65,7 @@ class Log:
             if found.st_blocks * _BLOCK <= _LOG_ON_DISK:
                 return
             size = found.st_size
-            if _fallocate(self.fileno(), _KEEP_SIZE | _PUNCH_HOLE, 0, size - LOG_TAIL) == 0:
+            if _has_freed(self.fileno(), size - LOG_TAIL):
                 return
             # The file system has no holes.
             for _ in range(_READ_AGAIN):

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.files.system import memory
+
 CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 # A number that a system got when it was installed; see machine-id(5).
 NUMBERS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
@@ -23,7 +25,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
-        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "memory": memory(),
         "kernel": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",

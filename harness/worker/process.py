@@ -17,16 +17,17 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from mmap import PAGESIZE
 from pathlib import Path
 
 from harness.command.interrupts import before_leaving
+from harness.files.system import check_workers
 from harness.worker import stragglers
-from harness.worker.guardian import TOLD, children
+from harness.worker.guardian import children, ending_signals
 from harness.worker.logs import Log
 
 _REAP_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Process:
@@ -40,7 +41,9 @@ class Process:
 
         Raises:
             OSError: the command cannot be started.
+            UsageError: this system is not Linux.
         """
+        check_workers()
         self.log = Log()
         self.connection, theirs = socket.socketpair()
         self._report, report = os.pipe()
@@ -204,7 +207,7 @@ def _forget_parent() -> None:
 def _tell_to_end(guardian: int) -> None:
     """Have a guardian kill its worker and all that this has started, should it be stopped too."""
     with contextlib.suppress(ProcessLookupError):
-        for number in TOLD:
+        for number in ending_signals():
             os.kill(guardian, number)
 
 
@@ -217,7 +220,7 @@ def _descendants(pid: int) -> list[int]:
 
 def _resident(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGESIZE
     except (OSError, IndexError):
         return 0
 

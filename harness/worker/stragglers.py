@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness.worker.guardian import TOLD, is_guardian
+from harness.worker.guardian import ending_signals, is_guardian
 
 VARIABLE = "HARNESS_WORKER"
 
@@ -57,7 +57,7 @@ def _kill(pid: int, condemned: Callable[[str], bool]) -> bool:
         try:
             # Looked at again: the number may have gone to another process before it was held.
             if condemned(_token_of(pid)):
-                for number in TOLD if is_guardian(pid) else (signal.SIGKILL,):
+                for number in ending_signals() if is_guardian(pid) else (signal.SIGKILL,):
                     signal.pidfd_send_signal(pidfd, number)
                 return True
         finally:

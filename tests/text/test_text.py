@@ -1,13 +1,16 @@
 """The arrays of a text against the notebook's list comprehensions and its printed numbers."""
 
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import DOCS
 
 from harness.arrays import IndexArray
 from harness.errors import UsageError
@@ -20,6 +23,25 @@ SMALL = "PREFACE\n\n\nSUPPOSING that Truth is a woman--what then? Is there not g
 
 def as_int64(values: list[int]) -> IndexArray:
     return np.array(values, dtype=np.int64)
+
+
+def test_the_page_shows_how_a_text_becomes_arrays() -> None:
+    page = (DOCS / "training.md").read_text(encoding="utf-8")
+    section = page.partition("### How a text becomes arrays\n")[2].partition("\n## ")[0]
+    data = yaml.safe_load(section.partition("```yaml\n")[2].partition("```")[0])["data"]
+    text = re.search(r"the text `(.+)`", section)
+    assert text is not None
+    vocabulary = Vocabulary.of(text[1])
+    indices = vocabulary.encode(text[1])
+    cut = {**data["windows"], "offset": data["arrays"]["after"]["offset"]}
+    columns = [
+        [vocabulary.decode(row) for row in windows(indices, **{**data["windows"], **array})]
+        for array in (data["arrays"]["chars"], data["arrays"]["next"])
+    ]
+    columns.append([vocabulary.decode([index]) for index in column(indices, **cut)])
+    shown = re.findall(r"^\| \d \| `(.+)` \| `(.+)` \| `(.+)` \|$", section, re.MULTILINE)
+    assert shown == list(zip(*columns, strict=True))
+    assert len(shown) == 3
 
 
 @pytest.mark.parametrize("size", [22, 23, 24, 25, 26, 27, 28, 29, 30, len(SMALL)])

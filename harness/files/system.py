@@ -1,0 +1,59 @@
+"""What only some systems have, with what takes its place elsewhere.
+
+Backends run on Linux only (:func:`check_workers`). The rest of the harness also runs on macOS and
+Windows.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from harness.errors import UsageError
+
+
+def opening(*names: str) -> int:
+    """Return flags of ``os.open`` by name (``RDONLY``); a flag that the system lacks counts as 0.
+
+    Files are binary, on Windows too.
+    """
+    flags = 0
+    for name in (*names, "BINARY"):
+        flags |= getattr(os, f"O_{name}", 0)
+    return flags
+
+
+def flock(handle: int, *names: str) -> None:
+    """Lock or unlock an open file, with flags of ``fcntl.flock`` by name: EX, SH, UN, NB.
+
+    Raises:
+        OSError: another process has the lock, or there are no locks: on some file systems, and on
+            Windows.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from None
+    fcntl.flock(handle, sum(getattr(fcntl, f"LOCK_{name}") for name in names))
+
+
+def memory() -> int | None:
+    """Return the bytes of main memory; None on Windows, which does not say."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_workers() -> None:
+    """Check that backends can run on this system.
+
+    Raises:
+        UsageError: the system has no descriptors of processes, as only Linux has.
+    """
+    if not hasattr(os, "pidfd_open"):
+        raise UsageError(
+            f"backends run on Linux only, and this is {sys.platform} (without os.pidfd_open): use "
+            "WSL 2 on Windows, or a Linux container such as Docker's; explain, differences, list, "
+            "schema, report and compare run here"
+        )

@@ -1,0 +1,63 @@
+"""Takes from Python what it lacks on the system that ``PLAYED`` names: macos or windows."""
+
+import ctypes
+import importlib.abc
+import os
+import signal
+import subprocess  # noqa: F401 (the standard library knows its own system)
+import sys
+
+MACOS = {
+    os: "pidfd_open pipe2 sched_getaffinity sched_setaffinity posix_fallocate memfd_create eventfd",
+    signal: "sigtimedwait sigwaitinfo pidfd_send_signal",
+}
+WINDOWS = {
+    os: "fork setsid killpg getuid geteuid waitid sysconf pathconf mkfifo pread pwrite makedev "
+    "set_blocking getpgid WNOHANG fchmod getloadavg O_NOFOLLOW O_DIRECTORY O_CLOEXEC O_NONBLOCK "
+    "O_NOCTTY",
+    signal: "SIGHUP SIGALRM SIGKILL SIGCHLD SIGPIPE SIGQUIT SIGCONT SIGSTOP setitimer "
+    "ITIMER_REAL pthread_sigmask pthread_kill sigwait alarm",
+}
+MODULES = {"fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "readline"}
+SYMBOLS = {"fallocate", "prctl"}
+
+
+class Library(ctypes.CDLL):
+    """A library of C without what Linux adds."""
+
+    def __getattr__(self, name: str) -> object:
+        if name in SYMBOLS:
+            raise AttributeError(f"dlsym(RTLD_DEFAULT, {name}): symbol not found")
+        return super().__getattr__(name)
+
+
+class Missing(importlib.abc.MetaPathFinder):
+    """Modules that Windows has not."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Raise for a module that is missing."""
+        if name in MODULES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def _no_files_of_linux(event: str, arguments: tuple[object, ...]) -> None:
+    if event in ("open", "os.listdir", "os.scandir"):
+        path = arguments[0]
+        if isinstance(path, str) and path.startswith(("/proc/", "/sys/")):
+            raise FileNotFoundError(2, "No such file or directory", path)
+
+
+def _take(names: dict[object, str]) -> None:
+    for module, words in names.items():
+        for name in words.split():
+            delattr(module, name)
+
+
+_take(MACOS)
+ctypes.CDLL = Library
+sys.addaudithook(_no_files_of_linux)
+if os.environ["PLAYED"] == "windows":
+    _take(WINDOWS)
+    sys.meta_path.insert(0, Missing())
+    for lost in MODULES:
+        sys.modules.pop(lost, None)
