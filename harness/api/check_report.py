@@ -31,14 +31,10 @@ MOST_LINES = 40
 class CheckReport(Report):
     """All results of a run, in the order of the plan; ``seconds`` is how long it took."""
 
-    seconds: float = 0.0
-
     @classmethod
-    def of(cls, report: Report, seconds: float) -> Self:
+    def of(cls, report: Report) -> Self:
         """The report of a run that is done."""
-        made = cls(**vars(report))
-        made.seconds = seconds
-        return made
+        return cls(**vars(report))
 
     @property
     def agrees(self) -> bool:
@@ -46,7 +42,7 @@ class CheckReport(Report):
         return self.exit_code == 0
 
     def __repr__(self) -> str:
-        counts = reports.summary(self, self.seconds)
+        counts = reports.summary(self)
         return f"<CheckReport: {counts}; exit code {self.exit_code}>"
 
     def __str__(self) -> str:
@@ -57,7 +53,7 @@ class CheckReport(Report):
         lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]
         lines += left_out(self.lacking)
         lines += reports.first_lines(reports.problems(self), MOST_LINES)
-        return [*lines, reports.summary(self, self.seconds)]
+        return [*lines, reports.summary(self)]
 
     def _repr_html_(self) -> str:
         backends = list(dict.fromkeys(r.cell.backend for r in self.results))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,7 +70,6 @@ def run_check(
     Raises:
         UsageError: nothing applies of what was asked for.
     """
-    started = time.monotonic()
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
         for told in (*engine.specs.hidden, *engine.applied):
@@ -88,8 +86,7 @@ def run_check(
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
-    seconds = time.monotonic() - started
-    if failed := summarise(step_summary.markdown(report, seconds, compared)):
+    if failed := summarise(step_summary.markdown(report, compared)):
         say(failed, error=True)
     for text in step_summary.alerts(report, engine.specs, compared) if annotating() else ():
         annotate(text)
@@ -111,7 +108,7 @@ def run_check(
         plain += reports.details(report)
     if engine.proofs:
         plain.append(reports.proof(engine.proofs))
-    plain.append(reports.summary(report, time.monotonic() - started))
+    plain.append(reports.summary(report))
     if compared is not None:
         plain += compared.lines()
     for text in plain:

@@ -44,6 +44,8 @@ class Report:
     """Cells that were not begun, because another had failed."""
     lacking: Mapping[str, str] = field(default_factory=dict)
     """Backends that were left out, as their framework is not installed, and what brings it."""
+    seconds: float = 0.0
+    """How long the run took."""
 
     @property
     def exit_code(self) -> int:

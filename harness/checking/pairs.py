@@ -111,12 +111,17 @@ def recorded(records: Records) -> list[Pair]:
 
 
 def statements(
-    pairs: Sequence[Pair], results: Iterable[CellResult] = (), *, every: bool = False
+    pairs: Sequence[Pair],
+    results: Iterable[CellResult] = (),
+    *,
+    every: bool = False,
+    others: str = "--pairs shows all",
 ) -> list[str]:
     """In words, to how many digits backends agree with each other, over all systems, and where two
     differ: ``results`` tell which cells do.
 
-    Of many pairs only the two backends that are furthest apart, if not ``every`` one is wanted.
+    Of many pairs only the two backends that are furthest apart, if not ``every`` one is wanted;
+    ``others`` says where the others are.
     """
     wrong = {r.cell: digits(r.findings) for r in results if r.verdict == "differ"}
     by_backends: dict[tuple[str, str], list[Pair]] = {}
@@ -126,7 +131,7 @@ def statements(
         return [_statement(backends, found, wrong) for backends, found in by_backends.items()]
     furthest = max(pairs, key=lambda p: (p.group[1] == "float64", p.error))
     told = _statement(furthest.backends, by_backends[furthest.backends], wrong)
-    return [f"furthest apart of {len(by_backends)} pairs (--pairs shows all): {told}"]
+    return [f"furthest apart of {len(by_backends)} pairs ({others}): {told}"]
 
 
 def _statement(

@@ -82,6 +82,16 @@ class RequestForm(Form):
     given: GivenForm | None = None
 
 
+class ModelForm(Form):
+    """A model that is checked: ``sizes`` with batch and time, ``layers`` by name, each with what
+    it is of, and its texts."""
+
+    sizes: dict[str, int]
+    layers: dict[str, str]
+    equations: str
+    loss: str
+
+
 class Head(Form):
     """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
     name of the spec in them, ``files`` are others by option, ``planned`` is the number of its
@@ -101,6 +111,7 @@ class Head(Form):
     planned: NonNegativeInt | None = None
     plan: PlanForm | None = None
     columns: dict[str, dict[str, str]] | None = None
+    models: dict[str, ModelForm] = Field(default_factory=dict)
 
 
 class OfCell(Form):
@@ -209,6 +220,12 @@ class PairLine(Form):
     worst: str
 
 
+class Done(Form):
+    """A run came to its end, after so many seconds."""
+
+    seconds: Number
+
+
 class Torn(Form):
     """A writer found an incomplete line above."""
 
@@ -222,6 +239,7 @@ FORMS: Mapping[str, type[Form]] = {
     "end": End,
     "blame": BlameLine,
     "pair": PairLine,
+    "done": Done,
     "torn": Torn,
 }
 

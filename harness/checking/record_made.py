@@ -11,6 +11,7 @@ from typing import Any
 from harness.checking.cell import Cell, CellResult
 from harness.checking.findings import Finding
 from harness.checking.record_forms import SCHEMA_VERSION
+from harness.language.schema import Model
 from harness.worker.machine import machine
 
 _DISTRIBUTION = "backend-comparison-harness"
@@ -32,6 +33,21 @@ def head(
         "machine": machine(),
         "versions": dict(versions),
         "environment": dict(environment),
+    }
+
+
+def done_record(seconds: float) -> dict[str, Any]:
+    """The last line of a run that came to its end."""
+    return {"kind": "done", "seconds": round(seconds, 3)}
+
+
+def model_record(model: Model, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What a head says of a model that is checked at these sizes."""
+    return {
+        "sizes": dict(sizes),
+        "layers": {name: use.layer for name, use in model.layers.items()},
+        "equations": model.equations,
+        "loss": model.loss or "",
     }
 
 

@@ -209,7 +209,7 @@ def proof(gaps: Mapping[str, float]) -> str:
     return f"oracle: {'; '.join(parts)}"
 
 
-def summary(report: Report, seconds: float) -> str:
+def summary(report: Report) -> str:
     """One line: how many cells, how many of each verdict, how long."""
     counts: dict[str, int] = {}
     ran = [r for r in report.results if not r.kept]
@@ -221,7 +221,7 @@ def summary(report: Report, seconds: float) -> str:
     taken = f" ({len(old)} kept: {', '.join(days(old))})" if old else ""
     cells = several(len(report.results), "cell")
     left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
-    return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {seconds:.0f} s"
+    return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {report.seconds:.0f} s"
 
 
 def kept(report: Report) -> list[str]:

@@ -6,6 +6,7 @@ The parent owns the oracle, the comparison and the records; it never imports a f
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from harness.checking.outliers import Outliers
 from harness.checking.pairs import Pair, Pairs, recorded
 from harness.checking.provenance import Greetings
 from harness.checking.record_file import RecordWriter
-from harness.checking.record_made import begin_record, blame_record
+from harness.checking.record_made import begin_record, blame_record, done_record
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.checking.runner import CellRunner
@@ -43,6 +44,7 @@ class Engine(CellRunner):
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
         """Run every cell. Backends run beside each other, as many as there are cores."""
+        started = time.monotonic()
         plan = self.cells()
         self.events.planned(plan)
         self._writer = RecordWriter(self.request.records) if self.request.records else None
@@ -67,6 +69,8 @@ class Engine(CellRunner):
             if left and self._new is not None:
                 self._new.append(self.head)
             self._machines.run(left, self._run_one, self._enough)
+            seconds = time.monotonic() - started
+            self._write(done_record(seconds))
         finally:
             self.close()
             for writer in filter(None, (self._writer, self._new)):
@@ -76,7 +80,7 @@ class Engine(CellRunner):
         lines = [line for line in self._outliers.lines.values() if line]
         found = [self._results[cell] for cell in plan if cell in self._results]
         left_out = len(plan) - len(found)
-        return Report(found, lines, pairs, left_out, self.lacking)
+        return Report(found, lines, pairs, left_out, self.lacking, seconds)
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
         """With ``resume``, the results of cells that the record file holds already."""

@@ -21,8 +21,8 @@ from harness.checking.on_backend import SpecOnBackend
 from harness.checking.outliers import group_name, group_of
 from harness.checking.own_model.run import UsersModel
 from harness.checking.provenance import Signatures, greeting, labelled, origins
-from harness.checking.record_made import head
-from harness.checking.request import Request, check_request, checks_of
+from harness.checking.record_made import head, model_record
+from harness.checking.request import Request, case_sizes, check_request, checks_of
 from harness.checking.resume import request_record
 from harness.checking.run_cell import CellRun, Subject
 from harness.checking.shared_cases import SharedCases
@@ -37,6 +37,9 @@ from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.runs.shards import plan_record
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker
+
+# Models whose equations the head of a record file has.
+MOST_MODELS = 40
 
 
 def _columns(request: Request) -> Columns:
@@ -154,7 +157,16 @@ class CellRunner:
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
         made["plan"] = plan_record(axes, self.request.shard)
+        made["models"] = dict(map(self._told, self.specs.names[:MOST_MODELS]))
         return made | labelled(self.workers)
+
+    def _told(self, name: str) -> tuple[str, dict[str, Any]]:
+        """A model by its name, as a reader of the record sees it."""
+        spec, known = self.specs[name], {}
+        if self.request.against is None:  # a user's own model decides which sizes it can have
+            sizes, batch, time = case_sizes(spec, self.request, own=False)
+            known = {**spec.model.sizes, **sizes, "batch": batch, "time": time}
+        return name, model_record(spec.model, known)
 
     def _files(self) -> dict[str, str]:
         """The files of a user's own that the run was given, by option."""

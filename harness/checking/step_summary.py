@@ -53,9 +53,9 @@ def places(location: str, specs: Shelf, spec: str) -> Iterator[str]:
         yield f"{place.file}:{place.line}"
 
 
-def markdown(report: Report, seconds: float, compared: RunChanges | None = None) -> str:
+def markdown(report: Report, compared: RunChanges | None = None) -> str:
     """The summary of a run: what came of it, the table of systems by backends, what fails."""
-    found = [f"### harness check: {escaped(summary(report, seconds))}", ""]
+    found = [f"### harness check: {escaped(summary(report))}", ""]
     if compared is not None:
         found += [compared.markdown(), ""]
     found += [escaped(title(report)), "", _table(report.results), ""]

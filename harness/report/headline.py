@@ -74,7 +74,9 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     lost = sum(r.verdict in BROKEN for r in results)
     differ = sum(r.verdict not in PASSING for r in results) - lost
     of = f"of {several(len(results), 'cell')}"
-    lines = [counted(results), f"{sum(r.seconds for r in results):.0f} s of checking"]
+    lines = [counted(results), *check.pairs(every=False)]
+    if check.seconds is not None:
+        lines.append(f"{check.seconds:.0f} s")
     if old := [result for result in results if result.remembered]:
         lines.append(f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(days(old))}")
     if check.stopped:

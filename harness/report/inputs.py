@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking.cell import Cell, CellResult
+from harness.checking.pairs import recorded, statements
 from harness.checking.record_file import Records, read_records
 from harness.checking.record_read import cut_off, ended, stopped
 from harness.errors import UsageError
@@ -38,6 +39,28 @@ class CheckRun:
     def started(self) -> str:
         """When the last run that wrote to the file began, UTC."""
         return str(self.heads[-1]["started"]) if self.heads else ""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the last run took that wrote to the file; None if it is not known, as of a file
+        of several runs that were joined."""
+        last = self.records.lines[-1] if self.records.lines else {}
+        return float(last["seconds"]) if last.get("kind") == "done" else None
+
+    @property
+    def models(self) -> dict[str, Mapping[str, Any]]:
+        """By name, the models that were checked, as far as the file tells."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for head in self.heads:
+            found |= head.get("models") or {}
+        specs = {cell.spec for cell in self.cells}
+        return {name: model for name, model in found.items() if name in specs}
+
+    def pairs(self, *, every: bool) -> list[str]:
+        """In words, to how many digits backends agree with each other: of ``every`` pair, or of
+        many only the one that is furthest apart."""
+        found = recorded(self.records)
+        return statements(found, self.cells.values(), every=every, others="all are below")
 
     @property
     def versions(self) -> dict[str, str]:

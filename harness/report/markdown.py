@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from harness.output.markdown import code, table
+from harness.checking.pairs import FEW
+from harness.output.markdown import code, fenced, table
 from harness.output.markdown import escaped as plain
 from harness.output.table import thousands
 from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
-from harness.report.inputs import Inputs
+from harness.report.inputs import CheckRun, Inputs
+from harness.report.models import model_view
 from harness.report.speeds import Chart, Dot, charts, doubted
 from harness.report.surroundings import environment
 from harness.report.trainings import TRAINED, trained
@@ -51,11 +53,31 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
             lines += ["", *_chart(chart)]
     if inputs.trainings:
         lines += ["", "**Trainings**", "", table(TRAINED, trained(inputs.trainings))]
+    lines += _models(inputs.check)
     rows = environment(inputs, news.around if news else ())
     before = {row.name: f"{plain(row.before)} → " if row.before else "" for row in rows}
     told = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
-    lines += ["", "<details><summary>Environment</summary>", "", *told]
-    return "\n".join([*lines, "", "</details>", ""])
+    return "\n".join([*lines, *_folded("Environment", told), ""])
+
+
+def _models(check: CheckRun | None) -> list[str]:
+    """What was checked, folded; and all pairs of backends, if they are too many for the top."""
+    if check is None:
+        return []
+    lines: list[str] = []
+    pairs = check.pairs(every=True)
+    if len(pairs) > FEW:
+        lines += _folded("Pairs of backends", [f"- {plain(pair)}" for pair in pairs])
+    models: list[str] = []
+    for view in (model_view(name, told) for name, told in check.models.items()):
+        facts = [f"- {word}: {plain(text)}" for word, text in view.facts]
+        loss = [f"- loss: {code(view.loss)}"] if view.loss else []
+        models += [f"**{plain(view.name)}**", "", *facts, *loss, "", *fenced(view.equations, "")]
+    return lines + (_folded("Models: what was checked", models) if models else [])
+
+
+def _folded(summary: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"<details><summary>{summary}</summary>", "", *lines, "", "</details>"]
 
 
 def _most(told: Sequence[str], most: int) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from harness.checking.pairs import FEW
 from harness.output.html import escaped
 from harness.output.printing import visible
 from harness.output.shell import command_line
@@ -21,6 +22,7 @@ from harness.report.cells import Matrix
 from harness.report.headline import headline
 from harness.report.history import RunHistory
 from harness.report.inputs import BenchRun, CheckRun, Inputs
+from harness.report.models import ModelView, model_view
 from harness.report.page_data import page_data
 from harness.report.speeds import roofline
 from harness.report.surroundings import environment, facts
@@ -73,6 +75,8 @@ def page(
         "more_troubles": _more(left),
         "known": _known(check, differences),
         "matrices": found,
+        "pairs": _pairs(check),
+        "models": _models(check),
         "dtypes": sorted({cell.dtype for cell in check.cells}) if check else [],
         "cut": ", ".join(map(str, check.cut)) if check else "",
         "data": Markup(page_data((e for matrix in found for e in _entries(matrix)), speeds)),
@@ -150,6 +154,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("look", "Look here first", context["troubles"]),
         ("known", "Known differences", context["known"]),
         ("matrix", "Conformance", context["matrices"]),
+        ("models", "Models", context["models"]),
         ("growth", "Training", context["growth"]),
         ("speed", "Speed", context["charts"]),
         ("roofline", "Roofline", context["roofline"]),
@@ -181,6 +186,16 @@ def _known(check: CheckRun | None, differences: Differences | None) -> list[dict
         reason = entry.reason if entry else ""
         told.append({"words": words, "reason": reason, "link": link, "cells": ", ".join(names)})
     return told
+
+
+def _pairs(check: CheckRun | None) -> list[str]:
+    """All pairs of backends, if they are too many for the headline."""
+    every = check.pairs(every=True) if check else []
+    return every if len(every) > FEW else []
+
+
+def _models(check: CheckRun | None) -> list[ModelView]:
+    return [model_view(name, told) for name, told in check.models.items()] if check else []
 
 
 def _growth(check: CheckRun) -> Markup | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.checking.cell import CellResult
@@ -66,7 +66,6 @@ def embedded(data: Any) -> str:
 
 
 def _cell(result: CellResult, names: Names) -> dict[str, Any]:
-    layers = ", ".join(f"{layer}: {kind}" for layer, kind in result.layers.items())
     worsts = [finding.worst for finding in result.findings]
     kept = f"; the verdict is kept from {result.since}" if result.remembered else ""
     nearest = max((share(worst) for worst in worsts if worst), default=None)
@@ -74,7 +73,7 @@ def _cell(result: CellResult, names: Names) -> dict[str, Any]:
         "dtype": visible(result.cell.dtype),
         "verdict": result.verdict,
         "version": names.number(f"{result.version}{kept}"),
-        "layers": names.number(layers),
+        "layers": names.number(_by_kind(result.layers)),
         "seconds": round(result.seconds, 2),
         "location": visible(result.location),
         "checks": [
@@ -82,6 +81,18 @@ def _cell(result: CellResult, names: Names) -> dict[str, Any]:
             for finding, worst in zip(result.findings, worsts, strict=True)
         ],
     }
+
+
+def _by_kind(layers: Mapping[str, str]) -> str:
+    """What ran of which layers: ``gru: GRU; embed, out: equations``."""
+    named: dict[str, list[str]] = {}
+    for layer, kind in layers.items():
+        named.setdefault(kind, []).append(layer)
+    if len(named) == 1:
+        return f"all layers: {next(iter(named))}"
+    # What ran as equations is the rest.
+    ordered = sorted(named.items(), key=lambda item: item[0] == "equations")
+    return "; ".join(f"{', '.join(found)}: {kind}" for kind, found in ordered)
 
 
 def _row(

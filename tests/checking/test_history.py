@@ -208,7 +208,7 @@ def test_what_is_kept_stands_in_records_and_in_words(run: Run, tmp_path: Path) -
     from harness.checking.report import summary
 
     day = run.report.results[-1].since[:10]
-    assert f"(4 kept: 4 from {day})" in summary(run.report, 1.0)
+    assert f"(4 kept: 4 from {day})" in summary(run.report)
 
 
 def test_pages_say_which_verdicts_are_kept(run: Run, tmp_path: Path) -> None:

@@ -35,12 +35,12 @@ HARNESS = Path(sys.executable).with_name("harness")
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The lines of a run: a head, a begin, results, an end."""
+    """The lines of a run: a head, a begin, results, an end, that it is done."""
     path = tmp_path_factory.mktemp("records") / "r.jsonl"
     with Engine(Request(**{**vars(REQUEST), "records": path})) as engine:
         engine.run()
     found = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["kind"] for line in found] == ["head", "begin", *["result"] * 3, "end"]
+    assert [line["kind"] for line in found] == ["head", "begin", *["result"] * 3, "end", "done"]
     return found
 
 
@@ -89,7 +89,7 @@ def taken_up(path: Path) -> int:
     show(console, *reports.tables(report))
     for lines_ in (reports.problems(report), reports.details(report), reports.known(report)):
         "\n".join(lines_)
-    reports.summary(report, 1.0)
+    reports.summary(report)
     json.dumps([record for result in report.results for record in result_records(result)])
     _ = report.exit_code
     return len(report.results)
@@ -197,7 +197,7 @@ def test_kinds_and_fields_that_are_not_known_are_passed_over(
 def test_a_last_line_that_is_whole_and_wrong_is_not_torn(
     lines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    path = written(tmp_path / "r", lines[:-1])
+    path = written(tmp_path / "r", lines[:-2])
     with path.open("a") as file:
         file.write('{"kind": "end"}')
     with pytest.raises(RecordError, match=r"r:6: end: missing key 'spec'"):

@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -203,9 +204,9 @@ def test_known_differences_are_told_once() -> None:
 
 def test_the_summary_counts_cells_verdicts_and_comparisons(mixed: Report) -> None:
     mixed.results[0].findings.append(Finding("aliasing", held=1200))
-    text = reports.summary(mixed, 61.4)
+    text = reports.summary(replace(mixed, seconds=61.4))
     assert text == "5 cells: 3 agree, 1 differ, 1 crashed; 1,204 comparisons in 61 s"
-    assert reports.summary(Report([]), 0.0) == "0 cells: none; 0 comparisons in 0 s"
+    assert reports.summary(Report([])) == "0 cells: none; 0 comparisons in 0 s"
 
 
 def test_long_output_is_cut_with_a_count() -> None:

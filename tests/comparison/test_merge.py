@@ -91,7 +91,7 @@ def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path) -> None:
     # A shard that was cut off: its beginnings stay, and are no cells.
     cut = tmp_path / "cut.jsonl"
     text = shards[0].read_text().splitlines(keepends=True)
-    cut.write_text("".join(text[:-1]))
+    cut.write_text("".join(text[:-2]))
     found = run("merge", cut, shards[1], "-o", tmp_path / "all.jsonl")
     assert found.stdout.splitlines()[-1] == "2 of 2 shards; 1 cell missing"
     assert len(read_records(tmp_path / "all.jsonl").of_kind("begin")) == 4

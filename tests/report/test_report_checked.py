@@ -1,0 +1,86 @@
+"""What a report says of the run itself: how far backends agree, which models, how long it took."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import report_files
+from report_pages import HOSTILE, markdown, page
+
+PAIR = {"kind": "pair", "spec": "lesson6/first_rnn", "device": "cpu", "dtype": "float32"}
+PAIR |= {"path": "native", "worst": "gradient.W"}
+
+
+def with_pairs(files: Path, place: Path, backends: str) -> Path:
+    """The records with a line for each pair of some backends of one letter."""
+    pairs = [[a, b] for n, a in enumerate(backends) for b in backends[n + 1 :]]
+    lines = [json.dumps({**PAIR, "backends": two, "error": 10**-5.1}) for two in pairs]
+    place.write_text((files / "run.jsonl").read_text() + "".join(f"{line}\n" for line in lines))
+    return place
+
+
+def test_the_top_says_to_how_many_digits_backends_agree(files: Path, tmp_path: Path) -> None:
+    records = with_pairs(files, tmp_path / "two.jsonl", "ab")
+    told = "a and b agree to 5.1 digits in float32 (gradient.W)"
+    assert f"<p>{told}</p>" in page(tmp_path, records)
+    assert f"\n{told}  \n" in markdown(tmp_path, records)
+
+
+def test_of_many_pairs_the_furthest_is_at_the_top_and_all_are_below(
+    files: Path, tmp_path: Path
+) -> None:
+    records = with_pairs(files, tmp_path / "four.jsonl", "abcd")
+    text = page(tmp_path, records)
+    assert "<p>furthest apart of 6 pairs (all are below): a and b agree to" in text
+    assert "<summary>All 6 pairs of backends</summary>" in text
+    assert text.count("agree to 5.1 digits") == 7
+    assert markdown(tmp_path, records).count("agree to 5.1 digits") == 7
+
+
+def test_the_models_that_were_checked_have_their_sizes_equations_and_loss(
+    files: Path, tmp_path: Path
+) -> None:
+    found = page(tmp_path, files / "run.jsonl").partition('<section id="models">')[2]
+    told = unescape(found.partition("</section>")[0])
+    assert "<b>lesson6/first_rnn</b>" in told
+    assert re.search(r"checked at the sizes: vocab \d+, .*batch 3, time 4", told)
+    assert "layers: " in told
+    assert re.search(r"<pre>.+\n.*next_char = softmax\(logits\)</pre>", told, re.DOTALL)
+    assert "loss: <code>mean(" in told
+    written = markdown(tmp_path, files / "run.jsonl")
+    assert "**lesson6/first\\_rnn**" in written
+    assert "- loss: `mean(" in written
+    head = json.loads((files / "run.jsonl").read_text().splitlines()[0])
+    (name,) = head["models"]
+    model = {"sizes": {HOSTILE: 3}, "layers": {HOSTILE: HOSTILE}}
+    change = {"models": {name: {**model, "equations": HOSTILE, "loss": HOSTILE}}}
+    bad = report_files.changed(files / "run.jsonl", tmp_path / "bad", change, kind="head")
+    assert "<img" not in page(tmp_path, bad)
+    # A block or a span of code ends at no backtick of the text.
+    assert "\n```\n</script><img" in markdown(tmp_path, bad)
+    assert "- loss: ``</script><img" in markdown(tmp_path, bad)
+
+
+def test_the_duration_is_that_of_the_run_and_not_of_its_cells(files: Path, tmp_path: Path) -> None:
+    lasted = report_files.changed(
+        files / "run.jsonl", tmp_path / "done.jsonl", {"seconds": 33.2}, kind="done"
+    )
+    assert "<p>33 s</p>" in page(tmp_path, lasted)
+    assert "\n33 s  \n" in markdown(tmp_path, lasted)
+    # Of a file whose last run did not come to its end nothing is known.
+    lines = [line for line in lasted.read_text().splitlines() if '"done"' not in line]
+    lasted.write_text("\n".join(lines) + "\n")
+    assert not re.search(r"<p>\d+ s</p>", page(tmp_path, lasted))
+
+
+def test_a_cell_says_once_what_all_layers_ran_as(files: Path, tmp_path: Path) -> None:
+    layers = {"embed": "equations", "gru": "GRU", "out": "equations"}
+    mixed = report_files.changed(
+        files / "run.jsonl", tmp_path / "mixed", {"layers": layers}, backend="numpy", kind="result"
+    )
+    text = page(tmp_path, mixed)
+    assert '"gru: GRU; embed, out: equations"' in text
+    assert '"all layers: equations"' in text
