@@ -9,7 +9,7 @@ from harness.timing.contestant import Contestant, Refused, TimedRow
 # Both clocks are the system's own, so that only messages lie between them: so many seconds a row,
 # and so many times as long as the worker waits for a processor whenever it has to. A worker cannot
 # make that longer without work that takes the processors from its own steps.
-MESSAGE, WAITS = 0.002, 4.0
+MESSAGE, WAITS = 0.002, 3.0
 # Of a baseline, whose rounds are not kept, the longest rows count.
 LONGEST = 5
 
