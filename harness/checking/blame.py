@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import CHECKS, FINDINGS, Context
-from harness.checking.findings import PASSING, Blame, Finding
+from harness.checking.findings import PASSING, WHOLE_STEPS, Blame, Finding
 from harness.checking.first_difference import RIGHT_IF
 from harness.checking.reproducer import MATERIALS, pass_of
 from harness.oracle.patience import OracleFault
@@ -25,8 +25,6 @@ EQUATIONS = "equations"
 APART = 2.0
 PRIMITIVES = "primitives"
 OPTIMIZER = "optimizer"
-# It differs wherever one of those does, and by itself for other reasons too.
-WHOLE_STEPS = "pipeline-training"
 TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 

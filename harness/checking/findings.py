@@ -75,6 +75,9 @@ MEASURING = frozenset(
 SHOWN = 3
 # How results of a step of training are named.
 STEP = re.compile(r"step (\d+): ")
+# The check of whole steps. It differs if gradients or another check of training does, and by itself
+# for other reasons too.
+WHOLE_STEPS = "pipeline-training"
 # Of a training's steps, those whose errors are kept.
 MOST_STEPS = 20
 

@@ -2,27 +2,40 @@
 
 An entry turns matching ``differ`` findings into ``known-difference``. It is strict: a matching
 finding that agrees means that the difference has vanished, which is reported as a fault, unless a
-test shows the difference, since it does not show at all sizes.
+test shows the difference, since it does not show at all sizes. With ``parameter`` an entry excuses
+wrong gradients of some parameters, and nothing else that is wrong in the same finding.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from harness.checking.cell import CellResult
-from harness.checking.findings import Finding
+from harness.checking.findings import STEP, WHOLE_STEPS, Finding
 from harness.errors import SpecError
 from harness.language.document import Document, load, parse, validate
 from harness.language.strict import Strict
+from harness.program.ir import Program
 from harness.runtime.labels import backend_of
+from harness.runtime.native import calls_by_layer
 
 # In ``specs/``, and in a user's folders; and what it was called there before.
 FILE, FORMER = "known_differences.yaml", "differences.yaml"
+
+
+class ParameterMatch(Strict):
+    """The parameters whose gradients are wrong: shell patterns of their layer's definition, of its
+    attributes by name, and of their shape (``1, 1, [1-7], *``)."""
+
+    definition: str = "*"
+    attributes: Mapping[str, int | str] = {}
+    shape: str = "*"
 
 
 class Match(Strict):
@@ -36,6 +49,7 @@ class Match(Strict):
     layer: str = "*"
     check: str = "*"
     version: str = "*"
+    parameter: ParameterMatch | None = None
 
 
 class Difference(Strict):
@@ -62,14 +76,22 @@ class Differences:
 
     entries: dict[str, Difference] = field(default_factory=dict)
 
-    def apply(self, result: CellResult, finding: Finding) -> None:
-        """Judge a finding of a cell again in the light of what is known."""
+    def apply(self, result: CellResult, finding: Finding, program: Program) -> None:
+        """Judge a finding of a cell again in the light of what is known; ``program`` is the one
+        that was checked."""
         for name, entry in self.entries.items():
             if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
+            told = f"known difference {name}: {entry.summary}"
             if finding.verdict == "differ":
+                named = entry.match.parameter
+                if named and not (
+                    _only_gradients(finding, _names(entry.match, result, program))
+                    or (_of_last_steps(finding) and any(told in f.faults for f in result.findings))
+                ):
+                    continue
                 finding.verdict = "known-difference"
-                finding.faults.append(f"known difference {name}: {entry.summary}")
+                finding.faults.append(told)
             elif finding.verdict == "agree" and entry.shown_by is None:
                 finding.verdict = "differ"
                 finding.faults.append(
@@ -77,9 +99,9 @@ class Differences:
                 )
             return
         if finding.verdict == "differ":
-            finding.faults += self._of_its_layers(result)
+            finding.faults += self._of_its_layers(result, program)
 
-    def _of_its_layers(self, result: CellResult) -> list[str]:
+    def _of_its_layers(self, result: CellResult, program: Program) -> list[str]:
         """What is known of the layers that ran in a cell, elsewhere: no excuse, but a hint."""
         return [
             f"it may be known difference {name}, which other checks have shown of {layer}: "
@@ -87,14 +109,13 @@ class Differences:
             for name, entry in self.entries.items()
             if (match := entry.match) is not None
             and (layer := match.layer) != "*"
+            and (match.parameter is None or _names(match, result, program))
             and _matches(match.model_copy(update={"spec": "*", "check": "*"}), result, "")
         ]
 
 
 def _matches(match: Match, result: CellResult, check: str) -> bool:
     cell = result.cell
-    # What ran each layer, several functions of a framework apart; "" where nothing was opened.
-    ran = {part for label in result.layers.values() for part in label.split(", ")} or {""}
     pairs = (
         (backend_of(cell.backend), match.backend),
         (cell.spec, match.spec),
@@ -104,9 +125,53 @@ def _matches(match: Match, result: CellResult, check: str) -> bool:
         (check, match.check),
         (result.version, match.version),
     )
-    return all(fnmatch.fnmatchcase(value, pattern) for value, pattern in pairs) and any(
-        fnmatch.fnmatchcase(label, match.layer) for label in ran
+    return all(fnmatchcase(value, pattern) for value, pattern in pairs) and any(
+        _ran(match, label)
+        for label in result.layers.values() or [""]  # nothing was opened
     )
+
+
+def _ran(match: Match, label: str) -> bool:
+    """Whether one of the functions of a framework that ran a layer fits."""
+    return any(fnmatchcase(part, match.layer) for part in label.split(", "))
+
+
+def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]:
+    """The parameters of a program that fit, of layers that fit."""
+    wanted = match.parameter or ParameterMatch()
+    return frozenset(
+        f"{key}.{local}"
+        for key, (layer, *_) in calls_by_layer(program).items()
+        if _ran(match, result.layers.get(key, ""))
+        and fnmatchcase(layer.definition, wanted.definition)
+        and all(
+            name in layer.attributes and fnmatchcase(_plain(layer.attributes[name]), str(pattern))
+            for name, pattern in wanted.attributes.items()
+        )
+        for local, shape in layer.shapes.items()
+        if fnmatchcase(", ".join(map(str, shape)), wanted.shape)
+    )
+
+
+def _plain(value: Any) -> str:
+    """An attribute as it stands in a spec: 2 and not 2.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
+    """Whether all that is wrong are gradients of these parameters; of a training's steps, all in
+    the first that is wrong, as later ones begin with its result."""
+    wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
+    steps = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
+    first = [text for text, step in zip(wrong, steps, strict=True) if step == min(steps)]
+    named = {*names, *(f"gradient.{name}" for name in names)}
+    return bool(wrong) and all(named.intersection(text.split()) for text in first)
+
+
+def _of_last_steps(finding: Finding) -> bool:
+    """Whether only results were compared that come after several updates, and may be wrong by an
+    earlier gradient."""
+    return finding.check == WHOLE_STEPS and not finding.faults
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:

@@ -91,7 +91,7 @@ class CellRun:
     def _guarded(self, result: CellResult) -> Iterator[Finding]:
         try:
             for finding in self._findings(result):
-                self.differences.apply(result, finding)
+                self.differences.apply(result, finding, self.case.training)
                 yield finding
         except CannotCheck:
             raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import ROOT
@@ -11,7 +13,11 @@ from harness.checking.cell import Cell, CellResult
 from harness.checking.findings import VERDICTS, Finding, Verdict
 from harness.checking.known_differences import Difference, Differences, Match, known_differences
 from harness.errors import SpecError
+from harness.language.model import load_spec
+from harness.oracle.tolerance import Deviation
 
+# Its layer down_2.short is a convolution of single entries, of stride 2 and with 4 channels.
+PROGRAM = load_spec("resnet").program()
 CELL = Cell("lesson6/keras_gru", "keras-jax", "cpu", "float32", "native")
 LAYERS = {"gru": "keras.layers.GRU, keras.ops.tanh"}
 VERSION = "keras 3.15.1, jax 0.9.0"
@@ -26,7 +32,7 @@ ENTRY = """differences:
 """
 
 
-def entry(**match: str) -> Differences:
+def entry(**match: Any) -> Differences:
     given = Match(**{"backend": "keras*", **match})
     content = Difference(
         summary="It adds one.", reason="r", versions="3", link="https://example.org", match=given
@@ -36,7 +42,7 @@ def entry(**match: str) -> Differences:
 
 def applied(known: Differences, verdict: Verdict, check: str = "gradients") -> Finding:
     finding = Finding(check, verdict=verdict)
-    known.apply(CellResult(CELL, layers=LAYERS, version=VERSION), finding)
+    known.apply(CellResult(CELL, layers=LAYERS, version=VERSION), finding, PROGRAM)
     return finding
 
 
@@ -113,6 +119,90 @@ def test_an_entry_that_is_worked_around_excuses_nothing() -> None:
     known = Differences({"around": content})
     assert applied(known, "differ").verdict == "differ"
     assert applied(known, "agree").verdict == "agree"
+
+
+# --- Entries about gradients of some parameters
+
+AFFECTED = {"definition": "conv2d*", "attributes": {"stride": "[2-9]"}, "shape": "1, 1, [1-7], *"}
+
+
+def judged(
+    check: str,
+    wrong: Sequence[str] = (),
+    faults: Sequence[str] = (),
+    layers: Mapping[str, str] | None = None,
+    parameter: Mapping[str, Any] = AFFECTED,
+    known: bool = False,
+) -> Verdict:
+    """The verdict of a finding with these tensors and faults, by the entry of a convolution."""
+    match = {"layer": "torch.conv", "parameter": parameter}
+    differences = entry(**match)
+    ran = {"down_2.short": "torch.conv", "out": "torch.linear"} if layers is None else layers
+    result = CellResult(CELL, layers=ran)
+    if known:
+        result.findings.append(
+            Finding("gradients", faults=["known difference adds-one: It adds one."])
+        )
+    finding = Finding(check, [Deviation(name, 1.0, 1e-7, 1e-6) for name in wrong], list(faults))
+    differences.apply(result, finding.judge(), PROGRAM)
+    return finding.verdict
+
+
+SHORT, OTHER = "down_2.short.W", "down_2.conv_1.W"
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong", "faults", "verdict"),
+    [
+        ("gradients", [f"gradient.{SHORT}"], [], "known-difference"),
+        ("initial-values", [f"at the start, gradient.{SHORT}"], [], "known-difference"),
+        (
+            "repeatability",
+            [],
+            [f"gradient.{SHORT} of call 3 is not that of call 1"],
+            "known-difference",
+        ),
+        ("gradients", [f"gradient.{SHORT}", f"gradient.{OTHER}"], [], "differ"),
+        ("gradients", [f"gradient.{OTHER}"], [], "differ"),
+        ("outputs", ["output.maps"], [], "differ"),
+        ("repeatability", [f"gradient.{SHORT}"], ["output.maps of call 3 is another"], "differ"),
+        ("training-sgd", [f"step 1: {SHORT} moved", "step 2: loss"], [], "known-difference"),
+        ("training-sgd", [f"step 1: {SHORT} moved", f"step 1: {OTHER} moved"], [], "differ"),
+        ("training-sgd", [f"step 2: {SHORT} moved", "step 1: loss"], [], "differ"),
+    ],
+)
+def test_an_entry_about_a_parameter_excuses_its_gradient_alone(
+    check: str, wrong: list[str], faults: list[str], verdict: Verdict
+) -> None:
+    assert judged(check, wrong, faults) == verdict
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"definition": "dense"},
+        {"attributes": {"stride": 1}},
+        {"attributes": {"no_such": "*"}},
+        {"shape": "3, 3, *"},
+        {"shape": "1, 1, 8, *"},
+    ],
+)
+def test_an_entry_does_not_excuse_a_parameter_of_another_kind(parameter: dict[str, Any]) -> None:
+    assert judged("gradients", [f"gradient.{SHORT}"], parameter=AFFECTED) == "known-difference"
+    assert judged("gradients", [f"gradient.{SHORT}"], parameter=AFFECTED | parameter) == "differ"
+
+
+def test_an_entry_does_not_excuse_a_parameter_whose_layer_ran_otherwise() -> None:
+    ran = {"down_2.short": "equations", "conv": "torch.conv"}
+    assert judged("gradients", [f"gradient.{SHORT}"], layers=ran) == "differ"
+
+
+def test_whole_steps_are_wrong_by_a_gradient_that_is_known_to_be() -> None:
+    wrong = ["step 3: loss", f"step 4: {OTHER} moved"]
+    assert judged("pipeline-training", wrong) == "differ"
+    assert judged("pipeline-training", wrong, known=True) == "known-difference"
+    nan = ["step 1: loss is a number, where all parameters were NaN"]
+    assert judged("pipeline-training", wrong, nan, known=True) == "differ"
 
 
 # --- Files ------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from places import DOCS, TESTS
 
 import harness
 from harness.checking.known_differences import Difference, Match, known_differences
 
 PAGE = (DOCS / "known-differences.md").read_text(encoding="utf-8")
-(EXAMPLE,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLE, OF_A_PARAMETER = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
@@ -69,3 +70,10 @@ def test_the_example_is_of_the_form(tmp_path: Path) -> None:
     found = known_differences([tmp_path]).entries
     assert found["mylib-float64-mean"].match is None
     assert found["mylib-bfloat16-products"].match is not None
+
+
+def test_the_example_of_a_parameter_is_the_match_of_an_entry_that_ships() -> None:
+    shown = Match.model_validate(yaml.safe_load(OF_A_PARAMETER)["match"])
+    shipped = known_differences().entries["torch-conv1x1-strided-avx2"].match
+    assert shipped is not None
+    assert shown.parameter == shipped.parameter
