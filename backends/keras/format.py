@@ -146,7 +146,8 @@ class KerasFormat(Format):
         text = "import keras\n"
         if module.is_file():
             text = vetted(module.read_text(encoding="utf-8"), WORDS, module.name)
-        return Script(text, SCRIPT.format(weights=literals.text(path.name)))
+        layers = tuple(self.models.claimed(self.backend, exported.inference))
+        return Script(text, SCRIPT.format(weights=literals.text(path.name)), layers=layers)
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
         with _opened(path) as parts:

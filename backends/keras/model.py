@@ -123,7 +123,7 @@ class Assembly:
         self.program = replace(program, names=names)
         self.dtype, self.module = dtype, backend.module
         self.table = {**table(self.keras, {}), **_idioms(self.keras.ops)}
-        self.natives = _claimed(backend, program)
+        self.natives = claimed(backend, program)
         self.layers: dict[str, Any] = {key: n.layer for key, n in self.natives.items()}
         self.inputs: dict[str, Any] = {}
         self.tensors: dict[int, Any] = {}
@@ -290,7 +290,7 @@ def _listed(made: Any) -> list[Any]:
     return list(made) if isinstance(made, list | tuple) else [made]
 
 
-def _claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
+def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
     """The layers that are Keras' own at every call."""
     found: dict[str, Any] = {}
     for key, calls in calls_by_layer(program).items():

@@ -112,6 +112,7 @@ class TorchFormat(Format):
             vetted(writer.source(), WORDS, module.name),
             SCRIPT.format(model=writer.name, **words),
             {keys[name]: array for name, array in packed.items()},
+            tuple(writer.natives),
         )
 
     def versions(self) -> Mapping[str, str]:

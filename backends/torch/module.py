@@ -32,6 +32,7 @@ from harness.extend import (
     uses,
 )
 
+from .images import CONVOLUTIONS
 from .layers import ACTIVATIONS
 from .modules import MODULES, attribute, natives
 from .primitives_export import TorchDialect
@@ -244,6 +245,8 @@ class Writer:
         if len(node.outputs) == 1:
             activation = ACTIVATIONS.get(layer.attributes.get("activation", "linear"))
             call = f"{target}(%0)"
+            if layer.definition in CONVOLUTIONS:  # torch has channels behind the batch
+                call = f"{target}(^0.movedim(-1, 1)).movedim(1, -1)"
             code = fill(activation.code(call) if activation else call, *codes)
             e.settle(node.output, code, word)
             return

@@ -51,6 +51,37 @@ def _gated(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
     return made
 
 
+def _convolution(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    *kernel, channels, units = shapes["W"]
+    return _windows(f"Conv{len(kernel)}d", kernel[0], (channels, units), "", shapes, attributes)
+
+
+def _depthwise(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    kernel, _, channels, multiplier = shapes["W"]
+    both, groups = (channels, channels * multiplier), f", groups={channels}"
+    return _windows("Conv2d", kernel, both, groups, shapes, attributes)
+
+
+def _transposed(shapes: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    kernel, _, units, channels = shapes["W"]
+    return _windows("ConvTranspose2d", kernel, (channels, units), "", shapes, attributes)
+
+
+def _windows(
+    name: str,
+    kernel: int,
+    channels: tuple[int, int],
+    more: str,
+    shapes: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+) -> str:
+    options = {n: int(attributes[n]) for n in ("stride", "padding", "dilation")}
+    # torch's own numbers go without saying.
+    said = [f", {n}={v}" for n, v in options.items() if v != (0 if n == "padding" else 1)]
+    bias = "" if "b" in shapes else ", bias=False"
+    return f"nn.{name}({channels[0]}, {channels[1]}, {kernel}{''.join(said)}{more}{bias}"
+
+
 # The modules of torch.nn behind what the backend claims. Not batch_norm: torch's moves towards
 # the unbiased variance in training.
 MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
@@ -62,6 +93,9 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     "simple_rnn": _rnn,
     "simple_rnn_two_biases": _rnn,
     "simple_rnn_without_bias": _rnn,
+    **dict.fromkeys(("conv1d", "conv2d", "conv2d_without_bias"), _convolution),
+    "depthwise_conv2d": _depthwise,
+    "conv2d_transpose": _transposed,
     **dict.fromkeys(("lstm", "bidirectional_lstm"), _gated("LSTM")),
     **dict.fromkeys(("gru_reset_after", "bidirectional_gru_reset_after"), _gated("GRU")),
 }

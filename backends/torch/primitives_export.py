@@ -51,6 +51,7 @@ WORDS = Words(
             *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt"),
             *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear"),
             *("nn.LayerNorm", "nn.RMSNorm", "nn.functional.gelu", "nn.functional.silu"),
+            *("nn.Conv1d", "nn.Conv2d", "nn.ConvTranspose2d"),
             *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
             *("nn.functional.pad", "nn.functional.fold"),
             *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
@@ -74,14 +75,14 @@ WORDS = Words(
             *("sum", "amax", "mean", "new_tensor", "new_zeros", "new_ones", "new_full"),
             *("new_empty", "normal_", "uniform_", "bernoulli_"),
             *("index_add", "reshape", "unbind", "append", "register_buffer", "requires_grad_"),
-            "unfold",
+            *("unfold", "movedim"),
         }
     ),
     keywords=frozenset(
         {
             *("dtype", "bias", "batch_first", "bidirectional", "nonlinearity"),
             *("keepdim", "dims", "strict", "device", "stable", "eps", "approximate"),
-            *("value", "dilation", "padding", "stride"),
+            *("value", "dilation", "padding", "stride", "groups"),
         }
     ),
     python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),

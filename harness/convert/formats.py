@@ -9,7 +9,7 @@ enter the parent.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
@@ -106,11 +106,14 @@ class Script:
             returns arrays by name: ``output.NAME``, ``state.NAME`` and, where there are cotangents
             by such names, ``gradient.KEY``: the gradients of their inner product with the results.
         gradients: The gradients that are expected, by KEY; none where ``run`` gives none.
+        layers: The layers of the model, by instance, that ``run`` computes by the framework's own
+            functions, as the backend does. It computes the equations of the others.
     """
 
     module: str
     source: str
     gradients: Arrays = field(default_factory=dict)
+    layers: Collection[str] = ()
 
 
 def fitted(training: Program, inference: Program) -> Program:
@@ -281,12 +284,13 @@ class FormatService:
         return self.format.doubt(dtype)
 
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> dict[str, Any]:
-        """``module``, ``source`` and ``gradients``, as :meth:`Format.script` has them."""
+        """The fields of the script that :meth:`Format.script` returns."""
         found = self.format.script(Path(path), Exported.of(exported), gradients)
         return {
             "module": found.module,
             "source": found.source,
             "gradients": dict(found.gradients),
+            "layers": list(found.layers),
         }
 
     def read(self, path: str, training: Any) -> dict[str, Any]:

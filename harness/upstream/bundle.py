@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
+from harness.checking.blame import EQUATIONS
 from harness.checking.cell import CellResult
 from harness.checking.reproducer import Reproducer, load
 from harness.checking.request import Request
@@ -38,6 +40,11 @@ from harness.upstream.script import Shown
 PATIENCE = 300.0
 STEM = "model"
 IN_GRADIENT = "gradient."
+# Exit codes of a process that a framework has crashed.
+CRASHES: Mapping[int | None, str] = {
+    -number: number.name
+    for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
+}
 
 
 def format_of(backend: str) -> str | None:
@@ -85,12 +92,12 @@ class Upstream:
             self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
             return [f"  no script without the harness: {reason}"]
         try:
-            files, shown = self._script(folder, result, made, name)
+            files, shown, layers = self._script(folder, result, made, name)
         except (FormatFault, HarnessError) as fault:
             reason = str(fault)
             self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
             return [f"  no script without the harness: {reason}"]
-        verdict = _verdict(shown, name)
+        verdict = _verdict(shown, name, _not_called(result, layers))
         text = (folder / script.FILE).read_text(encoding="utf-8")
         versions = self._callers[backend].versions
         self._issue(folder, result, check, verdict, versions, text, shown.printed, files)
@@ -98,8 +105,9 @@ class Upstream:
 
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
-    ) -> tuple[list[str], Shown]:
-        """Write the script with what it reads, and run it."""
+    ) -> tuple[list[str], Shown, Collection[str]]:
+        """Write the script with what it reads, and run it. Also returns the layers that it computes
+        by the framework's own functions."""
         cell = result.cell
         caller = self._caller(cell.backend, name)
         exported, material, along = _exported(made), made.run.material, _along(made)
@@ -126,8 +134,8 @@ class Upstream:
             given = _arrays(material, along if scripted.gradients else {}, wanted)
             self._put(folder, files, {script.ARRAYS: given, script.FILE: _marked(text)})
         python, memory = self._python(cell.backend), self.request.memory_limit
-        shown = script.run(folder, python, variables, memory)
-        return [script.ARRAYS, *(file.name for file in files)], shown
+        shown = script.run_until_it_differs(folder, python, variables, memory)
+        return [script.ARRAYS, *(file.name for file in files)], shown, scripted.layers
 
     def _put(self, folder: Path, files: list[Path], contents: Mapping[str, bytes]) -> None:
         """Put files in their places, none over a file of another kind."""
@@ -261,12 +269,31 @@ def _marked(text: str) -> bytes:
     return text.encode() + b"\n# " + kinds.EXPORTED + b"\n"
 
 
-def _verdict(shown: Shown, name: str) -> str:
+def _not_called(result: CellResult, layers: Collection[str]) -> list[str]:
+    """The framework's own functions that ran in a cell, and that a script does not call."""
+    called = {label for key, label in result.layers.items() if key in layers}
+    left = (label for label in result.layers.values() if label not in {*called, EQUATIONS})
+    return list(dict.fromkeys(left))
+
+
+def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
+    """What the runs of a script say. Runs that agree clear nobody."""
     if shown.code == 1 and "results differ" in shown.printed:
-        return f"The script shows it with {name} alone: the framework's own layer is at fault."
+        at_fault = f"The script shows it with {name} alone: the framework's own layer is at fault."
+        if script.VARIES in shown.printed:
+            at_fault += (
+                " Some passes on the same numbers agree: the result depends on something else, "
+                "such as what lies in memory."
+            )
+        return at_fault
+    if shown.code in CRASHES:
+        crash = CRASHES[shown.code]
+        return f"The script, with {name} alone, ends by {crash}: the framework is at fault."
     if shown.code == 0:
+        runs = f"{shown.runs} runs of {script.PASSES} passes"
+        left = f" It does not call {', '.join(not_called)}." if not_called else ""
         return (
-            f"The script, with {name} alone, agrees with the equations: nothing to send upstream; "
-            "the plugin's call of the framework is at fault, or what the script does not do"
+            f"The script, with {name} alone, did not reproduce it in {runs}. This clears neither "
+            f"{name} nor the plugin.{left}"
         )
     return "The script could not be run here; what it printed is below."

@@ -164,6 +164,7 @@ class Scripted(TypedDict):
     module: str
     source: str
     gradients: Arrays
+    layers: list[str]
 
 
 @with_config(FORM)

@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from harness.checking.cell import Cell
+from harness.checking.reproducer import save
+from harness.checking.request import Request, make_case
 from harness.cli import cli
+from harness.language.model import load_spec
 
 PLUGIN = """
+import itertools
 import os
 import numpy as np
 from harness.runtime import plugins
@@ -24,13 +29,14 @@ TABLES = {
     "kinks": lambda t: {"less_equal": t["less"]},
     "loss": lambda t: {"log": lambda x: t["log"](x) * 1.001},
 }
-LAST = 10
+LAST, CALLS = 10, itertools.count()
 METHODS = {
     "inference": ("forward", lambda phase, *_: phase == "inference"),
     "cotangent-gradients": ("gradients", lambda *a: a[-1] is not None),
     "partial-batch": ("gradients", lambda p, inputs, *_: len(min(inputs.values(), key=len)) == 2),
     "last-index": ("gradients", lambda p, inputs, *_: min(map(np.min, inputs.values())) == LAST),
     "training-sgd": ("step", lambda *_: True),
+    "second-call": ("gradients", lambda *_: next(CALLS) == 1),
 }
 
 @hookimpl
@@ -117,6 +123,19 @@ def test_replay_shows_the_fault_that_was_found(
     assert again.output.splitlines()[-1].startswith(verdict)
     right = CliRunner().invoke(cli, [*command[1:], "--backend", "numpy"])
     assert right.exit_code == 0, right.output
+
+
+def test_replay_sees_a_fault_that_is_not_in_every_pass(
+    planted: Callable[[str], Result], tmp_path: Path
+) -> None:
+    case = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
+    cell = Cell("lesson6/simple_rnn", "planted", "cpu", "float64", "native")
+    folder = save(tmp_path / "kept", cell, case, "gradients")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLANTED", "second-call")
+        run = CliRunner().invoke(cli, ["replay", str(folder)])
+    assert run.exit_code == 1, run.output
+    assert "check gradients: differs in 1 of 3 passes; worst is " in run.output
 
 
 def test_a_fault_in_no_single_pass_has_no_reproducer(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from changed_definitions import changed, shipped
-from exporting import exported, running
+from exporting import exported, running, same_bits
 
 from harness.convert import formats
 from harness.convert.formats import (
@@ -306,3 +306,42 @@ def test_other_errors_of_a_format_are_not_taken_for_a_full_disk(tmp_path: Path) 
     payload = exported(Case(load_spec("lesson6/three_char"), {}, 1, 2), "float32").payload()
     with pytest.raises(RuntimeError, match="corrupt"):
         FormatService(Failing()).write(payload, str(tmp_path / "x.x"))
+
+
+CONVOLUTIONS = """\
+model: convolutions
+summary: Each kind of convolution, with options that torch has too.
+source: none
+sizes: {width: 3, units: 4}
+inputs: {x: {shape: [batch, 6, 6, width]}}
+layers:
+  plain: {layer: conv2d, units: units, kernel: 3, stride: 2, padding: 1, activation: relu}
+  bare: {layer: conv2d_without_bias, units: units, kernel: 1, stride: 2}
+  deep: {layer: depthwise_conv2d, multiplier: 2, kernel: 3, dilation: 2, padding: 2}
+  back: {layer: conv2d_transpose, units: units, kernel: 2, stride: 2}
+  line: {layer: conv1d, units: units, kernel: 2}
+  odd: {layer: conv2d, units: units, kernel: 1, activation: gelu}
+equations: |
+  y = back(plain(x))
+  z = odd(bare(deep(x)))
+  w = line(merge(x, axes=[1, 2]))
+"""
+
+
+def test_convolutions_are_modules_of_torch(tmp_path: Path) -> None:
+    overrides = {("model", "convolutions"): CONVOLUTIONS}
+    case = Case(load_spec("convolutions", overrides=overrides), {}, 3, 5)
+    path = tmp_path / "model.pt"
+    with running("torch") as caller:
+        given = exported(case, "float64")
+        caller.write(given, path)
+        found = caller.deviations(path, case, "float64")
+        back = caller.read(path, case)
+    assert [str(d) for d in found if not d.agrees] == []
+    assert {f"output.{name}" for name in "yzw"} == {d.name for d in found}
+    text = path.with_suffix(".py").read_text()
+    kinds = ("nn.Conv1d(", "nn.Conv2d(", "nn.ConvTranspose2d(")
+    # torch's convolution has no gelu: that layer is its equations.
+    assert [text.count(kind) for kind in kinds] == [1, 3, 1]
+    assert "nn.Conv2d(3, 6, 3, padding=2, dilation=2, groups=3, dtype=dtype)" in text
+    assert same_bits(back, given)

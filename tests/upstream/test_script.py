@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from harness.errors import UsageError
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
-from harness.upstream.bundle import Upstream, format_of
-from harness.upstream.script import composed
+from harness.upstream.bundle import Upstream, _verdict, format_of
+from harness.upstream.script import Shown, composed
 
 # A framework whose linear layer is a thousandth too large: whoever imports torch gets it.
 BROKEN = """
@@ -138,10 +140,12 @@ def test_what_is_left_of_it_has_a_script_too(found: tuple[Result, Path], tmp_pat
 # --- Every format, and none -------------------------------------------------------------------
 
 
-def blamed(case: Case, cell: Cell, folder: Path) -> tuple[Path, list[str]]:
+def blamed(
+    case: Case, cell: Cell, folder: Path, layers: Mapping[str, str] | None = None
+) -> tuple[Path, list[str]]:
     """A reproducer of a check that is said to differ."""
     finding = Finding("outputs", [Deviation("output.x", 1.0, 1e-7, 1e-6)]).judge()
-    result = CellResult(cell, [finding])
+    result = CellResult(cell, [finding], layers=layers or {})
     saved = save(folder, cell, case, "outputs")
     with Upstream(Request()) as upstream:
         return saved, upstream.write(saved, result)
@@ -168,7 +172,8 @@ def test_every_format_writes_a_script_that_agrees(
     assert again.returncode == 0, again.stdout + again.stderr
     assert "state.c: agrees" in again.stdout
     assert ("gradient." in again.stdout) == (not backend.startswith("keras"))
-    assert "agrees with the equations: nothing to send upstream" in lines[0]
+    assert "did not reproduce it in 3 runs of 4 passes. This clears neither" in lines[0]
+    assert "at fault" not in lines[0]
     with np.load(folder / "reproduce.npz") as file:
         arrays: dict[str, Any] = {name: file[name] for name in file.files}
     arrays["expected/state.c"] = arrays["expected/state.c"] * 1.001
@@ -177,6 +182,48 @@ def test_every_format_writes_a_script_that_agrees(
     assert again.returncode == 1, again.stdout + again.stderr
     assert "state.c: DIFFERS" in again.stdout
     assert "1 of " in again.stdout
+
+
+# Wrong in all passes of a process but the first, as what depends on memory may be.
+UNSTEADY = f"""
+import itertools
+FACTORS = itertools.chain([1.0], itertools.repeat(1.001))
+{BROKEN.replace("1.001", "next(FACTORS)")}
+"""
+
+
+def test_a_fault_that_comes_and_goes_is_shown_and_said_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(UNSTEADY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    small = make_case(load_spec("lesson6/simple_rnn"), Request(), own=False)
+    cell = Cell(small.spec.name, "torch", "cpu", "float32", "native")
+    folder, (line,) = blamed(small, cell, tmp_path / "out")
+    assert "The script shows it with torch alone" in line
+    assert "Some passes on the same numbers agree" in line
+    issue = (folder / "issue.md").read_text(encoding="utf-8")
+    assert "output.logits: DIFFERS in 3 of 4 passes on the same numbers, off by " in issue
+
+
+def test_a_script_says_which_functions_of_the_framework_it_does_not_call(tmp_path: Path) -> None:
+    case = make_case(load_spec("lenet"), Request(), own=False)
+    cell = Cell("lenet", "torch", "cpu", "float32", "native")
+    ran = {"conv_1": "torch.nn.functional.conv2d, torch.relu", "pool_1": "torch.nn.functional.pool"}
+    folder, (line,) = blamed(case, cell, tmp_path, ran)
+    text = (folder / "reproduce.py").read_text(encoding="utf-8")
+    assert "It does not call torch.nn.functional.pool. (python" in line
+    # As the plugin does: torch's own layer, on a view of an image whose channels come last.
+    assert "nn.Conv2d(" in text
+    assert ".movedim(-1, 1)).movedim(1, -1)" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
+def test_a_script_that_crashes_shows_it_too(number: signal.Signals) -> None:
+    verdict = _verdict(Shown(-number, "double free"), "torch", [])
+    assert f"ends by {number.name}: the framework is at fault" in verdict
+    for code in (None, -signal.SIGKILL, 127):
+        assert _verdict(Shown(code, ""), "torch", []).startswith("The script could not be run")
 
 
 def test_a_backend_without_a_format_says_so(stateful: Case, tmp_path: Path) -> None:

@@ -47,6 +47,27 @@ def test_a_script_gives_its_exit_code_and_what_it_printed(tmp_path: Path) -> Non
     assert "/nowhere/python: No such file or directory" in missing.printed
 
 
+# Is wrong from the second process on.
+LATE = """
+import sys
+from pathlib import Path
+place = Path(__file__).with_name("runs")
+number = len(place.read_text()) if place.exists() else 0
+place.write_text("x" * (number + 1))
+sys.exit(1 if number == FIRST_WRONG else 0)
+"""
+
+
+@pytest.mark.parametrize(("first_wrong", "code", "runs"), [(0, 1, 1), (2, 1, 3), (9, 0, 3)])
+def test_a_script_must_agree_in_several_processes(
+    tmp_path: Path, first_wrong: int, code: int, runs: int
+) -> None:
+    (tmp_path / script.FILE).write_text(LATE.replace("FIRST_WRONG", str(first_wrong)))
+    found = script.run_until_it_differs(tmp_path, sys.executable, {})
+    assert (found.code, found.runs) == (code, runs)
+    assert len((tmp_path / "runs").read_text()) == runs
+
+
 def test_nothing_is_left_of_a_script_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
