@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,7 @@ class CellResult:
     blame: Blame | None = None
     divergence: Divergence | None = None
     doubts: Sequence[str] = ()  # what its worker said of the backend, such as misspelt methods
+    not_compared: Sequence[str] = ()  # what no check could look at
     witness: Any = None  # what its layers gave, until those of other backends were heard
 
     @property
@@ -117,6 +118,11 @@ class CellResult:
     def first_fault(self) -> Finding | None:
         """The first finding that does not pass."""
         return next((f for f in self.findings if f.verdict not in PASSING), None)
+
+
+def not_compared(results: Iterable[CellResult]) -> list[str]:
+    """What no check of some cells could look at, in words; a list for each that is different."""
+    return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 
 def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:

@@ -129,6 +129,11 @@ def _content(
         "pairs": [pair.record() for pair in report.pairs],
         **({"left_out": report.left_out} if report.left_out else {}),
         "not_installed": dict(report.lacking),
+        "not_compared": [
+            {**r.cell.record(), "what": list(r.not_compared)}
+            for r in report.results
+            if r.not_compared
+        ],
         "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
         **changed,
     }

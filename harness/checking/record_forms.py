@@ -205,6 +205,7 @@ class End(OfCell):
     blame: Blamed | None = None
     greeting: dict[str, str] | None = None
     divergence: DivergenceForm | None = None
+    not_compared: list[str] | None = None
     checksum: str | None = None
 
 

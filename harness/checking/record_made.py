@@ -102,6 +102,7 @@ def end_record(result: CellResult) -> dict[str, Any]:
         "blame": _blamed(result),
         "greeting": result.greeting,
         **({"divergence": result.divergence.record()} if result.divergence else {}),
+        **({"not_compared": list(result.not_compared)} if result.not_compared else {}),
     }
 
 

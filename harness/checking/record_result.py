@@ -22,6 +22,7 @@ def result_of(
     result.kept = True
     result.signature, result.greeting = begin.get("signature"), end.get("greeting")
     result.could_not_run = end["could_not_run"]
+    result.not_compared = tuple(end.get("not_compared") or ())
     result.divergence = Divergence.of_record(end.get("divergence"))
     if end.get("blame"):
         result.blame = Blame(end["blame"]["who"], end["blame"]["words"])

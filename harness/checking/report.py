@@ -8,7 +8,7 @@ from textwrap import indent
 
 from rich.text import Text
 
-from harness.checking.cell import CellResult
+from harness.checking.cell import CellResult, not_compared
 from harness.checking.checks import AT_GIVEN, CHECKS
 from harness.checking.events import Report
 from harness.checking.findings import MARKS, PASSING, Finding, digits
@@ -221,7 +221,9 @@ def summary(report: Report) -> str:
     taken = f" ({len(old)} kept: {', '.join(days(old))})" if old else ""
     cells = several(len(report.results), "cell")
     left = f"; {report.left_out} more not run, because one failed" if report.left_out else ""
-    return f"{cells}: {listed}{taken}{left}; {compared:,} comparisons in {report.seconds:.0f} s"
+    missing = "".join(f"; not compared: {words}" for words in not_compared(report.results))
+    counted = f"{compared:,} comparisons in {report.seconds:.0f} s"
+    return f"{cells}: {listed}{taken}{left}{missing}; {counted}"
 
 
 def kept(report: Report) -> list[str]:

@@ -31,12 +31,14 @@ class OpenedSubject:
     their group; ``explain`` says in a result that differs where, and who is at fault.
 
     ``outputs`` and ``values`` are what the checks keep for other backends to be held against.
+    ``not_compared`` says after the checks what no check could look at.
     """
 
     checks: Mapping[str, Callable[[], Iterable[Finding]]]
     explain: Callable[[CellResult], None]
     outputs: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    not_compared: Callable[[], Sequence[str]] = tuple
 
 
 class Subject(Protocol):
@@ -122,6 +124,7 @@ class CellRun:
             yield _fault("open", fault.outcome)
             return
         yield from self._checked(opened, asked)
+        result.not_compared = tuple(opened.not_compared())
         result.outputs, result.values = opened.outputs, opened.values
         if self.worker.pid is not None and any(f.verdict == "differ" for f in result.findings):
             opened.explain(result)

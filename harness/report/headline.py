@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.checking.cell import CellResult
+from harness.checking.cell import CellResult, not_compared
 from harness.checking.findings import BROKEN, PASSING
 from harness.checking.history import days
 from harness.errors import several
@@ -79,6 +79,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
         lines.append(f"{check.seconds:.0f} s")
     if old := [result for result in results if result.remembered]:
         lines.append(f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(days(old))}")
+    lines += [f"not compared: {words}" for words in not_compared(results)]
     if check.stopped:
         lines.append(f"the run was {check.stopped}")
     if check.cut:

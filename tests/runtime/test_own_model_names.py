@@ -128,6 +128,30 @@ def test_where_inputs_and_state_go() -> None:
         placing(program, (), ())
 
 
+@pytest.mark.parametrize(
+    ("noise", "takes", "where"),
+    [
+        (("sample.unit",), ("x", "unit"), {"unit": "sample.unit"}),
+        (("sample.unit",), ("x", "sample_unit"), {"sample_unit": "sample.unit"}),
+        (("sample.unit",), ("x", "noise"), {"noise": "sample.unit"}),
+        (("sample.unit",), ("x", "other"), {}),
+        ((), ("x", "noise"), {}),
+        (("a.kept", "b.kept"), ("x", "kept"), {}),
+        (("a.kept", "b.kept"), ("x", "b_kept"), {"b_kept": "b.kept"}),
+        (("a.kept", "b.kept"), ("x", "noise"), {"noise": ("a.kept", "b.kept")}),
+    ],
+)
+def test_where_noise_goes(noise, takes, where) -> None:
+    program = load_spec("vae", ()).programs["inference"]
+    expected = {
+        name: f"input.{one}" if isinstance(one, str) else {each: f"input.{each}" for each in one}
+        for name, one in where.items()
+    }
+    assert placing(program, takes, (), noise) == Placing((), {"x": "input.x", **expected})
+    in_order = placing(program, None, ("x", *noise), noise)
+    assert in_order.positional == ("input.x", *(f"input.{name}" for name in noise))
+
+
 def tensor(*shape: int) -> SimpleNamespace:
     return SimpleNamespace(shape=shape)
 

@@ -1,7 +1,8 @@
 """What a model of a user's own is held against: outputs, gradients, repeats and other shapes.
 
 All but one in the inference phase, in which a model draws no noise and keeps no statistics. State
-that the model does not take is as at the start of a sequence.
+that the model does not take is as at the start of a sequence. Noise that it takes is at its mean
+there, and drawn in training.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from harness.checking.checks.extremes import corner_material, saturated_material
 from harness.checking.checks.properties import other_shapes
 from harness.checking.findings import Finding
 from harness.language.initial_values import started
+from harness.language.noise import mean_of
 from harness.oracle.case import Case
 from harness.oracle.tolerance import prefixed
 from harness.oracle.yardstick import Expected
@@ -43,12 +45,48 @@ class ModelContext:
     found: dict[str, Array | Misfit] = field(default_factory=dict)
     moved: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
-    def material(self, material: Arguments) -> Arguments:
-        """Arguments as the model takes them."""
+    def material(self, material: Arguments, *, noisy: bool = False) -> Arguments:
+        """Arguments as the model takes them; without ``noisy`` all noise is at its mean."""
         taken = group_of(dict.fromkeys(self.takes), "state.")
         start = started(self.case.inference, material.state)
         state = {n: a if n in taken else start[n] for n, a in material.state.items()}
-        return replace(material, state=state)
+        means = {
+            port.name: np.full_like(material.inputs[port.name], mean_of(port.init or {}))
+            for port in noise_ports(self.case.training)
+        }
+        inputs = material.inputs if noisy else {**material.inputs, **means}
+        return replace(material, inputs=inputs, state=state)
+
+    @property
+    def unseen_noise(self) -> list[str]:
+        """The noise of the spec that the model does not take."""
+        names = (port.name for port in noise_ports(self.case.training))
+        return [name for name in names if f"input.{name}" not in self.takes]
+
+    @property
+    def has_training(self) -> bool:
+        """Whether a training pass can be compared: it has moving statistics or noise, and the model
+        makes the same of the same numbers."""
+        program = self.case.training
+        if self.unseen_noise or not (program.statistics or noise_ports(program)):
+            return False
+        return self.trains or not program.statistics
+
+    def not_compared(self) -> list[str]:
+        """What of the spec the checks leave out, because the model does not show it."""
+        program = self.case.inference
+        state = [f"state.{p.name}" for p in program.state if f"state.{p.name}" not in self.takes]
+        results = [n for n in result_ports(program, "forward") if "statistics." not in n]
+        missing = [n.removeprefix("output.") for n in results if n not in self.found]
+        listed = (
+            ("noise not taken", self.unseen_noise),
+            ("state not taken", state),
+            ("results not returned", missing if self.found else []),
+        )
+        left = [f"{what} ({', '.join(names)})" for what, names in listed if names]
+        trains = self.has_training or not (self.trains or self.case.training.statistics)
+        left += [] if trains else ["training mode"]
+        return left if self.differentiates else [*left, "gradients"]
 
     def forward(self, material: Arguments) -> Tensors:
         """An inference pass with the material's batch; parameters must be loaded."""
@@ -116,12 +154,15 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
 
 
 def values(context: ModelContext) -> Iterator[Finding]:
-    """A pass in training of a spec with moving statistics and without noise: what the model
-    returns, made with the batch's own statistics, and the statistics after it."""
+    """A pass in training of a spec with moving statistics or with noise that the model takes.
+
+    What the model returns is made with the batch's own statistics and with drawn noise; the
+    statistics after the pass are compared too.
+    """
     case = context.case
-    if not context.trains or not case.training.statistics or noise_ports(case.training):
+    if not context.has_training:
         return
-    material = context.material(case.material)
+    material = context.material(case.material, noisy=True)
     context.remote.load(material)
     found = context.remote.forward("training", material.inputs, material.state)
     key = ("a user's model", context.takes, "training")
@@ -129,6 +170,8 @@ def values(context: ModelContext) -> Iterator[Finding]:
     moved = {n: a for n, a in found.items() if n.startswith("statistics.")}
     made = {n: a for n, a in found.items() if n not in moved}
     yield context.finding("outputs", made, of(expected, made))
+    if not case.training.statistics:
+        return
     statistics = of(expected, moved)
     pairs = {n: (moved[n], a) for n, a in statistics.values.items()}
     context.moved.update({n: (m, a) for n, (m, a) in pairs.items() if isinstance(m, np.ndarray)})

@@ -41,7 +41,7 @@ class UsersModel:
         with self._users_errors():
             context = self._attached(run, remote, result)
         checks = {n: partial(self._made, CHECKS[n], context) for n in CHECKS if n in asked}
-        return OpenedSubject(checks, partial(_explain, context))
+        return OpenedSubject(checks, partial(_explain, context), not_compared=context.not_compared)
 
     def _attached(self, run: CellRun, remote: Remote, result: CellResult) -> ModelContext:
         place, sizes, cell = self.against.place(), dict(run.own.training.sizes), run.cell

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UsageError, did_you_mean, several, shorten
 from harness.program.ir import Program, walk_nodes
-from harness.program.signature import result_ports
+from harness.program.signature import local_of, result_ports
 from harness.runtime.own_model.contract import Placing
 
-STATE = "state"
+STATE, NOISE = "state", "noise"
 
 
-def placing(program: Program, takes: Sequence[str] | None, asked: Sequence[str]) -> Placing:
-    """Where the spec's inputs and state go in a call that takes these names.
+def placing(
+    program: Program, takes: Sequence[str] | None, asked: Sequence[str], noise: Sequence[str] = ()
+) -> Placing:
+    """Where the spec's inputs, state and noise go in a call that takes these names.
 
-    ``asked`` are those of ``--takes``: names of inputs, and ``state.NAME``, in order. Without them
-    inputs go by keyword where the call has all their names, and else in the spec's order; the state
-    goes where the call has its names, or one ``state`` for a dictionary of all.
+    ``asked`` are those of ``--takes``: names of inputs and of noise, and ``state.NAME``, in order.
+    Without them inputs go by keyword where the call has all their names, and else in the spec's
+    order; the state goes where the call has its names, or one ``state`` for a dictionary of all.
+    For ``noise``, the names of the spec's, see :func:`_noise_taken`.
 
     Raises:
         UsageError: a name is none of the spec's, or there are too few places.
     """
     inputs = {port.name: f"input.{port.name}" for port in program.inputs}
     state = {port.name: f"state.{port.name}" for port in program.state}
+    drawn = {name: f"input.{name}" for name in noise}
     if asked:
-        known = {**inputs, **{full: full for full in state.values()}}
+        known = {**inputs, **drawn, **{full: full for full in state.values()}}
         return Placing(tuple(_known("takes", name, known) for name in asked))
     more: dict[str, str | Mapping[str, str]] = {}
     names = set(takes or ())
@@ -37,6 +42,7 @@ def placing(program: Program, takes: Sequence[str] | None, asked: Sequence[str])
         more |= {full: full for full in state.values()}
     elif state and names.issuperset(state) and not set(state) & set(inputs):
         more |= state
+    more |= _noise_taken(drawn, names - {*inputs, *more})
     if names.issuperset(inputs):
         return Placing((), {**inputs, **more})
     if takes is not None and len(takes) < len(inputs):
@@ -45,6 +51,22 @@ def placing(program: Program, takes: Sequence[str] | None, asked: Sequence[str])
             f"{len(takes)} ({', '.join(takes) or 'none'}): say what it takes by --takes"
         )
     return Placing(tuple(inputs.values()), more)
+
+
+def _noise_taken(
+    noise: Mapping[str, str], names: Collection[str]
+) -> dict[str, str | Mapping[str, str]]:
+    """The noise by the names of a call: ``sample.unit`` or ``sample_unit``, ``unit`` if no other
+    noise is called so, or one ``noise``, a dictionary if the spec has several."""
+    if noise and NOISE in names:
+        return {NOISE: noise if len(noise) > 1 else next(iter(noise.values()))}
+    local = Counter(local_of(name) for name in noise)
+    found: dict[str, str | Mapping[str, str]] = {}
+    for name, full in noise.items():
+        spellings = [name, name.replace(".", "_")]
+        spellings += [local_of(name)] if local[local_of(name)] == 1 else []
+        found |= {spelling: full for spelling in spellings if spelling in names}
+    return found
 
 
 def _known(option: str, name: str, known: Mapping[str, str]) -> str:

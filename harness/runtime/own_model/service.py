@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.program.dims import resolve_shape
 from harness.program.ir import Program
 from harness.program.serial import decode
-from harness.program.signature import check_batch, result_ports
+from harness.program.signature import check_batch, noise_ports, result_ports
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.hookspecs import FORMATS_GROUP
@@ -99,7 +99,8 @@ class OwnModelService:
         self.weights: ModelWeights = Matching(
             Sides(self.training, natives, entries, rules, self.model.spelled)
         ).weights()
-        self.placing: Placing = placing(self.inference, self.model.takes, takes)
+        self.noise = tuple(port.name for port in noise_ports(self.training))
+        self.placing: Placing = placing(self.inference, self.model.takes, takes, self.noise)
         self.results = Results(self.training, self.inference, tuple(returns))
         return {
             "label": self.model.label,
@@ -139,7 +140,8 @@ class OwnModelService:
         results, found = self._called(
             lambda: self.model.gradients(given, self.placing, naming, cotangents, training)
         )
-        crossing = {n: a for n, a in found.items() if n in given}
+        noise = {f"input.{name}" for name in self.noise}
+        crossing = {n: a for n, a in found.items() if n in given and n not in noise}
         return {"results": self._checked(results), "gradients": self.weights.take(found) | crossing}
 
     def _called(self, work: Callable[[], Any]) -> Any:
@@ -151,7 +153,8 @@ class OwnModelService:
         program = self.inference
         own = {port.name: inputs[port.name] for port in program.inputs}
         bound = check_batch(program, {"input": own, "state": state})
-        every: ArrayDict = {f"input.{n}": np.asarray(a) for n, a in own.items()}
+        noise = {name: inputs[name] for name in self.noise}
+        every: ArrayDict = {f"input.{n}": np.asarray(a) for n, a in {**own, **noise}.items()}
         every |= {f"state.{n}": np.asarray(a) for n, a in state.items()}
         sizes = {**program.sizes, **bound}
         shapes = {

@@ -1,0 +1,124 @@
+"""Noise of a model of a user's own: compared if the model takes it, named in the verdict if not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from users_models import checked, model_file
+
+from harness.checking.cell import CellResult
+from harness.cli import cli
+from harness.runtime.own_model.service import OwnModelService
+
+CODE = """\
+model: code
+summary: A number drawn from a normal law, with some of its entries left out.
+source: A test.
+sizes: {width: 5, code: 4}
+inputs: {x: {shape: [batch, width]}}
+layers:
+  center: {layer: dense, units: code}
+  spread: {layer: dense, units: code}
+  sample: {layer: gaussian_sample}
+  drop: {layer: dropout, keep: 0.7}
+equations: |
+  z = drop(sample(center(x), spread(x)))
+"""
+# POWER: 0.5 for the deviation, 1.0 for the variance, which is the planted fault.
+MODEL = """\
+import torch
+from torch import nn
+
+
+class Code(nn.Module):
+    def __init__(self, width=5, code=4):
+        super().__init__()
+        self.center, self.spread = nn.Linear(width, code), nn.Linear(width, code)
+
+    def sampled(self, x, unit, power):
+        return self.center(x) + torch.exp(power * self.spread(x)) * unit
+
+
+class Given(Code):
+    def forward(self, x, unit, drop_kept):
+        z = self.sampled(x, unit, POWER)
+        return z * drop_kept / 0.7 if self.training else z
+
+
+class InOne(Code):
+    def forward(self, x, noise):
+        return self.sampled(x, noise["sample.unit"], POWER) * noise["drop.kept"] / 0.7
+
+
+class Drawing(Code):
+    def forward(self, x):
+        center = self.center(x)
+        unit = torch.randn_like(center) if self.training else 0 * center
+        return nn.functional.dropout(self.sampled(x, unit, POWER), 0.3, self.training)
+"""
+RIGHT, VARIANCE = MODEL.replace("POWER", "0.5"), MODEL.replace("POWER", "1.0")
+TRAINING = "training: evaluation is right; in training these are wrong: output.z"
+
+
+def made(
+    service: OwnModelService, folder: Path, source: str, name: str, **more: object
+) -> CellResult:
+    # A file of its own each time: a service imports a file once.
+    place = f"code_{len(list(folder.iterdir()))}.py"
+    spec, file = model_file(folder, CODE, "code.yaml"), model_file(folder, source, place)
+    return checked(service, spec, f"{file}:{name}", "float64", **more)
+
+
+@pytest.mark.parametrize("name", ["Given", "InOne"])
+def test_the_variance_for_the_deviation_is_found_where_noise_is_taken(
+    torch_service: OwnModelService, tmp_path: Path, name: str
+) -> None:
+    right = made(torch_service, tmp_path, RIGHT, name)
+    assert (right.verdict, list(right.not_compared)) == ("agree", [])
+    assert "outputs" in {f.check for f in right.findings}
+    wrong = made(torch_service, tmp_path, VARIANCE, name)
+    assert wrong.verdict == "differ"
+    assert wrong.location == TRAINING
+
+
+def test_noise_that_a_model_draws_itself_is_named_as_not_compared(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    wrong = made(torch_service, tmp_path, VARIANCE, "Drawing")
+    assert wrong.verdict == "agree"
+    left = ["noise not taken (sample.unit, drop.kept)", "training mode"]
+    assert list(wrong.not_compared) == left
+
+
+def test_noise_by_takes_in_another_order(torch_service: OwnModelService, tmp_path: Path) -> None:
+    source = VARIANCE.replace("forward(self, x, unit, drop_kept)", "forward(self, drop_kept, e, x)")
+    source = source.replace("sampled(x, unit, POWER)", "sampled(x, e, POWER)")
+    source = source.replace("self.sampled(x, unit, 1.0)", "self.sampled(x, e, 1.0)")
+    takes = ("drop.kept", "sample.unit", "x")
+    assert made(torch_service, tmp_path, source, "Given", takes=takes).location == TRAINING
+    right = source.replace("1.0)", "0.5)")
+    assert made(torch_service, tmp_path, right, "Given", takes=takes).verdict == "agree"
+
+
+def test_the_verdict_line_json_and_records_say_what_was_not_compared(tmp_path: Path) -> None:
+    spec, file = model_file(tmp_path, CODE, "code.yaml"), model_file(tmp_path, VARIANCE)
+    records = tmp_path / "r.jsonl"
+    command = ["check", str(spec), "--against", f"{file}:Drawing", "--dtype", "float64"]
+    command += ["--check", "inference"]
+    run = CliRunner().invoke(cli, [*command, "--records", str(records)])
+    assert run.exit_code == 0, run.output
+    words = "noise not taken (sample.unit, drop.kept), training mode"
+    last = run.stdout.splitlines()[-1]
+    assert last.startswith(f"1 cell: 1 agree; not compared: {words}; ")
+    ended = [json.loads(line) for line in records.read_text().splitlines()]
+    (end,) = (line for line in ended if line["kind"] == "end")
+    assert ", ".join(end["not_compared"]) == words
+    again = CliRunner().invoke(cli, [*command, "--records", str(records), "--resume", "--json"])
+    (left,) = json.loads(again.stdout)["not_compared"]
+    assert (left["spec"], ", ".join(left["what"])) == ("code", words)
+    page = CliRunner().invoke(cli, ["report", str(records), "-o", str(tmp_path / "page.html")])
+    assert page.exit_code == 0, page.output
+    assert f"not compared: {words}" in (tmp_path / "page.html").read_text(encoding="utf-8")
