@@ -220,19 +220,24 @@ SCRIPT = '''def run(inputs, state, cotangents):
     if STATE:
         arguments.append({{name: array(state[name]) for name in STATE}})
 
-    def results(params):
+    directions = {{name: array(cotangent) for name, cotangent in cotangents.items()}}
+
+    def results(params, arguments):
         made = apply(params, *arguments)
         outputs, after = made if STATE else (made, {{}})
         found = {{f"output.{{name}}": value for name, value in outputs.items()}}
         return found | {{f"state.{{name}}": value for name, value in after.items()}}
 
-    def along(params):
-        found = results(params)
-        return sum((found[n] * array(c)).sum() for n, c in cotangents.items())
+    def along(params, arguments, directions):
+        found = results(params, arguments)
+        return sum((found[n] * c).sum() for n, c in directions.items())
 
-    found = jax.jit(results)(params)
+    # Compiled in the first pass, for all of them.
+    if not hasattr(run, "compiled"):
+        run.compiled = jax.jit(results), jax.jit(jax.grad(along))
+    found = run.compiled[0](params, arguments)
     if cotangents:
-        for layer, gradients in jax.jit(jax.grad(along))(params).items():
+        for layer, gradients in run.compiled[1](params, arguments, directions).items():
             for name, gradient in gradients.items():
                 found[f"gradient.{{layer}}.{{name}}"] = gradient
     return {{name: np.asarray(value) for name, value in found.items()}}
