@@ -45,7 +45,7 @@ PRECISION: Mapping[str, float] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class WorstEntry:
     """The entry of a tensor that is furthest off, with both numbers as text, and how many entries
     of how many are off.
 
@@ -83,7 +83,7 @@ class Deviation:
     reason: str = ""
     spread: tuple[int, ...] = ()  # of the worst tensor of a check: see :func:`spread`
     telling: bool = True  # see :func:`telling`
-    point: Point | None = None
+    point: WorstEntry | None = None
 
     @property
     def ratio(self) -> float:
@@ -212,7 +212,7 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
     return worst / scale if np.isfinite(worst) else float("inf")
 
 
-def worst_point(found: Array, expected: Array, errors: Array, allowed: float) -> Point:
+def worst_point(found: Array, expected: Array, errors: Array, allowed: float) -> WorstEntry:
     """Return the entry with the largest error. All arrays have one shape; an entry that is not
     finite where it must be has an infinite error."""
     place = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
@@ -222,7 +222,7 @@ def worst_point(found: Array, expected: Array, errors: Array, allowed: float) ->
         with np.errstate(all="ignore"):
             numbers = [str(found.dtype.type(number)) for number in pair]
     off = int(np.count_nonzero(~(errors <= allowed)))
-    return Point(place, numbers[0], numbers[1], off, errors.size)
+    return WorstEntry(place, numbers[0], numbers[1], off, errors.size)
 
 
 def _errors(found: Array, expected: Array, scale: float) -> Array:
