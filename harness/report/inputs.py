@@ -42,10 +42,10 @@ class CheckRun:
 
     @property
     def seconds(self) -> float | None:
-        """How long the last run took that wrote to the file; None if it is not known, as of a file
-        of several runs that were joined."""
-        last = self.records.lines[-1] if self.records.lines else {}
-        return float(last["seconds"]) if last.get("kind") == "done" else None
+        """How long the runs took that wrote to the file; None if one did not come to its end, or if
+        the file was joined of others."""
+        taken = [float(line["seconds"]) for line in self.records.of_kind("done")]
+        return sum(taken) if taken and len(taken) == len(self.heads) else None
 
     @property
     def models(self) -> dict[str, Mapping[str, Any]]:
