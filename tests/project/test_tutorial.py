@@ -47,7 +47,8 @@ def shape(text: str) -> str:
     """A text without its figures, rules, line breaks, and the names of worst tensors."""
     text = re.sub(r"[━─┏┓┗┛┡┩├┤└┘┳┻╇╋┼┴┬]+", "", text)
     text = re.sub(r"\b\d[\d,]*(\.\d+)?(e[+-]?\d+)?", "0", text)
-    text = re.sub(r"\((loss|(gradient|output|state|metric)\.[\w.]+)\)", "(a tensor)", text)
+    tensor = r"loss|(gradient|output|state|metric)\.[\w.]+"
+    text = re.sub(rf"\((0 digits in )?({tensor})\)", r"(\1a tensor)", text)
     return " ".join(text.split())
 
 
@@ -60,6 +61,8 @@ def is_shown(shown: str, printed: str) -> bool:
 def test_the_shape_is_held() -> None:
     assert is_shown("a 1.5 │ b\n...\n3 c", "a 2.50e-03 │   b\nwhat there is\n4 c")
     assert is_shown("6.7 digits (gradient.out.W)", "6.8 digits (loss)")
+    assert is_shown("differ (1.6 digits in gradient.W)", "differ (1.7 digits in gradient.U)")
+    assert not is_shown("differ (1.6 digits in gradient.W)", "differ (gradient.W)")
     assert not is_shown("a 1.5 │ b", "a 1.5 │ b c")
     assert not is_shown("a 1.5\n...\nb", "a 1.5\nc")
     assert list(steps("`a/b.py`:\n\n```python\nx\n```\n\n```console\n$ one   # exit code 2\n1\n2\n"
