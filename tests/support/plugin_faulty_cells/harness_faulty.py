@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,16 @@ def indices_of_four_bits(session: Session) -> None:
         return right(phase, kept, *others)
 
     session.arguments = wrong  # type: ignore[method-assign]
+
+
+def lose_modules(session: Session) -> None:
+    """The answer is right, and nothing works after it."""
+
+    def lose(results: Any) -> Any:
+        sys.modules.clear()
+        return results
+
+    _instead(session, "gradients", lambda _: None, then=lose)
 
 
 def killed_and_no_import(session: Session) -> None:
