@@ -4,7 +4,11 @@ say the same of the versions.
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from places import ROOT
 
 BACKENDS, FORMATS = "harness.backends", "harness.formats"
 TABLES = known.project()
@@ -26,6 +31,58 @@ EVERY = {
     for requirements in known.declared(TABLES).values()
     for r in requirements
 }
+
+# Imported only after the user has installed it: for ``to_frame``, and by pytest-xdist itself.
+OPTIONAL = {"pandas", "xdist"}
+# Imported without a bound of our own: by import name, the dependency that cannot do without it.
+BROUGHT = {"markupsafe": "Jinja2", "requests": "pooch", "typing_extensions": "pydantic"}
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Lines and top-level names of the absolute imports that run; types alone are left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name.partition(".")[0]) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.lineno, node.module.partition(".")[0]
+        yield from imported(node)
+
+
+def undeclared(tree: ast.AST, names: set[str]) -> list[str]:
+    """Imports of packages other than the named ones, with their lines."""
+    own = {"harness", *OPTIONAL, *BROUGHT, *sys.stdlib_module_names, *names}
+    return [f"{line}: {top}" for line, top in imported(tree) if top not in own]
+
+
+def test_every_import_of_the_harness_is_declared() -> None:
+    parts = known.declared(TABLES)
+    users = [r for part in ("core", *known.extras(TABLES)) for r in parts[part]]
+    declared = {canonicalize_name(requirement.name) for requirement in users}
+    owners = packages_distributions().items()
+    names = {top for top, found in owners if declared & {canonicalize_name(n) for n in found}}
+    found = {
+        str(path.relative_to(ROOT)): lines
+        for path in sorted((ROOT / "harness").rglob("*.py"))
+        if (lines := undeclared(ast.parse(path.read_text(encoding="utf-8")), names))
+    }
+    assert found == {}
+
+
+def test_what_is_brought_is_required_by_what_is_declared() -> None:
+    for name, owner in BROUGHT.items():
+        needed = map(Requirement, requires(owner) or ())
+        always = {canonicalize_name(r.name) for r in needed if not r.marker or r.marker.evaluate()}
+        assert canonicalize_name(owner) in EVERY
+        assert canonicalize_name(name) in always, (name, owner)
+
+
+def test_an_import_that_is_not_declared_is_named() -> None:
+    planted = (
+        "import os\nif TYPE_CHECKING:\n    import yaml\ndef f():\n    from click.core import Group"
+    )
+    assert undeclared(ast.parse(planted), {"numpy"}) == ["5: click"]
 
 
 def test_every_part_declares_something() -> None:
