@@ -16,7 +16,8 @@ _LAST = re.compile(r"\s*\S.*\S\s{2,}(?=\S)")
 # What stands for spaces and hyphens that no line is broken at. Texts have no control characters.
 _KEPT, _OWN = str.maketrans(" -", "\0\1"), str.maketrans("\0\1", " -")
 # How a command begins, and a word of it as a shell takes it: prose goes on behind other characters.
-_HEAD = r"(?:harness [a-z]+|(?:\S+ -m )?pip install)\b"
+# An interpreter's path has a limit: it is looked for at every quote of a text.
+_HEAD = r"(?:harness [a-z]+|(?:\S{1,300} -m )?pip install)\b"
 _WORD = r"""(?:[\w@%+=:,./~*-]|'[^'\n]*'|\$'(?:\\.|[^'\\\n])*'|"[^"\n]*")+"""
 _COPIED = re.compile(
     "|".join(

@@ -30,12 +30,14 @@ class Extra(Form):
     """The fields that pytest-benchmark has no place for."""
 
     values: ValuesForm = ValuesForm()
+    model: str | None = None
 
 
 class Parameters(Form):
     """What identifies a cell, beside the fields of its model's sizes."""
 
     backend: str
+    spec: str
 
 
 class MachineOf(Form):
@@ -59,6 +61,7 @@ class OriginForm(Form):
 class BenchmarkForm(Form):
     """A cell with a speed. Cells of one ``group`` differ in their backend only."""
 
+    name: str
     fullname: str
     group: str
     params: Parameters
@@ -71,6 +74,8 @@ class Lacking(Form):
     """A cell without a speed, and why."""
 
     name: str
+    fullname: str = ""
+    group: str = ""
     reason: str
     params: Parameters
     origin: OriginForm | None = None
@@ -93,6 +98,8 @@ class Further(Form):
     incomplete: Incomplete | None = None
     commands: list[list[str]] = Field(default_factory=list)
     plans: list[PlanForm] = Field(default_factory=list)
+    slopes: list[dict[str, Any]] = Field(default_factory=list)
+    tunings: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class Machine(Form):

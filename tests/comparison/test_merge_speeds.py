@@ -140,3 +140,31 @@ def test_speeds_of_two_models_of_one_name_are_told(tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert f"the results in {one}, {same}, {two} are of 2 models of this name" in found.stdout
     assert len(json_file.read(output)["benchmarks"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("benchmarks", 0, "name"), []),
+        (("benchmarks", 0, "extra_info", "model"), []),
+        (("benchmarks", 0, "params", "spec"), 5),
+        (("harness", "without_speed", 0, "group"), None),
+        (("harness", "without_speed", 0, "fullname"), 5),
+        (("harness", "slopes"), None),
+        (("harness", "tunings"), [5]),
+    ],
+)
+def test_a_field_of_another_type_is_named(
+    place: tuple[str | int, ...], value: object, tmp_path: Path
+) -> None:
+    path = speeds(tmp_path / "1.json", result("numpy"), refused("torch"))
+    content = json_file.read(path)
+    inner: Any = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    json_file.write(path, content)
+    found = run("merge", path, "-o", tmp_path / "all.json")
+    assert found.exit_code == 2, found.output
+    assert "1.json" in found.stderr
+    assert str(place[-1]) in found.stderr

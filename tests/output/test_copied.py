@@ -10,6 +10,7 @@ from pathlib import Path
 import plugin_faulty_cells
 import pytest
 from terminals import plain, shown
+from time_limits import computed_within
 
 from harness.output.folding import width, wrapped
 
@@ -106,3 +107,9 @@ def test_what_is_to_be_copied_is_the_same_at_every_width(name: str, tmp_path: Pa
     assert command is not None, text(None)
     for found in (text(40), text(60), text(None, COLUMNS="36")):
         assert any(command[0] in line for line in found.splitlines()), found
+
+
+@pytest.mark.parametrize("quote", ["`", "'"])
+def test_a_text_of_quotes_takes_time_by_its_length(quote: str) -> None:
+    with computed_within(5.0):
+        assert plain(wrapped(quote * 60_000, 80)) == quote * 60_000
