@@ -158,7 +158,7 @@ def _holds_ended(records: Path) -> bool:
 def check(**given: Any) -> None:
     """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
 
-    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/...
+    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/NAME
 
     Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
     spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,

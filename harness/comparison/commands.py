@@ -78,7 +78,7 @@ def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
     They are columns of --backend, such as torch==2.14.1 and torch==2.15.0. Environments that are
     missing are made after a question at a terminal, or by 'harness env'.
     If no SPEC is given, the command checks and times Lesson 6: the twelve small character models of
-    fast.ai's notebook that ship as lesson6/...
+    fast.ai's notebook that ship as lesson6/NAME
 
     Exit code 0: nothing is worse; 1: something is; 2: wrong usage or a wrong spec; 3: one of them
     could not be run.

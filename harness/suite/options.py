@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--harness-spec",
         metavar="SPEC",
-        help="model by name or file; the twelve that ship as lesson6/... (fast.ai) if left out",
+        help="model by name or file; the twelve that ship as lesson6/NAME (fast.ai) if left out",
         **many,
     )
     add(

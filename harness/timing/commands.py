@@ -90,7 +90,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
 def bench(**given: Any) -> None:
     """Time backends side by side: all that are installed, on all of Lesson 6, if left out.
 
-    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/...
+    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/NAME
 
     A cell whose results differ from the oracle's, or whose backend does not prove that it did the
     work, gets no speed. A quick look: 'harness bench SPEC --path native --rounds 2'.

@@ -24,13 +24,16 @@ SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru")
 CHECKS = ("values", "inference")
 # What a clock says, and what only a whole run knows of itself.
 FLEETING = ("checksum", "seconds", "started", "arguments", "plan", "planned")
+# The head of a check knows all its models, that of single cells the first one.
+OF_CHECKS = ("models",)
 
 
 def lines(path: Path) -> list[dict[str, object]]:
-    """The lines of a record, without what is never the same twice."""
+    """Read the lines of a record that cells write, without what is never the same twice."""
     return [
-        {name: value for name, value in line.items() if name not in FLEETING}
+        {name: value for name, value in line.items() if name not in (*FLEETING, *OF_CHECKS)}
         for line in read_records(path, complete=True).lines
+        if line["kind"] != "done"
     ]
 
 

@@ -69,7 +69,7 @@ def test_log_on_disk_is_cut_while_the_call_runs(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not punches:
-        monkeypatch.setattr(logs, "_fallocate", lambda *_: -1)
+        monkeypatch.setattr(logs, "_has_freed", lambda *_: False)
     log = logs.Log()
     os.write(log.fileno(), b"a" * (20 * MIB))
     log.watch()
@@ -88,14 +88,14 @@ def test_log_on_disk_is_cut_while_the_call_runs(
 def test_last_words_are_kept_while_a_large_log_is_cut(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, right, count = logs.Log(), logs._fallocate, logs._LOG_ON_DISK + MIB
+    log, right, count = logs.Log(), logs._has_freed, logs._LOG_ON_DISK + MIB
 
-    def while_it_prints(*arguments: int) -> int:
+    def while_it_prints(*arguments: int) -> bool:
         os.write(log.fileno(), b"the end")
-        return int(right(*arguments)) if punches else -1
+        return right(*arguments) if punches else False
 
     os.write(log.fileno(), b"x" * count)
-    monkeypatch.setattr(logs, "_fallocate", while_it_prints)
+    monkeypatch.setattr(logs, "_has_freed", while_it_prints)
     log.watch()
     text, printed = log.read()
     log.close()
