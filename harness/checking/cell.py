@@ -121,7 +121,7 @@ class CellResult:
 
 
 def not_compared(results: Iterable[CellResult]) -> list[str]:
-    """What no check of some cells could look at, in words; a list for each that is different."""
+    """Return in words what no check of some cells could look at: each different list once."""
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 

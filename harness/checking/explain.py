@@ -82,7 +82,7 @@ def explain_data(
     pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[dict[str, Any]]:
-    """What :func:`explain` says, as data: a model, or all other definitions of the name.
+    """Return the content of :func:`explain` as data: a model, or all definitions of the name.
 
     Raises:
         UsageError: nothing has that name.
@@ -157,7 +157,7 @@ def _explained(
 
 
 def _ports(program: Program) -> dict[str, Sequence[Port]]:
-    """All that goes in and out."""
+    """Return the ports of a program by their kind."""
     noise = noise_ports(program)
     return {
         "inputs": [port for port in program.inputs if port not in noise],
@@ -334,7 +334,7 @@ def _paths(found: Explained) -> str:
 
 
 def _paths_on(spec: Spec, launch: Launch) -> dict[str, str] | str:
-    """By layer, what runs it on a backend; in words, why that cannot be told."""
+    """Return what runs each layer on a backend; or, as text, why that is unknown."""
     training, inference = spec.program("training"), spec.program("inference")
     with Worker(launch) as worker:
         try:

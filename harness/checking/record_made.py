@@ -42,7 +42,7 @@ def done_record(seconds: float) -> dict[str, Any]:
 
 
 def model_record(model: Model, sizes: Mapping[str, int]) -> dict[str, Any]:
-    """What a head says of a model that is checked at these sizes."""
+    """Return the entry of a model in the head of a record; ``sizes`` are those checked."""
     return {
         "sizes": dict(sizes),
         "layers": {name: use.layer for name, use in model.layers.items()},

@@ -62,7 +62,7 @@ def _introduce(backends: Sequence[str], broken: str) -> None:
 
 
 def _next(broken: str) -> None:
-    """What to do after the demo, of a planted fault in ``broken`` or without one."""
+    """Suggest the next commands after the demo; ``broken`` names the planted fault, if any."""
     tell("")
     if broken:
         tell("The reproducer agrees when it runs again: only this demo plants the fault.")

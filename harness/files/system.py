@@ -1,4 +1,4 @@
-"""What only some systems have, with what takes its place elsewhere.
+"""Replacements for what only some operating systems have.
 
 Backends run on Linux only (:func:`check_workers`). The rest of the harness also runs on macOS and
 Windows.

@@ -56,8 +56,8 @@ def large_sizes(context: Context) -> Iterator[Finding]:
 def _tested(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
-    """Those of an inference, with its loss, as of what is held out; its noise is at least
-    ``floor``. Of numbers far out, a kernel for large sizes may overflow, or cancel, where that for
+    """Compare an inference and its loss, without training; the noise is at least ``floor``.
+    Of numbers far out, a kernel for large sizes may overflow, or cancel, where that for
     small ones does not."""
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)

@@ -127,7 +127,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
 
 
 def _late(case: Case, rule: UpdateRule, steps: Sequence[Mapping[str, Any]], start: int) -> Expected:
-    """What the last of some steps must leave, where ``start`` steps are taken as made before."""
+    """Return the expected values after the last of some steps, if ``start`` steps came before."""
     last = f"step {start + len(steps)}: "
     expected = case.train(rule, steps, case.material, "late", start).only(last)
     return replace(expected, values={n: a for n, a in expected.values.items() if "loss" not in n})
@@ -138,7 +138,8 @@ def _merged(*parts: Expected) -> Expected:
     values = {n: a for part in parts for n, a in part.values.items()}
 
     def measured(dtype: str) -> dict[str, float]:
-        return {n: part.measured(dtype)[n] for part in parts for n in part.values}
+        found = ((part, part.measured(dtype)) for part in parts)
+        return {name: noise[name] for part, noise in found for name in part.values}
 
     return Expected(values, measured)
 

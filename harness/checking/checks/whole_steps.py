@@ -127,7 +127,7 @@ def descended(
     rate: float,
     starts: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """What :data:`MADE` steps have made, as ``harness train`` makes them; and what the first
+    """Return the results of :data:`MADE` steps, as ``harness train`` makes them; and what the first
     :data:`TOGETHER` make if as many steps as each of ``starts`` are taken as made before."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
     values: dict[str, Any] = {"sum of losses": np.asarray(found["total"], context.kept)}

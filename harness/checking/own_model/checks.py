@@ -73,7 +73,7 @@ class ModelContext:
         return self.trains or not program.statistics
 
     def not_compared(self) -> list[str]:
-        """What of the spec the checks leave out, because the model does not show it."""
+        """List the parts of the spec that the checks skip because the model does not show them."""
         program = self.case.inference
         state = [f"state.{p.name}" for p in program.state if f"state.{p.name}" not in self.takes]
         results = [n for n in result_ports(program, "forward") if "statistics." not in n]

@@ -146,7 +146,7 @@ def _beside(folder: Path) -> Path:
 def _record(
     target: Path, cell: Cell, whole: Failure, small: Failure, search: Search, more: Sequence[str]
 ) -> dict[str, Any]:
-    """What has become smaller, as ``--json`` has it; each ``before`` and ``after``."""
+    """Return the result of a reduction for ``--json``, with each ``before`` and ``after``."""
     return {
         "folder": os.fspath(target),
         **cell.record(),
