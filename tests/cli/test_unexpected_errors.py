@@ -28,7 +28,7 @@ def run(folder: Path, module: str, error: str, *words: str) -> subprocess.Comple
     return subprocess.run(
         [HARNESS, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=120,
