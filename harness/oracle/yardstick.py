@@ -3,7 +3,8 @@
 It is measured, never assumed: the same equations are run by numpy in the dtype in several ways that
 are all right (orders of summation, last places of transcendental functions; see
 :data:`harness.oracle.oracle.ORDERS`), and the largest error of a tensor is its noise. So is, in
-part, what rounding each result at random does. Where a comparison is so near that rounding may turn
+part, what rounding each result at random does, and what leaving out sums that are zero by algebra
+does (:mod:`harness.oracle.zero_sums`). Where a comparison is so near that rounding may turn
 it, what turning it does is part of the noise, too.
 """
 
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.arrays import Arrays, widened
+from harness.arrays import Array, Arrays, widened
 from harness.oracle.kinks import KINKS, Rivals, Watching, Wavering
 from harness.oracle.oracle import Oracle
 from harness.oracle.orders import ORDERS
@@ -37,6 +38,7 @@ from harness.oracle.tolerance import (
     telling,
     without_size,
 )
+from harness.oracle.zero_sums import WithoutZeroSums, ZeroSumWatching
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.runtime.precision import host_dtype, narrow
@@ -175,7 +177,7 @@ class Reference:
         self._orders, self._kind, self._guard = tuple(orders), kind, guard
         self._sessions: dict[Oracle, Session] = {}
         self._ways: dict[str, _Ways] = {}
-        self._watching = Watching()
+        self._watching = ZeroSumWatching()
         self.oracle = self._session(self._watching, "float64")
 
     def expect(self, run: Run) -> Expected:
@@ -184,18 +186,25 @@ class Reference:
             self._watching.forget()
             parts = (part for part in run(self.oracle))
             values = {n: widened(a) for part in parts for n, a in part.items()}
-            doubt = self._watching.doubt
+            doubt, zeros = self._watching.doubt, self._watching.zeros
             self._watching.forget()
             self.oracle.forget()
 
         @cache
         def measured(dtype: str) -> Noise:
             with self._guard():
-                return self._noise(run, values, doubt, dtype)
+                return self._noise(run, values, doubt, zeros, dtype)
 
         return Expected(values, measured)
 
-    def _noise(self, run: Run, values: Arrays, doubt: float, dtype: str) -> Noise:
+    def _noise(
+        self,
+        run: Run,
+        values: Arrays,
+        doubt: float,
+        zeros: Sequence[Array | None],
+        dtype: str,
+    ) -> Noise:
         scale, noise, few = scales(values), dict.fromkeys(values, 0.0), lucky(values)
         # In float64, in which optimizers divide them by their own size, all that follows from them.
         thrown = (values if dtype == "float64" else few) if few else ()
@@ -226,6 +235,9 @@ class Reference:
         ways.plain.forget()
         for oracle in ways.orders:
             stray(self._session(oracle, dtype))
+        if any(zero is not None for zero in zeros):
+            ways.without_zero_sums.begin(zeros)
+            stray(self._session(ways.without_zero_sums, dtype))
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
         if doubt <= band:
@@ -276,6 +288,7 @@ class _Ways:
     plain: Watching = field(default_factory=Watching)
     wavering: Wavering = field(default_factory=Wavering)
     rivals: Rivals = field(default_factory=Rivals)
+    without_zero_sums: WithoutZeroSums = field(default_factory=WithoutZeroSums)
 
 
 def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: "") -> Noise:
