@@ -19,29 +19,35 @@ from numpy.lib.format import (
 )
 
 from harness.extend import (
-    MAX_WEIGHTS,
-    Archive,
     Array,
     Arrays,
+    Program,
+    UsageError,
+    hookimpl,
+    shorten,
+)
+from harness.extend.formats import (
+    MAX_WEIGHTS,
+    Archive,
     Damaged,
     Declared,
     Exported,
     Format,
-    Program,
     Script,
-    UsageError,
     archive,
-    hookimpl,
-    literals,
-    local_of,
     opened,
-    owner_of,
     read_arrays,
     reading,
     run_file,
-    shorten,
-    vetted,
     whole,
+)
+from harness.extend.program import (
+    local_of,
+    owner_of,
+)
+from harness.extend.source import (
+    literals,
+    vetted,
 )
 
 from . import platforms

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.extend import (
+from harness.extend.formats import Exported
+from harness.extend.program import (
+    Node,
+    call_key,
+)
+from harness.extend.source import (
     CONSTANTS,
     PYTHON,
     Code,
     Emitter,
-    Exported,
     LayerBody,
     LayerForm,
     Method,
-    Node,
     SourceModel,
     bracketed,
-    call_key,
     document,
     fill,
     forward,

@@ -14,13 +14,15 @@ from harness.extend import (
     Array,
     ArrayDict,
     Arrays,
+    UsageError,
+)
+from harness.extend.models import (
     ModelArray,
     ModelFile,
     Naming,
     OwnModel,
     OwnModels,
     Placing,
-    UsageError,
     made,
     names_taken,
     sizes_taken,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.extend import (
+from harness.extend.program import (
+    Node,
+    Shape,
+    free_values,
+)
+from harness.extend.source import (
     Code,
     Dialect,
     Emitter,
-    Node,
-    Shape,
     Words,
     bracketed,
     common_code,
     ends_of,
     fill,
-    free_values,
     listed,
     swaps_first,
 )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.extend import Dim, Emitter, Node, UsageError, pads_of
+from harness.extend import UsageError
+from harness.extend.program import (
+    Dim,
+    Node,
+    pads_of,
+)
+from harness.extend.source import Emitter
 
 
 def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:

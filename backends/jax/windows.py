@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness.extend import framed_axes, pads_of
+from harness.extend.program import (
+    framed_axes,
+    pads_of,
+)
 
 Each = tuple[int, ...]
 

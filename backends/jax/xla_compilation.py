@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from harness.extend import LONGEST_FUSED, Advance, Step, Tensors
+from harness.extend import (
+    Advance,
+    Step,
+    Tensors,
+)
+from harness.extend.executor import LONGEST_FUSED
 
 # A loop that carries as many numbers, 2 MiB in float32, is left one: the memory of a step is used
 # again in the next, where steps that are written out each get their own, which has to be mapped.

@@ -18,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from harness.extend import (
+    Array,
+    Program,
+    UsageError,
+    shorten,
+)
+from harness.extend.formats import (
     DESCRIBED,
     FLOATS,
     Archive,
-    Array,
     Damaged,
     Declared,
-    Program,
-    UsageError,
-    owner_of,
-    shorten,
 )
+from harness.extend.program import owner_of
 
 PARTS = ("config.json", "model.weights.h5")
 # Numbers of HDF5's own filters, and of that which h5py brings along: others are code from a disk.

@@ -29,10 +29,8 @@ from harness.extend import (
     HarnessError,
     Native,
     NativeOptimizer,
-    Plan,
     Probes,
     Program,
-    Session,
     Step,
     Table,
     Tensors,
@@ -40,8 +38,12 @@ from harness.extend import (
     card_of,
     hookimpl,
     host_dtype,
-    loop,
     narrow,
+)
+from harness.extend.executor import (
+    Plan,
+    Session,
+    loop,
 )
 
 from ..jax import platforms

@@ -7,20 +7,24 @@ from dataclasses import dataclass, replace
 from keyword import iskeyword
 
 from harness.extend import (
-    INDENT,
-    Block,
-    Dim,
-    Idioms,
-    Node,
     Program,
     UsageError,
-    document,
+)
+from harness.extend.program import (
+    Block,
+    Dim,
+    Node,
     free_values,
-    identifier,
     inline_calls,
-    literals,
     local_of,
     owner_of,
+)
+from harness.extend.source import (
+    INDENT,
+    Idioms,
+    document,
+    identifier,
+    literals,
     unique,
 )
 

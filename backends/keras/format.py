@@ -25,30 +25,36 @@ from typing import Any
 import numpy as np
 
 from harness.extend import (
+    Array,
+    Arrays,
+    Program,
+    UsageError,
+    hookimpl,
+    shorten,
+)
+from harness.extend.formats import (
     DESCRIBED,
     FLOATS,
     Archive,
-    Array,
-    Arrays,
     Damaged,
     Exported,
     Format,
-    Program,
     Script,
-    UsageError,
     archive,
     bytes_of,
-    document,
-    hookimpl,
-    literals,
-    local_of,
-    owner_of,
     read_arrays,
     reading,
     run_file,
-    shorten,
-    vetted,
     whole,
+)
+from harness.extend.program import (
+    local_of,
+    owner_of,
+)
+from harness.extend.source import (
+    document,
+    literals,
+    vetted,
 )
 
 from .archive import PARTS, declared_of, instances, layers, spec_of, text, variables

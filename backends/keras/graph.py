@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.extend import (
+    Native,
+    Program,
+    Tensors,
+)
+from harness.extend.executor import (
     VARIABLES,
-    Block,
     Claimed,
     Line,
-    Native,
-    Node,
-    Phase,
-    Program,
     Session,
-    Tensors,
     Values,
     WholeModel,
+)
+from harness.extend.program import (
+    Block,
+    Node,
+    Phase,
     crossing_ports,
     free_values,
     needed_nodes,

@@ -13,17 +13,21 @@ from functools import partial
 from typing import Any
 
 from harness.extend import (
-    PYTHON,
     ClaimableCall,
-    Dim,
-    Idioms,
     Native,
-    Node,
-    Port,
     Program,
     Table,
+)
+from harness.extend.program import (
+    Dim,
+    Node,
+    Port,
     call_key,
     calls_by_layer,
+)
+from harness.extend.source import (
+    PYTHON,
+    Idioms,
     camel,
     identifier,
     vetted,

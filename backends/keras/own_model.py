@@ -12,18 +12,20 @@ from harness.extend import (
     Array,
     ArrayDict,
     Arrays,
+    Tensors,
+    UsageError,
+    shorten,
+)
+from harness.extend.models import (
     ModelArray,
     ModelFile,
     Naming,
     OwnModel,
     OwnModels,
     Placing,
-    Tensors,
-    UsageError,
     made,
     names_taken,
     reshaped,
-    shorten,
     sizes_taken,
 )
 

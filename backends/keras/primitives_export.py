@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.extend import Words
+from harness.extend.source import Words
 
 UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from harness.extend import Dim, Node, Program, walk_nodes
+from harness.extend import Program
+from harness.extend.program import (
+    Dim,
+    Node,
+    walk_nodes,
+)
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:

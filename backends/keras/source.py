@@ -15,14 +15,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.extend import (
-    INDENT,
-    PYTHON,
+from harness.extend import Program
+from harness.extend.program import (
     Dim,
     Node,
-    Program,
-    bracketed,
     free_values,
+)
+from harness.extend.source import (
+    INDENT,
+    PYTHON,
+    bracketed,
     identifier,
     unique,
 )

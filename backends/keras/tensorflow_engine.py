@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from harness.extend import (
-    LONGEST_FUSED,
     Advance,
     Function,
     GradientFunction,
@@ -19,6 +18,9 @@ from harness.extend import (
     Tensors,
     UsageError,
     device_names,
+)
+from harness.extend.executor import (
+    LONGEST_FUSED,
     loop,
 )
 

@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from harness.extend import Advance, Executor, Function, GradientFunction, Plan, Tensors, loop
+from harness.extend import (
+    Advance,
+    Function,
+    GradientFunction,
+    Tensors,
+)
+from harness.extend.executor import (
+    Executor,
+    Plan,
+    loop,
+)
 
 
 class TorchEngine:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from harness.extend import framed_axes
+from harness.extend.program import framed_axes
 
 Each = tuple[int, ...]
 

@@ -16,11 +16,13 @@ from harness.extend import (
     NARROW,
     Array,
     Backend,
-    Executor,
-    Plan,
     Probes,
     Tensors,
     hookimpl,
+)
+from harness.extend.executor import (
+    Executor,
+    Plan,
 )
 
 from .executor_kernels import NumpyKernels

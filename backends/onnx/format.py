@@ -21,24 +21,26 @@ from typing import Any
 import numpy as np
 
 from harness.extend import (
-    FLOATS,
     Array,
     Arrays,
+    Program,
+    UsageError,
+    hookimpl,
+    shorten,
+)
+from harness.extend.formats import (
+    FLOATS,
     Damaged,
     Declared,
     Exported,
     Format,
-    OwnModels,
-    Program,
-    UsageError,
     bytes_of,
-    hookimpl,
     read_arrays,
     read_bytes,
     reading,
-    shorten,
     whole,
 )
+from harness.extend.models import OwnModels
 
 from .external import check_one_file
 from .own_model import OnnxModels

@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 
 from harness.extend import (
-    MAX_WEIGHTS,
     Array,
     ArrayDict,
     Arrays,
+    UsageError,
+    shorten,
+)
+from harness.extend.formats import (
+    MAX_WEIGHTS,
+    read_bytes,
+)
+from harness.extend.models import (
     ModelArray,
     ModelFile,
     Naming,
     OwnModel,
     OwnModels,
     Placing,
-    UsageError,
-    read_bytes,
-    shorten,
 )
 
 from .external import check_one_file

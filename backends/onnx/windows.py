@@ -6,7 +6,12 @@ from string import ascii_letters
 
 import numpy as np
 
-from harness.extend import Dim, Node, UsageError, order_of_taken
+from harness.extend import UsageError
+from harness.extend.program import (
+    Dim,
+    Node,
+    order_of_taken,
+)
 
 from .graph import Graph
 

@@ -18,7 +18,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from harness.extend import DESCRIBED, Archive, Array, Damaged, Declared
+from harness.extend import Array
+from harness.extend.formats import (
+    DESCRIBED,
+    Archive,
+    Damaged,
+    Declared,
+)
 
 # Storages as pickles name them. What has no numpy dtype is told by torch's own name.
 STORAGES: Mapping[str, str] = {

@@ -14,13 +14,11 @@ from harness.extend import (
     Array,
     Backend,
     ClaimableCall,
-    Executor,
     F,
     Function,
     GradientFunction,
     Native,
     NativeOptimizer,
-    Plan,
     Probes,
     Step,
     Table,
@@ -29,6 +27,10 @@ from harness.extend import (
     card_of,
     hookimpl,
     narrow,
+)
+from harness.extend.executor import (
+    Executor,
+    Plan,
 )
 
 if TYPE_CHECKING:

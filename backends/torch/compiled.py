@@ -12,7 +12,13 @@ from typing import Any, cast
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from harness.extend import F, Plan, Tensors, UsageError, walk_nodes
+from harness.extend import (
+    F,
+    Tensors,
+    UsageError,
+)
+from harness.extend.executor import Plan
+from harness.extend.program import walk_nodes
 
 Tensor = Any
 COMPILERS = ("g++", "clang++")

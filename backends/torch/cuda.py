@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from harness.extend import card_of, device_names
+from harness.extend import (
+    card_of,
+    device_names,
+)
 
 
 def devices() -> Sequence[str]:

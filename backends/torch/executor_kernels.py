@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
-from harness.extend import Call, in_turn
+from harness.extend.executor import (
+    Call,
+    in_turn,
+)
 
 from .primitives import ELEMENTWISE
 

@@ -11,21 +11,25 @@ import numpy as np
 from harness.extend import (
     Array,
     Arrays,
+    Program,
+    UsageError,
+    hookimpl,
+)
+from harness.extend.executor import Layout
+from harness.extend.formats import (
     Exported,
     Format,
-    Layout,
-    Program,
     Script,
-    UsageError,
     archive,
     bytes_of,
-    hookimpl,
-    literals,
     read_arrays,
     reading,
     run_file,
-    vetted,
     whole,
+)
+from harness.extend.source import (
+    literals,
+    vetted,
 )
 
 from .archive import tensors

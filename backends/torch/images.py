@@ -14,7 +14,15 @@ from typing import Any
 
 import torch
 
-from harness.extend import ClaimableCall, Dim, Native, Packing, Part, Piece, Tensors
+from harness.extend import (
+    ClaimableCall,
+    Native,
+    Packing,
+    Part,
+    Piece,
+    Tensors,
+)
+from harness.extend.program import Dim
 
 Tensor = Any
 POOLS = {"avg_pool": "avg_pool2d", "max_pool_first": "max_pool2d"}

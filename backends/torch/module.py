@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.extend import (
+    ClaimableCall,
+    Program,
+)
+from harness.extend.formats import Exported
+from harness.extend.program import (
+    Node,
+    call_key,
+)
+from harness.extend.source import (
     CONSTANTS,
     PYTHON,
-    ClaimableCall,
     Code,
     Emitter,
-    Exported,
     LayerBody,
     LayerForm,
     Method,
-    Node,
-    Program,
     SourceModel,
     bracketed,
-    call_key,
     camel,
     document,
     fill,

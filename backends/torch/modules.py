@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 
-from harness.extend import ClaimableCall, Native, Program, calls_by_layer, identifier
+from harness.extend import (
+    ClaimableCall,
+    Native,
+    Program,
+)
+from harness.extend.program import calls_by_layer
+from harness.extend.source import identifier
 
 from .layers import CLAIMS
 

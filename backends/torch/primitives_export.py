@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.extend import (
+from harness.extend.program import (
+    Node,
+    Shape,
+)
+from harness.extend.source import (
     Code,
     Dialect,
     Emitter,
-    Node,
-    Shape,
     Words,
     common_code,
     ends_of,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from harness.extend import Emitter, Node, UsageError, pads_of
+from harness.extend import UsageError
+from harness.extend.program import (
+    Node,
+    pads_of,
+)
+from harness.extend.source import Emitter
 
 
 def windows(e: Emitter, node: Node) -> str:

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
-from harness.extend import FramedAxis, framed_axes
+from harness.extend.program import (
+    FramedAxis,
+    framed_axes,
+)
 
 Tensor = Any
 Each = tuple[int, ...]

@@ -206,8 +206,8 @@ class Format(ABC):
         raise UsageError(f"format {self.name!r} writes no source that runs its models")
 
     def own_models(self) -> Any:
-        """How models of users are run (:class:`harness.extend.OwnModels`), for ``harness check
-        --against``, where no backend of this name runs them; None if they are not."""
+        """Return the :class:`harness.extend.models.OwnModels` that runs models of users for
+        ``harness check --against`` if no backend of this name does; None if nothing does."""
         return None
 
     def versions(self) -> Mapping[str, str]:

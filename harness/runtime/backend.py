@@ -301,6 +301,6 @@ class Backend(ABC):
         return None
 
     def own_models(self) -> Any:
-        """How models of users are run (:class:`harness.extend.OwnModels`), for ``harness check
-        --against``; None if they are not."""
+        """Return the :class:`harness.extend.models.OwnModels` that runs models of users for
+        ``harness check --against``; None if they are not."""
         return None

@@ -98,5 +98,5 @@ class Hooks:
             name: That of the entry point, which is the format's own ``name`` too.
 
         Returns:
-            A :class:`harness.extend.Format`.
+            A :class:`harness.extend.formats.Format`.
         """

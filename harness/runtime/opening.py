@@ -48,6 +48,6 @@ def make_session(
     made = backend.session(training, inference, **choices)
     if made is None:
         return Session(backend, training, inference, **choices)
-    wanted = "a harness.extend.Session, or None,"
+    wanted = "a harness.extend.executor.Session, or None,"
     found: Session = promises.instance(made, Session, "session()", wanted)
     return found

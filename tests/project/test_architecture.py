@@ -74,7 +74,7 @@ def test_the_page_tells_what_tests_has_beside_rooms() -> None:
     told = text.partition("`tests/` has")[2].partition("\n\n")[0]
     rooms_of = {p.name for p in (ROOT / "harness").iterdir() if (p / "__init__.py").is_file()}
     folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir() and p.name[0] not in "._"}
-    assert rooms_of - folders == {"suite"}
+    assert rooms_of - folders == {"suite", "extend"}
     assert folders - rooms_of == set(re.findall(r"`tests/(\w+)/`", told))
 
 

@@ -63,7 +63,7 @@ SIBLINGS: Mapping[str, tuple[str, str]] = {
     "gradient-single": ("values", "returned a value of type tuple; results and gradients are"),
     "session-text": (
         "open",
-        "session() returned a value of type str; a harness.extend.Session, or None,",
+        "session() returned a value of type str; a harness.extend.executor.Session, or None,",
     ),
     "claim-text": ("open", "claim() of embedding returned a value of type str; a Native, or None"),
     "claim-packing": ("open", "the packing of claim() of embedding returned None; a Packing is"),

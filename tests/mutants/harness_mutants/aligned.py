@@ -11,7 +11,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.primitives import PRIMITIVES
-from harness.extend import Call
+from harness.extend.executor import Call
 from harness_mutants import registry
 from harness_mutants.far import OwnKernels
 from harness_mutants.loops import Result

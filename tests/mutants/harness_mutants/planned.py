@@ -9,7 +9,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.backends.numpy.primitives import PRIMITIVES
-from harness.extend import Call
+from harness.extend.executor import Call
 from harness.program.plan import Plan
 from harness.runtime.native import Tensors
 from harness_mutants import registry

@@ -1,0 +1,63 @@
+"""The program of a model, for backends that claim layers, write source code, or build graphs."""
+
+from __future__ import annotations
+
+from harness.program import series
+from harness.program.dims import (
+    Dim,
+    Shape,
+)
+from harness.program.ir import (
+    Block,
+    Node,
+    Phase,
+    Port,
+    free_values,
+    inline_calls,
+    needed_nodes,
+    walk_nodes,
+)
+from harness.program.leading_axes import (
+    leading_axes,
+    lone_axes,
+)
+from harness.program.permutations import inverse
+from harness.program.signature import (
+    call_key,
+    crossing_ports,
+    local_of,
+    owner_of,
+)
+from harness.program.windows import (
+    FramedAxis,
+    framed_axes,
+    order_of_taken,
+    pads_of,
+)
+from harness.runtime.native import calls_by_layer
+
+__all__ = [
+    "Block",
+    "Dim",
+    "FramedAxis",
+    "Node",
+    "Phase",
+    "Port",
+    "Shape",
+    "call_key",
+    "calls_by_layer",
+    "crossing_ports",
+    "framed_axes",
+    "free_values",
+    "inline_calls",
+    "inverse",
+    "leading_axes",
+    "local_of",
+    "lone_axes",
+    "needed_nodes",
+    "order_of_taken",
+    "owner_of",
+    "pads_of",
+    "series",
+    "walk_nodes",
+]
