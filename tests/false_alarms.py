@@ -19,7 +19,6 @@ import click
 import numpy as np
 
 from harness.checking.checks import CHECKS, NOT_NARROW, Context
-from harness.checking.findings import PASSING, Finding
 from harness.checking.request import DTYPES, Request, make_case
 from harness.environments.columns import choose
 from harness.files.atomic import write_whole
@@ -27,6 +26,7 @@ from harness.language.library import lesson6
 from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import FLOOR, K
+from harness.results.findings import PASSING, Finding
 from harness.runtime.precision import NARROW
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote

@@ -27,10 +27,10 @@ from test_mutants import BACKENDS, MUTANTS, PLAIN, installed  # noqa: E402
 
 from harness.checking.causes.cause import Cause  # noqa: E402
 from harness.checking.causes.run import localise  # noqa: E402
-from harness.checking.cell import Cell  # noqa: E402
 from harness.checking.checks import FINDINGS  # noqa: E402
 from harness.checking.request import Request  # noqa: E402
 from harness.checking.run import Engine  # noqa: E402
+from harness.results.cell import Cell  # noqa: E402
 
 PAGE = TESTS.parent / "docs" / "localisation.md"
 MARK = "<!-- measured -->"

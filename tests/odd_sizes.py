@@ -18,10 +18,10 @@ from typing import Any
 
 import click
 
-from harness.checking.findings import PASSING
 from harness.checking.request import DTYPES, Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
+from harness.results.findings import PASSING
 from harness.runtime.precision import NARROW
 
 RECORD = Path(__file__).with_suffix(".json")

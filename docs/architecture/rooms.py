@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("report", "demo"),
     ("training", "given", "comparison", "upstream"),
     ("timing", "checking", "convert", "defaults"),
+    ("results",),
     ("oracle", "worker"),
     ("text", "environments", "cluster"),
     ("language", "runtime"),

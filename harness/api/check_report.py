@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Self
 
 from harness.api.table import report_text
 from harness.checking import report as reports
-from harness.checking.cell import CellResult
 from harness.checking.events import Report
-from harness.checking.findings import PASSING
 from harness.checking.record_made import result_records
 from harness.environments.columns import left_out
 from harness.output.notebook import Tint, TintedText, frame, html_table
 from harness.output.printing import one_line, shown
+from harness.results.cell import CellResult
+from harness.results.findings import PASSING
 
 if TYPE_CHECKING:
     from pandas import DataFrame

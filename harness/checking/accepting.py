@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from harness.checking.cell import CellResult
+from harness.results.cell import CellResult
 
 
 def accepted(result: CellResult, checks: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import CellResult
 from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_digits
 from harness.checking.checks import FINDINGS
 from harness.checking.events import Report
@@ -20,6 +19,7 @@ from harness.checking.run import Engine
 from harness.checking.surroundings import surroundings
 from harness.errors import UsageError
 from harness.files.user_file import displayed
+from harness.results.cell import CellResult
 from harness.runs.compared import RunChanges
 from harness.worker.machine import identity
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import CHECKS, FINDINGS, Context
-from harness.checking.findings import PASSING, WHOLE_STEPS, Blame, Finding
 from harness.checking.first_difference import RIGHT_IF
 from harness.checking.reproducer import MATERIALS, pass_of
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING, WHOLE_STEPS, Blame, Finding
 from harness.runtime.tensors import IllFormed, Misfit
 from harness.worker.remote import Tensors, WorkerFault
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import FINDINGS, IN_ONE
-from harness.checking.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.checking.pairs import Pair, recorded
 from harness.checking.record_file import Records
 from harness.checking.record_read import begun_in, comparable, stopped
 from harness.oracle.tolerance import moved
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.runs.compared import MovedDigits, unreached
 
 Kind = Literal[

@@ -11,7 +11,6 @@ from typing import Any, Protocol, Self
 from harness.checking import report as reports
 from harness.checking import step_summary
 from harness.checking.baseline import Baseline, since
-from harness.checking.cell import CellResult, again
 from harness.checking.events import Report
 from harness.checking.pairs import statements
 from harness.checking.progress import CheckProgress
@@ -28,6 +27,7 @@ from harness.output.printing import annotate, console, line, say
 from harness.output.shell import command_line, quoted
 from harness.output.table import show
 from harness.output.workflow import annotating
+from harness.results.cell import CellResult, again
 from harness.runs.compared import RunChanges
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array
-from harness.checking.findings import PASSING, Finding
 from harness.checking.hypotheses import hypotheses
 from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
@@ -30,6 +29,7 @@ from harness.oracle.tolerance import (
 from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Phase, Program
 from harness.program.signature import owner_of
+from harness.results.findings import PASSING, Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import Verdict
 from harness.checking.provenance import Greetings
 from harness.checking.record_file import RecordError, encoded, read_records
 from harness.checking.record_made import end_record, result_records
@@ -31,6 +29,8 @@ from harness.checking.request import Request
 from harness.checking.resume import request_record, take_up
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Verdict
 
 SUFFIX = ".jsonl"
 # What is taken at its word. What differs, and what could not be run, is looked at again.

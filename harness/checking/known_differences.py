@@ -16,12 +16,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import CellResult
-from harness.checking.findings import STEP, WHOLE_STEPS, Finding
 from harness.errors import SpecError
 from harness.language.document import Document, load, parse, validate
 from harness.language.strict import Strict
 from harness.program.ir import Program
+from harness.results.cell import CellResult
+from harness.results.findings import STEP, WHOLE_STEPS, Finding
 from harness.runtime.labels import backend_of
 from harness.runtime.native import calls_by_layer
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell, cell_name
-from harness.checking.findings import VERDICTS, Verdict, gravest
 from harness.checking.record_file import RecordError, Records, encoded, read_records
 from harness.checking.record_read import CellBlock, CellOrigin, blocks, cell_of
 from harness.files.user_file import displayed
+from harness.results.cell import Cell, cell_name
+from harness.results.findings import VERDICTS, Verdict, gravest
 from harness.runs.merged import Merged, check_alike, models_apart
 from harness.runs.shards import Plans, joined
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from harness.checking.blame import blame, unheard
-from harness.checking.cell import CellResult
 from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
 from harness.checking.divergence import divergence
 from harness.checking.first_difference import Expectations, later_location
@@ -16,6 +15,7 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
+from harness.results.cell import CellResult
 from harness.runtime.precision import narrow
 from harness.worker.remote import Remote, WorkerFault
 

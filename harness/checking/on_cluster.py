@@ -10,8 +10,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import Finding
 from harness.checking.machines import RunOne
 from harness.checking.provenance import Greetings
 from harness.checking.record_file import Records
@@ -22,6 +20,8 @@ from harness.checking.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
 from harness.oracle.threads import one_thread
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 from harness.runtime.code_digest import digest
 from harness.worker.machine import identity
 

@@ -8,8 +8,8 @@ from statistics import median_low
 
 import numpy as np
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import PASSING
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING
 
 FEWEST = 3
 """Backends of which one can stand apart."""

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Arrays
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import digits
 from harness.checking.outliers import Group, group_of
 from harness.checking.record_file import Records
 from harness.oracle import tolerance
 from harness.oracle.tolerance import relative_error, scales
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import digits
 
 # As many pairs are told each by itself, if not all are asked for.
 FEW = 3

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import FINDINGS
 from harness.checking.events import CheckEvents
-from harness.checking.findings import PASSING, Finding
 from harness.output.progress import Progress
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING, Finding
 
 # What a cell that is not done counts at most, however many checks it has behind it.
 NEARLY = 0.95

@@ -16,12 +16,12 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from harness.checking.cell import Cell
 from harness.checking.known_differences import Differences
 from harness.checking.request import Request, case_sizes
 from harness.language.fingerprint import fingerprint
 from harness.language.model import Spec
 from harness.oracle import tolerance
+from harness.results.cell import Cell
 from harness.runs.compared import became
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import FORMATS_GROUP

@@ -17,13 +17,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from harness.checking.findings import VERDICTS
 from harness.checking.record_forms import RESULT_FIELDS, check_fields, check_line
 from harness.errors import HarnessError, did_you_mean
 from harness.files import kinds
 from harness.files.forms import Malformed, read_json
 from harness.files.system import flock, opening
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
+from harness.results.findings import VERDICTS
 
 # Bytes of one line: a head of 100,000 specs has a tenth of it.
 MAX_LINE = 64 << 20

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
-from harness.checking.findings import Verdict, Who
 from harness.files.forms import Form, Number, formed
 from harness.oracle.tolerance import DECADES
+from harness.results.findings import Verdict, Who
 from harness.runs.merged import PlanForm
 
 SCHEMA_VERSION = 1

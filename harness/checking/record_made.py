@@ -8,10 +8,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import Finding
 from harness.checking.record_forms import SCHEMA_VERSION
 from harness.language.schema import Model
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 from harness.worker.machine import machine
 
 _DISTRIBUTION = "backend-comparison-harness"

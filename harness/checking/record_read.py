@@ -8,10 +8,10 @@ from operator import itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.record_file import Records
 from harness.checking.record_result import result_of
 from harness.errors import UsageError
+from harness.results.cell import Cell, CellResult
 from harness.runs.merged import origin_label
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")

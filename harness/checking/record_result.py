@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.divergence import Divergence
-from harness.checking.findings import Blame, Finding
 from harness.oracle.tolerance import Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.divergence import Divergence
+from harness.results.findings import Blame, Finding
 
 
 def result_of(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell
 from harness.checking.reproducer import load
 from harness.environments.columns import process_of
 from harness.errors import UsageError
@@ -17,6 +16,7 @@ from harness.oracle.tolerance import Deviation, worst
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
 from harness.program.ir import Program
+from harness.results.cell import Cell
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
 from harness.worker.worker import Worker

@@ -8,10 +8,8 @@ from textwrap import indent
 
 from rich.text import Text
 
-from harness.checking.cell import CellResult, not_compared
 from harness.checking.checks import AT_GIVEN, CHECKS
 from harness.checking.events import Report
-from harness.checking.findings import MARKS, PASSING, Finding, digits
 from harness.checking.history import days
 from harness.checking.outliers import Group, group_of, outlier
 from harness.checking.request import Request, given_record
@@ -20,6 +18,8 @@ from harness.files.user_file import displayed
 from harness.language.shelf import Shelf
 from harness.output.printing import entry
 from harness.output.table import Grid
+from harness.results.cell import CellResult, not_compared
+from harness.results.findings import MARKS, PASSING, Finding, digits
 
 STYLES: Mapping[str, str] = {
     "agree": "green",

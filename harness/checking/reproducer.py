@@ -18,7 +18,6 @@ import numpy as np
 from pydantic import Field
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.cell import Cell
 from harness.checking.checks.context import part
 from harness.checking.checks.extremes import (
     INDICES,
@@ -29,7 +28,6 @@ from harness.checking.checks.extremes import (
     saturated_material,
 )
 from harness.checking.checks.properties import smaller_batch
-from harness.checking.findings import Finding
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -43,6 +41,8 @@ from harness.oracle.yardstick import Expected
 from harness.program.dims import bind
 from harness.program.ir import Phase, Port, Program
 from harness.program.serial import decode, encode
+from harness.results.cell import Cell
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
 from harness.runtime.session import Session

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import VERDICTS, Verdict
 from harness.checking.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.checking.record_file import Records, read_records
 from harness.checking.request import Request, given_record
 from harness.errors import UsageError
 from harness.files.user_file import displayed
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import VERDICTS, Verdict
 
 
 def request_record(request: Request) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from typing import Any
 
 from harness.checking import history
 from harness.checking.blame import Witnesses
-from harness.checking.cell import Cell, CellResult
 from harness.checking.events import CheckEvents, Report
-from harness.checking.findings import PASSING
 from harness.checking.machines import CellPlace, Machines, ThisMachine
 from harness.checking.on_cluster import ClusterMachines
 from harness.checking.outliers import Outliers
@@ -25,6 +23,8 @@ from harness.checking.record_made import begin_record, blame_record, done_record
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.checking.runner import CellRunner
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING
 
 
 class Engine(CellRunner):

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from harness.checking.cell import Cell, CellResult, own_fault
-from harness.checking.findings import BROKEN, PASSING, Finding, Verdict
 from harness.checking.known_differences import Differences
 from harness.checking.request import choose_checks
 from harness.errors import UsageError
@@ -16,6 +14,8 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
+from harness.results.cell import Cell, CellResult, own_fault
+from harness.results.findings import BROKEN, PASSING, Finding, Verdict
 from harness.runtime.tensors import IllFormed
 from harness.worker.remote import WorkerFault, not_offered, told
 from harness.worker.worker import Outcome, Worker

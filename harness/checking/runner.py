@@ -13,9 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
-from harness.checking.cell import Cell, CellResult, cell_name, own_fault
 from harness.checking.events import CheckEvents
-from harness.checking.findings import Finding
 from harness.checking.known_differences import Differences, known_differences
 from harness.checking.on_backend import SpecOnBackend
 from harness.checking.outliers import group_name, group_of
@@ -34,6 +32,8 @@ from harness.language.model import Spec
 from harness.language.shelf import Shelf
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
+from harness.results.cell import Cell, CellResult, cell_name, own_fault
+from harness.results.findings import Finding
 from harness.runs.shards import plan_record
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.checking.cell import CellResult
 from harness.checking.changes import CellChange
 from harness.checking.events import Report
-from harness.checking.findings import PASSING
 from harness.checking.pairs import statements
 from harness.checking.report import cell_text, summary, title
 from harness.language.shelf import Shelf
 from harness.output import github
 from harness.output.markdown import escaped, table
+from harness.results.cell import CellResult
+from harness.results.findings import PASSING
 from harness.runs.compared import RunChanges
 
 

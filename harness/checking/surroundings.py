@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.checking.cell import Cell
 from harness.checking.changes import Cells
 from harness.checking.provenance import CHECKSUMS, known_of_both
 from harness.checking.record_file import Records
 from harness.checking.record_read import comparable
+from harness.results.cell import Cell
 from harness.runs.compared import Differing, differing, merged
 
 # Of a signature: checksums that are of a spec, and entries that are of a backend. Others are of

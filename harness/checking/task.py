@@ -10,8 +10,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import PASSING, Finding, Verdict
 from harness.checking.history import cell_lines
 from harness.checking.record_file import RecordWriter
 from harness.checking.record_made import begin_record
@@ -23,6 +21,8 @@ from harness.checking.task_form import OptionsForm
 from harness.errors import UsageError, check_known, shorten
 from harness.files.forms import formed
 from harness.oracle.threads import one_thread
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING, Finding, Verdict
 from harness.runtime.paths import PATHS
 
 # Of a request: what says which cells there are and how they are run as a whole, and not what one

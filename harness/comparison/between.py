@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.changes import Cells, changes_of, moved_digits, told_unfinished
 from harness.checking.record_file import Records
 from harness.checking.record_read import begun_in, ended, stopped
@@ -16,6 +15,7 @@ from harness.checking.surroundings import surroundings
 from harness.comparison.files import Results, load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
+from harness.results.cell import Cell, CellResult
 from harness.runs.compared import NONE, Differing, RunChanges, unreached
 from harness.runtime.labels import backend_of
 from harness.timing import compare as speeds

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import (
+from harness.oracle.tolerance import Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import (
     MARKS,
     MEASURING,
     PASSING,
@@ -18,7 +19,6 @@ from harness.checking.findings import (
     digits,
     gravest,
 )
-from harness.oracle.tolerance import Deviation
 
 # Beyond so many decades below the tolerance nothing looks better.
 MOST_HEADROOM = 2.5

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from harness.checking.cell import CellResult, not_compared
-from harness.checking.findings import BROKEN, PASSING
 from harness.checking.history import days
 from harness.errors import several
 from harness.report import speeds
 from harness.report.cells import KEPT, counted
 from harness.report.inputs import Inputs
+from harness.results.cell import CellResult, not_compared
+from harness.results.findings import BROKEN, PASSING
 
 if TYPE_CHECKING:
     from harness.report.news import News

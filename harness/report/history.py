@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from harness.checking.cell import Cell
-from harness.checking.findings import PASSING, digits
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed
@@ -16,6 +14,8 @@ from harness.report import speeds, svg_pictures
 from harness.report.cells import counted
 from harness.report.inputs import BenchRun, CheckRun, read_any
 from harness.report.past import Point, System, systems
+from harness.results.cell import Cell
+from harness.results.findings import PASSING, digits
 
 # Lines that one picture can tell apart.
 MOST_LINES = len(svg_pictures.COLOURS)

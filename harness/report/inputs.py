@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.pairs import recorded, statements
 from harness.checking.record_file import Records, read_records
 from harness.checking.record_read import cut_off, ended, stopped
@@ -16,6 +15,7 @@ from harness.files import kinds
 from harness.files.forms import Malformed, formed
 from harness.files.user_file import FileFault, displayed
 from harness.report.forms import BenchFile, TrainedHistory
+from harness.results.cell import Cell, CellResult
 
 WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as Tree
 
-from harness.checking.cell import CellResult
-from harness.checking.findings import BROKEN, PASSING, Finding
 from harness.output.printing import visible
 from harness.report.inputs import CheckRun
+from harness.results.cell import CellResult
+from harness.results.findings import BROKEN, PASSING, Finding
 
 # What XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

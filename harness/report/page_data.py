@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.checking.cell import CellResult
-from harness.checking.findings import PASSING, Finding
 from harness.oracle.tolerance import Deviation
 from harness.output.printing import visible
 from harness.report.cells import MatrixEntry, share
 from harness.report.speed_charts import ChartView, ShownChart
+from harness.results.cell import CellResult
+from harness.results.findings import PASSING, Finding
 
 
 class Names:

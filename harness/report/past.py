@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.checking.cell import Cell
-from harness.checking.findings import PASSING, Verdict
+from harness.results.cell import Cell
+from harness.results.findings import PASSING, Verdict
 
 # Of a line's picture, and digits that it shows at least from top to bottom.
 WIDTH, HEIGHT, EDGE, LEAST = 260, 36, 5, 2.0

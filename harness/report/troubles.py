@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.checking.accepting import accepted
-from harness.checking.cell import CellResult, again
-from harness.checking.divergence import Divergence
-from harness.checking.findings import PASSING, Finding
 from harness.checking.record_read import blocks
 from harness.output.shell import command_line
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
+from harness.results.cell import CellResult, again
+from harness.results.divergence import Divergence
+from harness.results.findings import PASSING, Finding
 
 # Of the way through a model, so many stops before the first wrong one, and from it on.
 BEFORE, AFTER = 5, 7

@@ -7,11 +7,11 @@ from itertools import groupby
 
 import pytest
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import FINDINGS
-from harness.checking.findings import Finding
 from harness.checking.run import Engine
 from harness.checking.step_summary import places
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 NAME = f"{__package__}.test_checks"

@@ -14,7 +14,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-from harness.checking.cell import Cell
+from harness.results.cell import Cell
 from harness.suite.cells import parameters
 
 

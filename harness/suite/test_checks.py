@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.checking.cell import Cell
-from harness.checking.findings import PASSING
 from harness.output.printing import shown
+from harness.results.cell import Cell
+from harness.results.findings import PASSING
 from harness.suite.cells import Cells
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.checking.cell import Cell
 from harness.output import github
 from harness.output.markdown import escaped, table
 from harness.output.printing import shown
 from harness.output.workflow import annotating
+from harness.results.cell import Cell
 from harness.suite.cells import Cells, parameters
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
 from harness.checking.blame import EQUATIONS
-from harness.checking.cell import CellResult
 from harness.checking.reproducer import Reproducer, load
 from harness.checking.request import Request
 from harness.convert import formats
@@ -28,6 +27,7 @@ from harness.oracle.draw import cotangents
 from harness.oracle.tolerance import FLOOR, PRECISION, VOID, K, scales
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
+from harness.results.cell import CellResult
 from harness.runtime import plugins
 from harness.runtime.arguments import Arguments
 from harness.runtime.labels import backend_of

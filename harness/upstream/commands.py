@@ -17,7 +17,7 @@ from harness.command.options import FOLDER, WordList, number, timeout
 from harness.command.ranges import TIMEOUT
 
 if TYPE_CHECKING:
-    from harness.checking.cell import CellResult
+    from harness.results.cell import CellResult
     from harness.worker.launch import Launch
 
 Command = Callable[..., Any]

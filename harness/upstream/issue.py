@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.checking.cell import CellResult
-from harness.checking.findings import Finding
 from harness.files.kinds import ISSUED
 from harness.output.markdown import escaped, fenced
+from harness.results.cell import CellResult
+from harness.results.findings import Finding
 
 FILE = "issue.md"
 

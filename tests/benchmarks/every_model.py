@@ -22,11 +22,11 @@ import click
 from marked import put
 
 import harness
-from harness.checking.findings import PASSING
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.language.library import Library
+from harness.results.findings import PASSING
 from harness.runtime.paths import PATHS
 
 RECORD = Path(__file__).with_suffix(".json")

@@ -22,11 +22,11 @@ from typing import Any
 
 import click
 
-from harness.checking.findings import PASSING, digits
 from harness.checking.record_file import read_records
 from harness.checking.record_read import ended
 from harness.files.atomic import write_whole
 from harness.language.library import lesson6
+from harness.results.findings import PASSING, digits
 from harness.timing.compare import relative
 from harness.timing.json_file import read
 

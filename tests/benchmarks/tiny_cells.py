@@ -21,13 +21,13 @@ from typing import Any
 import click
 from marked import put
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.events import CheckEvents
 from harness.checking.record_file import read_records
 from harness.checking.record_read import CELL_FIELDS
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
+from harness.results.cell import Cell, CellResult
 
 RECORD = Path(__file__).with_suffix(".json")
 # Cells of one model: two dtypes on two paths.

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from test_mutants import BACKENDS, MUTANTS, installed
 
 from harness.checking.causes.run import Localised, localise
-from harness.checking.cell import Cell
 from harness.checking.checks import FINDINGS
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.cli import cli
+from harness.results.cell import Cell
 
 ORDINARY = ("values", "cotangents", "inference")
 Search = Callable[..., Localised]

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import CHECKS, THOROUGH
 from harness.checking.events import CheckEvents, Report
-from harness.checking.findings import VERDICTS, Finding, Verdict
 from harness.checking.record_file import read_records
 from harness.checking.request import Request, choose_checks
 from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.language.library import lesson6
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import VERDICTS, Finding, Verdict
 from harness.worker.process import kill_all
 
 SPEC = "lesson6/simple_rnn"

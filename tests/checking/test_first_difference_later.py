@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.checking.findings import Finding
 from harness.checking.first_difference import Expectations, later_location
 from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
+from harness.results.findings import Finding
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 from remembered_runs import Run, sealed_anew
 
 from harness.checking import history
-from harness.checking.cell import Cell
 from harness.checking.merge import merge_records
 from harness.checking.record_file import read_records
 from harness.checking.record_read import ended
@@ -24,6 +23,7 @@ from harness.errors import UsageError
 from harness.report.inputs import gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
+from harness.results.cell import Cell
 
 HARNESS = str(Path(sys.executable).parent / "harness")
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from places import ROOT
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import VERDICTS, Finding, Verdict
 from harness.checking.known_differences import Difference, Differences, Match, known_differences
 from harness.errors import SpecError
 from harness.language.model import load_spec
 from harness.oracle.tolerance import Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import VERDICTS, Finding, Verdict
 
 # Its layer down_2.short is a convolution of single entries, of stride 2 and with 4 channels.
 PROGRAM = load_spec("resnet").program()

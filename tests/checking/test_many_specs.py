@@ -13,7 +13,6 @@ from sampling import sampled
 from small_models import ONE_LAYER
 
 from harness.checking import shared_cases
-from harness.checking.cell import CellResult
 from harness.checking.events import CheckEvents
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
@@ -22,6 +21,7 @@ from harness.language.library import Library
 from harness.language.model import load_spec
 from harness.language.shelf import Shelf
 from harness.oracle.case import Case
+from harness.results.cell import CellResult
 from harness.runtime.memory import resident
 
 # In bytes a spec: what the report says of the 44 findings of its two cells, and no array.

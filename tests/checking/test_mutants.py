@@ -22,12 +22,12 @@ import pytest
 from places import TESTS
 from sampling import sampled
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import CHECKS, FINDINGS
-from harness.checking.findings import BROKEN, Finding
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.language.library import lesson6
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import BROKEN, Finding
 
 FOLDER = TESTS / "mutants"
 with pytest.MonkeyPatch.context() as _path:

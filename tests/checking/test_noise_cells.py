@@ -12,10 +12,10 @@ from sampling import sampled
 
 import harness
 from harness.checking import reproducer
-from harness.checking.cell import Cell
 from harness.oracle.case import Case
 from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.tolerance import worst
+from harness.results.cell import Cell
 from harness.runtime.session import Session
 
 CELL = Cell("noisy", "numpy", "cpu", "float64", "native")

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from users_models import checked, model_file
 
-from harness.checking.cell import CellResult
 from harness.cli import cli
+from harness.results.cell import CellResult
 from harness.runtime.own_model.service import OwnModelService
 
 CODE = """\

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from harness.arrays import Array
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import Finding
 from harness.checking.pairs import Pair, Pairs, recorded, statements
 from harness.checking.record_file import read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.oracle.tolerance import Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 
 SPEC = "lesson6/simple_rnn"
 OUT = np.array([1.0, -4.0, 2.0])

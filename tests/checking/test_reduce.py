@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from damage import flips, mutations
 from test_mutants import BACKENDS, MUTANTS, installed
 
-from harness.checking.cell import Cell
 from harness.checking.reduction.failure import Failure, resized
 from harness.checking.reduction.search import Search, measure
 from harness.checking.reduction.segments import segment
@@ -23,6 +22,7 @@ from harness.cli import cli
 from harness.language.library import lesson6
 from harness.language.model import load_spec
 from harness.language.wellformed import check_program
+from harness.results.cell import Cell
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,12 +15,12 @@ from harness.arrays import Arrays
 from harness.backends.numpy.backend import Numpy
 from harness.checking.checks import Context, properties, soak
 from harness.checking.checks.again import hold_again
-from harness.checking.findings import Finding
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.program.serial import encoded
+from harness.results.findings import Finding
 from harness.runtime import plugins
 from harness.runtime.arguments import Arguments
 from harness.runtime.service import SessionService

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.checking.cell import Cell
 from harness.checking.reproducer import save
 from harness.checking.request import Request, make_case
 from harness.cli import cli
 from harness.language.model import load_spec
+from harness.results.cell import Cell
 
 
 @pytest.fixture

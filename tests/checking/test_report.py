@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from harness.checking import report as reports
-from harness.checking.cell import Cell, CellResult
 from harness.checking.events import Report
-from harness.checking.findings import MARKS, VERDICTS, Finding, Verdict
-from harness.checking.findings import digits as digits_of
 from harness.oracle.tolerance import Deviation
 from harness.output.table import show
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import MARKS, VERDICTS, Finding, Verdict
+from harness.results.findings import digits as digits_of
 
 OUT = np.linspace(0.1, 0.9, 6).reshape(2, 3)
 

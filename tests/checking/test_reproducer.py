@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 from places import DOCS, ROOT
 
-from harness.checking.cell import Cell
 from harness.checking.checks import extremes
-from harness.checking.findings import Finding
 from harness.checking.reproducer import (
     GROUPS,
     MATERIALS,
@@ -32,6 +30,8 @@ from harness.errors import UsageError
 from harness.language.library import Library
 from harness.language.model import load_spec
 from harness.oracle.case import Case
+from harness.results.cell import Cell
+from harness.results.findings import Finding
 from harness.runtime.paths import PATHS
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float32", "native")

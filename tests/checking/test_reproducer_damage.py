@@ -17,7 +17,6 @@ import pytest
 from click.testing import CliRunner
 from damage import ABSURD, changed, flips, mutations, places
 
-from harness.checking.cell import Cell
 from harness.checking.reproducer import load, save
 from harness.checking.request import Request, make_case
 from harness.cli import cli
@@ -27,6 +26,7 @@ from harness.language.library import lesson6
 from harness.language.model import load_spec
 from harness.language.wellformed import MalformedProgram, check_program
 from harness.program.serial import decode, encode
+from harness.results.cell import Cell
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float64", "derived")
 

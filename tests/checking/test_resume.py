@@ -13,13 +13,13 @@ import pytest
 from sampling import sampled
 from time_limits import over_within
 
-from harness.checking.cell import Cell
 from harness.checking.record_file import read_records
 from harness.checking.record_read import CELL_FIELDS, ended
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.errors import UsageError
+from harness.results.cell import Cell
 
 HARNESS = Path(sys.executable).parent / "harness"
 CHECKS = ("values", "inference")

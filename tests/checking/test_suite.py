@@ -12,10 +12,10 @@ import pytest
 from places import SPECS as SHIPPED
 from suite_runs import specs, suite, times
 
-from harness.checking.cell import CellResult
 from harness.checking.checks import CHECKS, FINDINGS
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.results.cell import CellResult
 from harness.suite.cells import Cells
 
 SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")

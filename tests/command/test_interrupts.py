@@ -16,10 +16,10 @@ from process_faults.support import group_members, hearing, is_gone, wait_until
 from sampling import sampled
 from time_limits import over_within
 
-from harness.checking.cell import Cell
 from harness.checking.reproducer import save
 from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
+from harness.results.cell import Cell
 
 HARNESS = Path(sys.executable).with_name("harness")
 MODEL = "lesson6/simple_rnn"

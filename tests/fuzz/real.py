@@ -17,7 +17,6 @@ from safetensors.numpy import save as to_safetensors
 
 import harness
 from harness.checking import reproducer
-from harness.checking.cell import Cell
 from harness.checking.request import Request, make_case
 from harness.convert import weights
 from harness.convert.weights import Weights
@@ -25,6 +24,7 @@ from harness.language import schema
 from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.model import Spec, load_spec
+from harness.results.cell import Cell
 from harness.timing import json_file
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint

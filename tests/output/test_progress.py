@@ -12,9 +12,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from terminals import plain, shown
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.progress import CheckProgress
 from harness.output.progress import Progress, clock_time
+from harness.results.cell import Cell, CellResult
 
 NUMPY = ("lesson6/simple_rnn", "--backend", "numpy")
 SMALL = ("--size", "hidden=8")

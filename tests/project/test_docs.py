@@ -12,11 +12,11 @@ from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
 from harness.checking.checks import FINDINGS
-from harness.checking.findings import VERDICTS, Who
 from harness.checking.record_forms import RESULT_FIELDS
 from harness.language.library import FOLDERS
 from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
+from harness.results.findings import VERDICTS, Who
 from harness.runtime.paths import PATHS
 
 

@@ -37,5 +37,5 @@ def test_a_function_that_hides_a_package_is_found(monkeypatch: pytest.MonkeyPatc
     import harness
 
     monkeypatch.setattr(harness, "checking", harness.check)
-    assert replaced_by_function("harness.checking.findings")
-    assert isinstance(import_module("harness.checking.findings"), ModuleType)
+    assert replaced_by_function("harness.results.findings")
+    assert isinstance(import_module("harness.results.findings"), ModuleType)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.checking.cell import Cell
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import UsageError
+from harness.results.cell import Cell
 from harness.runs.shards import Plans, Shard, joined, plan_record
 from harness.timing.request import BenchRequest
 from harness.timing.run import Bench

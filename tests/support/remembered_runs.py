@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell
 from harness.checking.events import CheckEvents
 from harness.checking.history import sealed
 from harness.checking.record_file import read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.language.library import Library
+from harness.results.cell import Cell
 
 MODEL = Library(()).find("model", "lesson6/simple_rnn").path
 DENSE = Library(()).find("layer", "dense").path

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.known_differences import Differences
 from harness.checking.own_model.asked import Against, against
 from harness.checking.own_model.run import UsersModel
 from harness.checking.request import Request, make_case
 from harness.checking.run_cell import CellRun
 from harness.language.model import load_spec
+from harness.results.cell import Cell, CellResult
 from harness.runtime.own_model.service import OwnModelService
 from harness.worker.launch import Launch
 from harness.worker.serve import _failure

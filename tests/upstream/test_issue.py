@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import Blame, Finding
 from harness.oracle.tolerance import Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Blame, Finding
 from harness.upstream.issue import IssueReport, title, written
 
 EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head\x1b[31m"

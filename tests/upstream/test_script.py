@@ -15,8 +15,6 @@ import pytest
 from click.testing import CliRunner, Result
 from sampling import sampled
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import Finding
 from harness.checking.reproducer import save
 from harness.checking.request import Request, make_case
 from harness.cli import cli
@@ -25,6 +23,8 @@ from harness.errors import UsageError
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 from harness.upstream.bundle import Upstream, _verdict, format_of
 from harness.upstream.script import Shown, composed
 

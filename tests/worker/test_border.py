@@ -10,7 +10,7 @@ import plugin_broken_promises
 import pytest
 from broken_promises import run
 
-from harness.checking.cell import CellResult
+from harness.results.cell import CellResult
 
 # Fault -> the check that names it, and how.
 NAMED: Mapping[str, tuple[str, str]] = {

@@ -18,11 +18,11 @@ from process_faults.support import marked, wait_until
 from sampling import sampled
 from small_models import ONE_LAYER
 
-from harness.checking.cell import CellResult
 from harness.checking.events import Report
-from harness.checking.findings import Verdict
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.results.cell import CellResult
+from harness.results.findings import Verdict
 
 # What hangs is waited for that long; what answers may take its time, whatever runs beside it.
 TIMEOUT, PATIENCE = 3.0, 120.0

@@ -19,12 +19,12 @@ from process_faults.support import group_members, is_gone
 from sampling import sampled
 from small_models import ONE_LAYER
 
-from harness.checking.cell import CellResult
 from harness.checking.events import Report
-from harness.checking.findings import Verdict
 from harness.checking.record_file import Records, read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.results.cell import CellResult
+from harness.results.findings import Verdict
 
 HEAVY = ("torch", "jax", "keras", "keras-torch", "keras-jax")
 # In MiB; the heavy ones fill more than half a GiB by their imports alone.

@@ -14,7 +14,6 @@ from harness.checking.causes.cause import MOST, Cause, Causes, label, listed
 from harness.checking.causes.forward import forward_causes
 from harness.checking.causes.linear import Batch, Train
 from harness.checking.causes.updates import update_causes
-from harness.checking.cell import Cell
 from harness.checking.checks.context import Context
 from harness.checking.checks.training import RATE, planned
 from harness.checking.first_difference import Expectations
@@ -26,6 +25,7 @@ from harness.oracle.case import step_values
 from harness.oracle.yardstick import Expected
 from harness.program.ir import Phase, Program
 from harness.program.updates import UpdateRule
+from harness.results.cell import Cell
 from harness.runtime.arguments import Arguments
 from harness.worker.remote import Remote, Tensors, Traced, WorkerFault
 

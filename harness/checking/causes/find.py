@@ -11,11 +11,11 @@ from harness.checking.checks.context import Context
 from harness.checking.checks.far_values import offset_material, tail_material
 from harness.checking.checks.large_cases import LARGE as LARGE_SIZES
 from harness.checking.checks.large_cases import large_case
-from harness.checking.findings import Finding
 from harness.checking.first_difference import BACKWARD, FORWARD
 from harness.checking.reproducer import MATERIALS
 from harness.oracle.case import Case
 from harness.program.ir import Phase
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 from harness.worker.remote import Remote, WorkerFault
 

@@ -10,9 +10,7 @@ from typing import Any
 from harness.checking.causes.ask import ORACLE
 from harness.checking.causes.cause import Causes
 from harness.checking.causes.find import Finder
-from harness.checking.cell import Cell, CellResult
 from harness.checking.checks import Context
-from harness.checking.findings import PASSING, Blame
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import UsageError
@@ -20,6 +18,8 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING, Blame
 from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
 
 

@@ -24,7 +24,7 @@ from harness.checking.checks import (
     whole_steps,
 )
 from harness.checking.checks.context import Context
-from harness.checking.findings import Finding
+from harness.results.findings import Finding
 
 Check = Callable[[Context], Iterable[Finding]]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.checking.checks.context import Context, equal, where_apart
-from harness.checking.findings import Finding
 from harness.oracle.yardstick import Expected
+from harness.results.findings import Finding
 from harness.runtime.tensors import whole
 
 

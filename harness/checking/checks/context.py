@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.arrays import Array
-from harness.checking.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.tolerance import worst, worst_point
 from harness.oracle.yardstick import Expected
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.tensors import Misfit

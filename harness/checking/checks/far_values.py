@@ -13,12 +13,12 @@ import numpy as np
 from harness.arrays import Array
 from harness.checking.checks.context import Context
 from harness.checking.checks.extremes import class_counts, is_table, last_layer, starts_at
-from harness.checking.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
 from harness.oracle.tolerance import ROUNDOFF
 from harness.program.ir import Node, Port
 from harness.program.signature import float_inputs
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 
 # Beyond exp's range in float32 and in float64, and where tanh first has no digit left.

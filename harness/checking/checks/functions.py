@@ -26,13 +26,13 @@ from harness.checking.checks.promises import (
     material,
     points,
 )
-from harness.checking.findings import SHOWN, Finding
 from harness.oracle import oracle
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, compare, prefixed, worst_point
 from harness.program.ir import Node, Program, needed_nodes, walk_nodes
 from harness.program.primitives import OFFERED
 from harness.program.signature import crossing_ports
+from harness.results.findings import SHOWN, Finding
 from harness.runtime.precision import narrow
 from harness.runtime.tensors import Misfit, tensor
 from harness.worker.remote import offers_of

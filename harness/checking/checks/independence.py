@@ -12,11 +12,11 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays, widened
 from harness.checking.checks.context import Context, equal
-from harness.checking.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.tolerance import FLOOR, PRECISION, K, compare, relative_error, scales
 from harness.program.fitting_sizes import fits
 from harness.program.ir import Port, Program
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.tensors import IllFormed, whole
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from harness.arrays import ArrayDict
 from harness.checking.checks.context import Context, equal, where_apart
-from harness.checking.findings import Finding
 from harness.language.initial_values import (
     check_laws,
     initial_parameters,
@@ -15,6 +14,7 @@ from harness.language.initial_values import (
     initial_statistics,
 )
 from harness.oracle.tolerance import Deviation, prefixed
+from harness.results.findings import Finding
 
 
 def initial_values(context: Context) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.checking.checks.context import Context
-from harness.checking.findings import Finding
+from harness.results.findings import Finding
 
 
 def primitives(context: Context) -> Iterator[Finding]:

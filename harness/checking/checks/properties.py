@@ -9,11 +9,11 @@ from harness.checking.checks.again import hold_again
 from harness.checking.checks.context import Context, equal, where_apart
 from harness.checking.checks.large_cases import whole_batch
 from harness.checking.checks.thresholds import with_rows
-from harness.checking.findings import Finding
 from harness.oracle.case import Case
 from harness.oracle.kinks import furthest
 from harness.oracle.tolerance import Deviation, prefixed
 from harness.program.fitting_sizes import fits, nearest_sizes
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 
 # Forward passes in a row, as where a text is continued: in float64 too they would show no more.

@@ -7,7 +7,7 @@ from functools import partial
 
 from harness.checking.checks.again import hold_again
 from harness.checking.checks.context import Context
-from harness.checking.findings import Finding
+from harness.results.findings import Finding
 
 
 def soak(context: Context) -> Iterator[Finding]:

@@ -13,11 +13,11 @@ from harness.checking.checks.context import Context
 from harness.checking.checks.extremes import extreme_material
 from harness.checking.checks.far_values import least, offset_material
 from harness.checking.checks.large_cases import LARGE, large_case, numerous_case
-from harness.checking.findings import Finding
 from harness.oracle.case import Case, step_values
 from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, prefixed, scales
 from harness.oracle.yardstick import Expected
 from harness.program.signature import noise_ports
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 
 # Of one step, so large that the parameters it starts from are rounded away beside it; exact.

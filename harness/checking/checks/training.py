@@ -12,11 +12,11 @@ import numpy as np
 
 from harness.checking.checks.again import hold_again
 from harness.checking.checks.context import Context
-from harness.checking.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION
 from harness.oracle.yardstick import Expected
 from harness.program.updates import UpdateRule
+from harness.results.findings import Finding
 from harness.runtime.tensors import Misfit
 
 STEPS = 4

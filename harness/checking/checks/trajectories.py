@@ -19,7 +19,6 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context
 from harness.checking.checks.probes import once, probe_case
 from harness.checking.checks.whole_steps import MADE, TOGETHER, descended, summed
-from harness.checking.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
 from harness.oracle.tolerance import PRECISION, Deviation, compare, prefixed
@@ -27,6 +26,7 @@ from harness.oracle.yardstick import Expected
 from harness.program.ir import Program, walk_nodes
 from harness.program.serial import digest
 from harness.program.updates import UpdateRule, by_parameter
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import PRODUCTS
 from harness.runtime.session import Session

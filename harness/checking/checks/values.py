@@ -9,8 +9,8 @@ import numpy as np
 
 from harness.arrays import Array
 from harness.checking.checks.context import Context, equal, part, where_apart
-from harness.checking.findings import Finding
 from harness.oracle.case import state_of
+from harness.results.findings import Finding
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit, whole
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from harness.checking.checks.context import Context
 from harness.checking.checks.training import RATE, batches_of, stable
-from harness.checking.findings import Finding
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import prefixed
 from harness.oracle.yardstick import Expected
 from harness.program.fitting_sizes import nearest_sizes
 from harness.program.signature import result_ports
 from harness.program.updates import UpdateRule
+from harness.results.findings import Finding
 from harness.runtime.session import Session
 
 # Half of the steps are made in a row, as many as there are batches: one call, where a backend has

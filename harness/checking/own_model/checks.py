@@ -17,13 +17,13 @@ from harness.arrays import Array, Arrays
 from harness.checking.checks.context import compared, equal, where_apart
 from harness.checking.checks.extremes import corner_material, saturated_material
 from harness.checking.checks.properties import other_shapes
-from harness.checking.findings import Finding
 from harness.language.initial_values import started
 from harness.language.noise import mean_of
 from harness.oracle.case import Case
 from harness.oracle.tolerance import prefixed
 from harness.oracle.yardstick import Expected
 from harness.program.signature import group_of, noise_ports, result_ports, variable_ports
+from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from harness.checking.cell import CellResult
-from harness.checking.findings import Finding
 from harness.checking.own_model.asked import Against
 from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext
 from harness.checking.own_model.told import located
@@ -17,6 +15,8 @@ from harness.errors import shorten
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.serial import encode
+from harness.results.cell import CellResult
+from harness.results.findings import Finding
 from harness.worker.model_answers import OWN_MODEL
 from harness.worker.remote import Remote, WorkerFault
 

@@ -9,13 +9,13 @@ import numpy as np
 from scipy.special import expit, log_softmax, softmax
 
 from harness.arrays import Array
-from harness.checking.findings import Finding
 from harness.checking.first_difference import DECISIVE
 from harness.checking.own_model.checks import ModelContext
 from harness.checking.own_model.guesses import guesses
 from harness.checking.own_model.statistics import moved_otherwise
 from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.program.signature import result_ports
+from harness.results.findings import Finding
 
 # So many guesses are tried, in models of so many numbers at most.
 TRIED, ENTRIES = 200, 2_000_000

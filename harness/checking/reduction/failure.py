@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
-from harness.checking.cell import Cell
 from harness.checking.reproducer import Pass, Reproducer
 from harness.errors import HarnessError, UsageError, shorten
 from harness.files.kinds import GROUPS
@@ -19,6 +18,7 @@ from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
 from harness.program.ir import Port, Program
 from harness.program.signature import result_ports
+from harness.results.cell import Cell
 
 
 @dataclass(frozen=True)

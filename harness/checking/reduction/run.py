@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import Finding
 from harness.checking.reduction.failure import Failure
 from harness.checking.reduction.search import Search
 from harness.checking.replay import placed
@@ -24,6 +22,8 @@ from harness.oracle.tolerance import Deviation
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
 from harness.output.shell import quoted
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, with_trace
 from harness.worker.worker import Worker

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.checking.divergence import Divergence
-from harness.checking.findings import PASSING, Blame, Finding, Verdict, gravest
+from harness.results.divergence import Divergence
+from harness.results.findings import PASSING, Blame, Finding, Verdict, gravest
 from harness.runtime.labels import backend_of
 
 

@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from harness.checking.cell import Cell, CellResult
-from harness.checking.findings import BROKEN, PASSING, VERDICTS, Finding, Verdict, gravest
 from harness.oracle.tolerance import Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import BROKEN, PASSING, VERDICTS, Finding, Verdict, gravest
 
 GOOD = Deviation("good", 1e-8, 1e-8, 8e-8)
 CELL = Cell("lesson6/simple_rnn", "numpy", "cpu", "float32", "native")
