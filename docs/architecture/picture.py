@@ -39,6 +39,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "timing": (364, "how fast, with proofs"),
     "convert": (616, "weights and models, in and out"),
     "defaults": (868, "where defaults differ"),
+    "results": (300, "what came of a run"),
     "oracle": (150, "the float64 reference"),
     "worker": (490, "a process for each backend"),
     "text": (300, "texts as indices"),
