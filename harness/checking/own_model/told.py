@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from scipy.special import expit, log_softmax, softmax
 
 from harness.arrays import Array
 from harness.checking.first_difference import DECISIVE
@@ -22,11 +21,6 @@ TRIED, ENTRIES = 200, 2_000_000
 NAMED = 6
 # How far float32 is off: a few of its last places, and what a model makes of them.
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
-FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
-    "softmax": partial(softmax, axis=-1),
-    "log_softmax": partial(log_softmax, axis=-1),
-    "sigmoid": expit,
-}
 # What the numbers of a check are that ordinary ones are not.
 FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "biases alone"}
 
@@ -179,9 +173,17 @@ def _function_of(context: ModelContext, first: Deviation) -> str:
     made = context.found[first.name]
     if first.reason or not isinstance(made, np.ndarray) or not made.ndim:
         return ""
+    # Imported here because SciPy takes a fifth of a command's start.
+    from scipy.special import expit, log_softmax, softmax
+
+    functions: Mapping[str, Callable[[Array], Array]] = {
+        "softmax": partial(softmax, axis=-1),
+        "log_softmax": partial(log_softmax, axis=-1),
+        "sigmoid": expit,
+    }
     wanted = _expected(context)[first.name].astype(np.float64)
     name = first.name.removeprefix("output.")
-    for label, function in FUNCTIONS.items():
+    for label, function in functions.items():
         if relative_error(made, function(wanted), 1.0) <= DECISIVE * first.tolerance:
             return f"It is {label}({name}): return {name} itself, as the spec does"
     return ""
