@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from places import ROOT
 
 
@@ -24,20 +27,49 @@ def build(folder: Path) -> Path:
             target = folder / "source" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
-    subprocess.run([*command, str(folder / "source")], check=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "-w", str(folder), str(folder / "source")], check=True)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
 def install(wheel: Path, extras: str, folder: Path) -> Path:
-    """Make an environment and install the wheel with extras (``[torch]``); returns its ``bin``."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    """Make an environment of the wheel and what it needs with extras (``[torch]``): return ``bin``.
+
+    The packages that it needs are links to those of this environment: a download of torch takes
+    longer than all that is tried with it.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     binaries = folder / "bin"
-    # Modules are compiled when they are first imported: most never are.
-    command = [binaries / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
-    subprocess.run([*command, f"{wheel}{extras}"], check=True, env=variables(binaries))
+    pip = [sys.executable, "-m", "pip", "--python", binaries / "python", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--no-index", wheel], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for found in _needed(f"{wheel.name.split('-')[0]}{extras}", site):
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(str(found.locate_file(top))))
+    program = binaries / "pip"
+    run = "from pip._internal.cli.main import main; raise SystemExit(main())"
+    program.write_text(f"#!{binaries / 'python'}\n{run}\n")
+    program.chmod(0o755)
     return binaries
+
+
+def _needed(first: str, site: Path) -> Iterator[Distribution]:
+    """Yield the distributions that a requirement brings, the first from ``site``, and pip."""
+    waiting, seen = [first, "pip", "setuptools"], set[str]()
+    while waiting:
+        wanted = Requirement(waiting.pop())
+        if str(wanted) in seen:
+            continue
+        seen.add(str(wanted))
+        (found, *_) = distributions(name=wanted.name, path=[str(site), *sys.path])
+        assert wanted.specifier.contains(found.version, prereleases=True), wanted
+        yield found
+        for line in found.requires or ():
+            marker = Requirement(line).marker
+            if not marker or any(marker.evaluate({"extra": e}) for e in {"", *wanted.extras}):
+                waiting.append(line)
 
 
 def variables(binaries: Path) -> dict[str, str]:
