@@ -16,7 +16,7 @@ from harness.program.signature import group_of
 from harness.timing.workload import ROTATING
 from harness.training.remote import TrainRemote
 from harness.training.request import Setup, TrainRequest, prepare
-from harness.training.start import load_first
+from harness.training.run import load_first
 from harness.training.trainer import SUMMED
 from harness.worker.remote import Remote, WorkerFault
 from harness.worker.worker import Worker

@@ -3,16 +3,162 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from harness.errors import SpecError
 from harness.language.axis_arguments import arity, axes_of, axis_of, truth_of
 from harness.language.conditions import chosen
-from harness.language.expressions import Call, List
+from harness.language.expressions import Call, Expr, List, Name, Number
 from harness.language.ordering import ORDERING
-from harness.language.scope import Scope
+from harness.language.scope import Scope, names_in
+from harness.language.size_expressions import size_of
 from harness.language.values import LanguageValues
-from harness.language.window_calls import overlap_add, windows
-from harness.program.dims import product
+from harness.program.dims import ONE, Dim, product
+from harness.program.windows import WindowedAxis, misfit, windowed_axes
+
+# ``windows(x, axes=[1, 2], size=[3, 3], stride=2, padding=1)`` and ``overlap_add``.
+
+STEPS = ("stride", "dilation", "padding", "after")
+EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
+
+
+def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``windows(x, axes=[1, 2], size=[3, 3])``: each window's entries, on new axes behind those
+    of ``axes``, which now count windows.
+
+    Raises:
+        SpecError: a keyword is wrong, or the windows are not those of the axes.
+    """
+    keywords = arity(expr, 1, ("axes", "size", *STEPS, "length", "lowest"))
+    value, attributes = _framed(evaluator, expr, keywords, scope)
+    if "lowest" in keywords and keywords["lowest"] != Number(1, place=expr.place):
+        raise SpecError("lowest is 1, or left out", keywords["lowest"].place)
+    attributes["lowest"] = "lowest" in keywords
+    shape, count = evaluator.type_of(value).shape, len(attributes["axes"])
+    if "length" not in keywords:
+        attributes["length"] = (ONE,) * count
+        axes = [axis for axis, _ in windowed_axes("windows", shape, attributes)]
+        attributes["length"] = tuple(_count(axis, expr) for axis in axes)
+    return _checked(evaluator, "windows", value, attributes, expr)
+
+
+def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
+    """``overlap_add(y, axes=[1, 2], size=[3, 3])``: the sum of windows at their places, which is
+    the transpose of ``windows``.
+
+    Raises:
+        SpecError: a keyword is wrong, or the windows are not those of the axes.
+    """
+    keywords = arity(expr, 1, ("axes", "size", *STEPS, "length"))
+    value, attributes = _framed(evaluator, expr, keywords, scope)
+    shape, axes = evaluator.type_of(value).shape, attributes["axes"]
+    found = shape[axes[-1] + 1 : axes[-1] + 1 + len(axes)]
+    if found != attributes["size"]:
+        told = ", ".join(map(str, attributes["size"]))
+        raise SpecError(
+            f"the axes behind axis {axes[-1]} are those of the windows, [{told}]: "
+            f"{evaluator.tell(value)}",
+            expr.place,
+        )
+    if "length" not in keywords:
+        attributes["length"] = (ONE,) * len(axes)
+        attributes["length"] = tuple(
+            axis.covered(count) - axis.padding - axis.after
+            for axis, count in windowed_axes("overlap_add", shape, attributes)
+        )
+    return _checked(evaluator, "overlap_add", value, attributes, expr)
+
+
+def _framed(
+    evaluator: LanguageValues, expr: Call, keywords: Mapping[str, Expr], scope: Scope
+) -> tuple[int, dict[str, Any]]:
+    """The operand, and the attributes but for a ``length`` that is left out."""
+    value = evaluator.tensor(expr.arguments[0], scope)
+    if "axes" not in keywords or "size" not in keywords:
+        example = EXAMPLE.replace("windows", expr.function)
+        raise SpecError(f"{expr.function} needs axes= and size=, as in {example}", expr.place)
+    if evaluator.type_of(value).kind != "float":
+        raise SpecError(
+            f"{expr.function} needs floats, found {evaluator.tell(value)}; "
+            "astype(i) gives an index or a condition as floats; rows that are looked up by indices "
+            "have windows too, as in windows(take(table, i), axes=[1], size=3)",
+            expr.place,
+        )
+    rank = len(evaluator.type_of(value).shape)
+    given = keywords["axes"]
+    items = given.items if isinstance(given, List) else (given,)
+    axes = tuple(axis_of(item, rank, scope) for item in items)
+    if not axes or list(axes) != sorted(set(axes)):
+        raise SpecError("axes=[...] lists axes in their order, each once", given.place)
+    attributes: dict[str, Any] = {"axes": axes}
+    attributes["size"] = _each(keywords["size"], "size", 1, len(axes), scope)
+    for name in STEPS:
+        default = attributes["padding"] if name == "after" else (Dim(int(name != "padding")),)
+        attributes[name] = (
+            _each(keywords[name], name, int(name in STEPS[:2]), len(axes), scope)
+            if name in keywords
+            else default * (len(axes) if len(default) == 1 else 1)
+        )
+    if "length" in keywords:
+        attributes["length"] = _each(keywords["length"], "length", 1, len(axes), scope)
+    return value, attributes
+
+
+def _each(given: Expr, name: str, least: int, count: int, scope: Scope) -> tuple[Dim, ...]:
+    """A size for each axis: those of a list, or one for all of them."""
+    items = given.items if isinstance(given, List) else (given,) * count
+    if len(items) != count:
+        raise SpecError(
+            f"{name} has one entry for each of the {count} axes, found {len(items)}", given.place
+        )
+    return tuple(_whole(item, name, least, scope) for item in items)
+
+
+def _whole(given: Expr, name: str, least: int, scope: Scope) -> Dim:
+    """A size, or an attribute that is a whole number."""
+    known = {n: d for n, d in scope.names.items() if isinstance(d, Dim)}
+    for each in names_in(given):
+        number = scope.names.get(each)
+        if isinstance(number, float) and number.is_integer():
+            known[each] = Dim(int(number))
+        elif isinstance(number, float):
+            raise SpecError(f"{name} is a whole number, found {each} = {number:g}", given.place)
+    dim = size_of(given, known)
+    scope.used.update(names_in(given))
+    if not dim.terms and dim.constant < least:
+        told = f"{given.id} = {dim}" if isinstance(given, Name) else str(dim)
+        raise SpecError(f"{name} is {least} or more, found {told}", given.place)
+    return dim
+
+
+def _count(axis: WindowedAxis, expr: Call) -> Dim:
+    count = axis.count()
+    if count is None:
+        whole = (
+            f"declare the axis as a multiple of the stride, as in {axis.stride} * half"
+            if not axis.stride.terms
+            else f"of a stride that is a size it is known where the axis with its padding, less a "
+            f"window, is a multiple of it or 1 less, and that is {axis.beyond()} here: give the "
+            "stride as a number"
+        )
+        raise SpecError(
+            f"how many windows fit into {axis.length} entries by steps of {axis.stride} is no sum "
+            f"or product of sizes: {whole}, or the number of windows as a size, in length=[...]",
+            expr.place,
+        )
+    return count
+
+
+def _checked(
+    evaluator: LanguageValues, op: str, value: int, attributes: Mapping[str, Any], expr: Call
+) -> int:
+    """The node, once what can be told of its lengths without numbers is known to be right."""
+    for axis, count in windowed_axes(op, evaluator.type_of(value).shape, attributes):
+        for room in axis.room(count):
+            if not room.terms and room.constant < 0:
+                raise SpecError(f"{misfit(axis, count)}: {evaluator.tell(value)}", expr.place)
+    return evaluator.emit(op, value, place=expr.place, **attributes)
+
 
 Builtin = Callable[[LanguageValues, Call, Scope], int]
 

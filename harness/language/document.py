@@ -1,17 +1,284 @@
 """Strict YAML with places: every value of a spec file knows its line and column."""
 
 import json
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import Place, SpecError, one_or_many, shorten
-from harness.files.complaints import Data, KeyPath, complaints
+from harness.files.complaints import Data, KeyPath, Scalar, complaints
 from harness.files.user_file import displayed
-from harness.language.nodes import Nodes, Spot, read_nodes
 from harness.language.source import MAX_BYTES, read_text
+
+# From the text of a spec file to plain data, noting the place of each key and value.
+#
+# The text is read as a stream of parser events, so aliases, tags, deep nesting and
+# duplicate keys are refused at the event that shows them, before anything is built.
+
+# The meaning of an unquoted word of a spec file: YAML 1.2's core schema, less its traps.
+#
+# YAML 1.1 readers take 1e-3 for text, ``no`` for false, 010 for 8 and 1:30 for 90. A
+# spelling that two YAML versions read differently is refused, with what to write.
+
+MAX_INTEGER = 2**63 - 1
+
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_OR_QUOTE = "or put it in quotes if it is text"
+_BOOLEANS = {"true": True, "false": False}
+_REFUSED = [
+    (r"null|Null|NULL|~", "a value is missing"),
+    (r"true|false", f"write true or false in small letters, {_OR_QUOTE}"),
+    (r"yes|no|on|off", f"this is ambiguous in YAML; write true or false, {_OR_QUOTE}"),
+    (r"[-+]?\.(inf|nan)", f"only finite numbers are allowed; write a decimal number, {_OR_QUOTE}"),
+    (r"[-+]?0[xob][0-9a-f_]+", f"write a decimal number, {_OR_QUOTE}"),
+    (r"[-+]?0[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?", f"leave out the leading zeros, {_OR_QUOTE}"),
+    (r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])++(\.[0-9_]*)?", f"write a plain number, {_OR_QUOTE}"),
+    (r"[-+]?(?=[0-9.]*_)\.?[0-9][0-9_.]*(e[-+]?[0-9_]+)?", f"leave out the '_', {_OR_QUOTE}"),
+    (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([t ].*)?", "put a date in quotes"),
+]
+_TRAPS = [(re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hint in _REFUSED]
+
+
+def plain_value(text: str) -> Scalar:
+    """The value of an unquoted scalar; raises ValueError with what to write instead."""
+    if not text:
+        raise ValueError("a value is missing")
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    # Length first: Python refuses to convert integers of more than 4,300 digits.
+    if _INTEGER.fullmatch(text):
+        if len(text) > 20 or abs(int(text)) > MAX_INTEGER:
+            raise ValueError(f"this number is too large; at most {MAX_INTEGER} is allowed")
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError("this number is too large for a 64-bit float")
+        return value
+    for pattern, hint in _TRAPS:
+        if pattern.fullmatch(text):
+            raise ValueError(hint)
+    return text
+
+
+MAX_DEPTH = 30
+MAX_NODES = 20_000
+# What YAML says of a tab before a key.
+NO_TOKEN, NO_MAPPING = "cannot start any token", "mapping values are not allowed"
+
+# libyaml's loader only ever hands out events here: it constructs nothing.
+_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# U+0085, U+2028 and U+2029 are line breaks to YAML 1.1 but to no editor, so every
+# place after one would be wrong.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
+)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a value stands and, for a scalar, its text and how it was written.
+
+    ``style`` is "" for an unquoted scalar, else the mark that begins it: ' " | or >.
+    """
+
+    place: Place
+    text: str = ""
+    style: str = ""
+
+
+@dataclass
+class Nodes:
+    """The data of one file, with the place of every value and of every key by its path."""
+
+    data: Data = ""
+    values: dict[KeyPath, Spot] = field(default_factory=dict)
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+
+
+def read_nodes(text: str, file: str) -> Nodes:
+    """Read one YAML document; ``text`` has "\\n" as its only line break. Raises SpecError."""
+    if bad := _UNPRINTABLE.search(text):
+        line_start = text.rfind("\n", 0, bad.start()) + 1
+        line = text.count("\n", 0, bad.start()) + 1
+        place = Place(file, line, bad.start() - line_start + 1)
+        raise SpecError(f"character U+{ord(bad.group()):04X} is not allowed in a spec", place)
+    builder = _Builder(file)
+    for event in _events(text, file):
+        builder.feed(event)
+    if not builder.nodes.values:
+        raise SpecError("the file is empty", Place(file, 1, 1))
+    return builder.nodes
+
+
+def _at(text: str, place: Place) -> str:
+    """The character at a place; none behind the end."""
+    lines = text.splitlines()
+    return lines[place.line - 1][place.column - 1 :][:1] if place.line <= len(lines) else ""
+
+
+def _events(text: str, file: str) -> Iterator[yaml.Event]:
+    try:
+        yield from yaml.parse(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        place = _place(file, error.problem_mark or error.context_mark)
+        problem = error.problem or error.context or "unknown problem"
+        if NO_TOKEN in problem and _at(text, place) == "\t":
+            problem = "a line begins with a tab; use spaces"
+        elif NO_MAPPING in problem:
+            problem += "; a text with ': ' in it needs quotes"
+        raise SpecError(f"this is not YAML: {problem}", place) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # The pure-Python reader lets bad escapes and version numbers escape as these.
+        raise SpecError(f"this is not YAML: {shorten(str(error))}", Place(file, 1, 1)) from None
+
+
+def _place(file: str, mark: Any) -> Place:
+    return Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
+
+
+@dataclass
+class _Frame:
+    """A list or mapping that is still open; ``key`` is a key that waits for its value."""
+
+    path: KeyPath
+    items: list[Data] | dict[str, Data]
+    key: str | None = None
+
+    def wants_key(self) -> bool:
+        return isinstance(self.items, dict) and self.key is None
+
+    def next_path(self) -> KeyPath:
+        return (*self.path, len(self.items) if self.key is None else self.key)
+
+    def add(self, value: Data) -> None:
+        if isinstance(self.items, list):
+            self.items.append(value)
+        elif self.key is not None:
+            self.items[self.key] = value
+            self.key = None
+
+
+class _Builder:
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.nodes = Nodes()
+        self.frames: list[_Frame] = []
+        self.count = 0
+        self.documents = 0
+
+    def feed(self, event: yaml.Event) -> None:
+        place = _place(self.file, event.start_mark)
+        match event:
+            case yaml.DocumentStartEvent():
+                self.start_document(event, place)
+            case yaml.NodeEvent():
+                self.check(event, place)
+                if self.frames and self.frames[-1].wants_key():
+                    self.key(event, place)
+                else:
+                    self.value(event, place)
+            case yaml.CollectionEndEvent():
+                self.frames.pop()
+
+    def start_document(self, event: yaml.DocumentStartEvent, place: Place) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            raise SpecError("a file holds one document; remove this '---'", place)
+        if event.version or event.tags:
+            raise SpecError("directives ('%...') are not allowed in a spec", place)
+
+    def check(self, event: yaml.NodeEvent, place: Place) -> None:
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise SpecError(f"more than {MAX_NODES:,} keys and values in one file", place)
+        if event.anchor is not None:
+            mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
+            found = repr(shorten(mark + event.anchor))
+            message = f"anchors and aliases are not allowed in a spec, found {found}"
+            raise SpecError(f"{message}; write the value out, or quote it if it is text", place)
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            message = f"tags are not allowed in a spec, found {shorten(tag)!r}"
+            raise SpecError(f"{message}; leave it out, or quote the value if it is text", place)
+
+    def key(self, event: yaml.NodeEvent, place: Place) -> None:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise SpecError("a key must be a name, found a list or mapping", place)
+        if not event.style and not event.value:
+            raise SpecError("a key is missing before this ':'", place)
+        if not event.style and event.value == "<<":
+            raise SpecError("merge keys ('<<') are not allowed; write the keys out", place)
+        key = self.scalar(event, place)
+        if not isinstance(key, str):
+            found = shorten(event.value)
+            told = self._cut_apart() or "; put it in quotes"
+            raise SpecError(f"a key must be text, found {found}{told}", place)
+        frame = self.frames[-1]
+        frame.key = key
+        path = frame.next_path()
+        if path in self.nodes.keys:
+            first = self.nodes.keys[path]
+            raise SpecError(f"key {shorten(key)!r} is given twice; the first is at {first}", place)
+        self.nodes.keys[path] = place
+
+    def value(self, event: yaml.NodeEvent, place: Place) -> None:
+        frame = self.frames[-1] if self.frames else None
+        path = frame.next_path() if frame else ()
+        data: Data
+        if isinstance(event, yaml.ScalarEvent):
+            data = self.scalar(event, place)
+            self.nodes.values[path] = Spot(place, event.value, event.style or "")
+        else:
+            data = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+            self.nodes.values[path] = Spot(place)
+        if frame:
+            frame.add(data)
+        else:
+            self.nodes.data = data
+        if isinstance(data, list | dict):
+            self.frames.append(_Frame(path, data))
+            if len(self.frames) > MAX_DEPTH:
+                raise SpecError(f"nested more than {MAX_DEPTH} deep", place)
+
+    def scalar(self, event: yaml.ScalarEvent, place: Place) -> Scalar:
+        text = event.value
+        # An unquoted scalar's style is None in PyYAML's own parser, "" in libyaml's.
+        if event.style:
+            if bad := _UNPRINTABLE.search(text):
+                message = f"character U+{ord(bad.group()):04X} is not allowed in a text"
+                raise SpecError(message, place)
+            return str(text)
+        if not text and not self.frames:
+            raise SpecError("the file is empty", place)
+        try:
+            return plain_value(text)
+        except ValueError as error:
+            found = f", found {shorten(text)!r}" if text else self._cut_apart()
+            raise SpecError(f"{error}{found}", place) from None
+
+    def _cut_apart(self) -> str:
+        """What to say where ``shape: (batch, time)`` has been read as a text and a key."""
+        items = self.frames[-1].items
+        for value in items.values() if isinstance(items, dict) else ():
+            if not isinstance(value, str):
+                continue
+            if value.startswith("("):
+                return f": a list has square brackets, as in [batch, time]; found {value!r} before"
+            if value.count("(") > value.count(")"):
+                return (
+                    ": inside of {...} a comma ends a value; put what holds one in quotes, or on a "
+                    f"line of its own without the braces; found {shorten(value)!r} before"
+                )
+        return ""
+
 
 M = TypeVar("M", bound=BaseModel)
 

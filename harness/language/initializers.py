@@ -35,20 +35,286 @@ import numpy.typing as npt
 
 from harness.arrays import FloatArray
 from harness.errors import UsageError, did_you_mean
-from harness.language.distributions import (
-    Fixed,
-    Independent,
-    Moments,
-    Orthogonal,
-    Shape,
-    constant,
-    identity_matrix,
-    limited,
-    normal,
-    truncated_normal,
-    uniform,
-    uniform_fan,
-)
+
+# Distributions of initial values: how each is drawn, and how drawn values are held against it.
+
+Shape = tuple[int, ...]
+
+# The standard deviation of N(0, 1) cut off at -2 and 2.
+TRUNCATED_STD = 0.87962566103423978
+# Logarithm of the probability that one statistical test alarms on right values. `check_law` makes
+# at most 6 of them, the sides of a range and of a std counted apart: below 6e-8 in all.
+LOG_ALARM = math.log(1e-8)
+# Values may have been rounded to float32 by the backend that drew them.
+RELATIVE_ROUNDING = 1e-6
+# Rows of a float32 QR factor are orthonormal to about 1e-6 at the sizes of a recurrent layer.
+ORTHONORMAL_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation over the entries, and the largest distance from the mean.
+
+    ``bound`` is None where a value can be arbitrarily large.
+    """
+
+    mean: float
+    std: float
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The same values in every draw: ``array(shape)``."""
+
+    array: Callable[[Shape], FloatArray]
+
+    def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
+        return self.array(shape)
+
+    def moments(self, shape: Shape) -> Moments:
+        values = self.array(shape)
+        mean = float(values.mean())
+        return Moments(mean, float(values.std()), float(np.abs(values - mean).max()))
+
+    def fault(self, values: FloatArray) -> str | None:
+        wanted = self.array(values.shape)
+        wrong = np.argwhere(np.abs(values - wanted) > RELATIVE_ROUNDING * np.abs(wanted))
+        if not len(wrong):
+            return None
+        place = tuple(int(axis) for axis in wrong[0])
+        return (
+            f"{len(wrong)} of {values.size} values are wrong, the first at {list(place)}: "
+            f"{values[place]:.7g}, and {wanted[place]:.7g} is right"
+        )
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Independent entries, symmetric about ``mean``, none further from it than ``bound``.
+
+    ``sample(generator, count)`` draws standardised deviations (mean 0, std 1) and ``cdf(z)`` is the
+    probability of a standardised deviation below z.
+    """
+
+    mean: float
+    std: float
+    bound: float | None
+    sample: Callable[[np.random.Generator, int], FloatArray]
+    cdf: Callable[[float], float]
+
+    def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
+        return self.mean + self.std * self.sample(generator, math.prod(shape)).reshape(shape)
+
+    def moments(self, shape: Shape) -> Moments:
+        return Moments(self.mean, self.std, self.bound)
+
+    def fault(self, values: FloatArray) -> str | None:
+        deviations = np.sort((values.ravel() - self.mean) / self.std)
+        for test in (_range_fault, _mean_fault, _std_fault, _shape_fault):
+            if (fault := test(deviations, self)) is not None:
+                return fault
+        return None
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """Orthonormal rows or columns, whichever are fewer, in a uniformly random direction.
+
+    More than two axes count as a matrix of shape ``[product of all but the last, last]``.
+    """
+
+    def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
+        rows, columns = _as_matrix(shape)
+        normal = generator.standard_normal((max(rows, columns), min(rows, columns)))
+        factor, triangle = np.linalg.qr(normal)
+        # A QR routine is free in these signs; fixing them makes every direction equally likely.
+        factor = factor * np.where(np.diag(triangle) < 0, -1.0, 1.0)
+        return np.ascontiguousarray(factor.T if rows < columns else factor).reshape(shape)
+
+    def moments(self, shape: Shape) -> Moments:
+        return Moments(0.0, 1 / math.sqrt(max(_as_matrix(shape))), 1.0)
+
+    def fault(self, values: FloatArray) -> str | None:
+        rows, columns = _as_matrix(values.shape)
+        matrix = values.reshape(rows, columns)
+        gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
+        gram.flat[:: len(gram) + 1] -= 1.0  # the identity, which would be as large again
+        error = float(np.abs(gram).max())
+        if error > ORTHONORMAL_TOLERANCE:
+            vectors = "rows" if rows <= columns else "columns"
+            return f"the {vectors} are not orthonormal: their products are off by {error:.3g}"
+        # An entry, and the normalised sum of all, is a coordinate of a random unit vector in n
+        # dimensions: beyond t with probability at most 2 exp(-n t^2 / 2). The identity fails.
+        size = max(rows, columns)
+        for name, value, count in (
+            ("largest entry", float(np.abs(matrix).max()), values.size),
+            ("normalised sum", abs(float(matrix.sum())) / math.sqrt(rows * columns), 1),
+        ):
+            limit = math.sqrt(2 * (math.log(2 * count) - LOG_ALARM) / size)
+            if value > limit:
+                return f"the direction is not random: {name} {value:.4g}, at most {limit:.4g}"
+        return None
+
+
+def _as_matrix(shape: Shape) -> tuple[int, int]:
+    if len(shape) < 2:
+        raise UsageError(f"orthogonal needs at least two axes, found {len(shape)}")
+    return math.prod(shape[:-1]), shape[-1]
+
+
+# The tests below get the deviations in ascending order, in units of the law's std. Their limits
+# hold for every size, not only for large ones: all laws here have tails no heavier than normal.
+
+
+def _range_fault(deviations: FloatArray, law: Independent) -> str | None:
+    count = len(deviations)
+    largest = float(np.abs(deviations[[0, -1]]).max())
+
+    def inside(reach: float) -> float:
+        return law.cdf(reach) - law.cdf(-reach)
+
+    # P(some beyond) <= count * P(one beyond), and P(all inside) = P(one inside) ** count.
+    if count * (1 - inside(largest / (1 + RELATIVE_ROUNDING))) < math.exp(LOG_ALARM):
+        kind = "large"
+    elif count * math.log(max(inside(largest * (1 + RELATIVE_ROUNDING)), 1e-300)) < LOG_ALARM:
+        kind = "small"
+    else:
+        return None
+    bound = "" if law.bound is None else f"; the bound is {law.bound:.6g}"
+    return (
+        f"the largest distance from {law.mean:g} is {largest * law.std:.6g}, too {kind} for "
+        f"{count} values{bound}"
+    )
+
+
+def _mean_fault(deviations: FloatArray, law: Independent) -> str | None:
+    mean = float(deviations.mean())
+    limit = math.sqrt(2 * (math.log(2) - LOG_ALARM) / len(deviations))
+    if abs(mean) <= limit:
+        return None
+    return (
+        f"the mean is {law.mean + mean * law.std:.6g}, and {law.mean:.6g} "
+        f"+- {limit * law.std:.2g} is right"
+    )
+
+
+def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
+    count = len(deviations)
+    square = float(deviations @ deviations)
+    # Laurent and Massart 2000, lemma 1, for normal entries; wider than Bernstein's for the others.
+    limit = 2 * math.sqrt(-count * LOG_ALARM) - 2 * LOG_ALARM
+    if abs(square - count) <= limit:
+        return None
+    return (
+        f"the standard deviation is {law.std * math.sqrt(square / count):.6g}, "
+        f"and {law.std:.6g} is right"
+    )
+
+
+def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
+    count = len(deviations)
+    # A few thousand order statistics say the same as all of them, and cost the same at any size.
+    places = np.unique(np.linspace(0, count - 1, min(count, 4096)).astype(np.int64))
+    wanted = np.array([law.cdf(float(value)) for value in deviations[places]])
+    gap = float(np.maximum((places + 1) / count - wanted, wanted - places / count).max())
+    # Dvoretzky-Kiefer-Wolfowitz with Massart's constant.
+    limit = math.sqrt((math.log(2) - LOG_ALARM) / (2 * count))
+    if gap <= limit:
+        return None
+    return f"the distribution has another shape: its function is {gap:.3g} off, limit {limit:.3g}"
+
+
+def identity_matrix(shape: Shape) -> FloatArray:
+    """Ones where row and column are the same; need not be square.
+
+    Raises:
+        UsageError: the shape has not two axes.
+    """
+    if len(shape) != 2:
+        raise UsageError(f"identity needs two axes, found {len(shape)}")
+    return np.eye(*shape)
+
+
+def constant(value: float) -> Fixed:
+    """One value everywhere."""
+    return Fixed(lambda shape: np.full(shape, value, dtype=np.float64))
+
+
+def uniform(low: float, high: float) -> Independent:
+    """The law U(low, high).
+
+    Raises:
+        UsageError: low is not below high.
+    """
+    if not low < high:
+        raise UsageError(f"uniform needs low < high, not low = {low:g} and high = {high:g}")
+    root = math.sqrt(3)
+    half = (high - low) / 2
+    return Independent(
+        mean=(low + high) / 2,
+        std=half / root,
+        bound=half,
+        sample=lambda generator, count: generator.uniform(-root, root, count),
+        cdf=lambda z: min(max((z / root + 1) / 2, 0.0), 1.0),
+    )
+
+
+def limited(limit: float) -> Independent:
+    """U(-limit, limit)."""
+    return uniform(-limit, limit)
+
+
+def _normal_cdf(z: float) -> float:
+    return (1 + math.erf(z / math.sqrt(2))) / 2
+
+
+def normal(std: float) -> Independent:
+    """The law N(0, std), not truncated.
+
+    Raises:
+        UsageError: std is not above 0.
+    """
+    if not std > 0:
+        raise UsageError(f"normal needs std > 0, not {std:g}")
+    return Independent(
+        mean=0.0,
+        std=std,
+        bound=None,
+        sample=lambda generator, count: generator.standard_normal(count),
+        cdf=_normal_cdf,
+    )
+
+
+def truncated_normal(std: float) -> Independent:
+    """Keras' truncated normal: none beyond two deviations, rescaled to std."""
+    inside = _normal_cdf(2) - _normal_cdf(-2)
+
+    def sample(generator: np.random.Generator, count: int) -> FloatArray:
+        values = generator.standard_normal(count)
+        outside = np.flatnonzero(np.abs(values) > 2)
+        while outside.size:
+            values[outside] = generator.standard_normal(outside.size)
+            outside = outside[np.abs(values[outside]) > 2]
+        return values / TRUNCATED_STD
+
+    def cdf(z: float) -> float:
+        cut = min(max(z * TRUNCATED_STD, -2.0), 2.0)
+        return (_normal_cdf(cut) - _normal_cdf(-2)) / inside
+
+    return Independent(0.0, std, 2 * std / TRUNCATED_STD, sample, cdf)
+
+
+def uniform_fan(fan: float) -> Independent:
+    """The law U(-a, a) with a = 1 / sqrt(fan).
+
+    Raises:
+        UsageError: fan is not above 0.
+    """
+    if not fan > 0:
+        raise UsageError(f"uniform_fan needs fan > 0, not {fan:g}")
+    return limited(1 / math.sqrt(fan))
+
 
 Distribution = Fixed | Independent | Orthogonal
 _Entry = tuple[tuple[str, ...], Callable[["Law"], Distribution]]

@@ -14,16 +14,66 @@ from harness.language.document import Document
 from harness.language.expressions import parse_equations, parse_expression
 from harness.language.impossible_sizes import check_numbers, check_told, room_of
 from harness.language.input_types import input_type
-from harness.language.instances import Instance, leaves
+from harness.language.instances import Instance, LayerCall, leaves
 from harness.language.layer_calls import LayerEvaluator
 from harness.language.layer_uses import Owner
-from harness.language.library import Library
+from harness.language.library import Definition, Library
 from harness.language.noise import mean_of, read_law
-from harness.language.own_parameters import bring_in, declared
 from harness.language.scope import BoundValue, Scope
 from harness.language.size_expressions import FREE_SIZES
 from harness.program.dims import Dim, shape_text
-from harness.program.ir import Phase, Port, Program, Type
+from harness.program.ir import Meaning, Phase, Port, Program, Type
+
+# The parameters of a model itself, beside those of its layers: ``own.latents``.
+
+# What stands before their names, as the name of a layer stands before those of its parameters.
+OWN = "own"
+# Who else may have a name in the files of frameworks.
+NAMED = ("inputs", "state", "targets", "layers")
+
+
+def declared(model: schema.Model) -> Mapping[str, schema.Parameter]:
+    """The parameters that a model declares itself."""
+    return model.parameters if isinstance(model.parameters, dict) else {}
+
+
+def bring_in(
+    evaluator: LayerEvaluator,
+    model: schema.Model,
+    document: Document,
+    scope: Scope,
+    sizes: Mapping[str, Dim],
+) -> list[Instance]:
+    """Bring a model's own parameters into the scope of its equations, as if a layer gave them.
+
+    Returns that layer; none where there are no such parameters.
+
+    Raises:
+        SpecError: a shape or a law is wrong, or the layer's name is taken.
+    """
+    own = declared(model)
+    if not own:
+        return []
+    for section in NAMED:
+        if OWN in getattr(model, section):
+            raise SpecError(
+                f"{OWN!r} is taken: the model's own parameters are {OWN}.{next(iter(own))} and so "
+                "on; choose another name",
+                document.place_of_key((section, OWN)),
+            )
+    layer = schema.Layer.model_construct(
+        layer=f"{OWN}_parameters",
+        summary=model.summary,
+        source=model.source,
+        inputs={},
+        parameters=dict(own),
+    )
+    instance = Instance(OWN, Definition(document, layer), {}, {}, document.place_of, calls=1)
+    place = document.place_of_key(("parameters",))
+    call = LayerCall(instance, place, OWN, {}, scope, dict(sizes))
+    evaluator.own(call, Meaning(model.model, ""))
+    return [instance]
+
 
 SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
 

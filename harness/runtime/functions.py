@@ -17,14 +17,29 @@ from harness.program.signature import Mode, crossing_ports, result_ports, variab
 from harness.runtime import promises, scaling
 from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import VARIABLES, chained, claimed_calls
-from harness.runtime.cotangents import inner_product
-from harness.runtime.interpreter import Claimed, Interpreter, Values, Watch, perform
+from harness.runtime.interpreter import Claimed, Interpreter, Table, Values, Watch, perform
 from harness.runtime.kept_nodes import KeptNodes
 from harness.runtime.layout import Layout, claims
 from harness.runtime.loose import with_loose
 from harness.runtime.native import F, Function, GradientFunction, Tensors, WholeModel
 from harness.runtime.paths import DERIVED_PATHS, NATIVE_PATHS, ExecutionPath
 from harness.runtime.precision import host_dtype, narrow, with_products_in
+
+# What a session differentiates where it is asked for gradients along cotangents.
+
+
+def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
+    """The sum of all results times their cotangents, which are among the constants."""
+    total = None
+    for name, tensor in constants.items():
+        if name.startswith("cotangent."):
+            factors = [results[name.removeprefix("cotangent.")], tensor]
+            product = perform(table, "multiply", factors)
+            axes = tuple(range(len(product.shape)))
+            term = perform(table, "sum", [product], {"axis": axes, "keepdims": False})
+            total = term if total is None else perform(table, "add", [total, term])
+    return total
+
 
 COMPILED = "what compile() made"
 

@@ -14,23 +14,63 @@ from typing import Any
 
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import sweep, telling
 from harness.files.lock import held
 from harness.language.fingerprint import fingerprint
+from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.program.scaling import LEAST_SCALE, SCALE
+from harness.runtime.paths import COMPILED_PATHS
 from harness.training import checkpoint, taken_up
 from harness.training.checkpoint import Checkpoint
 from harness.training.events import TrainEvents
 from harness.training.kept import TrainingError, check_kept
 from harness.training.proof import prove
 from harness.training.remote import TrainRemote
-from harness.training.request import FASTEST, Setup
-from harness.training.start import load_first, trials
+from harness.training.request import FASTEST, PATHS, Setup
 from harness.training.trainer import SUMMED
-from harness.worker.remote import check_offered, hello_of, told
+from harness.worker.remote import check_offered, hello_of, offers_path, told
 from harness.worker.worker import Worker
+
+# How a training begins in a worker: on which path, and from which parameters.
+
+# A trial of a path: so many further runs of it, unless one takes longer than these seconds.
+TRIES, LONG = 3, 1.0
+
+
+def load_first(remote: TrainRemote) -> None:
+    """Load the parameters that the seed gives."""
+    training, seed = remote.setup.training, remote.setup.request.seed
+    remote.load(initial_parameters(training, seed), initial_statistics(training))
+
+
+def trials(remote: TrainRemote) -> dict[str, float]:
+    """Seconds a step on each path, compiled, from the first parameters. Nothing of it is kept."""
+    count = min(SUMMED, len(remote.setup.feed.epoch(0)))
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        remote.run(remote.setup.rates[0], 0, 0, count)
+        return time.perf_counter() - began
+
+    found: dict[str, float] = {}
+    hello = remote.worker.hello or {}
+    for path in (path for path in PATHS if offers_path(hello, path)):
+        remote.begin(path)
+        load_first(remote)
+        try:
+            seconds()  # compiles
+        except (TrainingError, UsageError):
+            # A step may be too long for a compiler: the path that gives it none is here, too.
+            if path in COMPILED_PATHS:
+                continue
+            raise
+        first = seconds()
+        more = [seconds() for _ in range(TRIES if first < LONG else 0)]
+        found[path] = min([first, *more]) / count
+    return found
+
 
 # Seconds of work that go into one call of the worker: how often the progress moves.
 CALL = 0.5

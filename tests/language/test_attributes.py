@@ -7,9 +7,9 @@ from golden.tiny import tiny as one_call
 from small_models import LIBRARY
 
 from harness.language import schema
+from harness.language.attributes import CALLED, INSTEAD, OF_OTHERS
 from harness.language.library import content
 from harness.language.lower_optimizer import lower_update
-from harness.language.unknown_attributes import CALLED, INSTEAD, OF_OTHERS
 from harness.oracle import oracle
 from harness.program.updates import at_shape
 from harness.runtime.updates import started

@@ -5,7 +5,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import Place, SpecError
-from harness.language import nodes
+from harness.language import document
 from harness.language.document import load, parse, validate
 
 SPEC = """\
@@ -27,7 +27,7 @@ loss: 'mean(y)'
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
 def _each_parser(request, monkeypatch):
-    monkeypatch.setattr(nodes, "_LOADER", getattr(yaml, request.param))
+    monkeypatch.setattr(document, "_LOADER", getattr(yaml, request.param))
 
 
 def test_data_is_plain_and_of_yaml_1_2():

@@ -169,7 +169,7 @@ def test_blame_is_as_rare_as_promised(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
     # At 1e-8 nothing would be seen in a test's time: the same limits at 1e-2, six tests a call.
-    monkeypatch.setattr("harness.language.distributions.LOG_ALARM", math.log(1e-2))
+    monkeypatch.setattr("harness.language.initializers.LOG_ALARM", math.log(1e-2))
     blamed = [
         check_law(drawn(name, seed, shape), law_of(name, shape)) is not None
         for name in RANDOM

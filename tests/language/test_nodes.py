@@ -7,7 +7,7 @@ import yaml
 from time_limits import computed_within
 
 from harness.errors import SpecError
-from harness.language import nodes
+from harness.language import document
 from harness.language.document import parse
 from harness.language.source import MAX_BYTES
 
@@ -134,7 +134,7 @@ SPLINTERS += [
 
 @pytest.mark.parametrize("parser", ["CSafeLoader", "SafeLoader"])
 def test_mutated_files_give_data_or_spec_errors(parser, monkeypatch):
-    monkeypatch.setattr(nodes, "_LOADER", getattr(yaml, parser))
+    monkeypatch.setattr(document, "_LOADER", getattr(yaml, parser))
     source = random.Random(0)
     accepted = 0
     for _ in range(2_000):

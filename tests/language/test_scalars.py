@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.language.scalars import plain_value
+from harness.language.document import plain_value
 
 OR_QUOTE = "or put it in quotes if it is text"
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from harness.errors import SpecError
-from harness.language.entrywise import ALLOWED
 from harness.language.library import Library
-from harness.language.lower_optimizer import lower_update
+from harness.language.lower_optimizer import ALLOWED, lower_update
 from harness.oracle import oracle
 from harness.program.primitives import EVERY
 from harness.program.updates import UpdateRule, at_shape

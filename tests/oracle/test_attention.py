@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from harness.arrays import Array
-from harness.oracle.attention import WATCHED, Attention
 from harness.oracle.oracle import TABLE
+from harness.oracle.rounding import WATCHED, Attention
 
 EPS = np.finfo("float64").eps
 

@@ -14,7 +14,7 @@ from harness.program.builder import Builder
 from harness.program.flops import count
 from harness.program.ir import Node, walk_nodes
 from harness.program.passes import optimise, products
-from harness.program.passes.slices import SliceFinder
+from harness.program.passes.products import SliceFinder
 from harness.program.plan import Plan, forward_plan, training_plan
 
 LONG = 40  # a loop of so many steps is not written out

@@ -15,7 +15,7 @@ from harness.program.autodiff.activity import CONSTANT
 from harness.program.autodiff.rules import RULES
 from harness.program.infer import INFER
 from harness.program.primitives import EVERY, OFFERED
-from harness.runtime.samples import every_primitive
+from harness.runtime.probe import every_primitive
 
 PAGE = (DOCS / "adding-a-primitive.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`((?:harness|backends|docs|tests)/[a-z_/-]+\.(?:py|md))`", PAGE))

@@ -11,10 +11,10 @@ from texts import FOX
 from harness.language.model import load_spec
 from harness.runtime import plugins
 from harness.runtime.executor import KEPT
-from harness.runtime.loader import Loader
 from harness.runtime.native import Tensors
 from harness.runtime.opening import make_session
 from harness.runtime.session import Session
+from harness.runtime.training_steps import Loader
 from harness.text.vocabulary import Vocabulary
 from harness.training.feed import Feed, recipe
 

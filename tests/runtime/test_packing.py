@@ -11,7 +11,7 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.language.model import load_spec
-from harness.runtime import tensor_packing
+from harness.runtime import updates
 from harness.runtime.layout import Layout, claims
 from harness.runtime.native import ClaimableCall, Native
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
@@ -92,10 +92,10 @@ def test_tensors_are_packed_as_arrays_are(name: str) -> None:
     )
     table = Numpy().primitives
     given = {"b": b, **{f"own.{n}": NEUTRAL[n] for n in names_of(piece)}}
-    tensors = tensor_packing.packed(layout, table, given)
+    tensors = updates.packed(layout, table, given)
     assert set(tensors) == {"b", "own/t"}
     np.testing.assert_array_equal(tensors["own/t"], written)
-    back = tensor_packing.unpacked(layout, table, tensors)
+    back = updates.unpacked(layout, table, tensors)
     assert set(back) == set(given)
     for local, array in back.items():
         np.testing.assert_array_equal(array, given[local])

@@ -13,7 +13,7 @@ import pytest
 import harness
 from harness.api.trained import Trained
 from harness.errors import HarnessError, UsageError
-from harness.training import sets
+from harness.training import table
 from harness.training.request import TrainRequest, prepare
 
 SPEC = """
@@ -50,7 +50,7 @@ def spec(tmp_path: Path) -> Path:
 
 @carried
 def test_digits_are_those_of_the_package_in_the_forms_that_models_take() -> None:
-    found = sets.data_set("digits")
+    found = table.data_set("digits")
     assert {name: array.shape for name, array in found.items()} == {
         "pixels": (1797, 64),
         "images": (1797, 8, 8, 1),
@@ -99,7 +99,7 @@ def test_a_file_may_stand_in_for_it(spec: Path, tmp_path: Path) -> None:
 def test_without_the_package_it_is_said_what_to_install(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sets, "find_spec", lambda name: None)
+    monkeypatch.setattr(table, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as error:
         prepare(TrainRequest(str(spec), "numpy"))
     assert "scikit-learn, which is not installed: pip install scikit-learn" in str(error.value)
@@ -123,10 +123,10 @@ def test_other_data_in_its_place_are_refused(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, told: str
 ) -> None:
     if content is not None:
-        (tmp_path / sets.FILE).parent.mkdir(parents=True)
-        (tmp_path / sets.FILE).write_bytes(content)
+        (tmp_path / table.FILE).parent.mkdir(parents=True)
+        (tmp_path / table.FILE).write_bytes(content)
     place = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(sets, "find_spec", lambda name: place)
+    monkeypatch.setattr(table, "find_spec", lambda name: place)
     with pytest.raises(HarnessError) as error:
         prepare(TrainRequest(str(spec), "numpy"))
     assert told in str(error.value).lower()

@@ -13,7 +13,7 @@ from process_faults.support import MIB, marked, wait_until
 from time_limits import over_within
 
 from harness.upstream import script
-from harness.worker.logs import LOG_TAIL
+from harness.worker.process import LOG_TAIL
 
 # Leaves a child in a session of its own, then hangs.
 HANGING = """

@@ -57,7 +57,7 @@ def test_any_message_is_an_answer_or_not(value: Any) -> None:
 
 
 def test_every_verb_has_a_form() -> None:
-    from harness.defaults.service import DefaultsService
+    from harness.defaults.run import DefaultsService
     from harness.runtime.own_model.service import OwnModelService
     from harness.runtime.service import SessionService
     from harness.training.service import TrainService

@@ -25,7 +25,7 @@ from process_faults.support import (
 )
 from sampling import sampled
 
-from harness.worker import logs
+from harness.worker import process
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
@@ -69,16 +69,16 @@ def test_log_on_disk_is_cut_while_the_call_runs(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not punches:
-        monkeypatch.setattr(logs, "_has_freed", lambda *_: False)
-    log = logs.Log()
+        monkeypatch.setattr(process, "_has_freed", lambda *_: False)
+    log = process.Log()
     os.write(log.fileno(), b"a" * (20 * MIB))
     log.watch()
-    assert os.fstat(log.fileno()).st_blocks * 512 <= 2 * logs.LOG_TAIL
+    assert os.fstat(log.fileno()).st_blocks * 512 <= 2 * process.LOG_TAIL
     os.write(log.fileno(), b"tail")
     text, count = log.read()
     assert count == 20 * MIB + 4
     assert text.endswith("aatail")
-    assert len(text) == logs.LOG_TAIL
+    assert len(text) == process.LOG_TAIL
     log.clear()
     assert log.read() == ("", 0)
     log.close()
@@ -88,14 +88,14 @@ def test_log_on_disk_is_cut_while_the_call_runs(
 def test_last_words_are_kept_while_a_large_log_is_cut(
     punches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, right, count = logs.Log(), logs._has_freed, logs._LOG_ON_DISK + MIB
+    log, right, count = process.Log(), process._has_freed, process._LOG_ON_DISK + MIB
 
     def while_it_prints(*arguments: int) -> bool:
         os.write(log.fileno(), b"the end")
         return right(*arguments) if punches else False
 
     os.write(log.fileno(), b"x" * count)
-    monkeypatch.setattr(logs, "_has_freed", while_it_prints)
+    monkeypatch.setattr(process, "_has_freed", while_it_prints)
     log.watch()
     text, printed = log.read()
     log.close()

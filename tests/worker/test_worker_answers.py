@@ -14,7 +14,7 @@ from process_faults import harm
 from process_faults.support import MIB, launch
 from time_limits import over_within
 
-from harness.worker import frames, logs
+from harness.worker import frames, process
 from harness.worker.exchange import LostWorker, exchange
 from harness.worker.worker import Worker
 
@@ -130,5 +130,5 @@ def test_printing_megabytes_neither_blocks_nor_fills(worker: Worker) -> None:
     outcome = worker.call("print_bytes", {"count": count}, timeout=120)
     assert outcome.value == "printed"
     assert outcome.log_bytes == count + len("the end")
-    assert len(outcome.log) == logs.LOG_TAIL
+    assert len(outcome.log) == process.LOG_TAIL
     assert outcome.log.endswith("xthe end")

@@ -2,18 +2,196 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
+from harness.output.shell import quoted
+from harness.program.dims import bind
+from harness.program.signature import local_of, owner_of
 from harness.runtime.layout import Layout
 from harness.runtime.own_model.contract import OwnModel
-from harness.runtime.own_model.mismatches import misfit, unmatched
 from harness.runtime.own_model.renames import ArrayPart, Rename, fits, hint, renamed, view_of
 from harness.runtime.own_model.sides import Sides, dotted
+from harness.runtime.packing import Part
+
+# What is told where the weights of a spec and those of a user's model do not match.
+
+SHOWN, OF_A_LAYER = 8, 3
+# A tensor's name with a number in it: ``weight_ih_l0_reverse``.
+NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
+
+
+def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
+    """That an array of the spec does not fit its part of the model, and what would mend it."""
+    found = view.shape(sides.entries[view.key].shape)
+    sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
+    words = (
+        f"{name} is {list(shape)} in the spec (at {sizes}), and {view} of the model is "
+        f"{list(found)}"
+    )
+    whole = sides.entries[view.key].shape
+    if view.is_cut(whole):
+        return (
+            f"{words}: its slice goes beyond {view.key}, which is {list(whole)} there; give the "
+            "sizes that the rule is for by --size"
+        )
+    if view.axes is None and (turn := _turn(found, shape)):
+        order = "it is transposed" if turn == ".T" else "its channels come first"
+        return f"{words}: {order}; say --map {quoted(f'{name}={view}{turn}')}"
+    if sorted(found) == sorted(shape):
+        return (
+            f"{words}: its axes stand in another order; say "
+            f"--map '{name}={view.key}.transpose(...)' with the axes as numpy counts them"
+        )
+    such = _sizes(sides)
+    asked = f"say --size {such}" if such else "give the sizes that the model has by --size"
+    return f"{words}: {asked}, or name another part of it by --map"
+
+
+def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What makes one shape of the other as frameworks differ: a matrix is transposed, a kernel
+    ``[units, channels, ...]`` in place of ``[..., channels, units]``. Empty where that is none."""
+    axes = (*range(2, len(found)), 1, 0)
+    if len(found) < 2 or tuple(found[axis] for axis in axes) != wanted:
+        return ""
+    return f".transpose({', '.join(map(str, axes))})" if len(found) > 3 else ".T"
+
+
+def _sizes(sides: Sides) -> str:
+    """The sizes that the model seems to have, where they are others than the program's."""
+    bound: dict[str, int] = {}
+    for port in sides.program.parameters:
+        view, part = _alone(sides, port.name)
+        if view is None or view.is_cut(sides.entries[view.key].shape):
+            continue
+        shape = part.neutral(view.shape(sides.entries[view.key].shape))
+        with suppress(UsageError):
+            if shape is not None:
+                bind(port.name, sides.program.type_of(port).shape, shape, {}, bound)
+    own = sides.program.sizes
+    return ",".join(f"{n}={v}" for n, v in bound.items() if own.get(n, v) != v)
+
+
+def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
+    """The part of the model that is one parameter of the spec, and how it lies there."""
+    packing, plain = sides.layout.claimed.get(owner_of(name)), Part(local_of(name))
+    if packing is None:
+        return sides.view(name), plain
+    for local, piece in packing.pieces.items():
+        if isinstance(piece, Part) and piece.name == local_of(name):
+            return sides.view(f"{owner_of(name)}.{local}"), piece
+    return None, plain
+
+
+def unmatched(
+    sides: Sides, missing: Sequence[str], left: Sequence[str], kept: Sequence[str]
+) -> str:
+    """That arrays are on one side only, and the rules that would bring them together. ``kept`` are
+    those of the model that nothing is in, ``left`` the trained ones of them."""
+    listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
+    without = f"the spec has nothing for {_some(listed)}"
+    if not missing:
+        return (
+            f"{without}: declare it in the spec, or keep it from training (a buffer, a constant), "
+            "and it stays as it is"
+        )
+    parts = [f"the model lacks {_some(_by_layer(sides, missing))}"]
+    if left:
+        parts.append(without)
+    else:
+        others = [f"{key} {list(sides.entries[key].shape)}" for key in kept]
+        parts.append(f"it has {_some(others) or 'nothing'} beside what is found")
+    guesses = list(dict.fromkeys(_guesses(sides, missing, left or kept)))
+    such = " ".join(f"--map {quoted(g)}" for g in guesses) or "--map OURS=THEIRS"
+    return f"{'; '.join(parts)}. Say which is which: {such}"
+
+
+def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
+    """What is missing with its shapes, the parameters of a layer together."""
+    moving = {p.name: sides.program.shape(p) for p in sides.program.statistics}
+    shapes, layers = {**sides.shapes, **moving}, dict[str, list[str]]()
+    for name in missing:
+        full = dotted(name)
+        layers.setdefault(owner_of(full), []).append(f"{local_of(full)} {list(shapes[name])}")
+    return [f"{layer}'s {_some(names, OF_A_LAYER)}" for layer, names in layers.items()]
+
+
+def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
+    """Rules that may be meant: layers whose tensors have the same names and shapes, then single
+    arrays of a shape that only one has."""
+    free = {key: sides.entries[key].shape for key in left}
+    alone = []
+    for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
+        pieces = _pieces(sides, owner)
+        prefixes = dict.fromkeys(map(owner_of, free))
+        found = [p for p in prefixes if _has(free, p, pieces)]
+        among = [rule for p in prefixes for rule in _numbered(free, owner, p, pieces)]
+        if len(found) == 1 and found[0] != owner:
+            yield f"{owner}={found[0]}"
+            free = {k: s for k, s in free.items() if k not in _keys(found[0], pieces)}
+        elif among and not found:
+            rule, renamed_pieces = among[0]
+            yield rule
+            free = {k: s for k, s in free.items() if k not in renamed_pieces}
+        else:
+            alone += [n for n in missing if owner_of(dotted(n)) == owner]
+    shapes = {n: sides.shapes[n] for n in alone if n in sides.shapes}
+    for name, shape in shapes.items():
+        fitting = [key for key, s in free.items() if s == shape or _turn(s, shape)]
+        rivals = [n for n, s in shapes.items() if s == shape or _turn(s, shape) or _turn(shape, s)]
+        # Of a square array either way fits: which, nobody can tell from here.
+        if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _turn(shape, shape)):
+            key = fitting[0]
+            yield f"{dotted(name)}={key}{'' if free[key] == shape else _turn(free[key], shape)}"
+
+
+def _keys(prefix: str, pieces: Iterable[str]) -> set[str]:
+    return {f"{prefix}.{name}" for name in pieces}
+
+
+def _numbered(
+    free: dict[str, tuple[int, ...]], owner: str, prefix: str, pieces: dict[str, tuple[int, ...]]
+) -> Iterator[tuple[str, set[str]]]:
+    """Rules for a layer that is one of several in one of the model's, such as the second of a
+    stack: its tensors have another number in their names. Each with the tensors."""
+    parts = [NUMBERED.fullmatch(name) for name in pieces]
+    ends = {(m["word"], m["number"]) for m in parts if m is not None}
+    if not pieces or None in parts or len(ends) > 1:
+        return
+    ((word, own),) = ends
+    more = "*" * any(m is not None and bool(m["rest"]) for m in parts)
+    numbers = (m["number"] for key in free if (m := NUMBERED.fullmatch(local_of(key))))
+    for number in sorted(set(numbers) - {own}, key=int):
+        others = {n.replace(f"{word}{own}", f"{word}{number}"): s for n, s in pieces.items()}
+        if _has(free, prefix, others):
+            rule = f"{owner}.*{word}{own}{more}={prefix}.*{word}{number}{more}"
+            yield rule, _keys(prefix, others)
+
+
+def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]) -> bool:
+    """Whether all tensors of a layer are free under a prefix."""
+    return bool(pieces) and all(free.get(f"{prefix}.{n}") == s for n, s in pieces.items())
+
+
+def _pieces(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer in the framework's own form, or else in the spec's."""
+    packing = sides.every.claimed.get(owner)
+    shapes = {n: s for n, s in sides.every.shapes.items() if owner_of(n) == owner}
+    local = {local_of(n): np.zeros(s) for n, s in shapes.items()}
+    packed = local if packing is None else packing.pack(local)
+    frozen = frozenset() if packing is None else packing.frozen
+    return {n: a.shape for n, a in packed.items() if n not in frozen}
+
+
+def _some(names: Sequence[str], most: int = SHOWN) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shorten(name, 120) for name in names[:most]) + more
 
 
 @dataclass(frozen=True)
