@@ -36,6 +36,6 @@ def test_a_name_of_a_module_is_patched_by_its_path(monkeypatch: pytest.MonkeyPat
 def test_a_function_that_hides_a_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     import harness
 
-    monkeypatch.setattr(harness, "checking", harness.check)
+    monkeypatch.setattr(harness, "results", harness.check)
     assert replaced_by_function("harness.results.findings")
     assert isinstance(import_module("harness.results.findings"), ModuleType)
