@@ -17,13 +17,16 @@ from harness.timing.workload import ROTATING
 from harness.training.remote import TrainRemote
 from harness.training.request import Setup, TrainRequest, prepare
 from harness.training.run import load_first
+from harness.training.service import PREFIX, TrainService
 from harness.training.trainer import SUMMED
-from harness.worker.remote import Remote, WorkerFault
+from harness.worker.answers import Forms
+from harness.worker.remote import Remote, WorkerFault, asked
 from harness.worker.worker import Worker
 
 # Seconds of one side in a round, and rounds. Whole sums of losses are trained on.
 ROUND, ROUNDS = 0.25, 7
 TIMEOUT = 300.0
+TRAINING = Forms(TrainService, PREFIX)
 
 
 def measure_speed(system: str, backend: str, text: str) -> dict[str, Any]:
@@ -83,7 +86,8 @@ def _begin(remote: Remote, setup: Setup) -> None:
 
 
 def _train(remote: Remote, setup: Setup, first: int, count: int) -> float:
-    outcome = remote.outcome("train_run", rate=setup.rates[0], epoch=0, first=first, count=count)
+    payload = {"rate": setup.rates[0], "epoch": 0, "first": first, "count": count}
+    outcome = asked(remote.worker, TRAINING, "train_run", payload, TIMEOUT)
     if not outcome.ok:
         raise WorkerFault("train_run", outcome)
     return outcome.seconds / count

@@ -23,7 +23,8 @@ from harness.files.user_file import displayed
 from harness.program.ir import Program
 from harness.program.serial import decode, encode
 from harness.program.signature import noise_ports
-from harness.runtime import plugins
+from harness.runtime import answers, plugins
+from harness.runtime.answers import ReadWeights, Scripted
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.plugins import BrokenPlugin, Origin, PluginKind
 from harness.worker.launch import Launch
@@ -283,7 +284,7 @@ class FormatService:
         """What :meth:`Format.doubt` says."""
         return self.format.doubt(dtype)
 
-    def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> dict[str, Any]:
+    def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> Scripted:
         """The fields of the script that :meth:`Format.script` returns."""
         found = self.format.script(Path(path), Exported.of(exported), gradients)
         return {
@@ -293,12 +294,12 @@ class FormatService:
             "layers": list(found.layers),
         }
 
-    def read(self, path: str, training: Any) -> dict[str, Any]:
+    def read(self, path: str, training: Any) -> ReadWeights:
         """``parameters`` and ``statistics``, as :meth:`Format.read` has them."""
         parameters, statistics = self.format.read(Path(path), decode(training))
         return {"parameters": parameters, "statistics": statistics}
 
-    def outputs(self, path: str, inputs: Arrays, state: Arrays) -> dict[str, Array]:
+    def outputs(self, path: str, inputs: Arrays, state: Arrays) -> answers.Arrays:
         """Outputs and new state by name, as :meth:`Format.outputs` has them."""
         return self.format.outputs(Path(path), inputs, state)
 

@@ -24,7 +24,7 @@ from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displ
 from harness.language.fingerprint import fingerprint
 from harness.language.model import Spec, load_spec
 from harness.program.serial import encode
-from harness.worker import answers
+from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, answered
 from harness.worker.worker import Worker
 
@@ -75,7 +75,7 @@ class Caller:
         """The verb's value; :class:`UsageError` for a user's error, else :class:`FormatFault`."""
         self.tell(verb)
         try:
-            return answered(self.worker, answers.FORMAT, verb, payload, self.timeout).value
+            return answered(self.worker, FORMS, verb, payload, self.timeout).value
         except WorkerFault as fault:
             if (error := fault.users_error) is not None:
                 raise UsageError(error) from None
@@ -84,6 +84,9 @@ class Caller:
             if kind != "BrokenFormat":
                 message = f"format {self.name!r}: {fault.outcome.cause}"
             raise FormatFault(message, fault.traceback) from None
+
+
+FORMS = Forms(formats.FormatService)
 
 
 def export(request: Export, tell: Tell = untold) -> Exporting:

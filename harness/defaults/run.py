@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from harness.defaults.catalogue import Entries
-from harness.runtime.backend import Backend
-from harness.runtime.defaults import Measured, Probes
-from harness.runtime.plugins import BACKENDS, available
-from harness.worker.answers import DEFAULTS
+from harness.defaults.service import DefaultsService
+from harness.runtime.defaults import Measured
+from harness.runtime.plugins import available
+from harness.worker.answers import Forms
 from harness.worker.launch import Launch
 from harness.worker.remote import asked
 from harness.worker.worker import Worker
 
-# The verb of a worker that measures the defaults of its framework.
-
-
-class DefaultsService:
-    """Holds the measurements of one framework."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-
-    def measure(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """By entry a ``value``, or an ``error`` in words; what is not measured is left out."""
-        probes: Probes = BACKENDS.call(self.backend.name, "harness_defaults") or Probes()
-        return {name: _measured(probes[name]) for name in names if name in probes}
-
-
-def _measured(probe: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a default that is warned of is still a default
-            value = probe()
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"[:500]}
-    return {"value": value}
-
-
-def handler(backend: Backend) -> Callable[[str, dict[str, Any]], Any]:
-    """The function that answers calls about defaults."""
-    service = DefaultsService(backend)
-
-    def answer(verb: str, payload: dict[str, Any]) -> Any:
-        return getattr(service, verb)(**(payload or {}))
-
-    return answer
-
-
-SERVICE = "harness.defaults.run:handler"
+SERVICE = "harness.defaults.service:handler"
 TIMEOUT = 300.0
 Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
@@ -100,7 +64,7 @@ def verify(
             _not_run(found, framework, names, f"no backend {framework!r} is installed")
             continue
         with Worker(Launch(framework, service=SERVICE)) as worker:
-            outcome = asked(worker, DEFAULTS, "measure", {"names": names}, TIMEOUT)
+            outcome = asked(worker, Forms(DefaultsService), "measure", {"names": names}, TIMEOUT)
             if not outcome.ok:
                 _not_run(found, framework, names, outcome.cause)
                 continue

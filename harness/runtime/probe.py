@@ -22,6 +22,7 @@ from harness.program.dims import Dim, resolve_shape
 from harness.program.ir import Kind, Node, Phase, Type
 from harness.program.primitives import OFFERED
 from harness.program.signature import call_key
+from harness.runtime.answers import Probed
 from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, call_text, perform
 from harness.runtime.native import Tensors
@@ -134,7 +135,7 @@ class Probe:
     traceback: str = ""
     _right: set[Any] = field(default_factory=set)
 
-    def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> dict[str, Any]:
+    def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> Probed:
         """How many calls were ``tried``, and the first fault of each primitive in words.
 
         ``setting`` is what else a result may depend on, such as the dtype.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -13,6 +13,18 @@ from harness.program.primitives import TABLE
 from harness.program.serial import decoded
 from harness.program.signature import group_of
 from harness.runtime import promises
+from harness.runtime.answers import (
+    Counted,
+    Gradients,
+    Kept,
+    Length,
+    Opened,
+    Paths,
+    Probed,
+    Stepped,
+    Tensors,
+    Traced,
+)
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED
 from harness.runtime.interpreter import perform
@@ -54,7 +66,7 @@ class SessionService(StepService):
         dtype: str = "float32",
         device: str = "cpu",
         quick: bool = False,
-    ) -> Payload:
+    ) -> Opened:
         """Start a session, in place of the last one; says which path each layer takes, whether the
         backend promises to keep denormals, whether its bits repeat, and whether the framework makes
         the gradient, in a pass by itself as in a whole step."""
@@ -62,8 +74,12 @@ class SessionService(StepService):
         self._setting = (dtype, device)
         self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
         backend = self._session.backend
-        promised = {"denormals": backend.denormals, "repeats": bool(backend.repeats())}
-        return {"paths": self._session.paths(), **promised, "automatic": self._automatic()}
+        return {
+            "paths": self._session.paths(),
+            "denormals": backend.denormals,
+            "repeats": bool(backend.repeats()),
+            "automatic": self._automatic(),
+        }
 
     def _automatic(self) -> bool:
         session = self.session
@@ -71,7 +87,7 @@ class SessionService(StepService):
             return False
         return session.automatic(session.plain("training", "loss")) is not None
 
-    def use_rule(self, rule: Any) -> Payload:
+    def use_rule(self, rule: Any) -> Paths:
         """Train with another optimizer; parameters must be loaded anew."""
         self.session.use_rule(decoded(rule))
         return {"paths": self.session.paths()}
@@ -80,13 +96,13 @@ class SessionService(StepService):
         """Set all parameters and statistics; optimizer state starts anew."""
         self.session.load(parameters, statistics)
 
-    def read(self) -> Payload:
+    def read(self) -> Kept:
         """Parameters, statistics and slots, by neutral names."""
         return self.session.read()
 
     def forward(
         self, phase: Any, inputs: Payload, state: Payload, targets: Payload | None = None
-    ) -> Payload:
+    ) -> Tensors:
         """Results by name."""
         return self.session.forward(phase, inputs, state, targets)
 
@@ -97,17 +113,19 @@ class SessionService(StepService):
         state: Payload,
         targets: Payload,
         cotangents: Payload | None = None,
-    ) -> Payload:
+    ) -> Gradients:
         """``results`` and ``gradients``, of the loss or along cotangents."""
         results, gradients = self.session.gradients(phase, inputs, state, targets, cotangents)
         return {"results": results, "gradients": gradients}
 
-    def train(self, batches: Sequence[Payload], state: Payload) -> list[Payload]:
+    def train(
+        self, batches: Sequence[Payload], state: Payload
+    ) -> Annotated[list[Stepped], Counted("batches")]:
         """One step for each batch (``inputs``, ``targets``, ``learning_rate``).
 
         The state is carried. After each step: its results, and everything that training changes.
         """
-        steps = []
+        steps: list[Stepped] = []
         for batch in batches:
             results = self.session.step(
                 batch["inputs"], state, batch["targets"], batch["learning_rate"]
@@ -116,7 +134,7 @@ class SessionService(StepService):
             steps.append({"results": results, **self.session.read()})
         return steps
 
-    def primitives(self, batch: int, time: int) -> Payload:
+    def primitives(self, batch: int, time: int) -> Probed:
         """How many calls of primitives were ``tried``, the ``faults`` in words, a ``traceback``."""
         sizes = {"batch": batch, "time": time}
         return self._probe.run(self.session, sizes, self._setting)
@@ -128,7 +146,7 @@ class SessionService(StepService):
         inputs: Payload,
         state: Payload,
         targets: Payload,
-    ) -> list[Payload]:
+    ) -> Annotated[list[Tensors], Length(3)]:
         """An inference pass of arrays that lie in memory with gaps and their axes in reverse, one
         of tensors that are views with their axes in reverse, where the framework has views; and
         results and ``gradient.NAME`` in training of arrays as in the first."""
@@ -162,7 +180,7 @@ class SessionService(StepService):
         state: Payload,
         targets: Payload | None = None,
         instead: Sequence[Any] = (),
-    ) -> list[Any]:
+    ) -> list[Traced]:
         """Every named value of a forward pass, as :meth:`.session.Session.trace` has them."""
         # A session of a backend's own may know the plain form alone.
         more: dict[str, Any] = {} if targets is None else {"targets": targets}

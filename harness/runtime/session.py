@@ -29,6 +29,7 @@ from harness.program.signature import (
 )
 from harness.program.updates import UpdateRule
 from harness.runtime import promises, scaling
+from harness.runtime.answers import Kept
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED, Functions
 from harness.runtime.native import Function, Tensors
@@ -135,7 +136,7 @@ class Session(Functions):
         self.slots |= {slot: self._tensors(arrays) for slot, arrays in kept.items()}
         self.steps = steps
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Kept:
         """``parameters`` and ``statistics`` by neutral name, ``slots`` by slot and parameter."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:

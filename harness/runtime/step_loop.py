@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from harness.errors import UsageError
 from harness.program.ir import Phase
 from harness.program.plan import BATCH
 from harness.runtime import promises
+from harness.runtime.answers import Carried
 from harness.runtime.backend import Backend
 from harness.runtime.clock import Results
 from harness.runtime.native import Advance, Tensors
@@ -230,7 +230,7 @@ class Pipeline:
             seconds.append(time.perf_counter() - started)
         return max(seconds)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Carried:
         """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are, and ``others``:
         whatever else goes from step to step, such as the state."""
         store(self.session, self._carry.carried)

@@ -5,14 +5,26 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from harness.errors import UsageError
 from harness.runtime import memory, promises
+from harness.runtime.answers import (
+    Arrays,
+    Carried,
+    Count,
+    Counted,
+    Descended,
+    Length,
+    MemoryAnswer,
+    Peaks,
+    Prepared,
+    Seconds,
+)
 from harness.runtime.backend import Backend
-from harness.runtime.clock import Clock, Results
+from harness.runtime.clock import Clock
 from harness.runtime.devices import CPU
 from harness.runtime.opening import open_session
 from harness.runtime.peaks import PeakMeter
@@ -57,7 +69,7 @@ class StepService:
         learning_rate: float,
         quick: bool = False,
         beside: bool = False,
-    ) -> Payload:
+    ) -> Prepared:
         """A pipeline in place of the last one, or beside those of other paths.
 
         Returns the path of each layer, seconds, steps a call, and the backend's settings.
@@ -94,7 +106,7 @@ class StepService:
         learning_rate: float,
         many: int,
         starts: Sequence[int],
-    ) -> Payload:
+    ) -> Annotated[Descended, Counted("starts", "later")]:
         """Train as a training does: the derived gradient and the optimizer's equations, compiled
         for speed, ``many`` steps in a call where the backend has a way, denormals flushed. Before
         the last ``many``, what the others have made is taken up as from a checkpoint.
@@ -120,7 +132,7 @@ class StepService:
             steps.take_up(steps.left())
             total += steps.run(learning_rate, rows[-many:])
             steps.store()
-            found = {"total": total, **session.read(), "later": []}
+            found: Descended = {"total": total, **session.read(), "later": []}
             fresh = {"parameters": parameters, "statistics": statistics, "state": state}
             for start in starts:
                 steps.take_up({**fresh, "slots": {}, "scaling": {}, "steps": start})
@@ -138,7 +150,7 @@ class StepService:
         gc.collect()
         self._forget_peaks()
 
-    def together(self, wanted: bool) -> int:
+    def together(self, wanted: bool) -> Count:
         """Whether several steps go into one call, where the backend has a way; steps a call."""
         self.pipeline.together = wanted
         return self.pipeline.many
@@ -155,43 +167,45 @@ class StepService:
         """Begin anew from the values given to :meth:`prepare`, or from other parameters."""
         self.pipeline.restart(parameters)
 
-    def latency(self, first: int, count: int) -> list[float]:
+    def latency(self, first: int, count: int) -> Annotated[list[Seconds], Counted("count")]:
         """Seconds of each of ``count`` steps from ``first`` on, every one waited for."""
         return Clock(self.pipeline).latency(first, count)
 
-    def stages(self, first: int, count: int, many: int = 1) -> list[list[float]]:
+    def stages(
+        self, first: int, count: int, many: int = 1
+    ) -> Annotated[list[Annotated[list[Seconds], Length(3)]], Counted("count")]:
         """Of each step, or call of ``many``, the seconds until it has begun, until it is done, and
         of reading it again. See :meth:`harness.runtime.clock.Clock.stages`.
         """
         return [list(step) for step in Clock(self.pipeline).stages(first, count, many)]
 
-    def throughput(self, first: int, count: int) -> float:
+    def throughput(self, first: int, count: int) -> Seconds:
         """Seconds of ``count`` steps in a row with one wait at their end."""
         return Clock(self.pipeline).throughput(first, count)
 
-    def values(self, first: int, count: int) -> list[Results]:
+    def values(self, first: int, count: int) -> Annotated[list[Arrays], Counted("count")]:
         """The results of each of ``count`` steps from ``first`` on."""
         steps = Clock(self.pipeline).values(first, count)
         return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
-    def last(self, back: int) -> Results:
+    def last(self, back: int) -> Arrays:
         """The results of the step ``back`` before the last, of those of the last call, as they
         were read when the clock stopped."""
         return {n: promises.array(a, n) for n, a in self.pipeline.last(back).items()}
 
-    def copying(self) -> float:
+    def copying(self) -> Seconds:
         """Seconds of reading what is like the last results, and needs no work."""
         return self.pipeline.copying()
 
-    def parameters(self) -> Payload:
+    def parameters(self) -> Carried:
         """Parameters, statistics and slots as they now are, by neutral names, and ``others``."""
         return self.pipeline.parameters()
 
-    def overhead(self, count: int) -> float:
+    def overhead(self, count: int) -> Seconds:
         """Seconds of a step that are the harness's own."""
         return self.pipeline.overhead(count)
 
-    def memory(self) -> Payload:
+    def memory(self) -> MemoryAnswer:
         """The most bytes that the process and the device held since :meth:`prepare`."""
         return {
             "resident": memory.peak(),
@@ -202,7 +216,9 @@ class StepService:
         memory.forget_peak()
         self.backend.forget_device_memory()
 
-    def peaks(self, dtype: str, sizes: Sequence[Sequence[int]]) -> Payload:
+    def peaks(
+        self, dtype: str, sizes: Sequence[Sequence[int]]
+    ) -> Annotated[Peaks, Counted("sizes", "products")]:
         """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""
         peaks = PeakMeter(self.backend, self._device, dtype)
         return {

@@ -11,6 +11,7 @@ from harness.arrays import Array, ArrayDict, Arrays
 from harness.program.plan import TOTAL
 from harness.program.scaling import UPDATES
 from harness.program.signature import group_of
+from harness.runtime.answers import Snapshot
 from harness.runtime.executor import KEPT
 from harness.runtime.native import Advance, Tensors
 from harness.runtime.precision import host_dtype
@@ -222,7 +223,7 @@ class TrainingSteps:
             self.state = {n: t for n, t in self._carry.carried.items() if n.startswith("state.")}
             self._carry.carried = {}
 
-    def left(self) -> dict[str, Any]:
+    def left(self) -> Snapshot:
         """All that a training goes on from, as arrays: neutral ``parameters``, ``statistics`` and
         ``slots``, the ``state``, the number of ``steps`` made, and in float16 the ``scaling`` of
         the loss."""
@@ -232,8 +233,12 @@ class TrainingSteps:
         scaling = {n: session.array(t, n) for n, t in session.scaling.items()}
         if session.scales:
             scaling[UPDATES] = np.asarray(session.steps, np.float32)
-        kept = {"state": group_of(state, "state."), "scaling": scaling, "steps": self.count}
-        return {**session.read(), **kept}
+        return {
+            **session.read(),
+            "state": group_of(state, "state."),
+            "scaling": scaling,
+            "steps": self.count,
+        }
 
     def take_up(self, left: Mapping[str, Any]) -> None:
         """Go on from what :meth:`left` returned; its slots, state and scaling may be empty, and are

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.runtime.step_service import StepService
 from harness.timing.record import Record
-from harness.timing.remote import StepRemote
 from harness.timing.request import Entry, TimedCell
 from harness.timing.workload import ROTATING, Batch, TimedCase
-from harness.worker.remote import WorkerFault, not_offered
-from harness.worker.worker import Worker
+from harness.worker.remote import WorkerFault, answered, client, not_offered, session_forms
+from harness.worker.worker import Outcome, Worker
 
 # Whether there is a speed; else whether the backend was right but not to be trusted, does not
 # offer what was asked for, or could not be run.
@@ -196,9 +196,17 @@ class Contestant:
             self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
 
     @property
-    def steps(self) -> StepRemote:
-        """The pipeline in its worker."""
-        return StepRemote(self.worker, self.timeout)
+    def steps(self) -> StepService:
+        """The pipeline in its worker. Every call raises WorkerFault if it fails, or if it takes
+        longer than the timeout."""
+        return client(StepService, lambda verb, **payload: self._ask(verb, payload).value)
+
+    def seconds_of_values(self, first: int, count: int) -> float:
+        """Return the seconds that the worker took to answer with the results of some steps."""
+        return self._ask("values", {"first": first, "count": count}).seconds
+
+    def _ask(self, verb: str, payload: Mapping[str, Any]) -> Outcome:
+        return answered(self.worker, session_forms(), verb, payload, self.timeout)
 
     def start(self) -> Mapping[str, Any]:
         """Start the worker if it is not running; what it says of itself.

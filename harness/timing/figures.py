@@ -118,11 +118,11 @@ def measured_peaks(
     sizes = tuple(dict.fromkeys((large, own)))
     wanted = [size for size in sizes if anew or (key, size) not in known]
     if wanted:
-        products, bandwidth = contestant.steps.peaks(contestant.case.dtype, wanted)
-        for size, found in zip(wanted, products, strict=True):
+        peaks = contestant.steps.peaks(contestant.case.dtype, [list(size) for size in wanted])
+        for size, found in zip(wanted, peaks["products"], strict=True):
             most = found if size == large else min(found, FASTER * known[key, large])
             known[key, size] = max(most, known.get((key, size), 0.0))
-        known[key, "bandwidth"] = max(bandwidth, known.get((key, "bandwidth"), 0.0))
+        known[key, "bandwidth"] = max(peaks["bandwidth"], known.get((key, "bandwidth"), 0.0))
     return {size: known[key, size] for size in sizes}, known[key, "bandwidth"]
 
 

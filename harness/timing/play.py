@@ -116,7 +116,7 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     reads = {**played.reads, first + count * many - 1 - back: steps.last(back)}
     contestant.played[-1] = replace(played, calls=calls, reads=reads)
     most = COPIES * steps.copying() + SLACK  # work that is done anew at each reading is no reading
-    stages = [(begun, done, min(again, most)) for begun, done, again in stages]
+    stages = [[begun, done, min(again, most)] for begun, done, again in stages]
     begun, done, again = (median(times) / many for times in zip(*stages, strict=True))
     # Of each: one that is made when it has begun, and the next when it is read, are each as long as
     # a step, and the medians of their parts are half of one. A call of several without one of a

@@ -207,7 +207,9 @@ def _tried(contestant: Contestant) -> float:
 
 def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> dict[str, Any]:
     payload = contestant.case.payload(path, contestant.device)
-    reply = contestant.steps.prepare(payload, beside)
+    if beside:  # which a baseline need not know
+        payload["beside"] = True
+    reply = contestant.steps.prepare(**payload)
     contestant.next, contestant.many = 0, 1
     several = int(reply.get("many", 1))
     if several > 1:
@@ -233,7 +235,7 @@ def _settle(contestant: Contestant) -> float:
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
         tries += contestant.latencies(count)
-        undone.append(contestant.steps.seconds_of_values(contestant.take(1), 1))
+        undone.append(contestant.seconds_of_values(contestant.take(1), 1))
     least = min(undone) / (count + 1)
     contestant.latency = max(min(tries), least)
     return least

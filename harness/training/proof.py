@@ -128,11 +128,11 @@ class _Proof:
     def _each(self, reference: Reference) -> list[Deviation]:
         """Each step for itself, from what those before it have left in the worker."""
         deviations: list[Deviation] = []
-        self.remote.load(self.parameters, self.statistics)
-        left = self.remote.snapshot()
+        self.remote.calls.load(self.parameters, self.statistics)
+        left = self.remote.calls.snapshot()
         for number, (rate, batch) in enumerate(self.shown):
-            total = sum(self.remote.run(rate, 0, batch, 1))
-            after = self.remote.snapshot()
+            total = sum(self.remote.calls.run(rate, 0, batch, 1))
+            after = self.remote.calls.snapshot()
             step = partial(self._following, number=number, left=left)
             expected = beside_start(reference.expect(step), left["parameters"])
             found = self._values(number + 1, total, after, left["parameters"])
@@ -146,8 +146,8 @@ class _Proof:
         setup = self.setup
         if not setup.feed.tested:
             return []
-        self.remote.load(self.parameters, self.statistics)
-        found = self.remote.evaluate(most=1) or {}
+        self.remote.calls.load(self.parameters, self.statistics)
+        found = self.remote.calls.evaluate(most=1) or {}
         loss = np.asarray(found.get("loss"), host_dtype(self.dtype))
         reference = Reference(setup.training, setup.inference, orders=FEW)
         expected = reference.expect(lambda session: [self._tested(session)])
@@ -157,7 +157,7 @@ class _Proof:
         """How many steps are made in a row and one by one; the worker has made some already."""
         self._made(self.parameters, self._calls(1))
         began = time.perf_counter()
-        self.remote.run(self.rate, 0, 1 % len(self.batches), 1)
+        self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
         most = int(SECONDS / (time.perf_counter() - began))
         return min(self.many, max(most, self.few))
 
@@ -180,12 +180,12 @@ class _Proof:
     def _made(self, parameters: ArrayDict, calls: list[tuple[float, int, int]]) -> ArrayDict:
         """What some calls of the worker have left, each of a rate, the number of its first step and
         how many it makes, and the sum of losses."""
-        self.remote.load(parameters, self.statistics)
+        self.remote.calls.load(parameters, self.statistics)
         total = 0.0
         for rate, first, count in calls:
-            total += sum(self.remote.run(rate, 0, first, count))
+            total += sum(self.remote.calls.run(rate, 0, first, count))
         done = sum(count for *_, count in calls)
-        return self._values(done, total, self.remote.snapshot(), parameters)
+        return self._values(done, total, self.remote.calls.snapshot(), parameters)
 
     def _oracle(self, session: Session) -> ArrayDict:
         total = 0.0

@@ -42,7 +42,7 @@ TRIES, LONG = 3, 1.0
 def load_first(remote: TrainRemote) -> None:
     """Load the parameters that the seed gives."""
     training, seed = remote.setup.training, remote.setup.request.seed
-    remote.load(initial_parameters(training, seed), initial_statistics(training))
+    remote.calls.load(initial_parameters(training, seed), initial_statistics(training))
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
@@ -51,7 +51,7 @@ def trials(remote: TrainRemote) -> dict[str, float]:
 
     def seconds() -> float:
         began = time.perf_counter()
-        remote.run(remote.setup.rates[0], 0, 0, count)
+        remote.calls.run(remote.setup.rates[0], 0, 0, count)
         return time.perf_counter() - began
 
     found: dict[str, float] = {}
@@ -161,7 +161,7 @@ class TrainingRun:
         self._position = dict(found.position)
         made, steps = found.weights, self._position["steps"]
         kept = found.slots, found.state, found.scaling
-        self._remote.load(made.parameters, made.statistics, *kept, steps)
+        self._remote.calls.load(made.parameters, made.statistics, *kept, steps)
 
     def _chosen(self, found: Checkpoint | None) -> str:
         """The path asked for. The fastest is that of the checkpoint, as another rounds otherwise,
@@ -209,7 +209,7 @@ class TrainingRun:
             step = position["step"]
             count = _count(per_step, min(steps, saved + _whole(request.every)) - step)
             started = time.perf_counter()
-            sums = self._remote.run(rate, epoch, step, count)
+            sums = self._remote.calls.run(rate, epoch, step, count)
             per_step = (time.perf_counter() - started) / count
             self._add(epoch, step, count, sums)
             speed = self.setup.recipe.batch * self.setup.recipe.length / per_step
@@ -246,7 +246,7 @@ class TrainingRun:
 
     def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
         """Close an epoch: its entry, the loss on what is held out, a checkpoint."""
-        held_out = self._remote.evaluate() or {}
+        held_out = self._remote.calls.evaluate() or {}
         read = self._summed()[1] * self.setup.recipe.length
         share = steps / len(self.setup.feed.epoch(epoch))
         entry = {
@@ -258,7 +258,7 @@ class TrainingRun:
             "held_out_metrics": {n.removeprefix("metric."): v for n, v in held_out.items()},
             "seconds": seconds,
             "characters_per_second": read * share / seconds,
-            "memory": self._remote.memory(),
+            "memory": self._remote.calls.memory(),
         }
         self.history.append(entry)
         self._position |= {"epoch": epoch + 1, "step": 0, "sums": []}
@@ -277,7 +277,7 @@ class TrainingRun:
 
     def _snapshot(self) -> Checkpoint:
         setup, request = self.setup, self.setup.request
-        found = self._remote.snapshot()
+        found = self._remote.calls.snapshot()
         check_kept(setup, found)
         hello: Mapping[str, Any] = self.worker.hello or {}
         history = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from harness.arrays import Arrays
 from harness.errors import UsageError
 from harness.program.ir import Program
 from harness.runtime import memory, promises, service
+from harness.runtime.answers import Beginning, MemoryAnswer, Snapshot
 from harness.runtime.backend import Backend
 from harness.runtime.opening import open_session
 from harness.text.shared import mapped
@@ -17,6 +19,8 @@ from harness.training.table import TableFeed, mapped_arrays
 from harness.training.trainer import Trainer
 
 Payload = dict[str, Any]
+# Of the verbs of a training, beside those of a session.
+PREFIX = "train_"
 
 
 class TrainService:
@@ -37,7 +41,7 @@ class TrainService:
             raise UsageError("no training has begun")
         return self._trainer
 
-    def train_begin(
+    def begin(
         self,
         training: Any,
         inference: Any,
@@ -48,7 +52,7 @@ class TrainService:
         recipe: Mapping[str, Any],
         text: Mapping[str, Any],
         seed: int,
-    ) -> Payload:
+    ) -> Beginning:
         """A training in place of the last one, on data that another process has laid out.
 
         Returns the path of each layer and the settings.
@@ -66,32 +70,31 @@ class TrainService:
         settings |= {"denormals": "flushed"} if flushed else {}
         return {"paths": session.paths(), "settings": settings}
 
-    def train_load(
+    def load(
         self,
-        parameters: Payload,
-        statistics: Payload,
-        slots: Payload,
-        state: Payload,
-        scaling: Payload,
-        steps: int,
+        parameters: Arrays,
+        statistics: Arrays,
+        slots: Mapping[str, Arrays] | None = None,
+        state: Arrays | None = None,
+        scaling: Arrays | None = None,
+        steps: int = 0,
     ) -> None:
-        """Go on from these arrays; those that are empty but for parameters and statistics are
-        those of the start."""
-        self.trainer.load(parameters, statistics, slots, state, scaling, steps)
+        """Go on from these arrays; whatever is missing is that of the start."""
+        self.trainer.load(parameters, statistics, slots or {}, state or {}, scaling or {}, steps)
 
-    def train_run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
+    def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
         """Sums of losses of some steps of an epoch: see :meth:`Trainer.run`."""
         return self.trainer.run(rate, epoch, first, count)
 
-    def train_snapshot(self) -> Payload:
+    def snapshot(self) -> Snapshot:
         """All that a run goes on from: see :meth:`Trainer.snapshot`."""
         return self.trainer.snapshot()
 
-    def train_evaluate(self, most: int | None = None) -> dict[str, float] | None:
+    def evaluate(self, most: int | None = None) -> dict[str, float] | None:
         """The mean loss and metrics on the rows that are held out: see :meth:`Trainer.evaluate`."""
         return self.trainer.evaluate(most)
 
-    def train_memory(self) -> Payload:
+    def memory(self) -> MemoryAnswer:
         """Bytes: of the process now, and the most in use on a device since the training began."""
         return {
             "resident": memory.resident(),
@@ -116,8 +119,8 @@ def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     others, verbs = service.handler(backend), TrainService(backend)
 
     def answer(verb: str, payload: Payload) -> Any:
-        if verb.startswith("train_"):
-            return getattr(verbs, verb)(**(payload or {}))
+        if verb.startswith(PREFIX):
+            return getattr(verbs, verb.removeprefix(PREFIX))(**(payload or {}))
         return others(verb, payload)
 
     return answer

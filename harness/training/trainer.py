@@ -12,6 +12,7 @@ from harness.arrays import Arrays
 from harness.language.added_slots import AVERAGED
 from harness.language.initial_values import initial_state
 from harness.program.signature import group_of
+from harness.runtime.answers import Snapshot
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
 from harness.runtime.training_steps import TrainingSteps
@@ -63,7 +64,7 @@ class Trainer:
             self._restart_state()
         return [self._sum(rate, rows[i : i + SUMMED]) for i in range(0, len(rows), SUMMED)]
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Snapshot:
         """Neutral parameters, statistics, slots and state, the number of steps made, and in
         float16 the scale of the loss."""
         return self._made.left()

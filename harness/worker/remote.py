@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from textwrap import indent
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from harness.arrays import Array, Arrays
 from harness.errors import UsageError
@@ -27,6 +29,7 @@ from harness.worker.worker import Outcome, Worker
 DYING = "Fatal Python error:"
 # What results hold: arrays, and what stands in the place of one.
 Tensors = dict[str, Array | Misfit]
+Service = TypeVar("Service")
 # One named value: its name, its time step where it was made in a loop, and the array.
 Traced = tuple[str, int | None, Array | Misfit]
 
@@ -177,6 +180,40 @@ def answered(
     return outcome
 
 
+@cache
+def session_forms() -> Forms:
+    """The answers of a session; importing the service takes time that not every command needs."""
+    from harness.runtime.service import SessionService
+
+    return Forms(SessionService)
+
+
+def client(service: type[Service], call: Callable[..., Any], prefix: str = "") -> Service:
+    """Return a client of ``service``: each of its methods calls the verb of its name.
+
+    The client has the methods of the service itself, with the same parameters and types, so no verb
+    is declared twice. ``call`` gets the name of a verb, behind ``prefix``, and its arguments.
+    """
+    return cast("Service", _Client(service, call, prefix))
+
+
+@dataclass(frozen=True)
+class _Client:
+    service: type
+    call: Callable[..., Any]
+    prefix: str
+
+    def __getattr__(self, verb: str) -> Callable[..., Any]:
+        signature = inspect.signature(getattr(self.service, verb))
+
+        def run(*arguments: Any, **named: Any) -> Any:
+            # Arguments that are left out stay so: a baseline need not know them.
+            bound = signature.bind(self, *arguments, **named).arguments
+            return self.call(self.prefix + verb, **{n: bound[n] for n in [*bound][1:]})
+
+        return run
+
+
 class Remote:
     """Drives one worker's session, whose answers have ``forms``. All calls together must end
     ``timeout`` seconds from now, to which is added what is ``excused`` in between: the seconds that
@@ -190,9 +227,10 @@ class Remote:
         worker: Worker,
         timeout: float,
         excused: Callable[[], float] = lambda: 0.0,
-        forms: Forms = answers.BACKEND,
+        forms: Forms | None = None,
     ) -> None:
-        self.worker, self.excused, self.forms = worker, excused, forms
+        self.worker, self.excused = worker, excused
+        self.forms = forms or session_forms()
         self.denormals, self.repeats, self.automatic = False, True, False
         self.deadline = time.monotonic() + timeout - excused()
 

@@ -15,7 +15,8 @@ from harness.cli import cli
 from harness.defaults import catalogue as catalogues
 from harness.defaults.catalogue import Framework, catalogue, chosen, frameworks, groups, layers
 from harness.defaults.console import TITLES, page
-from harness.defaults.run import DefaultsService, verify
+from harness.defaults.run import verify
+from harness.defaults.service import DefaultsService
 from harness.language.library import FOLDERS, Library
 from harness.runtime.defaults import Probes
 from harness.runtime.plugins import available

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.convert.formats import FormatService
+from harness.defaults.service import DefaultsService
+from harness.runtime.own_model.service import OwnModelService
+from harness.runtime.service import SessionService
 from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
+from harness.training.service import TrainService
 from harness.worker import answers
-from harness.worker.model_answers import OWN_MODEL
+from harness.worker.remote import client
 
 # What a worker may send in place of an answer: anything that a frame can hold.
 arrays = st.sampled_from(
@@ -33,8 +36,8 @@ SIZES = [[1, 1, 1], [2, 2, 2]]
 PAYLOAD = {"count": 2, "batches": [{}, {}], "sizes": SIZES, "starts": [1, 2]}
 
 
-FORMS: tuple[Mapping[str, Any], ...]
-FORMS = (answers.BACKEND, answers.FORMAT, answers.DEFAULTS, OWN_MODEL)
+SERVICES = (SessionService, TrainService, FormatService, DefaultsService, OwnModelService)
+FORMS = tuple(map(answers.Forms, SERVICES))
 
 
 @settings(max_examples=300)
@@ -56,25 +59,33 @@ def test_any_message_is_an_answer_or_not(value: Any) -> None:
         answers.greeted(value, "numpy")
 
 
-def test_every_verb_has_a_form() -> None:
-    from harness.defaults.run import DefaultsService
-    from harness.runtime.own_model.service import OwnModelService
-    from harness.runtime.service import SessionService
-    from harness.training.service import TrainService
+@pytest.mark.parametrize("forms", FORMS, ids=lambda forms: forms.service.__name__)
+def test_every_public_method_of_a_service_has_an_answer(forms: answers.Forms) -> None:
+    verbs = [name for name, value in vars(forms.service).items() if callable(value)]
+    assert {name for name in verbs if not name.startswith("_")} <= {*forms}
 
-    def verbs(*kinds: type) -> set[str]:
-        return {
-            name
-            for kind in kinds
-            for name in dir(kind)
-            if not name.startswith("_") and callable(getattr(kind, name))
-        }
 
-    assert verbs(SessionService, TrainService) == {*answers.BACKEND}
-    assert verbs(FormatService) - {"versions"} == {*answers.FORMAT}
-    assert verbs(DefaultsService) == {*answers.DEFAULTS}
-    greeting = {"versions", "devices", "dtypes"}
-    assert verbs(OwnModelService) - greeting == {*OWN_MODEL}
+def test_a_client_calls_the_verb_with_the_arguments_that_are_given() -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+    steps = client(SessionService, lambda verb, **given: calls.append((verb, given)), "x_")
+    steps.latency(3, count=2)
+    steps.restart()
+    assert calls == [("x_latency", {"first": 3, "count": 2}), ("x_restart", {})]
+    with pytest.raises(TypeError, match="count"):
+        steps.latency(3)  # type: ignore[call-arg]
+    with pytest.raises(AttributeError, match="latencies"):
+        steps.latencies  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_list_has_as_many_entries_as_were_asked_for() -> None:
+    forms = answers.Forms(SessionService)
+    assert answers.answer(forms, "latency", {"count": 2}, [0.5, 1.0]) == [0.5, 1.0]
+    for verb, value in (("latency", [0.5]), ("stages", [[0.1, 0.2], [0.1, 0.2]])):
+        with pytest.raises(IllFormed, match="entries"):
+            answers.answer(forms, verb, {"count": 2}, value)
+    peaks = {"products": [1.0], "bandwidth": 1.0}
+    with pytest.raises(IllFormed, match="2 entries are wanted, found 1"):
+        answers.answer(forms, "peaks", {"sizes": SIZES}, peaks)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.serial import encode
 from harness.results.cell import CellResult
 from harness.results.findings import Finding
-from harness.worker.model_answers import OWN_MODEL
+from harness.runtime.own_model.service import OwnModelService
+from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault
 
 # Characters of the list of arrays that stay as the model has them.
@@ -37,7 +38,7 @@ class UsersModel:
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
         """The model, at small sizes where it takes any, and else at the spec's own. See
         :class:`.run_cell.Subject`."""
-        remote = Remote(run.worker, run.timeout, spent, OWN_MODEL)
+        remote = Remote(run.worker, run.timeout, spent, Forms(OwnModelService))
         with self._users_errors():
             context = self._attached(run, remote, result)
         checks = {n: partial(self._made, CHECKS[n], context) for n in CHECKS if n in asked}

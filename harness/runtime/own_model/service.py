@@ -15,6 +15,7 @@ from harness.program.ir import Program
 from harness.program.serial import decode
 from harness.program.signature import check_batch, noise_ports, result_ports
 from harness.runtime import plugins
+from harness.runtime.answers import AttachedModel, DescribedModel, Gradients, Tensors
 from harness.runtime.backend import Backend
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.layout import claims
@@ -60,7 +61,9 @@ class OwnModelService:
         """The dtypes that models run in."""
         return self.opener.dtypes
 
-    def describe(self, path: str, name: str, parameters: str, sizes: Mapping[str, int]) -> Payload:
+    def describe(
+        self, path: str, name: str, parameters: str, sizes: Mapping[str, int]
+    ) -> DescribedModel:
         """The ``sizes`` that the model takes any number for."""
         self._load(ModelFile(Path(path), name, parameters))
         return {"sizes": list(self.opener.sizes(*self._loaded, sizes))}
@@ -82,7 +85,7 @@ class OwnModelService:
         maps: Sequence[str] = (),
         takes: Sequence[str] = (),
         returns: Sequence[str] = (),
-    ) -> Payload:
+    ) -> AttachedModel:
         """Make the model, and find the spec's weights in it; says what was found."""
         file = ModelFile(Path(path), name, parameters)
         self._load(file)
@@ -122,7 +125,7 @@ class OwnModelService:
 
     def forward(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays | None = None
-    ) -> ArrayDict:
+    ) -> Tensors:
         """What the model returns, by the names of the spec; in training its statistics too."""
         given, shapes = self._given(inputs, state)
         naming = self._naming(shapes)
@@ -133,7 +136,7 @@ class OwnModelService:
 
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays
-    ) -> Payload:
+    ) -> Gradients:
         """``results``, and ``gradients`` of their inner product with ``cotangents``."""
         given, shapes = self._given(inputs, state)
         naming, training = self._naming(shapes), phase == "training"

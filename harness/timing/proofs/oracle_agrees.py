@@ -87,6 +87,6 @@ def _replayed(contestant: Contestant, played: Played) -> Found:
     steps.latency(first, before)
     left = steps.parameters()
     results = steps.values(first + before, 1)
-    after = steps.parameters() if train else {}
+    after: Mapping[str, Any] = steps.parameters() if train else {}
     found = contestant.case.found(results, after, number, left["parameters"])
     return number, first + before, left, found

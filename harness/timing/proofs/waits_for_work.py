@@ -72,7 +72,7 @@ def _scaling(contestant: Contestant, seconds: float) -> dict[str, Any]:
 
 def _one_step(contestant: Contestant) -> float:
     """Seconds in which the worker answers with the result of a step, by its own outer clock."""
-    return contestant.steps.seconds_of_values(contestant.take(1), 1)
+    return contestant.seconds_of_values(contestant.take(1), 1)
 
 
 def _unconvincing(found: Mapping[str, Any]) -> str:

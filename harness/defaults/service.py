@@ -1,0 +1,44 @@
+"""The verb of a worker that measures the defaults of its framework."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.runtime.answers import MeasuredAnswer
+from harness.runtime.backend import Backend
+from harness.runtime.defaults import Probes
+from harness.runtime.plugins import BACKENDS
+
+
+class DefaultsService:
+    """Holds the measurements of one framework."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def measure(self, names: Sequence[str]) -> dict[str, MeasuredAnswer]:
+        """By entry a ``value``, or an ``error`` in words; what is not measured is left out."""
+        probes: Probes = BACKENDS.call(self.backend.name, "harness_defaults") or Probes()
+        return {name: _measured(probes[name]) for name in names if name in probes}
+
+
+def _measured(probe: Callable[[], Any]) -> MeasuredAnswer:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a default that is warned of is still a default
+            value = probe()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:500]}
+    return {"value": value}
+
+
+def handler(backend: Backend) -> Callable[[str, dict[str, Any]], Any]:
+    """The function that answers calls about defaults."""
+    service = DefaultsService(backend)
+
+    def answer(verb: str, payload: dict[str, Any]) -> Any:
+        return getattr(service, verb)(**(payload or {}))
+
+    return answer
