@@ -79,10 +79,10 @@ class Caller:
         except WorkerFault as fault:
             if (error := fault.users_error) is not None:
                 raise UsageError(error) from None
-            kind, _, message = fault.outcome.cause.partition(": ")
+            outcome, message = fault.outcome, f"format {self.name!r}: {fault.outcome.cause}"
             # A format that cannot be loaded says so itself.
-            if kind != "BrokenFormat":
-                message = f"format {self.name!r}: {fault.outcome.cause}"
+            if outcome.kind == formats.BrokenFormat.__name__:
+                message = outcome.message
             raise FormatFault(message, fault.traceback) from None
 
 

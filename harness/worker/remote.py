@@ -50,13 +50,12 @@ class WorkerFault(Exception):
     @property
     def cannot_start(self) -> bool:
         """Whether the backend computes nothing at all here."""
-        return self.outcome.cause.startswith(f"{CannotStart.__name__}: ")
+        return self.outcome.kind == CannotStart.__name__
 
     @property
     def users_error(self) -> str | None:
         """What a :class:`UsageError` in the worker said, None where it was something else."""
-        kind, _, message = self.outcome.cause.partition(": ")
-        return message if kind == UsageError.__name__ else None
+        return self.outcome.message if self.outcome.kind == UsageError.__name__ else None
 
 
 def told(outcome: Outcome) -> str:

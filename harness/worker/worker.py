@@ -36,7 +36,8 @@ class Outcome:
     "exit code 0 in mid-call", "no answer in 4.0 s", "ValueError: ...". ``log`` is the last 64 KiB
     of what was printed during the call, and ``log_bytes`` counts all of it. ``seconds`` is on the
     worker's own clock, or how long was waited where no answer came. ``start_failed`` tells that
-    the worker could not be started, so that the call itself was never made.
+    the worker could not be started, so that the call itself was never made. ``kind`` is the class
+    of the exception that the call raised, if it raised one.
     """
 
     status: Status
@@ -47,10 +48,16 @@ class Outcome:
     log_bytes: int = 0
     seconds: float = 0.0
     start_failed: bool = False
+    kind: str = ""
 
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+    @property
+    def message(self) -> str:
+        """The cause without the kind of the exception."""
+        return self.cause.removeprefix(f"{self.kind}: ")
 
 
 class Worker:
@@ -149,7 +156,7 @@ class Worker:
         self._failed_starts += 1
         if outcome.status == "timeout" or self._failed_starts == _STARTS_TRIED:
             cause = f"not started again after this: {outcome.cause}"
-            self._last_word = replace(outcome, cause=cause, seconds=0.0)
+            self._last_word = replace(outcome, cause=cause, kind="", seconds=0.0)
         return outcome
 
     def _start(self) -> Outcome:
@@ -222,13 +229,14 @@ class Worker:
 
 
 def _outcome(answer: dict[str, Any], log: str, log_bytes: int) -> Outcome:
-    cause = "" if answer["status"] == "ok" else f"{answer['kind']}: {answer['message']}"
+    kind = "" if answer["status"] == "ok" else answer["kind"]
     return Outcome(
         answer["status"],
         answer.get("value"),
-        cause,
+        f"{kind}: {answer['message']}" if kind else "",
         answer.get("traceback", ""),
         log,
         log_bytes,
         answer["seconds"],
+        kind=kind,
     )

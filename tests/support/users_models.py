@@ -75,7 +75,11 @@ class LocalWorker:
             return Outcome("ok", getattr(self.service, verb)(**(payload or {})))
         except Exception as error:
             failed = _failure(error)
-            return Outcome(failed["status"], cause=f"{failed['kind']}: {failed['message']}")
+            return Outcome(
+                failed["status"],
+                cause=f"{failed['kind']}: {failed['message']}",
+                kind=failed["kind"],
+            )
 
     def close(self) -> None:
         """Nothing to end."""

@@ -212,7 +212,7 @@ def _refused(
     finding.held += 1
     if outcome.status == "ok":
         finding.faults.append(f"{name} = {value} was accepted")
-    elif not outcome.cause.startswith(ERRORS_FOR_BAD_INPUT):
+    elif outcome.kind not in ERRORS_FOR_BAD_INPUT:
         finding.faults.append(f"{name} = {value} gave {outcome.cause}")
 
 

@@ -17,6 +17,7 @@ from harness.arrays import Array, Arrays
 from harness.checking.checks.context import compared, equal, where_apart
 from harness.checking.checks.extremes import corner_material, saturated_material
 from harness.checking.checks.properties import other_shapes
+from harness.errors import UsageError
 from harness.language.initial_values import started
 from harness.language.noise import mean_of
 from harness.oracle.case import Case
@@ -227,7 +228,7 @@ def shapes(context: ModelContext) -> Iterator[Finding]:
         if outcome.status not in ("ok", "error"):
             raise WorkerFault("forward", outcome)
         if not outcome.ok:
-            cause = outcome.cause.removeprefix("UsageError: ")
+            cause = outcome.message if outcome.kind == UsageError.__name__ else outcome.cause
             finding.faults.append(f"batch {batch}, time {time}: {cause}")
             continue
         found = outcome.value
