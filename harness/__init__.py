@@ -14,13 +14,17 @@
 
 from __future__ import annotations
 
-from harness.api.checking import cells, check, run_cell
-from harness.api.models import load, run
-from harness.api.timing import bench, compare
-from harness.api.training import generate, train
-
 TYPE_CHECKING = False  # typing's own, without the import: every command starts here
 if TYPE_CHECKING:
+    from harness.api.checking import cells as cells
+    from harness.api.checking import check as check
+    from harness.api.checking import run_cell as run_cell
+    from harness.api.models import load as load
+    from harness.api.models import run as run
+    from harness.api.timing import bench as bench
+    from harness.api.timing import compare as compare
+    from harness.api.training import generate as generate
+    from harness.api.training import train as train
     from harness.checking.task import Task as Task
     from harness.checking.task import Workers as Workers
 
@@ -29,18 +33,31 @@ if TYPE_CHECKING:
 __all__ = ["bench", "cells", "check", "compare", "generate", "load", "run", "run_cell", "train"]
 
 
+# Where each name is, for when it is asked for: every command and every worker starts here.
+_MODULES = {
+    **dict.fromkeys(("cells", "check", "run_cell"), "harness.api.checking"),
+    **dict.fromkeys(("load", "run"), "harness.api.models"),
+    **dict.fromkeys(("bench", "compare"), "harness.api.timing"),
+    **dict.fromkeys(("generate", "train"), "harness.api.training"),
+    **dict.fromkeys(("Task", "Workers"), "harness.checking.task"),
+}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, "__version__"})
+
+
 def __getattr__(name: str) -> object:
-    """The version of what is installed, and the classes: looked up when they are asked for.
+    """Return a function, a class or the version when it is first asked for.
 
     Raises:
         AttributeError: anything else is asked for.
     """
-    if name in ("Task", "Workers"):
-        from harness.checking import task
+    from importlib import import_module, metadata
 
-        return getattr(task, name)
-    if name != "__version__":
+    if name == "__version__":
+        return metadata.version("backend-comparison-harness")
+    if name not in _MODULES:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    from importlib.metadata import version
-
-    return version("backend-comparison-harness")
+    found = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return found

@@ -7,8 +7,8 @@ others, and a user's own numbers. What a command needs beside click is imported 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,9 @@ import click
 
 from harness.checking import commands as check_commands
 from harness.checking import completion as check_completion
-from harness.cluster.options import machines
-from harness.command import options
+from harness.checking.options import CheckOptions
+from harness.command.declared import takes
 from harness.command.interrupts import stoppable
-from harness.command.options import FILE, FOLDER, listed, number, numbers, seed, timeout
-from harness.command.ranges import JOBS, MEMORY_MIB, REPEAT
 from harness.command.verbs import Verbs, origins
 from harness.comparison import commands as comparison_commands
 from harness.convert import commands as convert_commands
@@ -28,14 +26,12 @@ from harness.defaults import commands as defaults_commands
 from harness.defaults import completion as defaults_completion
 from harness.demo import commands as demo_commands
 from harness.environments import commands as environments_commands
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError
 from harness.files.system import check_workers
 from harness.given import commands as given_commands
 from harness.language import commands as spec_commands
 from harness.output.printing import tell
 from harness.report import commands as report_commands
-from harness.runs.shards import Shard
-from harness.runtime.paths import PATHS
 from harness.timing import commands as bench_commands
 from harness.training import commands as train_commands
 from harness.training.generate import commands as generate_commands
@@ -93,66 +89,7 @@ def _holds_ended(records: Path) -> bool:
 
 
 @cli.command()
-@options.specs
-@options.BACKENDS
-@listed(
-    "--dtype",
-    "dtypes",
-    kind="dtype",
-    help="float64 or float32, both if left out; bfloat16 or float16.",
-)
-@options.DEVICE
-@listed(
-    "--path",
-    "paths",
-    kind="path",
-    default=("native",),
-    show_default=True,
-    help="Paths of execution: the framework's own layers where it has them (native), its gradient "
-    "of the equations (equations), the derived gradient (derived), or all of them (all).",
-)
-@options.SPECS
-@options.SIZE
-@click.option("--weights", type=FILE, help="Parameters (.safetensors) of the one SPEC.")
-@click.option(
-    "--inputs", type=FILE, help="A batch (.npz): arrays NAME, and target.NAME and state.NAME."
-)
-@check_commands.own_model
-@listed("--check", "checks", kind="check", help="Checks to run (patterns); all if left out.")
-@click.option(
-    "--quick",
-    is_flag=True,
-    help="Answer in seconds: three models, float32, the check 'values', unless others are asked "
-    "for.",
-)
-@click.option("--thorough", is_flag=True, help="Run the expensive checks too (docs/method.md).")
-@click.option(
-    "--repeat", type=number(REPEAT), default=0, help="Repeat a pass this many times (soak test)."
-)
-@click.option("--fail-fast", is_flag=True, help="Begin no further cell after the first failure.")
-@click.option(
-    "--jobs",
-    type=number(JOBS),
-    default=0,
-    help="Backends to run at the same time; 0, or left out: as many as there are cores.",
-)
-@machines
-@options.DETERMINISTIC
-@options.PYTHONS
-@options.ENVIRONMENT
-@timeout(120.0, "cell")
-@options.START
-@click.option("--memory", type=number(MEMORY_MIB), help="Resident MiB that a worker may take.")
-@click.option("--records", type=FILE, help="File to keep the results in; appended to.")
-@click.option("--resume", is_flag=True, help="Skip the cells that --records holds already.")
-@click.option("--history", type=FOLDER, help="Folder of records: run only what they do not answer.")
-@click.option("--fresh", is_flag=True, help="Run all, also what --history answers.")
-@click.option("--reproducers", type=FOLDER, help="Folder to write reproducers to.")
-@click.option("--baseline", type=FILE, help="Report what changed since these records.")
-@click.option("--pairs", is_flag=True, help="Show how far every two backends are from each other.")
-@seed("Seed of the numbers to check with.")
-@options.JSON
-@options.VERBOSE
+@takes(CheckOptions)
 @friendly
 @report_commands.reported("records", worth=_holds_ended)
 def check(**given: Any) -> None:
@@ -202,43 +139,7 @@ defaults_commands.register(cli, friendly)
 
 def request_of(given: Mapping[str, Any]) -> Any:
     """The request that command-line options stand for; :class:`UsageError` for a bad one."""
-    from harness.checking import request as requests
-    from harness.checking.own_model.asking import of_model
-    from harness.environments.columns import names_of, of_options
-    from harness.given.files import gather_for
-    from harness.language.library import Library
+    from harness.environments.columns import of_command
+    from harness.given.check_request import check_request
 
-    specs = Library(given["folders"]).matching(given["specs"])
-    quick = given["quick"]
-    backends = given["backends"]
-    columns = of_options(backends, given["pythons"])
-    sizes, weights, inputs = numbers(given["sizes"]), given["weights"], given["inputs"]
-    own = gather_for(specs, given["folders"], sizes, parameters=weights, inputs=inputs)
-    as_given = (
-        *("device", "folders", "timeout", "start_timeout", "thorough", "repeat", "resume", "on"),
-        *("deterministic", "records", "history", "fresh", "seed", "jobs", "fail_fast"),
-    )
-    request = requests.Request(
-        specs=specs or (requests.QUICK_SPECS if quick else ()),
-        backends=columns.names if backends else (),
-        dtypes=given["dtypes"] or (requests.QUICK_DTYPES if quick else requests.DTYPES),
-        paths=_paths(given["paths"], PATHS),
-        sizes=sizes,
-        pythons=columns.pythons,
-        environment=options.variables(given["environment"], partial(names_of, backends)),
-        memory_limit=given["memory"] * 2**20 if given["memory"] else None,
-        checks=given["checks"] or (requests.QUICK_CHECKS if quick else ("*",)),
-        given=own,
-        shard=Shard.read(given["shard"]) if given["shard"] else None,
-        **{name: given[name] for name in as_given},
-    )
-    return of_model(request, given)
-
-
-def _paths(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Each path once; :class:`UsageError` for an unknown one."""
-    for name in names:
-        if name not in (*known, "all"):
-            instead = "'native,equations'" if name == "both" else ""
-            raise unknown("path", name, (*known, "all"), instead)
-    return tuple(dict.fromkeys(p for name in names for p in (known if name == "all" else [name])))
+    return check_request(of_command(CheckOptions, given))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's own, without the import: every command starts here
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from os import PathLike
     from pathlib import Path
     from typing import Any
@@ -98,13 +98,13 @@ def text(value: str, what: str, wanted: str = "a name") -> str:
     return value
 
 
-def interpreters(value: Mapping[str, Any] | None) -> dict[str, str]:
+def interpreters(value: Mapping[str, Any] | None, what: str = "pythons") -> dict[str, str]:
     """The interpreters of other environments by backend, as text or as paths.
 
     Raises:
         UsageError: something else is given.
     """
-    return {name: str(path(one, "pythons")) for name, one in mapping(value, "pythons").items()}
+    return {name: str(path(one, what)) for name, one in mapping(value, what).items()}
 
 
 def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
@@ -180,6 +180,42 @@ def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
     if isinstance(value, str | Spec) or not isinstance(value, Iterable):
         return (value,)
     return tuple(value)
+
+
+def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a command as their fields have them, of those that are given.
+
+    Raises:
+        UsageError: one is of another type.
+    """
+    from harness.command.declared import options_of
+    from harness.runs.shards import Shard
+
+    readers: dict[str, Callable[[Any, str], Any]] = {
+        "tuple[str, ...]": names,
+        "tuple[Path, ...]": folders,
+        "Mapping[str, int]": mapping,
+        "Mapping[str, str]": interpreters,
+        "Mapping[str, Mapping[str, str]]": variables,
+        "Path": path,
+        "str": text,
+        "str | PathLike[str]": lambda value, what: str(path(value, what)),
+        "Shard": lambda value, what: Shard.read(str(value)),
+    }
+    found: dict[str, Any] = {}
+    for one in options_of(declared):
+        value: Any = given.get(one.name)
+        optional = one.default is None or isinstance(one.default, dict)
+        if one.name not in given or (optional and value is None):
+            continue
+        if "=" in (one.metavar or "") and one.type.startswith("tuple") and hasattr(value, "items"):
+            value = [f"{key}={item}" for key, item in value.items()]
+        if one.name == "specs":
+            found["specs"], found["folders"] = models(value, given.get("folders", ()))
+        elif one.name not in found:
+            read = readers.get(one.type)
+            found[one.name] = read(value, one.name) if read is not None else value
+    return found
 
 
 def refused(what: str, wanted: str, value: object) -> UsageError:

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
     from harness.api.arguments import Folders, Names
     from harness.api.run_result import RunResult
-    from harness.given.files import Source
     from harness.language.model import Spec
     from harness.oracle.given import Numbers as Arrays
+    from harness.oracle.given import Source
     from harness.program.ir import Phase
 
 

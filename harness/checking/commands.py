@@ -157,38 +157,3 @@ def localise(spec: str, **given: Any) -> None:
     sys.exit(
         stoppable(partial(run_localise, request, others[0] if others else None, given["as_json"]))
     )
-
-
-def own_model(command: Command) -> Command:
-    """The options of ``check`` for a model of a user's own."""
-    for option in reversed(
-        (
-            click.option(
-                "--against",
-                metavar="MODEL",
-                type=WordList("file"),
-                help="Check a model of your own: FILE.py:NAME, or a .onnx or .keras file.",
-            ),
-            listed(
-                "--map",
-                "maps",
-                pairs=True,
-                kind="file",
-                metavar="OURS=THEIRS",
-                help="Which weight of your model is which of the spec's, where names differ; or a "
-                "file of such lines.",
-            ),
-            listed(
-                "--takes",
-                metavar="NAME",
-                help="What your model takes, in order: inputs, and state.NAME.",
-            ),
-            listed(
-                "--returns",
-                metavar="NAME",
-                help="What your model returns, in order: outputs, and state.NAME.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command

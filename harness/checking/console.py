@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from harness.checking import report as reports
 from harness.checking import step_summary
+from harness.checking.again import again
 from harness.checking.baseline import Baseline, since
 from harness.checking.events import Report
 from harness.checking.pairs import statements
@@ -27,7 +28,7 @@ from harness.output.printing import annotate, console, line, say
 from harness.output.shell import command_line, quoted
 from harness.output.table import show
 from harness.output.workflow import annotating
-from harness.results.cell import CellResult, again
+from harness.results.cell import CellResult
 from harness.runs.compared import RunChanges
 
 

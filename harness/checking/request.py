@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
+from harness.checking.options import KNOWN_DTYPES, RunOptions
 from harness.checking.own_model.asked import Against
 from harness.command.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
@@ -20,7 +20,6 @@ from harness.language.size_expressions import FREE_SIZES
 from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.program.fitting_sizes import nearest_sizes
-from harness.runs.shards import Shard
 from harness.runtime.devices import check_device
 from harness.runtime.labels import backend_of
 from harness.runtime.paths import PATHS
@@ -34,9 +33,6 @@ SMALL_BATCH, SMALL_TIME = 3, 4
 OWN_BATCH = 4
 
 RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS, "repeat": REPEAT}
-# Those that are checked where none are asked for, and all that are.
-DTYPES = ("float64", "float32")
-KNOWN_DTYPES = (*DTYPES, "bfloat16", "float16")
 # The largest number that is given of a dtype: what float32 holds, and of float64, which is held
 # against nothing wider, what has a square.
 LARGEST = {
@@ -44,43 +40,21 @@ LARGEST = {
     "float64": float(np.sqrt(np.finfo(np.float64).max)),
 }
 # What ``--quick`` takes where nothing else is asked for: one model of each kind of recurrence.
-QUICK_SPECS = ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru")
-QUICK_DTYPES, QUICK_CHECKS = ("float32",), ("values",)
+QUICK: Mapping[str, Any] = {
+    "specs": ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru"),
+    "dtypes": ("float32",),
+    "checks": ("values",),
+}
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to check. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed."""
+class Request(RunOptions):
+    """What to check."""
 
-    specs: tuple[str, ...] = ()
-    backends: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = DTYPES
-    paths: tuple[str, ...] = ("native",)
-    device: str = "cpu"
-    folders: tuple[Path, ...] = ()
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    pythons: Mapping[str, str] = field(default_factory=dict)
-    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    timeout: float = 120.0
-    start_timeout: float | None = None
-    memory_limit: int | None = None
-    checks: tuple[str, ...] = ("*",)
-    thorough: bool = False
-    repeat: int = 0
-    deterministic: bool = False
-    records: Path | None = None
-    resume: bool = False
-    history: Path | None = None
-    fresh: bool = False
-    seed: int = 0
-    jobs: int = 0
-    fail_fast: bool = False
     handler: str | None = None
     service: str = SERVICE
     given: Given | None = None
     against: Against | None = None
-    shard: Shard | None = None
-    on: str | None = None
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:

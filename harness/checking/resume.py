@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.checking.options import DECIDING
 from harness.checking.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.checking.record_file import Records, read_records
 from harness.checking.request import Request, given_record
@@ -19,18 +20,18 @@ from harness.results.findings import VERDICTS, Verdict
 
 def request_record(request: Request) -> dict[str, Any]:
     """What all cells of two runs must share for those of one to stand in the other's report."""
-    found = {
-        "sizes": dict(sorted(request.sizes.items())),
-        "checks": list(request.checks),
-        "seed": request.seed,
-        "thorough": request.thorough,
-        "repeat": request.repeat,
-    }
-    if request.deterministic:
-        found["deterministic"] = True
+    found = {one.name: _plain(getattr(request, one.name)) for one in DECIDING}
+    if not request.deterministic:
+        del found["deterministic"]  # as in records from before there was such an option
     if request.against is not None:
         found["against"] = request.against.record()
     return found if request.given is None else {**found, "given": given_record(request.given)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(sorted(value.items()))
+    return list(value) if isinstance(value, tuple) else value
 
 
 def records_of(path: Path, request: Request) -> Records:

@@ -6,35 +6,39 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import create_model
+
 from harness.checking.history import cell_lines
+from harness.checking.options import KNOWN_DTYPES, CellOptions
 from harness.checking.record_file import RecordWriter
 from harness.checking.record_made import begin_record
 from harness.checking.record_read import CELL_FIELDS
-from harness.checking.request import KNOWN_DTYPES, Request
+from harness.checking.request import Request
 from harness.checking.resume import request_record
 from harness.checking.runner import CellRunner
-from harness.checking.task_form import OptionsForm
+from harness.command.declared import options_of
 from harness.errors import UsageError, check_known, shorten
-from harness.files.forms import formed
+from harness.files.forms import Form, formed
 from harness.oracle.threads import one_thread
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, Finding, Verdict
 from harness.runtime.paths import PATHS
 
-# Of a request: what says which cells there are and how they are run as a whole, and not what one
-# of them gives.
-NOT_OF_A_CELL = frozenset(
-    {
-        *("specs", "backends", "paths", "device", "records", "resume", "jobs", "fail_fast"),
-        *("given", "against", "shard", "on", "history", "fresh"),
-    }
-)
-OPTIONS = {f.name: f for f in fields(Request) if f.name not in NOT_OF_A_CELL}
+# What a cell says of itself.
+OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})
+# The options of a cell, with the type of each as JSON has it.
+OPTIONS = {
+    **{one.name: one.json_type for one in options_of(CellOptions) if one.name not in OF_A_CELL},
+    "handler": "str",
+    "service": "str",
+}
 TASK_FIELDS = (*CELL_FIELDS, "source", "options")
+_FORMS: Any = {name: (f"{kind} | None", None) for name, kind in OPTIONS.items()}
+OptionsForm = create_model("OptionsForm", __base__=Form, **_FORMS)
 
 
 @dataclass(frozen=True)

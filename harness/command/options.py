@@ -27,7 +27,7 @@ Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 FILE, FOLDER = click.Path(path_type=Path), click.Path(path_type=Path)
 FILE.name, FOLDER.name = "file", "folder"
 # Where a list of NAME=VALUE items is broken: at a comma before the next name, not within a value.
-_NEXT_NAME = re.compile(r",(?=(?:[^\s:=,/]+:)?[^\s:=,/]+=)")
+NEXT_NAME = re.compile(r",(?=(?:[^\s:=,/]+:)?[^\s:=,/]+=)")
 
 # A column as pip and 'harness env' write it, at the start of an item: ``torch==2.6``.
 _PINNED = re.compile(r"([^=@:/]+)==([^=:]*)")
@@ -88,15 +88,15 @@ def by_commas(text: str) -> list[str]:
     return text.split(",")
 
 
-def _folders(text: str) -> list[str]:
+def split_folders(text: str) -> list[str]:
     return [text] if os.path.exists(text) else text.split(",")
 
 
-def _flat(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -> tuple[Any, ...]:
+def flat(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(part for item in value for part in item)
 
 
-def _paths(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -> tuple[Path, ...]:
+def as_paths(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -> tuple[Path, ...]:
     return tuple(Path(part) for item in value for part in item)
 
 
@@ -105,8 +105,8 @@ def listed(*names: str, kind: str = "", pairs: bool = False, **more: Any) -> Opt
 
     ``pairs`` tells that they are NAME=VALUE, whose values may have commas.
     """
-    split = _NEXT_NAME.split if pairs else by_commas
-    return click.option(*names, multiple=True, type=WordList(kind, split), callback=_flat, **more)
+    split = NEXT_NAME.split if pairs else by_commas
+    return click.option(*names, multiple=True, type=WordList(kind, split), callback=flat, **more)
 
 
 def number(allowed: Range) -> Callable[[Any], Any]:
@@ -175,8 +175,8 @@ SPECS = click.option(
     "folders",
     multiple=True,
     metavar="FOLDER",
-    type=WordList("folder", _folders),
-    callback=_paths,
+    type=WordList("folder", split_folders),
+    callback=as_paths,
     help="Folders of further definitions, searched before those that ship.",
 )
 SIZE = listed(

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from harness.command import settings
+from harness.command.declared import SectionOption
 from harness.command.help import CHAPTERS, SECTIONS, FoldedContext, narrow, section
 from harness.errors import UsageError, did_you_mean, shorten
 
@@ -82,11 +83,17 @@ class Verb(click.Command):
         waiting = {
             own if (own := f"{ctx.info_name}:{_word(p)}") in apart else _word(p): record
             for p in self.get_params(ctx)
-            if isinstance(p, click.Option) and (record := p.get_help_record(ctx)) is not None
+            if isinstance(p, click.Option)
+            and not isinstance(p, SectionOption)
+            and (record := p.get_help_record(ctx)) is not None
         }
+        declared: dict[str, list[tuple[str, str]]] = {}
+        for p in self.get_params(ctx):
+            if isinstance(p, SectionOption) and (record := p.get_help_record(ctx)) is not None:
+                declared.setdefault(p.section, []).append(record)
         for title, names in SECTIONS.items():
             found = [waiting.pop(name) for name in names.split() if name in waiting]
-            section(formatter, title, found)
+            section(formatter, title, [*declared.get(title, ()), *found])
         section(formatter, "Further options", waiting.values())
 
 

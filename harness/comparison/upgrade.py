@@ -9,7 +9,7 @@ from typing import Any
 from harness.checking import report as reports
 from harness.checking.pairs import statements
 from harness.checking.progress import CheckProgress
-from harness.checking.request import DTYPES, QUICK_CHECKS, QUICK_DTYPES, QUICK_SPECS, Request
+from harness.checking.request import QUICK, Request
 from harness.checking.run import Engine
 from harness.comparison.between import of_cells, of_speeds
 from harness.environments.console import choose_or_make
@@ -70,12 +70,11 @@ def _requests(
     found = choose_or_make(columns)
     if len(found.names) < 2:
         raise UsageError(f"{found.names[0]} is to be held against itself: name another version")
-    quick = options["quick"]
-    chosen = Library(options["folders"]).matching(specs) or (QUICK_SPECS if quick else ())
+    quick = QUICK if options["quick"] else {}
+    chosen = Library(options["folders"]).matching(specs) or quick.get("specs", ())
     common: dict[str, Any] = {"specs": chosen, "folders": options["folders"]}
     common |= {"backends": found.names, "pythons": found.pythons, "device": options["device"]}
-    dtypes, checks = (QUICK_DTYPES, QUICK_CHECKS) if quick else (DTYPES, ("*",))
-    request = Request(dtypes=dtypes, checks=checks, **common)
+    request = Request(**{**quick, **common})
     return request, BenchRequest(rounds=options["rounds"], **common)
 
 

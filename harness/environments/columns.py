@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from harness.command import options
+from harness.command.declared import values
 from harness.environments import cache
 from harness.environments.cache import NoEnvironment
 from harness.errors import UsageError, did_you_mean, shorten
@@ -90,6 +91,23 @@ def of_options(backends: Sequence[str], pythons: Sequence[str]) -> Columns:
     named = [item for item in map(options.as_label, backends) if "=" not in item]
     every = partial(tuple[str, ...], named if backends else available())
     return choose(backends, options.interpreters(pythons, every))
+
+
+def of_command(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a command's options by field, with its columns, and their interpreters and
+    variables.
+
+    Raises:
+        UsageError: as :func:`choose`, or an option has another form.
+    """
+    backends = given["backends"]
+    columns = of_options(backends, given["pythons"])
+    return {
+        **values(declared, given),
+        "backends": columns.names if backends else (),
+        "pythons": columns.pythons,
+        "environment": options.variables(given["environment"], partial(names_of, backends)),
+    }
 
 
 def names_of(backends: Sequence[str]) -> tuple[str, ...]:

@@ -11,11 +11,9 @@ from harness.errors import UsageError
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
 from harness.language.model import Spec, load_spec
-from harness.oracle.given import Given, Numbers, given_numbers
+from harness.oracle.given import Given, Numbers, Source, given_numbers
 from harness.program.signature import group_of
 
-# Arrays by name, or a file of them.
-Source = Mapping[str, Any] | str | Path | None
 # What the names of arrays begin with in a file of inputs, but for the inputs themselves.
 STATE, TARGET = "state.", "target."
 

@@ -28,6 +28,8 @@ from harness.runtime.tensors import NUMBERS
 
 # What is not given of a batch: nothing at all of a group.
 Numbers = Mapping[str, Any] | None
+# Arrays by name, or a file of them.
+Source = Mapping[str, Any] | str | Path | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.checking.accepting import accepted
+from harness.checking.again import again
 from harness.checking.record_read import blocks
 from harness.output.shell import command_line
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
-from harness.results.cell import CellResult, again
+from harness.results.cell import CellResult
 from harness.results.divergence import Divergence
 from harness.results.findings import PASSING, Finding
 

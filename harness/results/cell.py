@@ -9,7 +9,6 @@ from typing import Any
 
 from harness.results.divergence import Divergence
 from harness.results.findings import PASSING, Blame, Finding, Verdict, gravest
-from harness.runtime.labels import backend_of
 
 
 @dataclass(frozen=True)
@@ -34,36 +33,6 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"
-
-
-def again(cell: Cell, head: Mapping[str, Any], checks: Sequence[str] = ()) -> list[str]:
-    """The words of the command that runs a cell once more, as the run with this head did.
-
-    With ``checks``, only those; else the ones that the run was asked for.
-    """
-    request = head.get("request") or {}
-    own = request.get("against") or {}
-    environment = head.get("environment", {}).get(cell.backend, {})
-    # The column of a user's own model is no backend to ask for; what stands before its @ is.
-    backend = backend_of(cell.backend) if own else cell.backend
-    spec = head.get("sources", {}).get(cell.spec, cell.spec)
-    words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
-    words += ["--path", cell.path] if cell.path != "native" else []
-    words += ["--device", cell.device] if cell.device != "cpu" else []
-    words += [word for option in head.get("files", {}).items() for word in option]
-    for option, values in (
-        ("--map", own.get("map", ())),
-        ("--takes", own.get("takes", ())),
-        ("--returns", own.get("returns", ())),
-        ("--specs", head.get("folders", ())),
-        ("--size", [f"{name}={size}" for name, size in request.get("sizes", {}).items()]),
-        ("--env", [f"{backend}:{name}={value}" for name, value in environment.items()]),
-        ("--check", checks or [c for c in request.get("checks", ()) if c != "*"]),
-        ("--seed", [request["seed"]] if request.get("seed") else []),
-        ("--repeat", [request["repeat"]] if request.get("repeat") else []),
-    ):
-        words += [word for value in values for word in (option, str(value))]
-    return words + [f"--{flag}" for flag in ("thorough", "deterministic") if request.get(flag)]
 
 
 def cell_name(cell: Cell) -> tuple[str, ...]:

@@ -3,79 +3,47 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.command.ranges import MEMORY_MIB, REPEAT, TIMEOUT, Range
+from harness.checking.options import CellOptions
+from harness.command.declared import Option, options_of
+from harness.command.ranges import Range
 from harness.errors import HarnessError
 from harness.output.printing import shown
 
 # Options with which pytest tells something and runs no test.
 TELLING = ("help", "version", "markers", "showfixtures", "cacheshow")
+# Options of the suite: those of the cells that a test can be of.
+OPTIONS = [one for one in options_of(CellOptions) if one.suite]
 # Ways of pytest-xdist that run each test in one process.
 SPREADING = ("load", "loadfile", "loadgroup", "loadscope", "worksteal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Those of ``harness check``; names that are long begin with ``--harness``."""
+    """Add those of ``harness check`` that the suite has; most begin with ``--harness``."""
     group = parser.getgroup("harness.suite", "checks of a backend against the oracle")
-    add = group.addoption
-    many: dict[str, Any] = {"action": "append", "default": []}
-    add("--backend", metavar="NAME", help="backend to check; several by comma", **many)
-    dtypes = "float64 or float32, both if left out; bfloat16 or float16"
-    add("--dtype", metavar="DTYPE", help=dtypes, **many)
-    add("--device", default="cpu", help="device to run on (default: cpu)")
-    add(
-        "--harness-path",
-        default="native",
-        choices=["native", "equations", "derived"],
-        help="the framework's own layers where it has them, or the equations (default: native)",
-    )
-    add(
-        "--harness-spec",
-        metavar="SPEC",
-        help="model by name or file; the twelve that ship as lesson6/NAME (fast.ai) if left out",
-        **many,
-    )
-    add(
-        "--harness-specs",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of further definitions; several are allowed",
-        **many,
-    )
-    add("--harness-thorough", action="store_true", help="the dear checks too")
-    add(
-        "--harness-repeat",
-        type=_number(REPEAT),
-        default=0,
-        help="soak: repeat a pass so often (default: 0)",
-    )
-    add(
-        "--harness-deterministic",
-        action="store_true",
-        help="have the framework give the same bits for the same call, on a GPU too",
-    )
-    add(
-        "--harness-timeout",
-        type=_number(TIMEOUT),
-        default=120.0,
-        help="seconds for one cell (default: 120)",
-    )
-    add(
-        "--harness-start-timeout",
-        type=_number(TIMEOUT),
-        help="seconds for the backend's start (default: 300, or HARNESS_START_TIMEOUT)",
-    )
-    add(
-        "--harness-memory",
-        type=_number(MEMORY_MIB),
-        metavar="MIB",
-        help="resident MiB that a worker may take",
-    )
+    for one in OPTIONS:
+        several = one.type.startswith("tuple")
+        # No backend is one too few here: a suite is for whoever writes one.
+        told = one.help if one.name != "backends" else "Backends to check."
+        more: dict[str, Any] = {"help": told.removesuffix(".")}
+        if one.shown:
+            more["help"] += f" (default: {', '.join(one.default) if several else one.default})"
+        if one.type == "bool":
+            more["action"] = "store_true"
+        else:
+            name = re.sub("[^A-Z]", "", one.metavar or one.kind.upper())
+            more |= {"metavar": name or "NUMBER", "default": one.default}
+        if several:
+            more |= {"action": "append", "default": []}
+        if one.allowed is not None:
+            more["type"] = _number(one.allowed)
+        group.addoption(one.suite, **more)
 
 
 @pytest.hookimpl(trylast=True)
@@ -87,8 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if any(getattr(config.option, name, None) for name in TELLING):
         return
-    from harness.checking.request import Request
     from harness.checking.run import Engine
+    from harness.given.check_request import check_request
     from harness.suite.cells import ENGINE, tests
     from harness.suite.told import Told
 
@@ -97,22 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "which backend? Add --backend NAME; `harness list` shows what is installed"
         )
-    memory = option("--harness-memory")
-    request = Request(
-        specs=tuple(option("--harness-spec")),
-        backends=_listed("--backend", option("--backend")),
-        dtypes=_listed("--dtype", option("--dtype")) or ("float64", "float32"),
-        paths=(option("--harness-path"),),
-        device=option("--device"),
-        folders=tuple(option("--harness-specs")),
-        thorough=option("--harness-thorough"),
-        repeat=option("--harness-repeat"),
-        deterministic=option("--harness-deterministic"),
-        timeout=option("--harness-timeout"),
-        start_timeout=option("--harness-start-timeout"),
-        memory_limit=None if memory is None else memory * 2**20,
-    )
     try:
+        request = check_request({one.name: _value(one, option(one.suite)) for one in OPTIONS})
         config.stash[ENGINE] = Engine(request)
     except HarnessError as error:
         raise pytest.UsageError(shown(str(error))) from None
@@ -145,12 +99,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return CellScheduling(config, log, tests(config.stash[ENGINE]))
 
 
-def _listed(option: str, given: Sequence[str]) -> tuple[str, ...]:
-    """Names by repetition or by comma, each once."""
-    for text in given:
-        if not all(name.strip() for name in text.split(",")):
-            raise pytest.UsageError(f"{option}: nothing stands beside a comma of {text!r}")
-    return tuple(dict.fromkeys(name.strip() for text in given for name in text.split(",")))
+def _value(one: Option, given: Any) -> Any:
+    """The value of an option's field, with names by repetition or by comma, each once."""
+    if not one.type.startswith("tuple"):
+        return one.read(given) if given is not None else None
+    words = given
+    if one.word != one.name:  # arguments of the command line are not lists with commas
+        for text in given:
+            if not all(name.strip() for name in text.split(",")):
+                raise pytest.UsageError(f"{one.suite}: nothing stands beside a comma of {text!r}")
+        words = [name.strip() for text in given for name in text.split(",")]
+    found = tuple(dict.fromkeys(map(Path, words) if "Path" in one.type else words))
+    return found or one.default
 
 
 def _number(allowed: Range) -> Callable[[str], float]:

@@ -159,8 +159,14 @@ def test_what_is_wrong_is_said(call: Callable[[], Any], words: str) -> None:
 
 
 def test_an_argument_that_is_unknown_is_pythons_own_error() -> None:
-    with pytest.raises(TypeError, match="dtype"):
-        harness.check(SPEC, dtype="float64")  # type: ignore[call-arg]
+    for name, words in (
+        ("dtype", r"check\(\) has no argument 'dtype'; use dtypes="),
+        ("memory", "'memory'; use memory_limit="),
+        ("json", "'json'; only the command has it"),
+        ("sead", "'sead'; did you mean 'seed'"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            harness.check(SPEC, **{name: "x"})  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="has no attribute 'chekc'"):
         _ = harness.chekc
     with pytest.raises(UsageError):

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from users_models import GRU, NET, model_file
 
+from harness.checking.again import again
 from harness.checking.own_model.asking import of_model
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
 from harness.given.files import gather_for
-from harness.results.cell import again
 
 
 def shown(request: Request) -> str:

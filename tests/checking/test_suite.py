@@ -191,7 +191,7 @@ def test_github_is_told(own: Path) -> None:
         (["--backend", "nump"], "unknown backend 'nump'; did you mean 'numpy'?"),
         (["--backend", "numpy", *specs("lesson6/simple_rn")], "did you mean 'lesson6/simple_rnn'?"),
         (["--backend", "numpy", "--dtype", "float8"], "unknown dtype 'float8'"),
-        (["--backend", "numpy", "--harness-path", "nativ"], "invalid choice: 'nativ'"),
+        (["--backend", "numpy", "--harness-path", "nativ"], "unknown path 'nativ'; did you mean"),
         (["--backend", ","], "--backend: nothing stands beside a comma of ','"),
         (["--backend", "numpy", "--dtype", "float32,"], "--dtype: nothing stands beside a comma"),
     ],

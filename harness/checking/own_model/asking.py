@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.checking.options import DTYPES
 from harness.checking.own_model.asked import against
 from harness.checking.own_model.checks import CHECKS
-from harness.checking.request import DTYPES, Request, choose_checks
+from harness.checking.request import Request, choose_checks
 from harness.errors import UsageError
 from harness.runtime.labels import backend_of
 
@@ -29,9 +30,9 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
     Raises:
         UsageError: there is none to ask for, or an option has no meaning with it, or without it.
     """
-    if given["against"] is None:
+    if given.get("against") is None:
         for name in OF_MODEL:
-            if given[name]:
+            if given.get(name):
                 option = "map" if name == "maps" else name
                 raise UsageError(f"--{option} is about a model of your own: name it by --against")
         return request
@@ -49,7 +50,7 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
     own = against(
         given["against"],
         request.backends,
-        *(given[name] for name in OF_MODEL),
+        *(given.get(name, ()) for name in OF_MODEL),
     )
     framework = backend_of(own.column)
     # What a file holds is of one dtype, nearly always this one.

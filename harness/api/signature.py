@@ -1,0 +1,96 @@
+"""The signature and the docstring of a function whose options are declared elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+from harness.command.declared import Option, options_of
+from harness.errors import did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
+# What an argument may be in Python, by the type of its field, where it may be more than that.
+TYPES: Mapping[str, str] = {
+    "tuple[str, ...]": "Names",
+    "tuple[Path, ...]": "Folders",
+    "Mapping[str, str]": "Mapping[str, str | PathLike[str]] | None",
+    "Path": "str | PathLike[str] | None",
+    "Shard": "str",
+}
+
+
+def arguments_of(declared: type) -> Iterator[Option]:
+    """Yield the options that the function of a command takes."""
+    return (one for one in options_of(declared) if one.python is not None)
+
+
+def annotation(one: Option) -> str:
+    """Return the type of an argument as a signature shows it."""
+    name = "maps" if "=" in (one.metavar or "") and one.type == "tuple[str, ...]" else one.name
+    found = {"specs": "Models", "maps": "Names | Mapping[str, str]"}.get(
+        name, TYPES.get(one.type, one.type)
+    )
+    optional = one.default is None or isinstance(one.default, dict)
+    return f"{found} | None" if optional and "None" not in found else found
+
+
+def takes_options(declared: type) -> Callable[[F], F]:
+    """Give a function the signature and the docstring of the options that a dataclass declares.
+
+    The function takes them as ``**options``; a name that is no option is a ``TypeError``.
+    """
+
+    def decorate(function: F) -> F:
+        known = {one.name: one for one in arguments_of(declared)}
+        own = inspect.signature(function)
+        first = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        named = [
+            inspect.Parameter(
+                one.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if isinstance(one.default, dict) else one.default,
+                annotation=annotation(one),
+            )
+            for one in known.values()
+            if one.name not in own.parameters
+        ]
+
+        @wraps(function)
+        def run(*arguments: Any, **options: Any) -> Any:
+            for name in options:
+                if name not in known and name not in own.parameters:
+                    raise _unknown(function.__name__, name, declared)
+            return function(*arguments, **options)
+
+        run.__signature__ = own.replace(parameters=[*first, *named])  # type: ignore[attr-defined]
+        before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
+        run.__doc__ = f"{before}\n    Args:\n{_told([*known.values()])}\n{returns}{after}"
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def _told(known: list[Option]) -> str:
+    names = {one.word: f"``{one.name}``" for one in known}
+    texts = (
+        re.sub(r"--[a-z-]+", lambda found: names.get(found[0], found[0]), one.python or one.help)
+        for one in known
+    )
+    lines = (f"{one.name}: {text}" for one, text in zip(known, texts, strict=True))
+    wrapped = (textwrap.wrap(line, 88, subsequent_indent="    ") for line in lines)
+    return textwrap.indent("\n".join(line for part in wrapped for line in part), " " * 8)
+
+
+def _unknown(function: str, name: str, declared: type) -> TypeError:
+    """The error of an argument that there is not: what it is called in Python, or what is near."""
+    names = [one.name for one in arguments_of(declared)]
+    for one in options_of(declared):
+        if name in (one.name, (one.word or "").lstrip("-").replace("-", "_")):
+            told = f"; use {one.name}=" if one.python is not None else "; only the command has it"
+            return TypeError(f"{function}() has no argument {name!r}{told}")
+    near = did_you_mean(name, names) or f" (known: {', '.join(names)})"
+    return TypeError(f"{function}() has no argument {name!r}{near}")

@@ -1,0 +1,192 @@
+"""Options as fields of a dataclass: each is declared once, and every entrance is made from it.
+
+A field's type says how its value is read, :class:`Option` says everything else. The command line is
+made here, the functions of Python in :mod:`harness.api.signature`, the options of pytest in
+:mod:`harness.suite.options`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any
+
+import click
+
+from harness.command.options import (
+    FILE,
+    FOLDER,
+    NEXT_NAME,
+    WordList,
+    as_paths,
+    by_commas,
+    flat,
+    number,
+    numbers,
+    split_folders,
+)
+from harness.command.ranges import Range
+from harness.runs.shards import Shard
+
+Command = Callable[..., Any]
+# The sections of a command's help, in their order.
+SECTIONS = ("What to run", "What to list", "How to run it", "What to keep", "What to print")
+RUN, LIST, HOW, KEEP, PRINT = SECTIONS
+# What is made of the text or the texts that click has read, by the type of the field.
+READERS: Mapping[str, Callable[[Any], Any]] = {"Mapping[str, int]": numbers, "Shard": Shard.read}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command.
+
+    Attributes:
+        help: What it is for, in sentences.
+        section: The section of the help that lists it.
+        word: The option on the command line, if not the field's name; without dashes an argument,
+            and "" for none.
+        short: The same in one letter.
+        kind: The kind of value that a shell completes.
+        allowed: The range of a number.
+        unit: The value of the field for the number 1.
+        metavar: The placeholder of the value in the help.
+        shown: Whether the help shows the default, because ``help`` does not mention it.
+        decides: Whether it decides the result of a cell: records that are joined must share it, and
+            the command that runs a cell again names it.
+        suite: The option of pytest; "" for none.
+        python: ``help`` for Python, if different; None if the function has no such argument.
+        name, type, default: Those of the field.
+    """
+
+    help: str
+    section: str = RUN
+    word: str | None = None
+    short: str = ""
+    kind: str = ""
+    allowed: Range | None = None
+    unit: int = 1
+    metavar: str | None = None
+    shown: bool = False
+    decides: bool = False
+    suite: str = ""
+    python: str | None = ""
+    name: str = ""
+    type: str = ""
+    default: Any = None
+
+    def read(self, value: Any) -> Any:
+        """Return the value of the field for what click has read.
+
+        Raises:
+            UsageError: the text has another form.
+        """
+        read = READERS.get(self.type)
+        return read(value) if read else value * self.unit if self.unit != 1 else value
+
+    @property
+    def json_type(self) -> str:
+        """The type of the value in JSON."""
+        return (
+            self.type.replace("Mapping", "dict")
+            .replace("Path", "str")
+            .replace("tuple[str, ...]", "list[str]")
+        )
+
+    def words(self, value: Any) -> list[str]:
+        """Return the words of a command that stand for a value; none for the default."""
+        if value in (None, self.default) or value == [*_listed(self.default)]:
+            return []
+        if value is True:
+            return [f"{self.word}"]
+        pairs = value.items() if isinstance(value, Mapping) else ()
+        parts = [f"{name}={one}" for name, one in pairs] or _listed(value)
+        return [text for part in parts for text in (f"{self.word}", str(part))]
+
+    def click(self) -> Callable[[Command], Command]:
+        """Return the decorator that gives a command this option or argument."""
+        word, several = self.word or "", self.type.startswith("tuple")
+        form = self._form()
+        if not word.startswith("-"):
+            required = self.default is MISSING
+            shape: dict[str, Any] = {"nargs": -1 if several else 1, "required": required}
+            return click.argument(self.name, metavar=self.metavar, **shape, **form)
+        if self.default is MISSING:
+            form["required"] = True
+        elif self.shown:
+            form |= {"default": self.default, "show_default": True}
+        words = [self.short, word] if self.short else [word]
+        more = {"help": self.help, "metavar": self.metavar, "section": self.section}
+        if several or self.type.startswith("Mapping"):
+            form |= {"multiple": True, "callback": as_paths if "Path" in self.type else flat}
+        return click.option(*words, self.name, cls=SectionOption, **more, **form)
+
+    def _form(self) -> dict[str, Any]:
+        """What click is told of the values."""
+        if self.type == "bool":
+            return {"is_flag": True}
+        if self.allowed is not None:
+            return {"type": number(self.allowed)}
+        if self.type in ("Path", "Source"):
+            return {"type": FOLDER if self.kind == "folder" else FILE}
+        if self.type == "tuple[Path, ...]":
+            return {"type": WordList("folder", split_folders)}
+        if self.type.startswith("Mapping") or "=" in (self.metavar or ""):
+            return {"type": WordList(self.kind, NEXT_NAME.split)}
+        is_list = self.type.startswith("tuple") and (self.word or "").startswith("-")
+        return {"type": WordList(self.kind, by_commas if is_list else None)}
+
+
+def _listed(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, list | tuple) else [value]
+
+
+class SectionOption(click.Option):
+    """An option that knows its section of the help."""
+
+    def __init__(self, *words: Any, section: str = "", **more: Any) -> None:
+        super().__init__(*words, **more)
+        self.section = section
+
+
+def option(default: Any, help_: str, **more: Any) -> Any:
+    """Return a field that declares an option; ``MISSING`` as the default makes it required."""
+    metadata = {"option": Option(help_, **more)}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def options_of(declared: type) -> Iterator[Option]:
+    """Yield the options that a dataclass declares, in their order."""
+    for each in fields(declared):
+        found = each.metadata.get("option")
+        if found is not None:
+            word = f"--{each.name.replace('_', '-')}" if found.word is None else found.word
+            kind = str(each.type).removesuffix(" | None")
+            made = each.default_factory
+            default = each.default if made is MISSING else made()
+            yield replace(found, word=word, name=each.name, type=kind, default=default)
+
+
+def takes(declared: type) -> Callable[[Command], Command]:
+    """Give a command the options that a dataclass declares."""
+
+    def decorate(command: Command) -> Command:
+        for one in reversed([o for o in options_of(declared) if o.word]):
+            command = one.click()(command)
+        return command
+
+    return decorate
+
+
+def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the options that were given, by field.
+
+    Raises:
+        UsageError: a text has another form than its field.
+    """
+    return {
+        one.name: one.read(given[one.name])
+        for one in options_of(declared)
+        if given.get(one.name) not in (None, ())
+    }

@@ -1,0 +1,110 @@
+"""Options that several commands share: each means the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from harness.command.declared import HOW, KEEP, PRINT, option
+from harness.command.ranges import SEED, TIMEOUT
+
+Field = Callable[..., Any]
+
+specs: Field = partial(
+    option,
+    (),
+    "Models by name or file; Lesson 6, the twelve that ship as lesson6/NAME, if left out.",
+    word="specs",
+    kind="model",
+    metavar="[SPEC]...",
+    python="Names, paths of files, or specs that are loaded; all of Lesson 6 if left out.",
+)
+backends: Field = partial(
+    option,
+    (),
+    "Backends; all if left out.",
+    word="--backend",
+    kind="backend",
+    python="Names of ``harness list``; all that are installed if left out.",
+)
+device: Field = partial(
+    option,
+    "cpu",
+    "Device to compute on: cpu, cuda, cuda:1. Backends of your own may have others.",
+    kind="device",
+    shown=True,
+)
+sizes: Field = partial(
+    option,
+    {},
+    "Sizes that differ from the spec's own.",
+    word="--size",
+    kind="size",
+    metavar="NAME=NUMBER",
+)
+folders: Field = partial(
+    option,
+    (),
+    "Folders of further definitions, searched before those that ship.",
+    word="--specs",
+    metavar="FOLDER",
+)
+pythons: Field = partial(
+    option,
+    {},
+    "Python of another environment, with the harness in it, to run a backend in; every backend if "
+    "none is named.",
+    section=HOW,
+    word="--python",
+    kind="file",
+    metavar="[BACKEND=]INTERPRETER",
+    python="Interpreters of other environments, with the harness in them, by backend.",
+)
+environment: Field = partial(
+    option,
+    {},
+    "Environment variables of a backend's process; of every backend's if none is named.",
+    section=HOW,
+    word="--env",
+    metavar="[BACKEND:]NAME=VALUE",
+    python="Environment variables of a backend's process, by backend.",
+)
+shard: Field = partial(
+    option,
+    None,
+    "Take a part of the run: 2/4 is the second of four.",
+    metavar="NUMBER/COUNT",
+)
+on: Field = partial(
+    option,
+    None,
+    "Run on the nodes of a Ray cluster: that of this machine, or the one whose head has the "
+    "address.",
+    section=HOW,
+    kind="cluster",
+    metavar="ray[://HOST:PORT]",
+)
+as_json: Field = partial(
+    option,
+    False,
+    "Print JSON, for a program to read.",
+    section=PRINT,
+    word="--json",
+    python=None,
+)
+verbose: Field = partial(
+    option, False, "Print all figures and messages.", section=PRINT, python=None
+)
+force: Field = partial(option, False, "Replace what is there from an earlier run.", section=KEEP)
+
+
+def seed(what: str, **more: Any) -> Any:
+    """Return the field of ``--seed``."""
+    return option(0, what, allowed=SEED, shown=True, **more)
+
+
+def timeout(seconds: float, piece: str = "call", **more: Any) -> Any:
+    """Return the field of ``--timeout``: seconds for one ``piece`` of the work."""
+    told = f"Seconds that a backend may take for one {piece}, and the oracle for what it expects."
+    return option(seconds, told, section=HOW, allowed=TIMEOUT, shown=True, **more)
