@@ -50,8 +50,8 @@ CONTRACT = "harness.extend"
 SPEAKERS = frozenset({"click", "rich"})
 SPEAKING = frozenset(
     {
-        *("cli", "commands", "completion", "console", "folding", "help", "options"),
-        *("printing", "progress", "ranges", "report", "table", "verbs"),
+        *("cli", "commands", "completion", "console", "declared", "folding", "help"),
+        *("options", "printing", "progress", "ranges", "report", "table", "verbs"),
     }
 )
 
