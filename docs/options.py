@@ -25,12 +25,14 @@ Written by docs/options.py from the options of commands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from os import PathLike
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from harness.api.arguments import Folders, Names
-from harness.oracle.given import Numbers, Source
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from harness.api.arguments import Folders, Names
+    from harness.oracle.given import Numbers, Source
 '''
 
 
