@@ -1,6 +1,7 @@
 """Which tests ``make test`` leaves to ``make test-all``; and where tests run beside each other,
 files that take long begin first, and each of pytest's processes keeps to one core. There are more
-of them than cores, as a good part of the time of some tests is spent in waiting.
+of them than cores, as a good part of the time of some tests is spent in waiting. The workers of
+most tests are forked there (``support/warm_workers.py``).
 
 What a process starts inherits its core: numerical libraries make as many threads as there are
 cores, and two of them that wait for each other on the same cores take ten times as long.
@@ -17,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import warm_workers
 
 TESTS = Path(__file__).parent
 # Seconds of each file, by its path from here; tests/times.py writes them.
@@ -102,3 +104,4 @@ def pytest_configure(config: pytest.Config) -> None:
     if name is not None:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(name.removeprefix("gw")) % len(cores)]})
+        warm_workers.install()

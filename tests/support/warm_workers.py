@@ -1,0 +1,198 @@
+"""Start workers in a hundredth of a second, for tests whose subject is not a start.
+
+Most of a start is imports: 0.3 s of processor time for numpy, 2 s for torch, 6 s for TensorFlow. So
+the second worker of a kind is forked from a process that has imported the framework. The worker
+still has its own guardian, descriptors, folder and variables, loads its backend itself, and ends as
+any other. Workers are of one kind if backend and environment variables are the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.worker import guardian, process, stragglers
+
+# Rooms of tests about processes, their starts, or time: their workers start by themselves.
+COLD = ("cluster", "command", "environments", "fuzz", "timing", "worker")
+FRAMEWORKS = {
+    "numpy": "numpy",
+    "torch": "torch",
+    "jax": "jax.numpy",
+    "keras": "tensorflow",
+    "keras-jax": "jax.numpy",
+    "keras-torch": "torch",
+}
+# Variables that differ between workers of one kind.
+CHANGING = ("PYTEST_CURRENT_TEST", stragglers.VARIABLE)
+# How many processes are kept to fork from; each may hold half a gigabyte.
+MOST = 3
+
+_parents: dict[object, Parent] = {}
+_asked: Counter[object] = Counter()
+_start_cold = process.Process._start
+
+
+class Forked:
+    """A forked guardian, with what :class:`process.Process` uses of ``subprocess.Popen``."""
+
+    returncode = None  # the guardian itself reports how its worker has ended
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def wait(self, timeout: float) -> None:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            raise subprocess.TimeoutExpired("a forked guardian", timeout)
+        os.close(self._pidfd)
+
+    def kill(self) -> None:
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+class Parent:
+    """A process to fork workers from; it ends when its connection does."""
+
+    def __init__(
+        self, backend: str, arguments: Sequence[str], variables: Mapping[str, str]
+    ) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(theirs.fileno()), backend, *arguments],
+                env=variables,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+
+    def fork(
+        self, command: Sequence[str], variables: Mapping[str, str], files: Sequence[int]
+    ) -> Forked:
+        """Fork a guardian and its worker; ``files`` are its log, its socket and its report."""
+        cores = sorted(os.sched_getaffinity(0))
+        request = json.dumps([command, dict(variables), os.getcwd(), cores]).encode()
+        socket.send_fds(self._connection, [request], files)
+        return Forked(int(self._connection.recv(64)))
+
+    def end(self) -> None:
+        self._connection.close()
+        self._process.wait()
+
+
+def install() -> None:
+    """Have this process fork its workers where that is possible."""
+    process.Process._start = _start  # type: ignore[assignment,method-assign]
+
+
+def _start(
+    self: process.Process,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    descriptors: Sequence[int],
+) -> Any:
+    parent = _parent(command, environment)
+    if parent is None:
+        return _start_cold(self, command, environment, descriptors)
+    started = parent.fork(command, environment, [self.log.fileno(), *descriptors])
+    process._live[started.pid] = self.log
+    return started
+
+
+def _parent(command: Sequence[str], environment: Mapping[str, str]) -> Parent | None:
+    """Return the process to fork a worker from; None if the worker is to start by itself."""
+    python, _, _, _, _, module, *arguments = command[:-4]
+    backend = arguments[1]
+    if (
+        _room() in COLD
+        or (python, module) != (sys.executable, "harness.worker.serve")
+        or backend not in FRAMEWORKS
+        or "--cores" in arguments
+    ):
+        return None
+    variables = {n: text for n, text in environment.items() if n not in CHANGING}
+    kind = (os.getpid(), *arguments, frozenset(variables.items()))
+    _asked[kind] += 1
+    if _asked[kind] > 1 and kind not in _parents:
+        if len(_parents) == MOST:
+            _parents.pop(next(iter(_parents))).end()
+        _parents[kind] = Parent(backend, arguments, variables)
+    return _parents.get(kind)
+
+
+def _room() -> str:
+    """Return the folder below ``tests/`` of the test that runs."""
+    return os.environ.get("PYTEST_CURRENT_TEST", "").partition("tests/")[2].partition("/")[0]
+
+
+def main() -> None:
+    """Import the framework of a backend, and fork a guardian for each request."""
+    number, backend, *arguments = sys.argv[1:]
+    connection = socket.socket(fileno=int(number))
+    wanted = _wanted(backend, arguments)
+    importlib.import_module(FRAMEWORKS[backend])
+    importlib.import_module("harness.worker.serve")
+    importlib.import_module("harness.runtime.service")
+    # JAX warns of its threads, which it has not started yet.
+    warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
+    forked: list[int] = []
+    while True:
+        request, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
+        if not request:
+            return
+        if not (pid := os.fork()):
+            connection.close()
+            _become(request, files, wanted)
+            return
+        for file in files:
+            os.close(file)
+        connection.send(b"%d" % pid)
+        # The number of the last one must not be another process's before it is held.
+        forked = [*(n for n in forked if not os.waitpid(n, os.WNOHANG)[0]), pid]
+
+
+def _wanted(backend: str, arguments: Sequence[str]) -> Mapping[str, str]:
+    """Return the variables that a backend wants, for which this program starts anew."""
+    from harness.runtime import plugins
+
+    if "--handler" in arguments:
+        return {}
+    wanted = plugins.environment(backend, "--deterministic" in arguments)
+    if any(os.environ.get(name) != text for name, text in wanted.items()):
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
+    return wanted
+
+
+def _become(request: bytes, files: Sequence[int], wanted: Mapping[str, str]) -> None:
+    """Be the guardian that a request asks for, and its worker."""
+    command, variables, folder, cores = json.loads(request)
+    log, connection, report = files
+    os.setsid()
+    os.chdir(folder)
+    os.sched_setaffinity(0, cores)
+    os.environ.clear()
+    os.environ.update({**variables, **wanted})
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    numbers = ["--fd", str(connection), "--report", str(report)]
+    sys.argv = [guardian.__file__, str(os.getppid()), *command[5:-4], *numbers]
+    guardian.main()
+
+
+if __name__ == "__main__":
+    main()
