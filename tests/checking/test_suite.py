@@ -22,7 +22,8 @@ SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
 
 
 def test_right_backend_passes_and_ids_can_be_read(tmp_path: Path) -> None:
-    run = suite(tmp_path, "--backend", "numpy", *specs(SPECS[0]), "-v")
+    chosen = ("-k", "training or gradients or carried")
+    run = suite(tmp_path, "--backend", "numpy", *specs(SPECS[0]), *chosen, "-v")
     assert run.returncode == pytest.ExitCode.OK, run.stdout
     for line in (
         "test_check[numpy-lesson6/simple_rnn-float32-gradients] PASSED",
@@ -38,26 +39,6 @@ def test_skips_say_why(tmp_path: Path) -> None:
     run = suite(tmp_path, "--backend", "numpy", *specs(SPECS[1]), "-rs", "-k", "index or outputs")
     assert run.returncode == pytest.ExitCode.OK, run.stdout
     assert "index-zero does not apply to lesson6/theano_rnn in float32" in run.stdout
-
-
-def test_crash_fails_the_tests_of_its_cell_only(tmp_path: Path) -> None:
-    run = suite(
-        tmp_path,
-        *("--backend", "faulty-numpy", "--junitxml", "junit.xml", *specs(SPECS[0])),
-        faults={"lesson6/simple_rnn float32": "segfault"},
-    )
-    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
-    cases = list(ET.parse(tmp_path / "junit.xml").iter("testcase"))
-    assert len(cases) == 2 * len(FINDINGS)
-    failed = {case.get("name", "") for case in cases if case.find("failure") is not None}
-    assert failed
-    assert {name.rpartition("32-")[0] for name in failed} == {
-        "test_check[faulty-numpy-lesson6/simple_rnn-float"
-    }
-    assert "test_check[faulty-numpy-lesson6/simple_rnn-float32-gradients]" in failed
-    assert not list(ET.parse(tmp_path / "junit.xml").iter("error"))
-    assert "values: crashed: SIGSEGV" in run.stdout
-    assert "the worker was lost in values" in run.stdout
 
 
 def test_wrong_result_fails_its_check_only_and_says_where(tmp_path: Path) -> None:
@@ -155,6 +136,23 @@ def test_own_definitions_are_checked(own: Path) -> None:
     assert sum(seconds > 0.001 for seconds in found.values()) > 8
 
 
+def test_crash_fails_the_tests_of_its_cell_only(own: Path) -> None:
+    run = own_suite(
+        *(own, "--backend", "faulty-numpy", "--dtype", "float32"),
+        faults={"small float32": "segfault"},
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
+    cases = list(ET.parse(own / "junit.xml").iter("testcase"))
+    assert len(cases) == 2 * len(FINDINGS)
+    failed = {case.get("name", "") for case in cases if case.find("failure") is not None}
+    assert failed
+    assert {name.rpartition("32-")[0] for name in failed} == {"test_check[faulty-numpy-small-float"}
+    assert "test_check[faulty-numpy-small-float32-gradients]" in failed
+    assert not list(ET.parse(own / "junit.xml").iter("error"))
+    assert "values: crashed: SIGSEGV" in run.stdout
+    assert "the worker was lost in values" in run.stdout
+
+
 def test_a_folder_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:
     run = suite(tmp_path, "--backend", "numpy", "--harness-specs", "gone")
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
@@ -232,6 +230,7 @@ def test_every_finding_of_the_engine_has_a_test() -> None:
             specs=("lesson6/simple_rnn", "lesson6/stateful_lstm"),
             thorough=True,
             repeat=2,
+            sizes={"hidden": 8},
             **given,
         ),
         Request(specs=("gpt",), checks=("large-counts",), **given),
