@@ -21,6 +21,8 @@ NARROW = {
     "OMP_NUM_THREADS": "2",
 }
 EVERY = list(Library().names("model"))
+# Of each kind of kernel one: products, convolutions with strides, an LSTM, attention, noise.
+FEW = ["lesson6/stateful_lstm", "lenet", "resnet", "gpt", "vae"]
 
 
 @pytest.mark.slow
@@ -29,10 +31,12 @@ EVERY = list(Library().names("model"))
     ("backend", "specs"),
     [
         ("torch", EVERY),
+        ("torch", FEW),
         ("numpy", EVERY),
-        ("jax", ["lesson6/stateful_lstm", "lenet", "gpt", "vae"]),
+        ("numpy", FEW),
+        ("jax", FEW),
     ],
-    ids=["torch", "numpy", "jax"],
+    ids=["torch", "torch-few", "numpy", "numpy-few", "jax-few"],
 )
 def test_models_are_right_without_avx512(
     backend: str, specs: list[str], monkeypatch: pytest.MonkeyPatch
