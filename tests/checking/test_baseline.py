@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
 import plugin_faulty_cells
 import pytest
+import warm_commands
 from places import SPECS
 
 from harness.checking.step_summary import places
@@ -18,7 +18,6 @@ from harness.language.library import Library
 from harness.language.shelf import Shelf
 from harness.output import github
 
-HARNESS = Path(sys.executable).parent / "harness"
 SPEC = "lesson6/simple_rnn"
 FAULTS = {f"{SPEC} float64": "wrong_shape"}
 
@@ -26,16 +25,9 @@ FAULTS = {f"{SPEC} float64": "wrong_shape"}
 def check(
     folder: Path, *arguments: str, faults: dict[str, str] | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [str(HARNESS), "check", "--backend", "faulty-numpy", "--size", "hidden=8"]
-    return subprocess.run(
-        [*command, "--check", "values", *arguments],
-        cwd=folder,
-        env={**os.environ, **plugin_faulty_cells.variables(faults or {}), **variables},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = ["check", "--backend", "faulty-numpy", "--size", "hidden=8", "--check", "values"]
+    environment = {**os.environ, **plugin_faulty_cells.variables(faults or {}), **variables}
+    return warm_commands.run([*command, *arguments], cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import warm_commands
 from remembered_runs import Run, sealed_anew
 
 from harness.checking import history
@@ -24,8 +23,6 @@ from harness.report.inputs import gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.results.cell import Cell
-
-HARNESS = str(Path(sys.executable).parent / "harness")
 
 
 @pytest.mark.parametrize(
@@ -248,9 +245,7 @@ def test_the_command_and_its_setting(tmp_path: Path) -> None:
     words = ("check", "lesson6/three_char", "--backend", "numpy", "--check", "values")
 
     def ran(*more: str) -> str:
-        found = subprocess.run(
-            [HARNESS, *words, *more], cwd=tmp_path, capture_output=True, text=True
-        )
+        found = warm_commands.run([*words, *more], cwd=tmp_path)
         assert found.returncode == 0, found.stderr
         return found.stdout
 

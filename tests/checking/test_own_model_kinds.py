@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import warm_commands
 from places import ROOT
 from users_models import GRU, NET, RULES, checked, model_file
 
@@ -23,7 +24,6 @@ from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService, of_format
 from harness.runtime.plugins import load
 
-HARNESS = Path(sys.executable).with_name("harness")
 SUPPORT = ROOT / "tests" / "support"
 # What a small model in every framework is held against.
 DENSE = """\
@@ -289,15 +289,8 @@ wrong = keras.Model(x, keras.layers.Dense(3, name="out")(x))
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [HARNESS, "check", *arguments],
-        cwd=folder,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return warm_commands.run(["check", *arguments], cwd=folder, env=variables, timeout=300)
 
 
 @pytest.mark.thorough

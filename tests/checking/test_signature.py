@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_commands
 from places import SPECS
 from pristine import Pristine
 from remembered_runs import Told
@@ -22,7 +22,6 @@ from harness.checking.run import Engine
 SHIPPED = SPECS
 MODEL = (SHIPPED / "models/lesson6/simple_rnn.yaml").read_text()
 DENSE = (SHIPPED / "layers/dense.yaml").read_text()
-HARNESS = Path(sys.executable).with_name("harness")
 
 
 def model(folder: Path, name: str) -> Path:
@@ -281,11 +280,11 @@ def test_code_of_a_backend_under_the_same_version(
 
 def test_the_command_line_says_what_is_run_again(tmp_path: Path) -> None:
     path = model(tmp_path, "one")
-    command = [HARNESS, "check", path, "--backend", "numpy", "--check", "values", "--resume"]
-    command += ["--records", tmp_path / "r.jsonl"]
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    command = ["check", str(path), "--backend", "numpy", "--check", "values", "--resume"]
+    command += ["--records", str(tmp_path / "r.jsonl")]
+    assert warm_commands.run(command).returncode == 0
     path.write_text(path.read_text().replace("identity", "zeros"))
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = warm_commands.run(command)
     assert run.returncode == 0
     assert "2 cells are run again: the spec has changed" in run.stderr
     assert "kept" not in run.stdout

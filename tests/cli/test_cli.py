@@ -14,6 +14,7 @@ from pathlib import Path
 
 import plugin_faulty_cells
 import pytest
+import warm_commands
 from click.testing import CliRunner
 from process_faults.support import hearing, is_gone, wait_until
 from time_limits import over_within
@@ -34,15 +35,7 @@ def environment(faults: Mapping[str, str]) -> dict[str, str]:
 def harness(
     *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [HARNESS, *arguments],
-        env=env or environment({}),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return warm_commands.run(arguments, cwd=cwd, env=env or environment({}))
 
 
 def faults(**by_dtype: str) -> dict[str, str]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_commands
 
-HARNESS = shutil.which("harness", path=os.fspath(Path(sys.executable).parent)) or ""
 SPEC = "lesson6/first_rnn"
 # The words of a command, and how its message begins.
 ERRORS = {
@@ -78,9 +75,7 @@ def test_all_errors_have_one_form(case: str, tmp_path: Path) -> None:
     if case == "settings":
         (tmp_path / "pyproject.toml").write_text("[tool.harness]\nbacked = 'numpy'\n")
     variables = {**os.environ, **({"HARNESS_BACKND": "x"} if case == "variable" else {})}
-    done = subprocess.run(
-        [HARNESS, *words.split()], cwd=tmp_path, env=variables, capture_output=True, text=True
-    )
+    done = warm_commands.run(words.split(), cwd=tmp_path, env=variables)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     first, *further = done.stderr.splitlines()

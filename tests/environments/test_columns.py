@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_commands
 
 import harness
 from harness.checking.record_file import read_records
@@ -24,7 +25,6 @@ from harness.environments.wanted import Wanted, read
 from harness.errors import UsageError
 from harness.timing.request import BenchRequest, entries_from
 
-HARNESS = str(Path(sys.executable).parent / "harness")
 SPEC = "lesson6/three_char"
 QUICK = ("--check", "values", "--dtype", "float32")
 HERE = f"numpy@here={sys.executable}"
@@ -32,7 +32,7 @@ SAME = f"numpy@{np.__version__}={sys.executable}"
 
 
 def harness_command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([HARNESS, *words], capture_output=True, text=True, timeout=120)
+    return warm_commands.run(words)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plugin_faulty_cells
 import pytest
+import warm_commands
 from safetensors.numpy import save_file
 
 import harness
@@ -25,7 +25,6 @@ from harness.errors import UsageError
 from harness.given.files import gather
 from harness.language.initial_values import initial_parameters
 
-HARNESS = Path(sys.executable).with_name("harness")
 SPEC = "lesson6/stateful_lstm"
 SIZES = {"vocab": 20, "factors": 3, "hidden": 4}
 SIZE_OPTIONS = [o for name, size in SIZES.items() for o in ("--size", f"{name}={size}")]
@@ -43,15 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str, fault: bool = False) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [HARNESS, *arguments],
-        env={**os.environ, **plugin_faulty_cells.variables(FAULT if fault else {})},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    variables = {**os.environ, **plugin_faulty_cells.variables(FAULT if fault else {})}
+    return warm_commands.run(arguments, cwd=folder, env=variables)
 
 
 GIVEN = ("--weights", "w.safetensors", "--inputs", "x.npz", *SIZE_OPTIONS)

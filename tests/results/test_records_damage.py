@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_commands
 from damage import ABSURD, GONE, changed, flips, mutations
 from rich.console import Console
 
@@ -30,7 +29,6 @@ from harness.output.table import show
 REQUEST = Request(
     specs=("lesson6/simple_rnn",), backends=("numpy",), dtypes=("float64",), checks=("values",)
 )
-HARNESS = Path(sys.executable).with_name("harness")
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +176,9 @@ def test_the_command_tells_line_and_field(
 ) -> None:
     at = next(i for i, line in enumerate(lines) if line["kind"] == kind)
     path = written(tmp_path / "r", changed(lines, (at, field), value))
-    command = [HARNESS, "check", *REQUEST.specs, "--backend", "numpy", "--check", "values"]
-    command += ["--dtype", "float64", "--records", path, "--resume"]
-    run = subprocess.run(command, capture_output=True, text=True)
+    command = ["check", *REQUEST.specs, "--backend", "numpy", "--check", "values"]
+    command += ["--dtype", "float64", "--records", str(path), "--resume"]
+    run = warm_commands.run(command)
     assert run.returncode == 2, run.stdout + run.stderr
     assert run.stderr.startswith(f"{path}:{at + 1}: ")
     assert words in run.stderr

@@ -1,0 +1,100 @@
+"""Run ``harness`` in a process of its own that is forked from one that has imported it.
+
+Half a second of processor time of each command is imports. A forked command has its own arguments,
+folder, variables and output, and starts its own workers. It is for tests of what a command does,
+not of how a process starts: ``PYTHON`` variables but ``PYTHONPATH`` have no effect.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryFile
+
+MODULES = ("harness.commands", "harness.checking.console", "harness.report.console")
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``harness`` with arguments; return its exit code and what it printed.
+
+    Raises:
+        subprocess.TimeoutExpired: the command took longer than ``timeout``, in seconds.
+    """
+    connection, _ = _parent(os.getpid())
+    request = [*map(str, arguments)], os.fspath(cwd or os.getcwd()), dict(env or os.environ)
+    with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+        files = [output.fileno(), errors.fileno()]
+        socket.send_fds(connection, [json.dumps(request).encode()], files)
+        pid = int(connection.recv(64))
+        if not select.select([connection], [], [], timeout)[0]:
+            os.kill(pid, 9)
+            connection.recv(64)
+            raise subprocess.TimeoutExpired(["harness", *arguments], timeout)
+        code = int(connection.recv(64))
+        texts = []
+        for file in (output, errors):
+            file.seek(0)
+            texts.append(file.read())
+    return subprocess.CompletedProcess(["harness", *arguments], code, *texts)
+
+
+@cache
+def _parent(pid: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Return a connection to a process that forks commands, which ends with this one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        number = theirs.fileno()
+        command = [sys.executable, "-P", __file__, str(number)]
+        return ours, subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Import the commands, and fork one for each request."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    for name in MODULES:
+        importlib.import_module(name)
+    while True:
+        request, files, *_ = socket.recv_fds(connection, 1 << 20, 2)
+        if not request:
+            return
+        if not (pid := os.fork()):
+            connection.close()
+            _become(request, files)
+        for file in files:
+            os.close(file)
+        connection.send(b"%d" % pid)
+        connection.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def _become(request: bytes, files: Sequence[int]) -> None:
+    """Be the command that a request asks for."""
+    from harness import cli
+
+    arguments, folder, variables = json.loads(request)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path[:0] = [path for path in variables.get("PYTHONPATH", "").split(os.pathsep) if path]
+    for number, file in enumerate(files, start=1):
+        os.dup2(file, number)
+        os.close(file)
+    sys.argv = ["harness", *arguments]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
