@@ -7,6 +7,7 @@ not of how a process starts: ``PYTHON`` variables but ``PYTHONPATH`` have no eff
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -34,7 +35,7 @@ def run(
     Raises:
         subprocess.TimeoutExpired: the command took longer than ``timeout``, in seconds.
     """
-    connection, _ = _parent(os.getpid())
+    connection = _parent(os.getpid())
     request = [*map(str, arguments)], os.fspath(cwd or os.getcwd()), dict(env or os.environ)
     with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
         files = [output.fileno(), errors.fileno()]
@@ -53,13 +54,21 @@ def run(
 
 
 @cache
-def _parent(pid: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _parent(pid: int) -> socket.socket:
     """Return a connection to a process that forks commands, which ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number = theirs.fileno()
         command = [sys.executable, "-P", __file__, str(number)]
-        return ours, subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+        parent = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+
+    def end() -> None:
+        ours.close()
+        parent.kill()
+        parent.wait()
+
+    atexit.register(end)
+    return ours
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ any other. Workers are of one kind if backend and environment variables are the 
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -91,12 +92,14 @@ class Parent:
 
     def end(self) -> None:
         self._connection.close()
+        self._process.kill()
         self._process.wait()
 
 
 def install() -> None:
     """Have this process fork its workers where that is possible."""
     process.Process._start = _start  # type: ignore[assignment,method-assign]
+    atexit.register(lambda: [parent.end() for parent in _parents.values()])
 
 
 def _start(
