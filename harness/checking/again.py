@@ -24,7 +24,8 @@ def again(cell: Cell, head: Mapping[str, Any], checks: Sequence[str] = ()) -> li
     words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
     words += ["--path", cell.path] if cell.path != "native" else []
     words += ["--device", cell.device] if cell.device != "cpu" else []
-    words += [word for option in head.get("files", {}).items() for word in option]
+    given = (*head.get("files", {}).items(), *head.get("limits", {}).items())
+    words += [word for option in given for word in option]
     for option, values in (
         ("--map", own.get("map", ())),
         ("--takes", own.get("takes", ())),

@@ -88,10 +88,11 @@ def explain(spec: str, **given: Any) -> None:
 
     def run() -> int:
         asked = (spec, given["folders"], numbers(given["sizes"]), names, pythons, environment)
+        note = partial(tell, error=True)
         if given["as_json"]:
-            say(json.dumps(plain(explain_data(*asked))))
+            say(json.dumps(plain(explain_data(*asked, note))))
         else:
-            tell(text(*asked))
+            tell(text(*asked, note))
         return 0
 
     sys.exit(stoppable(run))

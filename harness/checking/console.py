@@ -73,7 +73,7 @@ def run_check(
     """
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
-        for told in (*engine.specs.hidden, *engine.applied):
+        for told in (*engine.specs.notes, *engine.applied):
             progress.bar.line(told)
         base = Baseline(shown.baseline, shown.specs) if shown.baseline is not None else None
         if request.shard is not None:
@@ -93,7 +93,10 @@ def run_check(
         annotate(text)
     code = report.exit_code if compared is None else since(compared, report.exit_code)
     if shown.as_json:
-        say(json.dumps(forms.plain(_content(code, request, report, compared))))
+        content = _content(code, request, report, compared)
+        if engine.specs.notes:
+            content["notes"] = engine.specs.notes
+        say(json.dumps(forms.plain(content)))
         return code
     target = console()
     show(target, *reports.tables(report))

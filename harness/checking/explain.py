@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -13,7 +13,7 @@ from harness.checking.explain_definition import definitions_data, explain_defini
 from harness.environments.columns import Columns, choose
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.language.library import FOLDERS, Library
-from harness.language.model import Spec, load_spec
+from harness.language.model import Spec, load_spec, notes_on
 from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
@@ -47,8 +47,10 @@ def explain(
     backends: Sequence[str],
     pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, Mapping[str, str]] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> str:
-    """The text that ``harness explain`` prints of a model, or of another definition.
+    """The text that ``harness explain`` prints of a model, or of another definition; ``note`` is
+    called with what a user should know of the model's definitions.
 
     Raises:
         UsageError: nothing has that name.
@@ -59,6 +61,8 @@ def explain(
         return other
     found = _explained(library, name, sizes, backends, pythons, environment)
     spec, program = found.spec, found.program
+    for text in notes_on([spec]):
+        note(text)
     parts = [
         f"{spec.name}: {spec.model.summary}",
         f"source: {spec.model.source}",
@@ -81,6 +85,7 @@ def explain_data(
     backends: Sequence[str],
     pythons: Mapping[str, str] | None = None,
     environment: Mapping[str, Mapping[str, str]] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Return the content of :func:`explain` as data: a model, or all definitions of the name.
 
@@ -92,6 +97,9 @@ def explain_data(
         return others
     found = _explained(library, name, sizes, backends, pythons, environment)
     spec, program = found.spec, found.program
+    told = notes_on([spec])
+    for text in told:
+        note(text)
     written = spec.model.model_dump(mode="json", exclude_none=True)
     kept = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training", "data")
     return [
@@ -99,6 +107,7 @@ def explain_data(
             "kind": "model",
             "name": spec.name,
             **{key: written[key] for key in kept if key in written},
+            **({"notes": told} if told else {}),
             "sizes": found.sizes,
             **{
                 title: {port.name: _type(program, port) for port in ports}

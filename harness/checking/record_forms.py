@@ -94,8 +94,8 @@ class ModelForm(Form):
 
 class Head(Form):
     """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
-    name of the spec in them, ``files`` are others by option, ``planned`` is the number of its
-    cells."""
+    name of the spec in them, ``files`` are others by option, ``limits`` those of a cell, and
+    ``planned`` is the number of its cells."""
 
     schema_: Annotated[int, Field(alias="schema")]
     harness: str
@@ -108,6 +108,7 @@ class Head(Form):
     folders: list[str] = Field(default_factory=list)
     sources: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
+    limits: dict[str, str] = Field(default_factory=dict)
     planned: NonNegativeInt | None = None
     plan: PlanForm | None = None
     columns: dict[str, dict[str, str]] | None = None

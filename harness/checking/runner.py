@@ -154,6 +154,7 @@ class CellRunner:
             if not self.specs.library.has("model", source)
         }
         made["files"] = self._files()
+        made["limits"] = self._limits()
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
         made["plan"] = plan_record(axes, self.request.shard)
@@ -173,6 +174,13 @@ class CellRunner:
         given, own = self.request.given, self.request.against
         found = {option: str(path) for option, path in (given.files if given else {}).items()}
         return found if own is None else {"--against": own.target, **found}
+
+    def _limits(self) -> dict[str, str]:
+        """The limits of a cell that are not the usual ones, by option, as a command takes them."""
+        given = self.request
+        found = {} if given.timeout == Request.timeout else {"--timeout": f"{given.timeout:g}"}
+        memory = given.memory_limit
+        return found if memory is None else {**found, "--memory": str(-(-memory // 2**20))}
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
         """The signature of a cell: what decides its numbers."""

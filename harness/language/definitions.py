@@ -48,6 +48,7 @@ def check_definition(document: Document, spec: Documented) -> None:
     check_distinct(document, spec, SECTIONS[type(spec)])
     if isinstance(spec, schema.Layer):
         _check_form(document, spec)
+        _check_unusual(document, spec)
     if isinstance(spec, schema.Loss):
         _check_loss(document, spec)
     if isinstance(spec, schema.Layer | schema.Loss | schema.Function):
@@ -120,6 +121,17 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
         raise SpecError("'statistics' need both 'training' and 'inference'", at)
     if layer.scan is not None:
         _check_scan(document, layer, layer.scan, ("scan",))
+
+
+def _check_unusual(document: Document, layer: schema.Layer) -> None:
+    """Only a number can be unusual."""
+    numbers = [n for n, default in layer.attributes.items() if type(default) in (int, float)]
+    for name in layer.unusual:
+        if name not in numbers:
+            at = document.place_of_key(("unusual", name))
+            hint = did_you_mean(name, numbers)
+            known = ", ".join(numbers) or "none"
+            raise SpecError(f"{name!r} is no attribute with a number{hint} (known: {known})", at)
 
 
 def _check_loss(document: Document, loss: schema.Loss) -> None:

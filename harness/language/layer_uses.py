@@ -123,8 +123,18 @@ class LayerMaker:
         given = GivenAttributes(
             f"layer {use.layer!r}", extra, at, definition.document, place_of, owner.attributes
         )
-        declared = content(definition, schema.Layer).attributes
-        return read_attributes(self.library, declared, given, owner.sizes)
+        layer = content(definition, schema.Layer)
+        found = read_attributes(self.library, layer.attributes, given, owner.sizes)
+        for attribute, unusual in layer.unusual.items():
+            value = found[attribute]
+            if isinstance(value, float) and value < unusual.below:
+                # A value that was handed on is given where the model uses the outermost layer.
+                written = isinstance(extra.get(attribute), int | float) or not owner.inside
+                place = given.at(attribute) if written else owner.inside[0][1]
+                self.library.unusual[place] = (
+                    f"{attribute} {value:g} of {use.layer!r} is unusual: {unusual.note}"
+                )
+        return found
 
     def _check_nesting(self, inside: tuple[tuple[str, Place], ...]) -> None:
         names = [name for name, _ in inside]

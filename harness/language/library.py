@@ -85,6 +85,8 @@ class Library:
     _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
     replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
     """Where a folder's definition stands that is in place of one that ships, and where that is."""
+    unusual: dict[Place, str] = field(default_factory=dict)
+    """Attributes that a definition calls unusual: what it says, by where they are given."""
     checksums: dict[tuple[str, str], str] = field(default_factory=dict)
     """What definitions mean, by kind and name, as far as it was asked for."""
     reading: list[str] = field(default_factory=list)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from harness.errors import SpecError, did_you_mean, placed, shorten
 from harness.language import schema
-from harness.language.hidden import hidden
 from harness.language.impossible_sizes import check_numbers
 from harness.language.library import Definition, Library, content
 from harness.language.lower_model import Lowering
 from harness.language.lower_optimizer import lower_update, lower_use
+from harness.language.notes import notes
 from harness.language.optimizer_schema import OptimizerUse
 from harness.language.rivals import clash, same_file
 from harness.language.size_expressions import FREE_SIZES
@@ -223,9 +223,9 @@ def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list
     return list(found.values())
 
 
-def replaced(specs: Iterable[Spec]) -> list[str]:
-    """In words, the definitions that ship and are not used, for those of a folder are."""
-    return list(dict.fromkeys(told for spec in specs for told in hidden(spec.library)))
+def notes_on(specs: Iterable[Spec]) -> list[str]:
+    """Return each note on the definitions of some specs once."""
+    return list(dict.fromkeys(told for spec in specs for told in notes(spec.library)))
 
 
-__all__ = ["FREE_SIZES", "Spec", "load_spec", "load_specs", "replaced"]
+__all__ = ["FREE_SIZES", "Spec", "load_spec", "load_specs", "notes_on"]

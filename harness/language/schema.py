@@ -144,6 +144,13 @@ class LayerUse(BaseModel):
     shares: Name | None = None
 
 
+class Unusual(Strict):
+    """Values of an attribute that are allowed, but hardly what was meant, and what to know."""
+
+    below: float
+    note: str
+
+
 class Layer(Documented):
     """A layer: equations once, or a step that is scanned; one form in training, one in inference.
 
@@ -154,6 +161,7 @@ class Layer(Documented):
     layer: FreeName
     inputs: dict[Name, Axes | Input]
     attributes: Attributes = {}
+    unusual: dict[Name, Unusual] = {}
     parameters: dict[Name, Parameter] = {}
     layers: dict[Name, LayerUse] = {}
     state: dict[Name, State] = {}

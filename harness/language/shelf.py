@@ -12,9 +12,9 @@ from pathlib import Path
 from harness.errors import Place
 from harness.language.definitions import check_definition
 from harness.language.document import parse, validate
-from harness.language.hidden import hidden
 from harness.language.library import Definition, Library
 from harness.language.model import Spec
+from harness.language.notes import notes
 from harness.language.rivals import clash, same_file
 from harness.language.schema import KINDS
 
@@ -91,9 +91,9 @@ class Shelf:
         return tuple(self._texts)
 
     @property
-    def hidden(self) -> list[str]:
-        """In words, the definitions that ship and are not used, for those of a folder are."""
-        return hidden(self.library)
+    def notes(self) -> list[str]:
+        """What a user should know of the models' definitions."""
+        return notes(self.library)
 
     def _keep(self, spec: Spec) -> None:
         self._loaded[spec.name] = spec

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.checking.accepting import accepted
 from harness.checking.again import again
+from harness.checking.checks import FINDINGS
 from harness.checking.record_read import blocks
 from harness.output.shell import command_line
 from harness.report.cells import failing
@@ -88,7 +89,8 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
 def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
-    again_ = command_line(again(result.cell, head))
+    # What failed is run again, and no more: all checks of a cell may take many times as long.
+    again_ = command_line(again(result.cell, head, _runnable(found)))
     # A model of a user's own has no reproducer, and nothing that is known excuses it.
     own = (head.get("request") or {}).get("against")
     differs = [f for f in found if f.verdict == "differ"] if not own else []
@@ -101,10 +103,19 @@ def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
         checks=found,
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
         command=again_,
-        reproducer=f"{again_} --reproducers reproducers" if differs else "",
+        reproducer=_reproducer(result, head, differs) if differs else "",
         known=accepted(result, [f.check for f in differs]) if differs else "",
         **_parted(result.divergence),
     )
+
+
+def _runnable(found: Sequence[Finding]) -> list[str]:
+    return [f.check for f in found if f.check in FINDINGS]
+
+
+def _reproducer(result: CellResult, head: Mapping[str, Any], differs: Sequence[Finding]) -> str:
+    words = again(result.cell, head, _runnable(differs))
+    return command_line([*words, "--reproducers", "reproducers"])
 
 
 def _parted(found: Divergence | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.forms import plain
 from harness.files.user_file import displayed
 from harness.language.asked_sizes import check_asked
-from harness.language.model import replaced
+from harness.language.model import notes_on
 from harness.output.markdown import escaped
 from harness.output.printing import console, line, say
 from harness.output.table import Grid, show
@@ -45,7 +45,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[
             check_reference(reference, [entry.label for entry in bench.plan.entries])
         specs = {group.spec.name: group.spec for group in bench.plan.every}
         own = {name: spec.model.sizes for name, spec in specs.items()}
-        for told in (*replaced(specs.values()), *check_asked(request.sizes, own, free=())):
+        for told in (*notes_on(specs.values()), *check_asked(request.sizes, own, free=())):
             progress.bar.line(told)
         if request.shard is not None:
             of = f"{len(bench.plan.groups)} of {len(bench.plan.every)} groups"

@@ -9,7 +9,7 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.lock import check_free
 from harness.files.user_file import displayed
-from harness.language.model import replaced
+from harness.language.model import notes_on
 from harness.output.printing import console, say, tell
 from harness.training import checkpoint
 from harness.training.progress import TrainProgress
@@ -27,7 +27,7 @@ def run_train(
         check_place(path, resume, force)
     setup = prepare(request)
     progress = TrainProgress(console(error=True))
-    for told in replaced([setup.spec]):
+    for told in notes_on([setup.spec]):
         progress.bar.line(told)
     with TrainingRun(setup, path, progress) as training:
         if path is not None:

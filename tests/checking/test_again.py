@@ -62,6 +62,12 @@ def test_checks_that_were_asked_for_are_asked_for_again() -> None:
     assert "loss" not in words
 
 
+def test_limits_that_are_not_the_usual_ones_are_asked_for_again() -> None:
+    request = Request(specs=("mlp",), backends=("numpy",), timeout=0.5, memory_limit=2**30)
+    assert shown(request).endswith(" --timeout 0.5 --memory 1024")
+    assert "--timeout" not in shown(replace(request, timeout=120.0))
+
+
 def test_given_numbers_are_given_again(tmp_path: Path) -> None:
     spec, inputs = model_file(tmp_path, GRU, "gru_lm.yaml"), tmp_path / "batch.npz"
     np.savez(inputs, chars=np.zeros((2, 3), int))

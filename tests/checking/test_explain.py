@@ -28,6 +28,35 @@ loss: mean(squared_error(y, aim))
 """
 
 
+NORMALISED = """model: normalised
+summary: Batch norms with a momentum of torch, one that a block hands on, and a usual one.
+source: Made for a test.
+sizes: {wide: 4}
+inputs:
+  x: {shape: [batch, wide]}
+layers:
+  norm: {layer: batch_norm, momentum: 0.1}
+  block: {layer: own_block, pace: 0.2}
+  usual: {layer: batch_norm, momentum: 0.9}
+equations: y = usual(block(norm(x)))
+targets:
+  aim: {shape: [batch, wide]}
+loss: mean(squared_error(y, aim))
+"""
+
+
+OWN_BLOCK = """layer: own_block
+summary: A batch norm by another name.
+source: Made for a test.
+inputs: {x: [..., features]}
+attributes: {pace: 0.9}
+layers:
+  norm: {layer: batch_norm, momentum: pace}
+equations: y = norm(x)
+output: y
+"""
+
+
 def squeezed(text: str) -> str:
     return "\n".join(re.sub(r" +", " ", line).strip() for line in text.splitlines())
 
@@ -145,3 +174,21 @@ def test_a_program_reads_what_explain_says(lstm: str) -> None:
     assert "lesson6/keras_gru" in layer["models"]
     (law,) = explain_data("uniform", [], {}, [])
     assert (law["kind"], law["arguments"]) == ("initializer", ["low", "high"])
+
+
+def test_an_unusual_attribute_is_noted_once_at_its_place(tmp_path: Path) -> None:
+    """Torch's momentum 0.1 is the weight of the new statistics, not of the old."""
+    (file := tmp_path / "n.yaml").write_text(NORMALISED)
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "own_block.yaml").write_text(OWN_BLOCK)
+    told: list[str] = []
+    (found,) = explain_data(str(file), [tmp_path], {}, [], note=told.append)
+    assert [text.partition(" of ")[0] for text in told] == [
+        f"{file}:8:39: momentum 0.1",
+        f"{file}:9:18: momentum 0.2",
+    ]
+    assert "0.9 here" in told[0]
+    assert found["notes"] == told
+    explain(str(file), [tmp_path], {}, [], note=told.append)
+    assert told[2:] == told[:2]
+    assert "notes" not in explain_data("lesson6/stateful_lstm", [], {}, [])[0]

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import yaml
 from golden.tiny import draw, evaluate
 from golden.tiny import tiny as one_call
 from small_models import LIBRARY
 
+from harness.errors import SpecError
 from harness.language import schema
 from harness.language.attributes import CALLED, INSTEAD, OF_OTHERS
-from harness.language.library import content
+from harness.language.library import Library, content
 from harness.language.lower_optimizer import lower_update
 from harness.oracle import oracle
 from harness.program.updates import at_shape
@@ -106,3 +108,11 @@ def test_what_frameworks_call_an_attribute_is_known_to_a_definition_that_ships()
     }
     assert {*CALLED.values(), *OF_OTHERS} <= declared
     assert not declared & {*CALLED, *INSTEAD}
+
+
+def test_only_an_attribute_that_is_a_number_can_be_unusual() -> None:
+    shipped = LIBRARY.find("layer", "batch_norm").content.model_dump(exclude_none=True)
+    own = {**shipped, "layer": "own", "unusual": {"momentun": {"below": 0.5, "note": "..."}}}
+    library = Library(overrides={("layer", "own"): yaml.safe_dump(own, sort_keys=False)})
+    with pytest.raises(SpecError, match=r"'momentun' is no attribute .*; did you mean 'momentum'"):
+        library.find("layer", "own")

@@ -16,7 +16,7 @@ from harness.checking.explain import explain
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import SpecError, UsageError
-from harness.language.model import load_spec, load_specs, replaced
+from harness.language.model import load_spec, load_specs, notes_on
 from harness.language.rivals import declaring
 from harness.timing.request import BenchRequest, groups_of
 
@@ -149,10 +149,10 @@ def test_a_layer_in_place_of_one_that_ships_is_told(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text(DENSE)
     spec = load_spec("lesson6/simple_rnn", (tmp_path,))
-    (told,) = replaced([spec])
+    (told,) = notes_on([spec])
     assert told.startswith(f"layer 'dense' is that of {path}:")
     assert "specs/layers/dense.yaml:" in told
-    assert not replaced([load_spec("lesson6/simple_rnn")])
+    assert not notes_on([load_spec("lesson6/simple_rnn")])
     quick = ("check", "lesson6/simple_rnn", "--backend", "numpy", "--check", "values")
     run = subprocess.run([HARNESS, *quick, "--specs", tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

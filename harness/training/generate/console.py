@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 
-from harness.language.model import replaced
+from harness.language.model import notes_on
 from harness.output.printing import console, emit, say, tell
 from harness.output.progress import Progress
 from harness.training.generate.reading import ALL, KEPT, ReadingPace
@@ -21,7 +21,7 @@ REPEATED = 10
 def run_generate(request: GenerateRequest, as_json: bool) -> int:
     """Continue the prompt with every backend; returns the exit code."""
     writer = prepare(request)
-    for told in replaced([writer.spec]):
+    for told in notes_on([writer.spec]):
         tell(told, error=True)
     texts: dict[str, str] = {}
     paces: dict[str, ReadingPace] = {}
