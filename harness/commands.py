@@ -26,7 +26,7 @@ from harness.defaults import commands as defaults_commands
 from harness.defaults import completion as defaults_completion
 from harness.demo import commands as demo_commands
 from harness.environments import commands as environments_commands
-from harness.errors import HarnessError
+from harness.errors import HarnessError, SpecError, SpecErrors
 from harness.files.system import check_workers
 from harness.given import commands as given_commands
 from harness.language import commands as spec_commands
@@ -57,10 +57,34 @@ def friendly(command: Command) -> Command:
             return command(*arguments, **given)
         except HarnessError as error:
             text = f"{error}{_meant_for_a_list(given)}"
-            tell(text + origins(text), error=True)
+            text += origins(text)
+            tell(text, error=True)
+            _show_on_github(error, text)
             sys.exit(2)
 
     return run
+
+
+def _show_on_github(error: HarnessError, text: str) -> None:
+    """Show why a command did not run beside the lines at fault, and in the summary of the step."""
+    from harness.output import github, markdown
+    from harness.output.printing import annotate, say
+    from harness.output.workflow import annotating
+
+    title = f"harness {click.get_current_context().info_name}"
+    if annotating():
+        errors = error.errors if isinstance(error, SpecErrors) else (error,)
+        found = []
+        for one in errors:
+            place = one.place if isinstance(one, SpecError) else None
+            told = one.message if isinstance(one, SpecError) and place else text
+            found.append(github.annotation(title, told, [str(place)] if place else ()))
+        for line in github.few(found):
+            annotate(line)
+    lines = [f"### {markdown.escaped(title)}: not run", ""]
+    lines += [f"- {markdown.escaped(line)}" for line in text.splitlines()]
+    if failed := github.summarise("\n".join([*lines, ""])):
+        say(failed, error=True)
 
 
 def _meant_for_a_list(given: Mapping[str, Any]) -> str:

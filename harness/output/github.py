@@ -7,6 +7,7 @@ from specs, backends and records of anybody: it is escaped as each place wants i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,15 +18,20 @@ MOST = 10
 LONGEST = 900 * 1024
 
 
+# ``file``, ``file:line`` or ``file:line:column``.
+_PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))?(?::(?P<col>\d+))?", re.DOTALL)
+
+
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
-    """The line that makes GitHub show a message: at the first of ``places``, each ``file:line``,
-    whose file the repository has."""
+    """The line that makes GitHub show a message: at the first of ``places``, each ``file:line`` or
+    ``file:line:column``, whose file the repository has."""
     properties = {"title": visible(title)}
     for place in places:
-        file, _, number = place.rpartition(":")
-        found = _in_repository(file) if number.isdecimal() else None
-        if found is not None:
-            properties = {"file": found, "line": number, **properties}
+        parts = _PLACE.fullmatch(place)
+        found = _in_repository(parts["file"]) if parts is not None else None
+        if parts is not None and found is not None:
+            at = {name: parts[name] for name in ("line", "col") if parts[name]}
+            properties = {"file": found, **at, **properties}
             break
     told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::{level} {told}::{_data(visible(message))}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.output.printing import visible
 
@@ -16,6 +16,11 @@ _START = re.compile(r"^(?:(\d+)(?=[.)](?:\s|$))|(?=[-+=]))")
 def escaped(text: str) -> str:
     """A text that shows just that, on one line, which it may begin."""
     return _START.sub(r"\1\\", _within(text))
+
+
+def sentences(texts: Iterable[str]) -> str:
+    """Return the texts that are not empty as sentences of one paragraph."""
+    return " ".join(t if t.endswith((".", "!")) else f"{t}." for t in texts if t)
 
 
 def code(text: str) -> str:

@@ -7,7 +7,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from harness.checking.pairs import FEW
-from harness.output.markdown import code, fenced, table
+from harness.output.markdown import code, fenced, sentences, table
 from harness.output.markdown import escaped as plain
 from harness.output.table import thousands
 from harness.report.cells import Matrix, MatrixEntry, matrices
@@ -18,6 +18,7 @@ from harness.report.speeds import Chart, Dot, charts, doubted
 from harness.report.surroundings import environment
 from harness.report.trainings import TRAINED, trained
 from harness.report.troubles import Trouble, troubles
+from harness.runs.compared import MOVED
 
 if TYPE_CHECKING:
     from harness.report.news import News
@@ -39,6 +40,8 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
         if news.folded:
             told.append(f"- {len(news.folded)} that are not worse")
         lines += ["", *told]
+    if news is not None and news.digits:
+        lines += ["", f"{MOVED}:", "", *(f"- {plain(text)}" for text in news.digits)]
     if inputs.check is not None:
         told = []
         shown, left = troubles(inputs.check, MOST_TROUBLES)
@@ -96,7 +99,7 @@ def _sentences(trouble: Trouble) -> str:
         first = trouble.checks[0]
         seen = shorten(first.detail, MOST_SEEN, placeholder=" ...")
         parts[0] = f"{first.check}: {first.verdict}" + (f": {seen}" if seen else "")
-    return " ".join(part if part.endswith((".", "!")) else f"{part}." for part in parts if part)
+    return sentences(parts)
 
 
 def _matrix(matrix: Matrix) -> list[str]:

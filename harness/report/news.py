@@ -9,7 +9,7 @@ from harness.checking import changes as checks
 from harness.checking.surroundings import environment_changes
 from harness.errors import UsageError
 from harness.report.inputs import Inputs
-from harness.runs.compared import HEADINGS, Differing, counted
+from harness.runs.compared import HEADINGS, Differing, MovedDigits, counted, shown_digits
 from harness.timing import compare as speeds
 from harness.timing import surroundings as of_speeds
 
@@ -31,13 +31,14 @@ MOST_GOOD = 10
 class News:
     """All changes against older runs, and what is not the same around them.
 
-    ``limits`` say what could not be compared.
+    ``limits`` say what could not be compared; ``moved`` are digits that are not what they were.
     """
 
     name: str
     changes: Sequence[checks.CellChange | speeds.SpeedChange]
     around: Sequence[Differing]
     limits: Sequence[str] = ()
+    moved: Sequence[MovedDigits] = ()
 
     @property
     def worse(self) -> bool:
@@ -47,7 +48,12 @@ class News:
     @property
     def counted(self) -> str:
         """How many changes of each kind, in words."""
-        return counted(self.changes)
+        return counted(self.changes, self.moved)
+
+    @property
+    def digits(self) -> list[str]:
+        """The digits that moved, in words."""
+        return shown_digits(self.moved)
 
     @property
     def told(self) -> list[ToldChange]:
@@ -80,6 +86,7 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     found: list[checks.CellChange | speeds.SpeedChange] = []
     around: list[Differing] = []
     names, limits = [], []
+    moved: list[MovedDigits] = []
     if old.trainings:
         raise UsageError(
             f"{old.trainings[0].name} are weights, and --base is of records or speeds: give "
@@ -91,6 +98,7 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
         found += checks.changes(old.check.records, inputs.check.records)
         around += environment_changes(old.check.records, inputs.check.records)
         limits += checks.limits(old.check.records, inputs.check.records)
+        moved += checks.moved_in(old.check.records, inputs.check.records)
         names.append(f"{old.check.name} ({old.check.started})")
     if old.benches and not inputs.benches:
         raise UsageError(f"{old.benches[0].name} are speeds: give the newer ones, too")
@@ -105,4 +113,4 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
         around += of_speeds.environment_changes(before.content, after.content)
         limits += speeds.limits(before.content, after.content)
         names.append(before.name)
-    return News(", ".join(names), found, around, limits) if names else None
+    return News(", ".join(names), found, around, limits, moved) if names else None

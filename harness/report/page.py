@@ -33,6 +33,7 @@ from harness.report.trainings import TRAINED, trained
 from harness.report.troubles import Trouble, troubles
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING, Finding
+from harness.runs.compared import MOVED
 
 # What the page's script shows of cells and charts: so small that thousands of cells fit in.
 
@@ -188,6 +189,8 @@ def page(
         "facts": facts(inputs),
         "changes": news.told if news else [],
         "folded": news.folded if news else [],
+        "moved": news.digits if news else [],
+        "moved_words": MOVED,
         "base_name": news.name if news else "",
         "troubles": shown,
         "opened": OPENED,
@@ -269,7 +272,7 @@ def _shown(value: Any) -> Any:
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     every = (
-        ("changes", "Changes", context["changes"] or context["folded"]),
+        ("changes", "Changes", context["changes"] or context["folded"] or context["moved"]),
         ("look", "Look here first", context["troubles"]),
         ("known", "Known differences", context["known"]),
         ("matrix", "Conformance", context["matrices"]),

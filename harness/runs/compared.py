@@ -141,6 +141,12 @@ def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = ()) -> str
     return "nothing got worse; digits moved" if moved else "nothing changed"
 
 
+def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
+    """Return the digits that moved in words, and how many more there are; ``where`` those are."""
+    left = len(moved) - MOST_MOVED
+    return [*map(str, moved[:MOST_MOVED]), *([f"and {left} more{where}"] if left > 0 else [])]
+
+
 @dataclass(frozen=True)
 class RunChanges:
     """All changes between two runs, and what is not the same around them.
@@ -173,7 +179,7 @@ class RunChanges:
         for heading, changes in self._headed().items():
             found += [f"{heading}:", *(f"  {change}" for change in changes)]
         if self.moved:
-            found += [f"{MOVED}:", *(f"  {text}" for text in self._moved())]
+            found += [f"{MOVED}:", *(f"  {text}" for text in self._shown())]
         return [*found, self.sentence]
 
     def markdown(self) -> str:
@@ -183,7 +189,7 @@ class RunChanges:
         for heading, changes in self._headed().items():
             found += [f"{heading}:", "", *(f"- {escaped(str(change))}" for change in changes), ""]
         if self.moved:
-            found += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._moved()), ""]
+            found += [f"{MOVED}:", "", *(f"- {escaped(text)}" for text in self._shown()), ""]
         if self.environment:
             found += ["not the same:", "", *(f"- {escaped(str(e))}" for e in self.environment), ""]
         return "\n".join(found)
@@ -197,10 +203,8 @@ class RunChanges:
             "digits": [each.record() for each in self.moved],
         }
 
-    def _moved(self) -> list[str]:
-        left = len(self.moved) - MOST_MOVED
-        more = [f"and {left} more (--json has all)"] if left > 0 else []
-        return [*map(str, self.moved[:MOST_MOVED]), *more]
+    def _shown(self) -> list[str]:
+        return shown_digits(self.moved, " (--json has all)")
 
     def _headed(self) -> dict[str, list[Change]]:
         found: dict[str, list[Change]] = {}

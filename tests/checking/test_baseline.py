@@ -13,7 +13,10 @@ import pytest
 import warm_commands
 from places import SPECS
 
-from harness.checking.step_summary import places
+from harness.checking.cell import Cell, CellResult
+from harness.checking.events import Report
+from harness.checking.findings import Finding
+from harness.checking.step_summary import markdown, places
 from harness.language.library import Library
 from harness.language.shelf import Shelf
 from harness.output import github
@@ -144,9 +147,33 @@ def test_a_fault_inside_a_shipped_definition_is_shown_at_the_layer_of_the_model(
     location = "forward: first differs at z of layer gru, time step 0 (specs/layers/gru.yaml:20)"
     told = github.annotation("t", "m", places(location, specs, "mine"))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
+    # A tensor of the layer names it, as gradients of a user's own model do.
+    wrong = "gradients: the outputs are right; wrong are gru.W_z and 5 more"
+    told = github.annotation("t", "m", places(wrong, specs, "mine"))
+    assert told == f"::error file=mine.yaml,line={line},title=t::m"
+    # Where it goes wrong, who is at fault and what was seen are sentences, not one line.
+    result = CellResult(Cell("mine", "torch", "cpu", "float32", "native"), location=location)
+    result.findings = [Finding("outputs", verdict="differ", faults=["off by 1"])]
+    assert "gru.yaml:20). outputs: differ: off by 1." in markdown(Report([result]))
     # Of no layer of the model, it is the model's name.
     told = github.annotation("t", "m", places("forward: layer other", specs, "mine"))
     assert told == "::error file=mine.yaml,line=1,title=t::m"
+
+
+def test_an_attribute_that_differs_is_shown_at_the_layer_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    text = (SPECS / "models/lesson6/stateful_lstm.yaml").read_text("utf-8")
+    text = text.replace("model: lesson6/stateful_lstm", "model: mine")
+    Path("mine.yaml").write_text(text, "utf-8")
+    specs = Shelf(Library())
+    specs.add("mine.yaml")
+    (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  norm: "))
+    location = "outputs: output.y is off by 1. It is right if epsilon is 1e-05 in place of 0.001"
+    told = github.annotation("t", "m", places(location, specs, "mine"))
+    assert told == f"::error file=mine.yaml,line={line},title=t::m"
 
 
 def test_github_is_told_where_the_variables_are_there(folder: Path) -> None:
@@ -162,6 +189,9 @@ def test_github_is_told_where_the_variables_are_there(folder: Path) -> None:
     text = summary.read_text()
     assert text.startswith("what was there before\n### harness check: 2 cells: 1 differ")
     assert "| lesson6/simple\\_rnn | DIFFER" in text
+    assert (
+        "differ**: At fault" in text.replace("at fault", "At fault") or ". outputs: differ" in text
+    )
     # What was there before is a warning.
     run = check(folder, SPEC, "--baseline", "wrong.jsonl", faults=FAULTS, **actions)
     assert f"::warning {title}" in run.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands import cli
 from harness.output import github
 from harness.output.workflow import annotating
 
@@ -37,6 +38,8 @@ def test_the_place_is_the_first_that_the_repository_has(
     told = github.annotation("title", "text", places)
     assert told == "::error file=models/a%2Cb.yaml,line=5,title=title::text"
     assert github.annotation("t", "m", places[:3], "warning") == "::warning title=t::m"
+    told = github.annotation("t", "m", ["a,b.yaml:5:7"])
+    assert told == "::error file=models/a%2Cb.yaml,line=5,col=7,title=t::m"
     assert github.annotation("t", "m", ["nul\0.yaml:1"]) == "::error title=t::m"
 
 
@@ -69,3 +72,23 @@ def test_annotations_only_where_github_runs_it() -> None:
     assert annotating({"GITHUB_ACTIONS": "true"})
     assert not annotating({"GITHUB_ACTIONS": "false"})
     assert not annotating({})
+
+
+def test_a_wrong_spec_is_an_annotation_at_its_place_and_in_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text("model: x\nsummary: S\nsource: A test\nsizs: {a: 1}\n")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["explain", "x.yaml"], prog_name="harness")
+    assert ended.value.code == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("::")]
+    start = "::error file=x.yaml,line=4,col=1,title=harness explain::unknown key 'sizs'"
+    assert [line for line in told if line.startswith(start)]
+    assert len(told) > 1  # keys are missing, too
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.startswith("### harness explain: not run\n\n- x.yaml:")
+    assert summary.count("\n- ") == len(told)

@@ -75,6 +75,25 @@ def test_a_matrix_has_each_dtype_and_the_fault_in_words(files: Path, tmp_path: P
     assert {data["names"][row[0]] for row in rows} >= {"outputs", "gradients", "training"}
 
 
+def test_a_page_says_which_digits_moved_as_compare_does(files: Path, tmp_path: Path) -> None:
+    """They are no change, as the model or its rounding errors may be others."""
+    records = files / "run.jsonl"
+    older = report_files.changed(
+        records,
+        tmp_path / "old.jsonl",
+        {name: lambda value: value and value / 30 for name in ("error", "yardstick", "tolerance")},
+        kind="result",
+        dtype="float32",
+        backend="numpy",
+    )
+    text = page(tmp_path, records, "--base", older)
+    assert "nothing got worse; digits moved" in text
+    assert "digits of agreement that moved" in text
+    assert "<li>lesson6/first_rnn on numpy, float32, native: " in text
+    assert made(records, "--base", older, "-o", tmp_path / "out.md").exit_code == 0
+    assert "digits of agreement that moved" in (tmp_path / "out.md").read_text()
+
+
 def test_texts_of_strangers_stay_texts(files: Path, tmp_path: Path) -> None:
     bad = report_files.changed(
         files / "run.jsonl", tmp_path / "bad.jsonl", {"detail": HOSTILE}, verdict="differ"
