@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from harness.checking.alike import cut, shortened
 from harness.checking.explain_definition import definitions_data, explain_definition
 from harness.environments.columns import Columns, choose
 from harness.errors import UsageError, did_you_mean, shorten
@@ -183,7 +184,7 @@ def _crossings(program: Program) -> str:
         for title, ports in _ports(program).items()
         for port in ports
     ]
-    return "in and out\n" + "\n".join(lines)
+    return "in and out\n" + "\n".join(cut(lines))
 
 
 def _type(program: Program, port: Port) -> str:
@@ -198,7 +199,7 @@ def _type(program: Program, port: Port) -> str:
 
 def _parameters(program: Program) -> str:
     """The table of ``model.summary()``: one line a parameter, subtotals a layer, a total."""
-    lines: list[str] = []
+    parts: list[tuple[str, list[str]]] = []
     layers: dict[str, int] = {}
     trained = 0
     for port in (*program.parameters, *program.statistics):
@@ -207,9 +208,11 @@ def _parameters(program: Program) -> str:
         layers[layer] = layers.get(layer, 0) + prod(shape)
         trained += prod(shape) if port in program.parameters else 0
         kind = "" if port in program.parameters else "  (statistic)"
-        lines.append(f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {_law(port)}{kind}")
+        line = f"  {port.name:24} {list(shape)!s:14} {prod(shape):>9,}  {_law(port)}{kind}"
+        parts.append((layer, [line]))
     total = sum(layers.values())
-    lines += [f"  {layer:24} {'':14} {number:>9,}" for layer, number in layers.items()]
+    lines = shortened(parts)
+    lines += shortened((n, [f"  {n:24} {'':14} {own:>9,}"]) for n, own in layers.items())
     lines.append(f"  {'total':24} {'':14} {total:>9,}  ({trained:,} trained)")
     return "parameters\n" + "\n".join(lines)
 
@@ -225,7 +228,14 @@ def _law(port: Port) -> str:
 
 
 def _listing(program: Program) -> str:
-    return "program\n" + "\n".join(_nodes(program, program.nodes, "  "))
+    parts: list[tuple[str, list[str]]] = []
+    for node in program.nodes:
+        # A value without a name belongs to the layer that stands before it.
+        known = [program.names.get(output, "") for output in node.outputs]
+        name = str(node.attributes["label"]) if node.op == "call" else next(filter(None, known), "")
+        name = name or (parts[-1][0] if parts else "")
+        parts.append((name, _nodes(program, [node], "  ")))
+    return "program\n" + "\n".join(shortened(parts))
 
 
 def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:

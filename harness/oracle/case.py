@@ -84,6 +84,12 @@ class Case:
             self.seed, self.material = drawing(self.training, self.inference, seed)
             self.cotangents = cotangents(self.training, batch, time, self.seed)
 
+    @property
+    def sizes_text(self) -> str:
+        """All sizes, as in ``batch 3, time 4, hidden 7``."""
+        every = {"batch": self.batch, "time": self.time, **self.training.sizes}
+        return ", ".join(f"{name} {size}" for name, size in every.items())
+
     def program(self, phase: Phase) -> Program:
         """The program at a phase."""
         return self.training if phase == "training" else self.inference

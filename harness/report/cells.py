@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
@@ -17,6 +17,7 @@ from harness.results.findings import (
     Finding,
     Verdict,
     digits,
+    failed,
     gravest,
 )
 
@@ -39,12 +40,17 @@ def _group(verdict: Verdict) -> str:
 
 @dataclass(frozen=True)
 class DtypePart:
-    """One dtype of an entry. ``headroom`` is from 0, at the tolerance, to 1, far below it."""
+    """One dtype of an entry. ``headroom`` is from 0, at the tolerance, to 1, far below it.
+
+    ``check`` is the failed check that the digits are of, and ``error`` its error, if any failed.
+    """
 
     dtype: str
     verdict: Verdict
     digits: str
     headroom: float
+    check: str = ""
+    error: str = ""
 
     @property
     def group(self) -> str:
@@ -81,10 +87,13 @@ class MatrixEntry:
 
     @property
     def told(self) -> str:
-        """Its verdict, or that of each dtype."""
-        if self.alike:
+        """Its verdict, or that of each dtype, and the error of the check that failed."""
+        if self.alike and not any(part.check for part in self.parts):
             return self.verdict
-        return ", ".join(f"{part.dtype} {part.verdict}" for part in self.parts)
+        return ", ".join(
+            f"{part.dtype} {part.verdict}" + (f" ({part.check}{part.error})" if part.check else "")
+            for part in self.parts
+        )
 
     @property
     def mark(self) -> str:
@@ -152,7 +161,13 @@ def _entry(
 def _part(result: CellResult) -> DtypePart:
     number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
-    return DtypePart(result.cell.dtype, result.verdict, shown, headroom(result.findings))
+    part = DtypePart(result.cell.dtype, result.verdict, shown, headroom(result.findings))
+    found = failed(result.findings)
+    if not found:
+        return part
+    worst = max(found, key=lambda f: f.worst.error if f.worst else -1.0)
+    error = f": error {worst.worst.error:.1e}" if worst.worst else ""
+    return replace(part, check=worst.check, error=error)
 
 
 def headroom(findings: Iterable[Finding]) -> float:

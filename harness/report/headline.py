@@ -76,7 +76,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     of = f"of {several(len(results), 'cell')}"
     lines = [counted(results), *check.pairs(every=False)]
     if check.seconds is not None:
-        lines.append(f"{check.seconds:.0f} s")
+        lines.append(f"took {check.seconds:.0f} s")
     if old := [result for result in results if result.remembered]:
         lines.append(f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(days(old))}")
     lines += [f"not compared: {words}" for words in not_compared(results)]

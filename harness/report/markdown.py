@@ -114,8 +114,8 @@ def _matrix(matrix: Matrix) -> list[str]:
 def _entry(entry: MatrixEntry | None, dtypes: Sequence[str]) -> str:
     if entry is None:
         return "-"
-    by_dtype = {part.dtype: part.digits for part in entry.parts}
-    digits = " / ".join(by_dtype.get(dtype) or "·" for dtype in dtypes) + entry.kept
+    by_dtype = {part.dtype: f"{part.digits or '·'} {part.check}".strip() for part in entry.parts}
+    digits = " / ".join(by_dtype.get(dtype, "·") for dtype in dtypes) + entry.kept
     sign = {"differs": "✗ ", "broken": "⚠ "}.get(entry.group, "")
     return f"{sign}{entry.mark} {digits}".strip() if entry.mark else digits
 

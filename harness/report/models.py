@@ -24,7 +24,7 @@ def model_view(name: str, told: Mapping[str, Any]) -> ModelView:
         layer if layer == definition else f"{layer} ({definition})"
         for layer, definition in told["layers"].items()
     )
-    facts = (("checked at the sizes", sizes), ("layers", layers))
+    facts = (("sizes of most checks", sizes), ("layers", layers))
     return ModelView(
         name, tuple(fact for fact in facts if fact[1]), told["equations"].rstrip(), told["loss"]
     )

@@ -104,7 +104,8 @@ class Blame:
 class Finding:
     """One check's result: tensors compared, properties that held, faults in words.
 
-    ``note`` says what could not be looked at, and why.
+    ``note`` says what could not be looked at, and why; ``sizes``, in words, the sizes of a check
+    that has others than the rest of the cell.
     """
 
     check: str
@@ -112,6 +113,7 @@ class Finding:
     faults: list[str] = field(default_factory=list)
     held: int = 0
     note: str = ""
+    sizes: str = ""
     verdict: Verdict = "agree"
     seconds: float = 0.0
     traceback: str = ""  # of what was raised, in the backend's process or in this one
@@ -171,7 +173,8 @@ class Finding:
             return self.words
         wrong = [d for d in self.deviations if not d.agrees]
         void = [d for d in self.deviations if d.void]
-        parts = [*self.faults, *_some(wrong), *_some(void), *filter(None, [self.note])]
+        sizes = f"at {self.sizes}" if self.sizes and (wrong or self.faults) else ""
+        parts = [*self.faults, *_some(wrong), *_some(void), *filter(None, [self.note, sizes])]
         # A sentence that others follow has its stop behind the last of them.
         return "; ".join([*(part.removesuffix(".") for part in parts[:-1]), *parts[-1:]])
 
@@ -184,10 +187,17 @@ def _some(deviations: list[Deviation]) -> list[str]:
     ]
 
 
+def failed(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that do not pass, but for those that were not made."""
+    return [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
+
+
 def digits(findings: Iterable[Finding]) -> float | None:
     """Decimal digits in which the worst tensor of those that measure agrees with the oracle, 16 at
-    most; None where nothing was measured."""
-    errors = [f.worst.error for f in findings if f.worst and f.check in MEASURING]
+    most; if checks fail, the worst tensor of those. None where nothing was measured."""
+    findings = [*findings]
+    counting = failed(findings) or [f for f in findings if f.check in MEASURING]
+    errors = [f.worst.error for f in counting if f.worst]
     return tolerance.digits(max(errors)) if errors else None
 
 

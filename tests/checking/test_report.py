@@ -66,6 +66,17 @@ def test_digits_are_of_the_worst_and_of_measuring_checks_only() -> None:
     assert digits_of(result(check="extremes").findings) is None
 
 
+def test_digits_of_a_failing_cell_are_those_of_the_check_that_fails() -> None:
+    found = result(error=1e-8)
+    off = [Deviation("g", 1e-3, 1e-7, 8e-7)]
+    found.findings.append(Finding("large-sizes", off, verdict="differ", sizes="time 35"))
+    assert reports.cell_text(found) == "DIFFER 3.0"
+    assert found.findings[1].detail.endswith("; at time 35")
+    crashed = result(error=1e-8)
+    crashed.findings.append(Finding("large-sizes", verdict="crashed"))
+    assert reports.cell_text(crashed) == "CRASHED"
+
+
 def test_every_verdict_has_a_mark() -> None:
     assert set(MARKS) == set(VERDICTS)
     assert reports.cell_text(result()) == "8.0"

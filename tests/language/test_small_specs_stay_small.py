@@ -83,6 +83,22 @@ def test_a_shape_that_grows_is_refused_where_it_is_too_large(case: str, tmp_path
     assert len(found) < 2000
 
 
+def test_links_of_a_chain_that_are_alike_are_said_once(tmp_path: Path) -> None:
+    """A shape of 32 products of long names is cut, and 150 layers of it are two and a line."""
+    names = [letter * 60 for letter in "abcde"]
+    axis = "*".join(f"({name} + 1)" for name in names)
+    text = MODEL.partition("equations")[0].replace("AXIS", axis)
+    text = text.replace("SIZES", ", ".join(f"{name}: 2" for name in names))
+    text += "layers: {l: {layer: layer_norm, repeat: 150}}\nequations: y = l(x)\n"
+    found = said(text, tmp_path)
+    assert found.count("\n  l.2 to l.149: as l.1\n") == 1
+    assert "\n  l.1: layer_norm\n" in found
+    assert "72,900 trained" in found
+    assert max(map(len, found.splitlines())) < 1000
+    few = said(text.replace("150", "4"), tmp_path)
+    assert "\n  l.3: layer_norm\n" in few
+
+
 def test_many_errors_are_counted(tmp_path: Path) -> None:
     (path := tmp_path / "keys.yaml").write_text(
         "model: keys\n" + "".join(f"k{i}: 1\n" for i in range(3000))

@@ -40,13 +40,26 @@ def test_of_many_pairs_the_furthest_is_at_the_top_and_all_are_below(
     assert markdown(tmp_path, records).count("agree to 5.1 digits") == 7
 
 
+def test_a_red_cell_shows_the_check_that_failed(files: Path, tmp_path: Path) -> None:
+    """The digits of the checks that agree say nothing of why a cell is red."""
+    failed = {"verdict": "differ", "error": 0.005, "worst": "output.logits"}
+    failed |= {"yardstick": 1e-9, "tolerance": 1e-8}
+    where = {"check": "batch-independence", "backend": "numpy", "kind": "result"}
+    bad = report_files.changed(files / "run.jsonl", tmp_path / "bad.jsonl", failed, **where)
+    text = page(tmp_path, bad)
+    told = re.findall(r'title="lesson6/first_rnn on numpy: ([^"]*)"', text)
+    assert "differ (batch-independence: error 5.0e-03)" in told[0]
+    assert "</span>2.3 batch-independence" in text
+    assert "2.3 batch-independence" in markdown(tmp_path, bad)
+
+
 def test_the_models_that_were_checked_have_their_sizes_equations_and_loss(
     files: Path, tmp_path: Path
 ) -> None:
     found = page(tmp_path, files / "run.jsonl").partition('<section id="models">')[2]
     told = unescape(found.partition("</section>")[0])
     assert "<b>lesson6/first_rnn</b>" in told
-    assert re.search(r"checked at the sizes: vocab \d+, .*batch 3, time 4", told)
+    assert re.search(r"sizes of most checks: vocab \d+, .*batch 3, time 4", told)
     assert "layers: " in told
     assert re.search(r"<pre>.+\n.*next_char = softmax\(logits\)</pre>", told, re.DOTALL)
     assert "loss: <code>mean(" in told
@@ -70,13 +83,13 @@ def test_the_duration_is_that_of_the_runs_and_not_of_their_cells(
     lasted = report_files.changed(  # of two runs
         files / "run.jsonl", tmp_path / "done.jsonl", {"seconds": 16.6}, kind="done"
     )
-    assert "<p>33 s</p>" in page(tmp_path, lasted)
-    assert "\n33 s  \n" in markdown(tmp_path, lasted)
+    assert "<p>took 33 s</p>" in page(tmp_path, lasted)
+    assert "\ntook 33 s  \n" in markdown(tmp_path, lasted)
     # One of them did not come to its end: nothing is known.
     lines = lasted.read_text().splitlines()
     assert '"done"' in lines[-1]
     lasted.write_text("\n".join(lines[:-1]) + "\n")
-    assert not re.search(r"<p>\d+ s</p>", page(tmp_path, lasted))
+    assert not re.search(r"<p>took \d+ s</p>", page(tmp_path, lasted))
 
 
 def test_a_cell_says_once_what_all_layers_ran_as(files: Path, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def large_sizes(context: Context) -> Iterator[Finding]:
         remote.load(material)
         tested = _tested(context, other, material, (word, factor), least(other))
         finding.deviations += prefixed(f"{word}, ", tested)
+    finding.sizes = f"{case.sizes_text}; inference at {other.sizes_text}"
     yield finding
 
 
@@ -97,7 +98,9 @@ def large_counts(context: Context) -> Iterator[Finding]:
         return
     _open(context, case)
     expected = with_rows(case.gradients(case.material, "main"), case.batch * case.time)
-    yield context.finding("large-counts", context.remote.gradients(case.material), expected)
+    finding = context.finding("large-counts", context.remote.gradients(case.material), expected)
+    finding.sizes = case.sizes_text
+    yield finding
 
 
 def _has_phases(case: Case) -> bool:

@@ -135,4 +135,6 @@ def own_sizes(context: Context) -> Iterator[Finding]:
     )
     context.remote.load(own.material)
     expected = own.gradients(own.material, "main")
-    yield context.finding("own-sizes", context.remote.gradients(own.material), expected)
+    finding = context.finding("own-sizes", context.remote.gradients(own.material), expected)
+    finding.sizes = own.sizes_text
+    yield finding
