@@ -16,6 +16,9 @@ OTHER_WORDS = {
     **dict.fromkeys(("gpu", "nvidia"), "cuda"),
     "gpu:0": "cuda:0",
 }
+# How much of two names must be the same for a guess, from 0 to 1: 'sdg' is meant to be 'sgd', and
+# 'nonsense' is not 'dense'.
+LIKENESS = 0.65
 # Errors of one file that are shown; the others are counted.
 MOST_ERRORS = 20
 # How a note begins that tells what an error came from: other notes are the frameworks' own.
@@ -101,7 +104,7 @@ def closest(value: object, allowed: Iterable[str]) -> str | None:
     folded = value.lower()
     if OTHER_WORDS.get(folded) in by_folded:
         return by_folded[OTHER_WORDS[folded]]
-    matches = difflib.get_close_matches(folded, by_folded, n=1)
+    matches = difflib.get_close_matches(folded, by_folded, n=1, cutoff=LIKENESS)
     return by_folded[matches[0]] if matches else None
 
 

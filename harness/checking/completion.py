@@ -24,11 +24,13 @@ TEXTS = ("builtin", "nietzsche")
 
 
 def backends(ctx: click.Context) -> Iterable[str]:
-    """Those that are installed, and the versions of which there are environments."""
+    """Those that are installed with their framework, and the versions of which there are
+    environments."""
     from harness.environments import cache
+    from harness.runtime.needs import own
     from harness.runtime.plugins import available
 
-    return [*available(), *cache.kept()]
+    return [*(name for name in available() if name not in own()), *cache.kept()]
 
 
 def formats(ctx: click.Context) -> Iterable[str]:

@@ -14,13 +14,14 @@ from click.core import ParameterSource
 from harness.command import settings
 from harness.command.declared import SectionOption
 from harness.command.help import CHAPTERS, SECTIONS, FoldedContext, narrow, section
-from harness.errors import UsageError, did_you_mean, shorten
+from harness.errors import UsageError, closest, did_you_mean, shorten
 
-# What options and commands were called before, and what does it now.
+# What options were called before, or are called in other commands, and what does it here.
 FORMER: Mapping[str, Mapping[str, str]] = {
     "bench": {"--compare": "--baseline FILE"},
     "compare": {"--markdown": "--print-markdown"},
     "differences": {"--markdown": "--print-markdown"},
+    "report": {"--html": "-o NAME.html", "--markdown": "-o NAME.md", "--junit": "-o NAME.xml"},
 }
 
 # What a word after a command that takes none is for.
@@ -64,7 +65,9 @@ class Verb(click.Command):
             others = _with_option(ctx, error.option_name)
             if not others:
                 raise
-            told = f"{ctx.command_path} has no option {error.option_name}; {others}"
+            near = closest(error.option_name.lstrip("-"), map(_word, _options(self)))
+            hint = f"did you mean --{near}?" if near else others
+            told = f"{ctx.command_path} has no option {error.option_name}; {hint}"
             raise click.UsageError(told, ctx) from None
         except click.BadParameter as error:
             origin = _origin(ctx, error.param) if error.param is not None else ""

@@ -18,7 +18,7 @@ from harness.command import options
 from harness.command.declared import values
 from harness.environments import cache
 from harness.environments.cache import NoEnvironment
-from harness.errors import UsageError, did_you_mean, shorten
+from harness.errors import UsageError, shorten
 from harness.runtime import needs
 from harness.runtime.labels import LABEL, VERSION
 from harness.runtime.plugins import available
@@ -171,10 +171,7 @@ def _read(item: str) -> tuple[str, str]:
     known = available()
     if backend not in known:
         forms = "" if backend.replace("-", "").isalpha() else f"; {FORMS}"
-        raise UsageError(
-            f"unknown backend {backend!r}{did_you_mean(backend, known)} "
-            f"(installed: {', '.join(known)}){forms}"
-        )
+        raise UsageError(f"{needs.unknown_backend(backend)}{forms}")
     if at and not LABEL.fullmatch(label):
         raise UsageError(
             f"{shorten(item)!r}: after '@' or '==' stands a label of at most 100 letters, digits, "

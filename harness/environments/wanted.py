@@ -12,10 +12,10 @@ from packaging.utils import canonicalize_name
 
 from harness.command.options import as_label
 from harness.environments import wheel
-from harness.errors import UsageError, did_you_mean, shorten
+from harness.errors import UsageError, shorten
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP
 from harness.runtime.labels import LABEL
-from harness.runtime.needs import requirements
+from harness.runtime.needs import requirements, unknown_backend
 from harness.runtime.plugins import installed
 
 DISTRIBUTION = "backend-comparison-harness"
@@ -42,7 +42,7 @@ def read(words: Sequence[str]) -> Wanted:
         UsageError: the first is of another form, its backend is unknown, or another one is no
             requirement.
     """
-    backend, version = _pinned(words[0])
+    backend, version = _pinned(*words[:2])
     _, entry = installed(ENTRY_POINT_GROUP)[backend]
     own = entry.dist.name if entry.dist else DISTRIBUTION
     found = {str(canonicalize_name(r.name)): r for r in requirements(wheel.installed(own), backend)}
@@ -78,19 +78,19 @@ def column_of(word: str) -> str:
     return column
 
 
-def _pinned(word: str) -> tuple[str, str]:
+def _pinned(word: str, after: str = "") -> tuple[str, str]:
+    """The backend and the version of a word; ``after`` is the next word."""
     backend, equals, version = word.partition("@" if "@" in word else "==")
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():
+        parts = f"{word} {after}".split()
+        apart = len(parts) == 2 and parts[1][0].isdigit()
+        hint = f"; write {'=='.join(parts)}" if apart else ""
         raise UsageError(
             f"an environment is asked for as BACKEND==VERSION or BACKEND@VERSION, such as "
-            f"torch==2.6.0, found {shorten(word)!r}"
+            f"torch==2.6.0, found {shorten(word)!r}{hint}"
         )
-    known = installed(ENTRY_POINT_GROUP)
-    if backend not in known:
-        raise UsageError(
-            f"unknown backend {backend!r}{did_you_mean(backend, known)} "
-            f"(installed: {', '.join(sorted(known))})"
-        )
+    if backend not in installed(ENTRY_POINT_GROUP):
+        raise unknown_backend(backend)
     return backend, version
 
 

@@ -183,11 +183,13 @@ def _expectation(item: _Located) -> str:
 
 
 def _wrong_type(items: Sequence[_Located]) -> Complaint:
-    value = items[0].details["input"]
+    value, path = items[0].details["input"], items[0].path
     expected = " or ".join(dict.fromkeys(map(_expectation, items)))
     allowed = [name for item in items for name in _literals(item.annotation)]
     hint = did_you_mean(value, allowed)
-    return Complaint(items[0].path, f"expected {expected}, found {_show(value)}{hint}")
+    # A file that is none of ours at all may hold what nobody should read in a log.
+    found = "text" if not path and isinstance(value, str) else _show(value)
+    return Complaint(path, f"expected {expected}, found {found}{hint}")
 
 
 def _complain(item: _Located) -> Complaint:

@@ -45,7 +45,7 @@ REST_OF: Mapping[str, str] = dict.fromkeys(
 )
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(
-        ("in_features", "input_size", "in_channels", "input_dim", "normalized_shape"),
+        ("in_features", "input_size", "in_channels", "input_dim", "normalized_shape", "num_features"),
         "the shape of what comes in says it",
     ),
     "betas": "give beta_1 and beta_2",

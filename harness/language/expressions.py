@@ -95,6 +95,9 @@ _ATTRIBUTES = {
     "mT": INSTEAD["swapaxes"],
     "ndim": "a value has as many axes as are declared",
     "dtype": "a value has the dtype of the run",
+    "cross_entropy": "write mean(sparse_cross_entropy(logits, label)) for class indices, and "
+    "mean(cross_entropy(logits, label)) for probabilities",
+    "functional": "leave the module out, as in relu(x)",
     **dict.fromkeys(("to", "cpu", "cuda", "device", "item", "numpy"), "leave it out"),
 }
 # Modules by the names that people give them.
@@ -313,7 +316,13 @@ class _Reader:
 
     def target(self, node: ast.expr) -> Name:
         if not isinstance(node, ast.Name):
-            raise self.error(node, "expected a name to the left of '='")
+            told = "expected a name to the left of '='"
+            if isinstance(node, ast.Tuple | ast.List):
+                told = (
+                    "write all names in one row, as in 'y, h, c = lstm(x)', or 'y = lstm(x)' alone"
+                    f"; {told}"
+                )
+            raise self.error(node, told)
         return Name(node.id, place=self.place(node))
 
     def expression(self, node: ast.expr) -> Expr:

@@ -201,9 +201,11 @@ class CallEvaluator(Evaluator):
             known = Dim(size) if isinstance(size, int) else sizes.setdefault(size, most)
             if known != most:
                 told = "" if isinstance(size, int) else f"{size}{' + 1' * wanted.more} = "
+                # A size of the arguments is what it is; an attribute was given by the model.
+                hint = f" (write {size}: {most})" if size in inner.names else ""
                 raise fail(
                     f"{expr.function}: {name} is an index below {told}{known + wanted.more}, "
-                    f"found one below {found.bound}"
+                    f"found one below {found.bound}{hint}"
                 )
 
     def _twin(self, loss: str, found: Kind) -> str:

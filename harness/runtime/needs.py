@@ -15,6 +15,7 @@ from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 
+from harness.errors import UsageError, did_you_mean
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP
 from harness.runtime.plugins import advice, extras, installed
 
@@ -38,6 +39,22 @@ def own() -> dict[str, str]:
         if entry.dist is not None and not all(map(_is_there, requirements(entry.dist, name))):
             found[name] = advice(entry.dist, extras(entry.dist, name))
     return found
+
+
+def unknown_backend(name: str) -> UsageError:
+    """Return the error of a backend that is not installed: which was meant, or runs on what was
+    named, and which are installed with their framework and without."""
+    known, without = installed(ENTRY_POINT_GROUP), own()
+    users = [
+        backend
+        for backend, (_, entry) in sorted(known.items())
+        if entry.dist is not None
+        and name.lower() in (r.name.lower() for r in requirements(entry.dist, backend))
+    ]
+    hint = f"; write {users[0]}, which uses {name}" if users else did_you_mean(name, known)
+    listed = ", ".join(sorted(known.keys() - without.keys())) or "none"
+    listed += f"; without its framework: {', '.join(without)}" if without else ""
+    return UsageError(f"unknown backend {name!r}{hint} (installed: {listed})")
 
 
 def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:

@@ -52,6 +52,12 @@ def test_too_many_rules_and_too_long_ones_are_told_with_their_place(tmp_path: Pa
             against(f"{file}:Net", maps=[rule])
         assert str(caught.value).startswith(f"{place}: ")
         assert len(str(caught.value)) < 500
+    # A line of a file that is none of rules may be a secret: it is not quoted.
+    other = model_file(tmp_path, "a=b\nroot:x:0:0:root\n", "other.map")
+    with pytest.raises(UsageError, match="a rule is OURS=THEIRS") as caught:
+        against(f"{file}:Net", maps=[str(other)])
+    assert str(caught.value).startswith(f"{other}:2: ")
+    assert "root" not in str(caught.value)
 
 
 WRONG: dict[str, tuple[str, Any, str]] = {

@@ -82,6 +82,11 @@ def test_did_you_mean(value, hint):
     assert did_you_mean(value, ["hidden", "kind", "ReLU"]) == hint
 
 
+def test_only_names_that_are_near_are_guessed():
+    assert did_you_mean("nonsense", ["dense", "conv2d"]) == ""
+    assert did_you_mean("sdg", ["sgd", "adam"]) == "; did you mean 'sgd'?"
+
+
 def test_words_of_other_programs_are_known():
     assert did_you_mean("fp32", ["float64", "float32"]) == "; did you mean 'float32'?"
     assert did_you_mean("fp32", ["float64"]) == ""

@@ -152,6 +152,8 @@ def test_lists_by_comma_or_repetition_are_the_same() -> None:
         (("check", "--path", "natve"), "unknown path 'natve'; did you mean 'native'?"),
         (("check", "nothing/*"), "no model matches 'nothing/*'"),
         (("check", "--backend", "numpy", "torch"), "torch is a backend: --backend numpy,torch"),
+        (("report", "a.jsonl", "--html", "x"), "there is no --html; use -o NAME.html"),
+        (("check", "--backends", "numpy"), "no option --backends; did you mean --backend?"),
         (("bench", "--compare", "a.json"), "there is no --compare; use --baseline FILE"),
         (("bench", "--json", "a.json"), "to keep the results, give --records a.json"),
         (("train", "x", "--backend", "numpy", "--python", "torch=p"), "'torch', which is not run"),

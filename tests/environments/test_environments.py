@@ -233,6 +233,7 @@ def test_another_python_is_not_what_is_there(folder: Path, surroundings: Mapping
     ("word", "told"),
     [
         ("torch", "is asked for as BACKEND==VERSION"),
+        ("torch 2.10", "found 'torch 2.10'; write torch==2.10$"),
         ("torch==", "is asked for as BACKEND==VERSION"),
         ("torch>=2", "is asked for as BACKEND==VERSION"),
         ("torch==" + 300 * "1", "is asked for as BACKEND==VERSION"),

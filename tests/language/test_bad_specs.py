@@ -82,6 +82,14 @@ def refused(name, folders=()):
     return str(caught.value)
 
 
+def test_a_file_of_something_else_is_not_quoted(tmp_path: Path) -> None:
+    """It may be a link to what nobody should read in a log."""
+    (file := tmp_path / "x.yaml").write_text("root:x:0:0:root:/root:/bin/bash\nbin:x:1\n")
+    with pytest.raises(SpecError) as caught:
+        load_spec(str(file))
+    assert str(caught.value) == f"{file}:1:1: expected a mapping, found text"
+
+
 def test_there_are_enough_bad_files():
     assert len(FILES) >= 200
 

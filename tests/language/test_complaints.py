@@ -84,7 +84,7 @@ UNMODELLED = [
     ("model: a\nrate: 0", "2:7: must be greater than 0, found 0"),
     ("model: a\nloss: none", "1:1: a model without a loss cannot be trained"),
     ("mode: a", "1:1: missing key 'model'\n1:1: unknown key 'mode'; did you mean 'model'? (known:"),
-    ("hello", "1:1: expected a mapping, found 'hello'"),
+    ("hello", "1:1: expected a mapping, found text"),
 ]  # fmt: skip
 
 

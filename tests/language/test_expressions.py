@@ -161,6 +161,7 @@ REFUSED = [
     ("a = b = c", "1:1: expected one '=' a line, found 'a = b = c'"),
     ("f(x)", "1:1: expected 'name = expression' or 'a, b = call(...)', found 'f(x)'"),
     ("x[0] = a", "1:1: expected a name to the left of '=', found 'x[0]'"),
+    ("y, (h, c) = f(x)", "1:4: write all names in one row, as in 'y, h, c = lstm(x)'"),
     ("y = x[f(i)]", "1:7: an index must be a whole number, a slice of them or '...', found 'f(i)'"),
     ("y = x[1.0]", "1:7: an index must be a whole number"),
     ("y = x[9223372036854775808]", "1:7: an index must be a whole number"),

@@ -31,6 +31,8 @@ SAID = [
     ("x % 2", "write a - b * floor(a / b) for a % b"),
     ("x * arange(time)[:, None]", "needs floats, found index [time, 1] (astype makes floats of"),
     ("np.exp(x)", "write exp(...); found '.exp'"),
+    ("F.cross_entropy(x, x)", "write mean(sparse_cross_entropy(logits, label)) for class indices"),
+    ("nn.functional.relu(x)", "leave the module out, as in relu(x); found '.functional'"),
     ("x^2", "write ** for a power, != for the exclusive or of two conditions; found '^'"),
     ("fc(x)", "unknown function 'fc' (known: abs, "),
     ("softmx(x)", "unknown function 'softmx'; did you mean 'softmax'?"),

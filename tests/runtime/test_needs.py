@@ -4,6 +4,7 @@ it, and left out where nobody has named it."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -67,6 +68,15 @@ def lacking_of(python: str) -> Mapping[str, str]:
 def test_here_nothing_is_missing_but_flax() -> None:
     """It has an environment of its own: see the Makefile."""
     assert needs.own().keys() <= {"flax"}
+
+
+def test_the_backend_that_runs_on_a_framework_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = str(needs.unknown_backend("tensorflow"))
+    assert told.startswith("unknown backend 'tensorflow'; write keras, which uses tensorflow (")
+    monkeypatch.setattr(needs, "own", lambda: {"flax": "pip install flax"})
+    told = str(needs.unknown_backend("nonsuch"))
+    assert re.search(r"\(installed: [^;]*numpy[^;]*; without its framework: flax\)$", told)
+    assert "flax" not in told.partition(";")[0]
 
 
 def test_what_is_missing_and_what_brings_it(numpy_only: str, tmp_path: Path) -> None:

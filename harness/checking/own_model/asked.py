@@ -207,9 +207,11 @@ def _rules(maps: Sequence[str]) -> tuple[str, ...]:
 
 
 def _rule(text: str, place: str) -> str:
+    # A line of a file is not quoted: it may be another file than it seems to be.
     if len(text) > LONGEST_RULE:
         raise UsageError(
-            f"{place}: a rule of {len(text):,} characters; at most {LONGEST_RULE:,} are allowed, "
-            f"found {shorten(text)}"
+            f"{place}: a rule of {len(text):,} characters; at most {LONGEST_RULE:,} are allowed"
         )
+    if "=" not in text:
+        raise UsageError(f"{place}: a rule is OURS=THEIRS, such as rnn=gru; this has no '='")
     return text
