@@ -45,7 +45,11 @@ REST_OF: Mapping[str, str] = dict.fromkeys(
 )
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(
-        ("in_features", "input_size", "in_channels", "input_dim", "normalized_shape", "num_features"),
+        ("in_features", "in_channels", "input_size", "input_dim", "normalized_shape"),
+        "the shape of what comes in says it",
+    ),
+    **dict.fromkeys(
+        ("num_features", "num_channels"),
         "the shape of what comes in says it",
     ),
     "betas": "give beta_1 and beta_2",

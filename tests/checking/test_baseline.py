@@ -13,13 +13,13 @@ import pytest
 import warm_commands
 from places import SPECS
 
-from harness.checking.cell import Cell, CellResult
 from harness.checking.events import Report
-from harness.checking.findings import Finding
 from harness.checking.step_summary import markdown, places
 from harness.language.library import Library
 from harness.language.shelf import Shelf
 from harness.output import github
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 
 SPEC = "lesson6/simple_rnn"
 FAULTS = {f"{SPEC} float64": "wrong_shape"}

@@ -19,8 +19,9 @@ from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
 SPECS = ("lesson6/simple_rnn", "lesson6/three_char", "lesson6/first_rnn")
-# Seconds; the good one must start in them on a machine that is busy.
-LIMIT = 6.0
+# Seconds of a start that never ends, in which the good one must start, and of one that fails by
+# itself, however busy the machine is.
+LIMIT, PATIENCE = 6.0, 60.0
 # A backend beside the good one, whose import does what the test says.
 PLUGIN = """
 import os, sys, time
@@ -56,7 +57,9 @@ def write(folder: Path, at_import: str) -> None:
 
 
 def starts(folder: Path) -> int:
-    return len((folder / "starts").read_text())
+    """How often the import has begun: never, if the process was ended before it came so far."""
+    file = folder / "starts"
+    return len(file.read_text()) if file.exists() else 0
 
 
 # What the import does: the verdict of every cell, words of the first and of the later ones, starts.
@@ -76,6 +79,7 @@ def test_a_backend_that_cannot_start_is_not_started_for_every_cell(
     installed: Path, at_import: str
 ) -> None:
     verdict, words, count = IMPORTS[at_import]
+    limit = LIMIT if verdict == "timeout" else PATIENCE
     write(installed, at_import)
     told: list[tuple[str, float]] = []
 
@@ -84,7 +88,7 @@ def test_a_backend_that_cannot_start_is_not_started_for_every_cell(
             told.append((backend, seconds))
 
     request = Request(
-        SPECS, ("numpy", "odd"), checks=("values",), timeout=60.0, start_timeout=LIMIT, jobs=2
+        SPECS, ("numpy", "odd"), checks=("values",), timeout=60.0, start_timeout=limit, jobs=2
     )
     with over_within(30.0), Engine(request, Kept()) as engine:
         report = engine.run()
@@ -100,7 +104,7 @@ def test_a_backend_that_cannot_start_is_not_started_for_every_cell(
     assert again == [False] * count + [True] * (6 - count)
     assert starts(installed) == count
     assert [b for b, _ in told].count("odd") == count
-    assert {seconds for _, seconds in told} == {LIMIT}
+    assert {seconds for _, seconds in told} == {limit}
 
 
 def test_a_start_that_fails_once_is_tried_again(installed: Path) -> None:
@@ -161,4 +165,5 @@ def test_every_command_says_so_within_the_time_of_one_start(installed: Path, com
     assert done.returncode == code, done.stdout + done.stderr
     assert "no answer in 1.0 s at its start" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert starts(installed) == 1
+    # On a busy machine the second is over before Python itself has started.
+    assert starts(installed) <= 1
