@@ -66,7 +66,7 @@ def placed(place: Place) -> Iterator[None]:
     try:
         yield
     except SpecError as error:
-        if error.place is not None:
+        if error.place is not None or isinstance(error, SpecErrors):
             raise
         raise SpecError(error.message, place) from None
 
@@ -88,6 +88,32 @@ class SpecErrors(SpecError):
             *([f"and {more:,} more"] if more > 0 else []),
         ]
         return "\n".join(shown)
+
+
+class ErrorList:
+    """Errors of parts that do not depend on each other, to be reported together."""
+
+    def __init__(self) -> None:
+        self.found: list[SpecError] = []
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Keep the :class:`SpecError` of the block, and go on behind it."""
+        try:
+            yield
+        except SpecErrors as several_:
+            self.found += several_.errors
+        except SpecError as error:
+            self.found.append(error)
+
+    def end(self) -> None:
+        """Check that no part has failed.
+
+        Raises:
+            SpecError: one has; of several, all their errors.
+        """
+        if self.found:
+            raise one_or_many(self.found)
 
 
 def one_or_many(errors: Sequence[SpecError]) -> SpecError:

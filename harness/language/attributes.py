@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import Place, SpecError, did_you_mean, known_names, shorten
+from harness.errors import ErrorList, Place, SpecError, did_you_mean, known_names, shorten
 from harness.language.builtins import BUILTINS
 from harness.language.document import Document, Located
 from harness.language.expressions import parse_expression
@@ -127,15 +127,23 @@ def read_attributes(
     Raises:
         SpecError: one is unknown, or not of its kind.
     """
-    for name in given.values:
-        if name not in declared:
-            raise SpecError(
-                f"unknown attribute {shorten(name)!r} of {given.owner}"
-                f"{instead(name, declared, given.values[name])} "
-                f"(known: {', '.join(declared) or 'none'})",
-                given.at(name, key=True),
-            )
-    return {name: _read(library, name, declared[name], given, sizes) for name in declared}
+    errors = ErrorList()
+    found: dict[str, Attribute] = {}
+    unknown = [name for name in given.values if name not in declared]
+    for name in unknown:
+        told = (
+            f"unknown attribute {shorten(name)!r} of {given.owner}"
+            f"{instead(name, declared, given.values[name])} "
+            f"(known: {', '.join(declared) or 'none'})"
+        )
+        errors.found.append(SpecError(told, given.at(name, key=True)))
+    for name, default in declared.items():
+        # What is missing may be there by another name.
+        if name in given.values or not unknown:
+            with errors.part():
+                found[name] = _read(library, name, default, given, sizes)
+    errors.end()
+    return found
 
 
 def _read(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from harness.errors import Place, SpecError, did_you_mean
+from harness.errors import ErrorList, Place, SpecError, did_you_mean
 from harness.files.complaints import KeyPath
 from harness.language import schema
 from harness.language.attributes import Attribute, GivenAttributes, read_attributes
@@ -54,10 +54,13 @@ class LayerMaker:
             SpecError: a definition or an attribute is unknown or wrong, a name is taken, layers
                 hold themselves, or there are too many.
         """
-        found = {}
+        errors = ErrorList()
+        found: dict[str, Instance] = {}
         for name, use in uses.items():
-            self._check_name(owner, name)
-            found[name] = self._instance(owner, name, use)
+            with errors.part():
+                self._check_name(owner, name)
+                found[name] = self._instance(owner, name, use)
+        errors.end()
         for name, use in uses.items():
             if use.shares is not None:
                 _share(owner, name, use, found)

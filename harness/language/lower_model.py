@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from harness.errors import Place, SpecError
+from harness.errors import ErrorList, Place, SpecError
 from harness.files.complaints import KeyPath
 from harness.language import schema
 from harness.language.declared_axes import RestAxes, read_dims
@@ -100,13 +100,24 @@ class Lowering:
         """Lower everything."""
         model, evaluator = self.model, self.evaluator
         self._check_names()
-        inputs, noise = self._ports("inputs", model.inputs), self._noise()
-        state = self._ports("state", model.state)
-        self._instances()
+        errors = ErrorList()
+        with errors.part():
+            inputs = self._ports("inputs", model.inputs)
+        with errors.part():
+            noise = self._noise()
+        with errors.part():
+            state = self._ports("state", model.state)
+        with errors.part():
+            self._instances()
+        with errors.part():
+            equations = parse_equations(model.equations, self.document.locator(("equations",)))
+        for path, text in self._reduced().items():
+            with errors.part():
+                parse_expression(text, self.document.locator(path))
+        errors.end()
         scope = Scope(dict(self.sizes), frozenset(model.state), layers=evaluator.instances)
         scope.names.update({p.name: BoundValue(p.value) for p in (*inputs, *noise, *state)})
         own = bring_in(evaluator, model, self.document, scope, self.sizes)
-        equations = parse_equations(model.equations, self.document.locator(("equations",)))
         evaluator.run(equations, scope, "")
         self._name_results()
         targets = self._ports("targets", model.targets)
@@ -252,14 +263,14 @@ class Lowering:
     def _losses(self, scope: Scope) -> tuple[int | None, list[Port]]:
         """The loss and the metrics: one number each."""
         scope.losses = True
-        loss = None
-        if self.model.loss is not None:
-            loss = self._number(self.model.loss, ("loss",), scope)
-        metrics = [
-            Port(name, self._number(text, ("metrics", name), scope))
-            for name, text in self.model.metrics.items()
-        ]
-        return loss, metrics
+        found = {path: self._number(text, path, scope) for path, text in self._reduced().items()}
+        loss = found.pop(("loss",), None)
+        return loss, [Port(name, value) for (_, name), value in found.items()]
+
+    def _reduced(self) -> dict[tuple[str, ...], str]:
+        """The texts of the loss and of the metrics, by where they stand."""
+        loss = {} if self.model.loss is None else {("loss",): self.model.loss}
+        return {**loss, **{("metrics", name): text for name, text in self.model.metrics.items()}}
 
     def _number(self, text: str, path: KeyPath, scope: Scope) -> int:
         value = self.evaluator.tensor(parse_expression(text, self.document.locator(path)), scope)
@@ -276,6 +287,7 @@ class Lowering:
 
     def _check_used(self, scope: Scope) -> None:
         """All that is declared is used."""
+        errors = ErrorList()
         self.used_sizes.update(scope.used)
         called = {name for name, i in self.evaluator.instances.items() if i.calls}
         for section, noun, used, verb in (
@@ -291,4 +303,6 @@ class Lowering:
             for name in given if isinstance(given, Mapping) else ():
                 if name not in used:
                     at = self.document.place_of_key((section, name))
-                    raise SpecError(f"{noun} {name!r} is declared but never {verb}", at)
+                    told = f"{noun} {name!r} is declared but never {verb}"
+                    errors.found.append(SpecError(told, at))
+        errors.end()

@@ -8,7 +8,7 @@ from functools import cache
 from math import prod
 from pathlib import Path
 
-from harness.errors import SpecError, did_you_mean, placed, shorten
+from harness.errors import ErrorList, SpecError, did_you_mean, placed, shorten
 from harness.language import schema
 from harness.language.impossible_sizes import check_numbers
 from harness.language.library import Definition, Library, content
@@ -42,10 +42,17 @@ class Spec:
         self.name = self.model.model
         # By the sizes that decide how many layers there are, where they differ from the model's.
         self._lowered: dict[tuple[tuple[str, int], ...], dict[Phase, Program]] = {}
-        self.programs = self._lower({})
-        self._check_parameters()
-        self.update: UpdateRule | None = self._update()
-        self._check_data()
+        errors = ErrorList()
+        with errors.part():
+            self.programs = self._lower({})
+            self._check_parameters()
+        with errors.part():
+            self.update: UpdateRule | None = self._update()
+        with errors.part():
+            self._check_data()
+        errors.end()
+        if self.model.optimizer is not None:
+            self._check_groups(self.model.optimizer)
 
     def __repr__(self) -> str:
         program = self.programs["training"]
@@ -130,9 +137,7 @@ class Spec:
         if self.model.loss is None:
             at = self.document.place_of_key(("optimizer",))
             raise SpecError("an 'optimizer' needs a 'loss'", at)
-        rule = lower_use(self.library, use, self.document)
-        self._check_groups(use)
-        return rule
+        return lower_use(self.library, use, self.document)
 
     def _check_groups(self, use: OptimizerUse) -> None:
         """Every pattern has a parameter, and every group one that no group before it has."""

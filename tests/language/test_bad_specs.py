@@ -82,6 +82,28 @@ def refused(name, folders=()):
     return str(caught.value)
 
 
+def test_errors_that_do_not_depend_on_each_other_are_told_together(tmp_path: Path) -> None:
+    """Of attributes, layers, inputs, equations, the loss and the optimizer, in the file's order."""
+    text = (Path(__file__).parent / "bad_specs" / "index_rows.yaml").read_text()
+    for right, wrong in (
+        ("index: vocab}\nlayers", "index: vocabb}\nlayers"),
+        ("units: hidden, activation: relu", "hidden_size: hidden, num_layers: 2, activation: rleu"),
+        ("{layer: dense, units: vocab}", "{layer: Linear, units: vocab}"),
+        ("hidden_states = rnn(", "hidden_states = rnn.forward("),
+        ("loss: mean(", "loss: F.mean("),
+        ("{optimizer: adam}", "{optimizer: adam, lr: 0.001}"),
+        ("target: {offset: 8}", "tarjet: {offset: 8}"),
+    ):
+        assert right in text
+        text = text.replace(right, wrong)
+    (file := tmp_path / "many.yaml").write_text(text)
+    lines = refused(file).splitlines()
+    found = [line.removeprefix(f"{file}:").partition(": ")[0] for line in lines]
+    assert found == ["7:40", "10:28", "10:49", "10:76", "11:16", "13:22", "17:8", "18:30", "30:5"]
+    assert "units" in lines[1]
+    assert not [line for line in lines if "is missing" in line]  # it is there by another name
+
+
 def test_a_file_of_something_else_is_not_quoted(tmp_path: Path) -> None:
     """It may be a link to what nobody should read in a log."""
     (file := tmp_path / "x.yaml").write_text("root:x:0:0:root:/root:/bin/bash\nbin:x:1\n")
