@@ -269,8 +269,10 @@ class Lowering:
 
     def _reduced(self) -> dict[tuple[str, ...], str]:
         """The texts of the loss and of the metrics, by where they stand."""
-        loss = {} if self.model.loss is None else {("loss",): self.model.loss}
-        return {**loss, **{("metrics", name): text for name, text in self.model.metrics.items()}}
+        found: dict[tuple[str, ...], str] = {}
+        if self.model.loss is not None:
+            found["loss",] = self.model.loss
+        return found | {("metrics", name): text for name, text in self.model.metrics.items()}
 
     def _number(self, text: str, path: KeyPath, scope: Scope) -> int:
         value = self.evaluator.tensor(parse_expression(text, self.document.locator(path)), scope)
