@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.checking.checks import CHECKS, FINDINGS, Context
-from harness.checking.first_difference import RIGHT_IF
 from harness.checking.reproducer import MATERIALS, pass_of
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected
@@ -53,9 +52,8 @@ def blame(context: Context, result: CellResult) -> None:
 def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
     if first.check == PRIMITIVES:
         return Blame("plugin", f"A primitive is wrong by itself: {first.faults[0]}")
-    if RIGHT_IF in result.location:
-        _, _, how = result.location.partition(RIGHT_IF)
-        words = f"Parameters are handed over in another order: all is right if{how}"
+    if result.right_if:
+        words = f"Parameters are handed over in another order: all is right if {result.right_if}"
         return Blame("plugin", words)
     tried = []
     for path in _others(context, result.layers):
@@ -101,10 +99,7 @@ def subject(result: CellResult, check: str) -> str:
         before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
         if all(f.verdict in PASSING for f in before):
             return native[OPTIMIZER]
-    named = {key: label for key, label in native.items() if f"layer {key} " in result.location}
-    named = named or {
-        key: label for key, label in native.items() if f"layer {key}," in result.location
-    }
+    named = {key: label for key, label in native.items() if key == result.wrong_layer}
     chosen = named or {key: label for key, label in native.items() if key != OPTIMIZER} or native
     return _listed([f"{label} (layer {key})" for key, label in chosen.items()])
 

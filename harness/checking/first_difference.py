@@ -40,7 +40,7 @@ from harness.worker.remote import Traced
 # What a hypothesis changes must be this many tolerances, or its fit would say nothing.
 DECISIVE = 10.0
 NAMED = 3
-# How a hint begins; what is said after it makes up for parameters that were handed over wrongly.
+# How a hint begins: a change that would explain what was found follows.
 RIGHT_IF = "It is right if"
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
@@ -56,15 +56,25 @@ class Location:
     step: int | None
     place: str
     error: float
-    hint: str = ""
+    right_if: str = ""  # a change of parameters that would explain the value
     reason: str = ""  # why it is not a value of that kind at all
 
+    @property
+    def layer(self) -> str:
+        """The layer that makes the value; empty if the model itself does."""
+        return self.value.rpartition("/")[0]
+
+    @property
+    def hint(self) -> str:
+        """The change that would explain the value, as a sentence."""
+        return f"{RIGHT_IF} {self.right_if}" if self.right_if else ""
+
     def __str__(self) -> str:
-        layer, _, name = self.value.rpartition("/")
-        where = f"{name} of layer {layer}" if layer else self.value
+        name = self.value.rpartition("/")[2]
+        where = f"{name} of layer {self.layer}" if self.layer else self.value
         step = "" if self.step is None else f", time step {self.step}"
         place = f" ({self.place})" if self.place else ""
-        hint = f". {self.hint}" if self.hint else ""
+        hint = f". {self.hint}" if self.right_if else ""
         how = f": {self.reason}" if self.reason else f", by {self.error:.2e}{hint}"
         return f"{self.phase}: first differs at {where}{step}{place}{how}"
 
@@ -177,14 +187,14 @@ class Expectations:
         place = self._places.get(undistinguished(part.name), "")
         if part.reason:
             return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
-        hint = self._hint(part, allowed)
-        return Location("forward", part.name, part.step, place, part.error, hint)
+        right_if = self._right_if(part, allowed)
+        return Location("forward", part.name, part.step, place, part.error, right_if)
 
     def names_at(self, place: str) -> set[str]:
         """The values that an equation makes, in all layers that have it."""
         return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
 
-    def _hint(self, part: TracedPart, tolerance: float) -> str:
+    def _right_if(self, part: TracedPart, tolerance: float) -> str:
         """The first change of parameters under which the oracle gives what was found, in words."""
         for text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
@@ -193,7 +203,7 @@ class Expectations:
             effect = relative_error(changed, part.expected, _size(part.expected))
             error = relative_error(part.found, changed, _size(changed))
             if error <= tolerance and effect > DECISIVE * tolerance:
-                return f"{RIGHT_IF} {text}"
+                return text
         return ""
 
 

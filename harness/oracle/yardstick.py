@@ -237,7 +237,8 @@ class Reference:
             stray(self._session(oracle, dtype))
         if any(zero is not None for zero in zeros):
             ways.without_zero_sums.begin(zeros)
-            stray(self._session(ways.without_zero_sums, dtype))
+            # Who divides by such a sum cannot leave it out.
+            stray(self._session(ways.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max)
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
         if doubt <= band:

@@ -60,6 +60,8 @@ class CellResult:
     remembered: bool = False  # an earlier run than that of the record file has decided it
     contradicted: bool = False  # its record file holds another outcome of the same origin
     location: str = ""
+    wrong_layer: str = ""  # whose value differs first in the forward pass
+    right_if: str = ""  # a change of parameters that would explain that value
     blame: Blame | None = None
     divergence: Divergence | None = None
     doubts: Sequence[str] = ()  # what its worker said of the backend, such as misspelt methods
