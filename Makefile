@@ -65,6 +65,7 @@ test-quick: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/architecture/sizes.py
 
 types: install
 	$(BIN)/mypy
