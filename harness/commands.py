@@ -107,7 +107,7 @@ def cli() -> None:
 
 
 def _holds_ended(records: Path) -> bool:
-    from harness.checking.record_file import holds_ended
+    from harness.results.file import holds_ended
 
     return holds_ended(records)
 

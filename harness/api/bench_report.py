@@ -11,6 +11,7 @@ from harness.api.table import grid_text
 from harness.errors import several
 from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown
+from harness.results.speeds import SpeedFile
 from harness.timing import json_file, table
 from harness.timing.console import results_exit_code
 from harness.timing.contestant import TimedResult
@@ -22,20 +23,22 @@ if TYPE_CHECKING:
 
 
 class BenchReport:
-    """All cells of a run that timed backends, in the order of the plan.
-
-    ``document`` is the content of the file of results, in pytest-benchmark's format.
-    """
+    """All cells of a run that timed backends, in the order of the plan."""
 
     def __init__(
         self,
         request: BenchRequest,
         results: Sequence[TimedResult],
-        content: dict[str, Any] | None = None,
+        content: SpeedFile | None = None,
     ) -> None:
         self.request, self.results = request, list(results)
         # The content of the file of results: of this machine as it is now.
-        self.document: dict[str, Any] = content or document(request, results)
+        self.content = content or document(request, results)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The content of the file of results, in pytest-benchmark's format."""
+        return self.content.plain()
 
     @property
     def exit_code(self) -> int:
@@ -48,7 +51,7 @@ class BenchReport:
         Raises:
             DocumentError: it cannot be written, or a file of another kind is there.
         """
-        json_file.write(Path(path), self.document)
+        json_file.write(Path(path), self.content)
 
     def __repr__(self) -> str:
         measured = sum(result.measured for result in self.results)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Self
 from harness.api.table import report_text
 from harness.checking import report as reports
 from harness.checking.events import Report
-from harness.checking.record_made import result_records
 from harness.environments.columns import left_out
 from harness.output.notebook import Tint, TintedText, frame, html_table
 from harness.output.printing import one_line, shown
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING
+from harness.results.lines import results_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,9 +76,9 @@ class CheckReport(Report):
         """
         left_out = ("kind", "traceback", "layers")
         return frame(
-            {name: value for name, value in record.items() if name not in left_out}
+            {name: value for name, value in line.plain().items() if name not in left_out}
             for result in self.results
-            for record in result_records(result)
+            for line in results_of(result)
         )
 
 

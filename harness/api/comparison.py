@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.api import arguments
 from harness.api.bench_report import BenchReport
-from harness.checking.record_file import Records
 from harness.comparison import files
 from harness.comparison.between import between
 from harness.errors import UsageError
 from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown
+from harness.results.file import Records
+from harness.results.speeds import SpeedFile
 from harness.runs import compared
 from harness.timing import compare as speeds
 from harness.timing.commands import share
@@ -99,9 +100,9 @@ def _given(run: Run, what: str) -> Path | BenchReport:
     return path
 
 
-def _speeds(run: Path | BenchReport) -> Any:
+def _speeds(run: Path | BenchReport) -> SpeedFile:
     if isinstance(run, BenchReport):
-        return run.document
+        return run.content
     found = files.load(run)
     if isinstance(found, Records):
         raise UsageError("records of checks cannot be compared with results of speeds")

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_digits
 from harness.checking.checks import FINDINGS
 from harness.checking.events import Report
 from harness.checking.pairs import recorded
-from harness.checking.record_file import Records, read_records
-from harness.checking.record_read import of_machine
 from harness.checking.request import choose_checks
 from harness.checking.run import Engine
 from harness.checking.surroundings import surroundings
 from harness.errors import UsageError
 from harness.files.user_file import displayed
+from harness.results.blocks import of_machine
 from harness.results.cell import CellResult
+from harness.results.file import Records, read_records
+from harness.results.lines import Head
 from harness.runs.compared import RunChanges
 from harness.worker.machine import identity
 
@@ -37,19 +37,19 @@ class Baseline:
         """
         self.name = displayed(path)
         self.patterns = patterns
-        self.records: Records = read_records(path, complete=True)
+        self.records: Records = read_records(path)
         self.cells = of_machine(self.records, identity(), f"--baseline {self.name}")
         if not self.cells:
             raise UsageError(f"--baseline {self.name} holds no cell that has ended")
 
-    def compare(self, engine: Engine, report: Report, head: Mapping[str, Any]) -> RunChanges:
+    def compare(self, engine: Engine, report: Report, head: Head) -> RunChanges:
         """What a run has changed; of what it was not asked for, nothing is missed."""
         new = {result.cell: engine.signed(result) for result in report.results}
         # With --fail-fast, what was not begun is not missed.
         left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
         old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
-        heads = self.records.of_kind("head")
-        around = surroundings(heads[-1] if heads else {}, old, head, new)
+        before = next(reversed(self.records.of_kind(Head)), None)
+        around = surroundings(before, old, head, new)
         pairs = recorded(self.records), report.pairs
         moved = moved_digits(old, new, pairs)
         return RunChanges(around, changes_of(old, new), f"since {self.name}", moved=moved)

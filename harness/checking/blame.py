@@ -51,10 +51,10 @@ def blame(context: Context, result: CellResult) -> None:
 
 def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
     if first.check == PRIMITIVES:
-        return Blame("plugin", f"A primitive is wrong by itself: {first.faults[0]}")
+        return Blame(who="plugin", words=f"A primitive is wrong by itself: {first.faults[0]}")
     if result.right_if:
         words = f"Parameters are handed over in another order: all is right if {result.right_if}"
-        return Blame("plugin", words)
+        return Blame(who="plugin", words=words)
     tried = []
     for path in _others(context, result.layers):
         if not _agrees(replace(context, path=path, outputs={}), first.check):
@@ -63,10 +63,10 @@ def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
         return _told(context, result, first, path)
     if not tried:
         words = f"{_which(first)} has one path only: no layer of the framework's own runs there"
-        return Blame("plugin", words)
+        return Blame(who="plugin", words=words)
     paths = f"path{'s' if len(tried) > 1 else ''} {_listed(tried)}"
     words = f"{_which(first)} differs on the {paths} too: what all paths share is wrong"
-    return Blame("plugin", words)
+    return Blame(who="plugin", words=words)
 
 
 def _told(context: Context, result: CellResult, first: Finding, path: str) -> Blame:
@@ -77,7 +77,7 @@ def _told(context: Context, result: CellResult, first: Finding, path: str) -> Bl
             f"{_which(first)} is right with the gradient that is derived on the equations: it is "
             "the framework's differentiation, or how the plugin asks for it"
         )
-        return Blame("gradient", words)
+        return Blame(who="gradient", words=words)
     if mine == "native":
         label = subject(result, first.check)
         words = (
@@ -85,10 +85,10 @@ def _told(context: Context, result: CellResult, first: Finding, path: str) -> Bl
             f"{label}, or how the plugin calls it"
         )
         result.witness = _witness(context, result, first.check, label)
-        return Blame("layer", words)
+        return Blame(who="layer", words=words)
     with_what = "the framework's own layers" if path == "native" else "the framework's gradient"
     words = f"{_which(first)} is right with {with_what}: it is the plugin's primitives"
-    return Blame("plugin", words)
+    return Blame(who="plugin", words=words)
 
 
 def subject(result: CellResult, check: str) -> str:
@@ -187,7 +187,7 @@ def _both(one: Witness, other: Witness) -> Blame:
         f"{one.label} and {other.label} of {other.cell.backend} agree with each other, and both "
         "differ from the equations: it is the spec's definition"
     )
-    return Blame("spec", words)
+    return Blame(who="spec", words=words)
 
 
 def _alike(one: Witness, other: Witness) -> bool:
@@ -210,4 +210,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def unheard(fault: WorkerFault | OracleFault) -> Blame:
     """The verdict where another path could not be run."""
-    return Blame("unknown", f"The other path could not be run: {fault}")
+    return Blame(who="unknown", words=f"The other path could not be run: {fault}")

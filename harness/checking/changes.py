@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from harness.checking.checks import FINDINGS, IN_ONE
-from harness.checking.pairs import Pair, recorded
-from harness.checking.record_file import Records
-from harness.checking.record_read import begun_in, comparable, stopped
+from harness.checking.pairs import recorded
 from harness.oracle.tolerance import moved
+from harness.results.blocks import begun_in, comparable, stopped
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
+from harness.results.lines import Pair
 from harness.runs.compared import MovedDigits, unreached
 
 Kind = Literal[
@@ -112,13 +113,13 @@ Cells = Mapping[Cell, CellResult]
 
 
 def changes(old: Records, new: Records) -> list[CellChange]:
-    """All changes from one record file to another, both read with ``complete``, gravest first.
+    """All changes from one record file to another, gravest first.
 
     Of a cell that is in a file several times, the last run counts. Cells that a run has
     not begun which came to no end are neither lost nor new.
     """
     before, after = comparable(old, new)
-    begun, known = begun_in(new), begun_in(old)
+    begun, known = begun_in(new).keys(), begun_in(old).keys()
     if stopped(new):
         before = {cell: result for cell, result in before.items() if cell in begun}
     if stopped(old):

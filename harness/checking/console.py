@@ -15,7 +15,6 @@ from harness.checking.baseline import Baseline, since
 from harness.checking.events import Report
 from harness.checking.pairs import statements
 from harness.checking.progress import CheckProgress
-from harness.checking.record_made import result_records
 from harness.checking.reproducer import check_writable, first_check, save
 from harness.checking.request import Request, given_record
 from harness.checking.run import Engine
@@ -29,6 +28,7 @@ from harness.output.shell import command_line, quoted
 from harness.output.table import show
 from harness.output.workflow import annotating
 from harness.results.cell import CellResult
+from harness.results.lines import results_of
 from harness.runs.compared import RunChanges
 
 
@@ -124,13 +124,13 @@ def _content(
     code: int, request: Request, report: Report, compared: RunChanges | None
 ) -> dict[str, Any]:
     """What ``--json`` prints."""
-    given = {} if request.given is None else {"given": given_record(request.given)}
+    given = {} if request.given is None else {"given": given_record(request.given).plain()}
     changed = {} if compared is None else {"since": compared.record()}
     return {
         "exit_code": code,
         **given,
-        "results": [record for result in report.results for record in result_records(result)],
-        "pairs": [pair.record() for pair in report.pairs],
+        "results": [line.plain() for result in report.results for line in results_of(result)],
+        "pairs": [pair.plain() for pair in report.pairs],
         **({"left_out": report.left_out} if report.left_out else {}),
         "not_installed": dict(report.lacking),
         "not_compared": [

@@ -29,11 +29,13 @@ def divergence(
         error = math.inf if part.reason else part.error
         before = links.get(part.name)
         if before is None or error / allowed > before.error / before.allowed:
-            links[part.name] = Link(part.name, error, allowed)
+            links[part.name] = Link(value=part.name, error=error, allowed=allowed)
         if part.name == first.name and part.step is not None:
             steps.append((part.step, error, allowed))
     shown = _around(list(links.values()), first.name)
-    return Divergence(first.name, tuple(shown), tuple(steps), **_excerpt(place, spec))
+    return Divergence(
+        first=first.name, links=tuple(shown), steps=tuple(steps), **_excerpt(place, spec)
+    )
 
 
 def _around(links: Sequence[Link], first: str) -> Sequence[Link]:
@@ -49,4 +51,9 @@ def _excerpt(place: str, spec: Spec) -> Mapping[str, Any]:
         return {}
     at = int(line)
     start = max(1, at - AROUND)
-    return {"file": file, "line": at, "start": start, "lines": lines[start - 1 : at + AROUND]}
+    return {
+        "file": file,
+        "line": at,
+        "start": start,
+        "lines": tuple(lines[start - 1 : at + AROUND]),
+    }

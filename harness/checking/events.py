@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.checking.pairs import Pair
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, Finding
+from harness.results.lines import Pair
 
 
 class CheckEvents:

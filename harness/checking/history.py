@@ -19,18 +19,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.checking.provenance import Greetings
-from harness.checking.record_file import RecordError, encoded, read_records
-from harness.checking.record_made import end_record, result_records
-from harness.checking.record_read import CellBlock, every_block
 from harness.checking.request import Request
 from harness.checking.resume import request_record, take_up
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
+from harness.results.blocks import CellBlock, every_block
 from harness.results.cell import Cell, CellResult
+from harness.results.file import RecordError, encoded, read_records
 from harness.results.findings import Verdict
+from harness.results.lines import Begin, CellLine, End, Result, results_of
 
 SUFFIX = ".jsonl"
 # What is taken at its word. What differs, and what could not be run, is looked at again.
@@ -71,13 +70,13 @@ def read(folder: Path, request: Request) -> KnownCells:
     passed_over: list[str] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            records = read_records(path, complete=True)
+            records = read_records(path)
         except RecordError as error:
             passed_over.append(f"passed over in the history: {error}")
             continue
         every = every_block(records)
         whole = [block for block in every if _is_whole(block)]
-        results = [block.result() for block in whole if block.head.get("request") == wanted]
+        results = [block.result() for block in whole if block.head and block.head.request == wanted]
         broken = len(every) - len(whole)
         passed_over += _passed_over(broken, path, "whose checksum is wrong")
         now = _now()
@@ -101,29 +100,21 @@ def _last_first(results: Iterable[CellResult]) -> dict[Cell, list[CellResult]]:
     return cells
 
 
-def sealed(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The last of a cell's lines, with a checksum of them all.
-
-    Raises:
-        RecordError: a line is not of the documented form.
-    """
-    begin, *others, end = lines
+def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
+    """The last of a cell's lines, with a checksum of them all."""
     content = hashlib.sha256()
     # Who is to blame may be told anew by a later cell, and merging tells runs and copies apart.
-    begin = {name: value for name, value in begin.items() if name not in ("copy", "started")}
-    for line in (begin, *others, {**end, "blame": None}):
-        content.update(encoded(dict(sorted(line.items()))))
-    return {**end, "checksum": content.hexdigest()}
+    for line in (begin, *results, end):
+        fields = {n: v for n, v in line.plain().items() if n not in ("copy", "started", "checksum")}
+        fields |= {"blame": None} if line is end else {}
+        content.update(encoded(dict(sorted(fields.items()))))
+    return end.model_copy(update={"checksum": content.hexdigest()})
 
 
-def cell_lines(begin: Mapping[str, Any], result: CellResult) -> list[Mapping[str, Any]]:
-    """All lines of a cell, the last with the checksum of all.
-
-    Raises:
-        RecordError: a line is not of the documented form.
-    """
-    lines = [begin, *result_records(result), end_record(result)]
-    return [*lines[:-1], sealed(lines)]
+def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
+    """All lines of a cell, the last with the checksum of all."""
+    results = [*results_of(result)]
+    return [begin, *results, sealed(begin, results, End.of(result))]
 
 
 def new_file(folder: Path) -> Path:
@@ -152,5 +143,4 @@ def _now() -> str:
 
 def _is_whole(block: CellBlock) -> bool:
     """Whether a cell's lines are those that were written."""
-    end = {name: value for name, value in block.end.items() if name != "checksum"}
-    return sealed([block.begin, *block.results, end]).get("checksum") == block.end.get("checksum")
+    return sealed(block.begin, block.results, block.end).checksum == block.end.checksum

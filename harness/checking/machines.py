@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Protocol
 
 from harness.checking.provenance import Greetings
-from harness.checking.record_file import Records
-from harness.checking.record_read import blocks, last_first
 from harness.checking.request import slowest_first
 from harness.checking.resume import nothing_yet, take_up
 from harness.checking.runner import CellRunner
 from harness.oracle.threads import one_thread
+from harness.results.blocks import blocks, last_first
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records
 from harness.worker.process import kill_all
 
 # Seconds that a run waits for its threads when it is stopped.

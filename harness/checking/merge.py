@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from harness.checking.record_file import RecordError, Records, encoded, read_records
-from harness.checking.record_read import CellBlock, CellOrigin, blocks, cell_of
 from harness.files.user_file import displayed
+from harness.results.blocks import CellBlock, CellOrigin, begun_in, blocks
 from harness.results.cell import Cell, cell_name
-from harness.results.findings import VERDICTS, Verdict, gravest
+from harness.results.file import L, RecordError, encoded, read_records
+from harness.results.findings import VERDICTS, gravest
+from harness.results.lines import Head, Line, Pair
 from harness.runs.merged import Merged, check_alike, models_apart
-from harness.runs.shards import Plans, joined
+from harness.runs.plans import Plans, joined
 
 
 def merge_records(paths: Sequence[Path]) -> Merged:
@@ -26,18 +26,18 @@ def merge_records(paths: Sequence[Path]) -> Merged:
             lines are.
         UsageError: the files are of runs with other options.
     """
-    files = {displayed(path): read_records(path, complete=True) for path in paths}
+    files = {displayed(path): read_records(path) for path in paths}
     for name, records in files.items():
-        if records.lines and records.lines[0]["kind"] != "head":
+        if records.lines and not isinstance(records.lines[0], Head):
             raise RecordError(
                 f"{name}:1: a record file begins with a line of kind 'head', which says what was "
-                f"planned; found {records.lines[0]['kind']!r}: give the whole file"
+                f"planned; found {records.lines[0].kind!r}: give the whole file"
             )
-    heads = _distinct([h for records in files.values() for h in records.of_kind("head")])
+    heads = _distinct([h for records in files.values() for h in records.of_kind(Head)])
     asked = [
-        (name, head.get("request") or {})
+        (name, head.request.plain() if head.request else {})
         for name, records in files.items()
-        for head in records.of_kind("head")
+        for head in records.of_kind(Head)
     ]
     if asked:
         check_alike(asked, json.dumps)
@@ -50,20 +50,23 @@ def merge_records(paths: Sequence[Path]) -> Merged:
                 models.append((name, cell.spec, _model(block)))
     kept = merging.kept
     ended = {cell for cell, _ in kept}
-    plans = Plans.of(head["plan"] for head in heads if head.get("plan"))
+    plans = Plans.of(head.plan for head in heads if head.plan)
     missing, shards = plans.told({joined(cell_name(cell)) for cell in ended})
     # All that follows is the last run's, as a reader counts what a run that was stopped has done.
-    *before, last = heads or [{}]
-    lines = [*before, {**last, "planned": len(kept) + missing}] if heads else []
+    lines: list[Line] = [*heads]
+    for last in heads[-1:]:
+        lines[-1] = last.model_copy(update={"planned": len(kept) + missing})
     for block in kept.values():
         lines += [block.begin, *block.results, block.end]
-    lines += _cut_off(files, ended)
+    # The beginnings of cells that ended nowhere, one each.
+    begun = {cell: line for records in files.values() for cell, line in begun_in(records).items()}
+    lines += [line for cell, line in begun.items() if cell not in ended]
     # Behind all cells: a reader lets a pair go when one of its backends begins again.
-    lines += _distinct([p for records in files.values() for p in records.of_kind("pair")])
+    lines += _distinct([p for records in files.values() for p in records.of_kind(Pair)])
     torn = sum(records.torn is not None for records in files.values())
     return Merged(
         kind="records of checks",
-        content=b"".join(map(encoded, lines)),
+        content=b"".join(encoded(line.plain()) for line in lines),
         files=len(files),
         cells=len(kept),
         machines=sorted({origin.host for _, origin in kept}),
@@ -98,15 +101,16 @@ class _KeptBlocks:
             self.contradictions.append(_contradiction(cell, origin, *alike[0], name, block))
         known.append((name, block))
         copy = len(known)
-        begin = {**block.begin, **({"copy": copy} if copy > 1 else {})}
-        if block.began and not begin.get("since"):
-            begin["started"] = block.began
+        told: dict[str, object] = {"copy_": copy} if copy > 1 else {}
+        if block.began and not block.begin.since:
+            told["started"] = block.began
+        begin = block.begin.model_copy(update=told)
         self.kept[cell, replace(origin, copy=copy)] = replace(block, begin=begin)
 
 
 def _model(block: CellBlock) -> str | None:
     """What tells the model of a cell from others; None where its run did not say."""
-    said = block.begin.get("signature") or {}
+    said = block.begin.signature or {}
     return f"{said['spec']} {said.get('sizes', '')}" if "spec" in said else None
 
 
@@ -119,33 +123,23 @@ def _contradiction(
         for check in dict.fromkeys([*first.verdicts, *verdicts])
         if first.verdicts.get(check) != verdicts.get(check)
     )
-    told = [side.get(check, "not there") for side in (first.verdicts, verdicts)]
+    told = [str(side.get(check, "not there")) for side in (first.verdicts, verdicts)]
     return (
         f"{cell} ({origin.version or 'not started'} on {origin.host}): {check} is {told[0]} in "
         f"{other}, and {told[1]} in {name}; both are kept"
     )
 
 
-def _cut_off(files: Mapping[str, Records], ended: set[Cell]) -> list[dict[str, Any]]:
-    """The beginnings of cells that ended nowhere, one each."""
-    found: dict[Cell, dict[str, Any]] = {}
-    for records in files.values():
-        for line in records.of_kind("begin"):
-            if cell_of(line) not in ended:
-                found[cell_of(line)] = line
-    return list(found.values())
-
-
-def _distinct(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _distinct(lines: Iterable[L]) -> list[L]:
     """Heads, or pairs, each once: files that were merged before have those of others."""
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, L] = {}
     for line in lines:
-        told = {name: value for name, value in line.items() if name != "planned"}
+        told = {name: value for name, value in line.plain().items() if name != "planned"}
         found.setdefault(json.dumps(told, sort_keys=True), line)
     return list(found.values())
 
 
 def _counts(kept: Iterable[CellBlock]) -> dict[str, int]:
-    verdicts: list[Verdict] = [gravest([line["verdict"] for line in b.results]) for b in kept]
+    verdicts = [gravest([line.verdict for line in block.results]) for block in kept]
     counts = Counter(verdicts)
     return {verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]}

@@ -12,15 +12,15 @@ from typing import Any
 
 from harness.checking.machines import RunOne
 from harness.checking.provenance import Greetings
-from harness.checking.record_file import Records
-from harness.checking.record_read import CellBlock, CellOrigin, blocks, last_first
 from harness.checking.resume import take_up
 from harness.checking.runner import CellRunner
 from harness.checking.task import Task, Workers, tasks
 from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
 from harness.oracle.threads import one_thread
+from harness.results.blocks import CellBlock, CellOrigin, blocks, last_first
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records
 from harness.results.findings import Finding
 from harness.runtime.code_digest import digest
 from harness.worker.machine import identity

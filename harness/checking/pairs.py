@@ -8,60 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from harness.arrays import Arrays
 from harness.checking.outliers import Group, group_of
-from harness.checking.record_file import Records
-from harness.oracle import tolerance
 from harness.oracle.tolerance import relative_error, scales
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records
 from harness.results.findings import digits
+from harness.results.lines import Begin, Pair
 
 # As many pairs are told each by itself, if not all are asked for.
 FEW = 3
-GROUP_FIELDS = ("spec", "dtype", "path", "device")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """How far two backends are apart: the largest difference of any tensor, ``worst``, over the
-    tensor's largest magnitude."""
-
-    group: Group
-    backends: tuple[str, str]
-    error: float
-    worst: str
-
-    @property
-    def digits(self) -> float:
-        """Decimal digits in which both agree, 16 at most."""
-        return tolerance.digits(self.error)
-
-    @property
-    def cells(self) -> tuple[Cell, Cell]:
-        """Those that were compared."""
-        spec, dtype, path, device = self.group
-        one, other = (Cell(spec, name, device, dtype, path) for name in self.backends)
-        return one, other
-
-    def __str__(self) -> str:
-        spec, dtype, path, device = self.group
-        on = "" if device == "cpu" else f" on {device}"
-        return f"{spec}: {' and '.join(self.backends)}, {dtype}, {path}{on}"
-
-    def record(self) -> dict[str, Any]:
-        """The line of a record file; see ``docs/records.md``."""
-        return {
-            "kind": "pair",
-            **dict(zip(GROUP_FIELDS, self.group, strict=True)),
-            "backends": list(self.backends),
-            "error": self.error,
-            "worst": self.worst,
-        }
 
 
 class Pairs:
@@ -92,21 +51,28 @@ class Pairs:
         first, second = sorted((one, other), key=lambda r: self._order[r.cell.backend])
         error, worst = _distance(first.values, second.values)
         backends = first.cell.backend, second.cell.backend
-        return Pair(group_of(one.cell), backends, error, worst)
+        spec, dtype, path, device = group_of(one.cell)
+        return Pair(
+            spec=spec,
+            dtype=dtype,
+            path=path,
+            device=device,
+            backends=backends,
+            error=float(error),
+            worst=worst,
+        )
 
 
 def recorded(records: Records) -> list[Pair]:
     """The pairs of a record file; not those of which a backend began again later."""
     found: dict[tuple[Group, frozenset[str]], Pair] = {}
     for line in records.lines:
-        if line["kind"] == "begin":
-            group = _group(line)
-            for key in [k for k in found if k[0] == group and line["backend"] in k[1]]:
+        if isinstance(line, Begin):
+            group = group_of(line.cell)
+            for key in [k for k in found if k[0] == group and line.backend in k[1]]:
                 del found[key]
-        elif line["kind"] == "pair":
-            one, other = line["backends"]
-            pair = Pair(_group(line), (one, other), float(line["error"]), line["worst"])
-            found[pair.group, frozenset(pair.backends)] = pair
+        elif isinstance(line, Pair):
+            found[line.group, frozenset(line.backends)] = line
     return list(found.values())
 
 
@@ -178,7 +144,3 @@ def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
         if error > worst[0]:
             worst = error, name
     return worst
-
-
-def _group(line: Mapping[str, Any]) -> Group:
-    return (line["spec"], line["dtype"], line["path"], line["device"])

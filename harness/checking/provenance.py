@@ -70,7 +70,7 @@ class Signatures:
             **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
             "machine": own["id"],
             "service": request.handler or request.service,
-            **({"model": _checksum(request.against.record())} if request.against else {}),
+            **({"model": _checksum(request.against.record().plain())} if request.against else {}),
             "usable cores": str(own["usable_cores"]),
             # A check that is enough in one dtype is made of another where that is not asked for.
             "dtypes": ", ".join(request.dtypes),
@@ -140,15 +140,13 @@ def origins(columns: Iterable[str]) -> dict[str, str]:
     return {name: f"{o.distribution} {o.version}" for name, o in found.items() if o is not None}
 
 
-def labelled(workers: Mapping[str, Worker]) -> dict[str, Any]:
-    """What stands behind the columns that have a name of their own: a field of a run's head, or
-    none where there are no such columns."""
-    found = {
+def labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
+    """What stands behind the columns that have a name of their own, by that name."""
+    return {
         name: {"backend": backend_of(name), "interpreter": worker.launch.python}
         for name, worker in workers.items()
         if backend_of(name) != name
     }
-    return {"columns": found} if found else {}
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -181,7 +181,7 @@ def given(request: Request, specs: Shelf) -> list[str]:
     drawn = [n for n, arrays in groups.items() if not arrays and n not in starts]
     record = given_record(found)
     lines = [
-        f"given: {', '.join(named)}{sources}; batch {record['batch']}, time {record['time']}; a "
+        f"given: {', '.join(named)}{sources}; batch {record.batch}, time {record.time}; a "
         "check's further batches are drawn"
     ]
     others = [f"{n} is as at the start" for n in starts] + (

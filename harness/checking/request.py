@@ -20,6 +20,7 @@ from harness.language.size_expressions import FREE_SIZES
 from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.program.fitting_sizes import nearest_sizes
+from harness.results.lines import GivenNumbers
 from harness.runtime.devices import check_device
 from harness.runtime.labels import backend_of
 from harness.runtime.paths import PATHS
@@ -83,10 +84,11 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
     return sizes, given.get("batch", batch), given.get("time", time)
 
 
-def given_record(given: Given) -> dict[str, Any]:
+def given_record(given: Given) -> GivenNumbers:
     """What a record and the report's JSON say of given numbers."""
     batch, time = given.batch or SMALL_BATCH, given.time or SMALL_TIME
-    return {"sha256": given.digests, "batch": batch, "time": time, "sizes": dict(given.sizes)}
+    sizes = dict(given.sizes)
+    return GivenNumbers(sha256=dict(given.digests), batch=batch, time=time, sizes=sizes)
 
 
 def small_sizes(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:

@@ -6,32 +6,26 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.checking.options import DECIDING
 from harness.checking.provenance import LIMITED, LIMITS, Greetings, changes
-from harness.checking.record_file import Records, read_records
 from harness.checking.request import Request, given_record
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records, read_records
 from harness.results.findings import VERDICTS, Verdict
+from harness.results.lines import Asked, Head
 
 
-def request_record(request: Request) -> dict[str, Any]:
+def request_record(request: Request) -> Asked:
     """What all cells of two runs must share for those of one to stand in the other's report."""
-    found = {one.name: _plain(getattr(request, one.name)) for one in DECIDING}
-    if not request.deterministic:
-        del found["deterministic"]  # as in records from before there was such an option
-    if request.against is not None:
-        found["against"] = request.against.record()
-    return found if request.given is None else {**found, "given": given_record(request.given)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(sorted(value.items()))
-    return list(value) if isinstance(value, tuple) else value
+    found = {one.name: getattr(request, one.name) for one in DECIDING}
+    return Asked(
+        **{**found, "sizes": dict(sorted(request.sizes.items()))},
+        against=request.against.record() if request.against else None,
+        given=given_record(request.given) if request.given else None,
+    )
 
 
 def records_of(path: Path, request: Request) -> Records:
@@ -43,8 +37,8 @@ def records_of(path: Path, request: Request) -> Records:
     """
     if not path.exists():
         return Records(())
-    records = read_records(path, complete=True)
-    for head in records.of_kind("head"):
+    records = read_records(path)
+    for head in records.of_kind(Head):
         _check_same_run(path, head, request)
     return records
 
@@ -106,10 +100,10 @@ def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greeti
     return ", ".join(differing)
 
 
-def _check_same_run(path: Path, head: Mapping[str, Any], request: Request) -> None:
-    wanted, written = request_record(request), head.get("request")
-    if written != wanted:
-        before = written if isinstance(written, Mapping) else {}
+def _check_same_run(path: Path, head: Head, request: Request) -> None:
+    asked = request_record(request)
+    if head.request != asked:
+        wanted, before = asked.plain(), head.request.plain() if head.request else {}
         found = [
             f"{name} {json.dumps(before.get(name))}, now {json.dumps(wanted.get(name))}"
             for name in dict.fromkeys([*before, *wanted])

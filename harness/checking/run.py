@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.checking import history
 from harness.checking.blame import Witnesses
@@ -16,21 +15,21 @@ from harness.checking.events import CheckEvents, Report
 from harness.checking.machines import CellPlace, Machines, ThisMachine
 from harness.checking.on_cluster import ClusterMachines
 from harness.checking.outliers import Outliers
-from harness.checking.pairs import Pair, Pairs, recorded
+from harness.checking.pairs import Pairs, recorded
 from harness.checking.provenance import Greetings
-from harness.checking.record_file import RecordWriter
-from harness.checking.record_made import begin_record, blame_record, done_record
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.checking.runner import CellRunner
 from harness.results.cell import Cell, CellResult
+from harness.results.file import RecordWriter
 from harness.results.findings import PASSING
+from harness.results.lines import Begin, BlameLine, Done, Head, Line, Pair
 
 
 class Engine(CellRunner):
     """One run of a request. Use as a context manager, so that no worker outlives it."""
 
-    head: Mapping[str, Any] = {}
+    head: Head
     """The first line of the run's record, once it has begun."""
 
     def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
@@ -58,19 +57,16 @@ class Engine(CellRunner):
         self._enough = threading.Event()
         self._pairs = Pairs(left)
         try:
-            self.head = {**self.new_head(arguments), "planned": len(left)}
+            self.head = self.new_head(arguments, planned=len(left))
             self._write(self.head)
             for result in remembered.values():
-                self._write(
-                    *history.cell_lines(
-                        begin_record(result.cell, result.signature, result.since), result
-                    )
-                )
+                begin = Begin.of(result.cell, result.signature, result.since)
+                self._write(*history.cell_lines(begin, result))
             if left and self._new is not None:
                 self._new.append(self.head)
             self._machines.run(left, self._run_one, self._enough)
             seconds = time.monotonic() - started
-            self._write(done_record(seconds))
+            self._write(Done(seconds=round(seconds, 3)))
         finally:
             self.close()
             for writer in filter(None, (self._writer, self._new)):
@@ -118,7 +114,7 @@ class Engine(CellRunner):
     def _run_one(self, cell: Cell, place: CellPlace) -> None:
         """Run a cell somewhere, and keep and tell what came of it."""
         kept = self._writer or self._new
-        begin = begin_record(cell, place.signature(cell) if kept else None)
+        begin = Begin.of(cell, place.signature(cell) if kept else None)
         # It only tells what a run that was killed was at: not worth a wait for the disk.
         self._write(begin, durable=False)
         with self._lock:
@@ -130,14 +126,17 @@ class Engine(CellRunner):
         with self._lock:
             self._results[cell] = result
             self._outliers.ended(result)
-            judged = map(blame_record, self._witnesses.heard(result))
+            judged = [
+                BlameLine(**vars(each.cell), blame=each.blame)
+                for each in self._witnesses.heard(result)
+                if each.blame
+            ]
             pairs = self._pairs.ended(result)
             self._found_pairs += pairs
         if self.request.fail_fast and result.verdict not in PASSING:
             self._enough.set()
         _, *lines = history.cell_lines(begin, result) if kept else [begin]
-        more = [*(pair.record() for pair in pairs), *judged]
-        self._write(*more, *lines)
+        self._write(*pairs, *judged, *lines)
         with self._lock:
             self.events.ended(result)
         if self._new is not None:
@@ -145,6 +144,6 @@ class Engine(CellRunner):
         for finding in result.findings:
             finding.settle()
 
-    def _write(self, *lines: Mapping[str, Any], durable: bool = True) -> None:
+    def _write(self, *lines: Line, durable: bool = True) -> None:
         if self._writer:
             self._writer.append(*lines, durable=durable)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, Self
 
 from harness.checking.events import CheckEvents
@@ -19,7 +21,6 @@ from harness.checking.on_backend import SpecOnBackend
 from harness.checking.outliers import group_name, group_of
 from harness.checking.own_model.run import UsersModel
 from harness.checking.provenance import Signatures, greeting, labelled, origins
-from harness.checking.record_made import head, model_record
 from harness.checking.request import Request, case_sizes, check_request, checks_of
 from harness.checking.resume import request_record
 from harness.checking.run_cell import CellRun, Subject
@@ -34,8 +35,10 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.results.cell import Cell, CellResult, cell_name, own_fault
 from harness.results.findings import Finding
-from harness.runs.shards import plan_record
+from harness.results.lines import CheckedModel, Head
+from harness.runs.plans import Plan
 from harness.worker.launch import Launch, usual_start_timeout
+from harness.worker.machine import machine
 from harness.worker.worker import Worker
 
 # Models whose equations the head of a record file has.
@@ -143,31 +146,41 @@ class CellRunner:
             self.sources[spec.name] = source
         return self
 
-    def new_head(self, arguments: Sequence[str] = ()) -> dict[str, Any]:
+    def new_head(self, arguments: Sequence[str] = (), planned: int | None = None) -> Head:
         """The first line of the record of a run of this request, begun now."""
-        made = head(arguments, origins(self.backends), self.request.environment)
-        made["request"] = request_record(self.request)
-        made["folders"] = [str(folder) for folder in self.request.folders]
-        made["sources"] = {
-            name: source
-            for name, source in self.sources.items()
-            if not self.specs.library.has("model", source)
-        }
-        made["files"] = self._files()
-        made["limits"] = self._limits()
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
-        made["plan"] = plan_record(axes, self.request.shard)
-        made["models"] = dict(map(self._told, self.specs.names[:MOST_MODELS]))
-        return made | labelled(self.workers)
+        return Head(
+            harness=version("backend-comparison-harness"),
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            arguments=tuple(arguments),
+            machine=machine(),
+            versions=origins(self.backends),
+            environment={name: dict(found) for name, found in self.request.environment.items()},
+            request=request_record(self.request),
+            folders=tuple(map(str, self.request.folders)),
+            sources={
+                name: source
+                for name, source in self.sources.items()
+                if not self.specs.library.has("model", source)
+            },
+            files=self._files(),
+            limits=self._limits(),
+            plan=Plan.of(axes, self.request.shard),
+            models=dict(map(self._told, self.specs.names[:MOST_MODELS])),
+            columns=labelled(self.workers),
+            planned=planned,
+        )
 
-    def _told(self, name: str) -> tuple[str, dict[str, Any]]:
+    def _told(self, name: str) -> tuple[str, CheckedModel]:
         """A model by its name, as a reader of the record sees it."""
-        spec, known = self.specs[name], {}
+        model, known = self.specs[name].model, {}
         if self.request.against is None:  # a user's own model decides which sizes it can have
-            sizes, batch, time = case_sizes(spec, self.request, own=False)
-            known = {**spec.model.sizes, **sizes, "batch": batch, "time": time}
-        return name, model_record(spec.model, known)
+            sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
+            known = {**model.sizes, **sizes, "batch": batch, "time": time_}
+        layers = {name: use.layer for name, use in model.layers.items()}
+        loss, equations = model.loss or "", model.equations
+        return name, CheckedModel(sizes=known, layers=layers, equations=equations, loss=loss)
 
     def _files(self) -> dict[str, str]:
         """The files of a user's own that the run was given, by option."""

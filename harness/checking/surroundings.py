@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from harness.checking.changes import Cells
 from harness.checking.provenance import CHECKSUMS, known_of_both
-from harness.checking.record_file import Records
-from harness.checking.record_read import comparable
+from harness.results.blocks import comparable
 from harness.results.cell import Cell
+from harness.results.file import Records
+from harness.results.lines import Asked, Head
 from harness.runs.compared import Differing, differing, merged
 
 # Of a signature: checksums that are of a spec, and entries that are of a backend. Others are of
@@ -24,21 +24,21 @@ SHORT = 12
 
 
 def environment_changes(old: Records, new: Records) -> list[Differing]:
-    """What is not the same around two record files, both read with ``complete``.
+    """What is not the same around two record files, both of checks.
 
     Of a file with several runs, the last counts, and of each cell its last run.
     """
-    heads = [records.of_kind("head")[-1:] for records in (old, new)]
-    before, after = (found[0] if found else {} for found in heads)
+    before, after = (next(reversed(each.of_kind(Head)), None) for each in (old, new))
     older, newer = comparable(old, new)
     return surroundings(before, older, after, newer)
 
 
 def surroundings(
-    before: Mapping[str, Any], old: Cells, after: Mapping[str, Any], new: Cells
+    before: Head | None, old: Cells, after: Head | None, new: Cells
 ) -> list[Differing]:
     """What is not the same around two runs, of their heads and their cells."""
-    found = differing(_flat(before), _flat(after))
+    one, other = (_flat(head) if head else {} for head in (before, after))
+    found = differing(one, other)
     told = {each.what for each in found}
     found += (
         each
@@ -73,41 +73,37 @@ def _about(each: Differing, cell: Cell) -> Differing:
     return Differing(each.what, each.old, each.new, of, each.words)
 
 
-def _flat(head: Mapping[str, Any]) -> dict[str, object]:
-    machine, request = head.get("machine", {}), head.get("request") or {}
+def _flat(head: Head) -> dict[str, object]:
+    asked = _asked(head.request) if head.request else {}
     return {
-        "harness": head.get("harness"),
-        **{name: machine.get(name) for name in OF_MACHINE},
-        **{
-            f"{what} asked for": asked
-            for name, value in request.items()
-            for what, asked in _parts(name, value)
-        },
+        "harness": head.harness,
+        **{name: head.machine.get(name) for name in OF_MACHINE},
+        **{f"{what} asked for": text for what, text in asked.items()},
     }
 
 
-def _parts(name: str, value: Any) -> Iterator[tuple[str, str | None]]:
-    """What a request says under a name, in words. That the file of a model has changed is told by
-    the signatures of its cells."""
-    if value is None:
-        return
-    if name == "against":
-        yield "model", value["model"]
-        for option in ("map", "takes", "returns"):
-            yield f"--{option}", _listed(value.get(option))
-    elif name == "given":
-        for group, checksum in value["sha256"].items():
-            yield f"checksum of {group}", checksum[:SHORT]
-        for what in ("batch", "time", "sizes"):
-            yield f"{what} of given numbers", _listed(value[what])
-    else:
-        yield name, _listed(value)
+def _asked(request: Asked) -> dict[str, str | None]:
+    """What was asked for, in words. That the file of a model has changed is told by the signatures
+    of its cells."""
+    found: dict[str, str | None] = {
+        name: _listed(getattr(request, name))
+        for name in ("sizes", "checks", "seed", "thorough", "repeat", "deterministic")
+    }
+    if own := request.against:
+        found["model"] = own.model
+        rules = {"--map": own.map, "--takes": own.takes, "--returns": own.returns}
+        found |= {option: _listed(values) for option, values in rules.items()}
+    if given := request.given:
+        found |= {f"checksum of {group}": text[:SHORT] for group, text in given.sha256.items()}
+        told = {"batch": given.batch, "time": given.time, "sizes": given.sizes}
+        found |= {f"{what} of given numbers": _listed(value) for what, value in told.items()}
+    return found
 
 
-def _listed(value: Any) -> str | None:
+def _listed(value: object) -> str | None:
     if isinstance(value, Mapping):
         value = [f"{name}={each}" for name, each in value.items()]
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or None
     if value is False:
         return None

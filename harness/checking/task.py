@@ -14,9 +14,6 @@ from pydantic import create_model
 
 from harness.checking.history import cell_lines
 from harness.checking.options import KNOWN_DTYPES, CellOptions
-from harness.checking.record_file import RecordWriter
-from harness.checking.record_made import begin_record
-from harness.checking.record_read import CELL_FIELDS
 from harness.checking.request import Request
 from harness.checking.resume import request_record
 from harness.checking.runner import CellRunner
@@ -24,8 +21,10 @@ from harness.command.declared import options_of
 from harness.errors import UsageError, check_known, shorten
 from harness.files.forms import Form, formed
 from harness.oracle.threads import one_thread
-from harness.results.cell import Cell, CellResult
+from harness.results.cell import CELL_FIELDS, Cell, CellResult
+from harness.results.file import RecordWriter
 from harness.results.findings import PASSING, Finding, Verdict
+from harness.results.lines import Asked, Begin, Line
 from harness.runtime.paths import PATHS
 
 # What a cell says of itself.
@@ -147,7 +146,7 @@ class Workers:
             RecordError: the file of records cannot be written, or is something else.
         """
         self._writer = None if records is None else RecordWriter(records)
-        self._written: dict[str, Any] | None = None
+        self._written: Asked | None = None
         self._runners: dict[str, CellRunner] = {}
         self._turns: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
@@ -179,7 +178,7 @@ class Workers:
             turn = self._turns.setdefault((task.options, task.cell.backend), threading.Lock())
             self._begin_record(runner)
         with turn:
-            begin = begin_record(task.cell, runner.signature(task.cell))
+            begin = Begin.of(task.cell, runner.signature(task.cell))
             self._append(begin, durable=False)
             with one_thread():
                 result = runner.run_cell(task.cell)
@@ -188,7 +187,7 @@ class Workers:
         for finding in result.findings:
             finding.settle()
         result.outputs, result.values, result.witness = {}, {}, None
-        return CellReport(task, result, (begin, *lines))
+        return CellReport(task, result, tuple(line.plain() for line in (begin, *lines)))
 
     def runner(self, task: Task) -> CellRunner:
         """What runs the cell: one for all with the same options, which share the oracle's work.
@@ -214,9 +213,8 @@ class Workers:
             return
         wanted = request_record(runner.request)
         if self._written is None:
-            head = runner.new_head()
-            del head["plan"]  # that of whoever asked for the cells is not known here
-            self._append(head)
+            # The plan of whoever asked for the cells is not known here.
+            self._append(runner.new_head().model_copy(update={"plan": None}))
             self._written = wanted
         elif self._written != wanted:
             raise UsageError(
@@ -224,7 +222,7 @@ class Workers:
                 "seed, ...): give these another Workers(records=...)"
             )
 
-    def _append(self, *lines: Mapping[str, Any], durable: bool = True) -> None:
+    def _append(self, *lines: Line, durable: bool = True) -> None:
         if self._writer is not None:
             self._writer.append(*lines, durable=durable)
 

@@ -3,22 +3,25 @@ framework and a new one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from harness.checking.changes import Cells, changes_of, moved_digits, told_unfinished
-from harness.checking.record_file import Records
-from harness.checking.record_read import begun_in, ended, stopped
 from harness.checking.surroundings import surroundings
-from harness.comparison.files import Results, load
+from harness.comparison.files import load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed
+from harness.results.blocks import begun_in, ended, stopped
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records
+from harness.results.speeds import Entry, SpeedFile
 from harness.runs.compared import NONE, Differing, RunChanges, unreached
 from harness.runtime.labels import backend_of
 from harness.timing import compare as speeds
+
+E = TypeVar("E", bound=Entry)
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
@@ -32,7 +35,7 @@ def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD)
     if isinstance(content, Records):
         how = stopped(content)
         found = of_cells(
-            ended(content), old, new, displayed(path), begun_in(content) if how else None
+            ended(content), old, new, displayed(path), begun_in(content).keys() if how else None
         )
         return replace(found, limits=[unreached("the run", how)] if how else [])
     return of_speeds(content, old, new, threshold, displayed(path))
@@ -58,7 +61,7 @@ def of_cells(
     renamed = {cell: _under(result, new) for cell, result in before.items()}
     # That interpreters are two is what columns are for; two backends have code of their own.
     own = {"interpreter"}
-    around = surroundings({}, renamed, {}, after)
+    around = surroundings(None, renamed, None, after)
     if backend_of(old) != backend_of(new):
         own |= {"backend", "code"}
         around = [d for d in around if d.what.startswith("--env ") or _of_both(d)]
@@ -68,22 +71,17 @@ def of_cells(
     return RunChanges(around, changes, f"from {old} to {new}", moved=moved)
 
 
-def of_speeds(content: Results, old: str, new: str, threshold: float, where: str) -> RunChanges:
+def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: str) -> RunChanges:
     """The changes of speed beyond ``threshold`` and the noise from one column to another.
 
     Raises:
         UsageError: there is no such column.
     """
-    _check(
-        map(_column, [*content["benchmarks"], *content["harness"]["without_speed"]]),
-        old,
-        new,
-        where,
-    )
+    _check((entry.params.backend for entry in content.entries), old, new, where)
     one, other = (_only(content, name, new) for name in (old, new))
     found = speeds.compare(one, other, threshold)
     changes = [replace(c, baseline=old) for c in speeds.changes(one, other, threshold)]
-    cut = speeds.incomplete(content)
+    cut = content.harness.incomplete
     limits = [unreached("the run", str(cut))] if cut else []
     around = found.environment
     if backend_of(old) != backend_of(new):
@@ -117,31 +115,23 @@ def _under(result: CellResult, name: str) -> CellResult:
     return replace(result, cell=replace(result.cell, backend=name))
 
 
-def _column(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("params", {}).get("backend", ""))
-
-
-def _only(content: Results, name: str, called: str) -> dict[str, Any]:
+def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
     """The content with the cells of one column only, under another name."""
 
-    def renamed(entry: Mapping[str, Any]) -> dict[str, Any]:
-        words = {
-            key: entry[key].replace(f"[{name}-", f"[{called}-")
-            for key in ("name", "fullname")
-            if key in entry
-        }
-        return {**entry, **words}
+    def renamed(entry: E) -> E:
+        names = {"name": entry.name, "fullname": entry.cell}
+        words = {key: text.replace(f"[{name}-", f"[{called}-") for key, text in names.items()}
+        return entry.model_copy(update=words)
 
-    info = content["machine_info"]
-    workers = info["harness"]["workers"]
-    mine = {called: workers[name]} if name in workers else {}
-    lacking = content["harness"]["without_speed"]
-    return {
-        **content,
-        "benchmarks": [renamed(e) for e in content["benchmarks"] if _column(e) == name],
-        "harness": {
-            "without_speed": [renamed(e) for e in lacking if _column(e) == name],
-            "incomplete": content["harness"].get("incomplete"),
-        },
-        "machine_info": {**info, "harness": {**info["harness"], "workers": mine}},
-    }
+    mine = content.only(lambda entry: entry.params.backend == name)
+    workers = content.environment.workers
+    told = {"workers": {called: workers[name]} if name in workers else {}}
+    info = {"harness": content.environment.model_copy(update=told)}
+    lacking = [renamed(entry) for entry in mine.harness.without_speed]
+    return mine.model_copy(
+        update={
+            "benchmarks": [renamed(entry) for entry in mine.benchmarks],
+            "harness": mine.harness.model_copy(update={"without_speed": lacking}),
+            "machine_info": content.machine_info.model_copy(update=info),
+        }
+    )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.checking import changes as checks
 from harness.checking import surroundings
-from harness.checking.record_file import Records, read_records
-from harness.checking.record_read import blocks
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed, read_head
+from harness.results.blocks import blocks
+from harness.results.file import Records, read_records
+from harness.results.speeds import SpeedFile
 from harness.runs.compared import RunChanges
 from harness.timing import compare as speeds
 from harness.timing import json_file
 
-Results = Mapping[str, Any]
 NAMES = {True: "a record file of 'harness check'", False: "results of 'harness bench'"}
 
 
@@ -52,7 +50,7 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
     return speeds.compare(first, second, threshold)
 
 
-def load(path: Path) -> Records | Results:
+def load(path: Path) -> Records | SpeedFile:
     """The content of a file, by its kind.
 
     Raises:
@@ -63,7 +61,7 @@ def load(path: Path) -> Records | Results:
     try:
         head = read_head(path, kinds.HEAD)
         if head and kinds.RECORDS.matches(path, head):
-            return read_records(path, complete=True)
+            return read_records(path)
         if not head.startswith(b"{"):
             raise UsageError(
                 f"cannot compare {name}: this is {kinds.described(path)}; give two files of "

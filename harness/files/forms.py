@@ -25,7 +25,9 @@ WORDS = ("NaN", "Infinity", "-Infinity")
 class Form(BaseModel):
     """Base of all forms: types are not converted, fields that are not known stay as they are."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, defer_build=True, ser_json_inf_nan="constants"
+    )
 
 
 class Malformed(ValueError):
@@ -79,11 +81,27 @@ def formed(data: Any, form: type[M], what: str = "") -> M:
     try:
         return form.model_validate(data)
     except ValidationError as error:
-        found = complaints(error, form, data)
+        raise _malformed(error, form, data, what) from None
+
+
+def formed_text(text: bytes, form: type[M], what: str = "") -> M:
+    """The JSON of an object as an instance of a form, in which lists may be tuples.
+
+    Raises:
+        Malformed: as :func:`formed` says.
+    """
+    try:
+        return form.model_validate_json(text)
+    except ValidationError as error:
+        raise _malformed(error, form, read_json(text, what), what) from None
+
+
+def _malformed(error: ValidationError, form: type[BaseModel], data: Any, what: str) -> Malformed:
+    found = complaints(error, form, data)
     told = []
     for complaint in found[:MOST_SHOWN]:
         place = ".".join(map(str, complaint.path))
         told.append(f"{place}: {complaint.message}" if place else complaint.message)
     if len(found) > MOST_SHOWN:
         told.append(f"and {len(found) - MOST_SHOWN} more")
-    raise Malformed(f"{what}: {'; '.join(told)}" if what else "; ".join(told))
+    return Malformed(f"{what}: {'; '.join(told)}" if what else "; ".join(told))

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.checking.pairs import recorded, statements
-from harness.checking.record_file import Records, read_records
-from harness.checking.record_read import cut_off, ended, stopped
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.forms import Malformed, formed
 from harness.files.user_file import FileFault, displayed
-from harness.report.forms import BenchFile, TrainedHistory
+from harness.report.forms import TrainedHistory
+from harness.results.blocks import cut_off, ended, stopped
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records, read_records
+from harness.results.lines import CheckedModel, Done, Head
+from harness.results.speeds import SpeedFile
 
 WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
 
@@ -25,7 +26,7 @@ class CheckRun:
     """A record file: its heads, the cells that ended, and those that were cut off."""
 
     name: str
-    heads: Sequence[Mapping[str, Any]]
+    heads: Sequence[Head]
     cells: Mapping[Cell, CellResult]
     cut: Sequence[Cell]
     records: Records
@@ -38,21 +39,21 @@ class CheckRun:
     @property
     def started(self) -> str:
         """When the last run that wrote to the file began, UTC."""
-        return str(self.heads[-1]["started"]) if self.heads else ""
+        return self.heads[-1].started if self.heads else ""
 
     @property
     def seconds(self) -> float | None:
         """How long the runs took that wrote to the file; None if one did not come to its end, or if
         the file was joined of others."""
-        taken = [float(line["seconds"]) for line in self.records.of_kind("done")]
+        taken = [line.seconds for line in self.records.of_kind(Done)]
         return sum(taken) if taken and len(taken) == len(self.heads) else None
 
     @property
-    def models(self) -> dict[str, Mapping[str, Any]]:
+    def models(self) -> dict[str, CheckedModel]:
         """By name, the models that were checked, as far as the file tells."""
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, CheckedModel] = {}
         for head in self.heads:
-            found |= head.get("models") or {}
+            found |= head.models
         specs = {cell.spec for cell in self.cells}
         return {name: model for name, model in found.items() if name in specs}
 
@@ -73,8 +74,7 @@ class BenchRun:
     """A file of results."""
 
     name: str
-    file: BenchFile
-    content: Mapping[str, Any]
+    file: SpeedFile
 
     @property
     def started(self) -> str:
@@ -89,11 +89,7 @@ class BenchRun:
     @property
     def versions(self) -> dict[str, str]:
         """By backend, the versions of its framework."""
-        harness = self.content["machine_info"]["harness"]
-        return {
-            backend: ", ".join(f"{name} {v}" for name, v in worker["versions"].items())
-            for backend, worker in harness["workers"].items()
-        }
+        return {backend: said.told for backend, said in self.file.environment.workers.items()}
 
 
 @dataclass(frozen=True)
@@ -172,8 +168,8 @@ def check_run(path: Path) -> CheckRun:
     Raises:
         RecordError: they cannot be read, or a line is none.
     """
-    records = read_records(path, complete=True)
-    heads = records.of_kind("head")
+    records = read_records(path)
+    heads = records.of_kind(Head)
     cells = ended(records)
     return CheckRun(displayed(path), heads, cells, cut_off(records), records)
 
@@ -182,11 +178,7 @@ def _bench_run(path: Path) -> BenchRun:
     # This and what reads weights import much that a report of records need not wait for.
     from harness.timing import json_file
 
-    content = json_file.read(path)
-    try:
-        return BenchRun(displayed(path), formed(content, BenchFile), content)
-    except Malformed as error:
-        raise UsageError(f"{displayed(path)}: {error}") from None
+    return BenchRun(displayed(path), json_file.read(path))
 
 
 def _training(path: Path, kind: kinds.FileKind) -> TrainedWeights:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from harness.results.lines import CheckedModel
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class ModelView:
     loss: str
 
 
-def model_view(name: str, told: Mapping[str, Any]) -> ModelView:
+def model_view(name: str, told: CheckedModel) -> ModelView:
     """A model as the head of a record file has it."""
-    sizes = ", ".join(f"{size} {number}" for size, number in told["sizes"].items())
+    sizes = ", ".join(f"{size} {number}" for size, number in told.sizes.items())
     layers = ", ".join(
         layer if layer == definition else f"{layer} ({definition})"
-        for layer, definition in told["layers"].items()
+        for layer, definition in told.layers.items()
     )
     facts = (("sizes of most checks", sizes), ("layers", layers))
     return ModelView(
-        name, tuple(fact for fact in facts if fact[1]), told["equations"].rstrip(), told["loss"]
+        name, tuple(fact for fact in facts if fact[1]), told.equations.rstrip(), told.loss
     )

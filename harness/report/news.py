@@ -109,8 +109,8 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
             f"in {len(inputs.benches)}: give one for each"
         )
     for before, after in zip(old.benches, inputs.benches, strict=False):
-        found += speeds.changes(before.content, after.content)
-        around += of_speeds.environment_changes(before.content, after.content)
-        limits += speeds.limits(before.content, after.content)
+        found += speeds.changes(before.file, after.file)
+        around += of_speeds.environment_changes(before.file, after.file)
+        limits += speeds.limits(before.file, after.file)
         names.append(before.name)
     return News(", ".join(names), found, around, limits, moved) if names else None

@@ -377,7 +377,7 @@ def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
 
 def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
     """What was run, as far as it is known, and what makes reproducers."""
-    ran = [head["arguments"] for head in (inputs.check.heads if inputs.check else ())]
+    ran = [[*head.arguments] for head in (inputs.check.heads if inputs.check else ())]
     ran += [command for run in inputs.benches for command in run.file.harness.commands]
     # Of a run from Python there is no command.
     every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)

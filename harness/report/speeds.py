@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import several
-from harness.report.forms import BenchFile, CellParameters, Figures, NoSpeed, Speed
+from harness.results.speeds import Figures, NoSpeed, Parameters, SpeedFile, Timed
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class Roofline:
     cells: Sequence[Roof]
 
 
-def counted(files: Sequence[BenchFile]) -> str:
+def counted(files: Sequence[SpeedFile]) -> str:
     """``12 speeds, 1 refused``, of some files together."""
     refused = sum(len(file.harness.without_speed) for file in files)
     told = several(sum(len(file.benchmarks) for file in files), "speed")
     return f"{told}, {refused} refused" if refused else told
 
 
-def charts(file: BenchFile, baseline: str | None, of: str = "") -> list[Chart]:
+def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
     """One for each mode, batch and sizes; speeds beside those of the baseline where it has one.
 
     ``of`` tells the file from others, in the titles.
     """
     title = _titles(file, of)
-    found: dict[str, list[Speed]] = {}
+    found: dict[str, list[Timed]] = {}
     for speed in file.benchmarks:
         found.setdefault(title(speed.params), []).append(speed)
     refused: dict[str, list[NoSpeed]] = {}
@@ -79,7 +79,7 @@ def charts(file: BenchFile, baseline: str | None, of: str = "") -> list[Chart]:
     ]
 
 
-def _titles(file: BenchFile, of: str) -> Callable[[CellParameters], str]:
+def _titles(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
     """Gives the title of the chart that a cell stands in: with what is not the same in all cells,
     so that two cells of a system and a backend never have one place."""
     values: dict[str, set[str]] = {}
@@ -90,7 +90,7 @@ def _titles(file: BenchFile, of: str) -> Callable[[CellParameters], str]:
             values.setdefault(name, set()).add(value)
     telling = {name for name, found in values.items() if len(found) > 1}
 
-    def title(cell: CellParameters) -> str:
+    def title(cell: Parameters) -> str:
         parts = [f"{name} {value}" for name, value in cell.further.items() if name in telling]
         return ", ".join([cell.mode, f"batch {cell.batch}", *parts]) + (f" ({of})" if of else "")
 
@@ -98,9 +98,9 @@ def _titles(file: BenchFile, of: str) -> Callable[[CellParameters], str]:
 
 
 def _chart(
-    title: str, speeds: Sequence[Speed], refused: Sequence[NoSpeed], baseline: str | None
+    title: str, speeds: Sequence[Timed], refused: Sequence[NoSpeed], baseline: str | None
 ) -> Chart:
-    by_system: dict[str, list[Speed]] = {}
+    by_system: dict[str, list[Timed]] = {}
     for speed in speeds:
         by_system.setdefault(_system(speed, speeds), []).append(speed)
     rows = []
@@ -122,20 +122,20 @@ def doubted(chart: Chart) -> list[tuple[str, list[str]]]:
     return [*found.items()]
 
 
-def _system(speed: Speed, among: Sequence[Speed]) -> str:
+def _system(speed: Timed, among: Sequence[Timed]) -> str:
     name = speed.params.spec.removeprefix("lesson6/")
     times = {s.params.time for s in among if s.params.spec == speed.params.spec}
     return f"{name} t{speed.params.time}" if len(times) > 1 else name
 
 
-def _dot(speed: Speed, base: float | None) -> Dot:
+def _dot(speed: Timed, base: float | None) -> Dot:
     figures = speed.extra_info
     rate = figures.rate
     times = rate.median / base if base else None
     return Dot(speed.params.backend, rate.median, rate.q1, rate.q3, figures, times)
 
 
-def roofline(file: BenchFile) -> Roofline | None:
+def roofline(file: SpeedFile) -> Roofline | None:
     """The cells under the roof; None where no cell has all figures for it."""
     peaks, bandwidths, cells = [], [], []
     for speed in file.benchmarks:

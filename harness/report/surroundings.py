@@ -24,10 +24,10 @@ def facts(inputs: Inputs) -> list[str]:
     run: CheckRun | BenchRun | None = inputs.check
     machine: Mapping[str, Any] = {}
     if inputs.check is not None and inputs.check.heads:
-        machine = inputs.check.heads[-1]["machine"]
+        machine = inputs.check.heads[-1].machine
     elif inputs.check is None and len(inputs.benches) == 1:
         run = inputs.benches[0]
-        machine = run.content["machine_info"]["harness"]["machine"]
+        machine = run.file.environment.machine.model_dump()
     if run is None:
         return []
     found = [run.started, f"{machine.get('cpu')} · {machine.get('usable_cores')} cores"]
@@ -70,23 +70,21 @@ def _of_checks(check: CheckRun) -> dict[str, str]:
     found: dict[str, str] = {}
     if check.heads:
         head = check.heads[-1]
-        found |= {"harness": str(head["harness"]), **_machine(head["machine"])}
+        found |= {"harness": head.harness, **_machine(head.machine)}
         for backend, version in sorted(check.versions.items()):
             found[f"version of {backend}"] = version
-        for backend, variables in head["environment"].items():
+        for backend, variables in head.environment.items():
             found[f"variables of {backend}"] = _listed(variables)
     return found
 
 
 def _of_speeds(run: BenchRun) -> dict[str, str]:
-    told = run.file.machine_info.get("harness")
-    if not isinstance(told, Mapping):
-        return {}
-    found = _machine(told.get("machine") or {})
-    found["threads when timed"] = str(told.get("threads"))
-    for backend, worker in (told.get("workers") or {}).items():
-        found[f"{backend} when timed"] = _listed(worker.get("versions") or {}, " ")
-        found[f"settings of {backend}"] = _listed(worker.get("settings") or {})
+    told = run.file.environment
+    found = _machine(told.machine.model_dump())
+    found["threads when timed"] = str(told.threads)
+    for backend, worker in told.workers.items():
+        found[f"{backend} when timed"] = worker.told
+        found[f"settings of {backend}"] = _listed(worker.settings)
     return found
 
 
@@ -95,5 +93,5 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, str]:
     return {name.replace("_", " "): str(machine[name]) for name in names if machine.get(name)}
 
 
-def _listed(values: Mapping[str, Any], between: str = "=") -> str:
-    return ", ".join(f"{name}{between}{value}" for name, value in values.items())
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

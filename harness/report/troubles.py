@@ -10,13 +10,14 @@ from typing import Any
 from harness.checking.accepting import accepted
 from harness.checking.again import again
 from harness.checking.checks import FINDINGS
-from harness.checking.record_read import blocks
 from harness.output.shell import command_line
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
+from harness.results.blocks import blocks
 from harness.results.cell import CellResult
 from harness.results.divergence import Divergence
 from harness.results.findings import PASSING, Finding
+from harness.results.lines import Head
 
 # Of the way through a model, so many stops before the first wrong one, and from it on.
 BEFORE, AFTER = 5, 7
@@ -83,16 +84,16 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
     # By cell, the head of the run that has decided it.
     heads = {cell: [*runs.values()][-1].head for cell, runs in blocks(check.records).items()}
     found = failing(check.cells)
-    return [_trouble(r, heads.get(r.cell, {})) for r in found[:most]], max(0, len(found) - most)
+    return [_trouble(r, heads.get(r.cell)) for r in found[:most]], max(0, len(found) - most)
 
 
-def _trouble(result: CellResult, head: Mapping[str, Any]) -> Trouble:
+def _trouble(result: CellResult, head: Head | None) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
     # What failed is run again, and no more: all checks of a cell may take many times as long.
     again_ = command_line(again(result.cell, head, _runnable(found)))
     # A model of a user's own has no reproducer, and nothing that is known excuses it.
-    own = (head.get("request") or {}).get("against")
+    own = head is not None and head.request is not None and head.request.against
     differs = [f for f in found if f.verdict == "differ"] if not own else []
     return Trouble(
         title=f"{result.cell}: {result.verdict}",
@@ -113,7 +114,7 @@ def _runnable(found: Sequence[Finding]) -> list[str]:
     return [f.check for f in found if f.check in FINDINGS]
 
 
-def _reproducer(result: CellResult, head: Mapping[str, Any], differs: Sequence[Finding]) -> str:
+def _reproducer(result: CellResult, head: Head | None, differs: Sequence[Finding]) -> str:
     words = again(result.cell, head, _runnable(differs))
     return command_line([*words, "--reproducers", "reproducers"])
 

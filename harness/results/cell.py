@@ -10,6 +10,8 @@ from typing import Any
 from harness.results.divergence import Divergence
 from harness.results.findings import PASSING, Blame, Finding, Verdict, gravest
 
+CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -23,13 +25,7 @@ class Cell:
 
     def record(self) -> dict[str, str]:
         """The fields that identify it in a record."""
-        return {
-            "spec": self.spec,
-            "backend": self.backend,
-            "device": self.device,
-            "dtype": self.dtype,
-            "path": self.path,
-        }
+        return {name: getattr(self, name) for name in CELL_FIELDS}
 
     def __str__(self) -> str:
         return f"{self.spec} on {self.backend}, {self.dtype}, {self.path}"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
+
+from harness.files.forms import Form, Number
+
+# A step, or a time step, its error and what is allowed.
+Grown = tuple[NonNegativeInt, Number, Number]
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(Form):
     """A named value at the worst of its time steps, relative to its size."""
 
     value: str
-    error: float
-    allowed: float
+    error: Number
+    allowed: Annotated[Number, Field(gt=0)]
 
     @property
     def agrees(self) -> bool:
@@ -21,8 +25,7 @@ class Link:
         return self.error <= self.allowed
 
 
-@dataclass(frozen=True)
-class Divergence:
+class Divergence(Form):
     """The values of a pass in the order in which they are made.
 
     ``first`` is the first that is wrong; ``steps`` are its time steps, each with error and what is
@@ -32,30 +35,8 @@ class Divergence:
 
     first: str
     links: tuple[Link, ...]
-    steps: tuple[tuple[int, float, float], ...] = ()
+    steps: tuple[Grown, ...] = ()
     file: str = ""
     line: int = 0
     start: int = 0
     lines: tuple[str, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        """The divergence as plain data."""
-        return asdict(self)
-
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any] | None) -> Self | None:
-        """The divergence of its plain data; None of none."""
-        if record is None:
-            return None
-        return cls(
-            record["first"],
-            tuple(
-                Link(link["value"], float(link["error"]), float(link["allowed"]))
-                for link in record["links"]
-            ),
-            tuple((int(n), float(e), float(a)) for n, e, a in record.get("steps", ())),
-            record.get("file", ""),
-            record.get("line", 0),
-            record.get("start", 0),
-            tuple(record.get("lines", ())),
-        )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.files.forms import Form
 from harness.oracle import tolerance
 from harness.oracle.tolerance import Deviation, worst
 
@@ -84,8 +85,7 @@ MOST_STEPS = 20
 Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
 
 
-@dataclass(frozen=True)
-class Blame:
+class Blame(Form):
     """Who is at fault where a cell differs, and why, as a sentence.
 
     ``layer`` is the framework's own, ``plugin`` the backend's code between the harness and the

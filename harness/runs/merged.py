@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from harness.errors import UsageError, several
-from harness.files.forms import Form
-
-
-class PlanForm(Form):
-    """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it. The
-    names of its cells are made of an entry of each of the ``axes``."""
-
-    cells: Annotated[int, Field(ge=0, lt=2**63)]
-    digest: str
-    shard: str | None = None
-    axes: list[list[str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ prints. ``docs/benchmarks.md`` has the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from harness.errors import UsageError, several
 from harness.oracle.tolerance import moved
+from harness.results.speeds import Entry, NoSpeed, SpeedFile, Timed
 from harness.runs.compared import RunChanges, unreached
 from harness.timing.doubts import WORTHLESS, worthless
 from harness.timing.noise import SpeedRatio, speed
-from harness.timing.result_file import Incomplete
 from harness.timing.surroundings import environment_changes
 
 Kind = Literal[
@@ -84,17 +84,15 @@ class Relative:
         return f"{self.group}: {self.backend} is {self.speed} as fast as {self.baseline}{doubt}"
 
 
-def changes(
-    old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = THRESHOLD
-) -> list[SpeedChange]:
+def changes(old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD) -> list[SpeedChange]:
     """All changes from one file's content to another's, gravest first.
 
     ``threshold`` is the share by which a speed must change to be spoken of. Cells that an
     interrupted run has not come to are neither lost nor new.
     """
-    before, after = _timed(old), _timed(new)
-    lacked, lacking = _lacking(old), _lacking(new)
-    cut = [incomplete(content) is not None for content in (old, new)]
+    before, after = old.timed, new.timed
+    lacked, lacking = old.lacking, new.lacking
+    cut = [content.harness.incomplete is not None for content in (old, new)]
     found: list[SpeedChange] = []
     for name in dict.fromkeys([*before, *after, *lacked, *lacking]):
         there = name in before or name in lacked, name in after or name in lacking
@@ -107,49 +105,41 @@ def changes(
         elif name in after:
             found.append(_new(name, after[name], lacked.get(name)))
         elif name not in lacked:
-            failed = lacking[name].get("status") in FAILED
-            reason = f"it is new, and has no speed: {lacking[name]['reason']}"
+            failed = lacking[name].status in FAILED
+            reason = f"it is new, and has no speed: {lacking[name].reason}"
             found.append(SpeedChange("new-cell", name, failed, reason=reason))
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
-def compare(
-    old: Mapping[str, Any], new: Mapping[str, Any], threshold: float = THRESHOLD
-) -> RunChanges:
+def compare(old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD) -> RunChanges:
     """All changes from one file's content to another's, and what is not the same around them."""
     found = changes(old, new, threshold)
     what = f"beyond {threshold * 100:g}% and the noise"
     return RunChanges(environment_changes(old, new), found, what, limits(old, new))
 
 
-def check_cells(content: Mapping[str, Any], name: str) -> None:
+def check_cells(content: SpeedFile, name: str) -> None:
     """:class:`UsageError` for a file with no cell at all: nothing passes by comparing nothing."""
-    if not _entries(content):
+    if not content.entries:
         raise UsageError(f"{name} holds no cell that was timed")
 
 
-def incomplete(content: Mapping[str, Any]) -> Incomplete | None:
-    """How far a run came that was interrupted; None of one that came to its end."""
-    found = content["harness"].get("incomplete")
-    return None if found is None else Incomplete.model_validate(found)
-
-
-def limits(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def limits(old: SpeedFile, new: SpeedFile) -> list[str]:
     """In words, which of two runs was interrupted, or timed too little, so that of some cells
     nothing is known."""
     found = [
         unreached(f"the {which} run", str(cut))
         for which, content in (("older", old), ("newer", new))
-        if (cut := incomplete(content)) is not None
+        if (cut := content.harness.incomplete) is not None
     ]
     return found + timed_once(old, new)
 
 
-def timed_once(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def timed_once(old: SpeedFile, new: SpeedFile) -> list[str]:
     """In words, of how many cells nothing is known because they were timed too little."""
-    before, after = _timed(old), _timed(new)
-    both = [(before[name], after[name]) for name in before if name in after]
-    once = sum(min(len(_rounds(a)), len(_rounds(b))) < 2 for a, b in both)
+    after = new.timed
+    both = [(entry, after[name]) for name, entry in old.timed.items() if name in after]
+    once = sum(min(len(a.stats.data), len(b.stats.data)) < 2 for a, b in both)
     if not once:
         return []
     return [
@@ -158,62 +148,48 @@ def timed_once(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def asked_for(
-    old: Mapping[str, Any], new: Mapping[str, Any], backends: Collection[str]
-) -> dict[str, Any]:
+def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
     """The older file without the cells that the run of the newer one was not asked for.
 
     Cells of ``backends`` are wanted; if it is empty all that are installed are, and those of a
     backend that is gone are missed.
     """
-    names = {*_timed(new), *_lacking(new)}
-    present = {entry["params"]["backend"] for entry in _entries(new)}
+    names = {entry.cell for entry in new.entries}
+    present = {entry.params.backend for entry in new.entries}
 
-    def wanted(entry: Mapping[str, Any]) -> bool:
-        name = entry.get("fullname") or entry["name"]
-        return name in names or (not backends and entry["params"]["backend"] not in present)
+    def wanted(entry: Entry) -> bool:
+        return entry.cell in names or (not backends and entry.params.backend not in present)
 
-    lacking = [entry for entry in old["harness"]["without_speed"] if wanted(entry)]
-    return {
-        **old,
-        "benchmarks": [entry for entry in old["benchmarks"] if wanted(entry)],
-        "harness": {**old["harness"], "without_speed": lacking},
-    }
+    return old.only(wanted)
 
 
-def _entries(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [*content["benchmarks"], *content["harness"]["without_speed"]]
-
-
-def relative(content: Mapping[str, Any], baseline: str) -> list[Relative]:
+def relative(content: SpeedFile, baseline: str) -> list[Relative]:
     """The speed of every cell relative to that of ``baseline``, where that has one."""
-    entries = list(_timed(content).values())
-    bases = {e["group"]: e for e in entries if e["params"]["backend"] == baseline}
+    entries = list(content.timed.values())
+    bases = {e.group: e for e in entries if e.params.backend == baseline}
     return [
         Relative(
-            entry["group"],
-            entry["params"]["backend"],
+            entry.group,
+            entry.params.backend,
             baseline,
-            speed(_rounds(entry), _rounds(bases[entry["group"]]), paired=True),
-            _doubted({f"{e['params']['backend']}'s": e for e in (entry, bases[entry["group"]])}),
+            speed(entry.stats.data, base.stats.data, paired=True),
+            _doubted({f"{each.params.backend}'s": each for each in (entry, base)}),
         )
         for entry in entries
-        if entry["group"] in bases and entry["params"]["backend"] != baseline
+        if (base := bases.get(entry.group)) and entry.params.backend != baseline
     ]
 
 
-def _of_cell(
-    name: str, before: Mapping[str, Any], after: Mapping[str, Any], threshold: float
-) -> Iterator[SpeedChange]:
-    old, new = _median(before), _median(after)
-    found = speed(_rounds(after), _rounds(before))
+def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterator[SpeedChange]:
+    old, new = before.stats.median, after.stats.median
+    found = speed(after.stats.data, before.stats.data)
     # As a share of the smaller, so that a change and its undoing are judged alike.
     if found.known and max(found.value, 1 / found.value) - 1 > threshold:
         slower = found.value < 1
         kind: Kind = "slower" if slower else "faster"
         doubt = _doubted({"the older": before, "the newer": after})
         yield SpeedChange(kind, name, slower, old, new, found, doubt=doubt)
-    ratios = _ratio(before), _ratio(after)
+    ratios = before.ratio, after.ratio
     if ratios[0] is None or ratios[1] is None:
         return
     told = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
@@ -224,47 +200,25 @@ def _of_cell(
             yield SpeedChange("accuracy-gained", name, False, old, new, found, told)
 
 
-def _lost(name: str, before: Mapping[str, Any], lacking: Mapping[str, Any] | None) -> SpeedChange:
+def _lost(name: str, before: Timed, lacking: NoSpeed | None) -> SpeedChange:
     reason = "it is no longer there"
     if lacking is not None:
-        reason = f"it no longer has a speed: {lacking['reason']}"
-    return SpeedChange("lost", name, True, old=_median(before), reason=reason)
+        reason = f"it no longer has a speed: {lacking.reason}"
+    return SpeedChange("lost", name, True, old=before.stats.median, reason=reason)
 
 
-def _new(name: str, after: Mapping[str, Any], lacked: Mapping[str, Any] | None) -> SpeedChange:
-    new = _median(after)
+def _new(name: str, after: Timed, lacked: NoSpeed | None) -> SpeedChange:
+    new = after.stats.median
     told = f"{new * 1e3:.4g} ms a step"
     if lacked is None:
         return SpeedChange("new-cell", name, False, new=new, reason=f"it is new: {told}")
-    reason = f"it had no speed ({lacked['reason']}), now {told}"
+    reason = f"it had no speed ({lacked.reason}), now {told}"
     return SpeedChange("repaired", name, False, new=new, reason=reason)
 
 
-def _doubted(entries: Mapping[str, Mapping[str, Any]]) -> str:
+def _doubted(entries: Mapping[str, Timed]) -> str:
     """Which figures are not to be relied on, in words, of entries by what they are called."""
-    found = [n for n, e in entries.items() if worthless(e["extra_info"].get("doubts", ()))]
+    found = [n for n, e in entries.items() if worthless(e.extra_info.doubts)]
     if not found:
         return ""
     return f"{' and '.join(found)} {'figures are' if found[1:] else 'figure is'} {WORTHLESS}"
-
-
-def _timed(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {entry["fullname"]: entry for entry in content["benchmarks"]}
-
-
-def _lacking(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {entry["name"]: entry for entry in content["harness"]["without_speed"]}
-
-
-def _median(entry: Mapping[str, Any]) -> float:
-    return float(entry["stats"]["median"])
-
-
-def _rounds(entry: Mapping[str, Any]) -> Sequence[float]:
-    data: Sequence[float] = entry["stats"]["data"]
-    return data
-
-
-def _ratio(entry: Mapping[str, Any]) -> float | None:
-    ratio = entry["extra_info"].get("values", {}).get("ratio")
-    return None if ratio is None else float(ratio)

@@ -18,6 +18,7 @@ from harness.language.model import notes_on
 from harness.output.markdown import escaped
 from harness.output.printing import console, line, say
 from harness.output.table import Grid, show
+from harness.results.speeds import SpeedFile
 from harness.runs.compared import RunChanges
 from harness.timing import sweep, table, tuning
 from harness.timing.compare import asked_for, check_cells, compare, relative
@@ -76,7 +77,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[
         compared = compare(old, new, options["threshold"])
     if options["as_json"]:
         since = {} if compared is None else {"since": compared.record()}
-        say(json.dumps({**new, **plain(since)}))
+        say(json.dumps({**new.plain(), **plain(since)}))
     elif compared is not None:
         show.comparison(compared)
     return results_exit_code(results) or (0 if compared is None else compared.exit_code)
@@ -91,7 +92,7 @@ def check_reference(name: str, labels: Sequence[str]) -> None:
         )
 
 
-def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
+def relative_lines(content: SpeedFile, reference: str) -> list[str]:
     """How many times as fast as one backend the others are, cell by cell and altogether."""
     found = relative(content, reference)
     if not found:
@@ -108,11 +109,11 @@ def relative_lines(content: Mapping[str, Any], reference: str) -> list[str]:
     return told
 
 
-def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> dict[str, Any]:
+def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> SpeedFile:
     """The content of the file of results, with the command that made it."""
     found = bench.document(planned)
-    found["harness"]["commands"] = [list(arguments)]
-    return found
+    told = {"commands": [list(arguments)]}
+    return found.model_copy(update={"harness": found.harness.model_copy(update=told)})
 
 
 def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer) -> str:

@@ -32,10 +32,11 @@ from harness.files.user_file import (
     read_head,
     why,
 )
+from harness.results.speeds import SpeedFile
+from harness.runs.plans import Plan
 from harness.timing.contestant import TimedResult
 from harness.timing.environment import environment
 from harness.timing.request import BenchRequest
-from harness.timing.result_file import ResultFile
 from harness.timing.sweep import slopes
 from harness.timing.tuning import gains
 
@@ -54,9 +55,9 @@ def document(
     request: BenchRequest,
     results: Sequence[TimedResult],
     planned: int | None = None,
-    plan: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """All of a run, ready for JSON; ``planned`` is the number of cells of one that was cut short,
+    plan: Plan | None = None,
+) -> SpeedFile:
+    """All of a run; ``planned`` is the number of cells of one that was cut short,
     which is then marked as incomplete. ``plan`` is that of all shards."""
     measured = [_benchmark(request, result) for result in results if result.measured]
     machine = {**_machine(), "harness": environment(request, results)}
@@ -65,11 +66,10 @@ def document(
         "without_speed": [_without_speed(request, r) for r in results if not r.measured],
         "slopes": slopes(results),
         "tunings": gains(results),
-        **({} if plan is None else {"plans": [plan]}),
+        **({} if plan is None else {"plans": [plan.model_dump()]}),
         **({} if planned is None else {"incomplete": {"done": len(results), "planned": planned}}),
     }
-    found: dict[str, Any] = plain(content)
-    return found
+    return formed(plain(content), SpeedFile)
 
 
 @cache
@@ -141,13 +141,13 @@ def check_writable(path: Path) -> None:
         raise DocumentError(f"cannot write {displayed(path)}: {fault.reason}") from None
 
 
-def written(content: Mapping[str, Any]) -> bytes:
+def written(content: SpeedFile) -> bytes:
     """The bytes of a file."""
-    text: str = safe_dumps(content, ensure_ascii=True, indent=4)
+    text: str = safe_dumps(content.plain(), ensure_ascii=True, indent=4)
     return text.encode()
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
+def write(path: Path, content: SpeedFile) -> None:
     """Write a file whole or not at all; what is there is replaced if it is results too.
 
     Raises:
@@ -161,7 +161,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         raise DocumentError(f"cannot write {displayed(path)}: {why(error)}") from None
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> SpeedFile:
     """The content of a file; :class:`DocumentError` for one that is not a result of a run."""
     try:
         head = read_head(path, kinds.HEAD)
@@ -170,15 +170,14 @@ def read(path: Path) -> dict[str, Any]:
                 f"{displayed(path)}: this is {kinds.RECORDS.name}, not {kinds.RESULTS.name}"
             )
         data = read_bytes(path, MAX_RESULTS, "a file of results")
-        content: dict[str, Any] = read_json(data, displayed(path))
+        content = read_json(data, displayed(path))
     except FileFault as fault:
         raise DocumentError(f"cannot read {fault}") from None
     except Malformed as error:
         raise DocumentError(str(error)) from None
     try:
-        formed(content, ResultFile)
+        return formed(content, SpeedFile)
     except Malformed as error:
         raise DocumentError(
             f"{displayed(path)} was not written by 'harness bench --records': {error}"
         ) from None
-    return content

@@ -4,10 +4,10 @@ processors, or a card."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from harness.cluster.on_ray import Cluster, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
+from harness.results.speeds import SpeedFile
 from harness.timing.contestant import TimedResult
 from harness.timing.events import BenchEvents
 from harness.timing.json_file import document
@@ -68,7 +68,7 @@ class ClusterTimer:
 
         spread(self._cluster, queue, slots, work)
 
-    def _given_up(self, number: int, why: str) -> tuple[list[TimedResult], dict[str, Any]]:
+    def _given_up(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
         """Of a group that costs every process in which it is timed, no cell has a speed."""
         words = f"the process that timed it was lost, and a second one too: {why}"
         plan, group = self._plan, self._plan.groups[number]
@@ -83,7 +83,7 @@ class NodeTimer:
         self._plan = BenchPlan.of(request)
         self._timer = LocalTimer(self._plan, BenchEvents())
 
-    def run(self, number: int) -> tuple[list[TimedResult], dict[str, Any]]:
+    def run(self, number: int) -> tuple[list[TimedResult], SpeedFile]:
         """The results of a group of the plan, and the content of a file with them."""
         found = self._timer.timed(self._plan.groups[number])
         return found, document(self._plan.request, found, plan=self._plan.record())

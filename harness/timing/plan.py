@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Self
+from typing import Self
 
-from harness.runs.shards import joined, plan_record
+from harness.runs.plans import Plan, joined
 from harness.timing.request import (
     BenchRequest,
     Entry,
@@ -51,7 +51,8 @@ class BenchPlan:
         """An entry in a group each, group by group; of a shard, its own."""
         return [group.cell(entry.label) for group in self.groups for entry in self.entries]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Plan:
         """What a file of results says of the whole plan."""
         groups = {joined(group.name) for group in self.every}
-        return plan_record([groups, {entry.label for entry in self.entries}], self.request.shard)
+        labels = {entry.label for entry in self.entries}
+        return Plan.of([groups, labels], self.request.shard)

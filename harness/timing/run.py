@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from harness.results.speeds import SpeedFile
 from harness.timing.contestant import TimedResult
 from harness.timing.events import BenchEvents
 from harness.timing.json_file import document
@@ -35,7 +35,7 @@ class Bench:
         )
         self.results: list[TimedResult] = []
         """Of the groups that are done, also of a run that was interrupted."""
-        self._contents: list[dict[str, Any]] = []  # of the groups that were timed elsewhere
+        self._contents: list[SpeedFile] = []  # of the groups that were timed elsewhere
 
     def __enter__(self) -> Bench:
         return self
@@ -60,15 +60,15 @@ class Bench:
         self.results.sort(key=lambda result: place[str(result.cell)])
         return self.results
 
-    def _keep(self, found: Sequence[TimedResult], content: Mapping[str, Any] | None) -> None:
+    def _keep(self, found: Sequence[TimedResult], content: SpeedFile | None) -> None:
         # Kept before they are told of: what was told is there if the run is interrupted.
         if content is not None:
-            self._contents.append(dict(content))
+            self._contents.append(content)
         self.results += found
         for result in found:
             self.events.ended(result)
 
-    def document(self, planned: int | None = None) -> dict[str, Any]:
+    def document(self, planned: int | None = None) -> SpeedFile:
         """The content of the file of results so far; ``planned`` as of :func:`.json_file.document`.
         Of a cluster, each machine has said of itself what it is.
 
@@ -80,8 +80,7 @@ class Bench:
             return whole
         found = join(self._contents)
         # What is told of several groups together is there only if they were on one machine.
-        apart = "machines" in found["machine_info"]["harness"]
-        names = ("incomplete",) if apart else ("incomplete", "slopes", "tunings")
-        told = whole["harness"]
-        found["harness"] |= {name: told[name] for name in names if name in told}
-        return found
+        apart = found.environment.machines
+        names = {"incomplete"} if apart else {"incomplete", "slopes", "tunings"}
+        told = {n: getattr(whole.harness, n) for n in names & whole.harness.model_fields_set}
+        return found.model_copy(update={"harness": found.harness.model_copy(update=told)})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from harness.oracle.case import BYTES, SECONDS, entries_of
 from harness.oracle.patience import OracleFault, Patience, at_work, with_patience
+from harness.results.speeds import SpeedFile
 from harness.timing.card import slowed
 from harness.timing.contestant import Contestant, TimedResult
 from harness.timing.doubts import Load, doubts, other_work
@@ -20,7 +21,7 @@ from harness.timing.workload import TimedCase
 from harness.worker.worker import Worker
 
 # Takes the results of a group; and of one that was timed elsewhere, the content of a file of them.
-Keep = Callable[[Sequence[TimedResult], Mapping[str, Any] | None], None]
+Keep = Callable[[Sequence[TimedResult], SpeedFile | None], None]
 
 NO_NUMBER = (
     "what the oracle makes of the steps is infinite or NaN, so that nothing could be compared; "

@@ -22,11 +22,12 @@ from typing import Any
 
 import click
 
-from harness.checking.record_file import read_records
-from harness.checking.record_read import ended
 from harness.files.atomic import write_whole
 from harness.language.library import lesson6
+from harness.results.blocks import ended
+from harness.results.file import read_records
 from harness.results.findings import PASSING, digits
+from harness.results.lines import Pair
 from harness.timing.compare import relative
 from harness.timing.json_file import read
 
@@ -96,7 +97,7 @@ def check(columns: Sequence[str], specs: Sequence[str], keep: Path) -> None:
 
 def distil(keep: Path, columns: Sequence[str], told: dict[str, Any]) -> None:
     """Add what the records hold of some columns to what is told of a framework."""
-    records = read_records(keep, complete=True)
+    records = read_records(keep)
     for cell, result in ended(records).items():
         if cell.backend in columns:
             column = told["columns"].setdefault(cell.backend, {"cells": {}})
@@ -108,15 +109,12 @@ def distil(keep: Path, columns: Sequence[str], told: dict[str, Any]) -> None:
                 "digits": None if number is None else round(number, 1),
                 **({"fault": f"{fault.check}: {fault.detail}"} if fault else {}),
             }
-    for line in records.of_kind("pair"):
-        if {*line["backends"]} <= {*columns}:
-            pair = " and ".join(sorted(line["backends"]))
-            worst = told["pairs"].setdefault(pair, {}).setdefault(line["dtype"], {})
-            if not worst or float(line["error"]) > worst["error"]:
-                worst |= {
-                    "error": float(line["error"]),
-                    "where": f"{line['spec']}: {line['worst']}",
-                }
+    for line in records.of_kind(Pair):
+        if {*line.backends} <= {*columns}:
+            pair = " and ".join(sorted(line.backends))
+            worst = told["pairs"].setdefault(pair, {}).setdefault(line.dtype, {})
+            if not worst or line.error > worst["error"]:
+                worst |= {"error": line.error, "where": f"{line.spec}: {line.worst}"}
 
 
 def timed(
@@ -129,7 +127,7 @@ def timed(
         words += ("--mode", ",".join(modes), "--path", "native")
         subprocess.run([HARNESS, "bench", *specs, *words])
         content = read(file)
-    doubtful = {e["group"] for e in content["benchmarks"] if e["extra_info"].get("doubts")}
+    doubtful = {e.group for e in content.benchmarks if e.extra_info.doubts}
     found: dict[str, dict[str, list[float]]] = {}
     for one in relative(content, columns[0]):
         if one.group not in doubtful:

@@ -16,7 +16,9 @@ from typing import Any
 import click
 from gpu_page import BEST, OWN, counted, render, slug, without_names
 
-from harness.checking.record_file import read_records
+from harness.files.forms import formed
+from harness.results.file import read_records
+from harness.results.speeds import SpeedFile
 from harness.timing.json_file import document, write
 from harness.timing.request import BenchRequest
 from harness.timing.run import Bench
@@ -111,12 +113,14 @@ def bench(
                 rounds=rounds,
             )
             with Bench(request) as timing:
-                content = without_names(document(request, timing.run()))
+                content = without_names(document(request, timing.run()).plain())
             documents[dtype, path] = content
-            write(folder / f"{dtype}-{path}.json", content)
+            write(folder / f"{dtype}-{path}.json", formed(content, SpeedFile))
             click.echo(f"{dtype}, {path}: {len(content['benchmarks'])} speeds", err=True)
     records = folder / "check.jsonl"
-    verdicts = counted(read_records(records).lines) if records.exists() else {}
+    verdicts = (
+        counted([line.plain() for line in read_records(records).lines]) if records.exists() else {}
+    )
     page = folder.with_suffix(".md")
     page.write_text(render(card, documents, verdicts), encoding="utf-8")
     click.echo(f"written: {page.relative_to(FOLDER.parents[1])}")

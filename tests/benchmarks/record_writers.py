@@ -20,12 +20,12 @@ from typing import Any
 import click
 from marked import put
 
-from harness.checking.record_file import RecordWriter, read_records
-from harness.checking.record_read import CELL_FIELDS
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.files.user_file import MAX_RECORDS
+from harness.results.file import RecordWriter, parsed, read_records
+from harness.results.lines import End, Result
 from harness.runtime.memory import peak
 
 RECORD = Path(__file__).with_suffix(".json")
@@ -39,7 +39,7 @@ def one_cell(folder: Path) -> tuple[dict[str, Any], Lines]:
     request = Request(("lesson6/simple_rnn",), ("numpy",), dtypes=("float64",), records=path)
     with Engine(request) as engine:
         engine.run()
-    first, *lines = read_records(path).lines
+    first, *lines = (line.plain() for line in read_records(path).lines)
     return first, [line for line in lines if line["kind"] in ("begin", "result", "end")]
 
 
@@ -47,7 +47,8 @@ def append(path: Path, lines: Lines, writer: int, cells: int) -> None:
     """What a run does: each cell's beginning, and then its results and its end."""
     with RecordWriter(path) as records:
         for number in range(cells):
-            begin, *rest = ({**line, "spec": f"model_{writer}_{number}"} for line in lines)
+            named = ({**line, "spec": f"model_{writer}_{number}"} for line in lines)
+            begin, *rest = (parsed(json.dumps(line).encode()) for line in named)
             records.append(begin, durable=False)
             records.append(*rest)
 
@@ -84,11 +85,11 @@ def reading(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     before = peak()
     began = time.process_time()
-    records = read_records(path, complete=True)
+    records = read_records(path)
     seconds = time.process_time() - began
-    ends = Counter(tuple(line[name] for name in CELL_FIELDS) for line in records.of_kind("end"))
+    ends = Counter(line.cell for line in records.of_kind(End))
     return {
-        "results": len(records.of_kind("result")),
+        "results": len(records.of_kind(Result)),
         "cells": len(ends),
         "twice": sum(count > 1 for count in ends.values()),
         "torn": records.torn is not None or bool(records.repaired),

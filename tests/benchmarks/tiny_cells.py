@@ -22,12 +22,12 @@ import click
 from marked import put
 
 from harness.checking.events import CheckEvents
-from harness.checking.record_file import read_records
-from harness.checking.record_read import CELL_FIELDS
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.results.cell import Cell, CellResult
+from harness.results.file import read_records
+from harness.results.lines import End
 
 RECORD = Path(__file__).with_suffix(".json")
 # Cells of one model: two dtypes on two paths.
@@ -132,9 +132,7 @@ def run(cells: int, nodes: int, folder: Path) -> dict[str, Any]:
 
 def summary(report: Any, clock: Clock, records: Path, nodes: int) -> dict[str, Any]:
     """The figures of a run, whose record is read again: each cell must be there once."""
-    found = Counter(
-        tuple(line[name] for name in CELL_FIELDS) for line in read_records(records).of_kind("end")
-    )
+    found = Counter(line.cell for line in read_records(records).of_kind(End))
     plan: list[Cell] = [result.cell for result in report.results]
     wall = clock.last - clock.first
     # From the first end to the last, all but one cell have been run.

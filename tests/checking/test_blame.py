@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from harness.checking.record_file import read_records
-from harness.checking.record_read import ended
 from harness.cli import cli
+from harness.results.blocks import ended
+from harness.results.file import read_records
 
 MODEL = "lesson6/simple_rnn"
 PLUGIN = '''
@@ -151,7 +151,7 @@ def test_layers_that_agree_with_each_other_put_the_fault_on_the_spec(
     assert "agree with each other" in spec["words"]
     assert "other" not in spec["words"].partition(" agree ")[0].split()
     # What is kept says the same of the cell that had ended before.
-    kept = ended(read_records(tmp_path / "run.jsonl", complete=True))
+    kept = ended(read_records(tmp_path / "run.jsonl"))
     whos = {cell.backend: r.blame.who for cell, r in kept.items() if r.blame is not None}
     assert whos == {"blame-layer-1": "spec", "blame-layer-2": "spec", "blame-other": "layer"}
     assert shown.count("at fault: spec") == 2

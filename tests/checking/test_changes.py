@@ -3,7 +3,6 @@ them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import pytest
 
 from harness.checking.changes import changes
-from harness.checking.record_file import Records, read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.checking.surroundings import environment_changes
+from harness.results.file import Records, encoded, parsed, read_records
 
 Lines = list[dict[str, Any]]
 SPEC = "lesson6/simple_rnn"
@@ -33,13 +32,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
     )
     with Engine(request) as engine:
         assert engine.run().exit_code == 0
-    return read_records(path, complete=True)
+    return read_records(path)
 
 
 def edited(base: Records, edit: Callable[[Lines], None]) -> Records:
-    lines = copy.deepcopy(list(base.lines))
+    lines = [line.plain() for line in base.lines]
     edit(lines)
-    return Records(tuple(lines))
+    return Records(tuple(line for line in map(parsed, map(encoded, lines)) if line))
 
 
 def result(lines: Lines, check: str = "outputs", dtype: str = "float32") -> dict[str, Any]:

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from record_lines import lines_of
 
 import harness
 from harness.checking.checks import CHECKS, THOROUGH
 from harness.checking.events import CheckEvents, Report
-from harness.checking.record_file import read_records
 from harness.checking.request import Request, choose_checks
 from harness.checking.run import Engine
 from harness.errors import UsageError
@@ -159,8 +159,8 @@ def test_cell_that_is_interrupted_gets_no_verdict(tmp_path: Path) -> None:
 
         found = engine.run()
     assert [r.cell.dtype for r in found.results] == ["float64"]
-    assert [r["dtype"] for r in read_records(records).of_kind("end")] == ["float64"]
-    assert len(read_records(records).of_kind("begin")) == 2
+    assert [r["dtype"] for r in lines_of(records, "end")] == ["float64"]
+    assert len(lines_of(records, "begin")) == 2
 
 
 @pytest.mark.parametrize(("kind", "offered"), [("dtypes", ["float64"]), ("devices", ["tpu"])])

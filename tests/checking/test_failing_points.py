@@ -11,9 +11,9 @@ import plugin_broken_promises
 import pytest
 from broken_promises import SPEC, run
 from click.testing import CliRunner, Result
+from record_lines import lines_of
 
 from harness.checking.checks.context import where_apart
-from harness.checking.record_file import read_records
 from harness.cli import cli
 from harness.oracle.tolerance import deviation
 
@@ -40,7 +40,7 @@ def test_a_function_that_is_off_is_named_with_its_argument(tmp_path: Path) -> No
     command = (SPEC, "--backend", "wrong-sqrt-in-lanes", "--dtype", "float32")
     command += ("--check", "functions", "--records", str(path))
     shown = " ".join(check(*command).output.split())
-    (line,) = [r for r in read_records(path).of_kind("result") if r["verdict"] == "differ"]
+    (line,) = [r for r in lines_of(path, "result") if r["verdict"] == "differ"]
     for told in (shown, line["detail"]):
         assert POINT in told
         assert " of 939 entries off, right in a tensor of 1 entry)" in told

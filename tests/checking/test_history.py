@@ -10,19 +10,20 @@ from xml.etree import ElementTree
 
 import pytest
 import warm_commands
+from record_lines import lines_of
 from remembered_runs import Run, sealed_anew
 
 from harness.checking import history
 from harness.checking.merge import merge_records
-from harness.checking.record_file import read_records
-from harness.checking.record_read import ended
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.report.inputs import gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
+from harness.results.blocks import ended
 from harness.results.cell import Cell
+from harness.results.file import read_records
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ OLD, NEW = "2025-01-01T00:00:00Z", "2025-02-01T00:00:00Z"
 def _runs_of(run: Run, *wanted: tuple[str, str]) -> list[str]:
     """What the one file of a history would be of runs that began at a time, with a verdict."""
     (path,) = run.files
-    lines = read_records(path).lines
+    lines = lines_of(path)
     path.unlink()
     return [
         "".join(json.dumps(x) + "\n" for x in sealed_anew([*_began(*lines, at=at, verdict=v)]))
@@ -186,9 +187,9 @@ def test_what_is_kept_stands_in_records_and_in_words(run: Run, tmp_path: Path) -
     path = tmp_path / "run.jsonl"
     (run.site / "own_a" / "kernels.py").write_text("# changed\n")
     run(records=path)
-    found = ended(read_records(path, complete=True))
+    found = ended(read_records(path))
     assert len(found) == 6
-    before = ended(read_records(run.files[0], complete=True))
+    before = ended(read_records(run.files[0]))
     for cell, result in found.items():
         kept = cell.backend != "own-a"
         assert any(line.get("since") for line in _begins(path, cell)) == kept
@@ -225,7 +226,7 @@ def test_pages_say_which_verdicts_are_kept(run: Run, tmp_path: Path) -> None:
 
 
 def _begins(path: Path, cell: Cell) -> list[dict[str, Any]]:
-    lines = read_records(path).of_kind("begin")
+    lines = lines_of(path, "begin")
     return [line for line in lines if (line["spec"], line["backend"]) == (cell.spec, cell.backend)]
 
 

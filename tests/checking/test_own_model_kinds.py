@@ -19,8 +19,9 @@ from places import ROOT
 from users_models import GRU, NET, RULES, checked, model_file
 
 from harness.backends.onnx.own_model import OnnxModel
-from harness.checking.record_file import read_records
 from harness.errors import UsageError
+from harness.results.file import read_records
+from harness.results.lines import Head, Result
 from harness.runtime.own_model.service import OwnModelService, of_format
 from harness.runtime.plugins import load
 
@@ -313,11 +314,11 @@ def test_a_run_of_the_command_line_is_recorded_like_any_other(tmp_path: Path) ->
     told = json.loads(done.stdout)
     assert {r["verdict"] for r in told["results"]} == {"agree"}
     assert {r["backend"] for r in told["results"]} == {"torch@model.Net"}
-    records = read_records(tmp_path / "run.jsonl", complete=True)
-    (head,) = records.of_kind("head")
-    assert head["request"]["against"]["model"] == "model.py:Net"
-    column = head["columns"]["torch@model.Net"]
+    records = read_records(tmp_path / "run.jsonl")
+    (head,) = records.of_kind(Head)
+    assert head.request.against.model == "model.py:Net"
+    column = head.columns["torch@model.Net"]
     assert column["backend"] == "torch"
     # One environment may have its interpreter under several names.
     assert Path(column["interpreter"]).parent == Path(sys.executable).parent
-    assert len(records.of_kind("result")) == 6
+    assert len(records.of_kind(Result)) == 6

@@ -10,12 +10,13 @@ import pytest
 
 from harness.arrays import Array
 from harness.checking.pairs import Pair, Pairs, recorded, statements
-from harness.checking.record_file import read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
+from harness.results.file import read_records
 from harness.results.findings import Finding
+from harness.results.lines import Begin
 
 SPEC = "lesson6/simple_rnn"
 OUT = np.array([1.0, -4.0, 2.0])
@@ -81,7 +82,15 @@ def test_a_backend_without_results_has_no_pair() -> None:
 
 
 def pair(one: str, other: str, error: float, dtype: str = "float32", spec: str = "m") -> Pair:
-    return Pair((spec, dtype, "native", "cpu"), (one, other), error, "output.y")
+    return Pair(
+        spec=spec,
+        dtype=dtype,
+        path="native",
+        device="cpu",
+        backends=(one, other),
+        error=error,
+        worst="output.y",
+    )
 
 
 def test_statement_of_two() -> None:
@@ -151,10 +160,10 @@ def test_pairs_of_a_run_are_recorded_and_kept_when_it_is_taken_up(tmp_path: Path
         (found,) = engine.run().pairs
     assert found.backends == ("numpy", "torch")
     assert 5 < found.digits < 9
-    records = read_records(path, complete=True)
+    records = read_records(path)
     assert recorded(records) == [found]
     with Engine(Request(**{**vars(request), "resume": True})) as engine:
         assert engine.run().pairs == [found]
     # A backend that has begun again is no longer the one that was compared.
-    begun = [line for line in records.lines if line["kind"] == "begin"][-1:]
+    begun = records.of_kind(Begin)[-1:]
     assert recorded(type(records)((*records.lines, *begun))) == []

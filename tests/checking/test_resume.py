@@ -13,13 +13,14 @@ import pytest
 from sampling import sampled
 from time_limits import over_within
 
-from harness.checking.record_file import read_records
-from harness.checking.record_read import CELL_FIELDS, ended
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.errors import UsageError
-from harness.results.cell import Cell
+from harness.results.blocks import ended
+from harness.results.cell import CELL_FIELDS, Cell
+from harness.results.file import read_records
+from harness.results.lines import Begin
 
 HARNESS = Path(sys.executable).parent / "harness"
 CHECKS = ("values", "inference")
@@ -62,7 +63,7 @@ def test_kills_equal_an_unbroken_run(times: int, tmp_path: Path) -> None:
     shown = {tuple(r[n] for n in CELL_FIELDS) for r in json.loads(final.stdout)["results"]}
     assert len(shown) == 24
     records = read_records(broken)
-    begun = Counter(tuple(r[n] for n in CELL_FIELDS) for r in records.of_kind("begin"))
+    begun = Counter(line.cell for line in records.of_kind(Begin))
     assert sum(begun.values()) - len(begun) <= kills
 
 

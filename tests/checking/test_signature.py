@@ -12,10 +12,10 @@ import pytest
 import warm_commands
 from places import SPECS
 from pristine import Pristine
+from record_lines import lines_of
 from remembered_runs import Told
 
 from harness.checking import provenance
-from harness.checking.record_file import read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
 
@@ -176,7 +176,7 @@ def test_another_version_in_this_interpreter(
 
 
 def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    lines = read_records(path).lines
+    lines = lines_of(path)
     for line in lines:
         change(line)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

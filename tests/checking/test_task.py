@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import DOCS
+from record_lines import lines_of
 from small_models import ONE_LAYER
 
 import harness
-from harness.checking.record_file import read_records
-from harness.checking.record_read import ended
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.checking.task import tasks
 from harness.errors import UsageError
+from harness.results.blocks import ended
 
 SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru")
 CHECKS = ("values", "inference")
@@ -32,7 +32,7 @@ def lines(path: Path) -> list[dict[str, object]]:
     """Read the lines of a record that cells write, without what is never the same twice."""
     return [
         {name: value for name, value in line.items() if name not in (*FLEETING, *OF_CHECKS)}
-        for line in read_records(path, complete=True).lines
+        for line in lines_of(path)
         if line["kind"] != "done"
     ]
 
@@ -163,7 +163,7 @@ def test_the_page_s_example_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace(', "torch"', ""), "many-machines.md", "exec"), {})
     assert capsys.readouterr().out.count(": agree (") == 2
-    assert len(read_records(tmp_path / "run.jsonl").of_kind("end")) == 2
+    assert len(lines_of(tmp_path / "run.jsonl", "end")) == 2
 
 
 def test_numbers_of_ones_own_are_in_no_cell() -> None:

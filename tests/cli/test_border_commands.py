@@ -197,8 +197,8 @@ def test_bench_refuses_what_came_back_and_measures_the_others(quick: None) -> No
         assert found[fault].status == "refused", fault
         assert words in found[fault].reason
     assert "execute() returned None" in found["execute-none"].traceback
-    lost = document(asked, list(found.values()))["harness"]["without_speed"]
-    assert [bool(entry["traceback"]) for entry in lost] == [False, True, True, True, False]
+    lost = document(asked, list(found.values())).harness.without_speed
+    assert [bool(entry.traceback) for entry in lost] == [False, True, True, True, False]
     assert any("ContractError" in line for line in tracebacks(list(found.values())))
 
 

@@ -19,8 +19,9 @@ from click.testing import CliRunner
 from process_faults.support import hearing, is_gone, wait_until
 from time_limits import over_within
 
-from harness.checking.record_file import RESULT_FIELDS, read_records
 from harness.cli import cli
+from harness.results.file import read_records
+from harness.results.lines import Begin, End, Head, Result
 
 HARNESS = Path(sys.executable).with_name("harness")
 FRAMEWORKS = ("torch", "jax", "jaxlib", "optax", "keras", "tensorflow", "onnx", "onnxruntime")
@@ -112,7 +113,7 @@ def test_json_has_every_field_and_nothing_else_on_the_output() -> None:
     assert len(found["results"]) == 6
     for result in found["results"]:
         # A histogram is there where there is one.
-        assert set(result) - {"spread"} == {"kind", *RESULT_FIELDS}
+        assert set(result) - {"spread"} == {*Result.model_fields} - Result.LEFT_OUT
     verdicts = {(r["dtype"], r["check"]): r["verdict"] for r in found["results"]}
     assert verdicts["float32", "outputs"] == "differ"
     assert verdicts["float64", "outputs"] == "agree"
@@ -122,13 +123,8 @@ def test_records_are_appended_to_the_file(tmp_path: Path) -> None:
     for count in (1, 2):
         assert harness("check", *QUICK, "--records", "r.jsonl", cwd=tmp_path).returncode == 0
         records = read_records(tmp_path / "r.jsonl")
-        kinds = [(kind, len(records.of_kind(kind))) for kind in ("head", "begin", "result", "end")]
-        assert kinds == [
-            ("head", count),
-            ("begin", 2 * count),
-            ("result", 6 * count),
-            ("end", 2 * count),
-        ]
+        kinds = [len(records.of_kind(kind)) for kind in (Head, Begin, Result, End)]
+        assert kinds == [count, 2 * count, 6 * count, 2 * count]
         assert records.torn is None
 
 
@@ -253,7 +249,7 @@ def running(folder: Path) -> tuple[subprocess.Popen[str], int]:
 
 
 def _begun(path: Path) -> int:
-    return len(read_records(path).of_kind("begin")) if path.exists() else 0
+    return path.read_bytes().count(b'"kind":"begin"') if path.exists() else 0
 
 
 def _workers(parent: int) -> list[int]:
@@ -272,10 +268,10 @@ def _workers(parent: int) -> list[int]:
 
 def _check_records(path: Path, torn_allowed: bool) -> None:
     records = read_records(path)
-    assert [r["dtype"] for r in records.of_kind("begin")] == ["float64", "float32"]
-    ended = [(r["dtype"], r["verdict"]) for r in records.of_kind("end")]
+    assert [line.dtype for line in records.of_kind(Begin)] == ["float64", "float32"]
+    ended = [(line.dtype, line.verdict) for line in records.of_kind(End)]
     assert ended == [("float64", "agree")]
-    assert {r["dtype"] for r in records.of_kind("result")} == {"float64"}
+    assert {line.dtype for line in records.of_kind(Result)} == {"float64"}
     assert torn_allowed or records.torn is None
 
 

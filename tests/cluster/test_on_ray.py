@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from record_lines import lines_of
 
-from harness.checking.record_file import read_records
-from harness.checking.record_read import CELL_FIELDS, ended
 from harness.cluster.on_ray import address_of
 from harness.errors import UsageError
 from harness.language.library import lesson6
+from harness.results.blocks import ended
+from harness.results.cell import CELL_FIELDS
+from harness.results.file import read_records
 from harness.timing import json_file
 from harness.worker.machine import identity
 
@@ -77,7 +79,7 @@ def cells(path: Path, kind: str) -> Counter[tuple[str, ...]]:
     """How often each cell is there; of the lines that are whole."""
     if not path.exists():
         return Counter()
-    lines = read_records(path).of_kind(kind)
+    lines = lines_of(path, kind)
     return Counter(tuple(line[name] for name in CELL_FIELDS) for line in lines)
 
 
@@ -113,7 +115,7 @@ def test_kills_of_an_actor_a_node_and_the_driver_cost_no_cell(cluster: Any, tmp_
     assert set(found.values()) == {1}
     begun = cells(path, "begin")
     assert sum((begun - found).values()) <= 3
-    results = ended(read_records(path, complete=True))
+    results = ended(read_records(path))
     assert {result.verdict for result in results.values()} == {"agree"}
     assert {cell.backend for cell in results} == {"numpy"}
 
@@ -131,7 +133,7 @@ def test_a_cell_that_costs_two_processes_is_told(cluster: Any, tmp_path: Path) -
     output, errors = driver.communicate(timeout=LONG)
     assert driver.returncode == 3, output + errors
     assert "the process that ran it was lost, and a second one too" in " ".join(output.split())
-    (result,) = ended(read_records(path, complete=True)).values()
+    (result,) = ended(read_records(path)).values()
     assert result.verdict == "crashed"
 
 
@@ -145,7 +147,7 @@ def test_an_interrupt_leaves_a_whole_record_and_no_process(cluster: Any, tmp_pat
     output, errors = driver.communicate(timeout=LONG)
     assert driver.returncode == 130, output + errors
     assert errors.rstrip().endswith(f"interrupted; cells that had ended are in {path}")
-    assert read_records(path, complete=True).torn is None
+    assert read_records(path).torn is None
     until(lambda: not actors())
 
 
@@ -165,7 +167,7 @@ def test_speeds_are_those_of_one_timing_at_a_time(cluster: Any, tmp_path: Path) 
     # Two nodes of one machine, and a cell may be refused on a busy one: but never two at once.
     assert driver.returncode in (0, 1), output + errors
     assert most == 1
-    content = json_file.read(path)
+    content = json_file.read(path).plain()
     names = [c["params"]["spec"] for c in json_cells(content)]
     assert sorted(names) == ["lesson6/sequence_rnn", "lesson6/three_char"]
     assert content["machine_info"]["harness"]["machine"]["id"] == identity()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_results import REQUEST, result
+from bench_results import REQUEST, result, speed_file
 from click.testing import CliRunner
 
 from harness.checking.request import Request
@@ -132,7 +132,7 @@ def test_two_frameworks_of_a_check_are_not_told_what_only_one_is_made_of(
 
 def timed(seconds: Mapping[str, float]) -> dict[str, Any]:
     """A file of results with a column for each speed: made from a real one's cell."""
-    content: dict[str, Any] = document(REQUEST, [result()])
+    content: dict[str, Any] = document(REQUEST, [result()]).plain()
     (entry,) = content["benchmarks"]
     backend = entry["params"]["backend"]
     workers = content["machine_info"]["harness"]["workers"]
@@ -152,7 +152,7 @@ def timed(seconds: Mapping[str, float]) -> dict[str, Any]:
 
 def test_columns_of_a_bench(tmp_path: Path) -> None:
     path = tmp_path / "speeds.json"
-    write(path, timed({"torch@1.0": 0.010, "torch@2.0": 0.015, "other": 1.0}))
+    write(path, speed_file(timed({"torch@1.0": 0.010, "torch@2.0": 0.015, "other": 1.0})))
     code, out, _ = run("compare", path, "--between", "torch@1.0", "torch@2.0")
     assert code == 1
     assert "slower:" in out
@@ -174,7 +174,7 @@ def test_two_frameworks_are_not_told_what_only_one_is_made_of(tmp_path: Path) ->
     workers["numpy"]["versions"] = {"numpy": "2.0"}
     workers["torch"]["versions"] = {"numpy": "2.0", "torch": "1.0"}
     workers["torch@2.0"]["versions"] = {"numpy": "2.1", "torch": "2.0"}
-    write(path, content)
+    write(path, speed_file(content))
     assert "not the same" not in run("compare", path, "--between", "numpy", "torch")[1]
     out = run("compare", path, "--between", "numpy", "torch@2.0")[1]
     assert out.startswith("not the same: numpy of torch@2.0: 2.0 became 2.1\n")
@@ -196,7 +196,7 @@ def test_what_an_interrupted_bench_has_not_come_to_is_not_lost(tmp_path: Path) -
     content["benchmarks"] += further[:1]
     for columns in (("torch@1.0", "torch@2.0"), ("torch@2.0", "torch@1.0")):
         content["harness"]["incomplete"] = {"done": 3, "planned": 4}
-        write(path, content)
+        write(path, speed_file(content))
         code, out, _ = run("compare", path, "--between", *columns)
         assert code == 0
         assert out.splitlines() == [

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from bench_results import REQUEST, result
 from click.testing import CliRunner
+from record_lines import lines_of
 
 import harness
-from harness.checking.record_file import read_records
-from harness.checking.record_read import ended, stopped
 from harness.cli import cli
+from harness.results.blocks import ended, stopped
+from harness.results.file import read_records
+from harness.results.lines import End
 from harness.timing import json_file
 from harness.worker.machine import identity
 
@@ -41,7 +43,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def changed(path: Path, target: Path, **kinds: Change) -> Path:
     """A copy of a record file with lines of some kinds changed."""
     lines = []
-    for line in read_records(path).lines:
+    for line in lines_of(path):
         kinds.get(line["kind"], lambda _: None)(line)
         lines.append(json.dumps(line))
     target.write_text("\n".join(lines) + "\n")
@@ -68,9 +70,9 @@ def test_shards_become_the_whole(shards: list[Path], tmp_path: Path) -> None:
         f"records of checks: 4 cells of 2 files, from 1 machine, in {output}: 4 agree",
         "2 of 2 shards",
     ]
-    records = read_records(output, complete=True)
+    records = read_records(output)
     cells = ended(records)
-    assert len(cells) == len(records.of_kind("end")) == 4
+    assert len(cells) == len(records.of_kind(End)) == 4
     # A run of all of it finds nothing left to do.
     again = harness.check(SPECS, "numpy", checks="values", records=output, resume=True)
     assert [r.kept for r in again.results] == [True] * 4
@@ -94,7 +96,7 @@ def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path) -> None:
     cut.write_text("".join(text[:-2]))
     found = run("merge", cut, shards[1], "-o", tmp_path / "all.jsonl")
     assert found.stdout.splitlines()[-1] == "2 of 2 shards; 1 cell missing"
-    assert len(read_records(tmp_path / "all.jsonl").of_kind("begin")) == 4
+    assert len(lines_of(tmp_path / "all.jsonl", "begin")) == 4
 
 
 def test_a_missing_shard_of_one_of_several_runs_is_told(shards: list[Path], tmp_path: Path) -> None:
@@ -162,12 +164,12 @@ def test_contradictions_are_told_and_both_kept(shards: list[Path], tmp_path: Pat
     found = run("merge", shards[0], other, shards[1], "-o", output)
     assert found.exit_code == 1
     assert f"loss is agree in {shards[0]}, and differ in {other}; both are" in found.stdout
-    cells = ended(read_records(output, complete=True))
+    cells = ended(read_records(output))
     assert {cell.backend for cell in cells} == {"numpy", "numpy, copy 2"}
     assert sorted(r.verdict for r in cells.values()) == ["agree"] * 4 + ["differ"] * 2
     # Joining it again adds nothing, and still tells.
     again = run("merge", output, other, "-o", tmp_path / "again.jsonl")
-    assert len(ended(read_records(tmp_path / "again.jsonl", complete=True))) == 6
+    assert len(ended(read_records(tmp_path / "again.jsonl"))) == 6
     assert again.exit_code == 1
 
 
@@ -199,7 +201,7 @@ def test_machines_stay_apart(shards: list[Path], tmp_path: Path) -> None:
     found = run("merge", *shards, there, "-o", output)
     assert found.exit_code == 0
     assert "6 cells of 3 files, from 2 machines" in found.stdout
-    cells = ended(read_records(output, complete=True))
+    cells = ended(read_records(output))
     counts = {name: sum(c.backend == name for c in cells) for name in {c.backend for c in cells}}
     mine = next(name for name in counts if name != "numpy on other")
     assert counts == {mine: 4, "numpy on other": 2}
@@ -217,14 +219,14 @@ def test_machines_stay_apart(shards: list[Path], tmp_path: Path) -> None:
 def test_machines_of_one_name_are_told_by_their_identity(
     shards: list[Path], tmp_path: Path
 ) -> None:
-    here = read_records(shards[0]).of_kind("head")[0]["machine"]["host"]
+    here = lines_of(shards[0], "head")[0]["machine"]["host"]
 
     def begin(line: dict[str, Any]) -> None:
         line["signature"] |= {"machine": "another"}
 
     other, output = changed(shards[0], tmp_path / "o.jsonl", begin=begin), tmp_path / "m.jsonl"
     run("merge", shards[0], other, "-o", output)
-    names = {cell.backend for cell in ended(read_records(output, complete=True))}
+    names = {cell.backend for cell in ended(read_records(output))}
     assert names == {f"numpy on {here} {identity()[:6]}", f"numpy on {here} anothe"}
 
 
@@ -234,7 +236,7 @@ def test_versions_stay_apart(shards: list[Path], tmp_path: Path) -> None:
 
     newer, output = changed(shards[0], tmp_path / "n.jsonl", result=result), tmp_path / "m.jsonl"
     assert run("merge", shards[0], newer, "-o", output).exit_code == 3
-    names = {cell.backend for cell in ended(read_records(output, complete=True))}
+    names = {cell.backend for cell in ended(read_records(output))}
     assert len(names) == 2
     assert "numpy (numpy 3.0)" in names
 
@@ -283,7 +285,7 @@ def test_two_models_of_one_name_are_not_taken_for_one(shards: list[Path], tmp_pa
     spec = "lesson6/simple_rnn"
     assert f"{spec}: the results in {shards[0]}, {other} are of 2 models" in found.stdout
     assert "6 cells of 3 files" in found.stdout
-    assert len(ended(read_records(output, complete=True))) == 6
+    assert len(ended(read_records(output))) == 6
 
     def unsaid(line: dict[str, Any]) -> None:
         del line["signature"]["spec"]

@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import warm_commands
+from record_lines import lines_of
 
 import harness
-from harness.checking.record_file import read_records
-from harness.checking.record_read import ended
 from harness.command.options import variables
 from harness.environments import console
 from harness.environments.cache import NoEnvironment
 from harness.environments.columns import choose, of_options, one
 from harness.environments.wanted import Wanted, read
 from harness.errors import UsageError
+from harness.results.blocks import ended
+from harness.results.file import read_records
+from harness.results.lines import Head
 from harness.timing.request import BenchRequest, entries_from
 
 SPEC = "lesson6/three_char"
@@ -52,9 +54,9 @@ def test_several_columns_of_one_backend(tmp_path: Path, interpreter: str) -> Non
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for name in ("numpy@here", "numpy@other"):
         assert name in ran.stdout
-    records = read_records(path, complete=True)
-    (head,) = records.of_kind("head")
-    assert head["columns"] == {
+    records = read_records(path)
+    (head,) = records.of_kind(Head)
+    assert head.columns == {
         "numpy@here": {"backend": "numpy", "interpreter": sys.executable},
         "numpy@other": {"backend": "numpy", "interpreter": interpreter},
     }
@@ -68,7 +70,7 @@ def test_several_columns_of_one_backend(tmp_path: Path, interpreter: str) -> Non
     # Taken up: nothing is run again. With another interpreter behind a label, its cells are.
     again = ("check", SPEC, *QUICK, "--records", str(path), "--resume", "--json", "--backend")
     assert harness_command(*again, columns).returncode == 0
-    assert len(read_records(path).of_kind("begin")) == 3
+    assert len(lines_of(path, "begin")) == 3
     told = harness_command(*again, f"numpy,{HERE},numpy@other={sys.executable}").stderr
     assert "1 cell is run again: interpreter" in told
 

@@ -19,7 +19,6 @@ from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
 from needed import need
 
-from harness.checking.record_file import RecordWriter
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import Weights
@@ -27,6 +26,9 @@ from harness.files import kinds
 from harness.files.user_file import GIB
 from harness.language.fingerprint import fingerprint
 from harness.language.model import load_spec
+from harness.results.cell import Cell
+from harness.results.file import RecordWriter
+from harness.results.lines import Begin
 from harness.timing.json_file import document, write
 from harness.training.checkpoint import place
 
@@ -91,7 +93,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weights.save("w", small())
     write(Path("results.json"), document(REQUEST, [result()]))
     with RecordWriter("records.jsonl") as writer:
-        writer.append({"kind": "head", "schema": 1})
+        writer.append(Begin.of(Cell("a", "b", "cpu", "float32", "native"), None))
     Path("spec.yaml").write_text("model: mine\n")
     Path("text.txt").write_text("mine")
     os.mkfifo("pipe")

@@ -10,19 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_results import REQUEST, result
 from unprivileged import unprivileged
 
-from harness.checking.record_file import RecordError, RecordWriter
 from harness.convert import weights
 from harness.convert.weights import Weights, WeightsError
 from harness.files import kinds
 from harness.files.kinds import FileKind, check_kind, check_place, described
 from harness.files.user_file import FileFault
-from harness.timing.json_file import DocumentError, check_writable, write
+from harness.results.cell import Cell
+from harness.results.file import RecordError, RecordWriter
+from harness.results.lines import Begin
+from harness.timing.json_file import DocumentError, check_writable, document, write
 
 SMALL = Weights("my/model", "f" * 64, {"hidden": 3}, {"m.W": np.ones((2, 3))}, {})
 ALL = kinds.KINDS
-RESULTS = {"machine_info": {}, "benchmarks": [], "harness": {}}
+RESULTS = document(REQUEST, [result()])
 PROGRAM = {"cell": {}, "check": "", "phase": "", "noise": {}, "training": {}, "inference": {}}
 
 
@@ -32,7 +35,7 @@ def make(folder: Path) -> dict[FileKind, Path]:
     weights.save(made[kinds.WEIGHTS], SMALL)
     weights.save(made[kinds.CHECKPOINT], SMALL, kinds.CHECKPOINT)
     with RecordWriter(made[kinds.RECORDS]) as writer:
-        writer.append({"kind": "head", "schema": 1})
+        writer.append(Begin.of(Cell("a", "b", "cpu", "float32", "native"), None))
     write(made[kinds.RESULTS], RESULTS)
     np.savez(folder / "a.npz", a=np.ones(2))
     kinds.mark_export(folder / "a.npz")
@@ -246,7 +249,7 @@ class TestWriters:
         path.write_text(torn)
         for _ in range(2):
             with RecordWriter(path) as writer:
-                writer.append({"kind": "head", "schema": 1})
+                writer.append(Begin.of(Cell("a", "b", "cpu", "float32", "native"), None))
 
 
 def test_marks_leave_files_as_their_readers_want_them(tmp_path: Path) -> None:

@@ -43,7 +43,6 @@ from fuzz.real import (
     weights_file,
 )
 from harness.checking import reproducer
-from harness.checking.record_read import ended
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.cli import cli
@@ -52,6 +51,7 @@ from harness.convert.weights import DIGEST, OPENING, ZEROS
 from harness.errors import HarnessError
 from harness.given.files import gather
 from harness.program.serial import decode, encode
+from harness.results.blocks import ended
 from harness.text.corpus import corpus
 from harness.training import checkpoint
 

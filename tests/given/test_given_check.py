@@ -12,11 +12,11 @@ import numpy as np
 import plugin_faulty_cells
 import pytest
 import warm_commands
+from record_lines import lines_of
 from safetensors.numpy import save_file
 
 import harness
 from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS
-from harness.checking.record_file import read_records
 from harness.checking.replay import run_replay
 from harness.checking.reproducer import load
 from harness.checking.request import Request
@@ -89,7 +89,7 @@ def test_a_fault_that_only_they_show_is_found_and_kept(folder: Path) -> None:
     np.testing.assert_array_equal(arrays.inputs["chars"], np.load(folder / "x.npz")["chars"])
     assert run_replay(saved, "numpy", {"device": None, "as_json": False}) == 0
     assert run(folder, "replay", str(saved), fault=True).returncode == 1
-    (head,) = read_records(folder / "r.jsonl").of_kind("head")
+    (head,) = lines_of(folder / "r.jsonl", "head")
     given = head["request"]["given"]
     assert set(given["sha256"]) == {"parameters", "inputs"}
     assert (given["batch"], given["time"]) == (2, 5)

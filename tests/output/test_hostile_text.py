@@ -19,12 +19,12 @@ import report_files
 from markdown_it import MarkdownIt
 from places import ROOT
 
-from harness.checking.record_file import read_records
 from harness.cli import _command
 from harness.errors import HarnessError
 from harness.output import markdown, printing, shell
 from harness.output.printing import visible
 from harness.output.workflow import CommandFilter
+from harness.results.file import read_records
 
 HOSTILE = {
     "shell": "`$(touch PWNED)`'\"$(touch PWNED)\\",
@@ -257,7 +257,7 @@ def free(records: Path, tmp_path_factory: pytest.TempPathFactory) -> set[Place]:
     for place in every:
         _written(records, path, HARMLESS, lambda p, place=place: p == place)
         try:
-            read_records(path, complete=True)
+            read_records(path)
         except HarnessError:
             continue
         # A field without its name is a field that is missing, or one that nobody reads.

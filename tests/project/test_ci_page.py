@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from places import DOCS, SPECS
-
-from harness.checking.record_file import read_records
+from record_lines import lines_of
 
 PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")
 TEXT = PAGE.partition("```yaml\n")[2].partition("```")[0]
@@ -94,7 +93,7 @@ def test_the_steps_run_and_leave_what_is_kept(repository: Path) -> None:
     run = step("Check", repository)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "since" not in run.stdout
-    assert len(read_records(repository / "run.jsonl", complete=True).of_kind("end")) == 1
+    assert len(lines_of(repository / "run.jsonl", "end")) == 1
     assert summary("Check", repository).startswith("### harness check: 1 cell: 1 agree")
     assert step("Main branch", repository).returncode == 0
     # And again, with a baseline.

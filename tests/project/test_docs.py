@@ -12,11 +12,11 @@ from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
 from harness.checking.checks import FINDINGS
-from harness.checking.record_forms import RESULT_FIELDS
 from harness.language.library import FOLDERS
 from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
 from harness.results.findings import VERDICTS, Who
+from harness.results.lines import Result
 from harness.runtime.paths import PATHS
 
 
@@ -126,7 +126,7 @@ def test_the_method_page_tells_of_every_check() -> None:
 
 def test_the_records_page_tells_of_every_field_and_verdict() -> None:
     text = (ROOT / "docs/records.md").read_text(encoding="utf-8")
-    for name in (*RESULT_FIELDS, *VERDICTS):
+    for name in (*Result.model_fields, *VERDICTS):
         assert f"`{name}`" in text, name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def test_a_command_prints_the_same(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    assert make.output(name, folder) == (make.OUTPUTS / name).read_text()
+    found, expected = make.output(name, folder), (make.OUTPUTS / name).read_text()
+    if name == "merged-speeds.json":  # the order of fields is free
+        assert json.loads(found) == json.loads(expected)
+    else:
+        assert found == expected
 
 
 def test_the_checksums_of_all_cells_are_right(folder: Path, tmp_path: Path) -> None:

@@ -10,19 +10,39 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from harness.checking import record_forms, record_made
-from harness.checking.record_file import RecordError, RecordWriter, read_records
+from harness.checking.request import Request
+from harness.checking.runner import CellRunner
+from harness.results.cell import Cell
+from harness.results.file import RecordError, RecordWriter, encoded, parsed, read_records
+from harness.results.lines import Begin, Line, Result
+
+CELL = Cell("ä/ö", "numpy", "cpu", "float64", "native")
 
 
-def result(**changes: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = dict.fromkeys(record_forms.RESULT_FIELDS)
-    return {"kind": "result", **fields, "verdict": "agree", **changes}
+# A short line, told from others by further fields; programs of tests begin with it.
+MARK = """
+from harness.results.lines import Begin
+
+def mark(**more):
+    return Begin(spec="s", backend="numpy", device="cpu", dtype="float64", path="native", **more)
+"""
 
 
-def write(path: Path, *lines: dict[str, Any]) -> None:
+def mark(**more: Any) -> Begin:
+    return Begin(spec="s", backend="numpy", device="cpu", dtype="float64", path="native", **more)
+
+
+def result(**changes: Any) -> Result:
+    fields: dict[str, Any] = dict.fromkeys(("error", "yardstick", "ratio", "tolerance", "worst"))
+    fields |= {"backend_version": "", "check": "loss", "verdict": "agree", "seconds": 0.5}
+    fields |= {"detail": "", "held": 0, "layers": {"out": "native"}}
+    return Result(**vars(CELL), **{**fields, **changes})
+
+
+def write(path: Path, *lines: Line) -> None:
     with RecordWriter(path) as writer:
         for line in lines:
             writer.append(line)
@@ -30,86 +50,71 @@ def write(path: Path, *lines: dict[str, Any]) -> None:
 
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    lines = [
-        record_made.head(
-            ["check", "--backend", "torch"], {"torch": {"torch": "2.0"}}, {"torch": {}}
-        ),
-        {"kind": "begin", "cell": "a"},
-        result(spec="ä/ö", layers={"out": "native"}, error=1e-300),
-        {"kind": "end", "cell": "a"},
-    ]
+    lines = [Begin.of(CELL, {"harness": "0.1.0"}), result(), mark(seconds=1e-300)]
     write(path, *lines)
     read = read_records(path)
     assert list(read.lines) == lines
     assert read.torn is None
     assert read.repaired == ()
-    assert read.of_kind("result") == lines[2:3]
+    assert read.of_kind(Result) == lines[1:2]
     assert path.read_bytes().isascii()
 
 
 def test_head_describes_the_machine() -> None:
-    head = record_made.head([], {}, {})
-    assert head["kind"] == "head"
-    assert head["schema"] == 1
-    machine = head["machine"]
+    with CellRunner(Request(("lesson6/simple_rnn",), ("numpy",))) as runner:
+        head = runner.new_head()
+    assert head.plain()["kind"] == "head"
+    assert head.plain()["schema"] == 1
+    machine = head.machine
     assert set(machine) >= {"cpu", "cores", "memory", "kernel", "python"}
     assert 0 < machine["usable_cores"] <= machine["cores"]
     assert machine["memory"] > 1 << 28
-
-
-def test_numbers_that_json_has_not_are_read_by_float(tmp_path: Path) -> None:
-    path = tmp_path / "run.jsonl"
-    values = [math.nan, math.inf, -math.inf, np.float32(0.5), np.int64(3)]
-    write(path, {"kind": "x", "values": values, "array": np.array([1.0, np.nan]), "path": path})
-    [line] = read_records(path).lines
-    assert line["values"] == ["NaN", "Infinity", "-Infinity", 0.5, 3]
-    assert math.isnan(float(line["values"][0]))
-    assert [float(value) for value in line["values"][1:3]] == [math.inf, -math.inf]
-    assert line["array"] == [1.0, "NaN"]
-    assert line["path"] == str(path)
 
 
 def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def test_file_is_strict_json(tmp_path: Path) -> None:
+def test_numbers_that_json_has_not_are_read_by_float(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    write(path, {"kind": "x", "value": {"deep": [math.nan]}})
-    json.loads(path.read_text(), parse_constant=refuse)
+    values = (math.inf, 1e-7, math.inf, 2.5, "logits")
+    names = ("error", "yardstick", "ratio", "tolerance", "worst")
+    line = result(**dict(zip(names, values, strict=True)), growth=((3, math.nan, 0.5),))
+    write(path, line)
+    (read,) = read_records(path).of_kind(Result)
+    assert (read.error, read.yardstick) == (math.inf, 1e-7)
+    assert math.isnan(read.growth[0][1])
+    told = json.loads(path.read_text(), parse_constant=refuse)
+    assert told["error"] == "Infinity"
+    assert told["growth"] == [[3, "NaN", 0.5]]
+
+
+def test_a_line_of_a_later_version_keeps_its_fields() -> None:
+    line = parsed(b'{"kind":"done","seconds":1.5,"new":{"deep":[1,"Infinity"]}}')
+    assert line is not None
+    assert line.plain() == {"kind": "done", "seconds": 1.5, "new": {"deep": [1, "Infinity"]}}
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ({"cell": "a"}, "no kind"),
-        ({"kind": "result", "verdict": "agree"}, "no spec, backend, "),
-        (result(verdict="agreed"), "did you mean 'agree'"),
-        ({"kind": "x", "value": object()}, "not JSON serializable"),
-        ({"kind": "x", "value": {1: 2}}, "the key 1 is not a string"),
-    ],
+    "wrong", [{"verdict": "agreed"}, {"layers": {1: "x"}}, {"held": -1}, {"error": 1.0}]
 )
-def test_wrong_record_is_refused_and_not_written(
-    tmp_path: Path, line: dict[str, Any], words: str
-) -> None:
-    path = tmp_path / "run.jsonl"
-    with RecordWriter(path) as writer, pytest.raises(RecordError, match=words):
-        writer.append(line)
-    assert path.read_bytes() == b""
+def test_a_wrong_line_cannot_be_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        result(**wrong)
 
 
 def test_torn_last_line_is_accepted_reported_and_closed_by_the_next_writer(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    write(path, {"kind": "begin", "cell": "a"})
+    write(path, mark(seconds=1.0))
     with path.open("ab") as file:
         file.write(b'{"kind":"resu')
     read = read_records(path)
-    assert [line["cell"] for line in read.lines] == ["a"]
+    assert read.lines == (mark(seconds=1.0),)
     assert read.torn == '{"kind":"resu'
 
-    write(path, {"kind": "begin", "cell": "b"}, {"kind": "end", "cell": "b"})
+    write(path, mark(seconds=2.0), mark(seconds=2.0))
     read = read_records(path)
-    assert [line["cell"] for line in read.lines] == ["a", "b", "b"]
+    assert [line.seconds for line in read.of_kind(Begin)] == [1.0, 2.0, 2.0]
     assert read.torn is None
     assert read.repaired == ('{"kind":"resu',)
 
@@ -117,20 +122,20 @@ def test_torn_last_line_is_accepted_reported_and_closed_by_the_next_writer(tmp_p
 def test_torn_line_longer_than_a_block_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     torn = '{"kind":"x","text":"' + "y" * 200_000
-    path.write_text('{"kind":"begin"}\n' + torn)
-    write(path, {"kind": "end"})
+    path.write_bytes(encoded(mark(seconds=1).plain()) + torn.encode())
+    write(path, mark(seconds=2.0))
     read = read_records(path)
-    assert [line["kind"] for line in read.lines] == ["begin", "end"]
+    assert [line.seconds for line in read.of_kind(Begin)] == [1, 2]
     assert read.repaired == (torn,)
 
 
 def test_line_that_misses_only_its_end_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_text('{"kind":"begin"}')
+    path.write_bytes(encoded(mark(seconds=1).plain())[:-1])
     assert len(read_records(path).lines) == 1
-    write(path, {"kind": "end"})
+    write(path, mark(seconds=2.0))
     read = read_records(path)
-    assert [line["kind"] for line in read.lines] == ["begin", "end"]
+    assert [line.seconds for line in read.of_kind(Begin)] == [1, 2]
     assert read.repaired == ()
 
 
@@ -147,7 +152,7 @@ def test_bad_line_in_the_middle_is_an_error_with_its_place(
     tmp_path: Path, middle: bytes, words: str
 ) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_bytes(b'{"kind":"begin"}\n' + middle + b'\n{"kind":"end"}\n')
+    path.write_bytes(b'{"kind":"done","seconds":1}\n' + middle + b'\n{"kind":"done","seconds":2}\n')
     with pytest.raises(RecordError, match=words):
         read_records(path)
 
@@ -161,12 +166,12 @@ def test_missing_folder_and_file_are_named(tmp_path: Path) -> None:
 
 FILL = """
 import resource, sys
-from harness.checking.record_file import RecordError, RecordWriter
+from harness.results.file import RecordError, RecordWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(100):
         try:
-            writer.append({"kind": "begin", "number": number, "text": "t" * 50})
+            writer.append(mark(seconds=number, text="t"))
         except RecordError as error:
             print(number, error)
 """
@@ -175,7 +180,7 @@ with RecordWriter(sys.argv[1]) as writer:
 def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", FILL, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MARK + FILL, str(path)], capture_output=True, text=True, check=True
     )
     first, second, *_ = done.stdout.splitlines()
     written = int(first.split()[0])
@@ -183,25 +188,25 @@ def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     assert f"cannot write to {path}: only " in first
     assert f"cannot write to {path}: " in second
     read = read_records(path)
-    assert [line["number"] for line in read.lines] == list(range(written))
+    assert [line.seconds for line in read.of_kind(Begin)] == list(range(written))
     assert read.torn
 
-    write(path, {"kind": "x", "number": -1})
-    assert read_records(path).lines[-1]["number"] == -1
+    write(path, mark(seconds=-1.0))
+    assert read_records(path).lines[-1] == mark(seconds=-1.0)
 
 
 APPEND = """
 import sys
-from harness.checking.record_file import RecordWriter
+from harness.results.file import RecordWriter
 with RecordWriter(sys.argv[1]) as writer:
     for number in range(int(sys.argv[3])):
-        writer.append({"kind": "begin", "writer": sys.argv[2], "number": number, "text": "t" * 300})
+        writer.append(mark(seconds=number, writer=sys.argv[2], text="t" * 300))
         print(number, flush=True)
 """
 
 
 def start_writer(path: Path, name: str, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", APPEND, str(path), name, str(count)]
+    command = [sys.executable, "-c", MARK + APPEND, str(path), name, str(count)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -212,7 +217,7 @@ def test_two_processes_append_at_once(tmp_path: Path) -> None:
         writer.communicate()
     read = read_records(path)
     for name in "ab":
-        numbers = [line["number"] for line in read.lines if line["writer"] == name]
+        numbers = [line.seconds for line in read.of_kind(Begin) if line.writer == name]
         assert numbers == list(range(500))
 
 
@@ -222,7 +227,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
 
         def append(name: int) -> None:
             for number in range(50):
-                writer.append({"kind": "x", "name": name, "number": number})
+                writer.append(mark(seconds=name, number=number))
 
         threads = [threading.Thread(target=append, args=(name,)) for name in range(4)]
         for thread in threads:
@@ -234,7 +239,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
 
 KILLS = """
 import os, random, signal, sys, time
-from harness.checking.record_file import RecordWriter
+from harness.results.file import RecordWriter
 random.seed(3)
 acknowledged = 0
 for attempt in range(200):
@@ -243,7 +248,7 @@ for attempt in range(200):
     if child == 0:
         with RecordWriter(sys.argv[1]) as records:
             while True:
-                records.append({"kind": "begin", "attempt": attempt, "text": "t" * 300})
+                records.append(mark(seconds=attempt, text="t" * 300))
                 os.write(writer, b".")
     os.close(writer)
     os.read(reader, 1)
@@ -261,10 +266,10 @@ print(acknowledged)
 def test_two_hundred_kills_lose_no_acknowledged_line(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MARK + KILLS, str(path)], capture_output=True, text=True, check=True
     )
     acknowledged = int(done.stdout)
     assert acknowledged >= 200
     # A line may have been written and its writer killed before it could say so.
-    written = [line for line in read_records(path).lines if line["kind"] == "begin"]
+    written = read_records(path).of_kind(Begin)
     assert len(written) in range(acknowledged, acknowledged + 201)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.files.forms import formed
+from harness.results.speeds import SpeedFile
 from harness.timing.contestant import TimedResult
 from harness.timing.figures import rates, spread
 from harness.timing.record import Record
@@ -52,6 +54,11 @@ def result(
         "memory": {"resident": 100 << 20, "device": None},
     }
     return TimedResult(cell, entry, seconds=seconds, steps=100, record=Record(**record))
+
+
+def speed_file(content: Mapping[str, Any]) -> SpeedFile:
+    """Return the content of a file that was changed as JSON."""
+    return formed(content, SpeedFile)
 
 
 def refused(

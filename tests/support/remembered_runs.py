@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from record_lines import lines_of
+
 from harness.checking.events import CheckEvents
 from harness.checking.history import sealed
-from harness.checking.record_file import read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.language.library import Library
 from harness.results.cell import Cell
+from harness.results.file import encoded, parsed
 
 MODEL = Library(()).find("model", "lesson6/simple_rnn").path
 DENSE = Library(()).find("layer", "dense").path
@@ -94,7 +96,7 @@ class Run:
     def rewrite(self, change: Callable[[dict[str, Any]], None], *, honest: bool = False) -> None:
         """Edit all lines of the history; with ``honest`` their checksums are made anew."""
         for path in self.files:
-            lines = [dict(line) for line in read_records(path).lines]
+            lines = lines_of(path)
             for line in lines:
                 change(line)
             if honest:
@@ -112,5 +114,6 @@ def sealed_anew(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             line.pop("checksum", None)
             open_cells.setdefault(key, []).append(line)
             if line["kind"] == "end":
-                line = sealed(open_cells.pop(key))
+                begin, *results, end = (parsed(json.dumps(x).encode()) for x in open_cells.pop(key))
+                line = json.loads(encoded(sealed(begin, results, end).plain()))
         yield line

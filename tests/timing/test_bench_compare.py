@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_results import REQUEST, refused, result
+from bench_results import REQUEST, refused, result, speed_file
 from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.errors import UsageError
+from harness.results.speeds import SpeedFile
 from harness.timing.commands import share
 from harness.timing.compare import compare, relative
 from harness.timing.console import check_reference, relative_lines
@@ -23,7 +24,7 @@ from harness.timing.surroundings import environment_changes
 WIDE = (0.5, 0.8, 1.0, 1.3, 1.6)
 
 
-def made(*results: TimedResult) -> dict[str, Any]:
+def made(*results: TimedResult) -> SpeedFile:
     return document(REQUEST, results)
 
 
@@ -162,14 +163,14 @@ def test_a_reference_that_is_not_timed_is_refused() -> None:
         check_reference("torhc", ["numpy", "torch"])
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
-    other = copy.deepcopy(BASE)
+def changed(path: str, value: Any) -> SpeedFile:
+    other = BASE.plain()
     *folders, last = path.split("/")
     place = other["machine_info"]["harness"]
     for folder in folders:
         place = place[folder]
     place[last] = value
-    return other
+    return speed_file(other)
 
 
 @pytest.mark.parametrize(
@@ -193,19 +194,23 @@ def test_what_is_not_the_same_is_told(path: str, value: Any, words: str) -> None
 
 
 def test_a_version_of_several_backends_is_told_once() -> None:
-    first, second = (made(result(), result("torch")) for _ in range(2))
-    for content, version in ((first, "1.0"), (second, "2.0")):
+    files = []
+    for version in ("1.0", "2.0"):
+        content = made(result(), result("torch")).plain()
         for worker in content["machine_info"]["harness"]["workers"].values():
             worker["versions"] = {"numpy": version}
-    (found,) = environment_changes(first, second)
+        files.append(speed_file(content))
+    (found,) = environment_changes(*files)
     assert str(found) == "numpy of numpy, torch: 1.0 became 2.0"
 
 
 def test_another_card_is_told_where_cards_are_used() -> None:
-    first, second = changed("device", "cuda"), changed("device", "cuda")
-    second["machine_info"]["harness"]["gpus"] = [{"name": "H100", "driver_version": "1"}]
-    first["machine_info"]["harness"]["gpus"] = [{"name": "A100", "driver_version": "1"}]
-    (found,) = environment_changes(first, second)
+    files = []
+    for name in ("A100", "H100"):
+        content = changed("device", "cuda").plain()
+        content["machine_info"]["harness"]["gpus"] = [{"name": name, "driver_version": "1"}]
+        files.append(speed_file(content))
+    (found,) = environment_changes(*files)
     assert str(found) == "GPU and driver: A100 1 became H100 1"
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 import pytest
 from bench_results import REQUEST, refused, result
 
+from harness.results.speeds import SpeedFile
 from harness.timing import console, sweep, table, tuning
 from harness.timing.console import results_exit_code
 from harness.timing.contestant import Status, TimedResult
@@ -24,7 +25,7 @@ NAME = "lesson6/sequence_rnn[numpy-train-b64-t8]"
 
 
 def test_benchmark_entry() -> None:
-    content = document(REQUEST, [result(), refused()])
+    content = document(REQUEST, [result(), refused()]).plain()
     (entry,) = content["benchmarks"]
     assert entry["name"] == entry["fullname"] == NAME
     assert entry["group"] == "lesson6/sequence_rnn[train-b64-t8]"
@@ -71,7 +72,7 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "a.json"
     write(path, document(REQUEST, [result()]))
     before = path.read_text()
-    assert read(path)["harness"]["without_speed"] == []
+    assert read(path).harness.without_speed == []
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -113,7 +114,7 @@ class Done:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def document(self, planned: int | None) -> dict[str, Any]:
+    def document(self, planned: int | None) -> SpeedFile:
         return document(REQUEST, self.run())
 
     def run(self) -> list[TimedResult]:
@@ -237,8 +238,8 @@ def test_a_worthless_figure_is_said_to_be_one_in_the_table_and_the_file() -> Non
     assert "[" not in grid.rows[0][2]
     (note,) = notes
     assert note.startswith("numpy: not to be relied on: its rounds lie ±17% apart")
-    entries = document(REQUEST, [wide, result("torch")])["benchmarks"]
-    assert [entry["extra_info"].get("doubts") for entry in entries] == [wide.record.doubts, None]
+    entries = document(REQUEST, [wide, result("torch")]).benchmarks
+    assert [entry.extra_info.doubts for entry in entries] == [wide.record.doubts, []]
 
 
 @pytest.mark.parametrize(("load", "warned"), [(0.9, False), (1.1, True)])

@@ -113,7 +113,7 @@ def test_a_page_is_written_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_was_checked_is_counted() -> None:
     lines = [{"kind": "end", "verdict": v} for v in ("agree", "agree", "differ")]
     assert gpu_page.counted([{"kind": "head"}, *lines]) == {"agree": 2, "differ": 1}
-    content = document(replace(REQUEST, device="cuda"), results("fastest"))
+    content = document(replace(REQUEST, device="cuda"), results("fastest")).plain()
     page = gpu_page.render(CARD, {("tf32", "fastest"): content}, {"agree": 2, "differ": 1})
     assert "`make check-gpu`: 2 agree, 1 differ." in page
     assert "## tf32" in page

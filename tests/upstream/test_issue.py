@@ -13,7 +13,7 @@ EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head
 def result(name: str = "lesson6/x") -> CellResult:
     finding = Finding("outputs", [Deviation("output.y", 0.5, 1e-7, 1e-6)]).judge()
     made = CellResult(Cell(name, name, "cpu", "float32", "native"), [finding])
-    made.blame = Blame("layer", f"right without {name}")
+    made.blame = Blame(who="layer", words=f"right without {name}")
     made.location = name
     return made
 
@@ -35,7 +35,7 @@ def test_no_text_of_a_stranger_is_markup() -> None:
 def test_the_title_names_the_layer_that_is_at_fault() -> None:
     made = result()
     made.layers = {"rnn": "torch.gru", "out": "torch.linear"}
-    made.blame = Blame("layer", "it is torch.gru (layer rnn), or how the plugin calls it")
+    made.blame = Blame(who="layer", words="it is torch.gru (layer rnn), or how the plugin calls it")
     assert title(made, "outputs") == "torch.gru: output.y off by 5.0e-01 in float32"
     made.blame = None
     assert title(made, "outputs") == "lesson6/x: output.y off by 5.0e-01 in float32"

@@ -11,16 +11,16 @@ import plugin_broken_promises
 import pytest
 from broken_promises import SPEC, request, run
 from click.testing import CliRunner
+from record_lines import lines_of
 
 from harness.checking import checks, on_backend
 from harness.checking.checks.context import Context
-from harness.checking.record_file import read_records
-from harness.checking.record_read import ended
 from harness.checking.report import problems
 from harness.checking.request import Request
 from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.cli import cli
+from harness.results.blocks import ended
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path) -> None:
     assert raised in told
     assert "IndexError: list index out of range" in told
     assert "--verbose shows the traceback" in "\n".join(problems(report))
-    kept = {r["check"]: r["traceback"] for r in read_records(path).of_kind("result")}
+    kept = {r["check"]: r["traceback"] for r in lines_of(path, "result")}
     assert raised in kept["values"]
     (again,) = ended(records_of(path, asked)).values()
     assert [f.traceback for f in again.findings] == [

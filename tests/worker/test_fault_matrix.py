@@ -20,11 +20,12 @@ from sampling import sampled
 from small_models import ONE_LAYER
 
 from harness.checking.events import Report
-from harness.checking.record_file import Records, read_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.results.cell import CellResult
+from harness.results.file import Records, read_records
 from harness.results.findings import Verdict
+from harness.results.lines import Begin, End
 
 HEAVY = ("torch", "jax", "keras", "keras-torch", "keras-jax")
 # In MiB; the heavy ones fill more than half a GiB by their imports alone.
@@ -169,11 +170,11 @@ def test_every_cell_has_its_records_and_the_exit_code_tells(backend: str) -> Non
     assert found.leftover == []
     name = f"faulty-{backend}"
     begun, ended = (
-        [(r["spec"], r["dtype"]) for r in found.records.of_kind(kind) if r["backend"] == name]
-        for kind in ("begin", "end")
+        [(r.spec, r.dtype) for r in found.records.of_kind(kind) if r.backend == name]
+        for kind in (Begin, End)
     )
     assert begun == ended == [(r.cell.spec, r.cell.dtype) for r in results]
-    verdicts = [r["verdict"] for r in found.records.of_kind("end") if r["backend"] == name]
+    verdicts = [r.verdict for r in found.records.of_kind(End) if r.backend == name]
     assert verdicts == [r.verdict for r in results]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.errors import UsageError, check_known, shorten
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_pieces
+from harness.results.lines import OwnModel
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.plugins import available
@@ -70,15 +71,15 @@ class Against:
         path = str(self.path.absolute())
         return {"path": path, "name": self.name, "parameters": self.parameters}
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> OwnModel:
         """What a record says of it."""
-        return {
-            "model": str(self),
-            "sha256": self.checksum,
-            "map": list(self.maps),
-            "takes": list(self.takes),
-            "returns": list(self.returns),
-        }
+        return OwnModel(
+            model=str(self),
+            sha256=self.checksum,
+            map=tuple(self.maps),
+            takes=tuple(self.takes),
+            returns=tuple(self.returns),
+        )
 
 
 def against(

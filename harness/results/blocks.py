@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from operator import itemgetter
-from typing import Any
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
-from harness.checking.record_file import Records
-from harness.checking.record_result import result_of
 from harness.errors import UsageError
 from harness.results.cell import Cell, CellResult
+from harness.results.file import Records
+from harness.results.findings import Verdict
+from harness.results.lines import Begin, BlameLine, End, Head, Result
 from harness.runs.merged import origin_label
-
-CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
-_fields = itemgetter(*CELL_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -34,46 +30,57 @@ class CellOrigin:
 
 @dataclass(frozen=True)
 class CellBlock:
-    """The lines of a cell from begin to end, and the machine and the head of their run."""
+    """The lines of a cell from begin to end, and the head of their run."""
 
-    begin: Mapping[str, Any]
-    results: Sequence[Mapping[str, Any]]
-    end: Mapping[str, Any]
-    run_on: Mapping[str, Any]
-    head: Mapping[str, Any] = field(default_factory=dict)
+    begin: Begin
+    results: Sequence[Result]
+    end: End
+    head: Head | None
 
     @property
     def cell(self) -> Cell:
         """The cell that they are about."""
-        return cell_of(self.begin)
+        return self.begin.cell
 
     @property
     def origin(self) -> CellOrigin:
         """Where it was run."""
-        said = self.begin.get("signature") or {}
-        host = str(said.get("host", self.run_on.get("host", "")))
-        machine = str(said.get("machine") or self.run_on.get("id") or host)
-        version = str(self.results[-1]["backend_version"]) if self.results else ""
-        return CellOrigin(machine, host, version, self.begin.get("copy", 1))
+        version = self.results[-1].backend_version if self.results else ""
+        return replace(_place(self.begin, self.head), version=version)
 
     @property
     def began(self) -> str:
         """When the run began that decided it."""
         # In a file of several runs that were merged the head is that of the last.
-        begin = self.begin
-        return str(begin.get("since") or begin.get("started") or self.head.get("started", ""))
+        begin, head = self.begin, self.head
+        return begin.since or begin.started or (head.started if head else "")
 
     @property
-    def verdicts(self) -> dict[str, str]:
+    def verdicts(self) -> dict[str, Verdict]:
         """The verdict of each check."""
-        return {line["check"]: line["verdict"] for line in self.results}
+        return {line.check: line.verdict for line in self.results}
 
     def result(self) -> CellResult:
         """What came of the cell."""
-        found = result_of(cell_of(self.begin), self.begin, self.results, self.end)
-        found.since = self.began
-        found.remembered = "since" in self.begin
+        end = self.end
+        found = CellResult(self.cell, seconds=end.seconds, location=end.location, kept=True)
+        found.signature, found.greeting = self.begin.signature, end.greeting
+        found.could_not_run, found.not_compared = end.could_not_run, end.not_compared or ()
+        found.divergence, found.blame = end.divergence, end.blame
+        found.findings = [line.finding for line in self.results]
+        for line in self.results[-1:]:
+            found.version, found.layers = line.backend_version, line.layers
+        found.since, found.remembered = self.began, self.begin.since is not None
         return found
+
+
+def _place(begin: Begin, head: Head | None) -> CellOrigin:
+    """Where a cell was begun; which version of the framework it is shows in its results only."""
+    said = begin.signature or {}
+    run_on = head.machine if head else {}
+    host = str(said.get("host", run_on.get("host", "")))
+    machine = str(said.get("machine") or run_on.get("id") or host)
+    return CellOrigin(machine, host, "", begin.copy_)
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,7 @@ _ended: WeakKeyDictionary[Records, dict[Cell, CellResult]] = WeakKeyDictionary()
 
 
 def blocks(records: Records) -> Mapping[Cell, Mapping[CellOrigin, CellBlock]]:
-    """The cells that are there from begin to end, of records read with ``complete``; each from
-    every origin.
+    """The cells that are there from begin to end, each from every origin.
 
     Of a cell that is there several times from one origin, the last run counts; one that began
     again there and was cut off is not there. Made once for each file that was read.
@@ -103,7 +109,7 @@ def every_block(records: Records) -> list[CellBlock]:
     """Those of :func:`blocks`, and of their cells also those that a later run in the file replaces:
     files that were joined are not in the order of time."""
     found = _blocks_of(records)
-    return [block for block in found.every if cell_of(block.begin) in found.cells]
+    return [block for block in found.every if block.cell in found.cells]
 
 
 def _blocks_of(records: Records) -> _Blocks:
@@ -116,41 +122,39 @@ def _blocks_of(records: Records) -> _Blocks:
 def _read_blocks(records: Records) -> _Blocks:
     every: list[CellBlock] = []
     found: dict[Cell, dict[CellOrigin, CellBlock]] = {}
-    begun: dict[Cell, tuple[Mapping[str, Any], list[Mapping[str, Any]], list[CellBlock]]] = {}
-    run_on: Mapping[str, Any] = {}
-    head: Mapping[str, Any] = {}
+    begun: dict[Cell, tuple[Begin, list[Result], list[CellBlock]]] = {}
+    head: Head | None = None
     # Of cells that have not ended, what a later one has told of them.
-    told: dict[Cell, Mapping[str, Any]] = {}
+    told: dict[Cell, BlameLine] = {}
     for line in records.lines:
-        if line["kind"] == "head":
-            run_on, head = line["machine"], line
-        elif line["kind"] == "blame":
-            cell = cell_of(line)
-            if cell in begun:
-                told[cell] = line
-            elif origins := found.get(cell):
-                origin, block = [*origins.items()][-1]
-                origins[origin] = replace(block, end={**block.end, "blame": line["blame"]})
-        elif line["kind"] == "begin":
-            cell = cell_of(line)
-            origin = CellBlock(line, (), {}, run_on).origin
-            again = _again(found.get(cell, {}), origin)
-            begun[cell] = line, [], again
-            told.pop(cell, None)
-        elif line["kind"] in ("result", "end") and cell_of(line) in begun:
-            cell = cell_of(line)
-            if line["kind"] == "result":
+        match line:
+            case Head():
+                head = line
+            case BlameLine(cell=cell):
+                if cell in begun:
+                    told[cell] = line
+                elif origins := found.get(cell):
+                    origin, block = [*origins.items()][-1]
+                    end = block.end.model_copy(update={"blame": line.blame})
+                    origins[origin] = replace(block, end=end)
+            case Begin(cell=cell):
+                again = _again(found.get(cell, {}), _place(line, head))
+                begun[cell] = line, [], again
+                told.pop(cell, None)
+            case Result(cell=cell) if cell in begun:
                 begun[cell][1].append(line)
-                continue
-            begin, results, before = begun.pop(cell)
-            end = {**line, "blame": told.pop(cell)["blame"]} if cell in told else line
-            block = CellBlock(begin, results, end, run_on, head)
-            every.append(block)
-            origins = found.setdefault(cell, {})
-            for older in before:
-                if block.origin.version and older.origin.version not in ("", block.origin.version):
-                    origins[older.origin] = older
-            origins[block.origin] = block
+            case End(cell=cell) if cell in begun:
+                begin, results, before = begun.pop(cell)
+                if cell in told:
+                    line = line.model_copy(update={"blame": told.pop(cell).blame})
+                block = CellBlock(begin, results, line, head)
+                every.append(block)
+                origins = found.setdefault(cell, {})
+                version = block.origin.version
+                for older in before:
+                    if version and older.origin.version not in ("", version):
+                        origins[older.origin] = older
+                origins[block.origin] = block
     return _Blocks({cell: origins for cell, origins in found.items() if origins}, every)
 
 
@@ -261,25 +265,20 @@ def _named(
 
 def cut_off(records: Records) -> list[Cell]:
     """The cells that began and are not among those that ended."""
-    begun = dict.fromkeys(cell_of(line) for line in records.of_kind("begin"))
     found = blocks(records)
-    return [cell for cell in begun if cell not in found]
+    return [cell for cell in begun_in(records) if cell not in found]
 
 
-def begun_in(records: Records) -> set[Cell]:
-    """The cells that began, whether they ended or not."""
-    return {cell_of(line) for line in records.of_kind("begin")}
+def begun_in(records: Records) -> dict[Cell, Begin]:
+    """The cells that began, whether they ended or not, each with the last of its beginnings."""
+    return {line.cell: line for line in records.of_kind(Begin)}
 
 
 def stopped(records: Records) -> str:
     """In words, how far the last run of a file came that did not come to its end; else empty."""
-    heads = (number for number, line in enumerate(records.lines) if line["kind"] == "head")
-    last = records.lines[max(heads, default=0) :]
-    planned = (last[0].get("planned") or 0) if last else 0
-    done = sum(line["kind"] == "end" for line in last)
+    planned = done = 0
+    for line in records.lines:
+        if isinstance(line, Head):
+            planned, done = line.planned or 0, 0
+        done += isinstance(line, End)
     return f"stopped after {done} of {planned} cells" if done < planned else ""
-
-
-def cell_of(line: Mapping[str, Any]) -> Cell:
-    """The cell that a line is about."""
-    return Cell(*_fields(line))

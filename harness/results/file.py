@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
-import numpy as np
-
-from harness.checking.record_forms import RESULT_FIELDS, check_fields, check_line
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError
 from harness.files import kinds
-from harness.files.forms import Malformed, read_json
+from harness.files.forms import Malformed, formed_text, plain, read_json
 from harness.files.system import flock, opening
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
-from harness.results.findings import VERDICTS
+from harness.results.lines import FORMS, SCHEMA_VERSION, Line, Torn
+
+L = TypeVar("L", bound=Line)
 
 # Bytes of one line: a head of 100,000 specs has a tenth of it.
 MAX_LINE = 64 << 20
-_TORN = "torn"
 # How the line of a cell that has ended starts.
 _END = b'{"kind":"end",'
 
@@ -38,19 +35,19 @@ class RecordError(HarnessError):
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """The lines of a record file, in file order.
+    """The lines of a record file whose kind is known, in file order.
 
     ``torn`` is the text of an incomplete last line, which a writer that was killed left behind;
     None if the file is whole. ``repaired`` are such lines that a later writer has closed.
     """
 
-    lines: tuple[dict[str, Any], ...]
+    lines: tuple[Line, ...]
     torn: str | None = None
     repaired: tuple[str, ...] = ()
 
-    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+    def of_kind(self, kind: type[L]) -> list[L]:
         """The lines of one kind, in file order."""
-        return [line for line in self.lines if line["kind"] == kind]
+        return [line for line in self.lines if isinstance(line, kind)]
 
 
 class RecordWriter:
@@ -70,21 +67,20 @@ class RecordWriter:
         except (OSError, FileFault) as error:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
-    def append(self, *records: Mapping[str, Any], durable: bool = True) -> None:
-        """Write a line for each, with its ``kind``.
+    def append(self, *lines: Line, durable: bool = True) -> None:
+        """Write some lines.
 
         With ``durable`` they are on the disk when this returns, whatever becomes of the machine;
         without, a cut of power may cost them, and the end of this process does not.
 
         Raises:
-            RecordError: a record is not of the documented form, or the disk is full or broken;
-                lines that were written before stay readable.
+            RecordError: the disk is full or broken; lines that were written before stay readable.
         """
-        line = b"".join(map(encoded, records))
+        line = b"".join(encoded(line.plain()) for line in lines)
         with self._lock, self._locked_file():
             torn = self._torn_bytes()
             if torn:
-                line = b"\n" + encoded({"kind": _TORN, "bytes": torn}) + line
+                line = b"\n" + encoded(Torn(bytes=torn).plain()) + line
             try:
                 written = os.write(self._fd, line)
                 if durable:
@@ -144,27 +140,24 @@ def _opened(path: Path) -> int:
     return handle
 
 
-def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Records:
+def read_records(path: str | os.PathLike[str]) -> Records:
     """The lines of a record file; an incomplete last line is accepted and reported.
 
-    With ``complete``, every line has the fields of its kind, of their types.
-
     Raises:
-        RecordError: the file cannot be read, or a line other than the last is not a record; the
-            message names file and line.
+        RecordError: the file cannot be read, or a line other than the last is not a record, or
+            lacks a field of its kind; the message names file and line.
     """
-    decode = _complete if complete else _decode
     try:
         content = read_bytes(path, MAX_RECORDS, "records")
     except FileFault as fault:
         raise RecordError(f"cannot read records from {displayed(path)}: {fault.reason}") from None
     *whole, rest = content.split(b"\n")
-    lines: list[dict[str, Any]] = []
+    lines: list[Line | None] = []
     repaired: list[str] = []
     for number, text in enumerate(whole):
         follower = whole[number + 1] if number + 1 < len(whole) else rest
         try:
-            lines.append(decode(text))
+            lines.append(parsed(text))
         except ValueError as fault:
             if not _tells_of_torn(follower, text):
                 reason = str(fault)
@@ -175,13 +168,13 @@ def read_records(path: str | os.PathLike[str], *, complete: bool = False) -> Rec
     torn = None
     if rest:
         try:
-            lines.append(decode(rest))
+            lines.append(parsed(rest))
         except Malformed as error:
             # What is cut off is never whole JSON, so that this line is not torn but wrong.
             raise RecordError(f"{path}:{len(whole) + 1}: {error}") from None
         except ValueError:
             torn = rest.decode("utf-8", "replace")
-    kept = tuple(line for line in lines if line["kind"] != _TORN)
+    kept = tuple(line for line in lines if line is not None and not isinstance(line, Torn))
     return Records(kept, torn, tuple(repaired))
 
 
@@ -194,72 +187,39 @@ def holds_ended(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def encoded(record: Mapping[str, Any]) -> bytes:
-    """A record as its line.
-
-    Raises:
-        RecordError: it is not of the documented form.
-    """
-    kind = record.get("kind")
-    if not isinstance(kind, str):
-        raise RecordError(f"a record has no kind: {sorted(map(str, record))} are its fields")
-    if kind == "result":
-        _check_result(record)
-    try:
-        text = json.dumps(_plain(record), allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RecordError(f"a {kind!r} record cannot be written: {error}") from None
+def encoded(fields: Mapping[str, object]) -> bytes:
+    """The bytes of a line of these fields."""
+    text = json.dumps(plain(fields), allow_nan=False, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
 
 
-def _check_result(record: Mapping[str, Any]) -> None:
-    missing = [name for name in RESULT_FIELDS if name not in record]
-    if missing:
-        raise RecordError(f"a result has no {', '.join(missing)}")
-    verdict = record["verdict"]
-    if verdict not in VERDICTS:
-        raise RecordError(
-            f"unknown verdict {verdict!r}{did_you_mean(verdict, VERDICTS)}; allowed are: "
-            f"{', '.join(VERDICTS)}"
-        )
+def parsed(text: bytes) -> Line | None:
+    """The line that a text is; None where its kind is not known.
 
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` in JSON's own types; numbers that JSON has not become what float() reads."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise TypeError(f"the key {key!r} is not a string")
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _decode(text: bytes) -> dict[str, Any]:
+    Raises:
+        Malformed: it is too long, or lacks what its kind has.
+        ValueError: it is no line of a record file at all.
+    """
     if len(text) > MAX_LINE:
         raise Malformed(f"the line has {len(text):,} bytes; a record has at most {MAX_LINE:,}")
     try:
-        line: dict[str, Any] = read_json(text, "the line")
+        found = read_json(text, "the line")
     except ValueError:
         raise ValueError("not JSON; only the last line may be incomplete") from None
-    check_line(line)
-    return line
-
-
-def _complete(text: bytes) -> dict[str, Any]:
-    line = _decode(text)
-    check_fields(line)
-    return line
+    if not isinstance(found, dict) or not isinstance(kind := found.get("kind"), str):
+        raise ValueError("no record: it has no kind")
+    if kind == "head" and found.get("schema") != SCHEMA_VERSION:
+        raise ValueError(
+            f"schema {found.get('schema')!r} is unknown, and {SCHEMA_VERSION} is what this version "
+            "of the harness reads"
+        )
+    form = FORMS.get(kind)
+    return None if form is None else formed_text(text, form, kind)
 
 
 def _tells_of_torn(text: bytes, torn: bytes) -> bool:
     """Whether a writer that found the line ``torn`` has left word of it in this line."""
     with contextlib.suppress(ValueError):
-        line = _decode(text)
-        return line["kind"] == _TORN and line.get("bytes") == len(torn)
+        line = parsed(text)
+        return isinstance(line, Torn) and line.bytes == len(torn)
     return False

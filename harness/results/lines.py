@@ -1,0 +1,336 @@
+"""The lines of a record file: in the file, and in memory. ``docs/records.md`` has their meaning.
+
+Kinds that are not here are passed over; fields that are not here stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from harness.files.forms import Form, Number
+from harness.oracle import tolerance
+from harness.oracle.tolerance import DECADES, Deviation
+from harness.results.cell import Cell, CellResult
+from harness.results.divergence import Divergence, Grown
+from harness.results.findings import Blame, Finding, Verdict
+from harness.runs.plans import Plan
+
+SCHEMA_VERSION: Final = 1
+COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value is False or value in ([], {})
+
+
+class Sparse(Form):
+    """A form that a file has without those of its fields that say nothing."""
+
+    LEFT_OUT: ClassVar[frozenset[str]] = frozenset()
+    """The names of fields that a file lacks if they are empty."""
+
+    @model_serializer(mode="wrap")
+    def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {n: v for n, v in found.items() if not (n in self.LEFT_OUT and _is_empty(v))}
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields that were set as JSON has them, but for numbers that it has not."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class Line(Sparse):
+    """A line of any kind."""
+
+    kind: str
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields that were set, and the kind."""
+        return {"kind": self.kind, **super().plain()}
+
+
+class OwnModel(Sparse):
+    """A model of a user's own, as it was asked for."""
+
+    model: str
+    sha256: str
+    map: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    returns: tuple[str, ...] = ()
+
+
+class GivenNumbers(Sparse):
+    """Given numbers: the checksum of each group, and what they are numbers of."""
+
+    sha256: dict[str, str]
+    batch: int
+    time: int
+    sizes: dict[str, int]
+
+
+class Asked(Sparse):
+    """What a run that takes another one up must share with it."""
+
+    LEFT_OUT = frozenset({"deterministic", "against", "given"})
+
+    sizes: dict[str, int] = Field(default_factory=dict)
+    checks: tuple[str, ...] = ()
+    seed: int = 0
+    thorough: bool = False
+    repeat: int = 0
+    deterministic: bool = False
+    against: OwnModel | None = None
+    given: GivenNumbers | None = None
+
+
+class CheckedModel(Form):
+    """A model that is checked: ``sizes`` with batch and time, ``layers`` by name, each with what
+    it is of, and its texts."""
+
+    sizes: dict[str, int]
+    layers: dict[str, str]
+    equations: str
+    loss: str
+
+
+class Head(Line):
+    """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
+    name of the spec in them, ``files`` are others by option, ``limits`` those of a cell, and
+    ``planned`` is the number of its cells."""
+
+    LEFT_OUT = frozenset({"plan", "columns", "planned"})
+    kind: Literal["head"] = "head"
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA_VERSION
+    harness: str
+    started: str
+    arguments: tuple[str, ...]
+    machine: dict[str, Any]
+    versions: dict[str, Any]
+    environment: dict[str, dict[str, str]]
+    request: Asked | None = None
+    folders: tuple[str, ...] = ()
+    sources: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+    limits: dict[str, str] = Field(default_factory=dict)
+    plan: Plan | None = None
+    models: dict[str, CheckedModel] = Field(default_factory=dict)
+    columns: dict[str, dict[str, str]] | None = None
+    planned: NonNegativeInt | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields that were set, and the version of the form."""
+        return {"kind": self.kind, "schema": self.schema_, **super().plain()}
+
+
+class CellLine(Line):
+    """A line that is about a cell."""
+
+    spec: str
+    backend: str
+    device: str
+    dtype: str
+    path: str
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that it is about."""
+        return Cell(self.spec, self.backend, self.device, self.dtype, self.path)
+
+
+class Begin(CellLine):
+    """A cell starts. ``signature`` is what decides its numbers, and ``since`` when an earlier run
+    began whose verdict is kept. In files that were merged ``started`` is when its own run began,
+    and ``copy`` counts results of one cell that contradict each other, from 2 on."""
+
+    LEFT_OUT = frozenset({"since"})
+    kind: Literal["begin"] = "begin"
+    signature: dict[str, str] | None = None
+    since: str | None = None
+    copy_: Annotated[int, Field(alias="copy", ge=1, lt=2**31)] = 1
+    started: str | None = None
+
+    @classmethod
+    def of(cls, cell: Cell, signature: Mapping[str, str] | None, since: str = "") -> Self:
+        """Return the line of a cell that starts, or of one that is kept ``since`` another run."""
+        own = None if signature is None else dict(signature)
+        return cls(**vars(cell), signature=own, since=since or None)
+
+
+class Result(CellLine):
+    """One check of a cell is decided. Numbers stand for a tensor that was compared, or for none."""
+
+    LEFT_OUT = frozenset({"spread", "growth"})
+    kind: Literal["result"] = "result"
+    backend_version: str
+    check: str
+    verdict: Verdict
+    error: Number | None
+    yardstick: Annotated[Number, Field(gt=0)] | None
+    ratio: Number | None
+    tolerance: Number | None
+    worst: str | None
+    seconds: Number
+    detail: str
+    traceback: str = ""
+    held: Annotated[int, Field(ge=0, lt=2**63)]
+    layers: dict[str, str]
+    spread: Annotated[tuple[NonNegativeInt, ...], Field(max_length=2 * DECADES + 3)] = ()
+    growth: tuple[Grown, ...] = ()
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        given = [name for name in COMPARED if getattr(self, name) is not None]
+        if given and len(given) < len(COMPARED):
+            lacking = ", ".join(name for name in COMPARED if name not in given)
+            raise ValueError(f"{', '.join(given)} without {lacking}: give all of them or none")
+        return self
+
+    @classmethod
+    def of(cls, result: CellResult, finding: Finding) -> Self:
+        """Return the line of one check of a cell."""
+        worst = finding.worst
+        return cls(
+            **vars(result.cell),
+            backend_version=result.version,
+            check=finding.check,
+            verdict=finding.verdict,
+            error=worst.error if worst else None,
+            yardstick=worst.yardstick if worst else None,
+            ratio=worst.ratio if worst else None,
+            tolerance=worst.tolerance if worst else None,
+            worst=worst.name if worst else None,
+            seconds=round(finding.seconds, 6),
+            detail=finding.detail,
+            traceback=finding.traceback,
+            held=finding.held,
+            layers=dict(result.layers),
+            spread=worst.spread if worst else (),
+            growth=finding.growth,
+        )
+
+    @property
+    def finding(self) -> Finding:
+        """What the check has found, as far as the line tells."""
+        found = Finding(self.check, held=self.held, verdict=self.verdict, seconds=self.seconds)
+        found.traceback, found.words, found.kept_growth = self.traceback, self.detail, self.growth
+        if self.error is not None:
+            assert self.worst is not None
+            assert self.yardstick is not None
+            assert self.tolerance is not None
+            numbers = self.error, self.yardstick, self.tolerance
+            found.deviations.append(Deviation(self.worst, *numbers, spread=self.spread))
+        return found
+
+
+class BlameLine(CellLine):
+    """Of a cell that has ended, a later one has told who is at fault."""
+
+    kind: Literal["blame"] = "blame"
+    blame: Blame
+
+
+class End(CellLine):
+    """A cell is finished. ``greeting`` is what its worker said of itself, ``checksum`` is that of
+    all lines of the cell."""
+
+    LEFT_OUT = frozenset({"divergence", "not_compared", "checksum"})
+    kind: Literal["end"] = "end"
+    verdict: Verdict
+    seconds: Number
+    could_not_run: bool
+    location: str
+    blame: Blame | None = None
+    greeting: dict[str, str] | None = None
+    divergence: Divergence | None = None
+    not_compared: tuple[str, ...] | None = None
+    checksum: str | None = None
+
+    @classmethod
+    def of(cls, result: CellResult) -> Self:
+        """Return the line of a cell that is finished."""
+        return cls(
+            **vars(result.cell),
+            verdict=result.verdict,
+            seconds=round(result.seconds, 6),
+            could_not_run=result.could_not_run,
+            location=result.location,
+            blame=result.blame,
+            greeting=None if result.greeting is None else dict(result.greeting),
+            divergence=result.divergence,
+            not_compared=tuple(result.not_compared),
+        )
+
+
+class Pair(Line):
+    """How far two backends are apart: the largest difference of any tensor, ``worst``, over the
+    tensor's largest magnitude."""
+
+    kind: Literal["pair"] = "pair"
+    spec: str
+    dtype: str
+    path: str
+    device: str
+    backends: tuple[str, str]
+    error: Number
+    worst: str
+
+    @property
+    def group(self) -> tuple[str, str, str, str]:
+        """What the cells of both share: see :func:`harness.checking.outliers.group_of`."""
+        return self.spec, self.dtype, self.path, self.device
+
+    @property
+    def digits(self) -> float:
+        """Decimal digits in which both agree, 16 at most."""
+        return tolerance.digits(self.error)
+
+    @property
+    def cells(self) -> tuple[Cell, Cell]:
+        """Those that were compared."""
+        one, other = self.backends
+        rest = self.device, self.dtype, self.path
+        return Cell(self.spec, one, *rest), Cell(self.spec, other, *rest)
+
+    def __str__(self) -> str:
+        on = "" if self.device == "cpu" else f" on {self.device}"
+        return f"{self.spec}: {' and '.join(self.backends)}, {self.dtype}, {self.path}{on}"
+
+
+class Done(Line):
+    """A run came to its end, after so many seconds."""
+
+    kind: Literal["done"] = "done"
+    seconds: Number
+
+
+class Torn(Line):
+    """A writer found an incomplete line above."""
+
+    kind: Literal["torn"] = "torn"
+    bytes: int
+
+
+FORMS: Mapping[str, type[Line]] = {
+    "head": Head,
+    "begin": Begin,
+    "result": Result,
+    "end": End,
+    "blame": BlameLine,
+    "pair": Pair,
+    "done": Done,
+    "torn": Torn,
+}
+
+
+def results_of(result: CellResult) -> Iterator[Result]:
+    """Return a line for each finding of a cell."""
+    return (Result.of(result, finding) for finding in result.findings)

@@ -1,0 +1,118 @@
+"""The whole plans that runs are of, or have shards of: which cells of them are missing?"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from harness.files.forms import Form
+from harness.runs.shards import Shard
+
+# Characters of all names of a plan; of one with more they are not made again.
+MOST_NAMED = 1 << 27
+
+
+class Plan(Form):
+    """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it. The
+    names of its cells are :func:`joined` of each combination of an entry of each of the ``axes``.
+    """
+
+    cells: Annotated[int, Field(ge=0, lt=2**63)]
+    digest: str
+    shard: str | None = None
+    axes: list[list[str]] | None = None
+
+    @classmethod
+    def of(cls, axes: Sequence[Collection[str]], shard: Shard | None) -> Self:
+        """The plan whose cells are named by these axes."""
+        names = _names(axes)
+        told = [sorted(axis) for axis in axes]
+        part = str(shard) if shard else None
+        return cls(cells=len(names), digest=_digest(names), shard=part, axes=told)
+
+
+def joined(parts: Iterable[str]) -> str:
+    """The name of a cell of a plan, of an entry of each axis."""
+    return "\n".join(parts)
+
+
+@dataclass
+class Plans:
+    """The plans of several runs: which of their shards are there, how many cells each has, and
+    their names, as far as the records tell them."""
+
+    shards: dict[str, set[str]]
+    cells: dict[str, int]
+    names: dict[str, set[str]]
+
+    @classmethod
+    def of(cls, found: Iterable[Plan]) -> Self:
+        """The plans of some records of them."""
+        plans = cls({}, {}, {})
+        for plan in found:
+            digest, axes = plan.digest, plan.axes
+            plans.cells[digest] = plan.cells
+            plans.shards.setdefault(digest, set()).add(plan.shard or "1/1")
+            if digest not in plans.names and axes and _length(axes) <= MOST_NAMED:
+                names = _names(axes)
+                # What does not match is of somebody who has changed one of the two.
+                if _digest(names) == digest:
+                    plans.names[digest] = names
+        return plans
+
+    def told(self, ended: Collection[str]) -> tuple[int, list[str]]:
+        """How many cells are missing, and what is told of shards; ``ended`` are the names of the
+        cells that are there.
+
+        Of a plan that does not name its cells it is known only how many they are, and that each
+        shard has at least one: of several such plans no fewer cells are missing than is told.
+        """
+        lines = []
+        least = 0
+        for digest, found in self.shards.items():
+            absent = 0
+            for count, numbers in _by_count(found).items():
+                if count > 1:
+                    others = sorted({*range(1, count + 1)} - numbers)
+                    more = f": not {', '.join(f'{n}/{count}' for n in others)}" if others else ""
+                    lines.append(f"{len(numbers)} of {count} shards{more}")
+                    absent += len(others)
+            if digest not in self.names:
+                several_plans = len(self.cells) > 1
+                short = self.cells[digest] - len(ended)
+                least = max(least, short, absent if several_plans and "1/1" not in found else 0)
+        named = set().union(*self.names.values())
+        if len(self.names) < len(self.cells) > 1:
+            lines.append(
+                f"{len(self.cells)} plans are joined, not all of which name their cells: more may "
+                "be missing"
+            )
+        return max(least, len(named - {*ended})), lines
+
+
+def _names(axes: Sequence[Collection[str]]) -> set[str]:
+    return {joined(parts) for parts in itertools.product(*axes)}
+
+
+def _length(axes: Sequence[Collection[str]]) -> int:
+    """At most so many characters are in the names of a plan."""
+    longest = sum(max(map(len, axis), default=0) + 1 for axis in axes)
+    return math.prod(map(len, axes)) * longest
+
+
+def _digest(names: Collection[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
+
+
+def _by_count(shards: Iterable[str]) -> dict[int, set[int]]:
+    found: dict[int, set[int]] = {}
+    for text in shards:
+        shard = Shard.read(text)
+        found.setdefault(shard.count, set()).add(shard.number)
+    return found
