@@ -52,28 +52,33 @@ class Forked:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
+        self._waited = False
 
-    def wait(self, timeout: float) -> None:
+    def has_ended(self, timeout: float = 0.0) -> bool:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        if not poll.poll(timeout * 1000):
+        return self._waited or bool(poll.poll(timeout * 1000))
+
+    def wait(self, timeout: float) -> None:
+        if not self.has_ended(timeout):
             raise subprocess.TimeoutExpired("a forked guardian", timeout)
-        os.close(self._pidfd)
+        if not self._waited:
+            os.close(self._pidfd)
+        self._waited = True
 
     def kill(self) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 class Parent:
-    """A process to fork workers from; it ends when its connection does."""
+    """A process to fork workers from; it ends when its connection does, and they with it."""
 
-    def __init__(
-        self, backend: str, arguments: Sequence[str], variables: Mapping[str, str]
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        self._forked: list[Forked] = []
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno()), backend, *arguments],
+                [sys.executable, "-P", __file__, str(theirs.fileno()), *arguments],
                 env=variables,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -88,7 +93,13 @@ class Parent:
         cores = sorted(os.sched_getaffinity(0))
         request = json.dumps([command, dict(variables), os.getcwd(), cores]).encode()
         socket.send_fds(self._connection, [request], files)
-        return Forked(int(self._connection.recv(64)))
+        started = Forked(int(self._connection.recv(64)))
+        self._forked = [*(one for one in self._forked if not one.has_ended()), started]
+        return started
+
+    def is_busy(self) -> bool:
+        """Return whether any of its workers lives."""
+        return not all(one.has_ended() for one in self._forked)
 
     def end(self) -> None:
         self._connection.close()
@@ -124,17 +135,21 @@ def _parent(command: Sequence[str], environment: Mapping[str, str]) -> Parent | 
         _room() in COLD
         or (python, module) != (sys.executable, "harness.worker.serve")
         or backend not in FRAMEWORKS
-        or "--cores" in arguments
+        or ("--cores" in arguments and len(os.sched_getaffinity(0)) > 1)
     ):
         return None
     variables = {n: text for n, text in environment.items() if n not in CHANGING}
     kind = (os.getpid(), *arguments, frozenset(variables.items()))
     _asked[kind] += 1
-    if _asked[kind] > 1 and kind not in _parents:
-        if len(_parents) == MOST:
-            _parents.pop(next(iter(_parents))).end()
-        _parents[kind] = Parent(backend, arguments, variables)
-    return _parents.get(kind)
+    if _asked[kind] == 1 or kind in _parents:
+        return _parents.get(kind)
+    if len(_parents) >= MOST:
+        idle = next((other for other, parent in _parents.items() if not parent.is_busy()), None)
+        if idle is None:
+            return None
+        _parents.pop(idle).end()
+    _parents[kind] = Parent(arguments, variables)
+    return _parents[kind]
 
 
 def _room() -> str:
@@ -144,12 +159,15 @@ def _room() -> str:
 
 def main() -> None:
     """Import the framework of a backend, and fork a guardian for each request."""
-    number, backend, *arguments = sys.argv[1:]
+    number, *arguments = sys.argv[1:]
+    _, backend, option, answering, *_ = arguments
     connection = socket.socket(fileno=int(number))
     wanted = _wanted(backend, arguments)
     importlib.import_module(FRAMEWORKS[backend])
     importlib.import_module("harness.worker.serve")
-    importlib.import_module("harness.runtime.service")
+    module = answering.partition(":")[0]
+    if option == "--service" and module.startswith("harness."):
+        importlib.import_module(module)
     # JAX warns of its threads, which it has not started yet.
     warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
     forked: list[int] = []
