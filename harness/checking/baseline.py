@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_digits
+from harness.checking.changes import ONLY_WHERE_WRONG, Cells, changes_of, moved_digits, surroundings
 from harness.checking.checks import FINDINGS
 from harness.checking.events import Report
 from harness.checking.pairs import recorded
 from harness.checking.request import choose_checks
 from harness.checking.run import Engine
-from harness.checking.surroundings import surroundings
 from harness.errors import UsageError
 from harness.files.user_file import displayed
 from harness.results.blocks import of_machine
 from harness.results.cell import CellResult
+from harness.results.environment import identity
 from harness.results.file import Records, read_records
 from harness.results.lines import Head
 from harness.runs.compared import RunChanges
-from harness.worker.machine import identity
 
 
 class Baseline:

@@ -6,19 +6,20 @@ prints. ``docs/records.md`` has the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from harness.checking.checks import FINDINGS, IN_ONE
 from harness.checking.pairs import recorded
+from harness.checking.provenance import CHECKSUMS, known_of_both
 from harness.oracle.tolerance import moved
 from harness.results.blocks import begun_in, comparable, stopped
 from harness.results.cell import Cell, CellResult
 from harness.results.file import Records
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
-from harness.results.lines import Pair
-from harness.runs.compared import MovedDigits, unreached
+from harness.results.lines import Asked, Head, Pair
+from harness.runs.compared import Differing, MovedDigits, RunChanges, differing, merged, unreached
 
 Kind = Literal[
     "new-difference",
@@ -39,6 +40,13 @@ ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives"
 BEFORE = frozenset({"oracle", "start", "open"})
 # Verdicts of a check that was not made, so that nothing is lost with it.
 NOT_MADE = frozenset({"not-applicable", "unsupported", "not-run"})
+# Of a signature: checksums that are of a spec, and entries that are of a backend. Others are of
+# the whole run.
+OF_SPEC = frozenset({"spec", "sizes"})
+OF_BACKEND = frozenset({"backend", "interpreter"})
+OF_MACHINE = ("host", "cpu", "usable_cores", "architecture")
+# Of a checksum, so much tells it from others.
+SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -112,25 +120,28 @@ class CellChange:
 Cells = Mapping[Cell, CellResult]
 
 
-def changes(old: Records, new: Records) -> list[CellChange]:
-    """All changes from one record file to another, gravest first.
+def compare(old: Records, new: Records) -> RunChanges:
+    """All changes from one record file to another, gravest first, and what is not the same around.
 
-    Of a cell that is in a file several times, the last run counts. Cells that a run has
-    not begun which came to no end are neither lost nor new.
+    Of a file with several runs, the last counts, and of each cell its last run. Cells that a run
+    has not begun which came to no end are neither lost nor new.
     """
     before, after = comparable(old, new)
+    heads = [next(reversed(each.of_kind(Head)), None) for each in (old, new)]
+    around = surroundings(heads[0], before, heads[1], after)
+    moved = moved_digits(before, after, (recorded(old), recorded(new)))
     begun, known = begun_in(new).keys(), begun_in(old).keys()
     if stopped(new):
         before = {cell: result for cell, result in before.items() if cell in begun}
     if stopped(old):
         after = {cell: result for cell, result in after.items() if cell in known}
-    return told_unfinished(changes_of(before, after), begun)
-
-
-def moved_in(old: Records, new: Records) -> list[MovedDigits]:
-    """The digits that moved from one record file to another, as :func:`moved_digits` has them."""
-    before, after = comparable(old, new)
-    return moved_digits(before, after, (recorded(old), recorded(new)))
+    changes = told_unfinished(changes_of(before, after), begun)
+    limits = [
+        unreached(f"the {which} run", told)
+        for which, told in (("older", stopped(old)), ("newer", stopped(new)))
+        if told
+    ]
+    return RunChanges(around, changes, limits=limits, moved=moved)
 
 
 def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
@@ -161,15 +172,6 @@ def moved_digits(
         if (was := before.get(of)) is not None and now is not None and f"{was:.1f}" != f"{now:.1f}"
     ]
     return sorted(moved, key=lambda each: each.new - each.old)
-
-
-def limits(old: Records, new: Records) -> list[str]:
-    """In words, which of two runs came to no end, so that of some cells nothing is known."""
-    return [
-        unreached(f"the {which} run", told)
-        for which, told in (("older", stopped(old)), ("newer", stopped(new)))
-        if told
-    ]
 
 
 def changes_of(old: Cells, new: Cells) -> list[CellChange]:
@@ -280,3 +282,79 @@ def _record(finding: Finding | None) -> dict[str, Any] | None:
 def _told(finding: Finding) -> str:
     detail = "" if finding.verdict == "agree" else finding.detail
     return f"{finding.verdict} ({detail})" if detail else finding.verdict
+
+
+def surroundings(
+    before: Head | None, old: Cells, after: Head | None, new: Cells
+) -> list[Differing]:
+    """What is not the same around two runs, of their heads and their cells."""
+    one, other = (_flat(head) if head else {} for head in (before, after))
+    found = differing(one, other)
+    told = {each.what for each in found}
+    found += (
+        each
+        for cell in old
+        if cell in new
+        for each in _around_cell(old[cell], new[cell])
+        if each.what not in told
+    )
+    return merged(found)
+
+
+def _around_cell(one: CellResult, other: CellResult) -> Iterator[Differing]:
+    cell, told = one.cell, set()
+    if one.signature is not None and other.signature is not None:
+        for each in differing(*known_of_both(one.signature, other.signature), words=CHECKSUMS):
+            told.add(each.what)
+            yield _about(each, cell)
+    if one.greeting is not None and other.greeting is not None:
+        for each in differing(one.greeting, other.greeting, (cell.backend,), CHECKSUMS):
+            # The code of the harness is in both: in the worker's it is that of another interpreter.
+            if each.what not in told:
+                yield each
+
+
+def _about(each: Differing, cell: Cell) -> Differing:
+    of: tuple[str, ...] = ()
+    if each.what in OF_SPEC:
+        of = (cell.spec,)
+    elif each.what in OF_BACKEND or each.what.startswith("--env "):
+        of = (cell.backend,)
+    return Differing(each.what, each.old, each.new, of, each.words)
+
+
+def _flat(head: Head) -> dict[str, object]:
+    asked = _asked(head.request) if head.request else {}
+    return {
+        "harness": head.harness,
+        **{name: getattr(head.machine, name) for name in OF_MACHINE},
+        **{f"{what} asked for": text for what, text in asked.items()},
+    }
+
+
+def _asked(request: Asked) -> dict[str, str | None]:
+    """What was asked for, in words. That the file of a model has changed is told by the signatures
+    of its cells."""
+    found: dict[str, str | None] = {
+        name: _listed(getattr(request, name))
+        for name in ("sizes", "checks", "seed", "thorough", "repeat", "deterministic")
+    }
+    if own := request.against:
+        found["model"] = own.model
+        rules = {"--map": own.map, "--takes": own.takes, "--returns": own.returns}
+        found |= {option: _listed(values) for option, values in rules.items()}
+    if given := request.given:
+        found |= {f"checksum of {group}": text[:SHORT] for group, text in given.sha256.items()}
+        told = {"batch": given.batch, "time": given.time, "sizes": given.sizes}
+        found |= {f"{what} of given numbers": _listed(value) for what, value in told.items()}
+    return found
+
+
+def _listed(value: object) -> str | None:
+    if isinstance(value, Mapping):
+        value = [f"{name}={each}" for name, each in value.items()]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or None
+    if value is False:
+        return None
+    return "yes" if value is True else str(value)

@@ -20,10 +20,10 @@ from harness.cluster.spread import Queue, spread
 from harness.oracle.threads import one_thread
 from harness.results.blocks import CellBlock, CellOrigin, blocks, last_first
 from harness.results.cell import Cell, CellResult
+from harness.results.environment import identity
 from harness.results.file import Records
 from harness.results.findings import Finding
 from harness.runtime.code_digest import digest
-from harness.worker.machine import identity
 
 HOST = "harness.checking.on_cluster:NodeCells"
 

@@ -22,13 +22,13 @@ from harness.language.fingerprint import fingerprint
 from harness.language.model import Spec
 from harness.oracle import tolerance
 from harness.results.cell import Cell
+from harness.results.environment import machine
 from harness.runs.compared import became
 from harness.runtime.code_digest import digest
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.plugins import available, code
 from harness.worker.cards import cards
-from harness.worker.machine import machine
 from harness.worker.variables import reported
 from harness.worker.worker import Worker
 
@@ -67,11 +67,11 @@ class Signatures:
             "differences": _checksum({n: d.model_dump() for n, d in differences.entries.items()}),
             "--timeout": str(request.timeout),
             "--memory": str(request.memory_limit),
-            **{name: str(own[name]) for name in ("host", "cpu", "architecture")},
-            "machine": own["id"],
+            **{name: str(getattr(own, name)) for name in ("host", "cpu", "architecture")},
+            "machine": own.id,
             "service": request.handler or request.service,
             **({"model": _checksum(request.against.record().plain())} if request.against else {}),
-            "usable cores": str(own["usable_cores"]),
+            "usable cores": str(own.usable_cores),
             # A check that is enough in one dtype is made of another where that is not asked for.
             "dtypes": ", ".join(request.dtypes),
             **{f"variable {name}": text for name, text in reported(os.environ).items()},

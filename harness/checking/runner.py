@@ -34,11 +34,11 @@ from harness.language.shelf import Shelf
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.results.cell import Cell, CellResult, cell_name, own_fault
+from harness.results.environment import machine
 from harness.results.findings import Finding
 from harness.results.lines import CheckedModel, Head
 from harness.runs.plans import Plan
 from harness.worker.launch import Launch, usual_start_timeout
-from harness.worker.machine import machine
 from harness.worker.worker import Worker
 
 # Models whose equations the head of a record file has.

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from harness.checking.changes import Cells, changes_of, moved_digits, told_unfinished
-from harness.checking.surroundings import surroundings
+from harness.checking.changes import Cells, changes_of, moved_digits, surroundings, told_unfinished
 from harness.comparison.files import load
 from harness.errors import UsageError, did_you_mean
 from harness.files.user_file import displayed

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.checking import changes as checks
-from harness.checking import surroundings
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.user_file import FileFault, displayed, read_head
@@ -31,14 +30,7 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
         for path, records in ((old, first), (new, second)):
             if not blocks(records):
                 raise UsageError(f"{displayed(path)} holds no cell that has ended")
-        around = surroundings.environment_changes(first, second)
-        limits = checks.limits(first, second)
-        return RunChanges(
-            around,
-            checks.changes(first, second),
-            limits=limits,
-            moved=checks.moved_in(first, second),
-        )
+        return checks.compare(first, second)
     if isinstance(first, Records) or isinstance(second, Records):
         told = (
             f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"

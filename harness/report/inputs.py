@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from harness.checking.pairs import recorded, statements
 from harness.errors import UsageError
 from harness.files import kinds
-from harness.files.forms import Malformed, formed
+from harness.files.forms import Form, Malformed, Number, formed
 from harness.files.user_file import FileFault, displayed
-from harness.report.forms import TrainedHistory
 from harness.results.blocks import cut_off, ended, stopped
 from harness.results.cell import Cell, CellResult
 from harness.results.file import Records, read_records
@@ -19,6 +20,26 @@ from harness.results.lines import CheckedModel, Done, Head
 from harness.results.speeds import SpeedFile
 
 WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
+
+
+class EpochFigures(Form):
+    """An epoch of a training: its mean loss, the losses within it, and that on what is held out."""
+
+    epoch: int
+    loss: Number
+    curve: list[Number]
+    held_out_loss: Number | None = None
+    held_out_metrics: dict[str, Number] = Field(default_factory=dict)
+    characters_per_second: Number | None = None
+
+
+class TrainedHistory(Form):
+    """How weights came about."""
+
+    backend: str = ""
+    dtype: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    epochs: list[EpochFigures]
 
 
 @dataclass(frozen=True)

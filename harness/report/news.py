@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.checking import changes as checks
-from harness.checking.surroundings import environment_changes
 from harness.errors import UsageError
 from harness.report.inputs import Inputs
-from harness.runs.compared import HEADINGS, Differing, MovedDigits, counted, shown_digits
+from harness.runs.compared import (
+    HEADINGS,
+    Change,
+    Differing,
+    MovedDigits,
+    RunChanges,
+    counted,
+    shown_digits,
+)
 from harness.timing import compare as speeds
-from harness.timing import surroundings as of_speeds
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class News:
     """
 
     name: str
-    changes: Sequence[checks.CellChange | speeds.SpeedChange]
+    changes: Sequence[Change]
     around: Sequence[Differing]
     limits: Sequence[str] = ()
     moved: Sequence[MovedDigits] = ()
@@ -83,10 +89,8 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
         UsageError: there are older files of a kind and no newer ones, more of them than newer
             ones, or one is of a kind that cannot be compared.
     """
-    found: list[checks.CellChange | speeds.SpeedChange] = []
-    around: list[Differing] = []
-    names, limits = [], []
-    moved: list[MovedDigits] = []
+    found: list[RunChanges] = []
+    names = []
     if old.trainings:
         raise UsageError(
             f"{old.trainings[0].name} are weights, and --base is of records or speeds: give "
@@ -95,10 +99,7 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     if old.check is not None:
         if inputs.check is None:
             raise UsageError(f"{old.check.name} are records: give the newer ones, too")
-        found += checks.changes(old.check.records, inputs.check.records)
-        around += environment_changes(old.check.records, inputs.check.records)
-        limits += checks.limits(old.check.records, inputs.check.records)
-        moved += checks.moved_in(old.check.records, inputs.check.records)
+        found.append(checks.compare(old.check.records, inputs.check.records))
         names.append(f"{old.check.name} ({old.check.started})")
     if old.benches and not inputs.benches:
         raise UsageError(f"{old.benches[0].name} are speeds: give the newer ones, too")
@@ -109,8 +110,14 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
             f"in {len(inputs.benches)}: give one for each"
         )
     for before, after in zip(old.benches, inputs.benches, strict=False):
-        found += speeds.changes(before.file, after.file)
-        around += of_speeds.environment_changes(before.file, after.file)
-        limits += speeds.limits(before.file, after.file)
+        found.append(speeds.compare(before.file, after.file))
         names.append(before.name)
-    return News(", ".join(names), found, around, limits, moved) if names else None
+    if not found:
+        return None
+    return News(
+        ", ".join(names),
+        [change for each in found for change in each.changes],
+        [differing for each in found for differing in each.environment],
+        [limit for each in found for limit in each.limits],
+        [digits for each in found for digits in each.moved],
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.inputs import BenchRun, CheckRun, Inputs
+from harness.results.environment import Machine
 from harness.runs.compared import Differing
 
 
@@ -22,17 +23,17 @@ class FactRow:
 def facts(inputs: Inputs) -> list[str]:
     """The few that stand at the top: of the check, or of speeds that are of one run."""
     run: CheckRun | BenchRun | None = inputs.check
-    machine: Mapping[str, Any] = {}
+    machine: Machine | None = None
     if inputs.check is not None and inputs.check.heads:
         machine = inputs.check.heads[-1].machine
     elif inputs.check is None and len(inputs.benches) == 1:
         run = inputs.benches[0]
-        machine = run.file.environment.machine.model_dump()
+        machine = run.file.environment.machine
     if run is None:
         return []
-    found = [run.started, f"{machine.get('cpu')} · {machine.get('usable_cores')} cores"]
+    found = [run.started, f"{machine.cpu} · {machine.usable_cores} cores"] if machine else []
     versions = (v for text in run.versions.values() for v in text.split(", "))
-    return [*(found if machine else ()), *dict.fromkeys(versions)]
+    return [*found, *dict.fromkeys(versions)]
 
 
 def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
@@ -80,7 +81,7 @@ def _of_checks(check: CheckRun) -> dict[str, str]:
 
 def _of_speeds(run: BenchRun) -> dict[str, str]:
     told = run.file.environment
-    found = _machine(told.machine.model_dump())
+    found = _machine(told.machine)
     found["threads when timed"] = str(told.threads)
     for backend, worker in told.workers.items():
         found[f"{backend} when timed"] = worker.told
@@ -88,9 +89,9 @@ def _of_speeds(run: BenchRun) -> dict[str, str]:
     return found
 
 
-def _machine(machine: Mapping[str, Any]) -> dict[str, str]:
+def _machine(machine: Machine) -> dict[str, str]:
     names = ("host", "cpu", "usable_cores", "kernel", "architecture", "python", "clock", "governor")
-    return {name.replace("_", " "): str(machine[name]) for name in names if machine.get(name)}
+    return {n.replace("_", " "): str(value) for n in names if (value := getattr(machine, n, None))}
 
 
 def _listed(values: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from harness.errors import UsageError
 from harness.results.cell import Cell, CellResult
+from harness.results.environment import Machine
 from harness.results.file import Records
 from harness.results.findings import Verdict
 from harness.results.lines import Begin, BlameLine, End, Head, Result
@@ -77,9 +78,9 @@ class CellBlock:
 def _place(begin: Begin, head: Head | None) -> CellOrigin:
     """Where a cell was begun; which version of the framework it is shows in its results only."""
     said = begin.signature or {}
-    run_on = head.machine if head else {}
-    host = str(said.get("host", run_on.get("host", "")))
-    machine = str(said.get("machine") or run_on.get("id") or host)
+    run_on = head.machine if head else Machine()
+    host = said.get("host", run_on.host)
+    machine = said.get("machine") or run_on.id or host
     return CellOrigin(machine, host, "", begin.copy_)
 
 

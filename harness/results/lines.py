@@ -21,6 +21,7 @@ from harness.oracle import tolerance
 from harness.oracle.tolerance import DECADES, Deviation
 from harness.results.cell import Cell, CellResult
 from harness.results.divergence import Divergence, Grown
+from harness.results.environment import Machine
 from harness.results.findings import Blame, Finding, Verdict
 from harness.runs.plans import Plan
 
@@ -113,8 +114,8 @@ class Head(Line):
     harness: str
     started: str
     arguments: tuple[str, ...]
-    machine: dict[str, Any]
-    versions: dict[str, Any]
+    machine: Machine
+    versions: dict[str, str]
     environment: dict[str, dict[str, str]]
     request: Asked | None = None
     folders: tuple[str, ...] = ()

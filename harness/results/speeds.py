@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt
 
 from harness.files.forms import Form, Number, plain
+from harness.results.environment import Environment, MachineOf
 from harness.runs.plans import Plan
 
 # Of no time at all there is no speed.
@@ -76,14 +77,6 @@ class Parameters(Form):
     def further(self) -> dict[str, str]:
         """What is not here, as texts."""
         return {name: str(value) for name, value in (self.model_extra or {}).items()}
-
-
-class MachineOf(Form):
-    """A machine of several, in files that were merged."""
-
-    id: str
-    host: str
-    cpu: str = ""
 
 
 class Origin(Form):
@@ -171,44 +164,6 @@ class Further(Form):
     plans: list[Plan] = Field(default_factory=list)
     commands: list[list[str]] = Field(default_factory=list)
     incomplete: Incomplete | None = None
-
-
-class Machine(Form):
-    """What a machine is. ``id`` tells it from all others; clocks are in MHz."""
-
-    host: str = ""
-    id: str = ""
-    cpu: str
-    usable_cores: int
-    python: str | None = None
-
-
-class WorkerSaid(Form):
-    """The greeting of a worker, and the flags of its backend."""
-
-    versions: dict[str, str]
-    environment: dict[str, str]
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-    @property
-    def told(self) -> str:
-        """The versions, in words."""
-        return ", ".join(f"{name} {text}" for name, text in self.versions.items())
-
-
-class Environment(Form):
-    """``machine_info.harness``: the machine, what was asked for, and the workers by entry."""
-
-    harness: str | None = None
-    machine: Machine
-    gpus: list[dict[str, Any]]
-    device: str
-    dtype: str
-    path: str
-    threads: int
-    rounds: int | None = None
-    workers: dict[str, WorkerSaid]
-    machines: list[MachineOf] = Field(default_factory=list)
 
 
 class Info(Form):

@@ -7,8 +7,10 @@ environment) and at the top (cells without a speed, slopes, tunings).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,13 +34,14 @@ from harness.files.user_file import (
     read_head,
     why,
 )
+from harness.results.environment import machine as this_machine
 from harness.results.speeds import SpeedFile
 from harness.runs.plans import Plan
 from harness.timing.contestant import TimedResult
-from harness.timing.environment import environment
 from harness.timing.request import BenchRequest
 from harness.timing.sweep import slopes
 from harness.timing.tuning import gains
+from harness.worker.cards import cards
 
 # What is told of a cell without a speed.
 TOLD_PROOFS = (
@@ -76,6 +79,39 @@ def document(
 def _machine() -> Mapping[str, Any]:
     """Asked of the system once: it takes a process of its own."""
     found: Mapping[str, Any] = pytest_benchmark_generate_machine_info()
+    return found
+
+
+def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, Any]:
+    """Machine, request, and what each worker said of itself."""
+    return {
+        "harness": version("backend-comparison-harness"),
+        "machine": this_machine(timed=True).model_dump(exclude_unset=True),
+        "gpus": cards(),
+        "device": request.device,
+        "dtype": request.dtype,
+        "path": request.path,
+        "threads": request.thread_count,
+        "rounds": request.rounds,
+        "seed": request.seed,
+        "load": list(os.getloadavg()),
+        "workers": workers(results),
+    }
+
+
+def workers(results: Iterable[TimedResult]) -> dict[str, Any]:
+    """By entry: versions, interpreter, the variables that were set, flags of the backend."""
+    found: dict[str, Any] = {}
+    for result in results:
+        hello = result.record.hello
+        if not hello or result.entry.label in found:
+            continue
+        found[result.entry.label] = {
+            "versions": dict(hello.get("versions", {})),
+            "python": hello.get("python", ""),
+            "environment": {**hello.get("environment", {}), **result.entry.launch.environment},
+            "settings": dict(result.record.settings),
+        }
     return found
 
 

@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.files.user_file import displayed
+from harness.results.environment import MachineOf, WorkerSaid
 from harness.results.speeds import (
     Entry,
     Further,
     Incomplete,
-    MachineOf,
     NoSpeed,
     Origin,
     Parameters,
     SpeedFile,
     Timed,
-    WorkerSaid,
 )
 from harness.runs.merged import Merged, check_alike, models_apart, origin_label
 from harness.runs.plans import Plan, Plans, joined
@@ -249,7 +248,7 @@ def _checksum(content: SpeedFile) -> str:
 def _machine(content: SpeedFile) -> MachineOf:
     machine = content.environment.machine
     host = machine.host or "an unknown machine"
-    return MachineOf(id=machine.id or host, host=host, cpu=machine.cpu)
+    return MachineOf(id=machine.id or host, host=host, cpu=machine.cpu or "")
 
 
 def _alike(content: SpeedFile) -> dict[str, object]:

@@ -29,6 +29,7 @@ from harness.program import passes
 from harness.program.ir import Block, Node
 from harness.program.passes import loops, products, unroll
 from harness.program.plan import Plan
+from harness.results.environment import machine
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.clock import Clock
@@ -38,7 +39,6 @@ from harness.runtime.step_loop import Pipeline
 from harness.timing.request import BenchRequest, groups_of
 from harness.timing.workload import TimedCase
 from harness.worker.launch import thread_settings
-from harness.worker.machine import machine
 
 RECORD = Path(__file__).with_suffix(".json")
 BACKENDS = ("numpy", "torch", "jax")
@@ -255,7 +255,7 @@ def one(
         kept["seconds"] = timed["seconds"]
         kept["ratios"] |= timed["ratios"]
         found["load"][name] = [min(loads), max(loads)]
-        found["machine"] = {k: v for k, v in machine().items() if k != "host"}
+        found["machine"] = machine().model_dump(exclude={"host"}, exclude_unset=True)
         found["versions"] = {**found.get("versions", {}), **backend.versions()}
         record.write_text(json.dumps(found, indent=1) + "\n")
         shown = {p: r[0] if r else "=" for p, r in timed["ratios"].items()}

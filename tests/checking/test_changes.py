@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.checking.changes import changes
+from harness.checking.changes import CellChange, compare
 from harness.checking.request import Request
 from harness.checking.run import Engine
-from harness.checking.surroundings import environment_changes
 from harness.results.file import Records, encoded, parsed, read_records
 
 Lines = list[dict[str, Any]]
@@ -33,6 +32,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Records:
     with Engine(request) as engine:
         assert engine.run().exit_code == 0
     return read_records(path)
+
+
+def changes(old: Records, new: Records) -> list[CellChange]:
+    return list(compare(old, new).changes)
 
 
 def edited(base: Records, edit: Callable[[Lines], None]) -> Records:
@@ -211,7 +214,7 @@ def test_what_is_not_the_same_around_two_runs(base: Records) -> None:
             if "greeting" in line:
                 line["greeting"]["numpy"] = "9.0"
 
-    found = [str(each) for each in environment_changes(base, edited(base, edit))]
+    found = [str(each) for each in compare(base, edited(base, edit)).environment]
     assert found[0].startswith("cpu: ")
     assert found[0].endswith(" became another")
     assert found[1] == "seed asked for: 0 became 1"
@@ -221,7 +224,7 @@ def test_what_is_not_the_same_around_two_runs(base: Records) -> None:
     }
     assert found[4].startswith("numpy of numpy: ")
     assert len(found) == 5
-    assert environment_changes(base, base) == []
+    assert compare(base, base).environment == []
 
 
 OWN = {
@@ -266,4 +269,4 @@ def test_what_was_asked_for_is_told_in_words(base: Records, name: str) -> None:
         (head,) = (line for line in lines if line["kind"] == "head")
         head["request"].update(asked)
 
-    assert [str(each) for each in environment_changes(base, edited(base, edit))] == words
+    assert [str(each) for each in compare(base, edited(base, edit)).environment] == words

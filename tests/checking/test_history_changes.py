@@ -118,7 +118,7 @@ def test_another_machine(
     name: str, value: object, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = provenance.machine()
-    monkeypatch.setattr(provenance, "machine", lambda: {**own, name: value})
+    monkeypatch.setattr(provenance, "machine", lambda: own.model_copy(update={name: value}))
     assert len(run().ran) == 6
 
 

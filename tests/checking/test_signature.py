@@ -161,8 +161,8 @@ def test_another_interpreter_is_asked_itself(run: Run, tmp_path: Path) -> None:
 )
 def test_another_machine(name: str, value: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     own = provenance.machine()
-    monkeypatch.setattr(provenance, "machine", lambda: {**own, name: value})
-    assert run().reasons == [f"2 cells are run again: {name} {own[name]} became {value}"]
+    monkeypatch.setattr(provenance, "machine", lambda: own.model_copy(update={name: value}))
+    assert run().reasons == [f"2 cells are run again: {name} {getattr(own, name)} became {value}"]
 
 
 @pytest.mark.parametrize("name", ["backend-comparison-harness", "numpy"])

@@ -21,9 +21,9 @@ from harness.errors import UsageError
 from harness.language.library import lesson6
 from harness.results.blocks import ended
 from harness.results.cell import CELL_FIELDS
+from harness.results.environment import identity
 from harness.results.file import read_records
 from harness.timing import json_file
-from harness.worker.machine import identity
 
 HARNESS = Path(sys.executable).parent / "harness"
 # Seconds for what takes one: a process of Ray's starts in ten on two busy cores.

@@ -17,10 +17,10 @@ from record_lines import lines_of
 import harness
 from harness.cli import cli
 from harness.results.blocks import ended, stopped
+from harness.results.environment import identity
 from harness.results.file import read_records
 from harness.results.lines import End
 from harness.timing import json_file
-from harness.worker.machine import identity
 
 SPECS = ("lesson6/simple_rnn", "lesson6/three_char")
 Change = Callable[[dict[str, Any]], None]

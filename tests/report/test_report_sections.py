@@ -14,8 +14,7 @@ from report_pages import HOSTILE, Tags, commands, made, page
 
 from harness.checking.request import Request
 from harness.checking.run import Engine
-from harness.report.forms import EpochFigures, TrainedHistory
-from harness.report.inputs import Inputs, TrainedWeights
+from harness.report.inputs import EpochFigures, Inputs, TrainedHistory, TrainedWeights
 from harness.report.page import page as report_page
 from harness.report.svg_pictures import COLOURS, lines, looks, trend
 

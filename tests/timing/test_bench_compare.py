@@ -15,11 +15,10 @@ from harness.cli import cli
 from harness.errors import UsageError
 from harness.results.speeds import SpeedFile
 from harness.timing.commands import share
-from harness.timing.compare import compare, relative
+from harness.timing.compare import compare, environment_changes, relative
 from harness.timing.console import check_reference, relative_lines
 from harness.timing.contestant import TimedResult
 from harness.timing.json_file import DocumentError, document, read, write
-from harness.timing.surroundings import environment_changes
 
 WIDE = (0.5, 0.8, 1.0, 1.3, 1.6)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from bench_results import REQUEST, result
 
-from harness.timing.compare import compare, relative
+from harness.timing.compare import compare, environment_changes, relative
 from harness.timing.json_file import document
-from harness.timing.surroundings import environment_changes
 
 
 def test_figures_that_are_not_to_be_relied_on_are_told_as_such() -> None:

@@ -16,8 +16,14 @@ from harness.timing import console, sweep, table, tuning
 from harness.timing.console import results_exit_code
 from harness.timing.contestant import Status, TimedResult
 from harness.timing.doubts import Load, doubts, warning
-from harness.timing.environment import environment
-from harness.timing.json_file import DocumentError, check_writable, document, read, write
+from harness.timing.json_file import (
+    DocumentError,
+    check_writable,
+    document,
+    environment,
+    read,
+    write,
+)
 from harness.timing.plan import BenchPlan
 from harness.timing.request import TUNINGS
 

@@ -160,7 +160,7 @@ def _neutral(text: str, folder: Path) -> str:
 
     from places import ROOT
 
-    from harness.worker.machine import identity
+    from harness.results.environment import identity
 
     text = text.replace(str(folder), "/folder").replace(str(ROOT), "/harness")
     text = text.replace(sys.executable, "/usr/bin/python3").replace(platform.node(), "host")

@@ -1,0 +1,128 @@
+"""Where a run takes place: the machine, and what each worker says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from harness.files.forms import Form
+from harness.files.system import memory
+
+CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+# A number that a system got when it was installed; see machine-id(5).
+NUMBERS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+
+
+class Machine(Form):
+    """What a machine is, as far as a file says it: memory in bytes, clocks in MHz.
+
+    ``id`` tells it from all others.
+    """
+
+    host: str = ""
+    id: str = ""
+    cpu: str | None = None
+    cores: int | None = None
+    usable_cores: int | None = None
+    memory: int | None = None
+    kernel: str | None = None
+    architecture: str | None = None
+    python: str | None = None
+    governor: str | None = None
+    highest_mhz: float | None = None
+    mhz: float | None = None
+
+
+class MachineOf(Form):
+    """A machine of several, in files that were merged."""
+
+    id: str
+    host: str
+    cpu: str = ""
+
+
+class WorkerSaid(Form):
+    """The greeting of a worker, and the flags of its backend."""
+
+    versions: dict[str, str]
+    python: str = ""
+    environment: dict[str, str]
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def told(self) -> str:
+        """The versions, in words."""
+        return ", ".join(f"{name} {text}" for name, text in self.versions.items())
+
+
+class Environment(Form):
+    """Where a benchmark took place: the machine, what was asked for, and the workers by entry."""
+
+    harness: str | None = None
+    machine: Machine
+    gpus: list[dict[str, Any]]
+    device: str
+    dtype: str
+    path: str
+    threads: int
+    rounds: int | None = None
+    workers: dict[str, WorkerSaid]
+    machines: list[MachineOf] = Field(default_factory=list)
+
+
+def machine(*, timed: bool = False) -> Machine:
+    """Return what this machine is; if something is ``timed`` on it, with its clocks."""
+    return Machine(
+        host=platform.node(),
+        id=identity(),
+        cpu=_cpu_model(),
+        cores=os.cpu_count(),
+        usable_cores=len(os.sched_getaffinity(0)),
+        memory=memory(),
+        kernel=f"{platform.system()} {platform.release()}",
+        architecture=platform.machine(),
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        **(_clocks() if timed else {}),
+    )
+
+
+def identity() -> str:
+    """What tells this machine from all others, and is the same after the next start.
+
+    A digest of its number, its name and its processor: images of containers share their number,
+    and names such as ``localhost`` are those of many. The number itself is nobody's business.
+    """
+    number = ""
+    for path in NUMBERS:
+        with contextlib.suppress(OSError):
+            number = number or path.read_text().strip()
+    parts = "\n".join(("harness", number, platform.node(), _cpu_model()))
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _clocks() -> dict[str, Any]:
+    """The governor and the clock of the first core, in MHz, where they can be read."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError):
+        found["governor"] = (CPU / "scaling_governor").read_text().strip()
+        found["highest_mhz"] = int((CPU / "cpuinfo_max_freq").read_text()) / 1000
+    with contextlib.suppress(OSError):
+        clock = re.search(r"cpu MHz\s*: ([\d.]+)", Path("/proc/cpuinfo").read_text())
+        if clock:
+            found["mhz"] = float(clock[1])
+    return found
