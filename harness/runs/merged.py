@@ -55,18 +55,7 @@ class Merged:
 
     def record(self) -> dict[str, Any]:
         """As plain data, without the content."""
-        return {
-            "kind": self.kind,
-            "files": self.files,
-            "cells": self.cells,
-            "machines": list(self.machines),
-            "counts": dict(self.counts),
-            "duplicates": dict(self.duplicates),
-            "contradictions": list(self.contradictions),
-            "shards": list(self.shards),
-            "missing": self.missing,
-            "notes": list(self.notes),
-        }
+        return {name: value for name, value in vars(self).items() if name != "content"}
 
 
 def check_alike(
