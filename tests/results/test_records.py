@@ -66,9 +66,9 @@ def test_head_describes_the_machine() -> None:
     assert head.plain()["kind"] == "head"
     assert head.plain()["schema"] == 1
     machine = head.machine
-    assert set(machine) >= {"cpu", "cores", "memory", "kernel", "python"}
-    assert 0 < machine["usable_cores"] <= machine["cores"]
-    assert machine["memory"] > 1 << 28
+    assert machine.model_fields_set >= {"cpu", "cores", "memory", "kernel", "python"}
+    assert 0 < machine.usable_cores <= machine.cores
+    assert machine.memory > 1 << 28
 
 
 def refuse(constant: str) -> None:
