@@ -8,11 +8,11 @@ import pytest
 from changed_definitions import OTHER, SAME, changed, shipped
 
 from harness.language.fingerprint import fingerprint
-from harness.language.hidden import hidden
 from harness.language.library import FOLDERS, Library
 from harness.language.meaning import checksum, known
 from harness.language.meaning_axes import DIGITS
 from harness.language.model import load_spec
+from harness.language.notes import notes
 from harness.runtime.native import ClaimableCall
 
 KINDS = ("layer", "function", "loss", "optimizer")
@@ -128,7 +128,7 @@ def test_every_run_says_whether_a_folder_changes_what_a_name_means(
     path.write_text(changed(kind, name, old, new))
     library = Library((tmp_path,))
     library.find(kind, name)
-    (line,) = hidden(library)
+    (line,) = notes(library)
     assert told in line
 
 
