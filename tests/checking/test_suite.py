@@ -19,6 +19,7 @@ from harness.results.cell import CellResult
 from harness.suite.cells import Cells
 
 SPECS = ("lesson6/simple_rnn", "lesson6/theano_rnn")
+SGD = "{optimizer: sgd, learning_rate: 0.001}"
 
 
 def test_right_backend_passes_and_ids_can_be_read(tmp_path: Path) -> None:
@@ -110,6 +111,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("layer: simple_rnn", "layer: leaky"),
         ("parameters: 102258\n", ""),
         ("hidden: 256", "hidden: 8"),
+        # Without slots, a few steps show all of an optimizer.
+        ("{optimizer: adam_epsilon_hat, learning_rate: 0.001, epsilon: 1.0e-8}", SGD),
     ):
         assert old in model
         model = model.replace(old, new)

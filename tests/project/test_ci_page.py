@@ -21,6 +21,7 @@ TEXT = PAGE.partition("```yaml\n")[2].partition("```")[0]
 # YAML 1.1 takes the key `on` for true.
 WORKFLOW: dict[Any, Any] = yaml.safe_load(TEXT)
 STEPS: list[dict[str, Any]] = WORKFLOW["jobs"]["check"]["steps"]
+SGD = "{optimizer: sgd, learning_rate: 0.001}"
 RUN = {step["name"]: step["run"] for step in STEPS if "run" in step}
 
 
@@ -39,6 +40,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "layer: simple_rnn": "layer: leaky",
                 "parameters: 102258\n": "",
                 "hidden: 256": "hidden: 8",
+                # Without slots, a few steps show all of an optimizer.
+                "{optimizer: adam_epsilon_hat, learning_rate: 0.001, epsilon: 1.0e-8}": SGD,
             },
         ),
     ):
