@@ -102,7 +102,8 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 # Flax needs a dozen packages that nothing else does: it is tested in an environment of its own.
-$(VENV)-flax/installed: pyproject.toml
+# After the other environment: both write the package's metadata into this folder.
+$(VENV)-flax/installed: pyproject.toml | $(VENV)/installed
 	$(PYTHON) -m venv $(VENV)-flax
 	$(VENV)-flax/bin/pip install --quiet --upgrade "pip>=25.1"
 	$(VENV)-flax/bin/pip install --quiet --editable ".[flax]"

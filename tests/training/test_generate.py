@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm_commands
 from places import TESTS
 from sampling import sampled
 
@@ -273,14 +274,13 @@ def test_where_texts_part() -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     path = weights("lesson6/sequence_rnn", tmp_path)
-    harness = str(Path(sys.executable).with_name("harness"))
-    command = [harness, "generate", "lesson6/sequence_rnn", "--weights", str(path)]
+    command = ["generate", "lesson6/sequence_rnn", "--weights", str(path)]
     command += ["--prompt", PROMPT, "--length", "5", "--backend", "numpy", "--backend", "torch"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    run = warm_commands.run(command)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(PROMPT)
     assert "the same text on numpy, torch" in run.stderr
-    run = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
+    run = warm_commands.run([*command, "--json"])
     found = json.loads(run.stdout)
     assert found["same"] is True
     assert len(found["texts"]["torch"]) == 5
