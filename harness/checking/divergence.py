@@ -29,7 +29,7 @@ def divergence(
         error = math.inf if part.reason else part.error
         before = links.get(part.name)
         if before is None or error / allowed > before.error / before.allowed:
-            links[part.name] = Link(value=part.name, error=error, allowed=allowed)
+            links[part.name] = Link(value=part.name, error=float(error), allowed=float(allowed))
         if part.name == first.name and part.step is not None:
             steps.append((part.step, error, allowed))
     shown = _around(list(links.values()), first.name)

@@ -202,7 +202,8 @@ def _complain(item: _Located) -> Complaint:
             instead = getattr(item.holder, "INSTEAD", {}).get(path[-1])
             return Complaint(path, _unknown("key", path[-1], known, instead), at_key=True)
         case "missing":
-            return Complaint(path[:-1], f"missing key {path[-1]!r}")
+            part = "entry" if isinstance(path[-1], int) else "key"
+            return Complaint(path[:-1], f"missing {part} {path[-1]!r}")
         case "union_tag_not_found":
             return Complaint(path, f"missing key {context['discriminator']}")
         case "union_tag_invalid":

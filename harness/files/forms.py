@@ -11,12 +11,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError
 
 from harness.errors import shorten
 from harness.files.complaints import complaints
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 # Of the complaints about one piece of data, so many are shown.
 MOST_SHOWN = 3
 WORDS = ("NaN", "Infinity", "-Infinity")
@@ -44,6 +45,8 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
+# A list of a file, that nobody changes.
+Several = Annotated[tuple[T, ...], Strict(False)]
 
 
 def plain(value: Any) -> Any:
@@ -81,27 +84,11 @@ def formed(data: Any, form: type[M], what: str = "") -> M:
     try:
         return form.model_validate(data)
     except ValidationError as error:
-        raise _malformed(error, form, data, what) from None
-
-
-def formed_text(text: bytes, form: type[M], what: str = "") -> M:
-    """The JSON of an object as an instance of a form, in which lists may be tuples.
-
-    Raises:
-        Malformed: as :func:`formed` says.
-    """
-    try:
-        return form.model_validate_json(text)
-    except ValidationError as error:
-        raise _malformed(error, form, read_json(text, what), what) from None
-
-
-def _malformed(error: ValidationError, form: type[BaseModel], data: Any, what: str) -> Malformed:
-    found = complaints(error, form, data)
+        found = complaints(error, form, data)
     told = []
     for complaint in found[:MOST_SHOWN]:
         place = ".".join(map(str, complaint.path))
         told.append(f"{place}: {complaint.message}" if place else complaint.message)
     if len(found) > MOST_SHOWN:
         told.append(f"and {len(found) - MOST_SHOWN} more")
-    return Malformed(f"{what}: {'; '.join(told)}" if what else "; ".join(told))
+    raise Malformed(f"{what}: {'; '.join(told)}" if what else "; ".join(told))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, Strict
 
-from harness.files.forms import Form, Number
+from harness.files.forms import Form, Number, Several
 
 # A step, or a time step, its error and what is allowed.
-Grown = tuple[NonNegativeInt, Number, Number]
+Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
@@ -34,9 +34,9 @@ class Divergence(Form):
     """
 
     first: str
-    links: tuple[Link, ...]
-    steps: tuple[Grown, ...] = ()
+    links: Several[Link]
+    steps: Several[Grown] = ()
     file: str = ""
     line: int = 0
     start: int = 0
-    lines: tuple[str, ...] = ()
+    lines: Several[str] = ()

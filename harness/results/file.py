@@ -8,18 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
-from pydantic import ValidationError
-
 from harness.errors import HarnessError
 from harness.files import kinds
-from harness.files.forms import Malformed, formed_text, plain, read_json
+from harness.files.forms import Malformed, formed, plain, read_json
 from harness.files.system import flock, opening
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 from harness.results.lines import FORMS, SCHEMA_VERSION, Line, Torn
@@ -28,7 +25,6 @@ L = TypeVar("L", bound=Line)
 
 # Bytes of one line: a head of 100,000 specs has a tenth of it.
 MAX_LINE = 64 << 20
-_OPENING = re.compile(rb'\{"kind":"([a-z]+)"')
 # How the line of a cell that has ended starts.
 _END = b'{"kind":"end",'
 
@@ -206,11 +202,6 @@ def parsed(text: bytes) -> Line | None:
     """
     if len(text) > MAX_LINE:
         raise Malformed(f"the line has {len(text):,} bytes; a record has at most {MAX_LINE:,}")
-    opening = _OPENING.match(text)
-    if opening and (usual := FORMS.get(opening[1].decode())):
-        # What is as it should be is parsed once.
-        with contextlib.suppress(ValidationError):
-            return usual.model_validate_json(text)
     try:
         found = read_json(text, "the line")
     except ValueError:
@@ -223,7 +214,7 @@ def parsed(text: bytes) -> Line | None:
             "of the harness reads"
         )
     form = FORMS.get(kind)
-    return None if form is None else formed_text(text, form, kind)
+    return None if form is None else formed(found, form, kind)
 
 
 def _tells_of_torn(text: bytes, torn: bytes) -> bool:

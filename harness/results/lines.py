@@ -12,11 +12,12 @@ from pydantic import (
     Field,
     NonNegativeInt,
     SerializerFunctionWrapHandler,
+    Strict,
     model_serializer,
     model_validator,
 )
 
-from harness.files.forms import Form, Number
+from harness.files.forms import Form, Number, Several
 from harness.oracle import tolerance
 from harness.oracle.tolerance import DECADES, Deviation
 from harness.results.cell import Cell, CellResult
@@ -64,9 +65,9 @@ class OwnModel(Sparse):
 
     model: str
     sha256: str
-    map: tuple[str, ...] = ()
-    takes: tuple[str, ...] = ()
-    returns: tuple[str, ...] = ()
+    map: Several[str] = ()
+    takes: Several[str] = ()
+    returns: Several[str] = ()
 
 
 class GivenNumbers(Sparse):
@@ -84,7 +85,7 @@ class Asked(Sparse):
     LEFT_OUT = frozenset({"deterministic", "against", "given"})
 
     sizes: dict[str, int] = Field(default_factory=dict)
-    checks: tuple[str, ...] = ()
+    checks: Several[str] = ()
     seed: int = 0
     thorough: bool = False
     repeat: int = 0
@@ -113,12 +114,12 @@ class Head(Line):
     schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA_VERSION
     harness: str
     started: str
-    arguments: tuple[str, ...]
+    arguments: Several[str]
     machine: Machine
     versions: dict[str, str]
     environment: dict[str, dict[str, str]]
     request: Asked | None = None
-    folders: tuple[str, ...] = ()
+    folders: Several[str] = ()
     sources: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
     limits: dict[str, str] = Field(default_factory=dict)
@@ -184,8 +185,8 @@ class Result(CellLine):
     traceback: str = ""
     held: Annotated[int, Field(ge=0, lt=2**63)]
     layers: dict[str, str]
-    spread: Annotated[tuple[NonNegativeInt, ...], Field(max_length=2 * DECADES + 3)] = ()
-    growth: tuple[Grown, ...] = ()
+    spread: Annotated[Several[NonNegativeInt], Field(max_length=2 * DECADES + 3)] = ()
+    growth: Several[Grown] = ()
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:
@@ -204,10 +205,10 @@ class Result(CellLine):
             backend_version=result.version,
             check=finding.check,
             verdict=finding.verdict,
-            error=worst.error if worst else None,
-            yardstick=worst.yardstick if worst else None,
-            ratio=worst.ratio if worst else None,
-            tolerance=worst.tolerance if worst else None,
+            error=float(worst.error) if worst else None,
+            yardstick=float(worst.yardstick) if worst else None,
+            ratio=float(worst.ratio) if worst else None,
+            tolerance=float(worst.tolerance) if worst else None,
             worst=worst.name if worst else None,
             seconds=round(finding.seconds, 6),
             detail=finding.detail,
@@ -252,7 +253,7 @@ class End(CellLine):
     blame: Blame | None = None
     greeting: dict[str, str] | None = None
     divergence: Divergence | None = None
-    not_compared: tuple[str, ...] | None = None
+    not_compared: Several[str] | None = None
     checksum: str | None = None
 
     @classmethod
@@ -280,7 +281,7 @@ class Pair(Line):
     dtype: str
     path: str
     device: str
-    backends: tuple[str, str]
+    backends: Annotated[tuple[str, str], Strict(False)]
     error: Number
     worst: str
 

@@ -89,6 +89,11 @@ def test_numbers_that_json_has_not_are_read_by_float(tmp_path: Path) -> None:
     assert told["growth"] == [[3, "NaN", 0.5]]
 
 
+def test_a_name_that_is_not_utf_8_is_read_again() -> None:
+    line = mark(since="caf\udce9")
+    assert parsed(encoded(line.plain())) == line
+
+
 def test_a_line_of_a_later_version_keeps_its_fields() -> None:
     line = parsed(b'{"kind":"done","seconds":1.5,"new":{"deep":[1,"Infinity"]}}')
     assert line is not None

@@ -151,7 +151,7 @@ def test_every_field_of_every_kind_is_checked(
             if told := refused(path):
                 assert told.startswith(f"{path}:2: "), (key, value)
             else:
-                FORMS[kind].model_validate_json(json.dumps(bad))
+                FORMS[kind].model_validate(bad)
                 assert value is not GONE or not field.is_required(), (key, value)
 
 
