@@ -11,13 +11,24 @@ from pathlib import Path
 
 from harness.api.signature import annotation, arguments_of
 from harness.checking.options import CellOptions, CheckOptions
+from harness.given.options import RunOptions
+from harness.timing.options import BenchOptions
+from harness.training.generate.request import GenerateOptions
+from harness.training.options import TrainOptions
 
 ROOT = Path(__file__).parent.parent
 KEYWORDS = ROOT / "harness/api/keywords.py"
 # The options of each function, and of which other one it has them all.
-FUNCTIONS = {"Cell": (CellOptions, ""), "Check": (CheckOptions, "Cell")}
-# What a function takes by its place.
-FIRST = {"specs", "backends"}
+FUNCTIONS: dict[str, tuple[type, str]] = {
+    "Cell": (CellOptions, ""),
+    "Check": (CheckOptions, "Cell"),
+    "Bench": (BenchOptions, ""),
+    "Run": (RunOptions, ""),
+    "Train": (TrainOptions, ""),
+    "Generate": (GenerateOptions, ""),
+}
+# What functions take by its place, or as arguments of their own.
+FIRST = {"specs", "backends", "spec", "backend", "prompt"}
 HEAD = '''"""The types of what functions take by name, for editors and type checkers.
 
 Written by docs/options.py from the options of commands.
@@ -31,8 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-    from harness.api.arguments import Folders, Names
-    from harness.oracle.given import Numbers, Source
+    from harness.api.arguments import Folders, Names, Numbers
+    from harness.oracle.given import Numbers as Arrays
+    from harness.oracle.given import Source
+    from harness.program.ir import Phase
 '''
 
 
@@ -44,6 +57,8 @@ def keywords() -> str:
 def _classes() -> Iterator[str]:
     for name, (declared, base) in FUNCTIONS.items():
         before = {one.name for one in arguments_of(FUNCTIONS[base][0])} if base else FIRST
+        if name == "Generate":
+            before = {*before, "weights"}  # it needs them
         parent = f"{base}Keywords" if base else "TypedDict"
         rows = [
             f"    {one.name}: {annotation(one)}"

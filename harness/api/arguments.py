@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Kinds of texts that may name a file, and so are paths too.
+PLACES = ("file", "text")
 TYPE_CHECKING = False  # typing's own, without the import: every command starts here
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -195,11 +197,16 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
         "tuple[str, ...]": names,
         "tuple[Path, ...]": folders,
         "Mapping[str, int]": mapping,
-        "Mapping[str, str]": interpreters,
+        "Mapping[str, str]": texts,
+        "pythons": interpreters,
         "Mapping[str, Mapping[str, str]]": variables,
+        "Mapping[str, tuple[int, ...]]": lambda value, what: {
+            name: numbers(one, f"size {name!r}") for name, one in mapping(value, what).items()
+        },
+        "tuple[int, ...]": numbers,
         "Path": path,
-        "str": text,
-        "str | PathLike[str]": lambda value, what: str(path(value, what)),
+        "str": lambda value, what: text(value, what, "a name" if one.kind else "a text"),
+        "place": lambda value, what: str(path(value, what)),
         "Shard": lambda value, what: Shard.read(str(value)),
     }
     found: dict[str, Any] = {}
@@ -210,10 +217,13 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if "=" in (one.metavar or "") and one.type.startswith("tuple") and hasattr(value, "items"):
             value = [f"{key}={item}" for key, item in value.items()]
-        if one.name == "specs":
+        if one.name == "spec":
+            found["spec"], found["folders"] = model(value, given.get("folders", ()))
+        elif one.name == "specs":
             found["specs"], found["folders"] = models(value, given.get("folders", ()))
         elif one.name not in found:
-            read = readers.get(one.type)
+            place = one.type == "str" and one.kind in PLACES
+            read = readers.get("place" if place else one.name) or readers.get(one.type)
             found[one.name] = read(value, one.name) if read is not None else value
     return found
 

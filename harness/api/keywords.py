@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-    from harness.api.arguments import Folders, Names
-    from harness.oracle.given import Numbers, Source
+    from harness.api.arguments import Folders, Names, Numbers
+    from harness.oracle.given import Numbers as Arrays
+    from harness.oracle.given import Source
+    from harness.program.ir import Phase
 
 
 class CellKeywords(TypedDict, total=False):
@@ -45,9 +47,86 @@ class CheckKeywords(CellKeywords, total=False):
     quick: bool
     weights: Source | None
     inputs: Source | None
-    state: Numbers | None
-    targets: Numbers | None
+    state: Arrays | None
+    targets: Arrays | None
     against: str | PathLike[str] | None
     maps: Names | Mapping[str, str]
     takes: Names
     returns: Names
+
+
+class BenchKeywords(TypedDict, total=False):
+    device: str
+    dtype: str
+    batches: Numbers
+    times: Numbers
+    sizes: Mapping[str, Numbers] | None
+    modes: Names
+    path: str
+    rounds: int
+    tune: bool
+    seed: int
+    folders: Folders
+    shard: str | None
+    on: str | None
+    threads: int
+    pythons: Mapping[str, str | PathLike[str]] | None
+    environment: Mapping[str, Mapping[str, str]] | None
+    timeout: float
+
+
+class RunKeywords(TypedDict, total=False):
+    dtype: str
+    device: str
+    path: str
+    phase: Phase
+    seed: int
+    timeout: float
+    python: str | PathLike[str] | None
+    environment: Mapping[str, str] | None
+    parameters: Source | None
+    inputs: Source | None
+    state: Arrays | None
+    targets: Arrays | None
+    want: Names
+    folders: Folders
+    sizes: Mapping[str, int] | None
+
+
+class TrainKeywords(TypedDict, total=False):
+    text: str | PathLike[str] | None
+    data: str | PathLike[str] | None
+    encoding: str
+    epochs: int | None
+    batch: int | None
+    held_out: float
+    proof: bool
+    device: str
+    dtype: str
+    path: str
+    seed: int
+    sizes: Mapping[str, int] | None
+    folders: Folders
+    threads: int
+    python: str | PathLike[str] | None
+    environment: Mapping[str, str] | None
+    timeout: float
+    every: int
+    weights: str | PathLike[str] | None
+    resume: bool
+    force: bool
+
+
+class GenerateKeywords(TypedDict, total=False):
+    length: int
+    temperature: float
+    top_k: int
+    seed: int
+    device: str
+    dtype: str
+    path: str
+    cache: bool
+    folders: Folders
+    environment: Mapping[str, str] | None
+    pythons: Mapping[str, str | PathLike[str]] | None
+    environments: Mapping[str, Mapping[str, str]] | None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
+from harness.api.arguments import PLACES
 from harness.command.declared import Option, options_of
 from harness.errors import did_you_mean
 
@@ -17,9 +18,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 TYPES: Mapping[str, str] = {
     "tuple[str, ...]": "Names",
     "tuple[Path, ...]": "Folders",
-    "Mapping[str, str]": "Mapping[str, str | PathLike[str]] | None",
-    "Path": "str | PathLike[str] | None",
+    "Path": "str | PathLike[str]",
+    "tuple[int, ...]": "Numbers",
+    "Mapping[str, tuple[int, ...]]": "Mapping[str, Numbers] | None",
     "Shard": "str",
+}
+# The same by name.
+NAMED: Mapping[str, str] = {
+    "spec": "str | PathLike[str] | Spec",
+    "specs": "Models",
+    "maps": "Names | Mapping[str, str]",
+    "pythons": "Mapping[str, str | PathLike[str]] | None",
+    "Path": TYPES["Path"],
 }
 
 
@@ -31,9 +41,9 @@ def arguments_of(declared: type) -> Iterator[Option]:
 def annotation(one: Option) -> str:
     """Return the type of an argument as a signature shows it."""
     name = "maps" if "=" in (one.metavar or "") and one.type == "tuple[str, ...]" else one.name
-    found = {"specs": "Models", "maps": "Names | Mapping[str, str]"}.get(
-        name, TYPES.get(one.type, one.type)
-    )
+    if one.type == "str" and one.kind in PLACES:
+        name = "Path"
+    found = NAMED.get(name) or TYPES.get(one.type, one.type)
     optional = one.default is None or isinstance(one.default, dict)
     return f"{found} | None" if optional and "None" not in found else found
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.command import options
+from harness.command import options, shared
+from harness.command.declared import LIST, build, option, takes
 from harness.command.interrupts import stoppable
-from harness.command.options import WordList, listed, numbers, seed, timeout
+from harness.command.options import numbers
+from harness.command.ranges import CELL_SECONDS
 from harness.output.printing import say, tell
 
 Command = Callable[..., Any]
@@ -26,11 +29,73 @@ KINDS = (
     "initializers",
 )
 
-OTHER_DEVICE = click.option(
-    "--device",
-    type=WordList("device"),
-    help="Device to compute on. If left out, FOLDER's; the CPU of another backend without it.",
+
+KIND_OPTIONS = make_dataclass(
+    "KIND_OPTIONS",
+    [
+        (kind, "bool", option(False, f"List the {kind}, and no others.", section=LIST))
+        for kind in KINDS
+    ],
 )
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Options of ``list``."""
+
+    folders: tuple[Path, ...] = shared.folders()
+    as_json: bool = shared.as_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """Options of ``explain``."""
+
+    spec: str = shared.spec()
+    folders: tuple[Path, ...] = shared.folders()
+    sizes: Mapping[str, int] = shared.sizes()
+    backends: tuple[str, ...] = option(
+        (), "Also ask which path its layers take.", word="--backend", kind="backend"
+    )
+    pythons: Mapping[str, str] = shared.pythons()
+    environment: Mapping[str, Mapping[str, str]] = shared.environment()
+    as_json: bool = shared.as_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """Options of ``replay``, and of what else is about a reproducer."""
+
+    folder: Path = option(MISSING, "Folder of the reproducer.", word="folder")
+    backend: str | None = option(None, "Run it on another backend.", kind="backend")
+    device: str | None = option(
+        None,
+        "Device to compute on. If left out, FOLDER's; the CPU of another backend without it.",
+        kind="device",
+    )
+    python: str | None = shared.python()
+    environment: Mapping[str, str] = shared.variables()
+    as_json: bool = shared.as_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocaliseOptions:
+    """Options of ``localise``."""
+
+    spec: str = shared.spec()
+    backend: str = shared.backend()
+    against: str | None = option(None, "Another backend, in place of the oracle.", kind="backend")
+    dtype: str = shared.dtype("float32", "float64, bfloat16 and float16")
+    path: str = shared.path("native")
+    device: str = shared.device()
+    folders: tuple[Path, ...] = shared.folders()
+    sizes: Mapping[str, int] = shared.sizes()
+    checks: tuple[str, ...] = shared.checks()
+    pythons: Mapping[str, str] = shared.pythons()
+    environment: Mapping[str, Mapping[str, str]] = shared.environment()
+    timeout: float = shared.timeout(CELL_SECONDS, "cell")
+    seed: int = shared.seed("Seed of the numbers to compare with.")
+    as_json: bool = shared.as_json()
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
@@ -40,17 +105,8 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
         group.command(command.__name__)(guard(command))
 
 
-def _kinds(command: Command) -> Command:
-    """A flag for each kind of thing that can be listed."""
-    for kind in reversed(KINDS):
-        told = f"List the {kind}, and no others."
-        command = click.option(f"--{kind}", is_flag=True, help=told)(command)
-    return command
-
-
-@_kinds
-@options.SPECS
-@options.JSON
+@takes(KIND_OPTIONS)
+@takes(ListOptions)
 def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> None:
     """List installed backends, formats, models and definitions. Imports no framework."""
     from harness.checking.listing import as_data, as_text
@@ -63,13 +119,7 @@ def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> No
         tell(as_text(chosen, folders, described=bool(kinds)))
 
 
-@options.spec
-@options.SPECS
-@options.SIZE
-@listed("--backend", "backends", kind="backend", help="Also ask which path its layers take.")
-@options.PYTHONS
-@options.ENVIRONMENT
-@options.JSON
+@takes(ExplainOptions)
 def explain(spec: str, **given: Any) -> None:
     """Show what SPEC means: a model's program, shapes, parameters, operations and paths.
 
@@ -98,12 +148,7 @@ def explain(spec: str, **given: Any) -> None:
     sys.exit(stoppable(run))
 
 
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--backend", type=options.WordList("backend"), help="Replay on another backend.")
-@OTHER_DEVICE
-@options.PYTHONS
-@options.ENVIRONMENT
-@options.JSON
+@takes(ReplayOptions)
 def replay(folder: Path, backend: str | None, **given: Any) -> None:
     """Run the reproducer in FOLDER again: exit code 0 if it agrees now, 1 if it differs."""
     from harness.checking.replay import run_replay
@@ -111,22 +156,7 @@ def replay(folder: Path, backend: str | None, **given: Any) -> None:
     sys.exit(stoppable(partial(run_replay, folder, backend, given)))
 
 
-@options.spec
-@options.BACKEND
-@click.option(
-    "--against", type=WordList("backend"), help="Another backend, in place of the oracle."
-)
-@options.dtype("float32", "float64, bfloat16 and float16")
-@options.path("native")
-@options.DEVICE
-@options.SPECS
-@options.SIZE
-@listed("--check", "checks", kind="check", help="Checks to run (patterns); all if left out.")
-@options.PYTHONS
-@options.ENVIRONMENT
-@timeout(120.0, "cell")
-@seed("Seed of the numbers to compare with.")
-@options.JSON
+@takes(LocaliseOptions)
 def localise(spec: str, **given: Any) -> None:
     """Look for the cause of a difference: SPEC on one backend, against the oracle or another.
 
@@ -136,25 +166,14 @@ def localise(spec: str, **given: Any) -> None:
     """
     from harness.checking.causes.run import run_localise
     from harness.checking.request import Request
-    from harness.environments.columns import names_of, of_options
+    from harness.environments.columns import names_of, of_command
 
     asked = tuple(filter(None, (given["backend"], given["against"])))
-    columns = of_options(asked, given["pythons"])
+    found = of_command(LocaliseOptions, {**given, "backends": asked})
     backend, *others = names_of(asked)
-    request = Request(
-        specs=(spec,),
-        backends=(backend,),
-        dtypes=(given["dtype"],),
-        paths=(given["path"],),
-        device=given["device"],
-        folders=given["folders"],
-        sizes=numbers(given["sizes"]),
-        pythons=columns.pythons,
-        environment=options.variables(given["environment"], partial(names_of, asked)),
-        timeout=given["timeout"],
-        checks=given["checks"] or ("*",),
-        seed=given["seed"],
-    )
+    of_cell = {"specs": (spec,), "backends": (backend,)}
+    of_cell |= {"dtypes": (given["dtype"],), "paths": (given["path"],)}
+    request = build(Request, {**found, **of_cell})
     sys.exit(
         stoppable(partial(run_localise, request, others[0] if others else None, given["as_json"]))
     )

@@ -16,9 +16,8 @@ from harness.command.ranges import CELL_SECONDS, JOBS, MEMORY_MIB, REPEAT, TIMEO
 from harness.runs.shards import Shard
 
 if TYPE_CHECKING:
-    from os import PathLike
-
-    from harness.oracle.given import Numbers, Source
+    from harness.oracle.given import Numbers as Arrays
+    from harness.oracle.given import Source
 
 # The dtypes that are checked if none are asked for, and all that can be.
 DTYPES = ("float64", "float32")
@@ -49,13 +48,7 @@ class CellOptions:
         suite="--harness-path",
     )
     device: str = shared.device(suite="--device")
-    checks: tuple[str, ...] = option(
-        ("*",),
-        "Checks to run (patterns); all if left out.",
-        word="--check",
-        kind="check",
-        decides=True,
-    )
+    checks: tuple[str, ...] = shared.checks(decides=True)
     thorough: bool = option(
         False,
         "Run the expensive checks too (docs/method.md).",
@@ -148,9 +141,9 @@ class CheckOptions(RunOptions):
         python="A batch, by name or as an .npz file with arrays NAME, target.NAME and state.NAME; "
         "drawn if left out.",
     )
-    state: Numbers = option(None, "The state before the batch, by name.", word="")
-    targets: Numbers = option(None, "The targets of the batch, by name.", word="")
-    against: str | PathLike[str] | None = option(
+    state: Arrays = option(None, "The state before the batch, by name.", word="")
+    targets: Arrays = option(None, "The targets of the batch, by name.", word="")
+    against: str | None = option(
         None,
         "Check a model of your own: FILE.py:NAME, or a .onnx or .keras file.",
         kind="file",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -23,17 +23,28 @@ from harness.command.options import (
     flat,
     number,
     numbers,
+    pairs,
     split_folders,
+    whole_numbers,
 )
 from harness.command.ranges import Range
 from harness.runs.shards import Shard
 
 Command = Callable[..., Any]
+R = TypeVar("R")
 # The sections of a command's help, in their order.
 SECTIONS = ("What to run", "What to list", "How to run it", "What to keep", "What to print")
 RUN, LIST, HOW, KEEP, PRINT = SECTIONS
-# What is made of the text or the texts that click has read, by the type of the field.
-READERS: Mapping[str, Callable[[Any], Any]] = {"Mapping[str, int]": numbers, "Shard": Shard.read}
+# How the value of a field of some type is made from what click has read for an option.
+READERS: Mapping[str, Callable[[Any, str], Any]] = {
+    "Mapping[str, int]": lambda value, word: numbers(value),
+    "Mapping[str, tuple[int, ...]]": lambda value, word: {
+        name: whole_numbers(f"{word} {name}", parts.split(","))
+        for name, parts in pairs(word, value, "NAME=N,N").items()
+    },
+    "tuple[int, ...]": lambda value, word: whole_numbers(word, value),
+    "Shard": lambda value, word: Shard.read(value),
+}
 
 
 @dataclass(frozen=True)
@@ -74,14 +85,23 @@ class Option:
     type: str = ""
     default: Any = None
 
+    @property
+    def parameter(self) -> str:
+        """The name of the value among those that click has read."""
+        return f"no_{self.name}" if (self.word or "").startswith("--no-") else self.name
+
     def read(self, value: Any) -> Any:
         """Return the value of the field for what click has read.
 
         Raises:
             UsageError: the text has another form.
         """
+        if self.type == "bool":
+            return value != (self.parameter != self.name)
         read = READERS.get(self.type)
-        return read(value) if read else value * self.unit if self.unit != 1 else value
+        return (
+            read(value, self.word or "") if read else value * self.unit if self.unit != 1 else value
+        )
 
     @property
     def json_type(self) -> str:
@@ -104,35 +124,43 @@ class Option:
 
     def click(self) -> Callable[[Command], Command]:
         """Return the decorator that gives a command this option or argument."""
-        word, several = self.word or "", self.type.startswith("tuple")
-        form = self._form()
+        word, several = self.word or "", self.type.endswith("...]")
+        form, required = self._form(), self.default is MISSING
         if not word.startswith("-"):
-            required = self.default is MISSING
             shape: dict[str, Any] = {"nargs": -1 if several else 1, "required": required}
             return click.argument(self.name, metavar=self.metavar, **shape, **form)
-        if self.default is MISSING:
+        if required:
             form["required"] = True
         elif self.shown:
             form |= {"default": self.default, "show_default": True}
         words = [self.short, word] if self.short else [word]
         more = {"help": self.help, "metavar": self.metavar, "section": self.section}
-        if several or self.type.startswith("Mapping"):
-            form |= {"multiple": True, "callback": as_paths if "Path" in self.type else flat}
-        return click.option(*words, self.name, cls=SectionOption, **more, **form)
+        if several or self._has_names:
+            form["multiple"] = True
+        if form.get("multiple") and form["type"] is not FILE:
+            form["callback"] = as_paths if "Path, " in self.type else flat
+        return click.option(*words, self.parameter, cls=SectionOption, **more, **form)
+
+    @property
+    def _has_names(self) -> bool:
+        """Whether the texts are NAME=VALUE."""
+        return "=" in (self.metavar or "")
 
     def _form(self) -> dict[str, Any]:
         """What click is told of the values."""
+        is_list = self.type.endswith("...]") and (self.word or "").startswith("-")
         if self.type == "bool":
             return {"is_flag": True}
+        if self.type == "tuple[str, str]":
+            return {"nargs": 2, "type": WordList(self.kind)}
         if self.allowed is not None:
             return {"type": number(self.allowed)}
-        if self.type in ("Path", "Source"):
-            return {"type": FOLDER if self.kind == "folder" else FILE}
-        if self.type == "tuple[Path, ...]":
+        if self.type == "tuple[Path, ...]" and self.kind == "folder":
             return {"type": WordList("folder", split_folders)}
-        if self.type.startswith("Mapping") or "=" in (self.metavar or ""):
+        if self.type in ("Path", "Source", "tuple[Path, ...]"):
+            return {"type": FOLDER if self.kind == "folder" else FILE}
+        if self._has_names:
             return {"type": WordList(self.kind, NEXT_NAME.split)}
-        is_list = self.type.startswith("tuple") and (self.word or "").startswith("-")
         return {"type": WordList(self.kind, by_commas if is_list else None)}
 
 
@@ -186,7 +214,13 @@ def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: a text has another form than its field.
     """
     return {
-        one.name: one.read(given[one.name])
+        one.name: one.read(given[one.parameter])
         for one in options_of(declared)
-        if given.get(one.name) not in (None, ())
+        if given.get(one.parameter) not in (None, ())
     }
+
+
+def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
+    """Return a dataclass whose fields have those of the values that it has fields for."""
+    names = {each.name for each in fields(request)}  # type: ignore[arg-type]
+    return request(**{name: value for name, value in given.items() if name in names})

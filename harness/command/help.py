@@ -14,20 +14,6 @@ from harness.output.printing import width
 
 # Columns below which click's help would be wider than the terminal.
 NARROW = 52
-# The sections of a command's help, in their order, and the options in them; an option that means
-# something else in one command is there by both names.
-SECTIONS: Mapping[str, str] = {
-    "What to run": "backend against between pairs run break to from path dtype device quick check "
-    "thorough repeat mode batch time size rounds tune phase want text data encoding epochs "
-    "held-out prompt length temperature top-k no-cache seed deterministic no-proof specs weights "
-    "inputs map takes returns like list remove shard",
-    "What to list": "backends formats models layers functions losses optimizers initializers",
-    "How to run it": "on python env threads jobs timeout start-timeout search-timeout memory "
-    "fail-fast",
-    "What to keep": "records train:weights import:weights output html markdown junit reproducers "
-    "every resume history fresh force",
-    "What to print": "json print-markdown verbose baseline base relative-to threshold",
-}
 # The sections of the list of commands; one that is in none stands at the end.
 CHAPTERS: Mapping[str, str] = {
     "Compare": "check bench compare upgrade merge report demo run",

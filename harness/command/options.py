@@ -1,8 +1,4 @@
-"""Options that commands share, and what their text stands for.
-
-An option has one meaning, whatever command it belongs to: those that several have are declared
-here. A command declares its own ones with :func:`click.option`, or with :func:`listed` where it
-takes several values, and :mod:`harness.command.help` has the section that each stands in.
+"""How the text of options is read.
 
 Imports nothing but click and messages: the command line must start at once.
 """
@@ -19,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from harness.command.ranges import SEED, SIZES, TIMEOUT, Range
+from harness.command.ranges import SIZES, Range
 from harness.errors import UsageError, did_you_mean
 
-Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 # What is wrong with a place is said where it is used, in the harness's own words.
 FILE, FOLDER = click.Path(path_type=Path), click.Path(path_type=Path)
 FILE.name, FOLDER.name = "file", "folder"
@@ -100,15 +95,6 @@ def as_paths(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -
     return tuple(Path(part) for item in value for part in item)
 
 
-def listed(*names: str, kind: str = "", pairs: bool = False, **more: Any) -> Option:
-    """An option that takes several values, by comma or by repetition: a tuple of them all.
-
-    ``pairs`` tells that they are NAME=VALUE, whose values may have commas.
-    """
-    split = NEXT_NAME.split if pairs else by_commas
-    return click.option(*names, multiple=True, type=WordList(kind, split), callback=flat, **more)
-
-
 def number(allowed: Range) -> Callable[[Any], Any]:
     """The type of an option that takes a number of a documented range."""
 
@@ -120,122 +106,6 @@ def number(allowed: Range) -> Callable[[Any], Any]:
 
     read.__name__ = "integer" if allowed.whole else "float"  # what --help shows
     return read
-
-
-def timeout(seconds: float, piece: str = "call") -> Option:
-    """``--timeout``: for one ``piece`` of a command's work, of which there may be many."""
-    return click.option(
-        "--timeout",
-        type=number(TIMEOUT),
-        default=seconds,
-        show_default=True,
-        help=f"Seconds that a backend may take for one {piece}, and the oracle for what it "
-        "expects.",
-    )
-
-
-def seed(help_: str) -> Option:
-    """``--seed``."""
-    return click.option("--seed", type=number(SEED), default=0, show_default=True, help=help_)
-
-
-def dtype(default: str, others: str) -> Option:
-    """``--dtype`` of a command that computes in one."""
-    return click.option(
-        "--dtype",
-        default=default,
-        show_default=True,
-        type=WordList("dtype"),
-        help=f"Type of the numbers to compute in; also {others}.",
-    )
-
-
-def path(default: str, *others: str) -> Option:
-    """``--path`` of a command that takes one."""
-    return click.option(
-        "--path",
-        default=default,
-        show_default=True,
-        type=WordList("path"),
-        help="Path of execution: the framework's own layers where it has them (native), its "
-        "gradient of the equations (equations), or the derived gradient (derived)"
-        + "".join(f"; {other}" for other in others)
-        + ".",
-    )
-
-
-# What bench and train take besides.
-COMPILED = "that through the framework's compiler of whole steps, where it has one (compiled)"
-BACKENDS = listed("--backend", "backends", kind="backend", help="Backends; all if left out.")
-BACKEND = click.option(
-    "--backend", required=True, type=WordList("backend"), help="The backend to run."
-)
-SPECS = click.option(
-    "--specs",
-    "folders",
-    multiple=True,
-    metavar="FOLDER",
-    type=WordList("folder", split_folders),
-    callback=as_paths,
-    help="Folders of further definitions, searched before those that ship.",
-)
-SIZE = listed(
-    "--size",
-    "sizes",
-    pairs=True,
-    kind="size",
-    metavar="NAME=NUMBER",
-    help="Sizes that differ from the spec's own.",
-)
-PYTHONS = listed(
-    "--python",
-    "pythons",
-    pairs=True,
-    kind="file",
-    metavar="[BACKEND=]INTERPRETER",
-    help="Python of another environment, with the harness in it, to run a backend in; every "
-    "backend if none is named.",
-)
-ENVIRONMENT = listed(
-    "--env",
-    "environment",
-    pairs=True,
-    metavar="[BACKEND:]NAME=VALUE",
-    help="Environment variables of a backend's process; of every backend's if none is named.",
-)
-DEVICE = click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    type=WordList("device"),
-    help="Device to compute on: cpu, cuda, cuda:1. Backends of your own may have others.",
-)
-DETERMINISTIC = click.option(
-    "--deterministic",
-    is_flag=True,
-    help="Have every framework give the same bits for the same call, on a GPU too.",
-)
-START = click.option(
-    "--start-timeout",
-    type=number(TIMEOUT),
-    help="Seconds that a backend may take to start; 300 if left out.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program to read.")
-FORCE = click.option("--force", is_flag=True, help="Replace what is there from an earlier run.")
-MARKDOWN = click.option(
-    "--print-markdown", "markdown", is_flag=True, help="Print Markdown, not tables."
-)
-VERBOSE = click.option("--verbose", is_flag=True, help="Print all figures and messages.")
-
-
-def spec(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument of a command that takes one spec."""
-    return click.argument("spec", type=WordList("model"))(function)
-
-
-def specs(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument of a command that takes several, or patterns such as ``'lesson6/*'``."""
-    return click.argument("specs", nargs=-1, metavar="[SPEC]...", type=WordList("model"))(function)
 
 
 def as_label(item: str) -> str:
@@ -306,7 +176,7 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
 def process_of(options: Mapping[str, Any], name: str, python: str) -> tuple[str, dict[str, str]]:
     """The interpreter and the variables of the one backend or format that is run."""
     names = partial(tuple, (name,))
-    given = interpreters(options.get("pythons", ()), names)
+    given = interpreters(options.get("python", ()), names)
     environment = variables(options.get("environment", ()), names)
     return only("--python", given, name, python), only("--env", environment, name, {})
 
@@ -317,3 +187,21 @@ def numbers(items: Sequence[str]) -> dict[str, int]:
         name: int(SIZES.read(value, f"--size {name}"))
         for name, value in pairs("--size", items, "NAME=NUMBER").items()
     }
+
+
+def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
+    """Positive whole numbers, each once.
+
+    Raises:
+        UsageError: a part is none, or outside of what is allowed.
+    """
+    found = []
+    for part in parts:
+        try:
+            found.append(int(SIZES.read(part)))
+        except UsageError:
+            raise UsageError(
+                f"{option} takes positive whole numbers, found {part!r} in {','.join(parts)!r} "
+                f"(allowed: 1 to {SIZES.most:,})"
+            ) from None
+    return tuple(dict.fromkeys(found))

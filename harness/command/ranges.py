@@ -67,8 +67,9 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if whole and abs(value) < 1e18 else f"{value:g}"
 
 
-# Usual seconds of one cell, or of one pass; rounds of a measurement.
+# Usual seconds of one cell or pass, and of one call of a long run; rounds of a measurement.
 CELL_SECONDS = 120.0
+CALL_SECONDS = 600.0
 USUAL_ROUNDS = 5
 MOST_INT32 = 2**31 - 1
 YEAR = 366 * 24 * 3600.0

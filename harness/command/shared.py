@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import MISSING
 from functools import partial
 from typing import Any
 
 from harness.command.declared import HOW, KEEP, PRINT, option
-from harness.command.ranges import SEED, TIMEOUT
+from harness.command.ranges import ROUNDS, SEED, THREADS, TIMEOUT, USUAL_ROUNDS
 
 Field = Callable[..., Any]
+# What bench and train take besides.
+COMPILED = "that through the framework's compiler of whole steps, where it has one (compiled)"
 
+spec: Field = partial(
+    option,
+    MISSING,
+    "Model by name or file.",
+    word="spec",
+    kind="model",
+    python="A name, the path of a file, or a spec that is loaded.",
+)
+backend: Field = partial(
+    option,
+    MISSING,
+    help_="The backend to run.",
+    kind="backend",
+    python="A name of ``harness list``.",
+)
 specs: Field = partial(
     option,
     (),
@@ -48,6 +66,7 @@ folders: Field = partial(
     (),
     "Folders of further definitions, searched before those that ship.",
     word="--specs",
+    kind="folder",
     metavar="FOLDER",
 )
 pythons: Field = partial(
@@ -69,6 +88,32 @@ environment: Field = partial(
     word="--env",
     metavar="[BACKEND:]NAME=VALUE",
     python="Environment variables of a backend's process, by backend.",
+)
+python: Field = partial(
+    option,
+    None,
+    "Python of another environment, with the harness in it, to run a backend in; every backend if "
+    "none is named.",
+    section=HOW,
+    kind="file",
+    metavar="[BACKEND=]INTERPRETER",
+    python="The interpreter of another environment, with the harness in it.",
+)
+variables: Field = partial(
+    option,
+    {},
+    "Environment variables of a backend's process; of every backend's if none is named.",
+    section=HOW,
+    word="--env",
+    metavar="[BACKEND:]NAME=VALUE",
+    python="Environment variables of the backend's process.",
+)
+checks: Field = partial(
+    option,
+    ("*",),
+    "Checks to run (patterns); all if left out.",
+    word="--check",
+    kind="check",
 )
 shard: Field = partial(
     option,
@@ -97,6 +142,53 @@ verbose: Field = partial(
     option, False, "Print all figures and messages.", section=PRINT, python=None
 )
 force: Field = partial(option, False, "Replace what is there from an earlier run.", section=KEEP)
+
+
+markdown: Field = partial(
+    option,
+    False,
+    "Print Markdown, not tables.",
+    section=PRINT,
+    word="--print-markdown",
+    python=None,
+)
+threads: Field = partial(option, 0, section=HOW, allowed=THREADS)
+rounds: Field = partial(
+    option,
+    USUAL_ROUNDS,
+    "Rounds of interleaved measurement.",
+    allowed=ROUNDS,
+    shown=True,
+)
+threshold: Field = partial(
+    option,
+    "10%",
+    "How much slower a cell may get.",
+    section=PRINT,
+    metavar="SHARE",
+    shown=True,
+    python=None,
+)
+
+
+def dtype(default: str, others: str) -> Any:
+    """Return the field of ``--dtype`` of a command that computes in one."""
+    told = f"Type of the numbers to compute in; also {others}."
+    return option(default, told, kind="dtype", shown=True)
+
+
+def path(default: str, *others: str) -> Any:
+    """Return the field of ``--path`` of a command that takes one."""
+    told = (
+        "Path of execution: the framework's own layers where it has them (native), its gradient of "
+        "the equations (equations), or the derived gradient (derived)"
+    )
+    return option(default, "; ".join((told, *others)) + ".", kind="path", shown=True)
+
+
+def output(what: str, default: Any = None, **more: Any) -> Any:
+    """Return the field of ``--output``."""
+    return option(default, what, section=KEEP, word="--output", short="-o", python=None, **more)
 
 
 def seed(what: str, **more: Any) -> Any:

@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from harness.command import settings
-from harness.command.declared import SectionOption
-from harness.command.help import CHAPTERS, SECTIONS, FoldedContext, narrow, section
+from harness.command.declared import SECTIONS
+from harness.command.help import CHAPTERS, FoldedContext, narrow, section
 from harness.errors import UsageError, closest, did_you_mean, shorten
 
 # What options were called before, or are called in other commands, and what does it here.
@@ -82,22 +82,13 @@ class Verb(click.Command):
             raise click.UsageError(error.message + hint, ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        apart = {word for names in SECTIONS.values() for word in names.split() if ":" in word}
-        waiting = {
-            own if (own := f"{ctx.info_name}:{_word(p)}") in apart else _word(p): record
-            for p in self.get_params(ctx)
-            if isinstance(p, click.Option)
-            and not isinstance(p, SectionOption)
-            and (record := p.get_help_record(ctx)) is not None
-        }
-        declared: dict[str, list[tuple[str, str]]] = {}
-        for p in self.get_params(ctx):
-            if isinstance(p, SectionOption) and (record := p.get_help_record(ctx)) is not None:
-                declared.setdefault(p.section, []).append(record)
-        for title, names in SECTIONS.items():
-            found = [waiting.pop(name) for name in names.split() if name in waiting]
-            section(formatter, title, [*declared.get(title, ()), *found])
-        section(formatter, "Further options", waiting.values())
+        waiting: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+                waiting.setdefault(getattr(param, "section", ""), []).append(record)
+        for title in SECTIONS:
+            section(formatter, title, waiting.get(title, ()))
+        section(formatter, "Further options", waiting.get("", ()))
 
 
 class Verbs(click.Group):

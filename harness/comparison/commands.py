@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.command import options as shared
+from harness.command import shared
+from harness.command.declared import option, takes
 from harness.command.interrupts import stoppable
-from harness.command.options import FILE, JSON, MARKDOWN, WordList, listed, number
-from harness.command.ranges import ROUNDS
-from harness.timing.commands import SHARE, share
+from harness.timing.commands import share
 
 Command = Callable[..., Any]
 
@@ -27,18 +27,49 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command()(guard(merge))
 
 
-@click.argument("old", type=FILE)
-@click.argument("new", type=FILE, required=False)
-@click.option(
-    "--between",
-    nargs=2,
-    type=WordList("backend"),
-    metavar="A B",
-    help="Two columns of the one file, such as torch@2.14.1 torch@2.15.0.",
-)
-@SHARE
-@JSON
-@MARKDOWN
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Options of ``compare``."""
+
+    old: Path = option(MISSING, "A file of results.", word="old")
+    new: Path | None = option(None, "The same of the later run.", word="new")
+    between: tuple[str, str] | None = option(
+        None,
+        "Two columns of the one file, such as torch@2.14.1 torch@2.15.0.",
+        kind="backend",
+        metavar="A B",
+    )
+    threshold: str = shared.threshold()
+    as_json: bool = shared.as_json()
+    markdown: bool = shared.markdown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpgradeOptions:
+    """Options of ``upgrade``."""
+
+    old: str = option(MISSING, "A version of a framework.", word="old", kind="backend")
+    new: str = option(MISSING, "Another version.", word="new", kind="backend")
+    specs: tuple[str, ...] = shared.specs()
+    want: tuple[str, ...] = option((), "numbers or speed; both if left out.", kind="want")
+    quick: bool = option(False, "Three models, float32, the check 'values'.")
+    device: str = shared.device()
+    rounds: int = shared.rounds()
+    folders: tuple[Path, ...] = shared.folders()
+    threshold: str = shared.threshold()
+    as_json: bool = shared.as_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """Options of ``merge``."""
+
+    files: tuple[Path, ...] = option(MISSING, "Files to join.", word="files", metavar="FILE...")
+    output: Path = shared.output("File to write; replaced.", MISSING)
+    as_json: bool = shared.as_json()
+
+
+@takes(CompareOptions)
 def compare(old: Path, new: Path | None, **options: Any) -> None:
     """Show what changed from OLD to NEW: two files of 'check --records', or of 'bench --records'.
 
@@ -56,22 +87,7 @@ def compare(old: Path, new: Path | None, **options: Any) -> None:
     sys.exit(stoppable(partial(run_compare, old, new, given)))
 
 
-@click.argument("old", type=WordList("backend"))
-@click.argument("new", type=WordList("backend"))
-@shared.specs
-@listed("--want", kind="want", help="numbers or speed; both if left out.")
-@click.option("--quick", is_flag=True, help="Three models, float32, the check 'values'.")
-@shared.DEVICE
-@click.option(
-    "--rounds",
-    type=number(ROUNDS),
-    default=5,
-    show_default=True,
-    help="Rounds of interleaved measurement.",
-)
-@SHARE
-@shared.SPECS
-@JSON
+@takes(UpgradeOptions)
 def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
     """Tell whether going from OLD to NEW changes a number or a speed: two versions of a framework.
 
@@ -89,9 +105,7 @@ def upgrade(old: str, new: str, specs: tuple[str, ...], **options: Any) -> None:
     sys.exit(stoppable(partial(run_upgrade, (old, new), specs, given)))
 
 
-@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
-@click.option("-o", "--output", required=True, type=FILE, help="File to write; replaced.")
-@JSON
+@takes(MergeOptions)
 def merge(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Join FILEs of several shards or machines: of 'check --records', or of 'bench --records'.
 

@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.command import options
+from harness.command import shared
+from harness.command.declared import KEEP, build, option, takes
 from harness.command.interrupts import stoppable
-from harness.command.options import FILE, WordList, numbers, process_of, seed, timeout
+from harness.command.options import numbers, process_of
+from harness.command.ranges import CALL_SECONDS
 
 Command = Callable[..., Any]
-FORMAT = "torch, keras, jax or onnx."
-TIMEOUT = timeout(600.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """Options of ``export`` and ``import``."""
+
+    spec: str = shared.spec()
+    folders: tuple[Path, ...] = shared.folders()
+    python: str | None = shared.python()
+    timeout: float = shared.timeout(CALL_SECONDS)
+    force: bool = shared.force()
+    as_json: bool = shared.as_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(ConvertOptions):
+    """Options of ``export``."""
+
+    weights: Path = option(MISSING, "File of weights that train or import wrote.")
+    format_: str = option(MISSING, "torch, keras, jax or onnx.", word="--to", kind="format")
+    seed: int = shared.seed("Seed of the inputs to check with.")
+    output: Path | None = shared.output("File to write; MODEL_FORMAT here if left out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(ConvertOptions):
+    """Options of ``import``."""
+
+    file: Path = option(MISSING, "File of the framework.", word="file")
+    format_: str = option(MISSING, "torch, keras, jax or onnx.", word="--from", kind="format")
+    like: Path | None = option(None, "Weights whose sizes and characters these have too.")
+    sizes: Mapping[str, int] = shared.sizes()
+    weights: Path = option(MISSING, "File of weights to write.", section=KEEP)
 
 
 def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
@@ -25,18 +59,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("import")(guard(import_))
 
 
-@options.spec
-@click.option(
-    "--weights", required=True, type=FILE, help="File of weights that train or import wrote."
-)
-@click.option("--to", "format_", required=True, type=WordList("format"), help=FORMAT)
-@click.option("-o", "--output", type=FILE, help="File to write; MODEL_FORMAT here if left out.")
-@options.FORCE
-@seed("Seed of the inputs to check with.")
-@options.SPECS
-@options.PYTHONS
-@TIMEOUT
-@options.JSON
+@takes(ExportOptions)
 def export(spec: str, **given: Any) -> None:
     """Write SPEC with its weights as a framework's user expects it.
 
@@ -48,23 +71,12 @@ def export(spec: str, **given: Any) -> None:
     from harness.convert.console import run_export
     from harness.convert.request import Export
 
-    as_json, pythons = given.pop("as_json"), given.pop("pythons")
-    python, _ = process_of({"pythons": pythons}, given["format_"], sys.executable)
-    request = Export(spec, python=python, **given)
-    sys.exit(stoppable(partial(run_export, request, as_json)))
+    python, _ = process_of({"python": given["python"]}, given["format_"], sys.executable)
+    request = build(Export, {**given, "spec": spec, "python": python})
+    sys.exit(stoppable(partial(run_export, request, given["as_json"])))
 
 
-@options.spec
-@click.argument("file", type=FILE)
-@click.option("--from", "format_", required=True, type=WordList("format"), help=FORMAT)
-@click.option("--weights", required=True, type=FILE, help="File of weights to write.")
-@click.option("--like", type=FILE, help="Weights whose sizes and characters these have too.")
-@options.SIZE
-@options.FORCE
-@options.SPECS
-@options.PYTHONS
-@TIMEOUT
-@options.JSON
+@takes(ImportOptions)
 def import_(spec: str, file: Path, **given: Any) -> None:
     """Make weights of SPEC from FILE, such as a state_dict or a .keras file.
 
@@ -73,7 +85,7 @@ def import_(spec: str, file: Path, **given: Any) -> None:
     from harness.convert.console import run_import
     from harness.convert.request import Import
 
-    as_json, sizes, pythons = given.pop("as_json"), given.pop("sizes"), given.pop("pythons")
-    python, _ = process_of({"pythons": pythons}, given["format_"], sys.executable)
-    request = Import(spec, file, sizes=numbers(sizes), python=python, **given)
-    sys.exit(stoppable(partial(run_import, request, as_json)))
+    python, _ = process_of({"python": given["python"]}, given["format_"], sys.executable)
+    sizes = numbers(given["sizes"])
+    request = build(Import, {**given, "spec": spec, "file": file, "sizes": sizes, "python": python})
+    sys.exit(stoppable(partial(run_import, request, given["as_json"])))

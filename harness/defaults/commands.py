@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import click
 
+from harness.command import shared
+from harness.command.declared import option, takes
 from harness.command.interrupts import stoppable
-from harness.command.options import JSON, MARKDOWN, WordList
 
 Command = Callable[..., Any]
 
@@ -20,17 +22,23 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command()(guard(differences))
 
 
-@click.argument("layer", required=False, type=WordList("definition"))
-@click.option(
-    "--between",
-    nargs=2,
-    type=WordList("framework"),
-    metavar="A B",
-    help="Only where these two differ, such as torch keras.",
-)
-@click.option("--run", is_flag=True, help="Measure it on the versions that are installed.")
-@JSON
-@MARKDOWN
+@dataclass(frozen=True)
+class DifferencesOptions:
+    """Options of ``differences``."""
+
+    layer: str | None = option(None, "Layer, loss, ...", word="layer", kind="definition")
+    between: tuple[str, str] | None = option(
+        None,
+        "Only where these two differ, such as torch keras.",
+        kind="framework",
+        metavar="A B",
+    )
+    run: bool = option(False, "Measure it on the versions that are installed.")
+    as_json: bool = shared.as_json()
+    markdown: bool = shared.markdown()
+
+
+@takes(DifferencesOptions)
 def differences(layer: str | None, **options: Any) -> None:
     """Show where the frameworks' defaults differ, and what to set so that they agree.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import click
 
+from harness.command import shared
+from harness.command.declared import option, takes
 from harness.command.interrupts import stoppable
-from harness.command.options import JSON, WordList
 
 Command = Callable[..., Any]
 
@@ -20,13 +22,18 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("demo")(guard(demo))
 
 
-@click.option("--break", "broken", is_flag=True, help="Plant a fault, and see how it is reported.")
-@click.option(
-    "--backend",
-    type=WordList("backend"),
-    help="Framework to check; the first that is installed if left out.",
-)
-@JSON
+@dataclass(frozen=True)
+class DemoOptions:
+    """Options of ``demo``."""
+
+    broken: bool = option(False, "Plant a fault, and see how it is reported.", word="--break")
+    backend: str | None = option(
+        None, "Framework to check; the first that is installed if left out.", kind="backend"
+    )
+    as_json: bool = shared.as_json()
+
+
+@takes(DemoOptions)
 def demo(broken: bool, backend: str | None, as_json: bool) -> None:
     """Check a small GRU on numpy and one framework, in seconds.
 

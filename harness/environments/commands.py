@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import click
 
+from harness.command import shared
+from harness.command.declared import HOW, option, takes
 from harness.command.interrupts import stoppable
-from harness.command.options import FORCE, JSON, WordList
 
 Command = Callable[..., Any]
 
@@ -20,22 +22,31 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("env")(guard(env))
 
 
-@click.argument(
-    "words",
-    nargs=-1,
-    metavar="[BACKEND==VERSION [REQUIREMENT]...]",
-    type=WordList("environment"),
-)
-@click.option("--list", is_flag=True, help="List the environments that there are.")
-@click.option("--remove", is_flag=True, help="Remove environments.")
-@click.option(
-    "--python",
-    metavar="INTERPRETER",
-    type=WordList("file"),
-    help="Python to make it on; this one if left out.",
-)
-@FORCE
-@JSON
+@dataclass(frozen=True)
+class EnvOptions:
+    """Options of ``env``."""
+
+    words: tuple[str, ...] = option(
+        (),
+        "The version, and further requirements of pip.",
+        word="words",
+        kind="environment",
+        metavar="[BACKEND==VERSION [REQUIREMENT]...]",
+    )
+    list: bool = option(False, "List the environments that there are.")
+    remove: bool = option(False, "Remove environments.")
+    python: str | None = option(
+        None,
+        "Python to make it on; this one if left out.",
+        section=HOW,
+        kind="file",
+        metavar="INTERPRETER",
+    )
+    force: bool = shared.force()
+    as_json: bool = shared.as_json()
+
+
+@takes(EnvOptions)
 def env(words: tuple[str, ...], **options: Any) -> None:
     """Make an environment with another version of a framework, and keep it in the cache folder.
 

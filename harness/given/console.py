@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict
+from harness.command.declared import build
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
 from harness.given.files import gather
-from harness.given.run import WANTED, BackendError, PassResult, Settings, run_once
+from harness.given.options import Settings
+from harness.given.run import WANTED, BackendError, PassResult, run_once
 from harness.language.model import load_spec
 from harness.output.printing import say, tell
 from harness.worker.remote import with_trace
@@ -32,9 +34,10 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     """
     target: Path | None = options["output"]
     spec = load_spec(name, options["folders"])
-    given = gather(spec, options["sizes"], parameters=options["weights"], inputs=options["inputs"])
-    names = ("dtype", "device", "path", "phase", "seed", "timeout", "python", "environment")
-    settings = Settings(**{name: options[name] for name in names})
+    given = gather(
+        spec, options["sizes"], parameters=options["parameters"], inputs=options["inputs"]
+    )
+    settings = build(Settings, options)
     if target is not None:
         _check_place(target)
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from harness.arrays import Array, ArrayDict
 from harness.command.ranges import SEED, TIMEOUT
 from harness.environments.columns import one
 from harness.errors import HarnessError, UsageError, check_known
+from harness.given.options import Settings
 from harness.language.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.language.model import Spec
 from harness.language.noise import noise_of
@@ -22,6 +23,7 @@ from harness.program.signature import group_of, noise_ports
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
 from harness.runtime.devices import check_device
+from harness.runtime.paths import PATHS
 from harness.runtime.session import Session
 from harness.runtime.tensors import IllFormed, whole
 from harness.worker.launch import Launch
@@ -32,7 +34,7 @@ ORACLE = "oracle"
 WANTED = ("outputs", "loss", "gradients")
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "dtype": ("float64", "float32"),
-    "path": ("native", "equations", "derived"),
+    "path": PATHS,
     "phase": ("training", "inference"),
 }
 
@@ -43,20 +45,6 @@ class BackendError(HarnessError):
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.traceback = traceback
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a pass is run: on what, in what, for how long. ``python`` is another interpreter."""
-
-    dtype: str = "float64"
-    device: str = "cpu"
-    path: str = "native"
-    phase: Phase = "training"
-    seed: int = 0
-    timeout: float = 120.0
-    python: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from harness.command import shared
+from harness.command.declared import KEEP, PRINT, Option, option, takes
 from harness.command.interrupts import INTERRUPTED, stoppable
-from harness.command.options import FILE, FOLDER, JSON, SPECS, WordList
 
 Command = Callable[..., Any]
 # Of each form, whose option has its name: what it is.
@@ -28,24 +30,30 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("report")(guard(report))
 
 
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=FILE)
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    required=True,
-    help="File to write: .html, .md, or .xml for JUnit's form.",
-)
-@click.option("--base", "bases", multiple=True, type=FILE, help="An older file to compare with.")
-@click.option("--history", type=FOLDER, help="Folder with the files of older runs.")
-@click.option(
-    "--relative-to",
-    metavar="BACKEND",
-    type=WordList("backend"),
-    help="Backend to compare the speeds of the others with.",
-)
-@SPECS
-@JSON
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of ``report``."""
+
+    files: tuple[Path, ...] = option(MISSING, "Files to show.", word="files", metavar="FILE...")
+    output: Path = shared.output("File to write: .html, .md, or .xml for JUnit's form.", MISSING)
+    history: Path | None = option(
+        None, "Folder with the files of older runs.", section=KEEP, kind="folder"
+    )
+    bases: tuple[Path, ...] = option(
+        (), "An older file to compare with.", section=PRINT, word="--base"
+    )
+    relative_to: str | None = option(
+        None,
+        "Backend to compare the speeds of the others with.",
+        section=PRINT,
+        kind="backend",
+        metavar="BACKEND",
+    )
+    folders: tuple[Path, ...] = shared.folders()
+    as_json: bool = shared.as_json()
+
+
+@takes(ReportOptions)
 def report(files: tuple[Path, ...], **options: Any) -> None:
     """Make a page of FILEs: records of a check, results of bench, weights that were trained.
 
@@ -89,8 +97,7 @@ def _reported(
             code = _exit_code(command, arguments, options)
             kept = code == INTERRUPTED and worth(options[results])
             if kept or code in ENDED:
-                # bench has its older file under the name "compare".
-                old = options.get("baseline") or options.get("compare")
+                old = options.get("baseline")
                 given = {**options, "bases": (old,) if old is not None else ()}
                 write_of([options[results]], outputs, given)
         finally:
@@ -102,7 +109,7 @@ def _reported(
     for form, what in reversed([*FORMS.items()]):
         if form != "junit" or junit:
             told = f"File to write {what} of the run to."
-            found = click.option(f"--{form}", _name(form), type=FILE, help=told)(found)
+            found = Option(told, KEEP, f"--{form}", name=_name(form), type="Path").click()(found)
     return found
 
 

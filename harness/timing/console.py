@@ -33,7 +33,7 @@ from harness.timing.run import Bench
 def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
     """Time a request and print what came of it; returns the exit code. ``arguments`` are those of
     the command, which the file of results names."""
-    target, base = options["records"], options["compare"]
+    target, base = options["records"], options["baseline"]
     if target is not None:
         check_writable(target)
     old = read(base) if base is not None else None

@@ -7,24 +7,22 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any, Self
 
+from harness.command.declared import build
 from harness.command.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.environments.columns import choose
 from harness.errors import UsageError, check_known, did_you_mean
 from harness.language.asked_sizes import check_asked, known_sizes
-from harness.language.library import lesson6
+from harness.language.library import Library, lesson6
 from harness.language.model import FREE_SIZES, Spec, load_specs
-from harness.runs.shards import Shard
 from harness.runtime.budget import check_fits
 from harness.runtime.devices import check_device
+from harness.timing.options import MODES, TimingOptions
 from harness.worker.launch import Launch, thread_settings
 
-MODES = ("forward", "train")
 DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
 PATHS = ("fastest", "native", "equations", "derived", "compiled", "native-compiled")
-DEFAULT_BATCH = 64
-TEN_MINUTES = 600.0
 RANGES = {"threads": THREADS, "rounds": ROUNDS, "seed": SEED, "timeout": TIMEOUT}
 
 # Settings of the allocator that are known to pay on some models and to harm others: tried with
@@ -40,32 +38,19 @@ TUNINGS: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class BenchRequest:
-    """What to time. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed.
+class BenchRequest(TimingOptions):
+    """What to time; see :class:`.TimingOptions`."""
 
-    Empty ``times`` mean the length of the spec's own data, ``threads`` of 0 all cores that the
-    process may use. ``timeout`` is in seconds, for one call of a worker.
-    """
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Return the request of options that were given, with patterns of models resolved.
 
-    specs: tuple[str, ...] = ()
-    backends: tuple[str, ...] = ()
-    device: str = "cpu"
-    dtype: str = "float32"
-    batches: tuple[int, ...] = (DEFAULT_BATCH,)
-    times: tuple[int, ...] = ()
-    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    modes: tuple[str, ...] = MODES
-    path: str = "fastest"
-    threads: int = 0
-    rounds: int = 5
-    pythons: Mapping[str, str] = field(default_factory=dict)
-    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    tune: bool = False
-    folders: tuple[Path, ...] = ()
-    seed: int = 0
-    timeout: float = TEN_MINUTES
-    shard: Shard | None = None
-    on: str | None = None
+        Raises:
+            UsageError: a pattern matches no model.
+        """
+        specs = Library(given.get("folders", ())).matching(given.get("specs", ()))
+        modes = tuple(dict.fromkeys(given.get("modes", MODES)))
+        return build(cls, {**given, "specs": specs, "modes": modes})
 
     @property
     def thread_count(self) -> int:

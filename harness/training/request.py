@@ -6,8 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.command import ranges
@@ -23,6 +22,7 @@ from harness.runtime.budget import check_fits
 from harness.runtime.devices import check_device
 from harness.text.corpus import Corpus, corpus
 from harness.training.feed import Feed, needed_sizes, recipe
+from harness.training.options import TrainingOptions
 from harness.training.phases import rates_of
 from harness.training.rows import Recipe, RowFeed
 from harness.training.table import Declared, Table, TableFeed, table, table_recipe
@@ -30,10 +30,6 @@ from harness.worker.launch import Launch, thread_settings
 
 PATHS = ("derived", "compiled", "native", "native-compiled", "equations")
 FASTEST = "fastest"  # of these, as trials before the training find it
-HELD_OUT = 0.05
-# Steps from one checkpoint to the next.
-EVERY = 1000
-TEN_MINUTES = 600.0
 SERVICE = "harness.training.service:handler"
 RANGES = {
     "epochs": ranges.EPOCHS,
@@ -47,42 +43,17 @@ RANGES = {
 
 
 @dataclass(frozen=True)
-class TrainRequest:
-    """What to train. ``epochs`` and ``batch`` of None are the spec's own.
-
-    ``text`` is ``builtin``, ``nietzsche`` or a path, None is the built-in one; ``data`` is an npz
-    file in place of what the spec names. ``threads`` of 0 are all cores that the
-    process may use. ``timeout`` is in seconds, for one call of the worker. ``proof`` holds the
-    first steps against the oracle before the training goes on.
-    """
-
-    spec: str
-    backend: str
-    text: str | None = None
-    data: Path | None = None
-    encoding: str = "utf-8"
-    epochs: int | None = None
-    batch: int | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    path: str = "derived"
-    seed: int = 0
-    held_out: float = HELD_OUT
-    every: int = EVERY
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    folders: tuple[Path, ...] = ()
-    python: str = sys.executable
-    environment: Mapping[str, str] = field(default_factory=dict)
-    threads: int = 0
-    timeout: float = TEN_MINUTES
-    proof: bool = True
+class TrainRequest(TrainingOptions):
+    """What to train; see :class:`.TrainingOptions`."""
 
     @property
     def launch(self) -> Launch:
         """How the worker is started."""
         cores = self.threads or len(os.sched_getaffinity(0))
         environment = {**thread_settings(cores), **self.environment}
-        return Launch(self.backend, self.python, environment, service=SERVICE, cores=cores)
+        return Launch(
+            self.backend, self.python or sys.executable, environment, service=SERVICE, cores=cores
+        )
 
 
 @dataclass(frozen=True)

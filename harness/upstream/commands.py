@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.checking.commands import OTHER_DEVICE
-from harness.command import options
+from harness.checking.commands import ReplayOptions
+from harness.command import shared
+from harness.command.declared import HOW, option, takes
 from harness.command.interrupts import stoppable
-from harness.command.options import FOLDER, WordList, number, timeout
-from harness.command.ranges import TIMEOUT
+from harness.command.ranges import CELL_SECONDS, TIMEOUT
 
 if TYPE_CHECKING:
     from harness.results.cell import CellResult
@@ -28,26 +29,24 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("reduce")(guard(reduce))
 
 
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=FOLDER,
-    help="The new folder; FOLDER-reduced if left out.",
-)
-@click.option("--backend", type=WordList("backend"), help="Reduce on another backend.")
-@OTHER_DEVICE
-@options.PYTHONS
-@options.ENVIRONMENT
-@timeout(60.0, "pass")
-@click.option(
-    "--search-timeout",
-    type=number(TIMEOUT),
-    default=120.0,
-    show_default=True,
-    help="Seconds that the search may take; what was found by then is written.",
-)
-@options.JSON
+@dataclass(frozen=True, kw_only=True)
+class ReduceOptions(ReplayOptions):
+    """Options of ``reduce``."""
+
+    output: Path | None = shared.output(
+        "The new folder; FOLDER-reduced if left out.", kind="folder"
+    )
+    timeout: float = shared.timeout(60.0, "pass")
+    search_timeout: float = option(
+        CELL_SECONDS,
+        "Seconds that the search may take; what was found by then is written.",
+        section=HOW,
+        allowed=TIMEOUT,
+        shown=True,
+    )
+
+
+@takes(ReduceOptions)
 def reduce(folder: Path, output: Path | None, backend: str | None, **given: Any) -> None:
     """Make the reproducer in FOLDER smaller for as long as it stays wrong, in a new folder.
 

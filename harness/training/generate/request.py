@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from harness.command import shared
+from harness.command.declared import option
+from harness.command.ranges import LENGTH, TEMPERATURE, TOP_K
 from harness.errors import HarnessError
 
 
@@ -23,19 +26,46 @@ class GenerateRequest:
     leaves all to choose from. ``cache`` reads each character once, where the model allows it.
     ``environment`` is every backend's, ``environments`` by backend."""
 
-    spec: str
-    backends: tuple[str, ...]
-    weights: Path
-    prompt: str
-    length: int = 200
-    temperature: float = 0.0
-    top_k: int = 0
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float64"
-    path: str = "native"
-    cache: bool = True
-    folders: tuple[Path, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    pythons: Mapping[str, str] = field(default_factory=dict)
-    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    spec: str = shared.spec()
+    backends: tuple[str, ...] = option(
+        MISSING,
+        "Backends that write; the texts of several are compared.",
+        word="--backend",
+        kind="backend",
+        python="Names of ``harness list``; one is enough. Greedy texts are the same on all.",
+    )
+    weights: Path = option(MISSING, "File of weights that train or import wrote.")
+    prompt: str = option(MISSING, "The text to continue.")
+    length: int = option(200, "Characters to write.", allowed=LENGTH, shown=True)
+    temperature: float = option(
+        0.0,
+        "How freely to choose; at 0 the likeliest character is taken each time.",
+        allowed=TEMPERATURE,
+        shown=True,
+    )
+    top_k: int = option(
+        0, "Choose among this many characters; among all if left out.", allowed=TOP_K
+    )
+    seed: int = shared.seed("Seed of the choice.")
+    device: str = shared.device()
+    dtype: str = shared.dtype("float64", "float32, bfloat16, float16 and tf32")
+    path: str = shared.path("native")
+    cache: bool = option(
+        True,
+        "Read the whole window anew for each character, and keep nothing of the last pass.",
+        word="--no-cache",
+        python="Read each character once, and keep what later ones need, if the model allows it.",
+    )
+    folders: tuple[Path, ...] = shared.folders()
+    environment: Mapping[str, str] = option(
+        {}, "Environment variables of all backends' processes.", word=""
+    )
+    pythons: Mapping[str, str] = shared.pythons()
+    environments: Mapping[str, Mapping[str, str]] = shared.environment()
+
+
+@dataclass(frozen=True)
+class GenerateOptions(GenerateRequest):
+    """All options of ``generate``."""
+
+    as_json: bool = shared.as_json()
