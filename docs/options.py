@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.api.signature import annotation, arguments_of
 from harness.checking.options import CellOptions, CheckOptions
-from harness.given.options import RunOptions
+from harness.given.options import PassOptions
 from harness.timing.options import BenchOptions
 from harness.training.generate.request import GenerateOptions
 from harness.training.options import TrainOptions
@@ -23,7 +23,7 @@ FUNCTIONS: dict[str, tuple[type, str]] = {
     "Cell": (CellOptions, ""),
     "Check": (CheckOptions, "Cell"),
     "Bench": (BenchOptions, ""),
-    "Run": (RunOptions, ""),
+    "Run": (PassOptions, ""),
     "Train": (TrainOptions, ""),
     "Generate": (GenerateOptions, ""),
 }

@@ -9,7 +9,7 @@ from harness.api.run_result import RunResult
 from harness.api.signature import takes_options
 from harness.command.declared import build
 from harness.given.files import gather
-from harness.given.options import RunOptions, Settings
+from harness.given.options import PassOptions, Settings
 from harness.given.run import WANTED, run_once
 from harness.language.model import Spec, load_spec
 
@@ -37,7 +37,7 @@ def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
     return load_spec(str(name), arguments.folders(folders))
 
 
-@takes_options(RunOptions)
+@takes_options(PassOptions)
 def run(
     spec: str | PathLike[str] | Spec, backend: str, **options: Unpack[RunKeywords]
 ) -> RunResult:
@@ -55,7 +55,7 @@ def run(
             was not given, or the backend could not be run
             (:class:`harness.given.run.BackendError`).
     """
-    given = arguments.of(RunOptions, {"backend": backend, **options})
+    given = arguments.of(PassOptions, {"backend": backend, **options})
     loaded = spec if isinstance(spec, Spec) else load(spec, given.get("folders", ()))
     sources = {name: given.get(name) for name in ("parameters", "inputs", "state", "targets")}
     numbers = gather(loaded, given.get("sizes", {}), **sources)

@@ -113,10 +113,7 @@ class RunOptions(CellOptions):
     records: Path | None = option(None, "File to keep the results in; appended to.", section=KEEP)
     resume: bool = option(False, "Skip the cells that --records holds already.", section=KEEP)
     history: Path | None = option(
-        None,
-        "Folder of records: run only what they do not answer.",
-        section=KEEP,
-        kind="folder",
+        None, "Folder of records: run only what they do not answer.", section=KEEP, kind="folder"
     )
     fresh: bool = option(False, "Run all, also what --history answers.", section=KEEP)
 
@@ -170,10 +167,7 @@ class CheckOptions(RunOptions):
         None, "Report what changed since these records.", section=PRINT, python=None
     )
     pairs: bool = option(
-        False,
-        "Show how far every two backends are from each other.",
-        section=PRINT,
-        python=None,
+        False, "Show how far every two backends are from each other.", section=PRINT, python=None
     )
     as_json: bool = shared.as_json()
     verbose: bool = shared.verbose()

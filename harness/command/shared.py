@@ -109,17 +109,10 @@ variables: Field = partial(
     python="Environment variables of the backend's process.",
 )
 checks: Field = partial(
-    option,
-    ("*",),
-    "Checks to run (patterns); all if left out.",
-    word="--check",
-    kind="check",
+    option, ("*",), "Checks to run (patterns); all if left out.", word="--check", kind="check"
 )
 shard: Field = partial(
-    option,
-    None,
-    "Take a part of the run: 2/4 is the second of four.",
-    metavar="NUMBER/COUNT",
+    option, None, "Take a part of the run: 2/4 is the second of four.", metavar="NUMBER/COUNT"
 )
 on: Field = partial(
     option,
@@ -131,12 +124,7 @@ on: Field = partial(
     metavar="ray[://HOST:PORT]",
 )
 as_json: Field = partial(
-    option,
-    False,
-    "Print JSON, for a program to read.",
-    section=PRINT,
-    word="--json",
-    python=None,
+    option, False, "Print JSON, for a program to read.", section=PRINT, word="--json", python=None
 )
 verbose: Field = partial(
     option, False, "Print all figures and messages.", section=PRINT, python=None
@@ -154,11 +142,7 @@ markdown: Field = partial(
 )
 threads: Field = partial(option, 0, section=HOW, allowed=THREADS)
 rounds: Field = partial(
-    option,
-    USUAL_ROUNDS,
-    "Rounds of interleaved measurement.",
-    allowed=ROUNDS,
-    shown=True,
+    option, USUAL_ROUNDS, "Rounds of interleaved measurement.", allowed=ROUNDS, shown=True
 )
 threshold: Field = partial(
     option,

@@ -28,10 +28,7 @@ class DifferencesOptions:
 
     layer: str | None = option(None, "Layer, loss, ...", word="layer", kind="definition")
     between: tuple[str, str] | None = option(
-        None,
-        "Only where these two differ, such as torch keras.",
-        kind="framework",
-        metavar="A B",
+        None, "Only where these two differ, such as torch keras.", kind="framework", metavar="A B"
     )
     run: bool = option(False, "Measure it on the versions that are installed.")
     as_json: bool = shared.as_json()

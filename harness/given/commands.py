@@ -12,7 +12,7 @@ import click
 from harness.command.declared import takes
 from harness.command.interrupts import stoppable
 from harness.command.options import numbers, process_of
-from harness.given.options import RunOptions
+from harness.given.options import PassOptions
 
 Command = Callable[..., Any]
 
@@ -22,7 +22,7 @@ def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
     group.command("run")(guard(run))
 
 
-@takes(RunOptions)
+@takes(PassOptions)
 def run(spec: str, **given: Any) -> None:
     """Run SPEC once on numbers of your own, and write what came of it. Nothing is judged.
 

@@ -32,7 +32,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(Settings):
+class PassOptions(Settings):
     """All options of ``run``."""
 
     spec: str = shared.spec()
