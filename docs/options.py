@@ -1,7 +1,7 @@
 """Write what is made of the options of commands: ``python docs/options.py``.
 
-These are the table of all options in docs/command-line.md and the types in harness/api/keywords.py.
-``tests/project/test_options_page.py`` tells when they are not as the options are declared.
+These are the table of all options in docs/command-line.md, and the types of Python's arguments in
+harness/api/keywords.pyi. ``tests/project/test_options_page.py`` tells when they are out of date.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
 from harness.api.signature import annotation, arguments_of
 from harness.checking.options import CellOptions, CheckOptions
+from harness.commands import cli
 from harness.given.options import PassOptions
 from harness.timing.options import BenchOptions
 from harness.training.generate.request import GenerateOptions
 from harness.training.options import TrainOptions
 
 ROOT = Path(__file__).parent.parent
-KEYWORDS = ROOT / "harness/api/keywords.py"
+PAGE = ROOT / "docs/command-line.md"
+KEYWORDS = ROOT / "harness/api/keywords.pyi"
 # The options of each function, and of which other one it has them all.
 FUNCTIONS: dict[str, tuple[type, str]] = {
     "Cell": (CellOptions, ""),
@@ -34,24 +38,20 @@ HEAD = '''"""The types of what functions take by name, for editors and type chec
 Written by docs/options.py from the options of commands.
 """
 
-from __future__ import annotations
+from collections.abc import Mapping
+from os import PathLike
+from typing import TypedDict
 
-from typing import TYPE_CHECKING, TypedDict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from os import PathLike
-
-    from harness.api.arguments import Folders, Names, Numbers
-    from harness.oracle.given import Numbers as Arrays
-    from harness.oracle.given import Source
-    from harness.program.ir import Phase
+from harness.api.arguments import Folders, Names, Numbers
+from harness.oracle.given import Numbers as Arrays
+from harness.oracle.given import Source
+from harness.program.ir import Phase
 '''
 
 
 def keywords() -> str:
-    """Return the text of harness/api/keywords.py."""
-    return HEAD + "".join(map("\n\n{}\n".format, _classes()))
+    """Return the text of harness/api/keywords.pyi."""
+    return HEAD + "".join(map("\n{}\n".format, _classes()))
 
 
 def _classes() -> Iterator[str]:
@@ -68,5 +68,24 @@ def _classes() -> Iterator[str]:
         yield "\n".join((f"class {name}Keywords({parent}, total=False):", *rows))
 
 
+def page() -> str:
+    """Return the text of docs/command-line.md, with the table of all options."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, command in cli.commands.items():
+        with command.make_context(name, [], resilient_parsing=True) as context:
+            for param in command.params:
+                if isinstance(param, click.Option) and (record := param.get_help_record(context)):
+                    rows.setdefault(record, []).append(name)
+    lines = [
+        f"| `{label}` | {', '.join(names)} | {text.replace('  [', ' [').replace('|', '/')} |"
+        for (label, text), names in sorted(rows.items(), key=lambda row: row[0][0].lstrip("-"))
+        if "--help" not in label
+    ]
+    head = ["| option | commands | what it does |", "|---|---|---|"]
+    before, start, rest = PAGE.read_text(encoding="utf-8").partition("<!-- options -->\n")
+    return before + start + "\n".join([*head, *lines]) + "\n" + rest[rest.index("<!-- end -->") :]
+
+
 if __name__ == "__main__":
     KEYWORDS.write_text(keywords(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

@@ -112,7 +112,6 @@ def _holds_ended(records: Path) -> bool:
     return holds_ended(records)
 
 
-@cli.command()
 @takes(CheckOptions)
 @friendly
 @report_commands.reported("records", worth=_holds_ended)
@@ -144,21 +143,24 @@ def check(**given: Any) -> None:
     sys.exit(stoppable(run, kept))
 
 
-bench_commands.register(
-    cli, lambda c: friendly(report_commands.reported("records", junit=False)(c))
-)
-comparison_commands.register(cli, friendly)
-check_commands.register(cli, friendly)
-spec_commands.register(cli)
-upstream_commands.register(cli, friendly)
-given_commands.register(cli, friendly)
-demo_commands.register(cli, friendly)
-environments_commands.register(cli, friendly)
-report_commands.register(cli, friendly)
-train_commands.register(cli, friendly)
-generate_commands.register(cli, friendly)
-convert_commands.register(cli, friendly)
-defaults_commands.register(cli, friendly)
+cli.command()(check)
+cli.command()(friendly(report_commands.reported("records", junit=False)(bench_commands.bench)))
+cli.command()(spec_commands.schema)
+for name, command in {
+    "list": check_commands.list_command,
+    "import": convert_commands.import_,
+    **{
+        command.__name__: command
+        for command in (
+            *(check_commands.explain, check_commands.replay, check_commands.localise),
+            *(comparison_commands.compare, comparison_commands.upgrade, comparison_commands.merge),
+            *(upstream_commands.reduce, given_commands.run, demo_commands.demo),
+            *(environments_commands.env, report_commands.report, train_commands.train),
+            *(generate_commands.generate, convert_commands.export, defaults_commands.differences),
+        )
+    },
+}.items():
+    cli.command(name)(friendly(command))
 
 
 def request_of(given: Mapping[str, Any]) -> Any:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from harness.command.declared import options_of
+from harness.errors import UsageError, shorten
+from harness.language.model import Spec
+from harness.runs.shards import Shard
+
 # Kinds of texts that may name a file, and so are paths too.
 PLACES = ("file", "text")
-TYPE_CHECKING = False  # typing's own, without the import: every command starts here
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from os import PathLike
-    from pathlib import Path
-    from typing import Any
-
-    from harness.errors import UsageError
-    from harness.language.model import Spec
-
-    Names = str | Iterable[str]
-    Models = str | PathLike[str] | Spec | Iterable[str | PathLike[str] | Spec]
-    Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
-    Numbers = int | Iterable[int]
+Names = str | Iterable[str]
+Models = str | PathLike[str] | Spec | Iterable[str | PathLike[str] | Spec]
+Folders = str | PathLike[str] | Iterable[str | PathLike[str]]
+Numbers = int | Iterable[int]
 
 
 def names(value: Names, what: str) -> tuple[str, ...]:
@@ -39,9 +39,6 @@ def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
     Raises:
         UsageError: it is neither.
     """
-    from os import PathLike, fspath
-    from pathlib import Path
-
     found = _several(value, what, "a path or several")
     for path in found:
         if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
@@ -57,9 +54,6 @@ def path(value: str | PathLike[str] | None, what: str) -> Path | None:
     """
     if value is None:
         return None
-    from os import PathLike, fspath
-    from pathlib import Path
-
     if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
         raise refused(what, "a path", value)
     return Path(value)
@@ -80,8 +74,6 @@ def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
     Raises:
         UsageError: it is something else.
     """
-    from collections.abc import Mapping
-
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
@@ -136,10 +128,6 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
     Raises:
         UsageError: something is neither a name, nor a path, nor a spec.
     """
-    from os import PathLike, fspath
-
-    from harness.language.model import Spec
-
     found, all_folders = [], list(folders(given))
     for spec in _several(specs, "specs", "a spec or several"):
         if isinstance(spec, Spec):
@@ -172,9 +160,6 @@ def _name_of(spec: Spec) -> str:
 
 
 def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
-    from collections.abc import Iterable, Mapping
-
-    from harness.language.model import Spec
 
     # A path and a spec are one thing; bytes and a mapping are nothing that is asked for.
     if isinstance(value, bytes | Mapping) or value is None:
@@ -190,9 +175,6 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: one is of another type.
     """
-    from harness.command.declared import options_of
-    from harness.runs.shards import Shard
-
     readers: dict[str, Callable[[Any, str], Any]] = {
         "tuple[str, ...]": names,
         "tuple[Path, ...]": folders,
@@ -230,6 +212,5 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def refused(what: str, wanted: str, value: object) -> UsageError:
     """The error of an argument that is something else than it should be."""
-    from harness.errors import UsageError, shorten
 
     return UsageError(f"{what} takes {wanted}, found {shorten(repr(value))}")

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import click
 
 from harness.command import options, shared
 from harness.command.declared import LIST, build, option, takes
@@ -22,7 +20,6 @@ from harness.command.options import numbers
 from harness.command.ranges import CELL_SECONDS
 from harness.output.printing import say, tell
 
-Command = Callable[..., Any]
 # What can be listed.
 KINDS = (
     *("backends", "formats", "models", "layers", "functions", "losses", "optimizers"),
@@ -96,13 +93,6 @@ class LocaliseOptions:
     timeout: float = shared.timeout(CELL_SECONDS, "cell")
     seed: int = shared.seed("Seed of the numbers to compare with.")
     as_json: bool = shared.as_json()
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the commands to a group; ``guard`` makes a message of a user's error."""
-    group.command("list")(guard(list_command))
-    for command in (explain, replay, localise):
-        group.command(command.__name__)(guard(command))
 
 
 @takes(KIND_OPTIONS)

@@ -4,27 +4,15 @@ run."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
-
 from harness.command import shared
 from harness.command.declared import option, takes
 from harness.command.interrupts import stoppable
 from harness.timing.commands import share
-
-Command = Callable[..., Any]
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the commands to a group; ``guard`` makes a message of a user's error."""
-    group.command()(guard(compare))
-    group.command()(guard(upgrade))
-    group.command()(guard(merge))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import click
 
 from harness.command import shared
 from harness.command.declared import KEEP, build, option, takes
 from harness.command.interrupts import stoppable
 from harness.command.options import numbers, process_of
 from harness.command.ranges import CALL_SECONDS
-
-Command = Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +47,6 @@ class ImportOptions(ConvertOptions):
     like: Path | None = option(None, "Weights whose sizes and characters these have too.")
     sizes: Mapping[str, int] = shared.sizes()
     weights: Path = option(MISSING, "File of weights to write.", section=KEEP)
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the commands to a group; ``guard`` makes a message of a user's error."""
-    group.command("export")(guard(export))
-    group.command("import")(guard(import_))
 
 
 @takes(ExportOptions)

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import click
-
 from harness.command import shared
 from harness.command.declared import option, takes
 from harness.command.interrupts import stoppable
-
-Command = Callable[..., Any]
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
-    group.command()(guard(differences))
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-import click
 
 from harness.command.declared import takes
 from harness.command.interrupts import stoppable
 from harness.command.options import numbers, process_of
 from harness.given.options import PassOptions
-
-Command = Callable[..., Any]
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
-    group.command("run")(guard(run))
 
 
 @takes(PassOptions)

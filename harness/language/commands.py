@@ -9,11 +9,6 @@ import click
 from harness.output.printing import say
 
 
-def register(group: click.Group) -> None:
-    """Add the command to a group."""
-    group.command()(schema)
-
-
 @click.argument("kind", type=click.Choice(["model", "layer", "function", "loss", "optimizer"]))
 def schema(kind: str) -> None:
     """Print the JSON Schema of a kind of spec file, for editors."""

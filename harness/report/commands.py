@@ -12,8 +12,6 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-import click
-
 from harness.command import shared
 from harness.command.declared import KEEP, PRINT, Option, option, takes
 from harness.command.interrupts import INTERRUPTED, stoppable
@@ -23,11 +21,6 @@ Command = Callable[..., Any]
 FORMS: Mapping[str, str] = {"html": "a page", "markdown": "Markdown", "junit": "JUnit's XML"}
 # Exit codes of a run that came to its end: all is well, something differs, or could not be run.
 ENDED = (0, 1, 3)
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
-    group.command("report")(guard(report))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
-
-import click
 
 from harness.command.declared import takes
 from harness.command.interrupts import stoppable
 from harness.command.ranges import THRESHOLD
 from harness.errors import UsageError
 from harness.timing.options import BenchOptions
-
-Command = Callable[..., Any]
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
-    group.command()(guard(bench))
 
 
 @takes(BenchOptions)

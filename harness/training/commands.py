@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
-
-import click
 
 from harness.command.declared import build, takes, values
 from harness.command.interrupts import stoppable
 from harness.training.options import TrainOptions
-
-Command = Callable[..., Any]
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
-    group.command()(guard(train))
 
 
 @takes(TrainOptions)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from harness.checking.commands import ReplayOptions
 from harness.command import shared
@@ -20,13 +17,6 @@ from harness.command.ranges import CELL_SECONDS, TIMEOUT
 if TYPE_CHECKING:
     from harness.results.cell import CellResult
     from harness.worker.launch import Launch
-
-Command = Callable[..., Any]
-
-
-def register(group: click.Group, guard: Callable[[Command], Command]) -> None:
-    """Add the command to a group; ``guard`` makes a message of a user's error."""
-    group.command("reduce")(guard(reduce))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,14 @@
 Written by docs/options.py from the options of commands.
 """
 
-from __future__ import annotations
+from collections.abc import Mapping
+from os import PathLike
+from typing import TypedDict
 
-from typing import TYPE_CHECKING, TypedDict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from os import PathLike
-
-    from harness.api.arguments import Folders, Names, Numbers
-    from harness.oracle.given import Numbers as Arrays
-    from harness.oracle.given import Source
-    from harness.program.ir import Phase
-
+from harness.api.arguments import Folders, Names, Numbers
+from harness.oracle.given import Numbers as Arrays
+from harness.oracle.given import Source
+from harness.program.ir import Phase
 
 class CellKeywords(TypedDict, total=False):
     dtypes: Names
@@ -33,7 +28,6 @@ class CellKeywords(TypedDict, total=False):
     timeout: float
     start_timeout: float | None
     memory_limit: int | None
-
 
 class CheckKeywords(CellKeywords, total=False):
     shard: str | None
@@ -54,7 +48,6 @@ class CheckKeywords(CellKeywords, total=False):
     takes: Names
     returns: Names
 
-
 class BenchKeywords(TypedDict, total=False):
     device: str
     dtype: str
@@ -74,7 +67,6 @@ class BenchKeywords(TypedDict, total=False):
     environment: Mapping[str, Mapping[str, str]] | None
     timeout: float
 
-
 class RunKeywords(TypedDict, total=False):
     dtype: str
     device: str
@@ -91,7 +83,6 @@ class RunKeywords(TypedDict, total=False):
     want: Names
     folders: Folders
     sizes: Mapping[str, int] | None
-
 
 class TrainKeywords(TypedDict, total=False):
     text: str | PathLike[str] | None
@@ -115,7 +106,6 @@ class TrainKeywords(TypedDict, total=False):
     weights: str | PathLike[str] | None
     resume: bool
     force: bool
-
 
 class GenerateKeywords(TypedDict, total=False):
     length: int
