@@ -71,8 +71,9 @@ def _classes() -> Iterator[str]:
 def page() -> str:
     """Return the text of docs/command-line.md, with the table of all options."""
     rows: dict[tuple[str, str], list[str]] = {}
+    group = click.Context(cli, info_name="harness", **cli.context_settings)
     for name, command in cli.commands.items():
-        with command.make_context(name, [], resilient_parsing=True) as context:
+        with command.make_context(name, [], group, resilient_parsing=True) as context:
             for param in command.params:
                 if isinstance(param, click.Option) and (record := param.get_help_record(context)):
                     rows.setdefault(record, []).append(name)

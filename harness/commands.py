@@ -147,8 +147,6 @@ cli.command()(check)
 cli.command()(friendly(report_commands.reported("records", junit=False)(bench_commands.bench)))
 cli.command()(spec_commands.schema)
 for name, command in {
-    "list": check_commands.list_command,
-    "import": convert_commands.import_,
     **{
         command.__name__: command
         for command in (
@@ -159,6 +157,8 @@ for name, command in {
             *(generate_commands.generate, convert_commands.export, defaults_commands.differences),
         )
     },
+    "list": check_commands.list_command,
+    "import": convert_commands.import_,
 }.items():
     cli.command(name)(friendly(command))
 
