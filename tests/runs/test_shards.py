@@ -81,7 +81,7 @@ def test_shards_of_a_bench_are_whole_groups() -> None:
         with Bench(request) as bench:
             found += [group.name for group in bench.plan.groups]
             assert {g.mode for g in bench.plan.groups} <= {"forward", "train"}
-            assert bench.plan.record()["cells"] == 12
+            assert bench.plan.record().cells == 12
     with Bench(BenchRequest(SPECS, ("numpy", "torch"))) as bench:
         assert sorted(found) == sorted(group.name for group in bench.plan.groups)
 
