@@ -9,12 +9,11 @@ import click
 
 from harness.command.options import completers
 from harness.errors import HarnessError
-from harness.runtime.paths import COMPILED_PATHS, PATHS
+from harness.runtime.paths import COMPILED_PATHS, KNOWN_DTYPES, PATHS
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
 # Commands that take others than these.
 DTYPES_OF = {
-    **dict.fromkeys(("bench", "train", "generate"), (*DTYPES, "tf32")),
+    **dict.fromkeys(("bench", "train", "generate"), (*KNOWN_DTYPES, "tf32")),
     "run": ("float64", "float32"),
 }
 # Paths that commands take beside those of all.
@@ -97,7 +96,7 @@ completers.update(
     model=models,
     check=checks,
     size=sizes,
-    dtype=lambda ctx: DTYPES_OF.get(ctx.info_name or "", DTYPES),
+    dtype=lambda ctx: DTYPES_OF.get(ctx.info_name or "", KNOWN_DTYPES),
     path=lambda ctx: (*PATHS, *FURTHER.get(ctx.info_name or "", ())),
     mode=lambda ctx: MODES,
     text=lambda ctx: TEXTS,

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.checking.alike import cut, shortened
 from harness.checking.explain_definition import definitions_data, explain_definition
+from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import Columns, choose
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.language.library import FOLDERS, Library
@@ -357,7 +358,7 @@ def _paths_on(spec: Spec, launch: Launch) -> dict[str, str] | str:
     training, inference = spec.program("training"), spec.program("inference")
     with Worker(launch) as worker:
         try:
-            remote = Remote(worker, 120.0)
+            remote = Remote(worker, CELL_SECONDS)
             programs = (training, inference, spec.update)
             check_offered(worker, "cpu", "float32", programs)
             paths = remote.open(*programs, "native", "float32", "cpu")

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from harness.oracle.given import Numbers as Arrays
     from harness.oracle.given import Source
 
-# The dtypes that are checked if none are asked for, and all that can be.
+# The dtypes that are checked if none are asked for.
 DTYPES = ("float64", "float32")
-KNOWN_DTYPES = (*DTYPES, "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

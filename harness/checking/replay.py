@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checking.reproducer import load
+from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import process_of
 from harness.errors import UsageError
 from harness.files.forms import plain
@@ -41,7 +42,7 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) ->
     launch = Launch(*process_of(options, backend or found.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
-        remote = Remote(worker, 120.0)
+        remote = Remote(worker, CELL_SECONDS)
         try:
             bar.step(f"starting {name}")
             programs = (found.training, found.inference)

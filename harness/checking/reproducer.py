@@ -43,6 +43,7 @@ from harness.program.ir import Phase, Port, Program
 from harness.program.serial import decode, encode
 from harness.results.cell import Cell
 from harness.results.findings import Finding
+from harness.runtime import paths
 from harness.runtime.arguments import Arguments
 from harness.runtime.budget import check_fits
 from harness.runtime.session import Session
@@ -109,8 +110,8 @@ class CellForm(Form):
     spec: str
     backend: str
     device: str
-    dtype: Literal["float64", "float32", "bfloat16", "float16"]
-    path: Literal["native", "equations", "derived"]
+    dtype: paths.Dtype
+    path: paths.Path
 
 
 class Meta(Form):

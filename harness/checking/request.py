@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
-from harness.checking.options import KNOWN_DTYPES, RunOptions
+from harness.checking.options import RunOptions
 from harness.checking.own_model.asked import Against
 from harness.command.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
@@ -23,7 +23,7 @@ from harness.program.fitting_sizes import nearest_sizes
 from harness.results.lines import GivenNumbers
 from harness.runtime.devices import check_device
 from harness.runtime.labels import backend_of
-from harness.runtime.paths import PATHS
+from harness.runtime.paths import KNOWN_DTYPES, PATHS
 from harness.runtime.precision import host_dtype
 from harness.worker.launch import SERVICE
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from harness.checking.known_differences import Differences
 from harness.checking.request import choose_checks
+from harness.command.ranges import CELL_SECONDS
 from harness.errors import UsageError
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault
@@ -68,7 +69,7 @@ class CellRun:
     worker: Worker
     differences: Differences
     subject: Subject
-    timeout: float = 120.0
+    timeout: float = CELL_SECONDS
     checks: tuple[str, ...] = ("*",)
     thorough: bool = False
 

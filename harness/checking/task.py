@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import create_model
 
 from harness.checking.history import cell_lines
-from harness.checking.options import KNOWN_DTYPES, CellOptions
+from harness.checking.options import CellOptions
 from harness.checking.request import Request
 from harness.checking.resume import request_record
 from harness.checking.runner import CellRunner
@@ -25,7 +25,7 @@ from harness.results.cell import CELL_FIELDS, Cell, CellResult
 from harness.results.file import RecordWriter
 from harness.results.findings import PASSING, Finding, Verdict
 from harness.results.lines import Asked, Begin, Line
-from harness.runtime.paths import PATHS
+from harness.runtime.paths import KNOWN_DTYPES, PATHS
 
 # What a cell says of itself.
 OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.command.ranges import CALL_SECONDS
 from harness.convert.agreement import Agreement
 
 
@@ -22,7 +23,7 @@ class Export:
     seed: int = 0
     folders: Sequence[Path] = ()
     python: str = sys.executable
-    timeout: float = 600.0
+    timeout: float = CALL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,4 @@ class Import:
     force: bool = False
     folders: Sequence[Path] = ()
     python: str = sys.executable
-    timeout: float = 600.0
+    timeout: float = CALL_SECONDS

@@ -16,13 +16,14 @@ from harness.errors import UsageError, check_known, did_you_mean
 from harness.language.asked_sizes import check_asked, known_sizes
 from harness.language.library import Library, lesson6
 from harness.language.model import FREE_SIZES, Spec, load_specs
+from harness.runtime import paths
 from harness.runtime.budget import check_fits
 from harness.runtime.devices import check_device
 from harness.timing.options import MODES, TimingOptions
 from harness.worker.launch import Launch, thread_settings
 
-DTYPES = ("float32", "tf32", "bfloat16", "float16", "float64")
-PATHS = ("fastest", "native", "equations", "derived", "compiled", "native-compiled")
+DTYPES = (*paths.KNOWN_DTYPES, "tf32")
+PATHS = ("fastest", *paths.PATHS, *paths.COMPILED_PATHS)
 RANGES = {"threads": THREADS, "rounds": ROUNDS, "seed": SEED, "timeout": TIMEOUT}
 
 # Settings of the allocator that are known to pay on some models and to harm others: tried with

@@ -25,14 +25,14 @@ from harness.checking.reproducer import (
     save,
     write_whole,
 )
-from harness.checking.request import KNOWN_DTYPES, Request, make_case
+from harness.checking.request import Request, make_case
 from harness.errors import UsageError
 from harness.language.library import Library
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.results.cell import Cell
 from harness.results.findings import Finding
-from harness.runtime.paths import PATHS
+from harness.runtime.paths import KNOWN_DTYPES, PATHS
 
 CELL = Cell("lesson6/stateful_lstm", "numpy", "cpu", "float32", "native")
 
