@@ -188,8 +188,10 @@ def _some(deviations: list[Deviation]) -> list[str]:
 
 
 def failed(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that do not pass, but for those that were not made."""
-    return [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
+    """Return the findings that do not pass and were made: those that measure, if any of them fails,
+    since the others' numbers are of edges."""
+    found = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
+    return [f for f in found if f.check in MEASURING and f.worst] or found
 
 
 def digits(findings: Iterable[Finding]) -> float | None:

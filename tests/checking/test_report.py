@@ -72,6 +72,11 @@ def test_digits_of_a_failing_cell_are_those_of_the_check_that_fails() -> None:
     found.findings.append(Finding("large-sizes", off, verdict="differ", sizes="time 35"))
     assert reports.cell_text(found) == "DIFFER 3.0"
     assert found.findings[1].detail.endswith("; at time 35")
+    # The number of a check of edges counts only if no other fails.
+    for check, error in (("saturation", 1.0), ("gradients", 1e-4)):
+        off = [Deviation("g", error, 1e-7, 8e-7)]
+        found.findings.append(Finding(check, off, verdict="differ"))
+    assert reports.cell_text(found) == "DIFFER 4.0"
     crashed = result(error=1e-8)
     crashed.findings.append(Finding("large-sizes", verdict="crashed"))
     assert reports.cell_text(crashed) == "CRASHED"
