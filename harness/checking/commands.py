@@ -33,10 +33,13 @@ KIND_OPTIONS = make_dataclass(
         (kind, "bool", option(False, f"List the {kind}, and no others.", section=LIST))
         for kind in KINDS
     ],
+    init=False,
+    repr=False,
+    eq=False,
 )
 
 
-@dataclass(frozen=True)
+@dataclass(init=False, repr=False, eq=False)
 class ListOptions:
     """Options of ``list``."""
 
@@ -44,7 +47,7 @@ class ListOptions:
     as_json: bool = shared.as_json()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class ExplainOptions:
     """Options of ``explain``."""
 
@@ -59,7 +62,7 @@ class ExplainOptions:
     as_json: bool = shared.as_json()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class ReplayOptions:
     """Options of ``replay``, and of what else is about a reproducer."""
 
@@ -75,7 +78,7 @@ class ReplayOptions:
     as_json: bool = shared.as_json()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class LocaliseOptions:
     """Options of ``localise``."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DTYPES = ("float64", "float32")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class CellOptions:
     """Which cells there are, and how each is run. Empty ``specs`` are all of Lesson 6, empty
     ``backends`` all that are installed."""
@@ -96,7 +96,7 @@ class CellOptions:
 DECIDING = tuple(one for one in options_of(CellOptions) if one.decides)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class RunOptions(CellOptions):
     """How the cells are run as a whole, and what is kept of them."""
 
@@ -117,7 +117,7 @@ class RunOptions(CellOptions):
     fresh: bool = option(False, "Run all, also what --history answers.", section=KEEP)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class CheckOptions(RunOptions):
     """All options of ``check``: also what it prints, and what is held against the oracle."""
 

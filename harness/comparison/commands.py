@@ -15,7 +15,7 @@ from harness.command.interrupts import stoppable
 from harness.timing.commands import share
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class CompareOptions:
     """Options of ``compare``."""
 
@@ -32,7 +32,7 @@ class CompareOptions:
     markdown: bool = shared.markdown()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class UpgradeOptions:
     """Options of ``upgrade``."""
 
@@ -48,7 +48,7 @@ class UpgradeOptions:
     as_json: bool = shared.as_json()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class MergeOptions:
     """Options of ``merge``."""
 

@@ -16,7 +16,7 @@ from harness.command.options import numbers, process_of
 from harness.command.ranges import CALL_SECONDS
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class ConvertOptions:
     """Options of ``export`` and ``import``."""
 
@@ -28,7 +28,7 @@ class ConvertOptions:
     as_json: bool = shared.as_json()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class ExportOptions(ConvertOptions):
     """Options of ``export``."""
 
@@ -38,7 +38,7 @@ class ExportOptions(ConvertOptions):
     output: Path | None = shared.output("File to write; MODEL_FORMAT here if left out.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class ImportOptions(ConvertOptions):
     """Options of ``import``."""
 

@@ -11,7 +11,7 @@ from harness.command.declared import option, takes
 from harness.command.interrupts import stoppable
 
 
-@dataclass(frozen=True)
+@dataclass(init=False, repr=False, eq=False)
 class DemoOptions:
     """Options of ``demo``."""
 

@@ -12,7 +12,7 @@ from harness.command.declared import HOW, option, takes
 from harness.command.interrupts import stoppable
 
 
-@dataclass(frozen=True)
+@dataclass(init=False, repr=False, eq=False)
 class EnvOptions:
     """Options of ``env``."""
 

@@ -31,7 +31,7 @@ class Settings:
     environment: Mapping[str, str] = shared.variables()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class PassOptions(Settings):
     """All options of ``run``."""
 

@@ -23,7 +23,7 @@ FORMS: Mapping[str, str] = {"html": "a page", "markdown": "Markdown", "junit": "
 ENDED = (0, 1, 3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class ReportOptions:
     """Options of ``report``."""
 

@@ -15,7 +15,7 @@ MODES = ("forward", "train")
 DEFAULT_BATCH = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class TimingOptions:
     """What to time, and how. Empty ``specs`` are all of Lesson 6, empty ``backends`` all that are
     installed, empty ``times`` the length of the spec's own data."""
@@ -47,7 +47,7 @@ class TimingOptions:
     timeout: float = shared.timeout(CALL_SECONDS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class BenchOptions(TimingOptions):
     """All options of ``bench``."""
 

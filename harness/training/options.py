@@ -11,7 +11,7 @@ from harness.command.declared import KEEP, option
 from harness.command.ranges import BATCH, CALL_SECONDS, EPOCHS, EVERY, HELD_OUT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class TrainingOptions:
     """What to train, and how. ``epochs`` and ``batch`` of None are the spec's own."""
 
@@ -53,7 +53,7 @@ class TrainingOptions:
     every: int = option(1000, "Steps between checkpoints.", section=KEEP, allowed=EVERY, shown=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class TrainOptions(TrainingOptions):
     """All options of ``train``."""
 

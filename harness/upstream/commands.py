@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.worker.launch import Launch
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(init=False, repr=False, eq=False)
 class ReduceOptions(ReplayOptions):
     """Options of ``reduce``."""
 

@@ -64,7 +64,7 @@ class GenerateRequest:
     environments: Mapping[str, Mapping[str, str]] = shared.environment()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class GenerateOptions(GenerateRequest):
     """All options of ``generate``."""
 
