@@ -47,7 +47,7 @@ READERS: Mapping[str, Callable[[Any, str], Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # made some two hundred times at each start, so with few methods
 class Option:
     """One option of a command.
 
