@@ -125,13 +125,16 @@ def check(**given: Any) -> None:
     and 0: nothing is.
     """
     from harness.checking.console import PrintOptions, run_check
-    from harness.upstream.bundle import Upstream
 
-    request = request_of(given)
+    request, shown = request_of(given), PrintOptions.of(given)
 
     def run() -> int:
+        if shown.reproducers is None:
+            return run_check(request, sys.argv[1:], shown)
+        from harness.upstream.bundle import Upstream
+
         with Upstream(request) as upstream:
-            return run_check(request, sys.argv[1:], PrintOptions.of(given), upstream)
+            return run_check(request, sys.argv[1:], shown, upstream)
 
     def kept() -> str:
         if not request.records:

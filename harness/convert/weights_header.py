@@ -58,7 +58,7 @@ Axes = Annotated[tuple[Annotated[int, Field(ge=0, le=2**48)], ...], Field(max_le
 class HeaderPart(BaseModel):
     """Unknown keys are errors, types are not converted, text is valid Unicode."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class TensorHeader(HeaderPart):
@@ -85,7 +85,7 @@ class Metadata(HeaderPart):
 class Header(BaseModel):
     """All of it: the metadata, and the tensors by name."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     __pydantic_extra__: dict[str, TensorHeader]
 
     metadata: Metadata = Field(alias="__metadata__")

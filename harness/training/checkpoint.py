@@ -59,7 +59,7 @@ class History(HeaderPart):
     that this one was told to replace, and may not yet have.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
 
     run: str
     replaces: str = ""
