@@ -44,7 +44,7 @@ DEAR = {name: mutant for name, mutant in MUTANTS.items() if mutant.dear}
 # Every so manieth mutant and system: odd numbers, so that both dtypes have their turn; and one of
 # the check that has nothing to see in Lesson 6.
 FEW = (*tuple(PLAIN)[::31], "sixteen-experts")
-CONTROLLED = lesson6()[::5]
+CONTROLLED = lesson6()[::6]
 Results = Mapping[tuple[str, str, str], CellResult]
 
 
