@@ -6,7 +6,6 @@ machines that know nothing of each other need only their own number.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -69,5 +68,7 @@ class Shard:
 def _dealt(name: Sequence[str]) -> tuple[str, ...]:
     """The order in which names are dealt: by kind, and within it as if shuffled, for neighbours
     cost alike."""
+    import hashlib  # takes a tenth of the time of harness --help
+
     kind, *rest = name
     return kind, hashlib.sha256("\n".join(rest).encode()).hexdigest()

@@ -24,10 +24,10 @@ class Converted:
 
     convert: Callable[[Any], Any]
 
-    def __get_pydantic_core_schema__(self, *_: Any) -> Any:
-        from pydantic_core import core_schema
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import PlainValidator
 
-        return core_schema.no_info_plain_validator_function(self.convert)
+        return PlainValidator(self.convert).__get_pydantic_core_schema__(source, handler)
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Length:
 
     count: int
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        from pydantic_core import core_schema
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import AfterValidator
 
         def check(entries: list[Any]) -> list[Any]:
             if len(entries) != self.count:
                 raise ValueError(f"expected {self.count} entries, found {len(entries)}")
             return entries
 
-        return core_schema.no_info_after_validator_function(check, handler(source))
+        return AfterValidator(check).__get_pydantic_core_schema__(source, handler)
 
 
 @dataclass(frozen=True)
