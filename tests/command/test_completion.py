@@ -222,7 +222,17 @@ def test_every_kind_of_value_has_something_to_offer(
 ) -> None:
     """What is neither a number nor free text."""
     free = {
-        *("threshold", "shard", "environments", "takes", "returns", "prompt", "encoding", "like"),
+        *(
+            "threshold",
+            "shard",
+            "environment",
+            "environments",
+            "takes",
+            "returns",
+            "prompt",
+            "encoding",
+            "like",
+        ),
         *("batches", "times", "phase_"),
     }
     monkeypatch.chdir(folder)
