@@ -47,7 +47,7 @@ def first(found: Localised) -> str:
     [
         ("lstm-output-not-squashed", "lstm.yaml:33", "forward: h of layer lstm, time step 0,"),
         ("loss-in-bits", "cross_entropy.yaml:7", "forward: y of layer cross_entropy"),
-        ("norm-epsilon-missing-in-inference", "batch_norm.yaml:22", "forward: y of layer norm"),
+        ("norm-epsilon-missing-in-inference", "batch_norm.yaml:26", "forward: y of layer norm"),
         ("lstm-cell-clipped", "lstm.yaml:32", "at the numbers of saturation: c of layer lstm"),
     ],
 )
