@@ -235,7 +235,8 @@ class Reference:
         ways.plain.forget()
         for oracle in ways.orders:
             stray(self._session(oracle, dtype))
-        if any(zero is not None for zero in zeros):
+        # A step in float16 has sums of its loss scaling too, so the recorded order is not its own.
+        if dtype != "float16" and any(zero is not None for zero in zeros):
             ways.without_zero_sums.begin(zeros)
             # Who divides by such a sum cannot leave it out.
             stray(self._session(ways.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max)
