@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.checking.options import DECIDING
 from harness.results.cell import Cell
-from harness.results.lines import Asked, Head
+from harness.results.lines import Head, RequestRecord
 from harness.runtime.labels import backend_of
 
 
@@ -16,7 +16,7 @@ def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str
     With ``checks``, only those; else the ones that the run was asked for.
     """
     head = head or Head.model_construct(environment={})
-    request = head.request or Asked()
+    request = head.request or RequestRecord()
     own = request.against
     # The column of a user's own model is no backend to ask for; what stands before its @ is.
     backend = backend_of(cell.backend) if own else cell.backend

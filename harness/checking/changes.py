@@ -18,7 +18,7 @@ from harness.results.blocks import begun_in, comparable, stopped
 from harness.results.cell import Cell, CellResult
 from harness.results.file import Records
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
-from harness.results.lines import Asked, Head, Pair
+from harness.results.lines import Head, Pair, RequestRecord
 from harness.runs.compared import Differing, MovedDigits, RunChanges, differing, merged, unreached
 
 Kind = Literal[
@@ -332,7 +332,7 @@ def _flat(head: Head) -> dict[str, object]:
     }
 
 
-def _asked(request: Asked) -> dict[str, str | None]:
+def _asked(request: RequestRecord) -> dict[str, str | None]:
     """What was asked for, in words. That the file of a model has changed is told by the signatures
     of its cells."""
     found: dict[str, str | None] = {

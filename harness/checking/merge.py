@@ -13,7 +13,7 @@ from harness.results.blocks import CellBlock, CellOrigin, begun_in, blocks
 from harness.results.cell import Cell, cell_name
 from harness.results.file import L, RecordError, encoded, read_records
 from harness.results.findings import VERDICTS, gravest
-from harness.results.lines import Head, Line, Pair
+from harness.results.lines import Head, Pair, RecordLine
 from harness.runs.merged import Merged, check_alike, models_apart
 from harness.runs.plans import Plans, joined
 
@@ -53,7 +53,7 @@ def merge_records(paths: Sequence[Path]) -> Merged:
     plans = Plans.of(head.plan for head in heads if head.plan)
     missing, shards = plans.told({joined(cell_name(cell)) for cell in ended})
     # All that follows is the last run's, as a reader counts what a run that was stopped has done.
-    lines: list[Line] = [*heads]
+    lines: list[RecordLine] = [*heads]
     for last in heads[-1:]:
         lines[-1] = last.model_copy(update={"planned": len(kept) + missing})
     for block in kept.values():

@@ -15,13 +15,13 @@ from harness.files.user_file import displayed
 from harness.results.cell import Cell, CellResult
 from harness.results.file import Records, read_records
 from harness.results.findings import VERDICTS, Verdict
-from harness.results.lines import Asked, Head
+from harness.results.lines import Head, RequestRecord
 
 
-def request_record(request: Request) -> Asked:
+def request_record(request: Request) -> RequestRecord:
     """What all cells of two runs must share for those of one to stand in the other's report."""
     found = {one.name: getattr(request, one.name) for one in DECIDING}
-    return Asked(
+    return RequestRecord(
         **{**found, "sizes": dict(sorted(request.sizes.items()))},
         against=request.against.record() if request.against else None,
         given=given_record(request.given) if request.given else None,

@@ -23,7 +23,7 @@ from harness.checking.runner import CellRunner
 from harness.results.cell import Cell, CellResult
 from harness.results.file import RecordWriter
 from harness.results.findings import PASSING
-from harness.results.lines import Begin, BlameLine, Done, Head, Line, Pair
+from harness.results.lines import Begin, BlameLine, Done, Head, Pair, RecordLine
 
 
 class Engine(CellRunner):
@@ -144,6 +144,6 @@ class Engine(CellRunner):
         for finding in result.findings:
             finding.settle()
 
-    def _write(self, *lines: Line, durable: bool = True) -> None:
+    def _write(self, *lines: RecordLine, durable: bool = True) -> None:
         if self._writer:
             self._writer.append(*lines, durable=durable)

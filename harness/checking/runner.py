@@ -37,7 +37,7 @@ from harness.results.cell import Cell, CellResult, cell_name, own_fault
 from harness.results.environment import machine
 from harness.results.findings import Finding
 from harness.results.lines import CheckedModel, Head
-from harness.runs.plans import Plan
+from harness.runs.plans import RunPlan
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker
 
@@ -166,7 +166,7 @@ class CellRunner:
             },
             files=self._files(),
             limits=self._limits(),
-            plan=Plan.of(axes, self.request.shard),
+            plan=RunPlan.of(axes, self.request.shard),
             models=dict(map(self._told, self.specs.names[:MOST_MODELS])),
             columns=labelled(self.workers),
             planned=planned,

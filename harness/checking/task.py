@@ -24,7 +24,7 @@ from harness.oracle.threads import one_thread
 from harness.results.cell import CELL_FIELDS, Cell, CellResult
 from harness.results.file import RecordWriter
 from harness.results.findings import PASSING, Finding, Verdict
-from harness.results.lines import Asked, Begin, Line
+from harness.results.lines import Begin, RecordLine, RequestRecord
 from harness.runtime.paths import KNOWN_DTYPES, PATHS
 
 # What a cell says of itself.
@@ -146,7 +146,7 @@ class Workers:
             RecordError: the file of records cannot be written, or is something else.
         """
         self._writer = None if records is None else RecordWriter(records)
-        self._written: Asked | None = None
+        self._written: RequestRecord | None = None
         self._runners: dict[str, CellRunner] = {}
         self._turns: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
@@ -222,7 +222,7 @@ class Workers:
                 "seed, ...): give these another Workers(records=...)"
             )
 
-    def _append(self, *lines: Line, durable: bool = True) -> None:
+    def _append(self, *lines: RecordLine, durable: bool = True) -> None:
         if self._writer is not None:
             self._writer.append(*lines, durable=durable)
 

@@ -15,12 +15,12 @@ from harness.files.user_file import displayed
 from harness.results.blocks import begun_in, ended, stopped
 from harness.results.cell import Cell, CellResult
 from harness.results.file import Records
-from harness.results.speeds import Entry, SpeedFile
+from harness.results.speeds import SpeedEntry, SpeedFile
 from harness.runs.compared import NONE, Differing, RunChanges, unreached
 from harness.runtime.labels import backend_of
 from harness.timing import compare as speeds
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=SpeedEntry)
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:

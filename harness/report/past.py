@@ -24,7 +24,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class CellLine:
+class DigitsLine:
     """A cell: the parts of its line as points of a polyline, crosses where it did not pass, and
     dashes with what was upgraded there; its digits at first and at last."""
 
@@ -44,7 +44,7 @@ class System:
 
     name: str
     told: str
-    lines: Sequence[CellLine]
+    lines: Sequence[DigitsLine]
     opened: bool
 
 
@@ -52,7 +52,7 @@ def systems(
     cells: Mapping[Cell, Sequence[Point]], upgrades: Mapping[str, Mapping[int, str]], runs: int
 ) -> list[System]:
     """By system, those that got worst first. ``upgrades`` are by backend and number of check."""
-    found: dict[str, list[CellLine]] = {}
+    found: dict[str, list[DigitsLine]] = {}
     for cell, points in cells.items():
         line = _line(cell, points, upgrades.get(cell.backend, {}), runs)
         found.setdefault(cell.spec, []).append(line)
@@ -67,7 +67,9 @@ def systems(
     return made
 
 
-def _line(cell: Cell, points: Sequence[Point], upgrades: Mapping[int, str], runs: int) -> CellLine:
+def _line(
+    cell: Cell, points: Sequence[Point], upgrades: Mapping[int, str], runs: int
+) -> DigitsLine:
     values = [point.digits for point in points if point.digits is not None]
     low, high = min(values, default=0.0), max(values, default=0.0)
     middle, wide = (low + high) / 2, max(high - low, LEAST)
@@ -88,7 +90,7 @@ def _line(cell: Cell, points: Sequence[Point], upgrades: Mapping[int, str], runs
             parts[-1].append(f"{x(point.run)},{y(point.digits)}")
         before = point.run
     where = "" if cell.device == "cpu" else f" {cell.device}"
-    return CellLine(
+    return DigitsLine(
         f"{cell.backend} {cell.dtype} {cell.path}{where}",
         [" ".join(part) for part in parts if len(part) > 1],
         [(x(p.run), y(p.digits), _tone(p), f"check {p.run}: {_words(p)}") for p in points],

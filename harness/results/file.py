@@ -19,9 +19,9 @@ from harness.files import kinds
 from harness.files.forms import Malformed, formed, plain, read_json
 from harness.files.system import flock, opening
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
-from harness.results.lines import FORMS, SCHEMA_VERSION, Line, Torn
+from harness.results.lines import FORMS, SCHEMA_VERSION, RecordLine, Torn
 
-L = TypeVar("L", bound=Line)
+L = TypeVar("L", bound=RecordLine)
 
 # Bytes of one line: a head of 100,000 specs has a tenth of it.
 MAX_LINE = 64 << 20
@@ -41,7 +41,7 @@ class Records:
     None if the file is whole. ``repaired`` are such lines that a later writer has closed.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[RecordLine, ...]
     torn: str | None = None
     repaired: tuple[str, ...] = ()
 
@@ -67,7 +67,7 @@ class RecordWriter:
         except (OSError, FileFault) as error:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
-    def append(self, *lines: Line, durable: bool = True) -> None:
+    def append(self, *lines: RecordLine, durable: bool = True) -> None:
         """Write some lines.
 
         With ``durable`` they are on the disk when this returns, whatever becomes of the machine;
@@ -152,7 +152,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
     except FileFault as fault:
         raise RecordError(f"cannot read records from {displayed(path)}: {fault.reason}") from None
     *whole, rest = content.split(b"\n")
-    lines: list[Line | None] = []
+    lines: list[RecordLine | None] = []
     repaired: list[str] = []
     for number, text in enumerate(whole):
         follower = whole[number + 1] if number + 1 < len(whole) else rest
@@ -193,7 +193,7 @@ def encoded(fields: Mapping[str, object]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-def parsed(text: bytes) -> Line | None:
+def parsed(text: bytes) -> RecordLine | None:
     """The line that a text is; None where its kind is not known.
 
     Raises:

@@ -24,7 +24,7 @@ from harness.results.cell import Cell, CellResult
 from harness.results.divergence import Divergence, Grown
 from harness.results.environment import Machine
 from harness.results.findings import Blame, Finding, Verdict
-from harness.runs.plans import Plan
+from harness.runs.plans import RunPlan
 
 SCHEMA_VERSION: Final = 1
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
@@ -50,7 +50,7 @@ class Sparse(Form):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-class Line(Sparse):
+class RecordLine(Sparse):
     """A line of any kind."""
 
     kind: str
@@ -60,7 +60,7 @@ class Line(Sparse):
         return {"kind": self.kind, **super().plain()}
 
 
-class OwnModel(Sparse):
+class OwnModelRecord(Sparse):
     """A model of a user's own, as it was asked for."""
 
     model: str
@@ -79,7 +79,7 @@ class GivenNumbers(Sparse):
     sizes: dict[str, int]
 
 
-class Asked(Sparse):
+class RequestRecord(Sparse):
     """What a run that takes another one up must share with it."""
 
     LEFT_OUT = frozenset({"deterministic", "against", "given"})
@@ -90,7 +90,7 @@ class Asked(Sparse):
     thorough: bool = False
     repeat: int = 0
     deterministic: bool = False
-    against: OwnModel | None = None
+    against: OwnModelRecord | None = None
     given: GivenNumbers | None = None
 
 
@@ -104,7 +104,7 @@ class CheckedModel(Form):
     loss: str
 
 
-class Head(Line):
+class Head(RecordLine):
     """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
     name of the spec in them, ``files`` are others by option, ``limits`` those of a cell, and
     ``planned`` is the number of its cells."""
@@ -118,12 +118,12 @@ class Head(Line):
     machine: Machine
     versions: dict[str, str]
     environment: dict[str, dict[str, str]]
-    request: Asked | None = None
+    request: RequestRecord | None = None
     folders: Several[str] = ()
     sources: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
     limits: dict[str, str] = Field(default_factory=dict)
-    plan: Plan | None = None
+    plan: RunPlan | None = None
     models: dict[str, CheckedModel] = Field(default_factory=dict)
     columns: dict[str, dict[str, str]] | None = None
     planned: NonNegativeInt | None = None
@@ -133,7 +133,7 @@ class Head(Line):
         return {"kind": self.kind, "schema": self.schema_, **super().plain()}
 
 
-class CellLine(Line):
+class CellLine(RecordLine):
     """A line that is about a cell."""
 
     spec: str
@@ -272,7 +272,7 @@ class End(CellLine):
         )
 
 
-class Pair(Line):
+class Pair(RecordLine):
     """How far two backends are apart: the largest difference of any tensor, ``worst``, over the
     tensor's largest magnitude."""
 
@@ -307,21 +307,21 @@ class Pair(Line):
         return f"{self.spec}: {' and '.join(self.backends)}, {self.dtype}, {self.path}{on}"
 
 
-class Done(Line):
+class Done(RecordLine):
     """A run came to its end, after so many seconds."""
 
     kind: Literal["done"] = "done"
     seconds: Number
 
 
-class Torn(Line):
+class Torn(RecordLine):
     """A writer found an incomplete line above."""
 
     kind: Literal["torn"] = "torn"
     bytes: int
 
 
-FORMS: Mapping[str, type[Line]] = {
+FORMS: Mapping[str, type[RecordLine]] = {
     "head": Head,
     "begin": Begin,
     "result": Result,

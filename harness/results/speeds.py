@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt
 
 from harness.files.forms import Form, Number, plain
 from harness.results.environment import Environment, MachineOf
-from harness.runs.plans import Plan
+from harness.runs.plans import RunPlan
 
 # Of no time at all there is no speed.
 Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
@@ -79,7 +79,7 @@ class Parameters(Form):
         return {name: str(value) for name, value in (self.model_extra or {}).items()}
 
 
-class Origin(Form):
+class CellOrigin(Form):
     """In files that were merged, where a cell comes from: its machine, the versions that ran, and
     its run by a checksum of that one's file. ``backend`` and ``group`` are its own there."""
 
@@ -90,12 +90,12 @@ class Origin(Form):
     group: str | None = None
 
 
-class Entry(Form):
+class SpeedEntry(Form):
     """A cell, with a speed or without one."""
 
     name: str
     params: Parameters
-    origin: Origin | None = None
+    origin: CellOrigin | None = None
 
     @property
     def cell(self) -> str:
@@ -108,7 +108,7 @@ class Entry(Form):
         raise NotImplementedError
 
 
-class Timed(Entry):
+class Timed(SpeedEntry):
     """A cell with a speed. Cells of one ``group`` differ in their backend only."""
 
     group: str
@@ -133,7 +133,7 @@ class Timed(Entry):
         return self.extra_info.values.ratio
 
 
-class NoSpeed(Entry):
+class NoSpeed(SpeedEntry):
     """A cell without a speed, and why."""
 
     status: str
@@ -161,7 +161,7 @@ class Further(Form):
     without_speed: list[NoSpeed]
     slopes: list[dict[str, Any]] = Field(default_factory=list)
     tunings: list[dict[str, Any]] = Field(default_factory=list)
-    plans: list[Plan] = Field(default_factory=list)
+    plans: list[RunPlan] = Field(default_factory=list)
     commands: list[list[str]] = Field(default_factory=list)
     incomplete: Incomplete | None = None
 
@@ -186,7 +186,7 @@ class SpeedFile(Form):
         return self.machine_info.harness
 
     @property
-    def entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[SpeedEntry]:
         """All cells, those with a speed first."""
         return [*self.benchmarks, *self.harness.without_speed]
 
@@ -200,7 +200,7 @@ class SpeedFile(Form):
         """The cells without a speed, by name."""
         return {entry.cell: entry for entry in self.harness.without_speed}
 
-    def only(self, wanted: Callable[[Entry], bool]) -> Self:
+    def only(self, wanted: Callable[[SpeedEntry], bool]) -> Self:
         """The same with some of the cells."""
         lacking = [entry for entry in self.harness.without_speed if wanted(entry)]
         return self.model_copy(

@@ -18,7 +18,7 @@ from harness.runs.shards import Shard
 MOST_NAMED = 1 << 27
 
 
-class Plan(Form):
+class RunPlan(Form):
     """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it. The
     names of its cells are :func:`joined` of each combination of an entry of each of the ``axes``.
     """
@@ -52,7 +52,7 @@ class Plans:
     names: dict[str, set[str]]
 
     @classmethod
-    def of(cls, found: Iterable[Plan]) -> Self:
+    def of(cls, found: Iterable[RunPlan]) -> Self:
         """The plans of some records of them."""
         plans = cls({}, {}, {})
         for plan in found:

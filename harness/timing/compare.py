@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from harness.errors import UsageError, several
 from harness.oracle.tolerance import moved
 from harness.results.environment import Environment
-from harness.results.speeds import Entry, NoSpeed, SpeedFile, Timed
+from harness.results.speeds import NoSpeed, SpeedEntry, SpeedFile, Timed
 from harness.runs.compared import Differing, RunChanges, differing, merged, unreached
 from harness.timing.doubts import WORTHLESS, worthless
 from harness.timing.noise import SpeedRatio, speed
@@ -157,7 +157,7 @@ def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> Spee
     names = {entry.cell for entry in new.entries}
     present = {entry.params.backend for entry in new.entries}
 
-    def wanted(entry: Entry) -> bool:
+    def wanted(entry: SpeedEntry) -> bool:
         return entry.cell in names or (not backends and entry.params.backend not in present)
 
     return old.only(wanted)

@@ -36,7 +36,7 @@ from harness.files.user_file import (
 )
 from harness.results.environment import machine as this_machine
 from harness.results.speeds import SpeedFile
-from harness.runs.plans import Plan
+from harness.runs.plans import RunPlan
 from harness.timing.contestant import TimedResult
 from harness.timing.request import BenchRequest
 from harness.timing.sweep import slopes
@@ -58,7 +58,7 @@ def document(
     request: BenchRequest,
     results: Sequence[TimedResult],
     planned: int | None = None,
-    plan: Plan | None = None,
+    plan: RunPlan | None = None,
 ) -> SpeedFile:
     """All of a run; ``planned`` is the number of cells of one that was cut short,
     which is then marked as incomplete. ``plan`` is that of all shards."""

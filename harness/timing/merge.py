@@ -16,21 +16,21 @@ from typing import Any, TypeVar
 from harness.files.user_file import displayed
 from harness.results.environment import MachineOf, WorkerSaid
 from harness.results.speeds import (
-    Entry,
+    CellOrigin,
     Further,
     Incomplete,
     NoSpeed,
-    Origin,
     Parameters,
+    SpeedEntry,
     SpeedFile,
     Timed,
 )
 from harness.runs.merged import Merged, check_alike, models_apart, origin_label
-from harness.runs.plans import Plan, Plans, joined
+from harness.runs.plans import Plans, RunPlan, joined
 from harness.timing import json_file
 from harness.timing.request import group_name
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=SpeedEntry)
 # What all files must share: a cell's name does not tell all of it.
 ALIKE = ("device", "dtype", "path", "threads", "rounds")
 # Of the parameters of a cell, those that are no sizes of its model.
@@ -76,7 +76,7 @@ def join(contents: Sequence[SpeedFile]) -> SpeedFile:
     return _joined(files, _KeptEntries(files), _plans(files))
 
 
-def _plans(files: Mapping[str, SpeedFile]) -> list[Plan]:
+def _plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
     """The plans of all runs, each shard of each once."""
     every = (plan for content in files.values() for plan in content.harness.plans)
     return [*{(plan.digest, plan.shard): plan for plan in every}.values()]
@@ -90,7 +90,7 @@ class _KeptEntries:
     """
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
-        self.kept: list[tuple[Entry, str, Origin]] = []
+        self.kept: list[tuple[SpeedEntry, str, CellOrigin]] = []
         self.duplicates: Counter[str] = Counter()
         self.contradictions: list[str] = []
         self.notes: list[str] = []
@@ -112,7 +112,7 @@ class _KeptEntries:
         """The names of the cells in the plans of their runs."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
-    def _take(self, name: str, entry: Entry, origin: Origin) -> None:
+    def _take(self, name: str, entry: SpeedEntry, origin: CellOrigin) -> None:
         """A cell of the file ``name``."""
         cell, machine = entry.cell, origin.machine
         known = self._known.setdefault((cell, machine.id, origin.versions), [])
@@ -168,13 +168,13 @@ class _KeptEntries:
         return found
 
 
-def _original(content: SpeedFile, run: str, entry: Entry) -> tuple[Entry, Origin]:
+def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, CellOrigin]:
     """A cell as its run had it, with its origin: that run, its machine and its versions."""
     group = {"group": entry.group} if isinstance(entry, Timed) else {}
     origin = entry.origin
     if origin is None:
         said = content.environment.workers.get(entry.params.backend)
-        origin = Origin(
+        origin = CellOrigin(
             backend=entry.params.backend,
             machine=_machine(content),
             versions=said.told if said else "",
@@ -200,7 +200,7 @@ def _renamed(entry: E, name: str) -> E:
 
 
 def _joined(
-    files: Mapping[str, SpeedFile], merging: _KeptEntries, plans: Sequence[Plan]
+    files: Mapping[str, SpeedFile], merging: _KeptEntries, plans: Sequence[RunPlan]
 ) -> SpeedFile:
     first, *_ = files.values()
     workers: dict[str, WorkerSaid] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Self
 
-from harness.runs.plans import Plan, joined
+from harness.runs.plans import RunPlan, joined
 from harness.timing.request import (
     BenchRequest,
     Entry,
@@ -51,8 +51,8 @@ class BenchPlan:
         """An entry in a group each, group by group; of a shard, its own."""
         return [group.cell(entry.label) for group in self.groups for entry in self.entries]
 
-    def record(self) -> Plan:
+    def record(self) -> RunPlan:
         """What a file of results says of the whole plan."""
         groups = {joined(group.name) for group in self.every}
         labels = {entry.label for entry in self.entries}
-        return Plan.of([groups, labels], self.request.shard)
+        return RunPlan.of([groups, labels], self.request.shard)

@@ -11,7 +11,7 @@ from bench_results import REQUEST, refused, result, speed_file
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.runs.plans import Plan
+from harness.runs.plans import RunPlan
 from harness.timing import json_file
 from harness.timing.compare import relative
 
@@ -21,7 +21,7 @@ def run(*words: object) -> Any:
 
 
 def speeds(path: Path, *results: Any, host: str = "one", plan: Any = None) -> Path:
-    content = json_file.document(REQUEST, results, plan=plan and Plan(**plan)).plain()
+    content = json_file.document(REQUEST, results, plan=plan and RunPlan(**plan)).plain()
     content["machine_info"]["harness"]["machine"] |= {"host": host, "id": f"id of {host}"}
     content["harness"]["commands"] = [["bench", "on", host]]
     json_file.write(path, speed_file(content))

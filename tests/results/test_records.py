@@ -17,7 +17,7 @@ from harness.checking.request import Request
 from harness.checking.runner import CellRunner
 from harness.results.cell import Cell
 from harness.results.file import RecordError, RecordWriter, encoded, parsed, read_records
-from harness.results.lines import Begin, Line, Result
+from harness.results.lines import Begin, RecordLine, Result
 
 CELL = Cell("ä/ö", "numpy", "cpu", "float64", "native")
 
@@ -42,7 +42,7 @@ def result(**changes: Any) -> Result:
     return Result(**vars(CELL), **{**fields, **changes})
 
 
-def write(path: Path, *lines: Line) -> None:
+def write(path: Path, *lines: RecordLine) -> None:
     with RecordWriter(path) as writer:
         for line in lines:
             writer.append(line)

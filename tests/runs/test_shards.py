@@ -12,7 +12,7 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.results.cell import Cell
-from harness.runs.plans import Plan, Plans, joined
+from harness.runs.plans import Plans, RunPlan, joined
 from harness.runs.shards import Shard
 from harness.timing.request import BenchRequest
 from harness.timing.run import Bench
@@ -95,7 +95,7 @@ def test_no_shard(text: str) -> None:
 
 
 def test_what_is_missing_is_told() -> None:
-    plan = Plan(cells=144, digest="a")
+    plan = RunPlan(cells=144, digest="a")
     plans = Plans.of([plan.model_copy(update={"shard": f"{n}/4"}) for n in (1, 2, 4)])
     names = [*map(str, range(144))]
     assert plans.told(names[:108]) == (36, ["3 of 4 shards: not 3/4"])
@@ -103,8 +103,8 @@ def test_what_is_missing_is_told() -> None:
 
 
 def test_what_is_missing_of_several_plans_is_counted_by_name() -> None:
-    first = Plan.of([["a", "b"], ["x", "y"]], Shard(1, 2))
-    second = Plan.of([["b", "c"], ["y"]], Shard(1, 1))
+    first = RunPlan.of([["a", "b"], ["x", "y"]], Shard(1, 2))
+    second = RunPlan.of([["b", "c"], ["y"]], Shard(1, 1))
     there = [joined(name) for name in ("ax", "ay", "by")]
     told = ["1 of 2 shards: not 2/2"]
     assert Plans.of([first, second]).told(there) == (2, told)  # bx and cy
@@ -119,8 +119,8 @@ def test_what_is_missing_of_several_plans_is_counted_by_name() -> None:
     "axes", [None, [["a"], ["changed"]], [["a"] * 2000] * 3, [["a" * 9999] * 999] * 2]
 )
 def test_a_plan_that_does_not_name_its_cells_is_counted(axes: object) -> None:
-    other = Plan.of([["b"], ["y"]], None)
-    unnamed = Plan.of([["a"], ["x", "y"]], Shard(1, 2)).model_copy(update={"axes": axes})
+    other = RunPlan.of([["b"], ["y"]], None)
+    unnamed = RunPlan.of([["a"], ["x", "y"]], Shard(1, 2)).model_copy(update={"axes": axes})
     missing, told = Plans.of([unnamed, other]).told([joined("ax"), joined("by")])
     assert missing == 1
     assert "more may be missing" in told[-1]

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.errors import UsageError, check_known, shorten
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_pieces
-from harness.results.lines import OwnModel
+from harness.results.lines import OwnModelRecord
 from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.plugins import available
@@ -71,9 +71,9 @@ class Against:
         path = str(self.path.absolute())
         return {"path": path, "name": self.name, "parameters": self.parameters}
 
-    def record(self) -> OwnModel:
+    def record(self) -> OwnModelRecord:
         """What a record says of it."""
-        return OwnModel(
+        return OwnModelRecord(
             model=str(self),
             sha256=self.checksum,
             map=tuple(self.maps),
