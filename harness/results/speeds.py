@@ -79,7 +79,7 @@ class Parameters(Form):
         return {name: str(value) for name, value in (self.model_extra or {}).items()}
 
 
-class CellOrigin(Form):
+class SpeedOrigin(Form):
     """In files that were merged, where a cell comes from: its machine, the versions that ran, and
     its run by a checksum of that one's file. ``backend`` and ``group`` are its own there."""
 
@@ -95,7 +95,7 @@ class SpeedEntry(Form):
 
     name: str
     params: Parameters
-    origin: CellOrigin | None = None
+    origin: SpeedOrigin | None = None
 
     @property
     def cell(self) -> str:

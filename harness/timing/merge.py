@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 from harness.files.user_file import displayed
 from harness.results.environment import MachineOf, WorkerSaid
 from harness.results.speeds import (
-    CellOrigin,
     Further,
     Incomplete,
     NoSpeed,
     Parameters,
     SpeedEntry,
     SpeedFile,
+    SpeedOrigin,
     Timed,
 )
 from harness.runs.merged import Merged, check_alike, models_apart, origin_label
@@ -90,7 +90,7 @@ class _KeptEntries:
     """
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
-        self.kept: list[tuple[SpeedEntry, str, CellOrigin]] = []
+        self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []
         self.duplicates: Counter[str] = Counter()
         self.contradictions: list[str] = []
         self.notes: list[str] = []
@@ -112,7 +112,7 @@ class _KeptEntries:
         """The names of the cells in the plans of their runs."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
-    def _take(self, name: str, entry: SpeedEntry, origin: CellOrigin) -> None:
+    def _take(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
         """A cell of the file ``name``."""
         cell, machine = entry.cell, origin.machine
         known = self._known.setdefault((cell, machine.id, origin.versions), [])
@@ -168,13 +168,13 @@ class _KeptEntries:
         return found
 
 
-def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, CellOrigin]:
+def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
     """A cell as its run had it, with its origin: that run, its machine and its versions."""
     group = {"group": entry.group} if isinstance(entry, Timed) else {}
     origin = entry.origin
     if origin is None:
         said = content.environment.workers.get(entry.params.backend)
-        origin = CellOrigin(
+        origin = SpeedOrigin(
             backend=entry.params.backend,
             machine=_machine(content),
             versions=said.told if said else "",
