@@ -99,7 +99,7 @@ def subject(result: CellResult, check: str) -> str:
         before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
         if all(f.verdict in PASSING for f in before):
             return native[OPTIMIZER]
-    named = {key: label for key, label in native.items() if key == result.wrong_layer}
+    named = {key: label for key, label in native.items() if key in result.wrong_layers}
     chosen = named or {key: label for key, label in native.items() if key != OPTIMIZER} or native
     return _listed([f"{label} (layer {key})" for key, label in chosen.items()])
 

@@ -166,7 +166,8 @@ def localise(spec: str, **given: Any) -> None:
     backend, *others = names_of(asked)
     of_cell = {"specs": (spec,), "backends": (backend,)}
     of_cell |= {"dtypes": (given["dtype"],), "paths": (given["path"],)}
-    request = build(Request, {**found, **of_cell})
+    # ``against`` of a request is a model of the user's; here it is a backend.
+    request = build(Request, {**found, **of_cell, "against": None})
     sys.exit(
         stoppable(partial(run_localise, request, others[0] if others else None, given["as_json"]))
     )

@@ -114,7 +114,7 @@ def _location(run: CellRun, remote: Remote, result: CellResult) -> str:
             if wrong is None:
                 return later_location(result.findings, case.training)
             location = expectations.located(*wrong)
-            result.wrong_layer, result.right_if = location.layer, location.right_if
+            result.wrong_layers, result.right_if = (location.layer,), location.right_if
             result.divergence = divergence(judged, wrong[0], location.place, case.spec)
             return str(location)
     except OracleFault as fault:

@@ -7,13 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from harness.checking.changes import CellChange
 from harness.checking.events import Report
-from harness.checking.first_difference import RIGHT_IF
 from harness.checking.pairs import statements
 from harness.checking.report import cell_text, summary, title
 from harness.files.complaints import KeyPath
-from harness.language.library import content
-from harness.language.model import Spec
-from harness.language.schema import Layer
 from harness.language.shelf import Shelf
 from harness.output import github
 from harness.output.markdown import escaped, sentences, table
@@ -34,11 +30,11 @@ def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> 
         for change in compared.changes:
             if isinstance(change, CellChange) and change.worse:
                 failed = failing.pop(change.cell, None)
-                at = places(failed.location, specs, change.cell.spec) if failed else ()
+                at = places(failed, specs) if failed else ()
                 found.append(github.annotation(compared.what, str(change), at))
     level = "error" if compared is None else "warning"
     for cell, result in failing.items():
-        at = places(result.location, specs, cell.spec)
+        at = places(result, specs)
         found.append(
             github.annotation(f"{cell}: {result.verdict}", "\n".join(words(result)), at, level)
         )
@@ -52,26 +48,17 @@ def words(result: CellResult) -> list[str]:
     return [*filter(None, (result.location, str(result.blame or ""), seen))]
 
 
-def places(location: str, specs: Shelf, spec: str) -> Iterator[str]:
+def places(result: CellResult, specs: Shelf) -> Iterator[str]:
     """``file:line`` of where a cell goes wrong, of the layer of the model that does, and of the
     model's name."""
-    yield from re.findall(r"\(([^()]+:\d+)\)", location)
-    model = specs[spec].definition
-    paths = [*_of_attribute(location, specs[spec])]
-    paths += [("layers", name) for name in _NAMED.findall(location)]
+    yield from re.findall(r"\(([^()]+:\d+)\)", result.location)
+    model = specs[result.cell.spec].definition
+    paths: list[KeyPath] = [("layers", n, result.wrong_attribute) for n in result.wrong_layers]
+    named = _NAMED.findall(result.location)
+    paths += [("layers", name) for name in (*result.wrong_layers, *named)]
     keys = model.document.nodes.keys
     for place in (*(keys[path] for path in paths if path in keys), model.name[1]):
         yield f"{place.file}:{place.line}"
-
-
-def _of_attribute(location: str, spec: Spec) -> Iterator[KeyPath]:
-    """The layers with an attribute that would have to be different, and first where it is given."""
-    changed = re.search(rf"{RIGHT_IF} (\w+) is ", location)
-    for name, use in spec.model.layers.items() if changed else ():
-        definition = content(spec.library.find("layer", use.layer), Layer)
-        if changed and changed[1] in definition.attributes:
-            yield "layers", name, changed[1]
-            yield "layers", name
 
 
 def markdown(report: Report, compared: RunChanges | None = None) -> str:

@@ -56,7 +56,10 @@ class CellResult:
     remembered: bool = False  # an earlier run than that of the record file has decided it
     contradicted: bool = False  # its record file holds another outcome of the same origin
     location: str = ""
-    wrong_layer: str = ""  # whose value differs first in the forward pass
+    # The layers whose value differs first in the forward pass, or that a hint is about; and the
+    # attribute that the hint is about.
+    wrong_layers: Sequence[str] = ()
+    wrong_attribute: str = ""
     right_if: str = ""  # a change of parameters that would explain that value
     blame: Blame | None = None
     divergence: Divergence | None = None

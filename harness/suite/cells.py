@@ -62,7 +62,7 @@ class Cells:
 
     def places(self, cell: Cell) -> Iterator[str]:
         """``file:line`` of where the cell goes wrong, and of its model."""
-        return places(self.location(cell), self.engine.specs, cell.spec)
+        return places(self._result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
         """How long a check of a cell took. What it shares with others, such as the start of the

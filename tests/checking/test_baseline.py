@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -145,18 +146,19 @@ def test_a_fault_inside_a_shipped_definition_is_shown_at_the_layer_of_the_model(
     specs.add("mine.yaml")
     (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  gru: "))
     location = "forward: first differs at z of layer gru, time step 0 (specs/layers/gru.yaml:20)"
-    told = github.annotation("t", "m", places(location, specs, "mine"))
+    result = CellResult(Cell("mine", "torch", "cpu", "float32", "native"), location=location)
+    told = github.annotation("t", "m", places(result, specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
     # A tensor of the layer names it, as gradients of a user's own model do.
     wrong = "gradients: the outputs are right; wrong are gru.W_z and 5 more"
-    told = github.annotation("t", "m", places(wrong, specs, "mine"))
+    told = github.annotation("t", "m", places(replace(result, location=wrong), specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
     # Where it goes wrong, who is at fault and what was seen are sentences, not one line.
-    result = CellResult(Cell("mine", "torch", "cpu", "float32", "native"), location=location)
     result.findings = [Finding("outputs", verdict="differ", faults=["off by 1"])]
     assert "gru.yaml:20). outputs: differ: off by 1." in markdown(Report([result]))
     # Of no layer of the model, it is the model's name.
-    told = github.annotation("t", "m", places("forward: layer other", specs, "mine"))
+    result.location = "forward: layer other"
+    told = github.annotation("t", "m", places(result, specs))
     assert told == "::error file=mine.yaml,line=1,title=t::m"
 
 
@@ -171,8 +173,9 @@ def test_an_attribute_that_differs_is_shown_at_the_layer_that_has_it(
     specs = Shelf(Library())
     specs.add("mine.yaml")
     (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  norm: "))
-    location = "outputs: output.y is off by 1. It is right if epsilon is 1e-05 in place of 0.001"
-    told = github.annotation("t", "m", places(location, specs, "mine"))
+    cell = Cell("mine", "torch", "cpu", "float32", "native")
+    result = CellResult(cell, wrong_layers=("norm",), wrong_attribute="epsilon")
+    told = github.annotation("t", "m", places(result, specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
 
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sampling import sampled
 from users_models import GRU, NET, RULES, checked, model_file
 
+from harness.checking.step_summary import places
 from harness.errors import UsageError
+from harness.language.library import Library
+from harness.language.shelf import Shelf
 from harness.runtime.own_model.service import OwnModelService
 
+TWO_NORMS = """model: two
+summary: Two norms.
+source: A test.
+sizes: {features: 6}
+inputs:
+  x: {shape: [batch, features]}
+layers:
+  after: {layer: layer_norm, epsilon: 1.0e-3}
+  between: {layer: dense, units: features}
+  before: {layer: layer_norm, epsilon: 1.0e-5}
+equations: |
+  y = after(between(before(x)))
+"""
 CHECKS = ["repeatability", "inference", "cotangent-gradients", "saturation", "corners", "shapes"]
 
 
@@ -124,7 +141,26 @@ def test_another_epsilon_is_named(torch_service: OwnModelService, tmp_path: Path
     source = "from torch import nn\n\n\ndef net(features):\n    return nn.Sequential("
     file = model_file(tmp_path, f"{source}nn.LayerNorm(features, eps=1e-6))\n")
     result = checked(torch_service, spec, f"{file}:net", "float64", maps=["norm=0"])
-    assert "It is right if epsilon is 1e-06 in place of 1e-05" in result.location
+    assert "It is right if epsilon of norm is 1e-06 in place of the spec's 1e-05" in result.location
+
+
+def test_the_layer_whose_epsilon_differs_is_named(
+    torch_service: OwnModelService, tmp_path: Path
+) -> None:
+    """Two layers have an epsilon, and the first of them is right."""
+    spec = model_file(tmp_path, TWO_NORMS, "two.yaml")
+    source = "from torch import nn\n\n\ndef net(features):\n    return nn.Sequential("
+    layers = "nn.LayerNorm(features), nn.Linear(features, features), nn.LayerNorm(features)"
+    file = model_file(tmp_path, f"{source}{layers})\n")
+    rules = ["before=0", "between=1", "after=2"]
+    result = checked(torch_service, spec, f"{file}:net", "float64", maps=rules)
+    assert (
+        "It is right if epsilon of after is 1e-05 in place of the spec's 0.001" in result.location
+    )
+    specs = Shelf(Library())
+    specs.add(str(spec))
+    result = replace(result, cell=replace(result.cell, spec="two"))
+    assert next(places(result, specs)).endswith("two.yaml:8")
 
 
 def test_a_scalar_and_a_condition_are_told_too(

@@ -170,7 +170,7 @@ def lost(features):
     ("name", "words"),
     [
         ("unbiased", "It moves towards the variance of a sample, which is n / (n - 1) times"),
-        ("slow", "It is right if momentum is 0.97 in place of 0.9"),
+        ("slow", "It is right if momentum of first is 0.97 in place of the spec's 0.9"),
         ("both", ""),
         ("lost", ""),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -34,15 +34,20 @@ def altered(programs: Programs) -> Iterator[tuple[str, Programs]]:
         yield text, _each(programs, place, op, _left_out)
 
 
-def with_constant(programs: Programs, own: float, other: float) -> Programs:
-    """Programs with another number for a constant."""
+def with_constant(
+    programs: Programs, own: float, other: float, layers: Collection[str]
+) -> Programs:
+    """Return programs with another number for a constant in calls of some layers."""
 
     def changed(node: Node) -> Sequence[Node]:
         if node.op != "constant" or node.attributes.get("value") != own:
             return (node,)
         return (replace(node, attributes={**node.attributes, "value": other}),)
 
-    return tuple(_mapped(program, changed) for program in programs)
+    return tuple(
+        _mapped(program, changed, lambda call: call.attributes.get("instance") in layers)
+        for program in programs
+    )
 
 
 def _places(program: Program, wanted: Callable[[Node], bool]) -> dict[tuple[str, str], None]:
@@ -116,15 +121,20 @@ def _each(programs: Programs, place: str, op: str, change: Change) -> Programs:
     return tuple(map(one, programs))
 
 
-def _mapped(program: Program, change: Callable[[Node], Sequence[Node]]) -> Program:
-    """A program with each node, in bodies too, changed."""
+def _mapped(
+    program: Program,
+    change: Callable[[Node], Sequence[Node]],
+    within: Callable[[Node], bool] | None = None,
+) -> Program:
+    """Return a program with each node changed, in bodies too; or those ``within`` some calls."""
 
-    def one(node: Node) -> Sequence[Node]:
+    def one(node: Node, inside: bool) -> Sequence[Node]:
         if node.body is None:
-            return change(node)
-        return (replace(node, body=replace(node.body, nodes=every(node.body.nodes))),)
+            return change(node) if inside else (node,)
+        inside = inside or (within is not None and within(node))
+        return (replace(node, body=replace(node.body, nodes=every(node.body.nodes, inside))),)
 
-    def every(nodes: Sequence[Node]) -> tuple[Node, ...]:
-        return tuple(new for node in nodes for new in one(node))
+    def every(nodes: Sequence[Node], inside: bool) -> tuple[Node, ...]:
+        return tuple(new for node in nodes for new in one(node, inside))
 
-    return replace(program, nodes=every(program.nodes))
+    return replace(program, nodes=every(program.nodes, within is None))

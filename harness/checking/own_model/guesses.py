@@ -5,8 +5,8 @@ A guess is right where the spec, changed so, gives what the model gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -26,8 +26,32 @@ from harness.program.signature import local_of, noise_ports, owner_of
 from harness.runtime.arguments import Arguments
 from harness.runtime.session import Session
 
-# What is said of the model, and what the spec then gives.
-Guess = tuple[str, Callable[[], ArrayDict]]
+
+@dataclass(frozen=True)
+class Hint:
+    """A sentence, and the layers and the attribute that it is about, if it names them."""
+
+    text: str
+    layers: Sequence[str] = ()
+    attribute: str = ""
+
+    def behind(self, text: str) -> Hint:
+        """Return the same with a text before its own."""
+        return replace(self, text=f"{text}. {self.text}" if self.text else text)
+
+    @classmethod
+    def of_attribute(cls, attribute: str, layers: Sequence[str], other: float, own: float) -> Hint:
+        """Return the hint that an attribute of some layers is another number."""
+        listed = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
+        named = f"{attribute} of {listed}"
+        words = f"{RIGHT_IF} {named} is {other:.4g} in place of the spec's {own:.4g}"
+        return cls(words, layers, attribute)
+
+
+# What may be different in the model, and what the spec then gives.
+Guess = tuple[Hint, Callable[[], ArrayDict]]
+# So many layers are named, and tried one by one.
+FEW = 4
 # Numbers that frameworks and papers add under a root.
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
 # Functions, and which of others are taken for them.
@@ -51,34 +75,37 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
         return _results(session, replace(material, parameters=parameters))
 
     if (turned := _turned(programs[1], material)) is not None:
+        words = "The model runs over the batch where the spec runs over time"
         yield (
-            "The model runs over the batch where the spec runs over time: its recurrent layers "
-            "may want batch_first=True",
+            Hint(f"{words}: its recurrent layers may want batch_first=True"),
             lambda: _swapped(_results(session, turned)),
         )
     for text, parameters in hypotheses(material.parameters):
-        yield f"{RIGHT_IF} {text}", lambda p=parameters: with_parameters(p)  # type: ignore[misc]
+        yield Hint(f"{RIGHT_IF} {text}"), lambda p=parameters: with_parameters(p)  # type: ignore[misc]
     for layer, parameters in _complements(material.parameters):
+        words = f"{RIGHT_IF} 1 - {UPDATE_GATE} stands for {UPDATE_GATE} in {layer}"
         yield (
-            f"{RIGHT_IF} 1 - {UPDATE_GATE} stands for {UPDATE_GATE} in {layer}: which of the old "
-            "state and the candidate the gate weighs",
+            Hint(f"{words}: which of the old state and the candidate the gate weighs", (layer,)),
             lambda p=parameters: with_parameters(p),  # type: ignore[misc]
         )
     for written, meant, swapped in _other_functions(context.case):
         yield (
-            f"{RIGHT_IF} {meant} stands for {written}",
+            Hint(f"{RIGHT_IF} {meant} stands for {written}"),
             lambda s=swapped: _results(_session(*s), material),  # type: ignore[misc]
         )
     for text, changed in altered(programs):
-        yield f"{RIGHT_IF} {text}", lambda c=changed: _results(_session(*c), material)  # type: ignore[misc]
-    for own in sorted(_epsilons(programs[1])):
-        for other in EPSILONS:
-            if other != own:
-                changed = with_constant(programs, own, other)
-                yield (
-                    f"{RIGHT_IF} epsilon is {other:g} in place of {own:g}",
-                    lambda c=changed: _results(_session(*c), material),  # type: ignore[misc]
-                )
+        yield Hint(f"{RIGHT_IF} {text}"), lambda c=changed: _results(_session(*c), material)  # type: ignore[misc]
+    for own, layers in sorted(_epsilons(programs[1]).items()):
+        # All layers that have the same epsilon; and each of several by itself.
+        alone = [(layer,) for layer in layers] if len(layers) <= FEW else []
+        for some in dict.fromkeys([layers, *alone]):
+            for other in EPSILONS:
+                if other != own:
+                    changed = with_constant(programs, own, other, some)
+                    yield (
+                        Hint.of_attribute("epsilon", some, other, own),
+                        lambda c=changed: _results(_session(*c), material),  # type: ignore[misc]
+                    )
 
 
 def _other_functions(case: Case) -> Iterator[tuple[str, str, tuple[Program, Program]]]:
@@ -137,11 +164,12 @@ def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
         yield layer, {**parameters, **negated}
 
 
-def _epsilons(program: Program) -> set[float]:
-    found = set()
+def _epsilons(program: Program) -> dict[float, tuple[str, ...]]:
+    """The layers that have each value of an epsilon."""
+    found: dict[float, tuple[str, ...]] = {}
     for node in walk_nodes(program.nodes):
         given = node.attributes.get("attributes", {}) if node.op == "call" else {}
-        value = given.get("epsilon")
-        if isinstance(value, float):
-            found.add(value)
+        value, layer = given.get("epsilon"), node.attributes.get("instance")
+        if isinstance(value, float) and layer and layer not in found.get(value, ()):
+            found[value] = (*found.get(value, ()), str(layer))
     return found

@@ -95,6 +95,8 @@ def _explain(context: ModelContext, result: CellResult) -> None:
     """Where the model parts from the spec."""
     try:
         with at_work():
-            result.location = located(context, result.findings)
+            found = located(context, result.findings)
+        result.location, result.wrong_layers = found.text, found.layers
+        result.wrong_attribute = found.attribute
     except OracleFault as fault:
         result.location = f"no place could be found: {fault}"

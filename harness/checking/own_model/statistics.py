@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.first_difference import RIGHT_IF
+from harness.checking.own_model.guesses import Hint
 from harness.oracle.case import Case
 from harness.program.signature import owner_of
 
@@ -18,7 +18,7 @@ LEFT, WHOLE = 1e-4, 1e-2
 
 def moved_otherwise(
     case: Case, moved: Mapping[str, tuple[Array, Array]], names: Sequence[str]
-) -> str:
+) -> Hint:
     """Another momentum, or the variance of a sample, if that is all that is wrong.
 
     Args:
@@ -28,21 +28,20 @@ def moved_otherwise(
     """
     wrong = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
     if len(wrong) < len(names) or not wrong:
-        return ""
+        return Hint("")
     before = case.material.statistics
     found = {n: moved[f"{PREFIX}{n}"] for n in wrong if f"{PREFIX}{n}" in moved}
     if len(found) < len(wrong) or not all(map(_comparable, found.values())):
-        return ""
+        return Hint("")
     others = {*_momenta(case, found, before)}
     if len(others) == 1 and None not in others:
         own, other = next(pair for pair in others if pair)
-        return f"{RIGHT_IF} momentum is {other:.4g} in place of {own:.4g}"
+        layers = tuple(dict.fromkeys(map(owner_of, wrong)))
+        return Hint.of_attribute("momentum", layers, other, own)
     if all(_of_a_sample(*found[n], before[n]) for n in wrong):
-        return (
-            "It moves towards the variance of a sample, which is n / (n - 1) times that of a batch "
-            "of n, as torch's BatchNorm does"
-        )
-    return ""
+        words = "It moves towards the variance of a sample, which is n / (n - 1) times that of a"
+        return Hint(f"{words} batch of n, as torch's BatchNorm does")
+    return Hint("")
 
 
 def _comparable(pair: tuple[Array, Array]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.checking.first_difference import DECISIVE
 from harness.checking.own_model.checks import ModelContext
-from harness.checking.own_model.guesses import guesses
+from harness.checking.own_model.guesses import Hint, guesses
 from harness.checking.own_model.statistics import moved_otherwise
 from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.program.signature import result_ports
@@ -25,36 +25,36 @@ LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
 FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "biases alone"}
 
 
-def located(context: ModelContext, findings: Sequence[Finding]) -> str:
-    """Which tensors, from which time step on; which gradients; and what would make it right."""
+def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
+    """Which tensors, from which time step on; which gradients; and what would make it right, with
+    the layers and the attribute that this names."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
-        return "the model gives other numbers each time, and nothing else can be said of it"
+        return Hint("the model gives other numbers each time, and nothing else can be said of it")
     forward = wrong.get("inference")
     first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
     if forward is not None and first is not None:
-        hint = (
-            _hint(context, forward)
-            or _other_output(context, first)
+        hint = _hint(context, forward) or Hint(
+            _other_output(context, first)
             or _function_of(context, first)
             or _narrow(context, forward)
         )
-        return f"outputs: {_parting(context, first)}{f'. {hint}' if hint else ''}"
+        return hint.behind(f"outputs: {_parting(context, first)}")
     if "cotangent-gradients" in wrong:
         names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
         right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
         told = f"gradients: the outputs are right; wrong are {_listed(names)}"
-        return f"{told}; right are {_listed(right)}" if right else f"{told}: all of them"
+        return Hint(f"{told}; right are {_listed(right)}" if right else f"{told}: all of them")
     if far := [name for name in FAR_OUT if name in wrong]:
         told = "; ".join(f"{name}: {FAR_OUT[name]}" for name in far)
-        return f"outputs: they are right at ordinary numbers, and wrong far out ({told})"
+        return Hint(f"outputs: they are right at ordinary numbers, and wrong far out ({told})")
     trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
     if trained:
         names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
         told = f"training: evaluation is right; in training these are wrong: {_listed(names)}"
-        hint = moved_otherwise(context.case, context.moved, names)
-        return f"{told}. {hint}" if hint else told
-    return f"the outputs and gradients are right; what differs is in: {', '.join(wrong)}"
+        return moved_otherwise(context.case, context.moved, names).behind(told)
+    checks = ", ".join(wrong)
+    return Hint(f"the outputs and gradients are right; what differs is in: {checks}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -124,15 +124,15 @@ def _rows(context: ModelContext, name: str, off: Array) -> str:
     return told
 
 
-def _hint(context: ModelContext, forward: Finding) -> str:
+def _hint(context: ModelContext, forward: Finding) -> Hint | None:
     """The first guess under which the spec gives what the model gives."""
     if context.case.entries > ENTRIES:
-        return ""
+        return None
     wanted = _expected(context)
     found = {n: a for n, a in context.found.items() if isinstance(a, np.ndarray)}
     compared = [d for d in forward.deviations if not d.reason and d.name in found]
     scale = scales(wanted)
-    for number, (text, changed) in enumerate(guesses(context)):
+    for number, (hint, changed) in enumerate(guesses(context)):
         if number == TRIED or not compared:
             break
         values = changed()
@@ -147,8 +147,8 @@ def _hint(context: ModelContext, forward: Finding) -> str:
                 for d in compared
             )
             if effect > DECISIVE:
-                return text
-    return ""
+                return hint
+    return None
 
 
 def _other_output(context: ModelContext, first: Deviation) -> str:
