@@ -20,6 +20,7 @@ from harness.errors import Place, UsageError, closest, shorten
 from harness.files.user_file import MIB, FileFault, displayed, read_bytes
 
 MAX_SETTINGS = MIB
+MAX_PARTS = 100
 NAME = "pyproject.toml"
 TABLE = ("tool", "harness")
 PREFIX = "HARNESS_"
@@ -68,6 +69,8 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
             elif key not in (known[command] if own else _all(known)):
                 raise _unknown(key, place, known[command] if own else [*known, *_all(known)])
             elif own or key in known[command]:
+                if "\\x00" in repr(value):  # which no file name, and no other value, may hold
+                    raise UsageError(f"{place}: the value of {key!r} contains a NUL character")
                 found[key] = Setting(value, place, own, path.parent)
     return found
 
@@ -120,6 +123,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
     """The table of the harness, however it is written; empty where there is none."""
     import tomllib
 
+    _check_keys(path, text)
     try:
         parsed: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -146,6 +150,15 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         what = "several tables" if isinstance(table, list) else shorten(repr(table))
         raise UsageError(f"{displayed(path)}: {name} is one table of options, found {what}")
     return table
+
+
+def _check_keys(path: Path, text: str) -> None:
+    """Refuse keys of so many parts that tomllib takes minutes and gigabytes for them."""
+    for number, row in enumerate(text.splitlines(), start=1):
+        key = row.split("=", 1)[0]
+        if key.count(".") >= MAX_PARTS and re.fullmatch(r"[\w\-.\"' \t\[\]]*", key):
+            place, parts = Place(displayed(path), number, 1), key.count(".") + 1
+            raise UsageError(f"{place}: a key of {parts:,} parts; at most {MAX_PARTS} are allowed")
 
 
 def _too_long(path: Path, text: str) -> str:
@@ -180,7 +193,8 @@ def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabula
     """What is for another command must be right too: else it is found when it is needed."""
     if not isinstance(table, dict):
         place = _place(path, text, name, "")
-        raise UsageError(f"{place}: the options of 'harness {name}' are a table, found {table!r}")
+        found = shorten(repr(table))
+        raise UsageError(f"{place}: the options of 'harness {name}' are a table, found {found}")
     for key in table:
         if key not in known[name]:
             raise _unknown(key, _place(path, text, key, name), known[name])
@@ -188,9 +202,9 @@ def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabula
 
 def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
     named = sorted({*allowed})
-    likely = closest(key, named)
+    likely = closest(shorten(key), named)
     hint = f"; did you mean {likely!r}?" if likely else f" (known: {', '.join(named)})"
-    return UsageError(f"{place}: there is no option {key!r}{hint}")
+    return UsageError(f"{place}: there is no option {shorten(key)!r}{hint}")
 
 
 def _place(path: Path, text: str, key: str, command: str) -> Place:

@@ -87,7 +87,7 @@ def formed(data: Any, form: type[M], what: str = "") -> M:
         found = complaints(error, form, data)
     told = []
     for complaint in found[:MOST_SHOWN]:
-        place = ".".join(map(str, complaint.path))
+        place = ".".join(shorten(str(step)) for step in complaint.path)
         told.append(f"{place}: {complaint.message}" if place else complaint.message)
     if len(found) > MOST_SHOWN:
         told.append(f"and {len(found) - MOST_SHOWN} more")

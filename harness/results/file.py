@@ -63,6 +63,7 @@ class RecordWriter:
         self._lock = threading.Lock()
         try:
             kinds.check_kind(self.path, kinds.RECORDS)
+            self._is_new = not self.path.exists()
             self._fd = _opened(self.path)
         except (OSError, FileFault) as error:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
@@ -94,8 +95,12 @@ class RecordWriter:
             )
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file; a second call does nothing. Remove a new file to which nothing could be
+        written, as on a full disk."""
         if self._fd >= 0:
+            if self._is_new and not os.fstat(self._fd).st_size:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
             os.close(self._fd)
             self._fd = -1
 

@@ -129,6 +129,17 @@ def test_the_nearest_file_of_the_repository_counts(folder: Path, parsed: Parsed)
             f"[tool.other]\ny = 0\nx = {'1' * 5000}\n[tool.harness]\n",
             "pyproject.toml:6:5: an integer of 5,000 digits; at most 4,300 are allowed",
         ),
+        (
+            "[tool.harness]\n" + ".".join("a" * 5000) + " = 1\n",
+            "toml:5:1: a key of 5,000 parts; at",
+        ),
+        (
+            "[tool." + ".".join("a" * 5000) + "]\nharness = 1\n",
+            "toml:4:1: a key of 5,001 parts; at",
+        ),
+        ('[tool.harness]\nspecs = "a\\u0000b"\n', "toml:5:1: the value of 'specs' contains a NUL"),
+        (f"[tool.harness]\n{'b' * 5000} = 1\n", f"there is no option '{'b' * 57}...' (known: "),
+        (f"[tool.harness]\ncheck = '{'b' * 5000}'\n", f"a table, found '{'b' * 56}..."),
         # However the table is written, it is read.
         ("[tool]\nharness = {specz = 1}\n", "pyproject.toml: there is no option 'specz'; did"),
         ('["tool".harness]\nspecz = 1\n', "pyproject.toml:5:1: there is no option 'specz'; did"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 from pydantic import ValidationError
 
 from harness.checking.request import Request
@@ -180,6 +181,27 @@ with RecordWriter(sys.argv[1]) as writer:
         except RecordError as error:
             print(number, error)
 """
+
+
+def test_a_new_file_to_which_nothing_is_written_is_removed(tmp_path: Path) -> None:
+    for old in (False, True):
+        path = tmp_path / "r.jsonl"
+        if old:
+            path.touch()
+        RecordWriter(path).close()
+        assert path.exists() == old
+
+
+def test_names_of_fields_are_told_on_one_line_and_shortened(tmp_path: Path) -> None:
+    text = (ROOT / "tests/golden/results/agree.jsonl").read_text(encoding="utf-8")
+    head = json.loads(text.splitlines()[0])
+    head["environment"] = {"A\n::error::" + "p" * 300: {"x": 1}}
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(head) + "\n")
+    with pytest.raises(RecordError) as found:
+        read_records(path)
+    assert "\n" not in str(found.value)
+    assert len(str(found.value)) < 200
 
 
 def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
