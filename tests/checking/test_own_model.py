@@ -9,6 +9,8 @@ import pytest
 from sampling import sampled
 from users_models import GRU, NET, RULES, checked, model_file
 
+from harness.checking.own_model.asking import of_model
+from harness.checking.request import Request
 from harness.checking.step_summary import places
 from harness.errors import UsageError
 from harness.language.library import Library
@@ -47,6 +49,9 @@ def test_a_right_model_agrees(
     file = model_file(tmp_path, NET)
     result = checked(torch_service, spec, f"{file}:Net", dtype, maps=RULES)
     assert verdicts(result) == dict.fromkeys(CHECKS, "agree")
+    # A report prints a command that asks for each finding by its name.
+    request = Request(specs=(str(spec),), checks=tuple(verdicts(result)))
+    of_model(request, {"against": f"{file}:Net"})
     gradients = next(f for f in result.findings if f.check == "cotangent-gradients")
     assert {d.name for d in gradients.deviations} == {
         "gradient.embed.table",

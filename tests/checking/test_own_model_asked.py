@@ -120,7 +120,7 @@ def asked(tmp_path: Path, request: Request, **more: Any) -> Request:
         (Request(specs=("mlp",), on="ray"), {}, "--on has no meaning"),
         (Request(specs=("mlp",)), {"reproducers": Path("x")}, "--reproducers has no meaning"),
         (Request(specs=("mlp",)), {"quick": True}, "--quick has no meaning"),
-        (Request(specs=("mlp",), checks=("kinks",)), {}, "kinks is no check of a model"),
+        (Request(specs=("mlp",), checks=("causality",)), {}, "causality is no check of a model"),
         (Request(specs=("mlp",)), {"against": None, "maps": ("a=b",)}, "--map is about a model"),
     ],
 )

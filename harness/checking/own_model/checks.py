@@ -186,19 +186,24 @@ ROUNDING = 64 * 2.0**-24
 
 
 def saturation(context: ModelContext) -> Iterator[Finding]:
-    """Outputs where activations are far out, and where biases alone are activated: a function that
-    is another only beyond 6 is the same at ordinary numbers."""
-    case = context.case
-    far = saturated_material(case)
+    """Outputs where activations are far out: a function that is another only beyond 6 is the same
+    at ordinary numbers."""
+    far = saturated_material(context.case)
     inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
-    for check, material in (
-        ("saturation", replace(far, inputs=inputs)),
-        ("corners", corner_material(case)),
-    ):
-        context.remote.load(material)
-        found = context.forward(material)
-        expected = context.expected(material, check, found).at_least(ROUNDING)
-        yield context.finding(check, found, expected)
+    yield _far_out(context, "saturation", replace(far, inputs=inputs))
+
+
+def corners(context: ModelContext) -> Iterator[Finding]:
+    """Outputs where biases alone are activated."""
+    yield _far_out(context, "corners", corner_material(context.case))
+
+
+def _far_out(context: ModelContext, check: str, material: Arguments) -> Finding:
+    context.remote.load(material)
+    found = context.forward(material)
+    return context.finding(
+        check, found, context.expected(material, check, found).at_least(ROUNDING)
+    )
 
 
 def repeatability(context: ModelContext) -> Iterator[Finding]:
@@ -244,5 +249,6 @@ CHECKS: Mapping[str, ModelCheck] = {
     "cotangents": cotangents,
     "values": values,
     "saturation": saturation,
+    "kinks": corners,  # the group of that finding
     "shapes": shapes,
 }
