@@ -5,6 +5,7 @@ All that runs cells goes through here: a whole check, ``harness.run_cell``, and 
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -28,8 +29,9 @@ from harness.checking.shared_cases import SharedCases
 from harness.environments.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
 from harness.language.asked_sizes import check_asked
-from harness.language.library import Library, lesson6
+from harness.language.library import Library, content, lesson6
 from harness.language.model import Spec
+from harness.language.schema import Layer, LayerUse
 from harness.language.shelf import Shelf
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, with_patience
@@ -168,6 +170,7 @@ class CellRunner:
             limits=self._limits(),
             plan=RunPlan.of(axes, self.request.shard),
             models=dict(map(self._told, self.specs.names[:MOST_MODELS])),
+            notes=tuple(self.specs.notes),
             columns=labelled(self.workers),
             planned=planned,
         )
@@ -179,8 +182,23 @@ class CellRunner:
             sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
             known = {**model.sizes, **sizes, "batch": batch, "time": time_}
         layers = {name: use.layer for name, use in model.layers.items()}
-        loss, equations = model.loss or "", model.equations
-        return name, CheckedModel(sizes=known, layers=layers, equations=equations, loss=loss)
+        attributes = {name: self._changed(use) for name, use in model.layers.items()}
+        return name, CheckedModel(
+            sizes=known,
+            layers=layers,
+            attributes={name: found for name, found in attributes.items() if found},
+            equations=model.equations,
+            loss=model.loss or "",
+        )
+
+    def _changed(self, use: LayerUse) -> dict[str, str]:
+        """Return as text the attributes of a layer that differ from the defaults, without sizes."""
+        defaults = content(self.specs.library.find("layer", use.layer), Layer).attributes
+        return {
+            name: json.dumps(value) if isinstance(value, bool) else str(value)
+            for name, value in (use.model_extra or {}).items()
+            if defaults[name] not in ("size", value)
+        }
 
     def _files(self) -> dict[str, str]:
         """The files of a user's own that the run was given, by option."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.checking.history import days
+from harness.checking.request import QUICK, choose_checks
 from harness.errors import several
 from harness.report import speeds
 from harness.report.cells import KEPT, counted
-from harness.report.inputs import Inputs
+from harness.report.inputs import CheckRun, Inputs
 from harness.results.cell import CellResult, not_compared
 from harness.results.findings import BROKEN, PASSING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Tone = Literal["good", "bad", "broken"]
 # Verdicts of checks that have compared something.
 COMPARED = frozenset({"agree", "known-difference"})
+# Notes on specs, and names of checks, that stand at the top.
+MOST_NOTES, MOST_NAMED = 5, 5
 SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 
 
@@ -74,11 +77,15 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     lost = sum(r.verdict in BROKEN for r in results)
     differ = sum(r.verdict not in PASSING for r in results) - lost
     of = f"of {several(len(results), 'cell')}"
-    lines = [counted(results), *check.pairs(every=False)]
+    lines = [counted(results), *_scope(check), *check.pairs(every=False)]
     if check.seconds is not None:
         lines.append(f"took {check.seconds:.0f} s")
     if old := [result for result in results if result.remembered]:
         lines.append(f"{len(old)} {of} are kept from earlier runs ({KEPT}): {', '.join(days(old))}")
+    notes = [*dict.fromkeys(note for head in check.heads for note in head.notes)]
+    lines += [f"note: {note}" for note in notes[:MOST_NOTES]]
+    if len(notes) > MOST_NOTES:
+        lines.append(f"and {several(len(notes) - MOST_NOTES, 'more note')}")
     lines += [f"not compared: {words}" for words in not_compared(results)]
     if check.stopped:
         lines.append(f"the run was {check.stopped}")
@@ -99,6 +106,33 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     agreed = _agreed(results, len(results) - silent, whole=not silent and not stop)
     nothing = f", and in {silent} {'others' if silent > 1 else 'other'} nothing was compared"
     return "broken" if stop else "good", f"{agreed}{nothing if silent else ''}{stop}", lines
+
+
+def _scope(check: CheckRun) -> list[str]:
+    """Return one line: a quick or a full check, in which dtypes, how many checks and comparisons;
+    none if no cell ended."""
+    ended = [f for r in check.cells.values() for f in r.findings if f.verdict != "not-run"]
+    if not ended:
+        return []
+    asked = dict.fromkeys(_selected(h.request.checks) for h in check.heads if h.request)
+    dtypes = " and ".join(sorted({cell.dtype for cell in check.cells}))
+    kinds = several(len({f.check for f in ended}), "kind")
+    counts = [f"{several(len(ended), 'check')} of {kinds}"]
+    if check.comparisons is not None:
+        counts.append(f"{check.comparisons:,} comparisons")
+    return [f"{', '.join([*asked, f'in {dtypes}'])}: {', '.join(counts)}"]
+
+
+def _selected(checks: Sequence[str]) -> str:
+    """Name the part of the checks that a run was asked for."""
+    if tuple(checks) == QUICK["checks"]:
+        return f"quick check ({', '.join(checks)} only)"
+    every = choose_checks(("*",))
+    if "*" in checks or set(every) <= {*checks}:
+        return "full check"
+    if len(checks) > MOST_NAMED:
+        return f"{len(checks)} of {len(every)} groups of checks"
+    return f"only the checks {', '.join(checks)}"
 
 
 def _agreed(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:

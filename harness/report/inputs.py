@@ -13,12 +13,15 @@ from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.forms import Form, Malformed, Number, formed
 from harness.files.user_file import FileFault, displayed
+from harness.output.shell import command_line
 from harness.results.blocks import cut_off, ended, stopped
 from harness.results.cell import Cell, CellResult
 from harness.results.file import Records, read_records
-from harness.results.lines import CheckedModel, Done, Head
+from harness.results.lines import CheckedModel, Done, Head, Result
 from harness.results.speeds import SpeedFile
 
+# Commands that are shown: the last of as many as wrote to the files.
+MOST_COMMANDS = 8
 WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
 
 
@@ -78,6 +81,13 @@ class CheckRun:
         specs = {cell.spec for cell in self.cells}
         return {name: model for name, model in found.items() if name in specs}
 
+    @property
+    def comparisons(self) -> int | None:
+        """How many tensors and properties were compared; None if the file does not tell."""
+        if any(line.compared is None for line in self.records.of_kind(Result)):
+            return None
+        return sum(f.comparisons for result in self.cells.values() for f in result.findings)
+
     def pairs(self, *, every: bool) -> list[str]:
         """In words, to how many digits backends agree with each other: of ``every`` pair, or of
         many only the one that is furthest apart."""
@@ -129,6 +139,14 @@ class Inputs:
     check: CheckRun | None = None
     benches: Sequence[BenchRun] = ()
     trainings: Sequence[TrainedWeights] = ()
+
+    @property
+    def commands(self) -> list[str]:
+        """The last commands that wrote to the files; a run from Python has none."""
+        ran = [[*head.arguments] for head in (self.check.heads if self.check else ())]
+        ran += [command for run in self.benches for command in run.file.harness.commands]
+        every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
+        return [*every][-MOST_COMMANDS:]
 
     def told_apart(self, run: BenchRun) -> str:
         """What tells the speeds of a file from those of others: its name, and nothing where it is

@@ -34,6 +34,7 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     top = headline(inputs, news)
     lines = [MARK, f"## {top.sign} {plain(top.sentence)}", ""]
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
+    lines += [code(command) + "  " for command in inputs.commands]
     if news is not None and news.changes:
         told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.told]
         told = [*_most(told, MOST_CHANGES)]

@@ -19,7 +19,6 @@ from harness.checking.pairs import FEW
 from harness.oracle.tolerance import Deviation
 from harness.output.html import escaped
 from harness.output.printing import visible
-from harness.output.shell import command_line
 from harness.report import cells, past, speed_charts, svg_pictures
 from harness.report.cells import Matrix, MatrixEntry, share
 from harness.report.headline import headline
@@ -155,8 +154,6 @@ if TYPE_CHECKING:
 
 # Differences that are shown in full; of more the matrix tells.
 MOST_TROUBLES = 30
-# Commands that are shown: the last of as many as wrote to the files.
-MOST_COMMANDS = 8
 # Those of the page, which are one there.
 SCRIPTS = ("report.js", "matrix.js", "histogram.js")
 # So many of them stand open.
@@ -377,11 +374,7 @@ def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
 
 def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
     """What was run, as far as it is known, and what makes reproducers."""
-    ran = [[*head.arguments] for head in (inputs.check.heads if inputs.check else ())]
-    ran += [command for run in inputs.benches for command in run.file.harness.commands]
-    # Of a run from Python there is no command.
-    every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
-    found = [*every][-MOST_COMMANDS:]
+    found = inputs.commands
     if shown:
         found += [trouble.reproducer for trouble in shown[:1] if trouble.reproducer]
     return found

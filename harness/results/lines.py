@@ -94,22 +94,25 @@ class RequestRecord(Sparse):
     given: GivenNumbers | None = None
 
 
-class CheckedModel(Form):
+class CheckedModel(Sparse):
     """A model that is checked: ``sizes`` with batch and time, ``layers`` by name, each with what
-    it is of, and its texts."""
+    it is of, those ``attributes`` of each that differ from its defaults, and its texts."""
+
+    LEFT_OUT = frozenset({"attributes"})
 
     sizes: dict[str, int]
     layers: dict[str, str]
+    attributes: dict[str, dict[str, str]] = Field(default_factory=dict)
     equations: str
     loss: str
 
 
 class Head(RecordLine):
     """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
-    name of the spec in them, ``files`` are others by option, ``limits`` those of a cell, and
-    ``planned`` is the number of its cells."""
+    name of the spec in them, ``files`` are others by option, ``limits`` those of a cell, ``notes``
+    what the run said of the specs, and ``planned`` is the number of its cells."""
 
-    LEFT_OUT = frozenset({"plan", "columns", "planned"})
+    LEFT_OUT = frozenset({"plan", "columns", "planned", "notes"})
     kind: Literal["head"] = "head"
     schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA_VERSION
     harness: str
@@ -126,6 +129,7 @@ class Head(RecordLine):
     plan: RunPlan | None = None
     models: dict[str, CheckedModel] = Field(default_factory=dict)
     columns: dict[str, dict[str, str]] | None = None
+    notes: Several[str] = ()
     planned: NonNegativeInt | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -168,9 +172,10 @@ class Begin(CellLine):
 
 
 class Result(CellLine):
-    """One check of a cell is decided. Numbers stand for a tensor that was compared, or for none."""
+    """One check of a cell is decided. Numbers stand for a tensor that was compared, or for none.
+    ``compared`` counts the tensors; records of older versions lack it."""
 
-    LEFT_OUT = frozenset({"spread", "growth"})
+    LEFT_OUT = frozenset({"spread", "growth", "compared"})
     kind: Literal["result"] = "result"
     backend_version: str
     check: str
@@ -184,6 +189,7 @@ class Result(CellLine):
     detail: str
     traceback: str = ""
     held: Annotated[int, Field(ge=0, lt=2**63)]
+    compared: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     layers: dict[str, str]
     spread: Annotated[Several[NonNegativeInt], Field(max_length=2 * DECADES + 3)] = ()
     growth: Several[Grown] = ()
@@ -214,6 +220,7 @@ class Result(CellLine):
             detail=finding.detail,
             traceback=finding.traceback,
             held=finding.held,
+            compared=finding.comparisons - finding.held,
             layers=dict(result.layers),
             spread=worst.spread if worst else (),
             growth=finding.growth,
@@ -224,6 +231,7 @@ class Result(CellLine):
         """What the check has found, as far as the line tells."""
         found = Finding(self.check, held=self.held, verdict=self.verdict, seconds=self.seconds)
         found.traceback, found.words, found.kept_growth = self.traceback, self.detail, self.growth
+        found.compared = self.compared or 0
         if self.error is not None:
             assert self.worst is not None
             assert self.yardstick is not None

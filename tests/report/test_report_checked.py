@@ -10,6 +10,9 @@ from pathlib import Path
 import report_files
 from report_pages import HOSTILE, markdown, page
 
+from harness.checking.request import Request
+from harness.checking.runner import CellRunner
+
 PAIR = {"kind": "pair", "spec": "lesson6/first_rnn", "device": "cpu", "dtype": "float32"}
 PAIR |= {"path": "native", "worst": "gradient.W"}
 
@@ -75,6 +78,47 @@ def test_the_models_that_were_checked_have_their_sizes_equations_and_loss(
     # A block or a span of code ends at no backtick of the text.
     assert "\n```\n</script><img" in markdown(tmp_path, bad)
     assert "- loss: ``</script><img" in markdown(tmp_path, bad)
+
+
+def test_the_top_says_what_was_checked_and_by_which_command(files: Path, tmp_path: Path) -> None:
+    told = r"only the checks values, training, batch-independence, in float32 and float64: "
+    told += r"\d\d checks of 5 kinds, [\d,]{3,} comparisons"
+    found = page(tmp_path, files / "run.jsonl")
+    assert re.search(f"<p>{told}</p>", found)
+    written = markdown(tmp_path, files / "run.jsonl")
+    assert re.search(f"\n{told}  \n", written)
+    assert "\n`harness check --backend numpy`  \n" in written
+    head = {"notes": [f"m.yaml:3: {HOSTILE}"]}
+    head["request"] = lambda asked: {**asked, "checks": ["values"]}
+    quick = report_files.changed(files / "run.jsonl", tmp_path / "quick", head, kind="head")
+    assert "<p>quick check (values only), in float32" in page(tmp_path, quick)
+    assert "<p>note: m.yaml:3: &lt;/script&gt;" in page(tmp_path, quick)
+    assert "note: m.yaml:3: " in markdown(tmp_path, quick)
+    # Records of an older version do not tell how many tensors each check has compared.
+    old = report_files.changed(quick, tmp_path / "old", {"compared": None}, kind="result")
+    assert "comparisons" not in markdown(tmp_path, old)
+
+
+def test_attributes_that_differ_from_their_defaults_are_shown(files: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "m.yaml"
+    spec.write_text(
+        "model: m\nsummary: One.\nsource: Here.\ninputs: {x: {shape: [batch, 3]}}\n"
+        "layers:\n  norm: {layer: batch_norm, momentum: 0.1, epsilon: 1.0e-3}\n"
+        "  drop: {layer: dropout, keep: 0.75}\n  same: {layer: dropout, keep: 0.5}\n"
+        "equations: y = same(drop(norm(x)))\n"
+    )
+    with CellRunner(Request((str(spec),), ("numpy",))) as runner:
+        head = runner.new_head().plain()
+    (note,) = head["notes"]
+    assert f"{spec}:6" in note
+    assert "momentum 0.1" in note
+    model = head["models"]["m"]
+    assert model["attributes"] == {"norm": {"momentum": "0.1"}, "drop": {"keep": "0.75"}}
+    (name,) = json.loads((files / "run.jsonl").read_text().splitlines()[0])["models"]
+    change = {"models": {name: model}}
+    shown = report_files.changed(files / "run.jsonl", tmp_path / "m", change, kind="head")
+    told = "norm (batch_norm, momentum 0.1), drop (dropout, keep 0.75), same (dropout)"
+    assert told in page(tmp_path, shown)
 
 
 def test_the_duration_is_that_of_the_runs_and_not_of_their_cells(
