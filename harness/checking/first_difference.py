@@ -6,7 +6,7 @@ update (:func:`later_location`): what comes after a wrong phase is wrong because
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,8 +27,8 @@ from harness.oracle.tolerance import (
     wrong_form,
 )
 from harness.oracle.yardstick import at_least_typical
-from harness.program.ir import Phase, Program
-from harness.program.signature import owner_of
+from harness.program.ir import Phase, Program, reads
+from harness.program.signature import call_key, owner_of
 from harness.results.findings import PASSING, Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype
@@ -209,6 +209,30 @@ class Expectations:
 
 def _size(array: Array) -> float:
     return float(np.max(np.abs(array), initial=0.0)) or 1.0
+
+
+def makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
+    """Return the layers and losses, in order, that a wrong result or value of a model depends on
+    without passing through a value that is known to be ``right``."""
+    results = {f"output.{port.name}": port.value for port in program.outputs}
+    results |= {f"state.{port.name}": port.value for port in program.new_state}
+    results |= {name: number for number, name in program.names.items()}
+    if program.loss is not None:
+        results["loss"] = program.loss
+    wrong, found = {results.get(value)}, list[str]()
+    for node in reversed(program.nodes):
+        if wrong.isdisjoint(node.outputs):
+            continue
+        if node.op == "call":
+            found.append(call_key(node))
+        wrong.update(n for n in reads(node) if program.names.get(n) not in right)
+    return tuple(reversed(found))
+
+
+def wrong_result(findings: Sequence[Finding]) -> str:
+    """Return the first result of the forward pass that differs; empty if all agree."""
+    wrong = _deviating({f.check: f for f in findings if f.verdict == "differ"}, FORWARD)
+    return wrong[0].name if wrong else ""
 
 
 def later_location(findings: Sequence[Finding], program: Program) -> str:

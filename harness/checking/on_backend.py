@@ -9,7 +9,12 @@ from functools import partial
 from harness.checking.blame import blame, unheard
 from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
 from harness.checking.divergence import divergence
-from harness.checking.first_difference import Expectations, later_location
+from harness.checking.first_difference import (
+    Expectations,
+    later_location,
+    makers,
+    wrong_result,
+)
 from harness.checking.run_cell import CellRun, OpenedSubject
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
@@ -17,6 +22,7 @@ from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.results.cell import CellResult
 from harness.runtime.precision import narrow
+from harness.runtime.traces import undistinguished
 from harness.worker.remote import Remote, WorkerFault
 
 # The check of what every primitive gives: made of every cell, whatever else is asked for, and
@@ -112,9 +118,14 @@ def _location(run: CellRun, remote: Remote, result: CellResult) -> str:
             judged = expectations.judged(trace)
             wrong = next(((p, most) for p, most in judged if not p.within(most)), None)
             if wrong is None:
+                name, right = wrong_result(result.findings), {p.name for p, _ in judged}
+                result.wrong_layers = makers(case.training, name, right) if name else ()
                 return later_location(result.findings, case.training)
             location = expectations.located(*wrong)
-            result.wrong_layers, result.right_if = (location.layer,), location.right_if
+            right = {p.name for p, most in judged if p.within(most)} - {wrong[0].name}
+            made = makers(case.training, undistinguished(location.value), right)
+            result.wrong_layers = (location.layer,) if location.layer else made
+            result.right_if = location.right_if
             result.divergence = divergence(judged, wrong[0], location.place, case.spec)
             return str(location)
     except OracleFault as fault:

@@ -181,8 +181,12 @@ class Finding:
 
 def _some(deviations: list[Deviation]) -> list[str]:
     more = len(deviations) - SHOWN
+    shown = deviations[:SHOWN]
+    # The tensor that tables and titles name is among those shown.
+    if more > 0 and (most := worst(deviations)) not in shown:
+        shown[-1] = most
     return [
-        *map(str, deviations[:SHOWN]),
+        *map(str, shown),
         *([f"and {more} more {'tensor' if more == 1 else 'tensors'}"] if more > 0 else []),
     ]
 

@@ -31,7 +31,11 @@ def title(result: CellResult, check: str) -> str:
     """One line: whose layer, which number of it, how far off."""
     cell = result.cell
     said = result.blame.words if result.blame else ""
-    native = [label for label in result.layers.values() if label != "equations" and label in said]
+    native = [
+        label
+        for key, label in result.layers.items()
+        if label != "equations" and (label in said if said else key in result.wrong_layers)
+    ]
     whose = ", ".join(dict.fromkeys(native)) or cell.backend
     finding = _finding(result, check)
     worst = finding.worst if finding else None

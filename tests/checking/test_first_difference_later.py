@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.checking.first_difference import Expectations, later_location
+from harness.checking.first_difference import Expectations, later_location, makers
 from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
 from harness.oracle.case import Case
@@ -25,6 +25,14 @@ def finding(check: str, *names: str, right: tuple[str, ...] = (), **errors: floa
     """A check's finding in which ``names`` are off and ``right`` are not."""
     off = [Deviation(name, errors.get("error", 1.0), 1e-7, 1e-6) for name in names]
     return Finding(check, off + [Deviation(name, 0.0, 1e-7, 1e-6) for name in right]).judge()
+
+
+def test_only_layers_that_a_wrong_value_depends_on_are_named(lstm: Case) -> None:
+    program = lstm.training
+    assert makers(program, "hidden_states", ()) == ("embed", "norm", "lstm")
+    assert makers(program, "hidden_states", ["norm/y"]) == ("lstm",)
+    assert makers(program, "output.logits", ["hidden_states"]) == ("out",)
+    assert makers(program, "loss", ["out/y"]) == ("sparse_cross_entropy",)
 
 
 def test_wrong_gradients_are_named_from_the_loss_on(lstm: Case) -> None:

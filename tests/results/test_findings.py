@@ -50,6 +50,12 @@ def test_what_rounding_alone_changes_is_not_compared() -> None:
     assert Finding("c", note="examples are not independent").judge().verdict == "not-applicable"
 
 
+def test_the_worst_of_many_tensors_is_among_those_shown() -> None:
+    finding = Finding("c", [bad(name) for name in "abcd"] + [bad("worst", 0.5)]).judge()
+    assert [part.split()[0] for part in finding.detail.split("; ")] == ["a", "b", "worst", "and"]
+    assert "and 2 more tensors" in finding.detail
+
+
 def test_nothing_compared_is_an_error() -> None:
     finding = Finding("c").judge()
     assert finding.verdict == "error"

@@ -38,4 +38,7 @@ def test_the_title_names_the_layer_that_is_at_fault() -> None:
     made.blame = Blame(who="layer", words="it is torch.gru (layer rnn), or how the plugin calls it")
     assert title(made, "outputs") == "torch.gru: output.y off by 5.0e-01 in float32"
     made.blame = None
+    made.wrong_layers = ("rnn",)
+    assert title(made, "outputs") == "torch.gru: output.y off by 5.0e-01 in float32"
+    made.wrong_layers = ()
     assert title(made, "outputs") == "lesson6/x: output.y off by 5.0e-01 in float32"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Runner:
 
     worker: Worker
     seconds: float
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """What ran each layer of the last failure."""
 
     def deviations(self, failure: Failure) -> list[Deviation]:
         """How the results of a pass compare.
@@ -51,7 +53,7 @@ class Runner:
         with with_patience(Patience(self.seconds)):
             expected = failure.expected()
             programs = (failure.training, failure.inference)
-            remote.open(*programs, None, cell.path, cell.dtype, cell.device)
+            self.layers = remote.open(*programs, None, cell.path, cell.dtype, cell.device)
             return expected.deviations(failure.run.run(remote), cell.dtype)
 
     def differs(self, failure: Failure) -> bool:
@@ -112,7 +114,10 @@ def run_reduce(
         finding = Finding(small.run.check, runner.deviations(small)).judge()
     expected = small.expected()
     write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
-    more = beside(launch, target, CellResult(cell, [finding], version=version))
+    result = CellResult(cell, [finding], runner.layers, version=version)
+    # All that is left is part of the failure.
+    result.wrong_layers = tuple(runner.layers)
+    more = beside(launch, target, result)
     if options["as_json"]:
         say(json.dumps(_record(target, cell, whole, small, search, more)))
         return 0
