@@ -80,6 +80,7 @@ def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: s
     one, other = (_only(content, name, new) for name in (old, new))
     found = speeds.compare(one, other, threshold)
     changes = [replace(c, baseline=old) for c in speeds.changes(one, other, threshold)]
+    unknown = speeds.unsure(one, other, changes)
     cut = content.harness.incomplete
     limits = [unreached("the run", str(cut))] if cut else []
     around = found.environment
@@ -89,7 +90,8 @@ def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: s
         around,
         changes,
         f"from {old} to {new}, {found.what}",
-        limits + speeds.timed_once(one, other),
+        limits + unknown.limits,
+        unsure=str(unknown),
     )
 
 

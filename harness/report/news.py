@@ -37,7 +37,8 @@ MOST_GOOD = 10
 class News:
     """All changes against older runs, and what is not the same around them.
 
-    ``limits`` say what could not be compared; ``moved`` are digits that are not what they were.
+    ``limits`` say what could not be compared; ``moved`` are digits that are not what they were;
+    ``unsure`` is as of :class:`.RunChanges`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class News:
     around: Sequence[Differing]
     limits: Sequence[str] = ()
     moved: Sequence[MovedDigits] = ()
+    unsure: str = ""
 
     @property
     def worse(self) -> bool:
@@ -54,7 +56,7 @@ class News:
     @property
     def counted(self) -> str:
         """How many changes of each kind, in words."""
-        return counted(self.changes, self.moved)
+        return counted(self.changes, self.moved, self.unsure)
 
     @property
     def digits(self) -> list[str]:
@@ -120,4 +122,5 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
         [differing for each in found for differing in each.environment],
         [limit for each in found for limit in each.limits],
         [digits for each in found for digits in each.moved],
+        "; ".join(each.unsure for each in found if each.unsure),
     )

