@@ -15,7 +15,8 @@ def accepted(result: CellResult, checks: Sequence[str]) -> str:
     """The text of a file that accepts what some checks of a cell have found, to be completed: an
     entry each, as one that fits a check that agrees is a fault."""
     cell, entries = result.cell, {}
-    words = " ".join(filter(None, (result.location, result.blame.words if result.blame else "")))
+    location, blame = result.location, result.blame.words if result.blame else ""
+    words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
     for check in checks:
         named = f"{cell.backend}-{cell.spec}-{cell.dtype}-{check}".lower()
         name = re.sub(r"[^a-z0-9]+", "-", named).strip("-")

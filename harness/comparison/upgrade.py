@@ -11,6 +11,7 @@ from harness.checking.pairs import statements
 from harness.checking.progress import CheckProgress
 from harness.checking.request import QUICK, Request
 from harness.checking.run import Engine
+from harness.command.options import as_label
 from harness.comparison.between import of_cells, of_speeds
 from harness.environments.console import choose_or_make
 from harness.environments.make import NotMade
@@ -20,6 +21,7 @@ from harness.language.library import Library
 from harness.output.printing import console, line, say
 from harness.output.table import show
 from harness.runs.compared import RunChanges
+from harness.runtime.labels import backend_of
 from harness.timing.console import relative_lines
 from harness.timing.json_file import document
 from harness.timing.progress import BenchProgress
@@ -67,6 +69,12 @@ def _requests(
     columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]
 ) -> tuple[Request, BenchRequest]:
     """What is checked, and what is timed."""
+    one, other = (backend_of(as_label(column).partition("=")[0]) for column in columns)
+    if one != other:
+        raise UsageError(
+            f"upgrade takes two versions of one backend, found {one} and {other}; hold two "
+            f"backends against each other with 'harness check --backend {one},{other}'"
+        )
     found = choose_or_make(columns)
     if len(found.names) < 2:
         raise UsageError(f"{found.names[0]} is to be held against itself: name another version")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -123,16 +124,35 @@ def at(folder: Path) -> MadeEnvironment | None:
     return MadeEnvironment(folder, about)
 
 
+def _installed(backend: str) -> str:
+    """The version of a backend's framework beside this harness, without what follows its ``+``."""
+    try:
+        return version(backend.partition("-")[0]).partition("+")[0]
+    except PackageNotFoundError:
+        return ""
+
+
 def interpreter(column: str) -> str:
     """The interpreter of a column's environment.
 
     Raises:
         NoEnvironment: there is none, or its copy of the harness is another one than this.
-        UsageError: its file cannot be read.
+        UsageError: its file cannot be read; there is none, and the label is no version, or the
+            installed one.
     """
     found = at(root() / column)
     backend, _, label = column.partition("@")
     make = f"harness env {backend}=={label}"
+    if found is None and not label[:1].isdigit():
+        raise UsageError(
+            f"{label!r} of {column} is no version: write one, such as {backend}==2.6.0, or name an "
+            f"interpreter, {column}=/path/to/python"
+        )
+    if found is None and label == _installed(backend):
+        raise UsageError(
+            f"there is no environment of {column}, but {label} is installed: write {backend} (or "
+            f"make it all the same with '{make}')"
+        )
     if found is None:
         raise NoEnvironment(
             f"there is no environment of {column}: make it with '{make}', or name an interpreter, "

@@ -104,7 +104,11 @@ def greeted(value: Any, backend: str) -> Mapping[str, Any]:
     except IllFormed as error:
         raise IllFormed(f"its greeting is not a greeting: {error}") from None
     if found["backend"] != backend:
-        raise IllFormed(f"backend {backend!r} was asked for, and {found['backend']!r} answered")
+        raise IllFormed(
+            f"backend {backend!r} was asked for, and {found['backend']!r} answered: in the module "
+            f"that the plugin's entry point {backend!r} names, write name = {backend!r} in the "
+            "class"
+        )
     return found
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from places import ROOT
 
+from harness.checking.accepting import accepted
 from harness.checking.known_differences import Difference, Differences, Match, known_differences
 from harness.errors import SpecError
 from harness.language.model import load_spec
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
-from harness.results.findings import VERDICTS, Finding, Verdict
+from harness.results.findings import VERDICTS, Blame, Finding, Verdict
 
 # Its layer down_2.short is a convolution of single entries, of stride 2 and with 4 channels.
 PROGRAM = load_spec("resnet").program()
@@ -262,3 +264,14 @@ def test_a_wrong_file_is_told_with_its_place(
     (tmp_path / "known_differences.yaml").write_text(ENTRY.replace(old, new), encoding="utf-8")
     with pytest.raises(SpecError, match=words):
         known_differences([tmp_path])
+
+
+def test_the_reason_of_an_accepted_difference_is_made_of_whole_sentences() -> None:
+    result = CellResult(Cell("mlp", "torch", "cpu", "float32", "native"), version="torch 2.6")
+    result.location = "It is right if the gates z and r of gru trade places"
+    result.blame = Blame(who="plugin", words="Parameters are handed over in another order.")
+    (entry,) = yaml.safe_load(accepted(result, ["outputs"]))["differences"].values()
+    assert entry["reason"] == (
+        "It is right if the gates z and r of gru trade places. "
+        "Parameters are handed over in another order."
+    )

@@ -265,6 +265,8 @@ def test_an_upgrade_is_one_command() -> None:
 def test_what_is_no_upgrade() -> None:
     code, _, errors = run("upgrade", "numpy", "numpy")
     assert (code, "held against itself" in errors) == (2, True)
+    code, _, errors = run("upgrade", "torch==9.9", "jax==0.5.0")
+    assert (code, "two versions of one backend, found torch and jax" in errors) == (2, True)
     code, _, errors = run("upgrade", "numpy", OLD, "--want", "digits")
     assert (code, "--want takes numbers or speed, found 'digits'" in errors) == (2, True)
 

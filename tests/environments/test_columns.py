@@ -175,6 +175,14 @@ def test_a_version_has_two_spellings_wherever_a_column_is_asked_for(
     for version in ("9.9", "9.8"):
         assert f"'harness env numpy=={version}'" in str(missing.value)
     assert "--backend" not in str(missing.value)
+    # What is no version, or is installed, is told before anything is made.
+    for column, words in (
+        ("numpy==abc", "'abc' of numpy@abc is no version"),
+        (f"numpy=={np.__version__}", f"{np.__version__} is installed: write numpy "),
+    ):
+        with pytest.raises(UsageError, match=re.escape(words)) as told:
+            choose(("numpy==9.9", column))
+        assert not isinstance(told.value, NoEnvironment)
 
 
 def test_an_upgrade_offers_to_make_what_is_missing(

@@ -41,7 +41,11 @@ def test_greeting_tells_who_serves() -> None:
 
 
 START_FAILURES = {
-    "impostor": ("error", "backend 'victim' was asked for, and 'another' answered"),
+    "impostor": (
+        "error",
+        "backend 'victim' was asked for, and 'another' answered: in the module that the plugin's "
+        "entry point 'victim' names, write name = 'victim' in the class",
+    ),
     "missing_framework": ("error", "ModuleNotFoundError: No module named 'framework'"),
     "leave": ("error", "SystemExit: no device found"),
     "crash": ("crashed", "SIGABRT, after printing "),
