@@ -8,15 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from harness.extend import (
-    ClaimableCall,
-    Join,
-    Native,
-    Packing,
-    Part,
-    Piece,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
 
 Array = Any
 # What jax.nn.dot_product_attention is told beside queries, keys and values, from what the layer is

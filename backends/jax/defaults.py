@@ -14,10 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from harness.extend import (
-    Measured,
-    Probes,
-)
+from harness.extend import Measured, Probes
 
 PROBES = Probes()
 RATE = 2.0**-10  # exact in every dtype

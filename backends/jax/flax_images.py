@@ -7,12 +7,7 @@ from typing import Any
 
 from flax import nnx
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Packing,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Native, Packing, Tensors
 from harness.extend.program import Dim
 
 from .flax_modules import Claim, Module, Own, kernel_and_bias, known, module, then

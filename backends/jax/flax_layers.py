@@ -12,15 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from harness.extend import (
-    ClaimableCall,
-    FrozenZeros,
-    Join,
-    Native,
-    Part,
-    Piece,
-    Tensors,
-)
+from harness.extend import ClaimableCall, FrozenZeros, Join, Native, Part, Piece, Tensors
 
 from .flax_images import IMAGES
 from .flax_modules import (

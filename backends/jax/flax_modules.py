@@ -8,14 +8,7 @@ from typing import Any
 
 from flax import nnx
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Packing,
-    Part,
-    Piece,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Native, Packing, Part, Piece, Tensors
 
 Module = Any
 # What every module of a model is told.

@@ -11,21 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.lib.format import (
-    MAGIC_PREFIX,
-    read_array_header_1_0,
-    read_array_header_2_0,
-    read_magic,
-)
+from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0, read_magic
 
-from harness.extend import (
-    Array,
-    Arrays,
-    Program,
-    UsageError,
-    hookimpl,
-    shorten,
-)
+from harness.extend import Array, Arrays, Program, UsageError, hookimpl, shorten
 from harness.extend.formats import (
     MAX_WEIGHTS,
     Archive,
@@ -41,14 +29,8 @@ from harness.extend.formats import (
     run_file,
     whole,
 )
-from harness.extend.program import (
-    local_of,
-    owner_of,
-)
-from harness.extend.source import (
-    literals,
-    vetted,
-)
+from harness.extend.program import local_of, owner_of
+from harness.extend.source import literals, vetted
 
 from . import platforms
 

@@ -12,12 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Packing,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Native, Packing, Tensors
 from harness.extend.program import Dim
 
 ACTIVATIONS = {"linear": lambda y: y, "relu": jax.nn.relu, "tanh": jnp.tanh}

@@ -12,13 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Packing,
-    Tensors,
-    narrow,
-)
+from harness.extend import ClaimableCall, Native, Packing, Tensors, narrow
 
 from .attention import ATTENTION
 from .images import IMAGES

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.extend.formats import Exported
-from harness.extend.program import (
-    Node,
-    call_key,
-)
+from harness.extend.program import Node, call_key
 from harness.extend.source import (
     CONSTANTS,
     PYTHON,

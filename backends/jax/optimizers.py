@@ -9,13 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from harness.extend import (
-    Clipping,
-    NativeOptimizer,
-    Tensors,
-    UpdateRule,
-    clipping,
-)
+from harness.extend import Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
 # Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
 # adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.

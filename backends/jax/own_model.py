@@ -10,12 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from harness.extend import (
-    Array,
-    ArrayDict,
-    Arrays,
-    UsageError,
-)
+from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.models import (
     ModelArray,
     ModelFile,

@@ -13,11 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from harness.extend import (
-    UsageError,
-    card_of,
-    device_names,
-)
+from harness.extend import UsageError, card_of, device_names
 
 # What makes XLA add up in one order on a GPU, at the price of speed.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.extend.program import (
-    Node,
-    Shape,
-    free_values,
-)
+from harness.extend.program import Node, Shape, free_values
 from harness.extend.source import (
     Code,
     Dialect,

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.extend import UsageError
-from harness.extend.program import (
-    Dim,
-    Node,
-    pads_of,
-)
+from harness.extend.program import Dim, Node, pads_of
 from harness.extend.source import Emitter
 
 

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness.extend.program import (
-    framed_axes,
-    pads_of,
-)
+from harness.extend.program import framed_axes, pads_of
 
 Each = tuple[int, ...]
 

@@ -6,11 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from harness.extend import (
-    Advance,
-    Step,
-    Tensors,
-)
+from harness.extend import Advance, Step, Tensors
 from harness.extend.executor import LONGEST_FUSED
 
 # A loop that carries as many numbers, 2 MiB in float32, is left one: the memory of a step is used

@@ -17,19 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    Program,
-    UsageError,
-    shorten,
-)
-from harness.extend.formats import (
-    DESCRIBED,
-    FLOATS,
-    Archive,
-    Damaged,
-    Declared,
-)
+from harness.extend import Array, Program, UsageError, shorten
+from harness.extend.formats import DESCRIBED, FLOATS, Archive, Damaged, Declared
 from harness.extend.program import owner_of
 
 PARTS = ("config.json", "model.weights.h5")

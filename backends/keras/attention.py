@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.extend import (
-    ClaimableCall,
-    Packing,
-    Part,
-    Piece,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Packing, Part, Piece, Tensors
 
 KIND = "MultiHeadAttention"
 # The layers that it is made of, by their names in it and the letter of their parameters.

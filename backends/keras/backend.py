@@ -40,11 +40,7 @@ from harness.extend import (
     host_dtype,
     narrow,
 )
-from harness.extend.executor import (
-    Plan,
-    Session,
-    loop,
-)
+from harness.extend.executor import Plan, Session, loop
 
 from ..jax import platforms
 from ..torch.backend import CUBLAS_REPEATS

@@ -6,27 +6,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 
-from harness.extend import (
-    Program,
-    UsageError,
-)
-from harness.extend.program import (
-    Block,
-    Dim,
-    Node,
-    free_values,
-    inline_calls,
-    local_of,
-    owner_of,
-)
-from harness.extend.source import (
-    INDENT,
-    Idioms,
-    document,
-    identifier,
-    literals,
-    unique,
-)
+from harness.extend import Program, UsageError
+from harness.extend.program import Block, Dim, Node, free_values, inline_calls, local_of, owner_of
+from harness.extend.source import INDENT, Idioms, document, identifier, literals, unique
 
 from .sizes import free_sizes, place_of, settled
 from .source import RESERVED, CallWriter, registered

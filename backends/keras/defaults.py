@@ -8,10 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from harness.extend import (
-    Measured,
-    Probes,
-)
+from harness.extend import Measured, Probes
 
 PROBES = Probes()
 BIG = 50.0  # saturates a gate

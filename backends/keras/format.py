@@ -24,14 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    Arrays,
-    Program,
-    UsageError,
-    hookimpl,
-    shorten,
-)
+from harness.extend import Array, Arrays, Program, UsageError, hookimpl, shorten
 from harness.extend.formats import (
     DESCRIBED,
     FLOATS,
@@ -47,15 +40,8 @@ from harness.extend.formats import (
     run_file,
     whole,
 )
-from harness.extend.program import (
-    local_of,
-    owner_of,
-)
-from harness.extend.source import (
-    document,
-    literals,
-    vetted,
-)
+from harness.extend.program import local_of, owner_of
+from harness.extend.source import document, literals, vetted
 
 from .archive import PARTS, declared_of, instances, layers, spec_of, text, variables
 from .backend import harness_environment

@@ -6,19 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.extend import (
-    Native,
-    Program,
-    Tensors,
-)
-from harness.extend.executor import (
-    VARIABLES,
-    Claimed,
-    Line,
-    Session,
-    Values,
-    WholeModel,
-)
+from harness.extend import Native, Program, Tensors
+from harness.extend.executor import VARIABLES, Claimed, Line, Session, Values, WholeModel
 from harness.extend.program import (
     Block,
     Node,

@@ -6,14 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from harness.extend import (
-    Advance,
-    Function,
-    GradientFunction,
-    Step,
-    Table,
-    Tensors,
-)
+from harness.extend import Advance, Function, GradientFunction, Step, Table, Tensors
 
 from ..jax import platforms
 from ..jax.primitives import largest, takes

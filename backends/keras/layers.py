@@ -7,13 +7,7 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
-from harness.extend import (
-    ClaimableCall,
-    Join,
-    Packing,
-    Part,
-    Stack,
-)
+from harness.extend import ClaimableCall, Join, Packing, Part, Stack
 from harness.extend.program import Dim
 
 from .attention import KIND as ATTENTION

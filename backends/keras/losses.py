@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from harness.extend import (
-    Native,
-    Packing,
-    Tensors,
-)
+from harness.extend import Native, Packing, Tensors
 
 
 def claimed(keras: Any, definition: str, without: Collection[str]) -> Native | None:

@@ -12,26 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Program,
-    Table,
-)
-from harness.extend.program import (
-    Dim,
-    Node,
-    Port,
-    call_key,
-    calls_by_layer,
-)
-from harness.extend.source import (
-    PYTHON,
-    Idioms,
-    camel,
-    identifier,
-    vetted,
-)
+from harness.extend import ClaimableCall, Native, Program, Table
+from harness.extend.program import Dim, Node, Port, call_key, calls_by_layer
+from harness.extend.source import PYTHON, Idioms, camel, identifier, vetted
 
 from .attention import ATTENTION
 from .backend import Keras

@@ -13,15 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    Backend,
-    Clipping,
-    NativeOptimizer,
-    Tensors,
-    UpdateRule,
-    clipping,
-)
+from harness.extend import Array, Backend, Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
 from .engines import Engine
 

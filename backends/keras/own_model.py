@@ -8,14 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    ArrayDict,
-    Arrays,
-    Tensors,
-    UsageError,
-    shorten,
-)
+from harness.extend import Array, ArrayDict, Arrays, Tensors, UsageError, shorten
 from harness.extend.models import (
     ModelArray,
     ModelFile,

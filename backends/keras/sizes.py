@@ -6,11 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.extend import Program
-from harness.extend.program import (
-    Dim,
-    Node,
-    walk_nodes,
-)
+from harness.extend.program import Dim, Node, walk_nodes
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:

@@ -16,18 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.extend import Program
-from harness.extend.program import (
-    Dim,
-    Node,
-    free_values,
-)
-from harness.extend.source import (
-    INDENT,
-    PYTHON,
-    bracketed,
-    identifier,
-    unique,
-)
+from harness.extend.program import Dim, Node, free_values
+from harness.extend.source import INDENT, PYTHON, bracketed, identifier, unique
 
 from .primitives_export import CALLS, DECORATOR, INFIX
 from .sizes import bounds, flat_already, free_sizes, place_of, settled, stacked_only

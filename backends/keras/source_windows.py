@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from harness.extend.program import (
-    Dim,
-    Node,
-    Shape,
-    order_of_taken,
-    pads_of,
-)
+from harness.extend.program import Dim, Node, Shape, order_of_taken, pads_of
 
 Text = Callable[[Dim], str]
 

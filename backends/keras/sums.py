@@ -9,10 +9,7 @@ entry, and that one is as long as axis 1 or the last of x: a column ``[3, 1]`` i
 from __future__ import annotations
 
 from harness.extend import Program
-from harness.extend.program import (
-    Dim,
-    Node,
-)
+from harness.extend.program import Dim, Node
 
 
 def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:

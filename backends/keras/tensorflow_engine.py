@@ -19,10 +19,7 @@ from harness.extend import (
     UsageError,
     device_names,
 )
-from harness.extend.executor import (
-    LONGEST_FUSED,
-    loop,
-)
+from harness.extend.executor import LONGEST_FUSED, loop
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Calls of a function that are eager in a run of checks; see TensorFlowEngine._traced_later.

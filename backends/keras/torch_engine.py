@@ -6,17 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from harness.extend import (
-    Advance,
-    Function,
-    GradientFunction,
-    Tensors,
-)
-from harness.extend.executor import (
-    Executor,
-    Plan,
-    loop,
-)
+from harness.extend import Advance, Function, GradientFunction, Tensors
+from harness.extend.executor import Executor, Plan, loop
 
 
 class TorchEngine:

@@ -12,18 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    NARROW,
-    Array,
-    Backend,
-    Probes,
-    Tensors,
-    hookimpl,
-)
-from harness.extend.executor import (
-    Executor,
-    Plan,
-)
+from harness.extend import NARROW, Array, Backend, Probes, Tensors, hookimpl
+from harness.extend.executor import Executor, Plan
 
 from .executor_kernels import NumpyKernels
 from .fused import FUSED

@@ -6,10 +6,7 @@ import math
 
 import numpy as np
 
-from harness.extend import (
-    Measured,
-    Probes,
-)
+from harness.extend import Measured, Probes
 
 PROBES = Probes()
 

@@ -14,14 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    rounded_to,
-)
-from harness.extend.executor import (
-    Call,
-    in_turn,
-)
+from harness.extend import Array, rounded_to
+from harness.extend.executor import Call, in_turn
 
 from .erf import SCRATCH, erf, erf_calls
 from .primitives import UFUNCS

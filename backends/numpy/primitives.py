@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    narrow,
-    rounded_to,
-)
+from harness.extend import Array, narrow, rounded_to
 
 from .erf import erf
 from .windows import overlap_add, windows

@@ -8,11 +8,7 @@ from itertools import product
 import numpy as np
 
 from harness.extend import Array
-from harness.extend.program import (
-    FramedAxis,
-    framed_axes,
-    pads_of,
-)
+from harness.extend.program import FramedAxis, framed_axes, pads_of
 
 Each = tuple[int, ...]
 Pads = Sequence[tuple[int, int]]

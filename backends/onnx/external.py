@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.extend import (
-    UsageError,
-    shorten,
-)
+from harness.extend import UsageError, shorten
 
 
 def check_one_file(model: Any, name: str) -> None:

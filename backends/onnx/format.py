@@ -20,14 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    Arrays,
-    Program,
-    UsageError,
-    hookimpl,
-    shorten,
-)
+from harness.extend import Array, Arrays, Program, UsageError, hookimpl, shorten
 from harness.extend.formats import (
     FLOATS,
     Damaged,

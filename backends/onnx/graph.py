@@ -14,19 +14,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from harness.extend import (
-    Array,
-    Arrays,
-    Program,
-    UsageError,
-)
-from harness.extend.program import (
-    Dim,
-    Node,
-    Port,
-    Shape,
-    needed_nodes,
-)
+from harness.extend import Array, Arrays, Program, UsageError
+from harness.extend.program import Dim, Node, Port, Shape, needed_nodes
 
 ELEMENTS = {"float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE}
 INTEGERS = onnx.TensorProto.INT64

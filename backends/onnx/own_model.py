@@ -10,25 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    ArrayDict,
-    Arrays,
-    UsageError,
-    shorten,
-)
-from harness.extend.formats import (
-    MAX_WEIGHTS,
-    read_bytes,
-)
-from harness.extend.models import (
-    ModelArray,
-    ModelFile,
-    Naming,
-    OwnModel,
-    OwnModels,
-    Placing,
-)
+from harness.extend import Array, ArrayDict, Arrays, UsageError, shorten
+from harness.extend.formats import MAX_WEIGHTS, read_bytes
+from harness.extend.models import ModelArray, ModelFile, Naming, OwnModel, OwnModels, Placing
 
 from .external import check_one_file
 

@@ -12,11 +12,7 @@ from string import ascii_letters
 
 import numpy as np
 
-from harness.extend.program import (
-    Dim,
-    Node,
-    series,
-)
+from harness.extend.program import Dim, Node, series
 
 from .graph import ELEMENTS, INTEGERS, Graph, Operator
 from .windows import overlap_add, windows

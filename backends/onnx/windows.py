@@ -7,11 +7,7 @@ from string import ascii_letters
 import numpy as np
 
 from harness.extend import UsageError
-from harness.extend.program import (
-    Dim,
-    Node,
-    order_of_taken,
-)
+from harness.extend.program import Dim, Node, order_of_taken
 
 from .graph import Graph
 

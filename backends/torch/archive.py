@@ -19,12 +19,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from harness.extend import Array
-from harness.extend.formats import (
-    DESCRIBED,
-    Archive,
-    Damaged,
-    Declared,
-)
+from harness.extend.formats import DESCRIBED, Archive, Damaged, Declared
 
 # Storages as pickles name them. What has no numpy dtype is told by torch's own name.
 STORAGES: Mapping[str, str] = {

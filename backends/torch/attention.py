@@ -7,15 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import (
-    ClaimableCall,
-    Join,
-    Native,
-    Packing,
-    Part,
-    Piece,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
 
 Tensor = Any
 # From queries, keys and values, each [batch, heads, time, head], and what else the layer is given,

@@ -28,10 +28,7 @@ from harness.extend import (
     hookimpl,
     narrow,
 )
-from harness.extend.executor import (
-    Executor,
-    Plan,
-)
+from harness.extend.executor import Executor, Plan
 
 if TYPE_CHECKING:
     import torch

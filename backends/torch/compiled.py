@@ -12,11 +12,7 @@ from typing import Any, cast
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from harness.extend import (
-    F,
-    Tensors,
-    UsageError,
-)
+from harness.extend import F, Tensors, UsageError
 from harness.extend.executor import Plan
 from harness.extend.program import walk_nodes
 

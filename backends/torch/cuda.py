@@ -9,10 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from harness.extend import (
-    card_of,
-    device_names,
-)
+from harness.extend import card_of, device_names
 
 
 def devices() -> Sequence[str]:

@@ -10,10 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from harness.extend import (
-    Measured,
-    Probes,
-)
+from harness.extend import Measured, Probes
 
 PROBES = Probes()
 BIG = 50.0  # saturates a gate

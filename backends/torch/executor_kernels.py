@@ -11,10 +11,7 @@ from typing import Any
 
 import torch
 
-from harness.extend.executor import (
-    Call,
-    in_turn,
-)
+from harness.extend.executor import Call, in_turn
 
 from .primitives import ELEMENTWISE
 

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.extend import (
-    Array,
-    Arrays,
-    Program,
-    UsageError,
-    hookimpl,
-)
+from harness.extend import Array, Arrays, Program, UsageError, hookimpl
 from harness.extend.executor import Layout
 from harness.extend.formats import (
     Exported,
@@ -27,10 +21,7 @@ from harness.extend.formats import (
     run_file,
     whole,
 )
-from harness.extend.source import (
-    literals,
-    vetted,
-)
+from harness.extend.source import literals, vetted
 
 from .archive import tensors
 

@@ -14,14 +14,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Packing,
-    Part,
-    Piece,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Native, Packing, Part, Piece, Tensors
 from harness.extend.program import Dim
 
 Tensor = Any

@@ -11,14 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Packing,
-    Part,
-    Piece,
-    Tensors,
-)
+from harness.extend import ClaimableCall, Native, Packing, Part, Piece, Tensors
 
 from .attention import ATTENTION
 from .images import CONVOLUTIONS, POOLS, convolution, pool

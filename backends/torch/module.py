@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.extend import (
-    ClaimableCall,
-    Program,
-)
+from harness.extend import ClaimableCall, Program
 from harness.extend.formats import Exported
-from harness.extend.program import (
-    Node,
-    call_key,
-)
+from harness.extend.program import Node, call_key
 from harness.extend.source import (
     CONSTANTS,
     PYTHON,

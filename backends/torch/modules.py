@@ -9,11 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import (
-    ClaimableCall,
-    Native,
-    Program,
-)
+from harness.extend import ClaimableCall, Native, Program
 from harness.extend.program import calls_by_layer
 from harness.extend.source import identifier
 

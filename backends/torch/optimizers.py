@@ -8,13 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.extend import (
-    Clipping,
-    NativeOptimizer,
-    Tensors,
-    UpdateRule,
-    clipping,
-)
+from harness.extend import Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
 Tensor = Any
 

@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.extend import (
-    Array,
-    ArrayDict,
-    Arrays,
-    UsageError,
-)
+from harness.extend import Array, ArrayDict, Arrays, UsageError
 from harness.extend.models import (
     ModelArray,
     ModelFile,

@@ -8,11 +8,7 @@ from typing import Any
 import torch
 
 from harness.extend import Table
-from harness.extend.program import (
-    inverse,
-    leading_axes,
-    lone_axes,
-)
+from harness.extend.program import inverse, leading_axes, lone_axes
 
 from .windows import overlap_add, windows
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.extend.program import (
-    Node,
-    Shape,
-)
+from harness.extend.program import Node, Shape
 from harness.extend.source import (
     Code,
     Dialect,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from harness.extend import UsageError
-from harness.extend.program import (
-    Node,
-    pads_of,
-)
+from harness.extend.program import Node, pads_of
 from harness.extend.source import Emitter
 
 

@@ -7,10 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.extend.program import (
-    FramedAxis,
-    framed_axes,
-)
+from harness.extend.program import FramedAxis, framed_axes
 
 Tensor = Any
 Each = tuple[int, ...]

@@ -144,7 +144,7 @@ class Option:
     @property
     def _has_names(self) -> bool:
         """Whether the texts are NAME=VALUE."""
-        return "=" in (self.metavar or "")
+        return "=" in (self.metavar or "").replace("==", "")
 
     def _form(self) -> dict[str, Any]:
         """What click is told of the values."""

@@ -16,36 +16,16 @@ Every other module of the harness is private: it may change in any release.
 
 from __future__ import annotations
 
-from harness.arrays import (
-    Array,
-    ArrayDict,
-    Arrays,
-)
-from harness.errors import (
-    HarnessError,
-    UsageError,
-    shorten,
-)
-from harness.program.clipping import (
-    Clipping,
-    clipping,
-)
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.errors import HarnessError, UsageError, shorten
+from harness.program.clipping import Clipping, clipping
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.runtime.backend import Backend
-from harness.runtime.defaults import (
-    Measured,
-    Probes,
-)
-from harness.runtime.devices import (
-    card_of,
-    device_names,
-)
+from harness.runtime.defaults import Measured, Probes
+from harness.runtime.devices import card_of, device_names
 from harness.runtime.hookspecs import hookimpl
-from harness.runtime.interpreter import (
-    Step,
-    Table,
-)
+from harness.runtime.interpreter import Step, Table
 from harness.runtime.native import (
     Advance,
     Chain,
@@ -57,20 +37,8 @@ from harness.runtime.native import (
     NativeOptimizer,
     Tensors,
 )
-from harness.runtime.packing import (
-    FrozenZeros,
-    Join,
-    Packing,
-    Part,
-    Piece,
-    Stack,
-)
-from harness.runtime.precision import (
-    NARROW,
-    host_dtype,
-    narrow,
-    rounded_to,
-)
+from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
+from harness.runtime.precision import NARROW, host_dtype, narrow, rounded_to
 
 __all__ = [
     "NARROW",

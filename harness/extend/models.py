@@ -10,12 +10,7 @@ from harness.runtime.own_model.contract import (
     Placing,
     reshaped,
 )
-from harness.runtime.own_model.source import (
-    ModelFile,
-    made,
-    names_taken,
-    sizes_taken,
-)
+from harness.runtime.own_model.source import ModelFile, made, names_taken, sizes_taken
 
 __all__ = [
     "ModelArray",

@@ -32,14 +32,7 @@ from harness.language.expressions import (
 )
 from harness.language.library import Definition, Library, content
 from harness.language.ordering import SEVERAL
-from harness.language.scope import (
-    BoundValue,
-    FunctionName,
-    Scope,
-    check_read,
-    check_used,
-    is_whole,
-)
+from harness.language.scope import BoundValue, FunctionName, Scope, check_read, check_used, is_whole
 from harness.language.unknown_functions import unknown_function
 from harness.language.values import LanguageValues
 from harness.program.dims import Dim, shape_text

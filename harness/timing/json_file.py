@@ -26,14 +26,7 @@ from harness.errors import HarnessError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.forms import Malformed, formed, plain, read_json
-from harness.files.user_file import (
-    MAX_RESULTS,
-    FileFault,
-    displayed,
-    read_bytes,
-    read_head,
-    why,
-)
+from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, read_head, why
 from harness.results.environment import machine as this_machine
 from harness.results.speeds import SpeedFile
 from harness.runs.plans import RunPlan

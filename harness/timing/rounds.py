@@ -12,13 +12,7 @@ from statistics import median
 from typing import Any
 
 from harness.timing.card import watched
-from harness.timing.contestant import (
-    Contestant,
-    Refused,
-    TimedResult,
-    Unsupported,
-    fault_text,
-)
+from harness.timing.contestant import Contestant, Refused, TimedResult, Unsupported, fault_text
 from harness.timing.events import BenchEvents
 from harness.timing.figures import compare_with_peaks, finish
 from harness.timing.play import one_round

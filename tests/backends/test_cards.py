@@ -15,10 +15,7 @@ import pytest
 from harness.backends.keras import backend as keras_backend
 from harness.backends.keras import tensorflow_engine
 from harness.errors import UsageError
-from harness.extend import (
-    card_of,
-    device_names,
-)
+from harness.extend import card_of, device_names
 from harness.runtime.plugins import load
 
 torch = pytest.importorskip("torch")

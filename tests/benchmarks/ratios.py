@@ -22,16 +22,7 @@ import click
 from peaks import set_shares
 from performance_page import render
 from ratio_record import add, keep, of_machine, read
-from ratio_systems import (
-    BACKENDS,
-    LESSON6,
-    LOOP,
-    LOOP_BESIDE,
-    MODELS,
-    MODES,
-    SYSTEMS,
-    wanted,
-)
+from ratio_systems import BACKENDS, LESSON6, LOOP, LOOP_BESIDE, MODELS, MODES, SYSTEMS, wanted
 from ratio_targets import missed, other_ways, outcome, untimed
 from rich.console import Console
 

@@ -12,16 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from format_cases import Case, everything
-from hostile import (
-    NAMED,
-    PAYLOADS,
-    SENTINEL,
-    TEXTS,
-    kinds,
-    renamed,
-    structure,
-    weighted,
-)
+from hostile import NAMED, PAYLOADS, SENTINEL, TEXTS, kinds, renamed, structure, weighted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from needed import need

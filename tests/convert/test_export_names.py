@@ -9,13 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hostile import (
-    DEFINITIONS,
-    NAMED,
-    PAYLOADS,
-    TEXTS,
-    weighted,
-)
+from hostile import DEFINITIONS, NAMED, PAYLOADS, TEXTS, weighted
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from sources import WRITERS, jax_text, keras_text, torch_text

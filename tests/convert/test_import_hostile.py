@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from foreign import (
-    SECONDS,
-    SPEC,
-    array_bytes,
-    rewritten,
-)
+from foreign import SECONDS, SPEC, array_bytes, rewritten
 from needed import need
 from time_limits import over_within
 

@@ -10,16 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign import (
-    Evil,
-    Reader,
-    array_bytes,
-    bomb,
-    listed,
-    nothing_ran,
-    reader,
-    rewritten,
-)
+from foreign import Evil, Reader, array_bytes, bomb, listed, nothing_ran, reader, rewritten
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import (
-    Reader,
-    bomb,
-    listed,
-    nothing_ran,
-    reader,
-    rewritten,
-)
+from foreign import Reader, bomb, listed, nothing_ran, reader, rewritten
 from needed import need
 
 from harness.program.serial import encode

@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign import (
-    Reader,
-    reader,
-)
+from foreign import Reader, reader
 
 
 @pytest.fixture(scope="module")

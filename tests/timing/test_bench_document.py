@@ -127,7 +127,7 @@ class Done:
         return [result()]
 
 
-OPTIONS: dict[str, Any] = {"records": None, "compare": None, "relative_to": None, "markdown": True}
+OPTIONS: dict[str, Any] = {"records": None, "baseline": None, "relative_to": None, "markdown": True}
 OPTIONS |= {"verbose": False, "as_json": False, "threshold": 0.1}
 
 
@@ -156,7 +156,7 @@ def test_json_has_the_command_and_what_changed(
     path = tmp_path / "a.json"
     write(path, document(REQUEST, [result(step=0.0001)]))
     monkeypatch.setattr(console, "Bench", Done)
-    options = {**OPTIONS, "compare": path, "as_json": True}
+    options = {**OPTIONS, "baseline": path, "as_json": True}
     assert console.run_bench(REQUEST, ("bench", "--json"), options) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["harness"]["commands"] == [["bench", "--json"]]

@@ -10,22 +10,8 @@ from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.ir import (
-    Block,
-    Node,
-    free_values,
-    needed,
-    needed_nodes,
-    reads,
-    walk_nodes,
-)
-from harness.program.passes.rewriter import (
-    MOST,
-    LoopScope,
-    Policy,
-    Rewriter,
-    Rule,
-)
+from harness.program.ir import Block, Node, free_values, needed, needed_nodes, reads, walk_nodes
+from harness.program.passes.rewriter import MOST, LoopScope, Policy, Rewriter, Rule
 
 # (rewriter, node of a loop's body) -> whether the stack of its result is made after the loop, from
 # the stacks of what it is made of.

@@ -11,11 +11,7 @@ import numpy as np
 from harness.arrays import Array
 from harness.backends.numpy.executor_kernels import NumpyKernels
 from harness.extend import Tensors
-from harness.extend.executor import (
-    Call,
-    Executor,
-    Plan,
-)
+from harness.extend.executor import Call, Executor, Plan
 from harness.runtime.session import Session
 from harness_mutants import registry
 from harness_mutants.registry import BOTH, FLOAT64, Faulty

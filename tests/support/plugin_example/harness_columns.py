@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.extend import (
-    Backend,
-    hookimpl,
-)
+from harness.extend import Backend, hookimpl
 
 
 @dataclass(frozen=True)
