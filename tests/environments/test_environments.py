@@ -128,7 +128,7 @@ def test_what_was_cut_short_is_never_taken_for_whole(
         process.communicate(timeout=60)
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     assert cache.kept() == {}
-    with pytest.raises(UsageError, match=f"make it with 'harness env {WANTED}'"):
+    with pytest.raises(UsageError, match=f"'harness env {WANTED}'"):
         cache.interpreter(COLUMN)
     # The next one finds nothing in its way: this fails for want of packages, and not before.
     again = env((WANTED,), surroundings)
