@@ -8,7 +8,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ EVERY = {
 
 # Imported only after the user has installed it: for ``to_frame``, and by pytest-xdist itself.
 OPTIONAL = {"pandas", "xdist"}
-# Imported without a bound of our own: by import name, the dependency that cannot do without it.
-BROUGHT = {"markupsafe": "Jinja2", "requests": "pooch", "typing_extensions": "pydantic"}
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -52,7 +50,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def undeclared(tree: ast.AST, names: set[str]) -> list[str]:
     """Imports of packages other than the named ones, with their lines."""
-    own = {"harness", *OPTIONAL, *BROUGHT, *sys.stdlib_module_names, *names}
+    own = {"harness", *OPTIONAL, *sys.stdlib_module_names, *names}
     return [f"{line}: {top}" for line, top in imported(tree) if top not in own]
 
 
@@ -68,14 +66,6 @@ def test_every_import_of_the_harness_is_declared() -> None:
         if (lines := undeclared(ast.parse(path.read_text(encoding="utf-8")), names))
     }
     assert found == {}
-
-
-def test_what_is_brought_is_required_by_what_is_declared() -> None:
-    for name, owner in BROUGHT.items():
-        needed = map(Requirement, requires(owner) or ())
-        always = {canonicalize_name(r.name) for r in needed if not r.marker or r.marker.evaluate()}
-        assert canonicalize_name(owner) in EVERY
-        assert canonicalize_name(name) in always, (name, owner)
 
 
 def test_an_import_that_is_not_declared_is_named() -> None:
