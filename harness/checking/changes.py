@@ -141,7 +141,24 @@ def compare(old: Records, new: Records) -> RunChanges:
         for which, told in (("older", stopped(old)), ("newer", stopped(new)))
         if told
     ]
-    return RunChanges(around, changes, limits=limits, moved=moved)
+    return RunChanges(around, changes, limits=limits + _same_sizes(around, old, new), moved=moved)
+
+
+def _same_sizes(around: Iterable[Differing], old: Records, new: Records) -> list[str]:
+    """In words, which changed specs were checked with the same layers, equations and sizes."""
+    found = []
+    models = [
+        {name: model for head in records.of_kind(Head) for name, model in head.models.items()}
+        for records in (old, new)
+    ]
+    for spec in dict.fromkeys(spec for each in around if each.what == "spec" for spec in each.of):
+        one, other = (by_name.get(spec) for by_name in models)
+        if one and one == other:
+            found.append(
+                f"both runs checked {spec} with the same equations and sizes "
+                f"({_listed(one.sizes)}): a change of the spec's own sizes does not show there"
+            )
+    return found
 
 
 def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:

@@ -223,6 +223,22 @@ def test_what_is_not_the_same_around_two_runs(base: Records) -> None:
         "--env OMP_NUM_THREADS of numpy: 1 where there was none",
     }
     assert found[4].startswith("numpy of numpy: ")
+
+    def resize(lines: Lines) -> None:
+        for line in lines:
+            if "signature" in line:
+                line["signature"]["spec"] = "0"
+
+    resized = edited(base, resize)
+    (told,) = compare(base, resized).limits
+    assert told.startswith(f"both runs checked {SPEC} with the same equations and sizes (")
+
+    def other_sizes(lines: Lines) -> None:
+        for line in lines:
+            if line["kind"] == "head":
+                line["models"][SPEC]["sizes"]["hidden"] += 1
+
+    assert compare(base, edited(resized, other_sizes)).limits == []
     assert len(found) == 5
     assert compare(base, base).environment == []
 
