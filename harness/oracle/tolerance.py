@@ -90,6 +90,13 @@ class Deviation:
         """The error over the yardstick; 0 where nothing is compared."""
         return 0.0 if self.void else self.error / self.yardstick
 
+    @property
+    def unit(self) -> str:
+        """What the error is relative to, as words behind it; empty if it is not finite."""
+        if not math.isfinite(self.error):
+            return ""
+        return " of its value" if self.point and not self.point.place else " of its largest entry"
+
     def __str__(self) -> str:
         if self.reason:
             return f"{self.name}: {self.reason}"
@@ -100,8 +107,8 @@ class Deviation:
                 f"{self.name} was not compared: rounding alone changes it by {self.yardstick:.1e}"
             )
         return (
-            f"{self.name} is off by {self.error:.2e}, {self.ratio:.3g} times the yardstick "
-            f"(allowed: {self.tolerance:.2e})"
+            f"{self.name} is off by {self.error:.2e}{self.unit}, {self.ratio:.3g} times the "
+            f"yardstick (allowed: {self.tolerance:.2e})"
         ) + (f": {self.point}" if self.point else "")
 
     @property

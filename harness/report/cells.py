@@ -165,9 +165,9 @@ def _part(result: CellResult) -> DtypePart:
     found = failed(result.findings)
     if not found:
         return part
-    worst = max(found, key=lambda f: f.worst.error if f.worst else -1.0)
-    error = f": error {worst.worst.error:.1e}" if worst.worst else ""
-    return replace(part, check=worst.check, error=error)
+    first = next((f for f in found if f.worst), found[0])
+    error = f": error {first.worst.error:.1e}" if first.worst else ""
+    return replace(part, check=first.check, error=error)
 
 
 def headroom(findings: Iterable[Finding]) -> float:

@@ -200,11 +200,15 @@ def failed(findings: Iterable[Finding]) -> list[Finding]:
 
 def digits(findings: Iterable[Finding]) -> float | None:
     """Decimal digits in which the worst tensor of those that measure agrees with the oracle, 16 at
-    most; if checks fail, the worst tensor of those. None where nothing was measured."""
+    most; if checks fail, the worst tensor of the first of those, which messages describe first.
+    None where nothing was measured."""
     findings = [*findings]
-    counting = failed(findings) or [f for f in findings if f.check in MEASURING]
+    wrong = failed(findings)
+    counting = wrong or [f for f in findings if f.check in MEASURING]
     errors = [f.worst.error for f in counting if f.worst]
-    return tolerance.digits(max(errors)) if errors else None
+    if not errors:
+        return None
+    return tolerance.digits(errors[0] if wrong else max(errors))
 
 
 def gravest(verdicts: list[Verdict]) -> Verdict:

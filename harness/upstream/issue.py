@@ -39,7 +39,7 @@ def title(result: CellResult, check: str) -> str:
     whose = ", ".join(dict.fromkeys(native)) or cell.backend
     finding = _finding(result, check)
     worst = finding.worst if finding else None
-    off = f"{worst.name} off by {worst.error:.1e}" if worst else f"{check} off"
+    off = f"{worst.name} off by {worst.error:.1e}{worst.unit}" if worst else f"{check} off"
     return f"{whose}: {off} in {cell.dtype}"
 
 
@@ -71,7 +71,7 @@ def written(report: IssueReport) -> str:
             lines += [f"With {beside} beside it:", ""]
         lines += [*fenced(report.script, "python"), ""]
     if report.printed:
-        lines += ["It prints:", "", *fenced(report.printed, "text"), ""]
+        lines += ["It prints absolute differences:", "", *fenced(report.printed, "text"), ""]
     return "\n".join(lines)
 
 

@@ -77,6 +77,9 @@ def test_digits_of_a_failing_cell_are_those_of_the_check_that_fails() -> None:
         off = [Deviation("g", error, 1e-7, 8e-7)]
         found.findings.append(Finding(check, off, verdict="differ"))
     assert reports.cell_text(found) == "DIFFER 4.0"
+    # Of several checks that measure, the first counts: the text below the table begins with it.
+    found.findings.append(Finding("statistics", [Deviation("s", 0.2, 1e-7, 8e-7)]).judge())
+    assert reports.cell_text(found) == "DIFFER 4.0"
     crashed = result(error=1e-8)
     crashed.findings.append(Finding("large-sizes", verdict="crashed"))
     assert reports.cell_text(crashed) == "CRASHED"
@@ -175,8 +178,8 @@ def test_a_paragraph_for_each_cell_that_does_not_pass(mixed: Report) -> None:
     assert lines == [
         "lesson6/simple_rnn on torch, float64, native: differ",
         "  forward: first differs at g of layer lstm",
-        "  outputs: differ: output.y is off by 1.00e-03, 1e+04 times the yardstick "
-        "(allowed: 8.00e-07)",
+        "  outputs: differ: output.y is off by 1.00e-03 of its largest entry, 1e+04 times the "
+        "yardstick (allowed: 8.00e-07)",
         "lesson6/simple_rnn on torch, float32, native: crashed",
         "  values: crashed: killed by SIGSEGV",
         "  not run: shapes, kinks (the worker was lost in values)",

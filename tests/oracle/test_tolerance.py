@@ -187,7 +187,7 @@ def test_worst_is_what_is_furthest_beyond_what_is_allowed() -> None:
     assert worst([near, far, wide]).name == "far"
     assert worst([near, shape]).name == "shape"
     assert worst([far, Deviation("nan", float("nan"), 1e-8, 8e-8)]).name == "nan"
-    assert "9.00e-08, 9 times the yardstick" in str(far)
+    assert "9.00e-08 of its largest entry, 9 times the yardstick" in str(far)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -109,7 +109,7 @@ def test_detail_has_faults_first_then_three_tensors_then_a_count() -> None:
     parts = detail.split("; ")
     assert parts[0] == "state was not reset"
     assert [part.partition(" ")[0] for part in parts[1:4]] == ["t0", "t1", "t2"]
-    assert parts[1].startswith("t0 is off by 1.00e-03, 1e+05 times the yardstick")
+    assert parts[1].startswith("t0 is off by 1.00e-03 of its largest entry, 1e+05 times")
     assert parts[4:] == ["and 2 more tensors"]
     assert Finding("c", deviations[:5]).judge().detail.endswith("; and 1 more tensor")
     assert "more tensor" not in Finding("c", deviations[:4]).detail

@@ -7,6 +7,7 @@ from harness.results.cell import Cell, CellResult
 from harness.results.findings import Blame, Finding
 from harness.upstream.issue import IssueReport, title, written
 
+OFF = "output.y off by 5.0e-01 of its largest entry in float32"
 EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head\x1b[31m"
 
 
@@ -36,9 +37,9 @@ def test_the_title_names_the_layer_that_is_at_fault() -> None:
     made = result()
     made.layers = {"rnn": "torch.gru", "out": "torch.linear"}
     made.blame = Blame(who="layer", words="it is torch.gru (layer rnn), or how the plugin calls it")
-    assert title(made, "outputs") == "torch.gru: output.y off by 5.0e-01 in float32"
+    assert title(made, "outputs") == f"torch.gru: {OFF}"
     made.blame = None
     made.wrong_layers = ("rnn",)
-    assert title(made, "outputs") == "torch.gru: output.y off by 5.0e-01 in float32"
+    assert title(made, "outputs") == f"torch.gru: {OFF}"
     made.wrong_layers = ()
-    assert title(made, "outputs") == "lesson6/x: output.y off by 5.0e-01 in float32"
+    assert title(made, "outputs") == f"lesson6/x: {OFF}"

@@ -81,7 +81,8 @@ def _parting(context: ModelContext, first: Deviation) -> str:
     worst = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
     at = [int(i) for i in np.unravel_index(worst, wanted.shape)] if wanted.ndim else []
     words = (
-        f"{first.name} is off by {first.error:.2e} in {int(off.sum()):,} of {off.size:,} entries; "
+        f"{first.name} is off by {first.error:.2e}{first.unit} in {int(off.sum()):,} of "
+        f"{off.size:,} entries; "
         f"the worst is {at}, {found[tuple(at)]:.6g} in place of {wanted[tuple(at)]:.6g}"
     )
     words += _rows(context, first.name, off)
