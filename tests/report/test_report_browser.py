@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = NEEDED
-FAILED = "(gradients: error 1.3e-01)"
+FAILED = "(outputs: error 3.5e-02)"
 DIFFERS = f"float32 differ {FAILED}, float64 differ {FAILED}"
 
 
