@@ -112,8 +112,8 @@ def test_json_has_every_field_and_nothing_else_on_the_output() -> None:
     assert found["exit_code"] == run.returncode == 1
     assert len(found["results"]) == 6
     for result in found["results"]:
-        # A histogram is there where there is one.
-        assert set(result) - {"spread"} == {*Result.model_fields} - Result.LEFT_OUT
+        # A histogram and the number of comparisons are there if they are known.
+        assert set(result) - {"spread", "compared"} == {*Result.model_fields} - Result.LEFT_OUT
     verdicts = {(r["dtype"], r["check"]): r["verdict"] for r in found["results"]}
     assert verdicts["float32", "outputs"] == "differ"
     assert verdicts["float64", "outputs"] == "agree"

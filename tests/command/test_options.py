@@ -84,7 +84,8 @@ def test_every_option_and_command_has_its_section() -> None:
     for name in cli.commands:
         text = CliRunner().invoke(cli, [name, "--help"]).output
         further = text.partition("Further options:\n")[2].strip().splitlines()
-        assert [row.split()[0] for row in further] == ["-h,"], name
+        # Click keeps the help option of a first context, which without a group has no -h.
+        assert ["--help" in row for row in further] == [True], name
     assert set(cli.commands) <= set(" ".join(CHAPTERS.values()).split())
 
 
