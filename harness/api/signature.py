@@ -40,7 +40,7 @@ def arguments_of(declared: type) -> Iterator[Option]:
 
 def annotation(one: Option) -> str:
     """Return the type of an argument as a signature shows it."""
-    name = "maps" if "=" in (one.metavar or "") and one.type == "tuple[str, ...]" else one.name
+    name = "maps" if one.has_names and one.type == "tuple[str, ...]" else one.name
     if one.type == "str" and one.kind in PLACES:
         name = "Path"
     found = NAMED.get(name) or TYPES.get(one.type, one.type)

@@ -135,14 +135,14 @@ class Option:
             form |= {"default": self.default, "show_default": True}
         words = [self.short, word] if self.short else [word]
         more = {"help": self.help, "metavar": self.metavar, "section": self.section}
-        if several or self._has_names:
+        if several or self.has_names:
             form["multiple"] = True
         if form.get("multiple") and form["type"] is not FILE:
             form["callback"] = as_paths if "Path, " in self.type else flat
         return click.option(*words, self.parameter, cls=SectionOption, **more, **form)
 
     @property
-    def _has_names(self) -> bool:
+    def has_names(self) -> bool:
         """Whether the texts are NAME=VALUE."""
         return "=" in (self.metavar or "").replace("==", "")
 
@@ -159,7 +159,7 @@ class Option:
             return {"type": WordList("folder", split_folders)}
         if self.type in ("Path", "Source", "tuple[Path, ...]"):
             return {"type": FOLDER if self.kind == "folder" else FILE}
-        if self._has_names:
+        if self.has_names:
             return {"type": WordList(self.kind, NEXT_NAME.split)}
         return {"type": WordList(self.kind, by_commas if is_list else None)}
 

@@ -69,7 +69,7 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
             elif key not in (known[command] if own else _all(known)):
                 raise _unknown(key, place, known[command] if own else [*known, *_all(known)])
             elif own or key in known[command]:
-                if "\\x00" in repr(value):  # which no file name, and no other value, may hold
+                if _holds_nul(value):  # which no file name, and no other value, may hold
                     raise UsageError(f"{place}: the value of {key!r} contains a NUL character")
                 found[key] = Setting(value, place, own, path.parent)
     return found
@@ -178,6 +178,14 @@ def _header(path: Path, text: str, wanted: str) -> Place:
         if row.lstrip().startswith("[") and f"{header}.".startswith(f"{wanted}."):
             return Place(displayed(path), number, 1)
     return Place(displayed(path))
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_nul, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def _alike(tool: str) -> bool:

@@ -13,6 +13,10 @@ from harness.command.ranges import ROUNDS, SEED, THREADS, TIMEOUT, USUAL_ROUNDS
 Field = Callable[..., Any]
 # What bench and train take besides.
 COMPILED = "that through the framework's compiler of whole steps, where it has one (compiled)"
+INTERPRETER = (
+    "Python of another environment, with the harness in it, to run a backend in; every backend if "
+    "none is named."
+)
 
 spec: Field = partial(
     option,
@@ -72,8 +76,7 @@ folders: Field = partial(
 pythons: Field = partial(
     option,
     {},
-    "Python of another environment, with the harness in it, to run a backend in; every backend if "
-    "none is named.",
+    INTERPRETER,
     section=HOW,
     word="--python",
     kind="file",
@@ -92,22 +95,13 @@ environment: Field = partial(
 python: Field = partial(
     option,
     None,
-    "Python of another environment, with the harness in it, to run a backend in; every backend if "
-    "none is named.",
+    INTERPRETER,
     section=HOW,
     kind="file",
     metavar="[BACKEND=]INTERPRETER",
     python="The interpreter of another environment, with the harness in it.",
 )
-variables: Field = partial(
-    option,
-    {},
-    "Environment variables of a backend's process; of every backend's if none is named.",
-    section=HOW,
-    word="--env",
-    metavar="[BACKEND:]NAME=VALUE",
-    python="Environment variables of the backend's process.",
-)
+variables: Field = partial(environment, python="Environment variables of the backend's process.")
 checks: Field = partial(
     option, ("*",), "Checks to run (patterns); all if left out.", word="--check", kind="check"
 )

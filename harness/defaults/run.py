@@ -17,6 +17,7 @@ from harness.worker.worker import Worker
 
 SERVICE = "harness.defaults.service:handler"
 TIMEOUT = 300.0
+FORMS = Forms(DefaultsService)
 Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
 
@@ -64,7 +65,7 @@ def verify(
             _not_run(found, framework, names, f"no backend {framework!r} is installed")
             continue
         with Worker(Launch(framework, service=SERVICE)) as worker:
-            outcome = asked(worker, Forms(DefaultsService), "measure", {"names": names}, TIMEOUT)
+            outcome = asked(worker, FORMS, "measure", {"names": names}, TIMEOUT)
             if not outcome.ok:
                 _not_run(found, framework, names, outcome.cause)
                 continue

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,7 +196,7 @@ class Contestant:
             trace = "".join(traceback.format_exception(error))
             self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
 
-    @property
+    @cached_property  # no call that is timed makes it anew
     def steps(self) -> StepService:
         """The pipeline in its worker. Every call raises WorkerFault if it fails, or if it takes
         longer than the timeout."""

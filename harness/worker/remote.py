@@ -196,6 +196,11 @@ def client(service: type[Service], call: Callable[..., Any], prefix: str = "") -
     return cast("Service", _Client(service, call, prefix))
 
 
+@cache
+def _signature(service: type, verb: str) -> inspect.Signature:
+    return inspect.signature(getattr(service, verb))
+
+
 @dataclass(frozen=True)
 class _Client:
     service: type
@@ -203,7 +208,7 @@ class _Client:
     prefix: str
 
     def __getattr__(self, verb: str) -> Callable[..., Any]:
-        signature = inspect.signature(getattr(self.service, verb))
+        signature = _signature(self.service, verb)
 
         def run(*arguments: Any, **named: Any) -> Any:
             # Arguments that are left out stay so: a baseline need not know them.

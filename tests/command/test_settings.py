@@ -103,6 +103,11 @@ def test_the_nearest_file_of_the_repository_counts(folder: Path, parsed: Parsed)
     assert settings("check", KNOWN, inner) == {}, "another repository's file is not ours"
 
 
+def test_a_backslash_is_no_nul_character(folder: Path) -> None:
+    written(folder, "[tool.harness]\nspecs = 'a\\x00b'\n")
+    assert settings("check", KNOWN, folder)["specs"].value == "a\\x00b"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -23,6 +23,7 @@ from harness.worker.remote import Remote, WorkerFault
 
 # Characters of the list of arrays that stay as the model has them.
 KEPT = 200
+FORMS = Forms(OwnModelService)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class UsersModel:
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
         """The model, at small sizes where it takes any, and else at the spec's own. See
         :class:`.run_cell.Subject`."""
-        remote = Remote(run.worker, run.timeout, spent, Forms(OwnModelService))
+        remote = Remote(run.worker, run.timeout, spent, FORMS)
         with self._users_errors():
             context = self._attached(run, remote, result)
         checks = {n: partial(self._made, CHECKS[n], context) for n in CHECKS if n in asked}
