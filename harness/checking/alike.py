@@ -49,7 +49,7 @@ def _link(name: str) -> tuple[str, str]:
 
 
 def _form(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
-    """What links that are alike share; a part outside of a chain is like no other."""
+    """Return the key that alike links share; a part outside of a chain has its own."""
     chain, number = link
     if not number:
         return chain, ""

@@ -304,7 +304,7 @@ def _told(finding: Finding) -> str:
 def surroundings(
     before: Head | None, old: Cells, after: Head | None, new: Cells
 ) -> list[Differing]:
-    """What is not the same around two runs, of their heads and their cells."""
+    """Return the differences around two runs: in their heads and in their cells."""
     one, other = (_flat(head) if head else {} for head in (before, after))
     found = differing(one, other)
     told = {each.what for each in found}

@@ -25,8 +25,8 @@ DTYPES = ("float64", "float32")
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class CellOptions:
-    """Which cells there are, and how each is run. Empty ``specs`` are all of Lesson 6, empty
-    ``backends`` all that are installed."""
+    """Options that select the cells and say how each is run. Empty ``specs`` mean all of Lesson 6,
+    empty ``backends`` all that are installed."""
 
     specs: tuple[str, ...] = shared.specs(suite="--harness-spec")
     backends: tuple[str, ...] = shared.backends(suite="--backend")

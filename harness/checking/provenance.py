@@ -141,7 +141,7 @@ def origins(columns: Iterable[str]) -> dict[str, str]:
 
 
 def labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
-    """What stands behind the columns that have a name of their own, by that name."""
+    """Return the backend and interpreter of each column that has its own name."""
     return {
         name: {"backend": backend_of(name), "interpreter": worker.launch.python}
         for name, worker in workers.items()

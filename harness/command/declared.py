@@ -147,7 +147,7 @@ class Option:
         return "=" in (self.metavar or "").replace("==", "")
 
     def _form(self) -> dict[str, Any]:
-        """What click is told of the values."""
+        """Return click's arguments for the type of the values."""
         is_list = self.type.endswith("...]") and (self.word or "").startswith("-")
         if self.type == "bool":
             return {"is_flag": True}

@@ -79,7 +79,7 @@ OF_OTHERS: Mapping[str, str] = {
 
 
 def instead(name: str, declared: Collection[str], value: object) -> str:
-    """What an attribute that is not declared may have been meant to be: ``; here it is 'x'``."""
+    """Return a hint for an undeclared attribute: ``; here it is 'x'``."""
     rest = REST_OF.get(name)
     if rest in declared and isinstance(value, int | float) and 0 <= value <= 1:
         return f"; write {rest}: {1 - value:g} ({rest} is 1 - {name})"

@@ -26,8 +26,8 @@ FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "b
 
 
 def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
-    """Which tensors, from which time step on; which gradients; and what would make it right, with
-    the layers and the attribute that this names."""
+    """Return which tensors or gradients differ, and from which time step on; and a change that
+    would explain it, with the layers and the attribute that it is about."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
         return Hint("the model gives other numbers each time, and nothing else can be said of it")

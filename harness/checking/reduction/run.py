@@ -39,7 +39,7 @@ class Runner:
     worker: Worker
     seconds: float
     layers: Mapping[str, str] = field(default_factory=dict)
-    """What ran each layer of the last failure."""
+    """Return what ran each layer of the last failure."""
 
     def deviations(self, failure: Failure) -> list[Deviation]:
         """How the results of a pass compare.
