@@ -66,6 +66,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/architecture/sizes.py
+	$(BIN)/python docs/architecture/sentences.py
 
 types: install
 	$(BIN)/mypy
