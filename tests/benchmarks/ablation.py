@@ -51,7 +51,6 @@ AGREE = 1e-5
 RULES: Mapping[str, tuple[str, ...]] = {
     "algebra": ("algebra",),
     "reshapes, transposes": ("reshapes", "transposes"),
-    "classes": ("classes",),
     "tables": ("tables",),
     "biases": ("biases",),
     "loops": ("loops",),
