@@ -102,7 +102,7 @@ class LocaliseOptions:
 @takes(ListOptions)
 def list_command(folders: tuple[Path, ...], as_json: bool, **wanted: bool) -> None:
     """List installed backends, formats, models and definitions. Imports no framework."""
-    from harness.checking.listing import as_data, as_text
+    from harness.checking.explain_definition import as_data, as_text
 
     kinds = [kind for kind in KINDS if wanted[kind]]
     chosen = kinds or KINDS

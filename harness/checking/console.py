@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from harness.checking import report as reports
-from harness.checking import step_summary
-from harness.checking.again import again
 from harness.checking.baseline import Baseline, since
 from harness.checking.events import Report
+from harness.checking.history import again
 from harness.checking.pairs import statements
 from harness.checking.progress import CheckProgress
 from harness.checking.reproducer import check_writable, first_check, save
@@ -87,9 +86,9 @@ def run_check(
     if report.results and not any(r.findings for r in report.results):
         listed = ", ".join(dict.fromkeys(r.cell.spec for r in report.results))
         raise UsageError(f"none of the checks asked for applies to {listed}")
-    if failed := summarise(step_summary.markdown(report, compared)):
+    if failed := summarise(reports.markdown(report, compared)):
         say(failed, error=True)
-    for text in step_summary.alerts(report, engine.specs, compared) if annotating() else ():
+    for text in reports.alerts(report, engine.specs, compared) if annotating() else ():
         annotate(text)
     code = report.exit_code if compared is None else since(compared, report.exit_code)
     if shown.as_json:

@@ -13,23 +13,156 @@ worst that a history can do is that more is run.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.checking.provenance import Greetings
-from harness.checking.request import Request
-from harness.checking.resume import request_record, take_up
+from harness.checking.options import DECIDING
+from harness.checking.provenance import LIMITED, LIMITS, Greetings, changes
+from harness.checking.request import Request, given_record
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
 from harness.results.blocks import CellBlock, every_block
 from harness.results.cell import Cell, CellResult
-from harness.results.file import RecordError, encoded, read_records
-from harness.results.findings import Verdict
-from harness.results.lines import Begin, CellLine, End, Result, results_of
+from harness.results.file import RecordError, Records, encoded, read_records
+from harness.results.findings import VERDICTS, Verdict
+from harness.results.lines import Begin, CellLine, End, Head, RequestRecord, Result, results_of
+from harness.runtime.labels import backend_of
+
+# The command that runs a cell once more.
+
+
+def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
+    """The words of the command that runs a cell once more, as the run with this head did.
+
+    With ``checks``, only those; else the ones that the run was asked for.
+    """
+    head = head or Head.model_construct(environment={})
+    request = head.request or RequestRecord()
+    own = request.against
+    # The column of a user's own model is no backend to ask for; what stands before its @ is.
+    backend = backend_of(cell.backend) if own else cell.backend
+    spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
+    words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
+    words += ["--path", cell.path] if cell.path != "native" else []
+    words += ["--device", cell.device] if cell.device != "cpu" else []
+    given = (*head.files.items(), *head.limits.items())
+    words += [word for option in given for word in option]
+    for option, values in (
+        ("--map", own.map if own else ()),
+        ("--takes", own.takes if own else ()),
+        ("--returns", own.returns if own else ()),
+        ("--specs", head.folders),
+        ("--env", [f"{backend}:{n}={v}" for n, v in environment.get(cell.backend, {}).items()]),
+    ):
+        words += [word for value in values for word in (option, value)]
+    asked = request.model_copy(update={"checks": checks}) if checks else request
+    return words + [word for one in DECIDING for word in one.words(getattr(asked, one.name, None))]
+
+
+# Taking up a run that was cut off: cells that had ended come back from the record file.
+
+
+def request_record(request: Request) -> RequestRecord:
+    """What all cells of two runs must share for those of one to stand in the other's report."""
+    found = {one.name: getattr(request, one.name) for one in DECIDING}
+    return RequestRecord(
+        **{**found, "sizes": dict(sorted(request.sizes.items()))},
+        against=request.against.record() if request.against else None,
+        given=given_record(request.given) if request.given else None,
+    )
+
+
+def records_of(path: Path, request: Request) -> Records:
+    """A record file of the same run; empty if there is none.
+
+    Raises:
+        RecordError: the file cannot be read, or a line of it has not the fields of its kind.
+        UsageError: the file comes from a run with other sizes, checks or seed.
+    """
+    if not path.exists():
+        return Records(())
+    records = read_records(path)
+    for head in records.of_kind(Head):
+        _check_same_run(path, head, request)
+    return records
+
+
+def nothing_yet(path: Path) -> str:
+    """In words, that a record file has nothing to take up, and which file that is."""
+    return f"there are no records in {displayed(path.absolute())} yet: every cell is run"
+
+
+def take_up(
+    plan: Sequence[Cell],
+    ended: Mapping[Cell, Iterable[CellResult]],
+    signature: Callable[[Cell], Mapping[str, str]],
+    greetings: Greetings,
+    verdicts: Collection[Verdict] = VERDICTS,
+) -> tuple[dict[Cell, CellResult], list[str]]:
+    """The cells of a plan that need not be run again, and in words, why others must be.
+
+    ``ended`` are the results of each that are known, the last one first: it is the likeliest, and
+    its reason is told. The first that would be the same now decides, if its verdict is one of
+    ``verdicts``. ``signature`` is what decides a cell's numbers now; ``greetings`` know of the
+    workers.
+    """
+    kept: dict[Cell, CellResult] = {}
+    reasons: Counter[str] = Counter()
+    for cell in plan:
+        told = ""
+        for result in ended.get(cell, ()):
+            reason = _reason_to_run(result, signature(cell), greetings)
+            if reason:
+                told = told or reason
+                continue
+            if result.contradicted:
+                told = told or "its records contradict each other"
+            elif result.verdict in verdicts:
+                kept[cell] = result
+            else:
+                told = told or f"the last verdict is {result.verdict}"
+            break
+        if told and cell not in kept:
+            reasons[told] += 1
+    return kept, [
+        f"{count} cells are run again: {reason}" if count > 1 else f"1 cell is run again: {reason}"
+        for reason, count in reasons.items()
+    ]
+
+
+def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
+    """Why a cell must be run again; empty if all that decides its numbers is as it was."""
+    if result.signature is None or result.greeting is None:
+        return "the record file does not say under what it was run"
+    wanted = dict(now)
+    if not LIMITED & {finding.verdict for finding in result.findings}:
+        # What was decided within a limit is decided.
+        wanted |= {name: text for name, text in result.signature.items() if name in LIMITS}
+    differing = changes(result.signature, wanted)
+    if not differing:
+        differing = changes(result.greeting, greetings.now(result.cell.backend, result.greeting))
+    return ", ".join(differing)
+
+
+def _check_same_run(path: Path, head: Head, request: Request) -> None:
+    asked = request_record(request)
+    if head.request != asked:
+        wanted, before = asked.plain(), head.request.plain() if head.request else {}
+        found = [
+            f"{name} {json.dumps(before.get(name))}, now {json.dumps(wanted.get(name))}"
+            for name in dict.fromkeys([*before, *wanted])
+            if before.get(name) != wanted.get(name)
+        ]
+        raise UsageError(
+            f"{path} holds a run with other options ({'; '.join(found)}): give the same ones, or "
+            "another record file"
+        )
+
 
 SUFFIX = ".jsonl"
 # What is taken at its word. What differs, and what could not be run, is looked at again.

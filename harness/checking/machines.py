@@ -7,16 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Protocol
+from typing import Any, Protocol
 
+from harness.checking.history import nothing_yet, take_up
 from harness.checking.provenance import Greetings
 from harness.checking.request import slowest_first
-from harness.checking.resume import nothing_yet, take_up
 from harness.checking.runner import CellRunner
+from harness.checking.task import Task, Workers, tasks
+from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost
+from harness.cluster.spread import Queue, spread
 from harness.oracle.threads import one_thread
-from harness.results.blocks import blocks, last_first
+from harness.results.blocks import CellBlock, CellOrigin, blocks, last_first
 from harness.results.cell import Cell, CellResult
+from harness.results.environment import identity
 from harness.results.file import Records
+from harness.results.findings import Finding
+from harness.runtime.code_digest import digest
 from harness.worker.process import kill_all
 
 # Seconds that a run waits for its threads when it is stopped.
@@ -101,3 +107,207 @@ class ThisMachine:
                     break
                 run_one(cell, runner)
         runner.workers[backend].close()
+
+
+# A check whose cells are run on a cluster: a warm process for each node and backend.
+#
+# The parent keeps the plan, the record and the progress; what it needs of a cell's arrays to hold
+# backends against each other travels with the result.
+
+HOST = "harness.checking.machines:NodeCells"
+
+
+class ClusterMachines:
+    """Runs the cells of a run on the nodes of a cluster. See :class:`.machines.Machines`."""
+
+    def __init__(self, runner: CellRunner) -> None:
+        """Connect, until the runner is closed.
+
+        Raises:
+            UsageError: as of :class:`.on_ray.Cluster`, or a cell carries arrays.
+            ClusterError: there is no cluster.
+        """
+        self._runner = runner
+        self._tasks = {task.cell: task for task in tasks(runner)}
+        assert runner.request.on is not None
+        self._cluster = runner.closing.enter_context(Cluster(runner.request.on))
+
+    def take_up(
+        self, records: Records, plan: Sequence[Cell]
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """Each machine of the cluster says of what it has run whether it would be the same now."""
+        ended = blocks(records)
+        kept: dict[Cell, CellResult] = {}
+        reasons: list[str] = []
+        asked: set[str] = set()
+        for node in self._cluster.nodes():
+            with self._cluster.actor(node, HOST, cpus=0) as actor:
+                try:
+                    machine = self._machine(actor, node)
+                    mine = _of(machine, ended, [c for c in plan if c not in kept])
+                    if machine in asked or not mine:
+                        continue
+                    asked.add(machine)
+                    found, told = actor.call("take_up", [(self._tasks[c], mine[c]) for c in mine])
+                except Lost:
+                    continue
+            kept |= found
+            reasons += told
+        elsewhere = sum(
+            cell in ended and cell not in kept and not {o.machine for o in ended[cell]} & asked
+            for cell in plan
+        )
+        if elsewhere:
+            reasons.append(f"{elsewhere} cells are run again: their machine is not in the cluster")
+        return kept, reasons
+
+    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
+        """Run the cells that are left, each kind of them by one process a node."""
+        queue = Queue(left, lambda cell: cell.backend)
+        runner, request = self._runner, self._runner.request
+        several, on_card = len(runner.backends) > 1, request.device != "cpu"
+
+        def slots(node: ClusterNode) -> int:
+            most = node.gpus if on_card else node.cpus
+            return min(most, len(runner.backends), request.jobs or most)
+
+        def work(node: ClusterNode, backend: str) -> None:
+            with self._cluster.actor(node, HOST, gpus=int(on_card)) as actor:
+                place = _There(actor, self._tasks, runner.cases.proofs, share=several)
+                timeout = runner.workers[backend].launch.start_timeout
+                runner.starting(f"{backend} on {node}", timeout)
+                self._machine(actor, node)
+                while (cell := queue.take(backend)) is not None:
+                    try:
+                        run_one(cell, place)
+                    except Lost as lost:
+                        if not queue.lost(cell) and not runner.stopping.is_set():
+                            run_one(cell, _Nowhere(f"{lost} (last on {node})"))
+                            queue.done(cell)
+                        raise
+                    queue.done(cell)
+                    if enough.is_set():
+                        queue.stop()
+
+        try:
+            spread(self._cluster, queue, slots, work)
+        except BaseException:
+            runner.stopping.set()
+            raise
+
+    def _machine(self, actor: Actor, node: ClusterNode) -> str:
+        """The identity of the machine of an actor.
+
+        Raises:
+            Lost: the process has ended, or its node.
+            ClusterError: the harness there is another one.
+        """
+        machine, code = actor.call("about")
+        if code != digest("harness"):
+            raise ClusterError(
+                f"the code of the harness on {node} is not that of this machine: install the same "
+                "version on all of them"
+            )
+        return str(machine)
+
+
+class NodeCells:
+    """What a process on a node does: it runs cells on workers of its own."""
+
+    def __init__(self, _: object) -> None:
+        self._workers = Workers()
+
+    def about(self) -> tuple[str, str]:
+        """The identity of the machine, and the code of the harness there."""
+        return identity(), digest("harness")
+
+    def signature(self, task: Task) -> Mapping[str, str]:
+        """What decides a cell's numbers here."""
+        return self._workers.runner(task).signature(task.cell)
+
+    def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
+        """A cell's result, with its arrays where others are held against them, and its proof."""
+        runner = self._workers.runner(task)
+        with one_thread():
+            result = runner.run_cell(task.cell)
+        if not share:
+            result.outputs, result.values = {}, {}
+        return result, runner.proofs.get(task.cell.spec)
+
+    def take_up(
+        self, given: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """Which cells of a record need not be run again, and why others must be."""
+        by_options: dict[str, list[tuple[Task, Mapping[CellOrigin, CellBlock]]]] = {}
+        for task, origins in given:
+            by_options.setdefault(task.options, []).append((task, origins))
+        kept: dict[Cell, CellResult] = {}
+        reasons: list[str] = []
+        for group in by_options.values():
+            for task, _ in group:
+                runner = self._workers.runner(task)
+            ended = {task.cell: origins for task, origins in group}
+            greetings = Greetings(runner.request, runner.workers)
+            found, told = take_up([*ended], last_first(ended), runner.signature, greetings)
+            kept |= found
+            reasons += told
+        return kept, reasons
+
+
+class _There:
+    """A place on a node: :class:`NodeCells` as it is asked from here."""
+
+    def __init__(
+        self, actor: Actor, given: Mapping[Cell, Task], proofs: dict[str, float], share: bool
+    ) -> None:
+        self._actor, self._tasks, self._proofs, self._share = actor, given, proofs, share
+        self._begun: tuple[Cell, Any] | None = None
+
+    def signature(self, cell: Cell) -> Mapping[str, str]:
+        """What decides the cell's numbers there. It is begun at once, not after the answer."""
+        asked = self._actor.begin("signature", self._tasks[cell])
+        self._begin(cell)
+        found: Mapping[str, str] = self._actor.result(asked)
+        return found
+
+    def run_cell(self, cell: Cell) -> CellResult:
+        """What came of it; :class:`Lost` if nothing did."""
+        if self._begun is None or self._begun[0] != cell:
+            self._begin(cell)
+        assert self._begun is not None
+        (_, begun), self._begun = self._begun, None
+        result, proof = self._actor.result(begun)
+        if proof is not None:
+            self._proofs[cell.spec] = proof
+        found: CellResult = result
+        return found
+
+    def _begin(self, cell: Cell) -> None:
+        self._begun = cell, self._actor.begin("run", self._tasks[cell], self._share)
+
+
+class _Nowhere:
+    """The place of a cell that costs every process in which it is run."""
+
+    def __init__(self, words: str) -> None:
+        self._words = f"the process that ran it was lost, and a second one too: {words}"
+
+    def signature(self, cell: Cell) -> None:
+        """None: a run that takes this one up is to try again."""
+
+    def run_cell(self, cell: Cell) -> CellResult:
+        """That it crashed."""
+        finding = Finding("start", faults=[self._words], verdict="crashed")
+        return CellResult(cell, [finding], could_not_run=True)
+
+
+def _of(
+    machine: str, ended: Mapping[Cell, Mapping[CellOrigin, CellBlock]], plan: Sequence[Cell]
+) -> dict[Cell, dict[CellOrigin, CellBlock]]:
+    """The cells of a plan that a machine has run."""
+    found = {
+        cell: {o: block for o, block in ended[cell].items() if o.machine == machine}
+        for cell in plan
+        if cell in ended
+    }
+    return {cell: origins for cell, origins in found.items() if origins}

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from harness.checking import history
 from harness.checking.blame import Witnesses
 from harness.checking.events import CheckEvents, Report
-from harness.checking.machines import CellPlace, Machines, ThisMachine
-from harness.checking.on_cluster import ClusterMachines
-from harness.checking.outliers import Outliers
-from harness.checking.pairs import Pairs, recorded
+from harness.checking.history import records_of
+from harness.checking.machines import CellPlace, ClusterMachines, Machines, ThisMachine
+from harness.checking.pairs import Outliers, Pairs, recorded
 from harness.checking.provenance import Greetings
 from harness.checking.request import Request
-from harness.checking.resume import records_of
 from harness.checking.runner import CellRunner
 from harness.results.cell import Cell, CellResult
 from harness.results.file import RecordWriter

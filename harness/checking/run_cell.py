@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.checking.blame import blame, unheard
+from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
+from harness.checking.first_difference import (
+    Expectations,
+    later_location,
+    makers,
+    wrong_result,
+)
 from harness.checking.known_differences import Differences
 from harness.checking.request import choose_checks
 from harness.command.ranges import CELL_SECONDS
 from harness.errors import UsageError
 from harness.oracle.case import Case
-from harness.oracle.patience import OracleFault
+from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.results.cell import Cell, CellResult, own_fault
+from harness.results.divergence import Divergence, Link
 from harness.results.findings import BROKEN, PASSING, Finding, Verdict
+from harness.runtime.precision import narrow
 from harness.runtime.tensors import IllFormed
-from harness.worker.remote import WorkerFault, not_offered, told
+from harness.runtime.traces import undistinguished
+from harness.worker.remote import Remote, WorkerFault, not_offered, told
 from harness.worker.worker import Outcome, Worker
 
 
@@ -173,3 +186,165 @@ def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
         seconds=seconds,
         traceback=told(outcome),
     )
+
+
+# A cell of a spec on a backend: its session is opened, and where it differs, it is said where.
+
+# How a pass parts from the oracle, value by value: what a picture of it needs.
+
+if TYPE_CHECKING:
+    from harness.checking.first_difference import TracedPart
+    from harness.language.model import Spec
+
+# Lines above and below the one that is shown, and values that are kept of a long model.
+AROUND, MOST = 2, 60
+
+
+def divergence(
+    judged: Sequence[tuple[TracedPart, float]], first: TracedPart, place: str, spec: Spec
+) -> Divergence:
+    """What became of every value of a trace, by its parts and what each may be off by.
+
+    ``first`` is the first wrong part; ``place`` is ``file:line`` of its equation, or empty.
+    """
+    links: dict[str, Link] = {}
+    steps = []
+    for part, allowed in judged:
+        error = math.inf if part.reason else part.error
+        before = links.get(part.name)
+        if before is None or error / allowed > before.error / before.allowed:
+            links[part.name] = Link(value=part.name, error=float(error), allowed=float(allowed))
+        if part.name == first.name and part.step is not None:
+            steps.append((part.step, error, allowed))
+    shown = _around(list(links.values()), first.name)
+    return Divergence(
+        first=first.name, links=tuple(shown), steps=tuple(steps), **_excerpt(place, spec)
+    )
+
+
+def _around(links: Sequence[Link], first: str) -> Sequence[Link]:
+    at = next(n for n, link in enumerate(links) if link.value == first)
+    start = max(0, min(at - MOST // 2, len(links) - MOST))
+    return links[start : start + MOST]
+
+
+def _excerpt(place: str, spec: Spec) -> Mapping[str, Any]:
+    file, _, line = place.rpartition(":")
+    lines = spec.document.lines if file == spec.document.file else spec.library.lines(file)
+    if not lines or not line.isdecimal():
+        return {}
+    at = int(line)
+    start = max(1, at - AROUND)
+    return {
+        "file": file,
+        "line": at,
+        "start": start,
+        "lines": tuple(lines[start - 1 : at + AROUND]),
+    }
+
+
+# The check of what every primitive gives: made of every cell, whatever else is asked for, and
+# shown where it fails.
+PRIMITIVES = "primitives"
+
+
+@dataclass(frozen=True)
+class SpecOnBackend:
+    """A spec's program as a backend runs it. ``repeat`` is how often a soak repeats the run of
+    values; ``dtypes`` are those that the same spec is checked in."""
+
+    repeat: int = 0
+    dtypes: tuple[str, ...] = ()
+
+    def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
+        """The program in both phases, and the update."""
+        return (case.training, case.inference, case.spec.update)
+
+    def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
+        """A session of the backend. See :class:`.run_cell.Subject`."""
+        remote, cell = Remote(run.worker, run.timeout, spent), run.cell
+        result.layers = _open(run, remote)
+        context = Context(
+            run.case,
+            run.own,
+            remote,
+            cell.path,
+            cell.dtype,
+            cell.device,
+            repeat=self.repeat,
+            brief=cell.dtype == "float64" and self._elsewhere("float32", run),
+        )
+        wanted = [name for name in asked if self._is_for(name, run)]
+        return OpenedSubject(
+            {name: partial(CHECKS[name], context) for name in (PRIMITIVES, *wanted)},
+            partial(_explain, run, context),
+            context.outputs,
+            context.values,
+        )
+
+    def _is_for(self, check: str, run: CellRun) -> bool:
+        """Whether a check is made in a dtype. One that another cell makes is not made again, unless
+        it is asked for by name."""
+        dtype = run.cell.dtype
+        if check in FLOAT64_ONLY and dtype != "float64":
+            return False
+        if check in NOT_NARROW and narrow(dtype):
+            return False
+        enough = IN_ONE.get(check, dtype)
+        return enough == dtype or not self._elsewhere(enough, run)
+
+    def _elsewhere(self, dtype: str, run: CellRun) -> bool:
+        """Whether another cell of the run makes all checks in that dtype."""
+        if dtype == run.cell.dtype or run.checks != ("*",):
+            return False
+        return dtype in self.dtypes and dtype in (run.worker.hello or {}).get("dtypes", ())
+
+
+def _open(run: CellRun, remote: Remote) -> dict[str, str]:
+    case, cell = run.case, run.cell
+    return remote.open(
+        case.training, case.inference, case.spec.update, cell.path, cell.dtype, cell.device
+    )
+
+
+def _explain(run: CellRun, context: Context, result: CellResult) -> None:
+    result.location = _location(run, context.remote, result)
+    try:
+        # Run the other paths, to say who is at fault.
+        blame(context, result)
+    except (WorkerFault, OracleFault) as fault:
+        result.blame = unheard(fault)
+        # As after a check in which something was raised.
+        run.worker.close()
+
+
+def _location(run: CellRun, remote: Remote, result: CellResult) -> str:
+    """Where the forward pass first parts from the oracle; if it does not, which phase does."""
+    case, material = run.case, run.case.material
+    first = next((f for f in result.findings if f.verdict == "differ"), None)
+    if first is not None and first.check == PRIMITIVES:
+        return f"primitive: {first.faults[0]}"
+    try:
+        _open(run, remote)
+        remote.load(material)
+        trace = remote.trace("training", material)
+    except WorkerFault as fault:
+        return f"no trace could be had: {fault}"
+    try:
+        with at_work():
+            expectations = Expectations(case, material, run.cell.dtype)
+            judged = expectations.judged(trace)
+            wrong = next(((p, most) for p, most in judged if not p.within(most)), None)
+            if wrong is None:
+                name, right = wrong_result(result.findings), {p.name for p, _ in judged}
+                result.wrong_layers = makers(case.training, name, right) if name else ()
+                return later_location(result.findings, case.training)
+            location = expectations.located(*wrong)
+            right = {p.name for p, most in judged if p.within(most)} - {wrong[0].name}
+            made = makers(case.training, undistinguished(location.value), right)
+            result.wrong_layers = (location.layer,) if location.layer else made
+            result.right_if = location.right_if
+            result.divergence = divergence(judged, wrong[0], location.place, case.spec)
+            return str(location)
+    except OracleFault as fault:
+        return f"no place could be found: {fault}"

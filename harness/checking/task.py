@@ -12,10 +12,9 @@ from typing import Any, Self
 
 from pydantic import create_model
 
-from harness.checking.history import cell_lines
+from harness.checking.history import cell_lines, request_record
 from harness.checking.options import CellOptions
 from harness.checking.request import Request
-from harness.checking.resume import request_record
 from harness.checking.runner import CellRunner
 from harness.command.declared import options_of
 from harness.errors import UsageError, check_known, shorten

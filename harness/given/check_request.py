@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from harness.checking.own_model.asking import of_model
-from harness.checking.request import QUICK, Request
-from harness.errors import unknown
+from harness.checking.options import DTYPES
+from harness.checking.own_model.asked import against
+from harness.checking.own_model.checks import CHECKS
+from harness.checking.request import QUICK, Request, choose_checks
+from harness.errors import UsageError, unknown
 from harness.given.files import gather_for
 from harness.language.library import Library
+from harness.runtime.labels import backend_of
 from harness.runtime.paths import PATHS
 
 FIELDS = {each.name for each in fields(Request)} - {"against"}
@@ -48,3 +51,70 @@ def _paths(names: Sequence[str]) -> tuple[str, ...]:
             instead = "'native,equations'" if name == "both" else ""
             raise unknown("path", name, (*PATHS, "all"), instead)
     return tuple(dict.fromkeys(p for name in names for p in (PATHS if name == "all" else [name])))
+
+
+# The request of a check of a model of a user's own, from the options of the command line.
+
+# Of no use to a model that is not the harness' own.
+REFUSED: Mapping[str, str] = {
+    "on": "a model of your own is run on this machine",
+    "reproducers": "a reproducer holds the spec's program, and no model of your own",
+    "quick": "it has checks of its own, all of them quick",
+    "pairs": "there is one model, and no other backend to pair it with",
+    "repeat": "the check 'repeatability' makes each call twice",
+}
+OF_MODEL = ("maps", "takes", "returns")
+
+
+def of_model(request: Request, given: Mapping[str, Any]) -> Request:
+    """The request of ``--against``; without it, the request as it is.
+
+    Raises:
+        UsageError: there is none to ask for, or an option has no meaning with it, or without it.
+    """
+    if given.get("against") is None:
+        for name in OF_MODEL:
+            if given.get(name):
+                option = "map" if name == "maps" else name
+                raise UsageError(f"--{option} is about a model of your own: name it by --against")
+        return request
+    for name, why in REFUSED.items():
+        if given.get(name) or getattr(request, name, None):
+            raise UsageError(f"--{name} has no meaning with --against: {why}")
+    if tuple(request.paths) != ("native",):
+        raise UsageError("--path has no meaning with --against: a model of your own has one path")
+    if len(request.specs) != 1:
+        found = ", ".join(request.specs) or "none"
+        raise UsageError(
+            f"--against needs exactly one SPEC to hold the model against, found {found}"
+        )
+    _check_checks(request.checks)
+    own = against(
+        given["against"],
+        request.backends,
+        *(given.get(name, ()) for name in OF_MODEL),
+    )
+    framework = backend_of(own.column)
+    # What a file holds is of one dtype, nearly always this one.
+    one = not own.name and tuple(request.dtypes) == DTYPES
+    return replace(
+        request,
+        dtypes=("float32",) if one else request.dtypes,
+        backends=(own.column,),
+        pythons=_of(request.pythons, framework, own.column),
+        environment=_of(request.environment, framework, own.column),
+        against=own,
+    )
+
+
+def _of(by_backend: Mapping[str, Any], framework: str, column: str) -> dict[str, Any]:
+    return {column: by_backend[framework]} if framework in by_backend else {}
+
+
+def _check_checks(patterns: Sequence[str]) -> None:
+    """:class:`UsageError` for a pattern that is of no check of a model."""
+    for pattern in patterns:
+        if not {*choose_checks((pattern,))} & CHECKS.keys():
+            raise UsageError(
+                f"{pattern} is no check of a model of your own (those are: {', '.join(CHECKS)})"
+            )

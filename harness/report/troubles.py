@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checking.accepting import accepted
-from harness.checking.again import again
 from harness.checking.checks import FINDINGS
+from harness.checking.history import again
+from harness.checking.known_differences import accepted
 from harness.output.shell import command_line
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun

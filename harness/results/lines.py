@@ -295,7 +295,7 @@ class Pair(RecordLine):
 
     @property
     def group(self) -> tuple[str, str, str, str]:
-        """What the cells of both share: see :func:`harness.checking.outliers.group_of`."""
+        """What the cells of both share: see :func:`harness.checking.pairs.group_of`."""
         return self.spec, self.dtype, self.path, self.device
 
     @property

@@ -8,8 +8,8 @@ from itertools import groupby
 import pytest
 
 from harness.checking.checks import FINDINGS
+from harness.checking.report import places
 from harness.checking.run import Engine
-from harness.checking.step_summary import places
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from users_models import GRU, NET, model_file
 
-from harness.checking.again import again
-from harness.checking.own_model.asking import of_model
+from harness.checking.history import again
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
+from harness.given.check_request import of_model
 from harness.given.files import gather_for
 
 

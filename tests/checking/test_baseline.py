@@ -15,7 +15,7 @@ import warm_commands
 from places import SPECS
 
 from harness.checking.events import Report
-from harness.checking.step_summary import markdown, places
+from harness.checking.report import markdown, places
 from harness.language.library import Library
 from harness.language.shelf import Shelf
 from harness.output import github

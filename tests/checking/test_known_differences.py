@@ -10,8 +10,13 @@ import pytest
 import yaml
 from places import ROOT
 
-from harness.checking.accepting import accepted
-from harness.checking.known_differences import Difference, Differences, Match, known_differences
+from harness.checking.known_differences import (
+    Difference,
+    Differences,
+    Match,
+    accepted,
+    known_differences,
+)
 from harness.errors import SpecError
 from harness.language.model import load_spec
 from harness.oracle.tolerance import Deviation

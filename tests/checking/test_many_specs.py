@@ -12,11 +12,11 @@ import pytest
 from sampling import sampled
 from small_models import ONE_LAYER
 
-from harness.checking import shared_cases
+from harness.checking import runner
 from harness.checking.events import CheckEvents
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
-from harness.checking.shared_cases import SharedCases
+from harness.checking.runner import SharedCases
 from harness.language.library import Library
 from harness.language.model import load_spec
 from harness.language.shelf import Shelf
@@ -91,7 +91,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
         counted[spec.name, own] += 1
         return make_case(spec, request, own=own)
 
-    monkeypatch.setattr(shared_cases, "make_case", counting)
+    monkeypatch.setattr(runner, "make_case", counting)
     return counted
 
 

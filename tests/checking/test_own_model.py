@@ -9,10 +9,10 @@ import pytest
 from sampling import sampled
 from users_models import GRU, NET, RULES, checked, model_file
 
-from harness.checking.own_model.asking import of_model
+from harness.checking.report import places
 from harness.checking.request import Request
-from harness.checking.step_summary import places
 from harness.errors import UsageError
+from harness.given.check_request import of_model
 from harness.language.library import Library
 from harness.language.shelf import Shelf
 from harness.runtime.own_model.service import OwnModelService

@@ -11,9 +11,9 @@ from users_models import GRU, NET, model_file
 
 import harness
 from harness.checking.own_model.asked import against
-from harness.checking.own_model.asking import of_model
 from harness.checking.request import Request
 from harness.errors import UsageError
+from harness.given.check_request import of_model
 
 
 def test_a_python_file_is_run_by_what_it_imports(tmp_path: Path) -> None:

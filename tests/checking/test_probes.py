@@ -11,8 +11,6 @@ from harness.checking.checks import (
     extremes,
     far_values,
     functions,
-    large_cases,
-    promises,
     thresholds,
     trajectories,
 )
@@ -39,7 +37,7 @@ def cases(name: str, **sizes: int) -> tuple[Case, Case]:
 def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
     exact = functions._exact(functions._case("functions", EVERY))
     further = functions._exact(functions._case("further", EVERY))
-    assert (set(exact), set(further)) == (set(promises.FUNCTIONS), set(promises.FURTHER))
+    assert (set(exact), set(further)) == (set(functions.FUNCTIONS), set(functions.FURTHER))
     finite = {n for n, a in (exact | further).items() if np.isfinite(a).all()}
     assert {"summed", "joined", "rows", "hot", "powers", "order", "numbered", "cubes"} <= finite
     assert [np.isnan(a).sum() for a in (exact["tanh_of_x"], further["sign_of_bounded"])] == [1, 1]
@@ -47,7 +45,7 @@ def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
 
 def test_a_backend_is_asked_for_what_it_offers() -> None:
     asked = {port.name for port in functions._case("further", EVERY - {"erf"}).inference.outputs}
-    assert set(promises.FURTHER) - asked == {"erf_of_x", "gelu_of_x", "gelu_of_dense"}
+    assert set(functions.FURTHER) - asked == {"erf_of_x", "gelu_of_x", "gelu_of_dense"}
     least = functions._case("further", frozenset()).inference
     assert {"cubes", "silu_of_x", "joint"} <= {port.name for port in least.outputs}
     assert not functions._offers(least.nodes)
@@ -64,16 +62,16 @@ def test_an_index_fills_targets_too() -> None:
 @pytest.mark.parametrize(
     ("value", "promise", "dtype", "agrees"),
     [
-        (1 + 2.0**-23, promises.NEAR, "float32", True),
-        (1 + 2.0**-20, promises.NEAR, "float32", False),
-        (1 + 2.0**-23, promises.EXACT, "float32", False),
-        (1 + 2.0**-23, promises.NEAR, "float64", False),
-        (np.nan, promises.BESIDE_ONE, "float32", False),
-        (np.inf, promises.BESIDE_ONE, "float32", False),
+        (1 + 2.0**-23, functions.NEAR, "float32", True),
+        (1 + 2.0**-20, functions.NEAR, "float32", False),
+        (1 + 2.0**-23, functions.EXACT, "float32", False),
+        (1 + 2.0**-23, functions.NEAR, "float64", False),
+        (np.nan, functions.BESIDE_ONE, "float32", False),
+        (np.inf, functions.BESIDE_ONE, "float32", False),
     ],
 )
 def test_an_entry_is_held_to_its_promise(
-    value: float, promise: promises.Promise, dtype: str, agrees: bool
+    value: float, promise: functions.Promise, dtype: str, agrees: bool
 ) -> None:
     found = np.array([0.5, value, np.inf, np.nan], dtype)
     exact = np.array([0.5, 1.0, np.inf, np.nan], np.longdouble)
@@ -83,45 +81,45 @@ def test_an_entry_is_held_to_its_promise(
 def test_what_is_below_the_smallest_normal_number_may_be_zero_unless_it_is_promised() -> None:
     zero, exact = np.zeros(1, np.float32), np.array([2.0**-130], np.longdouble)
     for promised in (False, True):
-        found = functions._deviation("x", zero, exact, promises.NEAR, "float32", promised)
+        found = functions._deviation("x", zero, exact, functions.NEAR, "float32", promised)
         assert found.agrees is not promised
 
 
 def test_a_result_of_another_shape_or_dtype_differs() -> None:
     exact = np.ones(3, np.longdouble)
     for wrong in (np.ones(2, np.float32), np.ones(3), None, "text"):
-        found = functions._deviation("x", wrong, exact, promises.NEAR, "float32", False)
+        found = functions._deviation("x", wrong, exact, functions.NEAR, "float32", False)
         assert found.reason
 
 
-@pytest.mark.parametrize("phase", large_cases.LARGE)
+@pytest.mark.parametrize("phase", thresholds.LARGE)
 @pytest.mark.parametrize("name", lesson6())
 def test_large_sizes_are_large_and_off_all_kinks(name: str, phase: Phase) -> None:
-    large = large_cases.large_case(*cases(name), phase)
-    assert (large.batch, large.time) == large_cases.LARGE[phase]
+    large = thresholds.large_case(*cases(name), phase)
+    assert (large.batch, large.time) == thresholds.LARGE[phase]
     assert large.training.sizes["hidden"] == large.batch
     # Without another size, classes are what does not fill whole tiles.
-    fewer = 0 if "factors" in large.training.sizes else large_cases.REMAINDER
-    assert large.training.sizes["vocab"] >= large_cases.CLASSES - fewer
+    fewer = 0 if "factors" in large.training.sizes else thresholds.REMAINDER
+    assert large.training.sizes["vocab"] >= thresholds.CLASSES - fewer
     assert kink_margin(large.training, large.material) >= KINK_MARGIN
     for array in large.material.inputs.values():
-        assert len(np.unique(array, axis=0)) <= large_cases.DISTINCT
+        assert len(np.unique(array, axis=0)) <= thresholds.DISTINCT
 
 
 def test_sizes_that_a_run_sets_stay() -> None:
-    large = large_cases.large_case(
+    large = thresholds.large_case(
         *cases("lesson6/simple_rnn", hidden=9, batch=5, time=6), "training"
     )
     assert (large.batch, large.time, large.training.sizes["hidden"]) == (5, 6, 9)
-    assert large.training.sizes["vocab"] == large_cases.CLASSES - large_cases.REMAINDER
+    assert large.training.sizes["vocab"] == thresholds.CLASSES - thresholds.REMAINDER
 
 
 def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
     """Its loss is 0 whatever the parameters are, so that gradients have no size of their own."""
-    alone = large_cases.large_case(
+    alone = thresholds.large_case(
         *cases("lesson6/theano_gru", vocab=1, batch=5, time=6), "training"
     )
-    several = large_cases.large_case(
+    several = thresholds.large_case(
         *cases("lesson6/theano_gru", vocab=2, batch=5, time=6), "training"
     )
     for case, rows in ((alone, 30), (several, 0)):
@@ -135,13 +133,13 @@ def test_of_a_single_class_each_row_may_leave_a_rounding() -> None:
 
 def test_a_whole_batch_has_the_examples_of_the_case_and_targets_of_its_own() -> None:
     case, _ = cases("lesson6/keras_gru")
-    whole = large_cases.whole_batch(case)
+    whole = thresholds.whole_batch(case)
     assert whole is not None
     (inputs,), (own,) = whole.inputs.values(), case.material.inputs.values()
     assert len(inputs) == 64
     np.testing.assert_array_equal(np.unique(inputs, axis=0), np.unique(own, axis=0))
     assert len(np.unique(whole.targets["target"], axis=0)) > case.batch
-    assert large_cases.whole_batch(cases("mlp")[0]) is None
+    assert thresholds.whole_batch(cases("mlp")[0]) is None
 
 
 # What the model has few of, where more is no other kind of model.
@@ -156,20 +154,20 @@ FEW = {
 @pytest.mark.parametrize("name", FEW)
 def test_there_is_more_of_what_a_model_has_few_of(name: str) -> None:
     small, own = cases(name)
-    found = large_cases.numerous_case(small, own)
+    found = thresholds.numerous_case(small, own)
     assert found is not None
     assert (found.batch, found.time) == (small.batch, small.time)
     sizes = small.training.sizes
     assert {n: s for n, s in found.training.sizes.items() if s != sizes[n]} == FEW[name]
-    assert found.entries <= large_cases.ENTRIES
+    assert found.entries <= thresholds.ENTRIES
 
 
 @pytest.mark.parametrize("sizes", [{"heads": 3, "experts": 3, "head": 3}, {}])
 def test_a_count_that_a_run_sets_stays_and_so_do_models_without_any(sizes: dict[str, int]) -> None:
     name = "moe" if sizes else "lesson6/simple_rnn"
-    found = large_cases.numerous_case(*cases(name, **sizes))
+    found = thresholds.numerous_case(*cases(name, **sizes))
     assert found is None or not sizes.keys() & {
-        n for n, s in found.training.sizes.items() if s > large_cases.MANY - 1
+        n for n, s in found.training.sizes.items() if s > thresholds.MANY - 1
     }
 
 

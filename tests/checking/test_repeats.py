@@ -13,8 +13,8 @@ from needed import need
 
 from harness.arrays import Arrays
 from harness.backends.numpy.backend import Numpy
-from harness.checking.checks import Context, properties, soak
-from harness.checking.checks.again import hold_again
+from harness.checking.checks import Context, properties
+from harness.checking.checks.context import hold_again
 from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.language.model import load_spec
@@ -64,7 +64,7 @@ def context_of(case: Case, repeats: bool, jitter: float) -> Context:
     return Context(case, case, remote, "derived", "float32", "cpu", repeat=3)
 
 
-@pytest.mark.parametrize("check", [properties.repeatability, soak.soak])
+@pytest.mark.parametrize("check", [properties.repeatability, properties.soak])
 @pytest.mark.parametrize(
     ("repeats", "jitter", "verdict"),
     [

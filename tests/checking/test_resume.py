@@ -13,8 +13,8 @@ import pytest
 from sampling import sampled
 from time_limits import over_within
 
+from harness.checking.history import records_of
 from harness.checking.request import Request
-from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.results.blocks import ended

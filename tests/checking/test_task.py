@@ -13,8 +13,8 @@ from record_lines import lines_of
 from small_models import ONE_LAYER
 
 import harness
+from harness.checking.history import records_of
 from harness.checking.request import Request
-from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.checking.task import tasks
 from harness.errors import UsageError

@@ -40,7 +40,7 @@ def run(folder: Path, module: str, error: str, *words: str) -> subprocess.Comple
     ("module", "words"),
     [
         ("harness.commands", "--help"),
-        ("harness.checking.listing", "list"),
+        ("harness.checking.explain_definition", "list"),
         ("harness.checking.console", "check lesson6/simple_rnn --backend numpy --html r.html"),
         ("harness.report.inputs", "report absent -o r.html"),
     ],
@@ -58,6 +58,6 @@ def test_an_unexpected_error_has_an_exit_code_of_its_own(
 
 @pytest.mark.parametrize("error", ["SystemExit('planted')", "SystemExit([1])"])
 def test_an_exit_without_a_number_is_an_unexpected_error(tmp_path: Path, error: str) -> None:
-    done = run(tmp_path, "harness.checking.listing", error, "list")
+    done = run(tmp_path, "harness.checking.explain_definition", error, "list")
     assert done.returncode == 70, done.stderr
     assert error.split("(")[1].strip("')") in done.stderr

@@ -43,8 +43,8 @@ from fuzz.real import (
     weights_file,
 )
 from harness.checking import reproducer
+from harness.checking.history import records_of
 from harness.checking.request import Request
-from harness.checking.resume import records_of
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import DIGEST, OPENING, ZEROS

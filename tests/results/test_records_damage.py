@@ -15,8 +15,8 @@ from rich.console import Console
 
 from harness.checking import report as reports
 from harness.checking.events import Report
+from harness.checking.history import records_of
 from harness.checking.request import Request
-from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.errors import HarnessError
 from harness.output.table import show

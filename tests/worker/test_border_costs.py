@@ -13,11 +13,11 @@ from broken_promises import SPEC, request, run
 from click.testing import CliRunner
 from record_lines import lines_of
 
-from harness.checking import checks, on_backend
+from harness.checking import checks, run_cell
 from harness.checking.checks.context import Context
+from harness.checking.history import records_of
 from harness.checking.report import problems
 from harness.checking.request import Request
-from harness.checking.resume import records_of
 from harness.checking.run import Engine
 from harness.cli import cli
 from harness.results.blocks import ended
@@ -118,7 +118,7 @@ def test_a_fault_of_the_localiser_costs_one_cell(monkeypatch: pytest.MonkeyPatch
     def lose_the_way(*_: Any) -> None:
         raise AttributeError("no way")
 
-    monkeypatch.setattr(on_backend, "Expectations", lose_the_way)
+    monkeypatch.setattr(run_cell, "Expectations", lose_the_way)
     report = run("trace-lists", "nothing")
     lost, other = report.results
     assert [f.check for f in lost.findings][-1] == "harness"

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from harness.checking.causes.ask import ORACLE
 from harness.checking.causes.cause import Causes
-from harness.checking.causes.find import Finder
+from harness.checking.causes.find import ORACLE, Finder
 from harness.checking.checks import Context
 from harness.checking.request import Request
 from harness.checking.run import Engine

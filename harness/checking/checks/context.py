@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from harness.arrays import Array
+from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import worst, worst_point
 from harness.oracle.yardstick import Expected
+from harness.program.ir import Program
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.results.findings import Finding
 from harness.runtime.arguments import Arguments
 from harness.runtime.precision import host_dtype, narrow
-from harness.runtime.tensors import Misfit
+from harness.runtime.tensors import Misfit, whole
 from harness.worker.remote import Remote, Tensors
+from harness.worker.worker import Worker
 
 T = TypeVar("T")
 
@@ -147,3 +153,75 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None) -> bool:
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
     return bool(np.array_equal(a, b, equal_nan=True))
+
+
+# The same call again: its bits, or agreement where a backend promises none (GPUs with atomics).
+
+
+def hold_again(
+    context: Context,
+    finding: Finding,
+    first: Mapping[str, Any],
+    later: Mapping[str, Any],
+    expected: Callable[[], Expected],
+    fault: str,
+) -> int:
+    """Hold a later call against the first, in a finding.
+
+    Args:
+        first: Results of the first call by name, of any shapes.
+        later: Those of the later one.
+        expected: Gives what the oracle has for them, and is called only where the backend's bits
+            do not repeat: its noise is what may lie between them.
+        fault: What is wrong with a tensor that differs, with its name for ``{}``.
+
+    Returns:
+        How many tensors were to have the same bits.
+    """
+    if context.remote.repeats:
+        finding.faults += [
+            f"{fault.format(name)}{where_apart(later.get(name), array)}"
+            for name, array in first.items()
+            if not equal(array, later.get(name))
+        ]
+        return len(first)
+    near = replace(expected(), values=whole(first))
+    finding.deviations += [
+        replace(d, name=fault.format(d.name)) for d in near.deviations(later, context.dtype)
+    ]
+    return 0
+
+
+# Models of the harness' own, ``specs/probes/``: what a framework does, whatever the model.
+#
+# What is found with one holds for every cell of a process: it is asked for once, and all cells of
+# one dtype, device and path have the same finding.
+
+_known: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDictionary()
+
+
+def once(context: Context, key: Hashable, ask: Callable[[], T]) -> T:
+    """What was asked of a worker's process, in the settings of a cell, when it was asked first."""
+    worker = context.remote.worker
+    known = _known.setdefault(worker, {})
+    full = (worker.starts, context.device, context.dtype, context.path, key)
+    if full not in known:
+        known[full] = ask()
+    found: T = known[full]
+    return found
+
+
+@cache
+def probe(name: str) -> Spec:
+    """A model of ``specs/probes/``."""
+    text = files("harness.specs.probes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return load_spec(f"probe/{name}", overrides={("model", f"probe/{name}"): text})
+
+
+def probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
+    """The case of a probe: its material is made by ``make``, not drawn."""
+
+    def made(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
+        return seed, make(training)
+
+    return Case(probe(name), {}, batch, 1, drawing=made)

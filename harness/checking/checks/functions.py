@@ -8,34 +8,239 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, Arrays
-from harness.checking.checks.context import Context
-from harness.checking.checks.probes import once, probe, probe_case
-from harness.checking.checks.promises import (
-    OF_DENORMALS,
-    OF_LAYERS,
-    PROMISES,
-    Promise,
-    further,
-    material,
-    points,
-)
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.checking.checks.context import Context, once, probe, probe_case
 from harness.oracle import oracle
 from harness.oracle.case import Case
+from harness.oracle.draw import draw, single
 from harness.oracle.tolerance import Deviation, compare, prefixed, worst_point
 from harness.program.ir import Node, Program, needed_nodes, walk_nodes
 from harness.program.primitives import OFFERED
 from harness.program.signature import crossing_ports
 from harness.results.findings import SHOWN, Finding
+from harness.runtime.arguments import Arguments
 from harness.runtime.precision import narrow
 from harness.runtime.tensors import Misfit, tensor
 from harness.worker.remote import offers_of
+
+# What the probes of functions are given, and how far off each of their results may be.
+
+# Ends of exp in float32 and float64, and of tanh; indices of a byte; a thousand; ends of integers
+# of two and four bytes, and of float32.
+ENDS = [22, 25, 30, 37, 38, 40, 50, 60, 70, 80, 87, 88, 89, 90, 100, 103, 104, 110, 127, 128]
+FAR = [200, 300, 500, 700, 709, 710, 744, 746, 800, 1000]
+FURTHEST = [4e4, 1e6, 3e9, 1e12, 1e20, 1e30, 3e38]
+# Layers whose parameters stay as they were drawn; those of the others are 1, and biases 0.
+DRAWN = ("table.", "wide.", "narrow.", "read.")
+# Rows of 300, and the place from which on one is no number.
+CLASSES, LOST = 300, 200
+
+
+@dataclass(frozen=True)
+class Promise:
+    """How far off every entry of a result may be: ``units`` of roundoff, which is half a unit in
+    the last place of 1, times the entry or, where that is smaller, times ``least``.
+
+    Measured on all backends that ship and both dtypes: tanh 7.0, log 2.7, exp 2.4, a sigmoid 2.3,
+    log_softmax 1.8, a power 1.7, what IEEE 754 rounds correctly 1.0, sums of 130 to 300 terms 64,
+    of 1024 some 200, the others less.
+    """
+
+    units: float
+    least: float = 0.0
+
+
+EXACT, ROUNDED, NEAR, BESIDE_ONE = Promise(0), Promise(2), Promise(8), Promise(8, 1.0)
+SUMMED, LONG, OF_TAILS = Promise(512, 1.0), Promise(4096, 1.0), Promise(128, 1.0)
+# The promises of the outputs of probe/functions. A sigmoid is a half and half a tanh, so that what
+# it has are digits beside 1 and none of its own tail; softmax and hard sigmoids are sums beside 1,
+# too.
+FUNCTIONS: Mapping[str, Promise] = {
+    **dict.fromkeys(("tanh_of_x", "tanh_of_dense"), Promise(12)),
+    **dict.fromkeys(("exp_of_exponents", "log_of_positive", "powers"), NEAR),
+    **dict.fromkeys(("total", "difference", "product", "quotient", "sqrt_of_positive"), ROUNDED),
+    **dict.fromkeys(("sigmoid_of_x", "fifth_of_x", "sixth_of_x"), BESIDE_ONE),
+    **dict.fromkeys(("sigmoid_of_dense", "fifth_of_dense", "sixth_of_dense"), BESIDE_ONE),
+    # Added one after the other, 300 terms are off by some units.
+    **dict.fromkeys(("probabilities", "log_probabilities"), Promise(64, 1.0)),
+    **dict.fromkeys(("relu_of_x", "relu_of_dense", "larger", "smaller", "highest"), EXACT),
+    **dict.fromkeys(("highest_of_many", "picked", "rows", "hot"), EXACT),
+    **dict.fromkeys(("summed", "joined", "collected_apart"), SUMMED),
+    # Of powers of two, for which kernels have a way of their own.
+    **dict.fromkeys(("products_of_128", "products_of_256", "sums_of_256", "sums_of_1024"), LONG),
+    **dict.fromkeys(("sums_of_128", "joined_128", "steps_16", "collected_in_order"), SUMMED),
+    "highest_of_128": EXACT,
+    **dict.fromkeys(("rows_in_order", "taken_in_order"), EXACT),
+}
+# Those of probe/further. gelu and silu are products of x, up to some 40, with what has digits
+# beside 1 alone.
+FURTHER: Mapping[str, Promise] = {
+    **dict.fromkeys(("erf_of_x", "integer_powers", "cubes", "roots", "inverses"), NEAR),
+    **dict.fromkeys(("sin_of_x", "cos_of_x", "log_of_tiny"), NEAR),
+    "joint": BESIDE_ONE,
+    "sqrt_of_tiny": ROUNDED,
+    **dict.fromkeys(("softplus_of_x", "elu_of_x"), BESIDE_ONE),
+    **dict.fromkeys(("gelu_of_x", "gelu_tanh_of_x", "silu_of_x"), OF_TAILS),
+    **dict.fromkeys(("gelu_of_dense", "gelu_tanh_of_dense", "silu_of_dense"), OF_TAILS),
+    **dict.fromkeys(
+        ("floor_of_jumps", "numbered", "order", "cut", "slid", "pooled", "peaks"), EXACT
+    ),
+    **dict.fromkeys(("abs_of_x", "sign_of_bounded"), EXACT),
+    "leaky_of_x": ROUNDED,
+    "added": Promise(16, 1.0),
+    "running": SUMMED,
+}
+PROMISES: Mapping[str, Promise] = {**FUNCTIONS, **FURTHER}
+# Those of numbers below the smallest normal one, which may become 0 unless they are promised.
+OF_DENORMALS = frozenset({"log_of_tiny", "sqrt_of_tiny"})
+# Those of layers and products, which in bfloat16 and float16 round what they are given.
+OF_LAYERS = frozenset(
+    {"joined", "joined_128", "steps_16", "rows", "rows_in_order"}
+    | {n for n in PROMISES if n.endswith("_of_dense") or n.startswith("products_")}
+)
+
+
+def points() -> Array:
+    """Numbers of either sign from the smallest to the largest, infinities and NaN."""
+    tiny = [0.0, 2.0**-149, 2.0**-130, 2.0**-126]
+    near = [np.logspace(-30, -1, 30), np.linspace(0.0513, 20.0133, 397)]
+    found = single(np.concatenate([tiny, *near, ENDS, FAR, FURTHEST]))
+    return np.concatenate([found, -found, [np.inf, -np.inf, np.nan]])
+
+
+def material(program: Program) -> Arguments:
+    """The arguments of ``probe/functions``."""
+    x = points()
+    count, random = len(x), np.random.default_rng(13)
+    given = draw(program, count, 1, 13)
+    a, b = random.choice([-1, 1], (2, count)) * np.exp2(random.uniform(-40, 40, (2, count)))
+    # Divisions by zeros of either sign, infinities, and results below the smallest normal number.
+    a[:8] = [1, -1, 1, 0.0, np.inf, -np.inf, 1.5 * 2.0**-126, 2.0**-100]
+    b[:8] = [0.0, 0.0, -0.0, 0.0, np.inf, 3, 2.0**-126, 2.0**-40]
+    columns = {
+        "x": x,
+        "exponents": np.concatenate([x[abs(x) > 87], np.linspace(-87, 87, 401)]),
+        "positive": _positive(),
+        "base": random.uniform(0.5, 1, count) ** 0.1,
+        "power": random.integers(1, 200, count),
+        "a": a,
+        "b": b,
+    }
+    # More than 64 times the last row, and every row.
+    indices = np.arange(count) % CLASSES
+    indices[:100] = CLASSES - 1
+    inputs = _columns(columns, count) | {
+        "logits": single(_logits(random)),
+        "tall_rows": single(random.normal(size=(130, CLASSES))),
+        "lost_rows": single(_lost_rows(random)),
+        "indices": indices,
+        "wanted": np.array([299, 256, 255, 0, 128, 64]),
+        # NaN goes into the first part, infinities into the next two, and all others are finite.
+        "parts": np.array([0, 1, 0, 2, *([0, 3, 0, 4, 0, 5] * 21)]),
+        "square": single(random.normal(size=(128, 128))),
+        "long": single(random.normal(size=(6, 1024))),
+        "frames": single(random.normal(size=(6, 16, 5))),
+        "in_order": np.sort(random.integers(0, CLASSES, 128)),
+    }
+    return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
+
+
+def further(program: Program) -> Arguments:
+    """The arguments of ``probe/further``."""
+    x, random = points(), np.random.default_rng(17)
+    count = len(x)
+    given = draw(program, count, 1, 17)
+    columns = {
+        "x": x,
+        # Without ends: frameworks multiply before they divide, and may take the smallest for 0.
+        "bounded": x[(x == 0) | np.isnan(x) | (abs(x) >= 2.0**-126) & (abs(x) <= 1e30)],
+        "jumps": _jumps(),
+        "signed": np.concatenate([[0.0, -1.0, 1.0, -2.0, -3.5], random.normal(size=count) * 4]),
+        "times": np.arange(count) % 9,
+        "positive": _positive(),
+        "tiny": np.exp2(np.arange(-149.0, -126.0)) * [[1], [1.5]],
+    }
+    inputs = _columns(columns, count) | {
+        "logits": single(_logits(random)),
+        "addends": single(_addends(random)),
+        "keys": single(_keys(random)),
+        "flat": single(random.normal(size=(6, CLASSES))),
+        # Far below 0: what pads a maximum must be lower still.
+        "image": single(random.normal(size=(6, 9, 11, 70)) - 3e4),
+    }
+    return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
+
+
+def _columns(columns: Mapping[str, Any], count: int) -> ArrayDict:
+    return {name: single(np.resize(values, count)[:, None]) for name, values in columns.items()}
+
+
+def _positive() -> Array:
+    """What has a logarithm and a root, over all of float32, and many numbers about 1."""
+    every = [0, np.inf, 1], np.logspace(-37, 38.4, 300), np.linspace(0.5, 2, 300)
+    return np.concatenate(every)
+
+
+def _jumps() -> Array:
+    """Whole numbers, their neighbours among floats of either dtype, halves, and numbers so large
+    that all are whole."""
+    whole = np.concatenate([np.arange(-60.0, 61.0), [3e4, 4e4, 2.0**23 - 1, 3e9, 3e38]])
+    near = np.nextafter(whole[whole != 0].astype(np.float32), np.float32(-np.inf))
+    found = np.concatenate([whole, near, whole[:121] + 0.5])
+    return np.concatenate([[np.inf, -np.inf, np.nan, -0.0], found, -found])
+
+
+def _addends(random: np.random.Generator) -> Array:
+    """Rows of small numbers, of whole ones, and of which an entry is infinite or no number: what
+    stands before it has a sum."""
+    rows = random.normal(size=(6, CLASSES))
+    rows[1] = random.integers(-9, 10, CLASSES)
+    rows[2, LOST] = np.nan
+    rows[3, LOST] = np.inf
+    return rows
+
+
+def _lost_rows(random: np.random.Generator) -> Array:
+    """More numbers than XLA takes as one piece on a CPU; in half of the rows one is NaN, and in two
+    others one is infinite."""
+    rows = random.normal(size=(130, CLASSES))
+    rows[::2, LOST] = np.nan
+    rows[1, LOST], rows[3, LOST] = np.inf, -np.inf
+    return np.asarray(rows)
+
+
+def _keys(random: np.random.Generator) -> Array:
+    """Rows to be sorted: that differ, that tie, that are all equal, of zeros of both signs, with
+    infinities and NaN, and that differ in a last place."""
+    rows = random.normal(size=(6, CLASSES))
+    rows[1] = random.integers(0, 7, CLASSES)
+    rows[2] = 1.5
+    rows[3] = random.choice([0.0, -0.0], CLASSES)
+    rows[4, ::7], rows[4, ::11], rows[4, ::13] = np.inf, -np.inf, np.nan
+    rows[5] = 1 + random.permutation(CLASSES) * 2.0**-23
+    return rows
+
+
+def _logits(random: np.random.Generator) -> Array:
+    """Rows that spread, that spread far, that are masked, equal, of one class, and far from 0."""
+    logits = random.normal(size=(6, CLASSES)) * np.array([[5], [300], [1], [0], [1], [1]])
+    logits[2, ::3] = -np.inf
+    logits[4, : CLASSES - 1] = -np.inf
+    logits[5] += 1e4
+    return np.asarray(logits)
+
+
+def _parameters(drawn: Mapping[str, Array]) -> ArrayDict:
+    """Layers of one unit are their activation and nothing else."""
+    unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
+    return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}
+
 
 Found = Mapping[str, Any]
 Run = Callable[[Context, Arrays], Found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from harness.checking.checks.again import hold_again
-from harness.checking.checks.context import Context
+from harness.checking.checks.context import Context, hold_again
 from harness.oracle.case import Case, state_of, step_values
-from harness.oracle.tolerance import PRECISION
+from harness.oracle.tolerance import PRECISION, prefixed
 from harness.oracle.yardstick import Expected
+from harness.program.fitting_sizes import nearest_sizes
+from harness.program.signature import result_ports
 from harness.program.updates import UpdateRule
 from harness.results.findings import Finding
+from harness.runtime.session import Session
 from harness.runtime.tensors import Misfit
 
 STEPS = 4
@@ -145,3 +147,184 @@ def _hold_fresh(
     after = step_values(1, again, material)
     fault = "{} is another after loading anew: something was kept from earlier steps"
     hold_again(context, finding, before, after, lambda: expected, fault)
+
+
+# Whole steps as they are timed: planned, compiled, memory used again, several in one call.
+
+# Half of the steps are made in a row, as many as there are batches: one call, where a backend has
+# a way. The results of the other half are looked at one by one.
+BATCHES, PIPELINE_STEPS = 2, 4
+# Steps of a training: as many as an executor has batches beside each other, which are all written
+# over; how many of them go into one call; and all, with those of one more call, which takes up what
+# the first have left.
+TRAINED, TOGETHER = 16, 8
+MADE = TRAINED + TOGETHER
+# Time steps of their batches: what is compiled for speed is dear, and has each time step apart.
+# ``harness train`` proves its first steps at its own sizes.
+TIME = 2
+
+
+def pipeline_forward(context: Context) -> Iterator[Finding]:
+    """Forward passes; and one as ``harness bench`` times it where that is the fastest way, and
+    ``harness train`` tests what is held out: the plan, compiled for speed."""
+    case = context.case
+    _, time = nearest_sizes(case.inference, case.batch, min(case.time, TIME))
+    batches = batches_of(case, BATCHES, time if case.given is None else case.time)
+    found, _ = context.timed("forward", batches, None, 0.0)
+    finding = context.finding("pipeline-forward", _named(found), _forward(context, batches))
+
+    batch = replace(case.batch_of(case.batch, time), state=case.material.state)
+    asked = [{"inputs": batch.inputs, "targets": batch.targets}]
+    context.steps("prepare", asked, None, 0.0, path="derived", mode="forward")
+    (results,) = context.remote.call("values", first=0, count=1)
+    expected = case.forward("inference", batch, ("compiled for speed", time))
+    ends = replace(expected, values={n: expected.values[n] for n in _ends(case)})
+    fast = context.finding(finding.check, results, ends).deviations
+    finding.deviations += prefixed("compiled for speed, ", fast)
+    yield finding
+
+
+def pipeline(context: Context) -> Iterator[Finding]:
+    """Training steps: in float64 by the spec's own optimizer, in others by the gradient itself;
+    after some of NaN, which is lost nowhere and leaves nothing behind."""
+    if context.case.spec.update is None:
+        return
+    batches, (rule, rate) = batches_of(context.case, BATCHES), _rule(context)
+    rate, expected = stable(
+        rate, context.dtype, lambda r: _last(_pipeline_expected(context, batches, rule, r))
+    )
+
+    context.prepare("train", batches, rule, rate)
+    finding = Finding("pipeline-training")
+    if context.case.training.parameters:
+        _hold_nan(context, finding, batches, rule, rate)
+        context.remote.call("restart")
+    found, after = context.run_twice(BATCHES)
+    step = {"results": found[-1], **after}
+    values = {**_named(found), **step_values(PIPELINE_STEPS, step, context.case.material)}
+    finding.deviations = context.finding(finding.check, values, expected).deviations
+    yield finding
+
+
+def _hold_nan(
+    context: Context, finding: Finding, batches: list[dict[str, Any]], rule: UpdateRule, rate: float
+) -> None:
+    """Steps of a pipeline that is prepared, where all of all parameters is NaN: of a single one a
+    framework's kernel may lose it, which ``nan`` is about. The second shows what the first has
+    made of them."""
+    material = context.case.material
+    parameters = {n: np.full_like(a, np.nan) for n, a in material.parameters.items()}
+    context.remote.call("restart", parameters=parameters)
+    found = _named(context.remote.call("values", first=0, count=BATCHES), 1)
+    steps = [{**batch, "learning_rate": rate} for batch in batches]
+    given = replace(material, parameters=parameters)
+    expected = context.case.train(rule, steps, given, ("a step of NaN", rate)).values
+    for loss in (f"step {number}: loss" for number in range(1, BATCHES + 1)):
+        finding.held += 1
+        if np.isnan(expected[loss]) and not np.isnan(found.get(loss, 0.0)).all():
+            finding.faults.append(f"{loss} is a number, where all parameters were NaN")
+
+
+def trained(context: Context) -> Iterator[Finding]:
+    """Steps as ``harness train`` makes them: the derived gradient, compiled for speed, batches
+    written over each other, several steps in a call, the sum of their losses on the device.
+
+    In float64 by the spec's own optimizer, in others by the gradient itself.
+    """
+    case = context.case
+    if case.spec.update is None:
+        return
+    _, time = nearest_sizes(case.training, case.batch, min(case.time, TIME))
+    (rule, rate), batches = _rule(context), batches_of(case, MADE, time)
+
+    def steps_at(rate: float) -> Expected:
+        steps = [{**batch, "learning_rate": rate} for batch in batches]
+        return summed(case.train(rule, steps, case.material, ("trained", rate)))
+
+    rate, expected = stable(rate, context.dtype, steps_at)
+    yield context.finding("trained", descended(context, batches, rule, rate), expected)
+
+
+def _rule(context: Context) -> tuple[UpdateRule, float]:
+    """What a spec is trained with, and its learning rate: where rounding is small beside the
+    gradients that an optimizer divides by each other, its own."""
+    spec = context.case.spec
+    if spec.update is None or context.dtype != "float64":
+        return spec.rule("sgd"), RATE
+    return spec.update, spec.update.attributes["learning_rate"]
+
+
+def descended(
+    context: Context,
+    batches: Sequence[Mapping[str, Any]],
+    rule: UpdateRule,
+    rate: float,
+    starts: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Return the results of :data:`MADE` steps, as ``harness train`` makes them; and what the first
+    :data:`TOGETHER` make if as many steps as each of ``starts`` are taken as made before."""
+    found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
+    values: dict[str, Any] = {"sum of losses": np.asarray(found["total"], context.kept)}
+    made = {MADE: found, **{n + TOGETHER: f for n, f in zip(starts, found["later"], strict=True)}}
+    for number, left in made.items():
+        values |= step_values(number, {"results": {}, **left}, context.case.material)
+    return values
+
+
+def summed(expected: Expected) -> Expected:
+    """What :data:`MADE` steps must make, with the sum of all losses in place of each."""
+    losses = [f"step {n}: loss" for n in range(1, MADE + 1)]
+    values = {n: a for n, a in expected.values.items() if n.startswith(f"step {MADE}: ")}
+    values.pop(losses[-1])
+    values["sum of losses"] = np.asarray(sum(expected.values[n] for n in losses))
+
+    def measured(dtype: str) -> dict[str, float]:
+        noise = dict(expected.measured(dtype))
+        return noise | {"sum of losses": max(noise[n] for n in losses)}
+
+    return Expected(values, measured)
+
+
+def _pipeline_expected(
+    context: Context, batches: list[dict[str, Any]], rule: UpdateRule, rate: float
+) -> Expected:
+    steps = [{**batches[i % BATCHES], "learning_rate": rate} for i in range(PIPELINE_STEPS)]
+    return context.case.train(rule, steps, context.case.material, ("pipeline", rate))
+
+
+def _ends(case: Case) -> list[str]:
+    """The outputs that steps of a forward pipeline give."""
+    return [n for n in result_ports(case.inference, "ends") if n.startswith("output.")]
+
+
+def _forward(context: Context, batches: list[dict[str, Any]]) -> Expected:
+    """The outputs of the last steps, the state handed from each to the next."""
+    material, wanted = context.case.material, _ends(context.case)
+
+    def run(session: Session) -> Mapping[str, Any]:
+        session.load(material.parameters, material.statistics)
+        state: Mapping[str, Any] = material.state
+        results = []
+        for number in range(PIPELINE_STEPS):
+            found = session.forward("inference", batches[number % BATCHES]["inputs"], state)
+            state = state_of(found)
+            results.append({n: found[n] for n in wanted})
+        return _named(results[BATCHES:])
+
+    return context.case.expect("pipeline-forward", run)
+
+
+def _named(results: Sequence[Mapping[str, Any]], first: int = BATCHES + 1) -> dict[str, Any]:
+    """The results of steps, of the later half or from ``first`` on, under one name each."""
+    return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
+
+
+def _last(expected: Expected) -> Expected:
+    """The losses of the last steps, and all that the very last one left."""
+    losses = {f"step {n}: loss" for n in range(BATCHES + 1, PIPELINE_STEPS + 1)}
+    values = {
+        n: a
+        for n, a in expected.values.items()
+        if n in losses or n.startswith(f"step {PIPELINE_STEPS}: ")
+    }
+    return replace(expected, values=values)

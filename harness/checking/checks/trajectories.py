@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Context
-from harness.checking.checks.probes import once, probe_case
-from harness.checking.checks.whole_steps import MADE, TOGETHER, descended, summed
+from harness.checking.checks.context import Context, once, probe_case
+from harness.checking.checks.training import MADE, TOGETHER, descended, summed
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
 from harness.oracle.tolerance import PRECISION, Deviation, compare, prefixed

@@ -2,24 +2,289 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
+from harness.arrays import Array, Arrays
+from harness.checking.first_difference import DECISIVE
 from harness.checking.own_model.asked import Against
 from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext
-from harness.checking.own_model.told import located
+from harness.checking.own_model.guesses import Hint, guesses
 from harness.checking.run_cell import CannotCheck, CellRun, OpenedSubject
 from harness.errors import shorten
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
+from harness.oracle.tolerance import Deviation, relative_error, scales
 from harness.program.serial import encode
+from harness.program.signature import owner_of, result_ports
 from harness.results.cell import CellResult
 from harness.results.findings import Finding
 from harness.runtime.own_model.service import OwnModelService
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault
+
+# Where a model of a user's own parts from the spec, in words.
+
+# Why moving statistics of a model of a user's own part from those of the spec.
+
+PREFIX = "statistics."
+# How much of what is told apart a fit may leave, and how near to a whole number a count is.
+LEFT, WHOLE = 1e-4, 1e-2
+
+
+def moved_otherwise(
+    case: Case, moved: Mapping[str, tuple[Array, Array]], names: Sequence[str]
+) -> Hint:
+    """Another momentum, or the variance of a sample, if that is all that is wrong.
+
+    Args:
+        case: The spec's numbers.
+        moved: By ``statistics.NAME`` what the model has made, and what the spec makes.
+        names: What is wrong.
+    """
+    wrong = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+    if len(wrong) < len(names) or not wrong:
+        return Hint("")
+    before = case.material.statistics
+    found = {n: moved[f"{PREFIX}{n}"] for n in wrong if f"{PREFIX}{n}" in moved}
+    if len(found) < len(wrong) or not all(map(_comparable, found.values())):
+        return Hint("")
+    others = {*_momenta(case, found, before)}
+    if len(others) == 1 and None not in others:
+        own, other = next(pair for pair in others if pair)
+        layers = tuple(dict.fromkeys(map(owner_of, wrong)))
+        return Hint.of_attribute("momentum", layers, other, own)
+    if all(_of_a_sample(*found[n], before[n]) for n in wrong):
+        words = "It moves towards the variance of a sample, which is n / (n - 1) times that of a"
+        return Hint(f"{words} batch of n, as torch's BatchNorm does")
+    return Hint("")
+
+
+def _comparable(pair: tuple[Array, Array]) -> bool:
+    made, wanted = pair
+    return made.shape == wanted.shape and bool(np.isfinite(made).all())
+
+
+def _momenta(
+    case: Case, found: Mapping[str, tuple[Array, Array]], before: Arrays
+) -> Iterator[tuple[float, float] | None]:
+    """The momentum of the spec and the one that explains what was made, of each tensor; None where
+    none does."""
+    own = {
+        str(node.attributes["instance"]): node.attributes["attributes"].get("momentum")
+        for node in case.training.calls
+        if "instance" in node.attributes
+    }
+    for name, (made, wanted) in found.items():
+        momentum = own.get(owner_of(name))
+        if not isinstance(momentum, float | int):
+            yield None
+            continue
+        way = (before[name] - wanted).ravel()
+        share = float(way @ (made - wanted).ravel() / (way @ way)) if way.any() else 0.0
+        left = np.abs(made - wanted - share * (before[name] - wanted)).max()
+        fits = left <= LEFT * np.abs(made - wanted).max()
+        other = round(momentum + share * (1 - momentum), 6)
+        yield (momentum, other) if fits else None
+
+
+def _of_a_sample(made: Array, wanted: Array, before: Array) -> bool:
+    """Whether what was made is the spec's with more of the batch's variance, by 1 in n - 1."""
+    off = (made - wanted).ravel()
+    known = np.stack([wanted.ravel(), before.ravel()], 1)
+    if len(off) < 3 or not off.any():
+        return False
+    shares = np.linalg.lstsq(known, off, rcond=None)[0]
+    left = np.abs(off - known @ shares).max()
+    count = 1 + 1 / shares[0] if shares[0] > 0 else 0.0
+    return bool(left <= LEFT * np.abs(off).max() and abs(count - round(count)) < WHOLE * count)
+
+
+# So many guesses are tried, in models of so many numbers at most.
+TRIED, ENTRIES = 200, 2_000_000
+NAMED = 6
+# How far float32 is off: a few of its last places, and what a model makes of them.
+LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
+# What the numbers of a check are that ordinary ones are not.
+FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "biases alone"}
+
+
+def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
+    """Return which tensors or gradients differ, and from which time step on; and a change that
+    would explain it, with the layers and the attribute that it is about."""
+    wrong = {f.check: f for f in findings if f.verdict == "differ"}
+    if "repeatability" in wrong:
+        return Hint("the model gives other numbers each time, and nothing else can be said of it")
+    forward = wrong.get("inference")
+    first = next((d for d in forward.deviations if not d.agrees), None) if forward else None
+    if forward is not None and first is not None:
+        hint = _hint(context, forward) or Hint(
+            _other_output(context, first)
+            or _function_of(context, first)
+            or _narrow(context, forward)
+        )
+        return hint.behind(f"outputs: {_parting(context, first)}")
+    if "cotangent-gradients" in wrong:
+        names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
+        right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
+        told = f"gradients: the outputs are right; wrong are {_listed(names)}"
+        return Hint(f"{told}; right are {_listed(right)}" if right else f"{told}: all of them")
+    if far := [name for name in FAR_OUT if name in wrong]:
+        told = "; ".join(f"{name}: {FAR_OUT[name]}" for name in far)
+        return Hint(f"outputs: they are right at ordinary numbers, and wrong far out ({told})")
+    trained = [wrong[name] for name in ("outputs", "statistics") if name in wrong]
+    if trained:
+        names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
+        told = f"training: evaluation is right; in training these are wrong: {_listed(names)}"
+        return moved_otherwise(context.case, context.moved, names).behind(told)
+    checks = ", ".join(wrong)
+    return Hint(f"the outputs and gradients are right; what differs is in: {checks}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    short = [name.removeprefix("gradient.") for name in names]
+    more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
+    return ", ".join(short[:NAMED]) + more
+
+
+def _expected(context: ModelContext) -> dict[str, Array]:
+    return dict(context.expected(context.case.material, "main", context.found).values)
+
+
+def _parting(context: ModelContext, first: Deviation) -> str:
+    """How one tensor differs: where from in time, in how many of its entries, and the worst."""
+    made = context.found[first.name]
+    if first.reason or not isinstance(made, np.ndarray):
+        return str(first)
+    found = made.astype(np.float64)
+    wanted = _expected(context)[first.name].astype(np.float64)
+    scale = scales({first.name: wanted})[first.name]
+    with np.errstate(all="ignore"):
+        gap = np.abs(found - wanted)
+    off = ~(gap <= first.tolerance * scale)
+    worst = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
+    at = [int(i) for i in np.unravel_index(worst, wanted.shape)] if wanted.ndim else []
+    words = (
+        f"{first.name} is off by {first.error:.2e}{first.unit} in {int(off.sum()):,} of "
+        f"{off.size:,} entries; "
+        f"the worst is {at}, {found[tuple(at)]:.6g} in place of {wanted[tuple(at)]:.6g}"
+    )
+    words += _rows(context, first.name, off)
+    axis = _axis(context, first.name, "time")
+    if axis is None:
+        return words
+    steps = np.flatnonzero(off.any(axis=tuple(a for a in range(off.ndim) if a != axis)))
+    count = off.shape[axis]
+    if not steps.size:
+        return words
+    since = f"from time step {steps[0]} of {count} on" if steps[0] else "from the first time step"
+    missing = sorted(set(range(int(steps[0]), count)) - {int(n) for n in steps})
+    return f"{words}; it differs {since}{f', but not at {missing}' if missing else ''}"
+
+
+def _axis(context: ModelContext, name: str, size: str) -> int | None:
+    program = context.case.inference
+    value = result_ports(program, "forward")[name]
+    shape = program.types[value].shape
+    return next((n for n, dim in enumerate(shape) if str(dim) == size), None)
+
+
+def _rows(context: ModelContext, name: str, off: Array) -> str:
+    """In which rows of the batch entries are off, where others are right: such as one of length 0,
+    which a model may have no answer for."""
+    axis = _axis(context, name, "batch")
+    if axis is None:
+        return ""
+    rows = off.any(axis=tuple(a for a in range(off.ndim) if a != axis))
+    if rows.all() or not rows.any():
+        return ""
+    numbers = ", ".join(str(n) for n in np.flatnonzero(rows))
+    told = f", only in row{'s' if rows.sum() > 1 else ''} {numbers} of the batch"
+    for port in context.case.inference.inputs:
+        given = context.case.material.inputs[port.name]
+        if given.shape == rows.shape and given.dtype.kind == "i":
+            same = {int(n) for n in given[rows]}
+            if len(same) == 1 and not same & {int(n) for n in given[~rows]}:
+                told += f", where {port.name} is {same.pop()}"
+    return told
+
+
+def _hint(context: ModelContext, forward: Finding) -> Hint | None:
+    """The first guess under which the spec gives what the model gives."""
+    if context.case.entries > ENTRIES:
+        return None
+    wanted = _expected(context)
+    found = {n: a for n, a in context.found.items() if isinstance(a, np.ndarray)}
+    compared = [d for d in forward.deviations if not d.reason and d.name in found]
+    scale = scales(wanted)
+    for number, (hint, changed) in enumerate(guesses(context)):
+        if number == TRIED or not compared:
+            break
+        values = changed()
+        same_form = all(values[d.name].shape == wanted[d.name].shape for d in compared)
+        # What a guess changes must be more than what is allowed, or its fit would say nothing.
+        if same_form and all(
+            relative_error(found[d.name], values[d.name], scale[d.name]) <= d.tolerance
+            for d in compared
+        ):
+            effect = max(
+                relative_error(values[d.name], wanted[d.name], scale[d.name]) / d.tolerance
+                for d in compared
+            )
+            if effect > DECISIVE:
+                return hint
+    return None
+
+
+def _other_output(context: ModelContext, first: Deviation) -> str:
+    """Another output of the spec that this one is."""
+    found = context.found[first.name]
+    if first.reason or not isinstance(found, np.ndarray):
+        return ""
+    case = context.case
+    material = context.material(case.material)
+    every = case.forward("inference", material, ("a user's model", context.takes, "main")).values
+    for name, array in every.items():
+        if name != first.name and array.shape == found.shape:
+            error = relative_error(found, array, float(np.abs(array).max()) or 1.0)
+            if error <= first.tolerance:
+                other = name.removeprefix("output.")
+                return f"It is {other} of the spec: say --returns {other}"
+    return ""
+
+
+def _function_of(context: ModelContext, first: Deviation) -> str:
+    """What an output is of the spec's, where it is what is often made of logits."""
+    made = context.found[first.name]
+    if first.reason or not isinstance(made, np.ndarray) or not made.ndim:
+        return ""
+    # Imported here because SciPy takes a fifth of a command's start.
+    from scipy.special import expit, log_softmax, softmax
+
+    functions: Mapping[str, Callable[[Array], Array]] = {
+        "softmax": partial(softmax, axis=-1),
+        "log_softmax": partial(log_softmax, axis=-1),
+        "sigmoid": expit,
+    }
+    wanted = _expected(context)[first.name].astype(np.float64)
+    name = first.name.removeprefix("output.")
+    for label, function in functions.items():
+        if relative_error(made, function(wanted), 1.0) <= DECISIVE * first.tolerance:
+            return f"It is {label}({name}): return {name} itself, as the spec does"
+    return ""
+
+
+def _narrow(context: ModelContext, forward: Finding) -> str:
+    """That something computes in float32, where float64 is asked for."""
+    errors = [d.error for d in forward.deviations if not d.agrees]
+    if context.dtype == "float64" and all(LEAST_NARROW < error < MOST_NARROW for error in errors):
+        return "That is how far float32 is off: something in the model computes in it"
+    return ""
+
 
 # Characters of the list of arrays that stay as the model has them.
 KEPT = 200

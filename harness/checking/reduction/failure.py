@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +13,16 @@ from harness.checking.reproducer import Pass, Reproducer
 from harness.errors import HarnessError, UsageError, shorten
 from harness.files.kinds import GROUPS
 from harness.language.size_expressions import FREE_SIZES
-from harness.language.wellformed import check_program
+from harness.language.wellformed import INCOMING, OUTGOING, check_program
+from harness.oracle.oracle import run as run_oracle
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected, Reference
+from harness.program.builder import Builder
 from harness.program.dims import bind
-from harness.program.ir import Port, Program
-from harness.program.signature import result_ports
+from harness.program.ir import Node, Port, Program, reads, walk_nodes
+from harness.program.signature import crossing_ports, result_ports
 from harness.results.cell import Cell
+from harness.runtime.arguments import Arguments
 
 
 @dataclass(frozen=True)
@@ -141,3 +145,174 @@ def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:
         slice(0, n) if first else slice(m - n, m) for n, m in zip(shape, array.shape, strict=True)
     )
     return np.ascontiguousarray(array[index]).reshape(shape)
+
+
+# A part of a program as a program of its own: what it reads becomes inputs, what it gives outputs.
+#
+# The inputs are the oracle's values. The loss is ``sum(output * along)`` over all outputs, where
+# ``along`` is an input, so that a training pass shows results and gradients at once.
+
+VALUE, ALONG = "value.", "along."
+# Of the directions of outputs: any that have nothing in common with the numbers drawn for a case.
+SEED = 20
+
+
+def segment(failure: Failure, start: int, stop: int) -> Failure | None:
+    """The nodes from ``start`` to ``stop`` of a failure's program; None if they are none."""
+    program = failure.program
+    nodes = program.nodes[start:stop]
+    made = {value for node in nodes for value in node.outputs}
+    read = dict.fromkeys(v for node in nodes for v in reads(node) if v not in made)
+    others = [node for node in program.nodes if node not in nodes]
+    wanted = {v for node in others for v in reads(node)} | _results(program)
+    outputs = [v for v in made if v in wanted and program.types[v].kind == "float"]
+    if not outputs:
+        return None
+    try:
+        values = _values(failure)
+        return _made(failure, nodes, list(read), sorted(outputs), values)
+    except (HarnessError, KeyError, ValueError):
+        return None
+
+
+def _values(failure: Failure) -> Mapping[int, Array]:
+    """The oracle's values outside of loops, by number."""
+    program, material = failure.program, failure.run.material
+    groups: dict[str, Mapping[str, Array]] = {
+        "": material.parameters,
+        "input.": material.inputs,
+        "target.": material.targets,
+        "state.": material.state,
+        "statistics.": material.statistics,
+    }
+    env = {
+        port.value: groups[prefix][port.name]
+        for prefix, port in crossing_ports(program)
+        if port.name in groups[prefix]
+    }
+    # A loss without targets cannot be computed, nor what is made of it.
+    known, nodes = set(env), []
+    for node in program.nodes:
+        if known.issuperset(reads(node)):
+            known.update(node.outputs)
+            nodes.append(node)
+    return run_oracle(nodes, env, failure.sizes)
+
+
+def _made(
+    failure: Failure,
+    nodes: Sequence[Node],
+    read: Sequence[int],
+    outputs: Sequence[int],
+    values: Mapping[int, Array],
+) -> Failure:
+    program, material = failure.program, failure.run.material
+    builder = Builder(dict(program.types), dict(program.names))
+    kept = {p.value: p for p in (*program.parameters, *program.statistics)}
+    inputs: list[Port] = []
+    arrays: dict[str, Array] = {}
+    for value in read:
+        if value in kept:
+            continue
+        if program.types[value].kind == "bool":
+            raise ValueError("a truth value is not an input")
+        port = Port(f"{VALUE}{_name(program, value)}", value)
+        inputs.append(port)
+        arrays[port.name] = _single(values[value])
+    for node in nodes:
+        builder.append(node)
+    loss = None
+    random = np.random.default_rng(SEED)
+    for value in outputs:
+        along = builder.value(program.types[value])
+        port = Port(f"{ALONG}{_name(program, value)}", along)
+        inputs.append(port)
+        arrays[port.name] = _single(random.normal(size=np.shape(values[value])))
+        term = builder.emit("multiply", value, along)
+        axes = tuple(range(len(builder.types[term].shape)))
+        term = builder.emit("sum", term, axis=axes, keepdims=False) if axes else term
+        loss = term if loss is None else builder.emit("add", loss, term)
+    made = replace(
+        program,
+        nodes=tuple(builder.nodes),
+        types=builder.types,
+        names=builder.names,
+        inputs=tuple(inputs),
+        targets=(),
+        state=(),
+        parameters=tuple(kept[v] for v in read if kept.get(v) in program.parameters),
+        statistics=tuple(kept[v] for v in read if kept.get(v) in program.statistics),
+        outputs=tuple(Port(_name(program, value), value) for value in outputs),
+        new_state=(),
+        new_statistics=(),
+        metrics=(),
+        loss=loss,
+    )
+    made = pruned(made)
+    check_program(made)
+    given = Arguments(
+        {p.name: material.parameters[p.name] for p in made.parameters},
+        {p.name: material.statistics[p.name] for p in made.statistics},
+        arrays,
+        {},
+        {},
+    )
+    phase = failure.run.phase
+    run = Pass(failure.run.check, phase, given)
+    programs = [replace(made, phase=p) for p in ("training", "inference")]
+    return replace(failure, training=programs[0], inference=programs[1], run=run)
+
+
+def pruned(program: Program) -> Program:
+    """Without the values and sizes of what is not there any more; values are numbered anew, as
+    whoever adds to a program counts on."""
+    used = {port.value for _, port in crossing_ports(program)} | _results(program)
+    for node in walk_nodes(program.nodes):
+        used |= {*node.inputs, *node.outputs}
+        if node.body is not None:
+            used |= {*node.body.inputs, *node.body.outputs}
+    new = {value: number for number, value in enumerate(sorted(used))}
+    types = {new[v]: t for v, t in program.types.items() if v in used}
+    sizes = {name for t in types.values() for dim in t.shape for name in dim.names}
+    sizes |= {name for t in types.values() if t.bound for name in t.bound.names}
+    text = repr(program.nodes)
+    groups: dict[str, Any] = {
+        group: tuple(replace(port, value=new[port.value]) for port in getattr(program, group))
+        for group in (*INCOMING, *OUTGOING)
+    }
+    return replace(
+        program,
+        types=types,
+        names={new[v]: n for v, n in program.names.items() if v in used},
+        sizes={n: s for n, s in program.sizes.items() if n in sizes or n in text},
+        nodes=tuple(_renumbered(node, new) for node in program.nodes),
+        loss=None if program.loss is None else new[program.loss],
+        **groups,
+    )
+
+
+def _renumbered(node: Node, new: Mapping[int, int]) -> Node:
+    def of(values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(new[value] for value in values)
+
+    body = node.body
+    if body is not None:
+        inner = tuple(_renumbered(part, new) for part in body.nodes)
+        body = replace(body, inputs=of(body.inputs), nodes=inner, outputs=of(body.outputs))
+    return replace(node, inputs=of(node.inputs), outputs=of(node.outputs), body=body)
+
+
+def _results(program: Program) -> set[int]:
+    groups = (program.outputs, program.new_state, program.new_statistics, program.metrics)
+    found = {port.value for ports in groups for port in ports}
+    return found | ({program.loss} if program.loss is not None else set())
+
+
+def _name(program: Program, value: int) -> str:
+    return program.names.get(value, f"v{value}").replace("/", ".")
+
+
+def _single(array: Array) -> Array:
+    """Numbers that float32 holds, so that every dtype works on the same."""
+    wide = np.asarray(array)
+    return wide.astype(np.float32).astype(np.float64) if wide.dtype.kind == "f" else wide
