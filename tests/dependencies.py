@@ -1,7 +1,7 @@
 """What pyproject.toml asks of its dependencies, what was tried of it, and what is said of that.
 
 The bounds stand in pyproject.toml and nowhere else. ``tried.json`` beside this file is the record
-of what versions.py has run; the README's table and docs/versions.md are held against both.
+of what versions.py has run; docs/versions.md is held against both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ RECORD = Path(__file__).with_name("tried.json")
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 # What is installed for users, and then for those who work on the project.
 CORE = "core"
-START, END = "<!-- versions tried -->\n", "<!-- end of versions tried -->"
 
 Run = dict[str, Any]
 
@@ -124,34 +123,10 @@ def complaints(tables: Mapping[str, Any], runs: list[Run]) -> Iterator[str]:
                 yield f"{part}: {requirement} has no newest version that was tried: {found}"
 
 
-def table(tables: Mapping[str, Any], runs: list[Run]) -> str:
-    """The README's table: what an installation takes, and which versions of it were run."""
-    parts = declared(tables)
-    lines = ["| | lowest tried | newest tried |", "|---|---|---|"]
-    pythons = sorted({Version(r["python"]) for r in runs if passed(r)})
-    lines.append(f"| Python | {pythons[0]} | {pythons[-1]} |")
-    for part in (CORE, *extras(tables)):
-        for requirement in sorted(parts[part], key=lambda r: canonicalize_name(r.name)):
-            low = versions(runs, "lowest", requirement.name)
-            new = versions(runs, "newest", requirement.name)
-            shown = requirement.name if part == CORE else f"{requirement.name} (`[{part}]`)"
-            lines.append(
-                f"| {shown} | {low[0] if low else 'none'} | {new[-1] if new else 'none'} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def with_table(readme: str, shown: str) -> str:
-    """The README's text with its table replaced.
-
-    Raises:
-        ValueError: the README has no place for it.
-    """
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"README.md lacks {START.strip()} ... {END}")
-    return f"{before}{start}{shown}{end}{after}"
+def pythons(runs: list[Run]) -> str:
+    """Return the lowest and the newest Python that passed, as docs/versions.md says it."""
+    tried = sorted({Version(r["python"]) for r in runs if passed(r)})
+    return f"{tried[0]} is the lowest Python that was tried, and {tried[-1]} the newest"
 
 
 def bound(requirement: Requirement) -> str:

@@ -4,7 +4,7 @@
     python tests/versions.py lowest torch --python python3.12
     python tests/versions.py newest all
     python tests/versions.py show                      # what was tried, with the verdicts
-    python tests/versions.py tables                    # write the tables of README.md and docs/
+    python tests/versions.py tables                    # write the table of docs/versions.md
     python tests/versions.py constraints               # write the versions of this environment
 
 An environment holds exactly the lowest version of everything that is declared for its part, and of
@@ -264,11 +264,9 @@ def show() -> None:
 
 @main.command()
 def tables() -> None:
-    """Write the tables of the README and of docs/versions.md from the record."""
+    """Write the table of docs/versions.md from the record."""
     declared, runs = known.project(), known.read_record()
-    readme, page = known.ROOT / "README.md", known.ROOT / "docs/versions.md"
-    shown = known.with_table(readme.read_text(encoding="utf-8"), known.table(declared, runs))
-    readme.write_text(shown, encoding="utf-8")
+    page = known.ROOT / "docs/versions.md"
     rows = known.with_rows(page.read_text(encoding="utf-8"), declared, runs)
     page.write_text(rows, encoding="utf-8")
 

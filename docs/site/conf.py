@@ -34,7 +34,7 @@ CHAPTERS = {
         "adding-a-backend",
     ),
     "Lesson 6": ("semantics", "lesson6", "performance"),
-    "Reference": ("method", "records", "security", "versions"),
+    "Reference": ("method", "method-details", "records", "security", "versions"),
     "Internals": (
         "architecture",
         "adding-a-primitive",
