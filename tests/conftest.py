@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 import warm_workers
 
+pytest_plugins = ["wording"]
+
 TESTS = Path(__file__).parent
 # Seconds of each file, by its path from here; tests/times.py writes them.
 SECONDS: Mapping[str, float] = json.loads((TESTS / "times.json").read_text())

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bench_results import REQUEST, result, speed_file
 from click.testing import CliRunner
+from wording import Wording
 
 from harness.checking.request import Request
 from harness.checking.run import Engine
@@ -39,9 +40,10 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_columns_of_a_check(records: Path, tmp_path: Path) -> None:
+def test_columns_of_a_check(records: Path, tmp_path: Path, wording: Wording) -> None:
     code, out, _ = run("compare", records, "--between", "numpy@old", "numpy")
-    assert (code, out) == (0, "from numpy@old to numpy: nothing changed\n")
+    assert code == 0
+    wording(out, "numpy@old ... numpy")
     # The new version differs where the old one agrees: worse in one direction only.
     lines = [
         line.replace('"verdict":"agree"', '"verdict":"differ"')
@@ -53,15 +55,13 @@ def test_columns_of_a_check(records: Path, tmp_path: Path) -> None:
     worse.write_text("".join(lines))
     code, out, _ = run("compare", worse, "--between", "numpy@old", "numpy")
     assert code == 1
-    assert f"{SPEC} on numpy, float64, native: inference: agree became differ" in out
+    wording.line(out, f"{SPEC} ... numpy, float64, native ... agree ... differ")
     code, out, _ = run("compare", worse, "--between", "numpy", "numpy@old")
-    assert (code, out.splitlines()[-1]) == (
-        0,
-        "from numpy to numpy@old: nothing is worse: 2 repaired",
-    )
+    assert code == 0
+    wording(out.splitlines()[-1], "numpy ... numpy@old ... 2")
 
 
-def test_other_versions_are_told_first(records: Path, tmp_path: Path) -> None:
+def test_other_versions_are_told_first(records: Path, tmp_path: Path, wording: Wording) -> None:
     lines = []
     for line in map(json.loads, records.read_text().splitlines()):
         if line["kind"] == "end" and line["backend"] == "numpy":
@@ -70,11 +70,13 @@ def test_other_versions_are_told_first(records: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text("\n".join(lines) + "\n")
     _, out, _ = run("compare", other, "--between", "numpy@old", "numpy")
-    assert out.startswith("not the same: numpy of numpy: ")
+    wording.line(out, "numpy ... numpy")
     assert out.splitlines()[0].endswith(" became 9.9")
 
 
-def test_what_is_not_known_of_another_environment_is_no_change(tmp_path: Path) -> None:
+def test_what_is_not_known_of_another_environment_is_no_change(
+    tmp_path: Path, wording: Wording
+) -> None:
     """The version of the harness is read where it runs: of another interpreter it is not known."""
     python, path = tmp_path / "python", tmp_path / "run.jsonl"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -84,7 +86,7 @@ def test_what_is_not_known_of_another_environment_is_no_change(tmp_path: Path) -
         engine.run()
     for names in (("numpy", "numpy@old"), ("numpy@old", "numpy")):
         _, out, _ = run("compare", path, "--between", *names)
-        assert out == f"from {names[0]} to {names[1]}: nothing changed\n"
+        wording(out, f"{names[0]} ... {names[1]}")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_a_package_that_one_side_lacks(
 
 
 def test_two_frameworks_of_a_check_are_not_told_what_only_one_is_made_of(
-    records: Path, tmp_path: Path
+    records: Path, tmp_path: Path, wording: Wording
 ) -> None:
     lines = []
     for line in map(json.loads, records.read_text().splitlines()):
@@ -124,10 +126,7 @@ def test_two_frameworks_of_a_check_are_not_told_what_only_one_is_made_of(
     other = tmp_path / "other.jsonl"
     other.write_text("\n".join(lines) + "\n")
     _, out, _ = run("compare", other, "--between", "numpy", "torch")
-    assert out.splitlines() == [
-        "not the same: --env OMP_NUM_THREADS of torch: 1 where there was none",
-        "from numpy to torch: nothing changed",
-    ]
+    wording(out.splitlines(), "--env OMP_NUM_THREADS ... torch: 1 ... numpy ... torch")
 
 
 def timed(seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -150,13 +149,13 @@ def timed(seconds: Mapping[str, float]) -> dict[str, Any]:
     return content
 
 
-def test_columns_of_a_bench(tmp_path: Path) -> None:
+def test_columns_of_a_bench(tmp_path: Path, wording: Wording) -> None:
     path = tmp_path / "speeds.json"
     write(path, speed_file(timed({"torch@1.0": 0.010, "torch@2.0": 0.015, "other": 1.0})))
     code, out, _ = run("compare", path, "--between", "torch@1.0", "torch@2.0")
     assert code == 1
     assert "slower:" in out
-    assert "as fast as torch@1.0: 15 ms a step, and 10 ms there" in out
+    wording.line(out, "torch@1.0: 15 ... 10")
     assert "before" not in out
     assert "became" not in out
     assert "other" not in out
@@ -167,7 +166,9 @@ def test_columns_of_a_bench(tmp_path: Path) -> None:
     assert run("compare", path, "--between", "torch@1.0", "torch@2.0", "--threshold", "80%")[0] == 0
 
 
-def test_two_frameworks_are_not_told_what_only_one_is_made_of(tmp_path: Path) -> None:
+def test_two_frameworks_are_not_told_what_only_one_is_made_of(
+    tmp_path: Path, wording: Wording
+) -> None:
     path = tmp_path / "speeds.json"
     content = timed({"numpy": 0.010, "torch": 0.010, "torch@2.0": 0.010})
     workers = content["machine_info"]["harness"]["workers"]
@@ -177,7 +178,7 @@ def test_two_frameworks_are_not_told_what_only_one_is_made_of(tmp_path: Path) ->
     write(path, speed_file(content))
     assert "not the same" not in run("compare", path, "--between", "numpy", "torch")[1]
     out = run("compare", path, "--between", "numpy", "torch@2.0")[1]
-    assert out.startswith("not the same: numpy of torch@2.0: 2.0 became 2.1\n")
+    wording.line(out, "numpy ... torch@2.0: 2.0 ... 2.1")
     assert "torch of torch" not in out
     assert (
         "torch of torch@2.0: 1.0 became 2.0"
@@ -185,7 +186,9 @@ def test_two_frameworks_are_not_told_what_only_one_is_made_of(tmp_path: Path) ->
     )
 
 
-def test_what_an_interrupted_bench_has_not_come_to_is_not_lost(tmp_path: Path) -> None:
+def test_what_an_interrupted_bench_has_not_come_to_is_not_lost(
+    tmp_path: Path, wording: Wording
+) -> None:
     path = tmp_path / "speeds.json"
     content = timed({"torch@1.0": 0.010, "torch@2.0": 0.010})
     further = deepcopy(content["benchmarks"])
@@ -199,13 +202,12 @@ def test_what_an_interrupted_bench_has_not_come_to_is_not_lost(tmp_path: Path) -
         write(path, speed_file(content))
         code, out, _ = run("compare", path, "--between", *columns)
         assert code == 0
-        assert out.splitlines() == [
-            "the run was interrupted after 3 of 4 cells: the others are not compared",
-            f"from {columns[0]} to {columns[1]}, beyond 10% and the noise: nothing changed",
-        ]
+        wording(out.splitlines(), f"3 ... 4 ... {columns[0]} ... {columns[1]} ... 10%")
 
 
-def test_what_a_stopped_check_has_not_come_to_is_not_lost(records: Path, tmp_path: Path) -> None:
+def test_what_a_stopped_check_has_not_come_to_is_not_lost(
+    records: Path, tmp_path: Path, wording: Wording
+) -> None:
     path = tmp_path / "cut.jsonl"
     last = {"backend": "numpy@old", "dtype": "float32"}
     lines = [*map(json.loads, records.read_text().splitlines())]
@@ -224,33 +226,37 @@ def test_what_a_stopped_check_has_not_come_to_is_not_lost(records: Path, tmp_pat
     # One that had begun is lost.
     begun = [line for line in theirs if line["kind"] == "begin"]
     code, out = told(kept + begun, "numpy", "numpy@old")
-    assert (code, out[0], out[1]) == (1, stopped, "lost:")
-    assert out[2].endswith("it was begun and not finished")
+    assert code == 1
+    wording(out[0], "3 ... 4")
+    assert out[1] == "lost:"
+    wording(out[2])
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--between", "numpy@odl", "numpy"), "no column 'numpy@odl'; did you mean 'numpy@old'?"),
-        (("--between", "numpy", "numpy"), "numpy is to be held against itself"),
-        ((), "give two files, or one and '--between OLD NEW'"),
+        (("--between", "numpy@odl", "numpy"), "'numpy@odl' ... 'numpy@old'"),
+        (("--between", "numpy", "numpy"), "numpy"),
+        ((), "'--between OLD NEW'"),
     ],
 )
-def test_what_cannot_be_compared(words: tuple[str, ...], told: str, records: Path) -> None:
+def test_what_cannot_be_compared(
+    words: tuple[str, ...], told: str, records: Path, wording: Wording
+) -> None:
     code, _, errors = run("compare", records, *words)
     assert code == 2
-    assert told in " ".join(errors.split())
+    wording.line(" ".join(errors.split()), told)
     code, _, errors = run("compare", records, records, "--between", "a", "b")
     assert code == 2
-    assert "two files are given" in errors
+    wording(errors)
 
 
-def test_an_upgrade_is_one_command() -> None:
+def test_an_upgrade_is_one_command(wording: Wording) -> None:
     words = ("upgrade", OLD, "numpy", SPEC, "--quick", "--want", "numbers")
     code, out, _ = run(*words)
     assert code == 0
-    assert "numpy@old and numpy agree to 16.0 digits" in out
-    assert out.splitlines()[-1].startswith("from numpy@old to numpy: nothing changed")
+    wording.line(out, "numpy@old ... numpy agree ... 16.0")
+    wording.line(out.splitlines()[-1], "numpy@old ... numpy")
     code, out, _ = run(*words, "--json")
     content = json.loads(out)
     assert (content["from"], content["to"], content["exit_code"]) == ("numpy@old", "numpy", 0)
@@ -278,4 +284,4 @@ def test_an_upgrade_tells_of_speeds() -> None:
     words = ("upgrade", OLD, "numpy", SPEC, "--quick", "--want", "speed", "--rounds", "2")
     code, out, _ = run(*words)
     assert code in (0, 1)
-    assert "from numpy@old to numpy, beyond 10% and the noise" in out
+    assert "from numpy@old to numpy, beyond 10%" in out

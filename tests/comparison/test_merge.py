@@ -13,6 +13,7 @@ import pytest
 from bench_results import REQUEST, result
 from click.testing import CliRunner
 from record_lines import lines_of
+from wording import Wording
 
 import harness
 from harness.cli import cli
@@ -62,14 +63,11 @@ def elsewhere(path: Path, target: Path, host: str = "other") -> Path:
     return changed(path, target, head=head, begin=begin)
 
 
-def test_shards_become_the_whole(shards: list[Path], tmp_path: Path) -> None:
+def test_shards_become_the_whole(shards: list[Path], tmp_path: Path, wording: Wording) -> None:
     output = tmp_path / "all.jsonl"
     found = run("merge", *shards, "-o", output)
     assert found.exit_code == 0, found.output
-    assert found.stdout.splitlines() == [
-        f"records of checks: 4 cells of 2 files, from 1 machine, in {output}: 4 agree",
-        "2 of 2 shards",
-    ]
+    wording(found.stdout.splitlines(), f"4 ... 2 ... 1 ... {output}: 4 agree ... 2 ... 2")
     records = read_records(output)
     cells = ended(records)
     assert len(cells) == len(records.of_kind(End)) == 4
@@ -80,43 +78,45 @@ def test_shards_become_the_whole(shards: list[Path], tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     assert run("report", output, "-o", page).exit_code == 0
     assert "4 agree" in page.read_text()
-    assert "4 cells of 1 file, from 1 machine" in run("merge", output, "-o", output).stdout
+    wording.line(run("merge", output, "-o", output).stdout, "4 ... 1 ... 1")
 
 
-def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path) -> None:
+def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path, wording: Wording) -> None:
     found = run("merge", shards[1], "-o", tmp_path / "all.jsonl")
     assert found.exit_code == 3
-    assert found.stdout.splitlines()[-1] == "1 of 2 shards: not 1/2; 2 cells missing"
+    wording(found.stdout.splitlines()[-1], "1 ... 2 ... 1/2; 2")
     told = json.loads(run("merge", shards[1], "-o", tmp_path / "all.jsonl", "--json").stdout)
     assert (told["exit_code"], told["missing"], told["cells"]) == (3, 2, 2)
-    assert stopped(read_records(tmp_path / "all.jsonl")) == "stopped after 2 of 4 cells"
+    wording(stopped(read_records(tmp_path / "all.jsonl")), "2 ... 4")
     # A shard that was cut off: its beginnings stay, and are no cells.
     cut = tmp_path / "cut.jsonl"
     text = shards[0].read_text().splitlines(keepends=True)
     cut.write_text("".join(text[:-2]))
     found = run("merge", cut, shards[1], "-o", tmp_path / "all.jsonl")
-    assert found.stdout.splitlines()[-1] == "2 of 2 shards; 1 cell missing"
+    wording(found.stdout.splitlines()[-1], "2 ... 2 ... 1")
     assert len(lines_of(tmp_path / "all.jsonl", "begin")) == 4
 
 
-def test_a_missing_shard_of_one_of_several_runs_is_told(shards: list[Path], tmp_path: Path) -> None:
+def test_a_missing_shard_of_one_of_several_runs_is_told(
+    shards: list[Path], tmp_path: Path, wording: Wording
+) -> None:
     other, output = tmp_path / "other.jsonl", tmp_path / "all.jsonl"
     harness.check("lesson6/keras_gru", "numpy", dtypes="float64", checks="values", records=other)
     found = run("merge", shards[0], other, "-o", output)
-    assert (found.exit_code, found.stdout.splitlines()[-1]) == (
-        3,
-        "1 of 2 shards: not 2/2; 2 cells missing",
-    )
+    assert found.exit_code == 3
+    wording(found.stdout.splitlines()[-1], "1 ... 2 ... 2/2; 2")
     found = run("merge", output, shards[1], "-o", output)
     assert (found.exit_code, found.stdout.splitlines()[-1]) == (0, "2 of 2 shards")
 
 
-def test_a_file_without_its_head_is_refused(shards: list[Path], tmp_path: Path) -> None:
+def test_a_file_without_its_head_is_refused(
+    shards: list[Path], tmp_path: Path, wording: Wording
+) -> None:
     lines = shards[1].read_text().splitlines(keepends=True)
     (tmp_path / "cut.jsonl").write_text("".join(lines[1:]))
     found = run("merge", shards[0], tmp_path / "cut.jsonl", "-o", tmp_path / "whole.jsonl")
     assert found.exit_code == 2
-    assert "cut.jsonl:1: a record file begins with a line of kind 'head'" in found.output
+    wording.line(found.output, "cut.jsonl:1 ... 'head'")
     assert not (tmp_path / "whole.jsonl").exists()
 
 
@@ -131,7 +131,9 @@ def test_cells_of_another_device_are_none_of_the_plan(shards: list[Path], tmp_pa
     assert "2 cells missing" in found.stdout
 
 
-def test_what_contradicts_itself_is_run_again(shards: list[Path], tmp_path: Path) -> None:
+def test_what_contradicts_itself_is_run_again(
+    shards: list[Path], tmp_path: Path, wording: Wording
+) -> None:
     def differ(line: dict[str, Any]) -> None:
         if line["check"] == "loss":
             line["verdict"] = "differ"
@@ -142,20 +144,24 @@ def test_what_contradicts_itself_is_run_again(shards: list[Path], tmp_path: Path
         words = ("--backend", "numpy", "--check", "values", "--records", output, "--resume")
         found = run("check", *SPECS, *words)
         told = " ".join(found.stderr.split())
-        assert "2 cells are run again: its records contradict each other" in told
+        wording.line(told, "2")
         assert "4 agree (2 kept" in found.stdout
 
 
-def test_what_is_there_twice_is_kept_once_and_told(shards: list[Path], tmp_path: Path) -> None:
+def test_what_is_there_twice_is_kept_once_and_told(
+    shards: list[Path], tmp_path: Path, wording: Wording
+) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     run("merge", *shards, "-o", first)
     found = run("merge", first, shards[0], "-o", second)
     assert found.exit_code == 0
-    assert f"{shards[0]}: 2 cells of it are in another file too" in found.stdout
+    wording.line(found.stdout, f"{shards[0]}: 2")
     assert second.read_bytes() == first.read_bytes()
 
 
-def test_contradictions_are_told_and_both_kept(shards: list[Path], tmp_path: Path) -> None:
+def test_contradictions_are_told_and_both_kept(
+    shards: list[Path], tmp_path: Path, wording: Wording
+) -> None:
     def differ(line: dict[str, Any]) -> None:
         if line["check"] == "loss":
             line["verdict"] = "differ"
@@ -163,7 +169,7 @@ def test_contradictions_are_told_and_both_kept(shards: list[Path], tmp_path: Pat
     other, output = changed(shards[0], tmp_path / "o.jsonl", result=differ), tmp_path / "m.jsonl"
     found = run("merge", shards[0], other, shards[1], "-o", output)
     assert found.exit_code == 1
-    assert f"loss is agree in {shards[0]}, and differ in {other}; both are" in found.stdout
+    wording.line(found.stdout, f"loss ... agree ... {shards[0]} ... differ ... {other}")
     cells = ended(read_records(output))
     assert {cell.backend for cell in cells} == {"numpy", "numpy, copy 2"}
     assert sorted(r.verdict for r in cells.values()) == ["agree"] * 4 + ["differ"] * 2
@@ -196,11 +202,11 @@ def test_cells_of_another_run_are_not_replaced(shards: list[Path], tmp_path: Pat
         assert len(ended(read_records(place))) == 4
 
 
-def test_machines_stay_apart(shards: list[Path], tmp_path: Path) -> None:
+def test_machines_stay_apart(shards: list[Path], tmp_path: Path, wording: Wording) -> None:
     there, output = elsewhere(shards[0], tmp_path / "there.jsonl"), tmp_path / "all.jsonl"
     found = run("merge", *shards, there, "-o", output)
     assert found.exit_code == 0
-    assert "6 cells of 3 files, from 2 machines" in found.stdout
+    wording.line(found.stdout, "6 ... 3 ... 2")
     cells = ended(read_records(output))
     counts = {name: sum(c.backend == name for c in cells) for name in {c.backend for c in cells}}
     mine = next(name for name in counts if name != "numpy on other")
@@ -241,18 +247,20 @@ def test_versions_stay_apart(shards: list[Path], tmp_path: Path) -> None:
     assert "numpy (numpy 3.0)" in names
 
 
-def test_other_options_and_other_kinds_are_refused(shards: list[Path], tmp_path: Path) -> None:
+def test_other_options_and_other_kinds_are_refused(
+    shards: list[Path], tmp_path: Path, wording: Wording
+) -> None:
     output = tmp_path / "m.jsonl"
     other = tmp_path / "other.jsonl"
     harness.check(SPECS[0], "numpy", dtypes="float64", checks="loss", records=other)
     found = run("merge", shards[0], other, "-o", output)
     assert found.exit_code == 2
-    assert 'other options (checks ["values"] and ["loss"])' in " ".join(found.stderr.split())
+    wording.line(" ".join(found.stderr.split()), '["values"] ... ["loss"]')
     bench = tmp_path / "bench.json"
     json_file.write(bench, json_file.document(REQUEST, [result()]))
     found = run("merge", shards[0], bench, "-o", output)
     assert found.exit_code == 2
-    assert "give files of one kind" in " ".join(found.stderr.split())
+    wording(" ".join(found.stderr.split()))
     text = tmp_path / "a.txt"
     text.write_text("words")
     for words in ((shards[0], text), (tmp_path / "none", text)):
@@ -274,7 +282,9 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
     assert "--shard takes NUMBER/COUNT" in done.stderr
 
 
-def test_two_models_of_one_name_are_not_taken_for_one(shards: list[Path], tmp_path: Path) -> None:
+def test_two_models_of_one_name_are_not_taken_for_one(
+    shards: list[Path], tmp_path: Path, wording: Wording
+) -> None:
     def other_spec(line: dict[str, Any]) -> None:
         line["signature"]["spec"] = "of other equations"
 
@@ -283,7 +293,7 @@ def test_two_models_of_one_name_are_not_taken_for_one(shards: list[Path], tmp_pa
     found = run("merge", *shards, other, "-o", output)
     assert found.exit_code == 1
     spec = "lesson6/simple_rnn"
-    assert f"{spec}: the results in {shards[0]}, {other} are of 2 models" in found.stdout
+    wording.line(found.stdout, f"{spec} ... {shards[0]}, {other} ... 2")
     assert "6 cells of 3 files" in found.stdout
     assert len(ended(read_records(output))) == 6
 
