@@ -51,6 +51,7 @@ AGREE = 1e-5
 RULES: Mapping[str, tuple[str, ...]] = {
     "algebra": ("algebra",),
     "reshapes, transposes": ("reshapes", "transposes"),
+    "classes": ("classes",),
     "tables": ("tables",),
     "biases": ("biases",),
     "loops": ("loops",),

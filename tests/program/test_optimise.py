@@ -187,6 +187,21 @@ def test_a_weighted_one_hot_is_scattered(op: str) -> None:
     assert sorted(small.ops(total, fused=FUSED)) == ["expand_dims", *signs, "scatter_add"]
 
 
+def test_a_factor_of_all_rows_goes_where_there_are_fewer() -> None:
+    """As that of a mean, in the gradient of a loss of probabilities."""
+    small = Small()
+    a, b, row = small.given(BATCH, ROWS), small.given(BATCH, ROWS), small.given(BATCH, Dim(1))
+    weight = small.given(ROWS, Dim(2))
+    scaled = small.emit("multiply", small.number(0.3), a)
+    rows = small.emit("add", scaled, small.emit("multiply", row, b))
+    wanted = small.emit("matmul", rows, weight), small.emit("sum", rows, axis=(0,), keepdims=False)
+    nodes = small.optimised(*wanted, batch=50)
+    sizes = {**SIZES, "batch": 50}
+    wide = [n for n in nodes if n.op == "multiply" and count([n], small.builder.types, sizes)]
+    shapes = [tuple(d.resolve(sizes) for d in small.builder.types[n.output].shape) for n in wide]
+    assert sorted(shapes) == [(3,), (3, 2), (50, 1), (50, 3)]
+
+
 def test_products_that_go_the_same_way_are_neighbours() -> None:
     small = Small()
     x = small.given(BATCH, UNITS)

@@ -172,8 +172,7 @@ def test_biases_and_states_before_and_after_come_with_the_products() -> None:
     """Gradients: of W and both biases, of U from the first state on, of the output layer."""
     ops = ops_of(plan_of("theano_rnn").nodes)
     assert ops["tensordot"] == 3
-    # exp(z) and t * log(p) over all classes, and its mean; the output layer's bias.
-    assert ops["sum"] == 4
+    assert ops["sum"] == 5  # the loss's; of them over all rows, only the output layer's bias
     # Of h before and after each step, of d loss / dh, of x with ones, and of W with b.
     assert ops["concat"] == 5
 
@@ -193,8 +192,8 @@ def test_a_table_is_transformed_rather_than_what_is_chosen_from_it() -> None:
     assert any(few.shape(n.output)[-1] == units for n in few.nodes if n.op == "take")
 
 
-def test_the_work_of_a_loss_of_indices_over_all_classes() -> None:
-    """Beside the logits two differences and exp; in the gradient two products and a sum."""
+def test_a_loss_of_indices_takes_one_entry_before_it_subtracts() -> None:
+    """Over all classes: a maximum, a difference, exp, a sum; in the gradient two more."""
     plan = plan_of("sequence_rnn")
     classes = plan.sizes["vocab"]
     wide = Counter(
@@ -202,8 +201,9 @@ def test_the_work_of_a_loss_of_indices_over_all_classes() -> None:
         for node in plan.nodes
         if node.op != "concat" and plan.shape(node.output) == (8, 64, classes)
     )
-    # logits, z, exp(z), z - log(sum(exp(z))); exp(z) * (g / s), and the one-hot entry times g.
-    assert wide == Counter(matmul=1, add=2, subtract=2, exp=1, one_hot=1, multiply=2)
+    assert wide == Counter(
+        matmul=1, add=2, subtract=1, exp=1, one_hot=1, multiply=1
+    )  # logits, z, exp(z); exp(z) / s, and the one-hot entry, added to it
 
 
 def test_a_training_step_needs_the_products_of_one_by_hand() -> None:

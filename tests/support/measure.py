@@ -7,8 +7,8 @@ decides.
 
 0. The loops around it: what leaves one is done with.
 1. Products with leading axes that only the left side has, which become rows.
-2. Sums that a rule folds into a product against the grain of the others: ``x @ W + b`` and its
-   like where those rules are in use.
+2. Sums that a rule folds into a product against the grain of the others: ``c * a + r * b``, and
+   ``x @ W + b`` and its like where those rules are in use.
 3. The weight: an interpretation by polynomials (Lankford, "On proving term rewriting systems are
    noetherian", 1979) that grow with each operand, such that what is moved out, left out or
    distributed has the smaller one. A permutation weighs nothing.
@@ -29,7 +29,7 @@ from typing import Any
 from harness.program.dims import ONE
 from harness.program.ir import Node
 from harness.program.leading_axes import lone_axes
-from harness.program.passes import biases, loops
+from harness.program.passes import biases, classes, loops
 from harness.program.passes.rewriter import Rewriter
 from harness.program.passes.transposes import _given as given
 
@@ -185,6 +185,14 @@ class Term:
         def redex(node: Node) -> bool:
             if node.op != "add":
                 return False
+            both = [g.node(i, "multiply") for i in node.inputs]
+            for one, other in (both, both[::-1]):
+                if one is None or other is None or classes._common_factor not in rules:
+                    continue
+                multiple = any(g.number(i) is not None for i in one.inputs)
+                pairs = (other.inputs, other.inputs[::-1])
+                if multiple and any(classes._by_row(g, r, b) for r, b in pairs):
+                    return True
             products = [g.node(i, "matmul") is not None for i in node.inputs]
             if biases._row_of_weight in rules and any(products):
                 return any(g.rank(i) == 1 for i in node.inputs)

@@ -11,6 +11,7 @@ from harness.program.ir import Node
 from harness.program.passes import (
     algebra,
     biases,
+    classes,
     fuse,
     layouts,
     loops,
@@ -37,7 +38,7 @@ def merged(*tables: Rules) -> dict[str, tuple[Rule, ...]]:
 
 
 def _simplify(steps: Rules) -> Rules:
-    return merged(algebra.RULES, reshapes.RULES, transposes.RULES, rows.RULES, steps)
+    return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, rows.RULES, steps)
 
 
 # By whether loops stay as they are.
@@ -150,7 +151,7 @@ def _optimised(
         whole = len(current)
         current = unroll.unrolled(current, builder, sizes, longest or unroll.LONGEST, every=moved)
         for _ in range(2 if len(current) != whole else 1):
-            current = again(current, tabled, unroll.RULES)
+            current = again(current, tabled, classes.FACTORS, unroll.RULES)
         if late:
             current = rebuilt(current, (late, tabled))
         if of_products:

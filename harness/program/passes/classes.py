@@ -1,0 +1,113 @@
+"""Work for each class that is then reduced: ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``.
+
+What is the same for all classes of a row is taken out, so that neither a loss nor its gradient goes
+over all classes for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.program.dims import ONE
+from harness.program.passes.rewriter import Rewriter, Rule
+
+Attributes = Mapping[str, Any]
+
+
+def _entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Entry of a difference: ``(a - b)[i] -> a[i] - b``, with one ``b`` for each row."""
+    value, indices = inputs
+    node = g.node(value, "add", "subtract", "multiply", "divide")
+    if node is None or g.uses[value] > 1:
+        return None
+    operands = []
+    for operand in node.inputs:
+        shape = g.shape(operand)
+        if shape == g.shape(value):
+            operands.append(g.emit("take_along_axis", operand, indices))
+        elif not shape or (shape[-1] == ONE and len(shape) == len(g.shape(value))):
+            operands.append(operand)
+        else:
+            return None
+    return g.apply(node.op, tuple(operands), node.attributes)
+
+
+def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``, with one ``b`` for each row."""
+    product = g.node(inputs[0], "multiply")
+    last = g.rank(inputs[0]) - 1
+    if product is None or attributes["axis"] != (last,):
+        return None
+    for weight, value in (product.inputs, product.inputs[::-1]):
+        node = g.node(value, "subtract")
+        if node is None or g.uses[value] > 1 or g.shape(weight) != g.shape(value):
+            continue
+        a, b = node.inputs
+        if g.shape(a) != g.shape(value) or g.shape(b) != (*g.shape(value)[:-1], ONE):
+            continue
+        total = g.emit("sum", g.emit("multiply", weight, a), **attributes)
+        weights = g.emit("sum", weight, **attributes)
+        row = b if attributes["keepdims"] else g.emit("squeeze", b, axis=last)
+        return g.emit("subtract", total, g.emit("multiply", row, weights))
+    return None
+
+
+def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``c * a + r * b -> c * (a + (r / c) * b)``, with one ``r`` for each row."""
+    for scaled, weighted in (inputs, inputs[::-1]):
+        left, right = g.node(scaled, "multiply"), g.node(weighted, "multiply")
+        if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
+            continue
+        for c, a in (left.inputs, left.inputs[::-1]):
+            for r, b in (right.inputs, right.inputs[::-1]):
+                number = g.number(c)
+                if number is None or number == 0 or g.rank(c) or not _by_row(g, r, b):
+                    continue
+                if g.shape(a) == g.shape(b):
+                    row = g.emit("multiply", g.constant(1 / number), r)
+                    return g.emit("multiply", c, g.emit("add", a, g.emit("multiply", row, b)))
+    return None
+
+
+def _by_row(g: Rewriter, value: int, like: int) -> bool:
+    """Whether a value has one entry for each row of another."""
+    return g.rank(like) > 0 and g.shape(value) == (*g.shape(like)[:-1], ONE) != g.shape(like)
+
+
+def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
+    """The number and the rest of a value that is a multiple."""
+    node = g.node(value, "multiply")
+    for c, rest in (node.inputs, node.inputs[::-1]) if node is not None else ():
+        if g.number(c) is not None and g.rank(c) == 0:
+            return c, rest
+    return None
+
+
+def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Factor of many rows, moved to their weight: ``(c * x) @ W -> x @ (c * W)``."""
+    found = _scaled(g, inputs[0])
+    if found is None or g.rank(inputs[1]) != 2 or g.count(inputs[1]) >= g.count(inputs[0]):
+        return None
+    return g.emit("matmul", found[1], g.emit("multiply", found[0], inputs[1]))
+
+
+def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """Factor of many rows, moved to their sum: ``sum(c * x) -> c * sum(x)``; of products alike."""
+    for position, value in enumerate(inputs):
+        found = _scaled(g, value)
+        if found is not None:
+            rest = (*inputs[:position], found[1], *inputs[position + 1 :])
+            op = "tensordot" if len(inputs) == 2 else "sum"
+            return g.emit("multiply", found[0], g.apply(op, rest, attributes))
+    return None
+
+
+RULES: Mapping[str, Sequence[Rule]] = {"take_along_axis": (_entry,), "sum": (_weighted_sum,)}
+# Factors stay where a program has them until its gradient has been derived from there.
+FACTORS: Mapping[str, Sequence[Rule]] = {
+    "add": (_common_factor,),
+    "matmul": (_scaled_rows,),
+    "tensordot": (_scaled_product,),
+    "sum": (_scaled_product,),
+}
