@@ -1,9 +1,10 @@
-"""What each pass over a plan is worth: steps timed with that pass off, beside the full plan.
+"""Time steps without each pass beside the full plan, and write the ratios to docs/plans.md.
 
 ``python tests/benchmarks/ablation.py measure`` times every Lesson 6 system, in training and
-forward, on each backend and keeps the ratios in a record; ``page`` makes the table in docs/plans.md
-of the record. A backend has a process of its own, in which all plans of a cell take turns; what is
-taken is the time of one processor, so that others may use the machine.
+forward, on each backend and keeps the ratios in a record. ``--pass "A+B"`` switches two passes off
+together. ``page`` writes the tables of docs/plans.md from the records. Each backend has its own
+process, in which all plans of a cell take turns. The processor time of one thread is compared, so
+other work on the machine disturbs little.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ablation_page import rewrite
 
 from harness.program import passes
 from harness.program.ir import Block, Node
-from harness.program.passes import loops, products, unroll
+from harness.program.passes import layouts, loops, products, unroll
 from harness.program.plan import Plan
 from harness.results.environment import machine
 from harness.runtime import plugins
@@ -41,6 +42,8 @@ from harness.timing.workload import TimedCase
 from harness.worker.launch import thread_settings
 
 RECORD = Path(__file__).with_suffix(".json")
+# Models beyond Lesson 6, and passes that are off together.
+MODELS = RECORD.with_stem("ablation_models")
 BACKENDS = ("numpy", "torch", "jax")
 # Seconds of steps that a plan makes in its turn, and how often the full plan has one in a round.
 TURN, FULL_TURNS = 0.02, 3
@@ -57,12 +60,14 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "loops": ("loops",),
     "zeros": ("unroll",),
     "fuse": ("fuse",),
+    "rows": ("rows",),
 }
 # Pass -> what stands in for its functions and numbers: (module, name, replacement).
 REPLACED: Mapping[str, tuple[tuple[Any, str, Any], ...]] = {
     "loops": ((loops, "lifts", lambda *_: False), (loops, "sinks", lambda *_: False)),
     "products, slices": ((products, "join", lambda nodes, *_: tuple(nodes)),),
     "unroll": ((unroll, "LONGEST", 0),),
+    "layouts": ((layouts, "turned", lambda *_: ()),),
     "tiling": ((tiling, "WORTH", 1 << 40),),
 }
 PASSES = (*RULES, *(name for name in REPLACED if name not in RULES))
@@ -70,9 +75,10 @@ PASSES = (*RULES, *(name for name in REPLACED if name not in RULES))
 
 @contextmanager
 def without(name: str) -> Iterator[None]:
-    """Plans and executors made in here lack a pass; with ``""`` they lack none."""
+    """Plans and executors made in here lack a pass, or each of ``A+B``; with ``""`` none."""
     merged = passes.merged
-    modules = {f"{passes.__name__}.{module}" for module in RULES.get(name, ())}
+    names = name.split("+")
+    modules = {f"{passes.__name__}.{module}" for one in names for module in RULES.get(one, ())}
 
     def kept(*tables: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -82,8 +88,9 @@ def without(name: str) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(passes, "merged", kept))
-        for owner, attribute, value in REPLACED.get(name, ()):
-            stack.enter_context(patch.object(owner, attribute, value))
+        for one in names:
+            for owner, attribute, value in REPLACED.get(one, ()):
+                stack.enter_context(patch.object(owner, attribute, value))
         yield
 
 
@@ -263,10 +270,9 @@ def one(
 
 
 @main.command()
-@click.option("--record", default=RECORD, type=click.Path(path_type=Path))
-def page(record: Path) -> None:
-    """Write the table between its markers in docs/plans.md."""
-    rewrite(read(record), PASSES)
+def page() -> None:
+    """Write the tables between their markers in docs/plans.md."""
+    rewrite(read(RECORD), read(MODELS))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,18 @@ def pays(record: Mapping[str, Any], name: str) -> bool:
     return any(len(systems(cells, name)) >= SYSTEMS for cells in record["cells"].values())
 
 
-def table(record: Mapping[str, Any], passes: Sequence[str]) -> str:
-    """Passes in rows, backends in columns."""
+def table(record: Mapping[str, Any]) -> str:
+    """Passes in rows, backends in columns; passes that were switched off together come last."""
     backends = list(record["cells"])
     lines = [
         f"| pass | {' | '.join(backends)} |",
         f"|---|{'---|' * len(backends)}",
     ]
-    found = [n for some in record["cells"].values() for c in some.values() for n in c["ratios"]]
-    for name in dict.fromkeys((*passes, *found)):
-        gone = "" if name in passes else ", gone since"
+    names = [n for some in record["cells"].values() for c in some.values() for n in c["ratios"]]
+    for name in sorted(dict.fromkeys(names), key=lambda name: name.count("+")):
         texts = [_cell(record["cells"][backend], name) for backend in backends]
-        lines.append(f"| `{name.replace(', ', '`, `')}`{gone} | {' | '.join(texts)} |")
+        shown = name.replace(", ", "`, `").replace("+", "` and `")
+        lines.append(f"| `{shown}` | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
@@ -55,26 +55,36 @@ def _cell(cells: Cells, name: str) -> str:
     return f"{middle:.2f}, {count} ({min(found):.2f} to {max(found):.2f})"
 
 
-def text(record: Mapping[str, Any], passes: Sequence[str]) -> str:
-    """The table, and how it was made."""
+def text(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> str:
+    """Both tables, and how they were made."""
+    return f"""A cell of these tables gives, for steps without the pass:
+
+- how many times as long a step takes: the median over all models, in training and forward;
+- the number of models on which a step takes {PAYS:.2f} times as long or more in one mode;
+- the least and the largest ratio, in parentheses.
+
+A plan that is the same without the pass counts as 1. The same plan twice differed by up to 0.04.
+A pass stays if it pays on at least {SYSTEMS} models of one backend.
+
+The 12 systems of Lesson 6 at batch 64, each pass alone ({_conditions(lesson)}):
+
+{table(lesson)}
+
+The passes that gave least in that table, on 16 other models at batch 8, on eight of them at
+batch 64 too, and on Lesson 6 ({_conditions(models)}):
+
+{table(models)}"""
+
+
+def _conditions(record: Mapping[str, Any]) -> str:
     load = max(high for _, high in record["load"].values())
     versions = ", ".join(f"{n} {v}" for n, v in sorted(record["versions"].items()))
     cpu = record["machine"].get("cpu", "a CPU")
-    return f"""How many times as long a step takes without a pass: the median over all systems, in
-training and forward; on how many of the 12 systems it is {PAYS:.2f} times or more in one of them;
-the least and the most. At batch 64; with the passes that gave least, on numpy and torch, at 1024
-too. A plan that is the same without the pass counts as 1. A pass that pays on fewer than {SYSTEMS}
-systems on every backend goes. The same plan twice differed by up to 0.04 (`tiling` at batch 64).
-
-Made by `python tests/benchmarks/ablation.py` (`measure`, then `page`) in float32, in processor
-time of one thread of {cpu}; {versions};
-load of the machine at most {load:.1f}.
-
-{table(record, passes)}"""
+    return f"float32, processor time of one thread of {cpu}, load at most {load:.1f}; {versions}"
 
 
-def rewrite(record: Mapping[str, Any], passes: Sequence[str]) -> None:
-    """Put the table between its markers.
+def rewrite(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> None:
+    """Put the tables between their markers.
 
     Raises:
         ValueError: the page has no markers.
@@ -82,4 +92,4 @@ def rewrite(record: Mapping[str, Any], passes: Sequence[str]) -> None:
     page = PAGE.read_text()
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{text(record, passes)}\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}\n{text(lesson, models)}\n{END}{after}")
