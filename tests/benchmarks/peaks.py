@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-PEAK = """A share of a peak counts the products that a step cannot do without (those of its plan),
-and is of the fastest product of that size that any backend here has made, on the same threads of
-the same machine. Sizes are rows x inner x columns.
+PEAK = """The table of all cells names shares of a peak. A share counts the products of the plan.
+The peak is the fastest product of that size on any backend, on the same threads and machine.
+Sizes are rows x inner x columns.
 
 """
 # FLOP/s, and the backend that reached them.

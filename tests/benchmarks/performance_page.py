@@ -1,26 +1,25 @@
-"""docs/performance.md from the record of ratios.py: targets, ratios, and what limits each cell.
+"""docs/performance.md and ratios.csv from the record of ratios.py: targets, ratios, and limits.
 
-Lesson 6 and the models have tables of their own.
+Lesson 6 and the models have separate tables.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from peaks import PEAK, told
 from ratio_record import letter, of_machine
-from ratio_systems import LESSON6, MODELS, NUMPY_MODELS, sizes_of
+from ratio_systems import MODELS, MODES, NUMPY_MODELS, sizes_of
 from ratio_targets import (
-    FAILURE,
     LEAST,
     LEAST_DERIVED,
     LEAST_NUMPY,
     Cell,
     Record,
     cells,
-    missed,
     outcome,
     targets,
     thousands,
@@ -33,16 +32,6 @@ NOTES = Path(__file__).with_name("performance_notes.md")
 MODEL_NOTES = Path(__file__).with_name("performance_model_notes.md")
 # Shares of a step from which on something is said to limit it.
 MOST_OF, MUCH_OF = 0.6, 0.3
-# What the derived gradient was said to be worth.
-# What the tables call the paths.
-LETTERS = {
-    "native": "n",
-    "equations": "e",
-    "derived": "d",
-    "compiled": "c",
-    "native-compiled": "nc",
-}
-CLAIM = LEAST_DERIVED["torch"]
 
 
 def limit(cell: Cell) -> str:
@@ -59,14 +48,12 @@ def limit(cell: Cell) -> str:
 
 
 def render(record: Record) -> str:
-    """The whole page."""
+    """Return the page: findings, targets, and a table of ratios for each mode."""
     everything = cells(record)
-    parts = [_head(record), _targets(record), "## Ratios\n\n" + _legend()]
     usual = [c for c in everything if not c.path and c.backend != "python"]
     models = [c for c in usual if c.of_models]
     lesson6 = [c for c in usual if not c.of_models]
-    parts[0] += _untimed(usual)
-    parts += _by_backend(lesson6)
+    parts = [_head(record, usual) + _untimed(usual), _targets(record), _ratios(lesson6)]
     for table, own in (
         (_derived, [c for c in everything if c.path == "derived"]),
         (_loop, [c for c in everything if c.backend == "python"]),
@@ -75,40 +62,72 @@ def render(record: Record) -> str:
             parts.append(table(own))
     parts.append(NOTES.read_text())
     if models:
-        parts += ["## Models\n\n" + _models(), *_by_backend(models), MODEL_NOTES.read_text()]
-    parts.append("## Every cell\n\n" + _peaks(record) + "\n" + _details(everything))
+        parts += ["## Models\n\n" + _models(), _ratios(models), MODEL_NOTES.read_text()]
+    parts += [_machines(record), _peaks(record)]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
-def _head(record: Record) -> str:
-    of_models = any(_spec(name) in MODELS for name in record["pairs"])
-    then = " Lesson 6 comes first,\nthen the [models](#models)." if of_models else ""
+def rows(record: Record) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of ``ratios.csv``: a heading, then each cell of the record."""
+    yield (
+        *("system", "backend", "mode", "batch", "asked path", "machine", "load"),
+        *("spec, thousand/s", "by hand, thousand/s", "best by hand", "ratio", "spread"),
+        *("path", "steps a call", "limited by"),
+    )
+    for cell in cells(record):
+        load = cell.pair.get("load")
+        where = (cell.system, cell.backend, cell.mode, str(cell.batch), cell.path)
+        where += (letter(cell.pair["machine"]), "" if load is None else f"{load:.1f}")
+        if not cell.measured:
+            yield (*where, *[""] * 7, outcome(cell.pair))
+            continue
+        ours, native = cell.pair["ours"], cell.by_hand[cell.best]
+        wide = sum(_relative(side["seconds"]) for side in (ours, native))
+        speeds = (thousands(side).replace(",", "") for side in (ours, native))
+        figures = (*speeds, cell.best, f"{cell.ratio:.2f}", f"{wide:.0%}")
+        yield (*where, *figures, cell.ran, str(ours["many"]), limit(cell))
+
+
+def _head(record: Record, usual: Sequence[Cell]) -> str:
     rounds = " or ".join(str(n) for n in sorted({m["rounds"] for m in record["machines"]}))
     return f"""# How near to hand-written code
 
-Made by `python tests/benchmarks/ratios.py page` from the record that
-`python tests/benchmarks/ratios.py measure` writes (`tests/benchmarks/ratios.json`).
+How fast a spec runs on each backend, beside hand-written code of the same framework.
 
-Each backend runs the neutral spec; beside it, each in a process of its own, runs what a good user
-of the same framework writes for the same system (`tests/benchmarks/native/`): its layers, fused
-where it has fused ones, with its own gradient; for torch also through `torch.compile` (of Lesson 6
-loops over cells), and forward, of Lesson 6, the same model in onnxruntime. All are checked against
-the oracle, get the same batches and parameters, warm up until steady and are then timed in
-{rounds} rounds of shuffled order. A ratio is that of the medians of characters per second, to the
-best of what is beside the spec: above 1, the spec is faster than all of it.{then}
+`python tests/benchmarks/ratios.py page` writes this page and
+[tests/benchmarks/ratios.csv](../tests/benchmarks/ratios.csv), the table of all cells, from the
+record [tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json).
+`python tests/benchmarks/ratios.py measure` writes the record.
 
-Measured in float32. Both sides of a ratio ran at once on the same machine; the letter in the
-[list of all cells](#every-cell) says on which. The load beside it is the machine's in the minute
-before; a run that nothing disturbs makes about one of it itself.
+{_findings(usual)}
 
-{_machines(record)}
+A ratio above 1 means that the spec is faster. It divides the medians of characters per second: the
+spec's by those of the fastest hand-written code (`tests/benchmarks/native/`). That code has the
+framework's layers, fused if the framework has fused ones, with its own gradient. For torch it is
+also run through `torch.compile` (loops over cells only in Lesson 6), and forward passes of Lesson 6
+run in onnxruntime as well.
 
-No GPU was at hand: there are no GPU figures here.
+Each side has a process of its own, and the oracle checks all of them. They get the same batches and
+parameters, warm up until steady, and are timed in {rounds} rounds of shuffled order, in float32, at
+once on the same [machine](#machines). No GPU was at hand.
 """
 
 
+def _findings(usual: Sequence[Cell]) -> str:
+    """Return a line for each backend: how often the spec is at least as fast, and the range."""
+    lines = ["| backend | cells | at least as fast | lowest ratio | median | highest |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for backend in dict.fromkeys(c.backend for c in usual):
+        own = [c for c in usual if c.backend == backend]
+        ratios = [c.ratio for c in own if c.measured] or [0.0]
+        fast = sum(round(ratio, 2) >= 1 for ratio in ratios)
+        figures = " | ".join(f"{f(ratios):.2f}" for f in (min, median, max))
+        lines.append(f"| {backend} | {len(own)} | {fast / len(own):.0%} | {figures} |")
+    return "\n".join(lines)
+
+
 def _machines(record: Record) -> str:
-    lines = ["| | machine | versions | pairs |", "|---|---|---|---:|"]
+    lines = ["## Machines", "", "| | machine | versions | pairs |", "|---|---|---|---:|"]
     for place, found in enumerate(record["machines"]):
         cpu = found["machine"].get("cpu", "a CPU")
         versions = ", ".join(
@@ -122,7 +141,7 @@ def _machines(record: Record) -> str:
 
 
 def _untimed(usual: Sequence[Cell]) -> str:
-    """What the record has not yet: ratios there are to what it has."""
+    """Return what the record lacks: ratios compare with what the record has."""
     lacking = Counter(n for c in usual for n in untimed(c.pair, c.backend, c.mode, c.spec))
     if not lacking:
         return ""
@@ -131,33 +150,34 @@ def _untimed(usual: Sequence[Cell]) -> str:
 
 
 def _targets(record: Record) -> str:
+    every = list(targets(record))
     lines = ["## What must hold", "", "| target | found | |", "|---|---|---|"]
-    lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in targets(record)]
-    misses = missed(record)
+    lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in every]
+    misses = [t for t in every if t.misses]
     if misses:
-        lines += ["", "Missed:", "", *(f"- {line}" for line in misses)]
+        lines += ["", "Missed:", "", *(f"- {t.text}: {'; '.join(t.misses)}" for t in misses)]
     return "\n".join(lines)
 
 
-def _legend() -> str:
-    return (
-        "In brackets the path that ran: `n` the framework's own layers and gradient, `e` its own\n"
-        "gradient of the equations, `d` the derived gradient as an optimised plan, `c` that plan\n"
-        "through the framework's compiler. A forward pass has no gradient: `d` is the plan there,\n"
-        "`e` the same with all products in place. `nc` is `n` through the framework's compiler.\n"
-        "A name behind them is that of the best hand-written code where it is not the layers.\n"
-        f"**Bold** is below the target, ***bold italics*** below {FAILURE}.\n"
-    )
-
-
 def _models() -> str:
-    return f"""The [models that ship](models.md) at their own sizes, which are small. By hand are
-attention, convolutions and recurrent layers as the framework has them, fused where it has fused
-ones; a step is compiled where its users compile it (`jax.jit`, Keras' `train_on_batch`, and
-`torch.compile` beside torch's layers). numpy has no layers: there only {_listed(NUMPY_MODELS)} are
-written by hand, with their derivative. Noise comes with the batch, on both sides. `t` is the length
-of a sequence. A model without characters counts samples.
+    return f"""The [models that ship](models.md) run at their own sizes, which are small. The
+hand-written code has attention, convolutions and recurrent layers of the framework, fused if the
+framework has fused ones. It is compiled if users of the framework compile (`jax.jit`, Keras'
+`train_on_batch`, and `torch.compile` beside torch's layers). numpy has no layers: only
+{_listed(NUMPY_MODELS)} are written by hand, with their derivative. Noise comes with the batch on
+both sides. A model without characters counts samples. The batches of each model, and the length t
+of its sequences:
+
+{_batches()}
 """
+
+
+def _batches() -> str:
+    every: dict[str, list[str]] = {}
+    for name, sizes in MODELS.items():
+        time = f" (t {sizes.time})" if sizes.time else ""
+        every.setdefault(f"{sizes.small} and {sizes.large}{time}", []).append(f"`{name}`")
+    return "\n".join(f"- {sizes}: {', '.join(names)}" for sizes, names in every.items())
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -166,12 +186,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _spec(name: str) -> str:
-    """The spec of a pair's name."""
+    """Return the spec of a pair's name."""
     return name.partition("[")[0]
 
 
 def _peaks(record: Record) -> str:
-    """What the fastest products were on each machine, of the sizes of Lesson 6."""
+    """Return the speed of the fastest products on each machine, at the sizes of Lesson 6."""
     lesson6 = {name: pair for name, pair in record["pairs"].items() if _spec(name) not in MODELS}
     parts = [
         (letter(place), told(of_machine(lesson6, place)))
@@ -180,30 +200,34 @@ def _peaks(record: Record) -> str:
     return PEAK + "\n".join(f"On {name}: {words}" for name, words in parts if words)
 
 
-def _by_backend(usual: Sequence[Cell]) -> list[str]:
-    backends = dict.fromkeys(c.backend for c in usual)
-    return [_ratios(b, [c for c in usual if c.backend == b]) for b in backends]
+def _ratios(own: Sequence[Cell]) -> str:
+    """Return the ratios of training, then of a forward pass: a column for each backend."""
+    return "\n".join(_of_mode(mode, [c for c in own if c.mode == mode]) for mode in MODES)
 
 
-def _ratios(backend: str, own: Sequence[Cell]) -> str:
-    """A table of a backend's ratios, with a column for each mode and size."""
+def _of_mode(mode: str, own: Sequence[Cell]) -> str:
+    if not own:
+        return ""
     of_models = own[0].of_models
-    heads = ("small", "large") if of_models else LESSON6[:2]
-    columns = [(mode, place) for mode in ("train", "forward") for place in (0, 1)]
-    first = "model | batches" if of_models else "system"
-    names = " | ".join(f"{mode} {heads[place]}" for mode, place in columns)
-    lines = [f"### {backend}{' on models' if of_models else ''}", "", f"| {first} | {names} |"]
-    lines.append("|---|" + ("---|" if of_models else "") + "---:|" * len(columns))
-    found = {(c.spec, c.mode, c.batch): c for c in own}
+    backends = list(dict.fromkeys(c.backend for c in own))
+    batches = "the small and the large batch" if of_models else "batch 64 and 1024"
+    title = "Training" if mode == "train" else "Forward pass"
+    lines = [f"### {title}{' of models' if of_models else ''}", ""]
+    lines += [f"Ratios at {batches}; **bold** is below the target.", ""]
+    lines += [f"| {' | '.join(['system', *backends])} |", "|---|" + "---:|" * len(backends)]
+    found = {(c.spec, c.backend, c.batch): c for c in own}
     for spec in dict.fromkeys(c.spec for c in own):
         sizes = sizes_of(spec)
-        row = (found.get((spec, mode, sizes[place])) for mode, place in columns)
-        name = spec.rpartition("/")[2]
-        if of_models:
-            time = f" of t{sizes.time}" if sizes.time else ""
-            name = f"`{name}` | {sizes.small}, {sizes.large}{time}"
-        lines.append(f"| {name} | " + " | ".join(_ratio(c) if c else "" for c in row) + " |")
-    return "\n".join(lines)
+        row = [
+            ", ".join(
+                _ratio(found[key])
+                for size in (sizes.small, sizes.large)
+                if (key := (spec, backend, size)) in found
+            )
+            for backend in backends
+        ]
+        lines.append(f"| {spec.rpartition('/')[2]} | {' | '.join(row)} |")
+    return "\n".join([*lines, ""])
 
 
 def _ratio(cell: Cell) -> str:
@@ -211,35 +235,33 @@ def _ratio(cell: Cell) -> str:
         return "no speed"
     least = LEAST_NUMPY if cell.backend == "numpy" else LEAST
     text = f"{cell.ratio:.2f}"
-    mark = "" if float(text) >= least else "**" if cell.ratio >= FAILURE else "***"
-    best = "" if cell.best == "layers" else f" {cell.best}"
-    return f"{mark}{text}{mark} ({LETTERS[cell.ran]}){best}"
+    return text if float(text) >= least else f"**{text}**"
 
 
 def _derived(own: Sequence[Cell]) -> str:
     lines = [
         "### The derived gradient",
         "",
-        "Beside hand-written layers with the framework's own gradient, whichever path is the",
-        "faster, and beside the best hand-written code. The last column says where it is at",
-        f"least {CLAIM} times as fast as the layers. It need not be where a framework has a fused",
-        "layer: that has a backward pass which was written beforehand, too.",
+        "The path `derived`, even if another path is faster, beside hand-written layers with the",
+        "framework's own gradient, and beside the best hand-written code. A fused layer has a",
+        "hand-written backward pass too, so the derived gradient need not win there.",
         "",
-        f"| cell | to the layers | to the best | at least {CLAIM} times the layers |",
+        "| cell | to the layers | to the best | target, to the layers |",
         "|---|---:|---:|---|",
     ]
     for cell in own:
-        holds = "holds" if round(cell.layers_ratio, 2) >= CLAIM else "does not hold"
+        least = LEAST_DERIVED[cell.backend]
+        holds = f"{least}: {'holds' if round(cell.layers_ratio, 2) >= least else 'missed'}"
         best = f"{cell.ratio:.2f} ({cell.best})" if cell.measured else "no speed"
         lines.append(f"| {cell} | {cell.layers_ratio:.2f} | {best} | {holds} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def _loop(own: Sequence[Cell]) -> str:
     lines = [
         "### The notebook's loop",
         "",
-        "numpy beside the notebook's Pure Python loop, a character after the other.",
+        "numpy beside the notebook's pure Python loop, which reads one character after another.",
         "",
         "| cell | ratio | thousand/s | by hand |",
         "|---|---:|---:|---:|",
@@ -249,32 +271,7 @@ def _loop(own: Sequence[Cell]) -> str:
         sides = [cell.pair[side] for side in ("ours", "native")]
         speeds = [thousands(side) if cell.measured else "" for side in sides]
         lines.append(f"| {name} | {cell.ratio:.2f} | {speeds[0]} | {speeds[1]} |")
-    return "\n".join(lines)
-
-
-def _details(everything: Sequence[Cell]) -> str:
-    lines = [
-        "Thousand characters (or samples) a second; the spread is half the range between the",
-        "quartiles, of both sides together. By hand is the best, with its name where it is not",
-        "the layers.",
-        "",
-        "| cell | on | load | spec | by hand | ratio | spread | path | steps a call | limited by |",
-        "|---|---|---:|---:|---:|---:|---:|---|---:|---|",
-    ]
-    for cell in everything:
-        load = cell.pair.get("load")
-        where = f"{letter(cell.pair['machine'])} | {'' if load is None else f'{load:.1f}'}"
-        if not cell.measured:
-            lines.append(f"| {cell} | {where} | {outcome(cell.pair)} | | | | | | |")
-            continue
-        ours, native = cell.pair["ours"], cell.by_hand[cell.best]
-        best = "" if cell.best == "layers" else f" {cell.best}"
-        wide = sum(_relative(side["seconds"]) for side in (ours, native))
-        lines.append(
-            f"| {cell} | {where} | {thousands(ours)} | {thousands(native)}{best} "
-            f"| {cell.ratio:.2f} | ±{wide:.0%} | {cell.ran} | {ours['many']} | {limit(cell)} |"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def _relative(seconds: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ measured again unless ``--again`` says so.
 
 from __future__ import annotations
 
+import csv
 import random
 import statistics
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 
 import click
 from peaks import set_shares
-from performance_page import render
+from performance_page import render, rows
 from ratio_record import add, keep, of_machine, read
 from ratio_systems import BACKENDS, LESSON6, LOOP, LOOP_BESIDE, MODELS, MODES, SYSTEMS, wanted
 from ratio_targets import missed, other_ways, outcome, untimed
@@ -38,6 +39,7 @@ from harness.worker.worker import Worker
 NATIVE = Path(__file__).parent / "native"
 RECORD = Path(__file__).parent / "ratios.json"
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+TABLE = RECORD.with_suffix(".csv")
 KNOWN_BATCHES = sorted({size for s in (LESSON6, *MODELS.values()) for size in (s.small, s.large)})
 ENGINES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 TIMEOUT = 600.0
@@ -79,7 +81,7 @@ class Pairs:
     def _time(self, case: TimedCase, ours: Entry, natives: Sequence[Entry], path: str) -> Pair:
         contestants = [self._contestant(case, entry) for entry in (ours, *natives)]
         for contestant in contestants:
-            contestant.attempt(lambda e: prepare(e, path))
+            contestant.attempt(lambda e: prepare(e, path, lambda _: None))
         for contestant in contestants:
             contestant.attempt(warm_up)
         for _ in range(self.rounds):
@@ -234,11 +236,14 @@ def measure(
 @click.option("--record", default=RECORD, show_default=True, type=click.Path(path_type=Path))
 @click.option("--output", default=PAGE, show_default=True, type=click.Path(path_type=Path))
 def page(record: Path, output: Path) -> None:
-    """Write the page from the record; exit code 1 if a target is missed."""
+    """Write the page and the table of all cells; exit code 1 if a target is missed."""
     found = read(record)
     for place in range(len(found["machines"])):
         set_shares(of_machine(found["pairs"], place))
     output.write_text(render(found))
+    if output == PAGE:
+        with TABLE.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows(found))
     misses = missed(found)
     for line in misses:
         click.echo(line)
