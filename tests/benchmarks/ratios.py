@@ -81,7 +81,7 @@ class Pairs:
     def _time(self, case: TimedCase, ours: Entry, natives: Sequence[Entry], path: str) -> Pair:
         contestants = [self._contestant(case, entry) for entry in (ours, *natives)]
         for contestant in contestants:
-            contestant.attempt(lambda e: prepare(e, path, lambda _: None))
+            contestant.attempt(lambda e: prepare(e, path, lambda *_: None))
         for contestant in contestants:
             contestant.attempt(warm_up)
         for _ in range(self.rounds):
