@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -44,17 +46,17 @@ DTYPES = ("float64", "float32")
 HARNESS = str(Path(sys.executable).parent / "harness")
 INTRODUCTION = """# Framework versions
 
-The last five minor releases of each framework for Python 3.11, each in an environment that
-`harness env` made, on the twelve systems of Lesson 6: all checks, native path, CPU. An entry is the
-digits in which the worst tensor agrees with the oracle, in float64 and in float32; where something
-does not agree, the verdict stands before them. `-` was not run.
+The last five minor releases of each framework for Python 3.11, on the twelve systems of Lesson 6:
+all checks, native path, CPU. `harness env` made an environment for each version.
 
     harness env torch==2.14.1
     harness check --backend torch,torch@2.14.1
 
-[versions-side-by-side.md](versions-side-by-side.md) has more of that. This page is written by
-`python tests/benchmarks/framework_versions.py` from the record of what was run, and from nothing
-else.
+[Versions side by side](versions-side-by-side.md) explains these commands.
+`python tests/benchmarks/framework_versions.py` writes this page from
+[tests/benchmarks/framework_versions.json](../tests/benchmarks/framework_versions.json), which has
+all figures.
+
 """
 
 
@@ -137,11 +139,38 @@ def timed(
 
 
 def page(kept: Mapping[str, Any]) -> str:
-    """The page, from all that was run."""
-    lines = [INTRODUCTION]
+    """Return the page, from all that was run."""
+    lines = [INTRODUCTION + "\n".join(_findings(kept)), ""]
     for framework, versions in VERSIONS.items():
         lines += [f"## {framework}", "", *_framework(framework, versions, kept.get(framework))]
     return "\n".join(lines)
+
+
+def _findings(kept: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a row for each framework: cells that agree, distance of versions, range of speeds."""
+    yield "| | cells that agree | furthest apart, float64 | float32 | speed of older versions |"
+    yield "|---|---:|---:|---:|---:|"
+    for framework in VERSIONS:
+        if framework not in kept or not kept[framework]["columns"]:
+            continue
+        told = kept[framework]
+        cells = [
+            one["verdict"] in PASSING
+            for column in told["columns"].values()
+            for by_dtype in column["cells"].values()
+            for one in by_dtype.values()
+        ]
+        apart = [
+            max(
+                (pair[dtype]["error"] for pair in told["pairs"].values() if dtype in pair),
+                default=0,
+            )
+            for dtype in DTYPES
+        ]
+        speeds = [found[0] for group in told["speed"].values() for found in group.values()]
+        speed = f"{min(speeds):.2f} to {max(speeds):.2f} times" if speeds else ""
+        shown = " | ".join(f"{error:.1e}" if error else "equal bits" for error in apart)
+        yield f"| {framework} | {sum(cells)} of {len(cells)} | {shown} | {speed} |"
 
 
 def _framework(
@@ -159,18 +188,25 @@ def _framework(
         for name, count in zip(columns, counts, strict=True)
         if count
     )
-    yield from ("", f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}")
-    for spec in lesson6():
-        entries = [_entry(cells[name].get(spec, {})) for name in columns]
-        yield f"| {spec.removeprefix('lesson6/')} | {' | '.join(entries)} |"
+    yield ""
+    rows = {s: [_entry(cells[name].get(s, {})) for name in columns] for s in lesson6()}
+    differ = {spec: row for spec, row in rows.items() if len(set(row)) > 1}
+    if len(differ) < len(rows):
+        same = ", ".join(spec.removeprefix("lesson6/") for spec in rows if spec not in differ)
+        yield from (f"The same digits in all versions: {same}.", "")
+    if differ:
+        yield from ("Digits of agreement with the oracle, float64 and float32:", "")
+        yield from (f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}")
+    for spec, row in differ.items():
+        yield f"| {spec.removeprefix('lesson6/')} | {' | '.join(row)} |"
     yield ""
     for name in columns:
         yield from _column(name, told["columns"].get(name))
-    yield from ("", *_pairs(told["pairs"]), *_speeds(told["speed"], columns))
+    yield from ("", *_pairs(told["pairs"], columns), *_speeds(told["speed"], columns))
 
 
 def _entry(by_dtype: Mapping[str, Any]) -> str:
-    return " \\| ".join(_cell(by_dtype[d]) for d in DTYPES if d in by_dtype) or "-"
+    return ", ".join(_cell(by_dtype[d]) for d in DTYPES if d in by_dtype) or "-"
 
 
 def _cell(one: Mapping[str, Any]) -> str:
@@ -179,7 +215,7 @@ def _cell(one: Mapping[str, Any]) -> str:
 
 
 def _column(name: str, told: Mapping[str, Any] | None) -> Iterator[str]:
-    """With which other versions a column was run, and what was seen where it does not agree."""
+    """Yield the other packages of a column, and the fault of each cell that does not agree."""
     if told is None:
         return
     named = (f"{k} {v}" for k, v in (told["versions"] or {}).items() if "code" not in k)
@@ -193,22 +229,22 @@ def _column(name: str, told: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"  - {', '.join(where)}: `{fault}`"
 
 
-def _pairs(told: Mapping[str, Any]) -> Iterator[str]:
-    """Where two versions part most, without the oracle."""
-    if told:
-        yield from (
-            "Furthest apart, over all systems that were run (relative to the largest number):",
-            "",
-        )
-    for pair, by_dtype in sorted(told.items()):
-        yield f"- {pair}: {', '.join(_apart(d, one) for d, one in sorted(by_dtype.items()))}"
+def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
+    """Yield the largest distance of neighbouring versions, without the oracle."""
+    if not told:
+        return
+    yield from ("Largest distance of neighbouring versions, relative to the largest number:", "")
+    yield from ("| versions | float64 | float32 |", "|---|---:|---:|")
+    for new, old in pairwise(columns):
+        by_dtype = told.get(" and ".join(sorted((old, new))))
+        if by_dtype:
+            apart = (_apart(by_dtype[d]) if d in by_dtype else "" for d in DTYPES)
+            yield f"| {old} and {new} | {' | '.join(apart)} |"
     yield ""
 
 
-def _apart(dtype: str, one: Mapping[str, Any]) -> str:
-    if not one["error"]:
-        return f"{dtype} the same in every bit"
-    return f"{dtype} {one['error']:.1e} ({one['where']})"
+def _apart(one: Mapping[str, Any]) -> str:
+    return f"{one['error']:.1e}" if one["error"] else "equal bits"
 
 
 def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
@@ -216,16 +252,20 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         yield from ("Speeds were not measured: the machine had other work.", "")
         return
     yield from (
-        f"Speed of the native path relative to {columns[0]}, 95% confidence in brackets; a cell "
-        "whose rounds lie too far apart to be a figure is left out:",
+        f"Speed of the native path relative to {columns[0]}, without cells with noisy rounds. A cell is",
+        "slower or faster if its 95% interval excludes 1:",
         "",
+        "| | cells | median | range | slower | faster |",
+        "|---|---:|---:|---:|---:|---:|",
     )
-    yield from (f"| | {' | '.join(columns[1:])} |", f"|---|{'---|' * (len(columns) - 1)}")
-    for group, found in sorted(told.items()):
-        entries = (
-            "{:.2f} [{:.2f}, {:.2f}]".format(*found[n]) if n in found else "-" for n in columns[1:]
-        )
-        yield f"| {group} | {' | '.join(entries)} |"
+    for name in columns[1:]:
+        found = [group[name] for group in told.values() if name in group]
+        if found:
+            ratios = [one[0] for one in found]
+            slower, faster = sum(one[2] < 1 for one in found), sum(one[1] > 1 for one in found)
+            span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            figures = f"{len(found)} | {median(ratios):.2f} | {span} | {slower} | {faster}"
+            yield f"| {name} | {figures} |"
     yield ""
 
 
