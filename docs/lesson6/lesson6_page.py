@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.checking.explain import explain
 from harness.language.model import load_spec
 from harness.training.phases import rates_of
 
@@ -17,10 +16,10 @@ Entry = Mapping[str, Any]
 STORIES = Path(__file__).with_name("stories.md")
 MISTAKES = Path(__file__).with_name("mistakes.md")
 PICTURES = """\
-In the pictures below, the curves of all backends lie on one another, so each has its own width.
-The lower part shows how far each is from numpy's, as a share of the loss. Float32 runs drift apart
-with the steps: a rounding grows as it does in any training. In float64 the backends' losses are the
-same ([training.md](training.md)).
+In the pictures the curves of all backends lie on one another, so each has a different width. The
+lower part shows the distance from numpy, as a share of the loss. float32 runs drift apart with the
+steps, because rounding errors grow in any training. In float64 the losses of the backends are the
+same ([training](training.md)).
 """
 
 
@@ -48,25 +47,35 @@ def _head(record: Mapping[str, Any]) -> str:
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     cpu = record["machine"].get("cpu", "a CPU")
     checksum = runs[0]["text"]["sha256"]
+    losses = [_spread(entry) for entry in record["systems"].values()]
     return f"""# Lesson 6, retold
 
-The twelve systems of fast.ai's notebook on character RNNs, each trained on every backend by
-`harness train`, and each continuing a prompt by `harness generate`. First what the notebook got
-wrong, and how the harness tells; then [how all of them compare](#all-systems); then each system by
-itself, with its shapes and a sample folded away.
+The twelve systems of fast.ai's notebook on character RNNs, trained by `harness train` on every
+backend. Every backend then continues a prompt by `harness generate`.
 
-The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0; epochs
-and learning rates are the specs' own{_cut_off(record["systems"])}. The last 5% of the rows are held
-out. {cpu}; {listed}.
+- Every trained system writes the same text on all backends, with the likeliest character each time.
+- The last epoch's losses of a system differ by at most {max(losses):.1%} between backends, and by
+  {median(losses):.2%} in the median.
+- The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
-`python docs/lesson6/lesson6.py page` writes this page from `docs/lesson6/record.json`, and
-`python docs/lesson6/lesson6.py run` the record, in hours; with `--text nietzsche` on the notebook's
-own text.
+The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0. Epochs
+and learning rates are the specs'{_cut_off(record["systems"])}. The last 5% of the rows are held out.
+{cpu}; {listed}.
+
+`python docs/lesson6/lesson6.py page` writes this page from
+[docs/lesson6/record.json](lesson6/record.json), and `python docs/lesson6/lesson6.py run` writes the
+record, in hours. `--text nietzsche` takes the notebook's own text.
 """
 
 
+def _spread(entry: Entry) -> float:
+    """Return how far the last losses of the backends lie apart, as a share of the lowest."""
+    losses = [run["epochs"][-1]["loss"] for run in entry["trained"].values()]
+    return float(max(losses) / min(losses) - 1)
+
+
 def _cut_off(systems: Mapping[str, Entry]) -> str:
-    """What is to be said if a run has not as many epochs as its spec."""
+    """Return a remark if a run has not as many epochs as its spec."""
     for system, entry in systems.items():
         whole = len(rates_of(load_spec(f"lesson6/{system}"), None))
         if any(len(run["epochs"]) != whole for run in entry["trained"].values()):
@@ -76,46 +85,41 @@ def _cut_off(systems: Mapping[str, Entry]) -> str:
 
 def _overview(systems: Mapping[str, Entry]) -> str:
     backends = list(next(iter(systems.values()))["trained"])
-    lines = ["## All systems", "", "Last epoch's loss, and thousands of characters a second.", ""]
-    lines.append("| system | epochs | " + " | ".join(backends) + " |")
-    lines.append("|---|---:|" + "---:|" * len(backends))
+    lines = ["## All systems", "", "Loss of the last epoch, and of the rows that are held out:", ""]
+    lines += _table(systems, backends, _losses)
+    lines += ["", "Thousand characters a second in training:", ""]
+    lines += _table(systems, backends, lambda run: f"{_rate(run['epochs']) / 1000:,.1f}")
+    return "\n".join([*lines, "", *_beside_bench(systems), *_memory(systems), "", PICTURES])
+
+
+def _table(
+    systems: Mapping[str, Entry], backends: Sequence[str], cell: Callable[[Entry], str]
+) -> Iterator[str]:
+    yield "| system | epochs | " + " | ".join(backends) + " |"
+    yield "|---|---:|" + "---:|" * len(backends)
     for system, entry in systems.items():
-        cells = []
-        for backend in backends:
-            epochs = entry["trained"][backend]["epochs"]
-            cells.append(f"{epochs[-1]['loss']:.4f}, {_rate(epochs) / 1000:,.1f}")
+        cells = [cell(entry["trained"][backend]) for backend in backends]
         count = len(entry["trained"][backends[0]]["epochs"])
-        lines.append(f"| [{system}](#{system}) | {count} | " + " | ".join(cells) + " |")
-    lines += ["", PICTURES, *_folded("Beside `harness bench`", _beside_bench(systems))]
-    return "\n".join([*lines, "", *_memory(systems)])
+        yield f"| [{system}](#{system}) | {count} | {' | '.join(cells)} |"
 
 
-def _folded(title: str, lines: Iterable[str]) -> Iterator[str]:
-    """Lines that a reader opens. The empty ones let what stands between them be Markdown."""
-    title = re.sub(r"`(.*?)`", r"<code>\1</code>", title)
-    yield from ("", f"<details><summary>{title}</summary>", "", *lines, "", "</details>", "")
+def _losses(run: Entry) -> str:
+    last = run["epochs"][-1]
+    held_out = last["held_out_loss"]
+    return f"{last['loss']:.4f}" + ("" if held_out is None else f", {held_out:.4f}")
 
 
 def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
-    """The speed of training as a share of that of ``harness bench``: see lesson6_speed.py."""
-    backends = list(next(iter(systems.values()))["speed"])
-    shares = {
-        (system, backend): median(speed["bench"]) / median(speed["train"])
-        for system, entry in systems.items()
-        for backend, speed in entry["speed"].items()
-    }
-    yield "Steps that are fed from the text beside the same steps in `harness bench`, whose batches"
-    yield "lie on the device: the speed of training as a share of the other, medians of rounds that"
+    """Yield the speed of training as a share of ``harness bench``: see lesson6_speed.py."""
+    shares = [
+        median(speed["bench"]) / median(speed["train"])
+        for entry in systems.values()
+        for speed in entry["speed"].values()
+    ]
     yield (
-        f"take turns. {min(shares.values()):.2f} to {max(shares.values()):.2f}, median "
-        f"{median(shares.values()):.2f}; {sum(s >= 0.95 for s in shares.values())} of "
-        f"{len(shares)} are 0.95 or more."
+        f"Training from the text runs at {min(shares):.2f} to {max(shares):.2f} times the speed of "
+        f"`harness bench` (median {median(shares):.2f}), whose batches lie on the device."
     )
-    yield from ("", "| system | " + " | ".join(backends) + " |")
-    yield "|---|" + "---:|" * len(backends)
-    for system in systems:
-        cells = " | ".join(f"{shares[system, backend]:.2f}" for backend in backends)
-        yield f"| {system} | {cells} |"
 
 
 def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
@@ -129,8 +133,9 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
     if grown:
         most = max(grown, key=lambda where: grown[where])
         yield (
-            "Memory is flat: from the second epoch to the last the workers grew by "
-            f"{median(grown.values()):.1f} MiB (median), at most by {grown[most]:.1f} ({most})."
+            "Memory hardly grows: from the second epoch to the last the workers grew by "
+            f"{median(grown.values()):.1f} MiB in the median, and at most by {grown[most]:.1f} MiB "
+            f"({most})."
         )
 
 
@@ -140,38 +145,21 @@ def _rate(epochs: list[Entry]) -> float:
 
 
 def _system(system: str, entry: Entry, story: str, picture: str) -> str:
-    summary = explain(f"lesson6/{system}", (), {}, ()).partition("\n\nprogram\n")[0]
-    lines = [f"## {system}", "", story]
-    lines += _folded(f"Shapes and parameters: `harness explain lesson6/{system}`", _block(summary))
+    lines = [f"## {system}", "", story, ""]
+    lines += [f"`harness explain lesson6/{system}` shows shapes and parameters.", ""]
     lines += [f"![Loss of {system} by epoch on each backend]({picture})", ""]
-    # Of one epoch, the first is the last.
-    several = len(next(iter(entry["trained"].values()))["epochs"]) > 1
-    losses = "first epoch | last epoch" if several else "loss"
-    lines += [f"| backend | {losses} | held out | thousand characters/s |"]
-    lines += ["|---|---:|---:|---:|" + "---:|" * several]
-    for backend, run in entry["trained"].items():
-        first, last = run["epochs"][0], run["epochs"][-1]
-        held_out = last["held_out_loss"]
-        shown = "" if held_out is None else f"{held_out:.4f}"
-        before = f"{first['loss']:.4f} | " if several else ""
-        lines.append(
-            f"| {backend} | {before}{last['loss']:.4f} | {shown} "
-            f"| {_rate(run['epochs']) / 1000:,.1f} |"
-        )
-    return "\n".join([*lines, "", *_written(entry["written"])])
+    return "\n".join([*lines, *_written(entry["written"])])
 
 
 def _written(written: Entry) -> Iterator[str]:
     greedy, sampled = written["greedy"], written["sampled"]
-    maker = written["maker"]
-    prompt = greedy["prompt"]
+    maker, prompt = written["maker"], greedy["prompt"]
     yield (
-        f"Trained on {maker}, continued by {', '.join(greedy['texts'])}. All of them wrote the "
-        "same (the likeliest character each time):"
+        f"Trained on {maker}; the likeliest characters, then a sample at temperature "
+        f"{written['temperature']}:"
     )
-    yield from ("", *_block(_shown(prompt + greedy["texts"][maker])))
-    sample = _shown(prompt + next(iter(sampled["texts"].values())))
-    yield from _folded(f"Drawn at a temperature of {written['temperature']}", _block(sample))
+    sample = next(iter(sampled["texts"].values()))
+    yield from ("", *_block(_shown(prompt + greedy["texts"][maker]), _shown(prompt + sample)))
 
 
 def _shown(text: str) -> str:
@@ -203,8 +191,10 @@ def _mistakes(found: Mapping[str, Any]) -> str:
 
 
 def _command(lines: list[str]) -> Iterator[str]:
+    """Yield a command and its output; of the tensors of a check only the first."""
     command, *printed = lines
-    return _block(f"$ {command}", *printed)
+    shown = (re.sub(r"; .*", "; ...", line) if ": differ: " in line else line for line in printed)
+    return _block(f"$ {command}", *shown)
 
 
 def _block(*lines: str) -> Iterator[str]:

@@ -252,8 +252,8 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         yield from ("Speeds were not measured: the machine had other work.", "")
         return
     yield from (
-        f"Speed of the native path relative to {columns[0]}, without cells with noisy rounds. A cell is",
-        "slower or faster if its 95% interval excludes 1:",
+        f"Speed of the native path relative to {columns[0]}, without cells with noisy rounds. A",
+        "cell is slower or faster if its 95% interval excludes 1:",
         "",
         "| | cells | median | range | slower | faster |",
         "|---|---:|---:|---:|---:|---:|",
