@@ -59,7 +59,7 @@ backend. Every backend then continues a prompt by `harness generate`.
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
 The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0. Epochs
-and learning rates are the specs'{_cut_off(record["systems"])}. The last 5% of the rows are held out.
+and learning rates are the specs'{_cut_off(record["systems"])}. The last 5% of rows are held out.
 {cpu}; {listed}.
 
 `python docs/lesson6/lesson6.py page` writes this page from
