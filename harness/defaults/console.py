@@ -39,22 +39,23 @@ TITLES = {
 OPENING = """\
 # Where the frameworks' defaults differ, and what to set
 
-{count} defaults in which numpy, torch, Keras and JAX (with optax) differ, or all of them from what
-a paper or an older version does. Each was measured where a framework is in the first column:
-`harness differences --run` measures it again on the versions that are installed, and says what has
-changed. `keras` is Keras on TensorFlow; `keras-torch` and `keras-jax` have rows of their own where
-the engine makes a difference.
+{count} defaults in which numpy, torch, Keras and JAX (with optax) differ from each other, from a
+paper, or from an older version. The page says what to set so that they agree.
+
+- `keras` is Keras on TensorFlow. `keras-torch` and `keras-jax` appear if the engine matters.
+- *Distance* says how far two models come out apart if the default differs.
+- `nothing` means that the framework needs no setting.
 
 ```
 harness differences                        # all of them
 harness differences gru                    # those of a layer, a function, a loss or an optimizer
 harness differences --between torch keras  # where these two differ
-harness differences adam --run             # and whether the installed versions still do so
+harness differences adam --run             # measure again on the installed versions
 harness differences --json                 # for a program
 ```
 
-How far apart such models come out is in [semantics.md](semantics.md). This page is made from
-`specs/defaults/*.yaml` by `harness differences --print-markdown`.
+`harness differences --print-markdown` writes this page from `specs/defaults/*.yaml`. The
+[semantics of Lesson 6](semantics.md) shows how far such models come out apart.
 """
 
 
@@ -73,13 +74,12 @@ def _sections() -> Iterator[str]:
 def _entry(name: str, entry: DefaultEntry) -> Iterator[str]:
     yield f"### {name}\n"
     yield f"{escaped(entry.parts)} To agree on: {escaped(entry.agree_on)}.\n"
-    yield "| framework | does | set this |"
-    yield "|---|---|---|"
     for framework, its in entry.frameworks.items():
-        yield f"| {framework} | {escaped(its.does)} | {escaped(its.set)} |"
+        yield f"- {framework}: {escaped(its.does)}. Set: {escaped(its.set)}."
     elsewhere = f" {escaped(entry.elsewhere)}" if entry.elsewhere else ""
     layers = ", ".join(f"`{layer}`" for layer in entry.layers)
-    yield f"\nOf {layers}. Apart: {escaped(entry.apart)}.{elsewhere} {_source(entry.source)}\n"
+    distance = f"Distance: {escaped(entry.apart)}.{elsewhere}"
+    yield f"\nLayers: {layers}. {distance} {_source(entry.source)}\n"
 
 
 def _source(source: str) -> str:
