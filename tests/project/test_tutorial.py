@@ -1,4 +1,4 @@
-"""The tutorial, the README and the page of own models are played whole, and print what they show.
+"""Play the tutorials, the README and the page of own models: they print what they show.
 
 They run as a user runs them: the wheel, installed with the README's extras in an environment that
 had nothing. Left out are commands that need hours: they stand in blocks without a prompt.
@@ -101,6 +101,12 @@ def test_the_tutorial_runs(tmp_path: Path, binaries: Path) -> None:
     shutil.copy(SUPPORT / "plugin_example/harness_columns.py", tmp_path / "my_backends")
     assert play(DOCS / "tutorial.md", tmp_path, binaries) > 15
     assert {"report.html", "upgrade.html", "my_gru.py"} <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_the_language_runs(tmp_path: Path, binaries: Path) -> None:
+    assert play(DOCS / "spec-tutorial.md", tmp_path, binaries) > 10
+    assert (tmp_path / "writer.safetensors").is_file()
 
 
 @pytest.mark.slow
