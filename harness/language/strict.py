@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 # A dimension: a number, a size name, a sum of those ("units + features"), or "..." for any axes.
 Axes = list[int | str]
+
+
+def key(meaning: str, example: object, default: Any = ...) -> Any:
+    """Return a field with its text and example for editors and docs/spec-reference.md."""
+    return Field(default, description=meaning, examples=[example])
 
 
 class Strict(BaseModel):
@@ -17,5 +24,5 @@ class Strict(BaseModel):
 class Documented(Strict):
     """The part that all definitions have: what each says about itself."""
 
-    summary: str
-    source: str
+    summary: str = key("One sentence about the definition.", "A small GRU.")
+    source: str = key("A paper, an API or an author.", "torch.nn.GRU")
