@@ -13,8 +13,21 @@ from sphinx.application import Sphinx
 # Headings and pages of the side bar. Sphinx warns of a page that is in none of them.
 CHAPTERS = {
     "First steps": ("tutorial", "glossary", "command-line", "python"),
-    "Guides": (
+    "The spec language": (
         "spec-language",
+        "spec-tutorial",
+        "spec-data",
+        "spec-masks",
+        "spec-weights",
+        "spec-blocks",
+        "spec-layers",
+        "spec-functions",
+        "spec-noise",
+        "spec-convolutions",
+        "spec-optimizers",
+        "spec-reference",
+    ),
+    "Guides": (
         "models",
         "differences",
         "report",

@@ -1,4 +1,4 @@
-"""The form of a spec's names; ``docs/spec-language.md`` has the same in words."""
+"""The form of a spec's names; ``docs/spec-language.md#names`` has the same in words."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
         names = ", ".join((*spec.model.inputs, *spec.model.targets))
         raise UsageError(
             f"{spec.name} has no 'data' section, which says how a text is cut into rows: add one "
-            "(docs/spec-language.md), or give --data FILE, an npz file with an array for each of "
+            "(docs/spec-data.md), or give --data FILE, an npz file with an array for each of "
             f"{names}"
         )
     if not 0 <= held_out < 1:

@@ -20,32 +20,101 @@ from harness.results.lines import Result
 from harness.runtime.paths import PATHS
 
 
-def yaml_blocks(page: str) -> dict[tuple[str, str], str]:
-    """The YAML files that a page shows, by kind and name."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    found = {}
-    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
-        kind, name = re.match(r"(\w+): (\S+)", block).groups()
-        found[kind, name] = block
+def yaml_blocks() -> dict[tuple[str, str], str]:
+    """Return the whole YAML files that the pages of the spec language show, by kind and name."""
+    found: dict[tuple[str, str], str] = {}
+    for page in sorted((ROOT / "docs").glob("spec-*.md")):
+        if page.name == "spec-tutorial.md":  # played by test_tutorial.py
+            continue
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            if "\nsummary: " not in block:
+                continue
+            kind, name = re.match(r"(\w+): (\S+)", block).groups()
+            assert (kind, name) not in found, f"{page.name} shows {name} again"
+            found[kind, name] = block
     return found
 
 
 @pytest.fixture
 def documented(tmp_path: Path) -> Spec:
-    """The model of the language's page, with the definitions beside it."""
-    blocks = yaml_blocks("spec-language.md")
-    for (kind, name), block in blocks.items():
+    """The model of the language's first page, with all documented definitions beside it."""
+    for (kind, name), block in yaml_blocks().items():
         path = tmp_path / FOLDERS[kind] / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block, encoding="utf-8")
     return load_spec("next_number", [tmp_path])
 
 
-def test_the_page_shows_every_kind_of_file() -> None:
-    assert {kind for kind, _ in yaml_blocks("spec-language.md")} == set(FOLDERS)
+def test_the_pages_show_every_kind_of_file() -> None:
+    assert {kind for kind, _ in yaml_blocks()} == set(FOLDERS)
 
 
-@pytest.mark.parametrize("name", [n for k, n in yaml_blocks("spec-language.md") if k == "model"])
+# The definitions that no documented model uses: equations of a model, and how it calls them.
+USES = {
+    "both_ways": ("y = use(x)", "{layer: both_ways}", "mean(y ** 2)", "sgd"),
+    "noisy_dense": ("y = use(x)", "{layer: noisy_dense, units: 3}", "mean(y ** 2)", "sgd"),
+    "grouped_conv1d": (
+        "y = use(x)",
+        "{layer: grouped_conv1d, groups: 2, each: 2, units: 3, kernel: 2}",
+        "mean(y ** 2)",
+        "sgd",
+    ),
+    "softsign": ("y = softsign(use(x))", "{layer: dense, units: 3}", "mean(y ** 2)", "sgd"),
+    "bend": (
+        "y = bend(use(x), axis=1, whole=false) + bend(x[:, :, :3])",
+        "{layer: dense, units: 3}",
+        "mean(y ** 2)",
+        "sgd",
+    ),
+    "absolute_error": (
+        "y = use(x)",
+        "{layer: dense, units: 3}",
+        "mean(absolute_error(y[:, 0, 0], y[:, 1, 0]))",
+        "sgd",
+    ),
+    "last_error": (
+        "y = use(x)",
+        "{layer: dense, units: 3}",
+        "mean(last_error(y[:, :, 0], y[:, :, 1], lengths))",
+        "sgd",
+    ),
+    "row_scaled": ("y = use(x)", "{layer: dense, units: 3}", "mean(y ** 2)", "row_scaled"),
+}
+USE = """model: use
+summary: A use of a documented definition.
+source: A test.
+inputs:
+  x: {{shape: [batch, time, 4]}}
+  lengths: {{shape: [batch], at_most: time}}
+layers: {{use: {1}}}
+equations: |
+  {0}
+  n = astype(lengths)
+loss: {2}
+optimizer: {{optimizer: {3}, learning_rate: 0.01}}
+"""
+
+
+@pytest.mark.parametrize("name", USES)
+def test_the_other_documented_definitions_train(
+    documented: Spec, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "models/use.yaml").write_text(USE.format(*USES[name]), encoding="utf-8")
+    spec = load_spec("use", [tmp_path])
+    case = Case(spec, {}, batch=4, time=5)
+    batch = {"inputs": case.material.inputs, "targets": {}, "learning_rate": 0.01}
+    assert spec.update is not None
+    expected = case.train(spec.update, [batch] * 2, case.material, "docs")
+    assert np.isfinite(expected.values["step 2: loss"])
+
+
+def test_every_documented_definition_is_used() -> None:
+    models = "".join(text for (kind, _), text in yaml_blocks().items() if kind == "model")
+    others = {name for kind, name in yaml_blocks() if kind != "model"}
+    assert {name for name in others if not re.search(rf"\b{name}\b", models)} == set(USES)
+
+
+@pytest.mark.parametrize("name", [n for k, n in yaml_blocks() if k == "model"])
 def test_the_documented_models_train(documented: Spec, tmp_path: Path, name: str) -> None:
     documented = load_spec(name, [tmp_path])
     case = Case(documented, {}, batch=4, time=5)

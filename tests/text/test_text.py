@@ -26,8 +26,8 @@ def as_int64(values: list[int]) -> IndexArray:
 
 
 def test_the_page_shows_how_a_text_becomes_arrays() -> None:
-    page = (DOCS / "training.md").read_text(encoding="utf-8")
-    section = page.partition("### How a text becomes arrays\n")[2].partition("\n## ")[0]
+    page = (DOCS / "spec-data.md").read_text(encoding="utf-8")
+    section = page.partition("## Texts\n")[2].partition("\n## ")[0]
     data = yaml.safe_load(section.partition("```yaml\n")[2].partition("```")[0])["data"]
     text = re.search(r"the text `(.+)`", section)
     assert text is not None

@@ -1,0 +1,317 @@
+"""Write docs/spec-reference.md from the spec language's data: ``python docs/spec_reference.py``.
+
+Keys, their types, defaults, texts and examples are those of the schema; distributions, limits and
+definitions are read from the code and from ``specs/``. The texts of operators and built-in
+functions are below. ``tests/project/test_reference_page.py`` fails if the page is out of date, and
+evaluates every example.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import AfterValidator, BaseModel
+from pydantic.fields import FieldInfo
+
+from harness.checking.explain_definition import INITIALIZERS
+from harness.language import (
+    document,
+    evaluate,
+    expressions,
+    initializers,
+    layer_uses,
+    names,
+    noise,
+    optimizer_schema,
+    schema,
+    source,
+    strict,
+)
+from harness.language.builtins import BUILTINS
+from harness.program import dims
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs/spec-reference.md"
+LAW = dict[str, dict[str, float | str]]
+
+# Each part of a file: its title in the page, and its form.
+PARTS: dict[str, dict[str, type[BaseModel]]] = {
+    "Every file": {"Every file": strict.Documented},
+    "A model": {
+        "Model": schema.Model,
+        "Input or target": schema.Input,
+        "Layer in `layers`": schema.LayerUse,
+        "Optimizer of a model": optimizer_schema.OptimizerUse,
+        "Parameter group": optimizer_schema.ParameterGroup,
+        "Training": schema.Training,
+        "Phase": schema.Phase,
+        "Data of a text": schema.Data,
+        "Windows": schema.Windows,
+        "Array of a text": schema.Source,
+        "Data of arrays": schema.ArrayFile,
+        "Data set": schema.DataSet,
+    },
+    "A layer": {
+        "Layer": schema.Layer,
+        "Parameter or statistic": schema.Parameter,
+        "Stripe of rows": schema.Rows,
+        "State": schema.State,
+        "Noise": schema.Noise,
+        "Loop in `scan`": schema.Scan,
+        "Loop in `scans`": schema.NamedScan,
+        "Unusual value": schema.Unusual,
+    },
+    "A function": {"Function": schema.Function},
+    "A loss": {"Loss": schema.Loss, "Loop of a loss": schema.LossScan},
+    "An optimizer": {
+        "Optimizer": optimizer_schema.Optimizer,
+        "Matrices": optimizer_schema.Matrices,
+        "Slot with a shape": optimizer_schema.ShapedSlot,
+    },
+}
+TITLES = {form: title for forms in PARTS.values() for title, form in forms.items()}
+
+# Forms of an expression, each with an example that a test evaluates.
+OPERATORS = {
+    "+ - * /": ("Elementwise, with broadcasting as in numpy.", "2 * x + x / 3"),
+    "**": ("Power; the exponent is a number or an expression of numbers.", "x ** 2"),
+    "@": ("Matrix product; leading axes are batches. A vector is a row or a column.", "x @ W"),
+    "< <= > >= == !=": ("Comparison; the result is a condition.", "x > 0"),
+    "& | ~": ("And, or, not of conditions, each in brackets.", "(x > 0) & ~(x == 1)"),
+    "[...]": ("Index, slice, step, new axis. Bounds are numbers and sizes.", "x[:, ::-1, None]"),
+}
+FUNCTIONS = {
+    "exp": ("Exponential function.", "exp(x)"),
+    "log": ("Natural logarithm.", "log(x)"),
+    "tanh": ("Hyperbolic tangent.", "tanh(x)"),
+    "sqrt": ("Square root.", "sqrt(x)"),
+    "erf": ("Error function.", "erf(x)"),
+    "sin": ("Sine.", "sin(x)"),
+    "cos": ("Cosine.", "cos(x)"),
+    "floor": ("The largest whole number that is not above the entry.", "floor(x)"),
+    "astype": ("Indices or conditions as floats.", "astype(mask)"),
+    "arange": ("The indices 0, 1, ... below a size.", "arange(time)"),
+    "split": ("One axis as several; the last runs fastest.", "split(x, axis=-1, sizes=[2, half])"),
+    "merge": ("Neighbouring axes as one.", "merge(x, axes=[1, 2])"),
+    "windows": ("Sliding windows of some axes.", "windows(x, axes=[1], size=3, padding=1)"),
+    "overlap_add": (
+        "Add windows at their positions: the transpose of `windows`.",
+        "overlap_add(windows(x, axes=[1], size=3), axes=[1], size=3)",
+    ),
+    "where": (
+        "Entries of the second value if the condition is true, else of the third.",
+        "where(x > 0, x, 0)",
+    ),
+    "stop_gradient": ("The value, without a gradient.", "stop_gradient(x)"),
+    "sum": ("Sum over all entries or over `axis`.", "sum(x, axis=[0, 1], keepdims=true)"),
+    "max": ("Largest entry; the gradient is shared by ties.", "max(x, axis=-1)"),
+    "mean": ("Mean.", "mean(x)"),
+    "var": ("Biased variance.", "var(x, axis=-1, keepdims=true)"),
+    "concat": ("Join values along an axis.", "concat([x, x], axis=-1)"),
+    "cumsum": ("Running sum along an axis.", "cumsum(x, axis=1)"),
+    "sort": ("Sort along an axis; NaN comes last.", "sort(x, axis=-1, descending=true)"),
+    "argsort": ("The indices that sort; ties keep their order.", "argsort(x, axis=-1)"),
+    "argmax": ("The index of the first largest entry.", "argmax(x, axis=-1)"),
+    "top_k": ("The k largest entries, and their indices.", "top_k(x, 2, axis=-1)"),
+    "take": ("Whole rows by index.", "take(table, i, axis=0)"),
+    "take_along_axis": (
+        "Single entries by index.",
+        "take_along_axis(x, argmax(x, axis=-1), axis=-1)",
+    ),
+    "segment_sum": (
+        "Add the rows with the same index.",
+        "segment_sum(W, arange(2 * half), axis=0)",
+    ),
+    "index": ("Floats as indices: the whole part, from 0 to below a size.", "index(x, 5)"),
+    "one_hot": ("Indices as rows of zeros with a single 1.", "one_hot(i, vocab)"),
+    "expand_dims": ("A new axis of length 1.", "expand_dims(x, axis=0)"),
+    "permute_dims": ("The axes in another order.", "permute_dims(x, axes=[0, 2, 1])"),
+}
+# Examples of what needs an argument.
+ARGUMENTS = {"value": 0.1, "low": -0.05, "high": 0.05, "std": 0.02, "fan": "features", "keep": 0.9}
+LIMITS = {
+    "size of a file": f"{source.MAX_BYTES >> 20} MiB",
+    "keys and values of a file": f"{document.MAX_NODES:,}",
+    "nesting of a file": document.MAX_DEPTH,
+    "characters of a block of equations": f"{expressions.MAX_BLOCK:,}",
+    "characters of an equation": f"{expressions.MAX_LINE:,}",
+    "brackets in brackets": expressions.MAX_NESTING,
+    "values in the equations of a model": f"{evaluate.MAX_VALUES:,}",
+    "layers in layers": layer_uses.MAX_NESTED,
+    "layers of a model": f"{layer_uses.MAX_LAYERS:,}",
+    "characters of a name": names.LONGEST,
+    "axes of a value": dims.MOST_AXES,
+    "products that one size adds up": dims.MOST_TERMS,
+    "sizes in such a product": dims.MOST_FACTORS,
+}
+HEAD = """# Reference of the spec language
+
+Every key, operator, function, initial value and limit, with its type, default and an example.
+
+This page is generated: `python docs/spec_reference.py` writes it from the language's own data.
+For editors, `harness schema KIND` prints the keys as a JSON Schema. Start with the
+[tutorial](spec-tutorial.md); the [overview](spec-language.md) lists the pages by task.
+
+In the tables of keys, \\* marks a required key. *Axes* are a list of sizes, numbers, and sums and
+products of these; `...` stands for any number of axes. A *distribution* is one of the
+[initial values](#initial-values) or, for noise, of the [noises](#noises).
+"""
+
+
+def flow(value: object) -> str:
+    """Return a value as YAML on one line."""
+    text = yaml.safe_dump(
+        value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...").replace("'...'", "...")
+
+
+def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
+    """Return the type of a key in words."""
+    if any(isinstance(one, AfterValidator) for one in limits):
+        return "name"
+    if get_origin(annotation) is Annotated:
+        inner, *limits = get_args(annotation)
+        return type_text(inner, limits)
+    for one in limits:
+        if isinstance(one, FieldInfo):
+            return type_text(annotation, one.metadata)
+    if get_origin(annotation) in (Union, UnionType):
+        members = [one for one in get_args(annotation) if one is not NoneType]
+        if LAW in members:
+            members = [one for one in members if one not in (LAW, str)]
+            return " or ".join(["distribution", *map(type_text, members)])
+        return " or ".join(dict.fromkeys(map(type_text, members)))
+    if annotation == strict.Axes:
+        return "axes"
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{one}`" for one in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return f"name: {type_text(get_args(annotation)[1])}"
+    if get_origin(annotation) is list:
+        return f"list of {type_text(get_args(annotation)[0])}"
+    if annotation in TITLES:
+        title = TITLES[annotation]
+        anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        return f"[{title.lower()}](#{anchor})"
+    words = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    return words[annotation] + _limit(limits)
+
+
+def _limit(limits: Iterable[Any]) -> str:
+    parts = []
+    for one in limits:
+        match one:
+            case annotated_types.Ge(ge):
+                parts.append(f"from {ge}")
+            case annotated_types.Gt(gt):
+                parts.append(f"above {gt}")
+            case annotated_types.Lt(lt):
+                parts.append(f"below {lt}")
+    return "".join(f" {part}" for part in parts)
+
+
+def keys(form: type[BaseModel]) -> Iterator[str]:
+    """Yield the table of the keys of a part of a file; those of a base stand there only."""
+    above = form.__bases__[0]
+    inherited = getattr(above, "model_fields", {})
+    yield from ("| key | type | meaning | example |", "|---|---|---|---|")
+    for name, field in form.model_fields.items():
+        if name in inherited:
+            continue
+        (example,) = field.examples or ()
+        kind = type_text(field.annotation, field.metadata)
+        star = "\\*" if field.is_required() else ""
+        if not field.is_required() and field.default not in (None, {}, []):
+            kind += f", default `{flow(field.default)}`"
+        yield f"| `{name}`{star} | {kind} | {field.description} | `{flow(example)}` |"
+    if inherited:
+        yield f"| all keys of {TITLES.get(above, 'every file').lower()} | | | |"
+    if form.model_config.get("extra") == "allow":
+        yield "| any attribute | of the definition | Another value than the default. | |"
+
+
+def definitions(kind: str, folder: str) -> Iterator[str]:
+    """Yield a table of the definitions of a kind that ship."""
+    yield from (f"| {kind} | attributes | meaning |", "|---|---|---|")
+    for path in sorted((ROOT / "specs" / folder).glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = ", ".join(
+            name if value == "size" else f"{name}={flow(value)}"
+            for name, value in content.get("attributes", {}).items()
+        )
+        shown = given and f"`{given}`"
+        summary = re.split(r"(?<=[.;]) ", content["summary"])[0].rstrip(".;")
+        yield f"| `{path.stem}` | {shown} | {summary.replace('|', chr(92) + '|')} |"
+
+
+def called(name: str, arguments: Iterable[str]) -> str:
+    """Return a distribution with its arguments as a spec names it."""
+    given = {one: ARGUMENTS[one] for one in arguments}
+    return flow({name: given}) if given else name
+
+
+def _unsigned(text: str) -> str:
+    """Return a text without the paper that it names."""
+    return re.sub(r" \([A-Z][^()]*\d{4}\)", "", text)
+
+
+def page() -> str:
+    """Return the text of docs/spec-reference.md."""
+    if missing := set(FUNCTIONS) ^ set(BUILTINS):
+        raise SystemExit(
+            f"docs/spec_reference.py and the built-in functions differ: {sorted(missing)}"
+        )
+    lines = [HEAD]
+    for chapter, forms in PARTS.items():
+        lines += [f"## {chapter}", ""]
+        for title, form in forms.items():
+            lines += [*([f"### {title}", ""] if title != chapter else []), *keys(form), ""]
+    lines += ["## Operators", "", "| operator | meaning | example |", "|---|---|---|"]
+    for name, (meaning, example) in OPERATORS.items():
+        shown = " ".join(f"`{one}`" for one in name.replace("|", "\\|").split())
+        lines.append(f"| {shown} | {meaning} | `{example}` |")
+    lines += ["", "## Built-in functions", "", "| function | meaning | example |", "|---|---|---|"]
+    lines += [f"| `{name}` | {text} | `{one}` |" for name, (text, one) in FUNCTIONS.items()]
+    lines += [
+        "",
+        "## Functions",
+        "",
+        "Written in the language: `harness explain gelu` prints one.",
+        "",
+    ]
+    lines += [*definitions("function", "functions"), "", "## Layers", ""]
+    lines += [
+        "Attributes without `=` must be given. `harness explain lstm` prints the equations.",
+        "",
+    ]
+    lines += [*definitions("layer", "layers"), "", "## Losses and metrics", ""]
+    lines += [*definitions("loss", "losses"), "", "## Optimizers", ""]
+    lines += ["[Their counterparts in frameworks](spec-optimizers.md#optimizers-that-ship).", ""]
+    lines += ["| optimizer | attributes |", "|---|---|"]
+    lines += [
+        row.rpartition(" | ")[0] + " |" for row in [*definitions("optimizer", "optimizers")][2:]
+    ]
+    lines += ["", "## Initial values", "", "| distribution | values | example |", "|---|---|---|"]
+    for name, text in INITIALIZERS.items():
+        lines.append(
+            f"| `{name}` | {_unsigned(text)} | `{called(name, initializers.arguments(name))}` |"
+        )
+    lines += ["", "## Noises", "", "| distribution | arguments | example |", "|---|---|---|"]
+    for name, given in noise.LAWS.items():
+        shown = ", ".join(one if v is None else f"{one} {v:g}" for one, v in given.items())
+        example = called(name, [one for one in given if one in ARGUMENTS])
+        lines.append(f"| `{name}` | {shown} | `{example}` |")
+    lines += ["", "## Limits", "", "| what | at most |", "|---|---:|"]
+    lines += [f"| {what} | {limit} |" for what, limit in LIMITS.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
