@@ -69,7 +69,7 @@ def test_the_page_has_their_numbers() -> None:
     page = " ".join((DOCS / "gpu.md").read_text(encoding="utf-8").split())
     train, forward = ([n for (_, m), n in OPERATIONS.items() if m == mode] for mode in MODES)
     assert "{} operations for `sequence_rnn`, {} for `keras_gru` and {} for".format(*train) in page
-    assert "a forward pass is {}, {} and {} (counted".format(*forward) in page
+    assert "a forward pass {}, {} and {} (`tests".format(*forward) in page
 
 
 def on_card(array: Any) -> Any:
