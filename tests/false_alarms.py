@@ -1,8 +1,8 @@
 """How often honest backends are blamed, and what K was chosen from.
 
 Runs every Lesson 6 system on every installed backend over many seeds, in float32 and float64, and
-writes the distribution of error over yardstick as docs/false-alarms.md. Not a test: it takes an
-hour. In bfloat16 and float16 the page is docs/false-alarms-narrow.md.
+writes the distribution of error over yardstick into docs/false-alarms.md, between the markers of
+its dtypes. Not a test: it takes an hour.
 
     python tests/false_alarms.py --seeds 100
     python tests/false_alarms.py --seeds 2 --dtype bfloat16 --dtype float16
@@ -19,13 +19,13 @@ import click
 import numpy as np
 
 from harness.checking.checks import CHECKS, NOT_NARROW, Context
-from harness.checking.request import DTYPES, Request, make_case
+from harness.checking.options import DTYPES
+from harness.checking.request import Request, make_case
 from harness.environments.columns import choose
 from harness.files.atomic import write_whole
 from harness.language.library import lesson6
 from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
-from harness.oracle.tolerance import FLOOR, K
 from harness.results.findings import PASSING, Finding
 from harness.runtime.precision import NARROW
 from harness.worker.launch import Launch
@@ -37,7 +37,8 @@ GROUPS = (
     *("values", "cotangents", "inference", "carried-state", "training-sgd", "training", "kinks"),
 )
 DOCS = Path(__file__).parent.parent / "docs"
-TARGETS = {DTYPES: DOCS / "false-alarms.md", NARROW: DOCS / "false-alarms-narrow.md"}
+PAGE = DOCS / "false-alarms.md"
+MARKERS = {DTYPES: "wide", NARROW: "narrow"}
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
 # Error over yardstick of every tensor, by backend and system.
 Ratios = dict[tuple[str, str], list[float]]
@@ -99,7 +100,7 @@ def measure(
 def main(
     seeds: int, named: tuple[str, ...], specs: tuple[str, ...], dtypes: tuple[str, ...]
 ) -> None:
-    """Measure, and write the page if it is of all backends and of the dtypes of a page."""
+    """Measure, and write the tables if they have all backends and the dtypes of a part."""
     started = time.monotonic()
     workers = {name: Worker(Launch(name)) for name in choose(list(named)).names}
     measured = {dtype: Measured() for dtype in dtypes}
@@ -113,31 +114,28 @@ def main(
         for worker in workers.values():
             worker.close()
     text = page(measured, versions, seeds)
-    if not named and dtypes in TARGETS:
-        write_whole(TARGETS[dtypes], text.encode())
+    if not named and dtypes in MARKERS:
+        write_whole(PAGE, put(PAGE.read_text(), MARKERS[dtypes], text).encode())
     print(text)
     print(f"{time.monotonic() - started:.0f} s")
+
+
+def put(text: str, name: str, tables: str) -> str:
+    """Return the page with the tables between the markers of a name."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, rest = text.split(start)
+    return before + start + tables + end + rest.split(end)[1]
 
 
 def page(
     measured: Mapping[str, Measured], versions: Mapping[str, Mapping[str, str]], seeds: int
 ) -> str:
-    """For each dtype the largest ratio by system and backend, and the quantiles of all."""
-    narrowed = f" in {' and '.join(measured)}" if tuple(measured) == NARROW else ""
-    which = f"seeds 0 to {seeds - 1}" if narrowed else f"{seeds} seeds"
-    lines = [
-        "# False alarms" + narrowed,
-        "",
-        "Written by `python tests/false_alarms.py`. Each system below on each backend, native",
-        f"path, {which}; outputs, loss, state, statistics, gradients of the loss and along",
-        "random cotangents, inference, carried state, four steps of gradient descent, four of the",
-        "system's own optimizer (float64), and exact kinks (not where products are narrow). An",
-        f"alarm is an error above K = {K:g} yardsticks; one of float32 is never below {FLOOR:.2g}.",
-        "Where rounding alone decides a tensor, it is not compared; those are counted apart.",
-    ]
+    """Return for each dtype the largest ratio by system and backend, and the quantiles of all."""
+    narrowed = tuple(measured) == NARROW
+    lines = [f"seeds 0 to {seeds - 1}." if narrowed else f"{seeds} seeds."]
     for dtype, one in measured.items():
-        lines += ["", f"## {dtype}", "", *_dtype(one, list(versions), bool(narrowed))]
-    lines += ["", "## Versions", ""]
+        lines += ["", f"## {dtype}", "", *_dtype(one, list(versions), narrowed)]
+    lines += ["", "## Versions" + (f" of {' and '.join(NARROW)}" if narrowed else ""), ""]
     lines += [
         f"- {n}: {', '.join(f'{k} {v}' for k, v in found.items())}" for n, found in versions.items()
     ]

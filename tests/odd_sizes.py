@@ -18,7 +18,8 @@ from typing import Any
 
 import click
 
-from harness.checking.request import DTYPES, Request
+from harness.checking.options import DTYPES
+from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.files.atomic import write_whole
 from harness.results.findings import PASSING

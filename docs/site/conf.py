@@ -54,7 +54,6 @@ CHAPTERS = {
         "plans",
         "workers",
         "false-alarms",
-        "false-alarms-narrow",
         "odd-sizes",
         "CONTRIBUTING",
         "CHANGELOG",
