@@ -66,7 +66,7 @@ def text(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> str:
 A plan that is the same without the pass counts as 1. The same plan twice differed by up to 0.04.
 A pass stays if it pays on at least {SYSTEMS} models of one backend.
 
-The 12 systems of Lesson 6 at batch 64, each pass alone ({_conditions(lesson)}):
+The twelve systems of Lesson 6 at batch 64, each pass alone ({_conditions(lesson)}):
 
 {table(lesson)}
 
