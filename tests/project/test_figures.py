@@ -13,7 +13,6 @@ from pages import PAGES
 from places import DOCS, TESTS
 
 from harness.defaults.catalogue import catalogue
-from harness.files.user_file import GIB, MAX_TEXT
 from harness.language.library import lesson6
 from harness.language.model import load_spec
 from harness.oracle import complex_step, tolerance
@@ -61,7 +60,6 @@ FIGURES: dict[str, str] = {
     r"([Tt]welve|\w+) systems of(?: fast\.ai| Lesson)": WORDS[len(lesson6())],
     r"(\w+) backends run them": WORDS[len(BACKENDS)].capitalize(),
     r"([\d,]+) characters, (?:84|and a checksum)": f"{LENGTH:,}",
-    r"(?:texts up to|text may have) (\d+) GiB": str(MAX_TEXT // GIB),
     r"ended? at\s+(3\.\d+)": f"{RATE['stays'][-1]:.3f}",
     r"has a mean loss\s+of\s+(\d\.\d+)": f"{RATE['applied'][4]:.3f}",
 }
