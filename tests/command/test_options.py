@@ -16,6 +16,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from places import ROOT
+from wording import Wording
 
 from harness.checking.commands import KINDS
 from harness.checking.explain_definition import INITIALIZERS, explain_definition
@@ -145,25 +146,27 @@ def test_lists_by_comma_or_repetition_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("check", "--backend", "numpy,,torch"), "nothing stands beside a comma of 'numpy,,torch'"),
-        (("bench", "--path", "native,derived"), "unknown path 'native,derived'; one is taken here"),
-        (("run", "mlp", "--backend", "numpy,torch"), "'numpy,torch'; one is taken here: give each"),
-        (("generate", "mlp", "--size", "batch=3"), "explain, localise, run, train and import have"),
-        (("check", "--path", "both"), "unknown path 'both'; give 'native,equations'"),
-        (("check", "--path", "natve"), "unknown path 'natve'; did you mean 'native'?"),
-        (("check", "nothing/*"), "no model matches 'nothing/*'"),
-        (("check", "--backend", "numpy", "torch"), "torch is a backend: --backend numpy,torch"),
-        (("report", "a.jsonl", "--html", "x"), "there is no --html; use -o NAME.html"),
-        (("check", "--backends", "numpy"), "no option --backends; did you mean --backend?"),
-        (("bench", "--compare", "a.json"), "there is no --compare; use --baseline FILE"),
-        (("bench", "--json", "a.json"), "to keep the results, give --records a.json"),
-        (("train", "x", "--backend", "numpy", "--python", "torch=p"), "'torch', which is not run"),
+        (("check", "--backend", "numpy,,torch"), "'numpy,,torch'"),
+        (("bench", "--path", "native,derived"), "'native,derived'"),
+        (("run", "mlp", "--backend", "numpy,torch"), "'numpy,torch'"),
+        (("generate", "mlp", "--size", "batch=3"), ""),
+        (("check", "--path", "both"), "'both' ... 'native,equations'"),
+        (("check", "--path", "natve"), "'natve' ... 'native'"),
+        (("check", "nothing/*"), "matches 'nothing/*'"),
+        (("check", "--backend", "numpy", "torch"), "torch ... --backend numpy,torch"),
+        (("report", "a.jsonl", "--html", "x"), "--html ... -o NAME.html"),
+        (("check", "--backends", "numpy"), "--backends ... --backend"),
+        (("bench", "--compare", "a.json"), "--compare ... --baseline FILE"),
+        (("bench", "--json", "a.json"), "--records a.json"),
+        (("train", "x", "--backend", "numpy", "--python", "torch=p"), "'torch'"),
     ],
 )
-def test_wrong_usage_says_what_is_right(arguments: tuple[str, ...], words: str) -> None:
+def test_wrong_usage_says_what_is_right(
+    arguments: tuple[str, ...], words: str, wording: Wording
+) -> None:
     found = CliRunner().invoke(cli, arguments)
     assert found.exit_code == 2, found.output
-    assert words in " ".join(found.output.split()), found.output
+    wording.line(" ".join(found.output.split()), words)
 
 
 def test_patterns_of_models() -> None:
@@ -186,7 +189,7 @@ def both() -> tuple[str, ...]:
     return ("numpy", "torch")
 
 
-def test_interpreters_and_variables_of_one_backend_or_of_all() -> None:
+def test_interpreters_and_variables_of_one_backend_or_of_all(wording: Wording) -> None:
     assert interpreters(["/a/python"], both) == {"numpy": "/a/python", "torch": "/a/python"}
     assert interpreters(["/a=b/python"], both)["numpy"] == "/a=b/python"
     assert interpreters(["/a", "torch=/b"], both) == {"numpy": "/a", "torch": "/b"}
@@ -197,9 +200,9 @@ def test_interpreters_and_variables_of_one_backend_or_of_all() -> None:
     for wrong in ("A", ":A=1", "=1", "numpy:=1"):
         with pytest.raises(UsageError, match="takes"):
             variables([wrong], both)
-    with pytest.raises(UsageError, match="both for every backend"):
+    with wording.raises(UsageError):
         interpreters(["/a", "/b"], both)
-    with pytest.raises(UsageError, match="'torhc', which is not run; did you mean 'torch'"):
+    with wording.raises(UsageError, "'torhc' ... 'torch'"):
         only("--env", {"torhc": {}}, "torch", {})
 
 
@@ -255,7 +258,7 @@ def test_files_and_folders_are_left_to_the_shell() -> None:
 # --- Definitions -------------------------------------------------------------------------------
 
 
-def test_explain_and_list_know_every_definition() -> None:
+def test_explain_and_list_know_every_definition(wording: Wording) -> None:
     assert set(INITIALIZERS) == set(initializers.names())
     library = Library()
     for kind in FOLDERS:
@@ -265,7 +268,7 @@ def test_explain_and_list_know_every_definition() -> None:
     assert explain_definition("lesson6/simple_rnn", library) == ""
     gru = explain_definition("gru", library)
     assert "z = gate(x_t @ W_z + b_z + h @ U_z)" in gru
-    assert "models that use it: lesson6/keras_gru, lesson6/theano_gru" in gru
+    wording.line(gru, "lesson6/keras_gru, lesson6/theano_gru")
     assert "lesson6/simple_rnn" in explain_definition("adam_epsilon_hat", library)
 
 
@@ -281,10 +284,10 @@ def test_list_shows_one_kind_with_summaries(kind: str) -> None:
     assert len(*found.values()) == len(rows)
 
 
-def test_an_unknown_name_is_told_with_what_is_near() -> None:
+def test_an_unknown_name_is_told_with_what_is_near(wording: Wording) -> None:
     found = CliRunner().invoke(cli, ["explain", "grru"])
     assert found.exit_code == 2
-    assert "did you mean 'gru'?" in found.output
+    wording.line(found.output, "'gru'")
 
 
 # --- The start ---------------------------------------------------------------------------------

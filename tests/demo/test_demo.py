@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from needed import need
+from wording import Wording
 
 from harness.checking.reproducer import load
 from harness.commands import cli
@@ -73,7 +74,7 @@ def test_what_has_no_such_gates_is_handed_over_as_it_is() -> None:
     assert broken._traded(one) == one
 
 
-def test_no_such_backend_is_told() -> None:
+def test_no_such_backend_is_told(wording: Wording) -> None:
     found = shown("--backend", "torhc")
     assert found.exit_code == 2
-    assert "did you mean 'torch'" in found.output
+    wording.line(found.output, "'torch'")

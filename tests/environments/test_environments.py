@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from sampling import sampled
+from wording import Wording
 
 from harness.environments import cache, make, wheel
 from harness.environments.wanted import DISTRIBUTION, column_of, read
@@ -73,7 +74,7 @@ def env(
 
 @pytest.mark.slow
 def test_an_environment_is_made_found_listed_and_removed(
-    surroundings: Mapping[str, str], wheels: Path
+    surroundings: Mapping[str, str], wheels: Path, wording: Wording
 ) -> None:
     offline = {**surroundings, "PIP_FIND_LINKS": str(wheels)}
     made = env((WANTED,), offline)
@@ -99,9 +100,9 @@ def test_an_environment_is_made_found_listed_and_removed(
     assert other.returncode == 2
     assert "--force" in other.stderr
     assert env((COLUMN, "--remove"), offline).returncode == 0
-    with pytest.raises(UsageError, match="there is no environment"):
+    with wording.raises(UsageError):
         cache.interpreter(COLUMN)
-    assert env(("--list",), offline).stdout.startswith("no environment is in")
+    wording(env(("--list",), offline).stdout)
 
 
 def test_what_cannot_be_installed_leaves_nothing(surroundings: Mapping[str, str]) -> None:
@@ -136,12 +137,12 @@ def test_what_was_cut_short_is_never_taken_for_whole(
     assert "pip install" in again.stderr
 
 
-def test_two_do_not_make_one_at_a_time(surroundings: Mapping[str, str]) -> None:
+def test_two_do_not_make_one_at_a_time(surroundings: Mapping[str, str], wording: Wording) -> None:
     cache.root().mkdir(parents=True)
     with held(cache.root() / COLUMN):
         second = env((WANTED,), surroundings)
     assert second.returncode == 2
-    assert f"is being written by process {os.getpid()}" in second.stderr
+    wording.line(second.stderr, f"{os.getpid()}")
 
 
 def about(**more: object) -> dict[str, object]:
@@ -176,14 +177,16 @@ def test_an_environment_with_another_harness_is_to_be_made_again(folder: Path) -
     "text", ["", "{", "[]", json.dumps(about(requirements=[])), json.dumps(about(made="a\n::x"))]
 )
 def test_a_damaged_file_of_an_environment_is_an_error_that_names_it(
-    folder: Path, text: str
+    folder: Path, text: str, wording: Wording
 ) -> None:
     (folder / cache.ABOUT).write_text(text)
-    with pytest.raises(UsageError, match=r"environment\.json is not one that 'harness env' wrote"):
+    with wording.raises(UsageError, "environment.json ... 'harness env'"):
         cache.interpreter(COLUMN)
 
 
-def test_a_link_is_neither_removed_nor_replaced(folder: Path, tmp_path: Path) -> None:
+def test_a_link_is_neither_removed_nor_replaced(
+    folder: Path, tmp_path: Path, wording: Wording
+) -> None:
     kept = tmp_path / "kept"
     folder.rmdir()
     kept.mkdir()
@@ -194,15 +197,17 @@ def test_a_link_is_neither_removed_nor_replaced(folder: Path, tmp_path: Path) ->
         lambda: make.remove(COLUMN),
         lambda: make.make(wanted, sys.executable, print, True),
     ):
-        with pytest.raises(UsageError, match=r"is a link to .*kept, which 'harness env' did not"):
+        with wording.raises(UsageError, "'harness env'"):
             act()
     assert (kept / cache.ABOUT).exists()
     assert folder.is_symlink()
 
 
 @pytest.mark.parametrize("word", ["numpy@" + 300 * "1", "numpy@../../x", "numpy@1\n2", "numpy@"])
-def test_what_is_no_column_is_not_looked_for(word: str, surroundings: Mapping[str, str]) -> None:
-    with pytest.raises(UsageError, match="an environment is removed as BACKEND@VERSION") as caught:
+def test_what_is_no_column_is_not_looked_for(
+    word: str, surroundings: Mapping[str, str], wording: Wording
+) -> None:
+    with wording.raises(UsageError, "BACKEND@VERSION") as caught:
         column_of(word)
     assert len(str(caught.value)) < 300
 
@@ -232,21 +237,21 @@ def test_another_python_is_not_what_is_there(folder: Path, surroundings: Mapping
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("torch", "is asked for as BACKEND==VERSION"),
-        ("torch 2.10", "found 'torch 2.10'; write torch==2.10$"),
-        ("torch==", "is asked for as BACKEND==VERSION"),
-        ("torch>=2", "is asked for as BACKEND==VERSION"),
-        ("torch==" + 300 * "1", "is asked for as BACKEND==VERSION"),
-        ("torch==../../x", "is asked for as BACKEND==VERSION"),
-        ("torhc==2.6", "unknown backend 'torhc'; did you mean 'torch'?"),
+        ("torch", "BACKEND==VERSION"),
+        ("torch 2.10", "'torch 2.10' ... torch==2.10"),
+        ("torch==", "BACKEND==VERSION"),
+        ("torch>=2", "BACKEND==VERSION"),
+        ("torch==" + 300 * "1", "BACKEND==VERSION"),
+        ("torch==../../x", "BACKEND==VERSION"),
+        ("torhc==2.6", "'torhc' ... torch"),
     ],
 )
-def test_what_is_no_environment(word: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_what_is_no_environment(word: str, told: str, wording: Wording) -> None:
+    with wording.raises(UsageError, told):
         read((word,))
 
 
-def test_what_is_installed_for_a_version() -> None:
+def test_what_is_installed_for_a_version(wording: Wording) -> None:
     torch = read(("torch==2.6.0", "numpy<2"))
     assert (torch.column, torch.requirements) == ("torch@2.6.0", ("torch==2.6.0", "numpy<2"))
     jax = read(("jax==0.9.*",))
@@ -257,7 +262,7 @@ def test_what_is_installed_for_a_version() -> None:
     assert keras.column == "keras-torch@3.12.4"
     assert {"keras==3.12.4"} < {*keras.requirements}
     assert any(text.startswith("torch>=") for text in keras.requirements)
-    with pytest.raises(UsageError, match="is not a requirement of pip's"):
+    with wording.raises(UsageError):
         read(("torch==2.6.0", "numpy <<< 2"))
     assert [found.name for found in torch.packed] == [DISTRIBUTION]
     assert torch.packed[0].version == version(DISTRIBUTION)

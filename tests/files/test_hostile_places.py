@@ -18,6 +18,7 @@ import pytest
 from bench_results import REQUEST, result
 from click.testing import CliRunner, Result
 from needed import need
+from wording import Wording
 
 from harness.cli import cli
 from harness.convert import weights
@@ -163,7 +164,7 @@ OTHERS = {
 @pytest.mark.parametrize(
     ("name", "here"), [(n, h) for n in WRITERS for h in OTHERS if OTHERS[h] is not WRITERS[n][1]]
 )
-def test_writing_over_another_kind(name: str, here: str, there: Path) -> None:
+def test_writing_over_another_kind(name: str, here: str, there: Path, wording: Wording) -> None:
     command, kind = WRITERS[name]
     if name == "export":
         Path(here).rename(f"{here}.onnx")
@@ -173,7 +174,7 @@ def test_writing_over_another_kind(name: str, here: str, there: Path) -> None:
     found = harness(command, here)
     assert found.exit_code == 2, found.output
     assert f"{here}" in found.output
-    assert f"not {kind.name}, and stays as it is" in found.output
+    wording.line(found.output, f"{kind.name}")
     assert content(there) == before
 
 
@@ -238,14 +239,14 @@ def test_reproducers_where_no_folder_can_be(here: str, there: Path) -> None:
 
 @pytest.mark.parametrize("name", ["generate", "export"])
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite(name: str, odd: float, there: Path) -> None:
+def test_weights_that_are_not_finite(name: str, odd: float, there: Path, wording: Wording) -> None:
     parameters = dict(small().parameters)
     first = next(iter(parameters))
     parameters[first].flat[0] = odd
     weights.save("bad", small(parameters=parameters))
     found = harness(READERS[name], "bad")
     assert found.exit_code == 2
-    assert f"numbers of {first} are NaN or infinite" in found.output
+    wording.line(found.output, f"{first} ... NaN")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict
+from wording import Wording
 
 from harness.errors import Place, SpecError
 from harness.language import document
@@ -75,8 +76,8 @@ def test_a_locator_of_a_block_with_its_own_indentation():
 @pytest.mark.parametrize(
     "text", ["a: >\n  x\n", "a: >-\n  -\n", "a: x\n  y", 'a: "x\\ty"', "a: 'it''s'"]
 )
-def test_a_text_that_cannot_be_located_is_refused(text):
-    with pytest.raises(SpecError, match=r"^m.yaml:1:4: write this on one line .* after '\|'"):
+def test_a_text_that_cannot_be_located_is_refused(text, wording: Wording):
+    with wording.raises(SpecError, "m.yaml:1:4"):
         parse(text, "m.yaml").locator(("a",))
 
 
@@ -87,14 +88,13 @@ class Sizes(BaseModel):
     rate: float
 
 
-def test_a_file_on_its_way_into_a_model(tmp_path):
+def test_a_file_on_its_way_into_a_model(tmp_path, wording: Wording):
     path = tmp_path / "m.yaml"
     path.write_text("shape: [batch, 3]\nrate: 1\n")
     assert validate(load(path), Sizes) == Sizes(shape=("batch", 3), rate=1.0)
     path.write_text("shape: [batch, 3]\nrat: 1\n")
     with pytest.raises(SpecError) as caught:
         validate(load(path), Sizes)
-    assert str(caught.value).split("\n") == [
-        f"{path}:1:1: missing key 'rate'",
-        f"{path}:2:1: unknown key 'rat'; did you mean 'rate'? (known: rate, shape)",
-    ]
+    wording(
+        str(caught.value).split("\n"), f"{path}:1:1 ... 'rate' ... {path}:2:1 ... 'rat' ... 'rate'"
+    )

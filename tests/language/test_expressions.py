@@ -5,6 +5,7 @@ import random
 
 import pytest
 from time_limits import computed_within
+from wording import Wording
 
 from harness.errors import Place, SpecError
 from harness.language.expressions import (
@@ -132,101 +133,100 @@ def test_every_node_knows_its_place():
 REFUSED = [
     (
         "y = x.shape",
-        "1:6: what stands behind a dot is not part of the language: an axis is as long as its name "
-        "says: write the name; found '.shape'",
+        "1:6 ... '.shape'",
     ),
-    ("y = x if a else b", "1:7: 'if' is not part of the language; use where"),
-    ("y = a and b", "1:7: 'and' is not part of the language; write (a < b) & (c < d)"),
-    ("y = not a", "1:5: 'not' is not part of the language; write ~(a < b)"),
-    ("y = a ^ b", "1:7: write ** for a power"),
-    ("y = a < b < c", "1:5: expected one comparison at a time, found 'a < b < c'"),
-    ("y = a // b", "1:7: write floor(a / b) for a // b; of a size declare the half as one of"),
-    ("y = a % b", "1:7: write a - b * floor(a / b) for a % b; found '%'"),
-    ("y = lambda a: a", "1:5: 'lambda' is not part"),
-    ("y = f(a for a in x)", "1:9: 'for' is not part of the language; use a scan"),
-    ("y = f'{x}'", "1:6: text in quotes is not part"),
-    ('y = "x"', "1:5: text in quotes is not part"),
-    ("y = __import__('os')", "1:5: a name may not begin with two underscores, found '__import__'"),
-    ("y = f(a := 3)", "1:9: write an equation on a line of its own; found ':='"),
+    ("y = x if a else b", "1:7: 'if'"),
+    ("y = a and b", "1:7: 'and'"),
+    ("y = not a", "1:5: 'not' ... ~(a"),
+    ("y = a ^ b", "1:7"),
+    ("y = a < b < c", "1:5 ... a ... c"),
+    ("y = a // b", "1:7 ... floor(a"),
+    ("y = a % b", "1:7 ... a - b * floor(a / b)"),
+    ("y = lambda a: a", "1:5: 'lambda'"),
+    ("y = f(a for a in x)", "1:9: 'for'"),
+    ("y = f'{x}'", "1:6"),
+    ('y = "x"', "1:5"),
+    ("y = __import__('os')", "1:5 ... '__import__'"),
+    ("y = f(a := 3)", "1:9"),
     (
         "y = f(*a)",
-        "1:7: expected a number, a name, a call, an index or + - * / ** @ & | ~, found '*a'",
+        "1:7 ... '*a'",
     ),
-    ("y = f(**a)", "1:7: '**' cannot unpack; write the arguments out, found '**a'"),
-    ("y = f(a=1, a=2)", "1:12: argument 'a' is given twice, found 'a=2'"),
-    ("y = True", "1:5: 'True' is not part of the language; write true or false"),
-    ("y = None", "1:5: None can only be an index"),
-    ("y += 1", "1:3: write it out, as in 'a = a + b'; found '+='"),
-    ("y: x = 1", "1:1: expected 'name = expression' or 'a, b = call(...)', found 'y: x = 1'"),
-    ("a = b = c", "1:1: expected one '=' a line, found 'a = b = c'"),
-    ("f(x)", "1:1: expected 'name = expression' or 'a, b = call(...)', found 'f(x)'"),
-    ("x[0] = a", "1:1: expected a name to the left of '=', found 'x[0]'"),
-    ("y, (h, c) = f(x)", "1:4: write all names in one row, as in 'y, h, c = lstm(x)'"),
-    ("y = x[f(i)]", "1:7: an index must be a whole number, a slice of them or '...', found 'f(i)'"),
-    ("y = x[1.0]", "1:7: an index must be a whole number"),
-    ("y = x[9223372036854775808]", "1:7: an index must be a whole number"),
-    ("y = [a]", "1:5: a list can only be an argument of a call, found '[a]'"),
-    ("y = f([[a]])", "1:8: a list can only be an argument of a call, found '[a]'"),
-    ("y = ...", "1:5: '...' can only be an index or the value of a keyword, found '...'"),
-    ("y = a, b", "1:5: expected one value; write one equation for each, found 'a, b'"),
-    ("y = f(a)(b)", "1:5: only a name can be called, found 'f(a)(b)'"),
-    ("y = +a", "1:5: leave out the leading '+'"),
-    ("y = {a}", "1:5: dictionaries and sets are not part"),
-    ("y = await a", "1:5: 'await' is not part"),
-    ("import os", "1:1: 'import' is not part"),
-    ("y = 0x1F", "1:5: write a plain decimal number, such as 10, 0.5 or 1e-3, found '0x1F'"),
-    ("y = 1_000", "1:5: write a plain decimal number"),
-    ("y = 010", "1:5: write a plain decimal number"),
-    ("y = 2j", "1:5: write a plain decimal number"),
-    ("y = 1if", "1:5: write a plain decimal number"),
-    ("y = " + "9" * 5000, "1:2001: a line of 5,004 characters"),
-    ("y = 1e999", "1:5: this number is too large, found '1e999'"),
-    ("y = 9223372036854775808", "1:5: this number is too large"),
-    ("y = ﬁx", "1:5: only ASCII characters are allowed outside comments, found 'ﬁ'"),
-    ("y\t= a", "1:2: use spaces, not tabs"),
-    ("y = a; z = b", "1:6: write one equation a line; found ';'"),
-    ("y = a \\\n + b", "1:7: wrap a long line inside brackets"),
-    ("y = a\nz = (b\nw = c", "2:5: '(' is never closed"),
-    ("y = a)", "1:6: ')' closes nothing"),
-    ("y = (a]", "1:7: expected ')' to close '(' of m.yaml:1:5, found ']'"),
-    ("y = a b", "1:7: cannot read 'y = a b'"),
-    ("y = x\nz = a +", "2:8: cannot read 'z = a +': invalid syntax"),
-    ("y = x\n  + b", "2:2: cannot read '+ b': unexpected indent; what goes on in the next line"),
-    ("y = x\n+ b", "2:1: expected 'name = expression' or 'a, b = call(...)'; what goes on in the"),
-    ("y = x\n@ b", "2:1: cannot read '@ b': invalid syntax; what goes on in the next line stands"),
-    ("# nothing", "1:1: no equation here"),
-    ("y = " + "(" * 41 + "a" + ")" * 41, "1:45: brackets are nested more than 40 deep"),
-    ("y = " + "- " * 41 + "a", "1:85: more than 40 signs in a row"),
-    ("y = " + "a+" * 200 + "a", "1:5: more than 100 levels deep"),
-    ("y = a\n" * 4000, "1:1: 24,000 characters of equations; at most 20,000"),
+    ("y = f(**a)", "1:7: '**' ... '**a'"),
+    ("y = f(a=1, a=2)", "1:12 ... 'a' ... 'a=2'"),
+    ("y = True", "1:5: 'True'"),
+    ("y = None", "1:5"),
+    ("y += 1", "1:3 ... a ... b"),
+    ("y: x = 1", "1:1 ... name ... expression ... a ... call(...) ... y ... 1"),
+    ("a = b = c", "1:1 ... a ... c"),
+    ("f(x)", "1:1 ... name ... expression ... a ... call(...) ... 'f(x)'"),
+    ("x[0] = a", "1:1 ... 'x[0]'"),
+    ("y, (h, c) = f(x)", "1:4 ... y ... lstm(x)"),
+    ("y = x[f(i)]", "1:7 ... 'f(i)'"),
+    ("y = x[1.0]", "1:7"),
+    ("y = x[9223372036854775808]", "1:7"),
+    ("y = [a]", "1:5 ... '[a]'"),
+    ("y = f([[a]])", "1:8 ... '[a]'"),
+    ("y = ...", "1:5: '...'"),
+    ("y = a, b", "1:5 ... 'a, b'"),
+    ("y = f(a)(b)", "1:5 ... 'f(a)(b)'"),
+    ("y = +a", "1:5"),
+    ("y = {a}", "1:5"),
+    ("y = await a", "1:5: 'await'"),
+    ("import os", "1:1: 'import'"),
+    ("y = 0x1F", "1:5 ... 10, 0.5 ... 1e-3 ... '0x1F'"),
+    ("y = 1_000", "1:5"),
+    ("y = 010", "1:5"),
+    ("y = 2j", "1:5"),
+    ("y = 1if", "1:5"),
+    ("y = " + "9" * 5000, "1:2001 ... 5,004"),
+    ("y = 1e999", "1:5 ... '1e999'"),
+    ("y = 9223372036854775808", "1:5"),
+    ("y = ﬁx", "1:5 ... ASCII ... 'ﬁ'"),
+    ("y\t= a", "1:2"),
+    ("y = a; z = b", "1:6"),
+    ("y = a \\\n + b", "1:7"),
+    ("y = a\nz = (b\nw = c", "2:5: '('"),
+    ("y = a)", "1:6: ')'"),
+    ("y = (a]", "1:7 ... m.yaml:1:5"),
+    ("y = a b", "1:7 ... y ... b"),
+    ("y = x\nz = a +", "2:8 ... z"),
+    ("y = x\n  + b", "2:2 ... '+ b'"),
+    ("y = x\n+ b", "2:1 ... name ... expression ... a ... call(...)"),
+    ("y = x\n@ b", "2:1 ... '@ b'"),
+    ("# nothing", "1:1"),
+    ("y = " + "(" * 41 + "a" + ")" * 41, "1:45 ... 40"),
+    ("y = " + "- " * 41 + "a", "1:85 ... 40"),
+    ("y = " + "a+" * 200 + "a", "1:5 ... 100"),
+    ("y = a\n" * 4000, "1:1: 24,000 ... 20,000"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
-def test_all_else_is_refused_at_its_place(text, message):
-    assert refusal(text).startswith(f"m.yaml:{message}")
+def test_all_else_is_refused_at_its_place(text, message, wording: Wording):
+    wording(refusal(text), f"m.yaml:{message}")
 
 
 @pytest.mark.parametrize(
     ("text", "column", "told"),
     [
-        ("y = x.reshape(a, b)", 6, "split(x, axis=-1, sizes=[a, b]) cuts an axis, merge(x, "),
-        ("y = x[:, 0].T @ x", 12, "write permute_dims(x, axes=[1, 0]); found '.T'"),
-        ("y = x.softmax(dim=-1)", 6, "write softmax(x, ...); found '.softmax'"),
-        ("y = torch.relu(x)", 10, "write relu(...); found '.relu'"),
-        ("y = f(F.silu(x))", 8, "write silu(...); found '.silu'"),
-        ("y = x.", 6, "write sum(x, axis=1) for x.sum(1), exp(x) for np.exp(x); found '.'"),
+        ("y = x.reshape(a, b)", 6, "split(x, axis=-1, sizes=[a, b]) ... merge(x"),
+        ("y = x[:, 0].T @ x", 12, "permute_dims(x, axes=[1, 0]) ... '.T'"),
+        ("y = x.softmax(dim=-1)", 6, "softmax(x, ...) ... '.softmax'"),
+        ("y = torch.relu(x)", 10, "relu(...) ... '.relu'"),
+        ("y = f(F.silu(x))", 8, "silu(...) ... '.silu'"),
+        ("y = x.", 6, "sum(x, axis=1) ... x.sum(1), exp(x) ... np.exp(x)"),
         (
             "y = einsum('ij,jk->ik', a, b)",
             12,
-            "quotes is not part of the language; write it with @",
+            "",
         ),
     ],
 )
-def test_what_to_write_is_told_of_what_a_framework_has(text, column, told):
+def test_what_to_write_is_told_of_what_a_framework_has(text, column, told, wording: Wording):
     found = refusal(text)
     assert found.startswith(f"m.yaml:1:{column}: ")
-    assert told in found
+    wording.line(found, told)
 
 
 def test_an_expression_is_one_value():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_models import computed, tiny
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.initial_values import initial_parameters, initial_state
@@ -105,20 +106,22 @@ def test_a_layer_hands_a_number_on_to_a_law_inside(use: str, value: float) -> No
 @pytest.mark.parametrize(
     ("law", "attributes", "told"),
     [
-        ("{constant: {value: firts}}", "first: 1", "found 'firts'; did you mean 'first'"),
+        ("{constant: {value: firts}}", "first: 1", "'firts' ... 'first'"),
         (
             "{constant: {value: first}}",
             "first: size",
-            r"found 'first', a size \(3\) \(known: none\)",
+            "'first' ... 3",
         ),
-        ("{constant: {value: first}}", "first: true", r"found 'first' \(known: none\)"),
-        ("{normal: {std: first}}", "first: -1", "std"),
-        ("zeros", "first: 1", "'first' is declared but never used"),
+        ("{constant: {value: first}}", "first: true", "'first'"),
+        ("{normal: {std: first}}", "first: -1", ""),
+        ("zeros", "first: 1", "'first'"),
     ],
 )
-def test_an_attribute_that_is_no_number_is_refused(law: str, attributes: str, told: str) -> None:
+def test_an_attribute_that_is_no_number_is_refused(
+    law: str, attributes: str, told: str, wording: Wording
+) -> None:
     use = ", first: 3" if "size" in attributes else ""
-    with pytest.raises(SpecError, match=told):
+    with wording.raises(SpecError, told):
         tiny(
             ["y = top(x)"],
             f"{{top: {{layer: running_maximum{use}}}}}",
@@ -126,7 +129,7 @@ def test_an_attribute_that_is_no_number_is_refused(law: str, attributes: str, to
         ).program("training")
 
 
-def test_a_models_law_has_numbers_only() -> None:
+def test_a_models_law_has_numbers_only(wording: Wording) -> None:
     layers = "{top: {layer: dense, units: width, init: {b: {constant: {value: width}}}}}"
-    with pytest.raises(SpecError, match="value is a number or an attribute that is one"):
+    with wording.raises(SpecError):
         tiny(["y = top(x)"], layers).program("training")

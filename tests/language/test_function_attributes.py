@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_models import ARRAYS, computed, tiny
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.library import Library
@@ -113,22 +114,22 @@ def test_derivatives_are_those_of_the_complex_step() -> None:
 @pytest.mark.parametrize(
     ("equation", "message"),
     [
-        ("softmax(x, axis=3)", "axis 3 is outside the 3 axes of the value"),
-        ("softmax(x, axis=width)", "an axis is a whole number such as -1; 'axis' is width"),
-        ("softmax(x, axis=0.5)", "an axis is a whole number; 'axis' is 0.5"),
-        ("softmax(x, axes=1)", r"argument 'axes' is unknown; did you mean 'axis'\?"),
-        ("softmax(x, x=x)", "argument 'x' is given twice"),
-        ("softmax(axis=1)", r"argument 'x' is missing \(it takes x\)"),
-        ("scale(x, x)", "attribute 'parts' of function 'scale' is missing: give a size"),
-        ("scale(x, x, parts=2, keep=1)", "attribute 'keep' is true or false, found 1"),
-        ("scale(x, x, parts=2, keep=True)", "'True' is not part of the language; write true or"),
-        ("scale(x, x, parts=2, by=true)", "attribute 'by' is a number, found true"),
-        ("scale(x, x, parts=2, squash=tahn)", "names a function, found 'tahn'; did you mean"),
-        ("sum(x, axis=1, keepdims=2)", "keepdims is true or false"),
+        ("softmax(x, axis=3)", "3 ... 3"),
+        ("softmax(x, axis=width)", "-1; 'axis'"),
+        ("softmax(x, axis=0.5)", "'axis' ... 0.5"),
+        ("softmax(x, axes=1)", "'axes' ... 'axis'"),
+        ("softmax(x, x=x)", "'x'"),
+        ("softmax(axis=1)", "'x'"),
+        ("scale(x, x)", "'parts' ... 'scale'"),
+        ("scale(x, x, parts=2, keep=1)", "'keep' ... 1"),
+        ("scale(x, x, parts=2, keep=True)", "'True'"),
+        ("scale(x, x, parts=2, by=true)", "'by'"),
+        ("scale(x, x, parts=2, squash=tahn)", "'tahn'"),
+        ("sum(x, axis=1, keepdims=2)", ""),
     ],
 )
-def test_what_does_not_fit_is_told(equation: str, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+def test_what_does_not_fit_is_told(equation: str, message: str, wording: Wording) -> None:
+    with wording.raises(SpecError, message):
         tiny([f"y = x + 0 * mean({equation})"], overrides=OVERRIDES)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_models import computed, tiny
+from wording import Wording
 
 from harness.errors import Place, SpecError
 from harness.language.expressions import parse_expression
@@ -17,43 +17,42 @@ from harness.language.model import load_spec
 from harness.language.unknown_functions import INSTEAD
 
 SAID = [
-    ("mean(x, 1)", "mean takes 1 argument, found 2; name the axis, as in mean(x, axis=-1)"),
-    ("cumsum(x, 1)", "cumsum needs axis=, as in cumsum(x, axis=1)"),
-    ("sort(x, 1)", "sort takes 1 argument, found 2; name the axis, as in sort(x, axis=-1)"),
-    ("max(x, 0)", "name the axis, as in max(x, axis=-1), or write maximum(a, b)"),
-    ("softmax(x, -1)", "softmax takes x; found 2 arguments; give axis by its name, axis=..."),
-    ("relu(x, 1)", "relu takes x; found 2 arguments"),
-    ("0 * exp(x, 1)", "exp takes 1 argument, found 2"),
-    ("concat(x, x)", "concat takes a list, as in concat([a, b], axis=-1)"),
-    ("concat([x, x], -1)", "concat takes a list, as in concat([a, b], axis=-1)"),
-    ("pi * x", "unknown name 'pi': write 3.141592653589793"),
-    ("arctan(x)", "the language has no function 'arctan'"),
-    ("x % 2", "write a - b * floor(a / b) for a % b"),
-    ("x * arange(time)[:, None]", "needs floats, found index [time, 1] (astype makes floats of"),
-    ("np.exp(x)", "write exp(...); found '.exp'"),
-    ("F.cross_entropy(x, x)", "write mean(sparse_cross_entropy(logits, label)) for class indices"),
-    ("nn.functional.relu(x)", "leave the module out, as in relu(x); found '.functional'"),
-    ("x^2", "write ** for a power, != for the exclusive or of two conditions; found '^'"),
-    ("fc(x)", "unknown function 'fc' (known: abs, "),
-    ("softmx(x)", "unknown function 'softmx'; did you mean 'softmax'?"),
-    ("3 @ x", "@ sums over an axis, and a number has none; write *"),
+    ("mean(x, 1)", "1 ... 2 ... mean(x, axis=-1)"),
+    ("cumsum(x, 1)", "axis= ... cumsum(x, axis=1)"),
+    ("sort(x, 1)", "1 ... 2 ... sort(x, axis=-1)"),
+    ("max(x, 0)", "max(x, axis=-1) ... maximum(a, b)"),
+    ("softmax(x, -1)", "2 ... axis="),
+    ("relu(x, 1)", "2"),
+    ("0 * exp(x, 1)", "1 ... 2"),
+    ("concat(x, x)", "concat([a, b], axis=-1)"),
+    ("concat([x, x], -1)", "concat([a, b], axis=-1)"),
+    ("pi * x", "'pi' ... 3.141592653589793"),
+    ("arctan(x)", "'arctan'"),
+    ("x % 2", "a - b * floor(a / b) ... a % b"),
+    ("x * arange(time)[:, None]", "[time, 1]"),
+    ("np.exp(x)", "exp(...) ... '.exp'"),
+    ("F.cross_entropy(x, x)", "mean(sparse_cross_entropy(logits"),
+    ("nn.functional.relu(x)", "relu(x) ... '.functional'"),
+    ("x^2", "** ... != ... '^'"),
+    ("fc(x)", "'fc'"),
+    ("softmx(x)", "'softmx' ... 'softmax'"),
+    ("3 @ x", "@ ... *"),
 ]
 
 
 @pytest.mark.parametrize(("expression", "told"), SAID, ids=[e for e, _ in SAID])
-def test_a_message_says_what_to_write(expression: str, told: str) -> None:
-    with pytest.raises(SpecError, match=re.escape(told)):
+def test_a_message_says_what_to_write(expression: str, told: str, wording: Wording) -> None:
+    with wording.raises(SpecError, told):
         tiny([f"y = {expression}"]).program("training")
 
 
-def test_a_tensor_is_not_taken_apart_by_names() -> None:
-    told = "a tensor is taken apart by indices, as in a = x[0]"
-    with pytest.raises(SpecError, match=re.escape(told)):
+def test_a_tensor_is_not_taken_apart_by_names(wording: Wording) -> None:
+    with wording.raises(SpecError, "a = x[0]"):
         tiny(["a, y = x"])
 
 
-def test_a_name_that_is_taken_is_told_so() -> None:
-    with pytest.raises(SpecError, match=r"first time at \S+; give one of the two another name"):
+def test_a_name_that_is_taken_is_told_so(wording: Wording) -> None:
+    with wording.raises(SpecError):
         tiny(["y = 2 * x", "y = y + 1"])
 
 
@@ -89,14 +88,16 @@ output: y
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("none", "names a function, found 'none'; the function that does nothing is 'linear'"),
-        ("1/2", "is 'size', a number, true or false, or the name of a function, found '1/2'"),
-        ("rulu", "names a function, found 'rulu'; did you mean 'relu'?"),
+        ("none", "'none' ... 'linear'"),
+        ("1/2", "'size' ... '1/2'"),
+        ("rulu", "'rulu' ... 'relu'"),
     ],
 )
-def test_an_attribute_that_is_no_function_says_what_it_may_be(what: str, told: str) -> None:
+def test_an_attribute_that_is_no_function_says_what_it_may_be(
+    what: str, told: str, wording: Wording
+) -> None:
     overrides = {("layer", "own"): LAYER.replace("WHAT", what)}
-    with pytest.raises(SpecError, match=re.escape(told)):
+    with wording.raises(SpecError, told):
         tiny(["y = o(x)"], "{o: {layer: own}}", overrides=overrides).program("training")
 
 
@@ -111,16 +112,15 @@ def test_axes_may_stand_in_round_brackets() -> None:
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        ("relu6", "found 'relu6'; write minimum(maximum(x, 0), 6) in a function of your own, "
-                  "functions/relu6.yaml in a folder of --specs ('harness list --functions'"),
-        ("swish", "found 'swish'; it is silu(x) ('harness list --functions' has all)"),
-        ("rellu", "found 'rellu'; did you mean 'relu'? ('harness list --functions' has all)"),
+        ("relu6", "'relu6' ... minimum(maximum(x, 0), 6) ... functions/relu6.yaml ... --specs"),
+        ("swish", "'swish' ... silu(x)"),
+        ("rellu", "'rellu' ... 'relu'"),
     ],
 )  # fmt: skip
 def test_an_attribute_that_names_no_function_is_told_what_to_write(
-    function: str, told: str
+    function: str, told: str, wording: Wording
 ) -> None:
-    with pytest.raises(SpecError, match=re.escape(told)):
+    with wording.raises(SpecError, told):
         tiny(
             ["y = own(x)"],
             layers=f"{{own: {{layer: dense, units: width, activation: {function}}}}}",
@@ -170,28 +170,28 @@ optimizer: {optimizer: sgd, learning_rate: 0.1}
 """
 # What is right -> what people write in its place, and what they are told, with the place of it.
 MISTAKES = [
-    ("sparse_cross_entropy(", "cross_entropy(", "17:12: ", "; sparse_cross_entropy takes class in"),
-    ("keep: 0.8", "rate: 0.2", "10:26: ", "; write keep: 0.8 (keep is 1 - rate)"),
-    ("keep: 0.8", "p: 0.1", "10:26: ", "; write keep: 0.9 (keep is 1 - p)"),
-    ("layer: lstm", "layer: bilstm", "9:16: ", "'bilstm'; write bidirectional_lstm ("),
-    ("layer: lstm", "layer: lstmm", "9:16: ", "'lstm'? ('harness list --layers' has all)"),
-    ("layer: lstm", "layer: zzz", "9:16: ", "unknown layer 'zzz' (known: avg_pool, "),
-    ("words: {shape: [batch", "words: {shape: [32", "17:12: ", "starts with 32 has no batch axis"),
-    ("index: vocab}", "dtype: int64}", "6:33: ", "numbers are declared by 'index: SIZE'"),
-    ("words, and", "words: and", "2:20: ", "; a text with ': ' in it needs quotes"),
-    ("model: tiny", "model: my tiny one", "1:8: ", "; write my_tiny_one"),
-    ("y = rnn", "y, c = rnn", "13:3: ", "write 'y, h, c = rnn(...)'"),
-    ("out(drop(", "fc(drop(", "14:12: ", "(layers here: embed, rnn, drop, out)"),
+    ("sparse_cross_entropy(", "cross_entropy(", "17:12: ", "; sparse_cross_entropy"),
+    ("keep: 0.8", "rate: 0.2", "10:26: ", "keep: 0.8 ... 1 - rate"),
+    ("keep: 0.8", "p: 0.1", "10:26: ", "keep: 0.9 ... 1 - p"),
+    ("layer: lstm", "layer: bilstm", "9:16: ", "'bilstm' ... bidirectional_lstm"),
+    ("layer: lstm", "layer: lstmm", "9:16: ", "'lstm' ... --layers"),
+    ("layer: lstm", "layer: zzz", "9:16: ", "'zzz' ... avg_pool"),
+    ("words: {shape: [batch", "words: {shape: [32", "17:12: ", "32"),
+    ("index: vocab}", "dtype: int64}", "6:33: ", "'index: SIZE'"),
+    ("words, and", "words: and", "2:20: ", ""),
+    ("model: tiny", "model: my tiny one", "1:8: ", "my_tiny_one"),
+    ("y = rnn", "y, c = rnn", "13:3: ", "y ... rnn(...)"),
+    ("out(drop(", "fc(drop(", "14:12: ", ""),
 ]
 
 
 @pytest.mark.parametrize(("right", "written", "place", "told"), MISTAKES, ids=lambda v: v[:16])
 def test_what_newcomers_write_is_told_what_to_write(
-    right: str, written: str, place: str, told: str, tmp_path: Path
+    right: str, written: str, place: str, told: str, tmp_path: Path, wording: Wording
 ) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(SPEC.replace(right, written, 1), "utf-8")
     with pytest.raises(SpecError) as error:
         load_spec(str(path)).program("training")
     assert f"tiny.yaml:{place}" in str(error.value)
-    assert told in str(error.value)
+    wording(error.value, told)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.errors import UsageError
 from harness.language.initializers import (
@@ -187,26 +188,22 @@ def test_a_wrong_root_of_3_is_seen_in_400_values(name: str) -> None:
             assert check_law(factor * centred + MOMENTS[name][0], law)
 
 
-def test_messages_show_found_and_right() -> None:
+def test_messages_show_found_and_right(wording: Wording) -> None:
     law = law_of("identity", (3, 2))
-    assert check_law(1 + np.eye(3, 2), law) == (
-        "6 of 6 values are wrong, the first at [0, 0]: 2, and 1 is right"
-    )
-    assert check_law(np.full((2, 2), np.nan), law) == "4 of 4 values are not finite"
+    wording(check_law(1 + np.eye(3, 2), law), "6 ... 6 ... [0, 0]: 2 ... 1")
+    wording(check_law(np.full((2, 2), np.nan), law), "4 ... 4")
     law = law_of("glorot_uniform")
-    assert "too large for 22016 values; the bound is 0.132453" in check_law(
-        2 * drawn("glorot_uniform"), law
-    )
-    assert "too small for 22016 values" in check_law(np.zeros(SHAPE), law)
+    wording.line(check_law(2 * drawn("glorot_uniform"), law), "22016 ... 0.132453")
+    wording.line(check_law(np.zeros(SHAPE), law), "22016")
     law = law_of("normal")
-    assert "the mean is 0.0987088, and 0 +- 0.017 is right" in check_law(drawn("normal") + 0.1, law)
-    assert "the standard deviation is 0.4" in check_law(1.08 * drawn("normal"), law)
+    wording.line(check_law(drawn("normal") + 0.1, law), "0.0987088 ... 0 +- 0.017")
+    wording.line(check_law(1.08 * drawn("normal"), law), "0.4")
     signs = np.sign(drawn("normal")) * 0.4
     signs[:2] = drawn("normal")[:2] * 1.4
     signs[0, 0] = 1.7
     assert "another shape" in check_law(signs, law)
-    assert "the rows are not orthonormal" in check_law(2 * EYE, law_of("orthogonal"))
-    assert "the columns are not orthonormal" in check_law(2 * EYE.T, law_of("orthogonal"))
+    wording(check_law(2 * EYE, law_of("orthogonal")))
+    wording(check_law(2 * EYE.T, law_of("orthogonal")))
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (7, 7), (2, 3, 4), (3, 1)])
@@ -256,23 +253,23 @@ def test_generator() -> None:
 @pytest.mark.parametrize(
     ("name", "fans", "given", "message"),
     [
-        ("glorot_unifrom", (1, 1), {}, "unknown initializer.*did you mean 'glorot_uniform'"),
-        ("constant", (1, 1), {}, r"'constant' takes \['value'\], not \[\]"),
-        ("zeros", (1, 1), {"value": 0.0}, r"takes no arguments, not \['value'\]"),
-        ("uniform", (1, 1), {"low": 1.0, "high": 1.0}, "low < high, not low = 1 and high = 1"),
-        ("normal", (1, 1), {"std": 0.0}, "std > 0, not 0"),
-        ("normal", (1, 1), {"std": math.nan}, "std of 'normal' must be finite, not nan"),
-        ("uniform", (1, 1), {"low": 0.0, "high": math.inf}, "high of .* finite, not inf"),
-        ("uniform_fan", (1, 1), {"fan": -1.0}, "fan > 0, not -1"),
-        ("he_normal", (0, 1), {}, "fan_in must be at least 1, not 0"),
-        ("he_normal", (1, 0), {}, "fan_out must be at least 1, not 0"),
+        ("glorot_unifrom", (1, 1), {}, "'glorot_uniform'"),
+        ("constant", (1, 1), {}, "'constant' ... ['value']"),
+        ("zeros", (1, 1), {"value": 0.0}, "['value']"),
+        ("uniform", (1, 1), {"low": 1.0, "high": 1.0}, "1 ... 1"),
+        ("normal", (1, 1), {"std": 0.0}, "0 ... 0"),
+        ("normal", (1, 1), {"std": math.nan}, "'normal'"),
+        ("uniform", (1, 1), {"low": 0.0, "high": math.inf}, ""),
+        ("uniform_fan", (1, 1), {"fan": -1.0}, "0 ... -1"),
+        ("he_normal", (0, 1), {}, "fan_in ... 1 ... 0"),
+        ("he_normal", (1, 0), {}, "fan_out ... 1 ... 0"),
     ],
 )
-def test_impossible_laws_are_refused(name, fans, given, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_impossible_laws_are_refused(name, fans, given, message: str, wording: Wording) -> None:
+    with wording.raises(UsageError, message):
         Law(name, *fans, given)
 
 
-def test_nothing_to_check_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"no values of zeros to check: shape \[0, 3\]"):
+def test_nothing_to_check_is_an_error(wording: Wording) -> None:
+    with wording.raises(UsageError, "shape [0, 3]"):
         check_law(np.zeros((0, 3)), law_of("zeros"))

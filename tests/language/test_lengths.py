@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_models import tiny
+from wording import Wording
 
 import harness
 from harness.errors import SpecError, UsageError
@@ -137,31 +138,33 @@ def test_the_loss_is_the_mean_over_what_is_not_masked(case: Case) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
-        ("lengths", [6, 0, 1, 2], "input.lengths[0] is 6; allowed are 0 to 5"),
-        ("lengths", [0, -1, 1, 2], "input.lengths[1] is -1; allowed are 0 to 5"),
-        ("lengths", [0.0, 1.0, 1.0, 2.0], "input.lengths: expected integers, found float64"),
-        ("valid", np.ones((4, 5)), "input.valid: expected booleans (true, false), found float64"),
-        ("valid", np.ones((4, 5), np.int64), "found int64"),
+        ("lengths", [6, 0, 1, 2], "input.lengths[0] ... 6 ... 0 ... 5"),
+        ("lengths", [0, -1, 1, 2], "input.lengths[1] ... -1 ... 0 ... 5"),
+        ("lengths", [0.0, 1.0, 1.0, 2.0], "input.lengths ... float64"),
+        ("valid", np.ones((4, 5)), "input.valid ... float64"),
+        ("valid", np.ones((4, 5), np.int64), "int64"),
     ],
 )
-def test_what_is_out_of_range_is_refused(case: Case, name: str, value: object, told: str) -> None:
+def test_what_is_out_of_range_is_refused(
+    case: Case, name: str, value: object, told: str, wording: Wording
+) -> None:
     inputs = {**case.material.inputs, name: value}
     with pytest.raises(UsageError) as error:
         harness.run(model(), "oracle", inputs=inputs, want=("outputs",))
-    assert told in str(error.value)
+    wording.line(error.value, told)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("at_most: time}", "at_most: tim}", "unknown size 'tim'"),
-        ("at_most: time}", "at_most: time, index: labels}", "an input has one of index, at_most"),
+        ("at_most: time}", "at_most: tim}", "'tim'"),
+        ("at_most: time}", "at_most: time, index: labels}", "at_most"),
     ],
 )
-def test_a_wrong_declaration_is_refused(old: str, new: str, told: str) -> None:
+def test_a_wrong_declaration_is_refused(old: str, new: str, told: str, wording: Wording) -> None:
     with pytest.raises(SpecError) as error:
         model(MODEL.replace(old, new, 1))
-    assert told in str(error.value)
+    wording.line(error.value, told)
 
 
 DATA = """
@@ -177,20 +180,20 @@ data:
 """
 
 
-def test_a_text_gives_no_lengths() -> None:
-    with pytest.raises(SpecError, match="'lengths' holds lengths or a mask, which no text gives"):
+def test_a_text_gives_no_lengths(wording: Wording) -> None:
+    with wording.raises(SpecError, "'lengths'"):
         model(MODEL + DATA)
 
 
-def test_a_layer_is_told_of_what_a_length_is_at_most() -> None:
+def test_a_layer_is_told_of_what_a_length_is_at_most(wording: Wording) -> None:
     text = MODEL.replace(
         "rnn(x, valid & (arange(time)[None, :] < lengths[:, None]))", "rnn(x, lengths)"
     )
     layer = LAYER
     assert model(text, layer).programs
-    with pytest.raises(SpecError, match="lengths is an index below time \\+ 1 = time \\+ 1"):
+    with wording.raises(SpecError, "1 ... 1"):
         model(text.replace("at_most: time", "at_most: labels"), layer)
-    with pytest.raises(SpecError, match="lengths is declared as an index, found booleans"):
+    with wording.raises(SpecError):
         model(text.replace("rnn(x, lengths)", "rnn(x, valid[:, 0])"), layer)
 
 
@@ -205,7 +208,7 @@ def test_what_whole_numbers_stay_below_may_be_a_number(key: str, below: int) -> 
     assert program.type_of(port).bound == Dim(below)
 
 
-def test_a_layer_may_say_the_number_that_an_index_stays_below() -> None:
+def test_a_layer_may_say_the_number_that_an_index_stays_below(wording: Wording) -> None:
     text = (
         "layer: bits\nsummary: Of a test.\nsource: Of a test.\n"
         "inputs: {i: {shape: [...], index: 4}}\nequations: y = astype(i) / 4\noutput: y\n"
@@ -215,5 +218,5 @@ def test_a_layer_may_say_the_number_that_an_index_stays_below() -> None:
     lines = ["y = x + bits(i)[:, :, None]"]
     layers = "{bits: {layer: bits}}"
     tiny(lines, layers, overrides=use, inputs=inputs.replace("SIZE", "4")).program("training")
-    with pytest.raises(SpecError, match=r"i is an index below 4, found one below 5"):
+    with wording.raises(SpecError, "4 ... 5"):
         tiny(lines, layers, overrides=use, inputs=inputs.replace("SIZE", "5")).program("training")

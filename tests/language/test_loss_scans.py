@@ -10,6 +10,7 @@ from needed import need
 from sampling import sampled
 from small_models import SPOKEN
 from two_paths import by_oracle, draw, start, worst
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.library import Library
@@ -121,28 +122,28 @@ def test_backends_have_its_gradient_on_every_path(name: str) -> None:
         (
             "scan:\n  over: {x_t: x, z_t: z}\n  step: h = rate * h + x_t * z_t\n",
             "",
-            "needs a 'scan'",
+            "'scan'",
         ),
-        ("state:\n  h: {shape: [batch]}\n", "", "'scan' needs a 'state'"),
-        ("z_t: z}", "z_t: w}", "cannot scan over 'w': it is not an input"),
-        ("state:\n", "state:\n  g: {shape: [batch]}\n", "state 'g' .* never assigned"),
-        ("rate * h + x_t", "rate + x_t", "state 'h' is declared but never used"),
-        ("x_t * z_t\n", "x_t\n", "slice 'z_t' is declared but never used"),
-        ("{shape: [batch]}", "{shape: [batch, 1]}", "cannot become"),
-        ("z_t: z}", "h: z}", "'h' is declared already; call the slice something else"),
-        ("y = h * h", "y = h * x_t", "unknown name 'x_t'"),
+        ("state:\n  h: {shape: [batch]}\n", "", "'scan' ... 'state'"),
+        ("z_t: z}", "z_t: w}", "'w'"),
+        ("state:\n", "state:\n  g: {shape: [batch]}\n", "'g'"),
+        ("rate * h + x_t", "rate + x_t", "'h'"),
+        ("x_t * z_t\n", "x_t\n", "'z_t'"),
+        ("{shape: [batch]}", "{shape: [batch, 1]}", ""),
+        ("z_t: z}", "h: z}", "'h'"),
+        ("y = h * h", "y = h * x_t", "'x_t'"),
     ],
 )
-def test_what_is_wrong_is_told(old: str, new: str, told: str) -> None:
+def test_what_is_wrong_is_told(old: str, new: str, told: str, wording: Wording) -> None:
     assert old in LOSS
-    with pytest.raises(SpecError, match=told):
+    with wording.raises(SpecError, told):
         leaking(LOSS.replace(old, new))
 
 
-def test_what_a_scan_goes_over_has_one_length() -> None:
+def test_what_a_scan_goes_over_has_one_length(wording: Wording) -> None:
     text = LOSS.replace("z: [batch, time]", "z: [batch, other]")
     model = PLAIN.replace("[batch, time]}\nloss", "[batch, 3]}\nloss")
-    with pytest.raises(SpecError, match="of a scan have the same length, found 3 after time"):
+    with wording.raises(SpecError, "3"):
         leaking(text, model)
 
 

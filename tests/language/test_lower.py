@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from small_models import ARRAYS, TINY, computed, tiny
+from wording import Wording
 
 from harness.errors import SpecError, UsageError
 from harness.language import schema
@@ -135,7 +136,7 @@ def test_rest_axes_anywhere(axes, axis):
     np.testing.assert_allclose(output(program, "z"), output(program).sum(axis) * 2, rtol=1e-14)
 
 
-def test_rest_axes_of_another_value_are_refused():
+def test_rest_axes_of_another_value_are_refused(wording: Wording):
     function = "\n".join(
         [
             "function: total",
@@ -146,10 +147,10 @@ def test_rest_axes_of_another_value_are_refused():
             "output: y",
         ]
     )
-    with pytest.raises(SpecError, match=r"axis=... is \[time, width\] from axis 1 on, found"):
+    with wording.raises(SpecError, "axis= ... [time, width] ... 1"):
         tiny(["y = total(x)"], overrides={("function", "total"): function})
     function = function.replace("[b, ...]", "[b, ...], z: [...]").replace("x[0]", "x - z")
-    with pytest.raises(SpecError, match=r"'...' stands in several positions"):
+    with wording.raises(SpecError):
         tiny(["y = total(x, x[0])"], overrides={("function", "total"): function})
 
 
@@ -160,21 +161,21 @@ def test_one_hot_in_a_models_equations():
     assert output(program, "z").sum(-1).tolist() == [1.0, 1.0]
 
 
-def test_sizes_can_be_overridden():
+def test_sizes_can_be_overridden(wording: Wording):
     spec = load_spec("lesson6/simple_rnn")
     program = spec.program("training", hidden=7)
     assert count(program, program.parameters) == 86 * 42 + 42 * 7 + 7 * 7 + 7 + 7 * 86 + 86
-    with pytest.raises(SpecError, match=r"has no size 'hiden'; did you mean 'hidden'\?"):
+    with wording.raises(SpecError, "'hiden' ... 'hidden'"):
         spec.program("training", hiden=7)
     for wrong in (0, -1, 2.5, True):
-        with pytest.raises(SpecError, match="a whole number from 1 on"):
+        with wording.raises(SpecError, "1"):
             spec.program("training", hidden=wrong)
 
 
-def test_a_size_too_small_for_a_slice_is_refused():
+def test_a_size_too_small_for_a_slice_is_refused(wording: Wording):
     spec = tiny(["y = x", "z = x[:, :, 3]"])
     assert output(spec.program(), "z").shape == (2, 3)
-    with pytest.raises(SpecError, match="goes beyond the axis of 3 entries"):
+    with wording.raises(SpecError, "3"):
         spec.program("training", width=3)
 
 
@@ -195,12 +196,12 @@ def test_json_schema(kind):
     assert exported["additionalProperties"] is False
 
 
-def test_rules_of_other_optimizers():
+def test_rules_of_other_optimizers(wording: Wording):
     spec = load_spec("lesson6/simple_rnn")
     assert spec.rule("sgd", learning_rate=0.5).attributes == {"learning_rate": 0.5}
-    with pytest.raises(SpecError, match=r"unknown attribute 'rate' of optimizer 'sgd'"):
+    with wording.raises(SpecError, "'rate' ... 'sgd'"):
         spec.rule("sgd", rate=0.5)
-    with pytest.raises(UsageError, match=r"unknown optimizer 'sdg'; did you mean 'sgd'\?"):
+    with wording.raises(UsageError, "'sdg' ... 'sgd'"):
         spec.rule("sdg")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.checking.explain_definition import explain_definition
 from harness.errors import SpecError
@@ -197,7 +198,7 @@ def spec_with(use: str) -> Spec:
     return load_spec("small", overrides={("model", "small"): MODEL.replace("USE", use)})
 
 
-def test_a_group_can_be_kept_from_it() -> None:
+def test_a_group_can_be_kept_from_it(wording: Wording) -> None:
     use = "{optimizer: muon, groups: [{parameters: out.W, matrices: false}]}"
     found, plain = spec_with(use).update, spec_with("{optimizer: muon}").update
     assert found is not None
@@ -206,7 +207,7 @@ def test_a_group_can_be_kept_from_it() -> None:
     assert [p.name for p in plain.of("out.W", 2).slots] == ["m"]
     assert [p.name for p in plain.of("out.W", 3).slots] == ["m", "v"]
     assert fingerprint(spec_with(use)) != fingerprint(spec_with("{optimizer: muon}"))
-    with pytest.raises(SpecError, match=r"sgd does with matrices what it does with all"):
+    with wording.raises(SpecError):
         spec_with("{optimizer: sgd, groups: [{parameters: out.W, matrices: false}]}")
 
 
@@ -230,7 +231,7 @@ def test_what_is_done_with_matrices_is_part_of_what_it_means() -> None:
     assert len(set(sums)) == 3
 
 
-def test_explain_shows_it() -> None:
+def test_explain_shows_it(wording: Wording) -> None:
     shown = explain_definition("adafactor", Library())
     assert "slots of matrices\n  of_rows     [rows, 1]\n  of_columns  [1, columns]\n" in shown
-    assert "update of matrices\n  b = 1 - t ** -power\n  squares = g * g + epsilon\n" in shown
+    assert "  b = 1 - t ** -power\n  squares = g * g + epsilon\n" in shown

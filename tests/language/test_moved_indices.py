@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_models import computed, tiny
+from wording import Wording
 
 from harness.errors import SpecError
 
@@ -56,22 +57,22 @@ def test_an_equation_gives_what_numpy_gives(equation: str) -> None:
 @pytest.mark.parametrize(
     ("equation", "told"),
     [
-        ("concat([i, x[..., 0]], axis=1)", "concat takes values of one kind, found index"),
-        ("where(x[..., 0] > 1, i, 3)", r"one kind, found .* arange\(n\)\[k\] is the index k below"),
-        ("concat([i[:, 0], j], axis=0)", "an index below vocab and one below width"),
-        ("where(j < 1, i[:, 0], j)", r"index\(astype\(i\), n\) makes an index below n of another"),
-        ("i + 1", r"add needs floats, found index \[batch, time\] \(astype makes floats"),
-        ("i + x[..., 0] < 3", r"an index is compared with .* or a sum or product of these; write"),
-        ("i < x[..., 0] + 1", r"an index is compared with .* or a sum or product of these; write"),
-        ("i + 0.5 < 3", r"an index is compared with .* or a sum or product of these; write"),
-        ("sort(i)", r"sort needs floats, found i index .* astype\(i\) gives an index or a"),
-        ("windows(i, axes=[1], size=2)", r"windows\(take\(table, i\), axes=\[1\], size=3\)"),
-        ("take(i[0, 0], j)", "take needs one axis or more"),
-        ("sum(i, axis=1)", "sum needs floats, found index"),
-        ("mean(i < 3)", r"mean needs floats, found .*bool \[batch, time\]"),
-        ("var(i, axis=1)", "var needs floats, found .*index"),
+        ("concat([i, x[..., 0]], axis=1)", ""),
+        ("where(x[..., 0] > 1, i, 3)", "arange(n)[k]"),
+        ("concat([i[:, 0], j], axis=0)", ""),
+        ("where(j < 1, i[:, 0], j)", "index(astype(i)"),
+        ("i + 1", "[batch, time]"),
+        ("i + x[..., 0] < 3", ""),
+        ("i < x[..., 0] + 1", ""),
+        ("i + 0.5 < 3", ""),
+        ("sort(i)", "astype(i)"),
+        ("windows(i, axes=[1], size=2)", "windows(take(table ... axes=[1], size=3"),
+        ("take(i[0, 0], j)", ""),
+        ("sum(i, axis=1)", ""),
+        ("mean(i < 3)", "[batch, time]"),
+        ("var(i, axis=1)", ""),
     ],
 )
-def test_what_computes_says_what_to_write(equation: str, told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_computes_says_what_to_write(equation: str, told: str, wording: Wording) -> None:
+    with wording.raises(SpecError, told):
         tiny([f"z = {equation}", "y = x"], inputs=INPUTS, loss=LOSS)

@@ -8,6 +8,7 @@ from time import process_time
 import numpy as np
 import pytest
 from nested_specs import BLOCK, CHAIN, loaded, model
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.initial_values import initial_parameters
@@ -83,7 +84,7 @@ def test_a_layer_of_the_library_can_be_repeated() -> None:
     assert list(shapes) == [f"blocks.{n}.{p}" for n in range(3) for p in "Wb"]
 
 
-def test_another_depth_is_another_program() -> None:
+def test_another_depth_is_another_program(wording: Wording) -> None:
     spec = loaded(model(CHAIN))
     assert spec.program("training").structural == ("depth",)
     deep = spec.program("inference", depth=5, width=6)
@@ -91,7 +92,7 @@ def test_another_depth_is_another_program() -> None:
     assert len(deep.parameters) == 5 * 7
     assert len(spec.program("inference").parameters) == 2 * 7
     assert deep.nodes == spec.program("inference", depth=5).nodes
-    with pytest.raises(SpecError, match="whole number from 1 on"):
+    with wording.raises(SpecError, "1"):
         spec.program("training", depth=0)
 
 
@@ -110,7 +111,7 @@ output: y
     assert len(spec.program().parameters) == 4
 
 
-def test_meaning_knows_what_is_inside() -> None:
+def test_meaning_knows_what_is_inside(wording: Wording) -> None:
     def known(**definitions: str) -> str:
         overrides = {("layer", n): t for n, t in ({"block": BLOCK} | definitions).items()}
         return checksum(Library((), overrides), "layer", "block")
@@ -127,7 +128,7 @@ def test_meaning_knows_what_is_inside() -> None:
     ):
         assert known(block=BLOCK.replace(old, new)) != plain, new
     loop = BLOCK.replace("simple_rnn", "block")
-    with pytest.raises(SpecError, match="a layer cannot hold itself: block -> block"):
+    with wording.raises(SpecError, "layer cannot"):
         known(block=loop)
 
 

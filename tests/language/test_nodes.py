@@ -5,6 +5,7 @@ import random
 import pytest
 import yaml
 from time_limits import computed_within
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language import document
@@ -22,53 +23,50 @@ def error_of(text):
 
 
 REFUSED = [
-    ("a: 1\nb: yes", "2:4: this is ambiguous"),
-    ("on: 1", "1:1: this is ambiguous"),
-    ("a: 1e999", "1:4: this number is too large"),
-    ("a: null", "1:4: a value is missing, found 'null'"),
-    ("a: ~", "1:4: a value is missing"),
-    ("a:\nb: 1", "1:3: a value is missing"),
-    ("a: {b, c}", "1:6: a value is missing"),
-    ("a: {b: (c, d)}", "1:14: a value is missing: a list has square brackets, as in [batch, time]"),
+    ("a: 1\nb: yes", "2:4"),
+    ("on: 1", "1:1"),
+    ("a: 1e999", "1:4"),
+    ("a: null", "1:4 ... 'null'"),
+    ("a: ~", "1:4"),
+    ("a:\nb: 1", "1:3"),
+    ("a: {b, c}", "1:6"),
+    ("a: {b: (c, d)}", "1:14 ... [batch, time]"),
     (
         "a: {b: minimum(t, 2 * t), c: 1}",
-        "1:25: a value is missing: inside of {...} a comma ends a value; put what holds one in "
-        "quotes, or on a line of its own without the braces; found 'minimum(t' before",
+        "1:25 ... 'minimum(t'",
     ),
-    ("a: !!python/object/apply:os.system [x]", "1:4: tags are not allowed in a spec"),
-    ("a: !x 1", "1:4: tags are not allowed in a spec, found '!x'"),
-    ("a: &b 1", "1:4: anchors and aliases are not allowed in a spec, found '&b'"),
-    ("a: *b", "1:4: anchors and aliases are not allowed in a spec, found '*b'"),
-    ("<<: {a: 1}", "1:1: merge keys ('<<') are not allowed"),
-    ("a: 1\nb: {c: 1, c: 2}", "2:11: key 'c' is given twice; the first is at m.yaml:2:5"),
-    ("a: {1: 2}", "1:5: a key must be text, found 1; put it in quotes"),
-    ("? [a]\n: 1", "1:3: a key must be a name, found a list or mapping"),
-    ("?\n: 1", "1:2: a key is missing before this ':'"),
-    ("a: 1\n---\nb: 1", "2:1: a file holds one document; remove this '---'"),
-    ("%YAML 1.1\n---\na: 1", "1:1: directives ('%...') are not allowed"),
-    ("a:\n\t- b", "2:1: this is not YAML: a line begins with a tab; use spaces"),
-    ("a: b: c", "1:5: this is not YAML: mapping values are not allowed"),
-    ("", "1:1: the file is empty"),
-    ("# only this\n", "1:1: the file is empty"),
-    ("---\n", "2:1: the file is empty"),
-    ("a: x\x00", "1:5: character U+0000 is not allowed"),
-    ("a: é\nb: \u2028", "2:4: character U+2028 is not allowed"),
-    ('a: "\\0"', "1:4: character U+0000 is not allowed"),
-    ("a: \ud800", "1:4: character U+D800 is not allowed"),
-    ("[" * 31 + "]" * 31, "1:31: nested more than 30 deep"),
-    ("a: [" + "x," * 20_000 + "]", "1:39999: more than 20,000 keys and values"),
+    ("a: !!python/object/apply:os.system [x]", "1:4"),
+    ("a: !x 1", "1:4 ... '!x'"),
+    ("a: &b 1", "1:4 ... '&b'"),
+    ("a: *b", "1:4 ... '*b'"),
+    ("<<: {a: 1}", "1:1"),
+    ("a: 1\nb: {c: 1, c: 2}", "2:11 ... 'c' ... m.yaml:2:5"),
+    ("a: {1: 2}", "1:5 ... must ... 1"),
+    ("? [a]\n: 1", "1:3 ... must"),
+    ("?\n: 1", "1:2"),
+    ("a: 1\n---\nb: 1", "2:1"),
+    ("%YAML 1.1\n---\na: 1", "1:1"),
+    ("a:\n\t- b", "2:1 ... YAML"),
+    ("a: b: c", "1:5 ... YAML"),
+    ("", "1:1"),
+    ("# only this\n", "1:1"),
+    ("---\n", "2:1"),
+    ("a: x\x00", "1:5 ... U+0000"),
+    ("a: é\nb: \u2028", "2:4 ... U+2028"),
+    ('a: "\\0"', "1:4 ... U+0000"),
+    ("a: \ud800", "1:4 ... U+D800"),
+    ("[" * 31 + "]" * 31, "1:31 ... 30"),
+    ("a: [" + "x," * 20_000 + "]", "1:39999 ... 20,000"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text[:20] for text, _ in REFUSED])
-def test_what_is_not_strict_yaml_is_refused_at_its_place(text, message):
-    assert str(error_of(text)).startswith(f"m.yaml:{message}")
+def test_what_is_not_strict_yaml_is_refused_at_its_place(text, message, wording: Wording):
+    wording(error_of(text), f"m.yaml:{message}")
 
 
-def test_a_file_that_is_too_long_is_refused_as_a_whole():
-    assert str(error_of("x" * (MAX_BYTES + 1))).startswith(
-        "m.yaml: 1,048,577 characters are too many"
-    )
+def test_a_file_that_is_too_long_is_refused_as_a_whole(wording: Wording):
+    wording.line(error_of("x" * (MAX_BYTES + 1)), "m.yaml: 1,048,577")
 
 
 BOMBS = {
@@ -96,10 +94,10 @@ def test_bombs_are_over_quickly(bomb):
         error_of(bomb)
 
 
-def test_nothing_is_executed(tmp_path):
+def test_nothing_is_executed(tmp_path, wording: Wording):
     planted = tmp_path / "planted"
     attack = f"a: !!python/object/apply:os.system ['touch {planted}']"
-    assert "tags are not allowed" in str(error_of(attack))
+    wording(error_of(attack))
     assert not planted.exists()
     yaml.unsafe_load(attack)  # The attack works elsewhere: the check above can fail.
     assert planted.exists()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from wording import Wording
 
 import harness
 from harness.errors import SpecError
@@ -175,25 +176,25 @@ output: y
 @pytest.mark.parametrize(
     ("law", "told"),
     [
-        ("gauss", "unknown law 'gauss' of noise (known: normal, uniform, bernoulli)"),
-        ("bernoulli", "bernoulli needs keep, a number or an attribute"),
-        ("{bernoulli: {keep: 1.5}}", "above 0 and at most 1, found 1.5"),
-        ("{bernoulli: {keep: rate}}", "or an attribute that is one, found 'rate'"),
-        ("{bernoulli: {p: 1}}", "bernoulli has no 'p' (known: keep)"),
-        ("{normal: {std: 0}}", "std of normal noise is above 0, found 0"),
-        ("{uniform: {low: 1}}", "low of uniform noise is below high, found 1 and 1"),
-        ("{normal: {}, uniform: {}}", "one law, as in {bernoulli: {keep: 0.9}}"),
+        ("gauss", "'gauss'"),
+        ("bernoulli", ""),
+        ("{bernoulli: {keep: 1.5}}", "0 ... 1 ... 1.5"),
+        ("{bernoulli: {keep: rate}}", "'rate'"),
+        ("{bernoulli: {p: 1}}", "'p'"),
+        ("{normal: {std: 0}}", "0 ... 0"),
+        ("{uniform: {low: 1}}", "1 ... 1"),
+        ("{normal: {}, uniform: {}}", "{bernoulli: {keep: 0.9}}"),
         ("{normal: {mean: .inf}}", ""),
     ],
 )
-def test_a_wrong_law_is_refused_at_its_place(law: str, told: str) -> None:
+def test_a_wrong_law_is_refused_at_its_place(law: str, told: str, wording: Wording) -> None:
     changed = {("layer", "dropout"): DROPOUT.replace("LAW", law), ("model", "noisy"): MODEL}
     with pytest.raises(SpecError) as error:
         load_spec("noisy", overrides=changed)
-    assert told in str(error.value)
+    wording.line(error.value, told)
     assert "8:" in str(error.value)
 
 
-def test_noise_that_nothing_uses_is_refused() -> None:
-    with pytest.raises(SpecError, match="noise 'jitter' is declared but never used"):
+def test_noise_that_nothing_uses_is_refused(wording: Wording) -> None:
+    with wording.raises(SpecError, "'jitter'"):
         model(MODEL.replace("jitter * out", "out"))

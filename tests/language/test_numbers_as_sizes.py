@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_models import computed, tiny
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.library import Library
@@ -77,18 +78,18 @@ def test_a_number_is_handed_on_as_a_size() -> None:
 @pytest.mark.parametrize(
     ("use", "told"),
     [
-        (", kernel: 2.5", "unknown size 'kernel'"),
-        (", kernel: 0", "an axis has 1 entry or more, found kernel = 0"),
+        (", kernel: 2.5", "'kernel'"),
+        (", kernel: 0", "1 ... 0"),
         (
             ", kernel: witdh",
-            r"sum or product of sizes, found 'witdh'; did you mean 'width'\? \(sizes",
+            "'witdh' ... 'width'",
         ),
-        (", kernel: width / 2", "sum or product of sizes, found 'width / 2'"),
-        (", kernel: true", "attribute 'kernel' is a number, found true"),
+        (", kernel: width / 2", "width ... 2"),
+        (", kernel: true", "'kernel'"),
     ],
 )
-def test_what_is_no_length_is_refused(use: str, told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_is_no_length_is_refused(use: str, told: str, wording: Wording) -> None:
+    with wording.raises(SpecError, told):
         moved(2, use)
 
 
@@ -158,14 +159,12 @@ def test_a_size_that_a_number_is_given_is_that_number_in_equations() -> None:
     np.testing.assert_allclose(y, 8 * x + elu(8 * x, alpha=4))
 
 
-def test_what_sizes_come_to_is_held_against_what_is_allowed() -> None:
+def test_what_sizes_come_to_is_held_against_what_is_allowed(wording: Wording) -> None:
     text = PATCHES.replace("stride: patch", "dilation: patch - 3")
-    with pytest.raises(SpecError, match="dilation of windows is 1 or more, found patch - 3 = 0"):
+    with wording.raises(SpecError, "1 ... 3 ... 0"):
         load_spec("patches", overrides={("model", "patches"): text})
     text = PATCHES.replace("kernel: patch, stride", "kernel: 2, stride")
-    with pytest.raises(
-        SpecError, match="is known where the axis with its padding, less a window, is"
-    ):
+    with wording.raises(SpecError):
         load_spec("patches", overrides={("model", "patches"): text})
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.model import load_spec
@@ -30,12 +31,12 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_it_is_named(kind: str, tmp_path: Path) -> None:
+def test_it_is_named(kind: str, tmp_path: Path, wording: Wording) -> None:
     path = tmp_path / "given.yaml"
     path.write_bytes(FILES[kind])
     with pytest.raises(SpecError) as found:
         load_spec(str(path))
-    assert str(found.value) == f"{path}: this is {kind}, not a spec"
+    wording(found.value, f"{path} ... {kind}")
 
 
 def test_a_spec_in_another_encoding_is_told_where_it_is_wrong(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scaled_model import MODEL, SCALED, STEM, scaled
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.initial_values import initial_parameters
@@ -103,61 +104,62 @@ def test_what_they_are_used_for_is_what_the_layer_means() -> None:
         (
             MODEL,
             {"scaled": SCALED.replace(" + shift", "")},
-            "<layers/scaled.yaml>:8:3: parameter 'shift' is declared but never used",
+            "<layers/scaled.yaml>:8:3 ... 'shift'",
         ),
         (
             MODEL,
             {"scaled": SCALED.replace(" * (kept / keep)", " * keep")},
-            "noise 'kept' is declared but never used",
+            "'kept'",
         ),
         (
             MODEL,
             {"scaled": SCALED.replace("  shift: {shape: [features]", "  up: {shape: [features]")},
-            "'up' is declared in parameters too",
+            "'up'",
         ),
         (
             MODEL,
             {"stem": STEM.replace("token: {shape: [units]", "token: {shape: [time, units]")},
-            "a parameter cannot depend on time",
+            "cannot",
         ),
         (
             MODEL,
             {"stem": STEM.replace("token + 0 *", "embed + 0 *")},
-            "'embed' is a function: call it, as in embed(x)",
+            "'embed' ... embed(x)",
         ),
         (
             MODEL.replace("{shift: {normal", "{W: {normal"),
             {},
-            "scaled has no own parameter 'W' (known: scale, shift): give 'init' under 'layers'",
+            "'W' ... 'init' ... 'layers'",
         ),
         (
             MODEL.replace("again: {layer: scaled, wide: 6", "again: {layer: scaled, wide: 6, "
                           "shares: stem"),
             {},
-            "scaled cannot share the parameters of stem: both must be single layers",
+            "",
         ),
         (
             MODEL,
             {"stem": STEM.replace("parameters:", "statistics:")},
-            "'statistics' need both 'training' and 'inference'",
+            "'statistics' ... 'training' ... 'inference'",
         ),
         (
             MODEL,
             {"stem": STEM.replace("parameters:", "statistics:")
              .replace("equations:", "inference: y = embed(x)\ntraining:")},
-            "'layers' are called in 'equations', found 'training' and 'inference': put that form, "
-            "with its state or statistics, into a layer of its own",
+            "'layers' are ... 'equations' ... 'training' ... 'inference'",
         ),
         (
             MODEL,
             {"stem": STEM.replace("equations: |", "scan:\n  over: {x_t: x}\n  step: |")
              .replace("e = embed(x)", "  e = embed(x_t)").replace("  y = c", "    y = c")
              .replace("output: y", "  output: y")},
-            "'layers' are called in 'equations', found 'scan'",
+            "'layers' are ... 'equations' ... 'scan'",
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told(model: str, layers: dict[str, str], told: str) -> None:
+def test_what_is_wrong_is_told(
+    model: str, layers: dict[str, str], told: str, wording: Wording
+) -> None:
     with pytest.raises(SpecError) as caught:
         scaled(model, **layers)
-    assert told in str(caught.value)
+    wording.line(caught.value, told)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from places import SPECS
 from suite_runs import specs, suite
+from wording import Wording
 
 import harness
 from harness.checking.explain import explain
@@ -55,10 +56,12 @@ def refused(specs: tuple[str, ...], folders: tuple[Path, ...] = ()) -> str:
     return said.pop()
 
 
-def test_two_files_of_one_name_are_an_error_with_both_places(tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_an_error_with_both_places(
+    tmp_path: Path, wording: Wording
+) -> None:
     one, other = model(tmp_path / "one.yaml"), model(tmp_path / "other.yaml", comment="\n# new\n")
     said = refused((str(one), str(other)))
-    assert said.startswith(f"{other}:3:8: model 'mine' stands in another file, too: {one}:1:8.")
+    wording.line(said, f"{other}:3:8 ... 'mine' ... {one}:1:8")
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -144,13 +147,13 @@ def test_a_model_that_ships_may_be_named_by_its_path() -> None:
     assert [spec.name for spec in specs] == ["lesson6/simple_rnn"]
 
 
-def test_a_layer_in_place_of_one_that_ships_is_told(tmp_path: Path) -> None:
+def test_a_layer_in_place_of_one_that_ships_is_told(tmp_path: Path, wording: Wording) -> None:
     path = tmp_path / "layers/dense.yaml"
     path.parent.mkdir()
     path.write_text(DENSE)
     spec = load_spec("lesson6/simple_rnn", (tmp_path,))
     (told,) = notes_on([spec])
-    assert told.startswith(f"layer 'dense' is that of {path}:")
+    wording.line(told, f"layer 'dense' ... {path}")
     assert "specs/layers/dense.yaml:" in told
     assert not notes_on([load_spec("lesson6/simple_rnn")])
     quick = ("check", "lesson6/simple_rnn", "--backend", "numpy", "--check", "values")
@@ -207,16 +210,17 @@ def test_names_are_found_without_parsing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", ["", "layers"])
-def test_a_file_where_none_is_looked_for_is_named(tmp_path: Path, room: str) -> None:
+def test_a_file_where_none_is_looked_for_is_named(
+    tmp_path: Path, room: str, wording: Wording
+) -> None:
     path = model(tmp_path / room / "mine.yaml")
-    said = f"{path} is not read: a folder has its models as models/mine.yaml"
     with pytest.raises(UsageError) as caught:
         load_spec("mine", (tmp_path,))
-    assert said in str(caught.value)
+    wording.line(caught.value, f"{path} ... models/mine.yaml")
     if not room:  # of a folder of layers a definition of that name is one
         with pytest.raises(UsageError) as caught:
             explain("mine", (tmp_path,), {}, ())
-        assert said in str(caught.value)
+        wording.line(caught.value, f"{path} ... models/mine.yaml")
 
 
 @pytest.mark.parametrize("room", ["", "models"])

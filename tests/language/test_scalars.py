@@ -1,6 +1,7 @@
 """Unquoted words: what they mean, and the spellings that are refused."""
 
 import pytest
+from wording import Wording
 
 from harness.language.document import plain_value
 
@@ -39,21 +40,21 @@ def test_text_stays_text(text):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["", "~", "null", "Null", "NULL"], "a value is missing"),
-        (["True", "FALSE"], f"write true or false in small letters, {OR_QUOTE}"),
-        (["yes", "No", "ON", "off"], f"this is ambiguous in YAML; write true or false, {OR_QUOTE}"),
-        ([".inf", "-.INF", ".NaN", "-.nan"], "only finite numbers are allowed; write a decimal"),
-        (["0x1F", "-0o17", "0b11", "0x1_F"], f"write a decimal number, {OR_QUOTE}"),
-        (["010", "-007", "00", "01.5", "08e1"], f"leave out the leading zeros, {OR_QUOTE}"),
-        (["1:30", "1:30:00", "-1:30.5"], f"write a plain number, {OR_QUOTE}"),
-        (["1_000", "1_0.5", "-1.0_1", "1_0e3", "1__"], f"leave out the '_', {OR_QUOTE}"),
-        (["2020-01-01", "2020-1-1", "2020-01-01T10:00:00Z"], "put a date in quotes"),
-        (["9223372036854775808", "-9223372036854775808", "9" * 5000], "this number is too large"),
-        (["1e999", "-1e999"], "this number is too large for a 64-bit float"),
+        (["", "~", "null", "Null", "NULL"], ""),
+        (["True", "FALSE"], f"{OR_QUOTE}"),
+        (["yes", "No", "ON", "off"], f"YAML ... {OR_QUOTE}"),
+        ([".inf", "-.INF", ".NaN", "-.nan"], ""),
+        (["0x1F", "-0o17", "0b11", "0x1_F"], f"{OR_QUOTE}"),
+        (["010", "-007", "00", "01.5", "08e1"], f"{OR_QUOTE}"),
+        (["1:30", "1:30:00", "-1:30.5"], f"{OR_QUOTE}"),
+        (["1_000", "1_0.5", "-1.0_1", "1_0e3", "1__"], f"'_', {OR_QUOTE}"),
+        (["2020-01-01", "2020-1-1", "2020-01-01T10:00:00Z"], ""),
+        (["9223372036854775808", "-9223372036854775808", "9" * 5000], ""),
+        (["1e999", "-1e999"], "64-bit"),
     ],
 )
-def test_ambiguous_spellings_are_refused_with_what_to_write(texts, message):
+def test_ambiguous_spellings_are_refused_with_what_to_write(texts, message, wording: Wording):
     for text in texts:
         with pytest.raises(ValueError) as caught:
             plain_value(text)
-        assert str(caught.value).startswith(message), text
+        wording.line(caught.value, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_models import computed, tiny
+from wording import Wording
 
 from harness.errors import SpecError
 from harness.language.library import Library
@@ -113,14 +114,14 @@ def test_derivatives_and_plans(way: str) -> None:
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("axis: 3", "a scan goes over axis 3, and there is none"),
-        ("reverse: rate", "reverse is true, false, or an attribute that is, found 'rate'"),
-        ("axis: -1", "must be greater than or equal to 0"),
+        ("axis: 3", "3"),
+        ("reverse: rate", "'rate'"),
+        ("axis: -1", "0"),
     ],
 )
-def test_what_cannot_be_is_told(way: str, message: str) -> None:
+def test_what_cannot_be_is_told(way: str, message: str, wording: Wording) -> None:
     text = LAYER.replace(", back: false", "")
-    with pytest.raises(SpecError, match=message):
+    with wording.raises(SpecError, message):
         tiny(["y = leak(x)"], "{leak: {layer: leak}}", overrides=written(way, text))
 
 

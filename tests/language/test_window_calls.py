@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_models import computed, tiny
+from wording import Wording
 
 from harness.errors import HarnessError, SpecError, UsageError
 from harness.oracle.case import Case
@@ -108,13 +109,13 @@ def test_a_backend_that_has_one_needs_the_other_for_gradients() -> None:
     )
 
 
-def test_windows_over_time_are_held_against_the_arrays() -> None:
+def test_windows_over_time_are_held_against_the_arrays(wording: Wording) -> None:
     spec = tiny(["z = windows(x, axes=[1], size=2, stride=2, length=3)", "y = x * mean(z)"])
     program = spec.program()
     for time in (6, 7):
         check_room(program, {"batch": 2, "time": time})
     for time in (5, 8):
-        with pytest.raises(UsageError, match=r"a slice or a window needs .* with time"):
+        with wording.raises(UsageError):
             check_room(program, {"batch": 2, "time": time})
 
 
@@ -134,29 +135,31 @@ def test_a_grouped_convolution_is_an_equation() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("windows(x, size=2)", r"windows needs axes= and size=, as in windows\(x, axes"),
-        ("windows(x, axes=[2, 1], size=2)", "lists axes in their order, each once"),
-        ("windows(x, axes=[1, 1], size=2)", "lists axes in their order, each once"),
-        ("windows(x, axes=[], size=2)", "lists axes in their order, each once"),
-        ("windows(x, axes=[3], size=2)", "axis 3 is outside the 3 axes"),
-        ("windows(x, axes=[1, 2], size=[2])", "one entry for each of the 2 axes, found 1"),
-        ("windows(x, axes=[1], size=0)", "size is 1 or more, found 0"),
-        ("windows(x, axes=[1], size=2, stride=0)", "stride is 1 or more, found 0"),
-        ("windows(x, axes=[1], size=2, stride=1.5)", "whole number"),
-        ("windows(x, axes=[1], size=2, padding=tall)", "unknown size 'tall'"),
-        ("windows(x, axes=[1], size=2, lowest=0)", "lowest is 1, or left out"),
-        ("windows(x, axes=[1], size=2, step=1)", "unknown keyword 'step' of windows"),
-        ("windows(x, axes=[1], size=2, stride=2)", r"into time entries by steps of 2 .* 2 \* half"),
-        ("windows(x, axes=[2], size=5)", "an axis has 1 entry or more"),
-        ("windows(x, axes=[2], size=3, length=3)", r"an axis of 4 entries .* 3 windows .* 2 is ri"),
-        ("windows(x, axes=[2], size=3, length=1)", r"an axis of 4 entries .* 1 windows .* 2 is ri"),
-        ("windows(arange(time), axes=[0], size=2)", "windows needs floats"),
-        ("overlap_add(x, axes=[1], size=3)", r"axes behind axis 1 are those of the windows, \[3\]"),
-        ("overlap_add(x, axes=[1], size=width, length=time)", "does not have time windows of 4"),
+        ("windows(x, size=2)", "axes= ... size= ... windows(x"),
+        ("windows(x, axes=[2, 1], size=2)", ""),
+        ("windows(x, axes=[1, 1], size=2)", ""),
+        ("windows(x, axes=[], size=2)", ""),
+        ("windows(x, axes=[3], size=2)", "3 ... 3"),
+        ("windows(x, axes=[1, 2], size=[2])", "2 ... 1"),
+        ("windows(x, axes=[1], size=0)", "1 ... 0"),
+        ("windows(x, axes=[1], size=2, stride=0)", "1 ... 0"),
+        ("windows(x, axes=[1], size=2, stride=1.5)", ""),
+        ("windows(x, axes=[1], size=2, padding=tall)", "'tall'"),
+        ("windows(x, axes=[1], size=2, lowest=0)", "1"),
+        ("windows(x, axes=[1], size=2, step=1)", "'step'"),
+        ("windows(x, axes=[1], size=2, stride=2)", "2 ... 2 *"),
+        ("windows(x, axes=[2], size=5)", "1"),
+        ("windows(x, axes=[2], size=3, length=3)", "4 ... 3 ... 2"),
+        ("windows(x, axes=[2], size=3, length=1)", "4 ... 1 ... 2"),
+        ("windows(arange(time), axes=[0], size=2)", ""),
+        ("overlap_add(x, axes=[1], size=3)", "1 ... [3]"),
+        ("overlap_add(x, axes=[1], size=width, length=time)", "4"),
     ],
 )
-def test_a_message_says_what_was_found_and_what_is_allowed(call: str, message: str) -> None:
-    with pytest.raises(SpecError, match=message) as raised:
+def test_a_message_says_what_was_found_and_what_is_allowed(
+    call: str, message: str, wording: Wording
+) -> None:
+    with wording.raises(SpecError, message) as raised:
         tiny([f"z = {call}", "y = x * mean(z)"]).program()
     assert raised.value.place is not None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wording import Wording
 
 from harness.checking.report import proof
 from harness.checking.request import Request, make_case
@@ -46,16 +47,16 @@ def wrong_rule(r: Any, node: Any, g: int) -> None:
     r.add(node.inputs[0], r.emit("multiply", g, r.constant(1.0)))
 
 
-def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_rule_is_an_error(monkeypatch: pytest.MonkeyPatch, wording: Wording) -> None:
     monkeypatch.setitem(rules.RULES, "tanh", wrong_rule)
     case = make_case(load_spec("lesson6/three_char"), Request(), own=False)
-    with pytest.raises(HarnessError, match="a derivative rule is wrong"):
+    with wording.raises(HarnessError):
         complex_step_gap(case)
 
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_deep_model_is_proved_in_as_many_passes_as_it_has_kinds_of_parameters(
-    monkeypatch: pytest.MonkeyPatch, wrong: bool
+    monkeypatch: pytest.MonkeyPatch, wrong: bool, wording: Wording
 ) -> None:
     """One for each parameter takes time by the square of the depth: 96 blocks took minutes."""
     passes = []
@@ -71,7 +72,7 @@ def test_a_deep_model_is_proved_in_as_many_passes_as_it_has_kinds_of_parameters(
     case.gradients(case.material, "main")
     monkeypatch.setattr(oracle, "run", counted)
     if wrong:
-        with pytest.raises(HarnessError, match="a derivative rule is wrong"):
+        with wording.raises(HarnessError):
             complex_step_gap(case)
     else:
         assert 0 < complex_step_gap(case) < 1e-14
@@ -79,19 +80,16 @@ def test_a_deep_model_is_proved_in_as_many_passes_as_it_has_kinds_of_parameters(
     assert len(passes) == len(kinds) < len(case.training.parameters) / 4
 
 
-def test_gradients_that_are_not_finite_prove_nothing_and_it_is_said(tmp_path: Path) -> None:
+def test_gradients_that_are_not_finite_prove_nothing_and_it_is_said(
+    tmp_path: Path, wording: Wording
+) -> None:
     """Nor do they warn: numpy's own warning once stood among the results."""
     (tmp_path / "overflow.yaml").write_text(OVERFLOW)
     case = make_case(load_spec(str(tmp_path / "overflow.yaml")), Request(), own=False)
     gap = complex_step_gap(case)
     assert math.isnan(gap)
-    assert proof({"overflow": gap}) == (
-        "oracle: the gradients of overflow are not finite, and nothing proves them"
-    )
-    assert proof({"overflow": gap, "fine": 1e-16}) == (
-        "oracle: the gradients of 1 spec agree with the complex step to 1.0e-16; "
-        "the gradients of overflow are not finite, and nothing proves them"
-    )
+    wording(proof({"overflow": gap}), "gradients")
+    wording(proof({"overflow": gap, "fine": 1e-16}), "1 ... agree ... 1.0e-16")
 
 
 def test_every_run_proves_the_specs_that_it_checks() -> None:

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.errors import HarnessError
 from harness.language.library import lesson6
@@ -51,12 +52,12 @@ def test_lists_come_back_as_tuples() -> None:
 
 
 @pytest.mark.parametrize("value", [np.zeros(2), {1}, b"bytes", object(), 1j])
-def test_what_is_no_plain_data_is_refused(value: object) -> None:
-    with pytest.raises(HarnessError, match="a program cannot hold"):
+def test_what_is_no_plain_data_is_refused(value: object, wording: Wording) -> None:
+    with wording.raises(HarnessError):
         encode({"deep": [value]})
 
 
 @pytest.mark.parametrize("data", [{"class": "Popen", "fields": []}, {"fields": []}, {}])
-def test_an_unknown_class_is_refused(data: object) -> None:
-    with pytest.raises(HarnessError, match=r"a program holds no .*; another version wrote it"):
+def test_an_unknown_class_is_refused(data: object, wording: Wording) -> None:
+    with wording.raises(HarnessError):
         decode([data])

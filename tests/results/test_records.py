@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from places import ROOT
 from pydantic import ValidationError
+from wording import Wording
 
 from harness.checking.request import Request
 from harness.checking.runner import CellRunner
@@ -204,7 +205,7 @@ def test_names_of_fields_are_told_on_one_line_and_shortened(tmp_path: Path) -> N
     assert len(str(found.value)) < 200
 
 
-def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path, wording: Wording) -> None:
     path = tmp_path / "run.jsonl"
     done = subprocess.run(
         [sys.executable, "-c", MARK + FILL, str(path)], capture_output=True, text=True, check=True
@@ -212,7 +213,7 @@ def test_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     first, second, *_ = done.stdout.splitlines()
     written = int(first.split()[0])
     assert 5 < written < 20
-    assert f"cannot write to {path}: only " in first
+    wording.line(first, f"{path}")
     assert f"cannot write to {path}: " in second
     read = read_records(path)
     assert [line.seconds for line in read.of_kind(Begin)] == list(range(written))

@@ -12,6 +12,7 @@ import pytest
 import warm_commands
 from damage import ABSURD, GONE, changed, flips, mutations
 from rich.console import Console
+from wording import Wording
 
 from harness.checking import report as reports
 from harness.checking.events import Report
@@ -42,7 +43,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_a_line_of_a_gigabyte_is_not_read(
-    lines: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lines: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
     """One of 990 MB took 4.8 GiB, and made a page of as many bytes."""
     monkeypatch.setattr(file, "MAX_LINE", 10_000)
@@ -50,7 +51,7 @@ def test_a_line_of_a_gigabyte_is_not_read(
     text = [json.dumps(line, separators=(",", ":")) for line in (*lines[:2], long, *lines[3:])]
     for shown in (text, text[:3]):  # in the middle, and the last one
         (tmp_path / "r.jsonl").write_text("\n".join(shown))
-        with pytest.raises(RecordError, match=r"r.jsonl:3: the line has .* at most 10,000"):
+        with wording.raises(RecordError, "r.jsonl:3 ... 10,000"):
             read_records(tmp_path / "r.jsonl")
 
 
@@ -158,22 +159,28 @@ def test_every_field_of_every_kind_is_checked(
 @pytest.mark.parametrize(
     ("kind", "field", "value", "words"),
     [
-        ("end", "seconds", "soon", "end: seconds: expected a number, found 'soon'"),
-        ("end", "could_not_run", GONE, "end: missing key 'could_not_run'"),
-        ("result", "verdict", "agreed", "did you mean 'agree'"),
-        ("result", "held", "x", "result: held: expected an integer, found 'x'"),
-        ("result", "yardstick", 0, "result: yardstick: must be greater than 0, found 0"),
-        ("result", "worst", None, "without worst"),
-        ("begin", "spec", 3, "begin: spec: expected text, found 3"),
-        ("result", "growth", [["NaN", 1, 1]], "growth.0.0: expected an integer, found 'NaN'"),
-        ("head", "planned", -1, "head: planned: "),
-        ("head", "request", {"sizes": [3]}, "request.sizes: expected a mapping, found a list"),
-        ("head", "schema", 2, "schema 2 is unknown"),
-        ("head", "environment", [], "head: environment: expected a mapping, found a list"),
+        ("end", "seconds", "soon", "'soon'"),
+        ("end", "could_not_run", GONE, "'could_not_run'"),
+        ("result", "verdict", "agreed", "'agree'"),
+        ("result", "held", "x", "'x'"),
+        ("result", "yardstick", 0, "0 ... 0"),
+        ("result", "worst", None, ""),
+        ("begin", "spec", 3, "expected ... 3"),
+        ("result", "growth", [["NaN", 1, 1]], "growth.0.0 ... 'NaN'"),
+        ("head", "planned", -1, ""),
+        ("head", "request", {"sizes": [3]}, "request.sizes"),
+        ("head", "schema", 2, "2"),
+        ("head", "environment", [], ""),
     ],
 )
 def test_the_command_tells_line_and_field(
-    kind: str, field: str, value: Any, words: str, lines: list[dict[str, Any]], tmp_path: Path
+    kind: str,
+    field: str,
+    value: Any,
+    words: str,
+    lines: list[dict[str, Any]],
+    tmp_path: Path,
+    wording: Wording,
 ) -> None:
     at = next(i for i, line in enumerate(lines) if line["kind"] == kind)
     path = written(tmp_path / "r", changed(lines, (at, field), value))
@@ -182,7 +189,7 @@ def test_the_command_tells_line_and_field(
     run = warm_commands.run(command)
     assert run.returncode == 2, run.stdout + run.stderr
     assert run.stderr.startswith(f"{path}:{at + 1}: ")
-    assert words in run.stderr
+    wording.line(run.stderr, words)
     assert "Traceback" not in run.stderr
 
 
@@ -194,12 +201,12 @@ def test_kinds_and_fields_that_are_not_known_are_passed_over(
 
 
 def test_a_last_line_that_is_whole_and_wrong_is_not_torn(
-    lines: list[dict[str, Any]], tmp_path: Path
+    lines: list[dict[str, Any]], tmp_path: Path, wording: Wording
 ) -> None:
     path = written(tmp_path / "r", lines[:-2])
     with path.open("a") as file:
         file.write('{"kind": "end"}')
-    with pytest.raises(RecordError, match=r"r:6: end: missing key 'spec'"):
+    with wording.raises(RecordError, "r:6 ... 'spec'"):
         read_records(path)
     with path.open("a") as file:
         file.truncate(path.stat().st_size - 4)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from wording import Wording
 
 from harness.backends.numpy.backend import Numpy
 from harness.cli import cli
@@ -56,19 +57,17 @@ class Misspelt(Numpy):
     def my_own_helper(self) -> None: ...
 
 
-def test_near_misses_are_told_and_helpers_are_not() -> None:
+def test_near_misses_are_told_and_helpers_are_not(wording: Wording) -> None:
     told = doubts(Misspelt())
-    assert told == [
-        "'flush_denormal' is no method of a backend, and never called; did you mean "
-        "'flush_denormals'?",
-        "'value_and_gradients' is no method of a backend, and never called; did you mean "
-        "'value_and_gradient'?",
-        "'sigmoyd' of fused is no operation, and never called; did you mean 'sigmoid'?",
-    ]
+    wording(
+        told,
+        "'flush_denormal' ... 'flush_denormals' ... 'value_and_gradients'"
+        " ... 'value_and_gradient' ... 'sigmoyd' ... 'sigmoid'",
+    )
     assert doubts(object()) == []
 
 
-def test_a_misspelt_primitive_is_told_with_what_is_lacking() -> None:
+def test_a_misspelt_primitive_is_told_with_what_is_lacking(wording: Wording) -> None:
     class Lacking(Numpy):
         name = "lacking"
 
@@ -77,7 +76,7 @@ def test_a_misspelt_primitive_is_told_with_what_is_lacking() -> None:
             table = dict(super().primitives)
             return {"tahn": table.pop("tanh"), **table}
 
-    with pytest.raises(UsageError, match=r"lacks tanh; .*; 'tahn' may be meant for 'tanh'"):
+    with wording.raises(UsageError, "; 'tahn' ... 'tanh'"):
         service.handler(Lacking())
 
 

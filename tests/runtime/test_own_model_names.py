@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.errors import UsageError
 from harness.language.model import load_spec
@@ -85,13 +86,13 @@ def test_a_part_is_what_numpy_makes_of_it_and_can_be_written_to(text: str, wante
     assert np.all(wanted(array) == -1.0)
 
 
-def test_a_name_may_itself_end_as_a_part_does() -> None:
+def test_a_name_may_itself_end_as_a_part_does(wording: Wording) -> None:
     found = view_of("w.T", {"w.T": 0, "w": 0})
     assert found is not None
     assert found.key == "w.T"
     assert view_of("onnx::GRU_1[0, 0:7].T", {"onnx::GRU_1": 0}) is not None
     assert view_of("v.T", {"w": 0}) is None
-    with pytest.raises(UsageError, match=r"among its slices; allowed are numbers and slices"):
+    with wording.raises(UsageError):
         view_of("w[a]", {"w": 0})
 
 
@@ -112,7 +113,7 @@ def test_shapes_fit_by_cutting_and_joining_only(found, wanted, fit: bool) -> Non
     assert fits(found, wanted) is fit
 
 
-def test_where_inputs_and_state_go() -> None:
+def test_where_inputs_and_state_go(wording: Wording) -> None:
     program = load_spec("lesson6/stateful_lstm", ()).programs["inference"]
     chars, h, c = "input.chars", "state.h", "state.c"
     assert placing(program, ("x",), ()) == Placing((chars,))
@@ -122,7 +123,7 @@ def test_where_inputs_and_state_go() -> None:
     assert by_name == Placing((chars,), {"h": h, "c": c})
     assert placing(program, ("chars", "state"), ()).names == (chars, h, c)
     assert placing(program, ("x",), ("state.c", "chars")) == Placing((c, chars))
-    with pytest.raises(UsageError, match=r"--takes: the spec has no 'char'; did you mean 'chars'"):
+    with wording.raises(UsageError, "--takes ... 'char' ... 'chars'"):
         placing(program, None, ("char",))
     with pytest.raises(UsageError, match="has 1 inputs"):
         placing(program, (), ())
@@ -156,7 +157,7 @@ def tensor(*shape: int) -> SimpleNamespace:
     return SimpleNamespace(shape=shape)
 
 
-def test_what_is_returned_has_names() -> None:
+def test_what_is_returned_has_names(wording: Wording) -> None:
     spec = load_spec("lesson6/stateful_lstm", ())
     results = Results(spec.programs["training"], spec.programs["inference"])
     y, h, c = tensor(1), tensor(2), tensor(3)
@@ -176,14 +177,14 @@ def test_what_is_returned_has_names() -> None:
     ):
         with pytest.raises(UsageError, match=words):
             results.named(wrong)
-    with pytest.raises(UsageError, match="returns 1 tensor, and --returns names 2 outputs"):
+    with wording.raises(UsageError, "1 ... --returns ... 2 outputs"):
         asked.named(y)
 
 
-def test_a_state_may_have_more_axes_of_length_1_and_an_output_may_not() -> None:
+def test_a_state_may_have_more_axes_of_length_1_and_an_output_may_not(wording: Wording) -> None:
     array = np.zeros((1, 3, 7))
     assert reshaped("state.h", array, (3, 7), np.reshape).shape == (3, 7)
-    with pytest.raises(UsageError, match=r"y is \[3, 7\] in the spec"):
+    with wording.raises(UsageError, "[3, 7]"):
         reshaped("output.y", array, (3, 7), np.reshape)
 
 

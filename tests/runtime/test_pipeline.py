@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sampling import sampled
+from wording import Wording
 
 from harness.errors import UsageError
 from harness.language.model import Spec, load_spec
@@ -141,7 +142,9 @@ def test_all_that_goes_on_is_told(backend: Backend, path: str) -> None:
 
 
 @pytest.mark.parametrize("purpose", ["train", "forward"])
-def test_results_of_each_step_of_a_call_are_there(backend: Backend, purpose: Purpose) -> None:
+def test_results_of_each_step_of_a_call_are_there(
+    backend: Backend, purpose: Purpose, wording: Wording
+) -> None:
     session, materials = opened(backend, load_spec("lesson6/stateful_lstm"), "derived")
     backend.quick = False  # where steps are not compiled, several are not one call
     steps = pipeline(session, purpose, materials)
@@ -151,7 +154,7 @@ def test_results_of_each_step_of_a_call_are_there(backend: Backend, purpose: Pur
     assert_same(last, singly[-1], 1e-11)
     for back in range(steps.many):
         assert_same(steps.last(back), singly[-1 - back], 1e-11)
-    with pytest.raises(UsageError, match="no results are kept"):
+    with wording.raises(UsageError):
         steps.last(steps.many)
 
 
@@ -186,9 +189,9 @@ def test_restart_feed_and_overhead_leave_no_trace(backend: Backend, path: str) -
     assert float(steps.finish(steps.start(0))["loss"]) == first
 
 
-def test_no_batches_and_no_optimizer_are_said_in_words(backend: Backend) -> None:
+def test_no_batches_and_no_optimizer_are_said_in_words(backend: Backend, wording: Wording) -> None:
     session, materials = opened(backend, load_spec("lesson6/three_char"), "native")
-    with pytest.raises(UsageError, match="at least one batch"):
+    with wording.raises(UsageError):
         Pipeline(session, "train", materials[0].parameters, materials[0].statistics, {}, [], RATE)
     session.use_rule(None)
     with pytest.raises(UsageError, match="no optimizer"):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from places import DOCS, SUPPORT
 from sampling import sampled
+from wording import Wording
 
 from harness.checking.options import CheckOptions
 from harness.command.declared import options_of
@@ -83,7 +84,7 @@ def test_example_agrees_on_lesson_6(systems: Sequence[str], installed: dict[str,
     assert {layer for r in results for layer in r["layers"].values()} == {"equations"}
 
 
-def test_broken_plugin_hurts_nobody_else(installed: dict[str, str]) -> None:
+def test_broken_plugin_hurts_nobody_else(installed: dict[str, str], wording: Wording) -> None:
     arguments = ["check", "lesson6/simple_rnn", "--check", "values", "--json"]
     names = ["broken", "columns", "numpy"]
     run = harness(installed, *arguments, *(a for name in names for a in ("--backend", name)))
@@ -96,8 +97,7 @@ def test_broken_plugin_hurts_nobody_else(installed: dict[str, str]) -> None:
     assert verdicts == {"broken": {"error"}, "columns": {"agree"}, "numpy": {"agree"}}
     details = {r["detail"] for r in results if r["backend"] == "broken"}
     assert len(details) == 1
-    last_line = "ImportError: libcolumns.so.7: cannot open shared object file"
-    assert details.pop().endswith(last_line)
+    wording.line(details.pop(), "ImportError: libcolumns.so.7")
 
 
 def test_example_is_one_short_file() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.backends.numpy.backend import Numpy
 from harness.errors import UsageError
@@ -138,24 +139,29 @@ def test_any_integers_are_indices(session: Session, material: Arguments, dtype: 
 @pytest.mark.parametrize(
     ("group", "change", "words"),
     [
-        ("parameters", {"out.b": None}, r"parameter 'out.b' is missing"),
+        ("parameters", {"out.b": None}, "'out.b'"),
         (
             "parameters",
             {"out.b": np.zeros(10)},
-            r"parameter out.b: expected shape \[11\], found \[10\]",
+            "out.b ... [11] ... [10]",
         ),
-        ("parameters", {"out.c": np.zeros(11)}, r"unknown parameter 'out.c'"),
-        ("statistics", {"norm.moving_mean": None}, r"statistic 'norm.moving_mean' is missing"),
+        ("parameters", {"out.c": np.zeros(11)}, "'out.c'"),
+        ("statistics", {"norm.moving_mean": None}, "'norm.moving_mean'"),
         (
             "statistics",
             {"norm.moving_mean": np.zeros((5, 1))},
-            r"statistic norm.moving_mean: expected shape \[5\], found \[5, 1\]",
+            "norm.moving_mean ... [5] ... [5, 1]",
         ),
-        ("statistics", {"mean": np.zeros(5)}, r"unknown statistic 'mean'"),
+        ("statistics", {"mean": np.zeros(5)}, "'mean'"),
     ],
 )
 def test_parameters_and_statistics_that_do_not_fit_are_refused(
-    session: Session, material: Arguments, group: str, change: dict[str, Any], words: str
+    session: Session,
+    material: Arguments,
+    group: str,
+    change: dict[str, Any],
+    words: str,
+    wording: Wording,
 ) -> None:
     given = {"parameters": dict(material.parameters), "statistics": dict(material.statistics)}
     for name, array in change.items():
@@ -163,7 +169,7 @@ def test_parameters_and_statistics_that_do_not_fit_are_refused(
             del given[group][name]
         else:
             given[group][name] = array
-    with pytest.raises(UsageError, match=words):
+    with wording.raises(UsageError, words):
         session.load(**given)
 
 
@@ -263,7 +269,7 @@ def test_what_is_frozen_is_neither_trained_nor_neutral(spec: Spec, material: Arg
 
 
 def test_a_claim_without_automatic_differentiation_is_refused_in_words(
-    spec: Spec, material: Arguments
+    spec: Spec, material: Arguments, wording: Wording
 ) -> None:
     class NoGradients(Claiming):
         def value_and_gradient(self, function: Function) -> GradientFunction | None:
@@ -272,7 +278,7 @@ def test_a_claim_without_automatic_differentiation_is_refused_in_words(
     session = opened(spec, NoGradients(), dtype="float64")
     session.load(material.parameters, material.statistics)
     session.forward("training", material.inputs, material.state)
-    with pytest.raises(UsageError, match="claims out and has no automatic differentiation"):
+    with wording.raises(UsageError):
         session.gradients("training", material.inputs, material.state, material.targets)
 
 

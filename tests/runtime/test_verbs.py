@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.backends.numpy.backend import Numpy
 from harness.backends.numpy.primitives import PRIMITIVES
@@ -55,27 +56,27 @@ def test_open_says_the_paths_and_use_rule_changes_them(case: Case) -> None:
     assert verbs.session is not first
 
 
-def test_nothing_is_answered_before_open() -> None:
+def test_nothing_is_answered_before_open(wording: Wording) -> None:
     for verb, payload in (("read", None), ("load", {"parameters": {}, "statistics": {}})):
-        with pytest.raises(UsageError, match="no session is open"):
+        with wording.raises(UsageError):
             handler(Numpy())(verb, payload)
 
 
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"device": "cuda"}, r"numpy has no device 'cuda' \(has: cpu\)"),
+        ({"device": "cuda"}, "numpy ... 'cuda' ... cpu"),
         (
             {"dtype": "tf32"},
-            r"numpy has no dtype 'tf32' \(has: float64, float32, bfloat16, float16\)",
+            "numpy ... 'tf32' ... float64, float32, bfloat16, float16",
         ),
     ],
 )
 def test_what_a_backend_has_not_is_refused_and_the_session_kept(
-    case: Case, verbs: SessionService, choices: dict[str, str], words: str
+    case: Case, verbs: SessionService, choices: dict[str, str], words: str, wording: Wording
 ) -> None:
     before = verbs.session
-    with pytest.raises(UsageError, match=words):
+    with wording.raises(UsageError, words):
         verbs.open(encoded(case.training), encoded(case.inference), **choices)
     assert verbs.session is before
 
@@ -192,7 +193,7 @@ class Squashing(Aliasing):
     primitives = {**PRIMITIVES, "matmul": _halving}  # noqa: RUF012
 
 
-def test_arguments_that_are_written_to_are_found() -> None:
+def test_arguments_that_are_written_to_are_found(wording: Wording) -> None:
     faults = aliasing(make_case(load_spec("lesson6/theano_rnn"), Request(), own=False), Squashing())
-    assert "inputs h0 was changed by a call" in faults
-    assert "inputs chars was changed by a call" in faults
+    wording.line(faults, "h0")
+    wording.line(faults, "chars was changed")

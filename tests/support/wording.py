@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import platform
 import re
 import sys
 import tempfile
@@ -27,7 +28,6 @@ FILE = "wording.json"
 REPOSITORY = Path(__file__).parents[2]
 # Lines by name of the test, by name of its file.
 Entries = dict[str, dict[str, list[str]]]
-Text = str | BaseException | Iterable[str]
 GAP = " ... "
 
 UNSTEADY = (
@@ -38,7 +38,9 @@ UNSTEADY = (
     (r"(?<![\w.])\d[\d,]*\.\d[\w.+]*(?:(?<=e)[+-]\d+)?", "#"),
     (r"(?<![\w.])\d+e[+-]?\d+\b", "#"),
     (r"\b\d+(?= ?(?:s|ms|us|min|h|seconds|minutes|hours|[KMG]i?B|cores?)\b)", "#"),
-    (r"(?<=process )\d+|(?<=port )\d+", "#"),
+    (r"(?<=process )\d+|(?<=port )\d+|\b\d+ of \d+(?= bytes)", "#"),
+    # A list of all functions is longer with each one that is added.
+    (r"\(known: [^()]{200,}", "(known: ..."),
 )
 
 
@@ -52,16 +54,16 @@ def steady(text: str, folder: Path | None) -> str:
     )
     text = re.sub(rf"{temporary}/(?!pytest-)[^/\s'\")]+", "TMP", text)
     text = text.replace(sys.executable, "PYTHON").replace(str(REPOSITORY), "REPOSITORY")
+    text = re.sub(rf"(?<=on ){re.escape(platform.node())}\b", "HOST", text)
     for pattern, sign in UNSTEADY:
         text = re.sub(pattern, sign, text)
     return text
 
 
-def lines_of(text: Text) -> list[str]:
-    """Return the lines of a message, of an error's message, or of several messages."""
-    if isinstance(text, str | BaseException):
-        return str(text).splitlines()
-    return [line for part in text for line in str(part).splitlines()]
+def lines_of(message: object) -> list[str]:
+    """Return the lines of a message (a text, an error), or of a list of messages."""
+    parts = message if isinstance(message, list | tuple) else [message]
+    return [line for part in parts for line in str(part).splitlines()]
 
 
 def spans(text: str, facts: str) -> tuple[int, int] | None:
@@ -94,17 +96,18 @@ class Wording:
         self._folder = folder
         self._renewing = renewing
 
-    def __call__(self, text: Text, facts: str = "") -> None:
+    def __call__(self, message: object, facts: str = "") -> None:
         """Assert that a message has these facts and the words of the entry."""
-        lines = lines_of(text)
-        assert spans("\n".join(lines), facts) is not None, f"{facts!r} is not in {lines}"
+        lines = lines_of(message)
+        found = spans("\n".join(lines), facts)
+        assert found, f"{facts!r} is not in {lines}"
         self._compare(lines)
 
-    def line(self, text: Text, facts: str) -> None:
+    def line(self, message: object, facts: str) -> None:
         """Assert the same of the lines of a longer text that hold the facts."""
-        whole = "\n".join(lines_of(text))
+        whole = "\n".join(lines_of(message))
         found = spans(whole, facts)
-        assert found is not None, f"{facts!r} is not in:\n{whole}"
+        assert found, f"{facts!r} is not in:\n{whole}"
         first, last = (whole.count("\n", 0, place) for place in found)
         self._compare(whole.split("\n")[first : last + 1])
 

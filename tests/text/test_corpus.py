@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wording import Wording
 
 from harness.errors import UsageError
 from harness.text.corpus import LENGTH, SHA256, VARIABLE, corpus, download
@@ -111,14 +112,16 @@ class TestDownload:
         with pytest.raises(UsageError, match=r"ConnectionError.*refused.*Set HARNESS_CORPUS"):
             download(url, SUM, tmp_path)
 
-    def test_a_cache_that_cannot_be_used(self, server: str, tmp_path: Path) -> None:
+    def test_a_cache_that_cannot_be_used(
+        self, server: str, tmp_path: Path, wording: Wording
+    ) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(UsageError, match=r"the cache '.*/file/cache' cannot be used: Not a"):
+        with wording.raises(UsageError, "/file/cache"):
             download(f"{server}/good", SUM, tmp_path / "file" / "cache")
 
-    def test_a_pipe_where_it_is_kept(self, server: str, tmp_path: Path) -> None:
+    def test_a_pipe_where_it_is_kept(self, server: str, tmp_path: Path, wording: Wording) -> None:
         os.mkfifo(tmp_path / "nietzsche.txt")
-        with pytest.raises(UsageError, match=r"nietzsche.txt: this is not .* a named pipe; remov"):
+        with wording.raises(UsageError, "nietzsche.txt"):
             download(server, SHA256, tmp_path)
 
     def test_nothing_on_stderr_that_is_no_terminal(self, server: str, tmp_path: Path) -> None:
@@ -166,15 +169,19 @@ class TestNotebookCorpus:
         with pytest.raises(UsageError, match=r"HARNESS_CORPUS is set: .* is not UTF-8"):
             corpus("nietzsche")
 
-    def test_another_text(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_text(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
+    ) -> None:
         (tmp_path / "other").write_text("Zarathustra")
         monkeypatch.setenv(VARIABLE, str(tmp_path / "other"))
-        with pytest.raises(UsageError, match=r"not the notebook's corpus: 11 characters .*600,893"):
+        with wording.raises(UsageError, "11 ... 600,893"):
             corpus("nietzsche")
 
-    def test_no_file_is_no_reason_to_download(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_file_is_no_reason_to_download(
+        self, monkeypatch: pytest.MonkeyPatch, wording: Wording
+    ) -> None:
         monkeypatch.setenv(VARIABLE, "/nowhere/nietzsche.txt")
-        with pytest.raises(UsageError, match=r"HARNESS_CORPUS is set: .*no such file.*unset it"):
+        with wording.raises(UsageError, "HARNESS_CORPUS"):
             corpus("nietzsche")
 
     def test_unset_or_empty_means_the_download(
@@ -222,19 +229,19 @@ class TestOtherTexts:
     @pytest.mark.parametrize(
         ("name", "encoding", "message"),
         [
-            ("text", "utf-8", r"'text' is not UTF-8: byte 0xe9 at offset 1 .*name the encoding"),
-            ("text", "ascii", "'text' is not ASCII: byte 0xe9 at offset 1"),
-            ("text", "utf-88", "'utf-88' is not an encoding .*did you mean 'utf-8'"),
-            ("text", "latin_9x", "'latin_9x' is not an encoding .*did you mean 'latin-?9'"),
-            ("text", "hex", "'hex' is not an encoding of text that Python knows; utf-8"),
-            ("text", "a\0b", "is not an encoding"),
-            ("text", "undefined", "is not an encoding"),
-            ("text", "idna", "'text' is not IDNA: "),
-            ("absent", "utf-8", "no such file .builtin and nietzsche are"),
-            ("nietzche", "utf-8", "no such file .*did you mean 'nietzsche'"),
-            (".", "utf-8", "cannot read the text '.': this is a folder$"),
-            ("builtin", "latin-1", "'builtin' is not a file of yours.*'latin-1'"),
-            ("nietzsche", "latin-1", "'nietzsche' is not a file of yours.*'latin-1'"),
+            ("text", "utf-8", "'text' ... UTF-8 ... 0xe9 ... 1"),
+            ("text", "ascii", "'text' ... ASCII ... 0xe9 ... 1"),
+            ("text", "utf-88", "'utf-88' ... 'utf-8'"),
+            ("text", "latin_9x", "'latin_9x' ... latin ... 9"),
+            ("text", "hex", "'hex' ... utf-8"),
+            ("text", "a\0b", ""),
+            ("text", "undefined", ""),
+            ("text", "idna", "'text' ... IDNA"),
+            ("absent", "utf-8", "builtin"),
+            ("nietzche", "utf-8", "'nietzsche'"),
+            (".", "utf-8", ""),
+            ("builtin", "latin-1", "'builtin' ... 'latin-1'"),
+            ("nietzsche", "latin-1", "'nietzsche' ... 'latin-1'"),
         ],
     )
     def test_refused(
@@ -244,17 +251,18 @@ class TestOtherTexts:
         name: str,
         encoding: str,
         message: str,
+        wording: Wording,
     ) -> None:
         monkeypatch.delenv(VARIABLE, raising=False)
         monkeypatch.chdir(tmp_path)
         (tmp_path / "text").write_bytes(b"n\xe9e")
-        with pytest.raises(UsageError, match=message):
+        with wording.raises(UsageError, message):
             corpus(name, encoding)
 
-    def test_half_a_surrogate_pair_is_no_character(self, tmp_path: Path) -> None:
+    def test_half_a_surrogate_pair_is_no_character(self, tmp_path: Path, wording: Wording) -> None:
         path = tmp_path / "text"
         path.write_bytes(b"a\\ud800")
-        with pytest.raises(UsageError, match=r"half a surrogate pair, U\+D800, at character 2"):
+        with wording.raises(UsageError, "U+D800 ... 2"):
             corpus(str(path), "unicode_escape")
 
     def test_a_file_whose_name_is_not_utf_8(self, tmp_path: Path) -> None:

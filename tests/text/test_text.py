@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import DOCS
+from wording import Wording
 
 from harness.arrays import IndexArray
 from harness.errors import UsageError
@@ -115,8 +116,8 @@ def test_the_shortest_text_named_by_the_error_is_accepted() -> None:
     assert windows(np.arange(26), 8, 8, drop_last=2).shape == (1, 8)
 
 
-def test_the_largest_offset_named_by_the_error_is_accepted() -> None:
-    with pytest.raises(UsageError, match=r"end at character 10.*ends at 9; at most 2 is"):
+def test_the_largest_offset_named_by_the_error_is_accepted(wording: Wording) -> None:
+    with wording.raises(UsageError, "10 ... 9 ... 2"):
         windows(np.arange(10), 8, 8, offset=3)
     assert windows(np.arange(10), 8, 8, offset=2)[-1, -1] == 9
 
@@ -124,16 +125,18 @@ def test_the_largest_offset_named_by_the_error_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"length": 0}, "length must be at least 1, not 0"),
-        ({"stride": 0}, "stride must be at least 1, not 0"),
-        ({"offset": -1}, "offset must be at least 0, not -1"),
-        ({"drop_last": -1}, "drop_last must be at least 0, not -1"),
+        ({"length": 0}, "1 ... 0"),
+        ({"stride": 0}, "1 ... 0"),
+        ({"offset": -1}, "0 ... -1"),
+        ({"drop_last": -1}, "drop_last ... 0 ... -1"),
     ],
 )
-def test_impossible_windows_are_refused(changed: dict[str, int], message: str) -> None:
+def test_impossible_windows_are_refused(
+    changed: dict[str, int], message: str, wording: Wording
+) -> None:
     arguments = {"length": 3, "stride": 3, "offset": 0, "drop_last": 0} | changed
     for function in (windows, column):
-        with pytest.raises(UsageError, match=message):
+        with wording.raises(UsageError, message):
             function(np.arange(40), **arguments)
 
 
@@ -168,28 +171,28 @@ class TestVocabulary:
         assert vocabulary.decode([]) == ""
 
     @pytest.mark.parametrize("unknown", ["é", "!", "\U0001f600"])
-    def test_unknown_character(self, unknown: str) -> None:
+    def test_unknown_character(self, unknown: str, wording: Wording) -> None:
         with pytest.raises(UsageError) as caught:
             Vocabulary.of("abc").encode(f"ab{unknown}{unknown}")
-        assert str(caught.value).startswith(f"unknown character {unknown!r} at position 2; ")
+        wording.line(caught.value, f"{unknown!r} ... 2")
         assert "'abc'" in str(caught.value)
 
     @pytest.mark.parametrize("index", [-1, 4])
-    def test_index_without_character(self, index: int) -> None:
-        with pytest.raises(UsageError, match=rf"index {index} at position \[1\].*0 to 3"):
+    def test_index_without_character(self, index: int, wording: Wording) -> None:
+        with wording.raises(UsageError, f"{index} ... [1] ... 0 ... 3"):
             Vocabulary.of("abc").decode([1, index])
 
-    def test_classes(self) -> None:
+    def test_classes(self, wording: Wording) -> None:
         vocabulary = Vocabulary.of("abc")
         vocabulary.check_classes(4)
         vocabulary.check_classes(86)
-        with pytest.raises(UsageError, match=r"3 classes are too few.*at least 4"):
+        with wording.raises(UsageError, "3 ... 4"):
             vocabulary.check_classes(3)
 
-    def test_texts_without_a_vocabulary(self) -> None:
+    def test_texts_without_a_vocabulary(self, wording: Wording) -> None:
         with pytest.raises(UsageError, match="empty"):
             Vocabulary.of("")
-        with pytest.raises(UsageError, match=r"padding character '\\x00' at position 2"):
+        with wording.raises(UsageError, "'\\x00' ... 2"):
             Vocabulary.of(f"ab{PADDING}c")
 
     @pytest.mark.parametrize(
@@ -219,11 +222,9 @@ class TestReadText:
         with pytest.raises(UsageError, match=r"byte 0xe9 at offset 3 .*convert"):
             read_text(path)
 
-    @pytest.mark.parametrize(
-        ("name", "reason"), [("absent", "no such file"), (".", "this is a folder"), ("\0", "NUL")]
-    )
-    def test_unreadable(self, tmp_path, name: str, reason: str) -> None:
-        with pytest.raises(UsageError, match=reason) as caught:
+    @pytest.mark.parametrize(("name", "reason"), [("absent", ""), (".", ""), ("\0", "NUL")])
+    def test_unreadable(self, tmp_path, name: str, reason: str, wording: Wording) -> None:
+        with wording.raises(UsageError, reason) as caught:
             read_text(f"{tmp_path}/{name}")
         assert repr(f"{tmp_path}/{name}") in str(caught.value)
 
@@ -260,8 +261,8 @@ class TestOneHot:
         assert one_hot(1, 3).tolist() == [0, 1, 0]
 
     @pytest.mark.parametrize("index", [-1, 5])
-    def test_outside(self, index: int) -> None:
-        with pytest.raises(UsageError, match=rf"index {index} at position \[1, 0\].*0 to 4"):
+    def test_outside(self, index: int, wording: Wording) -> None:
+        with wording.raises(UsageError, f"{index} ... [1, 0] ... 0 ... 4"):
             one_hot([[1], [index]], 5)
 
     def test_fractions(self) -> None:
@@ -299,12 +300,14 @@ class TestBatches:
     @pytest.mark.parametrize(
         ("rows", "size", "order", "whole_only", "message"),
         [
-            (63, 64, "sequential", True, "63 rows are too few for a whole batch of 64"),
-            (0, 64, "shuffled", False, "0 rows are too few for a batch"),
-            (5, 0, "sequential", False, "batch size must be at least 1, not 0"),
-            (5, 2, "shuffle", False, "unknown order 'shuffle'.*did you mean 'shuffled'"),
+            (63, 64, "sequential", True, "63 ... 64"),
+            (0, 64, "shuffled", False, "0"),
+            (5, 0, "sequential", False, "1 ... 0"),
+            (5, 2, "shuffle", False, "'shuffle' ... 'shuffled'"),
         ],
     )
-    def test_refused_at_once(self, rows, size, order, whole_only, message: str) -> None:
-        with pytest.raises(UsageError, match=message):
+    def test_refused_at_once(
+        self, rows, size, order, whole_only, message: str, wording: Wording
+    ) -> None:
+        with wording.raises(UsageError, message):
             batches(rows, size, order, whole_only, 0, 0)
