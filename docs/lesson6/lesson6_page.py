@@ -13,8 +13,8 @@ from harness.training.phases import rates_of
 
 Entry = Mapping[str, Any]
 
-STORIES = Path(__file__).with_name("stories.md")
-MISTAKES = Path(__file__).with_name("mistakes.md")
+STORIES = Path(__file__).with_name("stories.txt")
+MISTAKES = Path(__file__).with_name("mistakes.txt")
 PICTURES = """\
 In the pictures the curves of all backends lie on one another, so each has a different width. The
 lower part shows the distance from numpy, as a share of the loss. float32 runs drift apart with the
