@@ -16,7 +16,7 @@ from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, WHOLE_STEPS, Blame, Finding
-from harness.runtime.tensors import IllFormed, Misfit
+from harness.runtime.answers import IllFormed, Misfit
 from harness.worker.remote import Tensors, WorkerFault
 
 EQUATIONS = "equations"

@@ -15,8 +15,7 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict
 from harness.oracle.case import Case
-from harness.oracle.oracle import Oracle
-from harness.oracle.orders import ORDERS
+from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,
@@ -30,11 +29,9 @@ from harness.oracle.yardstick import at_least_typical
 from harness.program.ir import Phase, Program, reads
 from harness.program.signature import call_key, local_of, owner_of
 from harness.results.findings import PASSING, Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
-from harness.runtime.session import Session
-from harness.runtime.tensors import Misfit
-from harness.runtime.traces import places, undistinguished
+from harness.runtime.session import Session, places, undistinguished
 from harness.worker.remote import Traced
 
 # Mistakes in handing over parameters, each with what would make up for it.

@@ -29,7 +29,7 @@ from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.labels import backend_of
 from harness.runtime.plugins import available, code
 from harness.worker.cards import cards
-from harness.worker.variables import reported
+from harness.worker.serve import reported
 from harness.worker.worker import Worker
 
 # Entries that are checksums: of them it is said that they have changed, not what they are.

@@ -44,8 +44,8 @@ from harness.program.serial import decode, encode
 from harness.results.cell import Cell
 from harness.results.findings import Finding
 from harness.runtime import paths
-from harness.runtime.arguments import Arguments
-from harness.runtime.budget import check_fits
+from harness.runtime.answers import Arguments
+from harness.runtime.memory import check_fits
 from harness.runtime.session import Session
 from harness.worker.remote import Remote, Tensors
 

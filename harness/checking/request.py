@@ -19,10 +19,9 @@ from harness.language.model import Spec
 from harness.language.size_expressions import FREE_SIZES
 from harness.oracle.case import Case
 from harness.oracle.given import Given
-from harness.program.fitting_sizes import nearest_sizes
+from harness.program.signature import nearest_sizes
 from harness.results.lines import GivenNumbers
-from harness.runtime.devices import check_device
-from harness.runtime.labels import backend_of
+from harness.runtime.labels import backend_of, check_device
 from harness.runtime.paths import KNOWN_DTYPES, PATHS
 from harness.runtime.precision import host_dtype
 from harness.worker.launch import SERVICE

@@ -28,9 +28,9 @@ from harness.program.updates import UpdateRule
 from harness.results.cell import Cell, CellResult, own_fault
 from harness.results.divergence import Divergence, Link
 from harness.results.findings import BROKEN, PASSING, Finding, Verdict
+from harness.runtime.answers import IllFormed
 from harness.runtime.precision import narrow
-from harness.runtime.tensors import IllFormed
-from harness.runtime.traces import undistinguished
+from harness.runtime.session import undistinguished
 from harness.worker.remote import Remote, WorkerFault, not_offered, told
 from harness.worker.worker import Outcome, Worker
 

@@ -32,9 +32,8 @@ from harness.language.library import Library, content, lesson6
 from harness.language.model import Spec
 from harness.language.schema import Layer, LayerUse
 from harness.language.shelf import Shelf
-from harness.oracle.case import Case
+from harness.oracle.case import Case, check_meaning
 from harness.oracle.complex_step import complex_step_gap
-from harness.oracle.meaningless import check_meaning
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.results.cell import Cell, CellResult, cell_name, own_fault
 from harness.results.environment import machine

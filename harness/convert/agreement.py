@@ -10,8 +10,7 @@ from harness.convert.weights import Weights
 from harness.language.model import Spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation, digits, worst
-from harness.program.fitting_sizes import nearest_sizes
-from harness.program.signature import without_noise
+from harness.program.signature import nearest_sizes, without_noise
 
 # (inputs, state) -> outputs and new state by name.
 Run = Callable[[ArrayDict, ArrayDict], Arrays]

@@ -13,7 +13,7 @@ from pydantic import Field
 from harness.errors import UsageError, check_known, did_you_mean
 from harness.language.document import parse, validate
 from harness.language.strict import Strict
-from harness.runtime.defaults import Measured
+from harness.runtime.hookspecs import Measured
 
 # A number that was written down, to a few digits, stands for all that round to it.
 NEAR = 0.01

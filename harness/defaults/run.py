@@ -8,7 +8,7 @@ from typing import Literal
 
 from harness.defaults.catalogue import Entries
 from harness.defaults.service import DefaultsService
-from harness.runtime.defaults import Measured
+from harness.runtime.hookspecs import Measured
 from harness.runtime.plugins import available
 from harness.worker.answers import Forms
 from harness.worker.launch import Launch

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.runtime.answers import MeasuredAnswer
 from harness.runtime.backend import Backend
-from harness.runtime.defaults import Probes
+from harness.runtime.hookspecs import Probes
 from harness.runtime.plugins import BACKENDS
 
 

@@ -7,8 +7,7 @@ from harness.program.plan import Plan
 from harness.runtime.claimed_calls import VARIABLES
 from harness.runtime.executor import Call, Executor, in_turn
 from harness.runtime.interpreter import Claimed, Line, Values, loop
-from harness.runtime.layout import Layout
-from harness.runtime.native import WholeModel
+from harness.runtime.native import Layout, WholeModel
 from harness.runtime.session import Session
 
 __all__ = [

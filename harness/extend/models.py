@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from harness.runtime.own_model.contract import (
     ModelArray,
+    ModelFile,
     Naming,
     OwnModel,
     OwnModels,
     Placing,
+    made,
+    names_taken,
     reshaped,
+    sizes_taken,
 )
-from harness.runtime.own_model.source import ModelFile, made, names_taken, sizes_taken
 
 __all__ = [
     "ModelArray",

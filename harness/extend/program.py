@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.program import series
+from harness.program.axes import inverse, leading_axes, lone_axes
 from harness.program.dims import Dim, Shape
 from harness.program.ir import (
     Block,
@@ -14,8 +15,6 @@ from harness.program.ir import (
     needed_nodes,
     walk_nodes,
 )
-from harness.program.leading_axes import leading_axes, lone_axes
-from harness.program.permutations import inverse
 from harness.program.signature import call_key, crossing_ports, local_of, owner_of
 from harness.program.windows import FramedAxis, framed_axes, order_of_taken, pads_of
 from harness.runtime.native import calls_by_layer

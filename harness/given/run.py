@@ -20,12 +20,11 @@ from harness.oracle.oracle import Oracle
 from harness.oracle.patience import Patience, at_work, spent, with_patience
 from harness.program.ir import Phase, Program
 from harness.program.signature import group_of, noise_ports
-from harness.runtime.arguments import Arguments
-from harness.runtime.budget import check_fits
-from harness.runtime.devices import check_device
+from harness.runtime.answers import Arguments, IllFormed, whole
+from harness.runtime.labels import check_device
+from harness.runtime.memory import check_fits
 from harness.runtime.paths import PATHS
 from harness.runtime.session import Session
-from harness.runtime.tensors import IllFormed, whole
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered
 from harness.worker.worker import Worker

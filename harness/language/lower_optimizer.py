@@ -21,10 +21,9 @@ from harness.language.optimizer_schema import Matrices, Optimizer, OptimizerUse,
 from harness.language.scope import BoundValue, Scope, check_assigned, check_read, check_used
 from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.flops import ELEMENTWISE
 from harness.program.infer import TypeMismatch
 from harness.program.ir import Node, Port, Type
-from harness.program.primitives import EVERY
+from harness.program.primitives import ELEMENTWISE, EVERY
 from harness.program.updates import ENTRIES, MATRIX, Total, UpdateRule
 
 # One rule of an optimizer: its equations, for parameters of any shape or for matrices.

@@ -19,8 +19,8 @@ from harness.language.optimizer_schema import OptimizerUse
 from harness.language.rivals import clash, same_file
 from harness.language.size_expressions import FREE_SIZES
 from harness.output.notebook import html_table
-from harness.program.fitting_sizes import nearest_sizes
 from harness.program.ir import Phase, Program
+from harness.program.signature import nearest_sizes
 from harness.program.updates import UpdateRule
 
 PHASES: tuple[Phase, ...] = ("training", "inference")

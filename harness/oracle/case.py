@@ -17,23 +17,47 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
+from harness.errors import UsageError
 from harness.language.model import Spec
 from harness.oracle.draw import cotangents, draw
 from harness.oracle.given import Given
-from harness.oracle.off_kinks import Drawing, drawn
+from harness.oracle.kinks import Drawing, drawn
+from harness.oracle.oracle import Oracle
 from harness.oracle.patience import OracleFault, at_work, this_run
 from harness.oracle.tolerance import PRECISION, ROUNDOFF, scales
 from harness.oracle.yardstick import FEW, OTHERS, Expected, Reference, Run
+from harness.program.builder import Builder
 from harness.program.dims import resolve_shape
 from harness.program.ir import Phase, Program
 from harness.program.serial import digest
 from harness.program.signature import group_of
-from harness.program.squares import with_loss
 from harness.program.updates import UpdateRule
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
-from harness.runtime.session import Session
-from harness.runtime.tensors import Misfit
+from harness.runtime.session import Session, places, undistinguished
+
+# A loss for a program that has none, so that its derivatives can be asked for.
+
+
+def with_loss(program: Program) -> Program:
+    """The program; one without a loss gets the mean of the squares of each output, added up.
+
+    Indices and conditions count as floats, through which no derivative flows.
+    """
+    if program.loss is not None:
+        return program
+    builder = Builder(dict(program.types), dict(program.names), list(program.nodes))
+    total = builder.constant(0.0)
+    for port in program.outputs:
+        value, type_ = port.value, program.type_of(port)
+        if type_.kind != "float":
+            value = builder.emit("astype", value)
+        square = builder.emit("multiply", value, value)
+        if type_.shape:
+            square = builder.mean(square, range(len(type_.shape)), keepdims=False)
+        total = builder.emit("add", total, square)
+    return replace(program, types=builder.types, nodes=tuple(builder.nodes), loss=total)
+
 
 # For each number of a model: what the oracle takes at its peak beyond what it has taken before,
 # and the least time to draw and walk with it on any machine. Measured: 60 to 100 and, on the
@@ -250,3 +274,55 @@ def _moved(array: Any, start: Array | None) -> Any:
 
 
 __all__ = ["Case", "Expected", "beside_start", "entries_of", "state_of", "step_values"]
+
+
+# Models that give no number: where all that could be compared is infinite or NaN.
+
+
+def check_meaning(case: Case) -> None:
+    """Refuse a model of which nothing could be held against anything.
+
+    Raises:
+        UsageError: its loss is not finite in float64 at the numbers that are drawn; or, of a model
+            without a loss, an output is not, in all of its entries.
+    """
+    if case.spec.model.loss is None:
+        values = case.forward("inference", case.material, "main").values
+        found = next((n for n, array in values.items() if array.size and _lost(array)), "")
+        name = found.partition(".")[2]
+    else:
+        values = case.gradients(case.material, "main").values
+        found = name = "" if np.isfinite(values["loss"]) else "loss"
+    if found:
+        what = (
+            f"{case.training.name}: {name} is {_word(values[found])} at the numbers that are drawn"
+        )
+        raise UsageError(
+            f"{what}, so that nothing could be compared{_origin(case)}; --inputs and --weights "
+            "take numbers at which the model means something"
+        )
+
+
+def _lost(array: Array) -> bool:
+    return array.dtype.kind == "f" and not np.isfinite(array).any()
+
+
+def _word(array: Array) -> str:
+    return "NaN" if np.isnan(array).any() else "infinite"
+
+
+def _origin(case: Case) -> str:
+    """The first named value that is not finite, and the equation that makes it."""
+    program, material = case.training, case.material
+    session = Session(Oracle(), program, case.inference, path="equations", dtype="float64")
+    session.load(material.parameters, material.statistics)
+    with at_work(), np.errstate(all="ignore"):
+        trace = session.trace("training", material.inputs, material.state, material.targets)
+    for name, _, array in trace:
+        off = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, np.bool_)
+        if off.any():
+            place = places(program).get(undistinguished(name))
+            where = f" ({place})" if place else ""
+            many = f"in {int(off.sum()):,} of its {off.size:,} entries" if off.size > 1 else ""
+            return f": the first value that is not finite is {name}{where} {many}".rstrip()
+    return ""

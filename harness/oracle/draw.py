@@ -18,7 +18,7 @@ from harness.language.noise import draw_noise
 from harness.oracle.patience import look
 from harness.program.ir import Port, Program
 from harness.program.signature import length_ports, noise_ports, result_ports
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.text.vocabulary import one_hot
 
 

@@ -23,8 +23,7 @@ from harness.program.signature import (
     noise_ports,
     port_shapes,
 )
-from harness.runtime.arguments import Arguments
-from harness.runtime.tensors import NUMBERS
+from harness.runtime.answers import NUMBERS, Arguments
 
 # What is not given of a batch: nothing at all of a group.
 Numbers = Mapping[str, Any] | None

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.arrays import Array, Arrays
+from harness.runtime.answers import Misfit, tensor
 from harness.runtime.precision import narrow
-from harness.runtime.tensors import Misfit, tensor
 
 K = 16.0
 FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place

@@ -4,7 +4,7 @@ It is measured, never assumed: the same equations are run by numpy in the dtype 
 are all right (orders of summation, last places of transcendental functions; see
 :data:`harness.oracle.oracle.ORDERS`), and the largest error of a tensor is its noise. So is, in
 part, what rounding each result at random does, and what leaving out sums that are zero by algebra
-does (:mod:`harness.oracle.zero_sums`). Where a comparison is so near that rounding may turn
+does (:class:`WithoutZeroSums`). Where a comparison is so near that rounding may turn
 it, what turning it does is part of the noise, too.
 """
 
@@ -20,8 +20,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays, widened
 from harness.oracle.kinks import KINKS, Rivals, Watching, Wavering
-from harness.oracle.oracle import Oracle
-from harness.oracle.orders import ORDERS
+from harness.oracle.oracle import ORDERS, TABLE, Oracle
 from harness.oracle.rounding import SHARE, THROWS, Narrowed, Rounded, lucky, repeated
 from harness.oracle.tolerance import (
     FLOOR,
@@ -38,12 +37,68 @@ from harness.oracle.tolerance import (
     telling,
     without_size,
 )
-from harness.oracle.zero_sums import WithoutZeroSums, ZeroSumWatching
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
+from harness.runtime.answers import Misfit, tensor
 from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.session import Session
-from harness.runtime.tensors import Misfit, tensor
+
+# Sums that are zero by algebra: what a gradient loses if a framework leaves them out.
+#
+# A fused normalization does not compute ``sum(x - mean(x))`` in its backward pass, because that
+# sum is zero. The derived gradient computes it. In float32 the sum holds the rounding error of the
+# mean, which cancels the same error in other terms. Both ways are right. Neither other orders of
+# summation nor random rounding show how far they are apart.
+
+# A sum in float64 this small beside the sum of its magnitudes holds nothing but rounding errors,
+# even if its terms are differences of numbers a thousand times their size.
+VANISHING = 2.0**-32
+
+_sum = TABLE["sum"]
+
+
+class ZeroSumWatching(Watching):
+    """Watch comparisons, and record which entries of each sum are zero by algebra.
+
+    ``zeros`` has one boolean array per sum in the order of execution, or None for a sum without
+    such entries.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._table = {**self._table, "sum": self._watched_sum}
+
+    def forget(self) -> None:
+        """Begin anew."""
+        super().forget()
+        self.zeros: list[Array | None] = []
+
+    def _watched_sum(self, x: Array, **attributes: Any) -> Array:
+        total = np.asarray(_sum(x, **attributes))
+        zero = None
+        if total.dtype.kind == "f" and total.size < x.size:
+            magnitude = np.asarray(_sum(np.abs(x), **attributes))
+            zero = (magnitude > 0) & (np.abs(total) <= VANISHING * magnitude)
+        self.zeros.append(zero if zero is not None and zero.any() else None)
+        return total
+
+
+class WithoutZeroSums(Oracle):
+    """The oracle with exact zeros for the entries that :class:`ZeroSumWatching` recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin(())
+        self._table = {**self._table, "sum": self._exact_sum}
+
+    def begin(self, zeros: Sequence[Array | None]) -> None:
+        """Run the same program from its start, with the recorded zeros in the order of its sums."""
+        self._zeros = iter(zeros)
+
+    def _exact_sum(self, x: Array, **attributes: Any) -> Array:
+        total, zero = np.asarray(_sum(x, **attributes)), next(self._zeros)
+        return total if zero is None else np.where(zero, total.dtype.type(0), total)
+
 
 Name = TypeVar("Name", bound=Hashable)
 Noise = Mapping[str, float]

@@ -10,15 +10,14 @@ from typing import cast
 import numpy as np
 
 from harness.program.autodiff.differentiate import differentiate
+from harness.program.axes import inverse
 from harness.program.builder import Builder
 from harness.program.flops import runs
 from harness.program.ir import Node, Port, Program, Type, inline_calls, walk_nodes
-from harness.program.passes import literal_zeros, optimise
+from harness.program.passes import optimise
 from harness.program.passes.unroll import LONGEST_FUSED
-from harness.program.permutations import inverse
-from harness.program.scaling import GOOD, SCALE, guarded
 from harness.program.signature import crossing_ports, result_ports
-from harness.program.updates import UpdateRule, at_shape, type_at
+from harness.program.updates import GOOD, SCALE, UpdateRule, at_shape, guarded, type_at
 
 # How the names of what a batch holds begin.
 BATCH = ("input.", "target.")
@@ -77,7 +76,7 @@ def forward_plan(
     """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
-    nodes = literal_zeros.kept(inline_calls(program.nodes))
+    nodes = _with_literal_zeros(inline_calls(program.nodes))
     nodes = optimise(nodes, outputs.values(), builder, sizes, fused, moved=moved, fuses=fuses)
     return _plan(program, builder, nodes, sizes, dtype, outputs, {})
 
@@ -98,14 +97,14 @@ def training_plan(
 
     ``step`` comes in as a float, from 1, and goes out as that of the next step. With ``total`` so
     does :data:`TOTAL`, to which the loss is added; where it ``scales`` the loss, what
-    :mod:`harness.program.scaling` carries. The program is
+    :mod:`harness.program.updates` carries. The program is
     optimised before it is differentiated, so that the backward pass is that of the better
     program, and once more as a whole. See :func:`harness.program.passes.optimise` for ``fuses``.
     """
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
     results = result_ports(program, "step")
-    nodes = literal_zeros.kept(inline_calls(program.nodes))
+    nodes = _with_literal_zeros(inline_calls(program.nodes))
     nodes = optimise(nodes, results.values(), builder, sizes, fused, final=False, fuses=fuses)
     whole = replace(program, nodes=nodes, types=builder.types, names=builder.names)
     (loss,) = (Port(n, v) for n, v in results.items() if n == "loss")
@@ -133,6 +132,26 @@ def training_plan(
     longest = LONGEST_FUSED if fuses else None
     nodes = optimise(nodes, results.values(), builder, sizes, fused, fuses=fuses, longest=longest)
     return _plan(program, builder, nodes, sizes, dtype, results, further)
+
+
+def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes with ``0 * x`` as ``x - x``, which no rule takes for zeros, as one does a product
+    with a state of zeros. What is made of an index or a condition is finite, and stays."""
+    nodes = tuple(nodes)
+    every = tuple(walk_nodes(nodes))
+    zeros = {n.output for n in every if n.op == "constant" and n.attributes["value"] == 0}
+    whole = {node.output for node in every if node.op == "astype"}
+    return tuple(_zero_kept(node, zeros, whole) for node in nodes) if zeros else nodes
+
+
+def _zero_kept(node: Node, zeros: set[int], whole: set[int]) -> Node:
+    if node.body is not None:
+        inner = tuple(_zero_kept(one, zeros, whole) for one in node.body.nodes)
+        return replace(node, body=replace(node.body, nodes=inner))
+    others = [value for value in node.inputs if value not in zeros]
+    if node.op != "multiply" or len(others) != 1 or others[0] in whole:
+        return node
+    return replace(node, op="subtract", inputs=(others[0], others[0]))
 
 
 def _updates(

@@ -1,4 +1,5 @@
-"""The types of what a worker answers: the return annotations of the services that it runs.
+"""The types of what a worker is given and answers: arrays by name, and the return annotations of
+the services that it runs.
 
 The parent validates each answer against the annotation of the verb's method
 (:mod:`harness.worker.answers`). Workers import this module too, so it does not import pydantic.
@@ -7,15 +8,74 @@ The parent validates each answer against the annotation of the verb's method
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NotRequired
 
+import numpy as np
 from typing_extensions import TypedDict  # before Python 3.12 pydantic accepts no other
 
-from harness.arrays import Array
+from harness.arrays import Array, ArrayDict
 from harness.errors import shorten
-from harness.runtime.tensors import Misfit, tensor
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """ArrayDict by port name; float64 values that float32 holds exactly, or int64 indices."""
+
+    parameters: ArrayDict
+    statistics: ArrayDict
+    inputs: ArrayDict
+    state: ArrayDict
+    targets: ArrayDict
+
+    def with_batch(self, other: Arguments) -> Arguments:
+        """These parameters and statistics with those of another batch."""
+        return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
+
+
+# Kinds of dtype that are numbers to compare: bool, signed and unsigned integers, floats.
+NUMBERS = "biuf"
+# What backends are given of what holds no floats, by its kind.
+WHOLE: Mapping[str, Any] = {"index": np.int64, "bool": np.bool_}
+
+
+class IllFormed(Exception):
+    """An answer of a worker that is not of the form that is wanted; the message says in what."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Something else in the place of an array of numbers; ``reason`` says what it is."""
+
+    reason: str
+
+
+def tensor(value: Any) -> Array | Misfit:
+    """An array of numbers as it is, or what is wrong with anything else."""
+    if value is None:
+        return Misfit("nothing was returned")
+    if isinstance(value, Misfit):
+        return value
+    if not isinstance(value, np.ndarray | np.generic):
+        return Misfit(f"expected an array, found {type(value).__name__}")
+    if value.dtype.kind not in NUMBERS:
+        return Misfit(f"expected an array of numbers, found dtype {value.dtype}")
+    return np.asarray(value)
+
+
+def whole(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
+    """Tensors that are all arrays.
+
+    Raises:
+        IllFormed: one is not; the message names it.
+    """
+    found: dict[str, Array] = {}
+    for name, value in tensors.items():
+        if isinstance(value, Misfit):
+            raise IllFormed(f"{name}: {value.reason}")
+        found[name] = value
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean, shorten
+from harness.program.fused import FUSED, IN_PLACE
 from harness.program.ir import Program
 from harness.program.plan import Plan
+from harness.program.primitives import EVERY
 from harness.program.updates import UpdateRule
-from harness.runtime.interpreter import Step, Table, loop, stack
+from harness.runtime.interpreter import Interpreter, Loop, Step, Table, loop, stack
 from harness.runtime.native import (
     Advance,
     ClaimableCall,
@@ -30,8 +33,8 @@ from harness.runtime.native import (
     NativeOptimizer,
     Tensors,
 )
-from harness.runtime.plan_script import plan_script
-from harness.runtime.precision import with_products_in
+from harness.runtime.precision import host_dtype, with_products_in
+from harness.runtime.promises import LONGEST, MOST_TEXTS
 
 
 class Backend(ABC):
@@ -304,3 +307,52 @@ class Backend(ABC):
         """Return the :class:`harness.extend.models.OwnModels` that runs models of users for
         ``harness check --against``; None if they are not."""
         return None
+
+
+def plan_script(
+    plan: Plan, table: Table, tensor: Callable[[Array], Any], scan: Loop
+) -> Callable[[Tensors], Tensors]:
+    """What runs a plan node by node: from its inputs to its outputs, both by the plan's names."""
+
+    def scalar(value: float) -> Any:
+        return tensor(np.asarray(value, host_dtype(plan.dtype)))
+
+    interpreter = Interpreter(table, plan.sizes, plan.dtype, scalar, scan)
+    script = interpreter.prepared(plan.nodes, plan.outputs.values())
+
+    def run(inputs: Tensors) -> Tensors:
+        values = script.run({v: inputs[n] for n, v in plan.inputs.items()})
+        return {n: values[v] for n, v in plan.outputs.items()}
+
+    return run
+
+
+# What a backend has that nobody will ever call: most likely a misspelling.
+
+# So alike must two names be: a helper of a backend's own may be called nearly anything.
+ALIKE = 0.85
+OFFERS = frozenset(name for name in dir(Backend) if not name.startswith("_"))
+
+
+def doubts(backend: object) -> list[str]:
+    """In words: methods and attributes with nearly the name of one of the contract that is left
+    out, and entries of the tables that are no operations. Nothing of what is no backend."""
+    if not isinstance(backend, Backend):
+        return []
+    kinds = [kind for kind in type(backend).__mro__ if kind not in Backend.__mro__]
+    own = {name for kind in (*kinds, backend) for name in vars(kind)}
+    found = []
+    for name in sorted(own - OFFERS):
+        near = get_close_matches(name, OFFERS - own, 1, ALIKE) if name[0] != "_" else []
+        if near:
+            hint = f"did you mean {near[0]!r}?"
+            found.append(f"{name!r} is no method of a backend, and never called; {hint}")
+    for what, given, known in (
+        ("the table", backend.primitives, EVERY),
+        ("fused", backend.fused, {**FUSED, **IN_PLACE}),
+    ):
+        for name in given:
+            if name not in known:
+                hint = did_you_mean(name, [one for one in known if one not in given])
+                found.append(f"{name!r} of {what} is no operation, and never called{hint}")
+    return [shorten(text, LONGEST) for text in found[:MOST_TEXTS]]

@@ -5,15 +5,39 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from harness.program.ir import Node, reads
+from harness.program.ir import Node, Phase, Program, reads
 from harness.program.signature import call_key
 from harness.runtime import promises
+from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Claimed, Line, Values
-from harness.runtime.native import Native, Tensors
+from harness.runtime.native import ClaimableCall, Native, Tensors, calls_by_layer
+from harness.runtime.packing import Packing
 
 # Where claimed calls find the variables, among values that have numbers from 0.
 VARIABLES = -1
 Given = Callable[[Values], tuple[Tensors, Tensors]]
+
+
+def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
+    """The claims of a backend on a program: layers by instance, losses by name.
+
+    A layer that is called several times is claimed only if every call is.
+    """
+    found: dict[str, Native] = {}
+    for key, calls in calls_by_layer(program, phase).items():
+        natives = [_claim(backend, call) for call in calls]
+        if natives[0] is not None and None not in natives:
+            found[key] = natives[0]
+    return found
+
+
+def _claim(backend: Backend, call: ClaimableCall) -> Native | None:
+    claim = backend.claim(call)
+    if claim is not None:
+        source = f"claim() of {call.definition}"
+        promises.instance(claim, Native, source, "a Native, or None,")
+        promises.instance(claim.packing, Packing, f"the packing of {source}", "a Packing")
+    return claim
 
 
 def claimed_calls(natives: Mapping[str, Native]) -> dict[str, Claimed]:

@@ -12,16 +12,22 @@ from harness.errors import UsageError
 from harness.program.autodiff.differentiate import Derivative, differentiate
 from harness.program.dims import bind
 from harness.program.ir import Node, Phase, Port, Program, needed_nodes
-from harness.program.scaling import SCALE
 from harness.program.signature import Mode, crossing_ports, result_ports, variable_ports
-from harness.runtime import promises, scaling
+from harness.program.updates import SCALE
+from harness.runtime import promises, updates
 from harness.runtime.backend import Backend
-from harness.runtime.claimed_calls import VARIABLES, chained, claimed_calls
-from harness.runtime.interpreter import Claimed, Interpreter, Table, Values, Watch, perform
-from harness.runtime.kept_nodes import KeptNodes
-from harness.runtime.layout import Layout, claims
-from harness.runtime.loose import with_loose
-from harness.runtime.native import F, Function, GradientFunction, Tensors, WholeModel
+from harness.runtime.claimed_calls import VARIABLES, chained, claimed_calls, claims
+from harness.runtime.interpreter import (
+    Claimed,
+    Interpreter,
+    KeptNodes,
+    Table,
+    Values,
+    Watch,
+    perform,
+    with_loose,
+)
+from harness.runtime.native import F, Function, GradientFunction, Layout, Tensors, WholeModel
 from harness.runtime.paths import DERIVED_PATHS, NATIVE_PATHS, ExecutionPath
 from harness.runtime.precision import host_dtype, narrow, with_products_in
 
@@ -132,12 +138,12 @@ class Functions:
         Raises:
             ContractError: what comes of it is not a function.
         """
-        scaled = scaling.scaled(function, self.table) if self.scales else function
+        scaled = updates.scaled(function, self.table) if self.scales else function
         made = self.backend.value_and_gradient(scaled)
         if made is None:
             return None
         made = promises.function(made, "value_and_gradient()")
-        return scaling.unscaled(made, self.table) if self.scales else made
+        return updates.unscaled(made, self.table) if self.scales else made
 
     def _derived(self, phase: Phase, mode: Mode) -> GradientFunction:
         if self.natives[phase]:
@@ -172,7 +178,7 @@ class Functions:
             gradients = {n: found.pop(f"gradient.{n}") for n in against}
             return found, gradients
 
-        return scaling.unscaled(split, self.table) if self.scales else split
+        return updates.unscaled(split, self.table) if self.scales else split
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
         """The program with its gradient, of the loss or along cotangents; made once."""

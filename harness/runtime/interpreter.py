@@ -6,8 +6,8 @@ share of a small step. Compilers trace such a run whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,12 +15,13 @@ import numpy as np
 
 from harness.errors import blame
 from harness.program.dims import Dim
+from harness.program.fused import loose_maxima
 from harness.program.ir import Node
-from harness.program.loose import loose_maxima
 from harness.program.signature import call_key
-from harness.runtime.loose import LOOSE, loose_max
 
 Table = Mapping[str, Callable[..., Any]]
+# The maximum of a backend that may leave NaN out, where :mod:`harness.program.fused` allows it.
+LOOSE = "loose_max"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 NOTHING_MADE = "it returned None; a tensor is wanted"
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
@@ -290,3 +291,49 @@ def _tensor_text(tensor: Any) -> str:
         return str([int(n) for n in tensor.shape])
     except Exception:  # it is shown in a message about what is wrong: it may be anything at all
         return type(tensor).__name__
+
+
+# Nodes that are run again and again at the same sizes, made ready once.
+
+# What is kept of a session: all of its functions, at several sizes each.
+MOST_KEPT = 64
+
+
+class KeptNodes:
+    """Prepared nodes by a key, which says what they are and at which sizes.
+
+    A compiler may trace a run of them: their constants are made in each run anew.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, PreparedNodes] = {}
+
+    def get(
+        self,
+        key: Hashable,
+        made: Callable[[], tuple[Interpreter, Iterable[Node]]],
+        ends: Iterable[int] | None = None,
+    ) -> PreparedNodes:
+        """What was prepared for a key, or is now: nodes, and what runs them. Of what they make,
+        only ``ends`` are looked at, if given."""
+        if key not in self._kept:
+            if len(self._kept) == MOST_KEPT:
+                self._kept.clear()
+            interpreter, nodes = made()
+            self._kept[key] = replace(interpreter, anew=True).prepared(nodes, ends)
+        return self._kept[key]
+
+
+def with_loose(table: Table, fused: Table) -> Table:
+    """A table of primitives, with that maximum among a backend's fused operations, if it is."""
+    return {**table, LOOSE: fused[LOOSE]} if LOOSE in fused else table
+
+
+def loose_max(table: Table) -> Callable[..., Any]:
+    """``max`` that may leave NaN out where it is over the last axis."""
+
+    def run(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+        op = LOOSE if axis == (len(x.shape) - 1,) else "max"
+        return table[op](x, axis=axis, keepdims=keepdims)
+
+    return run

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion
+
+from harness.errors import unknown
+from harness.runtime.plugins import ships
 
 # A name of a folder, and a part of file names, has at most 255 characters.
 LABEL = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -44,3 +47,36 @@ def _is_one_of(wanted: SpecifierSet, version: str) -> bool:
         return wanted.contains(version, prereleases=True)
     except InvalidVersion:  # a plugin may call it anything
         return False
+
+
+# The names of devices: ``cpu``, and ``cuda:N`` for a card; ``cuda`` alone is ``cuda:0``.
+
+CPU, CARD = "cpu", "cuda"
+
+
+def device_names(cards: int) -> tuple[str, ...]:
+    """The devices that a framework offers which sees so many cards."""
+    if not cards:
+        return (CPU,)
+    return (CPU, CARD, *(f"{CARD}:{number}" for number in range(cards)))
+
+
+def card_of(device: str) -> int | None:
+    """The number of the card that a name stands for, None for any other device."""
+    kind, colon, number = device.partition(":")
+    if kind != CARD or (colon and not number.isdecimal()):
+        return None
+    return int(number) if colon else 0
+
+
+def check_device(device: str, columns: Collection[str]) -> None:
+    """Check the name of a device before a framework starts; whether it is there, only the
+    framework knows. A backend that does not ship may have devices of other names.
+
+    Raises:
+        UsageError: none of the backends can have such a device.
+    """
+    if device == CPU or card_of(device) is not None:
+        return
+    if all(ships(backend_of(column)) for column in columns):
+        raise unknown("device", device, (CPU, CARD, f"{CARD}:N"))

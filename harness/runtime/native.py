@@ -12,10 +12,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
+from harness.arrays import ArrayDict, Arrays
 from harness.program.dims import Dim
 from harness.program.ir import Meaning, Node, Phase, Program
-from harness.program.signature import call_key, local_shapes
-from harness.runtime.packing import Packing
+from harness.program.signature import call_key, local_of, local_shapes, owner_of
+from harness.runtime.interpreter import Table
+from harness.runtime.packing import HOST, FrozenZeros, Join, Packing, Stack, in_order
 
 Tensors = dict[str, Any]
 # (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
@@ -158,6 +160,63 @@ class Native:
     run: Callable[[Tensors, Tensors], Sequence[Any]]
     packing: Packing
     chain: Chain | None = field(default=None, kw_only=True)
+
+
+class Layout:
+    """Where parameters live: neutral names outside, packed tensors inside. ``rnn.W`` is a part of
+    ``rnn/kernel``, or itself. ``natives`` are the layers that a framework runs, by instance.
+    """
+
+    def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
+        self.shapes = {p.name: program.shape(p) for p in program.parameters}
+        owners = {owner_of(name) for name in self.shapes}
+        self.claimed = {key: native.packing for key, native in natives.items() if key in owners}
+        self.plain = [name for name in self.shapes if owner_of(name) not in natives]
+        self._local: dict[str, dict[str, tuple[int, ...]]] = {owner: {} for owner in self.claimed}
+        for name, shape in self.shapes.items():
+            if owner_of(name) in natives:
+                self._local[owner_of(name)][local_of(name)] = shape
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """The packed tensors that are not trained."""
+        return frozenset(f"{i}/{n}" for i, packing in self.claimed.items() for n in packing.frozen)
+
+    @property
+    def joined(self) -> bool:
+        """Whether a packed tensor holds several parameters."""
+        pieces = (piece for packing in self.claimed.values() for piece in packing.pieces.values())
+        return any(isinstance(piece, Join | Stack) for piece in pieces)
+
+    def pack(self, neutral: Arrays) -> ArrayDict:
+        """Neutral arrays as the framework's."""
+        return in_order(self.packed(HOST, neutral, frozen=True))
+
+    def unpack(self, packed: Arrays) -> ArrayDict:
+        """The inverse of :meth:`pack`; tensors that are not there are skipped."""
+        return in_order(self.unpacked(HOST, packed))
+
+    def packed(self, table: Table, neutral: Mapping[str, Any], *, frozen: bool = False) -> Tensors:
+        """Neutral tensors of a table as the framework's, those that are ``frozen`` if asked."""
+        packed = {n: neutral[n] for n in self.plain}
+        for instance, packing in self.claimed.items():
+            own = {n: neutral[f"{instance}.{n}"] for n in self._local[instance]}
+            for name, piece in packing.pieces.items():
+                if frozen or not isinstance(piece, FrozenZeros):
+                    packed[f"{instance}/{name}"] = piece.pack(table, own)
+        return packed
+
+    def unpacked(self, table: Table, packed: Mapping[str, Any]) -> Tensors:
+        """The inverse of :meth:`packed`; tensors that are not there are skipped."""
+        neutral = {n: packed[n] for n in self.plain if n in packed}
+        for instance, packing in self.claimed.items():
+            own: Tensors = {}
+            for name, piece in packing.pieces.items():
+                if f"{instance}/{name}" in packed:
+                    tensor = packed[f"{instance}/{name}"]
+                    piece.unpack(table, tensor, self._local[instance], own)
+            neutral |= {f"{instance}.{n}": tensor for n, tensor in own.items()}
+        return neutral
 
 
 class WholeModel(ABC):

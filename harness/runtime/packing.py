@@ -3,18 +3,34 @@
 A packing says, for each tensor of the framework, which neutral parameters it is made of: with
 their axes in another order or shape, joined along an axis, stacked on a new one, or a frozen zero
 (a second bias that the neutral form does not have). The map moves numbers and never changes them,
-so it serves parameters, gradients and optimizer slots alike, and a round trip is bit-identical.
+so it serves parameters, gradients and optimizer slots alike, and a round trip is bit-identical. It
+is written in primitives: of a backend's own table inside of what a framework compiles, or of
+:data:`HOST` for arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict
-from harness.program.permutations import inverse
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.program.axes import inverse
+from harness.runtime.interpreter import Table, perform, stack
+
+Tensors = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+# The primitives that packings are made of, for arrays.
+HOST: Table = {
+    "permute_dims": np.transpose,
+    "reshape": lambda x, shape: np.reshape(x, shape),
+    "concat": np.concatenate,
+    "slice": lambda x, axis, start, stop: x[(slice(None),) * axis + (slice(start, stop),)],
+    "expand_dims": np.expand_dims,
+    "squeeze": np.squeeze,
+}
 
 
 @dataclass(frozen=True)
@@ -31,10 +47,6 @@ class Part:
         """The axes of the neutral parameter, of so many, as they stand in the packed one."""
         return self.axes or tuple(reversed(range(rank)) if self.transpose else range(rank))
 
-    def back(self, rank: int) -> tuple[int, ...]:
-        """The inverse of :meth:`order`."""
-        return inverse(self.order(rank))
-
     def turned(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A neutral shape with its axes in :meth:`order`."""
         return tuple(shape[axis] for axis in self.order(len(shape)))
@@ -43,19 +55,19 @@ class Part:
         """The neutral shape of a packed one; None where that does not tell it."""
         if self.shape or (self.axes and len(self.axes) != len(packed)):
             return None
-        return tuple(packed[axis] for axis in self.back(len(packed)))
+        return tuple(packed[axis] for axis in inverse(self.order(len(packed))))
 
-    def pack(self, neutral: Mapping[str, Array]) -> Array:
-        array = neutral[self.name]
-        turned = np.asarray(array.transpose(self.order(array.ndim)), order="C")
-        return turned.reshape(self.shape or turned.shape)
+    def pack(self, table: Table, neutral: Mapping[str, Any]) -> Any:
+        tensor = neutral[self.name]
+        turned = _turned(table, tensor, self.order(len(tensor.shape)))
+        return _shaped(table, turned, self.shape) if self.shape else turned
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
+    def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
         shape = shapes[self.name]
-        turned = packed.reshape(self.turned(shape))
-        into[self.name] = np.asarray(turned.transpose(self.back(len(shape))), order="C")
+        turned = _shaped(table, packed, self.turned(shape))
+        into[self.name] = _turned(table, turned, inverse(self.order(len(shape))))
 
-    def length(self, axis: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    def length(self, axis: int, shapes: Shapes) -> int:
         return (self.shape or self.turned(shapes[self.name]))[axis]
 
 
@@ -66,14 +78,17 @@ class Join:
     parts: tuple[Part, ...]
     axis: int
 
-    def pack(self, neutral: Mapping[str, Array]) -> Array:
-        return np.concatenate([part.pack(neutral) for part in self.parts], self.axis)
+    def pack(self, table: Table, neutral: Mapping[str, Any]) -> Any:
+        made = [part.pack(table, neutral) for part in self.parts]
+        return perform(table, "concat", made, {"axis": self.axis % len(made[0].shape)})
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
-        lengths = [part.length(self.axis, shapes) for part in self.parts]
-        pieces = np.split(packed, np.cumsum(lengths)[:-1], self.axis)
-        for part, piece in zip(self.parts, pieces, strict=True):
-            part.unpack(piece, shapes, into)
+    def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
+        start = 0
+        for part in self.parts:
+            stop = start + part.length(self.axis, shapes)
+            cut = {"axis": self.axis % len(packed.shape), "start": start, "stop": stop}
+            part.unpack(table, perform(table, "slice", [packed], cut), shapes, into)
+            start = stop
 
 
 @dataclass(frozen=True)
@@ -82,12 +97,14 @@ class Stack:
 
     rows: tuple[Part | Join, ...]
 
-    def pack(self, neutral: Mapping[str, Array]) -> Array:
-        return np.stack([row.pack(neutral) for row in self.rows])
+    def pack(self, table: Table, neutral: Mapping[str, Any]) -> Any:
+        return stack(table, [row.pack(table, neutral) for row in self.rows])
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
-        for row, piece in zip(self.rows, packed, strict=True):
-            row.unpack(piece, shapes, into)
+    def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
+        for number, row in enumerate(self.rows):
+            cut = {"axis": 0, "start": number, "stop": number + 1}
+            one = perform(table, "slice", [packed], cut)
+            row.unpack(table, perform(table, "squeeze", [one], {"axis": 0}), shapes, into)
 
 
 @dataclass(frozen=True)
@@ -96,12 +113,28 @@ class FrozenZeros:
 
     shape: tuple[int, ...]
 
-    def pack(self, neutral: Mapping[str, Array]) -> Array:
-        dtype = next(iter(neutral.values())).dtype
-        return np.zeros(self.shape, dtype)
+    def pack(self, table: Table, neutral: Mapping[str, Any]) -> Array:
+        return np.zeros(self.shape, next(iter(neutral.values())).dtype)
 
-    def unpack(self, packed: Array, shapes: Mapping[str, tuple[int, ...]], into: ArrayDict) -> None:
+    def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
         """Nothing of it is neutral."""
+
+
+def _turned(table: Table, tensor: Any, axes: tuple[int, ...]) -> Any:
+    if axes == tuple(range(len(axes))):
+        return tensor
+    return perform(table, "permute_dims", [tensor], {"axes": axes})
+
+
+def _shaped(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
+    if tuple(tensor.shape) == shape:
+        return tensor
+    return perform(table, "reshape", [tensor], {"shape": shape})
+
+
+def in_order(arrays: Arrays) -> ArrayDict:
+    """Arrays in C order, as frameworks lay them out."""
+    return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
 Piece = Part | Join | Stack | FrozenZeros
@@ -123,16 +156,14 @@ class Packing:
         """The tensors that are not trained."""
         return frozenset(n for n, piece in self.pieces.items() if isinstance(piece, FrozenZeros))
 
-    def pack(self, neutral: Mapping[str, Array]) -> ArrayDict:
+    def pack(self, neutral: Arrays) -> ArrayDict:
         """The framework's tensors."""
-        return {name: piece.pack(neutral) for name, piece in self.pieces.items()}
+        return in_order({name: piece.pack(HOST, neutral) for name, piece in self.pieces.items()})
 
-    def unpack(
-        self, packed: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
-    ) -> ArrayDict:
+    def unpack(self, packed: Arrays, shapes: Shapes) -> ArrayDict:
         """The neutral arrays, of ``shapes``. Tensors missing from ``packed`` are skipped."""
         neutral: ArrayDict = {}
         for name, piece in self.pieces.items():
             if name in packed:
-                piece.unpack(packed[name], shapes, neutral)
-        return neutral
+                piece.unpack(HOST, packed[name], shapes, neutral)
+        return in_order(neutral)

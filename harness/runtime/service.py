@@ -28,11 +28,10 @@ from harness.runtime.answers import (
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED
 from harness.runtime.interpreter import perform
-from harness.runtime.opening import open_session
 from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.probe import Probe
 from harness.runtime.promises import ContractError
-from harness.runtime.session import Session
+from harness.runtime.session import Session, open_session
 from harness.runtime.step_service import StepService
 
 Payload = dict[str, Any]

@@ -9,14 +9,18 @@ Given ones are copied, integers into int64; returned ones the caller's. Floats: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import ArrayDict, Arrays
-from harness.program.ir import Phase, Program
+from harness.arrays import Array, ArrayDict, Arrays
+from harness.program.ir import Phase, Program, walk_nodes
+from harness.program.serial import decoded
 from harness.program.signature import (
     Mode,
     batch_ports,
@@ -28,15 +32,90 @@ from harness.program.signature import (
     without_noise,
 )
 from harness.program.updates import UpdateRule
-from harness.runtime import promises, scaling
-from harness.runtime.answers import Kept
+from harness.runtime import promises, updates
+from harness.runtime.answers import WHOLE, Kept
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED, Functions
 from harness.runtime.native import Function, Tensors
 from harness.runtime.paths import ExecutionPath
-from harness.runtime.tensors import WHOLE
-from harness.runtime.traces import Named, Tracing
+from harness.runtime.precision import host_dtype
 from harness.runtime.updates import RATE, STEP, Update, around, claimed, started, steps_made
+
+# The named values of a pass, noted as they are made, and put in the place of others.
+
+# Behind a name that several values have.
+_NUMBER = re.compile(r"#\d+$")
+# One named value: its name, its time step where it was made in a loop, and the array.
+Named = tuple[str, int | None, Array]
+
+
+def distinct_names(program: Program) -> dict[int, str]:
+    """The names of a program's values, with a number where several have one, such as the values of
+    a loss that is called twice, or an LSTM's outputs and last state. What is made in loops is
+    apart: it has a time step.
+
+    They are numbered as the program has them. A framework's layer makes the same in another order.
+    """
+    looped = {
+        output
+        for node in walk_nodes(program.nodes)
+        if node.op == "scan"
+        for inner in walk_nodes(node.block.nodes)
+        for output in inner.outputs
+    }
+    found, seen = {}, Counter[tuple[str, bool]]()
+    for value, name in sorted(program.names.items()):
+        key = (name, value in looped)
+        seen[key] += 1
+        found[value] = name if seen[key] == 1 else f"{name}#{seen[key]}"
+    return found
+
+
+def undistinguished(name: str) -> str:
+    """A name of :func:`distinct_names` without its number, as the program has it."""
+    return _NUMBER.sub("", name)
+
+
+def places(program: Program) -> dict[str, str]:
+    """``file:line`` of the equation of every named value."""
+    nodes = list(walk_nodes(program.nodes))
+    # What a call or a loop returns was made inside it.
+    nodes.sort(key=lambda node: node.body is not None)
+    found: dict[str, str] = {}
+    for node in nodes:
+        for output in node.outputs:
+            if output in program.names:
+                found.setdefault(program.names[output], node.place)
+    return found
+
+
+@dataclass
+class Tracing:
+    """A watch of a program's run. Values of ``instead`` take the place of those that are made.
+
+    ``tensor`` makes a tensor of an array, and ``array`` an array of a tensor and its name.
+    """
+
+    program: Program
+    instead: Sequence[Named]
+    tensor: Callable[[Array], Any]
+    array: Callable[[Any, str], Array]
+    values: list[Named] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._names = distinct_names(self.program)
+        self._others = {(name, time): array for name, time, array in self.instead}
+
+    def watch(self, value: int, tensor: Any, time: int | None) -> Any:
+        """Note a value that has a name; the tensor that it goes on with."""
+        name = self._names.get(value)
+        if name is None:
+            return None
+        other = self._others.get((name, time))
+        made = tensor if other is None else self.tensor(other)
+        self.values.append((name, time, self.array(made, name)))
+        return made
+
 
 UPDATED = ("update()", "the next state and the next variables")
 
@@ -101,7 +180,7 @@ class Session(Functions):
         self.forget()
         self.variables = self._tensors(self.layout.pack(parameters))
         self.statistics = self._tensors(statistics)
-        self.steps, self.scaling = 0, scaling.begun(self.scalar) if self.scales else {}
+        self.steps, self.scaling = 0, updates.begun(self.scalar) if self.scales else {}
         if self.rule is not None and self.optimizer is None:
             starts = self.rule_update().packed(started(self.rule, parameters))
             self.slots = {slot: self._tensors(a) for slot, a in starts.items()}
@@ -228,7 +307,7 @@ class Session(Functions):
         made = self.updated(self._compiled["update"], trained, gradients, kept, learning_rate)
         if self.scales:
             kept |= {**trained, **self.scaling}
-            made, self.scaling = scaling.left_by(self.interpreter({}), gradients, kept, made)
+            made, self.scaling = updates.left_by(self.interpreter({}), gradients, kept, made)
             self.steps = steps_made(self.array(made[STEP], STEP))
         self.slots = {s: {n: made[f"{s}.{n}"] for n in ts} for s, ts in self.slots.items()}
         return {n: made[n] for n in trained}
@@ -297,3 +376,45 @@ class Session(Functions):
         both = promises.pair(made, COMPILED, "results and gradients")
         results, gradients = (promises.named(one, COMPILED) for one in both)
         return {n: t for n, t in results.items() if n != "scalar"}, dict(gradients)
+
+
+# How a session begins in a worker, whatever it is for.
+
+
+class CannotStart(Exception):
+    """A framework that is installed and loaded computes nothing here, as without any device."""
+
+
+def open_session(
+    backend: Backend, training: Any, inference: Any, rule: Any, path: str, dtype: str, device: str
+) -> Session:
+    """A session of programs that came over the wire, on a backend that is made ready for it.
+
+    Raises:
+        CannotStart: the framework cannot make a tensor and read it.
+    """
+    backend.use(device, dtype)
+    try:
+        backend.numpy(backend.tensor(np.ones((2, 3), host_dtype(dtype))))
+    except Exception as error:
+        raise CannotStart(
+            f"it cannot make and read a tensor: {type(error).__name__}: {error}"
+        ) from error
+    programs = (decoded(training), decoded(inference))
+    return make_session(backend, *programs, path=path, dtype=dtype, rule=rule and decoded(rule))
+
+
+def make_session(
+    backend: Backend, training: Program, inference: Program, **choices: Any
+) -> Session:
+    """The session of a model that a backend makes, or the plain one.
+
+    Raises:
+        ContractError: what the backend made is not a session.
+    """
+    made = backend.session(training, inference, **choices)
+    if made is None:
+        return Session(backend, training, inference, **choices)
+    wanted = "a harness.extend.executor.Session, or None,"
+    found: Session = promises.instance(made, Session, "session()", wanted)
+    return found

@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.program.ir import needed_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.signature import call_key, result_ports
-from harness.runtime import promises, scaling
+from harness.runtime import promises, updates
 from harness.runtime.native import Advance, F, Tensors
 from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.promises import ContractError
@@ -276,7 +276,7 @@ def _rule_update(
 ) -> Tensors:
     made = session.updated(session.rule_update().run, variables, gradients, carried, rate)
     if session.scales:
-        made, scale = scaling.left_by(session.interpreter({}), gradients, carried, made)
+        made, scale = updates.left_by(session.interpreter({}), gradients, carried, made)
         return made | scale
     return {**made, STEP: _after(session, carried)}
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.program.plan import TOTAL
-from harness.program.scaling import UPDATES
 from harness.program.signature import group_of
+from harness.program.updates import UPDATES
 from harness.runtime.answers import Snapshot
 from harness.runtime.executor import KEPT
 from harness.runtime.native import Advance, Tensors

@@ -15,101 +15,25 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
+from harness.program.builder import Builder
 from harness.program.clipping import clipping
-from harness.program.ir import Node, Port, needed_nodes
-from harness.program.signature import local_of, owner_of
-from harness.program.updates import UpdateRule, at_shape, by_parameter, by_rank, slot_shapes
+from harness.program.dims import Dim
+from harness.program.ir import Node, Port, Type, needed_nodes
+from harness.program.updates import (
+    FIRST,
+    GOOD,
+    SCALE,
+    UpdateRule,
+    at_shape,
+    by_parameter,
+    by_rank,
+    guarded,
+    slot_shapes,
+)
 from harness.runtime import promises
 from harness.runtime.backend import Backend
-from harness.runtime.interpreter import Interpreter, Table, perform, stack
-from harness.runtime.kept_nodes import KeptNodes
-from harness.runtime.layout import Layout
-from harness.runtime.native import NativeOptimizer, Tensors
-from harness.runtime.packing import Join, Part, Piece, Stack
-
-# Packings over a backend's own tensors: the maps of :mod:`harness.runtime.packing` in primitives.
-#
-# So an optimizer's equations see one parameter at a time, inside of what a framework compiles.
-
-
-def unpacked(layout: Layout, table: Table, tensors: Tensors) -> Tensors:
-    """Packed tensors as those of the neutral parameters that they hold."""
-    found = {n: tensors[n] for n in layout.plain}
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {instance: {} for instance in layout.claimed}
-    for name, shape in layout.shapes.items():
-        if owner_of(name) in shapes:
-            shapes[owner_of(name)][local_of(name)] = shape
-    for instance, packing in layout.claimed.items():
-        for name, piece in packing.pieces.items():
-            if name not in packing.frozen:
-                tensor = tensors[f"{instance}/{name}"]
-                _take(table, piece, tensor, shapes[instance], f"{instance}.", found)
-    return found
-
-
-def packed(layout: Layout, table: Table, tensors: Tensors) -> Tensors:
-    """The inverse of :func:`unpacked`."""
-    found = {n: tensors[n] for n in layout.plain}
-    for instance, packing in layout.claimed.items():
-        for name, piece in packing.pieces.items():
-            if name not in packing.frozen:
-                found[f"{instance}/{name}"] = _put(table, piece, tensors, f"{instance}.")
-    return found
-
-
-def _take(
-    table: Table,
-    piece: Piece,
-    tensor: Any,
-    shapes: dict[str, tuple[int, ...]],
-    owner: str,
-    into: Tensors,
-) -> None:
-    match piece:
-        case Part():
-            shape = shapes[piece.name]
-            turned = _shaped(table, tensor, piece.turned(shape))
-            into[owner + piece.name] = _turned(table, turned, piece.back(len(shape)))
-        case Join(parts, axis):
-            start = 0
-            for part in parts:
-                stop = start + part.length(axis, shapes)
-                given = {"axis": axis % len(tensor.shape), "start": start, "stop": stop}
-                row = perform(table, "slice", [tensor], given)
-                _take(table, part, row, shapes, owner, into)
-                start = stop
-        case Stack():
-            for number, row in enumerate(piece.rows):
-                given = {"axis": 0, "start": number, "stop": number + 1}
-                one = perform(table, "slice", [tensor], given)
-                inner = perform(table, "squeeze", [one], {"axis": 0})
-                _take(table, row, inner, shapes, owner, into)
-
-
-def _put(table: Table, piece: Piece, tensors: Tensors, owner: str) -> Any:
-    match piece:
-        case Part():
-            tensor = tensors[owner + piece.name]
-            turned = _turned(table, tensor, piece.order(len(tensor.shape)))
-            return _shaped(table, turned, piece.shape) if piece.shape else turned
-        case Join(parts, axis):
-            made = [_put(table, part, tensors, owner) for part in parts]
-            return perform(table, "concat", made, {"axis": axis % len(made[0].shape)})
-        case Stack():
-            return stack(table, [_put(table, row, tensors, owner) for row in piece.rows])
-
-
-def _turned(table: Table, tensor: Any, axes: tuple[int, ...]) -> Any:
-    if axes == tuple(range(len(axes))):
-        return tensor
-    return perform(table, "permute_dims", [tensor], {"axes": axes})
-
-
-def _shaped(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
-    if tuple(tensor.shape) == shape:
-        return tensor
-    return perform(table, "reshape", [tensor], {"shape": shape})
-
+from harness.runtime.interpreter import Interpreter, KeptNodes, Table, perform
+from harness.runtime.native import Function, GradientFunction, Layout, NativeOptimizer, Tensors
 
 # The number of the step, from 1, which the equations of an optimizer may ask for.
 STEP = "step"
@@ -292,8 +216,61 @@ class Update:
 
     def _apart(self, group: str, tensors: Tensors) -> Tensors:
         whole = self.apart and group not in self.own_slots
-        return unpacked(self.layout, self.table, tensors) if whole else tensors
+        return self.layout.unpacked(self.table, tensors) if whole else tensors
 
     def _together(self, group: str, tensors: Tensors) -> Tensors:
         whole = self.apart and group not in self.own_slots
-        return packed(self.layout, self.table, tensors) if whole else tensors
+        return self.layout.packed(self.table, tensors) if whole else tensors
+
+
+# Loss scaling of a session in float16, where its steps are walked: see
+# :mod:`harness.program.updates`.
+
+
+def begun(scalar: Callable[[float], Any]) -> Tensors:
+    """What is carried from step to step, before the first."""
+    return {SCALE: scalar(FIRST), GOOD: scalar(0.0)}
+
+
+def scaled(function: Function, table: Table) -> Function:
+    """A function with its ``scalar`` multiplied by the scale, which is among its constants."""
+
+    def run(variables: Tensors, constants: Tensors) -> Tensors:
+        results = function(variables, constants)
+        scalar = perform(table, "multiply", [results["scalar"], constants[SCALE]])
+        return {**results, "scalar": scalar}
+
+    return run
+
+
+def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
+    """The gradient of what was scaled, divided by the scale."""
+
+    def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
+        results, gradients = function(variables, constants)
+        scale = constants[SCALE]
+        return results, {n: perform(table, "divide", [g, scale]) for n, g in gradients.items()}
+
+    return run
+
+
+def left_by(
+    interpreter: Interpreter, gradients: Tensors, before: Tensors, made: Tensors
+) -> tuple[Tensors, Tensors]:
+    """What a step leaves of what it has ``made``, the number of the next step among it; and what
+    :func:`begun` has: see :func:`harness.program.updates.guarded`."""
+    builder, values = Builder(), {}
+
+    def numbered(tensors: Tensors) -> dict[str, int]:
+        found = {}
+        for name, tensor in tensors.items():
+            found[name] = builder.value(Type(tuple(map(Dim.of, tensor.shape))))
+            values[found[name]] = tensor
+        return found
+
+    given = numbered(before)
+    after = numbered(made) | {STEP: builder.emit("add", given[STEP], builder.constant(1.0))}
+    ports = guarded(builder, numbered(gradients), given, after)
+    interpreter.run(builder.nodes, values)
+    found = {name: values[value] for name, value in ports.items()}
+    return found, {name: found.pop(name) for name in (SCALE, GOOD)}

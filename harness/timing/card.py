@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from harness.runtime.devices import card_of
+from harness.runtime.labels import card_of
 from harness.timing.contestant import Contestant
 from harness.worker.cards import SLOWED, Watch, card_used, cards, processes, summary
 

@@ -13,7 +13,7 @@ from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
 from harness.program.ir import Node, Port, Program, Type, inline_calls, needed_nodes
 from harness.program.signature import port_shapes, result_ports
 from harness.program.updates import UpdateRule, slot_entries
-from harness.runtime.devices import card_of
+from harness.runtime.labels import card_of
 from harness.runtime.precision import WIDTHS
 from harness.timing.contestant import Contestant
 from harness.timing.proofs.within_hardware import check_hardware

@@ -17,8 +17,8 @@ from harness.language.asked_sizes import check_asked, known_sizes
 from harness.language.library import Library, lesson6
 from harness.language.model import FREE_SIZES, Spec, load_specs
 from harness.runtime import paths
-from harness.runtime.budget import check_fits
-from harness.runtime.devices import check_device
+from harness.runtime.labels import check_device
+from harness.runtime.memory import check_fits
 from harness.timing.options import MODES, TimingOptions
 from harness.worker.launch import Launch, thread_settings
 

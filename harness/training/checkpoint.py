@@ -78,7 +78,7 @@ class History(HeaderPart):
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """``slots`` are by slot and parameter. ``position`` is a :class:`Position` as plain data.
-    ``scaling`` is what float16 keeps of its scale, see :mod:`harness.program.scaling`."""
+    ``scaling`` is what float16 keeps of its scale, see :mod:`harness.program.updates`."""
 
     weights: Weights
     slots: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)

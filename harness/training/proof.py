@@ -25,9 +25,9 @@ from harness.oracle.rounding import shaken
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
 from harness.oracle.tolerance import worst as furthest
 from harness.oracle.yardstick import FEW, Expected, Reference, apart
-from harness.program.scaling import UPDATES
 from harness.program.signature import group_of
-from harness.runtime.arguments import Arguments
+from harness.program.updates import UPDATES
+from harness.runtime.answers import Arguments
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
 from harness.training.closer import look_closer

@@ -18,8 +18,8 @@ from harness.language.schema import ArrayFile
 from harness.program.ir import Program
 from harness.program.signature import port_shapes
 from harness.program.updates import UpdateRule, slot_entries
-from harness.runtime.budget import check_fits
-from harness.runtime.devices import check_device
+from harness.runtime.labels import check_device
+from harness.runtime.memory import check_fits
 from harness.text.corpus import Corpus, corpus
 from harness.training.feed import Feed, needed_sizes, recipe
 from harness.training.options import TrainingOptions

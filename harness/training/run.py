@@ -20,7 +20,7 @@ from harness.files.atomic import sweep, telling
 from harness.files.lock import held
 from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
-from harness.program.scaling import LEAST_SCALE, SCALE
+from harness.program.updates import LEAST_SCALE, SCALE
 from harness.runtime.paths import COMPILED_PATHS
 from harness.training import checkpoint, taken_up
 from harness.training.checkpoint import Checkpoint

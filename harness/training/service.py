@@ -11,7 +11,7 @@ from harness.program.ir import Program
 from harness.runtime import memory, promises, service
 from harness.runtime.answers import Beginning, MemoryAnswer, Snapshot
 from harness.runtime.backend import Backend
-from harness.runtime.opening import open_session
+from harness.runtime.session import open_session
 from harness.text.shared import mapped
 from harness.training.feed import Feed
 from harness.training.rows import Recipe, RowFeed

@@ -23,7 +23,7 @@ from harness.oracle.given import digest_of
 from harness.program.dims import Dim, bind
 from harness.program.ir import Port, Program, Type
 from harness.program.signature import check_entries, noise_ports
-from harness.runtime.tensors import WHOLE
+from harness.runtime.answers import WHOLE
 from harness.text.shared import Shared, mapped
 from harness.training.phases import training_of
 from harness.training.rows import Recipe, RowFeed

@@ -11,8 +11,7 @@ from harness.convert.weights import WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.language.initial_values import initial_state
-from harness.program.scaling import GOOD, SCALE, UPDATES
-from harness.program.updates import slot_shapes
+from harness.program.updates import GOOD, SCALE, UPDATES, slot_shapes
 from harness.runtime.precision import narrow
 from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint

@@ -29,7 +29,7 @@ from harness.oracle.yardstick import Expected, Reference
 from harness.program.dims import bind
 from harness.results.cell import CellResult
 from harness.runtime import plugins
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.labels import backend_of
 from harness.runtime.session import Session
 from harness.upstream import issue, script

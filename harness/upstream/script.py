@@ -13,7 +13,7 @@ from harness.convert.formats import Script
 from harness.convert.source.document import docstring
 from harness.convert.source.literals import text, told
 from harness.errors import UsageError
-from harness.worker import program
+from harness.worker import exchange
 
 FILE, ARRAYS = "reproduce.py", "reproduce.npz"
 # Seconds that a script may take: it imports a framework and compiles a model.
@@ -188,6 +188,6 @@ def run(
     # Found now, as a shell would, and in the folder of the run: PYTHONPATH may be relative to it.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    ended = program.run(command, variables, PATIENCE, memory or MEMORY)
+    ended = exchange.run(command, variables, PATIENCE, memory or MEMORY)
     separator = "\n" if ended.cause and ended.printed[-1:] not in ("", "\n") else ""
     return Shown(ended.code, f"{ended.printed[-KEPT:]}{separator}{ended.cause}")

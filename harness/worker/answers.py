@@ -14,8 +14,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.runtime.answers import Counted, Greeting, shown
-from harness.runtime.tensors import IllFormed
+from harness.runtime.answers import Counted, Greeting, IllFormed, shown
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):

@@ -16,11 +16,10 @@ from harness.program.ir import Phase, Program, walk_nodes
 from harness.program.primitives import OFFERED, offers_needed
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
-from harness.runtime.arguments import Arguments
-from harness.runtime.devices import CPU
-from harness.runtime.opening import CannotStart
+from harness.runtime.answers import Arguments, IllFormed, Misfit
+from harness.runtime.labels import CPU
 from harness.runtime.paths import COMPILED_PATHS
-from harness.runtime.tensors import IllFormed, Misfit
+from harness.runtime.session import CannotStart
 from harness.worker import answers
 from harness.worker.answers import Forms
 from harness.worker.worker import Outcome, Worker

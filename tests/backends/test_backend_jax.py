@@ -16,8 +16,7 @@ from harness.errors import UsageError
 from harness.language.model import Spec, load_spec
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
-from harness.runtime.opening import make_session
-from harness.runtime.session import Session
+from harness.runtime.session import Session, make_session
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")

@@ -16,9 +16,9 @@ from harness.language.model import load_spec
 from harness.program.primitives import EVERY
 from harness.program.serial import encoded
 from harness.runtime.backend import Backend
-from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
 from harness.runtime.service import SessionService
+from harness.runtime.session import make_session
 
 torch = pytest.importorskip("torch")
 

@@ -11,8 +11,8 @@ from two_paths import by_oracle, draw, worst
 
 from harness.language.model import load_spec
 from harness.runtime.backend import Backend
-from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
+from harness.runtime.session import make_session
 
 CONVOLUTION = "jax.lax.conv_general_dilated"
 LABELS = {

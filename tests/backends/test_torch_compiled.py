@@ -18,7 +18,7 @@ from harness.program.plan import Plan, forward_plan, training_plan
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
 from harness.runtime.native import Tensors
-from harness.runtime.opening import make_session
+from harness.runtime.session import make_session
 from harness.runtime.step import Purpose
 from harness.runtime.step_loop import Pipeline
 

@@ -33,10 +33,9 @@ from harness.program.plan import Plan
 from harness.results.environment import machine
 from harness.runtime import plugins
 from harness.runtime.backend import Backend
-from harness.runtime.clock import Clock
 from harness.runtime.executor import tiling
-from harness.runtime.opening import make_session
-from harness.runtime.step_loop import Pipeline
+from harness.runtime.session import make_session
+from harness.runtime.step_loop import Clock, Pipeline
 from harness.timing.request import BenchRequest, groups_of
 from harness.timing.workload import TimedCase
 from harness.worker.launch import thread_settings

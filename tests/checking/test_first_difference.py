@@ -21,11 +21,9 @@ from harness.checking.request import Request, make_case
 from harness.language.library import lesson6
 from harness.language.model import load_spec
 from harness.oracle.case import Case
-from harness.oracle.oracle import Oracle
-from harness.oracle.orders import ORDERS
+from harness.oracle.oracle import ORDERS, Oracle
 from harness.runtime.backend import Backend
-from harness.runtime.session import Session
-from harness.runtime.traces import places
+from harness.runtime.session import Session, places
 
 DTYPES = ("float64", "float32")
 

@@ -11,9 +11,8 @@ from users_models import checked, model_file
 from harness.errors import UsageError
 from harness.language.model import load_spec
 from harness.runtime.own_model.contract import ModelArray
-from harness.runtime.own_model.matching import Matching
+from harness.runtime.own_model.matching import Matching, Sides
 from harness.runtime.own_model.service import OwnModelService
-from harness.runtime.own_model.sides import Sides
 from harness.runtime.plugins import load
 
 HEAD = "summary: One of a test.\nsource: A test.\n"

@@ -22,7 +22,7 @@ from harness.oracle.case import Case
 from harness.program.serial import encoded
 from harness.results.findings import Finding
 from harness.runtime import plugins
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.service import SessionService
 from harness.worker.launch import Launch
 

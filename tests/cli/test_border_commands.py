@@ -18,7 +18,7 @@ from harness.convert.weights import Weights, save
 from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.model import load_spec
-from harness.runtime.tensors import IllFormed
+from harness.runtime.answers import IllFormed
 from harness.text.vocabulary import Vocabulary
 from harness.timing import rounds
 from harness.timing.contestant import Contestant

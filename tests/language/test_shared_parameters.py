@@ -10,7 +10,7 @@ from harness.errors import SpecError
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.complex_step import ALLOWED, complex_step_gap
-from harness.runtime.layout import claims
+from harness.runtime.claimed_calls import claims
 from harness.runtime.plugins import load
 
 MODEL = """\

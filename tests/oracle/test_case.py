@@ -13,12 +13,12 @@ from places import SUPPORT
 from harness.checking.request import Request, make_case
 from harness.language.library import lesson6
 from harness.language.model import load_spec
-from harness.oracle import off_kinks
+from harness.oracle import kinks
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw
 from harness.oracle.kinks import KINK_MARGIN, kink_margin
-from harness.oracle.orders import ORDERS
-from harness.runtime.arguments import Arguments
+from harness.oracle.oracle import ORDERS
+from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
@@ -154,7 +154,7 @@ def test_a_preactivation_on_a_kink_is_seen() -> None:
 
 def test_a_draw_on_a_kink_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     margins = iter([0.0, 1e-7, 0.5, 0.9])
-    monkeypatch.setattr(off_kinks, "kink_margin", lambda *_: next(margins))
+    monkeypatch.setattr(kinks, "kink_margin", lambda *_: next(margins))
     assert small("simple_rnn").seed == 2
     margins = iter([1e-9, 1e-6, *[0.0] * 40])
     assert small("simple_rnn").seed == 1

@@ -11,8 +11,7 @@ from wording import Wording
 from harness.checking.request import Request, make_case
 from harness.errors import UsageError
 from harness.language.model import load_spec
-from harness.oracle.case import Case
-from harness.oracle.meaningless import check_meaning
+from harness.oracle.case import Case, check_meaning
 
 LOSS = "targets:\n  t: {shape: [batch, 2]}\nloss: mean(squared_error(y, t))\n"
 

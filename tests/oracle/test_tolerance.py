@@ -11,8 +11,7 @@ import pytest
 from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
 from harness.oracle.case import Case
-from harness.oracle.oracle import Oracle
-from harness.oracle.orders import ORDERS
+from harness.oracle.oracle import ORDERS, Oracle
 from harness.oracle.tolerance import (
     FLOOR,
     PRECISION,

@@ -10,7 +10,7 @@ from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
 from harness.oracle.case import Case
 from harness.oracle.oracle import TABLE
-from harness.oracle.zero_sums import WithoutZeroSums, ZeroSumWatching
+from harness.oracle.yardstick import WithoutZeroSums, ZeroSumWatching
 
 # The mean is 5,000 times the standard deviation, and a gradient sums terms that cancel.
 SPEC = """

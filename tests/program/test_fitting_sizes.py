@@ -9,7 +9,7 @@ from wording import Wording
 from harness.checking.request import Request, case_sizes
 from harness.errors import UsageError
 from harness.language.model import load_spec
-from harness.program.fitting_sizes import fits, nearest_sizes
+from harness.program.signature import fits, nearest_sizes
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from gradient_check import FREE, Run, central, complex_step, model_run, run_of, 
 
 from harness.language.library import Library
 from harness.program.autodiff import rules
-from harness.program.autodiff.activity import hoist
 from harness.program.autodiff.differentiate import differentiate
+from harness.program.autodiff.reverse import hoist
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Node, Type, walk_nodes

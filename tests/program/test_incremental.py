@@ -12,9 +12,8 @@ from harness.arrays import Array
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.model import Spec, load_spec
 from harness.oracle.oracle import Oracle
-from harness.program.incremental import incremental
+from harness.program.incremental import NoRow, incremental
 from harness.program.ir import Program
-from harness.program.rows import NoRow
 from harness.program.signature import group_of
 from harness.runtime.session import Session
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.language.model import load_spec
+from harness.program.fused import loose_maxima
 from harness.program.ir import Program
-from harness.program.loose import loose_maxima
 
 HEAD = """
 model: heads

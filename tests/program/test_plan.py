@@ -23,7 +23,7 @@ from harness.program.ir import Port, Program, walk_nodes
 from harness.program.plan import TOTAL, Plan, forward_plan, training_plan
 from harness.program.primitives import TABLE
 from harness.program.signature import result_ports
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.interpreter import Interpreter
 
 Array = npt.NDArray[Any]

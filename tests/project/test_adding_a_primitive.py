@@ -11,7 +11,7 @@ from places import DOCS, ROOT
 
 from harness.backends.numpy.primitives import PRIMITIVES
 from harness.oracle import oracle
-from harness.program.autodiff.activity import CONSTANT
+from harness.program.autodiff.reverse import CONSTANT
 from harness.program.autodiff.rules import RULES
 from harness.program.infer import INFER
 from harness.program.primitives import EVERY, OFFERED

@@ -15,7 +15,7 @@ from harness.backends.numpy.backend import Numpy
 from harness.cli import cli
 from harness.errors import UsageError
 from harness.runtime import service
-from harness.runtime.doubts import doubts
+from harness.runtime.backend import doubts
 from harness.runtime.plugins import available
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker

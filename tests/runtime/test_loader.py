@@ -12,8 +12,7 @@ from harness.language.model import load_spec
 from harness.runtime import plugins
 from harness.runtime.executor import KEPT
 from harness.runtime.native import Tensors
-from harness.runtime.opening import make_session
-from harness.runtime.session import Session
+from harness.runtime.session import Session, make_session
 from harness.runtime.training_steps import Loader
 from harness.text.vocabulary import Vocabulary
 from harness.training.feed import Feed, recipe

@@ -14,12 +14,11 @@ from harness.backends.numpy.backend import Numpy
 from harness.language.model import Spec, load_spec
 from harness.oracle.draw import draw
 from harness.program.plan import Plan
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.backend import Backend
-from harness.runtime.clock import Clock
 from harness.runtime.native import Tensors
 from harness.runtime.session import Session
-from harness.runtime.step_loop import Pipeline
+from harness.runtime.step_loop import Clock, Pipeline
 
 SIZES = {"hidden": 7, "vocab": 11, "factors": 5}
 # Softmaxes of logits, of scores that are masked, with a gradient through them, and pools.

@@ -13,10 +13,9 @@ from wording import Wording
 
 from harness.errors import UsageError
 from harness.language.model import load_spec
-from harness.runtime.own_model.contract import Placing, reshaped
+from harness.runtime.own_model.contract import ModelFile, Placing, made, names_taken, reshaped
 from harness.runtime.own_model.renames import Rename, fits, renamed, view_of
-from harness.runtime.own_model.results import Results, placing
-from harness.runtime.own_model.source import ModelFile, made, names_taken
+from harness.runtime.own_model.service import Results, placing
 
 
 @pytest.mark.parametrize(

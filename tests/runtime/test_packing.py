@@ -11,9 +11,8 @@ import pytest
 
 from harness.backends.numpy.backend import Numpy
 from harness.language.model import load_spec
-from harness.runtime import updates
-from harness.runtime.layout import Layout, claims
-from harness.runtime.native import ClaimableCall, Native
+from harness.runtime.claimed_calls import claims
+from harness.runtime.native import ClaimableCall, Layout, Native
 from harness.runtime.packing import FrozenZeros, Join, Packing, Part, Piece, Stack
 from harness.runtime.session import Session
 
@@ -85,17 +84,16 @@ def test_a_piece_packs_as_written_and_comes_back_bit_by_bit(name: str) -> None:
 def test_tensors_are_packed_as_arrays_are(name: str) -> None:
     """In a backend's primitives, for what a framework compiles."""
     piece, written = PIECES[name]
-    layout: Any = SimpleNamespace(
-        plain=["b"],
-        claimed={"own": Packing({"t": piece})},
-        shapes={f"own.{n}": shape for n, shape in SHAPES.items()},
-    )
+    shapes = {"b": SHAPES["b"], **{f"own.{n}": SHAPES[n] for n in names_of(piece)}}
+    ports = [SimpleNamespace(name=name) for name in shapes]
+    program: Any = SimpleNamespace(parameters=ports, shape=lambda port: shapes[port.name])
+    layout = Layout(program, {"own": Native("", lambda *_: (), Packing({"t": piece}))})
     table = Numpy().primitives
     given = {"b": b, **{f"own.{n}": NEUTRAL[n] for n in names_of(piece)}}
-    tensors = updates.packed(layout, table, given)
+    tensors = layout.packed(table, given)
     assert set(tensors) == {"b", "own/t"}
     np.testing.assert_array_equal(tensors["own/t"], written)
-    back = updates.unpacked(layout, table, tensors)
+    back = layout.unpacked(table, tensors)
     assert set(back) == set(given)
     for local, array in back.items():
         np.testing.assert_array_equal(array, given[local])

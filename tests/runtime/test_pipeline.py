@@ -14,10 +14,9 @@ from harness.errors import UsageError
 from harness.language.model import Spec, load_spec
 from harness.oracle.draw import draw
 from harness.runtime import plugins
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.backend import Backend
-from harness.runtime.opening import make_session
-from harness.runtime.session import Session
+from harness.runtime.session import Session, make_session
 from harness.runtime.step import Purpose
 from harness.runtime.step_loop import Pipeline
 

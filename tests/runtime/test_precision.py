@@ -12,11 +12,11 @@ from harness.backends.numpy.fused import FUSED
 from harness.backends.numpy.primitives import PRIMITIVES
 from harness.language.initial_values import initial_parameters
 from harness.language.model import load_spec
-from harness.program.scaling import FIRST, GOOD, GROWS, SCALE
+from harness.program.updates import FIRST, GOOD, GROWS, SCALE
 from harness.runtime.precision import rounded_to, with_products_in
-from harness.runtime.scaling import begun
 from harness.runtime.session import Session
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
+from harness.runtime.updates import begun
 
 SIZES = {"vocab": 20, "factors": 8, "hidden": 32}
 RATE = 0.01

@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.language.model import Spec, load_spec
 from harness.oracle.draw import draw
 from harness.program.updates import UpdateRule
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.native import (
     ClaimableCall,
     Function,

@@ -16,7 +16,7 @@ from harness.language.model import Spec
 from harness.oracle.draw import draw
 from harness.oracle.oracle import Oracle
 from harness.program.serial import encode
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.worker import Worker
 

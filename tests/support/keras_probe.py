@@ -20,9 +20,8 @@ from two_paths import Arrays, by_oracle, draw, everything, worst
 from harness.errors import HarnessError
 from harness.language.model import Spec, load_spec
 from harness.runtime.native import ClaimableCall
-from harness.runtime.opening import make_session
 from harness.runtime.plugins import load
-from harness.runtime.session import Session
+from harness.runtime.session import Session, make_session
 
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
 FREE = {"batch": 3, "time": 4}

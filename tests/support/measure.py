@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from harness.program.axes import lone_axes
 from harness.program.dims import ONE
 from harness.program.ir import Node
-from harness.program.leading_axes import lone_axes
 from harness.program.passes import biases, classes, loops
 from harness.program.passes.rewriter import Rewriter
 from harness.program.passes.transposes import _given as given

@@ -12,8 +12,7 @@ from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Port, Program
 from harness.runtime.backend import Backend
-from harness.runtime.opening import make_session
-from harness.runtime.session import Session
+from harness.runtime.session import Session, make_session
 
 Arrays = dict[str, Any]
 

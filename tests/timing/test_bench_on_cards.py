@@ -12,12 +12,11 @@ from harness.backends.numpy.backend import Numpy
 from harness.checking.request import Request, make_case
 from harness.language.model import load_spec
 from harness.program.serial import encoded
-from harness.runtime import peaks, step_service
-from harness.runtime.peaks import PeakMeter, bandwidth_numbers
+from harness.runtime import step_service
 from harness.runtime.plugins import load
 from harness.runtime.precision import WIDTHS
 from harness.runtime.service import SessionService
-from harness.runtime.step_service import StepService
+from harness.runtime.step_service import PeakMeter, StepService, bandwidth_numbers
 from harness.timing import card, figures
 from harness.timing.card import shared, slowed, watched
 from harness.timing.figures import large_product
@@ -59,7 +58,7 @@ def test_bytes_that_were_moved_are_those_of_the_dtype(
     monkeypatch: pytest.MonkeyPatch, dtype: str, width: int
 ) -> None:
     need("torch")
-    monkeypatch.setattr(peaks, "LARGE_ARRAY", 1000)
+    monkeypatch.setattr(step_service, "LARGE_ARRAY", 1000)
     backend = load("torch")
     backend.use("cpu", dtype)
     service = StepService(backend)

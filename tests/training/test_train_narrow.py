@@ -12,7 +12,7 @@ from small_trainings import Stop, Stopping, harness, setup, train
 from harness.convert import weights
 from harness.convert.weights import WeightsError
 from harness.files import kinds
-from harness.program.scaling import GOOD, SCALE, UPDATES
+from harness.program.updates import GOOD, SCALE, UPDATES
 from harness.training import checkpoint
 from harness.training.run import Diverged
 from harness.worker.worker import Worker

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from harness.convert.formats import FormatService
 from harness.defaults.service import DefaultsService
+from harness.runtime.answers import IllFormed, Misfit, tensor, whole
 from harness.runtime.own_model.service import OwnModelService
 from harness.runtime.service import SessionService
-from harness.runtime.tensors import IllFormed, Misfit, tensor, whole
 from harness.training.service import TrainService
 from harness.worker import answers
 from harness.worker.remote import client

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from process_faults.support import launch
 
-from harness.worker.installing import requirement
 from harness.worker.launch import Launch
-from harness.worker.worker import Worker
+from harness.worker.worker import Worker, requirement
 
 
 @pytest.mark.parametrize("name", ["mute", "odd_devices", "nameless", "another_form"])

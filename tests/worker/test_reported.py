@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.worker.variables import reported
+from harness.worker.serve import reported
 
 
 @pytest.mark.parametrize(

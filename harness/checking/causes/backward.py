@@ -16,7 +16,7 @@ from harness.program.builder import Builder
 from harness.program.dims import bind
 from harness.program.ir import Node, Port, Program, reads
 from harness.program.signature import noise_ports
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import Tensors
 

@@ -27,7 +27,7 @@ from harness.program.ir import Phase, Program
 from harness.program.updates import UpdateRule
 from harness.results.cell import Cell
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.worker.remote import Remote, Tensors, Traced, WorkerFault
 
 # The questions of a search: passes of a backend on changed programs and with other values.

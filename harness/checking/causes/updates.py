@@ -20,7 +20,7 @@ from harness.program.builder import Builder
 from harness.program.ir import Port, Program
 from harness.program.signature import port_shapes
 from harness.program.updates import UpdateRule
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import WorkerFault
 

@@ -20,9 +20,8 @@ from harness.program.ir import Program
 from harness.program.serial import encoded
 from harness.program.updates import UpdateRule
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments, Misfit, whole
 from harness.runtime.precision import host_dtype, narrow
-from harness.runtime.tensors import Misfit, whole
 from harness.worker.remote import Remote, Tensors
 from harness.worker.worker import Worker
 

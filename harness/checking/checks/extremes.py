@@ -12,13 +12,12 @@ import numpy as np
 from harness.arrays import ArrayDict
 from harness.checking.checks.context import Context, part
 from harness.oracle.case import Case
-from harness.oracle.kinks import furthest
-from harness.oracle.off_kinks import finite
+from harness.oracle.kinks import finite, furthest
 from harness.oracle.tolerance import Deviation, prefixed
 from harness.program.ir import Port
 from harness.program.signature import ONE_BY_ONE, by_kind, float_inputs, owner_of
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 
 # Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
 # frameworks rightly come out on either side of it.

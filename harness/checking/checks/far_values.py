@@ -19,7 +19,7 @@ from harness.oracle.tolerance import ROUNDOFF
 from harness.program.ir import Node, Port
 from harness.program.signature import float_inputs
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 
 # Beyond exp's range in float32 and in float64, and where tanh first has no digit left.
 TAILS = (-17.0, 40.0, -95.0, 120.0, -750.0, 17.0, -40.0, 95.0, -120.0, 1000.0, -1000.0)

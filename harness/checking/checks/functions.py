@@ -24,9 +24,8 @@ from harness.program.ir import Node, Program, needed_nodes, walk_nodes
 from harness.program.primitives import OFFERED
 from harness.program.signature import crossing_ports
 from harness.results.findings import SHOWN, Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments, Misfit, tensor
 from harness.runtime.precision import narrow
-from harness.runtime.tensors import Misfit, tensor
 from harness.worker.remote import offers_of
 
 # What the probes of functions are given, and how far off each of their results may be.

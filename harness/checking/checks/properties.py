@@ -23,11 +23,10 @@ from harness.oracle.tolerance import (
     relative_error,
     scales,
 )
-from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.program.ir import Port, Program
+from harness.program.signature import fits, nearest_sizes
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
-from harness.runtime.tensors import IllFormed, whole
+from harness.runtime.answers import Arguments, IllFormed, whole
 
 # What a result may not depend on: other examples of the batch, later time steps.
 #

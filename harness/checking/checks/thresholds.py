@@ -19,15 +19,13 @@ from harness.checking.checks.far_values import least, offset_material
 from harness.errors import SpecError
 from harness.oracle.case import Case, entries_of, step_values
 from harness.oracle.draw import draw
-from harness.oracle.kinks import furthest
-from harness.oracle.off_kinks import off_kinks
+from harness.oracle.kinks import furthest, off_kinks
 from harness.oracle.tolerance import FLOOR, PRECISION, ROUNDOFF, Deviation, prefixed, scales
 from harness.oracle.yardstick import Expected
-from harness.program.fitting_sizes import fits, nearest_sizes
 from harness.program.ir import Phase, Port, Program
-from harness.program.signature import noise_ports
+from harness.program.signature import fits, nearest_sizes, noise_ports
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 
 # Cases of many examples, time steps, units and classes, and of many of what a model has few of.
 

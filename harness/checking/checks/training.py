@@ -14,12 +14,11 @@ from harness.checking.checks.context import Context, hold_again
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION, prefixed
 from harness.oracle.yardstick import Expected
-from harness.program.fitting_sizes import nearest_sizes
-from harness.program.signature import result_ports
+from harness.program.signature import nearest_sizes, result_ports
 from harness.program.updates import UpdateRule
 from harness.results.findings import Finding
+from harness.runtime.answers import Misfit
 from harness.runtime.session import Session
-from harness.runtime.tensors import Misfit
 
 STEPS = 4
 # Of gradient descent. No power of two: one that is kept in too few bits is then another.

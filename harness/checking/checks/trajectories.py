@@ -26,10 +26,9 @@ from harness.program.ir import Program, walk_nodes
 from harness.program.serial import digest
 from harness.program.updates import UpdateRule, by_parameter
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments, whole
 from harness.runtime.precision import PRODUCTS
 from harness.runtime.session import Session
-from harness.runtime.tensors import whole
 
 BATCH = 2
 # Batches of a rule with slots, whose numbers of steps have a byte's and more, or in narrow dtypes

@@ -19,8 +19,8 @@ from harness.language.initial_values import (
 from harness.oracle.case import state_of
 from harness.oracle.tolerance import Deviation, prefixed
 from harness.results.findings import Finding
+from harness.runtime.answers import Misfit, whole
 from harness.runtime.session import Session
-from harness.runtime.tensors import Misfit, whole
 
 # Initial values: the law of every parameter, and that the backend holds what it was given.
 

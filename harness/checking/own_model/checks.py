@@ -25,9 +25,8 @@ from harness.oracle.tolerance import prefixed
 from harness.oracle.yardstick import Expected
 from harness.program.signature import group_of, noise_ports, result_ports, variable_ports
 from harness.results.findings import Finding
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.session import Session
-from harness.runtime.tensors import Misfit
 from harness.worker.remote import Remote, Tensors, WorkerFault
 
 

@@ -21,7 +21,7 @@ from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
 from harness.program.ir import Node, Program, walk_nodes
 from harness.program.signature import local_of, noise_ports, owner_of
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 
 # A spec's programs with one thing written otherwise, as a model of a user's own may have it.

@@ -22,7 +22,7 @@ from harness.program.dims import bind
 from harness.program.ir import Node, Port, Program, reads, walk_nodes
 from harness.program.signature import crossing_ports, result_ports
 from harness.results.cell import Cell
-from harness.runtime.arguments import Arguments
+from harness.runtime.answers import Arguments
 
 
 @dataclass(frozen=True)

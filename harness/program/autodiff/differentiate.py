@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.program.autodiff.activity import active_values, hoist
-from harness.program.autodiff.reverse import Reverse
+from harness.program.autodiff.reverse import Reverse, active_values, hoist
 from harness.program.autodiff.rules import RULES
 from harness.program.builder import Builder
 from harness.program.ir import Port, Program, inline_calls, needed_nodes

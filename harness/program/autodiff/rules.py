@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from math import pi, sqrt
 
 from harness.program.autodiff.reverse import Reverse, Rule
+from harness.program.axes import inverse
 from harness.program.dims import ONE, Dim
 from harness.program.ir import Node
-from harness.program.permutations import inverse
 
 # The derivative rules of primitives that work on each entry by itself; see :mod:`.rules`.
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+from harness.program.axes import Axes, inverse
 from harness.program.builder import Builder
 from harness.program.dims import ONE
 from harness.program.ir import Node, reads
 from harness.program.passes.algebra import ELEMENTWISE
 from harness.program.passes.order import in_order
-from harness.program.permutations import Axes, inverse
 
 SAME_AXES = frozenset({*ELEMENTWISE, "relu", "clip", "sigmoid", "astype", "stop_gradient"})
 

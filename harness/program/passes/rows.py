@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
+from harness.program.axes import inverse, leading_axes, lone_axes
 from harness.program.dims import ONE, Dim
-from harness.program.leading_axes import leading_axes, lone_axes
 from harness.program.passes.rewriter import Rewriter, Rule
-from harness.program.permutations import inverse
 
 
 def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.program.axes import Axes, inverse
 from harness.program.dims import ONE, Dim
 from harness.program.passes.algebra import BINARY, COMPARISONS, UNARY
 from harness.program.passes.rewriter import Rewriter, Rule
-from harness.program.permutations import Axes, inverse
 
 Attributes = Mapping[str, Any]
 

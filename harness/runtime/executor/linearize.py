@@ -16,9 +16,8 @@ from harness.program.dims import Dim
 from harness.program.ir import Block, Node
 from harness.program.plan import Plan
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
-from harness.runtime.executor.emit import VIEWS, Assembler, elementwise, homes_of, viewed
+from harness.runtime.executor.emit import VIEWS, Assembler, Work, elementwise, homes_of, viewed
 from harness.runtime.executor.rules import RULES
-from harness.runtime.executor.work import Work
 
 # Of numbers alone: worked out when the executor is made, in the plan's dtype.
 FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", "exp", "log")

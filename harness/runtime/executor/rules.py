@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from harness.program.permutations import inverse
+from harness.program.axes import inverse
 from harness.program.windows import pads_of
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
-from harness.runtime.executor.emit import Shape, elementwise
-from harness.runtime.executor.work import Work
+from harness.runtime.executor.emit import Shape, Work, elementwise
 
 # Windows along axes: padding is copied around a value once, and the rest is strides.
 

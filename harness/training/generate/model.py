@@ -15,11 +15,10 @@ from harness.language import schema
 from harness.language.initial_values import initial_state
 from harness.language.model import Spec
 from harness.program.dims import resolve_shape
-from harness.program.incremental import incremental
+from harness.program.incremental import NoRow, incremental
 from harness.program.ir import Port, Program
-from harness.program.rows import NoRow
 from harness.program.signature import result_ports
-from harness.runtime.tensors import IllFormed
+from harness.runtime.answers import IllFormed
 from harness.text.vocabulary import Vocabulary, one_hot
 
 

@@ -17,8 +17,8 @@ from harness.oracle.yardstick import Reference
 from harness.program.ir import Program, walk_nodes
 from harness.program.primitives import offers_needed
 from harness.program.signature import group_of
+from harness.runtime.answers import whole
 from harness.runtime.session import Session
-from harness.runtime.tensors import whole
 from harness.training.closer import look_closer
 from harness.training.generate.model import Reader, check_results
 from harness.training.generate.request import GenerateError, GenerateRequest

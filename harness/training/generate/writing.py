@@ -12,8 +12,8 @@ from harness.command.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_field
 from harness.convert.weights import Weights, load
 from harness.language.initializers import generator
 from harness.language.model import Spec, load_spec
-from harness.runtime.devices import check_device
-from harness.runtime.tensors import IllFormed
+from harness.runtime.answers import IllFormed
+from harness.runtime.labels import check_device
 from harness.text.vocabulary import Vocabulary
 from harness.training.generate.model import Reader, reader, vocabulary
 from harness.training.generate.reading import Reading, ReadingPace

@@ -17,7 +17,7 @@ import numpy as np
 from contract import Given
 
 from harness.program.serial import decoded
-from harness.runtime.clock import Clock
+from harness.runtime.step_loop import Clock
 
 MODULES: Mapping[str, str] = {
     "torch": "native_torch",

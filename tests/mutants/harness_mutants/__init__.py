@@ -12,8 +12,7 @@ from harness.backends.numpy.backend import Numpy
 from harness.program.ir import Program
 from harness.runtime.backend import Backend
 from harness.runtime.hookspecs import hookimpl
-from harness.runtime.opening import make_session
-from harness.runtime.session import Session
+from harness.runtime.session import Session, make_session
 from harness_mutants import (  # noqa: F401
     aligned,
     arrays,

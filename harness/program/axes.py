@@ -1,9 +1,11 @@
-"""The leading axes of a product of matrices: those that come before rows and columns."""
+"""Orders of axes, as ``permute_dims`` has them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeVar
+
+# The leading axes of a product of matrices: those that come before rows and columns.
 
 D = TypeVar("D")
 
@@ -19,3 +21,11 @@ def lone_axes(left: Sequence[D], right: Sequence[D], one: D) -> tuple[int, ...]:
     count = max(len(left), len(right)) - 2
     own, other = leading_axes(left, count, one), leading_axes(right, count, one)
     return tuple(a for a in range(count) if other[a] == one and own[a] != one)
+
+
+Axes = tuple[int, ...]
+
+
+def inverse(axes: Sequence[int]) -> Axes:
+    """The permutation that undoes this one."""
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
