@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.program.dims import ONE, Dim, Shape
-from harness.program.infer import INFER
+from harness.program.infer import infer
 from harness.program.ir import Block, Node, Type
 
 
@@ -40,8 +40,8 @@ class Builder:
             nodes[-1] = replace(nodes[-1], place=place)
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append a primitive; raises :class:`~harness.program.infer.TypeMismatch`."""
-        type_ = INFER[op](tuple(self.types[i] for i in inputs), attributes)
+        """Append an operation; raises :class:`~harness.program.infer.TypeMismatch`."""
+        type_ = infer(op, tuple(self.types[i] for i in inputs), attributes)
         output = self.value(type_)
         self.append(Node(op, inputs, (output,), attributes, place=self.place))
         return output

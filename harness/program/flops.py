@@ -12,11 +12,8 @@ from math import prod
 
 from harness.program.dims import resolve_shape
 from harness.program.ir import Node, Type
+from harness.program.primitives import ELEMENTWISE
 
-ELEMENTWISE = frozenset(
-    {"exp", "log", "tanh", "sqrt", "negative", "add", "subtract", "multiply", "divide", "power"}
-    | {"less", "less_equal", "equal", "where", "erf", "sin", "cos", "floor"}
-)
 REDUCING = frozenset({"sum", "max", "segment_sum", "overlap_add", "cumulative_sum"})
 
 

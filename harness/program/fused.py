@@ -7,13 +7,8 @@ subset: a plan holds only those that its backend has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any
 
-from harness.program.builder import Builder
-from harness.program.dims import ONE
-from harness.program.infer import INFER as PRIMITIVES
-from harness.program.infer import Infer, TypeMismatch
-from harness.program.ir import Node, Type, reads
+from harness.program.ir import Node, reads
 
 # Maxima that may leave NaN out: what is made of them has it from elsewhere.
 #
@@ -24,19 +19,8 @@ from harness.program.ir import Node, Type, reads
 
 # NaN in any operand is NaN in the result, entry by entry. Not ``power``: 1 ** NaN is 1.
 PASSING = frozenset(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "negative",
-        "exp",
-        "log",
-        "tanh",
-        "sqrt",
-        "stop_gradient",
-        "broadcast_to",
-    ]
+    {*("add", "subtract", "multiply", "divide", "negative", "exp", "log", "tanh", "sqrt")}
+    | {"stop_gradient", "broadcast_to"}
 )
 
 
@@ -108,42 +92,3 @@ FUSED: Mapping[str, str] = {
 IN_PLACE: Mapping[str, str] = {
     "loose_max": "max, which may leave NaN out: where all that is made of it has them anyway",
 }
-
-
-def _first(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
-    return Type(types[0].shape)
-
-
-def _addmm(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
-    added, left, right = types
-    product = PRIMITIVES["matmul"]((left, right), attributes)
-    if PRIMITIVES["add"]((added, product), attributes) != product:
-        raise TypeMismatch(f"addmm: {added} does not fit {product}")
-    return product
-
-
-def _log_sum_exp(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
-    return Type((*types[0].shape[:-1], ONE))
-
-
-INFER: Mapping[str, Infer] = {
-    **dict.fromkeys(("sigmoid", "relu", "clip", "scatter_add", "softmax"), _first),
-    **{f"{op}_gradient": PRIMITIVES["add"] for op in ("sigmoid", "tanh", "relu", "clip")},
-    "addmm": _addmm,
-    "log_sum_exp": _log_sum_exp,
-}
-
-
-def infer(op: str, types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
-    """The type of a primitive's or a fused operation's result."""
-    rule = PRIMITIVES[op] if op in PRIMITIVES else INFER[op]
-    return rule(types, attributes)
-
-
-def emit(builder: Builder, op: str, *inputs: int, **attributes: Any) -> int:
-    """Append a primitive or a fused operation."""
-    if op in PRIMITIVES:
-        return builder.emit(op, *inputs, **attributes)
-    output = builder.value(infer(op, tuple(builder.types[i] for i in inputs), attributes))
-    builder.append(Node(op, inputs, (output,), attributes, place=builder.place))
-    return output

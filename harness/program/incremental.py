@@ -31,6 +31,7 @@ from harness.program.ir import (
     needed_nodes,
     reads,
 )
+from harness.program.primitives import ELEMENTWISE
 
 # Which part of its operands a node needs for one entry of an axis of what it makes.
 
@@ -50,7 +51,7 @@ def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
         NoRow: it needs more, or another node.
     """
     shapes = [types[value].shape for value in node.inputs]
-    if node.op in _ELEMENTWISE:
+    if node.op in _ALIGNED:
         axes = _aligned(shapes, types[node.output].shape, axis)
     elif node.op in _AXES and (found := _AXES[node.op](node, shapes, axis)) is not None:
         axes = found
@@ -59,31 +60,7 @@ def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
     return list(zip(node.inputs, axes, strict=True))
 
 
-_ELEMENTWISE = frozenset(
-    [
-        "exp",
-        "log",
-        "tanh",
-        "sqrt",
-        "negative",
-        "erf",
-        "sin",
-        "cos",
-        "floor",
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "power",
-        "less",
-        "less_equal",
-        "equal",
-        "where",
-        "astype",
-        "stop_gradient",
-        "broadcast_to",
-    ]
-)
+_ALIGNED = ELEMENTWISE | {"astype", "stop_gradient", "broadcast_to"}
 Axes = Sequence[int | None]
 
 
@@ -94,18 +71,6 @@ def _aligned(shapes: Sequence[Shape], made: Shape, axis: int) -> Axes:
         own = axis - (len(made) - len(shape))
         found.append(own if own >= 0 and shape[own] == made[axis] else None)
     return found
-
-
-def _permute(node: Node, _: Sequence[Shape], axis: int) -> Axes:
-    return [node.attributes["axes"][axis]]
-
-
-def _expand(node: Node, _: Sequence[Shape], axis: int) -> Axes:
-    return [axis - (axis > node.attributes["axis"])]
-
-
-def _squeeze(node: Node, _: Sequence[Shape], axis: int) -> Axes:
-    return [axis + (axis >= node.attributes["axis"])]
 
 
 def _reshape(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
@@ -136,10 +101,6 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
     return _aligned(outer, broadcast_shapes("@", outer), axis)
 
 
-def _take(_: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    return [None, axis] if axis < len(shapes[1]) else None
-
-
 def _along_another(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
     """Of a node that goes along one axis of its operands, which keep their places."""
     own = node.attributes.get("axis", len(shapes[0]) - 1)
@@ -154,15 +115,15 @@ def _windows(node: Node, _: Sequence[Shape], axis: int) -> Axes | None:
 
 
 _AXES: Mapping[str, Callable[[Node, Sequence[Shape], int], Axes | None]] = {
-    "permute_dims": _permute,
-    "expand_dims": _expand,
-    "squeeze": _squeeze,
+    "permute_dims": lambda node, _, axis: [node.attributes["axes"][axis]],
+    "expand_dims": lambda node, _, axis: [axis - (axis > node.attributes["axis"])],
+    "squeeze": lambda node, _, axis: [axis + (axis >= node.attributes["axis"])],
     "reshape": _reshape,
     "sum": _reduced,
     "max": _reduced,
     "matmul": _matmul,
-    "take": _take,
-    "one_hot": lambda node, shapes, axis: [axis] if axis < len(shapes[0]) else None,
+    "take": lambda _, shapes, axis: [None, axis] if axis < len(shapes[1]) else None,
+    "one_hot": lambda _, shapes, axis: [axis] if axis < len(shapes[0]) else None,
     "windows": _windows,
     **dict.fromkeys(
         ("concat", "slice", "flip", "cumulative_sum", "argsort", "take_along_axis"), _along_another

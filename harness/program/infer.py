@@ -80,7 +80,7 @@ def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
     return Type(shape, first.kind, first.bound)
 
 
-def _astype(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _first(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     return Type(types[0].shape)
 
 
@@ -235,7 +235,7 @@ INFER: Mapping[str, Infer] = {
     **{op: _elementwise(op) for op in ("add", "subtract", "multiply", "divide", "power")},
     **{op: _comparison(op) for op in ("less", "less_equal", "equal")},
     "where": _where,
-    "astype": _astype,
+    "astype": _first,
     "permute_dims": _permute,
     "broadcast_to": _broadcast,
     "reshape": _reshape,
@@ -261,3 +261,26 @@ INFER: Mapping[str, Infer] = {
     "constant": _scalar,
     "extent": _scalar,
 }
+
+
+def _addmm(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    added, left, right = types
+    product = _matmul((left, right), attributes)
+    if INFER["add"]((added, product), attributes) != product:
+        raise TypeMismatch(f"addmm: {added} does not fit {product}")
+    return product
+
+
+# Of the fused operations (:mod:`harness.program.fused`).
+FUSED_TYPES: Mapping[str, Infer] = {
+    **dict.fromkeys(("sigmoid", "relu", "clip", "scatter_add", "softmax"), _first),
+    **{f"{op}_gradient": INFER["add"] for op in ("sigmoid", "tanh", "relu", "clip")},
+    "addmm": _addmm,
+    "log_sum_exp": lambda types, _: Type((*types[0].shape[:-1], ONE)),
+}
+
+
+def infer(op: str, types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    """The type of a primitive's or a fused operation's result."""
+    rule = INFER[op] if op in INFER else FUSED_TYPES[op]
+    return rule(types, attributes)

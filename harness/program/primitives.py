@@ -56,6 +56,11 @@ OFFERED: Mapping[str, str] = {
     "argsort": "indices that sort the last axis upwards; ties keep their order, NaN is last",
 }
 EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
+# Primitives of which each entry is made of those at its place in the operands.
+UNARY = ("exp", "log", "tanh", "sqrt", "negative", "erf", "sin", "cos", "floor")
+BINARY = ("add", "subtract", "multiply", "divide", "power")
+COMPARISONS = ("less", "less_equal", "equal")
+ELEMENTWISE = frozenset({*UNARY, *BINARY, *COMPARISONS, "where"})
 # What the derivative of one is made of beside what every backend has.
 _PAIRS = (("sin", "cos"), ("windows", "overlap_add"))
 DERIVED: Mapping[str, str] = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}

@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import resolve_shape
-from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
+from harness.program.flops import REDUCING, Flops, count
 from harness.program.ir import Node, Port, Program, Type, inline_calls, needed_nodes
+from harness.program.primitives import ELEMENTWISE
 from harness.program.signature import port_shapes, result_ports
 from harness.program.updates import UpdateRule, slot_entries
 from harness.runtime.labels import card_of

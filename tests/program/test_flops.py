@@ -6,9 +6,9 @@ import pytest
 from golden.tiny import tiny
 
 from harness.program.dims import Dim
-from harness.program.flops import ELEMENTWISE, REDUCING, Flops, count
+from harness.program.flops import REDUCING, Flops, count
 from harness.program.ir import Node, Type
-from harness.program.primitives import EVERY
+from harness.program.primitives import ELEMENTWISE, EVERY
 
 SIZES = {"m": 3, "k": 5, "n": 7}
 M, K, N = (Dim.of(name) for name in SIZES)

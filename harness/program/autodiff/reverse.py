@@ -13,7 +13,6 @@ from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape
-from harness.program.fused import emit
 from harness.program.ir import Block, Node, Type, reads
 
 # The values that a derivative flows through, and the work that no step of a loop changes.
@@ -137,7 +136,7 @@ class Reverse:
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
         """Append a primitive or a fused operation of the backward pass."""
-        return emit(self.builder, op, *inputs, **attributes)
+        return self.builder.emit(op, *inputs, **attributes)
 
     def constant(self, value: float) -> int:
         """A literal number."""

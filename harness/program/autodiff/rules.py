@@ -9,26 +9,26 @@ results" (2008) for the products; elementary calculus for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import pi, sqrt
 
 from harness.program.autodiff.reverse import Reverse, Rule
 from harness.program.axes import inverse
-from harness.program.dims import ONE, Dim
+from harness.program.dims import ONE, Dim, Shape
 from harness.program.ir import Node
-
-# The derivative rules of primitives that work on each entry by itself; see :mod:`.rules`.
 
 # The slope of erf at 0.
 SLOPE = 2 / sqrt(pi)
+# Of a node that passes on nothing else, the cotangent of the first operand.
+Passed = Callable[[Reverse, Node, int], int]
 
 
-def _exp(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("multiply", g, r.see(node.output)))
+def _to_first(passed: Passed) -> Rule:
+    return lambda r, node, g: r.add(node.inputs[0], passed(r, node, g))
 
 
-def _log(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("divide", g, r.see(node.inputs[0])))
+def _operand_shape(r: Reverse, node: Node) -> Shape:
+    return r.builder.types[node.inputs[0]].shape
 
 
 def _tanh(r: Reverse, node: Node, g: int) -> None:
@@ -40,29 +40,15 @@ def _tanh(r: Reverse, node: Node, g: int) -> None:
     r.add(node.inputs[0], r.emit("multiply", g, slope))
 
 
-def _sqrt(r: Reverse, node: Node, g: int) -> None:
-    half = r.emit("multiply", g, r.constant(0.5))
-    r.add(node.inputs[0], r.emit("divide", half, r.see(node.output)))
-
-
-def _erf(r: Reverse, node: Node, g: int) -> None:
+def _erf(r: Reverse, node: Node, g: int) -> int:
     """``2 / sqrt(pi) * exp(-x * x)``, the integrand by which erf is defined."""
     x = r.see(node.inputs[0])
     bell = r.emit("exp", r.emit("negative", r.emit("multiply", x, x)))
-    r.add(node.inputs[0], r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell)))
+    return r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell))
 
 
-def _sin(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("multiply", g, r.emit("cos", r.see(node.inputs[0]))))
-
-
-def _cos(r: Reverse, node: Node, g: int) -> None:
-    slope = r.emit("negative", r.emit("sin", r.see(node.inputs[0])))
-    r.add(node.inputs[0], r.emit("multiply", g, slope))
-
-
-def _negative(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("negative", g))
+def _cos(r: Reverse, node: Node, g: int) -> int:
+    return r.emit("multiply", g, r.emit("negative", r.emit("sin", r.see(node.inputs[0]))))
 
 
 def _add(r: Reverse, node: Node, g: int) -> None:
@@ -111,36 +97,6 @@ def _where(r: Reverse, node: Node, g: int) -> None:
         r.add(b, r.emit("where", r.see(condition), zero, g))
 
 
-ELEMENTWISE: Mapping[str, Rule] = {
-    "exp": _exp,
-    "log": _log,
-    "tanh": _tanh,
-    "sqrt": _sqrt,
-    "erf": _erf,
-    "sin": _sin,
-    "cos": _cos,
-    "negative": _negative,
-    "add": _add,
-    "subtract": _subtract,
-    "multiply": _multiply,
-    "divide": _divide,
-    "power": _power,
-    "where": _where,
-}
-
-
-def _permute_dims(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("permute_dims", g, axes=inverse(node.attributes["axes"])))
-
-
-def _broadcast_to(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], g)
-
-
-def _reshape(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("reshape", g, shape=r.builder.types[node.inputs[0]].shape))
-
-
 def _windowed(transpose: str) -> Rule:
     """``windows`` and ``overlap_add`` are linear, and each the transpose of the other. What pads an
     array is a constant."""
@@ -157,14 +113,6 @@ def _windowed(transpose: str) -> Rule:
     return rule
 
 
-def _expand_dims(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("squeeze", g, axis=node.attributes["axis"]))
-
-
-def _squeeze(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("expand_dims", g, axis=node.attributes["axis"]))
-
-
 def _concat(r: Reverse, node: Node, g: int) -> None:
     axis, start = node.attributes["axis"], Dim()
     for part in node.inputs:
@@ -179,19 +127,10 @@ def _slice(r: Reverse, node: Node, g: int) -> None:
     r.add_slice(node.inputs[0], node.attributes["axis"], start, stop, g)
 
 
-def _flip(r: Reverse, node: Node, g: int) -> None:
-    r.add(node.inputs[0], r.emit("flip", g, axis=node.attributes["axis"]))
-
-
 def _take(r: Reverse, node: Node, g: int) -> None:
     table, indices = node.inputs
     rows = r.builder.types[table].shape[0]
     r.add(table, r.emit("segment_sum", g, r.see(indices), rows=rows))
-
-
-def _segment_sum(r: Reverse, node: Node, g: int) -> None:
-    values, indices = node.inputs
-    r.add(values, r.emit("take", g, r.see(indices)))
 
 
 def _cumulative_sum(r: Reverse, node: Node, g: int) -> None:
@@ -223,7 +162,7 @@ def _sum(r: Reverse, node: Node, g: int) -> None:
     if not node.attributes["keepdims"]:
         for axis in sorted(node.attributes["axis"]):
             g = r.emit("expand_dims", g, axis=axis)
-    r.add(node.inputs[0], r.emit("broadcast_to", g, shape=r.builder.types[node.inputs[0]].shape))
+    r.add(node.inputs[0], r.emit("broadcast_to", g, shape=_operand_shape(r, node)))
 
 
 def _max(r: Reverse, node: Node, g: int) -> None:
@@ -285,21 +224,41 @@ def _clip(r: Reverse, node: Node, g: int) -> None:
     r.add(node.inputs[0], r.emit("where", r.emit("less_equal", high, y), zero, above))
 
 
+PASSED: Mapping[str, Passed] = {
+    "exp": lambda r, node, g: r.emit("multiply", g, r.see(node.output)),
+    "log": lambda r, node, g: r.emit("divide", g, r.see(node.inputs[0])),
+    "sqrt": lambda r, node, g: r.emit(
+        "divide", r.emit("multiply", g, r.constant(0.5)), r.see(node.output)
+    ),
+    "erf": _erf,
+    "sin": lambda r, node, g: r.emit("multiply", g, r.emit("cos", r.see(node.inputs[0]))),
+    "cos": _cos,
+    "negative": lambda r, node, g: r.emit("negative", g),
+    "permute_dims": lambda r, node, g: r.emit(
+        "permute_dims", g, axes=inverse(node.attributes["axes"])
+    ),
+    "broadcast_to": lambda r, node, g: g,
+    "reshape": lambda r, node, g: r.emit("reshape", g, shape=_operand_shape(r, node)),
+    "expand_dims": lambda r, node, g: r.emit("squeeze", g, axis=node.attributes["axis"]),
+    "squeeze": lambda r, node, g: r.emit("expand_dims", g, axis=node.attributes["axis"]),
+    "flip": lambda r, node, g: r.emit("flip", g, axis=node.attributes["axis"]),
+    "segment_sum": lambda r, node, g: r.emit("take", g, r.see(node.inputs[1])),
+}
 RULES: Mapping[str, Rule] = {
-    **ELEMENTWISE,
-    "permute_dims": _permute_dims,
-    "broadcast_to": _broadcast_to,
-    "reshape": _reshape,
+    **{op: _to_first(passed) for op, passed in PASSED.items()},
+    "tanh": _tanh,
+    "add": _add,
+    "subtract": _subtract,
+    "multiply": _multiply,
+    "divide": _divide,
+    "power": _power,
+    "where": _where,
     "windows": _windowed("overlap_add"),
     "overlap_add": _windowed("windows"),
-    "expand_dims": _expand_dims,
-    "squeeze": _squeeze,
     "concat": _concat,
     "slice": _slice,
-    "flip": _flip,
     "take": _take,
     "take_along_axis": _take_along_axis,
-    "segment_sum": _segment_sum,
     "cumulative_sum": _cumulative_sum,
     "sum": _sum,
     "max": _max,

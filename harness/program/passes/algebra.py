@@ -11,13 +11,9 @@ import numpy as np
 from harness.program.dims import Dim
 from harness.program.infer import broadcast_shapes
 from harness.program.passes.rewriter import Rewriter, Rule
+from harness.program.primitives import COMPARISONS
 
 Attributes = Mapping[str, Any]
-
-UNARY = ("exp", "log", "tanh", "sqrt", "negative", "erf", "sin", "cos", "floor")
-BINARY = ("add", "subtract", "multiply", "divide", "power")
-COMPARISONS = ("less", "less_equal", "equal")
-ELEMENTWISE = (*UNARY, *BINARY, *COMPARISONS, "where")
 
 
 def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:

@@ -18,8 +18,8 @@ from harness.program.axes import Axes, inverse
 from harness.program.builder import Builder
 from harness.program.dims import ONE
 from harness.program.ir import Node, reads
-from harness.program.passes.algebra import ELEMENTWISE
 from harness.program.passes.order import in_order
+from harness.program.primitives import ELEMENTWISE
 
 SAME_AXES = frozenset({*ELEMENTWISE, "relu", "clip", "sigmoid", "astype", "stop_gradient"})
 

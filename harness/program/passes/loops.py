@@ -10,11 +10,11 @@ from math import prod
 from typing import Any
 
 from harness.program.dims import Dim
-from harness.program.fused import infer
+from harness.program.infer import infer
 from harness.program.ir import Node
-from harness.program.passes.algebra import ELEMENTWISE
 from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.passes.unroll import LONGEST
+from harness.program.primitives import ELEMENTWISE
 
 MOVES = frozenset({"permute_dims", "expand_dims", "squeeze"})
 STEPWISE = frozenset({"matmul", "add", "subtract", "take", *MOVES})

@@ -14,9 +14,9 @@ from typing import Any
 from harness.program.builder import Builder
 from harness.program.dims import ONE, Dim
 from harness.program.ir import Block, Node
-from harness.program.passes.algebra import ELEMENTWISE
 from harness.program.passes.order import acyclic, apart, in_order, independent
 from harness.program.passes.rewriter import COMMUTATIVE, joined_type
+from harness.program.primitives import ELEMENTWISE
 
 # Operands that are slices of one value, and the like nodes on them that can be one node.
 

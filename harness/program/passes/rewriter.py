@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.program.builder import Builder
 from harness.program.dims import Dim
-from harness.program.fused import infer
+from harness.program.infer import infer
 from harness.program.ir import Block, Node, Type, free_values
 
 COMMUTATIVE = frozenset({"add", "multiply", "equal"})

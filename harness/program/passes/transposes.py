@@ -7,13 +7,13 @@ permutation moves up, and every other one down, so that none goes both ways.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.program.axes import Axes, inverse
-from harness.program.dims import ONE, Dim
-from harness.program.passes.algebra import BINARY, COMPARISONS, UNARY
+from harness.program.dims import ONE
 from harness.program.passes.rewriter import Rewriter, Rule
+from harness.program.primitives import BINARY, COMPARISONS, UNARY
 
 Attributes = Mapping[str, Any]
 
@@ -93,6 +93,22 @@ def _widened(g: Rewriter, value: int, axes: Axes) -> int:
     return g.emit("permute_dims", wide, axes=axes)
 
 
+# What becomes of a permutation that a node of one operand reads: the same node of what it permutes,
+# and the axes of a permutation of that; None where it stays.
+Below = Callable[[Rewriter, int, Axes, Attributes], "tuple[int, Axes] | None"]
+
+
+def _through(below: Below) -> Rule:
+    """``f(x.T) -> f(x).T``."""
+
+    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+        moved = _moved(g, inputs[0])
+        found = None if moved is None else below(g, *moved, attributes)
+        return None if found is None else g.emit("permute_dims", found[0], axes=found[1])
+
+    return rule
+
+
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """``x.T @ W -> (x @ W).T``, where the last axis stays."""
     moved = _moved(g, inputs[0])
@@ -101,73 +117,49 @@ def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
     return g.emit("permute_dims", g.emit("matmul", moved[0], inputs[1]), axes=moved[1])
 
 
-def _same_axes(op: str) -> Rule:
-    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        moved = _moved(g, inputs[0])
-        if moved is None:
-            return None
-        return g.emit("permute_dims", g.apply(op, (moved[0],), attributes), axes=moved[1])
-
-    return rule
+def _same_axes(op: str) -> Below:
+    return lambda g, value, axes, attributes: (g.apply(op, (value,), attributes), axes)
 
 
-def _one_axis(op: str) -> Rule:
-    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        moved = _moved(g, inputs[0])
-        if moved is None:
-            return None
-        value, axes = moved
-        changed = g.apply(op, (value,), {**attributes, "axis": axes[attributes["axis"]]})
-        return g.emit("permute_dims", changed, axes=axes)
+def _one_axis(op: str) -> Below:
+    def below(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
+        own = {**attributes, "axis": axes[attributes["axis"]]}
+        return g.apply(op, (value,), own), axes
 
-    return rule
+    return below
 
 
-def _reduction(op: str) -> Rule:
-    def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-        moved = _moved(g, inputs[0])
-        if moved is None:
-            return None
-        value, axes = moved
+def _reduction(op: str) -> Below:
+    def below(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
         reduced = tuple(sorted(axes[axis] for axis in attributes["axis"]))
         result = g.emit(op, value, axis=reduced, keepdims=attributes["keepdims"])
-        kept = [a for a in axes if a not in reduced]
         if attributes["keepdims"]:
-            return g.emit("permute_dims", result, axes=axes)
-        order = sorted(kept)
-        return g.emit("permute_dims", result, axes=tuple(order.index(a) for a in kept))
+            return result, axes
+        kept = [a for a in axes if a not in reduced]
+        return result, tuple(sorted(kept).index(a) for a in kept)
 
-    return rule
+    return below
 
 
-def _squeeze(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    moved = _moved(g, inputs[0])
-    if moved is None:
-        return None
-    value, axes = moved
+def _squeeze(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
     gone = axes[attributes["axis"]]
     kept = tuple(a - (a > gone) for a in axes if a != gone)
-    return g.emit("permute_dims", g.emit("squeeze", value, axis=gone), axes=kept)
+    return g.emit("squeeze", value, axis=gone), kept
 
 
-def _expand(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``expand(x.T) -> expand(x).T``; the new axis is last inside; others keep their numbers."""
-    moved = _moved(g, inputs[0])
-    if moved is None:
-        return None
-    value, axes = moved
+def _expand(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
+    """The new axis is last inside; others keep their numbers."""
     new, last = attributes["axis"], len(axes)
-    wide = g.emit("expand_dims", value, axis=last)
-    return g.emit("permute_dims", wide, axes=(*axes[:new], last, *axes[new:]))
+    return g.emit("expand_dims", value, axis=last), (*axes[:new], last, *axes[new:])
 
 
-def _broadcast(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    moved = _moved(g, inputs[0])
-    if moved is None or len(moved[1]) != len(attributes["shape"]):
+def _broadcast(
+    g: Rewriter, value: int, axes: Axes, attributes: Attributes
+) -> tuple[int, Axes] | None:
+    shape = attributes["shape"]
+    if len(axes) != len(shape):
         return None
-    value, axes = moved
-    shape: tuple[Dim, ...] = tuple(attributes["shape"][a] for a in inverse(axes))
-    return g.emit("permute_dims", g.emit("broadcast_to", value, shape=shape), axes=axes)
+    return g.emit("broadcast_to", value, shape=tuple(shape[a] for a in inverse(axes))), axes
 
 
 def _take(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
@@ -211,13 +203,13 @@ SINKING: Mapping[str, Sequence[Rule]] = {
 }
 RULES: Mapping[str, Sequence[Rule]] = {
     **{op: (_elementwise(op),) for op in (*UNARY, *BINARY, *COMPARISONS, "where")},
-    **{op: (_same_axes(op),) for op in ("stop_gradient", "astype")},
-    **{op: (_one_axis(op),) for op in ("slice", "flip")},
-    **{op: (_reduction(op),) for op in ("sum", "max")},
+    **{op: (_through(_same_axes(op)),) for op in ("stop_gradient", "astype")},
+    **{op: (_through(_one_axis(op)),) for op in ("slice", "flip")},
+    **{op: (_through(_reduction(op)),) for op in ("sum", "max")},
     "matmul": (_product,),
-    "squeeze": (_squeeze,),
-    "expand_dims": (_expand,),
-    "broadcast_to": (_broadcast,),
+    "squeeze": (_through(_squeeze),),
+    "expand_dims": (_through(_expand),),
+    "broadcast_to": (_through(_broadcast),),
     "permute_dims": (_take, _of_expanded),
     "take_along_axis": (_take_along,),
 }

@@ -93,11 +93,6 @@ def _concat(work: Work) -> Operand:
     return work.home
 
 
-def _flip(work: Work) -> Operand:
-    place = work.home or work.shape
-    return elementwise(work.assembler, "flip", work.operands(), work.attributes, place, work.kind)
-
-
 def _reshape(work: Work) -> Operand:
     """The same memory in another shape, where that can be said; else that of a copy."""
     (operand,) = work.inputs
@@ -108,22 +103,15 @@ def _reshape(work: Work) -> Operand:
     return found
 
 
-def _arange(work: Work) -> Operand:
-    out = work.home or fresh(work.shape, work.kind)
-    work.assembler.emit("arange", out)
-    return out
+def _whole(op: str) -> Rule:
+    """Work on whole operands, whatever order their axes have."""
 
+    def rule(work: Work) -> Operand:
+        out = work.place()
+        work.assembler.emit(op, out, *work.operands())
+        return out
 
-def _cumulative_sum(work: Work) -> Operand:
-    out = work.place()
-    work.assembler.emit("cumulative_sum", out, *work.operands())
-    return out
-
-
-def _argsort(work: Work) -> Operand:
-    out = work.home or fresh(work.shape, work.kind)
-    work.assembler.emit("argsort", out, *work.operands())
-    return out
+    return rule
 
 
 def _leading_order(view: View, rank: int) -> Shape:
@@ -260,13 +248,15 @@ def _one_hot(work: Work) -> Operand:
 
 RULES: Mapping[str, Rule] = {
     "concat": _concat,
-    "flip": _flip,
-    "arange": _arange,
+    "flip": lambda work: elementwise(
+        work.assembler, "flip", work.operands(), work.attributes, work.home or work.shape, work.kind
+    ),
+    "arange": _whole("arange"),
     "reshape": _reshape,
     "windows": windows,
     "overlap_add": overlap_add,
-    "cumulative_sum": _cumulative_sum,
-    "argsort": _argsort,
+    "cumulative_sum": _whole("cumulative_sum"),
+    "argsort": _whole("argsort"),
     "matmul": _matmul,
     "addmm": _addmm,
     "tensordot": _tensordot,

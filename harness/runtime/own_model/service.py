@@ -226,6 +226,10 @@ class OwnModelService:
         self._file: ModelFile | None = None
         self._loaded: tuple[Any, Any] = (None, None)
 
+    def __call__(self, verb: str, payload: Payload) -> Any:
+        """Answer a call that reaches the process."""
+        return getattr(self, verb)(**(payload or {}))
+
     def versions(self) -> Mapping[str, str]:
         """The versions for the greeting of the process."""
         return self.served.versions()  # type: ignore[no-any-return]
@@ -384,26 +388,14 @@ def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
     return found
 
 
-class Answering:
-    """The service of a process, as its greeting and its calls want it."""
-
-    def __init__(self, service: OwnModelService) -> None:
-        self.name, self.versions = service.name, service.versions
-        self.devices, self.dtypes = service.devices, service.dtypes
-        self.service = service
-
-    def __call__(self, verb: str, payload: Payload) -> Any:
-        return getattr(self.service, verb)(**(payload or {}))
-
-
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     """What answers the calls that reach the worker of a backend."""
-    return Answering(OwnModelService(backend.name, backend))
+    return OwnModelService(backend.name, backend)
 
 
-def of_format(name: str) -> Answering:
+def of_format(name: str) -> OwnModelService:
     """What answers the calls that reach the process of a format."""
     kind = plugins.PluginKind(
         "format", FORMATS_GROUP, plugins.UnknownBackend, plugins.BrokenBackend
     )
-    return Answering(OwnModelService(name, kind.load(name, "harness_format")))
+    return OwnModelService(name, kind.load(name, "harness_format"))
