@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from random import Random
+from typing import Any
 
 from harness.errors import SpecError, UsageError, did_you_mean
 
@@ -136,6 +137,8 @@ class Dim:
 
 
 Shape = tuple[Dim, ...]
+# What an operation is told beside its operands, by name: dimensions, numbers, texts, and tuples.
+Attributes = Mapping[str, Any]
 ONE = Dim(1)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from harness.program.dims import ONE, Dim, Shape, entries, shape_text
+from harness.program.dims import ONE, Attributes, Dim, Shape, entries, shape_text
 from harness.program.ir import Type
 from harness.program.windows import overlap_shape, windows_shape
 
@@ -14,7 +13,7 @@ class TypeMismatch(Exception):
     """Operands that do not fit; the message says which and why. Wrapped where a place is known."""
 
 
-Infer = Callable[[tuple[Type, ...], Mapping[str, Any]], Type]
+Infer = Callable[[tuple[Type, ...], Attributes], Type]
 
 
 def _floats(op: str, types: tuple[Type, ...]) -> None:
@@ -41,7 +40,7 @@ def broadcast_shapes(op: str, shapes: tuple[Shape, ...]) -> Shape:
 
 
 def _elementwise(op: str) -> Infer:
-    def infer(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    def infer(types: tuple[Type, ...], _: Attributes) -> Type:
         _floats(op, types)
         return Type(broadcast_shapes(op, tuple(t.shape for t in types)))
 
@@ -49,14 +48,14 @@ def _elementwise(op: str) -> Infer:
 
 
 def _comparison(op: str) -> Infer:
-    def infer(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+    def infer(types: tuple[Type, ...], _: Attributes) -> Type:
         _floats(op, types)
         return Type(broadcast_shapes(op, tuple(t.shape for t in types)), "bool")
 
     return infer
 
 
-def _where(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _where(types: tuple[Type, ...], _: Attributes) -> Type:
     if types[0].kind != "bool":
         raise TypeMismatch(f"where needs a condition such as a < b, found {types[0]}")
     shape = broadcast_shapes("where", tuple(t.shape for t in types))
@@ -80,37 +79,37 @@ def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
     return Type(shape, first.kind, first.bound)
 
 
-def _first(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _first(types: tuple[Type, ...], _: Attributes) -> Type:
     return Type(types[0].shape)
 
 
-def _permute(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _permute(types: tuple[Type, ...], attributes: Attributes) -> Type:
     axes = attributes["axes"]
     if sorted(axes) != list(range(len(types[0].shape))):
         raise TypeMismatch(f"permute_dims: axes {list(axes)} do not permute {types[0]}")
     return Type(tuple(types[0].shape[a] for a in axes), types[0].kind, types[0].bound)
 
 
-def _broadcast(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _broadcast(types: tuple[Type, ...], attributes: Attributes) -> Type:
     shape: Shape = attributes["shape"]
     if broadcast_shapes("broadcast_to", (types[0].shape, shape)) != shape:
         raise TypeMismatch(f"broadcast_to: {types[0]} does not fit {shape_text(shape)}")
     return Type(shape, types[0].kind, types[0].bound)
 
 
-def _reshape(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _reshape(types: tuple[Type, ...], attributes: Attributes) -> Type:
     shape: Shape = attributes["shape"]
     if entries(shape) != entries(types[0].shape):
         raise TypeMismatch(f"{shape_text(shape)} has not as many entries as {types[0]}")
     return Type(shape, types[0].kind, types[0].bound)
 
 
-def _arange(_: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _arange(_: tuple[Type, ...], attributes: Attributes) -> Type:
     stop = Dim.of(attributes["stop"])
     return Type((stop,), "index", stop)
 
 
-def _expand(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _expand(types: tuple[Type, ...], attributes: Attributes) -> Type:
     axis = attributes["axis"]
     shape = types[0].shape
     if not 0 <= axis <= len(shape):
@@ -118,12 +117,12 @@ def _expand(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
     return Type((*shape[:axis], ONE, *shape[axis:]), types[0].kind, types[0].bound)
 
 
-def _squeeze(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _squeeze(types: tuple[Type, ...], attributes: Attributes) -> Type:
     axis, shape = attributes["axis"], types[0].shape
     return Type((*shape[:axis], *shape[axis + 1 :]), types[0].kind, types[0].bound)
 
 
-def _concat(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _concat(types: tuple[Type, ...], attributes: Attributes) -> Type:
     axis = attributes["axis"]
     first = types[0].shape
     total = Dim()
@@ -136,25 +135,25 @@ def _concat(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
     return _of_one_kind("concat", types, (*first[:axis], total, *first[axis + 1 :]))
 
 
-def _slice(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _slice(types: tuple[Type, ...], attributes: Attributes) -> Type:
     axis, shape = attributes["axis"], types[0].shape
     length = Dim.of(attributes["stop"]) - Dim.of(attributes["start"])
     return Type((*shape[:axis], length, *shape[axis + 1 :]), types[0].kind, types[0].bound)
 
 
-def _windowed(op: str, shape: Callable[[Shape, Mapping[str, Any]], Shape]) -> Infer:
-    def infer(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _windowed(op: str, shape: Callable[[Shape, Attributes], Shape]) -> Infer:
+    def infer(types: tuple[Type, ...], attributes: Attributes) -> Type:
         _floats(op, types)
         return Type(shape(types[0].shape, attributes))
 
     return infer
 
 
-def _same(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _same(types: tuple[Type, ...], _: Attributes) -> Type:
     return types[0]
 
 
-def _take(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _take(types: tuple[Type, ...], _: Attributes) -> Type:
     table, indices = types
     _indexed("take", table.shape[0], indices)
     return Type((*indices.shape, *table.shape[1:]), table.kind, table.bound)
@@ -167,7 +166,7 @@ def _indexed(op: str, rows: Dim, indices: Type) -> None:
         raise TypeMismatch(f"{op}: an index below {indices.bound} into {rows} rows")
 
 
-def _take_along(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _take_along(types: tuple[Type, ...], _: Attributes) -> Type:
     table, indices = types
     _indexed("take_along_axis", table.shape[-1], indices)
     if indices.shape[:-1] != table.shape[:-1]:
@@ -175,23 +174,23 @@ def _take_along(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     return Type(indices.shape, table.kind, table.bound)
 
 
-def _argsort(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _argsort(types: tuple[Type, ...], _: Attributes) -> Type:
     _floats("argsort", types)
     return Type(types[0].shape, "index", types[0].shape[-1])
 
 
-def _one_hot(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _one_hot(types: tuple[Type, ...], attributes: Attributes) -> Type:
     _indexed("one_hot", attributes["classes"], types[0])
     return Type((*types[0].shape, attributes["classes"]))
 
 
-def _segment_sum(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _segment_sum(types: tuple[Type, ...], attributes: Attributes) -> Type:
     values, indices = types
     return Type((attributes["rows"], *values.shape[len(indices.shape) :]))
 
 
 def _reduction(op: str) -> Infer:
-    def infer(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+    def infer(types: tuple[Type, ...], attributes: Attributes) -> Type:
         _floats(op, types)
         axes = attributes["axis"]
         shape = types[0].shape
@@ -202,7 +201,7 @@ def _reduction(op: str) -> Infer:
     return infer
 
 
-def _matmul(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
+def _matmul(types: tuple[Type, ...], _: Attributes) -> Type:
     _floats("@", types)
     left, right = types
     if len(left.shape) < 2 or len(right.shape) < 2:
@@ -217,7 +216,7 @@ def _matmul(types: tuple[Type, ...], _: Mapping[str, Any]) -> Type:
     return Type((*batch, left.shape[-2], right.shape[-1]))
 
 
-def _tensordot(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _tensordot(types: tuple[Type, ...], attributes: Attributes) -> Type:
     left_axes, right_axes = attributes["axes"]
     left, right = types
     kept_left = tuple(d for a, d in enumerate(left.shape) if a not in left_axes)
@@ -225,7 +224,7 @@ def _tensordot(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
     return Type(kept_left + kept_right)
 
 
-def _scalar(_: tuple[Type, ...], __: Mapping[str, Any]) -> Type:
+def _scalar(_: tuple[Type, ...], __: Attributes) -> Type:
     return Type(())
 
 
@@ -263,7 +262,7 @@ INFER: Mapping[str, Infer] = {
 }
 
 
-def _addmm(types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def _addmm(types: tuple[Type, ...], attributes: Attributes) -> Type:
     added, left, right = types
     product = _matmul((left, right), attributes)
     if INFER["add"]((added, product), attributes) != product:
@@ -280,7 +279,7 @@ FUSED_TYPES: Mapping[str, Infer] = {
 }
 
 
-def infer(op: str, types: tuple[Type, ...], attributes: Mapping[str, Any]) -> Type:
+def infer(op: str, types: tuple[Type, ...], attributes: Attributes) -> Type:
     """The type of a primitive's or a fused operation's result."""
     rule = INFER[op] if op in INFER else FUSED_TYPES[op]
     return rule(types, attributes)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from harness.program.dims import Dim, Shape, check_shape, shape_text
+from harness.program.dims import Attributes, Dim, Shape, check_shape, shape_text
 
 Kind = Literal["float", "index", "bool"]
 Phase = Literal["training", "inference"]
@@ -57,7 +57,7 @@ class Node:
     op: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
     body: Block | None = None
     place: str = ""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from harness.program.dims import ONE, Dim, Shape
+from harness.program.dims import ONE, Attributes, Dim, Shape
 
 # Attributes with one entry for each windowed axis.
 EACH = ("axes", "size", "stride", "dilation", "padding", "after", "length")
@@ -101,7 +101,7 @@ def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = Non
 
 
 def windowed_axes(
-    op: str, shape: Shape, attributes: Mapping[str, Any]
+    op: str, shape: Shape, attributes: Attributes
 ) -> Iterator[tuple[WindowedAxis, Dim]]:
     """Each axis of a ``windows`` or ``overlap_add`` with the number of its windows; ``shape`` is
     that of the operand."""
@@ -112,7 +112,7 @@ def windowed_axes(
         yield WindowedAxis(*dims), Dim.of(count)
 
 
-def windows_shape(shape: Shape, attributes: Mapping[str, Any]) -> Shape:
+def windows_shape(shape: Shape, attributes: Attributes) -> Shape:
     """The shape of ``windows``: counts in place of the axes, and the windows' own axes behind the
     last of them."""
     axes, counts = (
@@ -123,7 +123,7 @@ def windows_shape(shape: Shape, attributes: Mapping[str, Any]) -> Shape:
     return (*outer[: axes[-1] + 1], *map(Dim.of, attributes["size"]), *outer[axes[-1] + 1 :])
 
 
-def overlap_shape(shape: Shape, attributes: Mapping[str, Any]) -> Shape:
+def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
     """The shape of ``overlap_add``: the axes at their length, without those of the windows."""
     axes = attributes["axes"]
     lengths = dict(zip(axes, attributes["length"], strict=True))
@@ -131,7 +131,7 @@ def overlap_shape(shape: Shape, attributes: Mapping[str, Any]) -> Shape:
     return tuple(Dim.of(lengths.get(axis, dim)) for axis, dim in enumerate(outer))
 
 
-def pads_of(attributes: Mapping[str, Any], rank: int) -> list[tuple[Any, Any]]:
+def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
     """How much is padded before and behind each axis of a value of that rank."""
     both = zip(attributes["padding"], attributes["after"], strict=True)
     known = dict(zip(attributes["axes"], both, strict=True))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.errors import blame
-from harness.program.dims import Dim
+from harness.program.dims import Attributes, Dim
 from harness.program.fused import loose_maxima
 from harness.program.ir import Node
 from harness.program.signature import call_key
@@ -22,7 +22,7 @@ from harness.program.signature import call_key
 Table = Mapping[str, Callable[..., Any]]
 # The maximum of a backend that may leave NaN out, where :mod:`harness.program.fused` allows it.
 LOOSE = "loose_max"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
+NOTHING: Attributes = MappingProxyType({})
 NOTHING_MADE = "it returned None; a tensor is wanted"
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
 Values = dict[int, Any]
@@ -199,7 +199,7 @@ class PreparedNodes:
         blame(error, call_text(node.op, inputs, self._interpreter.attributes(node)))
 
 
-def _operation(node: Node, function: Callable[..., Any], attributes: Mapping[str, Any]) -> Line:
+def _operation(node: Node, function: Callable[..., Any], attributes: Attributes) -> Line:
     """The line of a primitive, by how many inputs it has: a small step is a few hundred lines."""
     inputs, output = node.inputs, node.output
     first, second = (*inputs, -1, -1)[:2]
@@ -261,9 +261,7 @@ def stack(table: Table, tensors: Sequence[Any]) -> Any:
     return perform(table, "concat", rows, {"axis": 0})
 
 
-def perform(
-    table: Table, op: str, inputs: Sequence[Any], attributes: Mapping[str, Any] = NOTHING
-) -> Any:
+def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes = NOTHING) -> Any:
     """The result of a primitive. An error that it raises says which one it was.
 
     Raises:
@@ -280,7 +278,7 @@ def perform(
     return made
 
 
-def call_text(op: str, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> str:
+def call_text(op: str, inputs: Sequence[Any], attributes: Attributes) -> str:
     """A call of a primitive for a message: ``slice([3, 4], axis=0, start=0, stop=1)``."""
     named = [f"{name}={value!r}" for name, value in attributes.items()]
     return f"{op}({', '.join([*map(_tensor_text, inputs), *named])})"

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.program.dims import Dim
+from harness.program.dims import Attributes, Dim
 from harness.program.infer import broadcast_shapes
 from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.primitives import COMPARISONS
-
-Attributes = Mapping[str, Any]
 
 
 def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from harness.program import patterns
-from harness.program.dims import ONE
+from harness.program.dims import ONE, Attributes
 from harness.program.passes.rewriter import Rewriter, Rule
-
-Attributes = Mapping[str, Any]
 
 
 def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -> Rule:

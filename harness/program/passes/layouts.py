@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
 
 from harness.program.axes import Axes, inverse
 from harness.program.builder import Builder
-from harness.program.dims import ONE
+from harness.program.dims import ONE, Attributes
 from harness.program.ir import Node, reads
 from harness.program.passes.order import in_order
 from harness.program.primitives import ELEMENTWISE
@@ -155,7 +154,7 @@ def _stays(rank: int, axes: Axes) -> bool:
     return axes[first:] == tuple(range(first, len(axes)))
 
 
-def _turned_attributes(node: Node, axes: Axes) -> Mapping[str, Any]:
+def _turned_attributes(node: Node, axes: Axes) -> Attributes:
     if node.op not in ("sum", "max"):
         return node.attributes
     gone = (inverse(axes)[axis] for axis in node.attributes["axis"])

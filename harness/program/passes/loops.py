@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
 
-from harness.program.dims import Dim
+from harness.program.dims import Attributes, Dim
 from harness.program.infer import infer
 from harness.program.ir import Node
 from harness.program.passes.rewriter import Rewriter, Rule
@@ -22,7 +21,7 @@ STEPWISE = frozenset({"matmul", "add", "subtract", "take", *MOVES})
 MOST_LIFTED = 1 << 20
 
 
-def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> bool:
+def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes) -> bool:
     """Whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @ W)[t]``."""
     if op in STEPWISE or (op == "multiply" and any(g.number(i) is not None for i in inputs)):
         return True
@@ -58,7 +57,7 @@ def _at_once(steps: int, count: int) -> bool:
     return steps > LONGEST and steps * count <= MOST_LIFTED
 
 
-def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Terms that do not change first, then those of sequences, then the rest.
 
     Outside of loops small terms come first, so that biases are one: ``(x + b) + c -> (b + c) + x``.
@@ -130,7 +129,7 @@ def _when_known(g: Rewriter, value: int, depth: int) -> int:
     return 1 if value in g.scopes[depth].slices else 2
 
 
-def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Factor of a sum, moved to smaller weights: ``c * (x @ W + b) -> x @ (c * W) + c * b``."""
     for number, value in (inputs, inputs[::-1]):
         if g.number(number) is None or g.rank(number) or g.uses[value] > 1:
@@ -171,7 +170,7 @@ def _early(g: Rewriter, term: int, value: int) -> bool:
     return small or (depth > 0 and _when_known(g, term, depth) < 2)
 
 
-def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """A step's product of values, some known before: ``[x, h] @ [W; U] -> x @ W + h @ U``."""
     joined = g.node(inputs[0], "concat")
     depth = g.depth(inputs[0])
@@ -191,7 +190,7 @@ def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, An
     return total
 
 
-def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """A step's two products with weights as one: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
     first, second = (g.node(value, "matmul") for value in inputs)
     if first is None or second is None or any(g.uses[value] > 1 for value in inputs):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from harness.program.dims import ONE, Dim
+from harness.program.dims import ONE, Attributes, Dim
 from harness.program.passes.rewriter import Rewriter, Rule
-
-Attributes = Mapping[str, Any]
 
 
 def _uniform(g: Rewriter, value: int, shape: tuple[Dim, ...]) -> int | None:

@@ -19,7 +19,7 @@ from math import prod
 from typing import Any
 
 from harness.program.builder import Builder
-from harness.program.dims import Dim
+from harness.program.dims import Attributes, Dim
 from harness.program.infer import infer
 from harness.program.ir import Block, Node, Type, free_values
 
@@ -29,9 +29,9 @@ COMMUTATIVE = frozenset({"add", "multiply", "equal"})
 DEEPEST, MOST = 60, 100
 
 # (rewriter, inputs, attributes) -> a value that is the same, or None where the rule does not apply.
-Rule = Callable[["Rewriter", tuple[int, ...], Mapping[str, Any]], "int | None"]
+Rule = Callable[["Rewriter", tuple[int, ...], Attributes], "int | None"]
 # (rewriter, op, inputs, attributes) -> whether to do it for the whole sequence, before the loop.
-Policy = Callable[["Rewriter", str, tuple[int, ...], Mapping[str, Any]], bool]
+Policy = Callable[["Rewriter", str, tuple[int, ...], Attributes], bool]
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Rewriter:
         self,
         op: str,
         inputs: tuple[int, ...],
-        attributes: Mapping[str, Any],
+        attributes: Attributes,
         old: Node | None = None,
     ) -> int:
         """As :meth:`emit`; what is new has the number of the ``old`` node's value, if it fits."""
@@ -157,7 +157,7 @@ class Rewriter:
         self,
         op: str,
         inputs: tuple[int, ...],
-        attributes: Mapping[str, Any],
+        attributes: Attributes,
         old: Node | None,
     ) -> Node:
         types = tuple(self.type(i) for i in inputs)
@@ -169,7 +169,7 @@ class Rewriter:
         return Node(op, inputs, old.outputs, attributes, place=self.place)
 
     def _rewritten(
-        self, key: Any, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]
+        self, key: Any, op: str, inputs: tuple[int, ...], attributes: Attributes
     ) -> int | None:
         """What the first rule makes of it that applies."""
         rules = self.rules.get(op)
@@ -185,9 +185,7 @@ class Rewriter:
         self.open.remove(key)
         return same
 
-    def _lift(
-        self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any], depth: int
-    ) -> int:
+    def _lift(self, op: str, inputs: tuple[int, ...], attributes: Attributes, depth: int) -> int:
         whole = tuple(self.scopes[depth].slices.get(i, i) for i in inputs)
         step = tuple(i in self.scopes[depth].slices for i in inputs)
         return self.slice_of(self.batched(op, whole, step, attributes), depth)
@@ -203,7 +201,7 @@ class Rewriter:
         return scope.sequences[whole]
 
     def batched(
-        self, op: str, whole: Sequence[int], step: Sequence[bool], attributes: Mapping[str, Any]
+        self, op: str, whole: Sequence[int], step: Sequence[bool], attributes: Attributes
     ) -> int:
         """``op`` of one step, done for all steps: operands with ``step`` have a first axis more."""
         attributes = dict(attributes)
@@ -281,7 +279,7 @@ def joined_type(types: Sequence[Type], axis: int) -> Type:
     return replace(types[0], shape=tuple(shape))
 
 
-def _key(op: str, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> Any:
+def _key(op: str, inputs: tuple[int, ...], attributes: Attributes) -> Any:
     if op in COMMUTATIVE:
         inputs = tuple(sorted(inputs))
     if not attributes:

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 from harness.program.axes import inverse, leading_axes, lone_axes
-from harness.program.dims import ONE, Dim
+from harness.program.dims import ONE, Attributes, Dim
 from harness.program.passes.rewriter import Rewriter, Rule
 
 
-def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     left, right = map(g.shape, inputs)
     lone = lone_axes(left, right, ONE) if len(right) > 2 else ()
     if not lone:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from harness.program.dims import Dim
+from harness.program.dims import Attributes, Dim
 from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.primitives import BINARY, UNARY
-
-Attributes = Mapping[str, Any]
 
 
 def _chosen(g: Rewriter, value: int) -> tuple[int, int] | None:

@@ -8,14 +8,11 @@ permutation moves up, and every other one down, so that none goes both ways.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from harness.program.axes import Axes, inverse
-from harness.program.dims import ONE
+from harness.program.dims import ONE, Attributes
 from harness.program.passes.rewriter import Rewriter, Rule
 from harness.program.primitives import BINARY, COMPARISONS, UNARY
-
-Attributes = Mapping[str, Any]
 
 
 def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from harness.program.builder import Builder
-from harness.program.dims import ONE, Dim
+from harness.program.dims import ONE, Attributes, Dim
 from harness.program.flops import steps_of
 from harness.program.ir import Block, Node, Type
 from harness.program.passes.algebra import common_shape
@@ -156,9 +156,7 @@ class _UnrolledSteps:
         return wide
 
 
-def _zero_product(
-    g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]
-) -> int | None:
+def _zero_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Product with a state of zeros: ``0 @ U -> 0``, for finite weights."""
     a, b = inputs
     if g.number(a) != 0 or g.rank(a) != 2 or g.rank(b) != 2:
@@ -166,14 +164,14 @@ def _zero_product(
     return g.full(0.0, (g.shape(a)[0], g.shape(b)[1]))
 
 
-def _zeros(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+def _zeros(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Gate of a state of zeros: ``z * 0 -> 0``, for finite gates."""
     if not any(g.number(i) == 0 for i in inputs):
         return None
     return g.full(0.0, common_shape(g, inputs))
 
 
-def _first_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Mapping[str, Any]) -> int | None:
+def _first_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Product of states of which the first is zeros: ``[0; h].T @ [a; b] -> h.T @ b``."""
     left, right = inputs
     row = g.node(left, "concat")

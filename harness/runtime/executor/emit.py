@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.program.axes import inverse
+from harness.program.dims import Attributes
 from harness.program.ir import Kind, Node
 from harness.runtime.executor.buffers import Constant, Instruction, Operand, View, fresh
 
@@ -78,7 +79,7 @@ class Assembler:
         self.copy_to(home, aside)
 
 
-def viewed(op: str, operand: Operand, attributes: Mapping[str, Any]) -> Operand:
+def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
     """The same memory, seen otherwise."""
     if isinstance(operand, Constant):
         operand_ = fresh(operand.shape)
@@ -139,7 +140,7 @@ def elementwise(
     assembler: Assembler,
     op: str,
     inputs: Sequence[Operand],
-    attributes: Mapping[str, Any],
+    attributes: Attributes,
     place: View | Shape,
     kind: Kind = "float",
 ) -> View:
@@ -170,7 +171,7 @@ class Work:
 
     assembler: Assembler
     inputs: Sequence[Operand]
-    attributes: Mapping[str, Any]
+    attributes: Attributes
     shape: Shape
     kind: Kind
     home: View | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
-from typing import Any
 
 from harness.program.axes import inverse
+from harness.program.dims import Attributes
 from harness.program.windows import pads_of
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import Shape, Work, elementwise
@@ -58,7 +58,7 @@ def _inside(place: View, pads: Sequence[tuple[int, int]]) -> View:
     return place
 
 
-def _framed(whole: View, attributes: Mapping[str, Any], counts: Sequence[int]) -> View:
+def _framed(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
     """The windows of padded memory, one of whose entries may then be in several places."""
     axes, last = attributes["axes"], attributes["axes"][-1] + 1
     shape, strides = list(whole.shape), list(whole.strides)
