@@ -7,12 +7,9 @@ over all classes for it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from harness.program.dims import ONE
+from harness.program.dims import ONE, Attributes
 from harness.program.passes.rewriter import Rewriter, Rule
-
-Attributes = Mapping[str, Any]
 
 
 def _entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
