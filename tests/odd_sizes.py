@@ -92,11 +92,12 @@ def page() -> None:
     lines = [
         "# Odd sizes",
         "",
-        "Made by `python tests/odd_sizes.py`: all Lesson 6 systems (one that lacks the size runs",
-        "as usual), all checks of a plain run, native path, one unusual size at a time. Each place",
-        "has the cells that pass, of all, over the seeds that were run; one that does not is a",
-        "false alarm. Where rounding decides a result, nothing is compared (`not-applicable`); how",
-        "many checks found nothing to compare stands in brackets.",
+        "Whether the harness blames an honest backend at an unusual size.",
+        "",
+        "`python tests/odd_sizes.py page` writes this page. All checks of a plain run were made of",
+        "all Lesson 6 systems, on the native path, with one unusual size at a time. An entry has the",
+        "cells that pass, of all. In parentheses is the number of checks that compared nothing,",
+        "because rounding decides the result.",
     ]
     for table, dtypes in TABLES.items():
         of_it = {key: one for key, one in record.items() if key.endswith(f" {table}")}
@@ -105,19 +106,19 @@ def page() -> None:
 
 
 def _table(record: Mapping[str, Any]) -> list[str]:
+    """Return a row for each size with the cells of all backends together."""
     backends = list(dict.fromkeys(key.split()[0] for key in record))
-    lines = ["| size | " + " | ".join(backends) + " |", "|---|" + "---|" * len(backends)]
-    for variant in VARIANTS:
-        found = [_place(record, backend, variant) for backend in backends]
-        lines.append(f"| `{variant}` | " + " | ".join(found) + " |")
     total = sum(one["comparisons"] for one in record.values())
     faults = [fault for one in record.values() for fault in one["faults"]]
-    lines += ["", f"{total:,} comparisons; {len(faults)} findings against a backend."]
-    return lines + [f"- {fault}" for fault in faults]
+    lines = [
+        f"{', '.join(backends)}: {total:,} comparisons, {len(faults)} findings against a backend."
+    ]
+    lines += [*(f"- {fault}" for fault in faults), "", "| size | cells |", "|---|---:|"]
+    return lines + [f"| `{variant}` | {_place(record, variant)} |" for variant in VARIANTS]
 
 
-def _place(record: Mapping[str, Any], backend: str, variant: str) -> str:
-    found = [one for key, one in record.items() if key.startswith(f"{backend} {variant} ")]
+def _place(record: Mapping[str, Any], variant: str) -> str:
+    found = [one for key, one in record.items() if key.split()[1] == variant]
     if not found:
         return "not run"
     verdicts: Counter[str] = Counter()
