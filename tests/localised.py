@@ -11,6 +11,7 @@ a search whose first cause is there.
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -108,7 +109,7 @@ def measured(names: Iterable[str]) -> Iterator[Judged]:
 
 
 def table(found: list[Judged]) -> str:
-    """The table, and what was not found."""
+    """Return the table, and the faults that were not found with the start of the answer."""
     lines = ["| planted | how many | found | proved by substitution | named by the check only |"]
     lines += ["|---|---|---|---|---|"]
     families = sorted({one.family for one in found})
@@ -119,10 +120,11 @@ def table(found: list[Judged]) -> str:
         lines.append(
             f"| {family or '**all**'} | {len(own)} | {share} | {counts[1]} | {counts[2]} |"
         )
-    lines += ["", "Not found, and what was said in their place:", ""]
+    lines += ["", "Not found, and the start of the wrong answer:", ""]
     for one in found:
         if not one.right:
-            said = one.said.replace("|", "\\|").replace("<", "&lt;")
+            said = textwrap.shorten(one.said, 90, placeholder=" ...")
+            said = said.replace("|", "\\|").replace("<", "&lt;")
             lines.append(f"- `{one.name}` ({MUTANTS[one.name].summary}) {said}")
     return "\n".join(lines)
 
