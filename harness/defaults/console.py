@@ -44,7 +44,7 @@ paper, or from an older version. The page says what to set so that they agree.
 
 - `keras` is Keras on TensorFlow. `keras-torch` and `keras-jax` appear if the engine matters.
 - *Distance* says how far two models come out apart if the default differs.
-- `nothing` means that the framework needs no setting.
+- A framework without *Set* needs no setting.
 
 ```
 harness differences                        # all of them
@@ -54,8 +54,7 @@ harness differences adam --run             # measure again on the installed vers
 harness differences --json                 # for a program
 ```
 
-`harness differences --print-markdown` writes this page from `specs/defaults/*.yaml`. The
-[semantics of Lesson 6](semantics.md) shows how far such models come out apart.
+`harness differences --print-markdown` writes this page from `specs/defaults/*.yaml`.
 """
 
 
@@ -75,18 +74,16 @@ def _entry(name: str, entry: DefaultEntry) -> Iterator[str]:
     yield f"### {name}\n"
     yield f"{escaped(entry.parts)} To agree on: {escaped(entry.agree_on)}.\n"
     for framework, its in entry.frameworks.items():
-        yield f"- {framework}: {escaped(its.does)}. Set: {escaped(its.set)}."
+        advice = "" if its.set == "nothing" else f" Set: {escaped(its.set)}."
+        yield f"- {framework}: {escaped(its.does)}.{advice}"
     elsewhere = f" {escaped(entry.elsewhere)}" if entry.elsewhere else ""
     layers = ", ".join(f"`{layer}`" for layer in entry.layers)
     distance = f"Distance: {escaped(entry.apart)}.{elsewhere}"
-    yield f"\nLayers: {layers}. {distance} {_source(entry.source)}\n"
+    yield f"\nLayers: {layers}. {distance}{_source(entry.source)}\n"
 
 
 def _source(source: str) -> str:
-    if source.startswith("docs/"):
-        name = source.removeprefix("docs/")
-        return f"[{name}]({name})"
-    return f"[source]({source})"
+    return "" if source.startswith("docs/") else f" [source]({source})"
 
 
 # Spaces between two columns.
