@@ -10,6 +10,7 @@ its dtypes. Not a test: it takes an hour.
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ GROUPS = (
 )
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "false-alarms.md"
+CSV = Path(__file__).with_suffix(".csv")
 MARKERS = {DTYPES: "wide", NARROW: "narrow"}
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
 # Error over yardstick of every tensor, by backend and system.
@@ -116,6 +118,7 @@ def main(
     text = page(measured, versions, seeds)
     if not named and dtypes in MARKERS:
         write_whole(PAGE, put(PAGE.read_text(), MARKERS[dtypes], text).encode())
+        keep(measured)
     print(text)
     print(f"{time.monotonic() - started:.0f} s")
 
@@ -130,7 +133,7 @@ def put(text: str, name: str, tables: str) -> str:
 def page(
     measured: Mapping[str, Measured], versions: Mapping[str, Mapping[str, str]], seeds: int
 ) -> str:
-    """Return for each dtype the largest ratio by system and backend, and the quantiles of all."""
+    """Return for each dtype the number of alarms and the quantiles of all ratios."""
     narrowed = tuple(measured) == NARROW
     lines = [f"seeds 0 to {seeds - 1}." if narrowed else f"{seeds} seeds."]
     for dtype, one in measured.items():
@@ -142,15 +145,26 @@ def page(
     return "\n".join(lines) + "\n"
 
 
+def largest(measured: Mapping[str, Measured]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows of the CSV file: the largest error of each system on each backend."""
+    for dtype, one in measured.items():
+        for (backend, spec), ratios in one.ratios.items():
+            yield dtype, spec, backend, f"{max(ratios, default=0):.2f}"
+
+
+def keep(measured: Mapping[str, Measured]) -> None:
+    """Replace the rows of the measured dtypes in the CSV file."""
+    with CSV.open(newline="") as file:
+        head, *rows = csv.reader(file)
+    kept = [tuple(row) for row in rows if row[0] not in measured]
+    with CSV.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([head, *kept, *largest(measured)])
+
+
 def _dtype(one: Measured, backends: list[str], narrowed: bool) -> Iterator[str]:
     total = sum(map(len, one.ratios.values()))
     what = "tensors were compared" if narrowed else "comparisons"
     yield f"{total:,} {what}, {len(one.alarms)} alarms; {one.void:,} were not compared."
-    yield from ("", "Largest error over yardstick:", "")
-    yield from _row("system", backends)
-    yield from _row("---", ["---:"] * len(backends))
-    for spec in dict.fromkeys(spec for _, spec in one.ratios):
-        yield from _row(spec, [f"{max(one.ratios[b, spec], default=0):.2f}" for b in backends])
     yield from ("", "Quantiles of error over yardstick:", "")
     yield from _row("backend", [f"{q:g}" for q in QUANTILES])
     yield from _row("---", ["---:"] * len(QUANTILES))

@@ -155,8 +155,13 @@ def _targets(record: Record) -> str:
     lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in every]
     misses = [t for t in every if t.misses]
     if misses:
-        lines += ["", "Missed:", "", *(f"- {t.text}: {'; '.join(t.misses)}" for t in misses)]
+        lines += ["", "Missed:", "", *(f"- {t.text}: {_first(t.misses)}" for t in misses)]
     return "\n".join(lines)
+
+
+def _first(misses: Sequence[str]) -> str:
+    """Return the first three misses; the CSV file has all cells."""
+    return "; ".join(misses[:3]) + (f"; and {len(misses) - 3} more" if len(misses) > 3 else "")
 
 
 def _models() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator
@@ -31,9 +32,11 @@ WORDS = {6: "six", 10: "ten", 12: "twelve", 16: "sixteen", 31: "thirty-one", 41:
 
 
 def worst_alarm() -> str:
-    """The largest error over yardstick of the measured table."""
-    rows = re.findall(r"^\| lesson6/\w+ \|(.*)\|$", ALARMS, re.MULTILINE)
-    return f"{max(float(cell) for row in rows for cell in row.split('|')):.2f}"
+    """Return the largest error over yardstick in float64 and float32."""
+    with (TESTS / "false_alarms.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    wide = [row for row in rows if row["dtype"] in ("float64", "float32")]
+    return f"{max(float(row['largest error over yardstick']) for row in wide):.2f}"
 
 
 def compared() -> int:
