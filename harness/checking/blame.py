@@ -15,7 +15,7 @@ from harness.checking.reproducer import MATERIALS, pass_of
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected
 from harness.results.cell import Cell, CellResult
-from harness.results.findings import PASSING, WHOLE_STEPS, Blame, Finding
+from harness.results.findings import PASSING, WHOLE_STEPS, Blame, Finding, Who
 from harness.runtime.answers import IllFormed, Misfit
 from harness.worker.remote import Tensors, WorkerFault
 
@@ -57,38 +57,32 @@ def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
         return Blame(who="plugin", words=words)
     tried = []
     for path in _others(context, result.layers):
-        if not _agrees(replace(context, path=path, outputs={}), first.check):
-            tried.append(path)
-            continue
-        return _told(context, result, first, path)
-    if not tried:
-        words = f"{_which(first)} has one path only: no layer of the framework's own runs there"
-        return Blame(who="plugin", words=words)
-    paths = f"path{'s' if len(tried) > 1 else ''} {_listed(tried)}"
-    words = f"{_which(first)} differs on the {paths} too: what all paths share is wrong"
-    return Blame(who="plugin", words=words)
+        if _agrees(replace(context, path=path, outputs={}), first.check):
+            who, words = _by(context, result, first.check, path)
+            return Blame(who=who, words=f"The check {first.check} is right with {words}")
+        tried.append(path)
+    words = "has one path only: no layer of the framework's own runs there"
+    if tried:
+        paths = f"path{'s' if len(tried) > 1 else ''} {_listed(tried)}"
+        words = f"differs on the {paths} too: what all paths share is wrong"
+    return Blame(who="plugin", words=f"The check {first.check} {words}")
 
 
-def _told(context: Context, result: CellResult, first: Finding, path: str) -> Blame:
-    """The verdict where another path agrees."""
-    mine = context.path
+def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
+    """Who is at fault where another path agrees, and what it agrees with."""
     if path == "derived":
-        words = (
-            f"{_which(first)} is right with the gradient that is derived on the equations: it is "
-            "the framework's differentiation, or how the plugin asks for it"
+        return "gradient", (
+            "the gradient that is derived on the equations: it is the framework's "
+            "differentiation, or how the plugin asks for it"
         )
-        return Blame(who="gradient", words=words)
-    if mine == "native":
-        label = subject(result, first.check)
-        words = (
-            f"{_which(first)} is right with the plain equations on the same framework: it is "
-            f"{label}, or how the plugin calls it"
+    if context.path == "native":
+        label = subject(result, check)
+        result.witness = _witness(context, result, check, label)
+        return "layer", (
+            f"the plain equations on the same framework: it is {label}, or how the plugin calls it"
         )
-        result.witness = _witness(context, result, first.check, label)
-        return Blame(who="layer", words=words)
     with_what = "the framework's own layers" if path == "native" else "the framework's gradient"
-    words = f"{_which(first)} is right with {with_what}: it is the plugin's primitives"
-    return Blame(who="plugin", words=words)
+    return "plugin", f"{with_what}: it is the plugin's primitives"
 
 
 def subject(result: CellResult, check: str) -> str:
@@ -109,33 +103,19 @@ def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
     claimed = any(label != EQUATIONS for label in layers.values())
     if context.path == "native" and claimed:
         yield EQUATIONS
-    elif context.path == EQUATIONS and _claims(context):
-        yield "native"
+    elif context.path == EQUATIONS:
+        paths = replace(context, path="native").open(context.case.spec.update)
+        if any(label != EQUATIONS for label in paths.values()):
+            yield "native"
     elif context.path == "derived":
         yield EQUATIONS
     if context.path != "derived":
         yield "derived"
 
 
-def _claims(context: Context) -> bool:
-    return any(label != EQUATIONS for label in _open(replace(context, path="native")).values())
-
-
-def _open(context: Context) -> dict[str, str]:
-    case = context.case
-    return context.remote.open(
-        case.training,
-        case.inference,
-        case.spec.update,
-        context.path,
-        context.dtype,
-        context.device,
-    )
-
-
 def _agrees(context: Context, check: str) -> bool:
     """Whether a check passes on the context's path."""
-    _open(context)
+    context.open(context.case.spec.update)
     try:
         for finding in CHECKS[FINDINGS[check]](context):
             if finding.check == check:
@@ -149,7 +129,7 @@ def _witness(context: Context, result: CellResult, check: str, label: str) -> Wi
     """What the native path gave, to be compared with that of other backends."""
     if check not in MATERIALS:
         return None
-    _open(context)
+    context.open(context.case.spec.update)
     run = pass_of(context.case, check)
     found = run.run(context.remote)
     if any(isinstance(value, Misfit) for value in found.values()):
@@ -198,10 +178,6 @@ def _alike(one: Witness, other: Witness) -> bool:
     noise = {name: APART * value for name, value in one.expected.noise(dtype).items()}
     wanted = Expected.within(other.found, noise, dtype)  # type: ignore[arg-type]
     return all(d.agrees for d in wanted.deviations(one.found, dtype))
-
-
-def _which(finding: Finding) -> str:
-    return f"The check {finding.check}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -118,24 +118,27 @@ def explain(spec: str, **given: Any) -> None:
 
     SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
     """
-    from harness.checking.explain import explain as text
-    from harness.checking.explain import explain_data
+    from harness.checking import explain as explaining
     from harness.environments.columns import Columns, of_options
     from harness.files.forms import plain
+    from harness.worker.launch import Launch
 
     columns = Columns(())
     if given["backends"]:
         columns = of_options(given["backends"], given["pythons"])
-    names, pythons = columns.names, columns.pythons
-    environment = options.variables(given["environment"], lambda: names)
+    environment = options.variables(given["environment"], lambda: columns.names)
+    launches = [
+        Launch(name, columns.pythons.get(name, sys.executable), environment.get(name, {}))
+        for name in columns.names
+    ]
 
     def run() -> int:
-        asked = (spec, given["folders"], numbers(given["sizes"]), names, pythons, environment)
-        note = partial(tell, error=True)
+        asked = (spec, given["folders"], numbers(given["sizes"]), launches)
+        found = explaining.explain(*asked, partial(tell, error=True))
         if given["as_json"]:
-            say(json.dumps(plain(explain_data(*asked, note))))
+            say(json.dumps(plain(found.data())))
         else:
-            tell(text(*asked, note))
+            tell(found.text())
         return 0
 
     sys.exit(stoppable(run))

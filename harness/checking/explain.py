@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -11,9 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from harness.checking.explain_definition import definitions_data, explain_definition
+from harness.checking.explain_definition import Definitions
 from harness.command.ranges import CELL_SECONDS
-from harness.environments.columns import Columns, choose
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.language.library import FOLDERS, Library
 from harness.language.model import Spec, load_spec, notes_on
@@ -36,7 +34,7 @@ MOST_LINES, LONGEST = 5000, 500
 _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
-def shortened(parts: Iterable[tuple[str, list[str]]], margin: str = "  ") -> list[str]:
+def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
     """Return the lines of some parts of a listing, each with the name that it belongs to.
 
     Links of a chain (``blocks.3``) that only differ in their number stand there once.
@@ -53,7 +51,7 @@ def shortened(parts: Iterable[tuple[str, list[str]]], margin: str = "  ") -> lis
         found += [line for _, lines in shown for line in lines]
         if shown is not alike:
             (chain, first), (_, second), (_, last) = (alike[n][0] for n in (0, 1, -1))
-            found.append(f"{margin}{chain}.{second} to {chain}.{last}: as {chain}.{first}")
+            found.append(f"  {chain}.{second} to {chain}.{last}: as {chain}.{first}")
     return cut(found)
 
 
@@ -100,130 +98,101 @@ class Explained:
         """All sizes."""
         return {**self.program.sizes, **self.free}
 
+    def text(self) -> str:
+        """What ``harness explain`` prints of the model."""
+        spec, program, free = self.spec, self.program, self.free
+        crossing = [
+            f"  {title:8} {port.name:16} {_type(program, port)}"
+            for title, ports in _ports(program).items()
+            for port in ports
+        ]
+        cost = [
+            f"  {title:22} {count.products:>14,} in products, {count.elementwise:>12,} elementwise"
+            for title, count in _counts(self).items()
+        ]
+        parts = [
+            f"{spec.name}: {spec.model.summary}",
+            f"source: {spec.model.source}",
+            "sizes: " + ", ".join(f"{n} {v}" for n, v in self.sizes.items()),
+            "\n".join(["in and out", *cut(crossing)]),
+            _parameters(program),
+            _listing(program),
+            _losses(spec, program),
+            "\n".join([f"operations at batch {free['batch']}, time {free['time']}", *cost]),
+        ]
+        if self.launches:
+            parts.append(_paths(self))
+        return "\n\n".join(parts)
+
+    def data(self) -> list[dict[str, Any]]:
+        """The same as data."""
+        spec, program = self.spec, self.program
+        written = spec.model.model_dump(mode="json", exclude_none=True)
+        kept = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training")
+        notes = notes_on([spec])
+        return [
+            {
+                "kind": "model",
+                "name": spec.name,
+                **{key: written[key] for key in (*kept, "data") if key in written},
+                **({"notes": notes} if notes else {}),
+                "sizes": self.sizes,
+                **{
+                    title: {port.name: _type(program, port) for port in ports}
+                    for title, ports in _ports(program).items()
+                },
+                "parameters": [
+                    {
+                        "name": port.name,
+                        "shape": list(program.shape(port)),
+                        "initial": _law(port),
+                        "trained": port in program.parameters,
+                    }
+                    for port in (*program.parameters, *program.statistics)
+                ],
+                "program": _nodes(program, program.nodes, ""),
+                "operations": {
+                    title.replace(" ", "_"): asdict(count) for title, count in _counts(self).items()
+                },
+                "paths": {launch.backend: _paths_on(spec, launch) for launch in self.launches},
+            }
+        ]
+
 
 def explain(
     name: str,
     folders: Iterable[Path],
     sizes: Mapping[str, int],
-    backends: Sequence[str],
-    pythons: Mapping[str, str] | None = None,
-    environment: Mapping[str, Mapping[str, str]] | None = None,
+    launches: Sequence[Launch] = (),
     note: Callable[[str], None] = lambda text: None,
-) -> str:
-    """The text that ``harness explain`` prints of a model, or of another definition; ``note`` is
-    called with what a user should know of the model's definitions.
+) -> Explained | Definitions:
+    """A model, or all other definitions of a name, each as text and as data; ``note`` is called
+    with what a user should know of the model's definitions.
 
     Raises:
         UsageError: nothing has that name.
     """
     library = Library(tuple(folders))
-    other = explain_definition(name, library)
-    if other:
-        return other
-    found = _explained(library, name, sizes, backends, pythons, environment)
-    spec, program = found.spec, found.program
-    for text in notes_on([spec]):
-        note(text)
-    parts = [
-        f"{spec.name}: {spec.model.summary}",
-        f"source: {spec.model.source}",
-        "sizes: " + ", ".join(f"{n} {v}" for n, v in found.sizes.items()),
-        _crossings(program),
-        _parameters(program),
-        _listing(program),
-        _losses(spec, program),
-        _cost(found),
-    ]
-    if found.launches:
-        parts.append(_paths(found))
-    return "\n\n".join(parts)
-
-
-def explain_data(
-    name: str,
-    folders: Iterable[Path],
-    sizes: Mapping[str, int],
-    backends: Sequence[str],
-    pythons: Mapping[str, str] | None = None,
-    environment: Mapping[str, Mapping[str, str]] | None = None,
-    note: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, Any]]:
-    """Return the content of :func:`explain` as data: a model, or all definitions of the name.
-
-    Raises:
-        UsageError: nothing has that name.
-    """
-    library = Library(tuple(folders))
-    if others := definitions_data(name, library):
-        return others
-    found = _explained(library, name, sizes, backends, pythons, environment)
-    spec, program = found.spec, found.program
-    told = notes_on([spec])
-    for text in told:
-        note(text)
-    written = spec.model.model_dump(mode="json", exclude_none=True)
-    kept = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training", "data")
-    return [
-        {
-            "kind": "model",
-            "name": spec.name,
-            **{key: written[key] for key in kept if key in written},
-            **({"notes": told} if told else {}),
-            "sizes": found.sizes,
-            **{
-                title: {port.name: _type(program, port) for port in ports}
-                for title, ports in _ports(program).items()
-            },
-            "parameters": [
-                {
-                    "name": port.name,
-                    "shape": list(program.shape(port)),
-                    "initial": _law(port),
-                    "trained": port in program.parameters,
-                }
-                for port in (*program.parameters, *program.statistics)
-            ],
-            "program": _nodes(program, program.nodes, ""),
-            "operations": {
-                title.replace(" ", "_"): asdict(count) for title, count in _counts(found).items()
-            },
-            "paths": {launch.backend: _paths_on(spec, launch) for launch in found.launches},
-        }
-    ]
-
-
-def _explained(
-    library: Library,
-    name: str,
-    sizes: Mapping[str, int],
-    backends: Sequence[str],
-    pythons: Mapping[str, str] | None,
-    environment: Mapping[str, Mapping[str, str]] | None,
-) -> Explained:
-    """A model at some sizes.
-
-    Raises:
-        UsageError: nothing has that name.
-    """
     if not library.is_model(name):
+        definitions = Definitions.of(name, library)
+        if definitions.kinds:
+            return definitions
         known = [n for kind in FOLDERS for n in library.names(kind)]
         hint = library.misplaced("model", name) or did_you_mean(name, known)
         raise UsageError(
             f"unknown model or definition {shorten(name)!r}{hint}; 'harness list' has them all"
         )
     spec = load_spec(name, library.folders)
-    columns = choose(backends, pythons) if backends else Columns(())
-    launches = [
-        Launch(name, columns.pythons.get(name, sys.executable), (environment or {}).get(name, {}))
-        for name in columns.names
-    ]
     training = spec.model.training
     free = {
         "batch": sizes.get("batch", training.batch if training else 1),
         "time": sizes.get("time", spec.length),
     }
     own = {n: v for n, v in sizes.items() if n not in free}
-    return Explained(spec, spec.program("training", **own), free, launches)
+    found = Explained(spec, spec.program("training", **own), free, launches)
+    for text in notes_on([spec]):
+        note(text)
+    return found
 
 
 def _ports(program: Program) -> dict[str, Sequence[Port]]:
@@ -236,15 +205,6 @@ def _ports(program: Program) -> dict[str, Sequence[Port]]:
         "state": program.state,
         "outputs": program.outputs,
     }
-
-
-def _crossings(program: Program) -> str:
-    lines = [
-        f"  {title:8} {port.name:16} {_type(program, port)}"
-        for title, ports in _ports(program).items()
-        for port in ports
-    ]
-    return "in and out\n" + "\n".join(cut(lines))
 
 
 def _type(program: Program, port: Port) -> str:
@@ -380,12 +340,6 @@ def _around(spec: Spec) -> list[str]:
     return lines
 
 
-def _cost(found: Explained) -> str:
-    lines = [f"  {title:22} {_flops(count)}" for title, count in _counts(found).items()]
-    free = found.free
-    return f"operations at batch {free['batch']}, time {free['time']}\n" + "\n".join(lines)
-
-
 def _counts(found: Explained) -> dict[str, flops.Flops]:
     """Operations of a pass, and of one with its gradient."""
     program, sizes = found.program, found.sizes
@@ -395,10 +349,6 @@ def _counts(found: Explained) -> dict[str, flops.Flops]:
         derived = differentiate(program, [Port("loss", program.loss)], against).program
         counts["with derived gradient"] = flops.count(derived.nodes, derived.types, sizes)
     return counts
-
-
-def _flops(found: flops.Flops) -> str:
-    return f"{found.products:>14,} in products, {found.elementwise:>12,} elementwise"
 
 
 def _paths(found: Explained) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from textwrap import indent
 from typing import Any
+
+import yaml
 
 from harness.language.initializers import arguments
 from harness.language.initializers import names as initializers
@@ -15,65 +20,64 @@ from harness.runtime.needs import own
 from harness.runtime.plugins import Origin, available
 
 KINDS = tuple(kind for kind in FOLDERS if kind != "model")
-# What each initializer draws; in the notation of harness/language/initializers.py.
-INITIALIZERS: Mapping[str, str] = {
-    "zeros": "0",
-    "ones": "1",
-    "constant": "the value",
-    "identity": "1 where row = column, else 0; need not be square (Le, Jaitly, Hinton 2015)",
-    "uniform": "uniform between low and high",
-    "normal": "normal with mean 0 and standard deviation std, not truncated",
-    "uniform_fan": "uniform within 1 / sqrt(fan) of 0 (torch.nn's Linear and recurrent layers)",
-    "glorot_uniform": "uniform within sqrt(6 / (fan_in + fan_out)) of 0 (Glorot, Bengio 2010)",
-    "glorot_normal": "truncated normal, deviation sqrt(2 / (fan_in + fan_out)) (Glorot, Bengio "
-    "2010)",
-    "he_uniform": "uniform within sqrt(6 / fan_in) of 0 (He, Zhang, Ren, Sun 2015)",
-    "he_normal": "truncated normal, deviation sqrt(2 / fan_in) (He, Zhang, Ren, Sun 2015)",
-    "he_normal_untruncated": "normal, deviation sqrt(2 / fan_in) (He, Zhang, Ren, Sun 2015)",
-    "lecun_uniform": "uniform within sqrt(3 / fan_in) of 0 (LeCun, Bottou, Orr, Mueller 1998)",
-    "lecun_normal": "truncated normal, deviation sqrt(1 / fan_in) (LeCun, Bottou, Orr, Mueller "
-    "1998)",
-    "orthogonal": "orthonormal rows or columns, the fewer (Saxe, McClelland, Ganguli 2014)",
-}
 # The parts of a definition that are equations, in the order in which they are shown.
 EQUATIONS = ("equations", "training", "inference", "update")
 
 
-def explain_definition(name: str, library: Library) -> str:
-    """All definitions of a name that is not a model's; empty if there is none."""
-    if library.is_model(name):
-        return ""
-    found = [_definition(kind, name, library) for kind in KINDS if library.has(kind, name)]
-    if name in initializers():
-        found.append(_initializer(name))
-    return "\n\n".join(found)
-
-
-def definitions_data(name: str, library: Library) -> list[dict[str, Any]]:
-    """All definitions of a name that is not a model's, as data: what their files say, and the
-    models that use them."""
-    if library.is_model(name):
-        return []
-    found = [
-        {
-            "kind": kind,
-            "name": name,
-            **library.find(kind, name).content.model_dump(mode="json", exclude_none=True),
-            "models": [*_models_with(kind, name, library)],
-        }
-        for kind in KINDS
-        if library.has(kind, name)
-    ]
-    if name in initializers():
-        taken = [*arguments(name)]
-        found.append(
-            {"kind": "initializer", "name": name, "summary": INITIALIZERS[name], "arguments": taken}
-        )
+@cache
+def drawn() -> Mapping[str, str]:
+    """What each initializer draws, in words."""
+    text = files("harness.specs").joinpath("initializers.yaml").read_text(encoding="utf-8")
+    found: dict[str, str] = yaml.safe_load(text)
     return found
 
 
+@dataclass(frozen=True)
+class Definitions:
+    """All definitions of a name that is not a model's, by their kinds."""
+
+    name: str
+    library: Library
+    kinds: tuple[str, ...]
+
+    @staticmethod
+    def of(name: str, library: Library) -> Definitions:
+        """Those of a name; of no kind if there is none."""
+        kinds = [kind for kind in KINDS if library.has(kind, name)]
+        initializer = ["initializer"] if name in initializers() else []
+        return Definitions(name, library, (*kinds, *initializer))
+
+    def text(self) -> str:
+        """What ``harness explain`` prints of them."""
+        return "\n\n".join(
+            _initializer(self.name)
+            if kind == "initializer"
+            else _definition(kind, self.name, self.library)
+            for kind in self.kinds
+        )
+
+    def data(self) -> list[dict[str, Any]]:
+        """What their files say, and the models that use them."""
+        return [
+            {"kind": kind, "name": self.name}
+            | (
+                {"summary": drawn()[self.name], "arguments": [*arguments(self.name)]}
+                if kind == "initializer"
+                else {
+                    **_content(kind, self.name, self.library, mode="json"),
+                    "models": [*_models_with(kind, self.name, self.library)],
+                }
+            )
+            for kind in self.kinds
+        ]
+
+
+def _content(kind: str, name: str, library: Library, **how: Any) -> dict[str, Any]:
+    return library.find(kind, name).content.model_dump(exclude_none=True, **how)
+
+
 def _definition(kind: str, name: str, library: Library) -> str:
-    given = library.find(kind, name).content.model_dump(exclude_none=True)
+    given = _content(kind, name, library)
     matrices = given.pop("matrices", None)
     parts = [f"{kind} {name}: {given['summary']}", f"source: {' '.join(given['source'].split())}"]
     for title, values in given.items():
@@ -139,7 +143,7 @@ def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
 
 def _initializer(name: str) -> str:
     taken = ", ".join(arguments(name)) or "none"
-    return f"initializer {name}: {INITIALIZERS[name]}\n\narguments: {taken}"
+    return f"initializer {name}: {drawn()[name]}\n\narguments: {taken}"
 
 
 # What is installed and what ships, by kind: for ``harness list``.
@@ -156,7 +160,7 @@ def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, Any]:
         if kind in DEFINED:
             found[DEFINED[kind]] = library.names(DEFINED[kind])
         elif kind == "initializers":
-            found["initializer"] = tuple(INITIALIZERS)
+            found["initializer"] = tuple(drawn())
         else:
             lacking = own() if kind == "backends" else {}
             found[kind] = {
@@ -185,7 +189,7 @@ def _lines(kind: str, library: Library, described: bool) -> Iterator[str]:
         if described:
             rows = {n: library.find(DEFINED[kind], n).content.summary for n in rows}
     elif kind == "initializers":
-        rows = {name: meaning if described else "" for name, meaning in INITIALIZERS.items()}
+        rows = {name: meaning if described else "" for name, meaning in drawn().items()}
     else:
         lacking = own() if kind == "backends" else {}
         rows = {

@@ -84,7 +84,6 @@ def _traded(
 
 # What a hypothesis changes must be this many tolerances, or its fit would say nothing.
 DECISIVE = 10.0
-NAMED = 3
 # How a hint begins: a change that would explain what was found follows.
 RIGHT_IF = "It is right if"
 FORWARD = ("outputs", "loss", "state", "statistics")
@@ -288,9 +287,9 @@ def later_location(findings: Sequence[Finding], program: Program) -> str:
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _deviating(wrong, FORWARD)]:
-        return f"forward: every traced value agrees; wrong results: {_listed(untraced)}"
+        return f"forward: every traced value agrees; wrong results: {listed(untraced)}"
     if gradients := {d.name for d in _deviating(wrong, BACKWARD)}:
-        named = _listed(_from_the_loss(gradients, program))
+        named = listed(_from_the_loss(gradients, program))
         return f"backward: the forward pass is right; wrong gradients: {named}"
     if steps := [d for d in _deviating(wrong, UPDATE) if d.name.startswith("step ")]:
         right = any(f.check in BACKWARD and f.verdict in PASSING for f in findings)
@@ -325,6 +324,7 @@ def _from_the_loss(gradients: set[str], program: Program) -> list[str]:
     ] or sorted(gradients)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

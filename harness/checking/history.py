@@ -18,7 +18,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.checking.options import DECIDING
@@ -26,42 +25,96 @@ from harness.checking.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.checking.request import Request, given_record
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
-from harness.results.blocks import CellBlock, every_block
+from harness.results.blocks import every_block
 from harness.results.cell import Cell, CellResult
 from harness.results.file import RecordError, Records, encoded, read_records
 from harness.results.findings import VERDICTS, Verdict
 from harness.results.lines import Begin, CellLine, End, Head, RequestRecord, Result, results_of
 from harness.runtime.labels import backend_of
 
-# The command that runs a cell once more.
+SUFFIX = ".jsonl"
+# What is taken at its word. What differs, and what could not be run, is looked at again.
+KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
 
 
-def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
-    """The words of the command that runs a cell once more, as the run with this head did.
+def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
+    """What the record files of a folder hold of runs with the same request, the last run of each
+    cell first; and in words, files and cells that are not taken for what they say.
 
-    With ``checks``, only those; else the ones that the run was asked for.
+    Raises:
+        UsageError: it is no folder.
     """
-    head = head or Head.model_construct(environment={})
-    request = head.request or RequestRecord()
-    own = request.against
-    # The column of a user's own model is no backend to ask for; what stands before its @ is.
-    backend = backend_of(cell.backend) if own else cell.backend
-    spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
-    words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
-    words += ["--path", cell.path] if cell.path != "native" else []
-    words += ["--device", cell.device] if cell.device != "cpu" else []
-    given = (*head.files.items(), *head.limits.items())
-    words += [word for option in given for word in option]
-    for option, values in (
-        ("--map", own.map if own else ()),
-        ("--takes", own.takes if own else ()),
-        ("--returns", own.returns if own else ()),
-        ("--specs", head.folders),
-        ("--env", [f"{backend}:{n}={v}" for n, v in environment.get(cell.backend, {}).items()]),
-    ):
-        words += [word for value in values for word in (option, value)]
-    asked = request.model_copy(update={"checks": checks}) if checks else request
-    return words + [word for one in DECIDING for word in one.words(getattr(asked, one.name, None))]
+    cells: dict[Cell, list[CellResult]] = {}
+    passed_over: list[str] = []
+    if not os.path.lexists(folder):
+        return cells, passed_over
+    if not folder.is_dir():
+        raise UsageError(f"--history takes a folder of records, and {displayed(folder)} is none")
+    wanted = request_record(request)
+    found: list[CellResult] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            every = every_block(read_records(path))
+        except RecordError as error:
+            passed_over.append(f"passed over in the history: {error}")
+            continue
+        # The blocks whose lines are those that were written.
+        whole = [b for b in every if sealed(b.begin, b.results, b.end).checksum == b.end.checksum]
+        results = [block.result() for block in whole if block.head and block.head.request == wanted]
+        now = _now()
+        known = [result for result in results if result.since <= now or result.verdict not in KEPT]
+        for count, why in (
+            (len(every) - len(whole), "whose checksum is wrong"),
+            (len(results) - len(known), f"which began later than now, {now}"),
+        ):
+            if count:
+                of = f"{several(count, 'cell')} of {displayed(path)}"
+                passed_over.append(f"passed over in the history: {of}, {why}")
+        found += known
+    for result in sorted(found, key=lambda r: (r.since, r.verdict not in KEPT), reverse=True):
+        cells.setdefault(result.cell, []).append(result)
+    return cells, passed_over
+
+
+def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
+    """The last of a cell's lines, with a checksum of them all."""
+    content = hashlib.sha256()
+    # Who is to blame may be told anew by a later cell, and merging tells runs and copies apart.
+    for line in (begin, *results, end):
+        fields = {n: v for n, v in line.plain().items() if n not in ("copy", "started", "checksum")}
+        fields |= {"blame": None} if line is end else {}
+        content.update(encoded(dict(sorted(fields.items()))))
+    return end.model_copy(update={"checksum": content.hexdigest()})
+
+
+def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
+    """All lines of a cell, the last with the checksum of all."""
+    results = [*results_of(result)]
+    return [begin, *results, sealed(begin, results, End.of(result))]
+
+
+def new_file(folder: Path) -> Path:
+    """Where a run writes what it adds to a history; the folder is made if it is not there.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {displayed(folder)}: {error.strerror}") from None
+    return folder / f"{_now().replace(':', '-')}-{os.getpid()}{SUFFIX}"
+
+
+def days(results: Sequence[CellResult]) -> Iterator[str]:
+    """In words, from which days the kept cells are: ``8 from 2026-11-26``."""
+    counts = Counter(result.since[:10] for result in results)
+    yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
+
+
+def _now() -> str:
+    """The time, as a head has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 # Taking up a run that was cut off: cells that had ended come back from the record file.
@@ -164,116 +217,29 @@ def _check_same_run(path: Path, head: Head, request: Request) -> None:
         )
 
 
-SUFFIX = ".jsonl"
-# What is taken at its word. What differs, and what could not be run, is looked at again.
-KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
+def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
+    """The words of the command that runs a cell once more, as the run with this head did.
 
-
-@dataclass
-class KnownCells:
-    """What a folder holds of a request's cells, the last run of each first."""
-
-    cells: Mapping[Cell, Sequence[CellResult]] = field(default_factory=dict)
-    passed_over: Sequence[str] = ()
-    """In words, files and cells that are not taken for what they say."""
-
-    def known(
-        self,
-        plan: Sequence[Cell],
-        signature: Callable[[Cell], Mapping[str, str]],
-        greetings: Greetings,
-    ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """The cells of a plan that need not be run, and in words, why others of it must be."""
-        kept, reasons = take_up(plan, self.cells, signature, greetings, KEPT)
-        return kept, [*self.passed_over, *reasons]
-
-
-def read(folder: Path, request: Request) -> KnownCells:
-    """What the record files of a folder hold of runs with the same request.
-
-    Raises:
-        UsageError: it is no folder.
+    With ``checks``, only those; else the ones that the run was asked for.
     """
-    if not os.path.lexists(folder):
-        return KnownCells()
-    if not folder.is_dir():
-        raise UsageError(f"--history takes a folder of records, and {displayed(folder)} is none")
-    wanted = request_record(request)
-    found: list[CellResult] = []
-    passed_over: list[str] = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            records = read_records(path)
-        except RecordError as error:
-            passed_over.append(f"passed over in the history: {error}")
-            continue
-        every = every_block(records)
-        whole = [block for block in every if _is_whole(block)]
-        results = [block.result() for block in whole if block.head and block.head.request == wanted]
-        broken = len(every) - len(whole)
-        passed_over += _passed_over(broken, path, "whose checksum is wrong")
-        now = _now()
-        known = [result for result in results if result.since <= now or result.verdict not in KEPT]
-        later = len(results) - len(known)
-        passed_over += _passed_over(later, path, f"which began later than now, {now}")
-        found += known
-    return KnownCells(_last_first(found), tuple(passed_over))
-
-
-def _passed_over(count: int, path: Path, why: str) -> Iterator[str]:
-    if count:
-        cells = several(count, "cell")
-        yield f"passed over in the history: {cells} of {displayed(path)}, {why}"
-
-
-def _last_first(results: Iterable[CellResult]) -> dict[Cell, list[CellResult]]:
-    cells: dict[Cell, list[CellResult]] = {}
-    for result in sorted(results, key=lambda r: (r.since, r.verdict not in KEPT), reverse=True):
-        cells.setdefault(result.cell, []).append(result)
-    return cells
-
-
-def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
-    """The last of a cell's lines, with a checksum of them all."""
-    content = hashlib.sha256()
-    # Who is to blame may be told anew by a later cell, and merging tells runs and copies apart.
-    for line in (begin, *results, end):
-        fields = {n: v for n, v in line.plain().items() if n not in ("copy", "started", "checksum")}
-        fields |= {"blame": None} if line is end else {}
-        content.update(encoded(dict(sorted(fields.items()))))
-    return end.model_copy(update={"checksum": content.hexdigest()})
-
-
-def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
-    """All lines of a cell, the last with the checksum of all."""
-    results = [*results_of(result)]
-    return [begin, *results, sealed(begin, results, End.of(result))]
-
-
-def new_file(folder: Path) -> Path:
-    """Where a run writes what it adds to a history; the folder is made if it is not there.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make {displayed(folder)}: {error.strerror}") from None
-    return folder / f"{_now().replace(':', '-')}-{os.getpid()}{SUFFIX}"
-
-
-def days(results: Sequence[CellResult]) -> Iterator[str]:
-    """In words, from which days the kept cells are: ``8 from 2026-11-26``."""
-    counts = Counter(result.since[:10] for result in results)
-    yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
-
-
-def _now() -> str:
-    """The time, as a head has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _is_whole(block: CellBlock) -> bool:
-    """Whether a cell's lines are those that were written."""
-    return sealed(block.begin, block.results, block.end).checksum == block.end.checksum
+    head = head or Head.model_construct(environment={})
+    request = head.request or RequestRecord()
+    own = request.against
+    # The column of a user's own model is no backend to ask for; what stands before its @ is.
+    backend = backend_of(cell.backend) if own else cell.backend
+    spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
+    words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
+    words += ["--path", cell.path] if cell.path != "native" else []
+    words += ["--device", cell.device] if cell.device != "cpu" else []
+    given = (*head.files.items(), *head.limits.items())
+    words += [word for option in given for word in option]
+    for option, values in (
+        ("--map", own.map if own else ()),
+        ("--takes", own.takes if own else ()),
+        ("--returns", own.returns if own else ()),
+        ("--specs", head.folders),
+        ("--env", [f"{backend}:{n}={v}" for n, v in environment.get(cell.backend, {}).items()]),
+    ):
+        words += [word for value in values for word in (option, value)]
+    asked = request.model_copy(update={"checks": checks}) if checks else request
+    return words + [word for one in DECIDING for word in one.words(getattr(asked, one.name, None))]

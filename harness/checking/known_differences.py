@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -114,9 +113,11 @@ class Differences:
             told = f"known difference {name}: {entry.summary}"
             if finding.verdict == "differ":
                 named = entry.match.parameter
+                # Results that come after several updates may be wrong by an earlier gradient.
+                later = finding.check == WHOLE_STEPS and not finding.faults
                 if named and not (
                     _only_gradients(finding, _names(entry.match, result, program))
-                    or (_of_last_steps(finding) and any(told in f.faults for f in result.findings))
+                    or (later and any(told in f.faults for f in result.findings))
                 ):
                     continue
                 finding.verdict = "known-difference"
@@ -144,17 +145,9 @@ class Differences:
 
 
 def _matches(match: Match, result: CellResult, check: str) -> bool:
-    cell = result.cell
-    pairs = (
-        (backend_of(cell.backend), match.backend),
-        (cell.spec, match.spec),
-        (cell.dtype, match.dtype),
-        (cell.path, match.path),
-        (cell.device, match.device),
-        (check, match.check),
-        (result.version, match.version),
-    )
-    return all(fnmatchcase(value, pattern) for value, pattern in pairs) and any(
+    found = {**result.cell.record(), "check": check, "version": result.version}
+    found["backend"] = backend_of(result.cell.backend)
+    return all(fnmatchcase(text, getattr(match, name)) for name, text in found.items()) and any(
         _ran(match, label)
         for label in result.layers.values() or [""]  # nothing was opened
     )
@@ -168,23 +161,23 @@ def _ran(match: Match, label: str) -> bool:
 def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]:
     """The parameters of a program that fit, of layers that fit."""
     wanted = match.parameter or ParameterMatch()
+
+    def fits(value: object, pattern: object) -> bool:
+        # An attribute as it stands in a spec: 2 and not 2.0.
+        return fnmatchcase(f"{value:g}" if isinstance(value, float) else str(value), str(pattern))
+
     return frozenset(
         f"{key}.{local}"
         for key, (layer, *_) in calls_by_layer(program).items()
         if _ran(match, result.layers.get(key, ""))
         and fnmatchcase(layer.definition, wanted.definition)
         and all(
-            name in layer.attributes and fnmatchcase(_plain(layer.attributes[name]), str(pattern))
+            name in layer.attributes and fits(layer.attributes[name], pattern)
             for name, pattern in wanted.attributes.items()
         )
         for local, shape in layer.shapes.items()
         if fnmatchcase(", ".join(map(str, shape)), wanted.shape)
     )
-
-
-def _plain(value: Any) -> str:
-    """An attribute as it stands in a spec: 2 and not 2.0."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
@@ -195,12 +188,6 @@ def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
     first = [text for text, step in zip(wrong, steps, strict=True) if step == min(steps)]
     named = {*names, *(f"gradient.{name}" for name in names)}
     return bool(wrong) and all(named.intersection(text.split()) for text in first)
-
-
-def _of_last_steps(finding: Finding) -> bool:
-    """Whether only results were compared that come after several updates, and may be wrong by an
-    earlier gradient."""
-    return finding.check == WHOLE_STEPS and not finding.faults
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:

@@ -7,6 +7,7 @@ statistics and gradients, on the same numbers.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
 
@@ -24,31 +25,34 @@ FEW = 3
 
 
 class Pairs:
-    """The pairs of a run, found as its cells end: results are kept until their group is whole."""
+    """The pairs of a run, and ``outliers``: lines on backends that stand apart, by group. Both are
+    found as cells end: results and outputs are kept until their group is whole."""
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
-        self._left: dict[Group, int] = {}
-        self._order: dict[str, int] = {}
-        for cell in cells:
-            self._order.setdefault(cell.backend, len(self._order))
-            self._left[group_of(cell)] = self._left.get(group_of(cell), 0) + 1
-        self._ended: dict[Group, list[CellResult]] = {group: [] for group in self._left}
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        groups = [group_of(cell) for cell in cells]
+        self._left, self._sizes = Counter(groups), Counter(groups)
+        self._order = [*dict.fromkeys(cell.backend for cell in cells)]
+        self._ended: dict[Group, list[CellResult]] = {group: [] for group in groups}
+        self.outliers: dict[Group, str] = dict.fromkeys(groups, "")
 
     def ended(self, result: CellResult) -> list[Pair]:
         """The pairs of a cell that has ended with those that have ended before."""
         group = group_of(result.cell)
-        before = self._ended[group]
-        pairs = [self._pair(other, result) for other in before if other.values and result.values]
-        before.append(result)
+        members = self._ended[group]
+        pairs = [self._pair(other, result) for other in members if other.values and result.values]
+        members.append(result)
         self._left[group] -= 1
+        if self._sizes[group] < FEWEST:
+            result.outputs = {}
         if not self._left[group]:
-            for member in before:
-                member.values = {}
+            self.outliers[group] = outlier(members)
+            for member in members:
+                member.values, member.outputs = {}, {}
             del self._ended[group]
         return pairs
 
     def _pair(self, one: CellResult, other: CellResult) -> Pair:
-        first, second = sorted((one, other), key=lambda r: self._order[r.cell.backend])
+        first, second = sorted((one, other), key=lambda r: self._order.index(r.cell.backend))
         error, worst = _distance(first.values, second.values)
         backends = first.cell.backend, second.cell.backend
         spec, dtype, path, device = group_of(one.cell)
@@ -183,35 +187,6 @@ def outlier(members: Sequence[CellResult]) -> str:
         f"{median[first]:.1e} from the others', which are within "
         f"{median[second]:.1e} of each other"
     )
-
-
-class Outliers:
-    """The lines of a run, found as its cells end: outputs are kept until their group is whole."""
-
-    def __init__(self, cells: Iterable[Cell]) -> None:
-        self._left: dict[Group, int] = {}
-        for cell in cells:
-            self._left[group_of(cell)] = self._left.get(group_of(cell), 0) + 1
-        # Of a group that is too small nothing need be kept at all.
-        self._wanted: dict[Group, list[CellResult]] = {
-            group: [] for group, count in self._left.items() if count >= FEWEST
-        }
-        self.lines: dict[Group, str] = dict.fromkeys(self._wanted, "")
-
-    def ended(self, result: CellResult) -> None:
-        """Take the outputs of a cell that has ended, and let go of those nobody needs any more."""
-        group = group_of(result.cell)
-        self._left[group] -= 1
-        members = self._wanted.get(group)
-        if members is None:
-            result.outputs = {}
-            return
-        members.append(result)
-        if not self._left[group]:
-            self.lines[group] = outlier(members)
-            for member in members:
-                member.outputs = {}
-            del self._wanted[group]
 
 
 def _output_gap(one: CellResult, other: CellResult) -> float:

@@ -1,26 +1,313 @@
-"""Reproducers that are run again, on their own backend or on another one."""
+"""Reproducers that are run again: on any backend, or made as small as they stay wrong."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.checking.reproducer import load
+from harness.checking.failure import ALONG, Failure, resized, segment
+from harness.checking.reproducer import Reproducer, load, write
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import process_of
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.files.forms import plain
+from harness.files.user_file import displayed
+from harness.language.size_expressions import FREE_SIZES
+from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation, worst
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
+from harness.output.shell import quoted
 from harness.program.ir import Program
-from harness.results.cell import Cell
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import Finding
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
 from harness.worker.worker import Worker
+
+# The search: sizes are halved and nodes left out as long as the failure stays one.
+
+# Whether a failure is one still.
+Differs = Callable[[Failure], bool]
+# Rounds over all sizes and nodes: what one makes smaller may let another be.
+ROUNDS = 4
+
+
+@dataclass
+class Search:
+    """One search, of at most so many seconds; ``tried`` counts the passes that were run, of which
+    each is shown before it begins."""
+
+    differs: Differs
+    seconds: float
+    show: Callable[[int, Failure], None] = lambda tried, candidate: None
+    tried: int = 0
+    _end: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._end = time.monotonic() + self.seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up: what was found by then is the answer."""
+        return time.monotonic() > self._end
+
+    def smallest(self, failure: Failure) -> Failure:
+        """A failure from which no size and no node can be taken, as far as was tried."""
+        for _ in range(ROUNDS):
+            before = measure(failure)
+            failure = self._nodes(self._sizes(failure))
+            if measure(failure) == before or self.over:
+                break
+        return failure
+
+    def _sizes(self, failure: Failure) -> Failure:
+        """With smaller sizes: those first that arrays decide, then the largest."""
+        sizes = failure.sizes
+        order = sorted(sizes, key=lambda name: (name not in FREE_SIZES, -sizes[name], name))
+        for name in order:
+            failure = self._size(failure, name)
+        return failure
+
+    def _size(self, failure: Failure, name: str) -> Failure:
+        """Delta debugging of one size: as much is taken away as can be, halves first."""
+        size = failure.sizes.get(name, 1)
+        smallest = self._accepted(resized(failure, name, 1, first=f) for f in (True, False))
+        if size > 1 and smallest is not None:
+            return smallest
+        step = size // 2
+        while step and not self.over:
+            size = failure.sizes.get(name, 1)
+            if size - step < 1:
+                step = min(step // 2, size - 1)
+                continue
+            smaller = self._accepted(
+                resized(failure, name, size - step, first=f) for f in (True, False)
+            )
+            if smaller is None:
+                step //= 2
+            else:
+                failure = smaller
+        return failure
+
+    def _nodes(self, failure: Failure) -> Failure:
+        """One node alone that is wrong, or a part of the program that is."""
+        count = len(failure.program.nodes)
+        if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
+            return failure  # it is one part already
+        order = sorted(range(count), key=lambda n: failure.program.nodes[n].op != "call")
+        alone = self._accepted(segment(failure, n, n + 1) for n in order)
+        if alone is not None:
+            return alone
+        start, stop = 0, count
+        step = count // 2
+        while step and not self.over:
+            parts = ((start + step, stop), (start, stop - step))
+            smaller = next(
+                (
+                    part
+                    for part in parts
+                    if part[0] < part[1] and self._stays(segment(failure, *part))
+                ),
+                None,
+            )
+            if smaller is None:
+                step //= 2
+            else:
+                start, stop = smaller
+        if (start, stop) == (0, count):
+            return failure
+        return segment(failure, start, stop) or failure
+
+    def _accepted(self, candidates: Iterator[Failure | None]) -> Failure | None:
+        """The first candidate that is still a failure."""
+        return next((c for c in candidates if c is not None and self._stays(c)), None)
+
+    def _stays(self, candidate: Failure | None) -> bool:
+        if candidate is None or self.over:
+            return False
+        self.tried += 1
+        self.show(self.tried, candidate)
+        return self.differs(candidate)
+
+
+def measure(failure: Failure) -> tuple[int, int]:
+    """How large a failure is: numbers, then operations."""
+    material = failure.run.material
+    groups = (
+        material.parameters,
+        material.statistics,
+        material.inputs,
+        material.state,
+        material.targets,
+    )
+    return sum(a.size for group in groups for a in group.values()), len(failure.program.nodes)
+
+
+SUFFIX = "-reduced"
+
+
+@dataclass
+class Runner:
+    """Runs failures on a backend, each for so many seconds at most; one that hangs, or cannot be
+    run at all, is none."""
+
+    worker: Worker
+    seconds: float
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Return what ran each layer of the last failure."""
+
+    def deviations(self, failure: Failure) -> list[Deviation]:
+        """How the results of a pass compare.
+
+        Raises:
+            WorkerFault: it could not be run.
+            OracleFault: the oracle has not the time or the memory for it.
+        """
+        cell = failure.cell
+        remote = Remote(self.worker, self.seconds)
+        with with_patience(Patience(self.seconds)):
+            expected = failure.expected()
+            programs = (failure.training, failure.inference)
+            self.layers = remote.open(*programs, None, cell.path, cell.dtype, cell.device)
+            return expected.deviations(failure.run.run(remote), cell.dtype)
+
+    def differs(self, failure: Failure) -> bool:
+        """Whether some number is off. A pass that fails to run is another failure, and not this."""
+        try:
+            return any(not d.agrees and not d.reason for d in self.deviations(failure))
+        except (WorkerFault, OracleFault, HarnessError, ValueError):
+            return False
+
+
+# Writes more into the folder of a reproducer of a backend that is launched so, and tells of it in
+# lines.
+Beside = Callable[[Launch, Path, CellResult], list[str]]
+
+
+def run_reduce(
+    folder: Path,
+    output: Path | None,
+    backend: str | None,
+    options: Mapping[str, Any],
+    beside: Beside,
+) -> int:
+    """Reduce a reproducer and write what is left; returns the exit code.
+
+    ``options`` say with which interpreter and variables, how long a pass and the search may take,
+    and whether to print JSON.
+
+    Raises:
+        UsageError: the folder holds no reproducer, it agrees, or there is something at the place
+            of the new one.
+    """
+    target = output or _beside(folder)
+    if os.path.lexists(target):
+        raise UsageError(
+            f"{displayed(target)} is there already: name another folder with --output, or move it"
+        )
+    whole = Failure.of(load(folder))
+    launch = Launch(*process_of(options, backend or whole.cell.backend))
+    name = launch.backend
+    with Worker(launch) as worker, Progress(console(error=True), "reducing") as bar:
+        runner = Runner(worker, options["timeout"])
+        bar.step(f"running {whole.run.check} of {whole.cell.spec} on {name}")
+        programs = (whole.training, whole.inference)
+        try:
+            cell = placed(worker, whole.cell, options["device"], programs)
+            whole = replace(whole, cell=cell)
+            found = runner.deviations(whole)
+        except (WorkerFault, OracleFault) as fault:
+            trace = fault.traceback if isinstance(fault, WorkerFault) else ""
+            tell(with_trace(f"{name}: {fault}", trace), error=True)
+            return 3
+        if all(d.agrees or d.reason for d in found):
+            raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
+        search = Search(runner.differs, options["search_timeout"], partial(_shown, bar))
+        bar.step(f"looking for a smaller failure (at most {search.seconds:g} s)")
+        small = search.smallest(whole)
+        version = worker.versions
+        finding = Finding(small.run.check, runner.deviations(small)).judge()
+    expected = small.expected()
+    write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
+    result = CellResult(cell, [finding], runner.layers, version=version)
+    # All that is left is part of the failure.
+    result.wrong_layers = tuple(runner.layers)
+    more = beside(launch, target, result)
+    if options["as_json"]:
+        say(json.dumps(_record(target, cell, whole, small, search, more)))
+        return 0
+    for line in _told(whole, small, search):
+        tell(line)
+    tell(f"reproducer: harness replay {quoted(str(target))}")
+    for line in more:
+        tell(line)
+    return 0
+
+
+def _shown(bar: Progress, tried: int, candidate: Failure) -> None:
+    """What is tried now, below the bar of a terminal."""
+    sizes = ", ".join(f"{name} {size}" for name, size in candidate.sizes.items())
+    bar.doing(f"pass {tried}: {sizes}")
+
+
+def _beside(folder: Path) -> Path:
+    """The new folder, next to the old one; the name of ``.``, ``..`` or a link is that of what it
+    leads to.
+
+    Raises:
+        UsageError: nothing can stand beside it.
+    """
+    whole = folder.resolve()
+    if not whole.name:
+        raise UsageError(f"{displayed(folder)} has no name: name the new folder with --output")
+    return (folder if folder.name not in ("", "..") else whole).with_name(f"{whole.name}{SUFFIX}")
+
+
+def _record(
+    target: Path, cell: Cell, whole: Failure, small: Failure, search: Search, more: Sequence[str]
+) -> dict[str, Any]:
+    """Return the result of a reduction for ``--json``, with each ``before`` and ``after``."""
+    return {
+        "folder": os.fspath(target),
+        **cell.record(),
+        "check": small.run.check,
+        "sizes": {"before": dict(whole.sizes), "after": dict(small.sizes)},
+        "layers": {"before": _layers(whole), "after": _layers(small)},
+        "passes": search.tried,
+        "time_was_up": search.over,
+        "notes": list(more),
+    }
+
+
+def _layers(failure: Failure) -> list[str]:
+    nodes = (node for node in failure.program.nodes if node.op == "call")
+    return [str(node.attributes["label"]) for node in nodes]
+
+
+def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
+    """What has become smaller."""
+    sizes = [
+        f"{name} {size} -> {small.sizes[name]}" if name in small.sizes else f"{name} {size} -> gone"
+        for name, size in whole.sizes.items()
+    ]
+    left = ", ".join(_layers(small)) or "no layer"
+    over = "; the time was up" if search.over else ""
+    return [
+        f"sizes: {', '.join(sizes)}",
+        f"layers left: {left} ({len(whole.program.nodes)} -> {len(small.program.nodes)} operations"
+        f" outside of layers)",
+        f"{search.tried} passes tried{over}",
+    ]
+
+
+# Reproducers that are run again, on their own backend or on another one.
 
 # A result that depends on what lies in memory may be right in one pass by luck.
 PASSES = 3
@@ -61,7 +348,7 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) ->
         record = {"exit_code": code, **cell.record(), "check": found.run.check}
         record |= {"agrees": not wrong, "passes": PASSES, "wrong_passes": len(wrong)}
         record |= {"worst": worst(deviations).name}
-        say(json.dumps(plain({**record, "tensors": [_record(d) for d in deviations]})))
+        say(json.dumps(plain({**record, "tensors": [_tensor_record(d) for d in deviations]})))
         return code
     for d in deviations:
         if not d.agrees:
@@ -76,7 +363,7 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) ->
     return code
 
 
-def _record(deviation: Deviation) -> dict[str, Any]:
+def _tensor_record(deviation: Deviation) -> dict[str, Any]:
     """A tensor as ``--json`` has it; ``error`` and ``allowed`` relative to the oracle."""
     return {
         "name": deviation.name,

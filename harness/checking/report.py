@@ -68,14 +68,14 @@ def tables(report: Report) -> tuple[Grid, Grid]:
     by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
     for spec in dict.fromkeys(r.cell.spec for r in results):
         found = [[by_cell.get((spec, b, *variant)) for b in backends] for variant in variants]
-        texts = [[entry(cell_text(c), _style(c)) if c else Text("-") for c in row] for row in found]
+        texts = [[_entry(cell) if cell else Text("-") for cell in row] for row in found]
         wide.rows.append([spec, *(Text(" | ").join(column) for column in zip(*texts, strict=True))])
         narrow.rows += [[spec, label, *row] for label, row in zip(labels, texts, strict=True)]
     return wide, narrow
 
 
-def _style(result: CellResult) -> str:
-    return STYLES.get(result.verdict, "bold red")
+def _entry(result: CellResult) -> Text:
+    return entry(cell_text(result), STYLES.get(result.verdict, "bold red"))
 
 
 def problems(report: Report, most: int | None = 2) -> list[str]:

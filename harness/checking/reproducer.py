@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from harness.arrays import Array, ArrayDict, Arrays
+from harness.arrays import ArrayDict, Arrays
 from harness.checking.checks.context import part
 from harness.checking.checks.extremes import (
     INDICES,
@@ -39,7 +40,7 @@ from harness.language.wellformed import check_program
 from harness.oracle.case import Case
 from harness.oracle.yardstick import Expected
 from harness.program.dims import bind
-from harness.program.ir import Phase, Port, Program
+from harness.program.ir import Phase, Program
 from harness.program.serial import decode, encode
 from harness.results.cell import Cell
 from harness.results.findings import Finding
@@ -52,16 +53,14 @@ from harness.worker.remote import Remote, Tensors
 ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
-def _main(case: Case) -> Arguments:
-    return case.material
-
-
 # Checks that are one pass -> what it is run on. All but two are results and gradients of the loss.
 INFERENCE, ALONG = "inference", "cotangent-gradients"
 MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
-    **dict.fromkeys(("outputs", "loss", "state", "statistics", "gradients"), _main),
-    ALONG: _main,
-    INFERENCE: _main,
+    **dict.fromkeys(
+        ("outputs", "loss", "state", "statistics", "gradients"), attrgetter("material")
+    ),
+    ALONG: attrgetter("material"),
+    INFERENCE: attrgetter("material"),
     "partial-batch": smaller_batch,
     "extremes": extreme_material,
     "saturation": saturated_material,
@@ -197,7 +196,6 @@ def write(target: Path, made: Reproducer) -> None:
     run, expected = made.run, made.expected
     groups = {group: getattr(run.material, group) for group in GROUPS}
     groups |= {"cotangents": run.cotangents or {}, "expected": expected.values}
-    arrays = {f"{group}/{n}": a for group, found in groups.items() for n, a in found.items()}
     meta = {
         "cell": made.cell.record(),
         "check": run.check,
@@ -206,17 +204,26 @@ def write(target: Path, made: Reproducer) -> None:
         "training": encode(made.training),
         "inference": encode(made.inference),
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    arrays = packed(groups)
     try:
         target.mkdir(parents=True, exist_ok=True)
         places = (target / ARRAYS, kinds.ARRAYS), (target / PROGRAM, kinds.PROGRAM)
         for place, kind in places:  # both, before either is replaced
             kinds.check_kind(place, kind)
-        write_whole(target / ARRAYS, buffer.getvalue())
+        write_whole(target / ARRAYS, arrays)
         write_whole(target / PROGRAM, json.dumps(meta).encode())
     except (OSError, FileFault) as error:
         raise UsageError(f"cannot write a reproducer to {target}: {error}") from None
+
+
+def packed(groups: Mapping[str, Arrays]) -> bytes:
+    """The content of an archive (.npz) with arrays by ``group/name``."""
+    arrays: dict[str, Any] = {
+        f"{g}/{n}": a for g, found in groups.items() for n, a in found.items()
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def load(folder: Path) -> Reproducer:
@@ -232,30 +239,38 @@ def load(folder: Path) -> Reproducer:
         raise UsageError(f"{displayed(folder)} holds no reproducer: {error}") from None
 
 
+def chosen_sizes(program: Program, material: Arguments) -> dict[str, int]:
+    """The sizes that the arrays of a batch choose: batch and time.
+
+    Raises:
+        UsageError: two arrays contradict each other, or the program.
+    """
+    found: dict[str, int] = {}
+    for group in ("inputs", "state", "targets"):
+        arrays = getattr(material, group)
+        for port in getattr(program, group):
+            if port.name in arrays:
+                shape = program.type_of(port).shape
+                bind(port.name, shape, arrays[port.name].shape, program.sizes, found)
+    return found
+
+
 def _check(found: Reproducer) -> None:
     """:class:`HarnessError` for programs that are none, and arrays that do not fit them."""
     material = found.run.material
     for program in (found.training, found.inference):
         check_program(program)
-        bound: dict[str, int] = {}
-        for group in ("inputs", "state", "targets"):
-            arrays = getattr(material, group)
-            needed = group != "targets" or program.phase == "training"
-            for port in getattr(program, group) if needed else ():
-                array = _named(arrays, group, port)
-                shape = program.type_of(port).shape
-                bind(port.name, shape, array.shape, program.sizes, bound)
+        needed = GROUPS if program.phase == "training" else GROUPS[:-1]
+        for group in needed:
+            for port in getattr(program, group):
+                if port.name not in getattr(material, group):
+                    raise UsageError(f"there is no array {group}/{port.name}")
+        bound = chosen_sizes(program, material)
         for group in ("parameters", "statistics"):
             for port in getattr(program, group):
-                array = _named(getattr(material, group), group, port)
-                bind(port.name, program.type_of(port).shape, array.shape, program.sizes, {})
+                array, shape = getattr(material, group)[port.name], program.type_of(port).shape
+                bind(port.name, shape, array.shape, program.sizes, {})
         check_fits(program, bound.get("batch", 1), bound.get("time", 1), {})
-
-
-def _named(arrays: ArrayDict, group: str, port: Port) -> Array:
-    if port.name not in arrays:
-        raise UsageError(f"there is no array {group}/{port.name}")
-    return arrays[port.name]
 
 
 def _reproducer(meta: Meta, arrays: Arrays) -> Reproducer:

@@ -5,23 +5,33 @@ The parent owns the oracle, the comparison and the records; it never imports a f
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, Protocol
 
 from harness.checking import history
 from harness.checking.blame import Witnesses
 from harness.checking.events import CheckEvents, Report
-from harness.checking.history import records_of
-from harness.checking.machines import CellPlace, ClusterMachines, Machines, ThisMachine
-from harness.checking.pairs import Outliers, Pairs, recorded
+from harness.checking.history import nothing_yet, records_of, take_up
+from harness.checking.pairs import Pairs, recorded
 from harness.checking.provenance import Greetings
-from harness.checking.request import Request
+from harness.checking.request import Request, slowest_first
 from harness.checking.runner import CellRunner
+from harness.checking.task import Task, Workers, tasks
+from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost
+from harness.cluster.spread import Queue, spread
+from harness.oracle.threads import one_thread
+from harness.results.blocks import CellBlock, CellOrigin, blocks, last_first
 from harness.results.cell import Cell, CellResult
-from harness.results.file import RecordWriter
-from harness.results.findings import PASSING
+from harness.results.environment import identity
+from harness.results.file import Records, RecordWriter
+from harness.results.findings import PASSING, Finding
 from harness.results.lines import Begin, BlameLine, Done, Head, Pair, RecordLine
+from harness.runtime.code_digest import digest
+from harness.worker.process import kill_all
 
 
 class Engine(CellRunner):
@@ -50,7 +60,6 @@ class Engine(CellRunner):
         self._results |= remembered
         left = [cell for cell in plan if cell not in self._results]
         self.cases.plan(cell.spec for cell in left)
-        self._outliers = Outliers(left)
         self._witnesses = Witnesses()
         self._enough = threading.Event()
         self._pairs = Pairs(left)
@@ -71,7 +80,7 @@ class Engine(CellRunner):
                 writer.close()
         place = {cell: number for number, cell in enumerate(plan)}
         pairs = sorted(self._found_pairs, key=lambda pair: [place[cell] for cell in pair.cells])
-        lines = [line for line in self._outliers.lines.values() if line]
+        lines = [line for line in self._pairs.outliers.values() if line]
         found = [self._results[cell] for cell in plan if cell in self._results]
         left_out = len(plan) - len(found)
         return Report(found, lines, pairs, left_out, self.lacking, seconds)
@@ -98,11 +107,13 @@ class Engine(CellRunner):
         known: dict[Cell, CellResult] = {}
         if not self.request.fresh:
             open_cells = [cell for cell in plan if cell not in self._results]
-            found = history.read(folder, self.request)
+            found, passed_over = history.read(folder, self.request)
             greetings = Greetings(self.request, self.workers)
-            known, reasons = found.known(open_cells, self.signature, greetings)
-            if reasons:
-                self.events.again(reasons)
+            known, reasons = history.take_up(
+                open_cells, found, self.signature, greetings, history.KEPT
+            )
+            if passed_over or reasons:
+                self.events.again([*passed_over, *reasons])
             for result in known.values():
                 self.events.ended(result)
         if len(self._results) + len(known) < len(plan):
@@ -123,7 +134,6 @@ class Engine(CellRunner):
             return  # its worker was killed from here: whatever came of it is not a verdict
         with self._lock:
             self._results[cell] = result
-            self._outliers.ended(result)
             judged = [
                 BlameLine(**vars(each.cell), blame=each.blame)
                 for each in self._witnesses.heard(result)
@@ -145,3 +155,293 @@ class Engine(CellRunner):
     def _write(self, *lines: RecordLine, durable: bool = True) -> None:
         if self._writer:
             self._writer.append(*lines, durable=durable)
+
+
+# Where the cells of a run are run: what a run asks of its machines, and this one's answer.
+
+# Seconds that a run waits for its threads when it is stopped.
+STOPPING = 2.0
+
+
+class CellPlace(Protocol):
+    """Where a cell is run: here, or on another machine."""
+
+    def signature(self, cell: Cell) -> Mapping[str, str] | None:
+        """What decides the cell's numbers there, if that is known; asked before it is run."""
+
+    def run_cell(self, cell: Cell) -> CellResult:
+        """What came of it."""
+
+
+# Runs a cell in a place, and keeps and tells what came of it. Called from several threads.
+RunOne = Callable[[Cell, CellPlace], None]
+
+
+class Machines(Protocol):
+    """The machines that a run's cells are run on: this one, or those of a cluster."""
+
+    def take_up(
+        self, records: Records, plan: Sequence[Cell]
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """Which cells of a record need not be run again, and in words why others must be."""
+
+    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
+        """Run the cells that are left; none is begun once ``enough`` is set."""
+
+
+class ThisMachine:
+    """Runs cells from this process, a thread for each backend."""
+
+    def __init__(self, runner: CellRunner) -> None:
+        self._runner = runner
+
+    def take_up(
+        self, records: Records, plan: Sequence[Cell]
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """Which cells of a record stand, as their signatures are those of this machine."""
+        runner, request = self._runner, self._runner.request
+        assert request.records is not None
+        greetings = Greetings(request, runner.workers)
+        kept, reasons = take_up(plan, last_first(blocks(records)), runner.signature, greetings)
+        return kept, reasons if records.lines else [nothing_yet(request.records)]
+
+    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
+        """Run what is left, each backend's cells one after the other; Ctrl-C ends those at work."""
+        runner = self._runner
+
+        def run_backend(backend: str) -> None:
+            self._run_backend(backend, left, run_one, enough)
+
+        pool = ThreadPoolExecutor(runner.request.jobs or len(os.sched_getaffinity(0)))
+        futures = [pool.submit(run_backend, name) for name in slowest_first(runner.backends)]
+        try:
+            with one_thread():
+                for future in futures:
+                    future.result()
+        except BaseException:
+            # Ctrl-C too: the calls under way must end now. Those of the oracle cannot be
+            # ended, and are not waited for long.
+            runner.stopping.set()
+            end = time.monotonic() + STOPPING
+            # Again and again: a cell may be starting its worker just now.
+            kill_all()
+            while wait(futures, 0.05).not_done and time.monotonic() < end:
+                kill_all()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run_backend(
+        self, backend: str, left: Iterable[Cell], run_one: RunOne, enough: threading.Event
+    ) -> None:
+        runner = self._runner
+        for cell in left:
+            if cell.backend == backend and not runner.stopping.is_set():
+                if enough.is_set():
+                    break
+                run_one(cell, runner)
+        runner.workers[backend].close()
+
+
+# A check whose cells are run on a cluster: a warm process for each node and backend.
+#
+# The parent keeps the plan, the record and the progress; what it needs of a cell's arrays to hold
+# backends against each other travels with the result.
+
+HOST = "harness.checking.run:NodeCells"
+
+
+class ClusterMachines:
+    """Runs the cells of a run on the nodes of a cluster. See :class:`.machines.Machines`."""
+
+    def __init__(self, runner: CellRunner) -> None:
+        """Connect, until the runner is closed.
+
+        Raises:
+            UsageError: as of :class:`.on_ray.Cluster`, or a cell carries arrays.
+            ClusterError: there is no cluster.
+        """
+        self._runner = runner
+        self._tasks = {task.cell: task for task in tasks(runner)}
+        assert runner.request.on is not None
+        self._cluster = runner.closing.enter_context(Cluster(runner.request.on))
+
+    def take_up(
+        self, records: Records, plan: Sequence[Cell]
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """Each machine of the cluster says of what it has run whether it would be the same now."""
+        ended = blocks(records)
+        kept: dict[Cell, CellResult] = {}
+        reasons: list[str] = []
+        asked: set[str] = set()
+        for node in self._cluster.nodes():
+            with self._cluster.actor(node, HOST, cpus=0) as actor:
+                try:
+                    machine = self._machine(actor, node)
+                    mine = _of(machine, ended, [c for c in plan if c not in kept])
+                    if machine in asked or not mine:
+                        continue
+                    asked.add(machine)
+                    found, told = actor.call("take_up", [(self._tasks[c], mine[c]) for c in mine])
+                except Lost:
+                    continue
+            kept |= found
+            reasons += told
+        elsewhere = sum(
+            cell in ended and cell not in kept and not {o.machine for o in ended[cell]} & asked
+            for cell in plan
+        )
+        if elsewhere:
+            reasons.append(f"{elsewhere} cells are run again: their machine is not in the cluster")
+        return kept, reasons
+
+    def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
+        """Run the cells that are left, each kind of them by one process a node."""
+        queue = Queue(left, lambda cell: cell.backend)
+        runner, request = self._runner, self._runner.request
+        several, on_card = len(runner.backends) > 1, request.device != "cpu"
+
+        def slots(node: ClusterNode) -> int:
+            most = node.gpus if on_card else node.cpus
+            return min(most, len(runner.backends), request.jobs or most)
+
+        def work(node: ClusterNode, backend: str) -> None:
+            with self._cluster.actor(node, HOST, gpus=int(on_card)) as actor:
+                place = _There(actor, self._tasks, runner.cases.proofs, share=several)
+                timeout = runner.workers[backend].launch.start_timeout
+                runner.starting(f"{backend} on {node}", timeout)
+                self._machine(actor, node)
+                while (cell := queue.take(backend)) is not None:
+                    try:
+                        run_one(cell, place)
+                    except Lost as lost:
+                        if not queue.lost(cell) and not runner.stopping.is_set():
+                            run_one(cell, _Nowhere(f"{lost} (last on {node})"))
+                            queue.done(cell)
+                        raise
+                    queue.done(cell)
+                    if enough.is_set():
+                        queue.stop()
+
+        try:
+            spread(self._cluster, queue, slots, work)
+        except BaseException:
+            runner.stopping.set()
+            raise
+
+    def _machine(self, actor: Actor, node: ClusterNode) -> str:
+        """The identity of the machine of an actor.
+
+        Raises:
+            Lost: the process has ended, or its node.
+            ClusterError: the harness there is another one.
+        """
+        machine, code = actor.call("about")
+        if code != digest("harness"):
+            raise ClusterError(
+                f"the code of the harness on {node} is not that of this machine: install the same "
+                "version on all of them"
+            )
+        return str(machine)
+
+
+class NodeCells:
+    """What a process on a node does: it runs cells on workers of its own."""
+
+    def __init__(self, _: object) -> None:
+        self._workers = Workers()
+
+    def about(self) -> tuple[str, str]:
+        """The identity of the machine, and the code of the harness there."""
+        return identity(), digest("harness")
+
+    def signature(self, task: Task) -> Mapping[str, str]:
+        """What decides a cell's numbers here."""
+        return self._workers.runner(task).signature(task.cell)
+
+    def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
+        """A cell's result, with its arrays where others are held against them, and its proof."""
+        runner = self._workers.runner(task)
+        with one_thread():
+            result = runner.run_cell(task.cell)
+        if not share:
+            result.outputs, result.values = {}, {}
+        return result, runner.proofs.get(task.cell.spec)
+
+    def take_up(
+        self, given: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
+    ) -> tuple[dict[Cell, CellResult], list[str]]:
+        """Which cells of a record need not be run again, and why others must be."""
+        by_options: dict[str, list[tuple[Task, Mapping[CellOrigin, CellBlock]]]] = {}
+        for task, origins in given:
+            by_options.setdefault(task.options, []).append((task, origins))
+        kept: dict[Cell, CellResult] = {}
+        reasons: list[str] = []
+        for group in by_options.values():
+            for task, _ in group:
+                runner = self._workers.runner(task)
+            ended = {task.cell: origins for task, origins in group}
+            greetings = Greetings(runner.request, runner.workers)
+            found, told = take_up([*ended], last_first(ended), runner.signature, greetings)
+            kept |= found
+            reasons += told
+        return kept, reasons
+
+
+class _There:
+    """A place on a node: :class:`NodeCells` as it is asked from here."""
+
+    def __init__(
+        self, actor: Actor, given: Mapping[Cell, Task], proofs: dict[str, float], share: bool
+    ) -> None:
+        self._actor, self._tasks, self._proofs, self._share = actor, given, proofs, share
+        self._begun: tuple[Cell, Any] | None = None
+
+    def signature(self, cell: Cell) -> Mapping[str, str]:
+        """What decides the cell's numbers there. It is begun at once, not after the answer."""
+        asked = self._actor.begin("signature", self._tasks[cell])
+        self._begin(cell)
+        found: Mapping[str, str] = self._actor.result(asked)
+        return found
+
+    def run_cell(self, cell: Cell) -> CellResult:
+        """What came of it; :class:`Lost` if nothing did."""
+        if self._begun is None or self._begun[0] != cell:
+            self._begin(cell)
+        assert self._begun is not None
+        (_, begun), self._begun = self._begun, None
+        result, proof = self._actor.result(begun)
+        if proof is not None:
+            self._proofs[cell.spec] = proof
+        found: CellResult = result
+        return found
+
+    def _begin(self, cell: Cell) -> None:
+        self._begun = cell, self._actor.begin("run", self._tasks[cell], self._share)
+
+
+class _Nowhere:
+    """The place of a cell that costs every process in which it is run."""
+
+    def __init__(self, words: str) -> None:
+        self._words = f"the process that ran it was lost, and a second one too: {words}"
+
+    def signature(self, cell: Cell) -> None:
+        """None: a run that takes this one up is to try again."""
+
+    def run_cell(self, cell: Cell) -> CellResult:
+        """That it crashed."""
+        finding = Finding("start", faults=[self._words], verdict="crashed")
+        return CellResult(cell, [finding], could_not_run=True)
+
+
+def _of(
+    machine: str, ended: Mapping[Cell, Mapping[CellOrigin, CellBlock]], plan: Sequence[Cell]
+) -> dict[Cell, dict[CellOrigin, CellBlock]]:
+    """The cells of a plan that a machine has run."""
+    found = {
+        cell: {o: block for o, block in ended[cell].items() if o.machine == machine}
+        for cell in plan
+        if cell in ended
+    }
+    return {cell: origins for cell, origins in found.items() if origins}

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from harness.checking.blame import blame, unheard
 from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
 from harness.checking.first_difference import (
     Expectations,
+    TracedPart,
     later_location,
     makers,
     wrong_result,
@@ -21,6 +22,7 @@ from harness.checking.known_differences import Differences
 from harness.checking.request import choose_checks
 from harness.command.ranges import CELL_SECONDS
 from harness.errors import UsageError
+from harness.language.model import Spec
 from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program
@@ -190,12 +192,6 @@ def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
 
 # A cell of a spec on a backend: its session is opened, and where it differs, it is said where.
 
-# How a pass parts from the oracle, value by value: what a picture of it needs.
-
-if TYPE_CHECKING:
-    from harness.checking.first_difference import TracedPart
-    from harness.language.model import Spec
-
 # Lines above and below the one that is shown, and values that are kept of a long model.
 AROUND, MOST = 2, 60
 
@@ -216,31 +212,20 @@ def divergence(
             links[part.name] = Link(value=part.name, error=float(error), allowed=float(allowed))
         if part.name == first.name and part.step is not None:
             steps.append((part.step, error, allowed))
-    shown = _around(list(links.values()), first.name)
-    return Divergence(
-        first=first.name, links=tuple(shown), steps=tuple(steps), **_excerpt(place, spec)
+    begin = max(0, min([*links].index(first.name) - MOST // 2, len(links) - MOST))
+    found = Divergence(
+        first=first.name,
+        links=tuple(links.values())[begin : begin + MOST],
+        steps=tuple(steps),
     )
-
-
-def _around(links: Sequence[Link], first: str) -> Sequence[Link]:
-    at = next(n for n, link in enumerate(links) if link.value == first)
-    start = max(0, min(at - MOST // 2, len(links) - MOST))
-    return links[start : start + MOST]
-
-
-def _excerpt(place: str, spec: Spec) -> Mapping[str, Any]:
     file, _, line = place.rpartition(":")
     lines = spec.document.lines if file == spec.document.file else spec.library.lines(file)
     if not lines or not line.isdecimal():
-        return {}
+        return found
     at = int(line)
     start = max(1, at - AROUND)
-    return {
-        "file": file,
-        "line": at,
-        "start": start,
-        "lines": tuple(lines[start - 1 : at + AROUND]),
-    }
+    excerpt = {"file": file, "line": at, "start": start}
+    return found.model_copy(update={**excerpt, "lines": tuple(lines[start - 1 : at + AROUND])})
 
 
 # The check of what every primitive gives: made of every cell, whatever else is asked for, and
@@ -263,7 +248,6 @@ class SpecOnBackend:
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
         """A session of the backend. See :class:`.run_cell.Subject`."""
         remote, cell = Remote(run.worker, run.timeout, spent), run.cell
-        result.layers = _open(run, remote)
         context = Context(
             run.case,
             run.own,
@@ -274,6 +258,7 @@ class SpecOnBackend:
             repeat=self.repeat,
             brief=cell.dtype == "float64" and self._elsewhere("float32", run),
         )
+        result.layers = context.open(run.case.spec.update)
         wanted = [name for name in asked if self._is_for(name, run)]
         return OpenedSubject(
             {name: partial(CHECKS[name], context) for name in (PRIMITIVES, *wanted)},
@@ -300,15 +285,8 @@ class SpecOnBackend:
         return dtype in self.dtypes and dtype in (run.worker.hello or {}).get("dtypes", ())
 
 
-def _open(run: CellRun, remote: Remote) -> dict[str, str]:
-    case, cell = run.case, run.cell
-    return remote.open(
-        case.training, case.inference, case.spec.update, cell.path, cell.dtype, cell.device
-    )
-
-
 def _explain(run: CellRun, context: Context, result: CellResult) -> None:
-    result.location = _location(run, context.remote, result)
+    result.location = _location(run, context, result)
     try:
         # Run the other paths, to say who is at fault.
         blame(context, result)
@@ -318,16 +296,16 @@ def _explain(run: CellRun, context: Context, result: CellResult) -> None:
         run.worker.close()
 
 
-def _location(run: CellRun, remote: Remote, result: CellResult) -> str:
+def _location(run: CellRun, context: Context, result: CellResult) -> str:
     """Where the forward pass first parts from the oracle; if it does not, which phase does."""
     case, material = run.case, run.case.material
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is not None and first.check == PRIMITIVES:
         return f"primitive: {first.faults[0]}"
     try:
-        _open(run, remote)
-        remote.load(material)
-        trace = remote.trace("training", material)
+        context.open(case.spec.update)
+        context.remote.load(material)
+        trace = context.remote.trace("training", material)
     except WorkerFault as fault:
         return f"no trace could be had: {fault}"
     try:

@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Self
+from typing import Self
 
 from harness.checking.events import CheckEvents
 from harness.checking.history import request_record
@@ -146,14 +146,6 @@ class _Turn:
 MOST_MODELS = 40
 
 
-def _columns(request: Request) -> Columns:
-    """The columns of a request; of a model of a user's own, the one that it is."""
-    if request.against is None:
-        return choose(request.backends, request.pythons)
-    column = request.against.column
-    return Columns((column,), {column: request.pythons.get(column, sys.executable)})
-
-
 class CellRunner:
     """The cells of a request, one by one. Use as a context manager, so that no worker outlives it.
 
@@ -166,7 +158,11 @@ class CellRunner:
     ) -> None:
         self.request = request
         self.events = events or CheckEvents()
-        columns = _columns(request)
+        if request.against is None:
+            columns = choose(request.backends, request.pythons)
+        else:  # the column that a model of a user's own is
+            column = request.against.column
+            columns = Columns((column,), {column: request.pythons.get(column, sys.executable)})
         self.backends, self.lacking = columns.names, columns.lacking
         check_request(request, (*self.backends, *self.lacking))
         request = replace(request, checks=checks_of(request), pythons=columns.pythons)
@@ -312,6 +308,10 @@ class CellRunner:
         memory = given.memory_limit
         return found if memory is None else {**found, "--memory": str(-(-memory // 2**20))}
 
+    @cached_property
+    def _signatures(self) -> Signatures:
+        return Signatures(self.request, self.differences)
+
     def signature(self, cell: Cell) -> Mapping[str, str]:
         """The signature of a cell: what decides its numbers."""
         return self._signatures.of(cell, self.specs[cell.spec])
@@ -322,17 +322,13 @@ class CellRunner:
             result.signature = self.signature(result.cell)
         return result
 
-    @cached_property
-    def _signatures(self) -> Signatures:
-        return Signatures(self.request, self.differences)
-
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
         """Run one cell of the plan; the worker of its backend stays warm.
 
         ``checks`` are patterns, and the request's if left out.
         """
-        spec = self.specs[cell.spec]
-        patience = Patience(self.request.timeout, self.stopping)
+        spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
+        patience = Patience(request.timeout, self.stopping)
 
         def tell(finding: Finding) -> None:
             with self._lock:
@@ -348,46 +344,20 @@ class CellRunner:
             except Exception as error:
                 finding = own_fault(error)
             else:
-                return self._run_on(cell, small, own, checks, tell)
+                if worker.pid is None and not worker.given_up:
+                    self.starting(cell.backend, worker.launch.start_timeout)
+                subject: Subject = SpecOnBackend(request.repeat, request.dtypes)
+                if request.against is not None:
+                    subject = UsersModel(request.against)
+                run = CellRun(cell, small, own, worker, self.differences, subject, request.timeout)
+                run = replace(run, checks=checks or request.checks, thorough=request.thorough)
+                result = run.run(tell)
+                result.greeting = greeting(worker)
+                return result
         tell(finding)
         result = CellResult(cell, [finding], seconds=patience.spent, could_not_run=True)
-        result.greeting = greeting(self.workers[cell.backend])
-        return result
-
-    def _run_on(
-        self,
-        cell: Cell,
-        small: Case,
-        own: Case,
-        checks: tuple[str, ...],
-        tell: Callable[[Finding], None],
-    ) -> CellResult:
-        worker = self.workers[cell.backend]
-        if worker.pid is None and not worker.given_up:
-            self.starting(cell.backend, worker.launch.start_timeout)
-        request = self.request
-        run = CellRun(
-            cell,
-            small,
-            own,
-            worker,
-            self.differences,
-            self._subject,
-            request.timeout,
-            checks or request.checks,
-            request.thorough,
-        )
-        result = run.run(tell)
         result.greeting = greeting(worker)
         return result
-
-    @property
-    def _subject(self) -> Subject:
-        """What the cells are of."""
-        request = self.request
-        if request.against is not None:
-            return UsersModel(request.against)
-        return SpecOnBackend(request.repeat, request.dtypes)
 
     def case(self, spec: Spec, *, own: bool) -> Case:
         """A spec's case, small or at its own sizes; the same one where numbers are given."""
@@ -407,20 +377,16 @@ class CellRunner:
             found[spec.name] = tuple(spec.model.sizes)
         return found
 
-    @property
-    def _service(self) -> dict[str, Any]:
-        """What answers the calls, as the fields of a launch."""
-        own = self.request.against
-        usual = {"handler": self.request.handler, "service": self.request.service}
-        return usual if own is None else {**usual, **own.service}
-
     def _launch(self, backend: str) -> Launch:
+        request = self.request
+        # What answers the calls.
+        service = {"handler": request.handler, "service": request.service}
         return Launch(
             backend,
-            python=self.request.pythons.get(backend, sys.executable),
-            environment=self.request.environment.get(backend, {}),
-            memory_limit=self.request.memory_limit,
-            **self._service,
-            deterministic=self.request.deterministic,
-            start_timeout=self.request.start_timeout or usual_start_timeout(),
+            python=request.pythons.get(backend, sys.executable),
+            environment=request.environment.get(backend, {}),
+            memory_limit=request.memory_limit,
+            **{**service, **(request.against.service if request.against else {})},
+            deterministic=request.deterministic,
+            start_timeout=request.start_timeout or usual_start_timeout(),
         )

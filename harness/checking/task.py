@@ -85,12 +85,22 @@ class Task:
         check_known("dtype", record["dtype"], KNOWN_DTYPES)
         check_known("path", record["path"], PATHS)
         cell = Cell(**{name: record[name] for name in CELL_FIELDS})
-        return cls(cell, record["source"], _checked(options))
+        try:
+            text = _text(options)
+            formed(json.loads(text), OptionsForm, "options of a cell")
+        except (TypeError, ValueError) as error:
+            raise UsageError(str(error)) from None
+        return cls(cell, record["source"], text)
 
     @property
     def request(self) -> Request:
         """The request that has this cell only."""
-        given = {name: _read(name, value) for name, value in json.loads(self.options).items()}
+        options: dict[str, object] = json.loads(self.options)
+        given: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in options.items()
+        }
+        if "folders" in given:
+            given["folders"] = tuple(map(Path, given["folders"]))
         cell = self.cell
         return Request((self.source,), (cell.backend,), device=cell.device, **given)
 
@@ -237,12 +247,19 @@ def tasks(runner: CellRunner) -> list[Task]:
         raise UsageError("a cell carries no arrays: leave out weights, inputs, state and targets")
     usual = Request()
     shared = {
-        name: _plain(name, getattr(request, name))
+        name: getattr(request, name)
         for name in OPTIONS
         if getattr(request, name) != getattr(usual, name)
     }
+    if "folders" in shared:
+        shared["folders"] = [os.path.abspath(path) for path in shared["folders"]]
     texts = {name: _text(_own(shared, name)) for name in runner.backends}
-    return [Task(cell, _source(runner, cell.spec), texts[cell.backend]) for cell in runner.cells()]
+    # What a spec is found by from everywhere.
+    sources = {
+        spec: asked if runner.specs.library.has("model", asked) else os.path.abspath(asked)
+        for spec, asked in runner.sources.items()
+    }
+    return [Task(cell, sources[cell.spec], texts[cell.backend]) for cell in runner.cells()]
 
 
 def _own(options: Mapping[str, Any], backend: str) -> dict[str, Any]:
@@ -252,34 +269,6 @@ def _own(options: Mapping[str, Any], backend: str) -> dict[str, Any]:
         mine = {key: value for key, value in found.pop(name, {}).items() if key == backend}
         found |= {name: mine} if mine else {}
     return found
-
-
-def _source(runner: CellRunner, spec: str) -> str:
-    """What a spec is found by from everywhere."""
-    asked = runner.sources[spec]
-    return asked if runner.specs.library.has("model", asked) else os.path.abspath(asked)
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name == "folders":
-        return [os.path.abspath(path) for path in value]
-    return value
-
-
-def _read(name: str, value: Any) -> Any:
-    if name == "folders":
-        return tuple(map(Path, value))
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _checked(options: Mapping[str, Any]) -> str:
-    """Options as their text; :class:`UsageError` for what is of another type than it should be."""
-    try:
-        text = _text(options)
-        formed(json.loads(text), OptionsForm, "options of a cell")
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
-    return text
 
 
 def _text(options: Mapping[str, Any]) -> str:

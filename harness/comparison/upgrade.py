@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.checking import report as reports
+from harness.checking.console import CheckProgress
 from harness.checking.pairs import statements
-from harness.checking.progress import CheckProgress
 from harness.checking.request import QUICK, Request
 from harness.checking.run import Engine
 from harness.command.options import as_label

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,66 +24,14 @@ from harness.defaults.catalogue import (
 )
 from harness.defaults.run import Held, Verification, verify
 from harness.errors import UsageError
-from harness.output.markdown import escaped
 from harness.output.printing import console, entry, line, say, tell
-
-# The catalogue as a page of Markdown: ``docs/differences.md``.
-
-TITLES = {
-    "activations": "Activations",
-    "layers": "Dense layers, embeddings and normalisation",
-    "numbers": "Numbers",
-    "recurrent": "Recurrent layers",
-    "training": "Losses, optimizers and data",
-}
-OPENING = """\
-# Where the frameworks' defaults differ, and what to set
-
-{count} defaults in which numpy, torch, Keras and JAX (with optax) differ from each other, from a
-paper, or from an older version. The page says what to set so that they agree.
-
-- `keras` is Keras on TensorFlow. `keras-torch` and `keras-jax` appear if the engine matters.
-- *Distance* says how far two models come out apart if the default differs.
-- A framework without *Set* needs no setting.
-
-```
-harness differences                        # all of them
-harness differences gru                    # those of a layer, a function, a loss or an optimizer
-harness differences --between torch keras  # where these two differ
-harness differences adam --run             # measure again on the installed versions
-harness differences --json                 # for a program
-```
-
-`harness differences --print-markdown` writes this page from `specs/defaults/*.yaml`.
-"""
+from harness.output.templates import filled
 
 
 def page() -> str:
-    """The whole page."""
-    return "\n".join([OPENING.format(count=len(catalogue())), *_sections()])
-
-
-def _sections() -> Iterator[str]:
-    for group, entries in groups().items():
-        yield f"## {TITLES[group]}\n"
-        for name, found in entries.items():
-            yield from _entry(name, found)
-
-
-def _entry(name: str, entry: DefaultEntry) -> Iterator[str]:
-    yield f"### {name}\n"
-    yield f"{escaped(entry.parts)} To agree on: {escaped(entry.agree_on)}.\n"
-    for framework, its in entry.frameworks.items():
-        advice = "" if its.set == "nothing" else f" Set: {escaped(its.set)}."
-        yield f"- {framework}: {escaped(its.does)}.{advice}"
-    elsewhere = f" {escaped(entry.elsewhere)}" if entry.elsewhere else ""
-    layers = ", ".join(f"`{layer}`" for layer in entry.layers)
-    distance = f"Distance: {escaped(entry.apart)}.{elsewhere}"
-    yield f"\nLayers: {layers}. {distance}{_source(entry.source)}\n"
-
-
-def _source(source: str) -> str:
-    return "" if source.startswith("docs/") else f" [source]({source})"
+    """The catalogue as a page of Markdown: ``docs/differences.md``."""
+    values = {"groups": groups(), "count": len(catalogue())}
+    return filled("harness.defaults", "differences.md", **values)
 
 
 # Spaces between two columns.
@@ -104,37 +52,29 @@ def run_differences(layer: str | None, options: Mapping[str, Any]) -> int:
         say(page(), end="")
         return 0
     entries = chosen(layer, between)
-    found = _verified(entries, between) if options["run"] else None
+    found = None
+    if options["run"]:
+        err = console(error=True)
+        named = between or frameworks(entries)
+        found = verify(entries, named, lambda name: line(err, f"measuring {name}"))
     if options["as_json"]:
-        say(json.dumps(_document(entries, between, found)))
+        document: dict[str, object] = {
+            "differences": [record(n, e, between) for n, e in entries.items()]
+        }
+        if found is not None:
+            document |= {
+                "exit_code": found.exit_code if entries else 0,
+                "versions": found.versions,
+                "troubles": found.troubles,
+                "measured": [asdict(held) for held in found.held],
+            }
+        say(json.dumps(document))
     elif not entries:
         what = f" of {layer}" if layer else ""
         tell(f"no default{what} is listed in which {' and '.join(between)} differ")
     else:
         _print(entries, between, found)
     return found.exit_code if found is not None and entries else 0
-
-
-def _verified(entries: Entries, between: Sequence[str]) -> Verification:
-    err = console(error=True)
-    return verify(
-        entries, between or frameworks(entries), lambda name: line(err, f"measuring {name}")
-    )
-
-
-def _document(
-    entries: Entries, between: Sequence[str], found: Verification | None
-) -> dict[str, Any]:
-    records = [record(name, one, between) for name, one in entries.items()]
-    if found is None:
-        return {"differences": records}
-    return {
-        "exit_code": found.exit_code if entries else 0,
-        "versions": found.versions,
-        "troubles": found.troubles,
-        "differences": records,
-        "measured": [asdict(held) for held in found.held],
-    }
 
 
 def _print(entries: Entries, between: Sequence[str], found: Verification | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
 from harness.checking.blame import EQUATIONS
-from harness.checking.reproducer import Reproducer, load
+from harness.checking.reproducer import Reproducer, chosen_sizes, load, packed
 from harness.checking.request import Request
 from harness.convert import formats
 from harness.convert.formats import Exported, Script
@@ -26,19 +25,19 @@ from harness.files.user_file import FileFault
 from harness.oracle.draw import cotangents
 from harness.oracle.tolerance import FLOOR, PRECISION, VOID, K, scales
 from harness.oracle.yardstick import Expected, Reference
-from harness.program.dims import bind
+from harness.output.markdown import fenced
+from harness.output.templates import filled
 from harness.results.cell import CellResult
+from harness.results.findings import Finding
 from harness.runtime import plugins
-from harness.runtime.answers import Arguments
 from harness.runtime.labels import backend_of
 from harness.runtime.session import Session
-from harness.upstream import issue, script
-from harness.upstream.issue import IssueReport
+from harness.upstream import script
 from harness.upstream.script import Shown
 
 # Seconds for the process of a format to write a model.
 PATIENCE = 300.0
-STEM = "model"
+STEM, ISSUE = "model", "issue.md"
 IN_GRADIENT = "gradient."
 # Exit codes of a process that a framework has crashed.
 CRASHES: Mapping[int | None, str] = {
@@ -86,22 +85,24 @@ class Upstream:
         """
         made = load(folder)
         backend, check = result.cell.backend, made.run.check
-        name = format_of(backend)
-        if name is None:
-            reason = f"{backend} has no format that writes source"
-            self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
-            return [f"  no script without the harness: {reason}"]
         try:
+            name = format_of(backend)
+            if name is None:
+                raise UsageError(f"{backend} has no format that writes source")
             files, shown, layers = self._script(folder, result, made, name)
         except (FormatFault, HarnessError) as fault:
-            reason = str(fault)
-            self._issue(folder, result, check, f"There is no script without the harness: {reason}.")
-            return [f"  no script without the harness: {reason}"]
+            verdict = f"There is no script without the harness: {fault}."
+            versions = {backend: result.version or "of unknown version"}
+            _put(
+                folder, "an issue", {ISSUE: (issue(result, check, verdict, versions), kinds.ISSUE)}
+            )
+            return [f"  no script without the harness: {fault}"]
         verdict = _verdict(shown, name, _not_called(result, layers))
-        text = (folder / script.FILE).read_text(encoding="utf-8")
+        source = (folder / script.FILE).read_text(encoding="utf-8")
         versions = self._callers[backend].versions
-        self._issue(folder, result, check, verdict, versions, text, shown.printed, files)
-        return [f"  {verdict} (python {folder / script.FILE}; the issue is {issue.FILE})"]
+        text = issue(result, check, verdict, versions, source, shown.printed, files)
+        _put(folder, "an issue", {ISSUE: (text, kinds.ISSUE)})
+        return [f"  {verdict} (python {folder / script.FILE}; the issue is {ISSUE})"]
 
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
@@ -126,53 +127,21 @@ class Upstream:
                 **caller.call("script", exported=payload, path=str(place), gradients=gradients)
             )
             wanted = _renamed(expected, gradients, scripted.gradients, cell.dtype)
-            variables = self._variables(cell.backend)
             own = plugins.environment(backend_of(cell.backend))
-            title = issue.title(result, made.run.check)
             limits = {n: limit for n, (_, limit) in wanted.items()}
-            text = script.composed(title, name, scripted, limits, own)
-            given = _arrays(material, along if scripted.gradients else {}, wanted)
-            self._put(folder, files, {script.ARRAYS: given, script.FILE: _marked(text)})
-        python, memory = self._python(cell.backend), self.request.memory_limit
+            text = script.composed(title(result, made.run.check), name, scripted, limits, own)
+            groups = {"inputs": material.inputs, "state": material.state}
+            groups["cotangents"] = along if scripted.gradients else {}
+            given = packed({**groups, "expected": {n: array for n, (array, _) in wanted.items()}})
+            contents = {
+                script.ARRAYS: (given, kinds.ARRAYS),
+                script.FILE: (_marked(text), kinds.EXPORT),
+            }
+            _put(folder, "a script", contents, files)
+        memory, variables = self.request.memory_limit, self._variables(cell.backend)
+        python = self._python(cell.backend)
         shown = script.run_until_it_differs(folder, python, variables, memory)
         return [script.ARRAYS, *(file.name for file in files)], shown, scripted.layers
-
-    def _put(self, folder: Path, files: list[Path], contents: Mapping[str, bytes]) -> None:
-        """Put files in their places, none over a file of another kind."""
-        try:
-            for file in files:
-                kinds.mark_export(file)
-                kinds.check_kind(folder / file.name, kinds.EXPORT)
-            kinds.check_kind(folder / script.FILE, kinds.EXPORT)
-            kinds.check_kind(folder / script.ARRAYS, kinds.ARRAYS)
-            for file in files:
-                os.replace(file, folder / file.name)
-            for name, content in contents.items():
-                write_whole(folder / name, content)
-            sync_folder(folder)
-        except (OSError, FileFault) as error:
-            raise UsageError(f"cannot write a script to {folder}: {error}") from None
-
-    def _issue(
-        self,
-        folder: Path,
-        result: CellResult,
-        check: str,
-        verdict: str,
-        versions: Mapping[str, str] | None = None,
-        text: str = "",
-        printed: str = "",
-        files: list[str] | None = None,
-    ) -> None:
-        known = versions or {result.cell.backend: result.version or "of unknown version"}
-        report = IssueReport(
-            result, check, result.cell.backend, known, verdict, text, printed, files or ()
-        )
-        try:
-            kinds.check_kind(folder / issue.FILE, kinds.ISSUE)
-            write_whole(folder / issue.FILE, issue.written(report).encode("utf-8", "replace"))
-        except (OSError, FileFault) as error:
-            raise UsageError(f"cannot write an issue to {folder}: {error}") from None
 
     def _caller(self, backend: str, name: str) -> Caller:
         if backend not in self._callers:
@@ -191,6 +160,82 @@ class Upstream:
         }
 
 
+def title(result: CellResult, check: str) -> str:
+    """One line: whose layer, which number of it, how far off."""
+    cell = result.cell
+    said = result.blame.words if result.blame else ""
+    native = [
+        label
+        for key, label in result.layers.items()
+        if label != EQUATIONS and (label in said if said else key in result.wrong_layers)
+    ]
+    whose = ", ".join(dict.fromkeys(native)) or cell.backend
+    finding = _finding(result, check)
+    worst = finding.worst if finding else None
+    off = f"{worst.name} off by {worst.error:.1e}{worst.unit}" if worst else f"{check} off"
+    return f"{whose}: {off} in {cell.dtype}"
+
+
+def issue(
+    result: CellResult,
+    check: str,
+    verdict: str,
+    versions: Mapping[str, str],
+    source: str = "",
+    printed: str = "",
+    files: Sequence[str] = (),
+) -> bytes:
+    """The text of an issue, in Markdown: title, versions, script, what is expected and what comes.
+
+    ``verdict`` says whether it should be sent, and to whom; ``source`` is the script, ``printed``
+    what it prints, and ``files`` are those beside it.
+    """
+    finding = _finding(result, check)
+    text = filled(
+        "harness.upstream",
+        ISSUE,
+        mark=kinds.ISSUED.decode().rstrip("\n"),
+        title=title(result, check),
+        verdict=verdict,
+        blame=result.blame,
+        versions=versions,
+        cell=result.cell,
+        location=result.location,
+        detail=finding.detail if finding else "",
+        files=files,
+        script="\n".join(fenced(source, "python")) if source else "",
+        printed="\n".join(fenced(printed, "text")) if printed else "",
+    )
+    return text.encode("utf-8", "replace")
+
+
+def _finding(result: CellResult, check: str) -> Finding | None:
+    return next((f for f in result.findings if f.check == check), None)
+
+
+def _put(
+    folder: Path,
+    what: str,
+    contents: Mapping[str, tuple[bytes, kinds.FileKind]],
+    moved: Sequence[Path] = (),
+) -> None:
+    """Put contents by name, and files that were written elsewhere, into a folder, none over a file
+    of another kind."""
+    try:
+        for file in moved:
+            kinds.mark_export(file)
+            kinds.check_kind(folder / file.name, kinds.EXPORT)
+        for name, (_, kind) in contents.items():
+            kinds.check_kind(folder / name, kind)
+        for file in moved:
+            os.replace(file, folder / file.name)
+        for name, (content, _) in contents.items():
+            write_whole(folder / name, content)
+        sync_folder(folder)
+    except (OSError, FileFault) as error:
+        raise UsageError(f"cannot write {what} to {folder}: {error}") from None
+
+
 def _exported(made: Reproducer) -> Exported:
     """The model of a reproducer with its numbers."""
     material, dtype = made.run.material, made.cell.dtype
@@ -201,14 +246,8 @@ def _exported(made: Reproducer) -> Exported:
 
 def _along(made: Reproducer) -> ArrayDict:
     """A direction for each output and new state."""
-    material, sizes = made.run.material, dict[str, int]()
-    program = made.inference
-    for group in ("inputs", "state"):
-        arrays = getattr(material, group)
-        for port in getattr(program, group):
-            shape = program.type_of(port).shape
-            bind(port.name, shape, arrays[port.name].shape, program.sizes, sizes)
-    return cotangents(program, sizes.get("batch", 1), sizes.get("time", 1), 0)
+    sizes = chosen_sizes(made.inference, made.run.material)
+    return cotangents(made.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
 def _expected(made: Reproducer, along: ArrayDict) -> Expected:
@@ -249,19 +288,6 @@ def _renamed(
     for name, array in named.items() if own else ():
         found[f"{IN_GRADIENT}{name}"] = (array, max(own))
     return found
-
-
-def _arrays(
-    material: Arguments, along: ArrayDict, wanted: Mapping[str, tuple[Any, float]]
-) -> bytes:
-    groups = {"inputs": material.inputs, "state": material.state, "cotangents": along}
-    groups["expected"] = {name: array for name, (array, _) in wanted.items()}
-    arrays: dict[str, Any] = {
-        f"{group}/{n}": a for group, found in groups.items() for n, a in found.items()
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
 
 
 def _marked(text: str) -> bytes:

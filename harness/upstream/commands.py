@@ -42,7 +42,7 @@ def reduce(folder: Path, output: Path | None, backend: str | None, **given: Any)
 
     Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
     """
-    from harness.checking.reduction.run import run_reduce
+    from harness.checking.replay import run_reduce
     from harness.checking.request import Request
     from harness.upstream.bundle import Upstream
 

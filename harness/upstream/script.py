@@ -13,6 +13,7 @@ from harness.convert.formats import Script
 from harness.convert.source.document import docstring
 from harness.convert.source.literals import text, told
 from harness.errors import UsageError
+from harness.output.templates import filled
 from harness.worker import exchange
 
 FILE, ARRAYS = "reproduce.py", "reproduce.npz"
@@ -31,71 +32,7 @@ OWN = frozenset(
         *("run", "fill_freed_memory", "error_of", "main"),
     }
 )
-HEAD = """import sys
-from pathlib import Path
-
-import numpy as np
-"""
-MAIN = '''def fill_freed_memory(value):
-    """Write a number into memory and free it: a kernel may read there what it has not written."""
-    if value is not None:
-        blocks = [np.full(2**n, value, np.float32) for n in range(4, 17) for _ in range(4)]
-        del blocks
-
-
-def error_of(found, expected):
-    """The largest difference; NaN and infinity are right where they are expected."""
-    if found.shape != expected.shape:
-        return np.inf
-    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
-    with np.errstate(all="ignore"):
-        gap = np.where(same, 0.0, np.abs(found - expected))
-    return np.inf if np.isnan(gap).any() else float(gap.max(initial=0.0))
-
-
-def main():
-    """Print how far each result is off in the worst of several passes; 1 if one differs, else 0."""
-    groups = {"inputs": {}, "state": {}, "cotangents": {}, "expected": {}}
-    with np.load(FOLDER / "reproduce.npz") as arrays:
-        for key in arrays.files:
-            group, name = key.split("/", 1)
-            groups[group][name] = arrays[key]
-    errors, worst = {name: [] for name in ALLOWED}, {}
-    for value in FILLED:
-        fill_freed_memory(value)
-        found = run(groups["inputs"], groups["state"], groups["cotangents"])
-        for name in ALLOWED:
-            actual = np.array(found[name], np.float64)
-            error = error_of(actual, groups["expected"][name])
-            if error >= max(errors[name], default=0.0):
-                worst[name] = actual
-            errors[name].append(error)
-    wrong = 0
-    for name, allowed in ALLOWED.items():
-        actual, expected, error = worst[name], groups["expected"][name], max(errors[name])
-        if actual.shape != expected.shape:
-            print(f"{name}: DIFFERS, its shape is {actual.shape}, expected {expected.shape}")
-            wrong += 1
-            continue
-        verdict = "agrees" if error <= allowed else "DIFFERS"
-        count = sum(e > allowed for e in errors[name])
-        if 0 < count < len(FILLED):
-            verdict += f" in {count} of {len(FILLED)} passes on the same numbers"
-        print(f"{name}: {verdict}, off by {error:.2e} (rounding explains {allowed:.2e})")
-        if error > allowed:
-            wrong += 1
-            at = np.unravel_index(np.argmax(np.abs(actual - expected)), expected.shape)
-            where = ", ".join(map(str, at))
-            print(f"  at [{where}]: expected {expected[at]:.9g}, actual {actual[at]:.9g}")
-    print(f"{wrong} of {len(ALLOWED)} results differ")
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-'''
-# The script's own name of the numbers that it fills freed memory with, one for each pass.
-FILLED = 'FILLED = (None, 1000.0, float("nan"), 1000.0)'
+# Passes that the script runs, each after it has filled freed memory with another number.
 PASSES = 4
 # What it prints of a result that is right in some passes only.
 VARIES = " passes on the same numbers"
@@ -126,24 +63,21 @@ def composed(
     taken = sorted(_defined(made.module) & OWN)
     if taken:
         raise UsageError(f"the model has something named {taken[0]}, as the script has itself")
-    lines = docstring(
-        [
-            f"{title}.",
-            "",
-            f"Needs numpy and {told(framework)} alone, and the files beside it. It prints how far",
-            "each result is from the expected one, and exits with 1 if one differs.",
-        ]
+    lines = [
+        f"{title}.",
+        "",
+        f"Needs numpy and {told(framework)} alone, and the files beside it. It prints how far",
+        "each result is from the expected one, and exits with 1 if one differs.",
+    ]
+    return filled(
+        "harness.upstream",
+        FILE,
+        docstring="\n".join(docstring(lines)),
+        environment=[(text(name), text(value)) for name, value in environment.items()],
+        module=_without_docstring(made.module),
+        allowed=[(text(name), repr(float(limit))) for name, limit in allowed.items()],
+        source=made.source,
     )
-    parts = ["\n".join([*lines, ""])]
-    if environment:
-        pairs = [f"os.environ.setdefault({text(n)}, {text(v)})" for n, v in environment.items()]
-        parts.append("\n".join(["import os", "", *pairs, ""]))
-    limits = [f"    {text(name)}: {float(limit)!r}," for name, limit in allowed.items()]
-    numbers = ["# By how much rounding may change each result.", "ALLOWED = {", *limits, "}"]
-    numbers += ["# Freed memory is filled with one of these before each pass.", FILLED, ""]
-    folder = "FOLDER = Path(__file__).resolve().parent\n"
-    parts += [HEAD, _without_docstring(made.module), folder + "\n".join(numbers)]
-    return "\n".join(parts) + f"\n\n{made.source}\n\n{MAIN}"
 
 
 def _defined(module: str) -> set[str]:

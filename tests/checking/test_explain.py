@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.checking.explain import explain, explain_data
+from harness.checking.explain import explain
 from harness.errors import HarnessError
 from harness.language.library import lesson6
+from harness.worker.launch import Launch
 
 DENSE = """model: dense_only
 summary: One dense layer.
@@ -63,7 +64,7 @@ def squeezed(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def lstm() -> str:
-    return squeezed(explain("lesson6/stateful_lstm", [], {}, []))
+    return squeezed(explain("lesson6/stateful_lstm", [], {}, []).text())
 
 
 def test_parameters_and_totals_of_the_stateful_lstm(lstm: str) -> None:
@@ -81,7 +82,7 @@ def test_parameters_and_totals_of_the_stateful_lstm(lstm: str) -> None:
 
 
 def test_stripes_are_shown() -> None:
-    text = squeezed(explain("lesson6/theano_gru_combined", [], {}, []))
+    text = squeezed(explain("lesson6/theano_gru_combined", [], {}, []).text())
     assert "gru.K_n [342, 256] 87,552 identity over normal(std 1)" in text
 
 
@@ -107,7 +108,7 @@ def test_operations_of_a_dense_model_by_hand(tmp_path: Path) -> None:
     """Forward: 2 x 4 x 5 x 7. Backward: the same for W, and for x, each."""
     path = tmp_path / "dense_only.yaml"
     path.write_text(DENSE, encoding="utf-8")
-    text = squeezed(explain(str(path), [], {"batch": 4}, []))
+    text = squeezed(explain(str(path), [], {"batch": 4}, []).text())
     assert "operations at batch 4, time 8" in text
     assert f"forward and loss {2 * 4 * 5 * 7} in products" in text
     assert f"with derived gradient {3 * 2 * 4 * 5 * 7} in products" in text
@@ -115,7 +116,7 @@ def test_operations_of_a_dense_model_by_hand(tmp_path: Path) -> None:
 
 def test_operations_grow_with_time_and_sizes_can_be_given() -> None:
     def products(**sizes: int) -> int:
-        text = explain("lesson6/keras_gru", [], sizes, [])
+        text = explain("lesson6/keras_gru", [], sizes, []).text()
         found = re.search(r"forward and loss +([\d,]+) in products", text)
         assert found is not None
         return int(found[1].replace(",", ""))
@@ -128,14 +129,14 @@ def test_operations_grow_with_time_and_sizes_can_be_given() -> None:
 
 @pytest.mark.parametrize("name", lesson6())
 def test_every_model_can_be_explained(name: str) -> None:
-    text = explain(name, [], {"hidden": 7}, [])
+    text = explain(name, [], {"hidden": 7}, []).text()
     assert text.startswith(f"{name}: ")
     for title in ("in and out", "parameters", "program", "training", "operations at"):
         assert f"\n\n{title}" in text
 
 
 def test_a_backends_paths_are_asked_for() -> None:
-    text = squeezed(explain("lesson6/simple_rnn", [], {}, ["numpy"]))
+    text = squeezed(explain("lesson6/simple_rnn", [], {}, [Launch("numpy")]).text())
     assert text.partition("\n\npaths\n")[2].splitlines() == [
         "numpy embed equations",
         "numpy rnn equations",
@@ -154,11 +155,11 @@ def test_a_backends_paths_are_asked_for() -> None:
 )
 def test_wrong_names_are_told(name: str, sizes: dict[str, int], words: str) -> None:
     with pytest.raises(HarnessError, match=re.escape(words)):
-        explain(name, [], sizes, [])
+        explain(name, [], sizes, []).text()
 
 
 def test_a_program_reads_what_explain_says(lstm: str) -> None:
-    (found,) = json.loads(json.dumps(explain_data("lesson6/stateful_lstm", [], {"time": 5}, [])))
+    (found,) = json.loads(json.dumps(explain("lesson6/stateful_lstm", [], {"time": 5}, []).data()))
     assert (found["kind"], found["name"]) == ("model", "lesson6/stateful_lstm")
     assert found["sizes"] == {"vocab": 86, "factors": 42, "hidden": 256, "batch": 64, "time": 5}
     assert found["inputs"] == {"chars": "index [batch, time] below vocab"}
@@ -169,10 +170,10 @@ def test_a_program_reads_what_explain_says(lstm: str) -> None:
     assert told == lstm.partition("\nprogram\n")[2].partition("\n\n")[0]
     assert found["operations"]["forward_and_loss"]["products"] > 0
     # Of another definition it is what its file says.
-    (layer,) = explain_data("gru", [], {}, [])
+    (layer,) = explain("gru", [], {}, []).data()
     assert (layer["kind"], layer["parameters"]["W_z"]["shape"]) == ("layer", ["features", "units"])
     assert "lesson6/keras_gru" in layer["models"]
-    (law,) = explain_data("uniform", [], {}, [])
+    (law,) = explain("uniform", [], {}, []).data()
     assert (law["kind"], law["arguments"]) == ("initializer", ["low", "high"])
 
 
@@ -182,7 +183,7 @@ def test_an_unusual_attribute_is_noted_once_at_its_place(tmp_path: Path) -> None
     (tmp_path / "layers").mkdir()
     (tmp_path / "layers" / "own_block.yaml").write_text(OWN_BLOCK)
     told: list[str] = []
-    (found,) = explain_data(str(file), [tmp_path], {}, [], note=told.append)
+    (found,) = explain(str(file), [tmp_path], {}, [], note=told.append).data()
     assert [text.partition(" of ")[0] for text in told] == [
         f"{file}:8:39: momentum 0.1",
         f"{file}:9:18: momentum 0.2",
@@ -191,4 +192,4 @@ def test_an_unusual_attribute_is_noted_once_at_its_place(tmp_path: Path) -> None
     assert found["notes"] == told
     explain(str(file), [tmp_path], {}, [], note=told.append)
     assert told[2:] == told[:2]
-    assert "notes" not in explain_data("lesson6/stateful_lstm", [], {}, [])[0]
+    assert "notes" not in explain("lesson6/stateful_lstm", [], {}, []).data()[0]

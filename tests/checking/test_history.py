@@ -237,7 +237,7 @@ def test_a_folder_is_asked_for(tmp_path: Path) -> None:
         history.read(file, Request())
     with pytest.raises(UsageError, match="give --history FOLDER"):
         Engine(Request(backends=("numpy",), fresh=True))
-    assert history.read(tmp_path / "none", Request()).cells == {}
+    assert history.read(tmp_path / "none", Request()) == ({}, [])
 
 
 def test_the_command_and_its_setting(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def cell(backend: str, spec: str = SPEC, dtype: str = "float32") -> Cell:
 
 
 def ended(*values: tuple[str, dict[str, Array]]) -> list[Pair]:
-    pairs = Pairs(cell(backend) for backend, _ in values)
+    pairs = Pairs([cell(backend) for backend, _ in values])
     return [
         pair
         for backend, arrays in values
@@ -70,7 +70,7 @@ def test_a_gradient_that_is_zero_but_for_rounding_has_the_size_of_its_kind() -> 
 
 def test_pairs_are_in_the_order_of_the_plan_and_results_are_let_go() -> None:
     names = ("torch", "jax", "numpy")
-    pairs = Pairs(cell(name) for name in names)
+    pairs = Pairs([cell(name) for name in names])
     results = [CellResult(cell(name), values={"y": OUT}) for name in reversed(names)]
     found = [pair.backends for result in results for pair in pairs.ended(result)]
     assert found == [("jax", "numpy"), ("torch", "numpy"), ("torch", "jax")]

@@ -9,7 +9,6 @@ from small_models import SPOKEN
 from harness.backends.numpy.backend import Numpy
 from harness.checking.checks import (
     extremes,
-    far_values,
     functions,
     thresholds,
     trajectories,
@@ -37,7 +36,10 @@ def cases(name: str, **sizes: int) -> tuple[Case, Case]:
 def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
     exact = functions._exact(functions._case("functions", EVERY))
     further = functions._exact(functions._case("further", EVERY))
-    assert (set(exact), set(further)) == (set(functions.FUNCTIONS), set(functions.FURTHER))
+    assert (set(exact), set(further)) == (
+        set(functions.promises("functions")),
+        set(functions.promises("further")),
+    )
     finite = {n for n, a in (exact | further).items() if np.isfinite(a).all()}
     assert {"summed", "joined", "rows", "hot", "powers", "order", "numbered", "cubes"} <= finite
     assert [np.isnan(a).sum() for a in (exact["tanh_of_x"], further["sign_of_bounded"])] == [1, 1]
@@ -45,7 +47,7 @@ def test_every_function_has_a_promise_and_values_to_hold_it_to() -> None:
 
 def test_a_backend_is_asked_for_what_it_offers() -> None:
     asked = {port.name for port in functions._case("further", EVERY - {"erf"}).inference.outputs}
-    assert set(functions.FURTHER) - asked == {"erf_of_x", "gelu_of_x", "gelu_of_dense"}
+    assert set(functions.promises("further")) - asked == {"erf_of_x", "gelu_of_x", "gelu_of_dense"}
     least = functions._case("further", frozenset()).inference
     assert {"cubes", "silu_of_x", "joint"} <= {port.name for port in least.outputs}
     assert not functions._offers(least.nodes)
@@ -62,12 +64,12 @@ def test_an_index_fills_targets_too() -> None:
 @pytest.mark.parametrize(
     ("value", "promise", "dtype", "agrees"),
     [
-        (1 + 2.0**-23, functions.NEAR, "float32", True),
-        (1 + 2.0**-20, functions.NEAR, "float32", False),
-        (1 + 2.0**-23, functions.EXACT, "float32", False),
-        (1 + 2.0**-23, functions.NEAR, "float64", False),
-        (np.nan, functions.BESIDE_ONE, "float32", False),
-        (np.inf, functions.BESIDE_ONE, "float32", False),
+        (1 + 2.0**-23, functions.Promise(8), "float32", True),
+        (1 + 2.0**-20, functions.Promise(8), "float32", False),
+        (1 + 2.0**-23, functions.Promise(0), "float32", False),
+        (1 + 2.0**-23, functions.Promise(8), "float64", False),
+        (np.nan, functions.Promise(8, 1.0), "float32", False),
+        (np.inf, functions.Promise(8, 1.0), "float32", False),
     ],
 )
 def test_an_entry_is_held_to_its_promise(
@@ -81,14 +83,14 @@ def test_an_entry_is_held_to_its_promise(
 def test_what_is_below_the_smallest_normal_number_may_be_zero_unless_it_is_promised() -> None:
     zero, exact = np.zeros(1, np.float32), np.array([2.0**-130], np.longdouble)
     for promised in (False, True):
-        found = functions._deviation("x", zero, exact, functions.NEAR, "float32", promised)
+        found = functions._deviation("x", zero, exact, functions.Promise(8), "float32", promised)
         assert found.agrees is not promised
 
 
 def test_a_result_of_another_shape_or_dtype_differs() -> None:
     exact = np.ones(3, np.longdouble)
     for wrong in (np.ones(2, np.float32), np.ones(3), None, "text"):
-        found = functions._deviation("x", wrong, exact, functions.NEAR, "float32", False)
+        found = functions._deviation("x", wrong, exact, functions.Promise(8), "float32", False)
         assert found.reason
 
 
@@ -172,19 +174,19 @@ def test_a_count_that_a_run_sets_stays_and_so_do_models_without_any(sizes: dict[
 
 
 def test_data_are_moved_where_something_is_normalised_and_nowhere_else() -> None:
-    moved = far_values.offset_material(cases("lesson6/stateful_lstm")[0])
+    moved = extremes.offset_material(cases("lesson6/stateful_lstm")[0])
     assert moved is not None
     assert moved.parameters["embed.table"].mean() > 1000
     assert abs(moved.parameters["norm.beta"]).max() < 10
-    assert far_values.offset_material(cases("lesson6/keras_gru")[0]) is None
+    assert extremes.offset_material(cases("lesson6/keras_gru")[0]) is None
 
 
 def test_a_class_is_masked_that_is_no_target() -> None:
-    material = far_values.masked_material(cases("lesson6/simple_rnn")[0])
+    material = extremes.masked_material(cases("lesson6/simple_rnn")[0])
     assert material is not None
     (masked,) = np.flatnonzero(np.isinf(material.parameters["out.b"]))
     assert masked not in material.targets["target"]
-    assert far_values.masked_material(cases("lesson6/pure_python_rnn")[0]) is None
+    assert extremes.masked_material(cases("lesson6/pure_python_rnn")[0]) is None
 
 
 def test_whole_numbers_that_are_no_classes_stay_where_a_class_is_masked() -> None:
@@ -192,7 +194,7 @@ def test_whole_numbers_that_are_no_classes_stay_where_a_class_is_masked() -> Non
     # Sizes at which the masked class is a count, and the next one is none.
     request = Request(sizes={"classes": 5, "symbols": 2})
     case = make_case(spec, request, own=False)
-    material = far_values.masked_material(case)
+    material = extremes.masked_material(case)
     assert material is not None
     np.testing.assert_array_equal(material.targets["counts"], case.material.targets["counts"])
     assert 2 in material.targets["counts"]

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from damage import flips, mutations
 from test_mutants import BACKENDS, MUTANTS, installed
 
-from harness.checking.reduction.failure import Failure, resized, segment
-from harness.checking.reduction.run import Search, measure
+from harness.checking.failure import Failure, resized, segment
+from harness.checking.replay import Search, measure
 from harness.checking.reproducer import load, save
 from harness.checking.request import Request, make_case
 from harness.cli import cli

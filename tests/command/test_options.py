@@ -19,7 +19,7 @@ from places import ROOT
 from wording import Wording
 
 from harness.checking.commands import KINDS
-from harness.checking.explain_definition import INITIALIZERS, explain_definition
+from harness.checking.explain_definition import Definitions, drawn
 from harness.checking.request import QUICK
 from harness.command.options import interpreters, only, variables
 from harness.command.verbs import CHAPTERS
@@ -259,17 +259,17 @@ def test_files_and_folders_are_left_to_the_shell() -> None:
 
 
 def test_explain_and_list_know_every_definition(wording: Wording) -> None:
-    assert set(INITIALIZERS) == set(initializers.names())
+    assert set(drawn()) == set(initializers.names())
     library = Library()
     for kind in FOLDERS:
         for name in library.names(kind) if kind != "model" else ():
-            text = explain_definition(name, library)
+            text = Definitions.of(name, library).text()
             assert text.startswith(f"{kind} {name}: ")
-    assert explain_definition("lesson6/simple_rnn", library) == ""
-    gru = explain_definition("gru", library)
+    assert Definitions.of("lesson6/simple_rnn", library).text() == ""
+    gru = Definitions.of("gru", library).text()
     assert "z = gate(x_t @ W_z + b_z + h @ U_z)" in gru
     wording.line(gru, "lesson6/keras_gru, lesson6/theano_gru")
-    assert "lesson6/simple_rnn" in explain_definition("adam_epsilon_hat", library)
+    assert "lesson6/simple_rnn" in Definitions.of("adam_epsilon_hat", library).text()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -129,6 +129,6 @@ def test_a_plan_s_first_step_of_adam_has_its_digits() -> None:
 def test_it_is_explained(tmp_path: Path, wording: Wording) -> None:
     use = "{optimizer: adam, average: 0.9, accumulate: 4}"
     (tmp_path / "own.yaml").write_text(MODEL.replace("OPTIMIZER", use))
-    text = explain(str(tmp_path / "own.yaml"), [], {}, [])
+    text = explain(str(tmp_path / "own.yaml"), [], {}).text()
     wording.line(text, "4 ... gradients")
     assert "average = 0.9 * average + 0.1 * p" in text

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from wording import Wording
 
-from harness.checking.explain_definition import explain_definition
+from harness.checking.explain_definition import Definitions
 from harness.errors import SpecError
 from harness.language.fingerprint import fingerprint
 from harness.language.library import Library
@@ -232,6 +232,6 @@ def test_what_is_done_with_matrices_is_part_of_what_it_means() -> None:
 
 
 def test_explain_shows_it(wording: Wording) -> None:
-    shown = explain_definition("adafactor", Library())
+    shown = Definitions.of("adafactor", Library()).text()
     assert "slots of matrices\n  of_rows     [rows, 1]\n  of_columns  [1, columns]\n" in shown
     assert "  b = 1 - t ** -power\n  squares = g * g + epsilon\n" in shown

@@ -11,7 +11,7 @@ from two_paths import by_oracle
 from wording import Wording
 
 import harness
-from harness.checking.explain_definition import explain_definition
+from harness.checking.explain_definition import Definitions
 from harness.errors import SpecError
 from harness.language.library import Library
 from harness.language.meaning import checksum
@@ -170,7 +170,7 @@ def test_scans_stand_beside_equations(wording: Wording) -> None:
 
 
 def test_each_loop_is_explained_by_its_name(wording: Wording) -> None:
-    text = explain_definition("bidirectional_lstm", Library())
+    text = Definitions.of("bidirectional_lstm", Library()).text()
     wording.line(text, "the first (x_t")
     wording.line(text, "back: back_h of")
 

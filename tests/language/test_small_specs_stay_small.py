@@ -43,7 +43,7 @@ def said(text: str, folder: Path) -> str:
     path.write_text(text, encoding="utf-8")
     with computed_within(SECONDS):
         try:
-            found = explain(str(path), (), {}, ())
+            found = explain(str(path), (), {}).text()
         except HarnessError as error:
             found = str(error)
     assert len(found) <= CHARACTERS

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from terminals import plain, shown
 
-from harness.checking.progress import CheckProgress
+from harness.checking.console import CheckProgress
 from harness.output.progress import Progress, clock_time
 from harness.results.cell import Cell, CellResult
 

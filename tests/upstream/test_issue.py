@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Blame, Finding
-from harness.upstream.issue import IssueReport, title, written
+from harness.upstream.bundle import issue, title
 
 OFF = "output.y off by 5.0e-01 of its largest entry in float32"
 EVIL = "<script>alert(1)</script> [x](http://e.org) @everyone #1 `y` ```\n# head\x1b[31m"
@@ -20,10 +20,8 @@ def result(name: str = "lesson6/x") -> CellResult:
 
 
 def test_no_text_of_a_stranger_is_markup() -> None:
-    report = IssueReport(
-        result(EVIL), "outputs", EVIL, {EVIL: EVIL}, EVIL, "x = 1", "````\nout", [EVIL]
-    )
-    text = written(report)
+    texts = ({EVIL: EVIL}, "x = 1", "````\nout", [EVIL])
+    text = issue(result(EVIL), "outputs", EVIL, *texts).decode()
     assert "<script>" not in text.replace("\\<script", "")
     assert "@everyone" not in text
     assert "\x1b" not in text

@@ -45,18 +45,26 @@ class Causes:
     """
 
     found: Sequence[Cause]
-    proved: bool
-    proof: str
+    proved: bool = False
+    proof: str = ""
+
+    @staticmethod
+    def one(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
+        """One cause that nothing has proved."""
+        return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
         """All of it in words."""
         return [*map(str, self.found), self.proof] if self.proof else [*map(str, self.found)]
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Causes:
+    """Causes for which right ``values`` were substituted: the ``rest`` then agrees, or what is
+    ``left`` still does not."""
+    its, they = "its place", "it is the cause"
+    if len(found) > 1:
+        its, they = "their places", "these are the causes"
+    return Causes(found, not left, f"with the {values} in {its} {left or f'{rest}: {they}'}")
 
 
 def label(node: Node) -> str:

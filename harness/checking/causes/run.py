@@ -13,7 +13,6 @@ from harness.checking.checks import Context
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import UsageError
-from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress
@@ -91,34 +90,33 @@ def localise(
         return Localised(cell, ORACLE, None)
     show(f"{', '.join(differing)}: differ; looking for the cause by substitution")
     with with_patience(Patience(engine.request.timeout)):
-        case = engine.case(engine.specs[cell.spec], own=False)
-        own = engine.case(engine.specs[cell.spec], own=True)
-        context = replace(_context(engine, cell, case), own=own)
-        causes = Finder(context).of(result.findings)
+        causes = Finder(_context(engine, cell, own=True)).of(result.findings)
     return Localised(cell, ORACLE, causes, result.blame, differing)
 
 
 def _between(engine: Engine, cell: Cell, against: str) -> Localised:
     with with_patience(Patience(engine.request.timeout)):
-        case = engine.case(engine.specs[cell.spec], own=False)
         device = nearest_device(engine.workers[against], cell.device)
-        other = _context(engine, replace(cell, backend=against, device=device), case)
+        other = _context(engine, replace(cell, backend=against, device=device))
+        causes = Finder(_context(engine, cell), other, against).between()
         elsewhere = device if device != cell.device else ""
-        finder = Finder(_context(engine, cell, case), other.remote, against, elsewhere)
-        return Localised(cell, against, finder.between(), elsewhere=elsewhere)
+        return Localised(cell, against, causes, elsewhere=elsewhere)
 
 
-def _context(engine: Engine, cell: Cell, case: Case) -> Context:
+def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
     """A context of a backend whose worker is started.
 
     Raises:
         UsageError: the backend does not offer what the cell needs.
     """
+    spec = engine.specs[cell.spec]
+    case = engine.case(spec, own=False)
     needed = (case.training, case.inference, case.spec.update)
     worker = engine.workers[cell.backend]
     check_offered(worker, cell.device, cell.dtype, needed, cell.path)
     remote = Remote(worker, engine.request.timeout, spent)
-    return Context(case, case, remote, cell.path, cell.dtype, cell.device)
+    at_own = engine.case(spec, own=True) if own else case
+    return Context(case, at_own, remote, cell.path, cell.dtype, cell.device)
 
 
 def _check_ran(result: CellResult) -> None:

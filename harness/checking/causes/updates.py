@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array, Arrays, widened
-from harness.checking.causes.cause import Cause, Causes, listed
-from harness.checking.first_difference import DECISIVE
+from harness.checking.causes.cause import Cause, Causes
+from harness.checking.failure import inner_product
+from harness.checking.first_difference import DECISIVE, listed
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.oracle import Oracle
 from harness.oracle.tolerance import Deviation, relative_error, scales
@@ -65,12 +66,22 @@ class Linear:
     def _run(self, session: Session) -> Iterator[Arrays]:
         yield self._trained(session, self.batches)
 
-    def _trained(self, session: Session, batches: Sequence[Batch]) -> Arrays:
+    def _trained(
+        self,
+        session: Session,
+        batches: Sequence[Batch],
+        before: Callable[[Session, int], None] = lambda session, number: None,
+        times: int = 1,
+    ) -> Arrays:
+        """Steps with something done before each, which may be made several times."""
         session.load(self.material.parameters, {})
         steps = []
-        for batch in batches:
-            results = session.step(batch["inputs"], {}, {}, batch["learning_rate"])
-            steps.append({"results": results, **session.read()})
+        for number, batch in enumerate(batches):
+            made = []
+            for _ in range(times):
+                before(session, number)
+                made.append(session.step(batch["inputs"], {}, {}, batch["learning_rate"]))
+            steps.append({"results": made[0], **session.read()})
         return step_arrays(steps, self.material)
 
     def steps(self, train: Train) -> Arrays:
@@ -96,38 +107,23 @@ class Linear:
                 return f"It is as if {text}"
         return ""
 
-    def session(self) -> Session:
-        """The oracle's."""
-        return Session(
-            Oracle(), self.program, self.inference, path="derived", dtype="float64", rule=self.rule
-        )
+    def changed(self, batches: Sequence[Batch] | None = None, **how: Any) -> Arrays:
+        """What the oracle makes of other batches, or in another way."""
+        programs = (self.program, self.inference)
+        session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
+        return self._trained(session, batches or self.batches, **how)
 
-    def changed(self, batches: Sequence[Batch]) -> Arrays:
-        """What the oracle makes of other batches."""
-        return self._trained(self.session(), batches)
-
-
-def _rates(linear: Linear, rates: Sequence[float]) -> Arrays:
-    pairs = zip(linear.batches, rates, strict=True)
-    return linear.changed([{**batch, "learning_rate": rate} for batch, rate in pairs])
+    def with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
+        """With other learning rates."""
+        rates = change([batch["learning_rate"] for batch in self.batches])
+        pairs = zip(self.batches, rates, strict=True)
+        return self.changed([{**batch, "learning_rate": rate} for batch, rate in pairs])
 
 
-def _frozen(linear: Linear) -> Arrays:
-    return _rates(linear, [linear.batches[0]["learning_rate"]] * len(linear.batches))
-
-
-def _late_rate(linear: Linear) -> Arrays:
-    rates = [batch["learning_rate"] for batch in linear.batches]
-    return _rates(linear, [rates[0], *rates[:-1]])
-
-
-def _short(linear: Linear, bits: int) -> Arrays:
-    """With learning rates of so many bits beside the first."""
-    rates = []
-    for batch in linear.batches:
-        fraction, exponent = np.frexp(batch["learning_rate"])
-        rates.append(float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1)))
-    return _rates(linear, rates)
+def _short(rate: float, bits: int) -> float:
+    """A rate of so many bits beside the first."""
+    fraction, exponent = np.frexp(rate)
+    return float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1))
 
 
 def _late_gradient(linear: Linear) -> Arrays:
@@ -136,53 +132,39 @@ def _late_gradient(linear: Linear) -> Arrays:
     return linear.changed([{**batch, "inputs": old["inputs"]} for batch, old in pairs])
 
 
-def _between(linear: Linear, act: Callable[[Session], None]) -> Arrays:
-    """Steps of the oracle with something done before each."""
-    session = linear.session()
-    session.load(linear.material.parameters, {})
-    steps = []
-    for batch in linear.batches:
-        act(session)
-        results = session.step(batch["inputs"], {}, {}, batch["learning_rate"])
-        steps.append({"results": results, **session.read()})
-    return step_arrays(steps, linear.material)
+def _count_anew(session: Session, _: int) -> None:
+    session.steps = 0
 
 
-def _uncounted(linear: Linear) -> Arrays:
-    return _between(linear, lambda session: setattr(session, "steps", 0))
+def _count_once(session: Session, number: int) -> None:
+    session.steps = number
 
 
-def _forgetful(linear: Linear) -> Arrays:
-    def reset(session: Session) -> None:
-        for tensors in session.slots.values():
-            for name, tensor in tensors.items():
-                tensors[name] = 0 * tensor
-
-    return _between(linear, reset)
-
-
-def _twice(linear: Linear) -> Arrays:
-    session = linear.session()
-    session.load(linear.material.parameters, {})
-    steps = []
-    for number, batch in enumerate(linear.batches):
-        made = []
-        for _ in range(2):
-            session.steps = number
-            made.append(session.step(batch["inputs"], {}, {}, batch["learning_rate"]))
-        steps.append({"results": made[0], **session.read()})
-    return step_arrays(steps, linear.material)
+def _empty_slots(session: Session, _: int) -> None:
+    for tensors in session.slots.values():
+        for name, tensor in tensors.items():
+            tensors[name] = 0 * tensor
 
 
 MISTAKES: Mapping[str, Callable[[Linear], Arrays]] = {
-    "the learning rate stayed that of the first step": _frozen,
-    "the learning rate were that of the step before": _late_rate,
-    "the learning rate were kept in float16": partial(_short, bits=10),
-    "the learning rate were kept in bfloat16": partial(_short, bits=7),
+    "the learning rate stayed that of the first step": lambda linear: linear.with_rates(
+        lambda rates: rates[:1] * len(rates)
+    ),
+    "the learning rate were that of the step before": lambda linear: linear.with_rates(
+        lambda rates: [rates[0], *rates[:-1]]
+    ),
+    "the learning rate were kept in float16": lambda linear: linear.with_rates(
+        lambda rates: [_short(rate, bits=10) for rate in rates]
+    ),
+    "the learning rate were kept in bfloat16": lambda linear: linear.with_rates(
+        lambda rates: [_short(rate, bits=7) for rate in rates]
+    ),
     "the gradient were that of the step before": _late_gradient,
-    "every step counted as the first": _uncounted,
-    "the slots started from zeros at every step": _forgetful,
-    "every update were applied twice": _twice,
+    "every step counted as the first": lambda linear: linear.changed(before=_count_anew),
+    "the slots started from zeros at every step": lambda linear: linear.changed(
+        before=_empty_slots
+    ),
+    "every update were applied twice": lambda linear: linear.changed(before=_count_once, times=2),
 }
 
 
@@ -205,16 +187,14 @@ def _gradients(
 def _linear(program: Program) -> Program:
     """``sum(p * g)`` over all parameters, each ``g`` an input."""
     builder = Builder()
-    parameters, inputs, total = [], [], None
+    parameters, inputs, terms = [], [], []
     for port in program.parameters:
         type_ = program.type_of(port)
         value, given = builder.value(type_, port.name), builder.value(type_, f"{GIVEN}{port.name}")
         parameters.append(replace(port, value=value))
         inputs.append(Port(f"{GIVEN}{port.name}", given))
-        product = builder.emit("multiply", value, given)
-        axes = tuple(range(len(type_.shape)))
-        term = builder.emit("sum", product, axis=axes, keepdims=False) if axes else product
-        total = term if total is None else builder.emit("add", total, term)
+        terms.append(inner_product(builder, value, given))
+    total = reduce(partial(builder.emit, "add"), terms) if terms else None
     return Program(
         name=program.name,
         phase="training",
@@ -256,16 +236,15 @@ def update_causes(
     try:
         found = linear.steps(train)
     except WorkerFault as fault:
-        cause = Cause("update", wrong.words, wrong.names)
-        return Causes([cause], False, f"the optimizer by itself could not be run: {fault}")
+        proof = f"the optimizer by itself could not be run: {fault}"
+        return Causes.one("update", wrong.words, wrong.names, proof)
     alone = _first_wrong(linear.expected, found, dtype)
     if alone is None:
-        cause = Cause("update", wrong.words, wrong.names)
         proof = (
             "with the gradients of the oracle the optimizer alone is right in every step: it is "
             "what a step hands to the next one (state, statistics, the gradient itself)"
         )
-        return Causes([cause], True, proof)
+        return replace(Causes.one("update", wrong.words, wrong.names, proof), proved=True)
     hint = linear.hint(found, dtype)
     what = f"{rule.name} is given right gradients, and {alone.words}"
     cause = Cause("update", what, alone.names, _place(case, rule, alone.names), alone.error, hint)

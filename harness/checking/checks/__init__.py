@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from harness.checking.checks import (
     extremes,
-    far_values,
     functions,
     properties,
     thresholds,
@@ -51,10 +50,10 @@ CHECKS: Mapping[str, Check] = {
     "nan": extremes.nan,
     "nan-inputs": extremes.nan_inputs,
     "initial-values": values.initial_values,
-    "tails": far_values.tails,
-    "far-inputs": far_values.far_inputs,
-    "offset": far_values.offset,
-    "minus-infinity": far_values.minus_infinity,
+    "tails": extremes.tails,
+    "far-inputs": extremes.far_inputs,
+    "offset": extremes.offset,
+    "minus-infinity": extremes.minus_infinity,
     "strides": thresholds.strides,
     "long-state": trajectories.long_state,
     "soak": properties.soak,

@@ -26,6 +26,7 @@ from harness.worker.remote import Remote, Tensors
 from harness.worker.worker import Worker
 
 T = TypeVar("T")
+Batches = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -56,25 +57,38 @@ class Context:
         """Whether its products are narrower than what is kept."""
         return bool(narrow(self.dtype))
 
+    def open(self, rule: UpdateRule | None = None) -> dict[str, str]:
+        """A session of the case; returns what runs each layer."""
+        case, setting = self.case, (self.path, self.dtype, self.device)
+        return self.remote.open(case.training, case.inference, rule, *setting)
+
+    def opened(self, case: Case, rule: UpdateRule | None = None) -> Context:
+        """A session of another case, with its parameters."""
+        context = replace(self, case=case)
+        context.open(rule)
+        context.remote.load(case.material)
+        return context
+
     def finding(
         self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
     ) -> Finding:
         """As of :func:`compared`, in the cell's dtype."""
         return compared(check, found, expected, self.dtype)
 
+    def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
+        """Results and gradients of the loss at a material's numbers."""
+        self.remote.load(material)
+        return self.finding(check, self.remote.gradients(material), expected)
+
     def forward(self, material: Arguments) -> Tensors:
         """An inference pass with the material's batch; parameters must be loaded."""
         return self.remote.forward("inference", material.inputs, material.state)
 
     def timed(
-        self,
-        mode: str,
-        batches: Sequence[Mapping[str, Any]],
-        rule: UpdateRule | None,
-        learning_rate: float,
+        self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
     ) -> tuple[list[dict[str, Array]], dict[str, Any]]:
         """Steps of a pipeline, as of :meth:`run_twice`."""
-        self.prepare(mode, batches, rule, learning_rate)
+        self.prepare(mode, batches, rule, rate)
         return self.run_twice(len(batches))
 
     def run_twice(self, count: int) -> tuple[list[dict[str, Array]], dict[str, Any]]:
@@ -84,23 +98,12 @@ class Context:
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
 
-    def prepare(
-        self,
-        mode: str,
-        batches: Sequence[Mapping[str, Any]],
-        rule: UpdateRule | None,
-        learning_rate: float,
-    ) -> None:
+    def prepare(self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float) -> None:
         """A pipeline of the case, before its first step."""
-        self.steps("prepare", batches, rule, learning_rate, path=self.path, mode=mode, quick=True)
+        self.steps("prepare", batches, rule, rate, path=self.path, mode=mode, quick=True)
 
     def steps(
-        self,
-        verb: str,
-        batches: Sequence[Mapping[str, Any]],
-        rule: UpdateRule | None,
-        learning_rate: float,
-        **further: Any,
+        self, verb: str, batches: Batches, rule: UpdateRule | None, rate: float, **further: Any
     ) -> Any:
         """What a verb that begins steps of the case from its material returns."""
         material = self.case.material
@@ -115,7 +118,7 @@ class Context:
             statistics=material.statistics,
             state=material.state,
             batches=list(batches),
-            learning_rate=learning_rate,
+            learning_rate=rate,
             **further,
         )
 
@@ -147,10 +150,12 @@ def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -
     return f": {worst_point(found, expected, other, 0.0)}" if other.any() else ""
 
 
-def equal(a: Array | Misfit | None, b: Array | Misfit | None) -> bool:
-    """The same numbers, NaN included; or the same misfit."""
+def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False) -> bool:
+    """The same numbers, NaN included, or the same ``bits``; or the same misfit."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
+    if bits:
+        return a.tobytes() == b.tobytes()
     return bool(np.array_equal(a, b, equal_nan=True))
 
 

@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
+import yaml
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context, once, probe, probe_case
@@ -43,66 +45,28 @@ CLASSES, LOST = 300, 200
 
 @dataclass(frozen=True)
 class Promise:
-    """How far off every entry of a result may be: ``units`` of roundoff, which is half a unit in
-    the last place of 1, times the entry or, where that is smaller, times ``least``.
-
-    Measured on all backends that ship and both dtypes: tanh 7.0, log 2.7, exp 2.4, a sigmoid 2.3,
-    log_softmax 1.8, a power 1.7, what IEEE 754 rounds correctly 1.0, sums of 130 to 300 terms 64,
-    of 1024 some 200, the others less.
-    """
+    """How far off every entry of a result may be: ``units`` of roundoff, times the entry or, where
+    that is smaller, times ``least``; see ``specs/probes/promises.yaml``."""
 
     units: float
     least: float = 0.0
 
 
-EXACT, ROUNDED, NEAR, BESIDE_ONE = Promise(0), Promise(2), Promise(8), Promise(8, 1.0)
-SUMMED, LONG, OF_TAILS = Promise(512, 1.0), Promise(4096, 1.0), Promise(128, 1.0)
-# The promises of the outputs of probe/functions. A sigmoid is a half and half a tanh, so that what
-# it has are digits beside 1 and none of its own tail; softmax and hard sigmoids are sums beside 1,
-# too.
-FUNCTIONS: Mapping[str, Promise] = {
-    **dict.fromkeys(("tanh_of_x", "tanh_of_dense"), Promise(12)),
-    **dict.fromkeys(("exp_of_exponents", "log_of_positive", "powers"), NEAR),
-    **dict.fromkeys(("total", "difference", "product", "quotient", "sqrt_of_positive"), ROUNDED),
-    **dict.fromkeys(("sigmoid_of_x", "fifth_of_x", "sixth_of_x"), BESIDE_ONE),
-    **dict.fromkeys(("sigmoid_of_dense", "fifth_of_dense", "sixth_of_dense"), BESIDE_ONE),
-    # Added one after the other, 300 terms are off by some units.
-    **dict.fromkeys(("probabilities", "log_probabilities"), Promise(64, 1.0)),
-    **dict.fromkeys(("relu_of_x", "relu_of_dense", "larger", "smaller", "highest"), EXACT),
-    **dict.fromkeys(("highest_of_many", "picked", "rows", "hot"), EXACT),
-    **dict.fromkeys(("summed", "joined", "collected_apart"), SUMMED),
-    # Of powers of two, for which kernels have a way of their own.
-    **dict.fromkeys(("products_of_128", "products_of_256", "sums_of_256", "sums_of_1024"), LONG),
-    **dict.fromkeys(("sums_of_128", "joined_128", "steps_16", "collected_in_order"), SUMMED),
-    "highest_of_128": EXACT,
-    **dict.fromkeys(("rows_in_order", "taken_in_order"), EXACT),
-}
-# Those of probe/further. gelu and silu are products of x, up to some 40, with what has digits
-# beside 1 alone.
-FURTHER: Mapping[str, Promise] = {
-    **dict.fromkeys(("erf_of_x", "integer_powers", "cubes", "roots", "inverses"), NEAR),
-    **dict.fromkeys(("sin_of_x", "cos_of_x", "log_of_tiny"), NEAR),
-    "joint": BESIDE_ONE,
-    "sqrt_of_tiny": ROUNDED,
-    **dict.fromkeys(("softplus_of_x", "elu_of_x"), BESIDE_ONE),
-    **dict.fromkeys(("gelu_of_x", "gelu_tanh_of_x", "silu_of_x"), OF_TAILS),
-    **dict.fromkeys(("gelu_of_dense", "gelu_tanh_of_dense", "silu_of_dense"), OF_TAILS),
-    **dict.fromkeys(
-        ("floor_of_jumps", "numbered", "order", "cut", "slid", "pooled", "peaks"), EXACT
-    ),
-    **dict.fromkeys(("abs_of_x", "sign_of_bounded"), EXACT),
-    "leaky_of_x": ROUNDED,
-    "added": Promise(16, 1.0),
-    "running": SUMMED,
-}
-PROMISES: Mapping[str, Promise] = {**FUNCTIONS, **FURTHER}
-# Those of numbers below the smallest normal one, which may become 0 unless they are promised.
+@cache
+def promises(probe: str) -> Mapping[str, Promise]:
+    """The promises of the outputs of a probe."""
+    text = files("harness.specs.probes").joinpath("promises.yaml").read_text(encoding="utf-8")
+    return {
+        name: Promise(row["units"], row.get("least", 0.0))
+        for row in yaml.safe_load(text)[probe]
+        for name in row["outputs"]
+    }
+
+
+# The outputs of numbers below the smallest normal one, which may become 0 unless they are promised.
 OF_DENORMALS = frozenset({"log_of_tiny", "sqrt_of_tiny"})
 # Those of layers and products, which in bfloat16 and float16 round what they are given.
-OF_LAYERS = frozenset(
-    {"joined", "joined_128", "steps_16", "rows", "rows_in_order"}
-    | {n for n in PROMISES if n.endswith("_of_dense") or n.startswith("products_")}
-)
+OF_LAYERS = re.compile(r"joined|joined_128|steps_16|rows|rows_in_order|.*_of_dense|products_.*")
 
 
 def points() -> Array:
@@ -260,10 +224,7 @@ def _functions(context: Context, name: str) -> list[Deviation]:
     """The deviations of the outputs of a probe that the backend has the primitives of. Opens a
     session of its own."""
     remote = context.remote
-    case = _case(name, offers_of(remote.worker.hello or {}, context.dtype))
-    remote.open(case.training, case.inference, None, context.path, context.dtype, context.device)
-    remote.load(case.material)
-    own = replace(context, case=case)
+    own = context.opened(_case(name, offers_of(remote.worker.hello or {}, context.dtype)))
     return [
         *_deviations(own, name, _walked),
         *prefixed("planned ", _deviations(own, name, _planned)),
@@ -282,19 +243,19 @@ def _planned(context: Context, inputs: Arrays) -> Found:
 def _deviations(context: Context, name: str, run: Run) -> list[Deviation]:
     """The deviations of a probe's outputs; the first that are off say of which call."""
     exact, inputs = _exact(context.case), context.case.material.inputs
-    found = _compared(context, run(context, inputs), exact)
+    found = _compared(context, name, run(context, inputs), exact)
     wrong = [d for d in found if d.point is not None][:SHOWN]
     told = {d.name: _with_call(context, name, run, d, exact[d.name]) for d in wrong}
     return [told.get(d.name, d) for d in found]
 
 
-def _compared(context: Context, found: Found, exact: Arrays) -> list[Deviation]:
+def _compared(context: Context, name: str, found: Found, exact: Arrays) -> list[Deviation]:
     denormals = context.remote.denormals
-    left_out = {*(OF_LAYERS if narrow(context.dtype) else ()), *(() if denormals else OF_DENORMALS)}
-    outputs = {n: (found.get(f"output.{n}"), a) for n, a in exact.items() if n not in left_out}
+    promised, rounded = promises(name), narrow(context.dtype)
     return [
-        _deviation(name, *pair, PROMISES[name], context.kept, denormals)
-        for name, pair in outputs.items()
+        _deviation(n, found.get(f"output.{n}"), a, promised[n], context.kept, denormals)
+        for n, a in exact.items()
+        if not (rounded and OF_LAYERS.fullmatch(n)) and (denormals or n not in OF_DENORMALS)
     ]
 
 
@@ -316,7 +277,7 @@ def _with_call(
     kept = np.dtype(context.kept).type
     for given in set(re.findall(r"\w+", call)) & inputs.keys():
         call = re.sub(rf"\b{given}\b", str(kept(inputs[given].item())), call)
-    (alone,) = _compared(context, run(context, inputs), {deviation.name: exact[row]})
+    (alone,) = _compared(context, name, run(context, inputs), {deviation.name: exact[row]})
     note = "right in a tensor of 1 entry" if alone.agrees else "also in a tensor of 1 entry"
     return replace(deviation, point=replace(point, words=f"{call} gave", note=note))
 

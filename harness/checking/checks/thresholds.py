@@ -14,8 +14,7 @@ import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context
-from harness.checking.checks.extremes import extreme_material
-from harness.checking.checks.far_values import least, offset_material
+from harness.checking.checks.extremes import extreme_material, least, offset_material
 from harness.errors import SpecError
 from harness.oracle.case import Case, entries_of, step_values
 from harness.oracle.draw import draw
@@ -223,12 +222,11 @@ def large_sizes(context: Context) -> Iterator[Finding]:
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
     if not (steps and remote.automatic):
-        _open(context, case)
-        expected = with_rows(case.gradients(case.material, "main"), case.batch * case.time)
-        finding = context.finding("large-sizes", remote.gradients(case.material), expected)
+        opened = context.opened(case)
+        finding = opened.compare_gradients("large-sizes", case.material, _expected(case))
     if steps:
         finding.deviations += _of_a_step(context, case)
-    _open(context, other)
+    context.opened(other)
     finding.deviations += prefixed("inference, ", _tested(context, other, other.material, "main"))
     factor = FACTORS.get(context.dtype, FACTOR)
     far_out = {"far logits": extreme_material(other, factor)}
@@ -254,22 +252,14 @@ def _tested(
     return context.finding("large-sizes", found, expected).deviations
 
 
-def _open(context: Context, case: Case) -> None:
-    """A session of a case, with its parameters."""
-    programs = case.training, case.inference
-    context.remote.open(*programs, None, context.path, context.dtype, context.device)
-    context.remote.load(case.material)
-
-
 def _of_a_step(context: Context, case: Case) -> list[Deviation]:
     """Those of one step, and of the results of a training that is no inference."""
-    remote, expected = (
-        context.remote,
-        with_rows(case.gradients(case.material, "main"), case.batch * case.time),
-    )
+    remote, expected = context.remote, _expected(case)
     deviations: list[Deviation] = []
-    if remote.automatic and _has_phases(case):
-        _open(context, case)
+    # Whether the model does something else in an inference than in training.
+    has_phases = case.training.statistics or noise_ports(case.training)
+    if remote.automatic and has_phases:
+        context.opened(case)
         found = remote.forward("training", case.material.inputs, case.material.state)
         trained = expected.only("output.", "state.", "statistics.")
         deviations += context.finding("large-sizes", found, trained).deviations
@@ -284,16 +274,14 @@ def large_counts(context: Context) -> Iterator[Finding]:
     case = numerous_case(context.case, context.own)
     if case is None:
         return
-    _open(context, case)
-    expected = with_rows(case.gradients(case.material, "main"), case.batch * case.time)
-    finding = context.finding("large-counts", context.remote.gradients(case.material), expected)
+    context = context.opened(case)
+    finding = context.compare_gradients("large-counts", case.material, _expected(case))
     finding.sizes = case.sizes_text
     yield finding
 
 
-def _has_phases(case: Case) -> bool:
-    """Whether the model does something else in an inference than in training."""
-    return bool(case.training.statistics or noise_ports(case.training))
+def _expected(case: Case) -> Expected:
+    return with_rows(case.gradients(case.material, "main"), case.batch * case.time)
 
 
 def with_rows(expected: Expected, rows: int) -> Expected:

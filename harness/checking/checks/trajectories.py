@@ -94,8 +94,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     if context.dtype == "float16":
         expected = _left_out(expected, len(alone))
 
-    remote.open(case.training, case.inference, rule, context.path, context.dtype, context.device)
-    remote.load(case.material)
+    context.opened(case, rule)
     found: dict[str, Any] = {}
     made = remote.train(alone, case.material.state)
     others = range(len(steps) + 1, len(alone) + 1)

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from harness.arrays import Array, ArrayDict
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context, equal, part, where_apart
 from harness.language.initial_values import (
     check_laws,
@@ -167,7 +165,7 @@ def carried_state(context: Context) -> Iterator[Finding]:
     carried = state_of(whole(first_found))
     second_found = context.remote.forward("inference", second.inputs, carried)
 
-    def chained(session):  # type: ignore[no-untyped-def]
+    def chained(session: Session) -> Arrays:
         session.load(case.material.parameters, case.material.statistics)
         results = session.forward("inference", case.material.inputs, case.material.state)
         return session.forward("inference", second.inputs, state_of(results))
@@ -178,25 +176,15 @@ def carried_state(context: Context) -> Iterator[Finding]:
         f"{name} differs after another batch: state was not reset"
         f"{where_apart(array, first_found.get(name))}"
         for name, array in again.items()
-        if not _same_bits(array, first_found.get(name))
+        if not equal(array, first_found.get(name), bits=True)
     ]
     yield finding
-
-
-def _same_bits(a: Array | Misfit, b: Array | Misfit | None) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.tobytes() == b.tobytes()
-    return equal(a, b)
 
 
 def own_sizes(context: Context) -> Iterator[Finding]:
     """Results and gradients of the loss at the sizes that the spec names. Opens a new session."""
     own = context.own
-    context.remote.open(
-        own.training, own.inference, None, context.path, context.dtype, context.device
-    )
-    context.remote.load(own.material)
     expected = own.gradients(own.material, "main")
-    finding = context.finding("own-sizes", context.remote.gradients(own.material), expected)
+    finding = context.opened(own).compare_gradients("own-sizes", own.material, expected)
     finding.sizes = own.sizes_text
     yield finding

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, permutations
+from functools import partial
+from itertools import chain, count, permutations
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from harness.language.library import Library
 from harness.language.model import Spec
 from harness.oracle.case import Case
 from harness.oracle.oracle import Oracle
-from harness.program.ir import Node, Program, walk_nodes
+from harness.program.ir import Node, Phase, Program, walk_nodes
 from harness.program.signature import local_of, noise_ports, owner_of
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
@@ -200,32 +201,26 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
     """All of them, the likeliest first."""
     material = context.material(context.case.material)
     programs = (context.case.training, context.case.inference)
-    session = _session(*programs)
+    session = _session(programs)
 
-    def with_parameters(parameters: ArrayDict) -> ArrayDict:
-        return _results(session, replace(material, parameters=parameters))
+    def at(parameters: ArrayDict) -> Callable[[], ArrayDict]:
+        return partial(_results, session, replace(material, parameters=parameters))
+
+    def by(changed: Programs) -> Callable[[], ArrayDict]:
+        return lambda: _results(_session(changed), material)
 
     if (turned := _turned(programs[1], material)) is not None:
         words = "The model runs over the batch where the spec runs over time"
-        yield (
-            Hint(f"{words}: its recurrent layers may want batch_first=True"),
-            lambda: _swapped(_results(session, turned)),
-        )
+        hint = Hint(f"{words}: its recurrent layers may want batch_first=True")
+        yield hint, lambda: _swapped(_results(session, turned))
     for text, parameters in hypotheses(material.parameters):
-        yield Hint(f"{RIGHT_IF} {text}"), lambda p=parameters: with_parameters(p)  # type: ignore[misc]
+        yield Hint(f"{RIGHT_IF} {text}"), at(parameters)
     for layer, parameters in _complements(material.parameters):
         words = f"{RIGHT_IF} 1 - {UPDATE_GATE} stands for {UPDATE_GATE} in {layer}"
-        yield (
-            Hint(f"{words}: which of the old state and the candidate the gate weighs", (layer,)),
-            lambda p=parameters: with_parameters(p),  # type: ignore[misc]
-        )
-    for written, meant, swapped in _other_functions(context.case):
-        yield (
-            Hint(f"{RIGHT_IF} {meant} stands for {written}"),
-            lambda s=swapped: _results(_session(*s), material),  # type: ignore[misc]
-        )
-    for text, changed in altered(programs):
-        yield Hint(f"{RIGHT_IF} {text}"), lambda c=changed: _results(_session(*c), material)  # type: ignore[misc]
+        words += ": which of the old state and the candidate the gate weighs"
+        yield Hint(words, (layer,)), at(parameters)
+    for text, changed in chain(_other_functions(context.case), altered(programs)):
+        yield Hint(f"{RIGHT_IF} {text}"), by(changed)
     for own, layers in sorted(_epsilons(programs[1]).items()):
         # All layers that have the same epsilon; and each of several by itself.
         alone = [(layer,) for layer in layers] if len(layers) <= FEW else []
@@ -233,14 +228,11 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
             for other in EPSILONS:
                 if other != own:
                     changed = with_constant(programs, own, other, some)
-                    yield (
-                        Hint.of_attribute("epsilon", some, other, own),
-                        lambda c=changed: _results(_session(*c), material),  # type: ignore[misc]
-                    )
+                    yield Hint.of_attribute("epsilon", some, other, own), by(changed)
 
 
-def _other_functions(case: Case) -> Iterator[tuple[str, str, tuple[Program, Program]]]:
-    """Functions of the spec with those that are taken for them, and its programs with the other."""
+def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
+    """Functions that are taken for some of the spec's, and its programs with them."""
     spec, sizes = case.spec, case.training.sizes
     known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
     for own, other in TAKEN_FOR:
@@ -254,12 +246,12 @@ def _other_functions(case: Case) -> Iterator[tuple[str, str, tuple[Program, Prog
             changed = Spec(Library(folders, overrides), spec.definition)
         except SpecError:  # the other one has no such attribute, or no answer for such shapes
             continue
-        training = changed.program("training", **known)
-        yield own, other, (training, changed.program("inference", **known))
+        phases: tuple[Phase, Phase] = ("training", "inference")
+        yield f"{other} stands for {own}", tuple(changed.program(p, **known) for p in phases)
 
 
-def _session(training: Program, inference: Program) -> Session:
-    return Session(Oracle(), training, inference, path="equations", dtype="float64")
+def _session(programs: Programs) -> Session:
+    return Session(Oracle(), *programs, path="equations", dtype="float64")
 
 
 def _results(session: Session, material: Arguments) -> ArrayDict:

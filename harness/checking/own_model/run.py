@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.checking.first_difference import DECISIVE
+from harness.checking.first_difference import DECISIVE, listed
 from harness.checking.own_model.asked import Against
 from harness.checking.own_model.checks import CHECKS, ModelCheck, ModelContext
 from harness.checking.own_model.guesses import Hint, guesses
@@ -51,7 +51,8 @@ def moved_otherwise(
         return Hint("")
     before = case.material.statistics
     found = {n: moved[f"{PREFIX}{n}"] for n in wrong if f"{PREFIX}{n}" in moved}
-    if len(found) < len(wrong) or not all(map(_comparable, found.values())):
+    comparable = (m.shape == w.shape and np.isfinite(m).all() for m, w in found.values())
+    if len(found) < len(wrong) or not all(comparable):
         return Hint("")
     others = {*_momenta(case, found, before)}
     if len(others) == 1 and None not in others:
@@ -62,11 +63,6 @@ def moved_otherwise(
         words = "It moves towards the variance of a sample, which is n / (n - 1) times that of a"
         return Hint(f"{words} batch of n, as torch's BatchNorm does")
     return Hint("")
-
-
-def _comparable(pair: tuple[Array, Array]) -> bool:
-    made, wanted = pair
-    return made.shape == wanted.shape and bool(np.isfinite(made).all())
 
 
 def _momenta(
@@ -106,7 +102,6 @@ def _of_a_sample(made: Array, wanted: Array, before: Array) -> bool:
 
 # So many guesses are tried, in models of so many numbers at most.
 TRIED, ENTRIES = 200, 2_000_000
-NAMED = 6
 # How far float32 is off: a few of its last places, and what a model makes of them.
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
 # What the numbers of a check are that ordinary ones are not.
@@ -146,9 +141,7 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
 
 
 def _listed(names: Sequence[str]) -> str:
-    short = [name.removeprefix("gradient.") for name in names]
-    more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
-    return ", ".join(short[:NAMED]) + more
+    return listed([name.removeprefix("gradient.") for name in names], most=6)
 
 
 def _expected(context: ModelContext) -> dict[str, Array]:

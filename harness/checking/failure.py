@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict
-from harness.checking.reproducer import Pass, Reproducer
+from harness.checking.reproducer import Pass, Reproducer, chosen_sizes
 from harness.errors import HarnessError, UsageError, shorten
 from harness.files.kinds import GROUPS
 from harness.language.size_expressions import FREE_SIZES
@@ -18,8 +18,8 @@ from harness.oracle.oracle import run as run_oracle
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.builder import Builder
-from harness.program.dims import bind
 from harness.program.ir import Node, Port, Program, reads, walk_nodes
+from harness.program.passes.rebuild import renamed
 from harness.program.signature import crossing_ports, result_ports
 from harness.results.cell import Cell
 from harness.runtime.answers import Arguments
@@ -47,14 +47,7 @@ class Failure:
     @property
     def free(self) -> dict[str, int]:
         """The sizes that the arrays decide: batch and time."""
-        found: dict[str, int] = {}
-        for group in ("inputs", "state", "targets"):
-            for port in getattr(self.program, group):
-                array = getattr(self.run.material, group).get(port.name)
-                if array is not None:
-                    shape = self.program.type_of(port).shape
-                    bind(port.name, shape, array.shape, self.program.sizes, found)
-        return found
+        return chosen_sizes(self.program, self.run.material)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -169,8 +162,7 @@ def segment(failure: Failure, start: int, stop: int) -> Failure | None:
     if not outputs:
         return None
     try:
-        values = _values(failure)
-        return _made(failure, nodes, list(read), sorted(outputs), values)
+        return _made(failure, nodes, list(read), sorted(outputs), _values(failure))
     except (HarnessError, KeyError, ValueError):
         return None
 
@@ -219,8 +211,7 @@ def _made(
         port = Port(f"{VALUE}{_name(program, value)}", value)
         inputs.append(port)
         arrays[port.name] = _single(values[value])
-    for node in nodes:
-        builder.append(node)
+    builder.nodes += nodes
     loss = None
     random = np.random.default_rng(SEED)
     for value in outputs:
@@ -228,9 +219,7 @@ def _made(
         port = Port(f"{ALONG}{_name(program, value)}", along)
         inputs.append(port)
         arrays[port.name] = _single(random.normal(size=np.shape(values[value])))
-        term = builder.emit("multiply", value, along)
-        axes = tuple(range(len(builder.types[term].shape)))
-        term = builder.emit("sum", term, axis=axes, keepdims=False) if axes else term
+        term = inner_product(builder, value, along)
         loss = term if loss is None else builder.emit("add", loss, term)
     made = replace(
         program,
@@ -250,17 +239,15 @@ def _made(
     )
     made = pruned(made)
     check_program(made)
-    given = Arguments(
-        {p.name: material.parameters[p.name] for p in made.parameters},
-        {p.name: material.statistics[p.name] for p in made.statistics},
-        arrays,
-        {},
-        {},
+    parameters = {p.name: material.parameters[p.name] for p in made.parameters}
+    statistics = {p.name: material.statistics[p.name] for p in made.statistics}
+    given = Arguments(parameters, statistics, arrays, {}, {})
+    return replace(
+        failure,
+        training=replace(made, phase="training"),
+        inference=replace(made, phase="inference"),
+        run=Pass(failure.run.check, failure.run.phase, given),
     )
-    phase = failure.run.phase
-    run = Pass(failure.run.check, phase, given)
-    programs = [replace(made, phase=p) for p in ("training", "inference")]
-    return replace(failure, training=programs[0], inference=programs[1], run=run)
 
 
 def pruned(program: Program) -> Program:
@@ -285,27 +272,22 @@ def pruned(program: Program) -> Program:
         types=types,
         names={new[v]: n for v, n in program.names.items() if v in used},
         sizes={n: s for n, s in program.sizes.items() if n in sizes or n in text},
-        nodes=tuple(_renumbered(node, new) for node in program.nodes),
+        nodes=renamed(program.nodes, new),
         loss=None if program.loss is None else new[program.loss],
         **groups,
     )
 
 
-def _renumbered(node: Node, new: Mapping[int, int]) -> Node:
-    def of(values: Sequence[int]) -> tuple[int, ...]:
-        return tuple(new[value] for value in values)
-
-    body = node.body
-    if body is not None:
-        inner = tuple(_renumbered(part, new) for part in body.nodes)
-        body = replace(body, inputs=of(body.inputs), nodes=inner, outputs=of(body.outputs))
-    return replace(node, inputs=of(node.inputs), outputs=of(node.outputs), body=body)
-
-
 def _results(program: Program) -> set[int]:
-    groups = (program.outputs, program.new_state, program.new_statistics, program.metrics)
-    found = {port.value for ports in groups for port in ports}
+    found = {port.value for group in OUTGOING for port in getattr(program, group)}
     return found | ({program.loss} if program.loss is not None else set())
+
+
+def inner_product(builder: Builder, one: int, other: int) -> int:
+    """The sum of all products of entries of two values."""
+    product = builder.emit("multiply", one, other)
+    axes = tuple(range(len(builder.types[product].shape)))
+    return builder.emit("sum", product, axis=axes, keepdims=False) if axes else product
 
 
 def _name(program: Program, value: int) -> str:

@@ -1,0 +1,21 @@
+"""Text files made of templates that lie beside the code that fills them."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from harness.output.markdown import escaped
+
+
+def filled(package: str, name: str, **values: object) -> str:
+    """Return the text of ``name.j2`` of a package with its values; ``markdown`` is a filter for
+    texts of anybody."""
+    templates = Environment(
+        loader=PackageLoader(package, ""),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["markdown"] = escaped
+    return templates.get_template(f"{name}.j2").render(values)
