@@ -14,7 +14,7 @@ RIGHT = "numpy"
 
 
 def handler(backend: Backend) -> Callable[[str, Any], Any]:
-    """The calls of a worker whose backend has the fault; numpy stays right.
+    """Return the calls of a worker whose backend has the fault; numpy stays right.
 
     Raises:
         UsageError: the table is incomplete.

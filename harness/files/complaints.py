@@ -90,7 +90,7 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The members of a union without None, or the annotation alone."""
+    """Return the members of a union without None, or the annotation alone."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -116,7 +116,7 @@ def _is_labelled(member: Any, label: str) -> bool:
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:
-    """The values allowed by a Literal or an enum; () for any other type."""
+    """Return the values allowed by a Literal or an enum; () for any other type."""
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     if _is_class(annotation, enum.Enum):
@@ -125,7 +125,7 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def _below(holder: Any, step: str | int) -> Any:
-    """The annotation of the value under ``step``, or None if that is unknown."""
+    """Return the annotation of the value under ``step``, or None if that is unknown."""
     if _is_class(holder, BaseModel):
         return _fields(holder).get(str(step))
     arguments = get_args(holder)
@@ -138,7 +138,7 @@ def _below(holder: Any, step: str | int) -> Any:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    """The annotation of each field, by the key that a file gives it."""
+    """Return the annotation of each field, by the key that a file gives it."""
     fields = model.model_fields.items()
     return {str(each.validation_alias or name): each.annotation for name, each in fields}
 

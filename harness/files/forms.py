@@ -61,7 +61,7 @@ def plain(value: Any) -> Any:
 
 
 def read_json(text: bytes | str, what: str) -> Any:
-    """The value that JSON stands for.
+    """Return the value that JSON stands for.
 
     Raises:
         Malformed: ``what`` the text is is not JSON, or is nested too deeply.
@@ -76,7 +76,7 @@ def read_json(text: bytes | str, what: str) -> Any:
 
 
 def formed(data: Any, form: type[M], what: str = "") -> M:
-    """The data as an instance of a form.
+    """Return the data as an instance of a form.
 
     Raises:
         Malformed: a field is missing or of another type; ``what`` the data are stands before it.

@@ -136,7 +136,7 @@ def _check_ending(path: Path, kind: FileKind) -> None:
 
 
 def described(path: Path) -> str:
-    """The kind of a regular file, in words."""
+    """Return the kind of a regular file, in words."""
     head = read_head(path, HEAD)
     if not head:
         return "an empty file"
@@ -260,7 +260,7 @@ def _is_junit(path: Path, head: bytes) -> bool:
 
 
 def _keys(path: Path, head: bytes, limit: int) -> set[str]:
-    """The keys of a file that is a JSON object; none for whatever else it is."""
+    """Return the keys of a file that is a JSON object; none for whatever else it is."""
     if not head.startswith(b"{"):
         return set()
     try:

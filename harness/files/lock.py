@@ -85,7 +85,7 @@ def _open(lock: Path, flags: int) -> int:
 
 
 def _locked(lock: Path) -> int:
-    """The lock's file, open, locked and with this process's name in it."""
+    """Return the lock's file, open, locked and with this process's name in it."""
     while True:
         handle = _open(lock, os.O_CREAT)
         try:

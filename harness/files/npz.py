@@ -32,7 +32,7 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_npz(content: bytes, limit: int) -> ArrayDict:
-    """The arrays by name, of at most ``limit`` bytes together.
+    """Return the arrays by name, of at most ``limit`` bytes together.
 
     Raises:
         ValueError: this is no such file, it is damaged, or it holds something else.

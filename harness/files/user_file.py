@@ -70,7 +70,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
 
 
 def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[bytes]:
-    """The bytes of :func:`read_bytes`, in pieces of :data:`PIECE`; the last one may be less.
+    """Yield the bytes of :func:`read_bytes`, in pieces of :data:`PIECE`; the last one may be less.
 
     Raises:
         FileFault: as there, a file that grows beyond the limit with the piece that is too much.
@@ -85,7 +85,7 @@ def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator
 
 
 def read_head(path: str | os.PathLike[str], count: int) -> bytes:
-    """The first ``count`` bytes of a regular file, or all if it has fewer.
+    """Return the first ``count`` bytes of a regular file, or all if it has fewer.
 
     Raises:
         FileFault: there is no such file, it is not a regular file, or it cannot be read.
@@ -95,7 +95,7 @@ def read_head(path: str | os.PathLike[str], count: int) -> bytes:
 
 
 def read_tail(path: str | os.PathLike[str], count: int) -> bytes:
-    """The last ``count`` bytes of a regular file, or all if it has fewer.
+    """Return the last ``count`` bytes of a regular file, or all if it has fewer.
 
     Raises:
         FileFault: there is no such file, it is not a regular file, or it cannot be read.
@@ -188,7 +188,7 @@ def displayed(path: str | os.PathLike[str]) -> str:
 
 
 def why(error: OSError | FileFault) -> str:
-    """The reason why a file cannot be used, without its name."""
+    """Return the reason why a file cannot be used, without its name."""
     if isinstance(error, FileFault):
         return error.reason
     return error.strerror or str(error)

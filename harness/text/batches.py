@@ -65,7 +65,7 @@ class Batches(Sequence[IndexArray]):
 
 
 def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int) -> Batches:
-    """The row numbers of each batch of one epoch, each of shape ``[size]``.
+    """Return the row numbers of each batch of one epoch, each of shape ``[size]``.
 
     Without ``whole_only`` the last batch holds the rows that remain. A shuffled order depends on
     ``seed`` and ``epoch`` only. A model that carries its state from batch to batch needs

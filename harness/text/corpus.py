@@ -44,7 +44,7 @@ class Corpus:
         return self.text.vocabulary
 
     def told(self) -> dict[str, str]:
-        """The way to the indices of the text for another process."""
+        """Return the way to the indices of the text for another process."""
         return self.text.indices.told()
 
     def summary(self) -> str:
@@ -53,7 +53,7 @@ class Corpus:
 
 
 def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
-    """The text of a name, or of the file at a path (``./builtin`` is a file of that name).
+    """Return the text of a name, or of the file at a path (``./builtin`` is a file of that name).
 
     ``builtin`` needs no network, and depends on the version of Python. ``nietzsche``, the
     notebook's, is the file that the environment variable HARNESS_CORPUS names, or else is
@@ -88,7 +88,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
 
 
 def download(url: str, sha256: str, folder: Path | None = None) -> str:
-    """The text at a URL, from ``folder`` (the user's cache) where it has been kept there.
+    """Return the text at a URL, from ``folder`` (the user's cache) where it has been kept there.
 
     Line ends are LF. ``sha256`` is that of the text as it is kept: with LF, in UTF-8. A file that
     was changed since is downloaded again; one that is wrong is not kept.
@@ -138,7 +138,7 @@ def _with_unix_newlines(url: str, path: str, _: object) -> None:
 
 
 def _local(path: str, encoding: str) -> Corpus:
-    """The copy of the notebook's corpus that the environment variable names."""
+    """Return the copy of the notebook's corpus that the environment variable names."""
     try:
         found = _file("nietzsche", path, encoding)
     except UsageError as error:

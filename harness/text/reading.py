@@ -54,7 +54,7 @@ class Text:
 
 
 def lay_out(pieces: Callable[[], Iterable[str]]) -> Text:
-    """The text that pieces are of; they are asked for twice, and never held all at once.
+    """Return the text that pieces are of; they are asked for twice, and never held all at once.
 
     Raises:
         UsageError: the text is empty, contains the padding character or half a surrogate pair, or
@@ -105,7 +105,7 @@ def builtin_text() -> str:
 
 
 def read_text(path: str | Path, encoding: str = "utf-8") -> str:
-    """The text of a file whole, as ``text_pieces`` gives it.
+    """Return the text of a file whole, as ``text_pieces`` gives it.
 
     Raises:
         UsageError: as there.
@@ -114,7 +114,7 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
 
 
 def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
-    """The pieces of a file's text in a named encoding, with every line end turned into LF.
+    """Yield the pieces of a file's text in a named encoding, with every line end turned into LF.
 
     Raises:
         UsageError: the encoding is unknown, or the file cannot be read or is not in it.

@@ -54,7 +54,7 @@ class Shared:
 
 
 def mapped(told: Mapping[str, str]) -> Array:
-    """The vector of another process, where it lies.
+    """Return the vector of another process, where it lies.
 
     Raises:
         OSError: that process has ended.

@@ -40,7 +40,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str | Iterable[str]) -> Vocabulary:
-        """The vocabulary of a text, which may come in pieces.
+        """Return the vocabulary of a text, which may come in pieces.
 
         Raises:
             UsageError: the text is empty or contains the padding character.
@@ -64,7 +64,7 @@ class Vocabulary:
         return len(self.characters)
 
     def encode(self, text: str) -> IndexArray:
-        """The index of every character, shape ``[len(text)]``.
+        """Return the index of every character, shape ``[len(text)]``.
 
         Raises:
             UsageError: a character is not in the vocabulary.
@@ -80,7 +80,7 @@ class Vocabulary:
         return indices.astype(np.int64)
 
     def narrow(self, text: str) -> Array:
-        """The index of every character, ``len(self)`` for one that is unknown.
+        """Return the index of every character, ``len(self)`` for one that is unknown.
 
         They are in the smallest unsigned dtype that fits all of them, for any text the same.
         """
@@ -95,7 +95,7 @@ class Vocabulary:
         return table
 
     def decode(self, indices: npt.ArrayLike) -> str:
-        """The characters of ``indices``, shape ``[length]``.
+        """Return the characters of ``indices``, shape ``[length]``.
 
         Raises:
             UsageError: an index has no character.
@@ -200,7 +200,7 @@ def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
 
 
 def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int, width: int) -> int:
-    """The rows of windows, of which ``width`` characters each must lie in the text."""
+    """Return the rows of windows, of which ``width`` characters each must lie in the text."""
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, least) in smallest.items():

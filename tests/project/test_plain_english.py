@@ -1,0 +1,66 @@
+"""Pages, help texts and docstrings stay plain: limits, allowance, and planted violations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sentences
+
+KEPT = sentences.allowance()
+LONG = " ".join(["word"] * 31).capitalize() + "."
+SHORT = "One fact in a few words. " * 9
+
+
+def test_no_page_gets_harder_to_read() -> None:
+    assert sentences.wrong_pages(sentences.pages(), KEPT["pages"]) == []
+
+
+def test_no_docstring_starts_with_a_wrong_word() -> None:
+    assert sentences.wrong_packages(sentences.docstrings(), KEPT["packages"]) == []
+
+
+PLANTED = {
+    f"{SHORT}{LONG} {LONG}": (11, 2, 0),
+    f"{SHORT}What it says is wrong. Where it is. Of it.": (12, 0, 3),
+    f"```\n{LONG}\n```\n\n| What |\n|---|\n| {LONG} |\n\n# What {LONG}\n\n{SHORT}": (9, 0, 0),
+    f"- {LONG}\n- `Of` or e.g. Where.\n": (2, 1, 0),
+}
+
+
+@pytest.mark.parametrize("text", PLANTED)
+def test_planted_sentences_are_counted(text: str) -> None:
+    assert sentences.count(text) == sentences.Count(*PLANTED[text])
+
+
+def test_a_page_above_limits_and_allowance_is_named() -> None:
+    counts = {"a.md": sentences.Count(10, 2, 1), "b.md": sentences.Count(10, 1, 0)}
+    assert sentences.wrong_pages(counts, {}) == [
+        "a.md: 2 of 10 sentences have more than 30 words",
+        "a.md: 1 start with What, Where or Of",
+    ]
+    assert sentences.wrong_pages(counts, {"a.md": [2, 1]}) == []
+
+
+def test_the_allowance_only_falls() -> None:
+    counts = {"a.md": sentences.Count(10, 5, 1), "b.md": sentences.Count(10, 1, 0)}
+    kept = {"pages": {"a.md": [4, 2], "b.md": [3, 1], "gone.md": [1, 1]}, "packages": {"x": 3}}
+    assert sentences.lower(counts, {"x": 2, "y": 1}, kept) == {
+        "pages": {"a.md": [4, 1]},
+        "packages": {"x": 2},
+    }
+
+
+def test_planted_docstrings_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "harness" / "oracle" / "a.py"
+    file.parent.mkdir(parents=True)
+    (tmp_path / "backends").mkdir()
+    file.write_text(
+        '"""What it does."""\n\n\ndef f():\n    """Returns one."""\n\n\n'
+        'def g():\n    """Return it."""\n\n\nclass A:\n    """Those of it."""\n'
+    )
+    assert sentences.docstrings(tmp_path) == {"oracle": 3}
+    assert sentences.wrong_packages({"oracle": 3}, {"oracle": 2, "text": 1}) == []
+    assert sentences.wrong_packages({"oracle": 3}, {"oracle": 2}) == [
+        "oracle: 3 docstrings start with a wrong word (allowed: 2)"
+    ]
