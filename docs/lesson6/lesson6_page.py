@@ -58,6 +58,8 @@ backend. Every backend then continues a prompt by `harness generate`.
   {median(losses):.2%} in the median.
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
+`harness explain lesson6/three_char` shows shapes, parameters and equations of a system.
+
 The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0. Epochs
 and learning rates are the specs'{_cut_off(record["systems"])}. The last 5% of rows are held out.
 {cpu}; {listed}.
@@ -146,7 +148,6 @@ def _rate(epochs: list[Entry]) -> float:
 
 def _system(system: str, entry: Entry, story: str, picture: str) -> str:
     lines = [f"## {system}", "", story, ""]
-    lines += [f"`harness explain lesson6/{system}` shows shapes and parameters.", ""]
     lines += [f"![Loss of {system} by epoch on each backend]({picture})", ""]
     return "\n".join([*lines, *_written(entry["written"])])
 
