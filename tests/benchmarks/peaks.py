@@ -41,14 +41,13 @@ def set_shares(pairs: Mapping[str, Any]) -> None:
 
 
 def told(pairs: Mapping[str, Any]) -> str:
-    """Both peaks, in words; nothing where the record has none."""
+    """Return the peak of large squares, and of each model's largest product; '' without a peak."""
     large, own = peaks(pairs)
     if large is None:
         return ""
-    sizes = "; ".join(
-        f"{' x '.join(map(str, size))}: {_gigaflops(peak)}" for size, peak in sorted(own.items())
-    )
-    return f"squares of 2048: {_gigaflops(large)}; at the models' own largest products: {sizes}.\n"
+    lines = [f"- squares of 2048: {_gigaflops(large)}"]
+    lines += [f"- {' x '.join(map(str, s))}: {_gigaflops(peak)}" for s, peak in sorted(own.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _gigaflops(peak: Peak) -> str:

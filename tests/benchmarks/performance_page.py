@@ -202,7 +202,7 @@ def _peaks(record: Record) -> str:
         (letter(place), told(of_machine(lesson6, place)))
         for place in range(len(record["machines"]))
     ]
-    return PEAK + "\n".join(f"On {name}: {words}" for name, words in parts if words)
+    return PEAK + "\n".join(f"On {name}:\n\n{words}" for name, words in parts if words)
 
 
 def _ratios(own: Sequence[Cell]) -> str:
