@@ -50,7 +50,7 @@ FIGURES: dict[str, str] = {
     r"([\d,]+)(?: honest)? comparisons(?: over|\s\(\[false)": f"{compared():,}",
     r"(\d+) seeds": re.findall(r"(\d+) seeds", ALARMS)[0],
     r"honest backend was above ([\d.]+)": worst_alarm(),
-    r"was above ([\d.]+)\swhen": worst_alarm(),
+    r"\[at most ([\d.]+)\]\(false": worst_alarm(),
     r"largest error (?:is|was)\s(\d\.\d+) yardsticks": worst_alarm(),
     r"K = (\d+)(?=\*\*| yardsticks| about once)": f"{tolerance.K:.0f}",
     r"(\w+) times the(?: rounding)? noise": WORDS[int(tolerance.K)],
