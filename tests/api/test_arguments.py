@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from places import SPECS
+from wording import Wording
 
 import harness
 from harness.api import arguments
@@ -91,74 +92,73 @@ def test_a_spec_that_is_loaded_and_a_path_are_one_spec(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[Callable[[], Any], str]] = [
-    (lambda: harness.check(SPEC, "trch"), "unknown backend 'trch'; did you mean 'torch'?"),
-    (lambda: harness.check(SPEC, 5), "backends takes a name or several, found 5"),
-    (lambda: harness.check(SPEC, b"torch"), "backends takes a name or several, found b'torch'"),
-    (lambda: harness.check(SPEC, ["torch", None]), "backends takes a name or several, found None"),
-    (lambda: harness.check({SPEC: 1}), "specs takes a spec or several, found {'lesson6"),
-    (lambda: harness.check([[SPEC]]), "specs takes a spec's name, the path of its file or a spec"),
-    (lambda: harness.check("lesson6/simple_rn"), "did you mean 'lesson6/simple_rnn'?"),
-    (lambda: harness.check(SPEC, "numpy", dtypes="float8"), "unknown dtype 'float8'"),
-    (lambda: harness.check(SPEC, "numpy", paths="nativ"), "did you mean 'native'?"),
-    (lambda: harness.check(SPEC, "numpy", checks="los"), "unknown check 'los'; did you mean"),
-    (lambda: harness.check(SPEC, "numpy", checks=()), "no check is asked for"),
-    (lambda: harness.check(SPEC, "numpy", sizes="hidden=8"), "sizes takes a dictionary by name"),
-    (lambda: harness.check(SPEC, "numpy", folders="no/such"), "there is no folder 'no/such'"),
-    (lambda: harness.check(SPEC, "numpy", folders=[3]), "folders takes a path or several, found 3"),
-    (lambda: harness.check(SPEC, "numpy", records=3), "records takes a path, found 3"),
-    (lambda: harness.check(SPEC, "numpy", timeout="long"), "a timeout is a positive number"),
-    (lambda: harness.check(SPEC, "numpy", device=3), "device takes a name, found 3"),
-    (lambda: harness.check(SPEC, "numpy", on=3), "on takes a name, found 3"),
-    (lambda: harness.check(SPEC, "numpy", pythons={"numpy": 3}), "pythons takes a path, found 3"),
+    (lambda: harness.check(SPEC, "trch"), "'trch' ... 'torch'"),
+    (lambda: harness.check(SPEC, 5), "5"),
+    (lambda: harness.check(SPEC, b"torch"), "b'torch'"),
+    (lambda: harness.check(SPEC, ["torch", None]), ""),
+    (lambda: harness.check({SPEC: 1}), "{'lesson6"),
+    (lambda: harness.check([[SPEC]]), ""),
+    (lambda: harness.check("lesson6/simple_rn"), "'lesson6/simple_rnn'"),
+    (lambda: harness.check(SPEC, "numpy", dtypes="float8"), "'float8'"),
+    (lambda: harness.check(SPEC, "numpy", paths="nativ"), "'native'"),
+    (lambda: harness.check(SPEC, "numpy", checks="los"), "'los'"),
+    (lambda: harness.check(SPEC, "numpy", checks=()), ""),
+    (lambda: harness.check(SPEC, "numpy", sizes="hidden=8"), ""),
+    (lambda: harness.check(SPEC, "numpy", folders="no/such"), "'no/such'"),
+    (lambda: harness.check(SPEC, "numpy", folders=[3]), "3"),
+    (lambda: harness.check(SPEC, "numpy", records=3), "3"),
+    (lambda: harness.check(SPEC, "numpy", timeout="long"), ""),
+    (lambda: harness.check(SPEC, "numpy", device=3), "3"),
+    (lambda: harness.check(SPEC, "numpy", on=3), "3"),
+    (lambda: harness.check(SPEC, "numpy", pythons={"numpy": 3}), "3"),
     (
         lambda: harness.check(SPEC, "numpy", environment={"numpy": "A=1"}),
-        "environment of 'numpy' takes a dictionary by name, found 'A=1'",
+        "'numpy' ... 'A=1'",
     ),
     (
         lambda: harness.bench(SPEC, "numpy", environment={"numpy": {"A": 1}}),
-        "environment of 'numpy', 'A', takes a text, found 1",
+        "'numpy', 'A' ... 1",
     ),
-    (lambda: harness.bench(SPEC, "numpy", device=3), "device takes a name, found 3"),
-    (lambda: harness.bench(SPEC, "numpy", on=3), "on takes a name, found 3"),
-    (lambda: harness.train(SPEC, ["numpy"]), "backend takes a name, found ['numpy']"),
-    (lambda: harness.train(SPEC, "numpy", python=3), "python takes a path, found 3"),
-    (lambda: harness.train(SPEC, "numpy", encoding=3), "encoding takes a name, found 3"),
-    (lambda: harness.bench(SPEC, "numpi"), "did you mean 'numpy'?"),
-    (lambda: harness.bench(SPEC, "numpy", modes="trian"), "did you mean 'train'?"),
-    (lambda: harness.bench(SPEC, "numpy", batches="64"), "batch is a positive whole number, found"),
-    (lambda: harness.bench(SPEC, "numpy", sizes={"hidden": "a"}), "hidden is a positive whole"),
-    (lambda: harness.train(SPEC, "torhc"), "did you mean 'torch'?"),
-    (lambda: harness.train([SPEC, SPEC], "torch"), "spec takes one spec, found ('lesson6"),
+    (lambda: harness.bench(SPEC, "numpy", device=3), "3"),
+    (lambda: harness.bench(SPEC, "numpy", on=3), "3"),
+    (lambda: harness.train(SPEC, ["numpy"]), "['numpy']"),
+    (lambda: harness.train(SPEC, "numpy", python=3), "3"),
+    (lambda: harness.train(SPEC, "numpy", encoding=3), "3"),
+    (lambda: harness.bench(SPEC, "numpi"), "'numpy'"),
+    (lambda: harness.bench(SPEC, "numpy", modes="trian"), "'train'"),
+    (lambda: harness.bench(SPEC, "numpy", batches="64"), ""),
+    (lambda: harness.bench(SPEC, "numpy", sizes={"hidden": "a"}), ""),
+    (lambda: harness.train(SPEC, "torhc"), "'torch'"),
+    (lambda: harness.train([SPEC, SPEC], "torch"), "lesson6/"),
     (
         lambda: harness.train(SPEC, "numpy", epochs=0),
-        "--epochs is a positive whole number, found 0",
+        "--epochs ... 0",
     ),
-    (lambda: harness.train(SPEC, "numpy", weights=7), "weights takes a path, found 7"),
+    (lambda: harness.train(SPEC, "numpy", weights=7), "7"),
     (
         lambda: harness.generate(SPEC, "numpi", weights="w.safetensors", prompt="a"),
-        "did you mean 'numpy'?",
+        "'numpy'",
     ),
-    (lambda: harness.generate(SPEC, (), weights="w", prompt="a"), "backends is empty"),
-    (lambda: harness.generate(SPEC, "numpy", weights="w", prompt=3), "prompt takes a text"),
-    (lambda: harness.compare("no.json", "no.json"), "cannot read no.json"),
-    (lambda: harness.compare(3, "no.json"), "old takes a path, found 3"),
-    (lambda: harness.compare("a.json", "b.json", threshold="much"), "takes a share such as 10%"),
-    (lambda: harness.run(SPEC, "numpy", want="outputz", inputs={"chars": [[1]]}), "did you mean"),
-    (lambda: harness.run(SPEC, "numpy", want=3, inputs={"chars": [[1]]}), "want takes a name or"),
-    (lambda: harness.run(SPEC, "numpi", want="outputs", inputs={"chars": [[1]]}), "did you mean"),
-    (lambda: harness.load(3), "a model takes a path, found 3"),
-    (lambda: harness.load("lesson6/simple_rn"), "did you mean 'lesson6/simple_rnn'?"),
+    (lambda: harness.generate(SPEC, (), weights="w", prompt="a"), ""),
+    (lambda: harness.generate(SPEC, "numpy", weights="w", prompt=3), ""),
+    (lambda: harness.compare("no.json", "no.json"), "no.json"),
+    (lambda: harness.compare(3, "no.json"), "3"),
+    (lambda: harness.compare("a.json", "b.json", threshold="much"), "10%"),
+    (lambda: harness.run(SPEC, "numpy", want="outputz", inputs={"chars": [[1]]}), ""),
+    (lambda: harness.run(SPEC, "numpy", want=3, inputs={"chars": [[1]]}), ""),
+    (lambda: harness.run(SPEC, "numpi", want="outputs", inputs={"chars": [[1]]}), ""),
+    (lambda: harness.load(3), "3"),
+    (lambda: harness.load("lesson6/simple_rn"), "'lesson6/simple_rnn'"),
 ]
 
 
-@pytest.mark.parametrize(("call", "words"), BAD, ids=[words[:40] for _, words in BAD])
-def test_what_is_wrong_is_said(call: Callable[[], Any], words: str) -> None:
-    with pytest.raises(HarnessError) as caught:
+@pytest.mark.parametrize(("call", "words"), BAD)
+def test_what_is_wrong_is_said(call: Callable[[], Any], words: str, wording: Wording) -> None:
+    with wording.raises(HarnessError, words):
         call()
-    assert words in str(caught.value)
 
 
-def test_an_argument_that_is_unknown_is_pythons_own_error() -> None:
+def test_an_argument_that_is_unknown_is_pythons_own_error(wording: Wording) -> None:
     for name, words in (
         ("dtype", r"check\(\) has no argument 'dtype'; use dtypes="),
         ("memory", "'memory'; use memory_limit="),
@@ -167,7 +167,7 @@ def test_an_argument_that_is_unknown_is_pythons_own_error() -> None:
     ):
         with pytest.raises(TypeError, match=words):
             harness.check(SPEC, **{name: "x"})  # type: ignore[arg-type]
-    with pytest.raises(AttributeError, match="has no attribute 'chekc'"):
+    with wording.raises(AttributeError, "'chekc'"):
         _ = harness.chekc
     with pytest.raises(UsageError):
         arguments.names({"a": 1}, "names")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.backends.keras import backend as keras_backend
 from harness.backends.keras import tensorflow_engine
@@ -191,8 +192,9 @@ def test_tensorflow_that_has_started_is_left_as_it_is(monkeypatch: pytest.Monkey
 
 def test_tensorflow_without_the_card_does_not_run_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
+    wording: Wording,
 ) -> None:
-    with pytest.raises(UsageError, match="no card 1 in this process; it has started 1 of them"):
+    with wording.raises(UsageError, "1 ... 1"):
         engine(monkeypatch, FakeTensorFlow(logical=1)).use(1, "float32", False)
 
 

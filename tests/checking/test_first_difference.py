@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.backends.numpy.backend import Numpy
 from harness.backends.numpy.primitives import PRIMITIVES
@@ -102,7 +103,9 @@ def test_an_agreeing_backend_has_no_location(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_wrong_tanh_is_found_at_its_first_equation(lstm: Case, dtype: str) -> None:
+def test_a_wrong_tanh_is_found_at_its_first_equation(
+    lstm: Case, dtype: str, wording: Wording
+) -> None:
     wrong = planted("tanh", lambda x: np.tanh(x) * np.asarray(1.001, x.dtype))
     found = located(lstm, wrong, dtype)
     assert found is not None
@@ -111,7 +114,7 @@ def test_a_wrong_tanh_is_found_at_its_first_equation(lstm: Case, dtype: str) -> 
     assert found.error == pytest.approx(1e-3, rel=0.01)
     assert found.hint == ""
     words = str(found)
-    assert words.startswith("forward: first differs at g of layer lstm, time step 0 (")
+    wording.line(words, "forward ... differs ... layer lstm ... 0")
     assert words.endswith(f"{equation('lstm', 'g =')}), by {found.error:.2e}")
 
 
@@ -147,7 +150,7 @@ def test_a_nan_is_found(lstm: Case) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_swapped_gates_are_named(lstm: Case, dtype: str) -> None:
+def test_swapped_gates_are_named(lstm: Case, dtype: str, wording: Wording) -> None:
     """A backend whose gates i and f stand in each other's place: i is what f should be."""
     edits = [("i = gate(x_t @ W_i + h @ U_i + b_i)", "i = gate(x_t @ W_f + h @ U_f + b_f)")]
     edits += [("f = gate(x_t @ W_f + h @ U_f + b_f)", "f = gate(x_t @ W_i + h @ U_i + b_i)")]
@@ -160,20 +163,20 @@ def test_swapped_gates_are_named(lstm: Case, dtype: str) -> None:
     assert found is not None
     assert (found.value, found.step) == ("lstm/i", 0)
     assert found.place.endswith(equation("lstm", "i ="))
-    assert found.hint == "It is right if the gates i and f of lstm trade places"
+    wording(found.hint)
     assert str(found).endswith(f". {found.hint}")
 
 
-def test_swapped_uses_of_gates_are_named(lstm: Case) -> None:
+def test_swapped_uses_of_gates_are_named(lstm: Case, wording: Wording) -> None:
     found = located(
         lstm, Numpy(), "float64", changed("lstm", ("c = f * c + i * g", "c = i * c + f * g"))
     )
     assert found is not None
     assert (found.value, found.step) == ("lstm/c", 0)
-    assert found.hint.startswith("It is right if the gates i and f ")
+    wording(found.hint)
 
 
-def test_gates_of_a_gru_are_named() -> None:
+def test_gates_of_a_gru_are_named(wording: Wording) -> None:
     case = case_of("keras_gru")
     swapped = changed(
         "gru",
@@ -183,7 +186,7 @@ def test_gates_of_a_gru_are_named() -> None:
     found = located(case, Numpy(), "float64", swapped, "keras_gru")
     assert found is not None
     assert found.value in ("gru/n", "gru/h")
-    assert found.hint == "It is right if the gates z and r of gru trade places"
+    wording(found.hint)
 
 
 def test_a_fault_that_is_no_swap_has_no_hint(lstm: Case) -> None:
@@ -225,7 +228,7 @@ def traded(own: Mapping[str, Any], stems: str, one: str, other: str) -> dict[str
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stems", ["WUb", "W", "U", "b"])
-def test_traded_parameters_are_named(lstm: Case, stems: str, dtype: str) -> None:
+def test_traded_parameters_are_named(lstm: Case, stems: str, dtype: str, wording: Wording) -> None:
     for one, other in itertools.combinations("ifgo", 2):
         wrong = traded(lstm.material.parameters, stems, one, other)
         found = located(lstm, Numpy(), dtype, parameters=wrong)
@@ -233,7 +236,7 @@ def test_traded_parameters_are_named(lstm: Case, stems: str, dtype: str) -> None
         if len(stems) > 1:
             what = f"the gates {one} and {other} of lstm"
         assert found is not None
-        assert found.hint == f"It is right if {what} trade places"
+        wording(found.hint, f"{what}")
 
 
 def test_a_trade_that_leaves_a_difference_is_no_hint(lstm: Case) -> None:
@@ -265,13 +268,13 @@ def test_a_trade_that_changes_next_to_nothing_is_no_hint(lstm: Case) -> None:
     ("model", "name"),
     [("stateful_lstm", "lstm.U_i"), ("stateful_lstm", "lstm.U_o"), ("simple_rnn", "rnn.U")],
 )
-def test_a_transposed_matrix_is_named(model: str, name: str, dtype: str) -> None:
+def test_a_transposed_matrix_is_named(model: str, name: str, dtype: str, wording: Wording) -> None:
     case = case_of(model)
     wrong = {name: case.material.parameters[name].T}
     found = located(case, Numpy(), dtype, model=model, parameters=wrong)
     layer, _, matrix = name.partition(".")
     assert found is not None
-    assert found.hint == f"It is right if {matrix} of {layer} is transposed"
+    wording(found.hint, f"{matrix} ... {layer}")
 
 
 def test_a_sequence_made_as_a_whole_is_compared_step_by_step(lstm: Case) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from places import ROOT
+from wording import Wording
 
 from harness.checking.known_differences import (
     Difference,
@@ -85,11 +86,11 @@ def test_an_entry_matches_by_all_of_its_patterns(match: dict[str, str], meets: b
     assert finding.faults == (["known difference adds-one: It adds one."] if meets else [])
 
 
-def test_what_is_known_of_a_layer_elsewhere_is_a_hint_and_no_excuse() -> None:
+def test_what_is_known_of_a_layer_elsewhere_is_a_hint_and_no_excuse(wording: Wording) -> None:
     elsewhere = {"spec": "another", "check": "offset"}
     found = applied(entry(layer="keras.layers.GRU", **elsewhere), "differ")
     assert found.verdict == "differ"
-    assert "it may be known difference" in found.faults[0]
+    wording(found.faults[0])
     assert "of keras.layers.GRU" in found.faults[0]
     for match in (
         {"layer": "keras.layers.GRU", "path": "derived"},
@@ -99,11 +100,11 @@ def test_what_is_known_of_a_layer_elsewhere_is_a_hint_and_no_excuse() -> None:
         assert not applied(entry(**match), "differ").faults
 
 
-def test_a_difference_that_has_vanished_differs() -> None:
+def test_a_difference_that_has_vanished_differs(wording: Wording) -> None:
     finding = applied(entry(), "agree")
     assert finding.verdict == "differ"
     (fault,) = finding.faults
-    assert fault == "known difference adds-one has vanished: take it out of known_differences.yaml"
+    wording(fault, "known_differences.yaml")
     assert applied(entry(dtype="float64"), "agree").verdict == "agree"
 
 
@@ -248,35 +249,32 @@ def test_a_users_file_adds_and_replaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("    summary: Adds one.\n", "", r"known_differences.yaml:3:5: missing key 'summary'"),
-        ("link:", "lnk:", r"known_differences.yaml:6:5: .*'lnk'"),
-        ("check:", "chek:", r"known_differences.yaml:7:32: .*'chek'; did you mean 'check'"),
-        ('backend: "keras*", ', "", r"known_differences.yaml:7:12: missing key 'backend'"),
-        ("versions: keras 3", "versions: 3", r"known_differences.yaml:5:15: "),
-        ("differences:", "difference:", r"known_differences.yaml:1:1: "),
-        ("  mine:\n", "  mine: {\n", r"known_differences.yaml:\d+:\d+: "),
+        ("    summary: Adds one.\n", "", "known_differences.yaml:3:5 ... 'summary'"),
+        ("link:", "lnk:", "known_differences.yaml:6:5 ... 'lnk'"),
+        ("check:", "chek:", "known_differences.yaml:7:32 ... 'chek' ... 'check'"),
+        ('backend: "keras*", ', "", "known_differences.yaml:7:12 ... 'backend'"),
+        ("versions: keras 3", "versions: 3", "known_differences.yaml:5:15"),
+        ("differences:", "difference:", "known_differences.yaml:1:1"),
+        ("  mine:\n", "  mine: {\n", "known_differences.yaml"),
         (
             '    match: {backend: "keras*", check: gradients}\n',
             "",
-            r"known_differences.yaml:2:3: .*'match'.*'shown_by'",
+            "known_differences.yaml:2:3 ... 'match' ... 'shown_by'",
         ),
     ],
 )
 def test_a_wrong_file_is_told_with_its_place(
-    tmp_path: Path, old: str, new: str, words: str
+    tmp_path: Path, old: str, new: str, words: str, wording: Wording
 ) -> None:
     assert ENTRY.count(old) == 1
     (tmp_path / "known_differences.yaml").write_text(ENTRY.replace(old, new), encoding="utf-8")
-    with pytest.raises(SpecError, match=words):
+    with wording.raises(SpecError, words):
         known_differences([tmp_path])
 
 
-def test_the_reason_of_an_accepted_difference_is_made_of_whole_sentences() -> None:
+def test_the_reason_of_an_accepted_difference_is_made_of_whole_sentences(wording: Wording) -> None:
     result = CellResult(Cell("mlp", "torch", "cpu", "float32", "native"), version="torch 2.6")
     result.location = "It is right if the gates z and r of gru trade places"
     result.blame = Blame(who="plugin", words="Parameters are handed over in another order.")
     (entry,) = yaml.safe_load(accepted(result, ["outputs"]))["differences"].values()
-    assert entry["reason"] == (
-        "It is right if the gates z and r of gru trade places. "
-        "Parameters are handed over in another order."
-    )
+    wording(entry["reason"])

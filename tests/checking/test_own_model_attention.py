@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from users_models import checked, model_file
+from wording import Wording
 
 from harness.errors import UsageError
 from harness.runtime.own_model.service import OwnModelService
@@ -39,10 +40,10 @@ class Net(torch.nn.Module):
 
 
 def test_torchs_own_attention_is_known_by_its_names(
-    torch_service: OwnModelService, tmp_path: Path
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
 ) -> None:
     spec, file = model_file(tmp_path, ATTENTION, "attending.yaml"), model_file(tmp_path, ATTENDING)
-    with pytest.raises(UsageError, match=r"Say which is which: --map attend=mha"):
+    with wording.raises(UsageError, "--map attend=mha"):
         checked(torch_service, spec, f"{file}:Net", "float64")
     rules = ["attend=mha", "one=last"]
     assert checked(torch_service, spec, f"{file}:Net", "float64", maps=rules).verdict == "agree"
@@ -75,13 +76,13 @@ class Net(torch.nn.Module):
 
 
 def test_no_rule_is_offered_that_may_be_wrong(
-    torch_service: OwnModelService, tmp_path: Path
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
 ) -> None:
     """A square array may lie either way, and one array is not two parameters."""
     spec, file = model_file(tmp_path, TWO, "two.yaml"), model_file(tmp_path, FREE)
     with pytest.raises(UsageError) as caught:
         checked(torch_service, spec, f"{file}:Net", "float64")
-    assert str(caught.value).endswith("Say which is which: --map OURS=THEIRS")
+    wording.line(caught.value, "--map OURS=THEIRS")
     with pytest.raises(UsageError, match=r"which: --map three\.W=only\.T$"):
         checked(torch_service, spec, f"{file}:Net", "float64", maps=["two.W=square[:, :4]"])
 
@@ -182,11 +183,11 @@ class Net(torch.nn.Module):
 
 
 def test_rotary_positions_of_neighbours_are_told_from_those_of_halves(
-    torch_service: OwnModelService, tmp_path: Path
+    torch_service: OwnModelService, tmp_path: Path, wording: Wording
 ) -> None:
     file = model_file(tmp_path, TURNS)
     spec = model_file(tmp_path, TURNED, "turned.yaml")
     result = checked(torch_service, spec, f"{file}:Net", "float64")
-    assert "It is right if rotary_interleaved stands for rotary" in result.location
+    wording.line(result.location, "rotary_interleaved")
     spec = model_file(tmp_path, TURNED.replace("rotary(", "rotary_interleaved("), "neighbours.yaml")
     assert checked(torch_service, spec, f"{file}:Net", "float64").verdict == "agree"

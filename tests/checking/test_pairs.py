@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.arrays import Array
 from harness.checking.pairs import Pair, Pairs, recorded, statements
@@ -93,48 +94,48 @@ def pair(one: str, other: str, error: float, dtype: str = "float32", spec: str =
     )
 
 
-def test_statement_of_two() -> None:
+def test_statement_of_two(wording: Wording) -> None:
     found = [
         pair("torch", "jax", 1e-13, "float64"),
         pair("torch", "jax", 10**-6.1),
     ]
-    assert statements(found) == [
-        "torch and jax agree to 13.0 digits in float64 (output.y), 6.1 in float32 (output.y)"
-    ]
+    wording(
+        statements(found),
+        "torch ... jax agree ... 13.0 ... float64 (output.y), 6.1 ... float32 (output.y)",
+    )
 
 
-def test_statement_names_the_system_where_they_are_furthest_apart() -> None:
+def test_statement_names_the_system_where_they_are_furthest_apart(wording: Wording) -> None:
     found = [pair("a", "b", 1e-7, spec="one"), pair("a", "b", 1e-5, spec="two")]
-    assert statements(found) == ["a and b agree to 5.0 digits in float32 (two: output.y)"]
+    wording(statements(found), "agree ... 5.0 ... float32 ... output.y")
 
 
-def test_of_many_pairs_the_furthest_is_told_unless_all_are_asked_for() -> None:
+def test_of_many_pairs_the_furthest_is_told_unless_all_are_asked_for(wording: Wording) -> None:
     names = ("a", "b", "c", "d")
     found = [pair(x, y, 1e-7) for i, x in enumerate(names) for y in names[i + 1 :]]
     found[4] = pair("b", "d", 1e-3)
     (line,) = statements(found)
-    assert line == (
-        "furthest apart of 6 pairs (--pairs shows all): b and d agree to 3.0 digits in float32 "
-        "(output.y)"
-    )
+    wording(line, "6 ... --pairs ... agree ... 3.0 ... float32 (output.y)")
     assert len(statements(found, every=True)) == 6
     assert statements([]) == []
 
 
-def test_two_of_which_one_is_wrong_differ_and_two_that_are_wrong_alike_agree() -> None:
+def test_two_of_which_one_is_wrong_differ_and_two_that_are_wrong_alike_agree(
+    wording: Wording,
+) -> None:
     def wrong(backend: str, dtype: str = "float32") -> CellResult:
         off = Deviation("output.y", 10**-1.6, 1e-7, 2e-6)
         found = Finding("outputs", [off], verdict="differ")
         return CellResult(cell(backend, "m", dtype), findings=[found])
 
     both = [pair("a", "b", 1e-13, "float64"), pair("a", "b", 10**-1.6)]
-    assert statements(both, [wrong("b")]) == [
-        "a and b agree to 13.0 digits in float64 (output.y) and differ in float32 (1.6 digits in "
-        "output.y)"
-    ]
+    wording(
+        statements(both, [wrong("b")]),
+        "agree ... 13.0 ... float64 (output.y) ... differ ... float32 (1.6 ... output.y",
+    )
     alike = [pair("a", "b", 1e-7)]
     (line,) = statements(alike, [wrong("a"), wrong("b")])
-    assert line == "a and b agree to 7.0 digits in float32 (output.y)"
+    wording(line, "agree ... 7.0 ... float32 (output.y)")
 
 
 def test_what_is_nothing_but_rounding_is_not_what_two_agree_in() -> None:

@@ -11,6 +11,7 @@ import pytest
 from places import DOCS
 from record_lines import lines_of
 from small_models import ONE_LAYER
+from wording import Wording
 
 import harness
 from harness.checking.history import records_of
@@ -102,7 +103,7 @@ def test_a_spec_by_its_file_runs_from_another_folder(
     assert harness.run_cell(task).agrees
 
 
-def test_records_of_one_request_only(tmp_path: Path) -> None:
+def test_records_of_one_request_only(tmp_path: Path, wording: Wording) -> None:
     path = tmp_path / "run.jsonl"
     one, other = (
         harness.cells(SPECS[0], "numpy", dtypes="float64", checks="values", seed=seed)[0]
@@ -111,7 +112,7 @@ def test_records_of_one_request_only(tmp_path: Path) -> None:
     with harness.Workers(path) as workers:
         workers.run(one)
         before = path.read_bytes()
-        with pytest.raises(UsageError, match=r"run.jsonl is the record of cells with other opt"):
+        with wording.raises(UsageError, "run.jsonl"):
             workers.run(other)
     assert path.read_bytes() == before
 
@@ -119,33 +120,33 @@ def test_records_of_one_request_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"backend": 3}, "backend of a cell is a text, found 3"),
-        ({"options": {"sed": 1}}, "options of a cell are a dictionary of dtypes, "),
-        ({"more": 1}, "a cell has an unknown field 'more'"),
-        ({"dtype": "float99"}, "unknown dtype 'float99'"),
-        ({"path": "nativ"}, "unknown path 'nativ'; did you mean 'native'"),
-        ({"options": {"folders": 5}}, "options of a cell: folders: "),
-        ({"options": {"sizes": [1]}}, "options of a cell: sizes: "),
-        ({"options": {"checks": "values"}}, "options of a cell: checks: "),
-        ({"options": {"environment": {"numpy": 5}}}, "options of a cell: environment.numpy: "),
-        ({"options": {"thorough": "no"}}, "options of a cell: thorough: "),
-        ({"options": {"timeout": {1}}}, "not JSON serializable"),
+        ({"backend": 3}, "3"),
+        ({"options": {"sed": 1}}, ""),
+        ({"more": 1}, "'more'"),
+        ({"dtype": "float99"}, "'float99'"),
+        ({"path": "nativ"}, "'nativ' ... 'native'"),
+        ({"options": {"folders": 5}}, ""),
+        ({"options": {"sizes": [1]}}, ""),
+        ({"options": {"checks": "values"}}, ""),
+        ({"options": {"environment": {"numpy": 5}}}, "environment.numpy"),
+        ({"options": {"thorough": "no"}}, ""),
+        ({"options": {"timeout": {1}}}, "JSON"),
     ],
 )
-def test_damaged_cells_are_told(change: dict[str, object], words: str) -> None:
+def test_damaged_cells_are_told(change: dict[str, object], words: str, wording: Wording) -> None:
     record = {**harness.cells(SPECS[0], "numpy")[0].record(), **change}
-    with pytest.raises(UsageError, match=words):
+    with wording.raises(UsageError, words):
         harness.Task.of(record)
-    with pytest.raises(UsageError, match="a cell is a dictionary, found 5"):
+    with wording.raises(UsageError, "5"):
         harness.Task.of(5)  # type: ignore[arg-type]
     del record["spec"]
-    with pytest.raises(UsageError, match="a cell has no spec"):
+    with wording.raises(UsageError):
         harness.Task.of(record)
 
 
-def test_a_cell_with_the_source_of_another_is_told() -> None:
+def test_a_cell_with_the_source_of_another_is_told(wording: Wording) -> None:
     cell, *_ = harness.cells(SPECS[0], "numpy")
-    with harness.Workers() as workers, pytest.raises(UsageError, match="is of another one"):
+    with harness.Workers() as workers, wording.raises(UsageError):
         harness.run_cell(harness.Task.of({**cell.record(), "source": SPECS[1]}), workers)
 
 
@@ -166,8 +167,8 @@ def test_the_page_s_example_runs(
     assert len(lines_of(tmp_path / "run.jsonl", "end")) == 2
 
 
-def test_numbers_of_ones_own_are_in_no_cell() -> None:
+def test_numbers_of_ones_own_are_in_no_cell(wording: Wording) -> None:
     with pytest.raises(TypeError):
         harness.cells(SPECS[0], weights={"W": np.zeros(3)})  # type: ignore[call-arg]
-    with pytest.raises(UsageError, match=r"run_cell takes a cell of harness\.cells, found 'numpy'"):
+    with wording.raises(UsageError, "run_cell ... harness.cells ... 'numpy'"):
         harness.run_cell("numpy")  # type: ignore[arg-type]

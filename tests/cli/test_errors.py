@@ -3,6 +3,7 @@
 import pickle
 
 import pytest
+from wording import Wording
 
 from harness.errors import (
     HarnessError,
@@ -69,33 +70,33 @@ def test_errors_survive_the_way_between_processes(error):
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        ("hiden", "; did you mean 'hidden'?"),
-        ("HIDDEN", "; did you mean 'hidden'?"),
-        ("relu", "; did you mean 'ReLU'?"),
+        ("hiden", "'hidden'"),
+        ("HIDDEN", "'hidden'"),
+        ("relu", "'ReLU'"),
         ("zebra", ""),
         ("", ""),
         (3, ""),
         ("hidden" * 100, ""),
     ],
 )
-def test_did_you_mean(value, hint):
-    assert did_you_mean(value, ["hidden", "kind", "ReLU"]) == hint
+def test_did_you_mean(value, hint, wording: Wording):
+    wording(did_you_mean(value, ["hidden", "kind", "ReLU"]), hint)
 
 
-def test_only_names_that_are_near_are_guessed():
+def test_only_names_that_are_near_are_guessed(wording: Wording):
     assert did_you_mean("nonsense", ["dense", "conv2d"]) == ""
-    assert did_you_mean("sdg", ["sgd", "adam"]) == "; did you mean 'sgd'?"
+    wording(did_you_mean("sdg", ["sgd", "adam"]), "'sgd'")
 
 
-def test_words_of_other_programs_are_known():
+def test_words_of_other_programs_are_known(wording: Wording):
     assert did_you_mean("fp32", ["float64", "float32"]) == "; did you mean 'float32'?"
     assert did_you_mean("fp32", ["float64"]) == ""
-    assert did_you_mean("GPU", ["cpu", "cuda"]) == "; did you mean 'cuda'?"
+    wording(did_you_mean("GPU", ["cpu", "cuda"]), "'cuda'")
 
 
-def test_a_long_list_of_names_stands_beside_no_guess():
+def test_a_long_list_of_names_stands_beside_no_guess(wording: Wording):
     names = [f"name{number}" for number in range(11)]
-    assert str(unknown("thing", "name", names)).endswith("'name'; did you mean 'name9'?")
+    wording.line(unknown("thing", "name", names), "'name' ... 'name9'")
     assert str(unknown("thing", "zzz", names)).endswith(f"(known: {', '.join(names)})")
     assert str(unknown("thing", "name", names[:10])).endswith(f"(known: {', '.join(names[:10])})")
 

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wording import Wording
 
 from harness.cluster.on_ray import ClusterError, ClusterNode, Lost
 from harness.cluster.spread import Queue, spread
@@ -62,13 +63,13 @@ def test_what_is_lost_twice_is_not_tried_again() -> None:
     assert queue.take("cell") is None
 
 
-def test_no_node_that_works_is_told() -> None:
+def test_no_node_that_works_is_told(wording: Wording) -> None:
     def work(node: ClusterNode, kind: str) -> None:
         raise Lost("it does not start")
 
-    with pytest.raises(ClusterError, match=r"no node .* is left: node a \(a\): it does not start"):
+    with wording.raises(ClusterError):
         spread(Nodes(NODES[:1]), Queue(["x"], str), lambda node: 1, work)  # type: ignore[arg-type]
-    with pytest.raises(ClusterError, match=r"no node of the cluster can do what is left$"):
+    with wording.raises(ClusterError):
         spread(Nodes([]), Queue(["x"], str), lambda node: 1, work)  # type: ignore[arg-type]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from changed_definitions import changed, shipped
 from exporting import exported, running, same_bits
+from wording import Wording
 
 from harness.convert import formats
 from harness.convert.formats import (
@@ -100,7 +100,7 @@ def test_our_formats_are_listed_without_importing_any() -> None:
 
 
 def test_format_of_anybody_writes_and_runs_in_a_process_of_its_own(
-    install: Install, tmp_path: Path
+    install: Install, tmp_path: Path, wording: Wording
 ) -> None:
     install("echo", GOOD)
     assert formats.available()["echo"].distribution == "dist"
@@ -114,7 +114,7 @@ def test_format_of_anybody_writes_and_runs_in_a_process_of_its_own(
         found = worker.call("outputs", {"path": str(path), "inputs": inputs, "state": {}})
         assert found.value["output.x"].tolist() == [0, 1, 2]
         refused = worker.call("read", {"path": str(path), "training": None})
-        assert refused.cause == "UsageError: format 'echo' is written only; it cannot be imported"
+        wording(refused.cause, "UsageError ... 'echo'")
         assert (worker.hello or {})["versions"] == {"numpy": np.__version__}
     assert "echo_module" not in sys.modules
     assert path.read_text().startswith("lesson6/stateful_lstm float32 ['embed.table', 'lstm.U_f',")
@@ -128,28 +128,28 @@ def test_what_is_exported_travels_whole() -> None:
     assert Exported("none", given.training, given.inference, {}, {}).dtype == "float32"
 
 
-@pytest.mark.parametrize(
-    ("name", "words"), [("toch", "did you mean 'torch'"), ("zzz", "installed are: jax, keras,")]
-)
-def test_unknown_format_is_told_what_there_is(name: str, words: str) -> None:
+@pytest.mark.parametrize(("name", "words"), [("toch", "'torch'"), ("zzz", "jax, keras")])
+def test_unknown_format_is_told_what_there_is(name: str, words: str, wording: Wording) -> None:
     for function in (launch, load):
-        with pytest.raises(UnknownFormat, match=words):
+        with wording.raises(UnknownFormat, words):
             function(name)
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("raise RuntimeError('no device')", "RuntimeError: no device"),
+        ("raise RuntimeError('no device')", "RuntimeError"),
         ("raise SystemExit(3)", "SystemExit: 3"),
-        ("import no_such_framework", "No module named.*pip install 'dist\\[bad\\]'"),
-        ("", "implements no harness_format hook"),
-        (GOOD.replace("return Echo()", "return None"), "or its hook returned None"),
+        ("import no_such_framework", "'dist[bad]'"),
+        ("", "harness_format"),
+        (GOOD.replace("return Echo()", "return None"), ""),
     ],
 )
-def test_broken_format_says_how(source: str, words: str, install: Install) -> None:
+def test_broken_format_says_how(
+    source: str, words: str, install: Install, wording: Wording
+) -> None:
     install("bad", source, extra="bad")
-    with pytest.raises(BrokenFormat, match=words):
+    with wording.raises(BrokenFormat, words):
         load("bad")
 
 
@@ -159,10 +159,12 @@ def test_hint_names_only_an_extra_that_there_is(install: Install) -> None:
         load("bad")
 
 
-def test_name_that_two_distributions_claim_is_not_loaded(install: Install) -> None:
+def test_name_that_two_distributions_claim_is_not_loaded(
+    install: Install, wording: Wording
+) -> None:
     install("twice", GOOD, distribution="one")
     install("twice", GOOD, distribution="two")
-    with pytest.raises(BrokenFormat, match="claimed by several distributions: two, one"):
+    with wording.raises(BrokenFormat):
         launch("twice")
 
 
@@ -279,13 +281,15 @@ def full(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("format_", ["torch", "onnx"])
-def test_a_full_disk_is_a_message_and_leaves_nothing(format_: str, full: Path) -> None:
+def test_a_full_disk_is_a_message_and_leaves_nothing(
+    format_: str, full: Path, wording: Wording
+) -> None:
     """torch hides the system's error behind one of its own."""
     case = Case(load_spec("lesson6/keras_gru"), {"hidden": 64}, 1, 2)
     service = FormatService(load(format_))
     path = full / f"x{service.suffix()}"
     words = f"cannot write {path.name}: no space left on device"
-    with pytest.raises(UsageError, match=re.escape(words)):
+    with wording.raises(UsageError, f"{words}"):
         service.write(exported(case, "float64").payload(), str(path))
     assert list(full.iterdir()) == []
 

@@ -24,6 +24,7 @@ from format_cases import (
     written,
 )
 from needed import need
+from wording import Wording
 
 import harness
 from harness.convert.formats import launch
@@ -137,13 +138,13 @@ def test_the_same_model_gives_the_same_bytes(worker: Worker, saved: tuple[Case, 
 
 
 def test_an_index_that_is_too_large_is_an_error_of_the_runtime(
-    worker: Worker, saved: tuple[Case, Path]
+    worker: Worker, saved: tuple[Case, Path], wording: Wording
 ) -> None:
     case, path = saved
     inputs, state = case.batch(3, 4)
     inputs["chars"][0, 0] = SMALL["vocab"]
     payload = {"path": str(path), "inputs": inputs, "state": state}
-    assert "indices element out of data bounds" in worker.call("outputs", payload).cause
+    wording(worker.call("outputs", payload).cause)
 
 
 def test_a_negative_index_counts_from_the_end(worker: Worker, saved: tuple[Case, Path]) -> None:
@@ -213,35 +214,44 @@ def _other(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_without, "lacks lstm.U_i"),
-        (_half, "lstm.U_i of lesson6/stateful_lstm has shape [7, 7] and dtype float32 or float64"),
-        (_wide, "found [7, 2] of float32"),
-        (_elsewhere, "keeps lstm.U_i in another file, weights.bin"),
-        (_other, "is of lesson6/simple_rnn, not of lesson6/stateful_lstm"),
+        (_without, "lstm.U_i"),
+        (_half, "lstm.U_i ... lesson6/stateful_lstm ... [7, 7] ... float32 ... float64"),
+        (_wide, "[7, 2] ... float32"),
+        (_elsewhere, "lstm.U_i ... weights.bin"),
+        (_other, "lesson6/simple_rnn ... lesson6/stateful_lstm"),
     ],
 )
 def test_a_file_of_something_else_is_refused(
-    worker: Worker, saved: tuple[Case, Path], change: Callable[[Any], None], words: str
+    worker: Worker,
+    saved: tuple[Case, Path],
+    change: Callable[[Any], None],
+    words: str,
+    wording: Wording,
 ) -> None:
     case, path = saved
-    assert words in refused(
-        worker, "read", path=str(changed(path, change)), training=encode(case.exported.training)
+    wording.line(
+        refused(
+            worker, "read", path=str(changed(path, change)), training=encode(case.exported.training)
+        ),
+        words,
     )
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "has no graph"),
-        (b"PK\x03\x04 an archive of something", "it is not a protocol buffer"),
-        (None, "cannot be read as an ONNX file: no such file"),
+        (b"", ""),
+        (b"PK\x03\x04 an archive of something", ""),
+        (None, "ONNX"),
     ],
 )
 def test_what_is_no_onnx_file_is_refused(
-    worker: Worker, saved: tuple[Case, Path], content: bytes | None, words: str
+    worker: Worker, saved: tuple[Case, Path], content: bytes | None, words: str, wording: Wording
 ) -> None:
     case, path = saved
     path = path.with_name("other.onnx")
     if content is not None:
         path.write_bytes(content)
-    assert words in refused(worker, "read", path=str(path), training=encode(case.exported.training))
+    wording.line(
+        refused(worker, "read", path=str(path), training=encode(case.exported.training)), words
+    )

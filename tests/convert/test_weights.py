@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SPECS
 from safetensors import safe_open
+from wording import Wording
 
 import harness
 from harness.convert.weights import Weights, WeightsError, check, load, save
@@ -171,23 +172,25 @@ class TestFile:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            (weights(a=np.ones(2, np.int64)), "'a' is int64; weights are float32 or float64"),
-            (weights(a=np.ones(2, np.float16)), "'a' is float16"),
-            (weights(a=np.ones(2, np.longdouble)), "'a' is float128"),
-            (weights(a=np.ones(2, np.complex128)), "'a' is complex128"),
-            (weights(__metadata__=np.ones(2)), "no array can be named '__metadata__'"),
-            (weights(**{"\ud800": np.ones(2)}), "surrogates not allowed"),
-            (replace(weights(a=np.ones(2)), statistics={"a": np.ones(2)}), "'a' is both"),
-            (replace(weights(), history={"loss": np.float32(1)}), "float32 is not JSON"),
-            (replace(weights(), vocabulary=("\0", "\ud800")), "vocabulary: Invalid JSON"),
-            (replace(weights(), vocabulary=("ab",)), "vocabulary.0: .* at most 1 character"),
-            (replace(weights(), vocabulary=("a", "b")), "vocabulary: a vocabulary starts with"),
-            (replace(weights(), vocabulary=("\0", "b", "a")), "vocabulary: .* and ascending"),
-            (replace(weights(), sizes={"hidden": 0}), "sizes.hidden: .* greater than .* found 0"),
+            (weights(a=np.ones(2, np.int64)), "'a' ... int64 ... float32 ... float64"),
+            (weights(a=np.ones(2, np.float16)), "'a' ... float16"),
+            (weights(a=np.ones(2, np.longdouble)), "'a' ... float128"),
+            (weights(a=np.ones(2, np.complex128)), "'a' ... complex128"),
+            (weights(__metadata__=np.ones(2)), "'__metadata__'"),
+            (weights(**{"\ud800": np.ones(2)}), ""),
+            (replace(weights(a=np.ones(2)), statistics={"a": np.ones(2)}), "'a'"),
+            (replace(weights(), history={"loss": np.float32(1)}), "float32 ... JSON"),
+            (replace(weights(), vocabulary=("\0", "\ud800")), "JSON"),
+            (replace(weights(), vocabulary=("ab",)), "vocabulary.0 ... 1"),
+            (replace(weights(), vocabulary=("a", "b")), ""),
+            (replace(weights(), vocabulary=("\0", "b", "a")), ""),
+            (replace(weights(), sizes={"hidden": 0}), "sizes.hidden ... 0"),
         ],
     )
-    def test_what_cannot_be_written(self, tmp_path: Path, wrong: Weights, message: str) -> None:
-        with pytest.raises(WeightsError, match=message):
+    def test_what_cannot_be_written(
+        self, tmp_path: Path, wrong: Weights, message: str, wording: Wording
+    ) -> None:
+        with wording.raises(WeightsError, message):
             save(tmp_path / "w", wrong)
         assert list(tmp_path.iterdir()) == []
 
@@ -195,8 +198,10 @@ class TestFile:
         ("name", "reason"),
         [("absent/w", "No such file"), (".", "this is a folder"), ("\0", "a NUL character")],
     )
-    def test_where_nothing_can_be_written(self, tmp_path: Path, name: str, reason: str) -> None:
-        with pytest.raises(WeightsError, match=f"cannot write the weights '.*': .*{reason}"):
+    def test_where_nothing_can_be_written(
+        self, tmp_path: Path, name: str, reason: str, wording: Wording
+    ) -> None:
+        with wording.raises(WeightsError, f"{reason}"):
             save(f"{tmp_path}/{name}", weights())
 
 
@@ -212,10 +217,10 @@ class TestCheck:
         ):
             check(drawn(spec), other)
 
-    def test_of_another_form_of_the_model(self, spec: Spec) -> None:
+    def test_of_another_form_of_the_model(self, spec: Spec, wording: Wording) -> None:
         old = replace(drawn(spec), fingerprint="0123456789abcdef" * 4)
         now = fingerprint(spec)[:12]
-        with pytest.raises(WeightsError, match=f"have changed .*was 0123456789ab, now it is {now}"):
+        with wording.raises(WeightsError, f"0123456789ab ... {now}"):
             check(old, spec)
 
     def test_all_that_differs_at_once(self, spec: Spec) -> None:
@@ -241,15 +246,17 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("sizes", "message"),
         [
-            ({"vocab": 86, "factors": 42, "hidden": 255}, r"'lstm.W_i' has shape \[42, 256\], exp"),
-            ({"vocab": 86, "factors": 42}, "no number for the size hidden"),
-            ({"vocab": 86, "factors": 42, "hidden": 256, "hiden": 1}, "no size 'hiden'; did you"),
-            ({"vocab": 86, "factors": 42, "hidden": 0}, "'hidden' is a whole number from 1"),
-            ({"vocab": 86, "factors": 42, "hidden": 256.0}, "'hidden' is a whole number from 1"),
+            ({"vocab": 86, "factors": 42, "hidden": 255}, "'lstm.W_i' ... [42, 256]"),
+            ({"vocab": 86, "factors": 42}, ""),
+            ({"vocab": 86, "factors": 42, "hidden": 256, "hiden": 1}, "'hiden'"),
+            ({"vocab": 86, "factors": 42, "hidden": 0}, "'hidden' ... 1"),
+            ({"vocab": 86, "factors": 42, "hidden": 256.0}, "'hidden' ... 1"),
         ],
     )
-    def test_other_sizes(self, spec: Spec, sizes: dict[str, int], message: str) -> None:
-        with pytest.raises(WeightsError, match=message):
+    def test_other_sizes(
+        self, spec: Spec, sizes: dict[str, int], message: str, wording: Wording
+    ) -> None:
+        with wording.raises(WeightsError, message):
             check(replace(drawn(spec), sizes=sizes), spec)
 
     def test_a_parameter_is_no_statistic(self, spec: Spec) -> None:

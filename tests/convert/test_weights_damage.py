@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sampling import sampled
 from small_weights import SMALL, refused
+from wording import Wording
 
 from harness.convert.weights import save
 
@@ -31,17 +32,17 @@ class TestDamage:
             path.write_bytes(flipped)
             refused(path)
 
-    def test_any_byte_of_another_value_in_the_tensors(self, path: Path) -> None:
+    def test_any_byte_of_another_value_in_the_tensors(self, path: Path, wording: Wording) -> None:
         data = path.read_bytes()
         tensors = 8 + int.from_bytes(data[:8], "little")
         assert len(data) - tensors == 6 * 8 + 3 * 4
         for position in range(tensors, len(data)):
             path.write_bytes(data[:position] + bytes([data[position] ^ 255]) + data[position + 1 :])
-            assert "are damaged or cut off" in refused(path)
+            wording(refused(path))
 
-    def test_something_behind_the_end(self, path: Path) -> None:
+    def test_something_behind_the_end(self, path: Path, wording: Wording) -> None:
         path.write_bytes(path.read_bytes() + b"\0")
-        assert "are damaged or cut off" in refused(path)
+        wording(refused(path))
 
     def test_two_files_in_one(self, path: Path) -> None:
         data = path.read_bytes()
@@ -53,9 +54,9 @@ class TestDamage:
                 path.write_bytes(data[:cut] + other[cut:])
                 refused(path)
 
-    def test_a_capital_letter_in_the_checksum(self, path: Path) -> None:
+    def test_a_capital_letter_in_the_checksum(self, path: Path, wording: Wording) -> None:
         data = path.read_bytes()
         (digest,) = re.findall(rb'"sha256":"(\w{64})"', data)
         assert digest.upper() != digest
         path.write_bytes(data.replace(digest, digest.upper()))
-        assert "are damaged or cut off" in refused(path)
+        wording(refused(path))

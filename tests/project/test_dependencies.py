@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from places import ROOT
+from wording import Wording
 
 BACKENDS, FORMATS = "harness.backends", "harness.formats"
 TABLES = known.project()
@@ -137,8 +138,8 @@ def test_a_run_that_failed_counts_for_nothing() -> None:
     assert not known.passed({"commands": []})
 
 
-def test_a_requirement_without_a_lower_bound_is_refused() -> None:
-    with pytest.raises(ValueError, match="flax<2 is to say once, with >=, which version it begins"):
+def test_a_requirement_without_a_lower_bound_is_refused(wording: Wording) -> None:
+    with wording.raises(ValueError, "flax<2"):
         known.lowest(Requirement("flax<2"))
 
 
@@ -154,12 +155,12 @@ def test_the_page_shows_the_record_and_tells_why_of_every_bound() -> None:
     assert min(map(len, reasons)) > 10
 
 
-def test_a_row_too_few_or_too_many_is_named() -> None:
+def test_a_row_too_few_or_too_many_is_named(wording: Wording) -> None:
     lines = PAGE.splitlines(keepends=True)
     short = "".join(line for line in lines if not line.startswith("| `rich`"))
-    with pytest.raises(ValueError, match=r"docs/versions\.md has no row of rich$"):
+    with wording.raises(ValueError, "docs/versions.md"):
         known.with_rows(short, TABLES, RUNS)
-    with pytest.raises(ValueError, match="has a row of dask, which is not declared"):
+    with wording.raises(ValueError):
         known.with_rows(f"{PAGE}\n| `dask` | 1 | 1 | 1 | because |\n", TABLES, RUNS)
 
 
@@ -201,21 +202,23 @@ def a_program(folder: Path, name: str, text: str) -> None:
     (folder / "bin" / name).chmod(0o755)
 
 
-def test_a_command_that_fails_says_what_it_printed(tmp_path: Path) -> None:
+def test_a_command_that_fails_says_what_it_printed(tmp_path: Path, wording: Wording) -> None:
     a_program(tmp_path, "tool", 'echo "no $1"; echo why >&2; exit 3')
-    assert versions.run(tmp_path, "tool luck") == "exit code 3: no luck\nwhy"
+    wording(versions.run(tmp_path, "tool luck"), "3")
     a_program(tmp_path, "fine", 'test "$1" = "$(dirname "$2")" && test -f text.txt')
     assert versions.run(tmp_path, "fine {root} {root}/tests") == "passed"
 
 
-def test_a_command_that_hangs_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_hangs_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
+) -> None:
     monkeypatch.setattr(versions, "SECONDS", 0.2)
     a_program(tmp_path, "tool", "exec sleep 30")
-    assert versions.run(tmp_path, "tool") == "not done after 0.2 s"
+    wording(versions.run(tmp_path, "tool"), "0.2")
 
 
 def test_what_cannot_be_installed_is_a_failure_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
     def install(folder: Path, part: str, kind: str, python: str) -> str:
         return "exit code 1: no such version"
@@ -228,7 +231,7 @@ def test_what_cannot_be_installed_is_a_failure_of_the_run(
     monkeypatch.setattr(known, "RECORD", tmp_path / "tried.json")
     result = CliRunner().invoke(versions.main, ["lowest", "torch", "core"])
     assert result.exit_code == 1
-    assert "lowest torch, Python 3.11.0, : pip install: exit code 1: no such" in result.output
+    wording.line(result.output, "torch ... 3.11.0 ... 1")
     assert [r["part"] for r in known.read_record()] == ["core", "torch"]
     assert not any(known.passed(r) for r in known.read_record())
     again = CliRunner().invoke(versions.main, ["lowest", "torch"])
@@ -241,12 +244,12 @@ def test_what_cannot_be_installed_is_a_failure_of_the_run(
     [
         (
             ["lowest", "haiku"],
-            "no part 'haiku'; there are core, torch, jax, flax, keras, onnx, report, data, ray, ",
+            "'haiku' ... torch, jax, flax, keras, onnx",
         ),
-        (["newest", "core", "--python", "python9"], "there is no interpreter 'python9' to make"),
+        (["newest", "core", "--python", "python9"], "'python9'"),
     ],
 )
-def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_told(arguments: list[str], message: str, wording: Wording) -> None:
     result = CliRunner().invoke(versions.main, arguments)
     assert result.exit_code == 2
-    assert message in result.output
+    wording.line(result.output, message)

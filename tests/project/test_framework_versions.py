@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import framework_versions
+from wording import Wording
 
 
 def test_the_page_is_that_of_the_record() -> None:
@@ -14,7 +15,7 @@ def test_the_page_is_that_of_the_record() -> None:
     )
 
 
-def test_what_was_not_run_and_what_differs_are_told() -> None:
+def test_what_was_not_run_and_what_differs_are_told(wording: Wording) -> None:
     cell = {"verdict": "differ", "digits": 3.14, "fault": "loss: it is wrong"}
     jax = {
         "columns": {"jax@0.9.2": {"cells": {"lesson6/three_char": {"float32": cell}}}},
@@ -25,6 +26,6 @@ def test_what_was_not_run_and_what_differs_are_told() -> None:
     shown = framework_versions.page({"jax": jax})
     assert "Run: jax@0.9.2 (1 of 24 cells)" in shown
     assert "| three_char | - | **differ** 3.1 | - | - | - |" in shown
-    assert "lesson6/three_char float32: `loss: it is wrong`" in shown
+    wording.line(shown, "lesson6/three_char float32: `loss ... wrong`")
     assert shown.count("Not run yet.") == 2
-    assert "Speeds were not measured" in shown
+    wording.line(shown, "were not measured")

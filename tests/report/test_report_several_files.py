@@ -8,6 +8,7 @@ from pathlib import Path
 
 import report_files
 from report_pages import markdown, page
+from wording import Wording
 
 
 def test_speeds_of_two_machines_are_told_apart(files: Path, tmp_path: Path) -> None:
@@ -58,15 +59,17 @@ def test_no_speed_at_all_is_not_green(files: Path, tmp_path: Path) -> None:
     assert "## ⚠ 0 speeds\n" in markdown(tmp_path, empty)
 
 
-def test_markdown_says_why_a_cell_could_not_be_run(files: Path, tmp_path: Path) -> None:
+def test_markdown_says_why_a_cell_could_not_be_run(
+    files: Path, tmp_path: Path, wording: Wording
+) -> None:
     seen = {"verdict": "crashed", "detail": "the worker was killed by SIGSEGV"}
     lost = report_files.changed(files / "run.jsonl", tmp_path / "run.jsonl", seen, backend="numpy")
     text = markdown(tmp_path, lost)
     row = next(row for row in text.splitlines() if row.startswith("- **") and "on numpy" in row)
-    assert row.endswith(" native: crashed** outputs: crashed: the worker was killed by SIGSEGV.  ")
+    wording.line(row, "native: crashed** outputs ... SIGSEGV")
     # Where the place is known it is told, in a sentence of its own.
     row = next(row for row in text.splitlines() if row.startswith("- **") and "mutants" in row)
-    assert re.search(r"\), by [\d.e-]+\. The plugin is at fault\. .*[^.]\.  $", row)
+    wording(row)
 
 
 def test_a_page_without_a_table_has_nothing_to_filter(files: Path, tmp_path: Path) -> None:

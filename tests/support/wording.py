@@ -104,9 +104,9 @@ class Wording:
         self._compare(lines)
 
     def line(self, message: object, facts: str) -> None:
-        """Assert the same of the lines of a longer text that hold the facts."""
+        """Assert the same of those lines of a longer text that have the facts."""
         whole = "\n".join(lines_of(message))
-        found = spans(whole, facts)
+        found = spans(whole, facts) if facts else (0, len(whole))
         assert found, f"{facts!r} is not in:\n{whole}"
         first, last = (whole.count("\n", 0, place) for place in found)
         self._compare(whole.split("\n")[first : last + 1])

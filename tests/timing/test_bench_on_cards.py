@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from needed import need
+from wording import Wording
 
 from harness.backends.numpy.backend import Numpy
 from harness.checking.request import Request, make_case
@@ -173,8 +174,8 @@ def test_memory_that_the_driver_does_not_tell_is_not_told() -> None:
     assert shared({100: 10}, 100, None) == {"own_bytes": 10, "others_bytes": None}
 
 
-def test_a_card_that_slowed_down_makes_a_speed_doubtful() -> None:
+def test_a_card_that_slowed_down_makes_a_speed_doubtful(wording: Wording) -> None:
     assert slowed({}) == []
     assert slowed({"reasons": ["idle", "power cap"]}) == []
     (doubt,) = slowed({"reasons": ["power brake", "thermal slowdown by hardware"]})
-    assert "slowed down while it was timed (power brake, thermal slowdown by hardware)" in doubt
+    wording(doubt)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from wording import Wording
 
 from harness.cli import cli
 from harness.errors import UsageError
@@ -71,29 +72,29 @@ def test_characters_read(name: str, characters: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "float8"}, "unknown dtype 'float8'"),
-        ({"path": "nativ"}, "unknown path 'nativ'; did you mean 'native'"),
-        ({"modes": ("trian",)}, "unknown mode 'trian'; did you mean 'train'"),
-        ({"modes": ()}, "no mode is asked for"),
-        ({"batches": ()}, "no batch size"),
-        ({"batches": (0,)}, "batch is a positive whole number, found 0"),
-        ({"sizes": {"hidden": (0,)}}, "hidden is a positive whole number, found 0"),
-        ({"threads": -1}, "threads"),
-        ({"rounds": 0}, "at least one round"),
-        ({"timeout": 0.0}, "timeout"),
+        ({"dtype": "float8"}, "'float8'"),
+        ({"path": "nativ"}, "'nativ' ... 'native'"),
+        ({"modes": ("trian",)}, "'trian' ... 'train'"),
+        ({"modes": ()}, ""),
+        ({"batches": ()}, ""),
+        ({"batches": (0,)}, "0"),
+        ({"sizes": {"hidden": (0,)}}, "0"),
+        ({"threads": -1}, ""),
+        ({"rounds": 0}, ""),
+        ({"timeout": 0.0}, ""),
     ],
 )
-def test_impossible_requests(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_impossible_requests(options: dict[str, Any], message: str, wording: Wording) -> None:
+    with wording.raises(UsageError, message):
         check_request(BenchRequest(**options))
 
 
-def test_unknown_sizes_and_names() -> None:
-    with pytest.raises(UsageError, match="have no size 'hiden'; did you mean 'hidden'"):
+def test_unknown_sizes_and_names(wording: Wording) -> None:
+    with wording.raises(UsageError, "'hiden' ... 'hidden'"):
         groups_of(BenchRequest(sizes={"hiden": (3,)}))
     with pytest.raises(UsageError, match=r"--batch"):
         groups_of(BenchRequest(sizes={"batch": (3,)}))
-    with pytest.raises(UsageError, match=r"environment is given for 'tosch'.*did you mean 'torch'"):
+    with wording.raises(UsageError, "'tosch' ... 'torch'"):
         entries_from(BenchRequest(backends=("torch",), environment={"tosch": {"A": "1"}}))
 
 
@@ -230,20 +231,22 @@ def test_command_line() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--batch", "16,x"), "--batch takes positive whole numbers, found 'x' in '16,x'"),
-        (("--batch", "0"), "--batch takes positive whole numbers, found '0'"),
-        (("--env", "torch"), "--env takes [BACKEND:]NAME=VALUE, found 'torch'"),
-        (("--size", "hidden"), "--size takes NAME=N,N, found 'hidden'"),
-        (("--threshold", "-1"), "--threshold takes a share"),
-        (("--records", "no/such/a.json"), "there is no folder no/such"),
-        (("--backend", "tosch"), "unknown backend 'tosch'; did you mean 'torch'"),
+        (("--batch", "16,x"), "--batch ... 'x' ... '16,x'"),
+        (("--batch", "0"), "--batch ... '0'"),
+        (("--env", "torch"), "--env ... [BACKEND:]NAME=VALUE ... 'torch'"),
+        (("--size", "hidden"), "--size ... NAME=N,N ... 'hidden'"),
+        (("--threshold", "-1"), "--threshold"),
+        (("--records", "no/such/a.json"), "no/such"),
+        (("--backend", "tosch"), "'tosch' ... 'torch'"),
         (("no/such/model",), "no/such/model"),
     ],
 )
-def test_usage_errors_are_messages(arguments: tuple[str, ...], message: str) -> None:
+def test_usage_errors_are_messages(
+    arguments: tuple[str, ...], message: str, wording: Wording
+) -> None:
     done = CliRunner().invoke(cli, ["bench", *arguments])
     assert done.exit_code == 2
-    assert message in done.stderr
+    wording.line(done.stderr, message)
     assert "Traceback" not in done.stderr
 
 

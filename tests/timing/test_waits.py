@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from wording import Wording
 
 from harness.timing.proofs.waits_for_work import _unconvincing
 
@@ -36,12 +37,15 @@ def test_noise_speaks_against_nobody(noise: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("left", "reason"),
     [
-        ({"ratio": 29.0, "ratios": [29.0] * 3, "processor_ratios": []} | {"short": 1e-5}, REASON),
-        (BUSY | {"short": 1e-5}, REASON),
-        (BUSY | {"step_after_short": 0.03}, REASON),
-        ({"ratio": 3.0, "ratios": [3.0] * 3}, "10 times the steps take 3 times as long"),
-        ({"step_after": 0.2}, "300 steps are said to be done after 0.3 s"),
+        (
+            {"ratio": 29.0, "ratios": [29.0] * 3, "processor_ratios": []} | {"short": 1e-5},
+            f"{REASON}",
+        ),
+        (BUSY | {"short": 1e-5}, f"{REASON}"),
+        (BUSY | {"step_after_short": 0.03}, f"{REASON}"),
+        ({"ratio": 3.0, "ratios": [3.0] * 3}, "10 ... 3"),
+        ({"step_after": 0.2}, "300 ... 0.3"),
     ],
 )
-def test_work_that_is_left_does(left: dict[str, Any], reason: str) -> None:
-    assert _unconvincing(HONEST | left).startswith(reason)
+def test_work_that_is_left_does(left: dict[str, Any], reason: str, wording: Wording) -> None:
+    wording.line(_unconvincing(HONEST | left), reason)

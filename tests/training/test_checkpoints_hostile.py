@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from small_trainings import TEXT, Stop, Stopping, setup, train
+from wording import Wording
 
 from harness.convert import weights
 from harness.convert.weights import WeightsError
@@ -102,19 +103,19 @@ def test_a_field_that_is_missing_or_of_another_type(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"step": 10**9}, "an epoch has .* steps, and it continues after 1,000,000,000"),
-        ({"step": 128}, "it is after .* steps, at step 129 of epoch 2"),
-        ({"steps": 3}, "it is after 3 steps"),
-        ({"sums": []}, "not of as many rows"),
-        ({"epoch": 10**12}, "continues with number 1,?000"),
-        ({"epoch": 0}, "it has 1 epochs that are done, and continues with number 1"),
+        ({"step": 10**9}, "1,000,000,000"),
+        ({"step": 128}, "129 ... 2"),
+        ({"steps": 3}, "3"),
+        ({"sums": []}, ""),
+        ({"epoch": 10**12}, "1 ... 000"),
+        ({"epoch": 0}, "1 ... 1"),
     ],
 )
 def test_a_position_that_no_run_can_have(
-    change: dict[str, Any], words: str, genuine: Path, tmp_path: Path, made: Setup
+    change: dict[str, Any], words: str, genuine: Path, tmp_path: Path, made: Setup, wording: Wording
 ) -> None:
     rewritten(genuine, tmp_path / "kept", lambda history: history["position"].update(change))
-    with pytest.raises(WeightsError, match=words):
+    with wording.raises(WeightsError, words):
         taken_up.find(tmp_path / "kept", made)
 
 

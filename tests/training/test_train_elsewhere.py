@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from texts import FOX
+from wording import Wording
 
 from harness.cli import cli
 
@@ -33,7 +34,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_training_goes_on_from_another_folder(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
     here, there = folders
     monkeypatch.chdir(here)
@@ -41,28 +42,28 @@ def test_a_training_goes_on_from_another_folder(
     files = ("mine.yaml", "--text", "text.txt", "--weights", "w.safetensors")
     first = run("train", *files, *options, "--epochs", 1, "--resume")
     assert first.exit_code == 0, first.output
-    told = f"there is no {here / 'w.safetensors.checkpoint'} yet"
-    assert told in first.output
+    f"there is no {here / 'w.safetensors.checkpoint'} yet"
+    wording.line(first.output, f"{here / 'w.safetensors.checkpoint'}")
     monkeypatch.chdir(there)
     files = ("../here/mine.yaml", "--text", "../here/text.txt", "--weights")
     second = run("train", *files, "../here/w.safetensors", *options, "--epochs", 2, "--resume")
     assert second.exit_code == 0, second.output
-    assert "resumes at step 1 of epoch 2" in second.output
+    wording.line(second.output, "1 of epoch")
     assert "there is no" not in second.output
     # Of a path that leads nowhere it is told what is missing, and where.
     lost = run("train", *files, "w.safetensors", *options, "--epochs", 1, "--resume")
-    assert f"there is no {there / 'w.safetensors.checkpoint'} yet" in lost.output
+    wording.line(lost.output, f"{there / 'w.safetensors.checkpoint'}")
 
 
 def test_a_check_goes_on_from_another_folder(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
     here, there = folders
     options = ("--backend", "numpy", "--check", "values", "--resume", "--records")
     monkeypatch.chdir(here)
     first = run("check", "mine.yaml", *options, "run.jsonl")
     assert first.exit_code == 0, first.output
-    assert f"there are no records in {here / 'run.jsonl'} yet: every cell is run" in first.output
+    wording.line(first.output, f"{here / 'run.jsonl'}")
     monkeypatch.chdir(there)
     second = run("check", "../here/mine.yaml", *options, "../here/run.jsonl")
     assert second.exit_code == 0, second.output

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from wording import Wording
 
 import harness
 from harness.api.trained import Trained
@@ -97,30 +98,35 @@ def test_a_file_may_stand_in_for_it(spec: Path, tmp_path: Path) -> None:
 
 
 def test_without_the_package_it_is_said_what_to_install(
-    spec: Path, monkeypatch: pytest.MonkeyPatch
+    spec: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
     monkeypatch.setattr(table, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as error:
         prepare(TrainRequest(str(spec), "numpy"))
-    assert "scikit-learn, which is not installed: pip install scikit-learn" in str(error.value)
+    wording(error.value)
     assert "--data FILE" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "no such file"),
-        (b"not packed", "digits' cannot be read"),
-        (gzip.compress(b"1,2,many\n", mtime=0), "digits' cannot be read"),
+        (None, ""),
+        (b"not packed", ""),
+        (gzip.compress(b"1,2,many\n", mtime=0), ""),
         (
             gzip.compress(b"1,2,3\n4,5,6\n", mtime=0),
-            "is not the data set 'digits' that is known here",
+            "'digits'",
         ),
     ],
     ids=["absent", "not packed", "no numbers", "others"],
 )
 def test_other_data_in_its_place_are_refused(
-    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, told: str
+    spec: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+    told: str,
+    wording: Wording,
 ) -> None:
     if content is not None:
         (tmp_path / table.FILE).parent.mkdir(parents=True)
@@ -129,24 +135,26 @@ def test_other_data_in_its_place_are_refused(
     monkeypatch.setattr(table, "find_spec", lambda name: place)
     with pytest.raises(HarnessError) as error:
         prepare(TrainRequest(str(spec), "numpy"))
-    assert told in str(error.value).lower()
+    wording.line(str(error.value).lower(), told)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("set: digits", "set: digit", "expected one of 'digits', found 'digit'"),
-        ("x: pixels", "x: pixel", "there is no array 'pixel' for the input 'x'; did you mean"),
-        ("x: pixels", "x: images", "digits: x: expected shape"),
-        ("x: pixels, ", "", "there is no array 'x' for the input 'x'"),
+        ("set: digits", "set: digit", "'digits' ... 'digit'"),
+        ("x: pixels", "x: pixel", "'pixel' ... 'x'"),
+        ("x: pixels", "x: images", ""),
+        ("x: pixels, ", "", "'x' ... 'x'"),
     ],
 )
 @carried
-def test_what_a_spec_says_of_it_is_checked(spec: Path, old: str, new: str, told: str) -> None:
+def test_what_a_spec_says_of_it_is_checked(
+    spec: Path, old: str, new: str, told: str, wording: Wording
+) -> None:
     spec.write_text(SPEC.replace(old, new))
     with pytest.raises(HarnessError) as error:
         prepare(TrainRequest(str(spec), "numpy"))
-    assert told in str(error.value)
+    wording.line(error.value, told)
 
 
 def test_a_training_without_metrics_has_no_column_of_them() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import plugin_broken_promises
 import pytest
 from broken_promises import run
+from wording import Wording
 
 from harness.results.cell import CellResult
 
@@ -154,16 +155,17 @@ def test_every_fault_of_the_plugin_is_expected() -> None:
 @pytest.mark.parametrize(
     ("fault", "place"),
     [
-        ("primitive-dtype", "primitive: add([3, 7], [7]) gave dtype float32; float64 is right"),
+        ("primitive-dtype", "add([3, 7], [7]) ... float32; float64"),
         (
             "trace-lists",
-            "forward: first differs at y of layer embed_1 (specs/layers/embedding.yaml:9): "
-            "expected an array, found list",
+            "forward ... differs ... layer embed_1 (specs/layers/embedding.yaml:9)",
         ),
     ],
 )
-def test_the_first_value_of_a_wrong_kind_is_the_place(fault: str, place: str) -> None:
-    assert matrix(tuple(NAMED))[fault].location == place
+def test_the_first_value_of_a_wrong_kind_is_the_place(
+    fault: str, place: str, wording: Wording
+) -> None:
+    wording(matrix(tuple(NAMED))[fault].location, place)
 
 
 def test_a_wrong_primitive_fails_whatever_is_asked_for() -> None:

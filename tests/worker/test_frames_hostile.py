@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wording import Wording
 
 from harness.runtime import memory
 from harness.worker import frames
@@ -25,18 +26,18 @@ def announce(name: str, shape: list[int], array_bytes: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"Traceback (most recent call last)", "something else than a frame"),
-        (struct.pack(">QQ", 3, 0) + b"\xc1\xc1\xc1", "cannot be decoded"),
-        (announce("<f8", [1 << 40], 8), "larger than its header"),
-        (announce("<f8", [-1, -1], 8), "shape"),
-        (announce("<f8", [1], 16), "smaller than its header"),
-        (announce("|O", [1], 8), r"dtype '\|O' is announced, which cannot travel"),
-        (announce("nonsense", [1], 8), "'nonsense' is announced, which cannot travel"),
-        (struct.pack(">QQ", 3, 0) + b"\xd4\x09\x00", "type 9 is unknown"),
+        (b"Traceback (most recent call last)", ""),
+        (struct.pack(">QQ", 3, 0) + b"\xc1\xc1\xc1", ""),
+        (announce("<f8", [1 << 40], 8), ""),
+        (announce("<f8", [-1, -1], 8), ""),
+        (announce("<f8", [1], 16), ""),
+        (announce("|O", [1], 8), "'|O'"),
+        (announce("nonsense", [1], 8), "'nonsense'"),
+        (struct.pack(">QQ", 3, 0) + b"\xd4\x09\x00", "9"),
     ],
 )
-def test_malformed_frame_is_refused(content: bytes, words: str) -> None:
-    with pytest.raises(frames.FrameError, match=words):
+def test_malformed_frame_is_refused(content: bytes, words: str, wording: Wording) -> None:
+    with wording.raises(frames.FrameError, words):
         received(content)
 
 
@@ -162,10 +163,10 @@ def test_what_is_announced_takes_no_memory(size: int, arrays: int, body: bytes) 
     assert memory.resident() - before < 64 << 20
 
 
-def test_message_that_is_too_large_is_refused_at_both_ends() -> None:
-    with pytest.raises(frames.Unencodable, match="of a frame without its arrays"):
+def test_message_that_is_too_large_is_refused_at_both_ends(wording: Wording) -> None:
+    with wording.raises(frames.Unencodable):
         frames.encode("x" * (frames.MAX_MESSAGE + 1))
-    with pytest.raises(frames.FrameError, match="message without arrays of 16,777,217 bytes"):
+    with wording.raises(frames.FrameError, "16,777,217"):
         received(struct.pack(">QQ", frames.MAX_MESSAGE + 1, 0))
 
 

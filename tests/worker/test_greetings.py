@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from process_faults.support import launch
+from wording import Wording
 
 from harness.worker.launch import Launch
 from harness.worker.worker import Worker, requirement
@@ -53,7 +54,7 @@ START_FAILURES = {
 
 
 @pytest.mark.parametrize("handler", START_FAILURES)
-def test_start_that_fails_is_told_from_a_call_that_fails(handler: str) -> None:
+def test_start_that_fails_is_told_from_a_call_that_fails(handler: str, wording: Wording) -> None:
     limit = 0.5 if handler == "hang" else 30.0
     options = launch(handler=f"process_faults.identities:{handler}", start_timeout=limit)
     with Worker(options) as worker:
@@ -65,7 +66,7 @@ def test_start_that_fails_is_told_from_a_call_that_fails(handler: str) -> None:
         assert worker.pid is None
         if handler == "missing_framework":
             assert "in missing_framework" in outcome.traceback
-            assert outcome.log == "looking for the framework\n"
+            wording(outcome.log)
 
 
 def test_unknown_backend_is_a_failed_start() -> None:
@@ -75,14 +76,16 @@ def test_unknown_backend_is_a_failed_start() -> None:
         assert outcome.cause.startswith("UnknownBackend: unknown backend 'no-such-backend'")
 
 
-def test_interpreter_that_is_not_there_is_a_failed_start() -> None:
+def test_interpreter_that_is_not_there_is_a_failed_start(wording: Wording) -> None:
     with Worker(launch(python="/nowhere/python")) as worker:
         outcome = worker.start()
         assert outcome.start_failed
-        assert outcome.cause == "cannot run '/nowhere/python': No such file or directory"
+        wording(outcome.cause, "'/nowhere/python'")
 
 
-def test_interpreter_without_the_harness_is_told_how_to_get_it(tmp_path: Path) -> None:
+def test_interpreter_without_the_harness_is_told_how_to_get_it(
+    tmp_path: Path, wording: Wording
+) -> None:
     """A real one, in an environment of its own."""
     folder = tmp_path / "my env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
@@ -90,7 +93,7 @@ def test_interpreter_without_the_harness_is_told_how_to_get_it(tmp_path: Path) -
     with Worker(Launch("torch", python=python)) as worker:
         outcome = worker.start()
     assert outcome.start_failed
-    assert "No module named 'harness'" in outcome.log
+    wording.line(outcome.log, "'harness'")
     own = distribution("backend-comparison-harness")
     _, _, command = outcome.cause.partition("; that interpreter has no harness; install it with: ")
     words = shlex.split(command)
@@ -102,18 +105,20 @@ def test_interpreter_without_the_harness_is_told_how_to_get_it(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("says", "told"),
     [
-        ("Unknown option: -P", "is older than Python 3.11, which the harness wants"),
-        ("Segmentation fault", "exit code 1 at its start, after printing 'Segmentation fault'"),
+        ("Unknown option: -P", "3.11"),
+        ("Segmentation fault", "1 ... 'Segmentation fault'"),
     ],
 )
-def test_what_an_interpreter_says_at_its_end(says: str, told: str, tmp_path: Path) -> None:
+def test_what_an_interpreter_says_at_its_end(
+    says: str, told: str, tmp_path: Path, wording: Wording
+) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho {says} >&2\nexit 1\n")
     python.chmod(0o755)
     with Worker(launch(python=str(python))) as worker:
         outcome = worker.start()
     assert outcome.start_failed
-    assert outcome.cause.endswith(told)
+    wording.line(outcome.cause, told)
 
 
 def test_current_folder_is_not_on_the_import_path(

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from wording import Wording
 
 from harness.runtime.labels import backend_of, contradiction
 from harness.worker.launch import Launch
@@ -41,17 +42,17 @@ def test_a_label_that_fits_or_says_nothing(column: str, versions: dict[str, str]
         ("torch@2.6", {"torch": "no version at all"}, "torch no version at all"),
     ],
 )
-def test_a_label_that_is_contradicted(column: str, versions: dict[str, str], told: str) -> None:
-    assert contradiction(column, versions) == f"{column} was asked for, and {told} answered"
+def test_a_label_that_is_contradicted(
+    column: str, versions: dict[str, str], told: str, wording: Wording
+) -> None:
+    wording(contradiction(column, versions), f"{column} ... {told}")
 
 
-def test_a_worker_of_another_version_than_its_label_is_none() -> None:
+def test_a_worker_of_another_version_than_its_label_is_none(wording: Wording) -> None:
     with Worker(Launch("numpy@1.0")) as worker:
         started = worker.start()
     assert started.status == "error"
-    assert started.cause == (
-        f"numpy@1.0 was asked for, and numpy {np.__version__} answered from {sys.executable}"
-    )
+    wording(started.cause, f"numpy@1.0 ... numpy {np.__version__} ... {sys.executable}")
 
 
 def test_a_worker_of_the_version_of_its_label_starts() -> None:
