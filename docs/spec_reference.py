@@ -19,7 +19,6 @@ import yaml
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 
-from harness.checking.explain_definition import INITIALIZERS
 from harness.language import (
     document,
     evaluate,
@@ -38,6 +37,7 @@ from harness.program import dims
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/spec-reference.md"
+DRAWN = ROOT / "specs/initializers.yaml"  # the values of each distribution, in words
 LAW = dict[str, dict[str, float | str]]
 
 # Each part of a file: its title in the page, and its form.
@@ -237,18 +237,24 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
         yield "| any attribute | of the definition | Another value than the default. | |"
 
 
-def definitions(kind: str, folder: str) -> Iterator[str]:
-    """Yield a table of the definitions of a kind that ship."""
-    yield from (f"| {kind} | attributes | meaning |", "|---|---|---|")
+def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
+    """Yield a list of the definitions in a folder: name, attributes, the start of the summary."""
     for path in sorted((ROOT / "specs" / folder).glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         given = ", ".join(
             name if value == "size" else f"{name}={flow(value)}"
             for name, value in content.get("attributes", {}).items()
         )
-        shown = given and f"`{given}`"
-        summary = re.split(r"(?<=[.;]) ", content["summary"])[0].rstrip(".;")
-        yield f"| `{path.stem}` | {shown} | {summary.replace('|', chr(92) + '|')} |"
+        shown = f" (`{given}`)" if given else ""
+        yield f"- `{path.stem}`{shown}" + (f": {_start(content['summary'])}" if meaning else "")
+
+
+def _start(summary: str) -> str:
+    """Return the first sentence of a summary, up to a comma after nine words if it is long."""
+    sentence = re.split(r"(?<=[.;:]) ", summary)[0]
+    short = re.match(r"(?:\S+ ){8,}?\S*?,(?= )", sentence)
+    long = len(sentence.split()) > 16
+    return (short[0] if long and short else sentence).rstrip(",;:.") + "."
 
 
 def called(name: str, arguments: Iterable[str]) -> str:
@@ -277,8 +283,8 @@ def page() -> str:
     for name, (meaning, example) in OPERATORS.items():
         shown = " ".join(f"`{one}`" for one in name.replace("|", "\\|").split())
         lines.append(f"| {shown} | {meaning} | `{example}` |")
-    lines += ["", "## Built-in functions", "", "| function | meaning | example |", "|---|---|---|"]
-    lines += [f"| `{name}` | {text} | `{one}` |" for name, (text, one) in FUNCTIONS.items()]
+    lines += ["", "## Built-in functions", ""]
+    lines += [f"- `{name}`: {text} `{one}`" for name, (text, one) in FUNCTIONS.items()]
     lines += [
         "",
         "## Functions",
@@ -286,23 +292,19 @@ def page() -> str:
         "Written in the language: `harness explain gelu` prints one.",
         "",
     ]
-    lines += [*definitions("function", "functions"), "", "## Layers", ""]
+    lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
         "Attributes without `=` must be given. `harness explain lstm` prints the equations.",
         "",
     ]
-    lines += [*definitions("layer", "layers"), "", "## Losses and metrics", ""]
-    lines += [*definitions("loss", "losses"), "", "## Optimizers", ""]
+    lines += [*definitions("layers"), "", "## Losses and metrics", ""]
+    lines += [*definitions("losses"), "", "## Optimizers", ""]
     lines += ["[Their counterparts in frameworks](spec-optimizers.md#optimizers-that-ship).", ""]
-    lines += ["| optimizer | attributes |", "|---|---|"]
-    lines += [
-        row.rpartition(" | ")[0] + " |" for row in [*definitions("optimizer", "optimizers")][2:]
-    ]
-    lines += ["", "## Initial values", "", "| distribution | values | example |", "|---|---|---|"]
-    for name, text in INITIALIZERS.items():
-        lines.append(
-            f"| `{name}` | {_unsigned(text)} | `{called(name, initializers.arguments(name))}` |"
-        )
+    lines += definitions("optimizers", meaning=False)
+    lines += ["", "## Initial values", ""]
+    for name, text in yaml.safe_load(DRAWN.read_text(encoding="utf-8")).items():
+        example = called(name, initializers.arguments(name))
+        lines.append(f"- `{example}`: {_unsigned(str(text))}")
     lines += ["", "## Noises", "", "| distribution | arguments | example |", "|---|---|---|"]
     for name, given in noise.LAWS.items():
         shown = ", ".join(one if v is None else f"{one} {v:g}" for one, v in given.items())
