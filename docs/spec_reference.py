@@ -250,8 +250,9 @@ def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
 
 
 def _start(summary: str) -> str:
-    """Return the first sentence of a summary, up to a comma after nine words if it is long."""
-    sentence = re.split(r"(?<=[.;:]) ", summary)[0]
+    """Return a short summary, or the first sentence of a long one, cut after nine words or more."""
+    words = summary.split()
+    sentence = " ".join(words) if len(words) <= 18 else re.split(r"(?<=[.;:]) ", summary)[0]
     short = re.match(r"(?:\S+ ){8,}?\S*?,(?= )", sentence)
     long = len(sentence.split()) > 16
     return (short[0] if long and short else sentence).rstrip(",;:.") + "."
