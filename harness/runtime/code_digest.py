@@ -51,52 +51,34 @@ def imported(path: Path, package: str) -> set[str]:
     except (FileFault, OSError, SyntaxError, ValueError) as fault:
         raise Untold(str(fault)) from None
     found: set[str] = set()
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    # What imports, called with a text that stands in the source. Handed on as a value, it may be
+    # called with any name.
+    told = {
+        id(node.func)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.args and _is_text(node.args[0], tree)
+        if _named(node.func) in IMPORTERS
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= set(_from(node, package))
-            _check_renamed(node)
+            parts = package.split(".")
+            above = parts[: len(parts) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            if any(alias.asname and alias.name in HIDDEN | BUILT_IN for alias in node.names):
+                raise Untold(f"line {node.lineno} gives what imports a name of its own")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # As import_module("...") has it, and "module:function".
             found.add(node.value.partition(":")[0])
             if node.value in HIDDEN:
                 raise Untold(f"line {node.lineno} names {node.value}")
-        elif isinstance(node, ast.Call):
-            _check(node, tree)
-        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in called:
-            # Handed on as a value, it may be called with any name.
-            name = node.id if isinstance(node, ast.Name) else node.attr
-            if name in HIDDEN or _name(node) in BUILT_IN:
-                raise Untold(f"line {node.lineno} hands {name} on")
+        elif isinstance(node, ast.Name | ast.Attribute) and id(node) not in told:
+            of_builtins = isinstance(node, ast.Name) or _named(node.value) == "builtins"
+            if _named(node) in HIDDEN or (of_builtins and _named(node) in BUILT_IN):
+                raise Untold(f"line {node.lineno} uses {_named(node)}")
     return found
-
-
-def _check_renamed(node: ast.ImportFrom) -> None:
-    """Raises :class:`Untold` where what runs or imports other code gets a name of its own."""
-    for alias in node.names:
-        if alias.asname and alias.name in HIDDEN | BUILT_IN:
-            raise Untold(f"line {node.lineno} calls {alias.name} {alias.asname}")
-
-
-def _from(node: ast.ImportFrom, package: str) -> Iterator[str]:
-    parts = package.split(".")
-    above = parts[: len(parts) + 1 - node.level] if node.level else []
-    base = ".".join([*above, *filter(None, [node.module])])
-    yield base
-    yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _check(call: ast.Call, tree: ast.Module) -> None:
-    """Raises :class:`Untold` for a call that imports what the text does not name."""
-    built_in = _name(call.func)
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else built_in
-    of_builtins = isinstance(call.func, ast.Attribute) and _name(call.func.value) == "builtins"
-    if name in UNTOLD or built_in in BUILT_IN or (of_builtins and name in BUILT_IN):
-        raise Untold(f"line {call.lineno} calls {name}")
-    if name in IMPORTERS and not (call.args and _is_text(call.args[0], tree)):
-        raise Untold(f"line {call.lineno} imports by a name that is computed")
 
 
 def _is_text(value: ast.expr, tree: ast.Module) -> bool:
@@ -105,25 +87,24 @@ def _is_text(value: ast.expr, tree: ast.Module) -> bool:
         return isinstance(value.value, str) and not value.value.startswith(".")
     if isinstance(value, ast.IfExp):
         return _is_text(value.body, tree) and _is_text(value.orelse, tree)
-    values = _bound(_name(value), tree.body)
-    return (
-        bool(values)
-        and all(isinstance(v, ast.Constant | ast.IfExp) for v in values)
-        and all(_is_text(v, tree) for v in values)
+    if not isinstance(value, ast.Name):
+        return False
+    values = [
+        statement.value
+        for statement in tree.body
+        if isinstance(statement, ast.Assign) and value.id in map(_named, statement.targets)
+    ]
+    return bool(values) and all(
+        isinstance(v, ast.Constant | ast.IfExp) and _is_text(v, tree) for v in values
     )
 
 
-def _bound(name: str, body: Sequence[ast.stmt]) -> list[ast.expr]:
-    return [
-        statement.value
-        for statement in body
-        if isinstance(statement, ast.Assign)
-        and any(_name(target) == name for target in statement.targets)
-    ]
-
-
-def _name(value: ast.expr) -> str:
-    return value.id if isinstance(value, ast.Name) else ""
+def _named(value: ast.expr) -> str:
+    """The name of a name, or of an attribute."""
+    match value:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 MOST = 1 << 28

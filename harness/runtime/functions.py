@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
     return total
 
 
+T = TypeVar("T")
 COMPILED = "what compile() made"
 
 
@@ -93,14 +94,17 @@ class Functions:
         }
         self.layout = Layout(training, self.natives["training"])
         self.whole: WholeModel | None = None
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Hashable, Any] = {}
         self._kept_nodes = KeptNodes()
 
     def function(self, phase: Phase, mode: Mode) -> Function:
         """The compiled forward function; made once."""
-        key = (phase, mode, "forward")
+        return self._once((phase, mode, "forward"), lambda: self.compiled(self.plain(phase, mode)))
+
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, when it is first asked for under a key."""
         if key not in self._compiled:
-            self._compiled[key] = self.compiled(self.plain(phase, mode))
+            self._compiled[key] = make()
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def plain(self, phase: Phase, mode: Mode) -> Function:
@@ -117,12 +121,13 @@ class Functions:
         Raises:
             UsageError: the backend has no automatic differentiation, and something is claimed.
         """
-        key = (phase, mode, "gradient")
-        if key not in self._compiled:
+
+        def make() -> GradientFunction:
             derived = self.path in DERIVED_PATHS
             made = None if derived else self.automatic(self.plain(phase, mode))
-            self._compiled[key] = self.compiled(made) if made else self._derived(phase, mode)
-        return self._compiled[key]  # type: ignore[no-any-return]
+            return self.compiled(made) if made else self._derived(phase, mode)
+
+        return self._once((phase, mode, "gradient"), make)
 
     def compiled(self, function: F) -> F:
         """A function, or one with gradients, as the backend compiles it.
@@ -182,18 +187,14 @@ class Functions:
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
         """The program with its gradient, of the loss or along cotangents; made once."""
-        key = (phase, mode, "derivative")
-        if key not in self._compiled:
-            program = self.programs[phase]
-            results = result_ports(program, mode)
-            outputs = (
-                [Port("loss", results["loss"])]
-                if mode == "loss"
-                else [Port(n, v) for n, v in results.items() if n.startswith(("output.", "state."))]
-            )
-            against = list(variable_ports(program).values())
-            self._compiled[key] = differentiate(program, outputs, against, results.values())
-        return self._compiled[key]  # type: ignore[no-any-return]
+        program, results = self.programs[phase], result_ports(self.programs[phase], mode)
+        wanted = ("loss",) if mode == "loss" else ("output.", "state.")
+        outputs = [Port(n, v) for n, v in results.items() if n.startswith(wanted)]
+        against = list(variable_ports(program).values())
+        return self._once(
+            (phase, mode, "derivative"),
+            lambda: differentiate(program, outputs, against, results.values()),
+        )
 
     def walk(
         self,

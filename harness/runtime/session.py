@@ -300,11 +300,10 @@ class Session(Functions):
         return self.to_numpy(results)
 
     def _apply_rule(self, trained: Tensors, gradients: Tensors, learning_rate: float) -> Tensors:
-        if "update" not in self._compiled:
-            self._compiled["update"] = self.compiled(self.rule_update().run)
+        run = self._once("update", lambda: self.compiled(self.rule_update().run))
         kept = {f"{slot}.{n}": t for slot, ts in self.slots.items() for n, t in ts.items()}
         kept[STEP] = self.scalar(float(self.steps))
-        made = self.updated(self._compiled["update"], trained, gradients, kept, learning_rate)
+        made = self.updated(run, trained, gradients, kept, learning_rate)
         if self.scales:
             kept |= {**trained, **self.scaling}
             made, self.scaling = updates.left_by(self.interpreter({}), gradients, kept, made)

@@ -115,9 +115,9 @@ def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
 class FrameWriter:
     """Writes one frame in as many pieces as a non-blocking socket asks for."""
 
-    def __init__(self, message: Any, limit: int = MAX_FRAME) -> None:
+    def __init__(self, message: Any) -> None:
         """Encode ``message``; raises what ``encode`` raises."""
-        self._pieces = encode(message, limit)[::-1]
+        self._pieces = encode(message)[::-1]
 
     def advance(self, connection: socket.socket) -> bool:
         """Write what the socket takes now; return whether the frame is complete.

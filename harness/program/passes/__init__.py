@@ -104,8 +104,8 @@ def _optimised(
     stay = not moved and unroll.carries_much(current, builder, sizes)
     simplify, tabled = SIMPLIFY[stay], TABLES[stay]
 
-    early = merged(fuse.early_rules(fused), simplify)
-    late, of_products = fuse.late_rules(fused), fuse.product_rules(fused)
+    early = merged(fuse.rules_of(fuse.EARLY, fused), simplify)
+    late, of_products = (fuse.rules_of(found, fused) for found in (fuse.LATE, fuse.PRODUCTS))
     # The last nodes, and the rules that make the same of them again.
     settled: tuple[Node, ...] = ()
     idle: tuple[Rules, ...] = ()

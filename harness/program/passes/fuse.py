@@ -58,36 +58,25 @@ def _scatter(sign: int) -> Rule:
     return rule
 
 
-EARLY: Mapping[str, tuple[str, Rule]] = {
-    "relu": ("where", _named(patterns.relu)),
-    "clip": ("where", _named(patterns.clip)),
-    "sigmoid": ("add", _named(patterns.sigmoid)),
+Found = Mapping[str, tuple[tuple[str, Rule], ...]]
+# By fused operation, the rules that find it, each with the operation that it looks at: those that
+# are used before anything else is done to a program, and when all else is done.
+EARLY: Found = {
+    "relu": (("where", _named(patterns.relu)),),
+    "clip": (("where", _named(patterns.clip)),),
+    "sigmoid": (("add", _named(patterns.sigmoid)),),
 }
-LATE: Mapping[str, tuple[tuple[str, Rule], ...]] = {
+LATE: Found = {
     "softmax": (("divide", _named(_softmax)),),
     "scatter_add": (("add", _scatter(1)), ("subtract", _scatter(-1))),
 }
+# For sums with a product, which would hide products from other rules.
+PRODUCTS: Found = {"addmm": (("add", _addmm),)}
 
 
-def early_rules(fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """Rules for the operations that are found before anything else is done to a program."""
+def rules_of(found: Found, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
+    """The rules for the fused operations that a backend has, by what they look at."""
     rules: dict[str, tuple[Rule, ...]] = {}
-    for name in fused:
-        if name in EARLY:
-            op, rule = EARLY[name]
-            rules[op] = (*rules.get(op, ()), rule)
+    for op, rule in (each for name in fused for each in found.get(name, ())):
+        rules[op] = (*rules.get(op, ()), rule)
     return rules
-
-
-def late_rules(fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """Rules for the operations that are found when all else is done."""
-    rules: dict[str, tuple[Rule, ...]] = {}
-    for name in fused:
-        for op, rule in LATE.get(name, ()):
-            rules[op] = (*rules.get(op, ()), rule)
-    return rules
-
-
-def product_rules(fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """The rule for sums with a product, which would hide products from other rules."""
-    return {"add": (_addmm,)} if "addmm" in fused else {}
