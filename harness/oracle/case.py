@@ -288,27 +288,19 @@ def check_meaning(case: Case) -> None:
     """
     if case.spec.model.loss is None:
         values = case.forward("inference", case.material, "main").values
-        found = next((n for n, array in values.items() if array.size and _lost(array)), "")
+        floats = {n: array for n, array in values.items() if array.size and array.dtype.kind == "f"}
+        found = next((n for n, array in floats.items() if not np.isfinite(array).any()), "")
         name = found.partition(".")[2]
     else:
         values = case.gradients(case.material, "main").values
         found = name = "" if np.isfinite(values["loss"]) else "loss"
     if found:
-        what = (
-            f"{case.training.name}: {name} is {_word(values[found])} at the numbers that are drawn"
-        )
+        word = "NaN" if np.isnan(values[found]).any() else "infinite"
+        what = f"{case.training.name}: {name} is {word} at the numbers that are drawn"
         raise UsageError(
             f"{what}, so that nothing could be compared{_origin(case)}; --inputs and --weights "
             "take numbers at which the model means something"
         )
-
-
-def _lost(array: Array) -> bool:
-    return array.dtype.kind == "f" and not np.isfinite(array).any()
-
-
-def _word(array: Array) -> str:
-    return "NaN" if np.isnan(array).any() else "infinite"
 
 
 def _origin(case: Case) -> str:

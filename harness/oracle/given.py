@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array, ArrayDict, Arrays
+from harness.arrays import ArrayDict, Arrays
 from harness.errors import UsageError
 from harness.language.initial_values import started
 from harness.language.model import Spec
@@ -124,7 +124,10 @@ def given_numbers(
         Arguments(
             kept["parameter"],
             kept["statistic"],
-            *({n: _exact(a) for n, a in batch.get(g, {}).items()} for g in batch_ports(program)),
+            *(
+                {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in own.items()}
+                for own in (batch.get(group, {}) for group in batch_ports(program))
+            ),
         ),
         chosen["batch"],
         chosen["time"],
@@ -167,10 +170,6 @@ def _check_kept(group: str, program: Program, ports: Sequence[Port], arrays: Arr
     except UsageError as error:
         at = ", ".join(f"{name}={size}" for name, size in program.sizes.items())
         raise UsageError(f"{error} (at {at}: give other sizes if they are others)") from None
-
-
-def _exact(array: Array) -> Array:
-    return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 
 def digest_of(arrays: Arrays) -> str:

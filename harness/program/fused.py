@@ -53,7 +53,10 @@ def _is_loose(
             node.op in PASSING and given & rows
         ):
             rows.add(node.output)
-        elif node.op in PASSING or _picks(node, lacking):
+        elif node.op in PASSING or (
+            # It takes some entries out of the last axis of one of them: rows stay rows.
+            node.op == "take_along_axis" and node.inputs[0] in lacking
+        ):
             if given & entries and node.op in PASSING:
                 entries.add(node.output)
             if given & lacking:
@@ -62,11 +65,6 @@ def _is_loose(
         elif given & lacking:
             return False
     return True
-
-
-def _picks(node: Node, values: Set[int]) -> bool:
-    """Whether it takes some entries out of the last axis of one of the values: rows stay rows."""
-    return node.op == "take_along_axis" and node.inputs[0] in values
 
 
 def _alike(total: Node, most: Node) -> bool:

@@ -193,11 +193,10 @@ class Demands:
         forms.add(axis)
         if axis is None and value in self.moving:
             forms.add(self._only(value))
-            if self.types[value].kind != "float" or value in self._inputs():
+            if self.types[value].kind != "float" or any(
+                port.value == value for port in self.program.inputs
+            ):
                 raise NoRow(f"{self.named(value)} is read at all steps at once")
-
-    def _inputs(self) -> set[int]:
-        return {port.value for port in self.program.inputs}
 
     def _needs(self, node: Node, number: int, axis: int | None) -> Iterable[Form]:
         if axis is None:

@@ -203,7 +203,7 @@ class SessionService(StepService):
         ]
         self.session.load(given, {n: np.array(a) for n, a in statistics.items()})
         first = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
-        kept = _copies(first)
+        kept = {n: np.array(a) for n, a in first.items()}
         self.session.forward("inference", own_calls[1]["inputs"], own_calls[1]["state"])
         faults += _changed("output", kept, first, "by the next call")
         for own, call in zip(own_calls, calls, strict=True):
@@ -215,10 +215,6 @@ class SessionService(StepService):
         again = self.session.forward("inference", own_calls[0]["inputs"], own_calls[0]["state"])
         faults += _changed("output", kept, again, "when the caller wrote to the arrays it loaded")
         return faults
-
-
-def _copies(arrays: Arrays) -> ArrayDict:
-    return {n: np.array(a) for n, a in arrays.items()}
 
 
 def _scattered(arrays: Arrays) -> ArrayDict:

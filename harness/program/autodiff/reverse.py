@@ -304,7 +304,9 @@ class _ScanReverse(Reverse):
         for (body, _), cotangent in zip(stacks, arriving, strict=True):
             self.add(body, cotangent)
         self.run(self.body.nodes)
-        leaving = [self._of_input(self.body.inputs[i]) for i in carried]
+        leaving = [
+            self.cotangent(v, types[v].shape) for v in (self.body.inputs[i] for i in carried)
+        ]
         wanted = [v for v in self.body.inputs[count:] if self.settle(v) is not None]
         given = [self.cotangents[v] for v in wanted]
         extra = list(dict.fromkeys([c for _, _, c in self.products] + [c for _, c in self.sums]))
@@ -320,9 +322,6 @@ class _ScanReverse(Reverse):
         by_step = dict(zip(extra, stacked[len(wanted) :], strict=True))
         results += self._captures(whole, by_step)
         return results, augmented
-
-    def _of_input(self, value: int) -> int:
-        return self.cotangent(value, self.builder.types[value].shape)
 
     def _captures(
         self, whole: Mapping[int, int], by_step: Mapping[int, int]

@@ -34,7 +34,8 @@ def turned(
     nodes: Sequence[Node], wanted: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
     """The nodes with one such value in its other order, for each that there is."""
-    made, uses = _known(nodes, wanted)
+    made = {o: node for node in nodes for o in node.outputs}
+    uses = Counter([*wanted, *(v for node in nodes for v in reads(node))])
     fixed: set[tuple[int, Axes]] = set()
     for node in nodes:
         if node.op != "permute_dims" or uses[node.inputs[0]] < 2:
@@ -45,12 +46,6 @@ def turned(
             covered = upwards.covered()
             rest = (n for n in nodes if n is not node and covered.isdisjoint(n.outputs))
             yield in_order([*upwards.nodes, *upwards.back(), *rest])
-
-
-def _known(nodes: Sequence[Node], wanted: Sequence[int]) -> tuple[dict[int, Node], Counter[int]]:
-    """What makes each value, and how often it is read."""
-    made = {o: node for node in nodes for o in node.outputs}
-    return made, Counter([*wanted, *(v for node in nodes for v in reads(node))])
 
 
 @dataclass

@@ -165,8 +165,13 @@ class SliceFinder:
 
     def runs(self, candidates: Iterable[Candidate]) -> Iterable[Siblings]:
         """Runs of candidates whose slices lie side by side."""
+
+        def first(candidate: Candidate) -> int:
+            cut = next(p for p in candidate.cuts if p is not None)
+            return cut.start.resolve(self.sizes)
+
         run: list[Candidate] = []
-        for candidate in sorted(candidates, key=self._first):
+        for candidate in sorted(candidates, key=first):
             if run and not _follows(run[-1], candidate):
                 if len(run) > 1:
                     yield _siblings(run)
@@ -174,10 +179,6 @@ class SliceFinder:
             run.append(candidate)
         if len(run) > 1:
             yield _siblings(run)
-
-    def _first(self, candidate: Candidate) -> int:
-        cut = next(p for p in candidate.cuts if p is not None)
-        return cut.start.resolve(self.sizes)
 
 
 def _follows(left: Candidate, right: Candidate) -> bool:
@@ -397,7 +398,10 @@ def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[N
     same one.
     """
     ends = [_end(node.output, users) for node in nodes]
-    kinds = [_kind(users.get(end, [])) for end in ends]
+    kinds = [
+        tuple(sorted(f"{n.op} {sorted(n.attributes.items())!r}" for n in users.get(end, ())))
+        for end in ends
+    ]
     first = {kind: min(e for e, k in zip(ends, kinds, strict=True) if k == kind) for kind in kinds}
     places = sorted(range(len(nodes)), key=lambda place: (first[kinds[place]], ends[place]))
     return tuple(nodes[place] for place in places)
@@ -410,7 +414,3 @@ def _end(value: int, users: Mapping[int, list[Node]]) -> int:
         value = readers[0].output
         readers = users.get(value, [])
     return value
-
-
-def _kind(readers: Iterable[Node]) -> tuple[str, ...]:
-    return tuple(sorted(f"{n.op} {sorted(n.attributes.items())!r}" for n in readers))

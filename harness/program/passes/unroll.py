@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from math import prod
@@ -11,8 +11,9 @@ from typing import Any
 from harness.program.builder import Builder
 from harness.program.dims import ONE, Attributes, Dim
 from harness.program.flops import steps_of
-from harness.program.ir import Block, Node, Type
+from harness.program.ir import Node, Type
 from harness.program.passes.algebra import common_shape
+from harness.program.passes.rebuild import renamed
 from harness.program.passes.rewriter import Rewriter, Rule
 
 # Loops of more steps stay loops; so do those of a training whose steps a compiler fuses, which
@@ -91,6 +92,15 @@ def _counted(number: int) -> Dim:
     return Dim(number)
 
 
+def _defined(nodes: Iterable[Node]) -> Iterator[int]:
+    """The values of some nodes and of their bodies, in order."""
+    for node in nodes:
+        if node.body is not None:
+            yield from node.body.inputs
+            yield from _defined(node.body.nodes)
+        yield from node.outputs
+
+
 class _UnrolledSteps:
     """One loop's steps."""
 
@@ -119,26 +129,10 @@ class _UnrolledSteps:
         count = len(carried)
         slices = [self._slice(sequence, step) for sequence in self.node.inputs[count:]]
         env = dict(zip(self.body.inputs, (*carried, *slices), strict=True))
-        self.made += self._copied(self.body.nodes, env)
+        types = self.builder.types
+        env |= {value: self.builder.value(types[value]) for value in _defined(self.body.nodes)}
+        self.made += renamed(self.body.nodes, env)
         return tuple(env.get(v, v) for v in self.body.outputs)
-
-    def _copied(self, nodes: Sequence[Node], env: dict[int, int]) -> list[Node]:
-        """Nodes with values of their own; ``env`` maps the old ones."""
-        result = []
-        for node in nodes:
-            body = node.body
-            inputs = tuple(env.get(i, i) for i in node.inputs)
-            if body is not None:
-                env.update((v, self.builder.value(self.builder.types[v])) for v in body.inputs)
-                inner = self._copied(body.nodes, env)
-                first, last = (
-                    tuple(env.get(v, v) for v in vs) for vs in (body.inputs, body.outputs)
-                )
-                body = Block(first, tuple(inner), last)
-            env.update((o, self.builder.value(self.builder.types[o])) for o in node.outputs)
-            outputs = tuple(env[o] for o in node.outputs)
-            result.append(replace(node, inputs=inputs, outputs=outputs, body=body))
-        return result
 
     def _slice(self, sequence: int, step: int) -> int:
         type_ = self.builder.types[sequence]

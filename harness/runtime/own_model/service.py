@@ -21,7 +21,6 @@ from harness.runtime.answers import AttachedModel, DescribedModel, Gradients, Te
 from harness.runtime.backend import Backend
 from harness.runtime.claimed_calls import claims
 from harness.runtime.hookspecs import FORMATS_GROUP
-from harness.runtime.native import Native
 from harness.runtime.own_model.contract import (
     ModelArray,
     ModelFile,
@@ -278,7 +277,8 @@ class OwnModelService:
         sizes = self.training.sizes
         wanted = _wanted(self.training, rules)
         self.model: OwnModel = self.opener.open(file, *self._loaded, sizes, wanted)
-        natives = self._natives()
+        backend = self.served if isinstance(self.served, Backend) else None
+        natives = {} if backend is None else claims(backend, self.training, "training")
         entries = self.model.entries()
         self.weights: ModelWeights = Matching(
             Sides(self.training, natives, entries, rules, self.model.spelled)
@@ -294,11 +294,6 @@ class OwnModelService:
             "differentiates": self.model.differentiates,
             "trains": self.model.trains,
         }
-
-    def _natives(self) -> dict[str, Native]:
-        if not isinstance(self.served, Backend):
-            return {}
-        return claims(self.served, self.training, "training")
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
         """Give the model the spec's parameters and statistics."""
