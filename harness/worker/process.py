@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import itertools
 import os
 import queue
 import select
@@ -17,15 +18,15 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from mmap import PAGESIZE
 from pathlib import Path
 
 from harness.command.interrupts import before_leaving
 from harness.files.system import check_workers
-from harness.worker import stragglers
-from harness.worker.guardian import children, ending_signals
+from harness.worker.guardian import children, ending_signals, is_guardian
 
 # The output of worker processes.
 
@@ -114,6 +115,96 @@ class Log:
         return os.pread(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
 
 
+# Processes that outlived their worker and its guardian, found by a variable of their environment.
+#
+# A guardian ends all that its worker has started; this is for when the guardian itself was killed.
+# One that is still there is told to do its work, and not killed in the middle of it: it finds what
+# has emptied its environment, too.
+# Every worker is given a token, which what it starts inherits and what is forked cannot lose: the
+# namespace of the process numbers, the harness process with the time at which that was started, and
+# a number of the worker. Linux only.
+
+TOKEN_VARIABLE = "HARNESS_WORKER"
+
+_END_SECONDS = 1.0
+_numbers = itertools.count()
+
+
+def new_token() -> str:
+    """A token for a worker of this process."""
+    return f"{_namespace()} {os.getpid()} {_started(os.getpid())} {next(_numbers)}"
+
+
+def end_holders(token: str) -> None:
+    """Kill every process that holds this token, again and again until none is left."""
+    _end_all(lambda found: found == token)
+
+
+def end_abandoned() -> None:
+    """Kill what workers of harness processes have left that are no longer there themselves."""
+    _end_all(_is_abandoned)
+
+
+def _end_all(condemned: Callable[[str], bool]) -> None:
+    end = time.monotonic() + _END_SECONDS
+    while [pid for pid in _processes() if _end_one(pid, condemned)] and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def _end_one(pid: int, condemned: Callable[[str], bool]) -> bool:
+    """Kill the process ``pid`` if its token is condemned, or tell it to end if it is a guardian;
+    return whether it was alive."""
+    if not condemned(_token_of(pid)):
+        return False
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            # Looked at again: the number may have gone to another process before it was held.
+            if condemned(_token_of(pid)):
+                for number in ending_signals() if is_guardian(pid) else (signal.SIGKILL,):
+                    signal.pidfd_send_signal(pidfd, number)
+                return True
+        finally:
+            os.close(pidfd)
+    return False
+
+
+def _is_abandoned(token: str) -> bool:
+    namespace, _, rest = token.partition(" ")
+    pid, _, rest = rest.partition(" ")
+    started, _, _ = rest.partition(" ")
+    # Of another namespace (a container's) the numbers mean other processes than here.
+    if namespace != _namespace() or not pid.isdecimal():
+        return False
+    return _started(int(pid)) != started
+
+
+def _processes() -> Iterator[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdecimal())
+
+
+def _token_of(pid: int) -> str:
+    """The token of a process, empty where it has none, or has ended, or is another's."""
+    prefix = TOKEN_VARIABLE.encode() + b"="
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if entry.startswith(prefix):
+                return entry[len(prefix) :].decode("utf-8", "replace")
+    return ""
+
+
+def _namespace() -> str:
+    return os.readlink("/proc/self/ns/pid")
+
+
+def _started(pid: int) -> str:
+    """When a process was started, in the kernel's ticks; empty once it has ended."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
+    return ""
+
+
 _REAP_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
 
@@ -136,12 +227,12 @@ class Process:
         self.connection, theirs = socket.socketpair()
         self._report, report = os.pipe()
         self._told = b""
-        self._token = stragglers.new_token()
+        self._token = new_token()
         try:
             self._popen = _in_spawner(
                 lambda: self._start(
                     [*command, "--fd", str(theirs.fileno()), "--report", str(report)],
-                    {**environment, stragglers.VARIABLE: self._token},
+                    {**environment, TOKEN_VARIABLE: self._token},
                     [theirs.fileno(), report],
                 )
             )
@@ -199,7 +290,7 @@ class Process:
             case [_, status]:
                 code = os.waitstatus_to_exitcode(status)
             case _:  # the guardian was killed before its work was done
-                stragglers.end_holders(self._token)
+                end_holders(self._token)
         os.close(self.pidfd)
         self._close()
         return code
@@ -282,7 +373,7 @@ def _spawn_forever() -> None:
                 log.watch()
         if not swept:
             swept = True
-            stragglers.end_abandoned()
+            end_abandoned()
 
 
 def _forget_parent() -> None:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.worker import guardian, process, stragglers
+from harness.worker import guardian, process
 
 # Rooms of tests about processes, their starts, or time: their workers start by themselves.
 COLD = ("cluster", "command", "environments", "fuzz", "timing", "worker")
@@ -35,7 +35,7 @@ FRAMEWORKS = {
     "keras-torch": "torch",
 }
 # Variables that differ between workers of one kind.
-CHANGING = ("PYTEST_CURRENT_TEST", stragglers.VARIABLE)
+CHANGING = ("PYTEST_CURRENT_TEST", process.TOKEN_VARIABLE)
 # How many processes are kept to fork from; each may hold half a gigabyte.
 MOST = 3
 

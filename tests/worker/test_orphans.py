@@ -16,7 +16,7 @@ import pytest
 from process_faults.support import MIB, PATH, is_gone, launch, marked, wait_until
 from time_limits import over_within
 
-from harness.worker import stragglers
+from harness.worker.process import TOKEN_VARIABLE, end_abandoned
 from harness.worker.worker import Worker
 
 # What is left behind would live for a minute.
@@ -189,7 +189,7 @@ def test_who_sweeps_wakes_a_guardian_and_leaves_the_rest_to_it(mark: str) -> Non
     os.kill(guardian, signal.SIGSTOP)
     parent.kill()
     parent.communicate()
-    stragglers.end_abandoned()
+    end_abandoned()
     assert all_gone(mark)
 
 
@@ -203,12 +203,10 @@ def _ancestors(pid: int | None) -> list[int]:
 
 def test_the_living_and_the_strangers_are_left_alone(mark: str) -> None:
     parent, worker = start()
-    stranger = subprocess.Popen(
-        ["sleep", "60"], env={stragglers.VARIABLE: f"pid:[1] {parent.pid} 1 0"}
-    )
-    odd = subprocess.Popen(["sleep", "60"], env={stragglers.VARIABLE: "\n of one's own"})
+    stranger = subprocess.Popen(["sleep", "60"], env={TOKEN_VARIABLE: f"pid:[1] {parent.pid} 1 0"})
+    odd = subprocess.Popen(["sleep", "60"], env={TOKEN_VARIABLE: "\n of one's own"})
     try:
-        stragglers.end_abandoned()
+        end_abandoned()
         assert not is_gone(worker)
         assert len(marked(mark)) == LITTERED + 1
         assert stranger.poll() is None
