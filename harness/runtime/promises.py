@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, travels
 from harness.errors import shorten
-from harness.program.dtypes import travels
 from harness.program.primitives import OFFERED, TABLE
 
 # What every record repeats: versions and settings.

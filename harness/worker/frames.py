@@ -22,9 +22,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, dtype_named, travels
 from harness.errors import shorten
-from harness.program.dtypes import known, travels
 
 MAX_FRAME = 8 << 30  # bytes, where no other limit is given
 
@@ -288,7 +287,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def _plain_dtype(name: Any) -> np.dtype[Any]:
-    dtype = known(name) if isinstance(name, str) else None
+    dtype = dtype_named(name) if isinstance(name, str) else None
     if dtype is None:
         shown = shorten(repr(name))
         raise FrameError(f"an array of dtype {shown} is announced, which cannot travel")
