@@ -299,7 +299,7 @@ def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
 
 
 def compare(
-    found: Mapping[str, Any], expected: Arrays, noise: Mapping[str, float], dtype: str
+    found: Mapping[str, object], expected: Arrays, noise: Mapping[str, float], dtype: str
 ) -> list[Deviation]:
     """One deviation for every expected tensor; what was not expected differs too."""
     scale = scales(expected)

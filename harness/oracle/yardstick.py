@@ -157,11 +157,11 @@ class Expected:
         kept = host_dtype(dtype)
         return telling(self.measured(kept).get(name, 0.0), kept)
 
-    def deviations(self, found: Mapping[str, Any], dtype: str) -> list[Deviation]:
+    def deviations(self, found: Mapping[str, object], dtype: str) -> list[Deviation]:
         """One for every expected tensor; what was not expected differs too."""
         return compare(found, self.values, self.noise(dtype), host_dtype(dtype))
 
-    def spread(self, worst: Deviation, found: Mapping[str, Any]) -> Deviation:
+    def spread(self, worst: Deviation, found: Mapping[str, object]) -> Deviation:
         """The deviation with the histogram of its error, where it was compared as numbers."""
         array = tensor(found.get(worst.name))
         if worst.reason or worst.void or isinstance(array, Misfit):

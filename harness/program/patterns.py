@@ -7,11 +7,11 @@ composition; it gives the name, the operand and the attributes, or None for anyt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.program.ir import Node
 
-Found = tuple[str, int, dict[str, Any]]
+Found = tuple[str, int, dict[str, float]]
 
 
 class Known(Protocol):

@@ -116,7 +116,7 @@ def _text(data: str) -> str:
     return data
 
 
-def _mapping(data: Mapping[str, Any], depth: int) -> dict[Any, Any]:
+def _mapping(data: Mapping[str, object], depth: int) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     pairs = data["map"]
     for pair in pairs if isinstance(pairs, list | tuple) else [None]:
@@ -126,7 +126,7 @@ def _mapping(data: Mapping[str, Any], depth: int) -> dict[Any, Any]:
     return found
 
 
-def _instance(data: Mapping[str, Any], depth: int) -> Any:
+def _instance(data: Mapping[str, object], depth: int) -> Any:
     name, content = data.get("class"), data.get("fields")
     if not isinstance(name, str) or name not in CLASSES:
         found = shorten(repr(name))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, Arrays
 from harness.errors import UsageError
 from harness.program.dims import Dim, bind
 from harness.program.ir import Node, Port, Program, needed_nodes
@@ -69,6 +69,9 @@ def _around(wanted: int) -> Iterable[int]:
 # What is asked of a program: its outputs; with the loss and metrics; along cotangents; or only
 # what a training step and a forward pass are run for, as they are timed.
 Mode = Literal["forward", "loss", "cotangents", "step", "ends"]
+
+
+T = TypeVar("T")
 
 
 def call_key(node: Node) -> str:
@@ -140,7 +143,7 @@ def length_ports(program: Program) -> tuple[Port, ...]:
     return tuple(port for port in ports if "lengths" in (port.init or {}))
 
 
-def without_noise(program: Program, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def without_noise(program: Program, inputs: Mapping[str, T]) -> dict[str, T]:
     """Inputs without those that are noise of ``program``."""
     noise = {port.name for port in noise_ports(program)}
     return {name: array for name, array in inputs.items() if name not in noise}
@@ -174,12 +177,12 @@ def result_ports(program: Program, mode: Mode) -> dict[str, int]:
     return results
 
 
-def group_of(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def group_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
     """Those whose names begin so, by the rest of their names: ``state.`` gives the state."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def check_names(group: str, wanted: Iterable[str], given: Mapping[str, Any]) -> None:
+def check_names(group: str, wanted: Iterable[str], given: Mapping[str, object]) -> None:
     """Check that every name has its array, and that nothing else was given.
 
     Raises:
@@ -201,9 +204,7 @@ def port_shapes(
     return {port.name: program.shape(port, sizes) for port in ports}
 
 
-def check_arrays(
-    group: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
-) -> None:
+def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Arrays) -> None:
     """Check that every name has its array of its shape, and that nothing else was given.
 
     Raises:
@@ -216,7 +217,7 @@ def check_arrays(
             raise UsageError(f"{group} {name}: expected shape {list(shape)}, found {list(found)}")
 
 
-def check_batch(program: Program, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int]:
     """The sizes that the arrays of a batch choose (batch, time).
 
     ``groups`` are arrays by port name, under ``input``, ``state`` and ``target``.

@@ -18,8 +18,8 @@ from harness.program.ir import Meaning, Node, Phase, Program
 from harness.program.signature import call_key, local_of, local_shapes, owner_of
 from harness.runtime.interpreter import Table
 from harness.runtime.packing import HOST, FrozenZeros, Join, Packing, Stack, in_order
+from harness.runtime.packing import Tensors as Tensors
 
-Tensors = dict[str, Any]
 # (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
 # Variables are floats. What is passed in is not written into.
 Function = Callable[[Tensors, Tensors], Tensors]

@@ -27,14 +27,12 @@ from harness.runtime.answers import (
 )
 from harness.runtime.backend import Backend
 from harness.runtime.functions import COMPILED
-from harness.runtime.interpreter import perform
+from harness.runtime.interpreter import Table, perform
 from harness.runtime.paths import DERIVED_PATHS
 from harness.runtime.probe import Probe
 from harness.runtime.promises import ContractError
 from harness.runtime.session import Session, open_session
-from harness.runtime.step_service import StepService
-
-Payload = dict[str, Any]
+from harness.runtime.step_service import Payload, StepService
 
 
 class SessionService(StepService):
@@ -229,9 +227,7 @@ def _scattered(arrays: Arrays) -> ArrayDict:
     return found
 
 
-def _changed(
-    what: str, before: Mapping[str, Any], after: Mapping[str, Any], when: str
-) -> list[str]:
+def _changed(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:
     return [
         f"{what} {name} was changed {when}"
         for name, array in before.items()
@@ -239,7 +235,7 @@ def _changed(
     ]
 
 
-def _misspelt(table: Mapping[str, Any], missing: Sequence[str]) -> str:
+def _misspelt(table: Table, missing: Sequence[str]) -> str:
     """Which entries of a table may be meant for primitives that it lacks."""
     pairs = ((name, closest(name, missing)) for name in table if name not in TABLE)
     likely = [f"{name!r} may be meant for {near!r}" for name, near in pairs if near]

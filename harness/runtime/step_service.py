@@ -28,6 +28,7 @@ from harness.runtime.answers import (
 )
 from harness.runtime.backend import Backend
 from harness.runtime.labels import CPU, card_of
+from harness.runtime.native import Tensors
 from harness.runtime.precision import WIDTHS, host_dtype, narrow
 from harness.runtime.session import open_session
 from harness.runtime.step_loop import Clock, Pipeline
@@ -90,7 +91,7 @@ class PeakMeter:
     def _compiled(self, op: str) -> Binary:
         table = self.backend.primitives
 
-        def function(variables: dict[str, Any], constants: dict[str, Any]) -> dict[str, Any]:
+        def function(variables: Tensors, constants: Tensors) -> Tensors:
             return {"result": table[op](variables["a"], variables["b"])}
 
         compiled = promises.function(self.backend.compile(function), "compile()")

@@ -24,6 +24,7 @@ from harness.runtime.hookspecs import FORMATS_GROUP
 from harness.runtime.own_model.contract import (
     ModelArray,
     ModelFile,
+    Naming,
     OwnModel,
     OwnModels,
     Placing,
@@ -342,7 +343,7 @@ class OwnModelService:
         }
         return {name: every[name] for name in self.placing.names}, shapes
 
-    def _naming(self, shapes: Mapping[str, tuple[int, ...]]) -> Callable[[Any], dict[str, Any]]:
+    def _naming(self, shapes: Mapping[str, tuple[int, ...]]) -> Naming:
         def named(returned: Any) -> dict[str, Any]:
             found = self.results.named(returned)
             for name, tensor in found.items():
