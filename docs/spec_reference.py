@@ -158,8 +158,8 @@ This page is generated: `python docs/spec_reference.py` writes it from the langu
 For editors, `harness schema KIND` prints the keys as a JSON Schema. Start with the
 [tutorial](spec-tutorial.md); the [overview](spec-language.md) lists the pages by task.
 
-In the tables of keys, \\* marks a required key. *Axes* are a list of sizes, numbers, and sums and
-products of these; `...` stands for any number of axes. A *distribution* is one of the
+*Axes* are a list of sizes, numbers, and sums and products of these; `...` stands for any number of
+axes. A *map* has names of your choice as keys. A *distribution* is one of the
 [initial values](#initial-values) or, for noise, of the [noises](#noises).
 """
 
@@ -170,6 +170,11 @@ def flow(value: object) -> str:
         value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True
     )
     return text.removesuffix("\n").removesuffix("\n...").replace("'...'", "...")
+
+
+def anchor_of(title: str) -> str:
+    """Return the anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
@@ -193,13 +198,12 @@ def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{one}`" for one in get_args(annotation))
     if get_origin(annotation) is dict:
-        return f"name: {type_text(get_args(annotation)[1])}"
+        return f"map of {type_text(get_args(annotation)[1])}"
     if get_origin(annotation) is list:
         return f"list of {type_text(get_args(annotation)[0])}"
     if annotation in TITLES:
         title = TITLES[annotation]
-        anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-        return f"[{title.lower()}](#{anchor})"
+        return f"[{title.lower()}](#{anchor_of(title)})"
     words = {str: "text", int: "integer", float: "number", bool: "true or false"}
     return words[annotation] + _limit(limits)
 
@@ -218,23 +222,24 @@ def _limit(limits: Iterable[Any]) -> str:
 
 
 def keys(form: type[BaseModel]) -> Iterator[str]:
-    """Yield the table of the keys of a part of a file; those of a base stand there only."""
+    """Yield the keys of a part of a file as a list; those of a base stand there only."""
     above = form.__bases__[0]
     inherited = getattr(above, "model_fields", {})
-    yield from ("| key | type | meaning | example |", "|---|---|---|---|")
     for name, field in form.model_fields.items():
         if name in inherited:
             continue
         (example,) = field.examples or ()
         kind = type_text(field.annotation, field.metadata)
-        star = "\\*" if field.is_required() else ""
-        if not field.is_required() and field.default not in (None, {}, []):
+        if field.is_required():
+            kind += ", required"
+        elif field.default not in (None, {}, []):
             kind += f", default `{flow(field.default)}`"
-        yield f"| `{name}`{star} | {kind} | {field.description} | `{flow(example)}` |"
+        yield f"- `{name}` ({kind}): {field.description} `{name}: {flow(example)}`"
     if inherited:
-        yield f"| all keys of {TITLES.get(above, 'every file').lower()} | | | |"
+        title = TITLES.get(above, "Every file").lower()
+        yield f"- the keys of [{title}](#{anchor_of(title)})"
     if form.model_config.get("extra") == "allow":
-        yield "| any attribute | of the definition | Another value than the default. | |"
+        yield "- any attribute of the definition, to change its default"
 
 
 def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:

@@ -172,6 +172,19 @@ def test_files_of_the_repository_that_a_page_names_are_there(page: Path) -> None
             assert any(ROOT.glob(span.rstrip("/"))), f"{page.name} names {span}"
 
 
+def test_pages_that_the_code_names_are_there() -> None:
+    named = {
+        (path, *found)
+        for folder in ("harness", "backends")
+        for path in (ROOT / folder).rglob("*.py")
+        for found in re.findall(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?", path.read_text("utf-8"))
+    }
+    assert len(named) > 5
+    for path, page, anchor in named:
+        assert (ROOT / page).is_file(), f"{path} names {page}"
+        assert not anchor or anchor in anchors(ROOT / page), f"{path} names {page}#{anchor}"
+
+
 def test_anchors_are_those_of_the_words(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
