@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from wording import Wording
 
 from harness.cli import cli
 from harness.results.blocks import ended
@@ -112,11 +113,11 @@ def checked(
     return check
 
 
-def test_a_layer_that_the_equations_do_without_is_at_fault(checked: Any) -> None:
+def test_a_layer_that_the_equations_do_without_is_at_fault(checked: Any, wording: Wording) -> None:
     shown, ends = checked("layer-1")
     blame = ends["blame-layer-1"]
     assert blame["who"] == "layer"
-    assert "right with the plain equations" in blame["words"]
+    wording(blame["words"])
     assert "layer-1 (layer out)" in blame["words"]
     assert f"  at fault: layer. {blame['words']}" in shown
 
@@ -131,24 +132,26 @@ def test_a_gradient_that_the_derived_one_does_without_is_at_fault(checked: Any) 
     assert ends["blame-gradient"]["who"] == "gradient"
 
 
-def test_an_optimizer_that_the_equations_do_without_is_at_fault(checked: Any) -> None:
+def test_an_optimizer_that_the_equations_do_without_is_at_fault(
+    checked: Any, wording: Wording
+) -> None:
     """Not one of the layers, though whole steps differ too."""
     shown, ends = checked("optimizer", check="training pipeline")
     assert "pipeline-training: differ" in shown
     blame = ends["blame-optimizer"]
     assert blame["who"] == "layer"
-    assert "it is torch.optim.Adam, or how the plugin calls it" in blame["words"]
+    wording.line(blame["words"], "torch.optim.Adam")
 
 
 def test_layers_that_agree_with_each_other_put_the_fault_on_the_spec(
-    checked: Any, tmp_path: Path
+    checked: Any, tmp_path: Path, wording: Wording
 ) -> None:
     """Two frameworks say the same, and the equations say something else."""
     shown, ends = checked("layer-1", "other", "layer-2")
     whos = [blame["who"] for blame in ends.values()]
     assert sorted(whos) == ["layer", "layer", "spec"]
     (spec,) = (blame for blame in ends.values() if blame["who"] == "spec")
-    assert "agree with each other" in spec["words"]
+    wording.line(spec["words"], "agree")
     assert "other" not in spec["words"].partition(" agree ")[0].split()
     # What is kept says the same of the cell that had ended before.
     kept = ended(read_records(tmp_path / "run.jsonl"))
@@ -175,11 +178,10 @@ def test_nobody_is_at_fault_where_all_agrees(checked: Any) -> None:
     assert "at fault" not in shown
 
 
-def test_two_backends_are_held_against_each_other(checked: Any) -> None:
+def test_two_backends_are_held_against_each_other(checked: Any, wording: Wording) -> None:
     command = ["localise", MODEL, "--backend", "blame-layer-1", "--against", "numpy"]
     run = CliRunner().invoke(cli, [*command, "--size", "hidden=5"])
     assert run.exit_code == 1, run.output
-    assert f"{MODEL} on blame-layer-1, float32, native against numpy: differs" in run.output
-    assert "  forward: y of layer out is the first wrong value (" in run.output
-    proof = "with the values of numpy in its place everything else agrees: it is the cause"
-    assert proof in run.output
+    wording.line(run.output, f"{MODEL} ... blame-layer-1, float32, native ... numpy: differs")
+    wording.line(run.output, "forward ... layer out")
+    wording.line(run.output, "numpy ... agrees")

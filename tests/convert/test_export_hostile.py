@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from needed import need
 from sampling import sampled
 from sources import WRITERS, torch_source, torch_text
+from wording import Wording
 
 from harness.cli import cli
 from harness.convert import weights
@@ -140,27 +141,27 @@ def test_names_of_python_and_of_frameworks_are_names(
         "x = y = torch.zeros(3)",
     ],
 )
-def test_what_no_export_writes_is_not_run(line: str, tmp_path: Path) -> None:
+def test_what_no_export_writes_is_not_run(line: str, tmp_path: Path, wording: Wording) -> None:
     good = torch_text(plain())
     assert vetted(good, torch_source.WORDS, "m.py") == good
     (tmp_path / "m.py").write_text(f"{good}\n{line}\nOS = 'run'\n")
-    with pytest.raises(UsageError, match=r"m.py.*an export writes no .*nothing was run"):
+    with wording.raises(UsageError, "m.py"):
         run_file(tmp_path / "m.py", torch_source.WORDS)
 
 
 @pytest.mark.parametrize("source", ["def", "x = " + "(" * 5000, "x = " + "-" * 200000 + "1", "\0"])
-def test_what_is_no_source_is_told(source: str, tmp_path: Path) -> None:
+def test_what_is_no_source_is_told(source: str, tmp_path: Path, wording: Wording) -> None:
     (tmp_path / "m.py").write_text(source)
-    with pytest.raises(UsageError, match=r"m\.py is not source that can be run"):
+    with wording.raises(UsageError, "m.py"):
         run_file(tmp_path / "m.py", torch_source.WORDS)
 
 
-def test_one_quote_that_gets_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_quote_that_gets_out_is_seen(monkeypatch: pytest.MonkeyPatch, wording: Wording) -> None:
     """The second door holds where the first one is open."""
     monkeypatch.setattr("harness.convert.source.document.prose", str)
     changed = replace(plain(), spec=PAYLOADS[0])
     monkeypatch.setattr("harness.convert.source.literals.told", str)
-    with pytest.raises(UsageError, match="an export writes no expression outside"):
+    with wording.raises(UsageError):
         torch_text(changed)
 
 

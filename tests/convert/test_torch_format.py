@@ -22,6 +22,7 @@ from exporting import (
     running,
     same_bits,
 )
+from wording import Wording
 
 from harness.convert.generated import run_file
 
@@ -62,14 +63,11 @@ def test_the_same_weights_give_the_same_bytes(caller: Caller, tmp_path: Path) ->
 
 
 def test_the_file_uses_modules_of_torch_and_imports_nothing_else(
-    caller: Caller, tmp_path: Path
+    caller: Caller, tmp_path: Path, wording: Wording
 ) -> None:
     caller.write(exported(case_of("lesson6/sequence_rnn"), "float32"), tmp_path / "m.pt")
     source = (tmp_path / "m.py").read_text()
-    assert re.findall(r"^(?:import|from) .*", source, re.M) == [
-        "import torch",
-        "from torch import Tensor, nn",
-    ]
+    wording(re.findall(r"^(?:import|from) .*", source, re.M), "torch ... torch")
     for module in (
         "nn.Embedding(86, 42, dtype=dtype)",
         'nn.RNN(42, 16, nonlinearity="relu", batch_first=True, dtype=dtype)',
@@ -173,46 +171,48 @@ def test_two_gates_that_traded_places_are_seen(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s: s.pop("out.bias"), "it lacks out.bias"),
-        (lambda s: s.update(extra=s["out.bias"]), "the model has no extra"),
-        (lambda s: s.update({"out.biass": s.pop("out.bias")}), "did you mean 'out.bias'?"),
+        (lambda s: s.pop("out.bias"), "out.bias"),
+        (lambda s: s.update(extra=s["out.bias"]), ""),
+        (lambda s: s.update({"out.biass": s.pop("out.bias")}), "out.bias"),
         (
             lambda s: s.update({"out.bias": s["out.bias"][1:]}),
-            r"out.bias: expected shape \[86\], found \[85\].*--size",
+            "out.bias ... [86] ... [85] ... --size",
         ),
-        (lambda s: s.update({"out.bias": s["out.bias"].half()}), "out.bias is float16; allowed"),
-        (lambda s: s.update({"out.bias": s["out.bias"].bfloat16()}), "torch.bfloat16; allowed"),
-        (lambda s: s.update({"out.bias": s["out.bias"].double()}), "float32 and float64; all"),
+        (lambda s: s.update({"out.bias": s["out.bias"].half()}), "out.bias ... float16"),
+        (lambda s: s.update({"out.bias": s["out.bias"].bfloat16()}), "torch.bfloat16"),
+        (lambda s: s.update({"out.bias": s["out.bias"].double()}), "float32 ... float64"),
         (
             lambda s: s["rnn.bias_hh_l0"].fill_(1.0),
-            "rnn.bias_hh_l0 is not zero, and lesson6/sequence_rnn has one bias there; add it",
+            "rnn.bias_hh_l0 ... lesson6/sequence_rnn",
         ),
-        (lambda s: s.update(note="text"), "holds a dict with str, not tensors by name"),
+        (lambda s: s.update(note="text"), ""),
     ],
 )
 def test_a_state_dict_of_another_model_is_refused_in_words(
-    change: Any, words: str, caller: Caller, tmp_path: Path
+    change: Any, words: str, caller: Caller, tmp_path: Path, wording: Wording
 ) -> None:
     case, path = case_of("lesson6/sequence_rnn"), tmp_path / "m.pt"
     caller.write(exported(case, "float32"), path)
     state = torch.load(path, weights_only=True)
     change(state)
     torch.save(state, path)
-    assert re.search(words, caller.refusal(path, case))
+    wording.line(caller.refusal(path, case), words)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04cut off"])
 def test_a_file_that_is_no_state_dict_is_refused(
-    content: bytes, caller: Caller, tmp_path: Path
+    content: bytes, caller: Caller, tmp_path: Path, wording: Wording
 ) -> None:
     path = tmp_path / "m.pt"
     path.write_bytes(content)
     told = caller.refusal(path, case_of("lesson6/sequence_rnn"))
-    assert "cannot be read as a state_dict" in told
+    wording.line(told, "state_dict")
     assert "torch.save(model.state_dict(), FILE)" in told
 
 
-def test_a_file_with_code_in_it_is_not_run(caller: Caller, tmp_path: Path) -> None:
+def test_a_file_with_code_in_it_is_not_run(
+    caller: Caller, tmp_path: Path, wording: Wording
+) -> None:
     path = tmp_path / "m.pt"
     torch.save(torch.nn.Linear(2, 2), path)
-    assert "cannot be read as a state_dict" in caller.refusal(path, case_of("lesson6/three_char"))
+    wording.line(caller.refusal(path, case_of("lesson6/three_char")), "state_dict")

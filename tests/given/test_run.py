@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from places import DOCS
 from safetensors.numpy import save_file
+from wording import Wording
 
 import harness
 from harness.convert import weights
@@ -162,7 +163,7 @@ def test_nan_and_infinity_go_through() -> None:
         assert np.isnan(harness.run(SPEC, backend, parameters=own, **numbers()).loss)
 
 
-def test_parameters_of_files(tmp_path: Path, oracle: Any) -> None:
+def test_parameters_of_files(tmp_path: Path, oracle: Any, wording: Wording) -> None:
     """Those that train writes have sizes; a plain safetensors file has names only."""
     spec, own = harness.load(SPEC), parameters()
     program = spec.program("training", **SIZES)
@@ -172,14 +173,14 @@ def test_parameters_of_files(tmp_path: Path, oracle: Any) -> None:
     call = {"parameters": tmp_path / "ours.safetensors", **numbers()}
     assert harness.run(SPEC, "oracle", **call).loss == oracle.loss
     assert harness.run(SPEC, "oracle", **call | {"sizes": {}}).loss == oracle.loss
-    with pytest.raises(UsageError, match="the weights are of hidden=4, and hidden=5 is asked for"):
+    with wording.raises(UsageError, "hidden=4 ... hidden=5"):
         harness.run(SPEC, "oracle", **call | {"sizes": {"hidden": 5}})
     save_file(own, tmp_path / "plain.safetensors")
     found = harness.run(SPEC, "oracle", parameters=tmp_path / "plain.safetensors", **numbers())
     assert found.loss == oracle.loss
 
 
-def test_a_batch_of_a_file(tmp_path: Path, oracle: Any) -> None:
+def test_a_batch_of_a_file(tmp_path: Path, oracle: Any, wording: Wording) -> None:
     given, path = numbers(), tmp_path / "x.npz"
     state = {n: np.zeros((BATCH, 4)) for n in ("h", "c")}
     np.savez(
@@ -190,7 +191,7 @@ def test_a_batch_of_a_file(tmp_path: Path, oracle: Any) -> None:
     )
     call: dict[str, Any] = {"parameters": parameters(), "sizes": SIZES}
     assert harness.run(SPEC, "oracle", inputs=path, **call).loss == oracle.loss
-    with pytest.raises(UsageError, match="targets are given twice"):
+    with wording.raises(UsageError):
         harness.run(SPEC, "oracle", inputs=path, targets=given["targets"], **call)
 
 
@@ -266,10 +267,10 @@ def test_what_is_wrong_is_said_in_words(name: str) -> None:
         harness.run(SPEC, "oracle", **given)
 
 
-def test_a_backend_that_cannot_is_told() -> None:
-    with pytest.raises(UsageError, match="unknown backend 'nump'; did you mean 'numpy'"):
+def test_a_backend_that_cannot_is_told(wording: Wording) -> None:
+    with wording.raises(UsageError, "'nump' ... 'numpy'"):
         harness.run(SPEC, "nump", **numbers())
-    with pytest.raises(UsageError, match="device 'cuda:7' is not offered"):
+    with wording.raises(UsageError, "'cuda:7'"):
         harness.run(SPEC, "numpy", device="cuda:7", **numbers())
     with pytest.raises(BackendError, match="numpy: start"):
         harness.run(SPEC, "numpy", python="/bin/false", **numbers())

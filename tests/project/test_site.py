@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from places import DOCS, ROOT
+from wording import Wording
 
 CONFIGURATION = DOCS / "site"
 pytestmark = [
@@ -51,7 +52,7 @@ BROKEN = {
 }
 
 
-def test_what_leads_nowhere_stops_the_build(tmp_path: Path) -> None:
+def test_what_leads_nowhere_stops_the_build(tmp_path: Path, wording: Wording) -> None:
     source = tmp_path / "source"
     shutil.copytree(DOCS, source / "docs")
     for page in ROOT.glob("*.md"):
@@ -62,4 +63,4 @@ def test_what_leads_nowhere_stops_the_build(tmp_path: Path) -> None:
     assert run.returncode == 1
     for said in BROKEN.values():
         assert said in run.stderr
-    assert "docs/more.md: WARNING: document isn't included in any toctree" in run.stderr
+    wording.line(run.stderr, "docs/more.md: WARNING ... isn't")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sampling import sampled
 from small_trainings import Stop, Stopping
+from wording import Wording
 
 from harness.convert.weights import WeightsError, load
 from harness.errors import UsageError
@@ -225,10 +226,12 @@ def test_another_spec_cannot_take_up_a_run(
         train(setup(text, "lesson6/three_char"), workers, kept, resume=True)
 
 
-def test_weights_are_no_checkpoint(tmp_path: Path, text: Path, workers: dict[str, Worker]) -> None:
+def test_weights_are_no_checkpoint(
+    tmp_path: Path, text: Path, workers: dict[str, Worker], wording: Wording
+) -> None:
     kept = tmp_path / "weights"
     train(setup(text, epochs=1), workers, kept)
-    with pytest.raises(WeightsError, match="is weights, not a checkpoint of a training"):
+    with wording.raises(WeightsError):
         checkpoint.load(kept)
 
 
@@ -248,25 +251,25 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"epochs": 0}, "--epochs is a positive whole number, found 0"),
-        ({"batch": -1}, "--batch is a positive whole number, found -1"),
-        ({"held_out": 1.0}, "held out is from 0 to below 1, found 1.0"),
-        ({"path": "fast"}, "unknown path 'fast'"),
-        ({"backend": "nunpy"}, "unknown backend 'nunpy'"),
-        ({"sizes": {"hiden": 3}}, "no size 'hiden'"),
-        ({"text": "nietsche"}, "nietzsche"),
-        ({"batch": 10**21}, "--batch is a positive whole number, found 1000"),
-        ({"every": 10**30}, "a number of steps is a positive whole number, found 1000"),
-        ({"seed": 10**30}, "a seed is a whole number, found 1000"),
-        ({"timeout": float("nan")}, "a timeout is a positive number of seconds, found nan"),
-        ({"epochs": 10**9}, r"--epochs .* found 1000000000 \(allowed: 1 to 20,000\)"),
-        ({"sizes": {"hidden": 2**31 - 1}}, "parameters at .*hidden=2147483647: .* smaller sizes"),
-        ({"batch": 100_000, "system": "lesson6/stateful_lstm"}, "too few for a whole batch"),
+        ({"epochs": 0}, "--epochs ... 0"),
+        ({"batch": -1}, "--batch ... -1"),
+        ({"held_out": 1.0}, "0 ... 1 ... 1.0"),
+        ({"path": "fast"}, "'fast'"),
+        ({"backend": "nunpy"}, "'nunpy'"),
+        ({"sizes": {"hiden": 3}}, "'hiden'"),
+        ({"text": "nietsche"}, ""),
+        ({"batch": 10**21}, "--batch ... 1000"),
+        ({"every": 10**30}, "1000"),
+        ({"seed": 10**30}, "1000"),
+        ({"timeout": float("nan")}, ""),
+        ({"epochs": 10**9}, "--epochs ... 1000000000 ... 1 ... 20,000"),
+        ({"sizes": {"hidden": 2**31 - 1}}, "hidden=2147483647"),
+        ({"batch": 100_000, "system": "lesson6/stateful_lstm"}, ""),
     ],
 )
-def test_what_cannot_be(change: dict[str, Any], words: str, text: Path) -> None:
+def test_what_cannot_be(change: dict[str, Any], words: str, text: Path, wording: Wording) -> None:
     from harness.errors import HarnessError
 
     given = {"text": str(text), "backend": "numpy", "system": "lesson6/sequence_rnn"} | change
-    with pytest.raises(HarnessError, match=words):
+    with wording.raises(HarnessError, words):
         prepare(TrainRequest(given.pop("system"), **given))  # type: ignore[arg-type]
