@@ -170,7 +170,7 @@ def _repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
     """Material whose batch is a few examples in many rows, with one index in half of all places;
-    off all kinks. See :data:`.off_kinks.Drawing`."""
+    off all kinks. See :data:`harness.oracle.kinks.Drawing`."""
     sizes = {**training.sizes, "batch": batch, "time": time}
 
     def made(number: int) -> Arguments:

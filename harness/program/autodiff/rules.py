@@ -2,7 +2,7 @@
 
 Each rule adds, through ``r.add``, the vector-Jacobian product for every float input. ``r.see(v)``
 gives the forward value ``v`` where the backward pass can read it. What has no derivative is
-listed in :data:`.activity.CONSTANT`. Of the fused operations, those have a rule that may be in a
+listed in :data:`.reverse.CONSTANT`. Of the fused operations, those have a rule that may be in a
 program before it is differentiated. Formulas: Giles, "An extended collection of matrix derivative
 results" (2008) for the products; elementary calculus for the rest.
 """
