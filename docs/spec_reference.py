@@ -24,12 +24,11 @@ from harness.language import (
     evaluate,
     expressions,
     initializers,
-    layer_uses,
+    instances,
     names,
     noise,
     optimizer_schema,
     schema,
-    source,
     strict,
 )
 from harness.language.builtins import BUILTINS
@@ -136,15 +135,15 @@ FUNCTIONS = {
 # Examples of what needs an argument.
 ARGUMENTS = {"value": 0.1, "low": -0.05, "high": 0.05, "std": 0.02, "fan": "features", "keep": 0.9}
 LIMITS = {
-    "size of a file": f"{source.MAX_BYTES >> 20} MiB",
+    "size of a file": f"{document.MAX_BYTES >> 20} MiB",
     "keys and values of a file": f"{document.MAX_NODES:,}",
     "nesting of a file": document.MAX_DEPTH,
     "characters of a block of equations": f"{expressions.MAX_BLOCK:,}",
     "characters of an equation": f"{expressions.MAX_LINE:,}",
     "brackets in brackets": expressions.MAX_NESTING,
     "values in the equations of a model": f"{evaluate.MAX_VALUES:,}",
-    "layers in layers": layer_uses.MAX_NESTED,
-    "layers of a model": f"{layer_uses.MAX_LAYERS:,}",
+    "layers in layers": instances.MAX_NESTED,
+    "layers of a model": f"{instances.MAX_LAYERS:,}",
     "characters of a name": names.LONGEST,
     "axes of a value": dims.MOST_AXES,
     "products that one size adds up": dims.MOST_TERMS,

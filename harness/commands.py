@@ -34,7 +34,6 @@ from harness.output.printing import tell
 from harness.report import commands as report_commands
 from harness.timing import commands as bench_commands
 from harness.training import commands as train_commands
-from harness.training.generate import commands as generate_commands
 from harness.upstream import commands as upstream_commands
 
 Command = Callable[..., Any]
@@ -157,7 +156,7 @@ for name, command in {
             *(comparison_commands.compare, comparison_commands.upgrade, comparison_commands.merge),
             *(upstream_commands.reduce, given_commands.run, demo_commands.demo),
             *(environments_commands.env, report_commands.report, train_commands.train),
-            *(generate_commands.generate, convert_commands.export, defaults_commands.differences),
+            *(train_commands.generate, convert_commands.export, defaults_commands.differences),
         )
     },
     "list": check_commands.list_command,

@@ -36,54 +36,9 @@ def _default(function: Any, name: str) -> Any:
 
 
 @PROBES
-def hard_sigmoid_slope() -> Measured:
-    return float(jax.nn.hard_sigmoid(1.0) - jax.nn.hard_sigmoid(0.0))
-
-
-@PROBES
-def relu_at_zero() -> Measured:
-    return _slope(jax.nn.relu, 0.0)
-
-
-@PROBES
-def maximum_at_tie() -> Measured:
-    return _slope(lambda x: jnp.maximum(x, 0), 0.0)
-
-
-@PROBES
-def clip_at_bound() -> Measured:
-    return _slope(lambda x: jnp.clip(x, 0.0, 1.0), 1.0)
-
-
-@PROBES
-def abs_at_zero() -> Measured:
-    return _slope(jnp.abs, 0.0)
-
-
-@PROBES
-def max_at_tie() -> Measured:
-    return float(jax.grad(lambda x: x.max(1).sum())(jnp.ones((1, 2)))[0, 0])
-
-
-@PROBES
 def softmax_axis() -> Measured:
     found = round(float(jax.nn.softmax(jnp.zeros((2, 3, 5)))[0, 0, 0]), 3)
     return {0.5: 0, 0.333: 1, 0.2: -1}[found]
-
-
-@PROBES
-def gelu_form() -> Measured:
-    return "exact" if abs(float(jax.nn.gelu(1.0)) - 0.841345) < 1e-5 else "tanh"
-
-
-@PROBES
-def leaky_relu_slope() -> Measured:
-    return -float(jax.nn.leaky_relu(-1.0))
-
-
-@PROBES
-def layer_norm_epsilon() -> Measured:
-    return float(_default(jax.nn.standardize, "epsilon"))
 
 
 @PROBES
@@ -106,11 +61,6 @@ def _looked_up(index: int) -> Measured:
 
 
 PROBES.looked_up(_looked_up)
-
-
-@PROBES
-def repeated_index_add() -> Measured:
-    return float(jnp.zeros(2).at[jnp.array([0, 0])].add(1)[0])
 
 
 @PROBES
@@ -158,48 +108,8 @@ def kl_divergence() -> Measured:
 
 
 @PROBES
-def squared_error() -> Measured:
-    return float(optax.l2_loss(jnp.array([1.0]))[0])
-
-
-@PROBES
 def cosine_similarity() -> Measured:
     return float(optax.cosine_similarity(jnp.ones((1, 2)), jnp.ones((1, 2)))[0])
-
-
-@PROBES
-def adam_epsilon() -> Measured:
-    return float(_default(optax.adam, "eps"))
-
-
-@PROBES
-def adam_epsilon_place() -> Measured:
-    return _moved(optax.adam(RATE, eps=1e-8), 1e-8)
-
-
-@PROBES
-def adam_weight_decay() -> Measured:
-    return _moved(optax.adamw(RATE, weight_decay=0.125), 0.0, 1.0)
-
-
-@PROBES
-def adamw_decay() -> Measured:
-    return float(_default(optax.adamw, "weight_decay"))
-
-
-@PROBES
-def rmsprop_decay() -> Measured:
-    return float(_default(optax.rmsprop, "decay"))
-
-
-@PROBES
-def rmsprop_epsilon_place() -> Measured:
-    return _moved(optax.rmsprop(RATE, decay=0.0, eps=1.0), 1.0)
-
-
-@PROBES
-def adagrad_start() -> Measured:
-    return float(_default(optax.adagrad, "initial_accumulator_value"))
 
 
 @PROBES
@@ -220,31 +130,31 @@ def gradient_clipping() -> Measured:
     return float(updates[0][0])
 
 
-@PROBES
-def default_float() -> Measured:
-    return str(jnp.zeros(1).dtype)
-
-
-@PROBES
-def default_integer() -> Measured:
-    return str(jnp.arange(1).dtype)
-
-
-@PROBES
-def float64_array() -> Measured:
-    return str(jnp.asarray(np.zeros(1)).dtype)
-
-
-@PROBES
-def standard_deviation() -> Measured:
-    return float(jnp.array([0.0, 2.0]).std())
-
-
-@PROBES
-def median_of_two() -> Measured:
-    return float(jnp.median(jnp.array([1.0, 2.0])))
-
-
-@PROBES
-def argmax_nan() -> Measured:
-    return int(jnp.argmax(jnp.array([1.0, math.nan, 2.0])))
+PROBES.update(
+    {
+        "hard-sigmoid-slope": lambda: float(jax.nn.hard_sigmoid(1.0) - jax.nn.hard_sigmoid(0.0)),
+        "relu-at-zero": lambda: _slope(jax.nn.relu, 0.0),
+        "maximum-at-tie": lambda: _slope(lambda x: jnp.maximum(x, 0), 0.0),
+        "clip-at-bound": lambda: _slope(lambda x: jnp.clip(x, 0.0, 1.0), 1.0),
+        "abs-at-zero": lambda: _slope(jnp.abs, 0.0),
+        "max-at-tie": lambda: float(jax.grad(lambda x: x.max(1).sum())(jnp.ones((1, 2)))[0, 0]),
+        "gelu-form": lambda: "exact" if abs(float(jax.nn.gelu(1.0)) - 0.841345) < 1e-5 else "tanh",
+        "leaky-relu-slope": lambda: -float(jax.nn.leaky_relu(-1.0)),
+        "layer-norm-epsilon": lambda: float(_default(jax.nn.standardize, "epsilon")),
+        "repeated-index-add": lambda: float(jnp.zeros(2).at[jnp.array([0, 0])].add(1)[0]),
+        "squared-error": lambda: float(optax.l2_loss(jnp.array([1.0]))[0]),
+        "adam-epsilon": lambda: float(_default(optax.adam, "eps")),
+        "adam-epsilon-place": lambda: _moved(optax.adam(RATE, eps=1e-8), 1e-8),
+        "adam-weight-decay": lambda: _moved(optax.adamw(RATE, weight_decay=0.125), 0.0, 1.0),
+        "adamw-decay": lambda: float(_default(optax.adamw, "weight_decay")),
+        "rmsprop-decay": lambda: float(_default(optax.rmsprop, "decay")),
+        "rmsprop-epsilon-place": lambda: _moved(optax.rmsprop(RATE, decay=0.0, eps=1.0), 1.0),
+        "adagrad-start": lambda: float(_default(optax.adagrad, "initial_accumulator_value")),
+        "default-float": lambda: str(jnp.zeros(1).dtype),
+        "default-integer": lambda: str(jnp.arange(1).dtype),
+        "float64-array": lambda: str(jnp.asarray(np.zeros(1)).dtype),
+        "standard-deviation": lambda: float(jnp.array([0.0, 2.0]).std()),
+        "median-of-two": lambda: float(jnp.median(jnp.array([1.0, 2.0]))),
+        "argmax-nan": lambda: int(jnp.argmax(jnp.array([1.0, math.nan, 2.0]))),
+    }
+)

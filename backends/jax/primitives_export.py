@@ -40,6 +40,17 @@ TEMPLATES: Mapping[str, str] = {
     "sigmoid": "jax.nn.sigmoid(%0)",
     "softmax": "jax.nn.softmax(%0)",
     "log_softmax": "jax.nn.log_softmax(%0)",
+    "astype": "^0.astype({like}.dtype)",
+    "permute_dims": "jnp.transpose(%0, {axes})",
+    "broadcast_to": "jnp.broadcast_to(%0, {shape})",
+    "arange": "jnp.arange({stop})",
+    "reshape": "jnp.reshape(%0, {shape})",
+    "expand_dims": "jnp.expand_dims(%0, {axis})",
+    "squeeze": "jnp.squeeze(%0, {axis})",
+    "flip": "jnp.flip(%0, {axis})",
+    "clip": "jnp.clip(%0, {low}, {high})",
+    "one_hot": "jax.nn.one_hot(%0, {classes}, dtype={like}.dtype)",
+    "tensordot": "jnp.tensordot(%0, %1, {axes})",
 }
 # What the source of functions may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
@@ -77,6 +88,8 @@ class JaxDialect(Dialect):
     """The words of JAX."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
+        if swaps_first(node):
+            return fill("jnp.swapaxes(%0, 0, 1)", *operands)
         found = common_code(e, node, operands, TEMPLATES)
         if found is not None:
             return found
@@ -88,8 +101,6 @@ class JaxDialect(Dialect):
             return fill(f"^0.{node.op}({where}{keep})", *operands)
         if node.op == "concat":
             return fill(f"jnp.concatenate([%0], {attributes['axis']})", listed(operands))
-        if swaps_first(node):
-            return fill("jnp.swapaxes(%0, 0, 1)", *operands)
         return fill(self._shaped(e, node), *operands)
 
     def _shaped(self, e: Emitter, node: Node) -> str:
@@ -100,29 +111,6 @@ class JaxDialect(Dialect):
                 return framing.windows(e, node)
             case "overlap_add":
                 return framing.overlap_add(e, node)
-            case "astype":
-                return f"^0.astype({e.like}.dtype)"
-            case "permute_dims":
-                return f"jnp.transpose(%0, {e.shape(attributes['axes'])})"
-            case "broadcast_to":
-                return f"jnp.broadcast_to(%0, {e.shape(attributes['shape'])})"
-            case "arange":
-                return f"jnp.arange({e.size(attributes['stop'])})"
-            case "reshape":
-                return f"jnp.reshape(%0, {e.shape(attributes['shape'])})"
-            case "expand_dims":
-                return f"jnp.expand_dims(%0, {attributes['axis']})"
-            case "squeeze":
-                return f"jnp.squeeze(%0, {attributes['axis']})"
-            case "flip":
-                return f"jnp.flip(%0, {attributes['axis']})"
-            case "clip":
-                return f"jnp.clip(%0, {attributes['low']!r}, {attributes['high']!r})"
-            case "one_hot":
-                classes = e.size(attributes["classes"])
-                return f"jax.nn.one_hot(%0, {classes}, dtype={e.like}.dtype)"
-            case "tensordot":
-                return f"jnp.tensordot(%0, %1, {attributes['axes']!r})"
             case "segment_sum":
                 shape = e.shape((attributes["rows"], *e.types[node.output].shape[1:]))
                 return f"jnp.zeros({shape}, {e.like}.dtype).at[%1].add(%0)"

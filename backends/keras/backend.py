@@ -293,6 +293,6 @@ def harness_backend(name: str) -> Backend:
 
 @hookimpl
 def harness_defaults(name: str) -> Probes:
-    from .defaults_training import PROBES
+    from .defaults import PROBES
 
     return PROBES

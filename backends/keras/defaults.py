@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers, losses, ops, optimizers
 
 from harness.extend import Measured, Probes
 
 PROBES = Probes()
 BIG = 50.0  # saturates a gate
+RATE = 2.0**-10  # exact in every dtype
 
 
 def built(layer: Any, *shape: int | None) -> Any:
@@ -55,11 +58,6 @@ def gru_gates() -> Measured:
 
 
 @PROBES
-def gru_biases() -> Measured:
-    return int(built(layers.GRU(1), 1, 1, 1).count_params())
-
-
-@PROBES
 def lstm_gates() -> Measured:
     found = []
     for block in range(4):
@@ -75,21 +73,11 @@ def lstm_gates() -> Measured:
 
 
 @PROBES
-def lstm_biases() -> Measured:
-    return int(built(layers.LSTM(1), 1, 1, 1).count_params())
-
-
-@PROBES
 def lstm_forget_bias() -> Measured:
     layer = layers.LSTM(4)
     layer.build((1, 1, 2))
     bias = layer.get_weights()[2][4:8]
     return "drawn" if bias.std() > 0 else float(bias[0])
-
-
-@PROBES
-def rnn_biases() -> Measured:
-    return int(built(layers.SimpleRNN(1), 1, 1, 1).count_params())
 
 
 @PROBES
@@ -163,16 +151,6 @@ def gelu_form() -> Measured:
 
 
 @PROBES
-def leaky_relu_slope() -> Measured:
-    return -float(_array(layers.LeakyReLU()(floats([-1])))[0])
-
-
-@PROBES
-def batch_norm_epsilon() -> Measured:
-    return float(layers.BatchNormalization().epsilon)
-
-
-@PROBES
 def batch_norm_momentum() -> Measured:
     layer = layers.BatchNormalization()
     layer(floats([[0], [2]]), training=True)
@@ -206,11 +184,6 @@ def batch_norm_offset() -> Measured:
     out = _array(layers.BatchNormalization(epsilon=1e-5)(x, training=True))
     true = (x.astype("float64") - x.mean(dtype="float64")) / x.astype("float64").std()
     return "kept" if np.abs(out - true).max() < 0.05 else "lost"
-
-
-@PROBES
-def layer_norm_epsilon() -> Measured:
-    return float(layers.LayerNormalization().epsilon)
 
 
 @PROBES
@@ -265,3 +238,161 @@ def padding_index() -> Measured:
     layer = layers.Embedding(3, 2, mask_zero=True)
     layer.build((1,))
     return "row of zeros" if np.abs(layer.get_weights()[0][0]).max() == 0 else "mask"
+
+
+# Losses, optimizers and numbers.
+
+
+def _moved(optimizer: Any, gradient: float, start: float = 0.0) -> float:
+    """How far one step moves a parameter, in learning rates."""
+    p = keras.Variable(floats([start]))
+    optimizer.apply([ops.convert_to_tensor(floats([gradient]))], [p])
+    return float((start - _array(p.value)[0]) / RATE)
+
+
+def _default(function: Any, name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
+
+
+def _loss(found: Any) -> float:
+    return float(np.ravel(_array(found))[0])
+
+
+@PROBES
+def cross_entropy_input() -> Measured:
+    found = losses.CategoricalCrossentropy()(floats([[1, 0]]), floats([[1, 0]]))
+    return "logits" if _loss(found) > 0.1 else "probabilities"
+
+
+@PROBES
+def cross_entropy_axis() -> Measured:
+    zeros = np.zeros((2, 3, 5), "float32")
+    return -1 if losses.categorical_crossentropy(zeros, zeros).shape == (2, 3) else 1
+
+
+@PROBES
+def loss_reduction() -> Measured:
+    half = np.full((4, 2), 0.5, "float32")
+    found = losses.CategoricalCrossentropy()(half, half)
+    return "mean" if abs(_loss(found) - math.log(2)) < 1e-6 else "none"
+
+
+@PROBES
+def cross_entropy_gap() -> Measured:
+    probabilities = np.exp(floats([[-30, 0]]))
+    return _loss(losses.categorical_crossentropy(floats([[1, 0]]), probabilities))
+
+
+@PROBES
+def cross_entropy_sum() -> Measured:
+    return _loss(losses.categorical_crossentropy(floats([[1, 0, 0]]), np.full((1, 3), 0.4)))
+
+
+@PROBES
+def kl_divergence() -> Measured:
+    return _loss(losses.kl_divergence(floats([[0.5, 0.5]]), floats([[0.25, 0.75]])))
+
+
+@PROBES
+def cosine_similarity() -> Measured:
+    return _loss(losses.cosine_similarity(floats([[1, 1]]), floats([[1, 1]])))
+
+
+@PROBES
+def rmsprop_epsilon_place() -> Measured:
+    return _moved(optimizers.RMSprop(RATE, rho=0.0, epsilon=1.0), 1.0)
+
+
+@PROBES
+def momentum_and_rate() -> Measured:
+    p, g = keras.Variable(np.zeros(1, "float32")), ops.ones(1)
+    optimizer = optimizers.SGD(1.0, momentum=0.5)
+    optimizer.apply([g], [p])
+    before = float(_array(p.value)[0])
+    optimizer.learning_rate = 0.125
+    optimizer.apply([g], [p])
+    return before - float(_array(p.value)[0])
+
+
+@PROBES
+def rate_attribute() -> Measured:
+    optimizer = optimizers.SGD(1.0)
+    optimizer.lr = 0.125
+    return "no effect" if float(_array(optimizer.learning_rate)) == 1.0 else "sets the rate"
+
+
+@PROBES
+def repeated_rows_adam() -> Measured:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Embedding(2, 1)])
+    model.set_weights([np.zeros((2, 1), "float32")])
+    model.compile(optimizers.Adam(RATE), lambda y, x: ops.sum(x), jit_compile=False)
+    model.train_on_batch(np.array([[0, 0, 1]]), np.zeros((1, 3, 1)))
+    return -float(model.get_weights()[0][0, 0]) / RATE
+
+
+@PROBES
+def gradient_clipping() -> Measured:
+    parameters = [keras.Variable(np.zeros(1, "float32")) for _ in range(2)]
+    optimizers.SGD(1.0, clipnorm=1.0).apply([ops.ones(1), ops.ones(1)], parameters)
+    return -float(_array(parameters[0].value)[0])
+
+
+@PROBES
+def rate_dtype() -> Measured:
+    p = keras.Variable(np.zeros(1), dtype="float64")
+    optimizers.SGD(0.1).apply([ops.ones(1, "float64")], [p])
+    return "exact" if abs(float(_array(p.value)[0]) + 0.1) < 1e-15 else "float32"
+
+
+@PROBES
+def float64_input() -> Measured:
+    found = keras.layers.Dense(1)(np.zeros((1, 1), "float64"))
+    return str(keras.backend.standardize_dtype(found.dtype))
+
+
+@PROBES
+def float64_array() -> Measured:
+    found = ops.convert_to_tensor(np.zeros(1))
+    return str(keras.backend.standardize_dtype(found.dtype))
+
+
+@PROBES
+def array_sharing() -> Measured:
+    source = np.zeros(1, "float32")
+    made = ops.convert_to_tensor(source)
+    source[0] = 1
+    return "shares" if float(_array(made)[0]) else "copies"
+
+
+@PROBES
+def batch_of_data() -> Measured:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.zeros((64, 1)), np.zeros((64, 1)), verbose=0)
+    return 64 // int(_array(model.optimizer.iterations))
+
+
+PROBES.update(
+    {
+        "gru-biases": lambda: int(built(layers.GRU(1), 1, 1, 1).count_params()),
+        "lstm-biases": lambda: int(built(layers.LSTM(1), 1, 1, 1).count_params()),
+        "rnn-biases": lambda: int(built(layers.SimpleRNN(1), 1, 1, 1).count_params()),
+        "leaky-relu-slope": lambda: -float(_array(layers.LeakyReLU()(floats([-1])))[0]),
+        "batch-norm-epsilon": lambda: float(layers.BatchNormalization().epsilon),
+        "layer-norm-epsilon": lambda: float(layers.LayerNormalization().epsilon),
+        "squared-error": lambda: _loss(losses.mean_squared_error(floats([[1]]), floats([[0]]))),
+        "adam-epsilon": lambda: float(optimizers.Adam().epsilon),
+        "adam-epsilon-place": lambda: _moved(optimizers.Adam(RATE, epsilon=1e-8), 1e-8),
+        "adam-weight-decay": lambda: _moved(optimizers.Adam(RATE, weight_decay=0.125), 0.0, 1.0),
+        "adamw-decay": lambda: float(optimizers.AdamW().weight_decay),
+        "rmsprop-decay": lambda: float(optimizers.RMSprop().rho),
+        "sgd-rate": lambda: float(_default(optimizers.SGD, "learning_rate")),
+        "adagrad-start": lambda: float(optimizers.Adagrad().initial_accumulator_value),
+        "default-float": lambda: str(keras.backend.standardize_dtype(ops.zeros(1).dtype)),
+        "default-integer": lambda: str(keras.backend.standardize_dtype(ops.arange(1).dtype)),
+        "standard-deviation": lambda: float(_array(ops.std(floats([0, 2])))),
+        "median-of-two": lambda: float(_array(ops.median(floats([1, 2])))),
+        "argmax-nan": lambda: int(_array(ops.argmax(floats([1, math.nan, 2])))),
+        "order-of-data": lambda: "shuffled" if _default(keras.Model.fit, "shuffle") else "as given",
+    }
+)

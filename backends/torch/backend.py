@@ -211,6 +211,6 @@ def harness_backend(name: str) -> Backend:
 
 @hookimpl
 def harness_defaults(name: str) -> Probes:
-    from .defaults_training import PROBES
+    from .defaults import PROBES
 
     return PROBES

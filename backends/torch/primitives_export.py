@@ -40,6 +40,17 @@ TEMPLATES: Mapping[str, str] = {
     "sigmoid": "torch.sigmoid(%0)",
     "softmax": "torch.softmax(%0, -1)",
     "log_softmax": "torch.log_softmax(%0, -1)",
+    "astype": "^0.to({like}.dtype)",
+    "permute_dims": "^0.permute{axes}",
+    "broadcast_to": "^0.expand{shape}",
+    "arange": "torch.arange({stop}, device={like}.device)",
+    "reshape": "^0.reshape{shape}",
+    "expand_dims": "^0.unsqueeze({axis})",
+    "squeeze": "^0.squeeze({axis})",
+    "flip": "^0.flip({axis})",
+    "clip": "torch.clamp(%0, {low}, {high})",
+    "one_hot": "nn.functional.one_hot(%0, {classes}).to({like}.dtype)",
+    "tensordot": "torch.tensordot(%0, %1, dims={axes})",
 }
 # What a module's source may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
@@ -93,6 +104,9 @@ class TorchDialect(Dialect):
     """The words of torch."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
+        if swaps_first(node):
+            e.turned[node.output] = operands[0]
+            return fill("^0.transpose(0, 1)", *operands)
         found = common_code(e, node, operands, TEMPLATES)
         if found is not None:
             return found
@@ -104,11 +118,6 @@ class TorchDialect(Dialect):
             return fill(f"^0.{REDUCTIONS[node.op]}({where}{keep})", *operands)
         if node.op == "concat":
             return fill(f"torch.cat([%0], {attributes['axis']})", listed(operands))
-        if node.op == "permute_dims":
-            if swaps_first(node):
-                e.turned[node.output] = operands[0]
-                return fill("^0.transpose(0, 1)", *operands)
-            return fill(f"^0.permute{e.shape(attributes['axes'])}", *operands)
         return fill(self._shaped(e, node), *operands)
 
     def _shaped(self, e: Emitter, node: Node) -> str:
@@ -119,27 +128,6 @@ class TorchDialect(Dialect):
                 return framing.windows(e, node)
             case "overlap_add":
                 return framing.overlap_add(e, node)
-            case "astype":
-                return f"^0.to({e.like}.dtype)"
-            case "broadcast_to":
-                return f"^0.expand{e.shape(attributes['shape'])}"
-            case "arange":
-                return f"torch.arange({e.size(attributes['stop'])}, device={e.like}.device)"
-            case "reshape":
-                return f"^0.reshape{e.shape(attributes['shape'])}"
-            case "expand_dims":
-                return f"^0.unsqueeze({attributes['axis']})"
-            case "squeeze":
-                return f"^0.squeeze({attributes['axis']})"
-            case "flip":
-                return f"^0.flip({attributes['axis']})"
-            case "clip":
-                return f"torch.clamp(%0, {attributes['low']!r}, {attributes['high']!r})"
-            case "one_hot":
-                classes = e.size(attributes["classes"])
-                return f"nn.functional.one_hot(%0, {classes}).to({e.like}.dtype)"
-            case "tensordot":
-                return f"torch.tensordot(%0, %1, dims={attributes['axes']!r})"
             case "segment_sum":
                 rows, rest = attributes["rows"], e.types[node.output].shape[1:]
                 zeros = f"{e.like}.new_zeros({e.shape((rows, *rest))})"

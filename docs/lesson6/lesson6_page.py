@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from harness.language.model import load_spec
-from harness.training.phases import rates_of
+from harness.training.feed import rates_of
 
 Entry = Mapping[str, Any]
 

@@ -17,8 +17,7 @@ from harness.timing.workload import ROTATING
 from harness.training.remote import TrainRemote
 from harness.training.request import Setup, TrainRequest, prepare
 from harness.training.run import load_first
-from harness.training.service import PREFIX, TrainService
-from harness.training.trainer import SUMMED
+from harness.training.service import PREFIX, SUMMED, TrainService
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault, asked
 from harness.worker.worker import Worker

@@ -12,7 +12,7 @@ from harness.arrays import Array, ArrayDict
 from harness.checking.reproducer import Pass, Reproducer, chosen_sizes
 from harness.errors import HarnessError, UsageError, shorten
 from harness.files.kinds import GROUPS
-from harness.language.size_expressions import FREE_SIZES
+from harness.language.axes import FREE_SIZES
 from harness.language.wellformed import INCOMING, OUTGOING, check_program
 from harness.oracle.oracle import run as run_oracle
 from harness.oracle.patience import OracleFault

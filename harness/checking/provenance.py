@@ -18,8 +18,7 @@ from typing import Any
 
 from harness.checking.known_differences import Differences
 from harness.checking.request import Request, case_sizes
-from harness.language.fingerprint import fingerprint
-from harness.language.model import Spec
+from harness.language.model import Spec, fingerprint
 from harness.oracle import tolerance
 from harness.results.cell import Cell
 from harness.results.environment import machine

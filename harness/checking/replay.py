@@ -18,7 +18,7 @@ from harness.environments.columns import process_of
 from harness.errors import HarnessError, UsageError
 from harness.files.forms import plain
 from harness.files.user_file import displayed
-from harness.language.size_expressions import FREE_SIZES
+from harness.language.axes import FREE_SIZES
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation, worst
 from harness.output.printing import console, say, tell

@@ -18,7 +18,7 @@ from harness.checking.request import Request, given_record
 from harness.errors import several
 from harness.files.complaints import KeyPath
 from harness.files.user_file import displayed
-from harness.language.shelf import Shelf
+from harness.language.model import Shelf
 from harness.output import github
 from harness.output.markdown import escaped, sentences, table
 from harness.output.printing import entry

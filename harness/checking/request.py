@@ -14,9 +14,8 @@ from harness.checking.options import RunOptions
 from harness.checking.own_model.asked import Against
 from harness.command.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
-from harness.language.asked_sizes import known_sizes
+from harness.language.axes import FREE_SIZES, known_sizes
 from harness.language.model import Spec
-from harness.language.size_expressions import FREE_SIZES
 from harness.oracle.case import Case
 from harness.oracle.given import Given
 from harness.program.signature import nearest_sizes

@@ -27,11 +27,10 @@ from harness.checking.request import Request, case_sizes, check_request, checks_
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
 from harness.environments.columns import Columns, choose
 from harness.errors import HarnessError, UsageError
-from harness.language.asked_sizes import check_asked
+from harness.language.axes import check_asked
 from harness.language.library import Library, content, lesson6
-from harness.language.model import Spec
+from harness.language.model import Shelf, Spec
 from harness.language.schema import Layer, LayerUse
-from harness.language.shelf import Shelf
 from harness.oracle.case import Case, check_meaning
 from harness.oracle.complex_step import complex_step_gap
 from harness.oracle.patience import OracleFault, Patience, with_patience

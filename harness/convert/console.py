@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from harness.convert.agreement import Agreement
-from harness.convert.request import Export, Exporting, Import
-from harness.convert.run import FormatFault, export, import_
+from harness.convert.request import Export, Import
+from harness.convert.run import Agreement, Exporting, FormatFault, export, import_
 from harness.files.user_file import displayed
 from harness.output.printing import console, say, tell
 from harness.output.progress import Progress

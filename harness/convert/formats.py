@@ -67,7 +67,7 @@ class Exported:
         every = [*self.parameters.values(), *self.statistics.values()]
         return str(every[0].dtype) if every else "float32"
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> dict[str, object]:
         """All of it as plain data, for the way to a worker."""
         return {
             "spec": self.spec,

@@ -1,55 +1,56 @@
-"""What ``harness export`` and ``harness import`` are asked for, and what comes of an export."""
+"""The options of ``export`` and ``import``: what each of them is asked for."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
+from harness.command import shared
+from harness.command.declared import KEEP, option
 from harness.command.ranges import CALL_SECONDS
-from harness.convert.agreement import Agreement
 
 
 @dataclass(frozen=True)
 class Export:
-    """What ``harness export`` is asked for."""
+    """An export that is asked for."""
 
-    spec: str
-    weights: Path
-    format_: str
-    output: Path | None = None
-    force: bool = False
-    seed: int = 0
-    folders: Sequence[Path] = ()
-    python: str = sys.executable
-    timeout: float = CALL_SECONDS
-
-
-@dataclass(frozen=True)
-class Exporting:
-    """What came of it. Where the outputs differ, ``files`` are none, and ``doubt`` is what the
-    format says of that (:meth:`.formats.Format.doubt`)."""
-
-    spec: str
-    dtype: str
-    agreement: Agreement
-    files: Sequence[Path]
-    versions: Mapping[str, str]
-    doubt: str = ""
+    spec: str = shared.spec()
+    weights: Path = option(MISSING, "File of weights that train or import wrote.")
+    format_: str = option(MISSING, "torch, keras, jax or onnx.", word="--to", kind="format")
+    output: Path | None = shared.output("File to write; MODEL_FORMAT here if left out.")
+    seed: int = shared.seed("Seed of the inputs to check with.")
+    folders: tuple[Path, ...] = shared.folders()
+    python: str | None = shared.python()
+    timeout: float = shared.timeout(CALL_SECONDS)
+    force: bool = shared.force()
 
 
 @dataclass(frozen=True)
 class Import:
-    """What ``harness import`` is asked for."""
+    """An import that is asked for."""
 
-    spec: str
-    file: Path
-    format_: str
-    weights: Path
-    like: Path | None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    force: bool = False
-    folders: Sequence[Path] = ()
-    python: str = sys.executable
-    timeout: float = CALL_SECONDS
+    spec: str = shared.spec()
+    file: Path = option(MISSING, "File of the framework.", word="file")
+    format_: str = option(MISSING, "torch, keras, jax or onnx.", word="--from", kind="format")
+    weights: Path = option(MISSING, "File of weights to write.", section=KEEP)
+    like: Path | None = option(None, "Weights whose sizes and characters these have too.")
+    sizes: Mapping[str, int] = shared.sizes()
+    folders: tuple[Path, ...] = shared.folders()
+    python: str | None = shared.python()
+    timeout: float = shared.timeout(CALL_SECONDS)
+    force: bool = shared.force()
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class ExportOptions(Export):
+    """The options of ``export``."""
+
+    as_json: bool = shared.as_json()
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class ImportOptions(Import):
+    """The options of ``import``."""
+
+    as_json: bool = shared.as_json()

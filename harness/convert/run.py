@@ -6,14 +6,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.arrays import Arrays
+from harness.arrays import ArrayDict, Arrays
 from harness.convert import formats, weights
-from harness.convert.agreement import agreement
-from harness.convert.checked import FLOATS
-from harness.convert.request import Export, Exporting, Import
+from harness.convert.archive import FLOATS
+from harness.convert.request import Export, Import
 from harness.convert.weights import Weights, WeightsError
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
@@ -21,12 +21,61 @@ from harness.files.atomic import staging, sync_folder
 from harness.files.kinds import FileKind
 from harness.files.lock import held
 from harness.files.user_file import MAX_WEIGHTS, FileFault, check_regular, displayed
-from harness.language.fingerprint import fingerprint
-from harness.language.model import Spec, load_spec
+from harness.language.model import Spec, fingerprint, load_spec
+from harness.oracle.case import Case
+from harness.oracle.tolerance import Deviation, digits, worst
 from harness.program.serial import encode
+from harness.program.signature import nearest_sizes, without_noise
 from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, answered
 from harness.worker.worker import Worker
+
+# Whether what was exported gives the outputs that the spec means, by the oracle.
+
+# (inputs, state) -> outputs and new state by name.
+Run = Callable[[ArrayDict, ArrayDict], Arrays]
+# Batch and time of each run, or the nearest that a model can have: one of them is not enough for a
+# file that holds only for one size.
+SIZES = ((3, 7), (2, 1))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How outputs compare with the oracle's; ``worst`` is the one that is furthest off. Of those
+    that are lost in rounding, or not finite, there are no ``comparisons``."""
+
+    comparisons: int
+    worst: Deviation
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all do, and there is one at least."""
+        return self.comparisons > 0 and self.worst.agrees
+
+    @property
+    def digits(self) -> float:
+        """Decimal digits in which the worst one agrees, 16 at most."""
+        return digits(self.worst.error)
+
+
+def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Agreement:
+    """Run on drawn inputs and state, and compare all outputs and new state.
+
+    Raises:
+        UsageError: there is no batch and time that the model can have at these sizes.
+    """
+    program = spec.program("training", **given.sizes)
+    tried = [nearest_sizes(program, batch, time) for batch, time in SIZES]
+    case = Case(spec, given.sizes, *tried[0], seed)
+    own = {"parameters": dict(given.parameters), "statistics": dict(given.statistics)}
+    found: list[Deviation] = []
+    for batch, time in tried:
+        material = replace(case.batch_of(batch, time), **own)
+        expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
+        results = run(without_noise(case.training, material.inputs), material.state)
+        found += expected.deviations(results, dtype)
+    told = [deviation for deviation in found if not deviation.void]
+    return Agreement(len(told), worst(told or found))
 
 
 class FormatFault(HarnessError):
@@ -35,6 +84,19 @@ class FormatFault(HarnessError):
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.traceback = traceback
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """What came of an export. Where the outputs differ, ``files`` are none, and ``doubt`` is what
+    the format says of that (:meth:`.formats.Format.doubt`)."""
+
+    spec: str
+    dtype: str
+    agreement: Agreement
+    files: Sequence[Path]
+    versions: Mapping[str, str]
+    doubt: str = ""
 
 
 # What is told of each call to a format's process, by its verb.
@@ -51,14 +113,14 @@ class Caller:
     def __init__(
         self,
         name: str,
-        python: str,
+        python: str | None,
         timeout: float,
         environment: Mapping[str, str] | None = None,
         tell: Tell = untold,
     ) -> None:
         self.name, self.timeout, self.tell = name, timeout, tell
-        launch = formats.launch(name, python=python, environment=environment or {})
-        self.worker = Worker(launch)
+        python, environment = python or sys.executable, environment or {}
+        self.worker = Worker(formats.launch(name, python=python, environment=environment))
 
     def __enter__(self) -> Caller:
         return self
@@ -113,7 +175,11 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
             _mark(made)
             targets = [path.parent / made_in(folder, file, request) for file in made]
             _refuse_export(targets, request.force)
-            found = agreement(spec, given, exported.dtype, _outputs(caller, new), request.seed)
+
+            def outputs(inputs: Arrays, state: Arrays) -> Any:
+                return caller.call("outputs", path=str(new), inputs=inputs, state=state)
+
+            found = agreement(spec, given, exported.dtype, outputs, request.seed)
             if found.agrees:
                 _put(made, targets)
         kept = targets if found.agrees else []
@@ -183,13 +249,6 @@ def _check(given: Weights, spec: Spec, file: Path) -> None:
         weights.check(given, spec)
     except WeightsError as error:
         raise WeightsError(f"{displayed(file)}: {error}") from None
-
-
-def _outputs(caller: Caller, path: Path) -> Any:
-    def outputs(inputs: Arrays, state: Arrays) -> Any:
-        return caller.call("outputs", path=str(path), inputs=inputs, state=state)
-
-    return outputs
 
 
 def _target(request: Export, spec: Spec, suffix: str) -> Path:

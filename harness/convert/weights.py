@@ -8,33 +8,165 @@ in its own place, because safetensors itself would not notice a flipped bit.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, JsonValue, ValidationError
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 
-from harness.arrays import Array
-from harness.convert.weights_header import (
-    DIGEST,
-    FORMATS,
-    MALFORMED,
-    ZEROS,
-    digest,
-    parse,
-    reason_of,
-    split,
-)
-from harness.errors import HarnessError, SpecError, did_you_mean
+from harness.arrays import Array, ArrayDict
+from harness.convert.archive import FLOATS
+from harness.errors import HarnessError, SpecError, UsageError, did_you_mean, shorten
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.kinds import OPENING, FileKind
-from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, read_bytes, read_head, why
-from harness.language.fingerprint import fingerprint
+from harness.files.user_file import (
+    MAX_HEADER,
+    MAX_WEIGHTS,
+    FileFault,
+    displayed,
+    read_bytes,
+    read_head,
+    why,
+)
+from harness.language.model import fingerprint
+from harness.text.vocabulary import Vocabulary
+
+# The header of a file of weights, every field of it: what a file says of itself is not believed.
+#
+# A checksum tells that a file is as it was written, and nothing of who wrote it.
+
+# What the header calls a file of each kind.
+FORMATS = {
+    kinds.WEIGHTS: "backend-comparison-harness weights 1",
+    kinds.CHECKPOINT: "backend-comparison-harness checkpoint 1",
+}
+# Where the checksum is, and what stands there while it is made.
+DIGEST = slice(8 + len(kinds.OPENING), 8 + len(kinds.OPENING) + 64)
+ZEROS = "0" * 64
+# What writing or reading what makes no sense, or does not fit, can raise.
+MALFORMED = (
+    SafetensorError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    MemoryError,
+)
+
+Character = Annotated[str, Field(min_length=1, max_length=1)]
+
+
+def _in_order(characters: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return Vocabulary(characters).characters if characters else ()
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+Characters = Annotated[tuple[Character, ...], AfterValidator(_in_order)]
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Name = Annotated[str, Field(max_length=1000)]
+Hex = Annotated[str, Field(max_length=64)]
+# Tensors have no more axes in numpy, and more numbers along one fit into no memory.
+Axes = Annotated[tuple[Annotated[int, Field(ge=0, le=2**48)], ...], Field(max_length=64)]
+
+
+class HeaderPart(BaseModel):
+    """Unknown keys are errors, types are not converted, text is valid Unicode."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+
+class TensorHeader(HeaderPart):
+    """Where the numbers of a tensor are; whether they are there is for safetensors to check."""
+
+    dtype: Literal["F32", "F64"]
+    shape: Axes
+    data_offsets: tuple[int, int]
+
+
+class Metadata(HeaderPart):
+    """The header in Python's types; see :class:`harness.convert.weights.Weights`."""
+
+    sha256: str
+    format: Name
+    spec: Name
+    fingerprint: Hex
+    sizes: Json[dict[Name, Size]]
+    statistics: Json[tuple[Name, ...]]
+    vocabulary: Json[Characters]
+    history: Json[dict[str, JsonValue]]
+
+
+class Header(BaseModel):
+    """All of it: the metadata, and the tensors by name."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
+    __pydantic_extra__: dict[str, TensorHeader]
+
+    metadata: Metadata = Field(alias="__metadata__")
+
+    @property
+    def tensors(self) -> dict[str, TensorHeader]:
+        """By name."""
+        return self.__pydantic_extra__
+
+
+def parse(text: bytes | memoryview) -> Header:
+    """The header that a text is.
+
+    Raises:
+        ValueError: it is too long or no header; pydantic's is one too.
+    """
+    if len(text) > MAX_HEADER:
+        raise ValueError(f"its header has {len(text):,} bytes; at most {MAX_HEADER:,} are allowed")
+    header = Header.model_validate_json(bytes(text))
+    unknown = [n for n in header.metadata.statistics if n not in header.tensors]
+    if unknown:
+        raise ValueError(f"the statistic {unknown[0]!r} is not among its tensors")
+    return header
+
+
+def split(data: memoryview) -> tuple[dict[str, Any], int]:
+    """The header of what safetensors has written, and where the bytes of the tensors begin."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(bytes(data[8:end])), end
+
+
+def digest(*parts: bytes | bytearray | memoryview) -> str:
+    """The sha256 (hex) of parts of a file, one after the other."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def reason_of(error: Exception) -> str:
+    """Why, of what :data:`MALFORMED` lists."""
+    if isinstance(error, ValidationError):
+        return told(error)
+    return "there is not enough memory" if isinstance(error, MemoryError) else str(error)
+
+
+def told(error: ValidationError) -> str:
+    """The first thing that is wrong, on one line: where, what is wanted, and what was found."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "__metadata__")
+    found, message = first.get("input"), first["msg"].removeprefix("Value error, ")
+    if isinstance(found, str | int | float | None):
+        message += f", found {shorten(repr(found)[:200])}"
+    return f"{shorten(ascii(place)[1:-1], 100)}: {message}" if place else message
+
 
 if TYPE_CHECKING:
     from harness.language.model import Spec
@@ -266,4 +398,63 @@ def _weights(data: bytes, wanted: str) -> Weights:
         {name: arrays[name] for name in metadata.statistics},
         metadata.vocabulary,
         dict(metadata.history),
+    )
+
+
+# Parameters in a plain safetensors file, as any program writes one: arrays by neutral names.
+#
+# It says nothing of the model or of its sizes, and has no checksum; what it holds is compared with
+# the spec by name and shape.
+
+# How the header of a file starts that says nothing of itself: with an array's name, or without any.
+STARTS = (b'{"', b"{}")
+
+
+def is_plain(path: str | Path) -> bool:
+    """Whether a file looks like safetensors, and like none that the harness wrote."""
+    try:
+        head = read_head(path, 8 + len(OPENING))
+    except FileFault:
+        return False  # whoever reads it says why
+    return head[8:10] in STARTS and head[8:] != OPENING
+
+
+def load_plain(path: str | Path) -> ArrayDict:
+    """The arrays by name; float32 or float64.
+
+    Raises:
+        WeightsError: the file cannot be read, is damaged, or holds something else.
+    """
+    name = displayed(path)
+    try:
+        data = read_bytes(path, MAX_WEIGHTS, "weights")
+    except FileFault as error:
+        raise WeightsError(f"cannot read the weights {name!r}: {error.reason}") from None
+    header = int.from_bytes(data[:8], "little")
+    if header > MAX_HEADER:
+        raise WeightsError(
+            f"{name!r}: a header of {header:,} bytes; at most {MAX_HEADER:,} are read"
+        )
+    try:
+        found = dict(from_safetensors(data))
+    except KeyError:  # a dtype that numpy has not
+        raise _no_float(name, *_foreign(data)) from None
+    except MALFORMED as error:
+        raise WeightsError(f"{name!r} holds no weights: {shorten(reason_of(error))}") from None
+    for tensor, array in found.items():
+        if str(array.dtype) not in FLOATS:
+            raise _no_float(name, tensor, str(array.dtype))
+    return found
+
+
+def _foreign(data: bytes) -> tuple[str, str]:
+    """The first tensor that holds no such floats, by name, and its dtype as the file has it."""
+    read: Callable[[bytes], Iterable[tuple[str, dict[str, Any]]]] = deserialize
+    dtypes = {tensor: str(found["dtype"]) for tensor, found in read(data)}
+    return next((tensor, d) for tensor, d in dtypes.items() if d not in ("F32", "F64"))
+
+
+def _no_float(name: str, tensor: str, dtype: str) -> WeightsError:
+    return WeightsError(
+        f"{name!r}: {shorten(tensor)} is {dtype}; allowed are {' and '.join(FLOATS)}"
     )

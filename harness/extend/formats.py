@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from harness.convert.archive import DESCRIBED, Archive, Damaged, archive, reading
-from harness.convert.checked import FLOATS, Declared, bytes_of, read_arrays
+from harness.convert.archive import (
+    DESCRIBED,
+    FLOATS,
+    Archive,
+    Damaged,
+    Declared,
+    archive,
+    bytes_of,
+    read_arrays,
+    reading,
+)
 from harness.convert.formats import Exported, Format, Script
-from harness.convert.generated import run_file
+from harness.convert.source.vetting import run_file
 from harness.files.atomic import whole
 from harness.files.user_file import MAX_WEIGHTS, opened, read_bytes
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from harness.convert.source import document, forward, layers, literals
 from harness.convert.source.common import LayerBody, common_code, ends_of, result_text, swaps_first
-from harness.convert.source.emitter import Dialect, Emitter
-from harness.convert.source.expression import Code, fill, listed
+from harness.convert.source.emitter import (
+    INDENT,
+    Code,
+    Dialect,
+    Emitter,
+    bracketed,
+    fill,
+    listed,
+    mapping,
+)
 from harness.convert.source.idioms import Idioms
 from harness.convert.source.layers import LayerForm, Method, SourceModel
-from harness.convert.source.names import CONSTANTS, PYTHON, camel, identifier, unique, uses
+from harness.convert.source.literals import CONSTANTS, PYTHON, camel, identifier, unique, uses
 from harness.convert.source.vetting import Words, vetted
-from harness.convert.source.wrapping import INDENT, bracketed, mapping
 
 __all__ = [
     "CONSTANTS",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.convert import plain_weights, weights
+from harness.convert import weights
 from harness.errors import UsageError
 from harness.files.npz import read_npz
 from harness.files.user_file import MAX_INPUTS, FileFault, displayed, read_bytes
@@ -125,8 +125,8 @@ def _parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
     """The sizes that parameters say they have, and their arrays by name, with the statistics."""
     if not isinstance(source, str | Path):
         return {}, source
-    if plain_weights.is_plain(source):
-        return {}, plain_weights.load(source)
+    if weights.is_plain(source):
+        return {}, weights.load(source)
     found = weights.load(source)
     weights.check(found, spec)
     return found.sizes, {**found.parameters, **found.statistics}

@@ -3,89 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import ErrorList, Place, SpecError, did_you_mean, known_names, shorten
+from harness.language.axes import read_dim, size_of
+from harness.language.axis_functions import TRUTHS
 from harness.language.builtins import BUILTINS
 from harness.language.document import Document, Located
 from harness.language.expressions import parse_expression
+from harness.language.hints import Hints
 from harness.language.library import Library
 from harness.language.names import is_name
-from harness.language.scope import FunctionName, as_sizes
-from harness.language.size_expressions import read_dim, size_of
-from harness.language.unknown_functions import as_attribute
+from harness.language.scope import FunctionName, LanguageValues, Scope, as_sizes, is_whole
+from harness.language.tree import Call, Expr, Name, Negate, Number
 from harness.program.dims import Dim
 
-# What to write in place of attributes that people know from frameworks.
 
-# What frameworks call an attribute, and what it is called here.
-CALLED: Mapping[str, str] = {
-    **dict.fromkeys(("lr", "rate", "step_size"), "learning_rate"),
-    **dict.fromkeys(("eps", "fuzz"), "epsilon"),
-    **dict.fromkeys(
-        ("out_features", "hidden_size", "embedding_dim", "output_dim", "out_channels"), "units"
-    ),
-    **dict.fromkeys(("filters", "features", "d_model", "num_units", "width"), "units"),
-    **dict.fromkeys(("num_embeddings", "vocab_size"), "rows"),
-    **dict.fromkeys(("num_heads", "n_heads", "nhead"), "heads"),
-    **dict.fromkeys(("head_dim", "key_dim", "head_size"), "head"),
-    **dict.fromkeys(("kernel_size", "filter_size", "pool_size"), "kernel"),
-    "strides": "stride",
-    "dilation_rate": "dilation",
-    "num_groups": "groups",
-    "nonlinearity": "activation",
-    "negative_slope": "slope",
-    "decay": "weight_decay",
-}
-# What frameworks give as a share of all that this attribute is the rest of.
-REST_OF: Mapping[str, str] = dict.fromkeys(
-    ("rate", "p", "prob", "drop_rate", "dropout", "dropout_rate", "drop_prob"), "keep"
-)
-INSTEAD: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("in_features", "in_channels", "input_size", "input_dim", "normalized_shape"),
-        "the shape of what comes in says it",
-    ),
-    **dict.fromkeys(
-        ("num_features", "num_channels"),
-        "the shape of what comes in says it",
-    ),
-    "betas": "give beta_1 and beta_2",
-    **dict.fromkeys(
-        ("bias", "use_bias"),
-        "a layer without a bias is a definition of its own, such as 'dense_without_bias'",
-    ),
-    **dict.fromkeys(("dropout", "p", "rate"), "name a layer 'dropout' whose 'keep' is 1 - rate"),
-    **dict.fromkeys(
-        ("num_layers", "n_layers", "depth"),
-        "'repeat: depth' makes several layers, one behind the other",
-    ),
-    **dict.fromkeys(
-        ("return_sequences", "return_state", "batch_first", "time_major"),
-        "the definition says what it takes and gives: see 'harness explain LAYER'",
-    ),
-    "bidirectional": "bidirectional_lstm, bidirectional_gru_reset_after and, for rows that end "
-    "before others, masked_bidirectional_lstm ship; of another layer name one for each way, and "
-    "give 'reverse' of the input to one of them",
-}
-
-# What another definition has.
-OF_OTHERS: Mapping[str, str] = {
-    "momentum": "the optimizer with one is 'sgd_momentum'",
-    "weight_decay": "the optimizer with one is 'adamw'",
-}
-
-
-def instead(name: str, declared: Collection[str], value: object) -> str:
+def instead(hints: Hints, name: str, declared: Collection[str], value: object) -> str:
     """Return a hint for an undeclared attribute: ``; here it is 'x'``."""
-    rest = REST_OF.get(name)
+    rest = hints.complements.get(name)
     if rest in declared and isinstance(value, int | float) and 0 <= value <= 1:
         return f"; write {rest}: {1 - value:g} ({rest} is 1 - {name})"
-    if CALLED.get(name) in declared:
-        return f"; here it is {CALLED[name]!r}"
-    hint = INSTEAD.get(name) or OF_OTHERS.get(name)
+    if hints.renamed_attributes.get(name) in declared:
+        return f"; here it is {hints.renamed_attributes[name]!r}"
+    hint = hints.attributes.get(name) or hints.attributes_of_others.get(name)
     return f"; {hint}" if hint else did_you_mean(name, declared)
 
 
@@ -103,7 +46,7 @@ class GivenAttributes:
     """
 
     owner: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     place: Place
     definition: Document
     place_of: PlaceOf | None = None
@@ -133,7 +76,7 @@ def read_attributes(
     for name in unknown:
         told = (
             f"unknown attribute {shorten(name)!r} of {given.owner}"
-            f"{instead(name, declared, given.values[name])} "
+            f"{instead(library.hints, name, declared, given.values[name])} "
             f"(known: {', '.join(declared) or 'none'})"
         )
         errors.found.append(SpecError(told, given.at(name, key=True)))
@@ -176,7 +119,7 @@ def _read(
         if value not in known:
             if name not in given.values:
                 at = given.definition.place_of(("attributes", name))
-            raise SpecError(_no_function(name, value, known), at)
+            raise SpecError(_no_function(library.hints, name, value, known), at)
         return FunctionName(value)
     if isinstance(handed, float):
         return handed
@@ -201,7 +144,7 @@ def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float
     return dim if dim.terms else float(dim.constant)
 
 
-def _no_function(name: str, value: str, known: Collection[str]) -> str:
+def _no_function(hints: Hints, name: str, value: str, known: Collection[str]) -> str:
     """What to say of an attribute that names no function: of its form, or of what there is."""
     found = shorten(value)
     if not is_name(value):
@@ -209,7 +152,11 @@ def _no_function(name: str, value: str, known: Collection[str]) -> str:
             f"attribute {name!r} is 'size', a number, true or false, or the name of a function, "
             f"found {found!r}"
         )
-    hint = as_attribute(value) or did_you_mean(value, known)
+    hint = did_you_mean(value, known)
+    if value in hints.functions:
+        hint = f"; {hints.functions[value]}"
+        if hint.startswith("; write "):
+            hint += f" in a function of your own, functions/{value}.yaml in a folder of --specs"
     if value.lower() in ("none", "identity"):
         hint = "; the function that does nothing is 'linear'"
     listed = known_names(known, hint, "harness list --functions")
@@ -255,3 +202,99 @@ def _show(value: Any) -> str:
 def plain(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
     """Function names as text, for the program."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
+
+
+# The arguments of calls: inputs by position or by name, attributes by name.
+
+Declared = Mapping[str, bool | float | str]
+
+
+def inputs_of(
+    evaluator: LanguageValues,
+    expr: Call,
+    scope: Scope,
+    inputs: Sequence[str],
+    optional: Sequence[str] = (),
+    attributes: Sequence[str] = (),
+) -> dict[str, int]:
+    """The values of a call's inputs: positional arguments first; keywords are inputs or initial
+    states (``optional``). Those of ``attributes`` are left alone.
+
+    Raises:
+        SpecError: an argument is missing, unknown or given twice.
+    """
+    if len(expr.arguments) > len(inputs):
+        count = len(expr.arguments)
+        named = f"; give {attributes[0]} by its name, {attributes[0]}=..." if attributes else ""
+        raise SpecError(
+            f"{expr.function} takes {', '.join(inputs) or 'no arguments'}; found {count} "
+            f"argument{'s' * (count > 1)}{named}",
+            expr.place,
+        )
+    values = {n: evaluator.tensor(a, scope) for n, a in zip(inputs, expr.arguments, strict=False)}
+    known = [*inputs, *optional, *attributes]
+    for name, argument in expr.keywords:
+        if name in attributes:
+            continue
+        if name not in known or name in values:
+            problem = "is given twice" if name in values else "is unknown"
+            hint = "" if name in values else did_you_mean(name, known)
+            raise SpecError(
+                f"{expr.function}: argument {name!r} {problem}{hint} (known: {', '.join(known)})",
+                argument.place,
+            )
+        values[name] = evaluator.tensor(argument, scope)
+    for name in inputs:
+        if name not in values:
+            raise SpecError(
+                f"{expr.function}: argument {name!r} is missing (it takes {', '.join(inputs)})",
+                expr.place,
+            )
+    return values
+
+
+def attributes_of(
+    library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
+) -> dict[str, Attribute]:
+    """The attributes of a call, from its keywords and the defaults of its definition.
+
+    Raises:
+        SpecError: one is missing, or not of its kind.
+    """
+    given = {
+        n: (e, _attribute(n, declared[n], e, scope)) for n, e in expr.keywords if n in declared
+    }
+
+    def place_of(name: str, _key: bool) -> Place:
+        return given[name][0].place
+
+    values = {name: value for name, (_, value) in given.items()}
+    named = GivenAttributes(owner, values, expr.place, document, place_of)
+    return read_attributes(library, declared, named, {})
+
+
+def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
+    """A keyword's value: of a size, a dimension; of the others what YAML would have, or what an
+    attribute in scope stands for; of a number also a sum or product of sizes."""
+    if default == "size":
+        return scope.size(value)
+    match value:
+        case Number(number):
+            return number
+        case Negate(Number(number)):
+            return -number
+        case Name(word):
+            bound = scope.names.get(word)
+            if isinstance(bound, FunctionName | bool | float):
+                scope.used.add(word)
+                return bound
+            if bound is None:
+                return TRUTHS.get(word, word)
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    if number and is_whole(value, scope):
+        return scope.size(value)
+    what = "the name of a function" if isinstance(default, str) else "a number"
+    what = "true or false" if isinstance(default, bool) else what
+    if isinstance(value, Name) and isinstance(scope.names.get(value.id), Dim):
+        what += f"; {value.id!r} is a size"
+    raise SpecError(f"attribute {name!r} is {what}", value.place)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.errors import SpecError
-from harness.language.axis_arguments import arity, axes_of, axis_of, truth_of
-from harness.language.conditions import chosen
-from harness.language.expressions import Call, Expr, List, Name, Number
-from harness.language.ordering import ORDERING
-from harness.language.scope import Scope, names_in
-from harness.language.size_expressions import size_of
-from harness.language.values import LanguageValues
+from harness.language.axes import size_of
+from harness.language.axis_functions import ORDERING, arity, axes_of, axis_of, truth_of
+from harness.language.operators import chosen
+from harness.language.scope import LanguageValues, Scope, names_in
+from harness.language.tree import Call, Expr, List, Name, Number
 from harness.program.dims import ONE, Dim, product
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from harness.errors import SpecError, did_you_mean
 from harness.files.complaints import KeyPath
 from harness.language import schema
+from harness.language.axes import REST, axes_text, check_entries
 from harness.language.builtins import BUILTINS
-from harness.language.declared_axes import REST, axes_text
 from harness.language.document import Document
-from harness.language.input_types import check_entries
 from harness.language.names import is_name
 from harness.language.optimizer_schema import Matrices, Optimizer
 from harness.language.strict import Documented

@@ -2,192 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from harness.errors import Place, SpecError, SpecErrors
-from harness.language import schema
+from harness.errors import Place, SpecError, SpecErrors, did_you_mean, known_names
+from harness.language import schema, tree
+from harness.language.attributes import Attribute, attributes_of, inputs_of
+from harness.language.axes import INPUT_KINDS, entries_of, match
+from harness.language.axis_functions import SEVERAL
 from harness.language.builtins import BUILTINS
-from harness.language.call_arguments import attributes_of, inputs_of
-from harness.language.conditions import compared, condition, constant_condition, inverted, joined
-from harness.language.declared_axes import match
-from harness.language.expressions import (
-    Assignment,
-    Binary,
-    Call,
-    Compare,
-    Expr,
-    Index,
-    IndexItem,
-    Invert,
-    Item,
-    List,
-    Name,
-    Negate,
-    NewAxis,
-    Number,
-    Rest,
-    SliceItem,
-    parse_equations,
-)
+from harness.language.document import Document
+from harness.language.expressions import parse_equations
 from harness.language.library import Definition, Library, content
-from harness.language.ordering import SEVERAL
-from harness.language.scope import BoundValue, FunctionName, Scope, check_read, check_used, is_whole
-from harness.language.unknown_functions import unknown_function
-from harness.language.values import LanguageValues
-from harness.program.dims import Dim, shape_text
-
-# Products by ``@``: of matrices, and of a vector with either.
-
-
-def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
-    """``left @ right``. A vector is a row on the left and a column on the right; the axis of one
-    entry that this gives it is dropped from the product, as in the Python array API standard.
-
-    Raises:
-        SpecError: an operand is a single number, or the two do not fit.
-    """
-    types = [evaluator.type_of(value) for value in (left, right)]
-    ranks = [len(type_.shape) for type_ in types]
-    row, column = (rank == 1 for rank in ranks)
-    if min(ranks) > 1 or any(type_.kind != "float" for type_ in types):
-        return evaluator.emit("matmul", left, right, place=place)
-    _check(evaluator, left, right, place)
-    builder = evaluator.builder
-    first = builder.emit("expand_dims", left, axis=0) if row else left
-    second = builder.emit("expand_dims", right, axis=1) if column else right
-    product = builder.emit("matmul", first, second)
-    for added, axis in ((column, -1), (row, -1 if column else -2)):
-        if added:
-            rank = len(evaluator.type_of(product).shape)
-            product = builder.emit("squeeze", product, axis=rank + axis)
-    return product
-
-
-def _check(evaluator: LanguageValues, left: int, right: int, place: Place) -> None:
-    """:class:`SpecError` for a vector whose length is not that of the axis that it is summed with,
-    or that meets a single number."""
-    first, second = evaluator.type_of(left), evaluator.type_of(right)
-    told = f"{evaluator.tell(left)} and {evaluator.tell(right)}"
-    if not (first.shape and second.shape):
-        raise SpecError(
-            f"{first} @ {second}: @ sums over an axis, and a number has none; write *: {told}",
-            place,
-        )
-    summed = first.shape[-1], second.shape[-2:][0]
-    if summed[0] != summed[1]:
-        raise SpecError(f"{first} @ {second}: {summed[0]} is not {summed[1]}: {told}", place)
-
-
-# Indices and slices: ``x[:, -1]``, ``x[:, ::-1]``, ``x[..., :half]``, ``x[:, None]``.
-
-
-def indexed(
-    evaluator: LanguageValues, value: int, items: Sequence[Item], place: Place, scope: Scope
-) -> int:
-    """The part of a value that the items choose; a position drops its axis.
-
-    Raises:
-        SpecError: there are more items than axes, two ``...``, or one that does not fit.
-    """
-    rank = len(evaluator.type_of(value).shape)
-    given = sum(not isinstance(item, Rest | NewAxis) for item in items)
-    if given > rank:
-        raise SpecError(f"{given} indices for {evaluator.tell(value)}", place)
-    if sum(isinstance(item, Rest) for item in items) > 1:
-        raise SpecError("only one '...' can stand in an index", place)
-    axis = 0
-    for item in items:
-        if isinstance(item, Rest):
-            axis += rank - given
-        elif isinstance(item, NewAxis):
-            value = evaluator.builder.emit("expand_dims", value, axis=axis)
-            evaluator.places.setdefault(value, item.place)
-            axis += 1
-        elif isinstance(item, IndexItem):
-            value = _picked(evaluator, value, axis, item, scope)
-        else:
-            value = _sliced(evaluator, value, axis, item, scope)
-            axis += 1
-    return value
-
-
-def _picked(evaluator: LanguageValues, value: int, axis: int, item: IndexItem, scope: Scope) -> int:
-    length = evaluator.type_of(value).shape[axis]
-    start = _position(item, length, scope)
-    if not (length.terms or start.terms) and not 0 <= start.constant < length.constant:
-        told = item.value if isinstance(item.value, int) else start
-        raise SpecError(
-            f"index {told} is outside axis {axis} of {evaluator.tell(value)}", item.place
-        )
-    part = evaluator.builder.slice_axis(value, axis, start, start + 1)
-    evaluator.places.setdefault(part, item.place)
-    return evaluator.builder.emit("squeeze", part, axis=axis)
-
-
-def _position(item: IndexItem, length: Dim, scope: Scope) -> Dim:
-    given = item.value
-    if isinstance(given, int):
-        return Dim(given) if given >= 0 else length + given
-    if not is_whole(given, scope):
-        raise SpecError(
-            "an index is a whole number, a size, a slice of them or '...'; take(x, i, axis=0) "
-            "gives the rows that an index says, take_along_axis(x, i, axis=-1) one entry of each",
-            item.place,
-        )
-    return _bound(given, length, Dim(), scope)
-
-
-def _sliced(evaluator: LanguageValues, value: int, axis: int, item: SliceItem, scope: Scope) -> int:
-    length = evaluator.type_of(value).shape[axis]
-    step = 1 if item.step is None else item.step
-    if step == -1:
-        if item.start is not None or item.stop is not None:
-            raise SpecError("'::-1' reverses a whole axis: leave start and stop out", item.place)
-        return evaluator.builder.emit("flip", value, axis=axis)
-    if step < 1:
-        raise SpecError(f"a slice's step is -1, or 1 or more, found {step}", item.place)
-    start = _bound(item.start, length, Dim(), scope)
-    stop = _bound(item.stop, length, length, scope)
-    if not (stop - start).terms and (stop - start).constant < 1:
-        raise SpecError(f"this slice of {shape_text([length])} is empty", item.place)
-    for bound in (start, stop):
-        if not (length.terms or bound.terms) and not 0 <= bound.constant <= length.constant:
-            raise SpecError(
-                f"this slice goes beyond axis {axis} of {evaluator.tell(value)}", item.place
-            )
-    part = evaluator.builder.slice_axis(value, axis, start, stop)
-    evaluator.places.setdefault(part, item.place)
-    return part if step == 1 else _every(evaluator, part, axis, step, item.place)
-
-
-def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
-    """Every so many entries of an axis, from the first on: the first of each group of them."""
-    shape = evaluator.type_of(value).shape
-    length = shape[axis]
-    if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
-        raise SpecError(
-            f"a step of {step} goes over {length} entries, which is no multiple of it: say so in "
-            f"the size, as in {step} * half, or cut the axis before",
-            place,
-        )
-    count = Dim(length.constant // step, tuple((n, c // step) for n, c in length.terms))
-    groups = (*shape[:axis], count, Dim(step), *shape[axis + 1 :])
-    split = evaluator.builder.emit("reshape", value, shape=groups)
-    first = evaluator.builder.slice_axis(split, axis + 1, 0, 1)
-    result = evaluator.builder.emit("squeeze", first, axis=axis + 1)
-    evaluator.places.setdefault(result, place)
-    return result
-
-
-def _bound(given: Expr | None, length: Dim, absent: Dim, scope: Scope) -> Dim:
-    """Where a slice begins or ends; what has a minus sign counts from the end of the axis."""
-    if given is None:
-        return absent
-    if isinstance(given, Negate):
-        return length - scope.size(given.operand)
-    return scope.size(given)
-
+from harness.language.operators import (
+    compared,
+    condition,
+    constant_condition,
+    indexed,
+    inverted,
+    joined,
+    product_of,
+)
+from harness.language.scope import (
+    BoundValue,
+    FunctionName,
+    LanguageValues,
+    Scope,
+    check_read,
+    check_used,
+)
+from harness.program.dims import Dim
+from harness.program.ir import Kind
 
 OPERATORS: Mapping[str, str] = {
     "+": "add",
@@ -202,8 +48,12 @@ MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
 
+# How the name of a loss starts whose target is class indices.
+SPARSE = "sparse_"
+
+
 class Evaluator(LanguageValues):
-    """Evaluates the equations of functions; subclasses add what else may be called."""
+    """Evaluates equations that call functions; subclasses add what else may be called."""
 
     def __init__(self, library: Library) -> None:
         super().__init__()
@@ -227,7 +77,7 @@ class Evaluator(LanguageValues):
                 raise
             raise SpecError(f"{error.message}; in {name} called at {place}", error.place) from None
 
-    def run(self, equations: Sequence[Assignment], scope: Scope, label: str | None) -> None:
+    def run(self, equations: Sequence[tree.Assignment], scope: Scope, label: str | None) -> None:
         """Evaluate assignments in order, adding their names to the scope.
 
         LanguageValues are named ``label + name``; those inside functions (None) stay nameless.
@@ -250,14 +100,14 @@ class Evaluator(LanguageValues):
                     self.builder.name(value, f"{label}{target.id}", at)
                 self.places.setdefault(value, target.place)
 
-    def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
+    def assigned(self, assignment: tree.Assignment, scope: Scope) -> Sequence[int]:
         """The values of an assignment's targets.
 
         Raises:
             SpecError: there are several targets.
         """
         expr, count = assignment.value, len(assignment.targets)
-        if count > 1 and isinstance(expr, Call) and expr.function in SEVERAL:
+        if count > 1 and isinstance(expr, tree.Call) and expr.function in SEVERAL:
             with self.at(expr.place):
                 results = SEVERAL[expr.function](self, expr, scope)
             if count == len(results):
@@ -274,7 +124,7 @@ class Evaluator(LanguageValues):
             )
         return [self.tensor(assignment.value, scope)]
 
-    def tensor(self, expr: Expr, scope: Scope) -> int:
+    def tensor(self, expr: tree.Expr, scope: Scope) -> int:
         """The value of an expression.
 
         Raises:
@@ -291,33 +141,33 @@ class Evaluator(LanguageValues):
         self.places.setdefault(value, expr.place)
         return value
 
-    def _tensor(self, expr: Expr, scope: Scope) -> int:
+    def _tensor(self, expr: tree.Expr, scope: Scope) -> int:
         match expr:
-            case Number(value):
+            case tree.Number(value):
                 return self.builder.constant(value)
-            case Negate(Number(value)):
+            case tree.Negate(tree.Number(value)):
                 return self.builder.constant(-value)
-            case Negate(operand):
+            case tree.Negate(operand):
                 return self.emit("negative", self.tensor(operand, scope), place=expr.place)
-            case Name():
+            case tree.Name():
                 return self._named(expr, scope)
-            case Invert(operand):
+            case tree.Invert(operand):
                 return inverted(self, condition(self, "~", operand, scope), expr.place)
-            case Binary("&" | "|" as operator, left, right):
+            case tree.Binary("&" | "|" as operator, left, right):
                 return joined(self, operator, left, right, scope, expr.place)
-            case Binary("@", left, right):
+            case tree.Binary("@", left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.product(a, b, expr.place)
-            case Binary(operator, left, right):
+            case tree.Binary(operator, left, right):
                 a, b = self.tensor(left, scope), self.tensor(right, scope)
                 return self.emit(OPERATORS[operator], a, b, place=expr.place)
-            case Compare(operator, left, right):
+            case tree.Compare(operator, left, right):
                 return compared(self, expr, operator, left, right, scope)
-            case Index(inner, items):
+            case tree.Index(inner, items):
                 return indexed(self, self.tensor(inner, scope), items, expr.place, scope)
-            case Call():
+            case tree.Call():
                 return self.call(expr, scope)
-            case List() | Rest():
+            case tree.List() | tree.Rest():
                 raise SpecError("a list or '...' is not a value by itself", expr.place)
 
     def product(self, left: int, right: int, place: Place) -> int:
@@ -328,7 +178,7 @@ class Evaluator(LanguageValues):
         """
         return product_of(self, left, right, place)
 
-    def _named(self, name: Name, scope: Scope) -> int:
+    def _named(self, name: tree.Name, scope: Scope) -> int:
         if name.id not in scope.names and name.id in self.callable_names(scope):
             raise SpecError(f"{name.id!r} is a function: call it, as in {name.id}(x)", name.place)
         match scope.look_up(name):
@@ -346,7 +196,7 @@ class Evaluator(LanguageValues):
                     name.place,
                 )
 
-    def call(self, expr: Call, scope: Scope) -> int:
+    def call(self, expr: tree.Call, scope: Scope) -> int:
         """The value of a call: an attribute's function, a built-in, or a defined function.
 
         Raises:
@@ -368,7 +218,7 @@ class Evaluator(LanguageValues):
         attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
         return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
 
-    def function(self, name: str, expr: Call, scope: Scope) -> int:
+    def function(self, name: str, expr: tree.Call, scope: Scope) -> int:
         """Write out a defined function.
 
         Raises:
@@ -380,7 +230,7 @@ class Evaluator(LanguageValues):
             )
         if not self.library.has("function", name):
             known = self.callable_names(scope)
-            told = unknown_function(self.library, name, known, expr.place, scope.layers)
+            told = _unknown_function(self.library, name, known, expr.place, scope.layers)
             raise SpecError(told, expr.place)
         if name in self._inside:
             cycle = " -> ".join([*self._inside[self._inside.index(name) :], name])
@@ -391,37 +241,114 @@ class Evaluator(LanguageValues):
                 f"functions call each other more than {MAX_FUNCTIONS} deep: {chain}", expr.place
             )
         definition = self.library.find("function", name, expr.place)
-        inner = self._function_scope(name, definition, expr, scope)
         spec = content(definition, schema.Function)
+        inner, *_ = self.arguments("function", name, spec, definition, expr, scope)
         self._inside.append(name)
         with self.called(name, expr.place):
-            document = definition.document
-            equations = parse_equations(spec.equations, document.locator(("equations",)))
-            self.run(equations, inner, None)
-            result = self.result(inner, spec.output, document.place_of(("output",)))
-            check_used(inner, spec.inputs, document, "inputs", "input")
-            check_used(inner, spec.attributes, document, "attributes", "attribute")
-            check_read(equations, inner, ())
+            result = self.written_out(spec, definition.document, inner, None)
         self._inside.pop()
         self.places[result] = expr.place
         return result
 
-    def _function_scope(self, name: str, definition: Definition, expr: Call, scope: Scope) -> Scope:
-        """The arguments under the function's own names, once their shapes have been matched."""
-        spec, document = content(definition, schema.Function), definition.document
+    def arguments(
+        self,
+        kind: str,
+        name: str,
+        spec: schema.Function | schema.Loss,
+        definition: Definition,
+        expr: tree.Call,
+        scope: Scope,
+    ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
+        """The scope of a function's or a loss's equations; its inputs, and its attributes."""
         attributes = attributes_of(
-            self.library, f"function {name!r}", expr, spec.attributes, document, scope
+            self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
         )
         values = inputs_of(self, expr, scope, list(spec.inputs), attributes=list(spec.attributes))
         inner = Scope(dict(attributes))
         sizes = {n: d for n, d in attributes.items() if isinstance(d, Dim)}
-        for given, axes in spec.inputs.items():
-            if axes != "any":
-                fail, found = self.failure(values[given], expr.place), self.type_of(values[given])
-                match(f"{name}: {given}", axes, found, sizes, inner.rest, fail)
-            inner.names[given] = BoundValue(values[given])
+        self.bind_inputs(name, expr, spec.inputs, values, inner, sizes, kind == "function")
         inner.names.update({n: d for n, d in sizes.items() if n not in inner.names})
-        return inner
+        return inner, values, attributes
+
+    def written_out(
+        self,
+        spec: schema.Function | schema.Loss,
+        document: Document,
+        inner: Scope,
+        label: str | None,
+    ) -> int:
+        """The value of a definition's equations, once all that it declares has been used."""
+        equations = parse_equations(spec.equations, document.locator(("equations",)))
+        self.run(equations, inner, label)
+        result = self.result(inner, spec.output, document.place_of(("output",)))
+        for section in ("inputs", "attributes"):
+            check_used(inner, getattr(spec, section), document, section, section[:-1])
+        check_read(equations, inner, ())
+        return result
+
+    def _check_kinds(
+        self, expr: tree.Call, inputs: Mapping[str, Any], values: Mapping[str, int]
+    ) -> None:
+        """Check that arguments are floats, indices or booleans as they are declared.
+
+        Raises:
+            SpecError: one is not; the message names a loss that takes it.
+        """
+        for name, declared in inputs.items():
+            found = self.type_of(values[name])
+            if (wanted := entries_of(declared)).kind != found.kind:
+                raise self.failure(values[name], expr.place)(
+                    f"{expr.function}: {name} is declared as {INPUT_KINDS[wanted.kind]}, found "
+                    f"{INPUT_KINDS[found.kind]}{self._twin(expr.function, found.kind)}"
+                )
+
+    def _twin(self, loss: str, found: Kind) -> str:
+        """The loss that takes class indices where this one takes floats, or the other way round."""
+        twin, of = f"{SPARSE}{loss}", "class indices"
+        if loss.startswith(SPARSE):
+            twin, of = loss.removeprefix(SPARSE), "floats"
+        fits = found == ("float" if loss.startswith(SPARSE) else "index")
+        return f"; {twin} takes {of}" if fits and self.library.has("loss", twin) else ""
+
+    def bind_inputs(
+        self,
+        owner: str,
+        expr: tree.Call,
+        inputs: Mapping[str, Any],
+        values: Mapping[str, int],
+        inner: Scope,
+        sizes: dict[str, Dim],
+        any_kind: bool = False,
+    ) -> None:
+        """Match the arguments' kinds and shapes with the declared ones and put them in scope.
+
+        Raises:
+            SpecError: a shape, or what an index is below, does not match.
+        """
+        if not any_kind:
+            self._check_kinds(expr, inputs, values)
+        for name, declared in inputs.items():
+            value = values[name]
+            axes = declared.shape if isinstance(declared, schema.Input) else declared
+            if axes != "any":
+                fail = self.failure(value, expr.place)
+                match(f"{owner}: {name}", axes, self.type_of(value), sizes, inner.rest, fail)
+            inner.names[name] = BoundValue(value)
+        for name, declared in inputs.items():
+            found, wanted = self.type_of(values[name]), entries_of(declared)
+            if wanted.size is None or found.bound is None:
+                continue
+            most = found.bound - wanted.more
+            size = wanted.size
+            known = Dim(size) if isinstance(size, int) else sizes.setdefault(size, most)
+            if known != most:
+                told = "" if isinstance(size, int) else f"{size}{' + 1' * wanted.more} = "
+                # A size of the arguments is what it is; an attribute was given by the model.
+                hint = f" (write {size}: {most})" if size in inner.names else ""
+                raise self.failure(values[name], expr.place)(
+                    f"{owner}: {name} is an index below {told}{known + wanted.more}, "
+                    f"found one below {found.bound}{hint}"
+                )
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
         """The value of a definition's output name, which an equation must have computed.
@@ -429,7 +356,31 @@ class Evaluator(LanguageValues):
         Raises:
             SpecError: none has.
         """
-        bound = scope.look_up(Name(name, place=place))
+        bound = scope.look_up(tree.Name(name, place=place))
         if name not in scope.assigned or not isinstance(bound, BoundValue):
             raise SpecError(f"output {name!r} is not computed by the equations", place)
         return bound.value
+
+
+def _unknown_function(
+    library: Library, name: str, known: Iterable[str], place: Place, layers: Iterable[str] = ()
+) -> str:
+    """What to say of a function that there is none of, asked for at a place: what to write, where
+    that is known, or where the file is that was meant. ``layers`` are those of ``known`` that a
+    model or a layer has named."""
+    if hint := library.hints.functions.get(name):
+        return f"the language has no function {name!r}: {hint}"
+    if library.has("layer", name):
+        declared = content(library.find("layer", name), schema.Layer).attributes
+        sizes = "".join(f", {n}: ..." for n, default in declared.items() if default == "size")
+        return (
+            f"{name!r} is a layer: name it under 'layers', as in "
+            f"'{name}_1: {{layer: {name}{sizes}}}', and call that name"
+        )
+    known, layers = tuple(known), tuple(layers)
+    files = (library.misplaced(kind, name, place) for kind in ("function", "loss"))
+    hint = next(filter(None, files), did_you_mean(name, known))
+    if hint or not layers:
+        return f"unknown function {name!r}{hint}{known_names(known, hint)}"
+    others = known_names((n for n in known if n not in layers), hint)
+    return f"unknown function or layer {name!r} (layers here: {', '.join(layers)}){others}"

@@ -8,27 +8,9 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from harness.errors import Place, SpecError, shorten
-from harness.language.instead import INSTEAD
+from harness.language import tree
+from harness.language.hints import shipped_hints
 from harness.language.names import LONGEST
-from harness.language.tree import (
-    Assignment,
-    Binary,
-    Call,
-    Compare,
-    Expr,
-    ExprNode,
-    Index,
-    IndexItem,
-    Invert,
-    Item,
-    List,
-    Name,
-    Negate,
-    NewAxis,
-    Number,
-    Rest,
-    SliceItem,
-)
 
 # The words and signs of the equation language, checked before Python's parser sees them.
 #
@@ -55,51 +37,9 @@ _TOKEN = re.compile(
     re.ASCII | re.DOTALL,
 )
 _CLOSING = {"(": ")", "[": "]"}
-_USE_WHERE = "use where(condition, a, b)"
-_WORDS = {
-    **dict.fromkeys(("if", "else"), _USE_WHERE),
-    "and": "write (a < b) & (c < d)",
-    "or": "write (a < b) | (c < d)",
-    "not": "write ~(a < b)",
-    **dict.fromkeys(("True", "False"), "write true or false for an attribute, 1 or 0 for a number"),
-    "lambda": "write a layer of your own instead",
-    **dict.fromkeys(("for", "while"), "use a scan to repeat a step"),
-    **dict.fromkeys(("is", "in"), "choose another name, or compare with == or !="),
-}
-_SIGNS = {
-    "'": "text in quotes is not part of the language; use a name",
-    '"': "text in quotes is not part of the language; use a name",
-    ".": "what stands behind a dot is not part of the language: write sum(x, axis=1) for x.sum(1), "
-    "exp(x) for np.exp(x)",
-    ";": "write one equation a line",
-    "\t": "use spaces, not tabs",
-    "\\": "wrap a long line inside brackets instead",
-    "{": "dictionaries and sets are not part of the language",
-    "}": "dictionaries and sets are not part of the language",
-    "//": "write floor(a / b) for a // b; of a size declare the half as one of its own",
-    "%": "write a - b * floor(a / b) for a % b",
-    "!": "write ~(a < b)",
-    "^": "write ** for a power, != for the exclusive or of two conditions",
-    ":=": "write an equation on a line of its own",
-    "->": "annotations are not part of the language",
-    **dict.fromkeys(
-        ("+=", "-=", "*=", "/=", "@=", "**=", "//=", "%=", "&=", "|=", "^=", "<<=", ">>="),
-        "write it out, as in 'a = a + b'",
-    ),
-}
 # What is behind a dot, or before text in quotes.
 _BEHIND = re.compile(r"\.\s*([A-Za-z_]\w*)", re.ASCII)
 _BEFORE = re.compile(r"([A-Za-z_]\w*)\s*([.(])\s*$", re.ASCII)
-_ATTRIBUTES = {
-    "T": INSTEAD["transpose"],
-    "mT": INSTEAD["swapaxes"],
-    "ndim": "a value has as many axes as are declared",
-    "dtype": "a value has the dtype of the run",
-    "cross_entropy": "write mean(sparse_cross_entropy(logits, label)) for class indices, and "
-    "mean(cross_entropy(logits, label)) for probabilities",
-    "functional": "leave the module out, as in relu(x)",
-    **dict.fromkeys(("to", "cpu", "cuda", "device", "item", "numpy"), "leave it out"),
-}
 # Modules by the names that people give them.
 _MODULES = frozenset(
     {"np", "numpy", "torch", "F", "nn", "jnp", "jax", "lax", "tf", "keras", "ops", "math", "K"}
@@ -171,7 +111,7 @@ class _Checker:
 
 def _check_name(name: str, place: Place) -> None:
     if keyword.iskeyword(name) and name != "None":
-        hint = _WORDS.get(name, "it is a word of Python's own; choose another name")
+        hint = shipped_hints().words.get(name, "it is a word of Python's own; choose another name")
         raise SpecError(f"{name!r} is not part of the language; {hint}", place)
     if len(name) > LONGEST:
         message = f"a name has at most {LONGEST} characters, found {len(name)}: {shorten(name)!r}"
@@ -184,26 +124,25 @@ def _check_name(name: str, place: Place) -> None:
 
 def _refusal(match: re.Match[str]) -> str:
     """What to say of a sign that is none, and where it is known, what to write instead."""
-    source, line = match.group(), match.string
+    source, line, hints = match.group(), match.string, shipped_hints()
     if not source.isascii():
         return f"only ASCII characters are allowed outside comments, found {source!r}"
-    if source not in _SIGNS:
+    if source not in hints.signs:
         return f"{source!r} is not part of the language"
     before, behind = _BEFORE.search(line[: match.end()]), _BEHIND.match(line, match.start())
     if behind is not None:
-        called = before.group(1) if before is not None else ""
-        return _attribute(called, behind.group(1))
+        module, name = before is not None and before.group(1) in _MODULES, behind.group(1)
+        written = f"write {name}(...)" if module else f"write {name}(x, ...)"
+        told = hints.after_dot.get(name) or hints.functions.get(name, written)
+        return (
+            f"what stands behind a dot is not part of the language: {told}; "
+            f"found '.{shorten(name)}'"
+        )
     called_with = _BEFORE.search(line[: match.start()])
-    if source in "'\"" and called_with is not None and called_with.group(1) in INSTEAD:
-        return f"text in quotes is not part of the language; {INSTEAD[called_with.group(1)]}"
-    return f"{_SIGNS[source]}; found {source!r}"
-
-
-def _attribute(owner: str, name: str) -> str:
-    """What to say of ``owner.name``, of a value or of a module."""
-    written = f"write {name}(...)" if owner in _MODULES else f"write {name}(x, ...)"
-    told = _ATTRIBUTES.get(name) or INSTEAD.get(name, written)
-    return f"what stands behind a dot is not part of the language: {told}; found '.{shorten(name)}'"
+    if source in "'\"" and called_with is not None and called_with.group(1) in hints.functions:
+        told = hints.functions[called_with.group(1)]
+        return f"text in quotes is not part of the language; {told}"
+    return f"{hints.signs[source]}; found {source!r}"
 
 
 Locate = Callable[[int, int], Place]
@@ -235,7 +174,7 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 
 
 @lru_cache(CACHED)
-def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
+def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
     """Parse a block of equations, one assignment a line.
 
     ``locate(line, column)`` turns a position inside ``text``, counted from 0, into a
@@ -251,14 +190,14 @@ def parse_equations(text: str, locate: Locate) -> tuple[Assignment, ...]:
 
 
 @lru_cache(CACHED)
-def parse_expression(text: str, locate: Locate) -> Expr:
+def parse_expression(text: str, locate: Locate) -> tree.Expr:
     """Parse one expression, as ``parse_equations`` does; SpecError for what is none."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
         raise SpecError("no expression here; write one, as in 'mean(x, axis=-1)'", locate(0, 0))
-    tree = reader.parse("eval")
-    assert isinstance(tree, ast.Expression)
-    return reader.expression(tree.body)
+    parsed = reader.parse("eval")
+    assert isinstance(parsed, ast.Expression)
+    return reader.expression(parsed.body)
 
 
 class _Reader:
@@ -302,7 +241,7 @@ class _Reader:
     def error(self, node: _Placed, message: str) -> SpecError:
         return SpecError(f"{message}, found {self.source(node)!r}", self.place(node))
 
-    def assignment(self, statement: ast.stmt) -> Assignment:
+    def assignment(self, statement: ast.stmt) -> tree.Assignment:
         if not isinstance(statement, ast.Assign):
             told = "expected 'name = expression' or 'a, b = call(...)'"
             raise self.error(statement, told + self.goes_on("exec", statement.lineno - 1))
@@ -312,9 +251,9 @@ class _Reader:
         names = target.elts if isinstance(target, ast.Tuple) else [target]
         value = self.expression(statement.value)
         place = self.place(statement)
-        return Assignment(tuple(map(self.target, names)), value, place=place)
+        return tree.Assignment(tuple(map(self.target, names)), value, place=place)
 
-    def target(self, node: ast.expr) -> Name:
+    def target(self, node: ast.expr) -> tree.Name:
         if not isinstance(node, ast.Name):
             told = "expected a name to the left of '='"
             if isinstance(node, ast.Tuple | ast.List):
@@ -323,9 +262,9 @@ class _Reader:
                     f"; {told}"
                 )
             raise self.error(node, told)
-        return Name(node.id, place=self.place(node))
+        return tree.Name(node.id, place=self.place(node))
 
-    def expression(self, node: ast.expr) -> Expr:
+    def expression(self, node: ast.expr) -> tree.Expr:
         self.depth += 1
         if self.depth > MAX_TREE_DEPTH:
             raise self.error(node, f"more than {MAX_TREE_DEPTH} levels deep; use several equations")
@@ -334,25 +273,29 @@ class _Reader:
         finally:
             self.depth -= 1
 
-    def convert(self, node: ast.expr) -> Expr:
+    def convert(self, node: ast.expr) -> tree.Expr:
         place = self.place(node)
         match node:
             case ast.Constant():
                 return self.number(node)
             case ast.Name(id):
-                return Name(id, place=place)
+                return tree.Name(id, place=place)
             case ast.BinOp(left, operator, right):
                 symbol = _BINARY[type(operator)]
-                return Binary(symbol, self.expression(left), self.expression(right), place=place)
+                return tree.Binary(
+                    symbol, self.expression(left), self.expression(right), place=place
+                )
             case ast.UnaryOp(ast.USub(), operand):
-                return Negate(self.expression(operand), place=place)
+                return tree.Negate(self.expression(operand), place=place)
             case ast.UnaryOp(ast.Invert(), operand):
-                return Invert(self.expression(operand), place=place)
+                return tree.Invert(self.expression(operand), place=place)
             case ast.UnaryOp():
                 raise self.error(node, "leave out the leading '+', which does nothing")
             case ast.Compare(left, [operator], [right]):
                 symbol = _COMPARE[type(operator)]
-                return Compare(symbol, self.expression(left), self.expression(right), place=place)
+                return tree.Compare(
+                    symbol, self.expression(left), self.expression(right), place=place
+                )
             case ast.Compare():
                 raise self.error(node, "expected one comparison at a time")
             case ast.Call():
@@ -362,7 +305,7 @@ class _Reader:
                 if not items:
                     raise self.error(node, "expected at least one index in the brackets")
                 indices = tuple(map(self.item, items))
-                return Index(self.expression(value), indices, place=place)
+                return tree.Index(self.expression(value), indices, place=place)
             case ast.Tuple():
                 raise self.error(node, "expected one value; write one equation for each")
             case ast.List():
@@ -372,7 +315,7 @@ class _Reader:
                     node, "expected a number, a name, a call, an index or + - * / ** @ & | ~"
                 )
 
-    def number(self, node: ast.Constant) -> Number:
+    def number(self, node: ast.Constant) -> tree.Number:
         value = node.value
         if value is ...:
             raise self.error(node, "'...' can only be an index or the value of a keyword")
@@ -381,46 +324,46 @@ class _Reader:
         assert isinstance(value, int | float)
         if not math.isfinite(value) or (isinstance(value, int) and value > MAX_INTEGER):
             raise self.error(node, "this number is too large")
-        return Number(value, place=self.place(node))
+        return tree.Number(value, place=self.place(node))
 
-    def call(self, node: ast.Call, place: Place) -> Call:
+    def call(self, node: ast.Call, place: Place) -> tree.Call:
         if not isinstance(node.func, ast.Name):
             raise self.error(node, "only a name can be called")
         arguments = tuple(map(self.argument, node.args))
-        keywords: dict[str, Expr] = {}
+        keywords: dict[str, tree.Expr] = {}
         for named in node.keywords:
             if named.arg is None:
                 raise self.error(named, "'**' cannot unpack; write the arguments out")
             if named.arg in keywords:
                 raise self.error(named, f"argument {named.arg!r} is given twice")
             if isinstance(named.value, ast.Constant) and named.value.value is ...:
-                keywords[named.arg] = Rest(place=self.place(named.value))
+                keywords[named.arg] = tree.Rest(place=self.place(named.value))
             else:
                 keywords[named.arg] = self.argument(named.value)
-        return Call(node.func.id, arguments, tuple(keywords.items()), place=place)
+        return tree.Call(node.func.id, arguments, tuple(keywords.items()), place=place)
 
-    def argument(self, node: ast.expr) -> Expr:
+    def argument(self, node: ast.expr) -> tree.Expr:
         if isinstance(node, ast.List | ast.Tuple):
-            return List(tuple(map(self.expression, node.elts)), place=self.place(node))
+            return tree.List(tuple(map(self.expression, node.elts)), place=self.place(node))
         return self.expression(node)
 
-    def item(self, node: ast.expr) -> Item:
+    def item(self, node: ast.expr) -> tree.Item:
         place = self.place(node)
         match node:
             case ast.Constant(value) if value is ...:
-                return Rest(place=place)
+                return tree.Rest(place=place)
             case ast.Constant(None):
-                return NewAxis(place=place)
+                return tree.NewAxis(place=place)
             case ast.Slice(lower, upper, step):
                 start, stop = (
                     None if each is None else self.expression(each) for each in (lower, upper)
                 )
                 each = None if step is None else self.integer(step)
-                return SliceItem(start, stop, each, place=place)
+                return tree.SliceItem(start, stop, each, place=place)
             case ast.Name() | ast.BinOp() | ast.UnaryOp(ast.USub(), ast.Name() | ast.BinOp()):
-                return IndexItem(self.expression(node), place=place)
+                return tree.IndexItem(self.expression(node), place=place)
             case _:
-                return IndexItem(self.integer(node), place=place)
+                return tree.IndexItem(self.integer(node), place=place)
 
     def integer(self, node: ast.expr) -> int:
         match node:
@@ -430,29 +373,3 @@ class _Reader:
                 return -value
             case _:
                 raise self.error(node, "an index must be a whole number, a slice of them or '...'")
-
-
-__all__ = [
-    "MAX_INTEGER",
-    "MAX_TREE_DEPTH",
-    "Assignment",
-    "Binary",
-    "Call",
-    "Compare",
-    "Expr",
-    "ExprNode",
-    "Index",
-    "IndexItem",
-    "Invert",
-    "Item",
-    "List",
-    "Locate",
-    "Name",
-    "Negate",
-    "NewAxis",
-    "Number",
-    "Rest",
-    "SliceItem",
-    "parse_equations",
-    "parse_expression",
-]

@@ -52,18 +52,6 @@ ORTHONORMAL_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and standard deviation over the entries, and the largest distance from the mean.
-
-    ``bound`` is None where a value can be arbitrarily large.
-    """
-
-    mean: float
-    std: float
-    bound: float | None
-
-
-@dataclass(frozen=True)
 class Fixed:
     """The same values in every draw: ``array(shape)``."""
 
@@ -71,11 +59,6 @@ class Fixed:
 
     def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
         return self.array(shape)
-
-    def moments(self, shape: Shape) -> Moments:
-        values = self.array(shape)
-        mean = float(values.mean())
-        return Moments(mean, float(values.std()), float(np.abs(values - mean).max()))
 
     def fault(self, values: FloatArray) -> str | None:
         wanted = self.array(values.shape)
@@ -106,9 +89,6 @@ class Independent:
     def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
         return self.mean + self.std * self.sample(generator, math.prod(shape)).reshape(shape)
 
-    def moments(self, shape: Shape) -> Moments:
-        return Moments(self.mean, self.std, self.bound)
-
     def fault(self, values: FloatArray) -> str | None:
         deviations = np.sort((values.ravel() - self.mean) / self.std)
         for test in (_range_fault, _mean_fault, _std_fault, _shape_fault):
@@ -131,9 +111,6 @@ class Orthogonal:
         # A QR routine is free in these signs; fixing them makes every direction equally likely.
         factor = factor * np.where(np.diag(triangle) < 0, -1.0, 1.0)
         return np.ascontiguousarray(factor.T if rows < columns else factor).reshape(shape)
-
-    def moments(self, shape: Shape) -> Moments:
-        return Moments(0.0, 1 / math.sqrt(max(_as_matrix(shape))), 1.0)
 
     def fault(self, values: FloatArray) -> str | None:
         rows, columns = _as_matrix(values.shape)
@@ -375,6 +352,16 @@ class Law:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         self.distribution()
 
+    def check_axes(self, count: int) -> None:
+        """Check that the law allows so many axes.
+
+        Raises:
+            UsageError: it needs a matrix.
+        """
+        needed = {"identity": identity_matrix, "orthogonal": _as_matrix}.get(self.name)
+        if needed is not None:
+            needed((1,) * count)
+
     def distribution(self) -> Distribution:
         """What the entries follow."""
         return _TABLE[self.name][1](self)
@@ -412,15 +399,6 @@ def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
         UsageError: the law needs a matrix and ``shape`` is none (identity, orthogonal).
     """
     return law.distribution().draw(shape, generator)
-
-
-def expected(law: Law, shape: Shape) -> Moments:
-    """The mean, std and bound of the entries of an array of that shape.
-
-    Raises:
-        UsageError: as ``draw``.
-    """
-    return law.distribution().moments(shape)
 
 
 def check_law(values: npt.ArrayLike, law: Law) -> str | None:

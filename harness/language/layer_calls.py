@@ -1,157 +1,42 @@
-"""Calls of layers: states come in and go out, a scan loops over time, statistics move."""
+"""Calls of layers and losses: states come in and go out, loops run, statistics move."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from harness.errors import SpecError, did_you_mean, several
+from harness.errors import Place, SpecError, several
 from harness.files.complaints import KeyPath
 from harness.language import schema
-from harness.language.attributes import plain
-from harness.language.call_arguments import inputs_of
-from harness.language.expressions import Assignment, Call, parse_equations
-from harness.language.instances import Instance, LayerCall, make_noise, make_variables
-from harness.language.layer_uses import LayerMaker, Owner, handed
-from harness.language.library import Library
-from harness.language.loss_calls import SINGULAR, CallEvaluator
+from harness.language.attributes import Attribute, inputs_of, plain
+from harness.language.axes import names_of_sizes, read_dims
+from harness.language.document import Document
+from harness.language.evaluate import Evaluator
+from harness.language.expressions import parse_equations
+from harness.language.instances import (
+    Instance,
+    LayerCall,
+    LayerMaker,
+    Owner,
+    handed,
+    make_noise,
+    make_variables,
+)
+from harness.language.library import Library, content
+from harness.language.loops import SINGULAR, DeclaredLoop, check_kept, run_loop, slices_of
 from harness.language.meaning import meaning, of_held
-from harness.language.scope import BoundValue, Scope, check_assigned, check_read, check_used
-from harness.program.dims import Dim, shape_text
-from harness.program.ir import Meaning, Phase, Type
-
-# The loops of layers over the steps of their inputs.
-
-
-class ScanEvaluator(CallEvaluator):
-    """Evaluates the loops of a layer, and what becomes of its states."""
-
-    def states_of(self, call: LayerCall) -> None:
-        """The initial states: those given, else what the definition says."""
-        for name, state in call.instance.layer.state.items():
-            shape = call.dims("state", name, state.shape)
-            if name not in call.values:
-                fill = self.builder.constant(state.start)
-                call.values[name] = self.builder.emit("broadcast_to", fill, shape=shape)
-            elif self.type_of(call.values[name]) != Type(shape):
-                raise self.failure(call.values[name], call.place)(
-                    f"{call.instance.name}: state {name} is {shape_text(shape)}"
-                )
-
-    def check_kept(
-        self, call: LayerCall, section: str, name: str, wanted: Type, value: int
-    ) -> None:
-        """Check that a state or a statistic keeps its shape."""
-        if self.type_of(value) != wanted:
-            at = call.instance.definition.document.place_of_key((section, name))
-            raise self.failure(value, call.scope.assigned.get(name, at))(
-                f"{SINGULAR[section]} {name!r} is {wanted}, and cannot become {self.type_of(value)}"
-            )
-
-    def one_scan(self, call: LayerCall) -> tuple[int, list[int]]:
-        """The stacked output and the last states of a layer's loop over time."""
-        spec = call.instance.layer
-        assert spec.scan is not None
-        return self._loop(call, spec.scan, ("scan",), list(spec.state))
-
-    def several_scans(self, call: LayerCall) -> list[int]:
-        """The last states of several loops. Their stacked outputs come into scope by their names,
-        and states as they are after the last step. What a step assigns is its own."""
-        spec, inner = call.instance.layer, call.scope
-        last: dict[str, int] = {}
-        given = dict(inner.names)
-        for name, scan in spec.scans.items():
-            own = Scope(dict(given), frozenset(scan.carries), inner.rest)
-            part = replace(call, scope=own)
-            stacked, after = self._loop(part, scan, ("scans", name), scan.carries)
-            inner.names[name] = BoundValue(stacked)
-            last |= dict(zip(scan.carries, after, strict=True))
-            inner.used |= own.used - own.assigned.keys() | own.used & set(scan.carries)
-        inner.names |= {name: BoundValue(value) for name, value in last.items()}
-        inner.changing = frozenset()
-        return [last[name] for name in spec.state]
-
-    def _loop(
-        self, call: LayerCall, scan: schema.Scan, path: KeyPath, carried: Sequence[str]
-    ) -> tuple[int, list[int]]:
-        """The stacked output of a loop, and what it carries after the last step."""
-        document, inner = call.instance.definition.document, call.scope
-        sequences, slices = self._slices(call, scan, path)
-        carries = [self.builder.value(self.type_of(call.values[n])) for n in carried]
-        inner.names.update(zip(carried, map(BoundValue, carries), strict=True))
-        self.builder.begin()
-        equations = parse_equations(scan.step, document.locator((*path, "step")))
-        self.run(equations, inner, f"{call.label}/")
-        at = document.place_of((*path, "output"))
-        output = self.result(inner, scan.output, at)
-        axis = scan.axis
-        if len(self.type_of(output).shape) < axis:
-            told = "the axis batch" if axis == 1 else f"{axis} axes, after which the steps come"
-            raise self.failure(output, at)(f"the output of a step needs {told}")
-        check_read(equations, inner, carried)
-        check_assigned(inner, carried, document, "state", "state")
-        check_used(inner, scan.over, document, (*path, "over"), "slice")
-        after = [inner.value(name) for name in carried]
-        for name, value in zip(carried, after, strict=True):
-            self.check_kept(call, "state", name, self.type_of(call.values[name]), value)
-        body = self.builder.end([*carries, *slices], [*after, output])
-        first = [call.values[n] for n in carried]
-        backwards = self._backwards(call, scan, path)
-        last, stacked = self.builder.scan(body, first, sequences, reverse=backwards)
-        return self.builder.axis_back(stacked[0], axis), last
-
-    def _backwards(self, call: LayerCall, scan: schema.Scan, path: KeyPath) -> bool:
-        """Whether a scan goes from the last step to the first."""
-        if isinstance(scan.reverse, bool):
-            return scan.reverse
-        found = call.instance.attributes.get(scan.reverse)
-        if not isinstance(found, bool):
-            raise SpecError(
-                f"reverse is true, false, or an attribute that is, found {scan.reverse!r}",
-                call.instance.definition.document.place_of((*path, "reverse")),
-            )
-        call.scope.used.add(scan.reverse)
-        return found
-
-    def _slices(
-        self, call: LayerCall, scan: schema.Scan, path: KeyPath
-    ) -> tuple[list[int], list[int]]:
-        """The inputs with the steps first, and one step's slice of each, which come into scope."""
-        instance, inner = call.instance, call.scope
-        document = instance.definition.document
-        sequences: list[int] = []
-        slices: list[int] = []
-        lengths: list[Dim] = []
-        known = (*instance.layer.inputs, *instance.layer.noise)
-        for name, source in scan.over.items():
-            at = document.place_of((*path, "over", name))
-            if source not in known:
-                hint = did_you_mean(source, known)
-                nor = ", nor noise" if instance.layer.noise else ""
-                raise SpecError(f"cannot scan over {source!r}: it is not an input{nor}{hint}", at)
-            value = inner.value(source)
-            type_ = self.type_of(value)
-            axis = scan.axis
-            if len(type_.shape) <= axis:
-                raise self.failure(value, at)(f"a scan goes over axis {axis}, and there is none")
-            inner.used.add(source)
-            lengths.append(type_.shape[axis])
-            if lengths[-1] != lengths[0]:
-                raise self.failure(value, at)(
-                    f"the inputs of a scan have the same length, found {lengths[-1]} "
-                    f"after {lengths[0]}"
-                )
-            rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
-            one = Type(rest, type_.kind, type_.bound)
-            if source in call.means:  # the same at every step
-                inner.names[name] = BoundValue(self.builder.filled(call.means[source], one.shape))
-                continue
-            sequences.append(self.builder.axis_first(value, axis))
-            slices.append(self.builder.value(one, f"{call.label}/{name}"))
-            inner.names[name] = BoundValue(slices[-1])
-        return sequences, slices
-
+from harness.language.scope import (
+    BoundValue,
+    Scope,
+    as_sizes,
+    check_assigned,
+    check_read,
+    check_used,
+)
+from harness.language.tree import Assignment, Call
+from harness.program.dims import shape_text
+from harness.program.ir import Meaning, Node, Phase, Type
 
 # What a layer's call says of itself, for backends that may claim it and for exports.
 
@@ -199,7 +84,7 @@ def _known(call: LayerCall) -> dict[str, Any]:
     }
 
 
-class LayerEvaluator(ScanEvaluator):
+class LayerEvaluator(Evaluator):
     """Evaluates equations in which layers and losses may be called."""
 
     def __init__(self, library: Library, phase: Phase, numbers: Mapping[str, int]) -> None:
@@ -210,7 +95,8 @@ class LayerEvaluator(ScanEvaluator):
         self.moved: dict[int, int] = {}  # a statistic's value -> its new value
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
-        return tuple(sorted([*super().callable_names(scope), *scope.layers]))
+        losses = self.library.names("loss") if scope.losses else ()
+        return tuple(sorted([*super().callable_names(scope), *losses, *scope.layers]))
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
         """The values of an assignment's targets; a layer gives its output, then its states.
@@ -237,7 +123,65 @@ class LayerEvaluator(ScanEvaluator):
     def call(self, expr: Call, scope: Scope) -> int:
         if expr.function in scope.layers:
             return self.layer(scope.layers[expr.function], expr, scope)[0]
+        name = expr.function
+        if scope.losses and name not in scope.names and self.library.has("loss", name):
+            return self.loss(expr, scope)
         return super().call(expr, scope)
+
+    def loss(self, expr: Call, scope: Scope) -> int:
+        """Call a loss: one value for each example. Keywords may be attributes."""
+        name = expr.function
+        definition = self.library.find("loss", name, expr.place)
+        spec = content(definition, schema.Loss)
+        inner, values, attributes = self.arguments("loss", name, spec, definition, expr, scope)
+        self.builder.begin()
+        with self.called(name, expr.place):
+            if spec.scan is not None:
+                self._scan_of_loss(spec, spec.scan, definition.document, inner)
+            output = self.written_out(spec, definition.document, inner, f"{name}/")
+        info = {
+            "kind": "loss",
+            "label": name,
+            "definition": name,
+            "meaning": meaning(self.library, "loss", name, attributes),
+            "attributes": plain(attributes),
+            "roles": tuple(spec.inputs),
+            "results": (spec.output,),
+        }
+        (result,) = self.close([values[n] for n in spec.inputs], [output], info)
+        self.places[result] = expr.place
+        return result
+
+    def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
+        """End the body; a result is a value of its own even where it is just an argument."""
+        if outputs[0] in inputs or outputs[0] in outputs[1:]:
+            outputs[0] = self.builder.emit("multiply", self.builder.constant(1.0), outputs[0])
+        body = self.builder.end(inputs, outputs)
+        self.builder.append(
+            Node("call", tuple(inputs), tuple(outputs), info, body, self.builder.place)
+        )
+        return outputs
+
+    def _scan_of_loss(
+        self, spec: schema.Loss, scan: schema.LossScan, document: Document, inner: Scope
+    ) -> None:
+        """Bring the last values of a loss's states into scope."""
+        starts, carries = [], []
+        during = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
+        for name, state in spec.state.items():
+            inner.used.update(names_of_sizes(state.shape))
+            place_of = partial(_axis_place, document, ("state", name, "shape"))
+            shape = read_dims(state.shape, as_sizes(inner.names), inner.rest, place_of)
+            starts.append(self.builder.filled(state.start, shape))
+            carries.append(self.builder.value(Type(shape)))
+        loop = DeclaredLoop(
+            document, ("scan",), scan.over, scan.step, during, spec.loss, list(spec.inputs)
+        )
+        slices = slices_of(self, loop)
+        last, _ = run_loop(self, loop, spec.state, starts, carries, slices)
+        check_used(during, spec.state, document, "state", "state")
+        inner.used |= during.used
+        inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
     def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
         """Call a layer: its output, then its final states; of a chain, the output alone."""
@@ -262,7 +206,7 @@ class LayerEvaluator(ScanEvaluator):
         inner = Scope(dict(instance.attributes), frozenset({*spec.state, *spec.statistics}))
         call = LayerCall(instance, expr.place, label, values, inner, instance.sizes)
         inner.used.update(call.sizes)
-        self.bind_inputs(expr, spec.inputs, values, inner, call.sizes)
+        self.bind_inputs(expr.function, expr, spec.inputs, values, inner, call.sizes)
         with self.called(instance.name, expr.place):
             if spec.layers:
                 return [self._composed(call)]
@@ -315,7 +259,7 @@ class LayerEvaluator(ScanEvaluator):
         call.scope.names.update(zip(names, map(BoundValue, made), strict=True))
         self.places.update(dict.fromkeys(made, call.place))
 
-    def _check_same(self, call: LayerCall, name: str, attributes: Mapping[str, Any]) -> None:
+    def _check_same(self, call: LayerCall, name: str, attributes: Mapping[str, Attribute]) -> None:
         """A layer that is called again has the same layers inside."""
         part = call.instance.inner[name]
         for attribute, value in attributes.items():
@@ -339,7 +283,11 @@ class LayerEvaluator(ScanEvaluator):
         noise = make_noise(call, self.builder, self.places, self.phase)
         given = [*(values[n] for n in (*spec.inputs, *spec.state)), *noise]
         given += [inner.value(n) for n in (*spec.parameters, *spec.statistics)]
-        output, finals = self.one_scan(call) if spec.scan else self._equations(call)
+        output, finals = (
+            self._scan(call, spec.scan, ("scan",), list(spec.state), inner)
+            if spec.scan
+            else self._equations(call)
+        )
         self._check_total(call)
         info = layer_info(self.library, call, bool(noise))
         results = self.close(given, [output, *finals], info)
@@ -366,9 +314,77 @@ class LayerEvaluator(ScanEvaluator):
             check_assigned(inner, names, document, "statistics", "statistic")
         for name, port in instance.statistics.items():
             finals.append(inner.value(name))
-            self.check_kept(call, "statistics", name, self.type_of(port.value), finals[-1])
+            check_kept(self, document, inner, "statistics", name, port.value, finals[-1])
             self.moved[port.value] = finals[-1]
         return output, finals
+
+    def states_of(self, call: LayerCall) -> None:
+        """The initial states: those given, else what the definition says."""
+        for name, state in call.instance.layer.state.items():
+            shape = call.dims("state", name, state.shape)
+            if name not in call.values:
+                fill = self.builder.constant(state.start)
+                call.values[name] = self.builder.emit("broadcast_to", fill, shape=shape)
+            elif self.type_of(call.values[name]) != Type(shape):
+                raise self.failure(call.values[name], call.place)(
+                    f"{call.instance.name}: state {name} is {shape_text(shape)}"
+                )
+
+    def several_scans(self, call: LayerCall) -> list[int]:
+        """The last states of several loops. Their stacked outputs come into scope by their names,
+        and states as they are after the last step. What a step assigns is its own."""
+        spec, inner = call.instance.layer, call.scope
+        last: dict[str, int] = {}
+        given = dict(inner.names)
+        for name, scan in spec.scans.items():
+            own = Scope(dict(given), frozenset(scan.carries), inner.rest)
+            stacked, after = self._scan(call, scan, ("scans", name), scan.carries, own)
+            inner.names[name] = BoundValue(stacked)
+            last |= dict(zip(scan.carries, after, strict=True))
+            inner.used |= own.used - own.assigned.keys() | own.used & set(scan.carries)
+        inner.names |= {name: BoundValue(value) for name, value in last.items()}
+        inner.changing = frozenset()
+        return [last[name] for name in spec.state]
+
+    def _scan(
+        self,
+        call: LayerCall,
+        scan: schema.Scan,
+        path: KeyPath,
+        carried: Sequence[str],
+        scope: Scope,
+    ) -> tuple[int, list[int]]:
+        """The stacked output of a loop, and what it carries after the last step."""
+        layer = call.instance.layer
+        loop = DeclaredLoop(
+            document=call.instance.definition.document,
+            path=path,
+            over=scan.over,
+            step=scan.step,
+            scope=scope,
+            label=call.label,
+            sources=(*layer.inputs, *layer.noise),
+            others=", nor noise" if layer.noise else "",
+            axis=scan.axis,
+            means=call.means,
+        )
+        slices = slices_of(self, loop)
+        starts = [call.values[name] for name in carried]
+        carries = [self.builder.value(self.type_of(value)) for value in starts]
+        reverse = scan.reverse
+        if not isinstance(reverse, bool):
+            found = call.instance.attributes.get(reverse)
+            if not isinstance(found, bool):
+                raise SpecError(
+                    f"reverse is true, false, or an attribute that is, found {reverse!r}",
+                    loop.document.place_of((*path, "reverse")),
+                )
+            scope.used.add(reverse)
+            reverse = found
+        last, (stacked,) = run_loop(
+            self, loop, carried, starts, carries, slices, scan.output, reverse
+        )
+        return stacked, last
 
     def _check_total(self, call: LayerCall) -> None:
         spec, definition, inner = call.instance.layer, call.instance.definition, call.scope
@@ -376,3 +392,7 @@ class LayerEvaluator(ScanEvaluator):
             return  # inference needs less: what the two forms use is checked in training
         for section, singular in SINGULAR.items():
             check_used(inner, getattr(spec, section), definition.document, section, singular)
+
+
+def _axis_place(document: Document, path: KeyPath, number: int) -> Place:
+    return document.place_of((*path, number))

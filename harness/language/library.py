@@ -4,43 +4,75 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import Place, SpecError, UsageError, did_you_mean, known_names, shorten
-from harness.files.user_file import displayed
+from harness.files.user_file import FileFault, displayed, read_bytes
 from harness.language.definitions import check_definition
-from harness.language.document import Document, load, parse, validate
+from harness.language.document import MAX_BYTES, Document, load, parse, validate
+from harness.language.hints import Hints, hints_of
 from harness.language.names import is_model_name
-from harness.language.rivals import clash, declaring, first_clash, same_file
 from harness.language.schema import KINDS
 from harness.language.strict import Documented
 
-# What ships under another name than frameworks have it by.
-# By what frameworks call them, in lower case, without underscores and without what stands before a
-# dot.
-OTHER_NAMES: Mapping[str, str] = {
-    "linear": "dense",
-    **dict.fromkeys(("bilstm", "lstmbidirectional"), "bidirectional_lstm"),
-    **dict.fromkeys(("bigru", "grubidirectional"), "bidirectional_gru_reset_after"),
-    "rnn": "simple_rnn, lstm or gru_reset_after",
-    "gru": "gru_reset_after for that of torch and Keras 3; in gru the reset gate comes earlier",
-    "attention": "causal_attention",
-    **dict.fromkeys(("multiheadattention", "selfattention"), "self_attention or causal_attention"),
-    **dict.fromkeys(("batchnorm1d", "batchnorm2d", "batchnormalization"), "batch_norm"),
-    **dict.fromkeys(("layernormalization",), "layer_norm"),
-    "groupnormalization": "group_norm",
-    **dict.fromkeys(("convtranspose2d", "conv2dtranspose"), "conv2d_transpose"),
-    **dict.fromkeys(("maxpool2d", "maxpooling2d"), "max_pool"),
-    **dict.fromkeys(("avgpool2d", "averagepooling2d"), "avg_pool"),
-    **dict.fromkeys(("mse", "mseloss", "meansquarederror"), "squared_error"),
-    **dict.fromkeys(("crossentropy", "crossentropyloss"), "sparse_cross_entropy, of logits"),
-}
+# Two files with one name: a name means one file in a run, or nobody knows which one was meant.
+
+# Not parsed: a file beside the one that is wanted may be wrong in any way.
+_DECLARED = r"^{}:[ \t]*[\"']?([^\s\"'#]+)"
+
+
+def same_file(one: Path | Traversable | None, other: Path | Traversable | None) -> bool:
+    """Whether two paths are one file, however they are spelled and linked."""
+    if not isinstance(one, Path) or not isinstance(other, Path):
+        return one is not None and one == other
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Place]]]:
+    """By name, the files that declare it, each with the place of the name."""
+    pattern = re.compile(_DECLARED.format(kind), re.MULTILINE)
+    found: dict[str, list[tuple[Path, Place]]] = {}
+    for path in paths:
+        try:
+            text = read_bytes(path, MAX_BYTES, "a spec").decode("utf-8", "replace")
+        except FileFault:
+            continue
+        if match := pattern.search(text):
+            start = match.start(1)
+            line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
+            place = Place(displayed(path), line, column)
+            found.setdefault(match[1], []).append((path, place))
+    return found
+
+
+def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
+    """The error of a file at ``place`` that bears the name of another one."""
+    return SpecError(
+        f"{kind} {name!r} stands in another file, too: {other}. Under one name the results of the "
+        f"two could not be told apart: give one of them another name",
+        place,
+    )
+
+
+def first_clash(
+    kind: str, name: str, place: Place, path: Path, others: Sequence[tuple[Path, Place]]
+) -> SpecError | None:
+    """The error of the first other file that bears the name of the file ``path``, if any does."""
+    rivals = (other for rival, other in others if not same_file(rival, path))
+    other = next(rivals, None)
+    return None if other is None else clash(kind, name, place, other)
+
+
 FOLDERS: Mapping[str, str] = {
     "model": "models",
     "layer": "layers",
@@ -98,6 +130,11 @@ class Library:
             if not os.path.isdir(folder):
                 raise UsageError(f"there is no folder {displayed(folder)!r} of definitions")
 
+    @cached_property
+    def hints(self) -> Hints:
+        """The hints at names of frameworks; read when a message needs them."""
+        return hints_of(self.folders)
+
     def find(self, kind: str, name: str, place: Place | None = None) -> Definition:
         """The definition; :class:`SpecError` at ``place`` if there is none of that name."""
         key = (kind, name)
@@ -125,7 +162,7 @@ class Library:
         if not is_model_name(name) or name not in self.names(kind):
             known = self.names(kind)
             common = name.rpartition(".")[2].lower().replace("_", "")
-            other = OTHER_NAMES.get(common)
+            other = self.hints.definitions.get(common)
             hint = f"; write {other}" if other else did_you_mean(name, known)
             hint = self.misplaced(kind, name, place) or hint
             listed = known_names(known, hint, f"harness list --{FOLDERS[kind]}")

@@ -8,19 +8,16 @@ from dataclasses import replace
 from harness.errors import ErrorList, Place, SpecError
 from harness.files.complaints import KeyPath
 from harness.language import schema
-from harness.language.declared_axes import RestAxes, read_dims
+from harness.language.axes import FREE_SIZES, RestAxes, input_type, read_dims
 from harness.language.definitions import check_distinct
 from harness.language.document import Document
 from harness.language.expressions import parse_equations, parse_expression
-from harness.language.impossible_sizes import check_numbers, check_told, room_of
-from harness.language.input_types import input_type
-from harness.language.instances import Instance, LayerCall, leaves
+from harness.language.instances import Instance, LayerCall, Owner, leaves
 from harness.language.layer_calls import LayerEvaluator
-from harness.language.layer_uses import Owner
 from harness.language.library import Definition, Library
 from harness.language.noise import mean_of, read_law
 from harness.language.scope import BoundValue, Scope
-from harness.language.size_expressions import FREE_SIZES
+from harness.language.wellformed import check_numbers, check_told, room_of
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Meaning, Phase, Port, Program, Type
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,15 +10,16 @@ from harness.errors import Place, SpecError, did_you_mean, shorten
 from harness.files.complaints import KeyPath
 from harness.language.added_slots import AddedSlots
 from harness.language.attributes import Attribute, GivenAttributes, PlaceOf, read_attributes
-from harness.language.declared_axes import RestAxes, read_dims
+from harness.language.axes import RestAxes, read_dims
 from harness.language.definitions import MATRIX_NAMES
 from harness.language.document import Document
 from harness.language.evaluate import Evaluator
-from harness.language.expressions import Call, Expr, parse_equations, parse_expression
+from harness.language.expressions import parse_equations, parse_expression
 from harness.language.library import Definition, Library, content
 from harness.language.meaning import meaning
 from harness.language.optimizer_schema import Matrices, Optimizer, OptimizerUse, ShapedSlot
 from harness.language.scope import BoundValue, Scope, check_assigned, check_read, check_used
+from harness.language.tree import Call, Expr
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.infer import TypeMismatch
@@ -43,8 +44,31 @@ REDUCTIONS = ("sum", "max", "mean", "var")
 OF_MATRICES = frozenset({"matmul", "permute_dims", "expand_dims", "squeeze"})
 
 
+# What an update that is none of these is told; an update of matrices has further primitives.
+_OF_ENTRIES = (
+    "{} is not elementwise, and an optimizer's update must be: backends run it on tensors of any "
+    "shape (allowed: + - * / ** < <= > >= == !=, exp, log, tanh, sqrt, erf, sin, cos, floor, "
+    "where, stop_gradient, functions made of them, and sum, max, mean and var over the whole "
+    "tensor; for matrices alone see 'matrices')"
+)
+_OF_MATRICES = (
+    "an update of matrices has no {} (allowed: what is elementwise, @, permute_dims, expand_dims, "
+    "and sum, max, mean and var, over axes or over all)"
+)
+
+
 class UpdateBuilder(Builder):
-    """Collects the nodes of an update, part by part."""
+    """Collects the nodes of an update, part by part, and refuses what no update is made of.
+
+    In truth a parameter has two axes, or none, or five, and a framework keeps it transposed or
+    joined with others: which entries stand in one row is nothing that a rule could know. With
+    ``matrices`` it is a matrix as the definition of its layer declares it.
+    """
+
+    def __init__(self, matrices: bool) -> None:
+        super().__init__()
+        self.allowed = ALLOWED | OF_MATRICES if matrices else ALLOWED
+        self.refusal = _OF_MATRICES if matrices else _OF_ENTRIES
 
     def taken(self) -> tuple[Node, ...]:
         """The nodes made since this was last asked."""
@@ -52,76 +76,35 @@ class UpdateBuilder(Builder):
         self.nodes.clear()
         return made
 
-
-class EntrywiseBuilder(UpdateBuilder):
-    """Refuses whatever makes an entry of some of the others, or moves it.
-
-    In truth a parameter has two axes, or none, or five, and a framework keeps it transposed or
-    joined with others: which entries stand in one row is nothing that a rule could know.
-    """
-
-    def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append a primitive.
-
-        Raises:
-            TypeMismatch: it is not elementwise, or the operands do not fit.
-        """
-        if op not in ALLOWED:
-            what = f"{op} ({EVERY[op]})" if op in EVERY else op
-            raise TypeMismatch(
-                f"{what} is not elementwise, and an optimizer's update must be: backends run it "
-                "on tensors of any shape (allowed: + - * / ** < <= > >= == !=, exp, log, tanh, "
-                "sqrt, erf, sin, cos, floor, where, stop_gradient, functions made of them, and "
-                "sum, max, mean and var over the whole tensor; for matrices alone see 'matrices')"
-            )
-        return super().emit(op, *inputs, **attributes)
-
-
-class MatrixBuilder(UpdateBuilder):
-    """Refuses what an update of matrices is not made of.
-
-    A parameter of two axes is a matrix as the definition of its layer declares it, however a
-    framework keeps it.
-    """
-
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
         """Append a primitive.
 
         Raises:
             TypeMismatch: it is none of those, or the operands do not fit.
         """
-        if op not in ALLOWED | OF_MATRICES:
-            what = f"{op} ({EVERY[op]})" if op in EVERY else op
-            raise TypeMismatch(
-                f"an update of matrices has no {what} (allowed: what is elementwise, @, "
-                "permute_dims, expand_dims, and sum, max, mean and var, over axes or over all)"
-            )
+        if op not in self.allowed:
+            raise TypeMismatch(self.refusal.format(f"{op} ({EVERY[op]})" if op in EVERY else op))
         return super().emit(op, *inputs, **attributes)
 
 
 class UpdateEvaluator(Evaluator):
-    """Evaluates an optimizer's equations for parameters of one type."""
+    """Evaluates an optimizer's equations: for matrices, or for a row of entries, where a reduction
+    is over the whole tensor and there is no product."""
 
-    def __init__(self, library: Library, builder: UpdateBuilder) -> None:
+    def __init__(self, library: Library, builder: UpdateBuilder, matrices: bool) -> None:
         super().__init__(library)
-        self.builder = builder
+        self.builder, self.matrices = builder, matrices
 
-    def typed(self, expr: Expr, scope: Scope, what: str, wanted: Sequence[Type]) -> int:
-        """The value of an expression that is of one of some types.
+    def typed(self, expr: Expr, scope: Scope, what: str, wanted: Type) -> int:
+        """The value of an expression that is of a type.
 
         Raises:
             SpecError: it is of another.
         """
         value = self.tensor(expr, scope)
-        found = self.type_of(value)
-        if found not in wanted:
-            told = " or ".join(map(str, wanted))
-            raise SpecError(f"{what} is {told}, found {found}", expr.place)
+        if (found := self.type_of(value)) != wanted:
+            raise SpecError(f"{what} is {wanted}, found {found}", expr.place)
         return value
-
-
-class EntrywiseEvaluator(UpdateEvaluator):
-    """Evaluates equations for a row of entries: a reduction is over the whole tensor."""
 
     def call(self, expr: Call, scope: Scope) -> int:
         """The value of a call.
@@ -129,25 +112,21 @@ class EntrywiseEvaluator(UpdateEvaluator):
         Raises:
             SpecError: a reduction names axes; or as for :meth:`.Evaluator.call`.
         """
-        if expr.function in REDUCTIONS:
-            for name, value in expr.keywords:
-                if name == "axis":
-                    raise SpecError(
-                        f"{expr.function} over some axes is not elementwise, and an optimizer's "
-                        "update must be: it is one rule for parameters with any number of axes, "
-                        f"so leave out axis=, and {expr.function} is over the whole tensor; what "
-                        "is done with matrices alone is the update of 'matrices'",
-                        value.place,
-                    )
+        axis = dict(expr.keywords).get("axis")
+        if axis is not None and expr.function in REDUCTIONS and not self.matrices:
+            raise SpecError(
+                f"{expr.function} over some axes is not elementwise, and an optimizer's update "
+                "must be: it is one rule for parameters with any number of axes, so leave out "
+                f"axis=, and {expr.function} is over the whole tensor; what is done with matrices "
+                "alone is the update of 'matrices'",
+                axis.place,
+            )
         return super().call(expr, scope)
 
     def product(self, left: int, right: int, place: Place) -> int:
-        """No product: which entries of a tensor it would sum over is nothing that a rule knows.
-
-        Raises:
-            SpecError: always.
-        """
-        return self.emit("matmul", left, right, place=place)
+        if self.matrices:
+            return super().product(left, right, place)
+        return self.emit("matmul", left, right, place=place)  # which is refused
 
 
 # How a slot may start, beside numbers and attributes. Zeros are what it starts as unless told.
@@ -200,9 +179,8 @@ class RuleLowering:
         self.path: KeyPath = () if matrices is None else ("matrices",)
         self.sizes = {} if matrices is None else {n: Dim.of(n) for n in MATRIX_NAMES}
         self.type = ENTRIES if matrices is None else MATRIX
-        self.builder: UpdateBuilder = EntrywiseBuilder() if matrices is None else MatrixBuilder()
-        evaluator = EntrywiseEvaluator if matrices is None else UpdateEvaluator
-        self.evaluator = evaluator(library, self.builder)
+        self.builder = UpdateBuilder(matrices is not None)
+        self.evaluator = UpdateEvaluator(library, self.builder, matrices is not None)
         types = {"p": self.type, "g": self.type, "t": NUMBER, "learning_rate": NUMBER}
         self.values = {n: self.builder.value(type_, n) for n, type_ in types.items()}
         self.slots = {n: self.builder.value(self._type_of_slot(n), n) for n in self.part.slots}
@@ -266,7 +244,7 @@ class RuleLowering:
             self._total(total, around.expression(text, ("optimizer", "total", total)), scope)
         if around.gradient is not None:
             found = around.expression(around.gradient, ("optimizer", "gradient"))
-            names["g"] = self.evaluator.typed(found, scope, "'gradient'", [self.type])
+            names["g"] = self.evaluator.typed(found, scope, "'gradient'", self.type)
             if "g" not in scope.used:
                 raise SpecError("'gradient' makes use of g", found.place)
         check_used(scope, around.total, around.document, ("optimizer", "total"), "total")
@@ -279,7 +257,7 @@ class RuleLowering:
         """Bind a name to a sum over the whole model."""
         if name in scope.names:
             raise SpecError(f"{name!r} is taken: give the total another name", expression.place)
-        part = self.evaluator.typed(expression, scope, f"total {name!r}", [self.type])
+        part = self.evaluator.typed(expression, scope, f"total {name!r}", self.type)
         axes = tuple(range(len(self.type.shape)))
         whole = self.builder.emit("sum", part, axis=axes, keepdims=False)
         value = self.builder.value(NUMBER, name)
@@ -301,7 +279,7 @@ class RuleLowering:
 
     def _of_step(self, what: str, text: str, path: KeyPath) -> int:
         scope = Scope({"t": BoundValue(self.added.count)})
-        return self.evaluator.typed(self.around.expression(text, path), scope, what, [NUMBER])
+        return self.evaluator.typed(self.around.expression(text, path), scope, what, NUMBER)
 
     def _type_of_slot(self, slot: str) -> Type:
         """That of the parameter, or of a shape of its own.
@@ -396,7 +374,7 @@ def _one(
     library: Library,
     use: OptimizerUse,
     document: Document,
-    given: Mapping[str, Any],
+    given: Mapping[str, object],
     paths: Mapping[str, KeyPath],
     schedule: str | float | None,
     path: KeyPath,
@@ -420,7 +398,7 @@ def _one(
 def lower_update(
     library: Library,
     name: str,
-    given: Mapping[str, Any],
+    given: Mapping[str, object],
     place_of: PlaceOf | None,
     around: Around | None = None,
 ) -> UpdateRule:

@@ -8,135 +8,84 @@ is said. The functions that are called are, whatever they are called.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from harness.errors import Place, SpecError
-from harness.language import schema
+from harness.language import schema, tree
 from harness.language.attributes import Attribute
-from harness.language.axis_arguments import TRUTHS
+from harness.language.axes import REST, Entries, entries_of, read_dim, size_of
+from harness.language.axis_functions import TRUTHS
 from harness.language.builtins import BUILTINS
 from harness.language.definitions import MATRIX_NAMES, UPDATE_NAMES
 from harness.language.document import Document, Located
-from harness.language.expressions import (
-    Assignment,
-    Binary,
-    Call,
-    Compare,
-    Expr,
-    Index,
-    IndexItem,
-    Invert,
-    Item,
-    List,
-    Locate,
-    Name,
-    Negate,
-    Number,
-    Rest,
-    SliceItem,
-    parse_equations,
-    parse_expression,
-)
+from harness.language.expressions import Locate, parse_equations, parse_expression
 from harness.language.library import Definition, Library, content
-from harness.language.meaning_axes import Axes, Names, kinds_of, sum_of
 from harness.language.optimizer_schema import Matrices, Optimizer, ShapedSlot
 from harness.language.scope import FunctionName
-from harness.language.size_expressions import read_dim, size_of
+from harness.program.dims import Dim
 from harness.program.ir import Meaning
 
-# What equations mean, as data: each name comes to what it is computed of.
+# The parts that the meaning of definitions is made of: axes by number, kinds, checksums.
+
+# Digits of a checksum: enough that no two definitions have one by chance.
+DIGITS = 16
+Names = dict[str, str]  # what each name of a body of equations stands for, as a checksum
+Shapes = Mapping[str, object]
 
 
-class EquationReader(ABC):
-    """Reads equations for what each name comes to."""
+def sum_of(*parts: Any) -> str:
+    """The checksum of names, numbers and checksums in this order."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
 
-    @abstractmethod
-    def checksum(self, kind: str, name: str) -> str:
-        """The meaning of a definition."""
+class Axes:
+    """The axes of a definition's shapes: by number in the order in which its inputs name them."""
 
-    def run(self, equations: Iterable[Assignment], given: Names) -> Names:
-        """What all names come to, those that are given too."""
-        names = dict(given)
-        for equation in equations:
-            value = self.of(equation.value, names)
-            for number, target in enumerate(equation.targets):
-                names[target.id] = sum_of("result", number, value) if number else value
-        return names
+    def __init__(self, attributes: Mapping[str, object]) -> None:
+        self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
+        # Those that are whole numbers may stand in shapes, too.
+        self.numbers = {n: Dim.of(n) for n in attributes if n not in self.dims}
 
-    def of(self, expr: Expr, names: Names) -> str:
-        """What an expression comes to, of what its names do."""
-        match expr:
-            case Number(value):
-                return sum_of("number", float(value))
-            case Negate(Number(value)):
-                return sum_of("number", -float(value))
-            case Negate(operand) | Invert(operand):
-                return sum_of("-" if isinstance(expr, Negate) else "~", self.of(operand, names))
-            case Name(name):
-                return names[name] if name in names else self._literal(TRUTHS.get(name, name))
-            case Binary(operator, left, right):
-                return sum_of(operator, self.of(left, names), self.of(right, names))
-            case Compare(operator, left, right):
-                if operator in (">", ">="):
-                    operator, left, right = operator.replace(">", "<"), right, left
-                return sum_of(operator, self.of(left, names), self.of(right, names))
-            case Index(inner, items):
-                told = [self._item(item, names) for item in items]
-                return sum_of("index", self.of(inner, names), told)
-            case List(items):
-                return sum_of("list", *(self.of(item, names) for item in items))
-            case Rest():
-                return sum_of("...")
-            case Call():
-                return self._call(expr, names)
+    def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
+        """The inputs in their order: name, axes, and the axis that an index is below."""
+        return [(name, self._input(given)) for name, given in inputs.items()]
 
-    def _item(self, item: Item, names: Names) -> Any:
-        if isinstance(item, IndexItem) and not isinstance(item.value, int):
-            return "at", self.of(item.value, names)
-        if not isinstance(item, SliceItem):
-            return item
-        ends = [None if end is None else self.of(end, names) for end in (item.start, item.stop)]
-        return ends, item.step
+    def _input(self, given: Any) -> Any:
+        if isinstance(given, schema.Input):
+            found = entries_of(given)
+            index = None if found.size is None else self._axis(found.size)
+            others = [found.kind, found.more] if given.index is None and found != Entries() else []
+            return [self._axis(axis) for axis in given.shape], index, *others
+        return given if isinstance(given, str) else ([self._axis(axis) for axis in given], None)
 
-    def _call(self, expr: Call, names: Names) -> str:
-        arguments = [self.of(argument, names) for argument in expr.arguments]
-        if expr.function in names or expr.function in BUILTINS:
-            function = names.get(expr.function, expr.function)
-            keywords = sorted((name, self.of(value, names)) for name, value in expr.keywords)
-            return sum_of("call", function, *arguments, keywords)
-        definition = self.library.find("function", expr.function)
-        inputs = content(definition, schema.Function).inputs
-        named = {name: self.of(value, names) for name, value in expr.keywords}
-        return self.function(definition, dict(zip(inputs, arguments, strict=False)) | named)
+    def _axis(self, axis: int | str) -> str:
+        if isinstance(axis, int) or axis == REST:
+            return str(axis)
+        return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
 
-    def _literal(self, value: bool | float | str) -> str:
-        """An attribute's value, as equations would have it."""
-        if isinstance(value, bool):
-            return sum_of("truth", value)
-        if isinstance(value, float | int):
-            return sum_of("number", float(value))
-        if self.library.has("function", value):
-            return self.checksum("function", value)
-        return sum_of("word", value)
+    def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
+        """A declared shape of these axes."""
+        at = document.place_of(())
+        known = {**self.numbers, **self.dims}
+        return [a if a == REST else str(read_dim(a, known, at)) for a in axes]
 
-    def function(self, definition: Definition, arguments: Names) -> str:
-        """A function of these arguments; attributes that are not among them are at their defaults,
-        which so are part of what it means."""
-        spec, locate = content(definition, schema.Function), definition.document.locator
-        axes = Axes(spec.attributes)
-        inputs = axes.inputs(spec.inputs)
-        equations = parse_equations(spec.equations, locate(("equations",)))
-        defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
-        names = self.run(equations, axes.names() | defaults | arguments)
-        # What '...' stands for, in axis=..., is said by the shapes that the inputs declare.
-        shapes = [shape for _, shape in inputs]
-        return sum_of("function", shapes, names[spec.output])
+    def names(self) -> Names:
+        """What the axes stand for in equations: how long they are."""
+        return {name: sum_of("size", str(dim)) for name, dim in self.dims.items()}
+
+
+def kinds_of(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What each attribute is: a size, true or false, the name of a function, or a number."""
+
+    def kind(default: Any) -> str:
+        if default == "size" or isinstance(default, bool):
+            return "truth" if isinstance(default, bool) else "size"
+        return "function" if isinstance(default, str) else "number"
+
+    return sorted((name, kind(default)) for name, default in attributes.items())
 
 
 # The forms of a layer without a scan.
@@ -197,11 +146,11 @@ def _shipped(kind: str) -> Mapping[str, str]:
     return {name: checksum(library, kind, name) for name in library.names(kind)}
 
 
-class _DefinitionReader(EquationReader):
-    """Reads definitions."""
+class _DefinitionReader:
+    """Reads definitions for what each name of their equations comes to."""
 
-    def checksum(self, kind: str, name: str) -> str:
-        return checksum(self.library, kind, name)
+    def __init__(self, library: Library) -> None:
+        self.library = library
 
     def definition(self, definition: Definition) -> str:
         spec, document = definition.content, definition.document
@@ -222,11 +171,11 @@ class _DefinitionReader(EquationReader):
             sorted((name, axes.shape(given.shape, document)) for name, given in group.items())
             for group in (spec.parameters, spec.state, spec.statistics)
         ]
-        given = self._attributes(spec.attributes) | axes.names()
+        given = _each("attribute", spec.attributes) | axes.names()
         given |= self._layers(spec, axes, document)
         noise = sorted((n, axes.shape(g.shape, document), g.law) for n, g in spec.noise.items())
         for group in (spec.inputs, spec.parameters, spec.state, spec.noise, spec.statistics):
-            given |= {name: sum_of("given", name) for name in group}
+            given |= _each("given", group)
         kept = [*spec.state, *spec.statistics]
         output, texts = spec.output, {form: getattr(spec, form) for form in FORMS}
         if spec.scan is not None:
@@ -286,15 +235,15 @@ class _DefinitionReader(EquationReader):
     def _loss(self, spec: schema.Loss, document: Document) -> str:
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
-        given = self._attributes(spec.attributes) | axes.names()
-        given |= {name: sum_of("given", name) for name in spec.inputs}
+        given = _each("attribute", spec.attributes) | axes.names()
+        given |= _each("given", spec.inputs)
         scanned: list[Any] = []
         if spec.scan is not None:
             states = {n: axes.shape(state.shape, document) for n, state in spec.state.items()}
             starts = [(n, shape, spec.state[n].init) for n, shape in sorted(states.items())]
             slices = {n: sum_of("slice", source) for n, source in spec.scan.over.items()}
             step = parse_equations(spec.scan.step, document.locator(("scan", "step")))
-            given |= {name: sum_of("given", name) for name in states}
+            given |= _each("given", states)
             after = self.run(step, given | slices)
             given |= {name: sum_of("last", after[name]) for name in states}
             scanned = [starts, sorted((name, after[name]) for name in states)]
@@ -303,15 +252,15 @@ class _DefinitionReader(EquationReader):
         return sum_of("loss", inputs, kinds_of(spec.attributes), names[spec.output], *scanned)
 
     def _optimizer(self, spec: Optimizer, document: Document) -> str:
-        given = self._attributes(spec.attributes)
-        given |= {name: sum_of("given", name) for name in (*UPDATE_NAMES, *spec.slots)}
+        given = _each("attribute", spec.attributes)
+        given |= _each("given", (*UPDATE_NAMES, *spec.slots))
         for name, text in spec.total.items():
             part = parse_expression(text, document.locator(("total", name)))
             given[name] = sum_of("total", self.of(part, given))
         parts: list[Any] = [*self._update(spec, given, document.locator(("update",)))]
         if spec.matrices is not None:
-            given |= {name: sum_of("size", name) for name in MATRIX_NAMES}
-            given |= {name: sum_of("given", name) for name in spec.matrices.slots}
+            given |= _each("size", MATRIX_NAMES)
+            given |= _each("given", spec.matrices.slots)
             locate = document.locator(("matrices", "update"))
             parts += self._update(spec.matrices, given, locate)
         return sum_of("optimizer", kinds_of(spec.attributes), *parts)
@@ -321,11 +270,93 @@ class _DefinitionReader(EquationReader):
         slots = [(n, s.shape if isinstance(s, ShapedSlot) else s) for n, s in spec.slots.items()]
         return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
 
-    def _attributes(self, attributes: Mapping[str, Any]) -> Names:
-        return {name: sum_of("attribute", name) for name in attributes}
+    def run(self, equations: Iterable[tree.Assignment], given: Names) -> Names:
+        """What all names come to, those that are given too."""
+        names = dict(given)
+        for equation in equations:
+            value = self.of(equation.value, names)
+            for number, target in enumerate(equation.targets):
+                names[target.id] = sum_of("result", number, value) if number else value
+        return names
+
+    def of(self, expr: tree.Expr, names: Names) -> str:
+        """What an expression comes to, of what its names do."""
+        match expr:
+            case tree.Number(value):
+                return sum_of("number", float(value))
+            case tree.Negate(tree.Number(value)):
+                return sum_of("number", -float(value))
+            case tree.Negate(operand) | tree.Invert(operand):
+                return sum_of(
+                    "-" if isinstance(expr, tree.Negate) else "~", self.of(operand, names)
+                )
+            case tree.Name(name):
+                return names[name] if name in names else self._literal(TRUTHS.get(name, name))
+            case tree.Binary(operator, left, right):
+                return sum_of(operator, self.of(left, names), self.of(right, names))
+            case tree.Compare(operator, left, right):
+                if operator in (">", ">="):
+                    operator, left, right = operator.replace(">", "<"), right, left
+                return sum_of(operator, self.of(left, names), self.of(right, names))
+            case tree.Index(inner, items):
+                told = [self._item(item, names) for item in items]
+                return sum_of("index", self.of(inner, names), told)
+            case tree.List(items):
+                return sum_of("list", *(self.of(item, names) for item in items))
+            case tree.Rest():
+                return sum_of("...")
+            case tree.Call():
+                return self._call(expr, names)
+
+    def _item(self, item: tree.Item, names: Names) -> Any:
+        if isinstance(item, tree.IndexItem) and not isinstance(item.value, int):
+            return "at", self.of(item.value, names)
+        if not isinstance(item, tree.SliceItem):
+            return item
+        ends = [None if end is None else self.of(end, names) for end in (item.start, item.stop)]
+        return ends, item.step
+
+    def _call(self, expr: tree.Call, names: Names) -> str:
+        arguments = [self.of(argument, names) for argument in expr.arguments]
+        if expr.function in names or expr.function in BUILTINS:
+            function = names.get(expr.function, expr.function)
+            keywords = sorted((name, self.of(value, names)) for name, value in expr.keywords)
+            return sum_of("call", function, *arguments, keywords)
+        definition = self.library.find("function", expr.function)
+        inputs = content(definition, schema.Function).inputs
+        named = {name: self.of(value, names) for name, value in expr.keywords}
+        return self.function(definition, dict(zip(inputs, arguments, strict=False)) | named)
+
+    def _literal(self, value: bool | float | str) -> str:
+        """An attribute's value, as equations would have it."""
+        if isinstance(value, bool):
+            return sum_of("truth", value)
+        if isinstance(value, float | int):
+            return sum_of("number", float(value))
+        if self.library.has("function", value):
+            return checksum(self.library, "function", value)
+        return sum_of("word", value)
+
+    def function(self, definition: Definition, arguments: Names) -> str:
+        """A function of these arguments; attributes that are not among them are at their defaults,
+        which so are part of what it means."""
+        spec, locate = content(definition, schema.Function), definition.document.locator
+        axes = Axes(spec.attributes)
+        inputs = axes.inputs(spec.inputs)
+        equations = parse_equations(spec.equations, locate(("equations",)))
+        defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
+        names = self.run(equations, axes.names() | defaults | arguments)
+        # What '...' stands for, in axis=..., is said by the shapes that the inputs declare.
+        shapes = [shape for _, shape in inputs]
+        return sum_of("function", shapes, names[spec.output])
 
 
 def _slices(scan: schema.Scan) -> Names:
     """What each step's slice comes to."""
     way = () if (scan.axis, scan.reverse) == (1, False) else (scan.axis, scan.reverse)
     return {name: sum_of("slice", source, *way) for name, source in scan.over.items()}
+
+
+def _each(what: str, names: Iterable[str]) -> Names:
+    """Names that stand for what is given to a definition."""
+    return {name: sum_of(what, name) for name in names}

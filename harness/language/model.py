@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from importlib.resources.abc import Traversable
 from math import prod
 from pathlib import Path
+from typing import Any
 
-from harness.errors import ErrorList, SpecError, did_you_mean, placed, shorten
+from harness.errors import ErrorList, Place, SpecError, did_you_mean, placed, shorten
 from harness.language import schema
-from harness.language.impossible_sizes import check_numbers
-from harness.language.library import Definition, Library, content
+from harness.language.definitions import check_definition
+from harness.language.document import parse, validate
+from harness.language.library import Definition, Library, clash, content, same_file
 from harness.language.lower_model import Lowering
 from harness.language.lower_optimizer import lower_update, lower_use
-from harness.language.notes import notes
+from harness.language.meaning import known
 from harness.language.optimizer_schema import OptimizerUse
-from harness.language.rivals import clash, same_file
-from harness.language.size_expressions import FREE_SIZES
+from harness.language.schema import KINDS
+from harness.language.wellformed import check_numbers
 from harness.output.notebook import html_table
-from harness.program.ir import Phase, Program
+from harness.program.ir import Node, Phase, Program
 from harness.program.signature import nearest_sizes
 from harness.program.updates import UpdateRule
+
+# What a user should know of definitions that are right, but may not be what was meant.
+
+
+def notes(library: Library) -> list[str]:
+    """Return in words: the definitions that ship and are not used, since a folder has others of
+    their names, and attributes of which a definition says that they are unusual."""
+    told = []
+    for (kind, name), (place, shipped) in library.replaced.items():
+        same = known(library, kind, name) == name
+        means = "means the same" if same else "means something else: no backend has it as its own"
+        told.append(f"{kind} {name!r} is that of {place}, not of {shipped}, and {means}")
+    return [*told, *(f"{place}: {text}" for place, text in library.unusual.items())]
+
 
 PHASES: tuple[Phase, ...] = ("training", "inference")
 # Of models whose data do not say how long a sequence is, and at which batch that is looked for.
@@ -233,4 +255,131 @@ def notes_on(specs: Iterable[Spec]) -> list[str]:
     return list(dict.fromkeys(told for spec in specs for told in notes(spec.library)))
 
 
-__all__ = ["FREE_SIZES", "Spec", "load_spec", "load_specs", "notes_on"]
+# The meaning of a spec as one checksum: weights and records are of that, not of a text.
+
+# What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
+# files, and the names of values, for messages; those of inputs and outputs are in the ports. What
+# definitions mean is in the nodes themselves.
+PROSE = {
+    Program: {"name", "sizes", "names", "structural", "room"},
+    Node: {"place"},
+    UpdateRule: {"meaning"},
+}
+
+# What came later, and is told only where it says something: what is older keeps its checksum.
+LATER: Mapping[type, set[str]] = {
+    UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added", "matrices"}
+}
+
+
+def fingerprint(spec: Spec) -> str:
+    """The sha256 (hex) of what a spec means.
+
+    That is its programs at both phases, with the laws of the initial values and the loss, and its
+    optimizer; not its sizes, comments and prose, nor the names of values inside a definition.
+    """
+    meaning = _meaning([spec.programs["training"], spec.programs["inference"], spec.update])
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
+
+
+def _meaning(value: Any) -> Any:
+    """A program, or a part of one, as JSON: all but its prose, with maps in any order."""
+    if is_dataclass(value) and not isinstance(value, type):
+        told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
+        later = LATER.get(type(value), ())
+        told = [n for n in told if n not in later or getattr(value, n) not in (None, (), {})]
+        if isinstance(value, Node) and "meaning" in value.attributes:
+            rest = {n: a for n, a in value.attributes.items() if n != "meaning"}
+            value = replace(value, attributes=rest)
+        return [type(value).__name__, *(_meaning(getattr(value, name)) for name in told)]
+    if isinstance(value, Mapping):
+        return {str(key): _meaning(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_meaning(item) for item in value]
+    return value
+
+
+# Many models at hand, of which few are in memory: the others are made again from their text.
+
+KEPT = 64
+"""Models in memory; a loaded one takes some 60 KiB."""
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The text that a model is made from again: its file may be another by then."""
+
+    file: str
+    text: str
+    path: Path | Traversable | None
+    place: Place  # of its name
+
+    @classmethod
+    def of(cls, definition: Definition) -> _Text:
+        document = definition.document
+        text = "\n".join(document.lines)
+        return cls(document.file, text, definition.path, definition.name[1])
+
+    def definition(self) -> Definition:
+        document = parse(self.text, self.file)
+        content = validate(document, KINDS["model"])
+        check_definition(document, content)
+        return Definition(document, content, self.path)
+
+
+class Shelf:
+    """Models by name, in the order in which they were added, which share one library."""
+
+    def __init__(self, library: Library, kept: int = KEPT) -> None:
+        self.library, self.kept = library, kept
+        self._texts: dict[str, _Text] = {}
+        self._loaded: OrderedDict[str, Spec] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, name: str) -> Spec:
+        """Load a model by name or by its file's path.
+
+        Raises:
+            SpecError: its file is wrong, or another one has declared its name.
+            UsageError: there is none of this name.
+        """
+        definition = self.library.model(name)
+        self.library.forget("model", name)
+        spec = Spec(self.library, definition)
+        text = _Text.of(definition)
+        first = self._texts.setdefault(spec.name, text)
+        if not same_file(first.path, text.path):
+            raise clash("model", spec.name, text.place, first.place)
+        with self._lock:
+            self._keep(spec)
+        return spec
+
+    def __getitem__(self, name: str) -> Spec:
+        with self._lock:
+            spec = self._loaded.get(name)
+            if spec is None:
+                spec = Spec(self.library, self._texts[name].definition())
+            self._keep(spec)
+            return spec
+
+    def __iter__(self) -> Iterator[Spec]:
+        return (self[name] for name in self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models' own names."""
+        return tuple(self._texts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the models' definitions."""
+        return notes(self.library)
+
+    def _keep(self, spec: Spec) -> None:
+        self._loaded[spec.name] = spec
+        self._loaded.move_to_end(spec.name)
+        while len(self._loaded) > self.kept:
+            self._loaded.popitem(last=False)

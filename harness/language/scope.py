@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import Place, SpecError, did_you_mean
+from harness.errors import Place, SpecError, did_you_mean, placed
 from harness.files.complaints import KeyPath
-from harness.language.declared_axes import RestAxes
+from harness.language.axes import RestAxes, size_of
 from harness.language.document import Document
-from harness.language.expressions import Assignment, Binary, Expr, Name, Negate, Number
-from harness.language.size_expressions import size_of
+from harness.language.hints import shipped_hints
+from harness.language.tree import Assignment, Binary, Expr, Name, Negate, Number
+from harness.program.builder import Builder
 from harness.program.dims import Dim
+from harness.program.infer import TypeMismatch
+from harness.program.ir import Type
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,6 @@ class FunctionName:
 
     function: str
 
-
-# What to write in place of constants that Python and numpy have.
-_CONSTANTS = {
-    "pi": "write 3.141592653589793",
-    "inf": "numbers are finite; write a large one, as in -1e30 for what softmax leaves out",
-    "nan": "numbers are finite",
-}
 
 # What a name can stand for. A float, and true or false, is an attribute, a Dim a size.
 Binding = BoundValue | FunctionName | bool | float | Dim
@@ -60,8 +58,8 @@ class Scope:
         """The binding; :class:`SpecError` for a name that was never defined."""
         if name.id not in self.names:
             known = sorted(self.names)
-            if name.id in _CONSTANTS:
-                raise SpecError(f"unknown name {name.id!r}: {_CONSTANTS[name.id]}", name.place)
+            if hint := shipped_hints().constants.get(name.id):
+                raise SpecError(f"unknown name {name.id!r}: {hint}", name.place)
             raise SpecError(
                 f"unknown name {name.id!r}{did_you_mean(name.id, known)} "
                 f"(known here: {', '.join(known)})",
@@ -111,14 +109,14 @@ class Scope:
         return bound.value
 
 
-def as_sizes(names: Mapping[str, Any]) -> dict[str, Dim]:
+def as_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
     """The names that may stand for how long an axis is: sizes, and attributes that are whole
     numbers."""
     found = ((name, _as_size(binding)) for name, binding in names.items())
     return {name: size for name, size in found if size is not None}
 
 
-def _as_size(binding: Any) -> Dim | None:
+def _as_size(binding: object) -> Dim | None:
     if isinstance(binding, float) and binding.is_integer():
         return Dim(int(binding))
     return binding if isinstance(binding, Dim) else None
@@ -194,3 +192,67 @@ def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str
         for target in assignment.targets:
             if target.id not in scope.used and target.id not in kept:
                 raise SpecError(f"{target.id!r} is computed but never used", target.place)
+
+
+# The values of equations that are being evaluated, and where each was made.
+
+
+class LanguageValues(ABC):
+    """The values that the functions of the language work on; ``places`` are for messages."""
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self.places: dict[int, Place] = {}
+
+    @abstractmethod
+    def tensor(self, expr: Expr, scope: Scope) -> int:
+        """The value of an expression."""
+
+    @contextmanager
+    def at(self, place: Place) -> Iterator[None]:
+        """Give the place of an equation to the nodes made inside, and to their errors.
+
+        Raises:
+            SpecError: what is made inside does not fit.
+        """
+        before = self.builder.place
+        self.builder.place = f"{place.file}:{place.line}"
+        try:
+            with placed(place):
+                yield
+        except TypeMismatch as mismatch:
+            raise SpecError(str(mismatch), place) from None
+        finally:
+            self.builder.place = before
+
+    def type_of(self, value: int) -> Type:
+        """A value's type."""
+        return self.builder.types[value]
+
+    def floats(self, value: int) -> int:
+        """An index or a condition as floats; floats as they are."""
+        if self.type_of(value).kind == "float":
+            return value
+        return self.builder.emit("astype", value)
+
+    def tell(self, value: int) -> str:
+        """A value's name, type and origin, for messages."""
+        name = self.builder.names.get(value, "the value")
+        place = self.places.get(value)
+        return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
+
+    def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
+        """Makes errors about a value handed to a call at ``place``."""
+        return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
+
+    def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
+        """Append a primitive; an error tells where each operand came from.
+
+        Raises:
+            SpecError: the operands do not fit.
+        """
+        try:
+            return self.builder.emit(op, *values, **attributes)
+        except TypeMismatch as mismatch:
+            origins = " and ".join(map(self.tell, dict.fromkeys(values)))
+            raise SpecError(f"{mismatch}: {origins}", place) from None

@@ -12,9 +12,9 @@ import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
 from harness.errors import UsageError
+from harness.language.axes import FREE_SIZES
 from harness.language.initial_values import started
 from harness.language.model import Spec
-from harness.language.size_expressions import FREE_SIZES
 from harness.program.ir import Port, Program
 from harness.program.signature import (
     batch_ports,

@@ -139,53 +139,28 @@ def _checked_indices(indices: npt.ArrayLike, limit: int, of: str) -> IndexArray:
     return array.astype(np.int64)
 
 
-def windows(
-    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
-) -> IndexArray:
+def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
     """The windows of ``length`` indices that start ``stride`` apart, shape ``[rows, length]``.
 
     Row r is ``indices[r * stride + offset:][:length]``. The number of rows depends on neither
     ``offset`` nor the values: offset 0 gives the inputs and offset 1 the targets that belong to
-    them, each the character after its input. The last ``drop_last`` rows are left out.
+    them, each the character after its input. The last ``drop_last`` rows are left out. The result
+    is a view of the text, which has no memory of its own and is read-only.
 
     Raises:
         UsageError: no row is left, a row would pass the end of the text, or an argument is
             out of its range.
-    """
-    return window_view(indices, length, stride, offset, drop_last).astype(np.int64)
-
-
-def window_view(
-    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
-) -> Array:
-    """Return ``windows`` where they lie in the text: no memory of their own, and read-only.
-
-    Raises:
-        UsageError: as ``windows``.
     """
     rows = _row_count(len(indices), length, stride, offset, drop_last, width=length)
     every = np.lib.stride_tricks.sliding_window_view(indices, length)
     return every[offset::stride][:rows]
 
 
-def column(
-    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
-) -> IndexArray:
+def column(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
     """One index for each row of ``windows(indices, length, stride)``, shape ``[rows]``.
 
     Row r is ``indices[r * stride + offset]``: offset n is column n of the windows, and
-    ``offset=length`` is the character after each window.
-
-    Raises:
-        UsageError: as ``windows``.
-    """
-    return column_view(indices, length, stride, offset, drop_last).astype(np.int64)
-
-
-def column_view(
-    indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0
-) -> Array:
-    """Return ``column`` where it lies in the text.
+    ``offset=length`` is the character after each window. The result is a view of the text.
 
     Raises:
         UsageError: as ``windows``.

@@ -13,7 +13,7 @@ from harness.environments.columns import left_out
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.forms import plain
 from harness.files.user_file import displayed
-from harness.language.asked_sizes import check_asked
+from harness.language.axes import check_asked
 from harness.language.model import notes_on
 from harness.output.markdown import escaped
 from harness.output.printing import console, line, say

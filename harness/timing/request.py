@@ -13,9 +13,9 @@ from harness.command.declared import build
 from harness.command.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
 from harness.environments.columns import choose
 from harness.errors import UsageError, check_known, did_you_mean
-from harness.language.asked_sizes import check_asked, known_sizes
+from harness.language.axes import FREE_SIZES, check_asked, known_sizes
 from harness.language.library import Library, lesson6
-from harness.language.model import FREE_SIZES, Spec, load_specs
+from harness.language.model import Spec, load_specs
 from harness.runtime import paths
 from harness.runtime.labels import check_device
 from harness.runtime.memory import check_fits

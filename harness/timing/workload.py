@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, Arrays
-from harness.language.fingerprint import fingerprint
+from harness.language.model import fingerprint
 from harness.oracle.case import beside_start, state_of, step_values
 from harness.oracle.draw import data, draw, target
 from harness.oracle.tolerance import Deviation

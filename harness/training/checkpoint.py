@@ -8,7 +8,7 @@ checksum; what is not a weight is among its statistics under names with slashes:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +17,15 @@ from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
 from harness.arrays import Array
 from harness.convert import weights
-from harness.convert.weights import Weights, WeightsError
-from harness.convert.weights_header import HeaderPart, told
+from harness.convert.weights import HeaderPart, Weights, WeightsError, told
+from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.language.added_slots import AVERAGED
+from harness.language.initial_values import initial_state
+from harness.program.updates import GOOD, SCALE, UPDATES, slot_shapes
 from harness.runtime.paths import ExecutionPath
+from harness.runtime.precision import narrow
+from harness.training.request import Setup
 
 SLOT, STATE, SCALING = "slot/", "state/", "scaling/"
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -111,7 +115,7 @@ class Checkpoint:
         return slots | state | {f"{SCALING}{name}": array for name, array in self.scaling.items()}
 
 
-def place(path: Path) -> Path:
+def place_of(path: Path) -> Path:
     """Where the checkpoint of a file of weights is."""
     return path.parent / f"{path.name}.checkpoint"
 
@@ -129,24 +133,18 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint; :class:`WeightsError` for a file that is none, or is damaged."""
     found = weights.load(path, kinds.CHECKPOINT)
     _check_history(path, found)
-    slots: dict[str, dict[str, Array]] = {}
-    state: dict[str, Array] = {}
-    scaling: dict[str, Array] = {}
-    statistics: dict[str, Array] = {}
+    parts: dict[str, dict[str, Array]] = {SLOT: {}, STATE: {}, SCALING: {}, "": {}}
     for name, array in found.statistics.items():
-        if name.startswith(SLOT):
-            slot, _, parameter = name.removeprefix(SLOT).partition("/")
-            slots.setdefault(slot, {})[parameter] = array
-        elif name.startswith(STATE):
-            state[name.removeprefix(STATE)] = array
-        elif name.startswith(SCALING):
-            scaling[name.removeprefix(SCALING)] = array
-        else:
-            statistics[name] = array
+        prefix = next((p for p in (SLOT, STATE, SCALING) if name.startswith(p)), "")
+        parts[prefix][name.removeprefix(prefix)] = array
+    slots: dict[str, dict[str, Array]] = {}
+    for name, array in parts[SLOT].items():
+        slot, _, parameter = name.partition("/")
+        slots.setdefault(slot, {})[parameter] = array
     history = {n: value for n, value in found.history.items() if n != "position"}
-    bare = replace(found, statistics=statistics, history=history)
+    bare = replace(found, statistics=parts[""], history=history)
     position: Any = found.history["position"]
-    return Checkpoint(bare, slots, state, position, scaling)
+    return Checkpoint(bare, slots, parts[STATE], position, parts[SCALING])
 
 
 def _check_history(path: Path, found: Weights) -> None:
@@ -165,3 +163,132 @@ def _check_history(path: Path, found: Weights) -> None:
         f"{str(path)!r} was not written as checkpoints are: {reason}; start over with --force, or "
         "take another copy"
     )
+
+
+# Taking up a run that was cut off: whether a checkpoint is of this very run, in every part.
+
+FORCE = "--force starts over in its place"
+
+
+def find(path: Path | None, setup: Setup) -> Checkpoint | None:
+    """The checkpoint to go on from; None where there is neither one nor weights.
+
+    Raises:
+        UsageError: it is of another run, or the weights beside it are.
+        WeightsError: it is damaged, or not of this model.
+        FileFault: something else is in its place.
+    """
+    if path is None:
+        raise UsageError("--resume needs --weights: the checkpoint lies beside that file")
+    place = place_of(path)
+    there = kinds.check_kind(path, kinds.WEIGHTS)
+    if not kinds.check_kind(place, kinds.CHECKPOINT):
+        if there:
+            raise UsageError(
+                f"{path} is there, but no checkpoint {place.name} beside it to continue "
+                f"from; {FORCE}"
+            )
+        return None
+    found = load(place)
+    weights.check(found.weights, setup.spec)
+    _check_facts(place, found, setup)
+    wrong = next(_faults(found, setup), None)
+    if wrong is not None:
+        raise WeightsError(f"{place} is not a checkpoint of this run: {wrong}; {FORCE}")
+    if there:
+        _check_beside(path, found)
+    return found
+
+
+def has_weights(path: Path, found: Checkpoint) -> bool:
+    """Whether the weights at a path are those of a checkpoint's run, and not of one before it."""
+    return kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == found.weights.history["run"]
+
+
+def _run_of(path: Path) -> Any:
+    """Which run weights are of; None for those that no training has made."""
+    return weights.load(path).history.get("run")
+
+
+def _check_beside(path: Path, found: Checkpoint) -> None:
+    """That weights are of the run, or those that it was told to replace."""
+    made_with = found.weights.history
+    if weights.stated_digest(path) == made_with.get("replaces"):
+        return
+    try:
+        same = _run_of(path) == made_with["run"]
+    except HarnessError as error:
+        raise WeightsError(
+            f"{error}. The checkpoint beside it is whole: --resume continues from that, once this "
+            "file is moved away"
+        ) from None
+    if not same:
+        raise UsageError(
+            f"{path} holds other weights than the run of {place_of(path).name}: --resume "
+            f"would replace them. Move them away, and it continues from the checkpoint; {FORCE}"
+        )
+
+
+def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
+    made_with = found.weights.history
+    for name, wanted in setup.facts.items():
+        if not _alike(made_with[name], wanted):
+            what = setup.data.other if name == "text" else f"another {name}"
+            raise UsageError(
+                f"{place} was made with {what}: "
+                f"{_difference(made_with[name], wanted)}; ask for that, or start over with "
+                "another --weights"
+            )
+
+
+def _alike(found: Any, wanted: Any) -> bool:
+    """A text is the same wherever it lies: its checksum says so."""
+    if isinstance(wanted, Mapping) and "sha256" in wanted:
+        named = isinstance(found, Mapping) and isinstance(found.get("name"), str)
+        return named and {**found, "name": wanted["name"]} == wanted
+    return bool(found == wanted)
+
+
+def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
+    """In words, what a run like this one cannot have left."""
+    position, recipe = found.position, setup.recipe
+    step, epoch = position["step"], position["epoch"]
+    batches = len(setup.feed.epoch(0))
+    if step >= batches:
+        yield f"an epoch has {batches:,} steps, and it continues after {step:,}"
+    elif position["steps"] != epoch * batches + step:
+        yield f"it is after {position['steps']:,} steps, at step {step + 1:,} of epoch {epoch + 1}"
+    elif sum(rows for _, rows in position["sums"]) != step * recipe.batch:
+        yield "its losses are not of as many rows as were read"
+    shapes = {p.name: setup.training.shape(p) for p in setup.training.parameters}
+    slots = slot_shapes(setup.spec.update, shapes) if setup.spec.update else {}
+    states = {n: a.shape for n, a in initial_state(setup.training, recipe.batch).items()}
+    if found.slots.keys() != slots.keys():
+        yield f"it keeps {_listed(found.slots)} of the optimizer, expected {_listed(slots)}"
+        return
+    for kind, arrays, wanted in (
+        *((f"the optimizer's {name}", found.slots[name], slots[name]) for name in slots),
+        ("the state", found.state, states),
+    ):
+        if {n: a.shape for n, a in arrays.items()} != wanted:
+            yield f"{kind} is not of the names and shapes that the model has"
+    odd = weights.not_finite(found.more)
+    if odd is not None:
+        yield f"{odd!r} has numbers that are not finite"
+    names = {SCALE, GOOD, UPDATES} if narrow(setup.request.dtype) == "float16" else set()
+    if found.scaling.keys() != names or any(a.shape for a in found.scaling.values()):
+        yield f"it keeps {_listed(found.scaling)} of the scale, expected {sorted(names)}"
+    elif names and not (found.scaling[SCALE] > 0 and found.scaling[UPDATES] >= 0):
+        yield f"its scale is {found.scaling[SCALE]} after {found.scaling[UPDATES]} updates"
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _difference(found: Any, wanted: Any) -> str:
+    """The difference of two values, briefly."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        names = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
+        return ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in names)
+    return f"{found!r}, now {wanted!r}"

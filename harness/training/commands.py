@@ -1,4 +1,4 @@
-"""The command ``train``. What it needs is imported when it is run."""
+"""The commands ``train`` and ``generate``. What they need is imported when they are run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from harness.command.declared import build, takes, values
 from harness.command.interrupts import stoppable
+from harness.command.options import variables
+from harness.training.generate.request import GenerateOptions, GenerateRequest
 from harness.training.options import TrainOptions
 
 
@@ -28,3 +30,26 @@ def train(spec: str, backend: str, **given: Any) -> None:
     path = given["weights"]
     run = partial(run_train, request, path, given["resume"], given["force"], given["as_json"])
     sys.exit(stoppable(run))
+
+
+@takes(GenerateOptions)
+def generate(spec: str, backends: tuple[str, ...], **given: Any) -> None:
+    """Continue a prompt with SPEC and weights that were trained.
+
+    Greedy unless a temperature is given; then the same text comes from every backend, and several
+    --backend prove it.
+
+    Exit code 0: done; 1: the backends' texts differ; 2: wrong usage or a wrong file; 3: a backend
+    failed.
+    """
+    from harness.environments.columns import of_options
+    from harness.training.generate.console import run_generate
+
+    columns = of_options(backends, given["pythons"])
+    process = {
+        "backends": columns.names,
+        "pythons": columns.pythons,
+        "environments": variables(given["environments"], lambda: columns.names),
+    }
+    request = build(GenerateRequest, {"spec": spec, **values(GenerateOptions, given), **process})
+    sys.exit(stoppable(partial(run_generate, request, given["as_json"])))

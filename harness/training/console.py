@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from harness.errors import UsageError
 from harness.files import kinds
@@ -11,12 +15,93 @@ from harness.files.lock import check_free
 from harness.files.user_file import displayed
 from harness.language.model import notes_on
 from harness.output.printing import console, say, tell
+from harness.output.progress import Progress
 from harness.training import checkpoint
-from harness.training.progress import TrainProgress
 from harness.training.proof import Disproved
-from harness.training.request import TrainRequest, prepare
-from harness.training.run import Diverged, TrainingError, TrainingRun
+from harness.training.request import Setup, TrainRequest, prepare
+from harness.training.run import Diverged, TrainEvents, TrainingError, TrainingRun
 from harness.worker.remote import with_trace
+
+# What training shows while it goes, on standard error.
+
+
+class TrainProgress(TrainEvents):
+    """A bar on a terminal, a line for each epoch everywhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.bar = Progress(console, "training")
+        self._epochs, self._steps, self._unit = 0, 0, ""
+
+    def anew(self, place: Path) -> None:
+        self.bar.line(f"there is no {displayed(place)} yet: the training begins at its first step")
+
+    def doubted(self, backend: str, doubts: Sequence[str]) -> None:
+        self.bar.once(backend, doubts)
+
+    def tried(self, seconds: Mapping[str, float]) -> None:
+        found = sorted(seconds.items(), key=lambda pair: pair[1])
+        listed = ", ".join(f"{path} {1000 * time:.3g}" for path, time in found)
+        self.bar.line(f"path {found[0][0]}; milliseconds a step: {listed}")
+
+    def proved(self, proof: Mapping[str, Any]) -> None:
+        first = f"the first {proof['in_a_row']} steps"
+        if proof["steps"]:
+            said = f"{first} are right ({proof['steps']} of them by the oracle"
+        else:
+            said = f"{first} are the same in a row and one by one ({proof['why']}"
+        self.bar.line(f"{said}; {proof['seconds']:.1f} s)")
+
+    def began(self, setup: Setup, epoch: int, step: int) -> None:
+        self._epochs = len(setup.rates)
+        self._steps = len(setup.feed.epoch(epoch))
+        self.bar.plan(self._epochs * self._steps, epoch * self._steps + step)
+        self.bar.doing("the first steps")
+        data, grown = setup.data, _grown(setup)
+        self._unit = data.unit
+        self.bar.line(
+            f"{setup.spec.name} on {setup.request.backend}: {data.name}, {data.summary()}{grown}; "
+            f"{self._steps:,} steps of {setup.recipe.batch} rows an epoch"
+        )
+        if setup.spec.model.training is None:
+            order = "shuffled" if setup.recipe.order == "shuffled" else "in order"
+            self.bar.line(
+                f"{setup.spec.name} has no 'training' section: rows are {order}, the learning rate "
+                f"is the optimizer's, {setup.rates[0]:g} (--epochs, --batch)"
+            )
+        if epoch >= self._epochs:
+            self.bar.line(f"epochs done already: {epoch}; asked for: {self._epochs}; none is left")
+        elif epoch or step:
+            self.bar.line(f"resumes at step {step + 1:,} of epoch {epoch + 1}")
+
+    def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
+        self.bar.doing(f"loss {loss:.4f}, {rate:,.0f} {self._unit}/s")
+        counted = f"epoch {epoch + 1}/{self._epochs}, step {step:,}/{self._steps:,}"
+        self.bar.at(epoch * self._steps + step, counted)
+
+    def ended(self, entry: Mapping[str, Any]) -> None:
+        left = self.bar.left()
+        line = epoch_line(entry, self._epochs, self._unit)
+        self.bar.line(line + (f"; {left}" if left else ""))
+
+
+def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
+    """An epoch in one line."""
+    held_out = entry["held_out_loss"]
+    other = "" if held_out is None else f", held out {held_out:.4f}"
+    metrics = entry["held_out_metrics"].items()
+    other += f" ({', '.join(f'{n} {v:.4f}' for n, v in metrics)})" if metrics else ""
+    return (
+        f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.4f}{other}, learning rate "
+        f"{entry['learning_rate']:g}, {entry['characters_per_second']:,.0f} {unit}/s"
+    )
+
+
+def _grown(setup: Setup) -> str:
+    """The sizes that are not the spec's own."""
+    own = setup.spec.programs["training"].sizes
+    changed = {name: size for name, size in setup.sizes.items() if size != own[name]}
+    listed = ", ".join(f"{name} {size} instead of {own[name]}" for name, size in changed.items())
+    return f" ({listed})" if listed else ""
 
 
 def run_train(
@@ -64,7 +149,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
     """
     if resume and force:
         raise UsageError("--resume continues what is there, --force starts over: give one")
-    place = checkpoint.place(path)
+    place = checkpoint.place_of(path)
     there = [
         p
         for p, kind in ((path, kinds.WEIGHTS), (place, kinds.CHECKPOINT))

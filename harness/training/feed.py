@@ -2,20 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, IndexArray
+from harness.command.ranges import EPOCHS
 from harness.errors import UsageError
 from harness.language import schema
 from harness.language.model import Spec
+from harness.language.noise import noise_of
 from harness.program.ir import Port, Program
 from harness.program.signature import noise_ports
-from harness.text.vocabulary import column_view, hot_rows, row_count, window_view
-from harness.training.phases import training_of
-from harness.training.rows import Recipe, RowFeed
+from harness.runtime.precision import host_dtype
+from harness.text.batches import Batches, Order, batches
+from harness.text.vocabulary import column, hot_rows, row_count, windows
+
+# How a training goes through its rows: what the spec says of it, and what is usual.
+
+# The rows of a batch where neither spec nor request says how many.
+BATCH = 32
+
+
+def training_of(spec: Spec) -> schema.Training:
+    """The spec's ``training``. Without one: one epoch, in batches of :data:`BATCH` shuffled rows,
+    at the learning rate of its optimizer. Rows of a model that carries a state keep their order,
+    and fill whole batches.
+
+    Raises:
+        UsageError: the spec has no optimizer.
+    """
+    if spec.update is None:
+        raise UsageError(f"{spec.name} has no optimizer: it cannot be trained")
+    if spec.model.training is not None:
+        return spec.model.training
+    rate = spec.update.attributes["learning_rate"]
+    carries = bool(spec.programs["training"].state)
+    return schema.Training(
+        batch=BATCH,
+        shuffle=not carries,
+        whole_batches=carries,
+        phases=[schema.Phase(epochs=1, learning_rate=rate)],
+    )
+
+
+def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
+    """The learning rate of each epoch: the spec's phases, cut or carried on to ``epochs``.
+
+    Raises:
+        UsageError: the spec has no optimizer, or its epochs are too many.
+    """
+    training = training_of(spec)
+    EPOCHS.check(sum(phase.epochs for phase in training.phases), f"epochs of {spec.name}")
+    rates = [phase.learning_rate for phase in training.phases for _ in range(phase.epochs)]
+    if epochs is None:
+        return rates
+    return (rates + [rates[-1]] * epochs)[:epochs]
+
+
+# What all feeds have: the rows of an epoch in their order, those that are held out, and noise.
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How batches are made of rows: plain data, for a worker. What a row is, the data say.
+
+    Of a text, rows are windows of ``length`` characters; ``offsets`` are by array name, in
+    characters from the start of a window, and an array of zeros has none. Of arrays, ``length`` is
+    1. Of all rows the last ``held_out`` are never trained on; ``examples`` bounds the others.
+    """
+
+    length: int
+    stride: int
+    drop_last: int
+    offsets: Mapping[str, int | None]
+    batch: int
+    order: Order
+    whole_only: bool
+    examples: int | None = None
+    held_out: int = 0
+
+
+class RowFeed(ABC):
+    """Batches by row numbers, of ``total`` rows; ``time`` is the length of their sequences."""
+
+    def __init__(
+        self, program: Program, given: Recipe, total: int, time: int, dtype: str, seed: int
+    ) -> None:
+        self.recipe, self.seed, self.total = given, seed, total
+        self.rows = total - given.held_out
+        if given.examples is not None:
+            self.rows = min(self.rows, given.examples)
+        self._program, self._noise = program, noise_ports(program)
+        self._dtype, self._time = np.dtype(host_dtype(dtype)), time
+        self._epochs: dict[int, Batches] = {}
+
+    def epoch(self, number: int) -> Batches:
+        """The row numbers of each batch of an epoch; the order depends on the seed only.
+
+        Raises:
+            UsageError: there are too few rows for a batch.
+        """
+        if number not in self._epochs:
+            self._epochs.clear()  # before another order is drawn, not after
+            self._epochs[number] = batches(
+                self.rows,
+                self.recipe.batch,
+                self.recipe.order,
+                self.recipe.whole_only,
+                self.seed,
+                number,
+            )
+        return self._epochs[number]
+
+    @property
+    def tested(self) -> int:
+        """How many rows a batch of :meth:`held_out` has."""
+        return min(self.recipe.batch, self.recipe.held_out)
+
+    def held_out(self) -> Iterator[IndexArray]:
+        """The rows of each batch that is never trained on, in order; whole batches only."""
+        size = self.tested
+        if not size:
+            return
+        for start in range(self.total - self.recipe.held_out, self.total - size + 1, size):
+            yield np.arange(start, start + size)
+
+    def batch(
+        self, rows: Array, compact: Collection[str] = (), step: int | None = None
+    ) -> dict[str, Array]:
+        """The arrays of some rows by ``input.NAME`` and ``target.NAME``; rows of any shape
+        ``[..., batch]`` give arrays ``[..., batch, time]`` and so on.
+
+        Those in ``compact`` are indices in place of their one-hot form. With the number of a
+        ``step`` the noise of that, and of those after it for rows ``[steps, batch]``.
+        """
+        taken = self.taken(rows)
+        found = {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
+        return found if step is None or not self._noise else found | self._drawn(rows, step)
+
+    @abstractmethod
+    def taken(self, rows: Array) -> dict[str, Array]:
+        """The arrays of some rows; what is to be one-hot as indices."""
+
+    @abstractmethod
+    def expand(self, name: str, taken: Array) -> Array:
+        """The one-hot form of indices, if the array is to have it."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> dict[str, int]:
+        """How many classes each array of one-hot rows has."""
+
+    def _drawn(self, rows: Array, step: int) -> dict[str, Array]:
+        """The noise of as many steps as there are rows of row numbers."""
+        sizes = {"batch": rows.shape[-1], "time": self._time}
+        count = len(rows) if rows.ndim > 1 else 1
+        steps = [
+            noise_of(self._program, sizes, self.seed, number)
+            for number in range(step, step + count)
+        ]
+        whole = {n: np.stack([one[n] for one in steps]).astype(self._dtype) for n in steps[0]}
+        return {f"input.{n}": a if rows.ndim > 1 else a[0] for n, a in whole.items()}
+
+
+def recipe_of_rows(
+    spec: Spec,
+    rows: int,
+    batch: int | None,
+    held_out: float,
+    cut: tuple[int, int, int] = (1, 1, 0),
+    offsets: Mapping[str, int | None] | None = None,
+) -> Recipe:
+    """The recipe of a spec for so many rows, of which a share is held out; those of a text are
+    ``cut`` by length, stride and how many are left out.
+
+    Raises:
+        UsageError: the spec has no optimizer.
+    """
+    training = training_of(spec)
+    return Recipe(
+        *cut,
+        offsets=offsets or {},
+        batch=batch or training.batch,
+        order="shuffled" if training.shuffle else "sequential",
+        whole_only=training.whole_batches,
+        examples=training.examples,
+        held_out=int(rows * held_out),
+    )
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
@@ -27,7 +204,7 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
         UsageError: the spec does not say how a text is cut into its arrays, it has no optimizer, or
             the share leaves nothing to train on.
     """
-    data, training = spec.model.data, training_of(spec)
+    data = spec.model.data
     if not isinstance(data, schema.Data):
         names = ", ".join((*spec.model.inputs, *spec.model.targets))
         raise UsageError(
@@ -39,16 +216,9 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
         raise UsageError(f"the share that is held out is from 0 to below 1, found {held_out}")
     cut = data.windows
     rows = max(0, row_count(length, cut.length, cut.stride, cut.drop_last))
-    return Recipe(
-        length=cut.length,
-        stride=cut.stride,
-        drop_last=cut.drop_last,
-        offsets={name: source.offset for name, source in data.arrays.items()},
-        batch=batch or training.batch,
-        order="shuffled" if training.shuffle else "sequential",
-        whole_only=training.whole_batches,
-        examples=training.examples,
-        held_out=int(rows * held_out),
+    offsets = {name: source.offset for name, source in data.arrays.items()}
+    return recipe_of_rows(
+        spec, rows, batch, held_out, (cut.length, cut.stride, cut.drop_last), offsets
     )
 
 
@@ -64,7 +234,7 @@ class Feed(RowFeed):
         self, program: Program, given: Recipe, indices: Array, dtype: str, seed: int
     ) -> None:
         cut = {"length": given.length, "stride": given.stride, "drop_last": given.drop_last}
-        total = len(column_view(indices, **cut))
+        total = len(column(indices, **cut))
         super().__init__(program, given, total, given.length, dtype, seed)
         plain = [port for port in program.inputs if port not in self._noise]
         ports = {"input": plain, "target": program.targets}
@@ -113,7 +283,7 @@ class _Source:
         if type_.bound is None:
             self.classes = type_.shape[-1].resolve(program.sizes)
         wide = len(type_.shape) - (self.classes > 0) > 1
-        cutter = window_view if wide else column_view
+        cutter = windows if wide else column
         self._rows = cutter(text, offset=self._offset, **cut)
         self._limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
 

@@ -10,8 +10,9 @@ against the same steps one by one.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,28 @@ from harness.oracle.rounding import shaken
 from harness.oracle.tolerance import FLOOR, PRECISION, Deviation
 from harness.oracle.tolerance import worst as furthest
 from harness.oracle.yardstick import FEW, Expected, Reference, apart
+from harness.output.shell import command_line
 from harness.program.signature import group_of
 from harness.program.updates import UPDATES
-from harness.runtime.answers import Arguments
+from harness.runtime.answers import Arguments, Changed, Kept, Snapshot
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session
-from harness.training.closer import look_closer
 from harness.training.remote import TrainRemote
-from harness.training.trainer import SUMMED
+from harness.training.service import SUMMED
+
+# What a user does next where a backend is wrong.
+
+
+def look_closer(
+    spec: str, backend: str, device: str, folders: Iterable[Path], sizes: Mapping[str, int]
+) -> str:
+    """In words, the command that holds a model on a backend against the oracle, path by path."""
+    words = ["harness", "check", spec, "--backend", backend, "--path", "all"]
+    words += ["--device", device] if device != "cpu" else []
+    words += [word for folder in folders for word in ("--specs", str(folder))]
+    words += [word for name, size in sizes.items() for word in ("--size", f"{name}={size}")]
+    return f"to look closer, run {command_line(words)}"
+
 
 # Steps that the oracle makes, too, and the share of --timeout that it may take for them.
 STEPS, PATIENCE = 3, 0.1
@@ -196,7 +211,7 @@ class _Proof:
             total += loss
         return self._values(len(self.shown), total, session.read(), self.parameters)
 
-    def _following(self, session: Session, number: int, left: Mapping[str, Any]) -> list[ArrayDict]:
+    def _following(self, session: Session, number: int, left: Snapshot) -> list[ArrayDict]:
         session.load(left["parameters"], left["statistics"])
         scaling = left["scaling"]
         session.load_slots(left["slots"], int(scaling[UPDATES]) if scaling else left["steps"])
@@ -224,7 +239,7 @@ class _Proof:
         return {HELD_OUT: session.forward("inference", inputs, state, targets)["loss"]}
 
     def _values(
-        self, steps: int, total: float, left: Mapping[str, Any], start: ArrayDict
+        self, steps: int, total: float, left: Kept | Changed, start: ArrayDict
     ) -> ArrayDict:
         material = Arguments(start, self.statistics, {}, {}, {})
         found = step_values(steps, {"results": {}, **left}, material)

@@ -6,15 +6,53 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.errors import UsageError
+import numpy as np
+
+from harness.errors import HarnessError, UsageError
 from harness.program.serial import encoded
-from harness.runtime.answers import Beginning
-from harness.training.kept import TrainingError
+from harness.program.signature import check_arrays, port_shapes
+from harness.program.updates import slot_shapes
+from harness.runtime.answers import Beginning, Snapshot
 from harness.training.request import Setup
 from harness.training.service import PREFIX, TrainService
 from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, answered, client
 from harness.worker.worker import Worker
+
+# What a worker hands over to be kept, held against what the model has.
+
+
+class TrainingError(HarnessError):
+    """The worker failed; ``traceback`` is its own."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def check_kept(setup: Setup, found: Snapshot) -> None:
+    """A snapshot has every array of the model and its optimizer, of its shape, as floats.
+
+    Raises:
+        TrainingError: it has not; the message names the array.
+    """
+    program, rule = setup.training, setup.spec.update
+    sizes = {"batch": setup.recipe.batch}
+    slots = slot_shapes(rule, port_shapes(program, program.parameters)) if rule else {}
+    groups = [
+        ("parameter", port_shapes(program, program.parameters), found["parameters"]),
+        ("statistic", port_shapes(program, program.statistics), found["statistics"]),
+        ("state", port_shapes(program, program.state, sizes), found["state"]),
+        *((f"slot {n} of", shapes, found["slots"].get(n, {})) for n, shapes in slots.items()),
+    ]
+    try:
+        for group, shapes, given in groups:
+            check_arrays(group, shapes, given)
+            for name, array in given.items():
+                if array.dtype not in (np.float32, np.float64):
+                    raise UsageError(f"{group} {name}: expected floats, found {array.dtype}")
+    except UsageError as error:
+        raise TrainingError(f"{setup.request.backend} failed: snapshot: {error}") from None
 
 
 @dataclass(frozen=True)

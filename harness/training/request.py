@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from harness.command import ranges
 from harness.environments.columns import one
@@ -21,11 +20,17 @@ from harness.program.updates import UpdateRule, slot_entries
 from harness.runtime.labels import check_device
 from harness.runtime.memory import check_fits
 from harness.text.corpus import Corpus, corpus
-from harness.training.feed import Feed, needed_sizes, recipe
+from harness.training.feed import (
+    Feed,
+    Recipe,
+    RowFeed,
+    needed_sizes,
+    rates_of,
+    recipe,
+    recipe_of_rows,
+)
 from harness.training.options import TrainingOptions
-from harness.training.phases import rates_of
-from harness.training.rows import Recipe, RowFeed
-from harness.training.table import Declared, Table, TableFeed, table, table_recipe
+from harness.training.table import Declared, Table, TableFeed, table
 from harness.worker.launch import Launch, thread_settings
 
 PATHS = ("derived", "compiled", "native", "native-compiled", "equations")
@@ -75,7 +80,7 @@ class Setup:
     feed: RowFeed
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """All that decides the numbers of the run beside backend and versions: as JSON."""
         request = self.request
         return {
@@ -103,7 +108,7 @@ def prepare(request: TrainRequest) -> Setup:
     if declared is not None:
         changed, training = request.sizes, spec.program("training", **request.sizes)
         data = table(spec, training, declared, request.data)
-        given = table_recipe(spec, data.rows, request.batch, request.held_out)
+        given = recipe_of_rows(spec, data.rows, request.batch, request.held_out)
         time = data.sizes.get("time", 1)
     else:
         data = corpus(request.text or "builtin", request.encoding)

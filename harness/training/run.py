@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,20 +18,46 @@ from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import sweep, telling
 from harness.files.lock import held
-from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
+from harness.language.model import fingerprint
 from harness.program.updates import LEAST_SCALE, SCALE
 from harness.runtime.paths import COMPILED_PATHS
-from harness.training import checkpoint, taken_up
+from harness.training import checkpoint
 from harness.training.checkpoint import Checkpoint
-from harness.training.events import TrainEvents
-from harness.training.kept import TrainingError, check_kept
 from harness.training.proof import prove
-from harness.training.remote import TrainRemote
+from harness.training.remote import TrainingError, TrainRemote, check_kept
 from harness.training.request import FASTEST, PATHS, Setup
-from harness.training.trainer import SUMMED
+from harness.training.service import SUMMED
 from harness.worker.remote import check_offered, hello_of, offers_path, told
 from harness.worker.worker import Worker
+
+# What is told of a training while it goes.
+
+
+class TrainEvents:
+    """What a run tells while it goes; override what is of interest."""
+
+    def anew(self, place: Path) -> None:
+        """The run was to be taken up, and there is no checkpoint: it begins at the first step."""
+
+    def doubted(self, backend: str, doubts: Sequence[str]) -> None:
+        """What of a backend looks like a mistake, when its worker has started."""
+
+    def tried(self, seconds: Mapping[str, float]) -> None:
+        """The paths were tried: seconds a step on each, of which the fastest is taken."""
+
+    def proved(self, proof: Mapping[str, Any]) -> None:
+        """The first steps are right: see :func:`harness.training.proof.prove`."""
+
+    def began(self, setup: Setup, epoch: int, step: int) -> None:
+        """The run begins, or is taken up, at a step of an epoch."""
+
+    def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
+        """Steps were made: the mean loss of the epoch so far, characters a second of late."""
+
+    def ended(self, entry: Mapping[str, Any]) -> None:
+        """An epoch is done."""
+
 
 # How a training begins in a worker: on which path, and from which parameters.
 
@@ -131,9 +157,9 @@ class TrainingRun:
             TrainingError: the worker fails.
             UsageError: the checkpoint is that of another run.
         """
-        found = taken_up.find(self.path, self.setup) if resume else None
+        found = checkpoint.find(self.path, self.setup) if resume else None
         if resume and found is None and self.path is not None:
-            self.events.anew(checkpoint.place(self.path).absolute())
+            self.events.anew(checkpoint.place_of(self.path).absolute())
         self._begin(found)
         self.events.began(self.setup, self._position["epoch"], self._position["step"])
         for epoch in range(self._position["epoch"], len(self.setup.rates)):
@@ -156,7 +182,7 @@ class TrainingRun:
         self._run = found.weights.history["run"]
         self._replaces = found.weights.history.get("replaces", "")
         self.kept = True
-        self.saved = self.path is not None and taken_up.has_weights(self.path, found)
+        self.saved = self.path is not None and checkpoint.has_weights(self.path, found)
         self.history = list(found.weights.history["epochs"])
         self._position = dict(found.position)
         made, steps = found.weights, self._position["steps"]
@@ -191,7 +217,7 @@ class TrainingRun:
         that it cannot be taken up for this one. Its weights stay until there are new ones."""
         if self.path is None:
             return
-        place = checkpoint.place(self.path)
+        place = checkpoint.place_of(self.path)
         there = kinds.check_kind(self.path, kinds.WEIGHTS)
         if there:
             self._replaces = weights.stated_digest(self.path)
@@ -269,7 +295,7 @@ class TrainingRun:
         if self.path is None:
             return
         made = self._snapshot()
-        with telling(place := checkpoint.place(self.path), partial(setattr, self, "kept", True)):
+        with telling(place := checkpoint.place_of(self.path), partial(setattr, self, "kept", True)):
             checkpoint.save(place, made)
         with telling(self.path, partial(setattr, self, "saved", True)):
             weights.save(self.path, made.to_use)

@@ -1,22 +1,31 @@
-"""The verbs of a worker that are about training."""
+"""The verbs of a worker that are about training: steps over data, at the speed of a pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from harness.arrays import Arrays
 from harness.errors import UsageError
-from harness.program.ir import Program
+from harness.language.added_slots import AVERAGED
+from harness.language.initial_values import initial_state
+from harness.program.signature import group_of
 from harness.runtime import memory, promises, service
 from harness.runtime.answers import Beginning, MemoryAnswer, Snapshot
 from harness.runtime.backend import Backend
 from harness.runtime.session import open_session
+from harness.runtime.training_steps import TrainingSteps
 from harness.text.shared import mapped
-from harness.training.feed import Feed
-from harness.training.rows import Recipe, RowFeed
+from harness.training.feed import Feed, Recipe, RowFeed
 from harness.training.table import TableFeed, mapped_arrays
-from harness.training.trainer import Trainer
+
+# Steps whose losses are summed on the device before the host asks. Every sum begins at a multiple
+# of it in its epoch, so that a run that was resumed adds up the same numbers in the same order.
+SUMMED = 64  # a multiple of what goes into one call
+
 
 Payload = dict[str, Any]
 # Of the verbs of a training, beside those of a session.
@@ -24,22 +33,27 @@ PREFIX = "train_"
 
 
 class TrainService:
-    """Holds the training of one backend."""
+    """Holds the training of one backend.
+
+    The optimizer is always the spec's equations: what it keeps is neutral, so that a run can be
+    taken up by any backend. All calls raise :class:`UsageError` for what does not fit the program.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._trainer: Trainer | None = None
+        self._steps: TrainingSteps | None = None
+        self._feed: RowFeed
 
     @property
-    def trainer(self) -> Trainer:
+    def steps(self) -> TrainingSteps:
         """The current training.
 
         Raises:
             UsageError: none has begun.
         """
-        if self._trainer is None:
+        if self._steps is None:
             raise UsageError("no training has begun")
-        return self._trainer
+        return self._steps
 
     def begin(
         self,
@@ -61,10 +75,12 @@ class TrainService:
         flushed = self.backend.flush_denormals()
         session = open_session(self.backend, training, inference, rule, path, dtype, device)
         session.use_rule(session.rule, claim=False)
-        given = Recipe(**recipe)
-        program = session.programs["training"]
-        feed = feed_of(program, given, text, session.dtype, seed)
-        self._trainer = Trainer(session, feed)
+        program, given = session.programs["training"], Recipe(**recipe)
+        if "arrays" in text:
+            self._feed = TableFeed(program, given, mapped_arrays(text), session.dtype, seed)
+        else:
+            self._feed = Feed(program, given, mapped(text), session.dtype, seed)
+        self._steps = TrainingSteps(session, self._feed)
         self.backend.forget_device_memory()
         settings = promises.texts(self.backend.settings(), "settings()")
         settings |= {"denormals": "flushed"} if flushed else {}
@@ -80,19 +96,55 @@ class TrainService:
         steps: int = 0,
     ) -> None:
         """Go on from these arrays; whatever is missing is that of the start."""
-        self.trainer.load(parameters, statistics, slots or {}, state or {}, scaling or {}, steps)
+        self.steps.take_up(
+            {
+                "parameters": parameters,
+                "statistics": statistics,
+                "slots": slots or {},
+                "state": state or self._first_state(),
+                "scaling": scaling or {},
+                "steps": steps,
+            }
+        )
 
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
-        """Sums of losses of some steps of an epoch: see :meth:`Trainer.run`."""
-        return self.trainer.run(rate, epoch, first, count)
+        """Steps ``first`` and on of an epoch: the sum of each :data:`SUMMED` losses, every loss
+        times the rows of its batch. Each epoch begins with the first state."""
+        steps, session = self.steps, self.steps.session
+        rows = self._feed.epoch(epoch)[first : first + count]
+        if first == 0:
+            steps.store()
+            start = self._first_state().items()
+            steps.state = {f"state.{n}": session.float_tensor(np.asarray(a)) for n, a in start}
+        return [self._sum(rate, rows[i : i + SUMMED]) for i in range(0, len(rows), SUMMED)]
 
     def snapshot(self) -> Snapshot:
-        """All that a run goes on from: see :meth:`Trainer.snapshot`."""
-        return self.trainer.snapshot()
+        """Neutral parameters, statistics, slots and state, the number of steps made, and in
+        float16 the scale of the loss."""
+        return self.steps.left()
 
     def evaluate(self, most: int | None = None) -> dict[str, float] | None:
-        """The mean loss and metrics on the rows that are held out: see :meth:`Trainer.evaluate`."""
-        return self.trainer.evaluate(most)
+        """The mean ``loss`` on the rows that are held out, with the inference program, and by
+        ``metric.NAME`` the metrics; None if there are none. Of no more than ``most`` batches, if
+        that is given.
+
+        Where the model keeps a mean of its parameters, the same of that as further metrics.
+        """
+        steps, session = self.steps, self.steps.session
+        if not self._feed.tested:
+            return None
+        steps.store()
+        found = self._tested(most)
+        if AVERAGED not in session.slots:
+            return found
+        trained = dict(session.variables)
+        mean = session.slot(AVERAGED, session.slots[AVERAGED])
+        packed = session.layout.pack(mean)
+        session.variables |= {n: session.float_tensor(a) for n, a in packed.items()}
+        averaged = self._tested(most)
+        session.variables |= trained
+        named = {name.removeprefix("metric."): value for name, value in averaged.items()}
+        return found | {f"metric.averaged_{name}": value for name, value in named.items()}
 
     def memory(self) -> MemoryAnswer:
         """Bytes: of the process now, and the most in use on a device since the training began."""
@@ -101,14 +153,32 @@ class TrainService:
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
         }
 
+    def _tested(self, most: int | None) -> dict[str, float]:
+        feed, session = self._feed, self.steps.session
+        state: Arrays = initial_state(session.programs["inference"], feed.tested)
+        found: dict[str, list[float]] = {}
+        for numbers in islice(feed.held_out(), most):
+            arrays = feed.batch(numbers)
+            inputs, targets = group_of(arrays, "input."), group_of(arrays, "target.")
+            results = session.forward("inference", inputs, state, targets)
+            state = group_of(results, "state.")
+            for name, value in results.items():
+                if name == "loss" or name.startswith("metric."):
+                    found.setdefault(name, []).append(float(value))
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
-def feed_of(
-    program: Program, given: Recipe, told: Mapping[str, Any], dtype: str, seed: int
-) -> RowFeed:
-    """The batches of a text or of arrays that lie in another process."""
-    if "arrays" in told:
-        return TableFeed(program, given, mapped_arrays(told), dtype, seed)
-    return Feed(program, given, mapped(told), dtype, seed)
+    def _sum(self, rate: float, batches: Sequence[Any]) -> float:
+        """The losses of some steps, times their rows."""
+        size = self._feed.recipe.batch
+        whole = [rows for rows in batches if len(rows) == size]
+        total = self.steps.run(rate, np.stack(whole)) * size if whole else 0.0
+        for rows in batches[len(whole) :]:
+            total += self.steps.run(rate, rows[None]) * len(rows)
+        return total
+
+    def _first_state(self) -> Arrays:
+        program = self.steps.session.programs["training"]
+        return initial_state(program, self._feed.recipe.batch)
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:

@@ -25,8 +25,7 @@ from harness.program.ir import Port, Program, Type
 from harness.program.signature import check_entries, noise_ports
 from harness.runtime.answers import WHOLE
 from harness.text.shared import Shared, mapped
-from harness.training.phases import training_of
-from harness.training.rows import Recipe, RowFeed
+from harness.training.feed import Recipe, RowFeed
 
 # Data sets with a name: those that installed packages carry, so that none is downloaded.
 
@@ -119,7 +118,7 @@ class Table:
     unit: str = "rows"
     other: str = "other data"
 
-    def told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, object]:
         """The way to the arrays for :func:`mapped_arrays` in another process."""
         return {
             "arrays": {
@@ -268,7 +267,11 @@ class TableFeed(RowFeed):
         for name, array in self._arrays.items():
             type_ = self._types[name]
             # A step takes an array whole that all its rows share.
-            own = array[rows] if has_rows(type_) else _repeated(array, rows.shape[:-1])
+            own = (
+                array[rows]
+                if has_rows(type_)
+                else np.broadcast_to(array, (*rows.shape[:-1], *array.shape))
+            )
             found[name] = own.astype(WHOLE.get(type_.kind, self._dtype), copy=False)
         return found
 
@@ -278,27 +281,3 @@ class TableFeed(RowFeed):
     @property
     def classes(self) -> dict[str, int]:
         return {}
-
-
-def _repeated(array: Array, steps: tuple[int, ...]) -> Array:
-    return np.broadcast_to(array, (*steps, *array.shape))
-
-
-def table_recipe(spec: Spec, rows: int, batch: int | None, held_out: float) -> Recipe:
-    """The recipe of a spec for so many rows, of which a share is held out.
-
-    Raises:
-        UsageError: the spec has no optimizer.
-    """
-    training = training_of(spec)
-    return Recipe(
-        length=1,
-        stride=1,
-        drop_last=0,
-        offsets={},
-        batch=batch or training.batch,
-        order="shuffled" if training.shuffle else "sequential",
-        whole_only=training.whole_batches,
-        examples=training.examples,
-        held_out=int(rows * held_out),
-    )

@@ -25,10 +25,10 @@ from harness.oracle.oracle import TABLE
 from harness.text.batches import batches
 from harness.text.vocabulary import one_hot
 from harness.training.feed import Feed, recipe
-from harness.training.generate import reading
+from harness.training.generate import writing
 from harness.training.generate.model import Reader
-from harness.training.generate.reading import Reading
 from harness.training.generate.request import GenerateRequest
+from harness.training.generate.writing import Reading
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker
@@ -225,7 +225,7 @@ def test_what_is_written_on_is_read_in_windows() -> None:
     request = GenerateRequest("", (), Path(), "", length=50)
     text = [1, 2] * 10
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "Remote", lambda *_: Answering())
+        patch.setattr(writing, "Remote", lambda *_: Answering())
         # What answers here is not a model; how much is read is what is looked at.
         patch.setattr(Reading, "_prove", lambda *_: None)
         reader = Reading(request, known, spec.program("training"), weights, "numpy", text)

@@ -28,7 +28,7 @@ from harness.convert.run import FormatFault, export, import_
 from harness.convert.weights import Weights
 from harness.errors import HarnessError
 from harness.files.atomic import write_whole
-from harness.language.fingerprint import fingerprint
+from harness.language.model import fingerprint
 from harness.oracle.draw import draw
 
 RECORD = Path(__file__).with_suffix(".json")

@@ -32,7 +32,7 @@ class Held(NamedTuple):
 
 def write_text(path: Path, size: int) -> None:
     """A text of so many bytes: Python's own documentation, over and over from other places."""
-    from harness.text.reading import builtin_text
+    from harness.text.corpus import builtin_text
 
     source = builtin_text().encode("ascii", "replace")
     with path.open("wb") as file:

@@ -17,7 +17,7 @@ from places import SPECS
 from harness.checking.events import Report
 from harness.checking.report import markdown, places
 from harness.language.library import Library
-from harness.language.shelf import Shelf
+from harness.language.model import Shelf
 from harness.output import github
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding

@@ -18,8 +18,7 @@ from harness.checking.request import Request, make_case
 from harness.checking.run import Engine
 from harness.checking.runner import SharedCases
 from harness.language.library import Library
-from harness.language.model import load_spec
-from harness.language.shelf import Shelf
+from harness.language.model import Shelf, load_spec
 from harness.oracle.case import Case
 from harness.results.cell import CellResult
 from harness.runtime.memory import resident

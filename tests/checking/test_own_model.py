@@ -15,7 +15,7 @@ from harness.checking.request import Request
 from harness.errors import UsageError
 from harness.given.check_request import of_model
 from harness.language.library import Library
-from harness.language.shelf import Shelf
+from harness.language.model import Shelf
 from harness.runtime.own_model.service import OwnModelService
 
 TWO_NORMS = """model: two

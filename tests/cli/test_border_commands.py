@@ -15,9 +15,8 @@ from quick_rounds import quick_rounds
 from harness.convert.request import Export
 from harness.convert.run import Caller, FormatFault, made_in
 from harness.convert.weights import Weights, save
-from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.runtime.answers import IllFormed
 from harness.text.vocabulary import Vocabulary
 from harness.timing import rounds

@@ -12,9 +12,9 @@ from small_models import sized
 from wording import Wording
 
 from harness.convert import run
-from harness.convert.agreement import Agreement, agreement
 from harness.convert.console import _text, _verdict
-from harness.convert.request import Export, Exporting
+from harness.convert.request import Export
+from harness.convert.run import Agreement, Exporting, agreement
 from harness.convert.weights import Weights
 from harness.language.model import load_spec
 from harness.oracle.tolerance import Deviation

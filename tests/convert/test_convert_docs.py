@@ -17,8 +17,7 @@ from harness.convert.formats import available
 from harness.convert.request import Export
 from harness.convert.run import export
 from harness.convert.weights import Weights
-from harness.language.fingerprint import fingerprint
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.oracle.draw import draw
 
 PAGE = (DOCS / "formats.md").read_text(encoding="utf-8")

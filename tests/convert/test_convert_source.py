@@ -12,19 +12,21 @@ from pathlib import Path
 import pytest
 from exporting import SYSTEMS, case_of, exported
 
-from harness.convert.source import literals, names
-from harness.convert.source.expression import (
+from harness.convert.source import literals
+from harness.convert.source.emitter import (
     COMPARISON,
     PRODUCT,
     SUM,
     UNARY,
     Code,
+    bracketed,
     fill,
     infix,
+    mapping,
     number,
+    statement,
 )
 from harness.convert.source.idioms import Idioms
-from harness.convert.source.wrapping import bracketed, mapping, statement
 from harness.program.builder import Builder
 from harness.program.dims import Dim
 from harness.program.ir import Type
@@ -165,18 +167,18 @@ def test_one_times_a_number_that_grows_is_no_identity() -> None:
     ],
 )
 def test_class_names(spec: str, name: str) -> None:
-    assert names.camel(spec).isidentifier()
-    assert names.camel(spec) == name
+    assert literals.camel(spec).isidentifier()
+    assert literals.camel(spec) == name
 
 
 def test_identifiers() -> None:
-    assert names.identifier("class") == "class_"
-    assert names.identifier("dense#2") == "dense_2"
-    assert names.identifier("2nd") == "v2nd"
-    assert names.identifier("load", {"load"}) == "load_"
-    assert names.uses(["x = -math.exp(2.0)"], "math")
-    assert not names.uses(["x = self.aftermath.weight", 'x = p["math.x"]'], "math")
-    assert names.unique("h", {"h", "h_2"}) == "h_3"
+    assert literals.identifier("class") == "class_"
+    assert literals.identifier("dense#2") == "dense_2"
+    assert literals.identifier("2nd") == "v2nd"
+    assert literals.identifier("load", {"load"}) == "load_"
+    assert literals.uses(["x = -math.exp(2.0)"], "math")
+    assert not literals.uses(["x = self.aftermath.weight", 'x = p["math.x"]'], "math")
+    assert literals.unique("h", {"h", "h_2"}) == "h_3"
 
 
 def test_texts_mean_what_they_were_of() -> None:

@@ -23,8 +23,7 @@ from wording import Wording
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.formats import Exported
-from harness.convert.generated import run_file
-from harness.convert.source.vetting import vetted
+from harness.convert.source.vetting import run_file, vetted
 from harness.errors import UsageError
 
 FILES = st.one_of(st.sampled_from(PAYLOADS), TEXTS).map(

@@ -22,8 +22,7 @@ from harness.convert.formats import launch
 from harness.convert.weights import Weights
 from harness.errors import UsageError
 from harness.files.atomic import FILES, FOLDERS, LEFT_OVER, staging, sweep, whole
-from harness.language.fingerprint import fingerprint
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.oracle.draw import draw
 from harness.worker.worker import Worker
 

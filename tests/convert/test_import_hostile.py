@@ -16,8 +16,7 @@ from time_limits import over_within
 from harness.cli import cli
 from harness.convert import weights
 from harness.convert.weights import Weights
-from harness.language.fingerprint import fingerprint
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.oracle.draw import draw
 
 

@@ -24,7 +24,7 @@ from exporting import (
 )
 from wording import Wording
 
-from harness.convert.generated import run_file
+from harness.convert.source.vetting import run_file
 
 torch = pytest.importorskip("torch")
 WORDS = pytest.importorskip("harness.backends.torch.primitives_export").WORDS

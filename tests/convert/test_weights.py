@@ -22,8 +22,7 @@ from wording import Wording
 
 import harness
 from harness.convert.weights import Weights, WeightsError, check, load, save
-from harness.language.fingerprint import fingerprint
-from harness.language.model import Spec
+from harness.language.model import Spec, fingerprint
 
 NAME = "lesson6/stateful_lstm"
 FILE = SPECS / "models" / f"{NAME}.yaml"

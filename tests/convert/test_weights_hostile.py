@@ -22,9 +22,7 @@ from unprivileged import unprivileged
 from wording import Wording
 
 from harness.convert import weights as module
-from harness.convert import weights_header
-from harness.convert.weights import WeightsError, load, save
-from harness.convert.weights_header import DIGEST, ZEROS
+from harness.convert.weights import DIGEST, ZEROS, WeightsError, load, save
 from harness.files import kinds
 
 
@@ -228,7 +226,7 @@ class TestFilesOfOthers:
         self, path: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
     ) -> None:
         save(path, replace(SMALL, history={"text": "x" * 10_000}))
-        monkeypatch.setattr(weights_header, "MAX_HEADER", 5_000)
+        monkeypatch.setattr(module, "MAX_HEADER", 5_000)
         wording.line(refused(path), "10 ... 5,000")
         with wording.raises(WeightsError, "5,000"):
             save(path, replace(SMALL, history={"text": "y" * 10_000}))

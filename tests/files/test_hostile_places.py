@@ -25,13 +25,12 @@ from harness.convert import weights
 from harness.convert.weights import Weights
 from harness.files import kinds
 from harness.files.user_file import GIB
-from harness.language.fingerprint import fingerprint
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.results.cell import Cell
 from harness.results.file import RecordWriter
 from harness.results.lines import Begin
 from harness.timing.json_file import document, write
-from harness.training.checkpoint import place
+from harness.training.checkpoint import place_of
 
 SPEC = "lesson6/sequence_rnn"
 SECONDS = 20
@@ -222,7 +221,7 @@ def test_a_corpus_that_is_a_pipe(there: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_checkpoint_that_is_a_pipe(there: Path) -> None:
-    os.mkfifo(place(Path("new")))
+    os.mkfifo(place_of(Path("new")))
     for option in ("--resume", "--force"):
         found = harness(("train", SPEC, *ONE, "--weights", "new", option), "")
         assert (found.exit_code, "new.checkpoint: this is not a reg" in found.output) == (2, True)

@@ -21,9 +21,8 @@ from harness.checking.request import Request, make_case
 from harness.convert import weights
 from harness.convert.weights import Weights
 from harness.language import schema
-from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
-from harness.language.model import Spec, load_spec
+from harness.language.model import Spec, fingerprint, load_spec
 from harness.results.cell import Cell
 from harness.timing import json_file
 from harness.training import checkpoint

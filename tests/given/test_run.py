@@ -18,8 +18,8 @@ from harness.convert import weights
 from harness.convert.weights import Weights
 from harness.errors import HarnessError, UsageError
 from harness.given.run import BackendError
-from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
+from harness.language.model import fingerprint
 from harness.oracle.case import Case
 
 SPEC = "lesson6/stateful_lstm"

@@ -6,7 +6,7 @@ import pytest
 from wording import Wording
 
 from harness.errors import UsageError
-from harness.language.asked_sizes import check_asked, known_sizes
+from harness.language.axes import check_asked, known_sizes
 
 OWN = {"a": ("vocab", "hidden"), "b": ("vocab", "factors"), "c": ("vocab",)}
 

@@ -10,7 +10,7 @@ from wording import Wording
 
 from harness.errors import SpecError
 from harness.language import schema
-from harness.language.attributes import CALLED, INSTEAD, OF_OTHERS
+from harness.language.hints import shipped_hints
 from harness.language.library import Library, content
 from harness.language.lower_optimizer import lower_update
 from harness.oracle import oracle
@@ -107,8 +107,9 @@ def test_what_frameworks_call_an_attribute_is_known_to_a_definition_that_ships()
         for definition in LIBRARY.names(kind)
         for name in content(LIBRARY.find(kind, definition), form).attributes
     }
-    assert {*CALLED.values(), *OF_OTHERS} <= declared
-    assert not declared & {*CALLED, *INSTEAD}
+    hints = shipped_hints()
+    assert {*hints.renamed_attributes.values(), *hints.attributes_of_others} <= declared
+    assert not declared & {*hints.renamed_attributes, *hints.attributes}
 
 
 def test_only_an_attribute_that_is_a_number_can_be_unusual(wording: Wording) -> None:

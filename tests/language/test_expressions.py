@@ -8,7 +8,8 @@ from time_limits import computed_within
 from wording import Wording
 
 from harness.errors import Place, SpecError
-from harness.language.expressions import (
+from harness.language.expressions import parse_equations, parse_expression
+from harness.language.tree import (
     Assignment,
     Binary,
     Call,
@@ -21,8 +22,6 @@ from harness.language.expressions import (
     Number,
     Rest,
     SliceItem,
-    parse_equations,
-    parse_expression,
 )
 
 HERE = Place("any", 1, 1)  # Equality of nodes does not look at places.

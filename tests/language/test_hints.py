@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from wording import Wording
 
 from harness.errors import Place, SpecError
 from harness.language.expressions import parse_expression
+from harness.language.hints import shipped_hints
+from harness.language.library import Library
 from harness.language.model import load_spec
-from harness.language.unknown_functions import INSTEAD
+
+INSTEAD = shipped_hints().functions
 
 SAID = [
     ("mean(x, 1)", "1 ... 2 ... mean(x, axis=-1)"),
@@ -195,3 +199,29 @@ def test_what_newcomers_write_is_told_what_to_write(
         load_spec(str(path)).program("training")
     assert f"tiny.yaml:{place}" in str(error.value)
     wording(error.value, told)
+
+
+def test_a_folder_adds_hints_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "hints.yaml").write_text(
+        "functions: {'shift, lag': 'write x[:, :-1]', roll: none}\n"
+        "renamed_attributes: {n_units: units}\n"
+        "definitions: {fullyconnected: dense}\n"
+    )
+    hints = Library((tmp_path,)).hints
+    assert hints.functions["lag"] == "write x[:, :-1]"
+    assert hints.functions["roll"] == "none"
+    assert hints.functions["reshape"] == INSTEAD["reshape"]
+    for layer, told in (
+        ("layer: dense, n_units: width", "is 'units'"),
+        ("layer: FullyConnected", "write dense"),
+    ):
+        with pytest.raises(SpecError, match=re.escape(told)):
+            tiny(["y = own(x)"], layers=f"{{own: {{{layer}}}}}", folders=[tmp_path])
+    with pytest.raises(SpecError, match="'shift': write x"):
+        tiny(["y = shift(x)"], folders=[tmp_path])
+
+
+def test_a_wrong_file_of_hints_is_told_by_its_place(tmp_path: Path) -> None:
+    (tmp_path / "hints.yaml").write_text("function: {shift: write x}\n")
+    with pytest.raises(SpecError, match=r"hints.yaml:1:1: .*'function'"):
+        tiny(["y = shift(x)"], folders=[tmp_path])

@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 from changed_definitions import OTHER, SAME, changed, shipped
 
-from harness.language.fingerprint import fingerprint
 from harness.language.library import FOLDERS, Library
-from harness.language.meaning import checksum, known
-from harness.language.meaning_axes import DIGITS
-from harness.language.model import load_spec
-from harness.language.notes import notes
+from harness.language.meaning import DIGITS, checksum, known
+from harness.language.model import fingerprint, load_spec, notes
 from harness.runtime.native import ClaimableCall
 
 KINDS = ("layer", "function", "loss", "optimizer")

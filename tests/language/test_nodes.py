@@ -9,8 +9,7 @@ from wording import Wording
 
 from harness.errors import SpecError
 from harness.language import document
-from harness.language.document import parse
-from harness.language.source import MAX_BYTES
+from harness.language.document import MAX_BYTES, parse
 
 
 def error_of(text):

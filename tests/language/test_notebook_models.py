@@ -16,7 +16,7 @@ from harness.language.model import load_spec
 from harness.oracle import oracle
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.ir import Port, Program
-from harness.text import reading, vocabulary
+from harness.text import corpus, vocabulary
 
 FREE = {"batch": 2, "time": 5}
 RELU = "function: relu\nsummary: s\nsource: s\ninputs: {x: [...]}\nequations: y = %s\noutput: y\n"
@@ -156,9 +156,9 @@ def indices() -> Any:
     path = os.environ.get("HARNESS_CORPUS")
     if not path:
         pytest.skip("set HARNESS_CORPUS to the path of nietzsche.txt to check its numbers")
-    corpus = reading.read_text(Path(path))
-    assert len(corpus) == 600893
-    return vocabulary.Vocabulary.of(corpus).encode(corpus)
+    text = corpus.read_text(Path(path))
+    assert len(text) == 600893
+    return vocabulary.Vocabulary.of(text).encode(text)
 
 
 def first_rows(indices: Any, program: Program) -> dict[str, Any]:

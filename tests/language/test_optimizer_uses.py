@@ -10,10 +10,9 @@ from small_models import ONE_LAYER
 from wording import Wording
 
 from harness.errors import SpecError
-from harness.language.fingerprint import fingerprint
 from harness.language.library import Library
 from harness.language.lower_optimizer import lower_update
-from harness.language.model import Spec, load_spec
+from harness.language.model import Spec, fingerprint, load_spec
 from harness.program.serial import digest
 from harness.program.updates import by_parameter
 from harness.runtime.updates import started

@@ -17,8 +17,8 @@ from harness.checking.explain import explain
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import SpecError, UsageError
+from harness.language.library import declaring
 from harness.language.model import load_spec, load_specs, notes_on
-from harness.language.rivals import declaring
 from harness.timing.request import BenchRequest, groups_of
 
 SHIPPED = SPECS

@@ -11,7 +11,7 @@ import pytest
 from places import SPECS
 
 import harness
-from harness.language.fingerprint import fingerprint
+from harness.language.model import fingerprint
 
 NAME = "lesson6/stateful_lstm"
 TEXT = (SPECS / "models" / f"{NAME}.yaml").read_text()
@@ -45,7 +45,7 @@ def of_definition(folder: Path, name: str, *changes: tuple[str, str]) -> str:
 
 
 def test_the_same_in_every_process(usual: str) -> None:
-    module = "harness.language.fingerprint"
+    module = "harness.language.model"
     program = f"import harness, {module} as w; print(w.fingerprint(harness.load({NAME!r})))"
     for seed in ("0", "1", "12345"):
         printed = subprocess.run(

@@ -12,6 +12,7 @@ from pages import PAGES, addresses, anchors, code_spans
 from places import ROOT
 
 from harness.checking.checks import FINDINGS
+from harness.language.hints import hints_of
 from harness.language.library import FOLDERS
 from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
@@ -43,6 +44,13 @@ def documented(tmp_path: Path) -> Spec:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block, encoding="utf-8")
     return load_spec("next_number", [tmp_path])
+
+
+def test_the_hints_of_the_page_are_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "spec-language.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(functions:.*?)```", text, re.DOTALL)
+    (tmp_path / "hints.yaml").write_text(block, encoding="utf-8")
+    assert hints_of([tmp_path]).functions["lag"].startswith("write concat")
 
 
 def test_the_pages_show_every_kind_of_file() -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from harness.convert import weights
 from harness.convert.weights import Weights
-from harness.language.fingerprint import fingerprint
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.oracle.draw import draw
 
 SPEC = "lesson6/sequence_rnn"

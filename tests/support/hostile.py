@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from harness.convert import weights
 from harness.convert.formats import Exported
 from harness.convert.weights import Weights
-from harness.language.fingerprint import fingerprint
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.oracle.draw import draw
 from harness.program.ir import Block, Node, Port, Program
 

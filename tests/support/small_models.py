@@ -78,7 +78,14 @@ def sized(equation, rows):
     return load_spec("sized", overrides={("model", "sized"): text})
 
 
-def tiny(equations, layers="{}", loss="mean(squared_error(y, target))", overrides=None, inputs=""):
+def tiny(
+    equations,
+    layers="{}",
+    loss="mean(squared_error(y, target))",
+    overrides=None,
+    inputs="",
+    folders=(),
+):
     """A small model over floats ``x`` [batch, time, width] and what ``inputs`` add."""
     text = TINY.replace("INPUTS", "  x: {shape: [batch, time, width]}\n" + inputs)
     text = text.replace("layers:\nLAYERS", f"layers: {layers}")
@@ -86,7 +93,7 @@ def tiny(equations, layers="{}", loss="mean(squared_error(y, target))", override
     text = text.replace("LOSS", loss)
     if "vocab" in text:
         text = text.replace("width: 4", "width: 4, vocab: 5")
-    return load_spec("tiny", overrides={("model", "tiny"): text, **(overrides or {})})
+    return load_spec("tiny", folders, overrides={("model", "tiny"): text, **(overrides or {})})
 
 
 def computed(program, seed=0):

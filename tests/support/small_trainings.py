@@ -10,9 +10,8 @@ from texts import FOX
 
 from harness.cli import cli
 from harness.convert import weights
-from harness.training.events import TrainEvents
 from harness.training.request import Setup, TrainRequest, prepare
-from harness.training.run import TrainingRun
+from harness.training.run import TrainEvents, TrainingRun
 from harness.worker.worker import Worker
 
 TEXT = 40 * FOX

@@ -17,8 +17,8 @@ from wording import Wording
 
 from harness.errors import UsageError
 from harness.files import user_file
-from harness.text import reading
-from harness.text.reading import lay_out, read_text
+from harness.text import corpus
+from harness.text.corpus import lay_out, read_text
 from harness.text.vocabulary import PADDING, Vocabulary
 
 SAMPLE = "née\r\nß\r\n\r\u043f\u0440\u0438 \u6f22\u5b57 \U0001f600 end\r"
@@ -44,7 +44,7 @@ def whole(data: bytes, encoding: str) -> str:
         return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         # These two count from within the text: from the last hyphen, the last dot.
-        skipped = len(data) - len(error.object) if encoding in reading.WHOLE else 0
+        skipped = len(data) - len(error.object) if encoding in corpus.WHOLE else 0
         found = error.object[error.start]
         return f"byte 0x{found:02x} at offset {skipped + error.start} ({error.reason})"
     except UnicodeError as error:
@@ -145,6 +145,6 @@ def test_a_text_that_is_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
     (tmp_path / "text").write_bytes(b"a" * 101)
-    monkeypatch.setattr(reading, "MAX_TEXT", 100)
+    monkeypatch.setattr(corpus, "MAX_TEXT", 100)
     with wording.raises(UsageError, "101 ... 100"):
         read_text(tmp_path / "text")

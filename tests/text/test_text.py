@@ -16,7 +16,7 @@ from wording import Wording
 from harness.arrays import IndexArray
 from harness.errors import UsageError
 from harness.text.batches import batches
-from harness.text.reading import builtin_text, read_text
+from harness.text.corpus import builtin_text, read_text
 from harness.text.vocabulary import PADDING, Vocabulary, column, one_hot, windows
 
 SMALL = "PREFACE\n\n\nSUPPOSING that Truth is a woman--what then? Is there not ground"
@@ -140,13 +140,6 @@ def test_impossible_windows_are_refused(
             function(np.arange(40), **arguments)
 
 
-def test_windows_do_not_alias_the_text() -> None:
-    indices = np.arange(20)
-    windows(indices, 4, 4)[:] = -1
-    column(indices, 4, 4)[:] = -1
-    assert indices.tolist() == list(range(20))
-
-
 class TestVocabulary:
     def test_padding_first_then_sorted(self) -> None:
         vocabulary = Vocabulary.of("banana\n")
@@ -208,7 +201,7 @@ class TestReadText:
         path = tmp_path / "text"
         path.write_bytes("éß\r\nb\rc\n".encode())
         program = (
-            f"from harness.text.reading import read_text; print(ascii(read_text({str(path)!r})))"
+            f"from harness.text.corpus import read_text; print(ascii(read_text({str(path)!r})))"
         )
         environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         printed = subprocess.run(

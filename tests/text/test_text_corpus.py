@@ -8,7 +8,7 @@ import pytest
 
 from harness.arrays import IndexArray
 from harness.text.batches import batches
-from harness.text.reading import read_text
+from harness.text.corpus import read_text
 from harness.text.vocabulary import Vocabulary, column, one_hot, windows
 
 

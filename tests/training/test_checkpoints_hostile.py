@@ -17,7 +17,7 @@ from harness.convert import weights
 from harness.convert.weights import WeightsError
 from harness.errors import HarnessError
 from harness.files import kinds
-from harness.training import checkpoint, taken_up
+from harness.training import checkpoint
 from harness.training.request import Setup
 from harness.worker.worker import Worker
 
@@ -46,14 +46,16 @@ def rewritten(
     genuine: Path, path: Path, change: Callable[[dict[str, Any]], None], **more: Any
 ) -> None:
     """A checkpoint like the genuine one, but for a change in what it tells of its run."""
-    whole = weights.load(checkpoint.place(genuine), kinds.CHECKPOINT)
+    whole = weights.load(checkpoint.place_of(genuine), kinds.CHECKPOINT)
     history = copy.deepcopy(dict(whole.history))
     change(history)
-    weights.save(checkpoint.place(path), replace(whole, history=history, **more), kinds.CHECKPOINT)
+    weights.save(
+        checkpoint.place_of(path), replace(whole, history=history, **more), kinds.CHECKPOINT
+    )
 
 
 def test_the_genuine_one_is_taken_up(genuine: Path, made: Setup) -> None:
-    found = taken_up.find(genuine, made)
+    found = checkpoint.find(genuine, made)
     assert found is not None
     assert found.position["step"] == 64
 
@@ -79,7 +81,9 @@ def test_a_field_that_is_missing_or_of_another_type(
             history = history[part]
         return history
 
-    original = holder(dict(weights.load(checkpoint.place(genuine), kinds.CHECKPOINT).history))[last]
+    original = holder(dict(weights.load(checkpoint.place_of(genuine), kinds.CHECKPOINT).history))[
+        last
+    ]
 
     def remove(history: dict[str, Any]) -> None:
         del holder(history)[last]
@@ -96,7 +100,7 @@ def test_a_field_that_is_missing_or_of_another_type(
     for change in changes:
         rewritten(genuine, tmp_path / "kept", change)
         with pytest.raises(HarnessError) as caught:
-            taken_up.find(tmp_path / "kept", made)
+            checkpoint.find(tmp_path / "kept", made)
         assert "kept.checkpoint" in str(caught.value)
 
 
@@ -116,7 +120,7 @@ def test_a_position_that_no_run_can_have(
 ) -> None:
     rewritten(genuine, tmp_path / "kept", lambda history: history["position"].update(change))
     with wording.raises(WeightsError, words):
-        taken_up.find(tmp_path / "kept", made)
+        checkpoint.find(tmp_path / "kept", made)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +146,11 @@ def test_a_position_that_no_run_can_have(
 def test_arrays_that_no_run_can_have(
     name: str, array: Any, words: str, genuine: Path, tmp_path: Path, made: Setup
 ) -> None:
-    whole = weights.load(checkpoint.place(genuine), kinds.CHECKPOINT)
+    whole = weights.load(checkpoint.place_of(genuine), kinds.CHECKPOINT)
     statistics = {n: a for n, a in whole.statistics.items() if n != name}
     assert name.startswith("slot/x") or len(statistics) < len(whole.statistics)
     if array is not None:
         statistics[name] = array
     rewritten(genuine, tmp_path / "kept", lambda _: None, statistics=statistics)
     with pytest.raises(WeightsError, match=words):
-        taken_up.find(tmp_path / "kept", made)
+        checkpoint.find(tmp_path / "kept", made)

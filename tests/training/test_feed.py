@@ -7,8 +7,7 @@ from small_trainings import TEXT
 
 from harness.language.model import load_spec
 from harness.text.vocabulary import Vocabulary, column, one_hot, windows
-from harness.training.feed import Feed, needed_sizes, recipe
-from harness.training.phases import rates_of
+from harness.training.feed import Feed, needed_sizes, rates_of, recipe
 
 
 def test_the_batches_are_those_of_the_text_module() -> None:

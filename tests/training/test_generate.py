@@ -18,11 +18,10 @@ from sampling import sampled
 
 from harness.convert.weights import Weights, save
 from harness.errors import HarnessError, UsageError
-from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.initializers import generator
 from harness.language.library import lesson6
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.oracle.oracle import Oracle
 from harness.runtime.session import Session
 from harness.text.vocabulary import Vocabulary

@@ -12,17 +12,15 @@ from sampling import sampled
 from wording import Wording
 
 from harness.convert.weights import Weights, save
-from harness.language.fingerprint import fingerprint
 from harness.language.initial_values import initial_parameters, initial_statistics
 from harness.language.initializers import generator
-from harness.language.model import load_spec
+from harness.language.model import fingerprint, load_spec
 from harness.program.ir import Program
 from harness.text.vocabulary import Vocabulary
-from harness.training.generate import reading
+from harness.training.generate import writing
 from harness.training.generate.console import pace_line
-from harness.training.generate.reading import ALL, KEPT, ReadingPace
 from harness.training.generate.request import GenerateError, GenerateRequest
-from harness.training.generate.writing import TextWriter, prepare
+from harness.training.generate.writing import ALL, KEPT, ReadingPace, TextWriter, prepare
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 PROMPT = "the quick brown fox"
@@ -107,10 +105,10 @@ def test_the_last_step_of_the_window_is_proved_too(
     one = writer("gpt", tmp_path, length=60)
     proofs: list[int] = []
 
-    def count(self: reading.Reading, inputs: Any, state: Any, results: Any) -> None:
+    def count(self: writing.Reading, inputs: Any, state: Any, results: Any) -> None:
         proofs.append(inputs["chars"].shape[1])
 
-    monkeypatch.setattr(reading.Reading, "_prove", count)
+    monkeypatch.setattr(writing.Reading, "_prove", count)
     list(one.write("numpy"))
     assert proofs == [19, 20, 21, 23, 27, 35, 51, 64, *(64 for _ in (0, 1, 2, 4, 8))]
 
@@ -127,7 +125,7 @@ def test_what_a_backend_lacks_is_not_asked_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, pace = writer("lesson6/sequence_rnn", tmp_path, prompt="ab", length=4), ReadingPace()
-    monkeypatch.setattr(reading, "offers_needed", lambda ops: {"arange in another way"})
+    monkeypatch.setattr(writing, "offers_needed", lambda ops: {"arange in another way"})
     list(one.write("numpy", pace))
     assert list(pace.told()) == [ALL]
     assert np.isfinite(pace.seconds[ALL])

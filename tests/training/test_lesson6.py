@@ -18,7 +18,7 @@ from lesson6_page import render, stories
 from lesson6_pictures import draw
 from places import DOCS
 
-from harness.text.reading import builtin_text
+from harness.text.corpus import builtin_text
 
 SCRIPT = DOCS / "lesson6" / "lesson6.py"
 SAID = {

@@ -19,9 +19,8 @@ from harness.errors import UsageError
 from harness.language.library import lesson6
 from harness.runtime.session import Session
 from harness.training import checkpoint, run
-from harness.training.events import TrainEvents
 from harness.training.request import PATHS, Setup, TrainRequest, prepare
-from harness.training.run import Diverged, TrainingRun
+from harness.training.run import Diverged, TrainEvents, TrainingRun
 from harness.worker.worker import Worker
 
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")

@@ -12,9 +12,8 @@ from small_trainings import Stop, Stopping
 from harness.convert import weights
 from harness.language.added_slots import AVERAGED
 from harness.training import checkpoint
-from harness.training.events import TrainEvents
 from harness.training.request import TrainRequest, prepare
-from harness.training.run import TrainingRun
+from harness.training.run import TrainEvents, TrainingRun
 
 SPEC = """
 model: mean

@@ -56,8 +56,8 @@ def test_kills_lose_nothing(backend: str, kills: int, tmp_path: Path) -> None:
         time.sleep(moments.uniform(EARLIEST, min(LATEST, seconds)))
         run.send_signal(signal.SIGKILL)
         run.wait()
-        if checkpoint.place(kept).exists():
-            position = checkpoint.load(checkpoint.place(kept)).position
+        if checkpoint.place_of(kept).exists():
+            position = checkpoint.load(checkpoint.place_of(kept)).position
             positions.append((position["epoch"], position["step"]))
     assert positions == sorted(positions), "a later run lost what an earlier one had kept"
     last = subprocess.run(
@@ -82,7 +82,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     arguments[arguments.index("12")] = "20000"
     run = subprocess.Popen(hearing(arguments), stderr=subprocess.PIPE, text=True)
     try:
-        while not checkpoint.place(kept).exists():
+        while not checkpoint.place_of(kept).exists():
             time.sleep(0.1)
             assert run.poll() is None
         run.send_signal(signal.SIGINT)
@@ -93,7 +93,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     # The weights are written after the checkpoint, and it may have come between the two.
     assert "--resume continues from " in errors
     assert "Traceback" not in errors
-    checkpoint.load(checkpoint.place(kept))
+    checkpoint.load(checkpoint.place_of(kept))
 
 
 def test_weights_that_are_there_are_not_lost(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_kills_of_a_run_that_begins_anew_lose_nothing(kills: int, tmp_path: Path
     old = command(text, "numpy", kept)
     new = [*old, "--seed", "1"]
     subprocess.run(old, check=True, capture_output=True, timeout=300)
-    files = {path: path.read_bytes() for path in (kept, checkpoint.place(kept))}
+    files = {path: path.read_bytes() for path in (kept, checkpoint.place_of(kept))}
     moments, seen = random.Random(2), set()
     for moment in [EARLIEST, *(moments.uniform(EARLIEST, LATEST) for _ in range(kills)), None]:
         for path, content in files.items():
@@ -133,12 +133,12 @@ def test_kills_of_a_run_that_begins_anew_lose_nothing(kills: int, tmp_path: Path
             [*new, "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if moment is None:  # the last one when the new run's first file is there
-            await_change(run, checkpoint.place(kept), files[checkpoint.place(kept)])
+            await_change(run, checkpoint.place_of(kept), files[checkpoint.place_of(kept)])
         else:
             time.sleep(moment)
         run.send_signal(signal.SIGKILL)
         run.wait()
-        weights, begun = load(kept), checkpoint.load(checkpoint.place(kept))
+        weights, begun = load(kept), checkpoint.load(checkpoint.place_of(kept))
         seeds = weights.history["seed"], begun.weights.history["seed"]
         seen.add(seeds)
         done = subprocess.run(

@@ -24,7 +24,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_bits(
     whole = train(setup(text, dtype="float16"), worker, kept.with_name("whole"))
     with pytest.raises(Stop):
         train(setup(text, dtype="float16"), worker, kept, Stopping(0, 128))
-    found = checkpoint.load(checkpoint.place(kept))
+    found = checkpoint.load(checkpoint.place_of(kept))
     steps = found.position["steps"]
     assert found.scaling == {SCALE: 1024, GOOD: steps, UPDATES: steps}
     made = train(setup(text, dtype="float16"), worker, kept, resume=True)
@@ -37,7 +37,7 @@ def test_a_checkpoint_without_its_scale_is_none_of_float16(
     text: Path, kept: Path, worker: Worker
 ) -> None:
     train(setup(text, dtype="float16", epochs=1), worker, kept)
-    place = checkpoint.place(kept)
+    place = checkpoint.place_of(kept)
     made = weights.load(place, kinds.CHECKPOINT)
     for change, words in (
         ({f"scaling/{GOOD}": None}, "it keeps 'loss.scale', 'updates' of the scale, expected"),
@@ -52,7 +52,7 @@ def test_a_checkpoint_without_its_scale_is_none_of_float16(
 
 def test_a_scale_that_is_nothing_ends_the_run(text: Path, kept: Path, worker: Worker) -> None:
     train(setup(text, dtype="float16", epochs=1), worker, kept)
-    place, before = checkpoint.place(kept), kept.read_bytes()
+    place, before = checkpoint.place_of(kept), kept.read_bytes()
     made = weights.load(place, kinds.CHECKPOINT)
     statistics = {**made.statistics, f"scaling/{SCALE}": np.asarray(2.0**-40, np.float32)}
     weights.save(place, replace(made, statistics=statistics), kinds.CHECKPOINT)

@@ -11,9 +11,8 @@ import pytest
 from sampling import sampled
 from small_trainings import Stop, Stopping
 
-from harness.training.events import TrainEvents
 from harness.training.request import TrainRequest, prepare
-from harness.training.run import TrainingRun
+from harness.training.run import TrainEvents, TrainingRun
 
 BACKENDS = ("numpy", "torch", "jax", "keras", "keras-torch", "keras-jax")
 OPTIMIZER = """\

@@ -16,9 +16,8 @@ from harness.convert import weights
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.training import checkpoint
-from harness.training.events import TrainEvents
 from harness.training.request import Setup
-from harness.training.run import Diverged, TrainingError, TrainingRun
+from harness.training.run import Diverged, TrainEvents, TrainingError, TrainingRun
 from harness.worker.worker import Worker
 
 
@@ -81,7 +80,7 @@ class TestForce:
         with pytest.raises(Stop):
             train(setup(text, seed=1), worker, kept, Stopping(0, 1))
         assert kept.read_bytes() == old
-        assert checkpoint.load(checkpoint.place(kept)).position["steps"] == 0
+        assert checkpoint.load(checkpoint.place_of(kept)).position["steps"] == 0
         # The old run cannot be taken up for the new one, nor the new one for the old one.
         with pytest.raises(UsageError, match="another seed"):
             train(setup(text), worker, kept, resume=True)
@@ -128,7 +127,7 @@ class TestForce:
 
     def test_a_backend_that_does_not_start_leaves_all(self, text: Path, kept: Path) -> None:
         made = setup(text, python="/bin/false")
-        for path in (kept, checkpoint.place(kept)):
+        for path in (kept, checkpoint.place_of(kept)):
             weights.save(path, weights.Weights("x", "", {}, {}, {}), kind=_kind_at(path))
         before = content(kept.parent)
         with TrainingRun(made, kept) as training, pytest.raises(TrainingError):
@@ -185,4 +184,4 @@ def test_a_name_that_leaves_no_room_for_the_checkpoint(
 def test_the_longest_name(tmp_path: Path, text: Path) -> None:
     path = tmp_path / ("w" * 244)
     assert harness(text, path).exit_code == 0
-    assert len(checkpoint.place(path).name) == 255
+    assert len(checkpoint.place_of(path).name) == 255

@@ -40,7 +40,7 @@ class TestResume:
         self, text: Path, kept: Path, worker: Worker
     ) -> None:
         train(setup(text), worker, kept)
-        checkpoint.place(kept).unlink()
+        checkpoint.place_of(kept).unlink()
         before = kept.read_bytes()
         found = harness(text, kept, "--resume")
         assert (found.exit_code, "no checkpoint kept.checkpoint beside" in found.output) == (

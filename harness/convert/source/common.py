@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from harness.convert.source.emitter import Dialect, Emitter, count_reads
-from harness.convert.source.expression import (
+from harness.convert.source.emitter import (
     COMPARISON,
     PRODUCT,
     SUM,
     UNARY,
     Code,
+    Dialect,
+    Emitter,
+    count_reads,
     fill,
     infix,
     listed,
@@ -39,7 +42,8 @@ def common_code(
     e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, str]
 ) -> Code | None:
     """The code of a node that every framework writes in the same way, or by a template of its
-    own (``square`` for a second power); None for others."""
+    own (``square`` for a second power); None for others. A template may name attributes of the
+    node, as in ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's dtype."""
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
         return infix(sign, level, operands[0], operands[1])
@@ -60,7 +64,20 @@ def common_code(
         return operands[0]
     if node.op == "power" and operands[1].parts == ("2.0",):
         return fill(templates["square"], operands[0])
-    return fill(templates[node.op], *operands) if node.op in templates else None
+    if node.op not in templates:
+        return None
+    template = templates[node.op]
+    if "{" in template:
+        texts = {name: _text(e, value) for name, value in node.attributes.items()}
+        template = template.format(like=e.like, **texts)
+    return fill(template, *operands)
+
+
+def _text(e: Emitter, value: Any) -> str:
+    """An attribute as text: of sizes and shapes an expression."""
+    if isinstance(value, tuple) and all(isinstance(part, int | Dim) for part in value):
+        return e.shape(value)
+    return e.size(value) if isinstance(value, Dim) else repr(value)
 
 
 def _axes(node: Node) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from harness.convert.source.emitter import INDENT, LINE
 from harness.convert.source.layers import LayerForm, SourceModel
 from harness.convert.source.literals import prose, text, text_lines, told
-from harness.convert.source.wrapping import INDENT, LINE
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Port, Program
 

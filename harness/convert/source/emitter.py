@@ -13,12 +13,118 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.convert.source.expression import Code, fill, number, value
-from harness.convert.source.names import PYTHON, identifier, unique
-from harness.convert.source.wrapping import statement
+from harness.convert.source.literals import PYTHON, identifier, text, unique
 from harness.errors import UsageError
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Node, Type
+
+# Source lines as a formatter leaves them: what is too long is broken inside its brackets.
+
+INDENT = "    "
+LINE = 99
+
+
+def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[str]:
+    """``head(items)tail`` on one line, with the items on a line of theirs, or one item a line."""
+    space, joined = INDENT * indent, ", ".join(items)
+    if len(line := f"{space}{head}{joined}{tail}") <= LINE:
+        return [line]
+    if len(line := f"{space}{INDENT}{joined}") <= LINE:
+        return [f"{space}{head}", line, f"{space}{tail}"]
+    return [f"{space}{head}", *(f"{space}{INDENT}{i}," for i in items), f"{space}{tail}"]
+
+
+def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[str]:
+    """``head{"key": value, ...}``, one item a line where that is too long for one."""
+    space = INDENT * indent
+    pairs = [f"{text(key)}: {item}" for key, item in items]
+    if len(line := f"{space}{head}{{{', '.join(pairs)}}}") <= LINE:
+        return [line]
+    return [f"{space}{head}{{", *(f"{space}{INDENT}{p}," for p in pairs), f"{space}}}"]
+
+
+def statement(indent: int, line: str) -> list[str]:
+    """One statement; a call at its end is broken inside its brackets where it is too long."""
+    if len(INDENT) * indent + len(line) <= LINE or not line.endswith(")"):
+        return [INDENT * indent + line]
+    depth, start = 0, len(line)
+    while start == len(line) or depth:
+        start = max(line.rfind("(", 0, start), line.rfind(")", 0, start))
+        depth += 1 if line[start] == ")" else -1
+    return bracketed(indent, line[: start + 1], _items(line[start + 1 : -1]), ")")
+
+
+def _items(arguments: str) -> list[str]:
+    """The arguments of a call, as they are parted by commas outside of all brackets."""
+    items, depth = [""], 0
+    for character in arguments:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth:
+            items.append("")
+        elif items[-1] or character != " ":
+            items[-1] += character
+    return items
+
+
+# Expressions of Python source, made of text and of values whose names come later.
+
+# How tightly an expression binds.
+COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(1, 6)
+_PLACE = re.compile(r"([%^]\d+)")
+
+
+@dataclass(frozen=True)
+class Code:
+    """Pieces of text, and numbers of values; ``plain`` is a number of Python, not a tensor."""
+
+    parts: tuple[str | int, ...]
+    level: int = ATOM
+    plain: bool = False
+
+    def within(self, level: int) -> tuple[str | int, ...]:
+        """The pieces as an operand of something that binds as tightly as ``level``."""
+        return self.parts if self.level >= level else ("(", *self.parts, ")")
+
+
+def value(number: int) -> Code:
+    """A value that has a name."""
+    return Code((number,))
+
+
+def number(figure: float) -> Code:
+    """A literal."""
+    return Code((repr(float(figure)),), ATOM if figure >= 0 else UNARY, plain=True)
+
+
+def fill(template: str, *operands: Code, plain: bool = False) -> Code:
+    """A call: ``%0`` stands for the first operand, ``^0`` for the same in front of a dot or ``[``.
+
+    Every operand stands in a template once: the emitter counts what is still to be read.
+    """
+    parts: list[str | int] = []
+    for piece in _PLACE.split(template):
+        if _PLACE.fullmatch(piece):
+            parts += operands[int(piece[1:])].within(ATOM if piece[0] == "^" else 0)
+        elif piece:
+            parts.append(piece)
+    return Code(tuple(parts), ATOM, plain)
+
+
+def infix(sign: str, level: int, left: Code, right: Code) -> Code:
+    """``left sign right``; what is on the right of its own kind is put in brackets."""
+    # A chain of comparisons means something else in Python.
+    first = left.within(level + 1 if level == COMPARISON else level)
+    parts = (*first, f" {sign} ", *right.within(level + 1))
+    return Code(parts, level, left.plain and right.plain)
+
+
+def listed(codes: Sequence[Code]) -> Code:
+    """``a, b, c``."""
+    parts: list[str | int] = []
+    for code in codes:
+        parts += [", ", *code.parts] if parts else code.parts
+    return Code(tuple(parts), 0)
+
 
 # Longer expressions are cut in two; no line is longer than 99.
 WIDTH = 72

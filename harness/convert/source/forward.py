@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from harness.convert.source.emitter import WIDTH, Dialect, Emitter, count_reads
-from harness.convert.source.expression import Code
+from harness.convert.source.emitter import WIDTH, Code, Dialect, Emitter, count_reads
 from harness.convert.source.layers import SourceModel, is_zeros
 from harness.convert.source.literals import text
 from harness.language.initial_values import state_start

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.convert.source.idioms import Idioms
-from harness.convert.source.names import camel, unique
+from harness.convert.source.literals import camel, unique
 from harness.program.dims import Dim
 from harness.program.ir import Block, Node, Program, Type, needed_nodes
 from harness.program.signature import call_key, local_shapes

@@ -10,8 +10,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
 
 from harness.errors import UsageError, shorten
+from harness.files.user_file import FileFault, read_bytes
 
 # All kinds of nodes that emitters write; what is not here is not in a file.
 KINDS: tuple[type[ast.AST], ...] = (
@@ -209,3 +212,27 @@ def _kind(node: ast.AST) -> str:
 
 def _shown(node: ast.expr) -> str:
     return repr(shorten(ast.unparse(node)))
+
+
+# Generated source files, run for a check as a user would run them, once they are vetted.
+
+# A file of a thousand layers has a tenth of it.
+LIMIT = 1 << 24
+
+
+def run_file(path: Path, words: Words) -> ModuleType:
+    """The module that a file's text makes; nothing is kept of it, in memory or on disk.
+
+    Raises:
+        UsageError: there is no such file, or it has something in it that no export writes.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no {path.name} beside {path.with_suffix('').name}'s weights")
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    try:
+        text = read_bytes(path, LIMIT, "a module").decode("utf-8", "replace")
+    except FileFault as fault:
+        raise UsageError(str(fault)) from None
+    exec(compile(vetted(text, words, path.name), str(path), "exec"), module.__dict__)
+    return module

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from harness.language.model import notes_on
 from harness.output.printing import console, emit, say, tell
 from harness.output.progress import Progress
-from harness.training.generate.reading import ALL, KEPT, ReadingPace
 from harness.training.generate.request import GenerateError, GenerateRequest
-from harness.training.generate.writing import prepare
+from harness.training.generate.writing import ALL, KEPT, ReadingPace, prepare
 from harness.worker.remote import with_trace
 
 # Equal characters at the end of a text from which on it is told to repeat itself.

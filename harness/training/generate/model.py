@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, Arrays
 from harness.convert.weights import Weights, check
 from harness.errors import UsageError
 from harness.language import schema
@@ -78,7 +77,7 @@ class Reader:
         """The state before the first character."""
         return initial_state(self.program, 1)
 
-    def probabilities(self, results: Mapping[str, Any]) -> Array:
+    def probabilities(self, results: Arrays) -> Array:
         """Of the character after the last one that was read, ``[classes]``."""
         found = np.asarray(results[f"output.{self.output}"], np.float64)
         last: Array = found.reshape(-1, found.shape[-1])[-1]

@@ -2,23 +2,190 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, ArrayDict, Arrays
 from harness.command.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
 from harness.convert.weights import Weights, load
 from harness.language.initializers import generator
 from harness.language.model import Spec, load_spec
-from harness.runtime.answers import IllFormed
+from harness.oracle.tolerance import worst
+from harness.oracle.yardstick import Reference
+from harness.program.ir import Program, walk_nodes
+from harness.program.primitives import offers_needed
+from harness.program.signature import group_of
+from harness.runtime.answers import IllFormed, whole
 from harness.runtime.labels import check_device
+from harness.runtime.session import Session
 from harness.text.vocabulary import Vocabulary
-from harness.training.generate.model import Reader, reader, vocabulary
-from harness.training.generate.reading import Reading, ReadingPace
+from harness.training.generate.model import Reader, check_results, reader, vocabulary
 from harness.training.generate.request import GenerateError, GenerateRequest
-from harness.worker.remote import WorkerFault
+from harness.training.proof import look_closer
+from harness.worker.launch import Launch
+from harness.worker.remote import Remote, WorkerFault, check_offered, hello_of, offers_of
+from harness.worker.worker import Worker
+
+# How one backend reads a text: step by step from what it has kept, or all of it each time.
+
+DAY = 24 * 3600.0
+# So many of the first results of each way are held against the oracle, and of those to come each
+# that is twice as far as the one before.
+PROVEN = 3
+# The ways to read: each character once, or all that the model can read each time.
+KEPT, ALL = "kept", "all"
+
+
+@dataclass
+class ReadingPace:
+    """What reading took: for each way the calls that gave a character, and their seconds; of the
+    first call of a way, which compiles, nothing."""
+
+    calls: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, way: str, seconds: float) -> None:
+        """Count a call."""
+        if way in self.calls:
+            self.seconds[way] = self.seconds.get(way, 0.0) + seconds
+        self.calls[way] = self.calls.get(way, -1) + 1
+
+    def told(self) -> dict[str, dict[str, float]]:
+        """Characters, and characters a second, of each way."""
+        return {
+            way: {"characters": count, "characters_per_second": count / self.seconds[way]}
+            for way, count in self.calls.items()
+            if count
+        }
+
+
+@dataclass
+class Reading:
+    """The reading of a text that grows, by one backend; ``text`` are indices of characters.
+
+    Where the model allows it, and as long as the text fits into its window, a character is read by
+    itself (way :data:`KEPT`); else all that the model can read, each time (:data:`ALL`).
+    """
+
+    request: GenerateRequest
+    reader: Reader
+    training: Program
+    weights: Weights
+    backend: str
+    text: list[int]
+    pace: ReadingPace = field(default_factory=ReadingPace)
+
+    def __post_init__(self) -> None:
+        request = self.request
+        environment = {**request.environment, **request.environments.get(self.backend, {})}
+        python = request.pythons.get(self.backend, sys.executable)
+        self.worker = Worker(Launch(self.backend, python, environment))
+        self._remote = Remote(self.worker, DAY)
+        self._reference: Reference | None = None
+
+    def probabilities(self) -> Iterator[Array]:
+        """Those of the character after the text, ``[classes]``, each time for a longer text.
+
+        Raises:
+            GenerateError: the backend does not agree with the oracle.
+            IllFormed: what it returns is not of the model's form.
+            UsageError: it does not offer what is asked for.
+            WorkerFault: it failed.
+        """
+        step = self.reader.step if self.request.cache else None
+        if step is not None and len(self.text) < self.reader.window and self._offered(step):
+            yield from self._by_steps(step)
+        yield from self._by_all()
+
+    def _offered(self, program: Program) -> bool:
+        needed = offers_needed(node.op for node in walk_nodes(program.nodes))
+        return needed <= offers_of(hello_of(self.worker), self.request.dtype)
+
+    def _by_steps(self, program: Program) -> Iterator[Array]:
+        """Each character once. What is kept begins as ones: an entry that nobody has written, and
+        that is read all the same, shows in what is held against the whole."""
+        known, given = self.reader, 0
+        self._open(program)
+        state = {p.name: np.ones(program.shape(p, {"batch": 1})) for p in program.state}
+        for position in range(known.window):
+            inputs = known.inputs([self.text[position]])
+            inputs[program.inputs[-1].name] = np.array([position])
+            asked = position + 1 == len(self.text)
+            results = self._forward(inputs, state, KEPT if asked else "")
+            check_results(program, known.output, results, 1)
+            state = group_of(results, "state.")
+            if not asked:
+                continue
+            if _is_proven(given) or position == known.window - 1:
+                output = f"output.{known.output}"
+                self._prove(known.inputs(self.text), {}, {output: results[output]})
+            given += 1
+            yield known.probabilities(results)
+
+    def _by_all(self) -> Iterator[Array]:
+        known, number = self.reader, 0
+        self._open(known.program)
+        state, unread = known.first_state(), self.text
+        while True:
+            inputs = known.inputs(unread)
+            results = self._forward(inputs, state, ALL)
+            time_read = len(unread) if known.stateful else min(len(unread), known.window)
+            check_results(known.program, known.output, results, time_read)
+            if _is_proven(number):
+                self._prove(inputs, state, results)
+            number += 1
+            state = group_of(results, "state.")
+            yield known.probabilities(results)
+            unread = self.text[-(1 if known.stateful else known.reach) :]
+
+    def _open(self, program: Program) -> None:
+        request, programs = self.request, (self.training, program)
+        check_offered(self.worker, request.device, request.dtype, programs, request.path)
+        self._remote.open(*programs, None, request.path, request.dtype, request.device)
+        parameters, statistics = dict(self.weights.parameters), dict(self.weights.statistics)
+        self._remote.call("load", parameters=parameters, statistics=statistics)
+
+    def _forward(self, inputs: Arrays, state: Arrays, way: str) -> ArrayDict:
+        began = time.perf_counter()
+        found = whole(self._remote.forward("inference", inputs, state))
+        if way:
+            self.pace.add(way, time.perf_counter() - began)
+        return found
+
+    def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
+        """Hold results against those of the oracle, which reads everything; of an output that has
+        fewer steps, against its last."""
+        if self._reference is None:
+            self._reference = Reference(self.training, self.reader.program)
+
+        def run(session: Session) -> list[ArrayDict]:
+            session.load(self.weights.parameters, self.weights.statistics)
+            found = session.forward("inference", inputs, state)
+            return [{name: _last(found[name], np.shape(a)) for name, a in results.items()}]
+
+        expected = self._reference.expect(run)
+        wrong = worst(expected.deviations(results, self.request.dtype))
+        if not wrong.agrees:
+            at = (self.request.spec, self.backend, self.request.device, self.request.folders)
+            raise GenerateError(
+                f"{self.backend} does not agree with the oracle: {wrong}; {look_closer(*at, {})}"
+            )
+
+
+def _is_proven(number: int) -> bool:
+    """Whether a result, counted from 0, is held against the oracle."""
+    return number < PROVEN or number & (number - 1) == 0
+
+
+def _last(array: Array, shape: Sequence[int]) -> Any:
+    """The last steps of an array, as many as there are in a shape that differs in these only."""
+    return array if array.shape == shape else array[:, -shape[1] :]
+
 
 RANGES = {"length": LENGTH, "temperature": TEMPERATURE, "top_k": TOP_K, "seed": SEED}
 Choose = Callable[[Array], int]

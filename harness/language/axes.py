@@ -1,0 +1,273 @@
+"""Sizes, and sums and products of them, as dimensions; what is said of a size that is unknown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from harness.errors import Place, SpecError, UsageError, did_you_mean, placed, shorten
+from harness.files.complaints import KeyPath
+from harness.language import schema
+from harness.language.document import Document, Located
+from harness.language.expressions import parse_expression
+from harness.language.tree import Binary, Expr, Name, Number
+from harness.program.dims import Dim, Shape, shape_text
+from harness.program.ir import Kind, Type
+
+# The sizes that arrays decide; every other size has a number in the spec.
+FREE_SIZES = ("batch", "time")
+_OPERATORS = {"+": Dim.__add__, "-": Dim.__sub__, "*": Dim.__mul__}
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+
+
+def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
+    """A dimension of known sizes; :class:`SpecError` for an unknown one or another operation."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise SpecError(f"an axis has 1 entry or more, found {given}", place)
+        with placed(place):
+            return Dim(given)
+    if not isinstance(given, str):
+        found = "a list or mapping" if isinstance(given, list | dict) else shorten(repr(given))
+        raise SpecError(
+            f"expected a size, a whole number, or a sum or product of those, found {found}", place
+        )
+
+    dim = size_of(parse_expression(given, Located(place)), known)
+    if not dim.terms and dim.constant < 1:
+        raise SpecError(f"an axis has 1 entry or more, found {given} = {dim}", place)
+    return dim
+
+
+def names_of_sizes(axes: Iterable[int | str]) -> set[str]:
+    """The names in declared axes."""
+    return {name for axis in axes if isinstance(axis, str) for name in _NAME.findall(axis)}
+
+
+def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
+    """The dimension that an expression of sizes and whole numbers stands for.
+
+    Raises:
+        SpecError: it has something else in it, or its number is too large.
+    """
+    with placed(expression.place):
+        return _size_of(expression, known)
+
+
+def _size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
+    if isinstance(expression, Number) and isinstance(expression.value, int):
+        return Dim(expression.value)
+    if isinstance(expression, Name):
+        if expression.id not in known:
+            names = sorted(known)
+            raise SpecError(
+                f"unknown size {expression.id!r}{did_you_mean(expression.id, names)} "
+                f"(known: {', '.join(names)})",
+                expression.place,
+            )
+        return known[expression.id]
+    if isinstance(expression, Binary) and expression.operator in _OPERATORS:
+        left, right = size_of(expression.left, known), size_of(expression.right, known)
+        return _OPERATORS[expression.operator](left, right)
+    raise SpecError(
+        "an axis is a size, a whole number, or a sum or product of those; in place of a quotient "
+        "declare a size of its own, and write its product for the whole",
+        expression.place,
+    )
+
+
+# Declared axes: from ``[batch, time, units + features]`` to dimensions, and matching them.
+
+REST, BATCH = "...", "batch"
+
+
+@dataclass
+class RestAxes:
+    """The axes that ``...`` stands for in one definition: bound by the first input with it.
+
+    ``starts`` are the positions of the ``...`` in those shapes; None dims until one is bound.
+    """
+
+    dims: Shape | None = None
+    starts: set[int] = field(default_factory=set)
+
+
+def read_dims(
+    axes: Sequence[int | str],
+    known: Mapping[str, Dim],
+    rest: RestAxes,
+    place_of: Callable[[int], Place],
+) -> Shape:
+    """Declared axes as dimensions, ``...`` included; ``place_of`` tells where an axis stands.
+
+    Raises:
+        SpecError: a size is unknown, or there is nothing that ``...`` stands for.
+    """
+    result: list[Dim] = []
+    for number, axis in enumerate(axes):
+        if axis != REST:
+            result.append(read_dim(axis, known, place_of(number)))
+        elif rest.dims is None:
+            raise SpecError("no input's shape has a '...' to take this from", place_of(number))
+        else:
+            result.extend(rest.dims)
+    return tuple(result)
+
+
+def match(
+    label: str,
+    axes: Sequence[int | str],
+    found: Type,
+    sizes: dict[str, Dim],
+    rest: RestAxes,
+    fail: Callable[[str], SpecError],
+) -> None:
+    """Match a value's shape against declared axes; new axis names are bound in ``sizes``.
+
+    What ``...`` stands for is bound in ``rest`` by the first input that has it. ``fail`` makes
+    the error: it knows where the value came from.
+    """
+    shape = found.shape
+    declared = f"declared {axes_text(axes)}"
+    plain = [a for a in axes if a != REST]
+    if len(shape) < len(plain) or (len(plain) == len(axes) and len(shape) != len(plain)):
+        raise fail(f"{label} is {declared}, found {shape_text(shape)}: another number of axes")
+    if REST in axes:
+        start = list(axes).index(REST)
+        stop = len(shape) - (len(axes) - 1 - start)
+        covered = shape[start:stop]
+        if rest.dims is not None and rest.dims != covered:
+            raise fail(
+                f"{label} is {declared} where ... is {shape_text(rest.dims)}, "
+                f"found {shape_text(shape)}{_lacks_batch(rest.dims, covered)}"
+            )
+        rest.dims = covered
+        rest.starts.add(start)
+        shape = (*shape[:start], *shape[stop:])
+    for axis, dim in zip(plain, shape, strict=True):
+        wanted = Dim(axis) if isinstance(axis, int) else sizes.setdefault(axis, dim)
+        if wanted != dim:
+            raise fail(
+                f"{label} is {declared} with {axis} = {wanted}, found {shape_text(found.shape)}"
+            )
+
+
+def _lacks_batch(*shapes: Shape) -> str:
+    """What to write where one shape starts with ``batch``, and another with a number."""
+    first = {shape[0] for shape in shapes if shape}
+    numbers = [dim for dim in first if not dim.terms]
+    if Dim.of(BATCH) not in first or not numbers:
+        return ""
+    return f"; a shape that starts with {numbers[0]} has no batch axis: write {BATCH} there"
+
+
+def axes_text(axes: Sequence[int | str]) -> str:
+    """``[..., features]``."""
+    return f"[{', '.join(map(str, axes))}]"
+
+
+# What the entries of an input are: floats, indices, lengths or truth values.
+
+# What entries are, in words.
+INPUT_KINDS: Mapping[Kind, str] = {"float": "floats", "index": "an index", "bool": "booleans"}
+KEYS = ("index", "at_most", "boolean")
+
+
+@dataclass(frozen=True)
+class Entries:
+    """``kind``, and of whole numbers the size that they stay below, which is ``more`` than that of
+    ``size``: a name, or a number."""
+
+    kind: Kind = "float"
+    size: int | str | None = None
+    more: int = 0
+
+
+def entries_of(declared: object) -> Entries:
+    """What a declared input holds."""
+    if not isinstance(declared, schema.Input):
+        return Entries()
+    if declared.boolean:
+        return Entries("bool")
+    if declared.at_most is not None:
+        return Entries("index", declared.at_most, 1)
+    return Entries("float" if declared.index is None else "index", declared.index)
+
+
+def check_entries(document: Document, declared: schema.Input, path: KeyPath) -> None:
+    """Check that an input holds one kind of thing.
+
+    Raises:
+        SpecError: two are declared.
+    """
+    given = [key for key in KEYS if getattr(declared, key) not in (None, False)]
+    if len(given) > 1:
+        raise SpecError(
+            f"an input has one of {', '.join(KEYS)}; found {' and '.join(given)}",
+            document.place_of_key((*path, given[1])),
+        )
+
+
+def input_type(
+    document: Document,
+    declared: schema.Input,
+    path: KeyPath,
+    shape: Shape,
+    sizes: Mapping[str, Dim],
+) -> Type:
+    """The type of a model's input or target.
+
+    Raises:
+        SpecError: a size is unknown, or two kinds are declared.
+    """
+    check_entries(document, declared, path)
+    found = entries_of(declared)
+    if found.size is None:
+        return Type(shape, found.kind)
+    at = document.place_of((*path, "at_most" if found.more else "index"))
+    return Type(shape, found.kind, read_dim(found.size, sizes, at) + found.more)
+
+
+# Sizes that are asked for on several specs at once: each applies where a spec has it.
+
+T = TypeVar("T")
+# How many specs are named in a message; of more it is only told how many there are.
+NAMED = 12
+
+
+def known_sizes(spec_sizes: Iterable[str], asked: Mapping[str, T]) -> dict[str, T]:
+    """Those of the sizes asked for that a spec has, ``batch`` and ``time`` among them."""
+    known = {*spec_sizes, *FREE_SIZES}
+    return {name: size for name, size in asked.items() if name in known}
+
+
+def check_asked(
+    asked: Iterable[str],
+    sizes: Mapping[str, Collection[str]],
+    free: Sequence[str] = FREE_SIZES,
+) -> list[str]:
+    """In words, which specs each size applies to, where these are not all of them.
+
+    ``sizes`` are the names of each spec's own; ``free`` are those that all of them have.
+
+    Raises:
+        UsageError: no spec has a size of that name.
+    """
+    told = []
+    for name in asked:
+        having = [spec for spec, own in sizes.items() if name in own]
+        if name in free or len(having) == len(sizes):
+            continue
+        if not having:
+            known = tuple(dict.fromkeys([n for own in sizes.values() for n in own] + [*free]))
+            who = f"the {len(sizes)} specs have" if len(sizes) > 1 else f"{next(iter(sizes))} has"
+            raise UsageError(
+                f"{who} no size {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
+            )
+        listed = ", ".join(having) if len(having) <= NAMED else f"{len(having)} specs"
+        others = len(sizes) - len(having)
+        lacking = "1 other has none" if others == 1 else f"{others} others have none"
+        told.append(f"--size {name} applies to {listed}; {lacking} of that name")
+    return told

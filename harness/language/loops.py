@@ -1,0 +1,145 @@
+"""Loops of layers and losses over an axis of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.errors import SpecError, did_you_mean
+from harness.files.complaints import KeyPath
+from harness.language.document import Document
+from harness.language.evaluate import Evaluator
+from harness.language.expressions import parse_equations
+from harness.language.scope import BoundValue, Scope, check_assigned, check_read, check_used
+from harness.program.dims import Dim
+from harness.program.ir import Type
+
+SINGULAR: Mapping[str, str] = {
+    "inputs": "input",
+    "attributes": "attribute",
+    "parameters": "parameter",
+    "state": "state",
+    "noise": "noise",
+    "statistics": "statistic",
+}
+# The inputs of a loop and their slices; or what it carries, and the stacked outputs.
+Carried = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class DeclaredLoop:
+    """A loop of a definition: ``step`` over slices of ``sources``, which are inputs or noise.
+
+    ``path`` is where the loop stands in the document. ``means`` are what noise is in inference.
+    """
+
+    document: Document
+    path: KeyPath
+    over: Mapping[str, str]
+    step: str
+    scope: Scope
+    label: str
+    sources: Sequence[str]
+    others: str = ""
+    axis: int = 1
+    means: Mapping[str, float] = field(default_factory=dict)
+
+
+def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
+    """The inputs of a loop with the steps first, and one step's slice of each, which come into
+    scope.
+
+    Raises:
+        SpecError: an input is unknown, has no axis of steps, or another number of them.
+    """
+    sequences: list[int] = []
+    slices: list[int] = []
+    lengths: list[Dim] = []
+    for name, source in loop.over.items():
+        at = loop.document.place_of((*loop.path, "over", name))
+        if source not in loop.sources:
+            hint = did_you_mean(source, loop.sources)
+            raise SpecError(
+                f"cannot scan over {source!r}: it is not an input{loop.others}{hint}", at
+            )
+        value = loop.scope.value(source)
+        type_, axis = made.type_of(value), loop.axis
+        if len(type_.shape) <= axis:
+            raise made.failure(value, at)(f"a scan goes over axis {axis}, and there is none")
+        loop.scope.used.add(source)
+        lengths.append(type_.shape[axis])
+        if lengths[-1] != lengths[0]:
+            raise made.failure(value, at)(
+                f"the inputs of a scan have the same length, found {lengths[-1]} after {lengths[0]}"
+            )
+        rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
+        one = Type(rest, type_.kind, type_.bound)
+        if source in loop.means:  # the same at every step
+            mean = made.builder.filled(loop.means[source], one.shape)
+            loop.scope.names[name] = BoundValue(mean)
+            continue
+        sequences.append(made.builder.axis_first(value, axis))
+        slices.append(made.builder.value(one, f"{loop.label}/{name}"))
+        loop.scope.names[name] = BoundValue(slices[-1])
+    return sequences, slices
+
+
+def run_loop(
+    made: Evaluator,
+    loop: DeclaredLoop,
+    carried: Iterable[str],
+    starts: Sequence[int],
+    carries: Sequence[int],
+    slices: Carried,
+    output: str | None = None,
+    reverse: bool = False,
+) -> Carried:
+    """Run a loop: what it carries after the last step, and the stacked ``output`` if any.
+
+    Raises:
+        SpecError: a state is of another shape after a step, or is never assigned, or a slice
+            is never used.
+    """
+    document, scope, names = loop.document, loop.scope, list(carried)
+    scope.names.update(zip(names, map(BoundValue, carries), strict=True))
+    made.builder.begin()
+    equations = parse_equations(loop.step, document.locator((*loop.path, "step")))
+    made.run(equations, scope, f"{loop.label}/")
+    results: list[int] = []
+    if output is not None:
+        at = document.place_of((*loop.path, "output"))
+        results = [made.result(scope, output, at)]
+        if len(made.type_of(results[0]).shape) < (axis := loop.axis):
+            told = "the axis batch" if axis == 1 else f"{axis} axes, after which the steps come"
+            raise made.failure(results[0], at)(f"the output of a step needs {told}")
+    check_read(equations, scope, names)
+    check_assigned(scope, names, document, "state", "state")
+    check_used(scope, loop.over, document, (*loop.path, "over"), "slice")
+    after = [scope.value(name) for name in names]
+    for name, carry, value in zip(names, carries, after, strict=True):
+        check_kept(made, document, scope, "state", name, carry, value)
+    body = made.builder.end([*carries, *slices[1]], [*after, *results])
+    last, stacked = made.builder.scan(body, starts, slices[0], reverse=reverse)
+    return last, [made.builder.axis_back(value, loop.axis) for value in stacked]
+
+
+def check_kept(
+    made: Evaluator,
+    document: Document,
+    scope: Scope,
+    section: str,
+    name: str,
+    before: int,
+    after: int,
+) -> None:
+    """Check that a state or a statistic keeps its shape.
+
+    Raises:
+        SpecError: it does not.
+    """
+    wanted, found = made.type_of(before), made.type_of(after)
+    if found != wanted:
+        at = scope.assigned.get(name) or document.place_of_key((section, name))
+        raise made.failure(after, at)(
+            f"{SINGULAR[section]} {name!r} is {wanted}, and cannot become {found}"
+        )

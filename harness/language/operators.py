@@ -1,0 +1,304 @@
+"""Operators of equations in primitives: conditions, products by ``@``, indices and slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.errors import Place, SpecError
+from harness.language import tree
+from harness.language.axis_functions import arity
+from harness.language.scope import LanguageValues, Scope, is_whole
+from harness.program.dims import Dim, shape_text
+
+# Comparisons of floats and of indices, and what joins them: all on floats.
+
+COMPARISONS: Mapping[str, tuple[str, bool]] = {
+    "<": ("less", False),
+    "<=": ("less_equal", False),
+    ">": ("less", True),
+    ">=": ("less_equal", True),
+    "==": ("equal", False),
+}
+
+# What may be done with indices where they are compared.
+SUMS: Mapping[str, str] = {"+": "add", "-": "subtract", "*": "multiply"}
+
+
+def compared(
+    evaluator: LanguageValues,
+    expr: tree.Expr,
+    operator: str,
+    left: tree.Expr,
+    right: tree.Expr,
+    scope: Scope,
+) -> int:
+    """A condition of two values, both floats or both whole numbers; ``==`` of two conditions too.
+
+    Raises:
+        SpecError: an index is compared with floats.
+    """
+    if operator == "!=":
+        same = compared(evaluator, expr, "==", left, right, scope)
+        return inverted(evaluator, evaluator.floats(same), expr.place)
+    op, swapped = COMPARISONS[operator]
+    (a, counts), (b, counts_too) = (_side(evaluator, side, scope) for side in (left, right))
+    if op == "equal" and {evaluator.type_of(value).kind for value in (a, b)} == {"bool"}:
+        a, b = evaluator.floats(a), evaluator.floats(b)
+        return evaluator.emit(op, a, b, place=expr.place)
+    if counts != counts_too:
+        _check_whole(right if counts else left, scope)
+    if swapped:
+        a, b = b, a
+    if not (counts or counts_too):
+        return evaluator.emit(op, a, b, place=expr.place)
+    # Between whole numbers, so that no rounding and no tie decides.
+    half = evaluator.builder.constant(0.5)
+    a, b = evaluator.floats(a), evaluator.floats(b)
+    if op == "less":
+        a = evaluator.emit("add", a, half, place=expr.place)
+    elif op == "less_equal":
+        b = evaluator.emit("add", b, half, place=expr.place)
+    return evaluator.emit(op, a, b, place=expr.place)
+
+
+def _side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
+    """A side of a comparison, and whether there are indices in it: those are numbers here, to
+    that whole numbers and sizes may be added to, or multiplied by.
+
+    Raises:
+        SpecError: an index is put together with floats.
+    """
+    if not (isinstance(expr, tree.Binary) and expr.operator in SUMS):
+        value = evaluator.tensor(expr, scope)
+        return value, evaluator.type_of(value).kind == "index"
+    (a, counts), (b, counts_too) = (_side(evaluator, e, scope) for e in (expr.left, expr.right))
+    if counts != counts_too:
+        _check_whole(expr.right if counts else expr.left, scope)
+    if counts or counts_too:
+        a, b = evaluator.floats(a), evaluator.floats(b)
+    return evaluator.emit(SUMS[expr.operator], a, b, place=expr.place), counts or counts_too
+
+
+def _check_whole(side: tree.Expr, scope: Scope) -> None:
+    if not is_whole(side, scope):
+        raise SpecError(
+            "an index is compared with an index, a whole number or a size, or a sum or product of "
+            "these; write astype(i) to compare it with floats",
+            side.place,
+        )
+
+
+def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:
+    """A condition that is always true, or never: an attribute."""
+    one, other = evaluator.builder.constant(1.0), evaluator.builder.constant(float(truth))
+    return evaluator.emit("equal", one, other, place=place)
+
+
+def chosen(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
+    """``where(condition, a, b)``; of an attribute that is true or false, a or b itself.
+
+    Both are evaluated, so that what the other value of the attribute would choose is checked too;
+    what nothing reads is not run.
+    """
+    arity(expr, 3)
+    values = [evaluator.tensor(argument, scope) for argument in expr.arguments]
+    given, inverse = expr.arguments[0], False
+    while isinstance(given, tree.Invert):
+        given, inverse = given.operand, not inverse
+    bound = scope.names.get(given.id) if isinstance(given, tree.Name) else None
+    if isinstance(bound, bool):
+        return values[1] if bound != inverse else values[2]
+    return evaluator.emit("where", *values, place=expr.place)
+
+
+def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: Scope) -> int:
+    """An operand of ``&``, ``|`` or ``~`` as floats, 1 where it is true.
+
+    Raises:
+        SpecError: it is no condition.
+    """
+    value = evaluator.tensor(expr, scope)
+    if evaluator.type_of(value).kind != "bool":
+        use = f"joins conditions, each in brackets, as in (a < b) {operator} (c < d)"
+        if operator == "~":
+            use = "turns a condition, in brackets, as in ~(a < b)"
+        raise SpecError(f"'{operator}' {use}; found {evaluator.tell(value)}", expr.place)
+    return evaluator.floats(value)
+
+
+def inverted(evaluator: LanguageValues, floats: int, place: Place) -> int:
+    """Where a condition, as floats, is not true."""
+    return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
+
+
+def joined(
+    evaluator: LanguageValues,
+    operator: str,
+    left: tree.Expr,
+    right: tree.Expr,
+    scope: Scope,
+    place: Place,
+) -> int:
+    """Conditions as floats: both are true if their product is 1, none if their sum is 0."""
+    a, b = (condition(evaluator, operator, e, scope) for e in (left, right))
+    if operator == "&":
+        both = evaluator.emit("multiply", a, b, place=place)
+        return evaluator.emit("equal", both, evaluator.builder.constant(1.0), place=place)
+    neither = inverted(evaluator, evaluator.emit("add", a, b, place=place), place)
+    return inverted(evaluator, evaluator.floats(neither), place)
+
+
+# Products by ``@``: of matrices, and of a vector with either.
+
+
+def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
+    """``left @ right``. A vector is a row on the left and a column on the right; the axis of one
+    entry that this gives it is dropped from the product, as in the Python array API standard.
+
+    Raises:
+        SpecError: an operand is a single number, or the two do not fit.
+    """
+    types = [evaluator.type_of(value) for value in (left, right)]
+    ranks = [len(type_.shape) for type_ in types]
+    row, column = (rank == 1 for rank in ranks)
+    if min(ranks) > 1 or any(type_.kind != "float" for type_ in types):
+        return evaluator.emit("matmul", left, right, place=place)
+    _check_vectors(evaluator, left, right, place)
+    builder = evaluator.builder
+    first = builder.emit("expand_dims", left, axis=0) if row else left
+    second = builder.emit("expand_dims", right, axis=1) if column else right
+    product = builder.emit("matmul", first, second)
+    for added, axis in ((column, -1), (row, -1 if column else -2)):
+        if added:
+            rank = len(evaluator.type_of(product).shape)
+            product = builder.emit("squeeze", product, axis=rank + axis)
+    return product
+
+
+def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Place) -> None:
+    """:class:`SpecError` for a vector whose length is not that of the axis that it is summed with,
+    or that meets a single number."""
+    first, second = evaluator.type_of(left), evaluator.type_of(right)
+    told = f"{evaluator.tell(left)} and {evaluator.tell(right)}"
+    if not (first.shape and second.shape):
+        raise SpecError(
+            f"{first} @ {second}: @ sums over an axis, and a number has none; write *: {told}",
+            place,
+        )
+    summed = first.shape[-1], second.shape[-2:][0]
+    if summed[0] != summed[1]:
+        raise SpecError(f"{first} @ {second}: {summed[0]} is not {summed[1]}: {told}", place)
+
+
+# Indices and slices: ``x[:, -1]``, ``x[:, ::-1]``, ``x[..., :half]``, ``x[:, None]``.
+
+
+def indexed(
+    evaluator: LanguageValues, value: int, items: Sequence[tree.Item], place: Place, scope: Scope
+) -> int:
+    """The part of a value that the items choose; a position drops its axis.
+
+    Raises:
+        SpecError: there are more items than axes, two ``...``, or one that does not fit.
+    """
+    rank = len(evaluator.type_of(value).shape)
+    given = sum(not isinstance(item, tree.Rest | tree.NewAxis) for item in items)
+    if given > rank:
+        raise SpecError(f"{given} indices for {evaluator.tell(value)}", place)
+    if sum(isinstance(item, tree.Rest) for item in items) > 1:
+        raise SpecError("only one '...' can stand in an index", place)
+    axis = 0
+    for item in items:
+        if isinstance(item, tree.Rest):
+            axis += rank - given
+        elif isinstance(item, tree.NewAxis):
+            value = evaluator.builder.emit("expand_dims", value, axis=axis)
+            evaluator.places.setdefault(value, item.place)
+            axis += 1
+        elif isinstance(item, tree.IndexItem):
+            value = _picked(evaluator, value, axis, item, scope)
+        else:
+            value = _sliced(evaluator, value, axis, item, scope)
+            axis += 1
+    return value
+
+
+def _picked(
+    evaluator: LanguageValues, value: int, axis: int, item: tree.IndexItem, scope: Scope
+) -> int:
+    length = evaluator.type_of(value).shape[axis]
+    start = _position(item, length, scope)
+    if not (length.terms or start.terms) and not 0 <= start.constant < length.constant:
+        told = item.value if isinstance(item.value, int) else start
+        raise SpecError(
+            f"index {told} is outside axis {axis} of {evaluator.tell(value)}", item.place
+        )
+    part = evaluator.builder.slice_axis(value, axis, start, start + 1)
+    evaluator.places.setdefault(part, item.place)
+    return evaluator.builder.emit("squeeze", part, axis=axis)
+
+
+def _position(item: tree.IndexItem, length: Dim, scope: Scope) -> Dim:
+    given = item.value
+    if isinstance(given, int):
+        return Dim(given) if given >= 0 else length + given
+    if not is_whole(given, scope):
+        raise SpecError(
+            "an index is a whole number, a size, a slice of them or '...'; take(x, i, axis=0) "
+            "gives the rows that an index says, take_along_axis(x, i, axis=-1) one entry of each",
+            item.place,
+        )
+    return _bound(given, length, Dim(), scope)
+
+
+def _sliced(
+    evaluator: LanguageValues, value: int, axis: int, item: tree.SliceItem, scope: Scope
+) -> int:
+    length = evaluator.type_of(value).shape[axis]
+    step = 1 if item.step is None else item.step
+    if step == -1:
+        if item.start is not None or item.stop is not None:
+            raise SpecError("'::-1' reverses a whole axis: leave start and stop out", item.place)
+        return evaluator.builder.emit("flip", value, axis=axis)
+    if step < 1:
+        raise SpecError(f"a slice's step is -1, or 1 or more, found {step}", item.place)
+    start = _bound(item.start, length, Dim(), scope)
+    stop = _bound(item.stop, length, length, scope)
+    if not (stop - start).terms and (stop - start).constant < 1:
+        raise SpecError(f"this slice of {shape_text([length])} is empty", item.place)
+    for bound in (start, stop):
+        if not (length.terms or bound.terms) and not 0 <= bound.constant <= length.constant:
+            raise SpecError(
+                f"this slice goes beyond axis {axis} of {evaluator.tell(value)}", item.place
+            )
+    part = evaluator.builder.slice_axis(value, axis, start, stop)
+    evaluator.places.setdefault(part, item.place)
+    return part if step == 1 else _every(evaluator, part, axis, step, item.place)
+
+
+def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
+    """Every so many entries of an axis, from the first on: the first of each group of them."""
+    shape = evaluator.type_of(value).shape
+    length = shape[axis]
+    if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
+        raise SpecError(
+            f"a step of {step} goes over {length} entries, which is no multiple of it: say so in "
+            f"the size, as in {step} * half, or cut the axis before",
+            place,
+        )
+    count = Dim(length.constant // step, tuple((n, c // step) for n, c in length.terms))
+    groups = (*shape[:axis], count, Dim(step), *shape[axis + 1 :])
+    split = evaluator.builder.emit("reshape", value, shape=groups)
+    first = evaluator.builder.slice_axis(split, axis + 1, 0, 1)
+    result = evaluator.builder.emit("squeeze", first, axis=axis + 1)
+    evaluator.places.setdefault(result, place)
+    return result
+
+
+def _bound(given: tree.Expr | None, length: Dim, absent: Dim, scope: Scope) -> Dim:
+    """Where a slice begins or ends; what has a minus sign counts from the end of the axis."""
+    if given is None:
+        return absent
+    if isinstance(given, tree.Negate):
+        return length - scope.size(given.operand)
+    return scope.size(given)
