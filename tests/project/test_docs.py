@@ -50,7 +50,7 @@ def test_the_hints_of_the_page_are_read(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "spec-language.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(functions:.*?)```", text, re.DOTALL)
     (tmp_path / "hints.yaml").write_text(block, encoding="utf-8")
-    assert hints_of([tmp_path]).functions["lag"].startswith("write concat")
+    assert {"shift", "lag"} <= hints_of([tmp_path]).functions.keys()
 
 
 def test_the_pages_show_every_kind_of_file() -> None:
