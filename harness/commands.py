@@ -67,8 +67,7 @@ def friendly(command: Command) -> Command:
 def _show_on_github(error: HarnessError, text: str) -> None:
     """Show why a command did not run beside the lines at fault, and in the summary of the step."""
     from harness.output import github, markdown
-    from harness.output.printing import annotate, say
-    from harness.output.workflow import annotating
+    from harness.output.printing import annotate, annotating, say
 
     title = f"harness {click.get_current_context().info_name}"
     if annotating():

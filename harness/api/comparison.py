@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness.api import arguments
 from harness.api.bench_report import BenchReport
-from harness.comparison import files
-from harness.comparison.between import between
+from harness.comparison import two_runs
+from harness.comparison.two_runs import between
 from harness.errors import UsageError
 from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown
-from harness.results.file import Records
+from harness.results.records import Records
 from harness.results.speeds import SpeedFile
 from harness.runs import compared
 from harness.timing import compare as speeds
@@ -45,7 +45,7 @@ class Comparison(compared.RunChanges):
             raise UsageError("give two runs, or one file and between=(OLD, NEW), two columns of it")
         after = _given(new, "new")
         if isinstance(before, Path) and isinstance(after, Path):
-            return cls(**vars(files.compare(before, after, least)))
+            return cls(**vars(two_runs.compare(before, after, least)))
         return cls(**vars(speeds.compare(_speeds(before), _speeds(after), least)))
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ def _given(run: Run, what: str) -> Path | BenchReport:
 def _speeds(run: Path | BenchReport) -> SpeedFile:
     if isinstance(run, BenchReport):
         return run.content
-    found = files.load(run)
+    found = two_runs.load(run)
     if isinstance(found, Records):
         raise UsageError("records of checks cannot be compared with results of speeds")
     return found

@@ -15,11 +15,11 @@ from harness.checking.request import choose_checks
 from harness.checking.run import Engine
 from harness.errors import UsageError
 from harness.files.user_file import displayed
-from harness.results.blocks import of_machine
 from harness.results.cell import CellResult
 from harness.results.environment import identity
-from harness.results.file import Records, read_records
+from harness.results.file import read_records
 from harness.results.lines import Head
+from harness.results.records import Records
 from harness.runs.compared import RunChanges
 
 
@@ -37,7 +37,7 @@ class Baseline:
         self.name = displayed(path)
         self.patterns = patterns
         self.records: Records = read_records(path)
-        self.cells = of_machine(self.records, identity(), f"--baseline {self.name}")
+        self.cells = self.records.of_machine(identity(), f"--baseline {self.name}")
         if not self.cells:
             raise UsageError(f"--baseline {self.name} holds no cell that has ended")
 
@@ -47,8 +47,7 @@ class Baseline:
         # With --fail-fast, what was not begun is not missed.
         left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
         old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
-        before = next(reversed(self.records.of_kind(Head)), None)
-        around = surroundings(before, old, head, new)
+        around = surroundings(self.records.head, old, head, new)
         pairs = recorded(self.records), report.pairs
         moved = moved_digits(old, new, pairs)
         return RunChanges(around, changes_of(old, new), f"since {self.name}", moved=moved)
@@ -64,14 +63,15 @@ class Baseline:
             for cell, result in self.cells.items()
             if cell not in others
             and (not request.backends or cell.backend in engine.backends)
-            and (not request.specs or cell.spec in engine.specs.names or self._matched(cell.spec))
+            and (
+                not request.specs
+                or cell.spec in engine.specs.names
+                or any(fnmatch.fnmatch(cell.spec, pattern) for pattern in self.patterns)
+            )
             and cell.dtype in request.dtypes
             and cell.path in request.paths
             and cell.device == request.device
         }
-
-    def _matched(self, spec: str) -> bool:
-        return any(fnmatch.fnmatch(spec, pattern) for pattern in self.patterns)
 
 
 def since(compared: RunChanges, own: int) -> int:

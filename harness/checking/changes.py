@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from harness.checking.checks import FINDINGS, IN_ONE
 from harness.checking.pairs import recorded
 from harness.checking.provenance import CHECKSUMS, known_of_both
 from harness.oracle.tolerance import moved
-from harness.results.blocks import begun_in, comparable, stopped
 from harness.results.cell import Cell, CellResult
-from harness.results.file import Records
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits
 from harness.results.lines import Head, Pair, RequestRecord
+from harness.results.records import Records, comparable
 from harness.runs.compared import Differing, MovedDigits, RunChanges, differing, merged, unreached
 
 Kind = Literal[
@@ -72,7 +71,7 @@ class CheckChange:
             f"the yardstick), now {after.name} by {after.error:.1e} ({after.ratio:.2g} times)"
         )
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The change as plain data."""
         return {"check": self.check, "old": _record(self.old), "new": _record(self.new)}
 
@@ -103,7 +102,7 @@ class CellChange:
         further = f"; also: {', '.join(c.check for c in others)}" if others else ""
         return f"{first}{further}"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The change as plain data."""
         return {
             "kind": self.kind,
@@ -127,18 +126,17 @@ def compare(old: Records, new: Records) -> RunChanges:
     has not begun which came to no end are neither lost nor new.
     """
     before, after = comparable(old, new)
-    heads = [next(reversed(each.of_kind(Head)), None) for each in (old, new)]
-    around = surroundings(heads[0], before, heads[1], after)
+    around = surroundings(old.head, before, new.head, after)
     moved = moved_digits(before, after, (recorded(old), recorded(new)))
-    begun, known = begun_in(new).keys(), begun_in(old).keys()
-    if stopped(new):
+    begun = new.begun.keys()
+    if new.stopped:
         before = {cell: result for cell, result in before.items() if cell in begun}
-    if stopped(old):
-        after = {cell: result for cell, result in after.items() if cell in known}
+    if old.stopped:
+        after = {cell: result for cell, result in after.items() if cell in old.begun}
     changes = told_unfinished(changes_of(before, after), begun)
     limits = [
         unreached(f"the {which} run", told)
-        for which, told in (("older", stopped(old)), ("newer", stopped(new)))
+        for which, told in (("older", old.stopped), ("newer", new.stopped))
         if told
     ]
     return RunChanges(around, changes, limits=limits + _same_sizes(around, old, new), moved=moved)
@@ -282,7 +280,7 @@ def _gravest_first(found: list[CheckChange]) -> tuple[CheckChange, ...]:
     return tuple(sorted(found, key=lambda c: -VERDICTS.index(c.new.verdict) if c.new else 0))
 
 
-def _record(finding: Finding | None) -> dict[str, Any] | None:
+def _record(finding: Finding | None) -> dict[str, object] | None:
     if finding is None:
         return None
     worst = finding.worst

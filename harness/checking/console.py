@@ -24,11 +24,10 @@ from harness.errors import UsageError
 from harness.files import forms
 from harness.oracle.patience import OracleFault
 from harness.output.github import summarise
-from harness.output.printing import annotate, console, line, say
+from harness.output.printing import annotate, annotating, console, line, say
 from harness.output.progress import Progress
 from harness.output.shell import command_line, quoted
 from harness.output.table import show
-from harness.output.workflow import annotating
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import results_of

@@ -25,11 +25,11 @@ from harness.checking.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.checking.request import Request, given_record
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
-from harness.results.blocks import every_block
 from harness.results.cell import Cell, CellResult
-from harness.results.file import RecordError, Records, encoded, read_records
+from harness.results.file import RecordError, encoded, read_records
 from harness.results.findings import VERDICTS, Verdict
 from harness.results.lines import Begin, CellLine, End, Head, RequestRecord, Result, results_of
+from harness.results.records import Records
 from harness.runtime.labels import backend_of
 
 SUFFIX = ".jsonl"
@@ -54,7 +54,7 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
     found: list[CellResult] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            every = every_block(read_records(path))
+            every = read_records(path).every_block
         except RecordError as error:
             passed_over.append(f"passed over in the history: {error}")
             continue

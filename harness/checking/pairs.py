@@ -16,9 +16,9 @@ import numpy as np
 from harness.arrays import Arrays
 from harness.oracle.tolerance import relative_error, scales
 from harness.results.cell import Cell, CellResult
-from harness.results.file import Records
 from harness.results.findings import PASSING, digits
 from harness.results.lines import Begin, Pair
+from harness.results.records import Records
 
 # As many pairs are told each by itself, if not all are asked for.
 FEW = 3

@@ -12,7 +12,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -77,20 +76,22 @@ class Signatures:
         }
         self._specs: dict[str, dict[str, str]] = {}
         self._backends: dict[str, dict[str, str]] = {}
+        self._gpus: dict[str, str] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
         """The signature of a cell: what decides its numbers, beside its own fields."""
         if spec.name not in self._specs:
-            self._specs[spec.name] = _spec(spec, self.request)
+            own = spec.model.model_dump(exclude=PROSE)
+            sizes = [case_sizes(spec, self.request, own=case) for case in (False, True)]
+            checksums = {"spec": _checksum([fingerprint(spec), own]), "sizes": _checksum(sizes)}
+            self._specs[spec.name] = checksums
         if cell.backend not in self._backends:
             self._backends[cell.backend] = _backend(cell.backend, self.request)
         backend = self._backends[cell.backend]
-        gpus = {} if cell.device == "cpu" else {"GPUs": self._cards}
+        if cell.device != "cpu" and not self._gpus:
+            self._gpus = {"GPUs": "; ".join(" ".join(card.values()) for card in cards())}
+        gpus = {} if cell.device == "cpu" else self._gpus
         return {**self._common, **self._specs[spec.name], **backend, **gpus}
-
-    @cached_property
-    def _cards(self) -> str:
-        return "; ".join(" ".join(card.values()) for card in cards())
 
 
 class Greetings:
@@ -170,12 +171,6 @@ def known_of_both(
     return first, second
 
 
-def _spec(spec: Spec, request: Request) -> dict[str, str]:
-    own = spec.model.model_dump(exclude=PROSE)
-    sizes = [case_sizes(spec, request, own=case) for case in (False, True)]
-    return {"spec": _checksum([fingerprint(spec), own]), "sizes": _checksum(sizes)}
-
-
 def _backend(name: str, request: Request) -> dict[str, str]:
     origin = {**available(FORMATS_GROUP), **available()}[backend_of(name)]
     python = request.pythons.get(name, sys.executable)
@@ -195,17 +190,12 @@ def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
     }
     for name in recorded:
         try:
-            found.setdefault(name, _version(name, recorded[name]))
+            own, (public, plus, _) = version(name), recorded[name].partition("+")
+            # In the recorded form, where only a local part is left out of it.
+            found.setdefault(name, recorded[name] if plus and own == public else own)
         except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
             continue
     return found
-
-
-def _version(name: str, recorded: str) -> str:
-    """The version installed; in the recorded form, where only a local part is left out of it."""
-    found = version(name)
-    public, plus, _ = recorded.partition("+")
-    return recorded if plus and found == public else found
 
 
 def _checksum(data: Any) -> str:

@@ -16,7 +16,7 @@ from harness.checking.history import days
 from harness.checking.pairs import Group, group_of, outlier, statements
 from harness.checking.request import Request, given_record
 from harness.errors import several
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.files.user_file import displayed
 from harness.language.model import Shelf
 from harness.output import github

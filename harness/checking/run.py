@@ -21,15 +21,14 @@ from harness.checking.provenance import Greetings
 from harness.checking.request import Request, slowest_first
 from harness.checking.runner import CellRunner
 from harness.checking.task import Task, Workers, tasks
-from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost
-from harness.cluster.spread import Queue, spread
+from harness.cluster.on_ray import Actor, Cluster, ClusterError, ClusterNode, Lost, Queue, spread
 from harness.oracle.threads import one_thread
-from harness.results.blocks import CellBlock, CellOrigin, blocks, last_first
 from harness.results.cell import Cell, CellResult
 from harness.results.environment import identity
-from harness.results.file import Records, RecordWriter
+from harness.results.file import RecordWriter
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Begin, BlameLine, Done, Head, Pair, RecordLine
+from harness.results.records import CellBlock, CellOrigin, Records, last_first
 from harness.runtime.code_digest import digest
 from harness.worker.process import kill_all
 
@@ -202,7 +201,7 @@ class ThisMachine:
         runner, request = self._runner, self._runner.request
         assert request.records is not None
         greetings = Greetings(request, runner.workers)
-        kept, reasons = take_up(plan, last_first(blocks(records)), runner.signature, greetings)
+        kept, reasons = take_up(plan, last_first(records.cells), runner.signature, greetings)
         return kept, reasons if records.lines else [nothing_yet(request.records)]
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
@@ -270,7 +269,7 @@ class ClusterMachines:
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
         """Each machine of the cluster says of what it has run whether it would be the same now."""
-        ended = blocks(records)
+        ended = records.cells
         kept: dict[Cell, CellResult] = {}
         reasons: list[str] = []
         asked: set[str] = set()

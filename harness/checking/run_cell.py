@@ -27,8 +27,7 @@ from harness.oracle.case import Case
 from harness.oracle.patience import OracleFault, at_work, spent
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
-from harness.results.cell import Cell, CellResult, own_fault
-from harness.results.divergence import Divergence, Link
+from harness.results.cell import Cell, CellResult, Divergence, Link, own_fault
 from harness.results.findings import BROKEN, PASSING, Finding, Verdict
 from harness.runtime.answers import IllFormed
 from harness.runtime.precision import narrow

@@ -58,7 +58,13 @@ class MergeOptions:
 
 
 @takes(CompareOptions)
-def compare(old: Path, new: Path | None, **options: Any) -> None:
+def compare(
+    old: Path,
+    new: Path | None,
+    between: tuple[str, str] | None,
+    threshold: str,
+    **options: bool,
+) -> None:
     """Show what changed from OLD to NEW: two files of 'check --records', or of 'bench --records'.
 
     With --between, what changes from one column of OLD to another: two versions of a framework.
@@ -69,10 +75,10 @@ def compare(old: Path, new: Path | None, **options: Any) -> None:
 
     Exit code 0: nothing is worse; 1: something is; 2: the files cannot be read or compared.
     """
-    from harness.comparison.console import run_compare
+    from harness.comparison.two_runs import run_compare
 
-    given = {**options, "threshold": share(options["threshold"])}
-    sys.exit(stoppable(partial(run_compare, old, new, given)))
+    found = partial(run_compare, old, new, columns=between, threshold=share(threshold))
+    sys.exit(stoppable(partial(found, **options)))
 
 
 @takes(UpgradeOptions)

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.checking.merge import merge_records
 from harness.errors import HarnessError, UsageError, several
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
 from harness.output.printing import console, line, say
-from harness.runs.merged import Merged
-from harness.timing.merge import merge_results
+from harness.results.file import read_records
+from harness.results.merging import Merged, merge_records, merge_speeds
+from harness.timing import json_file
 
 KINDS = (kinds.RECORDS, kinds.RESULTS)
 
@@ -68,7 +68,9 @@ def merge(files: Sequence[Path]) -> Merged:
         UsageError: the files are not of one kind, or of runs with other options.
         HarnessError: a file cannot be read, or is damaged.
     """
-    return (merge_records if _kind(files) is kinds.RECORDS else merge_results)(files)
+    if _kind(files) is kinds.RECORDS:
+        return merge_records({displayed(path): read_records(path) for path in files})
+    return merge_speeds({displayed(path): json_file.read(path) for path in files})
 
 
 def _kind(files: Sequence[Path]) -> kinds.FileKind:

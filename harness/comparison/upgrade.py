@@ -12,7 +12,7 @@ from harness.checking.pairs import statements
 from harness.checking.request import QUICK, Request
 from harness.checking.run import Engine
 from harness.command.options import as_label
-from harness.comparison.between import of_cells, of_speeds
+from harness.comparison.two_runs import of_cells, of_speeds
 from harness.environments.console import choose_or_make
 from harness.environments.make import NotMade
 from harness.errors import UsageError, did_you_mean
@@ -22,9 +22,8 @@ from harness.output.printing import console, line, say
 from harness.output.table import show
 from harness.runs.compared import RunChanges
 from harness.runtime.labels import backend_of
-from harness.timing.console import relative_lines
+from harness.timing.console import BenchProgress, relative_lines
 from harness.timing.json_file import document
-from harness.timing.progress import BenchProgress
 from harness.timing.request import BenchRequest
 from harness.timing.run import Bench
 

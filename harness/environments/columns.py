@@ -93,7 +93,7 @@ def of_options(backends: Sequence[str], pythons: Sequence[str]) -> Columns:
     return choose(backends, options.interpreters(pythons, every))
 
 
-def of_command(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def of_command(declared: type, given: Mapping[str, Any]) -> dict[str, object]:
     """The values of a command's options by field, with its columns, and their interpreters and
     variables.
 
@@ -126,7 +126,7 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
     return name, found.pythons.get(name, sys.executable)
 
 
-def process_of(given: Mapping[str, Any], asked: str) -> tuple[str, str, dict[str, str]]:
+def process_of(given: Mapping[str, object], asked: str) -> tuple[str, str, dict[str, str]]:
     """The one column that is run, its interpreter, and the variables of its process.
 
     Raises:

@@ -48,4 +48,4 @@ def env(words: tuple[str, ...], **options: Any) -> None:
     """
     from harness.environments.console import run_env
 
-    sys.exit(stoppable(partial(run_env, words, options)))
+    sys.exit(stoppable(partial(run_env, words, **options)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from harness.environments import cache, make, wanted
 from harness.environments.cache import MadeEnvironment, NoEnvironment
@@ -18,30 +17,37 @@ from harness.files.user_file import MIB, displayed
 from harness.output.printing import say, tell
 
 
-def run_env(words: Sequence[str], options: Mapping[str, Any]) -> int:
+def run_env(
+    words: Sequence[str],
+    *,
+    list: bool,
+    remove: bool,
+    python: str | None,
+    force: bool,
+    as_json: bool,
+) -> int:
     """Make, list or remove environments; returns the exit code.
 
     Raises:
         UsageError: the words do not fit what is asked for.
     """
-    if options["remove"]:
+    if remove:
         if not words:
             raise UsageError("--remove removes which? 'harness env' lists what there is")
         for word in words:
             tell(f"removed: {displayed(make.remove(wanted.column_of(word)))}")
         return 0
-    if not words or options["list"]:
+    if not words or list:
         if words:
             raise UsageError(f"--list takes no environment, found {words[0]!r}")
-        return _listed(options["as_json"])
+        return _listed(as_json)
     told = partial(tell, error=True)
     try:
-        python = options["python"] or sys.executable
-        found = make.make(wanted.read(words), python, told, options["force"])
+        found = make.make(wanted.read(words), python or sys.executable, told, force)
     except make.NotMade as error:
         tell(str(error), error=True)
         return 3
-    if options["as_json"]:
+    if as_json:
         say(json.dumps(_record(found)))
         return 0
     tell(f"{_line(found)}, {_size(found.folder) / MIB:,.0f} MiB")
@@ -94,7 +100,7 @@ def _listed(as_json: bool) -> int:
     return 0
 
 
-def _record(found: MadeEnvironment) -> dict[str, Any]:
+def _record(found: MadeEnvironment) -> dict[str, object]:
     return {**found.about.model_dump(), "interpreter": found.python, "ready": found.is_of_today}
 
 

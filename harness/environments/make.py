@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from harness.environments import cache
 from harness.environments.cache import MadeEnvironment
-from harness.environments.wanted import DISTRIBUTION, Wanted
-from harness.environments.wheel import is_editable, pack
+from harness.environments.wanted import DISTRIBUTION, Wanted, is_editable, pack
 from harness.errors import HarnessError, UsageError
 from harness.files.atomic import write_whole
 from harness.files.lock import held
@@ -94,7 +92,7 @@ def _check_no_link(folder: Path) -> None:
 
 def _install(
     wanted: Wanted, folder: Path, python: str, tell: Callable[[str], None]
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Fill the folder and try it; what is to be written of it."""
     uv = shutil.which("uv")
     own = str(folder / cache.PYTHON)

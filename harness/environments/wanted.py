@@ -3,20 +3,87 @@ its environment is to have."""
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution
+from email import message_from_string
+from importlib.metadata import Distribution, PackagePath, distributions
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from harness.command.options import as_label
-from harness.environments import wheel
 from harness.errors import UsageError, shorten
 from harness.runtime.hookspecs import ENTRY_POINT_GROUP
 from harness.runtime.labels import LABEL
 from harness.runtime.needs import requirements, unknown_backend
 from harness.runtime.plugins import installed
+
+# An installed distribution as a wheel again, so that another environment gets the same code.
+#
+# Nothing is built: the files that the installer wrote down are packed as they are. Of an editable
+# installation these are the few that lead to its source, so that its copy is editable too.
+
+# What the next installer writes anew.
+NOT_PACKED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+
+
+def distribution(name: str) -> Distribution:
+    """A distribution of which an installer has written down the files.
+
+    Raises:
+        UsageError: there is none: it is imported from its source, or another tool put it there.
+    """
+    # Beside a source tree there is an egg-info, without that.
+    found = next((d for d in distributions(name=name) if d.read_text("RECORD")), None)
+    if found is None:
+        raise UsageError(
+            f"no installer has written down the files of {name}, so that it cannot be put into "
+            "another environment: install it there yourself, and name its interpreter "
+            "(--backend torch@2.6=/path/to/python)"
+        )
+    return found
+
+
+def is_editable(found: Distribution) -> bool:
+    """Whether a distribution is installed so that its source is used in place."""
+    text = found.read_text("direct_url.json")
+    told = json.loads(text) if text else {}
+    return bool(told.get("dir_info", {}).get("editable"))
+
+
+def pack(found: Distribution, folder: Path) -> Path:
+    """Write the wheel of a distribution into a folder."""
+    tag = message_from_string(found.read_text("WHEEL") or "").get("Tag", "py3-none-any")
+    name = re.sub(r"[-_.]+", "_", found.name)
+    path = folder / f"{name}-{found.version}-{tag}.whl"
+    rows = io.StringIO(newline="")
+    record = csv.writer(rows, lineterminator="\n")
+    home = ""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in filter(_is_packed, found.files or ()):
+            content = Path(str(file.locate())).read_bytes()
+            archive.writestr(file.as_posix(), content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+            record.writerow([file.as_posix(), f"sha256={digest.decode()}", len(content)])
+            home = file.parts[0] if file.parts[0].endswith(".dist-info") else home
+        record.writerow([f"{home}/RECORD", "", ""])
+        archive.writestr(f"{home}/RECORD", rows.getvalue())
+    return path
+
+
+def _is_packed(file: PackagePath) -> bool:
+    """Not scripts, which lie elsewhere and are made from the entry points, and nothing compiled."""
+    inner = ".." not in file.parts and "__pycache__" not in file.parts
+    return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
+
 
 DISTRIBUTION = "backend-comparison-harness"
 
@@ -45,18 +112,28 @@ def read(words: Sequence[str]) -> Wanted:
     backend, version = _pinned(*words[:2])
     _, entry = installed(ENTRY_POINT_GROUP)[backend]
     own = entry.dist.name if entry.dist else DISTRIBUTION
-    found = {str(canonicalize_name(r.name)): r for r in requirements(wheel.installed(own), backend)}
+    found = {str(canonicalize_name(r.name)): r for r in requirements(distribution(own), backend)}
     framework = next((n for n in (backend, backend.split("-")[0]) if n in found), backend)
-    chosen = {name: _plain(one) for name, one in found.items()}
+    # Without the marker that it is of an extra.
+    chosen = {
+        name: one.name
+        + (f"[{','.join(sorted(one.extras))}]" if one.extras else "")
+        + str(one.specifier)
+        for name, one in found.items()
+    }
     chosen[framework] = f"{framework}=={version}"
     for word in words[1:]:
-        one = _requirement(word)
-        chosen[canonicalize_name(one.name)] = word
+        try:
+            chosen[canonicalize_name(Requirement(word).name)] = word
+        except InvalidRequirement as error:
+            raise UsageError(
+                f"{word!r} is not a requirement of pip's: {str(error).splitlines()[0]}"
+            ) from None
     return Wanted(
         f"{backend}@{version.removesuffix('.*')}",
         backend,
         tuple(chosen.values()),
-        tuple(wheel.installed(name) for name in dict.fromkeys((DISTRIBUTION, own))),
+        tuple(distribution(name) for name in dict.fromkeys((DISTRIBUTION, own))),
     )
 
 
@@ -92,18 +169,3 @@ def _pinned(word: str, after: str = "") -> tuple[str, str]:
     if backend not in installed(ENTRY_POINT_GROUP):
         raise unknown_backend(backend)
     return backend, version
-
-
-def _requirement(word: str) -> Requirement:
-    try:
-        return Requirement(word)
-    except InvalidRequirement as error:
-        raise UsageError(
-            f"{word!r} is not a requirement of pip's: {str(error).splitlines()[0]}"
-        ) from None
-
-
-def _plain(one: Requirement) -> str:
-    """A requirement without the marker that it is of an extra."""
-    extras = f"[{','.join(sorted(one.extras))}]" if one.extras else ""
-    return f"{one.name}{extras}{one.specifier}"

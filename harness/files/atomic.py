@@ -46,7 +46,9 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         raise OSError(errno.EINVAL, str(error), str(path)) from None
     with _replacing(target, f"{PREFIX}{token_hex(8)}{SUFFIX}") as (handle, _):
         for part in parts:
-            _write(handle, part)
+            left = memoryview(part)
+            while left:  # one call of the system takes at most 2 GiB
+                left = left[os.write(handle, left) :]
         os.fsync(handle)
 
 
@@ -156,13 +158,6 @@ def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
 def _claim(handle: int) -> None:
     with contextlib.suppress(OSError):  # some file systems know no locks
         flock(handle, "EX", "NB")
-
-
-def _write(handle: int, part: bytes | memoryview) -> None:
-    """Write all of a part: one call of the system takes at most 2 GiB of it."""
-    left = memoryview(part)
-    while left:
-        left = left[os.write(handle, left) :]
 
 
 def _remove_left_over(path: Path) -> None:

@@ -1,20 +1,249 @@
 """Data of a stranger's file as data of a known form: one way for JSON, whatever it is of.
 
 What passes has every field that the form names, of its type; what does not is a message with the
-field's place. ``docs/security.md`` lists the forms and their limits.
+field's place: pydantic's validation errors in the words of a spec file. ``docs/security.md`` lists
+the forms and their limits.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, RootModel, Strict, ValidationError
 
-from harness.errors import shorten
-from harness.files.complaints import complaints
+from harness.errors import did_you_mean, known_names, shorten
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Scalar = str | int | float | bool
+Data = Scalar | list["Data"] | dict[str, "Data"]
+# Where in data a value is: keys and numbers of list items, outermost first.
+KeyPath = tuple[str | int, ...]
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+# Keys that a message about what is no mapping at all names: those that it must have, where few.
+MOST_NAMED = 2
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One thing wrong with the data, at the key or at the value of ``path``."""
+
+    path: KeyPath
+    message: str
+    at_key: bool = False
+
+
+@dataclass(frozen=True)
+class _Located:
+    """A pydantic error and where it arose.
+
+    ``annotation`` is the type that refused the value at ``path``, ``holder`` the one of the
+    mapping or list around it. ``choices`` are the unions on the way, outermost first:
+    the path of each, and pydantic's label of the member tried.
+    """
+
+    details: ErrorDetails
+    path: KeyPath
+    annotation: Any
+    holder: Any
+    choices: tuple[tuple[KeyPath, str], ...]
+
+
+def complaints(error: ValidationError, model: type[BaseModel], data: Data) -> list[Complaint]:
+    """Say each error of validating ``data`` as ``model`` in a user's words; never empty."""
+    located = [_locate(details, model, data) for details in error.errors(include_url=False)]
+    return list(dict.fromkeys(_complain_all(located, 0)))
+
+
+def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Located:
+    path: KeyPath = ()
+    choices: tuple[tuple[KeyPath, str], ...] = ()
+    annotation: Any = model
+    holder: Any = None
+    for step in details["loc"]:
+        members = _members(annotation)
+        if len(members) > 1:
+            # pydantic names the member tried in its path; it is not a part of the file's.
+            choices = (*choices, (path, str(step)))
+            annotation = next((m for m in members if _is_labelled(m, str(step))), None)
+        elif step != "[key]":
+            holder = members[0] if members else None
+            annotation = _below(holder, step)
+            path = (*path, step)
+    return _Located(details, path, annotation, holder, choices)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the members of a union without None, or the annotation alone."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        members = (_members(member) for member in get_args(annotation))
+        return [member for group in members for member in group if member is not type(None)]
+    if _is_class(annotation, RootModel):
+        return _members(annotation.model_fields["root"].annotation)
+    return [annotation]
+
+
+def _is_class(annotation: Any, base: type) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, base)
+
+
+def _is_labelled(member: Any, label: str) -> bool:
+    if _is_class(member, BaseModel):
+        fields = member.model_fields.values()
+        tags = (tag for each in fields for tag in _literals(each.annotation))
+        return label == member.__name__ or label in tags
+    named = get_origin(member) or member
+    return label.lower().startswith(getattr(named, "__name__", str(named)).lower())
+
+
+def _literals(annotation: Any) -> tuple[str, ...]:
+    """Return the values allowed by a Literal or an enum; () for any other type."""
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    if _is_class(annotation, enum.Enum):
+        return tuple(str(member.value) for member in annotation)
+    return ()
+
+
+def _below(holder: Any, step: str | int) -> Any:
+    """Return the annotation of the value under ``step``, or None if that is unknown."""
+    if _is_class(holder, BaseModel):
+        return _fields(holder).get(str(step))
+    arguments = get_args(holder)
+    origin = get_origin(holder)
+    if not isinstance(origin, type) or not arguments:
+        return None
+    if isinstance(step, int) and origin is tuple and arguments[-1] is not ...:
+        return arguments[step] if step < len(arguments) else None
+    return arguments[0] if isinstance(step, int) else arguments[-1]
+
+
+def _fields(model: type[BaseModel]) -> dict[str, object]:
+    """Return the annotation of each field, by the key that a file gives it."""
+    fields = model.model_fields.items()
+    return {str(each.validation_alias or name): each.annotation for name, each in fields}
+
+
+def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint]:
+    """Complaints; of each union only those of the member that fits best."""
+    unions: dict[KeyPath, list[_Located]] = {}
+    for item in located:
+        if len(item.choices) > level:
+            unions.setdefault(item.choices[level][0], []).append(item)
+        else:
+            yield _complain(item)
+    for path, group in unions.items():
+        by_label: dict[str, list[_Located]] = {}
+        for item in group:
+            by_label.setdefault(item.choices[level][1], []).append(item)
+        fitting = [
+            items for items in by_label.values() if not all(_misses(item, path) for item in items)
+        ]
+        if fitting:
+            yield from _complain_all(min(fitting, key=len), level + 1)
+        else:
+            yield _wrong_type(group)
+
+
+def _misses(item: _Located, path: KeyPath) -> bool:
+    """Tell whether the value at ``path`` is of another type than this one altogether."""
+    return item.path == path and bool(_expectation(item))
+
+
+def _expectation(item: _Located) -> str:
+    if item.details["type"] in ("literal_error", "enum"):
+        allowed = ", ".join(map(repr, _literals(item.annotation)))
+        return f"one of {allowed or item.details['ctx']['expected']}"
+    expected = _EXPECTED.get(item.details["type"], "")
+    members = [m for m in _members(item.annotation) if _is_class(m, BaseModel)]
+    if expected == "a mapping" and members and item.path:
+        needed = [key for key, each in members[0].model_fields.items() if each.is_required()]
+        if 1 <= len(needed) <= MOST_NAMED:
+            return f"{expected} with {' and '.join(map(repr, needed))}"
+    return expected
+
+
+def _wrong_type(items: Sequence[_Located]) -> Complaint:
+    value, path = items[0].details["input"], items[0].path
+    expected = " or ".join(dict.fromkeys(map(_expectation, items)))
+    allowed = [name for item in items for name in _literals(item.annotation)]
+    hint = did_you_mean(value, allowed)
+    # A file that is none of ours at all may hold what nobody should read in a log.
+    found = "text" if not path and isinstance(value, str) else _show(value)
+    return Complaint(path, f"expected {expected}, found {found}{hint}")
+
+
+def _complain(item: _Located) -> Complaint:
+    details, path = item.details, item.path
+    context = details.get("ctx", {})
+    at_key = details["loc"][-1:] == ("[key]",)
+    match details["type"]:
+        case "extra_forbidden":
+            known = sorted(_fields(item.holder)) if _is_class(item.holder, BaseModel) else []
+            instead = getattr(item.holder, "INSTEAD", {}).get(path[-1])
+            return Complaint(path, _unknown("key", path[-1], known, instead), at_key=True)
+        case "missing":
+            part = "entry" if isinstance(path[-1], int) else "key"
+            return Complaint(path[:-1], f"missing {part} {path[-1]!r}")
+        case "union_tag_not_found":
+            return Complaint(path, f"missing key {context['discriminator']}")
+        case "union_tag_invalid":
+            key = context["discriminator"].strip("'")
+            known = sorted(tag.strip("'") for tag in context["expected_tags"].split(", "))
+            return Complaint((*path, key), _unknown(key, context["tag"], known))
+        case "value_error":
+            return Complaint(path, str(context["error"]), at_key)
+    if _expectation(item) and not at_key:
+        return _wrong_type([item])
+    words = details["msg"].replace("Input should ", "must ")
+    message = f"{words[:1].lower()}{words[1:]}, found {_show(details['input'])}"
+    return Complaint(path, message, at_key)
+
+
+def _unknown(noun: str, value: object, known: Sequence[str], instead: str | None = None) -> str:
+    hint = f"; {instead}" if instead else did_you_mean(value, known)
+    return f"unknown {noun} {_show(value)}{hint}{known_names(known, hint) if known else ''}"
+
+
+def _show(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(shorten(value))
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return shorten(repr(value))
+
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")

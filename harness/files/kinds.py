@@ -217,22 +217,10 @@ def _line_kind(line: bytes) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _is_results(path: Path, head: bytes) -> bool:
-    return {"benchmarks", "harness"} <= _keys(path, head, MAX_RESULTS)
-
-
 def _is_export(path: Path, head: bytes) -> bool:
     if path.suffix == ".onnx":  # whose first field but for a number says who made a file
         return head[4:].startswith(PROJECT)
     return read_tail(path, len(EXPORTED) + 1).rstrip(b"\n").endswith(EXPORTED)
-
-
-def _is_ran(path: Path, head: bytes) -> bool:
-    return head.startswith(b"PK") and read_tail(path, len(RAN)) == RAN
-
-
-def _is_program(path: Path, head: bytes) -> bool:
-    return _keys(path, head, MAX_PROGRAM) >= PROGRAM_KEYS
 
 
 def _is_arrays(path: Path, head: bytes) -> bool:
@@ -247,16 +235,8 @@ def _is_arrays(path: Path, head: bytes) -> bool:
     return "expected" in groups and groups <= set(ARCHIVED)
 
 
-def _begins(*starts: bytes) -> Callable[[Path, bytes], bool]:
-    return lambda _, head: head.startswith(starts)
-
-
-def _is_page(path: Path, head: bytes) -> bool:
-    return head.startswith(b"<!doctype html>") and REPORTED in head
-
-
-def _is_junit(path: Path, head: bytes) -> bool:
-    return head.startswith(b"<?xml") and b'<testsuites name="' + PROJECT + b'"' in head
+def _begins(start: bytes, inside: bytes = b"") -> Callable[[Path, bytes], bool]:
+    return lambda _, head: head.startswith(start) and inside in head
 
 
 def _keys(path: Path, head: bytes, limit: int) -> set[str]:
@@ -299,16 +279,33 @@ def _other(head: bytes) -> str:
 WEIGHTS = FileKind("weights", _of_format(PROJECT + b" weights"), (".safetensors", ".st"))
 CHECKPOINT = FileKind("a checkpoint of a training", _of_format(PROJECT + b" checkpoint"))
 RECORDS = FileKind("a record file of 'harness check'", _is_records, (".jsonl", ".json"))
-RESULTS = FileKind("results of 'harness bench'", _is_results, (".json",))
+RESULTS = FileKind(
+    "results of 'harness bench'",
+    lambda path, head: {"benchmarks", "harness"} <= _keys(path, head, MAX_RESULTS),
+    (".json",),
+)
 EXPORT = FileKind("a file that 'harness export' wrote", _is_export)
-PROGRAM = FileKind("the program of a reproducer", _is_program)
+PROGRAM = FileKind(
+    "the program of a reproducer",
+    lambda path, head: _keys(path, head, MAX_PROGRAM) >= PROGRAM_KEYS,
+)
 ARRAYS = FileKind("the arrays of a reproducer", _is_arrays)
-PAGE = FileKind("a page of 'harness report'", _is_page, (".html", ".htm"))
+PAGE = FileKind(
+    "a page of 'harness report'", _begins(b"<!doctype html>", REPORTED), (".html", ".htm")
+)
 MARKDOWN = FileKind(
     "Markdown of 'harness report'", _begins(b"<!-- " + PROJECT + b" report -->"), (".md",)
 )
-JUNIT = FileKind("JUnit's XML of 'harness report'", _is_junit, (".xml",))
-ISSUE = FileKind("the text of an issue of a reproducer", lambda _, head: head.startswith(ISSUED))
-ARRAYS_OF_RUN = FileKind("the results of 'harness run'", _is_ran, (".npz",))
+JUNIT = FileKind(
+    "JUnit's XML of 'harness report'",
+    _begins(b"<?xml", b'<testsuites name="' + PROJECT + b'"'),
+    (".xml",),
+)
+ISSUE = FileKind("the text of an issue of a reproducer", _begins(ISSUED))
+ARRAYS_OF_RUN = FileKind(
+    "the results of 'harness run'",
+    lambda path, head: head.startswith(b"PK") and read_tail(path, len(RAN)) == RAN,
+    (".npz",),
+)
 REPORTS = (PAGE, MARKDOWN, JUNIT, ISSUE)
 KINDS = (WEIGHTS, CHECKPOINT, RECORDS, EXPORT, ARRAYS_OF_RUN, ARRAYS, PROGRAM, RESULTS, *REPORTS)

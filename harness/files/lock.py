@@ -89,7 +89,11 @@ def _locked(lock: Path) -> int:
     while True:
         handle = _open(lock, os.O_CREAT)
         try:
-            _lock(handle)
+            try:
+                flock(handle, "EX", "NB")
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             # The last holder may have removed it meanwhile: then this is nobody's file any more.
             if _is_still(handle, lock):
                 os.ftruncate(handle, 0)
@@ -99,14 +103,6 @@ def _locked(lock: Path) -> int:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    try:
-        flock(handle, "EX", "NB")
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
 
 
 def _is_still(handle: int, lock: Path) -> bool:

@@ -59,8 +59,8 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
     """
     name = displayed(path)
-    with _opened(path, name) as (file, size):
-        _check_size(name, size, limit, what)
+    with opened(path, limit, what) as file:
+        size = os.fstat(file.fileno()).st_size
         try:
             content = _content(file, size or BLOCK, limit)
         except MemoryError:
@@ -75,12 +75,11 @@ def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator
     Raises:
         FileFault: as there, a file that grows beyond the limit with the piece that is too much.
     """
-    name, count = displayed(path), 0
-    with _opened(path, name) as (file, size):
-        _check_size(name, size, limit, what)
+    count = 0
+    with opened(path, limit, what) as file:
         while piece := file.read(PIECE):
             count += len(piece)
-            _check_size(name, count, limit, what)
+            _check_size(displayed(path), count, limit, what)
             yield piece
 
 
@@ -90,7 +89,7 @@ def read_head(path: str | os.PathLike[str], count: int) -> bytes:
     Raises:
         FileFault: there is no such file, it is not a regular file, or it cannot be read.
     """
-    with _opened(path, displayed(path)) as (file, _):
+    with _opened(path) as file:
         return file.read(count) or b""
 
 
@@ -100,8 +99,8 @@ def read_tail(path: str | os.PathLike[str], count: int) -> bytes:
     Raises:
         FileFault: there is no such file, it is not a regular file, or it cannot be read.
     """
-    with _opened(path, displayed(path)) as (file, size):
-        file.seek(max(0, size - count))
+    with _opened(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - count))
         return file.read(count) or b""
 
 
@@ -111,9 +110,8 @@ def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
     """
-    name = displayed(path)
-    with _opened(path, name) as (_, size):
-        _check_size(name, size, limit, what)
+    with opened(path, limit, what):
+        pass
 
 
 @contextmanager
@@ -123,38 +121,33 @@ def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[Bina
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
     """
-    name = displayed(path)
-    with _opened(path, name) as (file, size):
-        _check_size(name, size, limit, what)
+    with _opened(path) as file:
+        _check_size(displayed(path), os.fstat(file.fileno()).st_size, limit, what)
         yield file
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], name: str) -> Iterator[tuple[BinaryIO, int]]:
-    """A regular file and its size; what goes wrong while it is open is a :class:`FileFault`."""
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A regular file; what goes wrong while it is open is a :class:`FileFault`."""
+    name = displayed(path)
     try:
-        descriptor = _descriptor(path, name)
         try:
-            status = os.fstat(descriptor)
-            if other := other_kind(status):
+            # Non-blocking: a pipe without a writer would hold the call up for ever.
+            descriptor = os.open(path, opening("RDONLY", "NONBLOCK", "NOCTTY", "CLOEXEC"))
+        except FileNotFoundError:
+            raise FileFault(name, "no such file", missing=True) from None
+        except ValueError:
+            raise FileFault(name, NUL) from None
+        try:
+            if other := other_kind(os.fstat(descriptor)):
                 raise FileFault(name, other)
             with open(descriptor, "rb", closefd=False) as file:
-                yield file, status.st_size
+                yield file
         finally:
             os.close(descriptor)
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         raise FileFault(name, f"cannot be read: {reason}") from None
-
-
-def _descriptor(path: str | os.PathLike[str], name: str) -> int:
-    try:
-        # Non-blocking: a pipe without a writer would hold the call up for ever.
-        return os.open(path, opening("RDONLY", "NONBLOCK", "NOCTTY", "CLOEXEC"))
-    except FileNotFoundError:
-        raise FileFault(name, "no such file", missing=True) from None
-    except ValueError:
-        raise FileFault(name, NUL) from None
 
 
 def _content(file: BinaryIO, expected: int, limit: int) -> bytes:

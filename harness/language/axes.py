@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from harness.errors import Place, SpecError, UsageError, did_you_mean, placed, shorten
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.document import Document, Located
 from harness.language.expressions import parse_expression

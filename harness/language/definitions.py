@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from harness.errors import SpecError, did_you_mean
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.axes import REST, axes_text, check_entries
 from harness.language.builtins import BUILTINS

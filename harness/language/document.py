@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import Place, SpecError, closest, one_or_many, shorten
-from harness.files.complaints import Data, KeyPath, Scalar, complaints
+from harness.files.forms import Data, KeyPath, Scalar, complaints
 from harness.files.kinds import not_text
 from harness.files.user_file import FOLDER, FileFault, displayed, read_bytes
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.errors import ErrorList, Place, SpecError, UsageError, did_you_mean
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.attributes import Attribute, GivenAttributes, number_of, read_attributes
 from harness.language.axes import FREE_SIZES, names_of_sizes, read_dim, read_dims

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from harness.errors import Place, SpecError, several
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.attributes import Attribute, inputs_of, plain
 from harness.language.axes import names_of_sizes, read_dims

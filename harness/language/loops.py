@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.errors import SpecError, did_you_mean
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language.document import Document
 from harness.language.evaluate import Evaluator
 from harness.language.expressions import parse_equations

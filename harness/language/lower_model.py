@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from harness.errors import ErrorList, Place, SpecError
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language import schema
 from harness.language.axes import FREE_SIZES, RestAxes, input_type, read_dims
 from harness.language.definitions import check_distinct

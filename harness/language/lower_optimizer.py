@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean, shorten
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language.added_slots import AddedSlots
 from harness.language.attributes import Attribute, GivenAttributes, PlaceOf, read_attributes
 from harness.language.axes import RestAxes, read_dims

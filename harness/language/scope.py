@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import Place, SpecError, did_you_mean, placed
-from harness.files.complaints import KeyPath
+from harness.files.forms import KeyPath
 from harness.language.axes import RestAxes, size_of
 from harness.language.document import Document
 from harness.language.hints import shipped_hints

@@ -44,18 +44,12 @@ def _longest(text: str) -> int:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; the lines of an entry stay apart, and all columns but the first stand right."""
-    heading, *texts = [[_entry(text) for text in row] for row in (columns, *rows)]
+    heading, *texts = [
+        ["<br>".join(map(_within, text.split("\n"))) for text in row] for row in (columns, *rows)
+    ]
     rule = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *texts))
 
 
-def _entry(text: str) -> str:
-    return "<br>".join(_within(part) for part in text.split("\n"))
-
-
 def _within(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", _joined(text)).replace("@", "&#64;")
-
-
-def _joined(text: str) -> str:
-    return visible(" ".join(text.split()))
+    return _SPECIAL.sub(r"\\\1", visible(" ".join(text.split()))).replace("@", "&#64;")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.errors import HarnessError
 from harness.output.html import escaped
@@ -72,7 +72,7 @@ def html_table(
     )
 
 
-def frame(records: Iterable[Mapping[str, Any]]) -> DataFrame:
+def frame(records: Iterable[Mapping[str, object]]) -> DataFrame:
     """Records as a DataFrame, a row each; pandas is imported here and nowhere else.
 
     Raises:

@@ -34,12 +34,24 @@ GROUPS: Mapping[str, str] = {
 }
 
 
-def _group(verdict: Verdict) -> str:
-    return GROUPS.get(verdict, "broken")
+class Judged:
+    """What has a verdict."""
+
+    verdict: Verdict
+
+    @property
+    def group(self) -> str:
+        """The kind of its verdict, which gives its colour."""
+        return GROUPS.get(self.verdict, "broken")
+
+    @property
+    def mark(self) -> str:
+        """Its verdict in a word, where it is more than that it agrees."""
+        return MARKS[self.verdict].lower()
 
 
 @dataclass(frozen=True)
-class DtypePart:
+class DtypePart(Judged):
     """One dtype of an entry. ``headroom`` is from 0, at the tolerance, to 1, far below it.
 
     ``check`` is the failed check that the digits are of, and ``error`` its error, if any failed.
@@ -52,19 +64,9 @@ class DtypePart:
     check: str = ""
     error: str = ""
 
-    @property
-    def group(self) -> str:
-        """The kind of its verdict, which gives its colour."""
-        return _group(self.verdict)
-
-    @property
-    def mark(self) -> str:
-        """Its verdict in a word, where it is more than that it agrees."""
-        return MARKS[self.verdict].lower()
-
 
 @dataclass(frozen=True)
-class MatrixEntry:
+class MatrixEntry(Judged):
     """A system on a backend: its dtypes, and its number among all entries of the page."""
 
     number: int
@@ -74,11 +76,6 @@ class MatrixEntry:
     verdict: Verdict
     parts: Sequence[DtypePart]
     results: Sequence[CellResult]
-
-    @property
-    def group(self) -> str:
-        """The kind of its verdict, which gives its colour."""
-        return _group(self.verdict)
 
     @property
     def alike(self) -> bool:
@@ -94,11 +91,6 @@ class MatrixEntry:
             f"{part.dtype} {part.verdict}" + (f" ({part.check}{part.error})" if part.check else "")
             for part in self.parts
         )
-
-    @property
-    def mark(self) -> str:
-        """Its verdict in a word, where it is more than that it agrees."""
-        return MARKS[self.verdict].lower()
 
     @property
     def kept(self) -> str:
@@ -140,22 +132,17 @@ def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
         for spec in dict.fromkeys(cell.spec for cell in own):
             row: list[MatrixEntry | None] = []
             for backend in backends:
-                results = by_place.get((spec, backend))
-                row.append(_entry(number, spec, backend, path, results) if results else None)
+                if results := by_place.get((spec, backend)):
+                    results.sort(key=lambda r: r.cell.dtype)
+                    parts = [_part(result) for result in results]
+                    verdict = gravest([part.verdict for part in parts])
+                    row.append(MatrixEntry(number, spec, backend, path, verdict, parts, results))
+                else:
+                    row.append(None)
                 number += 1
             rows.append((spec, row))
         found.append(Matrix(path, device, backends, rows))
     return found
-
-
-def _entry(
-    number: int, spec: str, backend: str, path: str, results: Sequence[CellResult]
-) -> MatrixEntry:
-    results = sorted(results, key=lambda r: r.cell.dtype)
-    parts = [_part(result) for result in results]
-    return MatrixEntry(
-        number, spec, backend, path, gravest([p.verdict for p in parts]), parts, tuple(results)
-    )
 
 
 def _part(result: CellResult) -> DtypePart:

@@ -54,7 +54,7 @@ def report(files: tuple[Path, ...], **options: Any) -> None:
     """
     from harness.report.console import run_report
 
-    sys.exit(stoppable(partial(run_report, files, options)))
+    sys.exit(stoppable(partial(run_report, files, **options)))
 
 
 def reported(
@@ -91,8 +91,9 @@ def _reported(
             kept = code == INTERRUPTED and worth(options[results])
             if kept or code in ENDED:
                 old = options.get("baseline")
-                given = {**options, "bases": (old,) if old is not None else ()}
-                write_of([options[results]], outputs, given)
+                bases = (old,) if old is not None else ()
+                folders = options.get("folders") or ()
+                write_of([options[results]], outputs, bases, options.get("relative_to"), folders)
         finally:
             if folder is not None and not kept:
                 shutil.rmtree(folder)
@@ -111,7 +112,7 @@ def _name(form: str) -> str:
     return f"{form}_file"
 
 
-def _exit_code(command: Command, arguments: Any, options: Mapping[str, Any]) -> int:
+def _exit_code(command: Command, arguments: Any, options: Mapping[str, object]) -> int:
     try:
         command(*arguments, **options)
     except SystemExit as end:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.files import kinds
@@ -23,7 +23,6 @@ from harness.report.page import page, prepare_page
 
 if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
-    from harness.report.news import News
 
 # What a file of each form is, and the form that the end of a name stands for.
 KINDS: Mapping[str, kinds.FileKind] = {
@@ -36,49 +35,51 @@ ENDINGS: Mapping[str, str] = {
 }
 
 
-def run_report(files: Sequence[Path], options: Mapping[str, Any]) -> int:
+def run_report(
+    files: Sequence[Path],
+    *,
+    output: Path,
+    history: Path | None,
+    bases: Sequence[Path],
+    relative_to: str | None,
+    folders: Sequence[Path],
+    as_json: bool,
+) -> int:
     """Make a report of some files; returns the exit code.
 
     Raises:
         UsageError: a file is of a kind that no report is made of, or nothing can be written.
         HarnessError: a file cannot be read.
     """
-    output: Path = options["output"]
-    form = _form_of(output)
+    form = ENDINGS.get(output.suffix.lower(), "")
+    if not form:
+        raise UsageError(
+            f"{displayed(output)}: a report is a file that ends in {', '.join(ENDINGS)}"
+        )
     check_output(output, form)
     with _nothing_collected():
         inputs = gather(files)
-        if options["relative_to"] is not None:
-            _check_baseline(options["relative_to"], inputs)
-        _check_room(form, inputs, options)
-        _write_all(inputs, {form: output}, options)
-    if options["as_json"]:
+        if relative_to is not None:
+            _check_baseline(relative_to, inputs)
+        _check_room(form, inputs, history, bases)
+        _write_all(inputs, {form: output}, bases, relative_to, folders, history)
+    if as_json:
         say(json.dumps({"output": os.fspath(output), "form": form}))
     else:
         tell(f"the report is in {displayed(output)}")
     return 0
 
 
-def _form_of(output: Path) -> str:
-    """The form that a name asks for; :class:`UsageError` where it asks for none."""
-    try:
-        return ENDINGS[output.suffix.lower()]
-    except KeyError:
-        raise UsageError(
-            f"{displayed(output)}: a report is a file that ends in {', '.join(ENDINGS)}"
-        ) from None
-
-
-def _check_room(form: str, inputs: Inputs, options: Mapping[str, Any]) -> None:
+def _check_room(form: str, inputs: Inputs, history: Path | None, bases: Sequence[Path]) -> None:
     """:class:`UsageError` where something is given that the form has no place for."""
-    if form != "html" and options["history"] is not None:
+    if form != "html" and history is not None:
         raise UsageError(
             "--history is drawn on a page: give --output a name that ends in .html, or leave "
             "--history out"
         )
     if form != "junit":
         return
-    if options["bases"]:
+    if bases:
         raise UsageError(
             "JUnit's form has no place for what changed since --base: give --output a name that "
             "ends in .html or .md, or leave --base out"
@@ -141,7 +142,11 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
 
 
 def write_of(
-    files: Sequence[Path], outputs: Mapping[str, Path], options: Mapping[str, Any]
+    files: Sequence[Path],
+    outputs: Mapping[str, Path],
+    bases: Sequence[Path],
+    relative_to: str | None,
+    folders: Sequence[Path],
 ) -> None:
     """Write several reports of the same files, by their forms.
 
@@ -150,16 +155,37 @@ def write_of(
         HarnessError: a file cannot be read.
     """
     with _nothing_collected():
-        _write_all(gather(files), outputs, options)
+        _write_all(gather(files), outputs, bases, relative_to, folders)
     for output in outputs.values():
         tell(f"the report is in {displayed(output)}", error=True)
 
 
-def _write_all(inputs: Inputs, outputs: Mapping[str, Path], options: Mapping[str, Any]) -> None:
-    bases = options.get("bases")
-    against = _news(inputs, bases) if bases else None
+def _write_all(
+    inputs: Inputs,
+    outputs: Mapping[str, Path],
+    bases: Sequence[Path],
+    relative_to: str | None,
+    folders: Sequence[Path],
+    past: Path | None = None,
+) -> None:
+    against = None
+    if bases:
+        from harness.report.news import news  # it imports all checks, for their names
+
+        against = news(inputs, gather(bases, "--base"))
     for form, output in outputs.items():
-        _write(output, form, inputs, against, options)
+        if form == "junit":
+            assert inputs.check is not None
+            text = junit(inputs.check)
+        elif form == "markdown":
+            text = markdown(inputs, against, relative_to)
+        else:
+            runs = history(past) if past is not None else None
+            text = page(inputs, against, runs, relative_to, _known(inputs, folders))
+        try:
+            write_whole(output, text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None
 
 
 @contextmanager
@@ -174,13 +200,6 @@ def _nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
-def _news(inputs: Inputs, bases: Sequence[Path]) -> News | None:
-    # It imports all checks, for their names.
-    from harness.report.news import news
-
-    return news(inputs, gather(bases, "--base"))
-
-
 def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
     """The known differences, where the run has met any: what reads them imports much."""
     cells = inputs.check.cells.values() if inputs.check else ()
@@ -189,23 +208,3 @@ def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
     from harness.checking.known_differences import known_differences
 
     return known_differences(folders)
-
-
-def _write(
-    output: Path, form: str, inputs: Inputs, against: News | None, options: Mapping[str, Any]
-) -> None:
-    """Write one report."""
-    if form == "junit":
-        assert inputs.check is not None
-        text = junit(inputs.check)
-    elif form == "markdown":
-        text = markdown(inputs, against, options.get("relative_to"))
-    else:
-        folder = options.get("history")
-        differences = _known(inputs, options.get("folders") or ())
-        past = history(folder) if folder is not None else None
-        text = page(inputs, against, past, options.get("relative_to"), differences)
-    try:
-        write_whole(output, text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None

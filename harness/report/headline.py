@@ -62,9 +62,9 @@ def headline(inputs: Inputs, news: News | None) -> Headline:
         sentence = sentence or told
     against = ""
     if news is not None:
-        against = f"against {news.name}: {news.counted}"
+        against = f"against {news.sentence}"
         lines += news.limits
-        if news.worse and tone != "bad":
+        if news.exit_code and tone != "bad":
             tone = "bad"
     return Headline(tone, sentence, tuple(lines), against)
 
@@ -87,11 +87,11 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     if len(notes) > MOST_NOTES:
         lines.append(f"and {several(len(notes) - MOST_NOTES, 'more note')}")
     lines += [f"not compared: {words}" for words in not_compared(results)]
-    if check.stopped:
-        lines.append(f"the run was {check.stopped}")
-    if check.cut:
-        they = "it" if len(check.cut) == 1 else "they"
-        lines.append(f"{len(check.cut)} cut off before {they} ended")
+    if check.records.stopped:
+        lines.append(f"the run was {check.records.stopped}")
+    if cut := check.records.cut_off:
+        they = "it" if len(cut) == 1 else "they"
+        lines.append(f"{len(cut)} cut off before {they} ended")
     if differ:
         verb = "differs" if differ == 1 else "differ"
         return "bad", f"{differ} {of} {verb}", lines
@@ -100,7 +100,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
     if not results:
         return "broken", "No cell has ended", lines
     silent = sum(not any(f.verdict in COMPARED for f in r.findings) for r in results)
-    stop = ", and then it stopped" if check.stopped else ""
+    stop = ", and then it stopped" if check.records.stopped else ""
     if silent == len(results):
         return "broken", f"Nothing was compared in {several(silent, 'cell')}{stop}", lines
     agreed = _agreed(results, len(results) - silent, whole=not silent and not stop)

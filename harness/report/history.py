@@ -1,8 +1,9 @@
-"""Runs one after another: a folder of record files and results is enough."""
+"""Runs one after another, from a folder of their files, and the history of each cell as a line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,124 @@ from harness.files.user_file import FileFault, displayed
 from harness.report import speeds, svg_pictures
 from harness.report.cells import counted
 from harness.report.inputs import BenchRun, CheckRun, read_any
-from harness.report.past import Point, System, systems
 from harness.results.cell import Cell
-from harness.results.findings import PASSING, digits
+from harness.results.findings import PASSING, Verdict, digits
+
+# Of a line's picture, and digits that it shows at least from top to bottom.
+WIDTH, HEIGHT, EDGE, LEAST = 260, 36, 5, 2.0
+# Systems that stand open: those of which a cell changed its verdict or lost digits.
+OPENED, LOST = 4, 0.5
+
+
+@dataclass(frozen=True)
+class Point:
+    """What came of a cell in the check of a number."""
+
+    run: int
+    digits: float | None
+    verdict: Verdict
+
+    @property
+    def shown(self) -> str:
+        """The digits, with a sign if the cell did not pass."""
+        digits = "·" if self.digits is None else f"{self.digits:.1f}"
+        return digits if self.verdict in PASSING else f"✗ {digits}"
+
+
+@dataclass(frozen=True)
+class DigitsLine:
+    """A cell: the parts of its line as points of a polyline, crosses where it did not pass, and
+    dashes with what was upgraded there; its digits at first and at last."""
+
+    label: str
+    parts: Sequence[str]
+    dots: Sequence[tuple[float, float, str, str]]
+    dashes: Sequence[tuple[float, str]]
+    first: str
+    last: str
+    verdict: str
+    drop: float
+
+
+@dataclass(frozen=True)
+class System:
+    """The cells of one system, those that lost most digits first."""
+
+    name: str
+    told: str
+    lines: Sequence[DigitsLine]
+    opened: bool
+
+
+def systems(
+    cells: Mapping[Cell, Sequence[Point]], upgrades: Mapping[str, Mapping[int, str]], runs: int
+) -> list[System]:
+    """By system, those that got worst first. ``upgrades`` are by backend and number of check."""
+    found: dict[str, list[DigitsLine]] = {}
+    for cell, points in cells.items():
+        line = _line(cell, points, upgrades.get(cell.backend, {}), runs)
+        found.setdefault(cell.spec, []).append(line)
+    ordered = sorted(found.items(), key=lambda item: -max(line.drop for line in item[1]))
+    made: list[System] = []
+    for name, lines in ordered:
+        worse = sum(line.drop >= LOST for line in lines)
+        told = f"{len(lines)} cells" if len(lines) > 1 else "1 cell"
+        told += f", {worse} worse than before" if worse else ""
+        opened = bool(worse) and len(made) < OPENED
+        made.append(System(name, told, sorted(lines, key=lambda line: -line.drop), opened))
+    return made
+
+
+def _line(
+    cell: Cell, points: Sequence[Point], upgrades: Mapping[int, str], runs: int
+) -> DigitsLine:
+    values = [point.digits for point in points if point.digits is not None]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    middle, wide = (low + high) / 2, max(high - low, LEAST)
+
+    def x(run: float) -> float:
+        return round(EDGE + (WIDTH - 2 * EDGE) * (run - 1) / max(1, runs - 1), 1)
+
+    def y(digits: float | None) -> float:
+        share = 0.0 if digits is None else 0.5 + (digits - middle) / wide
+        return round(HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * share, 1)
+
+    parts: list[list[str]] = [[]]
+    before = 0
+    for point in points:
+        if point.digits is None or (before and point.run > before + 1):
+            parts.append([])
+        if point.digits is not None:
+            parts[-1].append(f"{x(point.run)},{y(point.digits)}")
+        before = point.run
+    dots = []
+    for point in points:
+        tone = "ok" if point.verdict in PASSING else "wrong"
+        digits = "" if point.digits is None else f", {point.digits:.1f} digits"
+        words = f"check {point.run}: {point.verdict}{digits}"
+        dots.append((x(point.run), y(point.digits), tone, words))
+    where = "" if cell.device == "cpu" else f" {cell.device}"
+    return DigitsLine(
+        f"{cell.backend} {cell.dtype} {cell.path}{where}",
+        [" ".join(part) for part in parts if len(part) > 1],
+        dots,
+        [(x(run - 0.5), words) for run, words in upgrades.items() if run <= runs],
+        points[0].shown,
+        points[-1].shown,
+        points[-1].verdict,
+        _drop(points),
+    )
+
+
+def _drop(points: Sequence[Point]) -> float:
+    """Digits that the last run has lost; as many as there can be where it passes no more, and a
+    few where it never did, so that it stands before those that pass."""
+    if points[-1].verdict not in PASSING:
+        return 16.0 if any(point.verdict in PASSING for point in points) else LOST / 2
+    best = [p.digits for p in points if p.digits is not None and p.verdict in PASSING]
+    last = points[-1].digits
+    return 0.0 if last is None or not best else max(best) - last
+
 
 # Lines that one picture can tell apart.
 MOST_LINES = len(svg_pictures.COLOURS)
@@ -74,7 +190,10 @@ def history(folder: Path) -> RunHistory:
         )
     runs: list[CheckRun | BenchRun] = []
     for path in sorted(folder.iterdir()):
-        if path.is_file() and _kind(path) in (kinds.RECORDS.name, kinds.RESULTS.name):
+        kind = ""
+        with contextlib.suppress(FileFault):  # unreadable, and so no run of ours
+            kind = kinds.described(path) if path.is_file() else ""
+        if kind in (kinds.RECORDS.name, kinds.RESULTS.name):
             run = read_any(path)
             assert isinstance(run, CheckRun | BenchRun)
             runs.append(run)
@@ -82,7 +201,11 @@ def history(folder: Path) -> RunHistory:
         raise UsageError(f"{displayed(folder)} holds no records and no results of earlier runs")
     found, before = RunHistory(), dict[str, str]()
     for number, run in enumerate(sorted(runs, key=lambda run: run.started), start=1):
-        changed = _upgrades(before, run.versions)
+        changed = {
+            name: f"{before[name]} became {version}"
+            for name, version in run.versions.items()
+            if before.get(name, version) != version
+        }
         before |= run.versions
         for backend, words in changed.items():
             at = found.upgraded.setdefault(backend, {})
@@ -91,22 +214,6 @@ def history(folder: Path) -> RunHistory:
             found.upgrades.append(number - 0.5)
         _add(found, number, run, ", ".join(dict.fromkeys(changed.values())))
     return found
-
-
-def _kind(path: Path) -> str:
-    try:
-        return kinds.described(path)
-    except FileFault:  # unreadable, and so no run of ours
-        return ""
-
-
-def _upgrades(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
-    """By backend, the change of its version in words."""
-    return {
-        name: f"{before[name]} became {version}"
-        for name, version in now.items()
-        if before.get(name, version) != version
-    }
 
 
 def _add(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str) -> None:

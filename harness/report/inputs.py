@@ -14,10 +14,10 @@ from harness.files import kinds
 from harness.files.forms import Form, Malformed, Number, formed
 from harness.files.user_file import FileFault, displayed
 from harness.output.shell import command_line
-from harness.results.blocks import cut_off, ended, stopped
 from harness.results.cell import Cell, CellResult
-from harness.results.file import Records, read_records
+from harness.results.file import read_records
 from harness.results.lines import CheckedModel, Done, Head, Result
+from harness.results.records import Records
 from harness.results.speeds import SpeedFile
 
 # Commands that are shown: the last of as many as wrote to the files.
@@ -47,18 +47,20 @@ class TrainedHistory(Form):
 
 @dataclass(frozen=True)
 class CheckRun:
-    """A record file: its heads, the cells that ended, and those that were cut off."""
+    """A record file."""
 
     name: str
-    heads: Sequence[Head]
-    cells: Mapping[Cell, CellResult]
-    cut: Sequence[Cell]
     records: Records
 
     @property
-    def stopped(self) -> str:
-        """In words, how far the last run came that did not come to its end; else empty."""
-        return stopped(self.records)
+    def heads(self) -> Sequence[Head]:
+        """Those of the runs that wrote to the file."""
+        return self.records.of_kind(Head)
+
+    @property
+    def cells(self) -> Mapping[Cell, CellResult]:
+        """The cells that ended."""
+        return self.records.ended
 
     @property
     def started(self) -> str:
@@ -193,31 +195,15 @@ def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
     except FileFault as fault:
         raise UsageError(f"cannot read {fault}") from None
     if kind == kinds.RECORDS.name:
-        return check_run(path)
+        return CheckRun(displayed(path), read_records(path))
     if kind == kinds.RESULTS.name:
-        return _bench_run(path)
+        # This and what reads weights import much that a report of records need not wait for.
+        from harness.timing import json_file
+
+        return BenchRun(displayed(path), json_file.read(path))
     if kind in (kinds.WEIGHTS.name, kinds.CHECKPOINT.name):
         return _training(path, kinds.WEIGHTS if kind == kinds.WEIGHTS.name else kinds.CHECKPOINT)
     raise UsageError(f"{displayed(path)}: this is {kind}; a report is made of {WANTED}")
-
-
-def check_run(path: Path) -> CheckRun:
-    """Read records.
-
-    Raises:
-        RecordError: they cannot be read, or a line is none.
-    """
-    records = read_records(path)
-    heads = records.of_kind(Head)
-    cells = ended(records)
-    return CheckRun(displayed(path), heads, cells, cut_off(records), records)
-
-
-def _bench_run(path: Path) -> BenchRun:
-    # This and what reads weights import much that a report of records need not wait for.
-    from harness.timing import json_file
-
-    return BenchRun(displayed(path), json_file.read(path))
 
 
 def _training(path: Path, kind: kinds.FileKind) -> TrainedWeights:

@@ -35,7 +35,7 @@ def junit(check: CheckRun) -> str:
         )
         for result, finding in findings:
             _case(suite, result, finding)
-    if check.stopped:
+    if check.records.stopped:
         _unfinished(root, check)
     Tree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + Tree.tostring(root, "unicode") + "\n"
@@ -46,9 +46,9 @@ def _unfinished(root: Tree.Element, check: CheckRun) -> None:
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
     suite = Tree.SubElement(root, "testsuite", {"name": "run", **counts})
     case = Tree.SubElement(suite, "testcase", classname="run", name="ended", time="0.000")
-    found = Tree.SubElement(case, "error", message=_legal(f"the run was {check.stopped}"))
+    found = Tree.SubElement(case, "error", message=_legal(f"the run was {check.records.stopped}"))
     found.set("type", "stopped")
-    found.text = _legal("\n".join(f"{cell}: cut off" for cell in check.cut)) or None
+    found.text = _legal("\n".join(f"{cell}: cut off" for cell in check.records.cut_off)) or None
 
 
 def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:

@@ -13,12 +13,10 @@ from harness.output.table import thousands
 from harness.report.cells import Matrix, MatrixEntry, matrices
 from harness.report.headline import headline
 from harness.report.inputs import CheckRun, Inputs
-from harness.report.models import model_view
-from harness.report.speeds import Chart, Dot, charts, doubted
-from harness.report.surroundings import environment
-from harness.report.trainings import TRAINED, trained
+from harness.report.speeds import Chart, charts, doubted
+from harness.report.surroundings import TRAINED, environment, model_view, trained
 from harness.report.troubles import Trouble, troubles
-from harness.runs.compared import MOVED
+from harness.runs.compared import MOVED, shown_digits
 
 if TYPE_CHECKING:
     from harness.report.news import News
@@ -37,12 +35,13 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     lines += [code(command) + "  " for command in inputs.commands]
     if news is not None and news.changes:
         told = [f"- **{plain(c.label)}** {plain(c.words)}" for c in news.told]
-        told = [*_most(told, MOST_CHANGES)]
+        told[MOST_CHANGES:] = _more(len(told) - MOST_CHANGES)
         if news.folded:
             told.append(f"- {len(news.folded)} that are not worse")
         lines += ["", *told]
-    if news is not None and news.digits:
-        lines += ["", f"{MOVED}:", "", *(f"- {plain(text)}" for text in news.digits)]
+    if news is not None and news.moved:
+        told = [f"- {plain(text)}" for text in shown_digits(news.moved)]
+        lines += ["", f"{MOVED}:", "", *told]
     if inputs.check is not None:
         told = []
         shown, left = troubles(inputs.check, MOST_TROUBLES)
@@ -58,7 +57,7 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
     if inputs.trainings:
         lines += ["", "**Trainings**", "", table(TRAINED, trained(inputs.trainings))]
     lines += _models(inputs.check)
-    rows = environment(inputs, news.around if news else ())
+    rows = environment(inputs, news.environment if news else ())
     before = {row.name: f"{plain(row.before)} → " if row.before else "" for row in rows}
     told = [f"- {plain(row.name)}: {before[row.name]}{plain(row.now)}" for row in rows]
     return "\n".join([*lines, *_folded("Environment", told), ""])
@@ -82,10 +81,6 @@ def _models(check: CheckRun | None) -> list[str]:
 
 def _folded(summary: str, lines: Sequence[str]) -> list[str]:
     return ["", f"<details><summary>{summary}</summary>", "", *lines, "", "</details>"]
-
-
-def _most(told: Sequence[str], most: int) -> list[str]:
-    return [*told[:most], *_more(len(told) - most)]
 
 
 def _more(left: int) -> list[str]:
@@ -124,18 +119,14 @@ def _entry(entry: MatrixEntry | None, dtypes: Sequence[str]) -> str:
 def _chart(chart: Chart) -> list[str]:
     rows = []
     for system, dots in chart.rows:
-        by_backend = {dot.backend: dot for dot in dots}
-        rows.append([system, *(_speed(by_backend.get(backend)) for backend in chart.backends)])
+        texts = {}
+        for backend, dot in dots.items():
+            times = "" if dot.times is None else f" ({dot.times:.2f}x)"
+            texts[backend] = f"{thousands(dot.figures.rate.median)}{times}"
+        rows.append([system, *(texts.get(backend, "-") for backend in chart.backends)])
     refused = [f"\n⊘ {plain(cell.name)}: {plain(cell.reason)}" for cell in chart.refused]
     if not rows:
         return [f"**{plain(chart.title)}**", *refused]
     title = f"**{plain(chart.title)}, thousand {plain(chart.unit)} per second**"
     doubts = [f"\n⚠ {plain(', '.join(of))}: {plain(doubt)}" for doubt, of in doubted(chart)]
     return [title, "", table(["system", *chart.backends], rows), *doubts, *refused]
-
-
-def _speed(dot: Dot | None) -> str:
-    if dot is None:
-        return "-"
-    times = "" if dot.times is None else f" ({dot.times:.2f}x)"
-    return f"{thousands(dot.rate)}{times}"

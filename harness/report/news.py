@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.checking import changes as checks
 from harness.errors import UsageError
 from harness.report.inputs import Inputs
-from harness.runs.compared import (
-    HEADINGS,
-    Change,
-    Differing,
-    MovedDigits,
-    RunChanges,
-    counted,
-    shown_digits,
-)
+from harness.runs.compared import HEADINGS, RunChanges
 from harness.timing import compare as speeds
 
 
@@ -34,34 +25,8 @@ MOST_GOOD = 10
 
 
 @dataclass(frozen=True)
-class News:
-    """All changes against older runs, and what is not the same around them.
-
-    ``limits`` say what could not be compared; ``moved`` are digits that are not what they were;
-    ``unsure`` is as of :class:`.RunChanges`.
-    """
-
-    name: str
-    changes: Sequence[Change]
-    around: Sequence[Differing]
-    limits: Sequence[str] = ()
-    moved: Sequence[MovedDigits] = ()
-    unsure: str = ""
-
-    @property
-    def worse(self) -> bool:
-        """Whether anything is worse than it was."""
-        return any(change.worse for change in self.changes)
-
-    @property
-    def counted(self) -> str:
-        """How many changes of each kind, in words."""
-        return counted(self.changes, self.moved, self.unsure)
-
-    @property
-    def digits(self) -> list[str]:
-        """The digits that moved, in words."""
-        return shown_digits(self.moved)
+class News(RunChanges):
+    """All changes against older runs, ``what`` they are, and what is not the same around them."""
 
     @property
     def told(self) -> list[ToldChange]:
@@ -117,10 +82,10 @@ def news(inputs: Inputs, old: Inputs) -> News | None:
     if not found:
         return None
     return News(
-        ", ".join(names),
-        [change for each in found for change in each.changes],
-        [differing for each in found for differing in each.environment],
-        [limit for each in found for limit in each.limits],
-        [digits for each in found for digits in each.moved],
-        "; ".join(each.unsure for each in found if each.unsure),
+        environment=[differing for each in found for differing in each.environment],
+        changes=[change for each in found for change in each.changes],
+        what=", ".join(names),
+        limits=[limit for each in found for limit in each.limits],
+        moved=[digits for each in found for digits in each.moved],
+        unsure="; ".join(each.unsure for each in found if each.unsure),
     )

@@ -19,20 +19,17 @@ from harness.checking.pairs import FEW
 from harness.oracle.tolerance import Deviation
 from harness.output.html import escaped
 from harness.output.printing import visible
-from harness.report import cells, past, speed_charts, svg_pictures
-from harness.report.cells import Matrix, MatrixEntry, share
+from harness.report import cells, speeds, svg_pictures
+from harness.report.cells import MatrixEntry, share
 from harness.report.headline import headline
-from harness.report.history import RunHistory
-from harness.report.inputs import BenchRun, CheckRun, Inputs
-from harness.report.models import ModelView, model_view
-from harness.report.speed_charts import ChartView, ShownChart
-from harness.report.speeds import roofline
-from harness.report.surroundings import environment, facts
-from harness.report.trainings import TRAINED, trained
-from harness.report.troubles import Trouble, troubles
+from harness.report.history import HEIGHT, WIDTH, RunHistory
+from harness.report.inputs import CheckRun, Inputs
+from harness.report.speeds import ShownChart, roofline
+from harness.report.surroundings import TRAINED, environment, facts, model_view, trained
+from harness.report.troubles import troubles
 from harness.results.cell import CellResult
 from harness.results.findings import PASSING, Finding
-from harness.runs.compared import MOVED
+from harness.runs.compared import MOVED, shown_digits
 
 # What the page's script shows of cells and charts: so small that thousands of cells fit in.
 
@@ -71,12 +68,10 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
         }
         for entry in entries
     }
-    views = [{visible(name): _view(view) for name, view in chart.views.items()} for chart in speeds]
+    views = [
+        {visible(name): view.record() for name, view in chart.views.items()} for chart in speeds
+    ]
     return embedded({"names": names.all, "entries": found, "charts": views})
-
-
-def _view(view: ChartView) -> dict[str, Any]:
-    return {**view.record(), "label": visible(view.label)}
 
 
 def embedded(data: Any) -> str:
@@ -87,7 +82,7 @@ def embedded(data: Any) -> str:
     return text
 
 
-def _cell(result: CellResult, names: Names) -> dict[str, Any]:
+def _cell(result: CellResult, names: Names) -> dict[str, object]:
     worsts = [finding.worst for finding in result.findings]
     kept = f"; the verdict is kept from {result.since}" if result.remembered else ""
     nearest = max((share(worst) for worst in worsts if worst), default=None)
@@ -178,44 +173,58 @@ def page(
     drawn = svg_pictures.available()
     check = inputs.check
     found = cells.matrices(check.cells) if check else []
-    speeds = speed_charts.shown(inputs, baseline)
+    charts = speeds.shown(inputs, baseline)
     shown, left = troubles(check, MOST_TROUBLES) if check else ([], 0)
-    context: dict[str, Any] = {
+    dtypes = sorted({cell.dtype for cell in check.cells}) if check else []
+    pairs = check.pairs(every=True) if check else []
+    models = check.models if check else {}
+    entries = (e for matrix in found for _, row in matrix.rows for e in row if e is not None)
+    roof = next(filter(None, (roofline(run.file) for run in inputs.benches)), None)
+    drawn_losses = drawn and inputs.trainings
+    context: dict[str, object] = {
         "title": "Backend comparison",
         "headline": headline(inputs, news),
         "facts": facts(inputs),
         "changes": news.told if news else [],
         "folded": news.folded if news else [],
-        "moved": news.digits if news else [],
+        "moved": shown_digits(news.moved) if news else [],
         "moved_words": MOVED,
-        "base_name": news.name if news else "",
+        "base_name": news.what if news else "",
         "troubles": shown,
         "opened": OPENED,
-        "more_troubles": _more(left),
+        "more_troubles": (
+            f"And {left} more cells that do not pass, as the table shows." if left else ""
+        ),
         "known": _known(check, differences),
         "matrices": found,
-        "pairs": _pairs(check),
-        "models": _models(check),
-        "dtypes": sorted({cell.dtype for cell in check.cells}) if check else [],
-        "cut": ", ".join(map(str, check.cut)) if check else "",
-        "data": Markup(page_data((e for matrix in found for e in _entries(matrix)), speeds)),
+        "pairs": pairs if len(pairs) > FEW else [],  # few are in the headline
+        "models": [model_view(name, told) for name, told in models.items()],
+        "dtypes": dtypes,
+        "cut": ", ".join(map(str, check.records.cut_off)) if check else "",
+        "data": Markup(page_data(entries, charts)),
         "growth": _growth(check) if check and drawn else None,
-        "charts": speeds,
-        "baselines": speed_charts.baselines(speeds),
+        "charts": charts,
+        "baselines": speeds.baselines(charts),
         "baseline": baseline or "",
-        "roofline": _roofline(inputs.benches) if drawn else None,
-        "losses": _losses(inputs) if drawn else None,
+        "roofline": Markup(svg_pictures.roofline(roof)) if drawn and roof else None,
+        "losses": Markup(svg_pictures.losses(inputs.trainings)) if drawn_losses else None,
         "metrics": _metrics(inputs) if drawn else None,
         "trainings": trained(inputs.trainings),
         "trained": TRAINED,
         "history": _history(history, drawn),
-        "environment": environment(inputs, news.around if news else ()),
-        "commands": _commands(inputs, shown),
+        "environment": environment(inputs, news.environment if news else ()),
+        # What was run, as far as it is known, and what makes reproducers.
+        "commands": [*inputs.commands, *(t.reproducer for t in shown[:1] if t.reproducer)],
         "missing_pictures": "" if drawn else MISSING,
         "version": version("backend-comparison-harness"),
     }
     context["sections"] = _sections(context)
-    return _rendered(context)
+    template, style, script = _templates()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    css = style.render(paths=len(found), dtypes=len(dtypes))
+    return template.render(
+        **context, css=Markup(css), js=Markup(script), script_hash=f"sha256-{digest}"
+    )
 
 
 def prepare_page() -> None:
@@ -236,9 +245,13 @@ def _templates() -> tuple[Template, Template, str]:
         loader=PackageLoader("harness.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        # A stranger's text without characters that are not seen and yet do something.
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    templates.filters["options"] = _options
+    # Options are not broken at their hyphens.
+    templates.filters["options"] = lambda text: Markup(
+        re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', escaped(text))
+    )
     assert templates.loader is not None
     scripts = (templates.loader.get_source(templates, name)[0] for name in SCRIPTS)
     return (
@@ -248,26 +261,7 @@ def _templates() -> tuple[Template, Template, str]:
     )
 
 
-def _rendered(context: Mapping[str, Any]) -> str:
-    template, style, script = _templates()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    css = style.render(paths=len(context["matrices"]), dtypes=len(context["dtypes"]))
-    return template.render(
-        **context, css=Markup(css), js=Markup(script), script_hash=f"sha256-{digest}"
-    )
-
-
-def _options(text: str) -> Markup:
-    """A text whose ``--options`` are not broken at their hyphens."""
-    return Markup(re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', escaped(text)))
-
-
-def _shown(value: Any) -> Any:
-    """A stranger's text without characters that are not seen and yet do something."""
-    return visible(value) if type(value) is str else value
-
-
-def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _sections(context: Mapping[str, object]) -> list[tuple[str, str]]:
     every = (
         ("changes", "Changes", context["changes"] or context["folded"] or context["moved"]),
         ("look", "Look here first", context["troubles"]),
@@ -285,14 +279,6 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, label) for name, label, there in every if there]
 
 
-def _entries(matrix: Matrix) -> list[cells.MatrixEntry]:
-    return [entry for _, row in matrix.rows for entry in row if entry is not None]
-
-
-def _more(left: int) -> str:
-    return f"And {left} more cells that do not pass, as the table shows." if left else ""
-
-
 def _known(check: CheckRun | None, differences: Differences | None) -> list[dict[str, str]]:
     if check is None:
         return []
@@ -305,16 +291,6 @@ def _known(check: CheckRun | None, differences: Differences | None) -> list[dict
         reason = entry.reason if entry else ""
         told.append({"words": words, "reason": reason, "link": link, "cells": ", ".join(names)})
     return told
-
-
-def _pairs(check: CheckRun | None) -> list[str]:
-    """All pairs of backends, if they are too many for the headline."""
-    every = check.pairs(every=True) if check else []
-    return every if len(every) > FEW else []
-
-
-def _models(check: CheckRun | None) -> list[ModelView]:
-    return [model_view(name, told) for name, told in check.models.items()] if check else []
 
 
 def _growth(check: CheckRun) -> Markup | None:
@@ -337,15 +313,6 @@ def _growth(check: CheckRun) -> Markup | None:
     return Markup(svg_pictures.lines("step", series, limit=1.0))
 
 
-def _roofline(benches: Sequence[BenchRun]) -> Markup | None:
-    found = next(filter(None, (roofline(run.file) for run in benches)), None)
-    return None if found is None else Markup(svg_pictures.roofline(found))
-
-
-def _losses(inputs: Inputs) -> Markup | None:
-    return Markup(svg_pictures.losses(inputs.trainings)) if inputs.trainings else None
-
-
 def _metrics(inputs: Inputs) -> Markup | None:
     """The metrics on what is held out, by epoch; None if no training has any."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -359,7 +326,7 @@ def _metrics(inputs: Inputs) -> Markup | None:
     return Markup(svg_pictures.trend("epochs: metrics on what is held out", series, (), log=False))
 
 
-def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
+def _history(history: RunHistory | None, drawn: bool) -> dict[str, object] | None:
     if history is None:
         return None
     drawings = [Markup(picture) for picture in history.drawn()] if drawn else []
@@ -367,14 +334,6 @@ def _history(history: RunHistory | None, drawn: bool) -> dict[str, Any] | None:
         "pictures": drawings,
         "rows": history.rows,
         "systems": history.systems(),
-        "width": past.WIDTH,
-        "height": past.HEIGHT,
+        "width": WIDTH,
+        "height": HEIGHT,
     }
-
-
-def _commands(inputs: Inputs, shown: Sequence[Trouble]) -> list[str]:
-    """What was run, as far as it is known, and what makes reproducers."""
-    found = inputs.commands
-    if shown:
-        found += [trouble.reproducer for trouble in shown[:1] if trouble.reproducer]
-    return found

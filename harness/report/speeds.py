@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import several
+from harness.output.printing import visible
+from harness.output.table import thousands
+from harness.report import svg_pictures
+from harness.report.inputs import Inputs
+from harness.report.svg_pictures import Roof, Roofline
 from harness.results.speeds import Figures, NoSpeed, Parameters, SpeedFile, Timed
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A cell with a speed: the median over the rounds and the quartiles, in units a second.
+    """A cell with a speed, and how many times as fast as the baseline it is; None without one."""
 
-    ``times`` is how many times as fast as the baseline it is; None without one.
-    """
-
-    backend: str
-    rate: float
-    q1: float
-    q3: float
     figures: Figures
     times: float | None
 
 
 @dataclass(frozen=True)
 class Chart:
-    """All systems in one mode at one batch and sizes. ``refused`` are cells without a speed, and
-    why."""
+    """All systems in one mode at one batch and sizes, each with its cells by backend. ``refused``
+    are cells without a speed, and why."""
 
     title: str
     unit: str
     backends: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Dot]]]
+    rows: Sequence[tuple[str, Mapping[str, Dot]]]
     refused: Sequence[NoSpeed]
-
-
-@dataclass(frozen=True)
-class Roof:
-    """Where a cell stands under what the machine can do: FLOP a byte and FLOP a second."""
-
-    label: str
-    intensity: float
-    speed: float
-
-
-@dataclass(frozen=True)
-class Roofline:
-    """The measured peak (FLOP/s) and bandwidth (bytes/s), and the cells below them."""
-
-    peak: float
-    bandwidth: float
-    cells: Sequence[Roof]
 
 
 def counted(files: Sequence[SpeedFile]) -> str:
@@ -102,11 +83,16 @@ def _chart(
 ) -> Chart:
     by_system: dict[str, list[Timed]] = {}
     for speed in speeds:
-        by_system.setdefault(_system(speed, speeds), []).append(speed)
+        name = speed.params.spec.removeprefix("lesson6/")
+        times = {s.params.time for s in speeds if s.params.spec == speed.params.spec}
+        system = f"{name} t{speed.params.time}" if len(times) > 1 else name
+        by_system.setdefault(system, []).append(speed)
     rows = []
     for system, cells in by_system.items():
-        rates = {cell.params.backend: cell.extra_info.rate.median for cell in cells}
-        rows.append((system, [_dot(cell, rates.get(baseline or "")) for cell in cells]))
+        figures = {cell.params.backend: cell.extra_info for cell in cells}
+        base = figures[baseline].rate.median if baseline in figures else None
+        dots = {b: Dot(f, f.rate.median / base if base else None) for b, f in figures.items()}
+        rows.append((system, dots))
     units = dict.fromkeys(speed.extra_info.rate.unit for speed in speeds)
     backends = sorted({s.params.backend for s in speeds} | {r.params.backend for r in refused})
     return Chart(title, " or ".join(units), backends, rows, refused)
@@ -116,23 +102,10 @@ def doubted(chart: Chart) -> list[tuple[str, list[str]]]:
     """Why speeds are not to be relied on, each with the cells of which it is said."""
     found: dict[str, list[str]] = {}
     for system, dots in chart.rows:
-        for dot in dots:
+        for backend, dot in dots.items():
             for doubt in dot.figures.doubts:
-                found.setdefault(doubt, []).append(f"{system} on {dot.backend}")
+                found.setdefault(doubt, []).append(f"{system} on {backend}")
     return [*found.items()]
-
-
-def _system(speed: Timed, among: Sequence[Timed]) -> str:
-    name = speed.params.spec.removeprefix("lesson6/")
-    times = {s.params.time for s in among if s.params.spec == speed.params.spec}
-    return f"{name} t{speed.params.time}" if len(times) > 1 else name
-
-
-def _dot(speed: Timed, base: float | None) -> Dot:
-    figures = speed.extra_info
-    rate = figures.rate
-    times = rate.median / base if base else None
-    return Dot(speed.params.backend, rate.median, rate.q1, rate.q3, figures, times)
 
 
 def roofline(file: SpeedFile) -> Roofline | None:
@@ -158,3 +131,142 @@ def roofline(file: SpeedFile) -> Roofline | None:
 def _figure(figures: Mapping[str, object], name: str) -> float | None:
     value = figures.get(name)
     return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+# Charts of speeds: dots on a logarithmic axis, beside a baseline that may be chosen on the page.
+#
+# A page has the places of all dots for every baseline, so that choosing one is moving them.
+
+# Steps of an axis within a power of ten, of which one gives few enough ticks.
+STEPS: Sequence[Sequence[float]] = (
+    *((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
+    [1 + n / 4 for n in range(36)],
+)
+FEWEST, DECADES = 2, 12
+# Their names have room beside each other on a telephone where such a part of an axis is between.
+APART = 0.16
+# So much of an axis is free at each end.
+MARGIN = 0.04
+
+
+@dataclass(frozen=True)
+class ChartSpot:
+    """Where a dot stands and where its bar begins, in percent of the axis, how wide the bar is, and
+    how many times as fast as the baseline the cell is."""
+
+    place: float
+    low: float
+    width: float
+    times: str
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """A chart beside one baseline: ticks with their places, that of the baseline, and the spots by
+    system and backend; None for a cell that has no speed there."""
+
+    label: str
+    ticks: Sequence[tuple[float, str]]
+    one: float | None
+    spots: Sequence[Sequence[ChartSpot | None]]
+
+    def record(self) -> dict[str, object]:
+        """For the page's script."""
+        return {
+            "label": visible(self.label),
+            "ticks": self.ticks,
+            "one": self.one,
+            "spots": [[spot and [*vars(spot).values()] for spot in row] for row in self.spots],
+        }
+
+
+@dataclass(frozen=True)
+class ShownChart:
+    """A chart as the page has it: the view that is shown first, all others by baseline, and the
+    numbers as texts, before and behind how many times as fast a cell is."""
+
+    chart: Chart
+    looks: Mapping[str, tuple[str, str]]
+    view: ChartView
+    views: Mapping[str, ChartView]
+    rows: Sequence[tuple[str, Sequence[tuple[str, str] | None]]]
+    doubts: Sequence[str]
+
+
+def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
+    """The charts of all files, each file's backends in the same colours."""
+    found = []
+    for run in inputs.benches:
+        timed = {speed.params.backend for speed in run.file.benchmarks}
+        refused = {cell.params.backend for cell in run.file.harness.without_speed}
+        looks = svg_pictures.looks(sorted(timed | refused))
+        for chart in charts(run.file, None, inputs.told_apart(run)):
+            views = {name: _view(chart, name) for name in ("", *sorted(timed))}
+            rows = [(s, [_told(dots.get(b)) for b in chart.backends]) for s, dots in chart.rows]
+            doubts = [f"{', '.join(of)}: {doubt}" for doubt, of in doubted(chart)]
+            view = views.get(baseline or "", views[""])
+            found.append(ShownChart(chart, looks, view, views, rows, doubts))
+    return found
+
+
+def baselines(found: Iterable[ShownChart]) -> list[str]:
+    """The backends that have a speed, and so can be a baseline."""
+    return sorted({backend for c in found for _, dots in c.chart.rows for backend in dots})
+
+
+def _told(dot: Dot | None) -> tuple[str, str] | None:
+    if dot is None:
+        return None
+    many = f" x{dot.figures.many}" if (dot.figures.many or 1) > 1 else ""
+    middle, low, high = map(thousands, dot.figures.rate.quartiles)
+    return f"{middle} k ({low} to {high})", f"; {dot.figures.path}{many}"
+
+
+def _view(chart: Chart, baseline: str) -> ChartView:
+    """The chart beside a baseline; as it is where that has no speed, or is none."""
+    bases = {s: d[baseline].figures.rate.median for s, d in chart.rows if baseline in d}
+    reach = [1.0] if bases else []
+    for system, dots in chart.rows:
+        if base := bases.get(system) if bases else 1.0:
+            values = (value for dot in dots.values() for value in dot.figures.rate.quartiles)
+            reach += [value / base for value in values if value > 0]
+    if not reach:
+        return ChartView(chart.unit, (), None, [[None] * len(chart.backends) for _ in chart.rows])
+    low, high = math.log10(min(reach)), math.log10(max(reach))
+    wide = max(high - low, 0.1)
+
+    def place(value: float) -> float:
+        share = (math.log10(value) - low) / wide if value > 0 else 0.0
+        return round(100 * (MARGIN + share * (1 - 2 * MARGIN)), 2)
+
+    def spot(system: str, dot: Dot | None) -> ChartSpot | None:
+        base = bases.get(system) if bases else 1.0
+        if dot is None or not base:
+            return None
+        times = f", {dot.figures.rate.median / base:.2f} times" if bases else ""
+        at, q1, q3 = (place(value / base) for value in dot.figures.rate.quartiles)
+        return ChartSpot(at, min(q1, q3), round(abs(q3 - q1), 2), times)
+
+    return ChartView(
+        f"times as fast as {baseline}" if bases else f"{chart.unit} per second",
+        [(place(value), svg_pictures.figure(value)) for value in _ticks(low, low + wide)],
+        place(1.0) if bases else None,
+        [[spot(s, dots.get(backend)) for backend in chart.backends] for s, dots in chart.rows],
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two powers of ten: as few as tell the scale."""
+    found: list[float] = []
+    for steps in STEPS:
+        powers = range(math.floor(low), math.floor(high) + 1)
+        every = -(-len(powers) // DECADES)
+        values = [step * 10.0**power for power in powers[::every] for step in steps]
+        found = [v for v in values if low - 1e-9 <= math.log10(v) <= high + 1e-9]
+        if len(found) >= FEWEST:
+            break
+    kept: list[float] = []
+    for value in found:
+        if not kept or math.log10(value / kept[-1]) >= APART * (high - low):
+            kept.append(value)
+    return kept

@@ -1,14 +1,63 @@
-"""Where runs took place: machine, versions, and what of them changed."""
+"""What a report says beside results: where runs took place, which models, how trainings went."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from harness.report.inputs import BenchRun, CheckRun, Inputs
+from harness.report.inputs import BenchRun, CheckRun, Inputs, TrainedWeights
 from harness.results.environment import Machine
+from harness.results.lines import CheckedModel
 from harness.runs.compared import Differing
+
+TRAINED = ("training", "epochs", "loss", "held out", "metrics held out")
+
+
+def trained(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
+    """A row of :data:`TRAINED` for each that has ended an epoch, with what its last one came to."""
+    rows = []
+    for training in trainings:
+        epochs = training.history.epochs
+        if epochs:
+            held, metrics = epochs[-1].held_out_loss, epochs[-1].held_out_metrics
+            rows.append(
+                [
+                    f"{training.spec} on {training.history.backend} ({training.name})",
+                    str(len(epochs)),
+                    f"{epochs[-1].loss:.4g}",
+                    "" if held is None else f"{held:.4g}",
+                    ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()),
+                ]
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A model. ``facts`` are its sizes and layers, each a word and a text."""
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+    equations: str
+    loss: str
+
+
+def model_view(name: str, told: CheckedModel) -> ModelView:
+    """A model as the head of a record file has it."""
+    sizes = ", ".join(f"{size} {number}" for size, number in told.sizes.items())
+    layers = ", ".join(_layer(layer, told) for layer in told.layers)
+    facts = (("sizes of most checks", sizes), ("layers", layers))
+    return ModelView(
+        name, tuple(fact for fact in facts if fact[1]), told.equations.rstrip(), told.loss
+    )
+
+
+def _layer(name: str, told: CheckedModel) -> str:
+    """``norm (batch_norm, momentum 0.1)``: only the attributes that differ from the defaults."""
+    definition, changed = told.layers[name], told.attributes.get(name, {})
+    facts = [] if name == definition else [definition]
+    facts += [f"{attribute} {value}" for attribute, value in changed.items()]
+    return f"{name} ({', '.join(facts)})" if facts else name
 
 
 @dataclass(frozen=True)
@@ -38,16 +87,14 @@ def facts(inputs: Inputs) -> list[str]:
 
 def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
     """What is not the same as in an older run, and then all facts."""
-    changed = [_changed(each) for each in around]
+    changed = []
+    for each in around:
+        what = each.words or each.what
+        name = f"{what} of {', '.join(each.of)}" if each.of else what
+        # Checksums say nothing to a person.
+        now, before = ("now", "before") if each.words else (each.new, each.old)
+        changed.append(FactRow(name, now, before))
     return changed + [FactRow(name, now) for name, now in _all(inputs).items()]
-
-
-def _changed(each: Differing) -> FactRow:
-    what = each.words or each.what
-    name = f"{what} of {', '.join(each.of)}" if each.of else what
-    if each.words:  # checksums, which say nothing to a person
-        return FactRow(name, "now", "before")
-    return FactRow(name, each.new, each.old)
 
 
 def _all(inputs: Inputs) -> dict[str, str]:
@@ -94,5 +141,5 @@ def _machine(machine: Machine) -> dict[str, str]:
     return {n.replace("_", " "): str(value) for n in names if (value := getattr(machine, n, None))}
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _listed(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())

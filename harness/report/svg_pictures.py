@@ -11,11 +11,11 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.output.printing import visible
 from harness.report.inputs import TrainedWeights
-from harness.report.speeds import Roofline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +29,24 @@ DASHES = ("-", "--", ":", "-.")
 INK = "#010203"
 WIDTH = 9.0
 Draw = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Roof:
+    """Where a cell stands under what the machine can do: FLOP a byte and FLOP a second."""
+
+    label: str
+    intensity: float
+    speed: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The measured peak (FLOP/s) and bandwidth (bytes/s), and the cells below them."""
+
+    peak: float
+    bandwidth: float
+    cells: Sequence[Roof]
 
 
 def available() -> bool:
@@ -159,14 +177,14 @@ def _widen(axes: Axes, log: bool) -> None:
 def _plot(axes: Axes, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
     for number, (name, points) in enumerate(series.items()):
         colour, shape, dashes = _look(number)
-        look: dict[str, Any] = {
-            "marker": MARKERS[shape],
-            "markersize": 4,
-            "linestyle": dashes,
-            "color": colour,
-            "label": _plain(name),
-        }
-        axes.plot(*zip(*points, strict=True), **look)
+        axes.plot(
+            *zip(*points, strict=True),
+            marker=MARKERS[shape],
+            markersize=4,
+            linestyle=dashes,
+            color=colour,
+            label=_plain(name),
+        )
     axes.grid(which="major", color=INK, alpha=0.12)
     _legend(axes, 2)
 
@@ -203,7 +221,7 @@ def _svg(draw: Draw, height: float, title: str) -> str:
     from matplotlib.ticker import NullFormatter
 
     # No formula in a stranger's text.
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "text.parse_math": False,
         "svg.fonttype": "none",
         "svg.hashsalt": title,

@@ -13,9 +13,7 @@ from harness.checking.known_differences import accepted
 from harness.output.shell import command_line
 from harness.report.cells import failing
 from harness.report.inputs import CheckRun
-from harness.results.blocks import blocks
-from harness.results.cell import CellResult
-from harness.results.divergence import Divergence
+from harness.results.cell import CellResult, Divergence
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Head
 
@@ -82,7 +80,7 @@ class Trouble:
 def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
     """So many of them, those that differ first, and how many more there are."""
     # By cell, the head of the run that has decided it.
-    heads = {cell: [*runs.values()][-1].head for cell, runs in blocks(check.records).items()}
+    heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
     found = failing(check.cells)
     return [_trouble(r, heads.get(r.cell)) for r in found[:most]], max(0, len(found) - most)
 
@@ -104,7 +102,11 @@ def _trouble(result: CellResult, head: Head | None) -> Trouble:
         checks=found,
         tracebacks=list(dict.fromkeys(f.traceback for f in found if f.traceback)),
         command=again_,
-        reproducer=_reproducer(result, head, differs) if differs else "",
+        reproducer=command_line(
+            [*again(result.cell, head, _runnable(differs)), "--reproducers", "reproducers"]
+        )
+        if differs
+        else "",
         known=accepted(result, [f.check for f in differs]) if differs else "",
         **_parted(result.divergence),
     )
@@ -112,11 +114,6 @@ def _trouble(result: CellResult, head: Head | None) -> Trouble:
 
 def _runnable(found: Sequence[Finding]) -> list[str]:
     return [f.check for f in found if f.check in FINDINGS]
-
-
-def _reproducer(result: CellResult, head: Head | None, differs: Sequence[Finding]) -> str:
-    words = again(result.cell, head, _runnable(differs))
-    return command_line([*words, "--reproducers", "reproducers"])
 
 
 def _parted(found: Divergence | None) -> dict[str, Any]:

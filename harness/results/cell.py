@@ -1,14 +1,51 @@
-"""One cell of a run, and what came of it."""
+"""One cell of a run, what came of it, and how its pass parts from the oracle, value by value."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from harness.results.divergence import Divergence
+from pydantic import Field, NonNegativeInt, Strict
+
+from harness.arrays import Arrays
+from harness.files.forms import Form, Number, Several
 from harness.results.findings import PASSING, Blame, Finding, Verdict, gravest
+
+# A step, or a time step, its error and what is allowed.
+Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
+
+
+class Link(Form):
+    """A named value at the worst of its time steps, relative to its size."""
+
+    value: str
+    error: Number
+    allowed: Annotated[Number, Field(gt=0)]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the error is allowed."""
+        return self.error <= self.allowed
+
+
+class Divergence(Form):
+    """The values of a pass in the order in which they are made.
+
+    ``first`` is the first that is wrong; ``steps`` are its time steps, each with error and what is
+    allowed. ``lines`` are those of ``file`` around ``line``, where its equation stands, from
+    ``start`` on.
+    """
+
+    first: str
+    links: Several[Link]
+    steps: Several[Grown] = ()
+    file: str = ""
+    line: int = 0
+    start: int = 0
+    lines: Several[str] = ()
+
 
 CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 
@@ -44,8 +81,8 @@ class CellResult:
     findings: list[Finding] = field(default_factory=list)
     layers: Mapping[str, str] = field(default_factory=dict)
     # Of the inference pass, and all of the training pass, until other backends' have been seen.
-    outputs: Mapping[str, Any] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Arrays = field(default_factory=dict)
+    values: Arrays = field(default_factory=dict)
     version: str = ""
     seconds: float = 0.0
     could_not_run: bool = False

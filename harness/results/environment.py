@@ -8,7 +8,6 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -54,7 +53,7 @@ class WorkerSaid(Form):
     versions: dict[str, str]
     python: str = ""
     environment: dict[str, str]
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, object] = Field(default_factory=dict)
 
     @property
     def told(self) -> str:
@@ -67,7 +66,7 @@ class Environment(Form):
 
     harness: str | None = None
     machine: Machine
-    gpus: list[dict[str, Any]]
+    gpus: list[dict[str, object]]
     device: str
     dtype: str
     path: str
@@ -79,7 +78,7 @@ class Environment(Form):
 
 def machine(*, timed: bool = False) -> Machine:
     """Return what this machine is; if something is ``timed`` on it, with its clocks."""
-    return Machine(
+    found = Machine(
         host=platform.node(),
         id=identity(),
         cpu=_cpu_model(),
@@ -89,8 +88,8 @@ def machine(*, timed: bool = False) -> Machine:
         kernel=f"{platform.system()} {platform.release()}",
         architecture=platform.machine(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        **(_clocks() if timed else {}),
     )
+    return found.model_copy(update=_clocks()) if timed else found
 
 
 def identity() -> str:
@@ -115,9 +114,9 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
-def _clocks() -> dict[str, Any]:
+def _clocks() -> dict[str, object]:
     """The governor and the clock of the first core, in MHz, where they can be read."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     with contextlib.suppress(OSError):
         found["governor"] = (CPU / "scaling_governor").read_text().strip()
         found["highest_mhz"] = int((CPU / "cpuinfo_max_freq").read_text()) / 1000

@@ -10,9 +10,8 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from harness.errors import HarnessError
 from harness.files import kinds
@@ -20,8 +19,7 @@ from harness.files.forms import Malformed, formed, plain, read_json
 from harness.files.system import flock, opening
 from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kind, read_bytes, why
 from harness.results.lines import FORMS, SCHEMA_VERSION, RecordLine, Torn
-
-L = TypeVar("L", bound=RecordLine)
+from harness.results.records import Records
 
 # Bytes of one line: a head of 100,000 specs has a tenth of it.
 MAX_LINE = 64 << 20
@@ -31,23 +29,6 @@ _END = b'{"kind":"end",'
 
 class RecordError(HarnessError):
     """A record file cannot be read or written, or a record is not of the documented form."""
-
-
-@dataclass(frozen=True, eq=False)
-class Records:
-    """The lines of a record file whose kind is known, in file order.
-
-    ``torn`` is the text of an incomplete last line, which a writer that was killed left behind;
-    None if the file is whole. ``repaired`` are such lines that a later writer has closed.
-    """
-
-    lines: tuple[RecordLine, ...]
-    torn: str | None = None
-    repaired: tuple[str, ...] = ()
-
-    def of_kind(self, kind: type[L]) -> list[L]:
-        """The lines of one kind, in file order."""
-        return [line for line in self.lines if isinstance(line, kind)]
 
 
 class RecordWriter:

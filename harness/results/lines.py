@@ -6,7 +6,7 @@ Kinds that are not here are passed over; fields that are not here stay as they a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import (
     Field,
@@ -20,18 +20,13 @@ from pydantic import (
 from harness.files.forms import Form, Number, Several
 from harness.oracle import tolerance
 from harness.oracle.tolerance import DECADES, Deviation
-from harness.results.cell import Cell, CellResult
-from harness.results.divergence import Divergence, Grown
+from harness.results.cell import Cell, CellResult, Divergence, Grown
 from harness.results.environment import Machine
 from harness.results.findings import Blame, Finding, Verdict
 from harness.runs.plans import RunPlan
 
 SCHEMA_VERSION: Final = 1
 COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or value is False or value in ([], {})
 
 
 class Sparse(Form):
@@ -41,11 +36,15 @@ class Sparse(Form):
     """The names of fields that a file lacks if they are empty."""
 
     @model_serializer(mode="wrap")
-    def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = handler(self)
-        return {n: v for n, v in found.items() if not (n in self.LEFT_OUT and _is_empty(v))}
+    def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        found: dict[str, object] = handler(self)
+        for name in self.LEFT_OUT & found.keys():
+            value = found[name]
+            if value is None or value is False or value in ([], {}):
+                del found[name]
+        return found
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return the fields that were set as JSON has them, but for numbers that it has not."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
@@ -55,7 +54,7 @@ class RecordLine(Sparse):
 
     kind: str
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return the fields that were set, and the kind."""
         return {"kind": self.kind, **super().plain()}
 
@@ -132,7 +131,7 @@ class Head(RecordLine):
     notes: Several[str] = ()
     planned: NonNegativeInt | None = None
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return the fields that were set, and the version of the form."""
         return {"kind": self.kind, "schema": self.schema_, **super().plain()}
 

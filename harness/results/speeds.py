@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Self
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt
 
@@ -32,6 +33,11 @@ class Spread(Form):
     q1: Number
     q3: Number
 
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """The median, the lower and the upper quartile."""
+        return self.median, self.q1, self.q3
+
 
 class Rate(Spread):
     """What is read in a second, in ``unit``."""
@@ -55,9 +61,9 @@ class Figures(Form):
     step: Spread
     rate: Rate
     flops_per_second: Number | None = None
-    peak: dict[str, Any] = Field(default_factory=dict)
+    peak: dict[str, object] = Field(default_factory=dict)
     share_of_peak: Number | None = None
-    bandwidth: dict[str, Any] = Field(default_factory=dict)
+    bandwidth: dict[str, object] = Field(default_factory=dict)
     share_of_bandwidth: Number | None = None
     values: Values = Values()
     doubts: list[str] = Field(default_factory=list)
@@ -106,6 +112,16 @@ class SpeedEntry(Form):
     def outcome(self) -> object:
         """The seconds of its rounds, or why there are none."""
         raise NotImplementedError
+
+    def renamed(self, backend: str) -> Self:
+        """The cell under another name of its backend."""
+        told: dict[str, object] = {"params": self.params.model_copy(update={"backend": backend})}
+        for field in ("name", "fullname"):
+            if text := getattr(self, field, ""):
+                told[field] = text.replace(f"[{self.params.backend}-", f"[{backend}-", 1)
+        if param := getattr(self, "param", None):
+            told["param"] = param.replace(self.params.backend, backend, 1)
+        return self.model_copy(update=told)
 
 
 class Timed(SpeedEntry):
@@ -159,8 +175,8 @@ class Further(Form):
     """``harness``, at the top. ``commands`` are the arguments of those that made the file."""
 
     without_speed: list[NoSpeed]
-    slopes: list[dict[str, Any]] = Field(default_factory=list)
-    tunings: list[dict[str, Any]] = Field(default_factory=list)
+    slopes: list[dict[str, object]] = Field(default_factory=list)
+    tunings: list[dict[str, object]] = Field(default_factory=list)
     plans: list[RunPlan] = Field(default_factory=list)
     commands: list[list[str]] = Field(default_factory=list)
     incomplete: Incomplete | None = None
@@ -210,7 +226,18 @@ class SpeedFile(Form):
             }
         )
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """Return the content as JSON has it."""
-        found: dict[str, Any] = plain(self.model_dump(by_alias=True, exclude_unset=True))
+        found: dict[str, object] = plain(self.model_dump(by_alias=True, exclude_unset=True))
         return found
+
+
+def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[str, ...]:
+    """The name of a group: of its mode, spec, batch and time, and of its sizes."""
+    told = (f"{name}={size}" for name, size in sorted(sizes.items()))
+    return (*map(str, parts), *told)
+
+
+def written(content: SpeedFile) -> bytes:
+    """The bytes of a file."""
+    return json.dumps(content.plain(), indent=4).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.output.markdown import escaped
 
@@ -111,7 +111,7 @@ class Change(Protocol):
     def worse(self) -> bool:
         """Whether it counts: exit code 1."""
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """As plain data."""
 
 
@@ -134,21 +134,16 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = "") -> str:
     """``2 new differences, 1 lost; not worse: 3 new``; without any change, that nothing got worse
     although digits moved, or that nothing changed. ``unsure`` says of what nothing is known."""
-    told = _counted(changes, moved)
-    if not unsure:
-        return told
-    if told == UNCHANGED:
-        return f"{unsure}; nothing else changed"
-    return f"{told}; {unsure}"
-
-
-def _counted(changes: Sequence[Change], moved: Sequence[MovedDigits]) -> str:
     worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
     if worse and others:
-        return f"{worse}; not worse: {others}"
-    if worse or others:
-        return worse or f"nothing is worse: {others}"
-    return "nothing got worse; digits moved" if moved else UNCHANGED
+        told = f"{worse}; not worse: {others}"
+    elif worse or others:
+        told = worse or f"nothing is worse: {others}"
+    elif moved:
+        told = "nothing got worse; digits moved"
+    else:
+        return f"{unsure}; nothing else changed" if unsure else UNCHANGED
+    return f"{told}; {unsure}" if unsure else told
 
 
 def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:

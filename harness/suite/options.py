@@ -57,8 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from harness.checking.run import Engine
     from harness.given.check_request import check_request
-    from harness.suite.cells import ENGINE, tests
-    from harness.suite.told import Told
+    from harness.suite.cells import ENGINE, Told, tests
 
     option = config.getoption
     if not option("--backend"):

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from harness.errors import UsageError, several, shorten
 from harness.oracle.tolerance import moved
 from harness.results.environment import Environment
 from harness.results.speeds import NoSpeed, SpeedEntry, SpeedFile, Timed
 from harness.runs.compared import Differing, RunChanges, differing, merged, unreached
-from harness.timing.doubts import WORTHLESS, worthless
-from harness.timing.noise import SpeedRatio, speed
+from harness.timing.noise import WORTHLESS, SpeedRatio, speed, worthless
 
 Kind = Literal[
     "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"
@@ -65,7 +64,7 @@ class SpeedChange:
             return f"{self.speed} as fast as before: {old} a step became {new}"
         return f"{self.speed} as fast as {self.baseline}: {new} a step, and {old} there"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The change as plain data."""
         return {**asdict(self), "text": self.words}
 
@@ -88,55 +87,59 @@ class Relative:
         return f"{self.group}: {self.backend} is {self.speed} as fast as {self.baseline}{doubt}"
 
 
-def changes(old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD) -> list[SpeedChange]:
+def changes(
+    old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
+) -> list[SpeedChange]:
     """All changes from one file's content to another's, gravest first.
 
     ``threshold`` is the share by which a speed must change to be spoken of. Cells that an
     interrupted run has not come to are neither lost nor new.
     """
-    before, after = old.timed, new.timed
-    lacked, lacking = old.lacking, new.lacking
+    before, after = ({**each.lacking, **each.timed} for each in (old, new))
     cut = [content.harness.incomplete is not None for content in (old, new)]
     found: list[SpeedChange] = []
-    for name in dict.fromkeys([*before, *after, *lacked, *lacking]):
-        there = name in before or name in lacked, name in after or name in lacking
-        if any(short and not own for short, own in zip(cut, there, strict=True)):
+    for name in dict.fromkeys([*old.timed, *new.timed, *old.lacking, *new.lacking]):
+        pair = one, other = before.get(name), after.get(name)
+        if any(short and entry is None for short, entry in zip(cut, pair, strict=True)):
             continue
-        if name in before and name in after:
-            found += _of_cell(name, before[name], after[name], threshold)
-        elif name in before:
-            found.append(_lost(name, before[name], lacking.get(name)))
-        elif name in after:
-            found.append(_new(name, after[name], lacked.get(name)))
-        elif name not in lacked:
-            failed = lacking[name].status in FAILED
-            reason = f"it is new, and has no speed: {lacking[name].reason}"
-            found.append(SpeedChange("new-cell", name, failed, reason=reason))
+        if isinstance(one, Timed) and isinstance(other, Timed):
+            found += _of_cell(name, one, other, threshold, baseline)
+        elif isinstance(one, Timed):
+            reason = (
+                f"it no longer has a speed: {other.outcome}" if other else "it is no longer there"
+            )
+            found.append(SpeedChange("lost", name, True, old=one.stats.median, reason=reason))
+        elif isinstance(other, Timed):
+            told = f"{other.stats.median * 1e3:.4g} ms a step"
+            kind: Kind = "repaired" if one else "new-cell"
+            reason = f"it had no speed ({one.outcome}), now {told}" if one else f"it is new: {told}"
+            found.append(SpeedChange(kind, name, False, new=other.stats.median, reason=reason))
+        elif isinstance(other, NoSpeed) and one is None:
+            reason = f"it is new, and has no speed: {other.reason}"
+            found.append(SpeedChange("new-cell", name, other.status in FAILED, reason=reason))
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
-def compare(old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD) -> RunChanges:
-    """All changes from one file's content to another's, and what is not the same around them."""
-    found = changes(old, new, threshold)
+def compare(
+    old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
+) -> RunChanges:
+    """All changes from one file's content to another's, and what is not the same around them.
+
+    With ``baseline`` both are columns of one run, and that is the name of the older one.
+    """
+    found = changes(old, new, threshold, baseline)
     what = f"beyond {threshold * 100:g}% and the noise"
     around, unknown = environment_changes(old, new), unsure(old, new, found)
-    told = [*limits(old, new), *unknown.limits]
-    return RunChanges(around, found, what, told, unsure=str(unknown))
+    runs = (("the run", new),) if baseline else (("the older run", old), ("the newer run", new))
+    cut = [(which, content.harness.incomplete) for which, content in runs]
+    limits = [unreached(which, str(how)) for which, how in cut if how is not None]
+    return RunChanges(around, found, what, limits + unknown.limits, unsure=str(unknown))
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
     """:class:`UsageError` for a file with no cell at all: nothing passes by comparing nothing."""
     if not content.entries:
         raise UsageError(f"{name} holds no cell that was timed")
-
-
-def limits(old: SpeedFile, new: SpeedFile) -> list[str]:
-    """In words, which of two runs was interrupted, so that of some cells nothing is known."""
-    return [
-        unreached(f"the {which} run", str(cut))
-        for which, content in (("older", old), ("newer", new))
-        if (cut := content.harness.incomplete) is not None
-    ]
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,9 @@ def relative(content: SpeedFile, baseline: str) -> list[Relative]:
     ]
 
 
-def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterator[SpeedChange]:
+def _of_cell(
+    name: str, before: Timed, after: Timed, threshold: float, baseline: str
+) -> Iterator[SpeedChange]:
     old, new = before.stats.median, after.stats.median
     found = speed(after.stats.data, before.stats.data)
     # As a share of the smaller, so that a change and its undoing are judged alike.
@@ -238,32 +243,16 @@ def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterat
         slower = found.value < 1
         kind: Kind = "slower" if slower else "faster"
         doubt = _doubted({"the older": before, "the newer": after})
-        yield SpeedChange(kind, name, slower, old, new, found, doubt=doubt)
+        yield SpeedChange(kind, name, slower, old, new, found, baseline=baseline, doubt=doubt)
     ratios = before.ratio, after.ratio
     if ratios[0] is None or ratios[1] is None:
         return
     told = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
     match moved(ratios[0], ratios[1]):
         case "lost":
-            yield SpeedChange("accuracy-lost", name, True, old, new, found, told)
+            yield SpeedChange("accuracy-lost", name, True, old, new, found, told, baseline)
         case "gained":
-            yield SpeedChange("accuracy-gained", name, False, old, new, found, told)
-
-
-def _lost(name: str, before: Timed, lacking: NoSpeed | None) -> SpeedChange:
-    reason = "it is no longer there"
-    if lacking is not None:
-        reason = f"it no longer has a speed: {lacking.reason}"
-    return SpeedChange("lost", name, True, old=before.stats.median, reason=reason)
-
-
-def _new(name: str, after: Timed, lacked: NoSpeed | None) -> SpeedChange:
-    new = after.stats.median
-    told = f"{new * 1e3:.4g} ms a step"
-    if lacked is None:
-        return SpeedChange("new-cell", name, False, new=new, reason=f"it is new: {told}")
-    reason = f"it had no speed ({lacked.reason}), now {told}"
-    return SpeedChange("repaired", name, False, new=new, reason=reason)
+            yield SpeedChange("accuracy-gained", name, False, old, new, found, told, baseline)
 
 
 def _doubted(entries: Mapping[str, Timed]) -> str:

@@ -1,4 +1,4 @@
-"""The commands ``bench`` and ``compare``: what they print, and their exit codes."""
+"""The command ``bench``: what it shows while it goes, what it prints, and its exit code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from rich.console import Console
+
 from harness.environments.columns import left_out
 from harness.errors import HarnessError, UsageError, did_you_mean
 from harness.files.forms import plain
@@ -17,17 +19,65 @@ from harness.language.axes import check_asked
 from harness.language.model import notes_on
 from harness.output.markdown import escaped
 from harness.output.printing import console, line, say
+from harness.output.progress import Progress
 from harness.output.table import Grid, show
 from harness.results.speeds import SpeedFile
 from harness.runs.compared import RunChanges
-from harness.timing import sweep, table, tuning
+from harness.timing import sweep, table
 from harness.timing.compare import asked_for, check_cells, compare, relative
-from harness.timing.contestant import TimedResult
-from harness.timing.doubts import Load, warning
+from harness.timing.contestant import BenchEvents, TimedResult
 from harness.timing.json_file import check_writable, read, write
-from harness.timing.progress import BenchProgress
-from harness.timing.request import BenchRequest
+from harness.timing.noise import Load, warning
+from harness.timing.proofs import PROOFS
+from harness.timing.request import BenchRequest, Group
 from harness.timing.run import Bench
+
+# What is done with a cell beside its rounds: it is prepared, warmed up and proved.
+BESIDE = 3 + len(PROOFS)
+
+
+class BenchProgress(BenchEvents):
+    """A bar on a terminal, a line for each cell elsewhere."""
+
+    def __init__(self, target: Console, rounds: int) -> None:
+        self.bar = Progress(target, "timing")
+        self._parts = BESIDE + rounds
+        self._cells, self._ended, self._done = 0, 0, 0
+
+    def planned(self, cells: int) -> None:
+        self._cells = cells
+        self.bar.plan(cells * self._parts)
+        self._count()
+
+    def expecting(self, group: Group) -> None:
+        self.bar.doing(f"{group.cell('oracle')}: what must come of it")
+
+    def doing(self, result: TimedResult, what: str) -> None:
+        (self.bar.step if what == "preparing" else self.bar.now)(f"{result.cell}: {what}")
+        self._done += 1
+        self._count()
+
+    def trying(self, result: TimedResult, path: str) -> None:
+        self.bar.now(f"{result.cell}: trying path {path}")
+
+    def ended(self, result: TimedResult) -> None:
+        self.bar.once(result.cell.backend, result.record.hello.get("doubts", ()))
+        self._ended += 1
+        # Those that were refused have been let off the rest.
+        self._done = max(self._done, self._ended * self._parts)
+        self._count()
+        if result.measured:
+            rate = result.record.rate
+            text = f"{result.cell}: {rate['median']:,.0f} {rate['unit']} per second"
+        else:
+            text = f"{result.cell}: {result.status}: {result.reason}"
+        if not self.bar.live:
+            self.bar.line(f"{self.bar.count()}: {text}")
+        elif not result.measured:
+            self.bar.line(text)
+
+    def _count(self) -> None:
+        self.bar.at(self._done, f"{self._ended}/{self._cells}")
 
 
 def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
@@ -169,7 +219,7 @@ class _Printer:
                 "moved) agrees with the oracle; *: the fastest, or indistinguishable from it (of "
                 "figures to be relied on)",
                 *sweep.lines(sweep.slopes(results)),
-                *tuning.lines(tuning.gains(results)),
+                *sweep.gain_lines(sweep.gains(results)),
             ]
         )
 

@@ -1,21 +1,89 @@
-"""One contestant in one group: its worker as seen from the parent, and what came of it."""
+"""One contestant in one group: its worker as seen from the parent, and what its cell came to."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.arrays import Arrays
 from harness.runtime.step_service import StepService
-from harness.timing.record import Record
-from harness.timing.request import Entry, TimedCell
-from harness.timing.workload import ROTATING, Batch, TimedCase
+from harness.timing.request import Entry, Group, TimedCell
+from harness.timing.workload import ROTATING, Batch, Left, TimedCase
 from harness.worker.remote import WorkerFault, answered, client, not_offered, session_forms
 from harness.worker.worker import Outcome, Worker
+
+# Of what a file of results has a place of its own for, or no use.
+NOT_TOLD = frozenset({"hello", "settings", "latencies"})
+
+
+@dataclass
+class Record:
+    """A cell as far as it was measured; the rest is None or empty. Seconds, bytes, and FLOP/s."""
+
+    # What the worker says of itself, and the flags of its backend.
+    hello: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    # A checksum of what the spec means, and of all sizes.
+    model: str = ""
+    # The paths that were tried (path, right, seconds, reason), the one that was taken, what runs
+    # each layer on it, and how many steps go into one call.
+    candidates: Sequence[Mapping[str, object]] = ()
+    path: str = ""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    many: int | None = None
+    # Until the path was prepared, for its first step, and both without the usual time of a step.
+    prepare: float | None = None
+    first: float | None = None
+    compile: float | None = None
+    # steps, steady, medians
+    warm_up: Mapping[str, Any] = field(default_factory=dict)
+    # Of single steps that were waited for; spreads (median, q1, q3, min, max) of those, of steps in
+    # a row, and of what is read in a second, with its unit.
+    latencies: list[float] = field(default_factory=list)
+    latency: Mapping[str, float] = field(default_factory=dict)
+    step: Mapping[str, float] = field(default_factory=dict)
+    rate: Mapping[str, Any] = field(default_factory=dict)
+    # Operations of a step as written, by kind; those of the products that it cannot do without; and
+    # what follows from them. ``peak``: large, own, own_size, and whose they are (large_by, own_by).
+    flops: Mapping[str, int] = field(default_factory=dict)
+    products: int | None = None
+    flops_per_second: float | None = None
+    peak: Mapping[str, object] = field(default_factory=dict)
+    share_of_peak: float | None = None
+    share_of_own_peak: float | None = None
+    bandwidth: Mapping[str, float] = field(default_factory=dict)
+    share_of_bandwidth: float | None = None
+    # What the card did during the rounds (see harness.worker.cards.summary), which one it was, and
+    # the bytes on it of this worker and of all others.
+    card: Mapping[str, object] = field(default_factory=dict)
+    # resident, device
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    # seconds, share
+    overhead: Mapping[str, float] = field(default_factory=dict)
+    # What the proofs have found.
+    values: Mapping[str, Any] = field(default_factory=dict)
+    waits: Mapping[str, object] = field(default_factory=dict)
+    clock: Mapping[str, float] = field(default_factory=dict)
+    pace: Mapping[str, float] = field(default_factory=dict)
+    unseen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    handing_over: Mapping[str, float] = field(default_factory=dict)
+    timed_way: Mapping[str, object] = field(default_factory=dict)
+    rounds_again: Mapping[str, object] = field(default_factory=dict)
+    later_step: Mapping[str, object] = field(default_factory=dict)
+    hardware: Mapping[str, float] = field(default_factory=dict)
+    # Why the figure is worthless all the same, in words.
+    doubts: Sequence[str] = ()
+
+    def told(self) -> dict[str, object]:
+        """The fields that were reached, for a file of results."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_TOLD}
+        return {name: value for name, value in found.items() if value or value == 0.0}
+
 
 # Whether there is a speed; else whether the backend was right but not to be trusted, does not
 # offer what was asked for, or could not be run.
@@ -82,9 +150,9 @@ class Played:
     batches: Sequence[Batch]
     calls: Sequence[tuple[int, int]]
     clock: TimedRow
-    reads: Mapping[int, Mapping[str, Any]]
+    reads: Mapping[int, Arrays]
     drawn: bool
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Left = field(default_factory=dict)
     until: int = 0
     reading: tuple[float, ...] = ()
 
@@ -206,7 +274,7 @@ class Contestant:
         """Return the seconds that the worker took to answer with the results of some steps."""
         return self._ask("values", {"first": first, "count": count}).seconds
 
-    def _ask(self, verb: str, payload: Mapping[str, Any]) -> Outcome:
+    def _ask(self, verb: str, payload: Mapping[str, object]) -> Outcome:
         return answered(self.worker, session_forms(), verb, payload, self.timeout)
 
     def start(self) -> Mapping[str, Any]:
@@ -283,3 +351,22 @@ def fault_text(fault: WorkerFault) -> str:
     outcome = fault.outcome
     what = "" if outcome.status == "error" else f"{outcome.status}: "
     return f"{what}{fault.verb}: {outcome.cause}"
+
+
+class BenchEvents:
+    """What a run tells while it goes; override what is of interest."""
+
+    def planned(self, cells: int) -> None:
+        """The number of cells, before the first."""
+
+    def expecting(self, group: Group) -> None:
+        """The oracle computes what a group's results must be."""
+
+    def doing(self, result: TimedResult, what: str) -> None:
+        """A part of a cell's measurement begins."""
+
+    def trying(self, result: TimedResult, path: str) -> None:
+        """A path is tried, to find the fastest."""
+
+    def ended(self, result: TimedResult) -> None:
+        """A cell is done."""

@@ -17,7 +17,7 @@ from harness.program.updates import UpdateRule, slot_entries
 from harness.runtime.labels import card_of
 from harness.runtime.precision import WIDTHS
 from harness.timing.contestant import Contestant
-from harness.timing.proofs.within_hardware import check_hardware
+from harness.timing.proofs.times import check_hardware
 from harness.timing.workload import TimedCase
 
 # The large product whose rate is a peak: on a card, whose units one of 2048 does not fill, larger.

@@ -13,14 +13,13 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from pytest_benchmark.plugin import (
     pytest_benchmark_generate_json,
     pytest_benchmark_generate_machine_info,
 )
 from pytest_benchmark.stats import Metadata
-from pytest_benchmark.utils import get_commit_info, safe_dumps
+from pytest_benchmark.utils import get_commit_info
 
 from harness.errors import HarnessError
 from harness.files import kinds
@@ -28,12 +27,11 @@ from harness.files.atomic import write_whole
 from harness.files.forms import Malformed, formed, plain, read_json
 from harness.files.user_file import MAX_RESULTS, FileFault, displayed, read_bytes, read_head, why
 from harness.results.environment import machine as this_machine
-from harness.results.speeds import SpeedFile
+from harness.results.speeds import SpeedFile, written
 from harness.runs.plans import RunPlan
 from harness.timing.contestant import TimedResult
 from harness.timing.request import BenchRequest
-from harness.timing.sweep import slopes
-from harness.timing.tuning import gains
+from harness.timing.sweep import gains, slopes
 from harness.worker.cards import cards
 
 # What is told of a cell without a speed.
@@ -69,13 +67,13 @@ def document(
 
 
 @cache
-def _machine() -> Mapping[str, Any]:
+def _machine() -> Mapping[str, object]:
     """Asked of the system once: it takes a process of its own."""
-    found: Mapping[str, Any] = pytest_benchmark_generate_machine_info()
+    found: Mapping[str, object] = pytest_benchmark_generate_machine_info()
     return found
 
 
-def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, Any]:
+def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, object]:
     """Machine, request, and what each worker said of itself."""
     return {
         "harness": version("backend-comparison-harness"),
@@ -92,9 +90,9 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
     }
 
 
-def workers(results: Iterable[TimedResult]) -> dict[str, Any]:
+def workers(results: Iterable[TimedResult]) -> dict[str, object]:
     """By entry: versions, interpreter, the variables that were set, flags of the backend."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for result in results:
         hello = result.record.hello
         if not hello or result.entry.label in found:
@@ -116,7 +114,7 @@ def cell_name(request: BenchRequest, result: TimedResult) -> str:
     return name if not further else f"{name[:-1]}-{'-'.join(further)}]"
 
 
-def parameters(request: BenchRequest, result: TimedResult) -> dict[str, Any]:
+def parameters(request: BenchRequest, result: TimedResult) -> dict[str, object]:
     """What identifies a cell."""
     cell = result.cell
     return {
@@ -151,7 +149,7 @@ def _benchmark(request: BenchRequest, result: TimedResult) -> Metadata:
     return found
 
 
-def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, Any]:
+def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, object]:
     return {
         "name": cell_name(request, result),
         "params": parameters(request, result),
@@ -168,12 +166,6 @@ def check_writable(path: Path) -> None:
         kinds.check_place(path, kinds.RESULTS)
     except FileFault as fault:
         raise DocumentError(f"cannot write {displayed(path)}: {fault.reason}") from None
-
-
-def written(content: SpeedFile) -> bytes:
-    """The bytes of a file."""
-    text: str = safe_dumps(content.plain(), ensure_ascii=True, indent=4)
-    return text.encode()
 
 
 def write(path: Path, content: SpeedFile) -> None:

@@ -10,10 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
 from harness.timing.contestant import Contestant, Handed, Pace, Played
-from harness.timing.workload import ROTATING, SECRET, Batch
+from harness.timing.workload import ROTATING, SECRET, Batch, Left
 
 # Seconds: of steps before a round, of a round, and of the steps that are waited for one by one.
 WARMING, ROUND, WAITED = 0.06, 0.25, 0.06
@@ -85,7 +84,7 @@ def _played(
     steps, (first, count) = contestant.steps, calls[-1]
     back = SECRET.randrange(contestant.many)
     reads = {first + count - 1 - back: steps.last(back)}
-    parameters: dict[str, Any] = {}
+    parameters: Left = {}
     reading: list[float] = []
     while drawn and contestant.carries and len(reading) < 2:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The request of a timing, the cells that it stands for, and who takes part."""
+"""The request of a timing: its cells, who takes part, and the plan of entries and groups."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Self
 
 from harness.command.declared import build
@@ -16,6 +17,8 @@ from harness.errors import UsageError, check_known, did_you_mean
 from harness.language.axes import FREE_SIZES, check_asked, known_sizes
 from harness.language.library import Library, lesson6
 from harness.language.model import Spec, load_specs
+from harness.results.speeds import group_name
+from harness.runs.plans import RunPlan, joined
 from harness.runtime import paths
 from harness.runtime.labels import check_device
 from harness.runtime.memory import check_fits
@@ -96,12 +99,6 @@ class Group:
     def cell(self, label: str) -> TimedCell:
         """The cell of an entry."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
-
-
-def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[str, ...]:
-    """The name of a group: of its mode, spec, batch and time, and of its sizes."""
-    told = (f"{name}={size}" for name, size in sorted(sizes.items()))
-    return (*map(str, parts), *told)
 
 
 @dataclass(frozen=True)
@@ -241,3 +238,41 @@ def has_time(spec: Spec) -> bool:
     """Whether the model reads sequences of any length, and not one that its equations fix."""
     program = spec.program("inference")
     return any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """``every`` are the groups of all shards, ``groups`` those of the request's own; ``lacking``
+    are the backends that are left out, and what brings their framework."""
+
+    request: BenchRequest
+    entries: Sequence[Entry]
+    every: Sequence[Group]
+    groups: Sequence[Group]
+    lacking: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, request: BenchRequest, entries: Sequence[Entry] | None = None) -> Self:
+        """The plan of a request; ``entries`` are those of the request if left out.
+
+        Raises:
+            UsageError: the request cannot be.
+        """
+        check_request(request)
+        lacking = lacking_of(request) if entries is None else {}
+        entries = entries_from(request) if entries is None else entries
+        every, shard = groups_of(request), request.shard
+        # A group is timed interleaved, and so on one machine.
+        groups = every if shard is None else shard.part(every, attrgetter("name"), "group")
+        return cls(request, [*entries], every, groups, lacking)
+
+    @property
+    def cells(self) -> list[TimedCell]:
+        """An entry in a group each, group by group; of a shard, its own."""
+        return [group.cell(entry.label) for group in self.groups for entry in self.entries]
+
+    def record(self) -> RunPlan:
+        """What a file of results says of the whole plan."""
+        groups = {joined(group.name) for group in self.every}
+        labels = {entry.label for entry in self.entries}
+        return RunPlan.of([groups, labels], self.request.shard)

@@ -8,16 +8,22 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 from harness.timing.card import watched
-from harness.timing.contestant import Contestant, Refused, TimedResult, Unsupported, fault_text
-from harness.timing.events import BenchEvents
+from harness.timing.contestant import (
+    BenchEvents,
+    Contestant,
+    Refused,
+    TimedResult,
+    Unsupported,
+    fault_text,
+)
 from harness.timing.figures import compare_with_peaks, finish
 from harness.timing.play import one_round
 from harness.timing.proofs import PROOFS
-from harness.timing.proofs.values_agree import check_values
+from harness.timing.proofs.values import check_values
 from harness.timing.workload import SECRET, Batch
 from harness.worker.remote import WorkerFault, not_offered, offers_path
 
@@ -72,14 +78,9 @@ def measure(
                 one_round(one, batches, lots[one.entry.label] == number)
 
             each(f"round {number + 1} of {rounds}", timed, order)
-    for part in (*PROOFS, finish):
-        each(f"proving: {_words(part)}", part, contestants)
+    for what, part in (*PROOFS, ("figures", finish)):
+        each(f"proving: {what}", part, contestants)
     compare_with_peaks(contestants)
-
-
-def _words(part: Callable[[Contestant], None]) -> str:
-    """What a part of the measurement looks at, by the name of its module: ``clock is true``."""
-    return part.__module__.rpartition(".")[2].replace("_", " ")
 
 
 def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
@@ -91,8 +92,7 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
     """
     contestant.record.hello = dict(contestant.start())
     if contestant.entry.baseline:
-        chosen = _prepare_path(contestant, "native")
-        chosen["right"] = True
+        chosen = _prepared(contestant, "native")
         check_values(contestant)
     elif path == "fastest":
         chosen = _fastest(contestant, trying)
@@ -100,84 +100,94 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
         hello, case = contestant.record.hello, contestant.case
         if lacking := not_offered(hello, contestant.device, case.dtype, path=path):
             raise Unsupported(lacking)
-        chosen = _prepare_path(contestant, path)
+        chosen = _prepared(contestant, path)
         check_values(contestant)
-    if chosen["several"] > 1:
+    if chosen.several > 1:
         _pace(contestant, chosen)
     for name in ("path", "paths", "prepare", "first", "many", "settings"):
-        setattr(contestant.record, name, chosen[name])
+        setattr(contestant.record, name, getattr(chosen, name))
 
 
-def _fastest(contestant: Contestant, trying: Tell) -> dict[str, Any]:
+@dataclass
+class TriedPath:
+    """A path as far as it was tried. ``paths`` are what runs each layer on it; ``seconds`` are
+    those of a step; ``several`` is how many steps one call could make, ``many`` how many it does.
+    """
+
+    path: str
+    paths: Mapping[str, str] = field(default_factory=dict)
+    prepare: float = 0.0
+    first: float = 0.0
+    several: int = 1
+    many: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
+    right: bool = False
+    seconds: float | None = None
+    reason: str = ""
+    lost: WorkerFault | None = None
+
+    @property
+    def all_equations(self) -> bool:
+        """Whether the path ran nothing of the framework's own but its optimizer."""
+        layers = {label for name, label in self.paths.items() if name != "optimizer"}
+        return self.right and layers == {"equations"}
+
+
+def _fastest(contestant: Contestant, trying: Tell) -> TriedPath:
     """Try every path that may differ, and prepare the fastest of those that are right."""
-    tried: list[dict[str, Any]] = []
+    tried: list[TriedPath] = []
     starts = contestant.worker.starts
     repeated = REPEATED[contestant.case.group.mode]
     for path in CANDIDATES:
         offered = offers_path(contestant.record.hello, path)
-        if path == "native-compiled":
-            offered = offered and _may_be_fastest(tried)
-        if offered and (path != repeated or not _all_equations(tried[0])):
+        if offered and path == "native-compiled":
+            # Where the native path runs layers of the framework's own, not much slower than others.
+            least = min((c.seconds for c in tried if c.seconds is not None), default=0.0)
+            native = tried[0]
+            own = native.seconds is not None and not native.all_equations
+            offered = own and (native.seconds or 0.0) < NEAR * least
+        if offered and (path != repeated or not tried[0].all_equations):
             trying(contestant.result, path)
             tried.append(_try_path(contestant, path, beside=bool(tried)))
-    right = [c for c in tried if c["right"]]
     names = ("path", "right", "seconds", "reason")
-    contestant.record.candidates = [{n: c[n] for n in names} for c in tried]
-    lost = {c["path"]: c["lost"] for c in tried if "lost" in c}
+    contestant.record.candidates = [{n: getattr(c, n) for n in names} for c in tried]
+    lost = {c.path: c.lost for c in tried if c.lost is not None}
+    right = {c.seconds: c for c in reversed(tried) if c.seconds is not None}
     if not right:
-        if lost:
-            raise next(iter(lost.values()))
-        raise Refused("; ".join(dict.fromkeys(f"{c['path']}: {c['reason']}" for c in tried)))
+        for fault in lost.values():
+            raise fault
+        raise Refused("; ".join(dict.fromkeys(f"{c.path}: {c.reason}" for c in tried)))
     contestant.record.doubts = [f"{p} was not timed: {fault_text(f)}" for p, f in lost.items()]
-    best = min(right, key=lambda c: float(c["seconds"]))
+    best = right[min(right)]
     if contestant.worker.starts == starts and contestant.worker.pid is not None:
-        contestant.steps.select(best["path"])
+        contestant.steps.select(best.path)
     else:
         # A path that was tried has cost the process, and with it what was prepared before.
-        best = {
-            **_prepare_path(contestant, best["path"]),
-            "right": True,
-            "seconds": best["seconds"],
-        }
+        best = _prepared(contestant, best.path)
     check_values(contestant)
     return best
 
 
-def _may_be_fastest(tried: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the native path runs layers of the framework's own, not much slower than others."""
-    seconds = [float(c["seconds"]) for c in tried if c["right"]]
-    native = tried[0]
-    return (
-        native["right"] and not _all_equations(native) and native["seconds"] < NEAR * min(seconds)
-    )
-
-
-def _all_equations(tried: Mapping[str, Any]) -> bool:
-    """Whether a path that was tried ran nothing of the framework's own but its optimizer."""
-    layers = {label for name, label in tried.get("paths", {}).items() if name != "optimizer"}
-    return bool(tried["right"]) and layers == {"equations"}
-
-
-def _try_path(contestant: Contestant, path: str, beside: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {"path": path, "right": False, "seconds": None, "reason": ""}
+def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
+    found = TriedPath(path)
     try:
-        found |= _prepare_path(contestant, path, beside)
+        found = _prepared(contestant, path, beside)
         check_values(contestant)
         _settle(contestant)
-        found |= {"right": True, "seconds": _tried(contestant)}
+        found.seconds, found.right = _tried(contestant), True
     except Refused as error:
-        found["reason"] = str(error)
+        found.reason = str(error)
     except WorkerFault as fault:
         if fault.outcome.start_failed:
             raise
         # Below its first line an error may have the frames of a framework's own calls.
-        found["reason"], *_ = fault_text(fault).split("\n")
+        found.reason, *_ = fault_text(fault).split("\n")
         if fault.outcome.status != "error":
-            found["lost"] = fault
+            found.lost = fault
     return found
 
 
-def _pace(contestant: Contestant, chosen: dict[str, Any]) -> None:
+def _pace(contestant: Contestant, chosen: TriedPath) -> None:
     """Try several steps in a call, and leave it at that if it is faster.
 
     They save what a call costs; in one loop, though, XLA spreads the work over fewer threads.
@@ -187,10 +197,10 @@ def _pace(contestant: Contestant, chosen: dict[str, Any]) -> None:
     contestant.many = contestant.steps.together(True)
     first = contestant.throughput(contestant.many)
     if _tried(contestant) < alone:
-        chosen["first"] += first
+        chosen.first += first
     else:
         contestant.many = contestant.steps.together(False)
-    chosen["many"] = contestant.many
+    chosen.many = contestant.many
 
 
 def _tried(contestant: Contestant) -> float:
@@ -199,7 +209,7 @@ def _tried(contestant: Contestant) -> float:
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
 
-def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> dict[str, Any]:
+def _prepared(contestant: Contestant, path: str, beside: bool = False) -> TriedPath:
     payload = contestant.case.payload(path, contestant.device)
     if beside:  # which a baseline need not know
         payload["beside"] = True
@@ -209,15 +219,8 @@ def _prepare_path(contestant: Contestant, path: str, beside: bool = False) -> di
     if several > 1:
         contestant.steps.together(False)
     (first,) = contestant.latencies(1)
-    return {
-        "path": path,
-        "paths": dict(reply["paths"]),
-        "prepare": float(reply["seconds"]),
-        "first": first,
-        "several": several,
-        "many": 1,
-        "settings": dict(reply.get("settings", {})),
-    }
+    paths, settings = dict(reply["paths"]), dict(reply.get("settings", {}))
+    return TriedPath(path, paths, float(reply["seconds"]), first, several, 1, settings)
 
 
 def _settle(contestant: Contestant) -> float:

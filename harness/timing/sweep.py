@@ -1,18 +1,66 @@
-"""How the time of a step grows with the batch, the length of a sequence, or a size."""
+"""What cells tell together: how seconds grow with a size, and what settings are worth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from harness.timing.contestant import TimedResult
-from harness.timing.request import TimedCell
+from harness.timing.noise import beyond_noise
+from harness.timing.request import TUNINGS
+
+# A gain or a loss of less is not worth a word.
+WORTH = 0.03
 
 
-def slopes(results: Sequence[TimedResult]) -> list[dict[str, Any]]:
+def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
+    """For every cell that ran under a setting: its speed relative to the plain one."""
+    plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
+    found = []
+    for result in results:
+        base = plain.get(str(replace(result.cell, backend=result.entry.backend)))
+        if not result.entry.tuning or base is None or not result.measured:
+            continue
+        ratio = median(base.seconds) / median(result.seconds)
+        known = beyond_noise(base.seconds, result.seconds)
+        verdict = (
+            "same" if not known or abs(ratio - 1) < WORTH else "pays" if ratio > 1 else "harms"
+        )
+        found.append(
+            {
+                "cell": str(base.cell),
+                "backend": base.cell.backend,
+                "tuning": result.entry.tuning,
+                "environment": dict(TUNINGS[result.entry.tuning]),
+                "speed_ratio": ratio,
+                "verdict": verdict,
+            }
+        )
+    return found
+
+
+def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
+    """In words, which settings paid or harmed, where and by how much."""
+    told = [
+        f"{gain['cell']}: {gain['tuning']} {gain['verdict']}: {gain['speed_ratio']:.2f} times the "
+        f"speed"
+        for gain in found
+        if gain["verdict"] != "same"
+    ]
+    used = dict.fromkeys(str(gain["tuning"]) for gain in found)
+    settings = [
+        f"{name}: {' '.join(f'{n}={v}' for n, v in TUNINGS[name].items())}" for name in used
+    ]
+    if found and not told:
+        told = ["no setting made a difference beyond the noise"]
+    return told + settings
+
+
+def slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
     """A fit of log(seconds) over log(value) for every value that varies while others stay.
 
     The slope is 1 where twice the work takes twice as long, and 0 where it is free. ``r_squared``
@@ -21,10 +69,11 @@ def slopes(results: Sequence[TimedResult]) -> list[dict[str, Any]]:
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
         if result.measured:
-            values = _values(result.cell)
+            cell = result.cell
+            values = {"batch": cell.batch, "time": cell.time, **cell.sizes}
             for name, value in values.items():
-                others = {n: v for n, v in values.items() if n != name}
-                family = f"{_name(result.cell)} {_words(others)}"
+                others = " ".join(f"{n} {v}" for n, v in values.items() if n != name)
+                family = f"{cell.spec} {cell.backend} {cell.mode} {others}"
                 families.setdefault((family, name), []).append((value, median(result.seconds)))
     fits = []
     for (family, name), points in families.items():
@@ -34,7 +83,7 @@ def slopes(results: Sequence[TimedResult]) -> list[dict[str, Any]]:
     return fits
 
 
-def _fit(points: Sequence[tuple[int, float]]) -> dict[str, Any]:
+def _fit(points: Sequence[tuple[int, float]]) -> dict[str, object]:
     x, y = np.log([value for value, _ in points]), np.log([seconds for _, seconds in points])
     slope, intercept = np.polyfit(x, y, 1)
     left = float(np.sum((y - slope * x - intercept) ** 2))
@@ -45,18 +94,6 @@ def _fit(points: Sequence[tuple[int, float]]) -> dict[str, Any]:
         "slope": float(slope),
         "r_squared": 1 - left / whole if whole > 0 else 1.0,
     }
-
-
-def _values(cell: TimedCell) -> dict[str, int]:
-    return {"batch": cell.batch, "time": cell.time, **cell.sizes}
-
-
-def _name(cell: TimedCell) -> str:
-    return f"{cell.spec} {cell.backend} {cell.mode}"
-
-
-def _words(values: Mapping[str, int]) -> str:
-    return " ".join(f"{name} {value}" for name, value in values.items())
 
 
 def lines(fits: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,8 +7,7 @@ from statistics import median
 
 from harness.output.table import Grid, thousands
 from harness.timing.contestant import TimedResult
-from harness.timing.doubts import spread_of, worthless
-from harness.timing.noise import beyond_noise
+from harness.timing.noise import beyond_noise, spread_of, worthless
 from harness.worker.remote import with_trace
 
 
@@ -18,7 +17,10 @@ def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
     families: dict[str, list[TimedResult]] = {}
     for result in results:
         if not result.entry.tuning:
-            families.setdefault(_family(result), []).append(result)
+            cell = result.cell
+            sizes = "".join(f", {name} {size}" for name, size in sorted(cell.sizes.items()))
+            title = f"{cell.mode}, batch {cell.batch}{sizes}"
+            families.setdefault(title, []).append(result)
     found = [_grid(title, cells, notes) for title, cells in families.items()]
     for result in results:
         # Settings are told of below the tables, but what lost its speed under one is a footnote.
@@ -27,29 +29,20 @@ def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
     return found, notes
 
 
-def _family(result: TimedResult) -> str:
-    cell = result.cell
-    sizes = "".join(f", {name} {size}" for name, size in sorted(cell.sizes.items()))
-    return f"{cell.mode}, batch {cell.batch}{sizes}"
-
-
 def _grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
     backends = list(dict.fromkeys(c.cell.backend for c in cells))
     grid = Grid(title, ["system", *backends])
     rows: dict[str, dict[str, TimedResult]] = {}
     for cell in cells:
-        rows.setdefault(_row(cell, cells), {})[cell.cell.backend] = cell
-    for name, row in rows.items():
-        best = _best(list(row.values()))
-        texts = [_text(row[b], row[b] in best, notes) if b in row else "-" for b in backends]
+        system, time = cell.cell.spec.removeprefix("lesson6/"), cell.cell.time
+        times = {c.cell.time for c in cells if c.cell.spec == cell.cell.spec}
+        row = f"{system} t{time}" if len(times) > 1 else system
+        rows.setdefault(row, {})[cell.cell.backend] = cell
+    for name, of in rows.items():
+        best = _best(list(of.values()))
+        texts = [_text(of[b], of[b] in best, notes) if b in of else "-" for b in backends]
         grid.rows.append([name, *texts])
     return grid
-
-
-def _row(result: TimedResult, cells: Sequence[TimedResult]) -> str:
-    name, time = result.cell.spec.removeprefix("lesson6/"), result.cell.time
-    several = len({c.cell.time for c in cells if c.cell.spec == result.cell.spec}) > 1
-    return f"{name} t{time}" if several else name
 
 
 def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
@@ -75,17 +68,12 @@ def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
     speed = f"{'*' if best else ''}{thousands(rate['median'])} {within}"
     for doubt in result.record.doubts:
         speed += f" [{_note(result, notes, doubt)}]"
-    return f"{speed}\n{_path(result)}\n{_digits(result.record.values['digits'])}"
-
-
-def _digits(number: float | None) -> str:
-    """Those of the worst tensor that tells any: rounding to a narrow dtype can leave none."""
-    return "no digits told" if number is None else f"{number:.1f} digits"
-
-
-def _path(result: TimedResult) -> str:
     many = result.record.many or 1
-    return f"{result.record.path}{f' x{many}' if many > 1 else ''}"
+    path = f"{result.record.path}{f' x{many}' if many > 1 else ''}"
+    # Of the worst tensor that tells any digits: rounding to a narrow dtype can leave none.
+    digits = result.record.values["digits"]
+    right = "no digits told" if digits is None else f"{digits:.1f} digits"
+    return f"{speed}\n{path}\n{right}"
 
 
 def _note(result: TimedResult, notes: list[str], reason: str) -> int:
@@ -111,7 +99,9 @@ def details(results: Sequence[TimedResult]) -> Grid:
         "own peak": lambda r: _share(r, "share_of_own_peak"),
         "compile s": lambda r: f"{r.record.compile:.2f}",
         "first s": lambda r: f"{r.record.first:.2f}",
-        "warm-up": _warm,
+        "warm-up": lambda r: (
+            f"{r.record.warm_up['steps']}{'' if r.record.warm_up['steady'] else ' unsteady'}"
+        ),
         "MiB": lambda r: f"{r.record.memory['resident'] / 2**20:.0f}",
     }
     grid = Grid("figures", ["cell", *columns], alike=False)
@@ -126,8 +116,3 @@ def details(results: Sequence[TimedResult]) -> Grid:
 def _share(result: TimedResult, name: str) -> str:
     share = getattr(result.record, name)
     return "-" if share is None else f"{share:.0%}"
-
-
-def _warm(result: TimedResult) -> str:
-    found = result.record.warm_up
-    return f"{found['steps']}{'' if found['steady'] else ' unsteady'}"

@@ -26,6 +26,8 @@ from harness.runtime.updates import STEP
 from harness.timing.request import Group, characters_read
 
 Batch = dict[str, dict[str, Array]]
+# What steps have left: parameters, statistics, slots, and others by neutral names.
+Left = Mapping[str, Any]
 
 # Batches that rotate, so that no result is of use twice.
 ROTATING = 8
@@ -153,7 +155,7 @@ class TimedCase:
             return not all(np.isfinite(a).all() for a in losses)
         return not any(np.isfinite(a).any() for a in values.values())
 
-    def following(self, number: int, batch: Batch, left: Mapping[str, Any]) -> Expected:
+    def following(self, number: int, batch: Batch, left: Left) -> Expected:
         """What step ``number``, from 1, makes of what those before it have ``left``: parameters,
         statistics, slots and ``others`` by neutral names. Of its noise, nothing is known yet."""
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
@@ -166,7 +168,7 @@ class TimedCase:
     def found(
         self,
         results: Sequence[Mapping[str, Array]],
-        after: Mapping[str, Any],
+        after: Left,
         first: int = 1,
         start: Arrays | None = None,
     ) -> dict[str, Array]:
@@ -211,9 +213,7 @@ class TimedCase:
         step = {"results": results, **session.read()}
         return values | step_values(len(self.compared), step, material)
 
-    def _follow(
-        self, session: Session, number: int, batch: Batch, left: Mapping[str, Any]
-    ) -> dict[str, Array]:
+    def _follow(self, session: Session, number: int, batch: Batch, left: Left) -> dict[str, Array]:
         session.load(left["parameters"], left["statistics"])
         others: Mapping[str, Array] = left["others"]
         state = state_of(others)

@@ -26,7 +26,6 @@ import click
 
 from harness.files.atomic import write_whole
 from harness.language.library import lesson6
-from harness.results.blocks import ended
 from harness.results.file import read_records
 from harness.results.findings import PASSING, digits
 from harness.results.lines import Pair
@@ -100,7 +99,7 @@ def check(columns: Sequence[str], specs: Sequence[str], keep: Path) -> None:
 def distil(keep: Path, columns: Sequence[str], told: dict[str, Any]) -> None:
     """Add what the records hold of some columns to what is told of a framework."""
     records = read_records(keep)
-    for cell, result in ended(records).items():
+    for cell, result in records.ended.items():
         if cell.backend in columns:
             column = told["columns"].setdefault(cell.backend, {"cells": {}})
             column["versions"] = result.greeting

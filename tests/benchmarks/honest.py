@@ -16,8 +16,7 @@ from itertools import cycle
 
 import click
 
-from harness.timing.contestant import TimedResult
-from harness.timing.events import BenchEvents
+from harness.timing.contestant import BenchEvents, TimedResult
 from harness.timing.request import BenchRequest
 from harness.timing.run import Bench
 

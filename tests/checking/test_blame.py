@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from wording import Wording
 
 from harness.cli import cli
-from harness.results.blocks import ended
 from harness.results.file import read_records
 
 MODEL = "lesson6/simple_rnn"
@@ -154,7 +153,7 @@ def test_layers_that_agree_with_each_other_put_the_fault_on_the_spec(
     wording.line(spec["words"], "agree")
     assert "other" not in spec["words"].partition(" agree ")[0].split()
     # What is kept says the same of the cell that had ended before.
-    kept = ended(read_records(tmp_path / "run.jsonl"))
+    kept = read_records(tmp_path / "run.jsonl").ended
     whos = {cell.backend: r.blame.who for cell, r in kept.items() if r.blame is not None}
     assert whos == {"blame-layer-1": "spec", "blame-layer-2": "spec", "blame-other": "layer"}
     assert shown.count("at fault: spec") == 2

@@ -13,7 +13,8 @@ from wording import Wording
 from harness.checking.changes import CellChange, compare
 from harness.checking.request import Request
 from harness.checking.run import Engine
-from harness.results.file import Records, encoded, parsed, read_records
+from harness.results.file import encoded, parsed, read_records
+from harness.results.records import Records
 
 Lines = list[dict[str, Any]]
 SPEC = "lesson6/simple_rnn"

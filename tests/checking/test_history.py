@@ -14,14 +14,13 @@ from record_lines import lines_of
 from remembered_runs import Run, sealed_anew
 
 from harness.checking import history
-from harness.checking.merge import merge_records
 from harness.checking.request import Request
 from harness.checking.run import Engine
+from harness.comparison.merging import merge
 from harness.errors import UsageError
 from harness.report.inputs import gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
-from harness.results.blocks import ended
 from harness.results.cell import Cell
 from harness.results.file import read_records
 
@@ -123,7 +122,7 @@ def test_the_later_verdict_decides_wherever_it_stands(
     elif way == "one file":
         (run.history / "c.jsonl").write_text("".join(part.read_text() for part in parts))
     else:
-        (run.history / "c.jsonl").write_bytes(merge_records(parts).content)
+        (run.history / "c.jsonl").write_bytes(merge(parts).content)
     told = run()
     assert len(told.ran) == 6
     assert told.reasons == ["6 cells are run again: the last verdict is differ"]
@@ -135,7 +134,7 @@ def test_what_was_merged_is_known_from_its_own_day(run: Run, tmp_path: Path) -> 
     parts[0].write_text(text)
     head, *_ = other.splitlines(keepends=True)
     parts[1].write_text(head)
-    (run.history / "c.jsonl").write_bytes(merge_records(parts).content)
+    (run.history / "c.jsonl").write_bytes(merge(parts).content)
     assert run().ran == []
     assert {result.since for result in run.report.results} == {OLD}
 
@@ -187,9 +186,9 @@ def test_what_is_kept_stands_in_records_and_in_words(run: Run, tmp_path: Path) -
     path = tmp_path / "run.jsonl"
     (run.site / "own_a" / "kernels.py").write_text("# changed\n")
     run(records=path)
-    found = ended(read_records(path))
+    found = read_records(path).ended
     assert len(found) == 6
-    before = ended(read_records(run.files[0]))
+    before = read_records(run.files[0]).ended
     for cell, result in found.items():
         kept = cell.backend != "own-a"
         assert any(line.get("since") for line in _begins(path, cell)) == kept

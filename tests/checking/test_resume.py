@@ -17,7 +17,6 @@ from harness.checking.history import records_of
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.errors import UsageError
-from harness.results.blocks import ended
 from harness.results.cell import CELL_FIELDS, Cell
 from harness.results.file import read_records
 from harness.results.lines import Begin
@@ -35,7 +34,7 @@ def command(records: Path, *more: str) -> list[str]:
 def verdicts(path: Path) -> dict[Cell, list[tuple[str, str]]]:
     return {
         cell: [(f.check, f.verdict) for f in result.findings]
-        for cell, result in ended(records_of(path, REQUEST)).items()
+        for cell, result in records_of(path, REQUEST).ended.items()
     }
 
 

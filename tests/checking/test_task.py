@@ -19,7 +19,6 @@ from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.checking.task import tasks
 from harness.errors import UsageError
-from harness.results.blocks import ended
 
 SPECS = ("lesson6/simple_rnn", "lesson6/keras_gru")
 CHECKS = ("values", "inference")
@@ -81,7 +80,7 @@ def test_the_lines_of_cells_are_those_of_a_check(tmp_path: Path) -> None:
     request = Request(
         SPECS, ("numpy",), ("float64",), checks=CHECKS, sizes={"hidden": 6}, records=single
     )
-    assert len(ended(records_of(single, request))) == 2
+    assert len(records_of(single, request).ended) == 2
     again = harness.check(SPECS, "numpy", records=single, resume=True, **given)  # type: ignore[arg-type]
     assert all(result.kept for result in again.results)
 

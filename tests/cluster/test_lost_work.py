@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wording import Wording
 
-from harness.cluster.on_ray import ClusterError, ClusterNode, Lost
-from harness.cluster.spread import Queue, spread
+from harness.cluster.on_ray import ClusterError, ClusterNode, Lost, Queue, spread
 
 NODES = [ClusterNode(name, name, name, 2, 0) for name in "ab"]
 

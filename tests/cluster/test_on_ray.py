@@ -20,7 +20,6 @@ from wording import Wording
 from harness.cluster.on_ray import address_of
 from harness.errors import UsageError
 from harness.language.library import lesson6
-from harness.results.blocks import ended
 from harness.results.cell import CELL_FIELDS
 from harness.results.environment import identity
 from harness.results.file import read_records
@@ -116,7 +115,7 @@ def test_kills_of_an_actor_a_node_and_the_driver_cost_no_cell(cluster: Any, tmp_
     assert set(found.values()) == {1}
     begun = cells(path, "begin")
     assert sum((begun - found).values()) <= 3
-    results = ended(read_records(path))
+    results = read_records(path).ended
     assert {result.verdict for result in results.values()} == {"agree"}
     assert {cell.backend for cell in results} == {"numpy"}
 
@@ -134,7 +133,7 @@ def test_a_cell_that_costs_two_processes_is_told(cluster: Any, tmp_path: Path) -
     output, errors = driver.communicate(timeout=LONG)
     assert driver.returncode == 3, output + errors
     assert "the process that ran it was lost, and a second one too" in " ".join(output.split())
-    (result,) = ended(read_records(path)).values()
+    (result,) = read_records(path).ended.values()
     assert result.verdict == "crashed"
 
 

@@ -17,7 +17,6 @@ from wording import Wording
 
 import harness
 from harness.cli import cli
-from harness.results.blocks import ended, stopped
 from harness.results.environment import identity
 from harness.results.file import read_records
 from harness.results.lines import End
@@ -69,7 +68,7 @@ def test_shards_become_the_whole(shards: list[Path], tmp_path: Path, wording: Wo
     assert found.exit_code == 0, found.output
     wording(found.stdout.splitlines(), f"4 ... 2 ... 1 ... {output}: 4 agree ... 2 ... 2")
     records = read_records(output)
-    cells = ended(records)
+    cells = records.ended
     assert len(cells) == len(records.of_kind(End)) == 4
     # A run of all of it finds nothing left to do.
     again = harness.check(SPECS, "numpy", checks="values", records=output, resume=True)
@@ -87,7 +86,7 @@ def test_a_missing_shard_is_told(shards: list[Path], tmp_path: Path, wording: Wo
     wording(found.stdout.splitlines()[-1], "1 ... 2 ... 1/2; 2")
     told = json.loads(run("merge", shards[1], "-o", tmp_path / "all.jsonl", "--json").stdout)
     assert (told["exit_code"], told["missing"], told["cells"]) == (3, 2, 2)
-    wording(stopped(read_records(tmp_path / "all.jsonl")), "2 ... 4")
+    wording(read_records(tmp_path / "all.jsonl").stopped, "2 ... 4")
     # A shard that was cut off: its beginnings stay, and are no cells.
     cut = tmp_path / "cut.jsonl"
     text = shards[0].read_text().splitlines(keepends=True)
@@ -170,12 +169,12 @@ def test_contradictions_are_told_and_both_kept(
     found = run("merge", shards[0], other, shards[1], "-o", output)
     assert found.exit_code == 1
     wording.line(found.stdout, f"loss ... agree ... {shards[0]} ... differ ... {other}")
-    cells = ended(read_records(output))
+    cells = read_records(output).ended
     assert {cell.backend for cell in cells} == {"numpy", "numpy, copy 2"}
     assert sorted(r.verdict for r in cells.values()) == ["agree"] * 4 + ["differ"] * 2
     # Joining it again adds nothing, and still tells.
     again = run("merge", output, other, "-o", tmp_path / "again.jsonl")
-    assert len(ended(read_records(tmp_path / "again.jsonl"))) == 6
+    assert len(read_records(tmp_path / "again.jsonl").ended) == 6
     assert again.exit_code == 1
 
 
@@ -199,7 +198,7 @@ def test_cells_of_another_run_are_not_replaced(shards: list[Path], tmp_path: Pat
     assert run("merge", first, "-o", tmp_path / "part.jsonl").exit_code == 3
     for place in (output, tmp_path / "part.jsonl"):
         assert run("merge", first, second, "-o", place).exit_code == 0
-        assert len(ended(read_records(place))) == 4
+        assert len(read_records(place).ended) == 4
 
 
 def test_machines_stay_apart(shards: list[Path], tmp_path: Path, wording: Wording) -> None:
@@ -207,7 +206,7 @@ def test_machines_stay_apart(shards: list[Path], tmp_path: Path, wording: Wordin
     found = run("merge", *shards, there, "-o", output)
     assert found.exit_code == 0
     wording.line(found.stdout, "6 ... 3 ... 2")
-    cells = ended(read_records(output))
+    cells = read_records(output).ended
     counts = {name: sum(c.backend == name for c in cells) for name in {c.backend for c in cells}}
     mine = next(name for name in counts if name != "numpy on other")
     assert counts == {mine: 4, "numpy on other": 2}
@@ -232,7 +231,7 @@ def test_machines_of_one_name_are_told_by_their_identity(
 
     other, output = changed(shards[0], tmp_path / "o.jsonl", begin=begin), tmp_path / "m.jsonl"
     run("merge", shards[0], other, "-o", output)
-    names = {cell.backend for cell in ended(read_records(output))}
+    names = {cell.backend for cell in read_records(output).ended}
     assert names == {f"numpy on {here} {identity()[:6]}", f"numpy on {here} anothe"}
 
 
@@ -242,7 +241,7 @@ def test_versions_stay_apart(shards: list[Path], tmp_path: Path) -> None:
 
     newer, output = changed(shards[0], tmp_path / "n.jsonl", result=result), tmp_path / "m.jsonl"
     assert run("merge", shards[0], newer, "-o", output).exit_code == 3
-    names = {cell.backend for cell in ended(read_records(output))}
+    names = {cell.backend for cell in read_records(output).ended}
     assert len(names) == 2
     assert "numpy (numpy 3.0)" in names
 
@@ -295,7 +294,7 @@ def test_two_models_of_one_name_are_not_taken_for_one(
     spec = "lesson6/simple_rnn"
     wording.line(found.stdout, f"{spec} ... {shards[0]}, {other} ... 2")
     assert "6 cells of 3 files" in found.stdout
-    assert len(ended(read_records(output))) == 6
+    assert len(read_records(output).ended) == 6
 
     def unsaid(line: dict[str, Any]) -> None:
         del line["signature"]["spec"]

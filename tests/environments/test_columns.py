@@ -23,7 +23,6 @@ from harness.environments.cache import NoEnvironment
 from harness.environments.columns import choose, of_options, one
 from harness.environments.wanted import Wanted, read
 from harness.errors import UsageError
-from harness.results.blocks import ended
 from harness.results.file import read_records
 from harness.results.lines import Head
 from harness.timing.request import BenchRequest, entries_from
@@ -61,7 +60,7 @@ def test_several_columns_of_one_backend(tmp_path: Path, interpreter: str, wordin
         "numpy@here": {"backend": "numpy", "interpreter": sys.executable},
         "numpy@other": {"backend": "numpy", "interpreter": interpreter},
     }
-    cells = {cell.backend: result for cell, result in ended(records).items()}
+    cells = {cell.backend: result for cell, result in records.ended.items()}
     assert sorted(cells) == ["numpy", "numpy@here", "numpy@other"]
     signature, greeting = cells["numpy@other"].signature, cells["numpy@other"].greeting
     assert signature is not None

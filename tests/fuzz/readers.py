@@ -51,7 +51,6 @@ from harness.convert.weights import DIGEST, OPENING, ZEROS
 from harness.errors import HarnessError
 from harness.given.files import gather
 from harness.program.serial import decode, encode
-from harness.results.blocks import ended
 from harness.text.corpus import corpus
 from harness.training import checkpoint
 
@@ -174,7 +173,7 @@ def hostile_lines() -> st.SearchStrategy[bytes]:
 def read_run(data: bytes, folder: Path) -> None:
     (folder / "run.jsonl").write_bytes(data)
     request = Request(backends=("numpy",), checks=("values",))
-    ended(records_of(folder / "run.jsonl", request))
+    assert records_of(folder / "run.jsonl", request).ended is not None
 
 
 def replayed(name: str) -> Callable[[bytes, Path], None]:

@@ -9,7 +9,7 @@ from wording import Wording
 
 from harness.commands import cli
 from harness.output import github
-from harness.output.workflow import annotating
+from harness.output.printing import annotating
 
 HOSTILE = "a\x1b[31m,b:c%d\r\n::error::x | `y` <img src=x> [l](u) @team #1 *b* _i_ & ~s~ $m$"
 

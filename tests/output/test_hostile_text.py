@@ -22,8 +22,7 @@ from places import ROOT
 from harness.cli import _command
 from harness.errors import HarnessError
 from harness.output import markdown, printing, shell
-from harness.output.printing import visible
-from harness.output.workflow import CommandFilter
+from harness.output.printing import CommandFilter, visible
 from harness.results.file import read_records
 
 HOSTILE = {

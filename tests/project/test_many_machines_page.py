@@ -14,7 +14,6 @@ import yaml
 from places import DOCS
 from wording import Wording
 
-from harness.results.blocks import ended
 from harness.results.file import read_records
 
 PAGE = (DOCS / "many-machines.md").read_text(encoding="utf-8")
@@ -53,7 +52,7 @@ def test_the_array_of_slurm_runs_every_cell_once(tmp_path: Path, wording: Wordin
         assert done.returncode == 0, done.stderr
     merged = run(WRAPPED, tmp_path)
     assert merged.returncode == 0, merged.stderr
-    cells = ended(read_records(tmp_path / "all.jsonl"))
+    cells = read_records(tmp_path / "all.jsonl").ended
     assert len(cells) == CELLS
     # A task that is run again has nothing left to do.
     again = run(BATCH, tmp_path, SLURM_ARRAY_TASK_ID="1")
@@ -75,7 +74,7 @@ def test_the_matrix_runs_every_cell_once(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     done = run(step("report", "Merge"), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(ended(read_records(tmp_path / "all.jsonl"))) == CELLS
+    assert len(read_records(tmp_path / "all.jsonl").ended) == CELLS
     assert (tmp_path / "report.html").exists()
 
 

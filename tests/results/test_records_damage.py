@@ -22,7 +22,6 @@ from harness.checking.run import Engine
 from harness.errors import HarnessError
 from harness.output.table import show
 from harness.results import file
-from harness.results.blocks import ended
 from harness.results.file import RecordError, read_records
 from harness.results.lines import FORMS, results_of
 
@@ -82,7 +81,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 def taken_up(path: Path) -> int:
     """All that a report shows of the cells that a file holds; how many there are."""
-    report = Report(list(ended(records_of(path, REQUEST)).values()))
+    report = Report(list(records_of(path, REQUEST).ended.values()))
     console = Console(file=io.StringIO(), width=160)
     show(console, *reports.tables(report))
     for lines_ in (reports.problems(report), reports.details(report), reports.known(report)):

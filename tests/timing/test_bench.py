@@ -13,11 +13,10 @@ from wording import Wording
 
 from harness.timing.console import results_exit_code
 from harness.timing.contestant import Contestant, Refused, TimedResult
-from harness.timing.proofs import waits_for_work
-from harness.timing.proofs.within_hardware import check_hardware
+from harness.timing.proofs import times
+from harness.timing.proofs.times import check_hardware
 from harness.timing.request import BenchRequest, Entry, groups_of
-from harness.timing.run import Bench
-from harness.timing.timer import LocalTimer
+from harness.timing.run import Bench, LocalTimer
 from harness.timing.workload import TimedCase
 from harness.worker.launch import Launch, thread_settings
 from harness.worker.worker import Worker
@@ -47,7 +46,7 @@ CHEATS: dict[str, tuple[str | tuple[str, ...], str]] = {
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs: what is proved does not depend on their length."""
     quick_rounds(monkeypatch)
-    monkeypatch.setattr(waits_for_work, "SHORT", 0.004)
+    monkeypatch.setattr(times, "SHORT", 0.004)
 
 
 def request(mode: str, **options: object) -> BenchRequest:

@@ -13,10 +13,9 @@ from bench_results import REQUEST, refused, result
 from wording import Wording
 
 from harness.results.speeds import SpeedFile
-from harness.timing import console, sweep, table, tuning
+from harness.timing import console, sweep, table
 from harness.timing.console import results_exit_code
 from harness.timing.contestant import Status, TimedResult
-from harness.timing.doubts import Load, doubts, warning
 from harness.timing.json_file import (
     DocumentError,
     check_writable,
@@ -25,8 +24,8 @@ from harness.timing.json_file import (
     read,
     write,
 )
-from harness.timing.plan import BenchPlan
-from harness.timing.request import TUNINGS
+from harness.timing.noise import Load, doubts, warning
+from harness.timing.request import TUNINGS, BenchPlan
 
 NAME = "lesson6/sequence_rnn[numpy-train-b64-t8]"
 
@@ -199,11 +198,11 @@ def test_tunings_say_what_paid(wording: Wording) -> None:
         result(step=0.0015, mode="forward"),
         result(step=0.00151, mode="forward", tuning="malloc"),
     ]
-    found = tuning.gains(cells)
+    found = sweep.gains(cells)
     assert [g["verdict"] for g in found] == ["pays", "harms", "same"]
     assert found[0]["speed_ratio"] == pytest.approx(1.5)
     assert found[0]["environment"] == TUNINGS["malloc"]
-    lines = tuning.lines(found)
+    lines = sweep.gain_lines(found)
     wording.line(lines[0], "[numpy-train-b64-t8] ... 1.50")
     wording.line(lines[1], "0.75")
     assert "GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in lines[-1]

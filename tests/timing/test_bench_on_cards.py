@@ -20,8 +20,8 @@ from harness.runtime.service import SessionService
 from harness.runtime.step_service import PeakMeter, StepService, bandwidth_numbers
 from harness.timing import card, figures
 from harness.timing.card import shared, slowed, watched
+from harness.timing.contestant import Record
 from harness.timing.figures import large_product
-from harness.timing.record import Record
 from harness.worker.cards import CardState
 
 L2 = 50_000_000

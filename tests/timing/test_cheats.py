@@ -11,7 +11,7 @@ from quick_rounds import quick_rounds
 
 from harness.timing import play
 from harness.timing.contestant import Contestant, TimedResult
-from harness.timing.proofs import waits_for_work
+from harness.timing.proofs import times
 from harness.timing.request import BenchRequest, Entry
 from harness.timing.run import Bench
 from harness.worker.launch import Launch, thread_settings
@@ -85,7 +85,7 @@ def one_of_a_kind(cheats: Cheats) -> Cheats:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short runs, but for those that a pace is taken of: on a slow machine they are all noise."""
     quick_rounds(monkeypatch, 0.2, 0.05)
-    monkeypatch.setattr(waits_for_work, "SHORT", 0.01)
+    monkeypatch.setattr(times, "SHORT", 0.01)
 
 
 def run(

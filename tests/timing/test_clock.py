@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.timing.contestant import TimedRow
-from harness.timing.proofs.clock_is_true import compare_clocks
+from harness.timing.proofs.times import compare_clocks
 
 
 def row(rate: float, message: float = 0.4, seconds: float = 0.25, wait: float = 0.01) -> TimedRow:

@@ -12,7 +12,7 @@ from ratio_systems import MODELS, NUMPY_MODELS, has_hand_written, sizes_of
 from sampling import sampled
 
 from harness.language.model import load_spec
-from harness.timing.proofs.values_agree import BASELINE
+from harness.timing.proofs.values import BASELINE
 from harness.timing.request import Group
 from harness.timing.workload import TimedCase
 from harness.worker.worker import Worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.timing.contestant import Pace
-from harness.timing.proofs.unread_steps_take_time import LEAST_PROCESSOR, less
+from harness.timing.proofs.times import LEAST_PROCESSOR, less
 
 
 def pace(row: float, row_processor: float) -> Pace:

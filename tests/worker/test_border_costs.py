@@ -20,7 +20,6 @@ from harness.checking.report import problems
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.cli import cli
-from harness.results.blocks import ended
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +56,7 @@ def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path) -> None:
     assert "--verbose shows the traceback" in "\n".join(problems(report))
     kept = {r["check"]: r["traceback"] for r in lines_of(path, "result")}
     assert raised in kept["values"]
-    (again,) = ended(records_of(path, asked)).values()
+    (again,) = records_of(path, asked).ended.values()
     assert [f.traceback for f in again.findings] == [
         f.traceback for f in report.results[0].findings
     ]

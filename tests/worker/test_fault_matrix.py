@@ -23,9 +23,10 @@ from harness.checking.events import Report
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.results.cell import CellResult
-from harness.results.file import Records, read_records
+from harness.results.file import read_records
 from harness.results.findings import Verdict
 from harness.results.lines import Begin, End
+from harness.results.records import Records
 
 HEAVY = ("torch", "jax", "keras", "keras-torch", "keras-jax")
 # In MiB; the heavy ones fill more than half a GiB by their imports alone.

@@ -1,26 +1,75 @@
-"""Two columns of one run held against each other, as two runs would be: an old version of a
-framework and a new one."""
+"""Two runs held against each other: two files, or two columns of one file."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
+from harness.checking import changes as checks
 from harness.checking.changes import Cells, changes_of, moved_digits, surroundings, told_unfinished
-from harness.comparison.files import load
 from harness.errors import UsageError, did_you_mean
-from harness.files.user_file import displayed
-from harness.results.blocks import begun_in, ended, stopped
-from harness.results.cell import Cell, CellResult
-from harness.results.file import Records
-from harness.results.speeds import SpeedEntry, SpeedFile
+from harness.files import kinds
+from harness.files.forms import plain
+from harness.files.user_file import FileFault, displayed, read_head
+from harness.output.printing import console, line, say
+from harness.results.cell import Cell
+from harness.results.file import read_records
+from harness.results.records import Records
+from harness.results.speeds import SpeedFile
 from harness.runs.compared import NONE, Differing, RunChanges, unreached
 from harness.runtime.labels import backend_of
 from harness.timing import compare as speeds
+from harness.timing import json_file
 
-E = TypeVar("E", bound=SpeedEntry)
+NAMES = {True: "a record file of 'harness check'", False: "results of 'harness bench'"}
+
+
+def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunChanges:
+    """What changed from one file to another; ``threshold`` is for speeds.
+
+    Raises:
+        UsageError: a file is of neither kind, or they are not of one kind.
+        HarnessError: a file cannot be read, or is damaged.
+    """
+    first, second = load(old), load(new)
+    if isinstance(first, Records) and isinstance(second, Records):
+        for path, records in ((old, first), (new, second)):
+            if not records.cells:
+                raise UsageError(f"{displayed(path)} holds no cell that has ended")
+        return checks.compare(first, second)
+    if isinstance(first, Records) or isinstance(second, Records):
+        told = (
+            f"{displayed(path)} is {NAMES[isinstance(content, Records)]}"
+            for path, content in ((old, first), (new, second))
+        )
+        raise UsageError(f"{', and '.join(told)}: give two files of one kind")
+    for path, content in ((old, first), (new, second)):
+        speeds.check_cells(content, displayed(path))
+    return speeds.compare(first, second, threshold)
+
+
+def load(path: Path) -> Records | SpeedFile:
+    """The content of a file, by its kind.
+
+    Raises:
+        UsageError: it is of neither kind, or cannot be opened.
+        HarnessError: it is damaged.
+    """
+    name = displayed(path)
+    try:
+        head = read_head(path, kinds.HEAD)
+        if head and kinds.RECORDS.matches(path, head):
+            return read_records(path)
+        if not head.startswith(b"{"):
+            raise UsageError(
+                f"cannot compare {name}: this is {kinds.described(path)}; give two files of "
+                "'harness check --records', or two of 'harness bench --records'"
+            )
+    except FileFault as fault:
+        raise UsageError(f"cannot read {name}: {fault.reason}") from None
+    return json_file.read(path)
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
@@ -32,9 +81,9 @@ def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD)
     """
     content = load(path)
     if isinstance(content, Records):
-        how = stopped(content)
+        how = content.stopped
         found = of_cells(
-            ended(content), old, new, displayed(path), begun_in(content).keys() if how else None
+            content.ended, old, new, displayed(path), content.begun.keys() if how else None
         )
         return replace(found, limits=[unreached("the run", how)] if how else [])
     return of_speeds(content, old, new, threshold, displayed(path))
@@ -57,7 +106,7 @@ def of_cells(
     if begun is not None:
         before = {cell: result for cell, result in before.items() if cell in begun}
         after = {c: r for c, r in after.items() if replace(c, backend=old) in begun}
-    renamed = {cell: _under(result, new) for cell, result in before.items()}
+    renamed = {c: replace(r, cell=replace(r.cell, backend=new)) for c, r in before.items()}
     # That interpreters are two is what columns are for; two backends have code of their own.
     own = {"interpreter"}
     around = surroundings(None, renamed, None, after)
@@ -78,21 +127,11 @@ def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: s
     """
     _check((entry.params.backend for entry in content.entries), old, new, where)
     one, other = (_only(content, name, new) for name in (old, new))
-    found = speeds.compare(one, other, threshold)
-    changes = [replace(c, baseline=old) for c in speeds.changes(one, other, threshold)]
-    unknown = speeds.unsure(one, other, changes)
-    cut = content.harness.incomplete
-    limits = [unreached("the run", str(cut))] if cut else []
+    found = speeds.compare(one, other, threshold, baseline=old)
     around = found.environment
     if backend_of(old) != backend_of(new):
         around = [d for d in around if _of_both(d)]
-    return RunChanges(
-        around,
-        changes,
-        f"from {old} to {new}, {found.what}",
-        limits + unknown.limits,
-        unsure=str(unknown),
-    )
+    return replace(found, environment=around, what=f"from {old} to {new}, {found.what}")
 
 
 def _of_both(each: Differing) -> bool:
@@ -112,27 +151,51 @@ def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:
         raise UsageError(f"{old} is to be held against itself: name another column")
 
 
-def _under(result: CellResult, name: str) -> CellResult:
-    return replace(result, cell=replace(result.cell, backend=name))
-
-
 def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
     """The content with the cells of one column only, under another name."""
-
-    def renamed(entry: E) -> E:
-        names = {"name": entry.name, "fullname": entry.cell}
-        words = {key: text.replace(f"[{name}-", f"[{called}-") for key, text in names.items()}
-        return entry.model_copy(update=words)
-
     mine = content.only(lambda entry: entry.params.backend == name)
     workers = content.environment.workers
     told = {"workers": {called: workers[name]} if name in workers else {}}
     info = {"harness": content.environment.model_copy(update=told)}
-    lacking = [renamed(entry) for entry in mine.harness.without_speed]
+    lacking = [entry.renamed(called) for entry in mine.harness.without_speed]
     return mine.model_copy(
         update={
-            "benchmarks": [renamed(entry) for entry in mine.benchmarks],
+            "benchmarks": [entry.renamed(called) for entry in mine.benchmarks],
             "harness": mine.harness.model_copy(update={"without_speed": lacking}),
             "machine_info": content.machine_info.model_copy(update=info),
         }
     )
+
+
+def run_compare(
+    old: Path,
+    new: Path | None,
+    *,
+    columns: tuple[str, str] | None,
+    threshold: float,
+    as_json: bool,
+    markdown: bool,
+) -> int:
+    """Compare two files, or two columns of one, and print what changed; returns the exit code.
+
+    Raises:
+        UsageError: there is one file, and nothing in it to compare; or there is too much of both.
+    """
+    if (new is None) == (columns is None):
+        raise UsageError(
+            "give two files, or one and '--between OLD NEW', two columns of it"
+            if new is None
+            else "--between is of two columns of one file, and two files are given"
+        )
+    if new is not None:
+        found = compare(old, new, threshold)
+    elif columns is not None:
+        found = between(old, *columns, threshold)
+    if as_json:
+        say(json.dumps(plain({"exit_code": found.exit_code, **found.record()})))
+    elif markdown:
+        say(found.markdown())
+    else:
+        for text in found.lines():
+            line(console(), text)
+    return found.exit_code

@@ -1,0 +1,452 @@
+"""Files of several runs in one: shards, machines, versions; nothing twice, nothing mixed.
+
+Speeds are held against each other within a group, whose cells were timed interleaved. So cells of
+one group that come from several files become groups of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.errors import UsageError, several
+from harness.results.cell import Cell, cell_name
+from harness.results.environment import MachineOf, WorkerSaid
+from harness.results.file import RecordError, encoded
+from harness.results.findings import VERDICTS, gravest
+from harness.results.lines import Head, Pair, RecordLine
+from harness.results.records import CellBlock, CellOrigin, L, Records, origin_label
+from harness.results.speeds import (
+    Further,
+    Incomplete,
+    NoSpeed,
+    Parameters,
+    SpeedEntry,
+    SpeedFile,
+    SpeedOrigin,
+    Timed,
+    group_name,
+    written,
+)
+from harness.runs.plans import Plans, RunPlan, joined
+
+# What all files must share: a cell's name does not tell all of it.
+ALIKE = ("device", "dtype", "path", "threads", "rounds")
+# Of the parameters of a cell, those that are no sizes of its model.
+OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The content of the joined file, and what is to be known of it.
+
+    ``duplicates`` are by file the cells that another one had from the same origin, with the same
+    outcome; ``contradictions`` are those with another one, in words. ``shards`` says what is there
+    of runs that were made in parts, and ``missing`` is how many cells of the plan are not.
+    """
+
+    kind: str
+    content: bytes
+    files: int
+    cells: int
+    machines: Sequence[str]
+    counts: Mapping[str, int]
+    duplicates: Mapping[str, int]
+    contradictions: Sequence[str]
+    shards: Sequence[str]
+    missing: int
+    notes: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """1: contradictions; 3: cells are missing; 0: neither."""
+        return 1 if self.contradictions else 3 if self.missing else 0
+
+    def lines(self, place: str) -> list[str]:
+        """All of it in words; ``place`` is where the content is."""
+        found = [
+            f"{name}: {_cells(count)} of it {'is' if count == 1 else 'are'} in another file too, "
+            "with the same outcome: kept once"
+            for name, count in self.duplicates.items()
+        ]
+        found += [*self.contradictions, *self.notes]
+        machines = several(len(self.machines), "machine")
+        files = several(self.files, "file")
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        found.append(
+            f"{self.kind}: {_cells(self.cells)} of {files}, from {machines}, in {place}"
+            + (f": {counts}" if counts else "")
+        )
+        told = [
+            *self.shards,
+            *([f"{_cells(self.missing)} missing"] if self.missing else []),
+        ]
+        return [*found, *(["; ".join(told)] if told else [])]
+
+    def record(self) -> dict[str, object]:
+        """As plain data, without the content."""
+        return {name: value for name, value in vars(self).items() if name != "content"}
+
+
+def check_alike(
+    runs: Iterable[tuple[str, Mapping[str, object]]], shown: Callable[[object], str] = str
+) -> None:
+    """Refuse runs whose options differ; each is the name of its file, and its options.
+
+    Raises:
+        UsageError: they differ from those of the first one.
+    """
+    (first, before), *others = runs
+    for name, asked in others:
+        told = [
+            f"{option} {shown(before.get(option))} and {shown(asked.get(option))}"
+            for option in dict.fromkeys([*before, *asked])
+            if before.get(option) != asked.get(option)
+        ]
+        if told:
+            raise UsageError(
+                f"{first} and {name} are of runs with other options ({'; '.join(told)}): merge "
+                "those of the same options"
+            )
+
+
+def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
+    """The specs that do not mean one model in all results, in words.
+
+    Each is the name of a file, a spec that it has results of, and what tells the model from others;
+    None where the file does not say, as older ones do not.
+    """
+    files: dict[str, dict[str, None]] = {}
+    models: dict[str, set[str]] = {}
+    for name, spec, model in found:
+        if model is not None:
+            files.setdefault(spec, {})[name] = None
+            models.setdefault(spec, set()).add(model)
+    return [
+        f"{spec}: the results in {', '.join(files[spec])} are of {len(of_it)} models of this "
+        "name (the spec, sizes of its own or what the harness makes of them differ); all are kept"
+        for spec, of_it in models.items()
+        if len(of_it) > 1
+    ]
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count:,} cells"
+
+
+def merge_records(files: Mapping[str, Records]) -> Merged:
+    """All cells of some record files, by their names, each once from every machine and version.
+
+    Raises:
+        RecordError: a file does not say of what run its lines are.
+        UsageError: the files are of runs with other options.
+    """
+    for name, records in files.items():
+        if records.lines and not isinstance(records.lines[0], Head):
+            raise RecordError(
+                f"{name}:1: a record file begins with a line of kind 'head', which says what was "
+                f"planned; found {records.lines[0].kind!r}: give the whole file"
+            )
+    heads = _distinct([h for records in files.values() for h in records.of_kind(Head)])
+    asked = [
+        (name, head.request.plain() if head.request else {})
+        for name, records in files.items()
+        for head in records.of_kind(Head)
+    ]
+    if asked:
+        check_alike(asked, json.dumps)
+    merging = _KeptBlocks()
+    models: list[tuple[str, str, str | None]] = []
+    for name, records in files.items():
+        for cell, origins in records.cells.items():
+            for origin, block in origins.items():
+                merging.take(name, cell, origin, block)
+                models.append((name, cell.spec, block.model))
+    kept = merging.kept
+    ended = {cell for cell, _ in kept}
+    plans = Plans.of(head.plan for head in heads if head.plan)
+    missing, shards = plans.told({joined(cell_name(cell)) for cell in ended})
+    # All that follows is the last run's, as a reader counts what a run that was stopped has done.
+    lines: list[RecordLine] = [*heads]
+    for last in heads[-1:]:
+        lines[-1] = last.model_copy(update={"planned": len(kept) + missing})
+    for block in kept.values():
+        lines += [block.begin, *block.results, block.end]
+    # The beginnings of cells that ended nowhere, one each.
+    begun = {cell: line for records in files.values() for cell, line in records.begun.items()}
+    lines += [line for cell, line in begun.items() if cell not in ended]
+    # Behind all cells: a reader lets a pair go when one of its backends begins again.
+    lines += _distinct([p for records in files.values() for p in records.of_kind(Pair)])
+    verdicts = Counter(gravest([line.verdict for line in b.results]) for b in kept.values())
+    torn = sum(records.torn is not None for records in files.values())
+    return Merged(
+        kind="records of checks",
+        content=b"".join(encoded(line.plain()) for line in lines),
+        files=len(files),
+        cells=len(kept),
+        machines=sorted({origin.host for _, origin in kept}),
+        counts={verdict: verdicts[verdict] for verdict in VERDICTS if verdicts[verdict]},
+        duplicates=merging.duplicates,
+        contradictions=[*models_apart(models), *merging.contradictions],
+        shards=shards,
+        missing=missing,
+        notes=[f"{torn} of the files end in an incomplete line, left out"] if torn else [],
+    )
+
+
+class _KeptBlocks:
+    """The blocks that are kept so far, by cell and origin; those that contradict each other are
+    copies of one."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
+        self.duplicates: Counter[str] = Counter()
+        self.contradictions: list[str] = []
+        self._known: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
+
+    def take(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
+        """A block of the file ``name``."""
+        known = self._known.setdefault((cell, replace(origin, copy=1)), [])
+        model = block.model
+        alike = [(n, other) for n, other in known if other.model in (model, None) or not model]
+        if any(other.verdicts == block.verdicts for _, other in alike):
+            self.duplicates[name] += 1
+            return
+        if alike:
+            self.contradictions.append(_contradiction(cell, origin, *alike[0], name, block))
+        known.append((name, block))
+        copy = len(known)
+        told: dict[str, object] = {"copy_": copy} if copy > 1 else {}
+        if block.began and not block.begin.since:
+            told["started"] = block.began
+        begin = block.begin.model_copy(update=told)
+        self.kept[cell, replace(origin, copy=copy)] = replace(block, begin=begin)
+
+
+def _contradiction(
+    cell: Cell, origin: CellOrigin, other: str, first: CellBlock, name: str, block: CellBlock
+) -> str:
+    verdicts = block.verdicts
+    check = next(
+        check
+        for check in dict.fromkeys([*first.verdicts, *verdicts])
+        if first.verdicts.get(check) != verdicts.get(check)
+    )
+    told = [str(side.get(check, "not there")) for side in (first.verdicts, verdicts)]
+    return (
+        f"{cell} ({origin.version or 'not started'} on {origin.host}): {check} is {told[0]} in "
+        f"{other}, and {told[1]} in {name}; both are kept"
+    )
+
+
+def _distinct(lines: Iterable[L]) -> list[L]:
+    """Heads, or pairs, each once: files that were merged before have those of others."""
+    found: dict[str, L] = {}
+    for line in lines:
+        told = {name: value for name, value in line.plain().items() if name != "planned"}
+        found.setdefault(json.dumps(told, sort_keys=True), line)
+    return list(found.values())
+
+
+def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
+    """All cells of some files of speeds, by their names, each once from every machine and version.
+
+    Raises:
+        UsageError: the files are of runs with other options.
+    """
+    check_alike(
+        (name, {option: getattr(content.environment, option) for option in ALIKE})
+        for name, content in files.items()
+    )
+    merging = _KeptEntries(files)
+    plans = _plans(files)
+    missing, shards = Plans.of(plans).told(merging.ended)
+    made = _joined(files, merging, plans)
+    models = [
+        (name, each.params.spec, each.extra_info.model)
+        for name, content in files.items()
+        for each in content.benchmarks
+    ]
+    return Merged(
+        kind="results of benchmarks",
+        content=written(made),
+        files=len(files),
+        cells=len(merging.kept),
+        machines=sorted({machine.host for machine in merging.machines.values()}),
+        counts={"with a speed": len(made.timed), "without one": len(made.lacking)},
+        duplicates=merging.duplicates,
+        contradictions=[*models_apart(models), *merging.contradictions],
+        shards=shards,
+        missing=missing,
+        notes=merging.notes,
+    )
+
+
+def join(contents: Sequence[SpeedFile]) -> SpeedFile:
+    """The content of files of one run, parts of which were made on several machines."""
+    files = {str(number): content for number, content in enumerate(contents, start=1)}
+    return _joined(files, _KeptEntries(files), _plans(files))
+
+
+def _plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
+    """The plans of all runs, each shard of each once."""
+    every = (plan for content in files.values() for plan in content.harness.plans)
+    return [*{(plan.digest, plan.shard): plan for plan in every}.values()]
+
+
+class _KeptEntries:
+    """The cells that are kept so far: each with its name in its run and its origin.
+
+    Each says itself where it comes from (``origin``), so that joining files that were joined
+    before doubles nothing and mixes nothing.
+    """
+
+    def __init__(self, files: Mapping[str, SpeedFile]) -> None:
+        self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []
+        self.duplicates: Counter[str] = Counter()
+        self.contradictions: list[str] = []
+        self.notes: list[str] = []
+        self.machines: dict[str, MachineOf] = {}
+        self._files: list[str] = []  # of each kept cell
+        self._known: dict[tuple[str, str, str], list[int]] = {}
+        for name, content in files.items():
+            text = json.dumps(content.plain(), sort_keys=True)
+            own = hashlib.sha256(text.encode()).hexdigest()[:16]
+            found = [_original(content, own, entry) for entry in content.entries]
+            machines = [origin.machine for _, origin in found]
+            for machine in machines or [_machine(content)]:
+                self.machines.setdefault(machine.id, machine)
+            for entry, origin in found:
+                self._take(name, entry, origin)
+        self._name_apart()
+
+    @property
+    def ended(self) -> set[str]:
+        """The names of the cells in the plans of their runs."""
+        return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
+
+    def _take(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
+        """A cell of the file ``name``."""
+        cell, machine = entry.cell, origin.machine
+        known = self._known.setdefault((cell, machine.id, origin.versions), [])
+        for number in known:
+            other, *_ = self.kept[number]
+            if type(entry) is type(other) and entry.outcome == other.outcome:
+                self.duplicates[name] += 1
+                return
+            sides = ["a speed" if isinstance(e, Timed) else "none" for e in (other, entry)]
+            told = (
+                f"{cell} (on {machine.host}): it has {sides[0]} in {self._files[number]}, and "
+                f"{sides[1]} in {name}; both are kept"
+            )
+            (self.notes if sides[0] == sides[1] else self.contradictions).append(told)
+        known.append(len(self.kept))
+        self.kept.append((entry, cell, origin))
+        self._files.append(name)
+
+    def _name_apart(self) -> None:
+        """Give groups of cells from several runs a name each, and cells that are there several
+        times, or in a group of several machines, what tells them apart."""
+        groups: dict[str, list[int]] = {}
+        for number, (entry, cell, _) in enumerate(self.kept):
+            groups.setdefault(cell.replace(f"[{entry.params.backend}-", "["), []).append(number)
+        for numbers in groups.values():
+            runs = list(dict.fromkeys(self.kept[number][2].run for number in numbers))
+            for number, label in zip(numbers, self._labels(numbers), strict=True):
+                entry, cell, origin = self.kept[number]
+                entry = entry.renamed(entry.params.backend + label)
+                if len(runs) > 1 and isinstance(entry, Timed):
+                    group = f"{entry.group} (run {runs.index(origin.run) + 1})"
+                    entry = entry.model_copy(update={"group": group})
+                self.kept[number] = entry, cell, origin
+
+    def _labels(self, numbers: Sequence[int]) -> list[str]:
+        """For each cell of a group, what tells it from the others of its name."""
+        kept = [self.kept[number][1:] for number in numbers]
+        machines = {origin.machine.id for _, origin in kept}
+        hosts = {origin.machine.host for _, origin in kept}
+        versions: dict[str, set[str]] = {}
+        for cell, origin in kept:
+            versions.setdefault(cell, set()).add(origin.versions)
+        seen: Counter[tuple[str, str]] = Counter()
+        found = []
+        for cell, origin in kept:
+            label = origin_label(
+                version=origin.versions if len(versions[cell]) > 1 else None,
+                host=origin.machine.host if len(machines) > 1 else None,
+                machine=origin.machine.id if len(hosts) < len(machines) else None,
+            )
+            seen[cell, label] += 1
+            found.append(label + origin_label(copy=seen[cell, label]))
+        return found
+
+
+def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
+    """A cell as its run had it, with its origin: that run, its machine and its versions."""
+    group = {"group": entry.group} if isinstance(entry, Timed) else {}
+    origin = entry.origin
+    if origin is None:
+        said = content.environment.workers.get(entry.params.backend)
+        origin = SpeedOrigin(
+            backend=entry.params.backend,
+            machine=_machine(content),
+            versions=said.told if said else "",
+            run=run,
+            **group,
+        )
+        return entry.model_copy(update={"origin": origin}), origin
+    entry = entry.renamed(origin.backend)
+    if origin.group and isinstance(entry, Timed):
+        entry = entry.model_copy(update={"group": origin.group})
+    return entry, origin
+
+
+def _joined(
+    files: Mapping[str, SpeedFile], merging: _KeptEntries, plans: Sequence[RunPlan]
+) -> SpeedFile:
+    first, *_ = files.values()
+    workers: dict[str, WorkerSaid] = {}
+    for content in files.values():
+        workers = {**content.environment.workers, **workers}
+    told: dict[str, object] = {"workers": workers}
+    if len(merging.machines) > 1:
+        told["machines"] = list(merging.machines.values())
+    info = {"harness": first.environment.model_copy(update=told)}
+    further = [content.harness for content in files.values()]
+    rest: dict[str, object] = {}  # what a file has only if it is there
+    commands = dict.fromkeys(tuple(words) for each in further for words in each.commands)
+    if commands:
+        rest["commands"] = [list(words) for words in commands]
+    if cut := [each.incomplete for each in further if each.incomplete]:
+        done, planned = sum(each.done for each in cut), sum(each.planned for each in cut)
+        rest["incomplete"] = Incomplete(done=done, planned=planned)
+    whole = Further(
+        without_speed=[entry for entry, *_ in merging.kept if isinstance(entry, NoSpeed)],
+        slopes=[slope for each in further for slope in each.slopes],
+        tunings=[gain for each in further for gain in each.tunings],
+        plans=list(plans),
+    )
+    return first.model_copy(
+        update={
+            "machine_info": first.machine_info.model_copy(update=info),
+            "benchmarks": [entry for entry, *_ in merging.kept if isinstance(entry, Timed)],
+            "harness": whole.model_copy(update=rest),
+        }
+    )
+
+
+def _name_in_plan(params: Parameters, backend: str) -> str:
+    """The name of a cell as :class:`harness.timing.request.BenchPlan` has it."""
+    further = (params.model_extra or {}).items()
+    sizes = {name: size for name, size in further if name not in OF_EVERY_CELL}
+    parts = params.mode, params.spec, params.batch, params.time
+    return joined([joined(group_name(parts, sizes)), backend])
+
+
+def _machine(content: SpeedFile) -> MachineOf:
+    machine = content.environment.machine
+    host = machine.host or "an unknown machine"
+    return MachineOf(id=machine.id or host, host=host, cpu=machine.cpu or "")

@@ -1,0 +1,307 @@
+"""What a record file holds: its lines, and the results that they stand for; those of several
+machines or versions apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+from harness.errors import UsageError
+from harness.results.cell import Cell, CellResult
+from harness.results.environment import Machine
+from harness.results.findings import Verdict
+from harness.results.lines import Begin, BlameLine, End, Head, RecordLine, Result
+
+L = TypeVar("L", bound=RecordLine)
+
+
+@dataclass(frozen=True)
+class CellOrigin:
+    """Where a cell was run: a machine, by its identity and its name, and the framework's version.
+
+    ``copy`` counts results of the same origin that contradict each other, in files that were
+    merged; it is 1 elsewhere.
+    """
+
+    machine: str
+    host: str
+    version: str
+    copy: int = 1
+
+
+@dataclass(frozen=True)
+class CellBlock:
+    """The lines of a cell from begin to end, and the head of their run."""
+
+    begin: Begin
+    results: Sequence[Result]
+    end: End
+    head: Head | None
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that they are about."""
+        return self.begin.cell
+
+    @property
+    def origin(self) -> CellOrigin:
+        """Where it was run."""
+        version = self.results[-1].backend_version if self.results else ""
+        return replace(_place(self.begin, self.head), version=version)
+
+    @property
+    def began(self) -> str:
+        """When the run began that decided it."""
+        # In a file of several runs that were merged the head is that of the last.
+        begin, head = self.begin, self.head
+        return begin.since or begin.started or (head.started if head else "")
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict of each check."""
+        return {line.check: line.verdict for line in self.results}
+
+    @property
+    def model(self) -> str | None:
+        """What tells the model of a cell from others; None where its run did not say."""
+        said = self.begin.signature or {}
+        return f"{said['spec']} {said.get('sizes', '')}" if "spec" in said else None
+
+    def result(self) -> CellResult:
+        """What came of the cell."""
+        end = self.end
+        found = CellResult(self.cell, seconds=end.seconds, location=end.location, kept=True)
+        found.signature, found.greeting = self.begin.signature, end.greeting
+        found.could_not_run, found.not_compared = end.could_not_run, end.not_compared or ()
+        found.divergence, found.blame = end.divergence, end.blame
+        found.findings = [line.finding for line in self.results]
+        for line in self.results[-1:]:
+            found.version, found.layers = line.backend_version, line.layers
+        found.since, found.remembered = self.began, self.begin.since is not None
+        return found
+
+
+def _place(begin: Begin, head: Head | None) -> CellOrigin:
+    """Where a cell was begun; which version of the framework it is shows in its results only."""
+    said = begin.signature or {}
+    run_on = head.machine if head else Machine()
+    host = said.get("host", run_on.host)
+    machine = said.get("machine") or run_on.id or host
+    return CellOrigin(machine, host, "", begin.copy_)
+
+
+# Cells that are there from begin to end, each from every origin.
+Origins = Mapping[Cell, Mapping[CellOrigin, CellBlock]]
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """The lines of a record file whose kind is known, in file order.
+
+    ``torn`` is the text of an incomplete last line, which a writer that was killed left behind;
+    None if the file is whole. ``repaired`` are such lines that a later writer has closed.
+    """
+
+    lines: tuple[RecordLine, ...]
+    torn: str | None = None
+    repaired: tuple[str, ...] = ()
+
+    def of_kind(self, kind: type[L]) -> list[L]:
+        """The lines of one kind, in file order."""
+        return [line for line in self.lines if isinstance(line, kind)]
+
+    @property
+    def head(self) -> Head | None:
+        """That of the last run."""
+        return next(reversed(self.of_kind(Head)), None)
+
+    @property
+    def cells(self) -> Origins:
+        """The cells that are there from begin to end, each from every origin.
+
+        Of a cell that is there several times from one origin, the last run counts; one that began
+        again there and was cut off is not there.
+        """
+        return self._blocks[0]
+
+    @property
+    def every_block(self) -> list[CellBlock]:
+        """Those of :attr:`cells`, and of their cells also those that a later run in the file
+        replaces: files that were joined are not in the order of time."""
+        return [block for block in self._blocks[1] if block.cell in self.cells]
+
+    @cached_property
+    def ended(self) -> Mapping[Cell, CellResult]:
+        """The results of :attr:`cells`; where a cell is there from several origins, each with the
+        origin in the name of its backend."""
+        return apart(self.cells)[0]
+
+    @cached_property
+    def begun(self) -> dict[Cell, Begin]:
+        """The cells that began, whether they ended or not, each with its last beginning."""
+        return {line.cell: line for line in self.of_kind(Begin)}
+
+    @property
+    def cut_off(self) -> list[Cell]:
+        """The cells that began and are not among those that ended."""
+        return [cell for cell in self.begun if cell not in self.cells]
+
+    @property
+    def stopped(self) -> str:
+        """In words, how far the last run came that did not come to its end; else empty."""
+        planned = done = 0
+        for line in self.lines:
+            if isinstance(line, Head):
+                planned, done = line.planned or 0, 0
+            done += isinstance(line, End)
+        return f"stopped after {done} of {planned} cells" if done < planned else ""
+
+    def of_machine(self, machine: str, what: str) -> dict[Cell, CellResult]:
+        """The results of :attr:`cells`, each from the last version that this machine ran it with,
+        or the only other machine that did.
+
+        Raises:
+            UsageError: a cell was run on several machines, and not on this one.
+        """
+        found = {}
+        for cell, origins in self.cells.items():
+            machines = {origin.machine for origin in origins}
+            wanted = machine if machine in machines else next(iter(machines))
+            if wanted != machine and len(machines) > 1:
+                hosts = ", ".join(sorted({origin.host for origin in origins}))
+                raise UsageError(
+                    f"{what} holds {cell} from {len(machines)} machines ({hosts}), and this is "
+                    "none of them: give the records of one"
+                )
+            found[cell] = [b for o, b in origins.items() if o.machine == wanted][-1].result()
+        return found
+
+    @cached_property
+    def _blocks(self) -> tuple[Origins, list[CellBlock]]:
+        """The cells by origin, and all that ended, in file order."""
+        every: list[CellBlock] = []
+        found: dict[Cell, dict[CellOrigin, CellBlock]] = {}
+        begun: dict[Cell, tuple[Begin, list[Result], list[CellBlock]]] = {}
+        head: Head | None = None
+        # Of cells that have not ended, what a later one has told of them.
+        told: dict[Cell, BlameLine] = {}
+        for line in self.lines:
+            match line:
+                case Head():
+                    head = line
+                case BlameLine(cell=cell):
+                    if cell in begun:
+                        told[cell] = line
+                    elif origins := found.get(cell):
+                        origin, block = [*origins.items()][-1]
+                        end = block.end.model_copy(update={"blame": line.blame})
+                        origins[origin] = replace(block, end=end)
+                case Begin(cell=cell):
+                    again = _again(found.get(cell, {}), _place(line, head))
+                    begun[cell] = line, [], again
+                    told.pop(cell, None)
+                case Result(cell=cell) if cell in begun:
+                    begun[cell][1].append(line)
+                case End(cell=cell) if cell in begun:
+                    begin, results, before = begun.pop(cell)
+                    if cell in told:
+                        line = line.model_copy(update={"blame": told.pop(cell).blame})
+                    block = CellBlock(begin, results, line, head)
+                    every.append(block)
+                    origins = found.setdefault(cell, {})
+                    version = block.origin.version
+                    for older in before:
+                        if version and older.origin.version not in ("", version):
+                            origins[older.origin] = older
+                    origins[block.origin] = block
+        return {cell: origins for cell, origins in found.items() if origins}, every
+
+
+def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
+    """Take out what a cell that begins again may replace: which version it is of shows at its
+    end only."""
+    same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
+    return [origins.pop(each) for each in same[-1:]]
+
+
+def last_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
+    """The results of cells from all origins, the last that began first; each can be gone through
+    once."""
+    return {cell: _last_first(origins) for cell, origins in cells.items()}
+
+
+def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]:
+    copied = {replace(origin, copy=1) for origin in origins if origin.copy > 1}
+    for origin, block in reversed([*origins.items()]):
+        found = block.result()
+        found.contradicted = replace(origin, copy=1) in copied
+        yield found
+
+
+def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
+    """The cells of files that are compared, each from the last version that a machine ran it with;
+    where one is there from several machines, each has the machine in the name of its backend."""
+    found = []
+    for records in files:
+        newest: dict[Cell, dict[CellOrigin, CellBlock]] = {}
+        for cell, origins in records.cells.items():
+            last = {(o.machine, o.copy): (o, block) for o, block in origins.items()}
+            newest[cell] = dict(last.values())
+        found.append(newest)
+    return apart(*found, versions=False)
+
+
+def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
+    """The results by cell. A backend one of whose cells is there from several origins has, in all
+    cells of all files, a name for each."""
+    several: dict[str, set[str]] = {}
+    for cells in files:
+        for cell, origins in cells.items():
+            for part in ("machine", "version", "copy"):
+                if len({getattr(origin, part) for origin in origins}) > 1:
+                    several.setdefault(cell.backend, set()).add(part)
+    hosts: dict[str, set[str]] = {}
+    for origin in (o for cells in files for origins in cells.values() for o in origins):
+        hosts.setdefault(origin.host, set()).add(origin.machine)
+    named = []
+    for cells in files:
+        results: dict[Cell, CellResult] = {}
+        for cell, origins in cells.items():
+            for origin, block in origins.items():
+                result = block.result()
+                parts = several.get(cell.backend, set()) - (set() if versions else {"version"})
+                result.cell = replace(cell, backend=_named(cell.backend, origin, parts, hosts))
+                results[result.cell] = result
+        named.append(results)
+    return named
+
+
+def _named(
+    backend: str, origin: CellOrigin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
+) -> str:
+    """A backend's name, with those parts of an origin that tell it from others."""
+    return backend + origin_label(
+        version=(origin.version or "not started") if "version" in parts else None,
+        host=origin.host if "machine" in parts else None,
+        machine=origin.machine if len(hosts[origin.host]) > 1 else None,
+        copy=origin.copy if "copy" in parts else 1,
+    )
+
+
+def origin_label(
+    *,
+    version: str | None = None,
+    host: str | None = None,
+    machine: str | None = None,
+    copy: int = 1,
+) -> str:
+    """What stands behind a name to tell results apart: of their origin what is given.
+
+    ``machine`` identifies one of several machines whose ``host`` is the same.
+    """
+    label = "" if version is None else f" ({version})"
+    if host is not None:
+        label += f" on {host}" if machine is None else f" on {host} {machine[:6]}"
+    return label if copy == 1 else f"{label}, copy {copy}"
