@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from needed import need
+from wording import Wording
 
 from harness.backends.jax import platforms
 from harness.errors import UsageError
@@ -67,20 +68,22 @@ def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platforms, "devices", lambda: device_names(2))
 
 
-def test_jax_starts_what_a_session_is_of(two_cards: None) -> None:
+def test_jax_starts_what_a_session_is_of(two_cards: None, wording: Wording) -> None:
     jax = FakeJax()
     assert platforms.start(jax, "cpu") == "cpu"
     assert platforms.start(jax, "cpu") == "cpu"
     assert (jax.started, jax.cleared) == (["cpu", "cpu"], 0)
     assert platforms.start(jax, "cuda:1") == "second"
     assert (jax.started[-1], jax.cleared) == ("cuda,cpu", 1)
-    with pytest.raises(UsageError, match="no device 'cuda:2' here; it has cpu, cuda, cuda:0, cu"):
+    with wording.raises(UsageError, "'cuda:2' ... cpu, cuda, cuda:0"):
         platforms.start(jax, "cuda:2")
 
 
-def test_a_card_that_jax_does_not_see_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_that_jax_does_not_see_is_named(
+    monkeypatch: pytest.MonkeyPatch, wording: Wording
+) -> None:
     monkeypatch.setattr(platforms, "devices", lambda: device_names(3))
-    with pytest.raises(UsageError, match="sees 2 of the cards, and 'cuda:2' is none of them"):
+    with wording.raises(UsageError, "2 ... 'cuda:2'"):
         platforms.start(FakeJax(), "cuda:2")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sampling import sampled
+from wording import Wording
 
 from harness.errors import UsageError
 from harness.language.model import load_spec
@@ -81,36 +82,38 @@ def plan(time: int) -> Plan:
     return forward_plan(program, {**program.sizes, "batch": 2, "time": time}, "float32", ())
 
 
-def test_what_would_take_minutes_is_refused(torch: Backend) -> None:
+def test_what_would_take_minutes_is_refused(torch: Backend, wording: Wording) -> None:
     torch.use("cpu", "float32")
-    with pytest.raises(UsageError, match=r"a step has \d+,\d+ operations .* take derived"):
+    with wording.raises(UsageError, "derived"):
         torch.compile_plan(plan(time=1000))
 
 
-def test_large_windows_that_overlap_are_refused(torch: Backend) -> None:
+def test_large_windows_that_overlap_are_refused(torch: Backend, wording: Wording) -> None:
     torch.use("cpu", "float32")
     spec = load_spec("lenet")
     program = spec.program("training")
     sizes = {**program.sizes, "batch": 2}
     assert spec.update is not None
     images = training_plan(program, spec.update, sizes, "float32", (), learning_rate=RATE)
-    with pytest.raises(UsageError, match="sums over windows of 25 places, and more than 4, keep"):
+    with wording.raises(UsageError, "25 ... 4"):
         torch.compile_plan(images)
 
 
-def test_without_a_compiler_it_is_refused(torch: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_is_refused(
+    torch: Backend, monkeypatch: pytest.MonkeyPatch, wording: Wording
+) -> None:
     torch.use("cpu", "float32")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs a compiler of C\+\+ \(g\+\+ or clang\+\+\)"):
+    with wording.raises(UsageError, "C++ (g++ ... clang++"):
         torch.compile_plan(plan(time=3))
 
 
-def test_a_backend_without_one_says_so() -> None:
+def test_a_backend_without_one_says_so(wording: Wording) -> None:
     numpy = plugins.load("numpy")
     assert not numpy.compiles
-    with pytest.raises(UsageError, match="numpy has no compiler of whole plans"):
+    with wording.raises(UsageError, "numpy"):
         numpy.compile_plan(plan(time=3))
-    with pytest.raises(UsageError, match="numpy has no compiler of its own layers"):
+    with wording.raises(UsageError, "numpy"):
         numpy.compile_native(lambda variables, constants: variables)
 
 
@@ -134,7 +137,9 @@ def test_steps_of_torchs_own_layers_are_those_without_a_compiler(
     assert apart(found[1], wanted[1]) < 1e-9
 
 
-def test_a_model_without_a_layer_of_torchs_own_is_refused(torch: Backend, tmp_path: Path) -> None:
+def test_a_model_without_a_layer_of_torchs_own_is_refused(
+    torch: Backend, tmp_path: Path, wording: Wording
+) -> None:
     file = tmp_path / "plain.yaml"
     file.write_text(
         "model: plain\nsummary: s\nsource: t\nsizes: {vocab: 3}\n"
@@ -142,7 +147,7 @@ def test_a_model_without_a_layer_of_torchs_own_is_refused(torch: Backend, tmp_pa
         "layers: {}\n"
         "equations: y = exp(x) * 0.5\n"
     )
-    with pytest.raises(UsageError, match="torch runs no layer of its own in plain: take compiled"):
+    with wording.raises(UsageError, "torch ... compiled"):
         ended(torch, str(file), "forward", "native-compiled")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from record_lines import lines_of
+from wording import Wording
 
 import harness
 from harness.checking.checks import CHECKS, THOROUGH
@@ -71,36 +72,36 @@ def test_plan_is_every_spec_on_every_backend_dtype_and_path() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"checks": ("nothing",)}, "unknown check 'nothing'"),
-        ({"checks": ()}, "no check"),
-        ({"dtypes": ("float8",)}, "unknown dtype 'float8'"),
-        ({"dtypes": ()}, "no dtype"),
-        ({"paths": ("nativ",)}, "unknown path 'nativ'; did you mean 'native'"),
-        ({"paths": ()}, "no path"),
-        ({"timeout": -1.0}, "positive number of seconds"),
-        ({"memory_limit": 0}, "a memory limit is a positive size"),
-        ({"pythons": {"torch": "python"}}, "'torch', which is not checked"),
-        ({"sizes": {"hiden": 3}}, "did you mean 'hidden'"),
+        ({"checks": ("nothing",)}, "check 'nothing'"),
+        ({"checks": ()}, ""),
+        ({"dtypes": ("float8",)}, "'float8'"),
+        ({"dtypes": ()}, ""),
+        ({"paths": ("nativ",)}, "'nativ' ... 'native'"),
+        ({"paths": ()}, ""),
+        ({"timeout": -1.0}, ""),
+        ({"memory_limit": 0}, ""),
+        ({"pythons": {"torch": "python"}}, "'torch'"),
+        ({"sizes": {"hiden": 3}}, "'hidden'"),
     ],
 )
-def test_request_that_cannot_be_run_is_refused(options: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_request_that_cannot_be_run_is_refused(
+    options: dict[str, object], words: str, wording: Wording
+) -> None:
+    with wording.raises(UsageError, words):
         Engine(Request(specs=(SPEC,), backends=("numpy",), **options))  # type: ignore[arg-type]
 
 
-def test_a_size_applies_to_the_specs_that_have_it() -> None:
+def test_a_size_applies_to_the_specs_that_have_it(wording: Wording) -> None:
     """Of theano_rnn there is no embedding, and so no factors."""
     specs = (SPEC, "lesson6/theano_rnn")
     request = Request(specs, ("numpy",), ("float64",), sizes={"factors": 1}, checks=("values",))
     with Engine(request) as engine:
-        assert engine.applied == [
-            f"--size factors applies to {SPEC}; 1 other has none of that name"
-        ]
+        wording(engine.applied, f"--size ... {SPEC}; 1")
         assert engine.run().exit_code == 0
         small = {name: engine.case(engine.specs[name], own=False).training.sizes for name in specs}
     assert small[SPEC]["factors"] == 1
     assert "factors" not in small[specs[1]]
-    with pytest.raises(UsageError, match=r"the 2 specs have no size 'factor'; did you mean"):
+    with wording.raises(UsageError, "2 ... 'factor'"):
         Engine(Request(specs, ("numpy",), sizes={"factor": 1}))
 
 
@@ -165,7 +166,7 @@ def test_cell_that_is_interrupted_gets_no_verdict(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "offered"), [("dtypes", ["float64"]), ("devices", ["tpu"])])
 def test_what_a_backend_does_not_offer_is_unsupported(
-    kind: str, offered: list[str], monkeypatch: pytest.MonkeyPatch
+    kind: str, offered: list[str], monkeypatch: pytest.MonkeyPatch, wording: Wording
 ) -> None:
     request = Request(specs=(SPEC,), backends=("numpy",), dtypes=("float32",))
     with Engine(request) as engine:
@@ -173,7 +174,7 @@ def test_what_a_backend_does_not_offer_is_unsupported(
         monkeypatch.setattr(engine.workers["numpy"], "_hello", {**hello, kind: offered})
         (result,) = engine.run().results
     assert [f.verdict for f in result.findings] == ["unsupported"]
-    assert f"is not offered (offered: {offered[0]})" in result.findings[0].detail
+    wording.line(result.findings[0].detail, f"{offered[0]}")
 
 
 def test_check_from_python_is_the_check_of_the_command_line() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from damage import ABSURD, changed, flips, mutations, places
+from wording import Wording
 
 from harness.checking.reproducer import load, save
 from harness.checking.request import Request, make_case
@@ -98,7 +99,7 @@ def test_an_absurd_field_is_told(field: str, value: Any, folder: Path) -> None:
         refused(folder)
 
 
-def test_deep_nesting_is_told(folder: Path) -> None:
+def test_deep_nesting_is_told(folder: Path, wording: Wording) -> None:
     good = (folder / "program.json").read_text()
     for text in ("[" * 200_000, '{"map":[[1,' * 50_000):
         (folder / "program.json").write_text(text)
@@ -106,7 +107,7 @@ def test_deep_nesting_is_told(folder: Path) -> None:
     deep = '{"map":[[1,' * 120 + "1" + "]]}" * 120
     text = good.replace('"training": ', f'"training": {deep}, "was": ', 1)
     (folder / "program.json").write_text(text)
-    assert "not nested so deeply" in refused(folder)
+    wording(refused(folder))
 
 
 @pytest.mark.parametrize("name", ["program.json", "arrays.npz"])
@@ -231,18 +232,18 @@ def test_what_is_decoded_is_a_program_or_refused() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"tanh"', '"system"', "not an operation"),
-        ('"matmul"', '"__class__"', "not an operation"),
-        ('["hidden", 1]', '["hiddden", 1]', "has no number"),
-        ('"roles"', '"rolls"', "'roles' of a call are texts, found None"),
-        ('"results"', '"result"', "'results' of a call are texts, found None"),
-        ('["attributes", {', '["attribute", {', "'attributes' of a call are a mapping, found None"),
-        ('["roles", [', '["roles", ["more", ', "inputs and [0-9]+ roles of them"),
-        ('["instance", "', '["instance", 3], ["was", "', "'instance' of a call is a text, found 3"),
+        ('"tanh"', '"system"', ""),
+        ('"matmul"', '"__class__"', ""),
+        ('["hidden", 1]', '["hiddden", 1]', ""),
+        ('"roles"', '"rolls"', "'roles'"),
+        ('"results"', '"result"', "'results'"),
+        ('["attributes", {', '["attribute", {', "'attributes'"),
+        ('["roles", [', '["roles", ["more", ', ""),
+        ('["instance", "', '["instance", 3], ["was", "', "'instance' ... 3"),
     ],
 )
-def test_what_is_wrong_is_told(old: str, new: str, words: str) -> None:
+def test_what_is_wrong_is_told(old: str, new: str, words: str, wording: Wording) -> None:
     text = json.dumps(encode(load_spec("lesson6/stateful_lstm").program()))
     assert old in text
-    with pytest.raises((MalformedProgram, HarnessError), match=words):
+    with wording.raises((MalformedProgram, HarnessError), words):
         check_program(decode(json.loads(text.replace(old, new))))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sampling import sampled
 from time_limits import over_within
+from wording import Wording
 
 from harness.checking.history import records_of
 from harness.checking.request import Request
@@ -95,7 +96,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
             engine.run()
 
 
-def test_what_differs_from_the_run_that_is_there_is_told(tmp_path: Path) -> None:
+def test_what_differs_from_the_run_that_is_there_is_told(tmp_path: Path, wording: Wording) -> None:
     path = tmp_path / "run.jsonl"
     base = {"specs": ("lesson6/simple_rnn",), "backends": ("numpy",), "records": path}
     with Engine(Request(**base, checks=("values",))) as engine:
@@ -103,7 +104,7 @@ def test_what_differs_from_the_run_that_is_there_is_told(tmp_path: Path) -> None
     request = Request(**base, checks=("values",), seed=1, sizes={"hidden": 9}, resume=True)
     with Engine(request) as engine, pytest.raises(UsageError) as caught:
         engine.run()
-    assert '(sizes {}, now {"hidden": 9}; seed 0, now 1): give the same' in str(caught.value)
+    wording.line(caught.value, '{"hidden": 9} ... 0 ... 1')
 
 
 def test_resume_needs_records() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_trainings import Stop, Stopping, harness, setup, train
+from wording import Wording
 
 from harness.convert import weights
 from harness.convert.weights import WeightsError
@@ -50,13 +51,15 @@ def test_a_checkpoint_without_its_scale_is_none_of_float16(
             train(setup(text, dtype="float16"), worker, kept, resume=True)
 
 
-def test_a_scale_that_is_nothing_ends_the_run(text: Path, kept: Path, worker: Worker) -> None:
+def test_a_scale_that_is_nothing_ends_the_run(
+    text: Path, kept: Path, worker: Worker, wording: Wording
+) -> None:
     train(setup(text, dtype="float16", epochs=1), worker, kept)
     place, before = checkpoint.place_of(kept), kept.read_bytes()
     made = weights.load(place, kinds.CHECKPOINT)
     statistics = {**made.statistics, f"scaling/{SCALE}": np.asarray(2.0**-40, np.float32)}
     weights.save(place, replace(made, statistics=statistics), kinds.CHECKPOINT)
-    with pytest.raises(Diverged, match=r"whatever the loss is scaled by, before step \d+"):
+    with wording.raises(Diverged, "loss"):
         train(setup(text, dtype="float16"), worker, kept, resume=True)
     assert kept.read_bytes() == before
 

@@ -12,6 +12,7 @@ import pytest
 from broken_promises import SPEC, request, run
 from click.testing import CliRunner
 from record_lines import lines_of
+from wording import Wording
 
 from harness.checking import checks, run_cell
 from harness.checking.checks.context import Context
@@ -43,7 +44,7 @@ def test_what_fails_for_ever_costs_its_own_cell_only(fault: str) -> None:
     )
 
 
-def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path) -> None:
+def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path, wording: Wording) -> None:
     path = tmp_path / "run.jsonl"
     asked = request("primitive-raises", records=path, checks=("values",))
     with Engine(asked) as engine:
@@ -52,7 +53,7 @@ def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path) -> None:
     raised = "in <lambda>\n"
     assert "traceback of primitives:" in told
     assert raised in told
-    assert "IndexError: list index out of range" in told
+    wording.line(told, "IndexError")
     assert "--verbose shows the traceback" in "\n".join(problems(report))
     kept = {r["check"]: r["traceback"] for r in lines_of(path, "result")}
     assert raised in kept["values"]
@@ -62,7 +63,7 @@ def test_a_traceback_is_in_the_report_and_in_the_record(tmp_path: Path) -> None:
     ]
 
 
-def test_what_python_says_as_it_crashes_is_kept() -> None:
+def test_what_python_says_as_it_crashes_is_kept(wording: Wording) -> None:
     import plugin_faulty_cells
 
     faults = {f"{SPEC} float64": "segfault"}
@@ -78,7 +79,7 @@ def test_what_python_says_as_it_crashes_is_kept() -> None:
         with Engine(asked) as engine:
             (result,) = engine.run().results
     finding = next(f for f in result.findings if f.verdict == "crashed")
-    assert finding.traceback.startswith("Fatal Python error: Segmentation fault")
+    wording.line(finding.traceback, "Python error: Segmentation")
     assert "harness_faulty.py" in finding.traceback
 
 
@@ -103,12 +104,13 @@ def broken_check(context: Context) -> Any:
 
 def test_a_fault_of_the_harness_costs_one_check_and_is_named_as_such(
     monkeypatch: pytest.MonkeyPatch,
+    wording: Wording,
 ) -> None:
     monkeypatch.setitem(checks.CHECKS, "values", broken_check)  # type: ignore[arg-type]
     (result,) = run("nothing", checks=("values", "inference")).results
     first, second = result.findings
     assert first.verdict == "error"
-    assert "a fault of its own: KeyError: 'a slip of the harness'" in first.detail
+    wording.line(first.detail, "KeyError: 'a")
     assert "in broken_check" in first.traceback
     assert second.verdict == "agree"
 
