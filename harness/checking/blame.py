@@ -76,7 +76,8 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
             "differentiation, or how the plugin asks for it"
         )
     if context.path == "native":
-        label = subject(result, check)
+        result.blamed_layers = at_fault(result, check)
+        label = _listed([_called(result, key) for key in result.blamed_layers])
         result.witness = _witness(context, result, check, label)
         return "layer", (
             f"the plain equations on the same framework: it is {label}, or how the plugin calls it"
@@ -85,17 +86,21 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
     return "plugin", f"{with_what}: it is the plugin's primitives"
 
 
-def subject(result: CellResult, check: str) -> str:
-    """The framework's own layer that a difference on the native path comes from, as it is called
-    there, with its name in the model; all of them where none is known."""
-    native = {key: label for key, label in result.layers.items() if label != EQUATIONS}
+def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
+    """The layers of the framework's own, by their names in the model, that a difference on the
+    native path comes from; all of them where none is known."""
+    native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
         before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
         if all(f.verdict in PASSING for f in before):
-            return native[OPTIMIZER]
-    named = {key: label for key, label in native.items() if key in result.wrong_layers}
-    chosen = named or {key: label for key, label in native.items() if key != OPTIMIZER} or native
-    return _listed([f"{label} (layer {key})" for key, label in chosen.items()])
+            return (OPTIMIZER,)
+    named = [key for key in native if key in result.wrong_layers]
+    return tuple(named or [key for key in native if key != OPTIMIZER] or native)
+
+
+def _called(result: CellResult, key: str) -> str:
+    """A layer as the framework calls it, with its name in the model; an optimizer has none."""
+    return result.layers[key] + ("" if key == OPTIMIZER else f" (layer {key})")
 
 
 def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:

@@ -105,7 +105,14 @@ def run_check(
     plain = reports.given(engine.request, engine.specs)
     plain += reports.kept(report)
     plain += statements(report.pairs, report.results, every=shown.pairs)
-    plain += [*reports.known(report), *reports.outliers(report), *_unsupported(report)]
+    # What a backend does not offer is told once for all of its cells.
+    unsupported = (
+        f"{result.cell.backend}: unsupported: {finding.detail}"
+        for result in report.results
+        for finding in result.findings
+        if finding.verdict == "unsupported"
+    )
+    plain += [*reports.known(report), *reports.outliers(report), *dict.fromkeys(unsupported)]
     plain += [*reports.no_answers(report), *left_out(report.lacking)]
     trouble = reports.problems(report, most=None if shown.verbose else 2)
     plain += trouble if shown.verbose else reports.first_lines(trouble, 40)
@@ -124,7 +131,7 @@ def run_check(
 
 def _content(
     code: int, request: Request, report: Report, compared: RunChanges | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What ``--json`` prints."""
     given = {} if request.given is None else {"given": given_record(request.given).plain()}
     changed = {} if compared is None else {"since": compared.record()}
@@ -143,17 +150,6 @@ def _content(
         "kept": [{**r.cell.record(), "since": r.since} for r in report.results if r.kept],
         **changed,
     }
-
-
-def _unsupported(report: Report) -> list[str]:
-    """In words, what a backend does not offer, once for all of its cells."""
-    lines = [
-        f"{result.cell.backend}: unsupported: {finding.detail}"
-        for result in report.results
-        for finding in result.findings
-        if finding.verdict == "unsupported"
-    ]
-    return list(dict.fromkeys(lines))
 
 
 def _reproducers(

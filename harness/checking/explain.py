@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from harness.checking.explain_definition import Definitions
 from harness.command.ranges import CELL_SECONDS
@@ -39,7 +38,9 @@ def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
 
     Links of a chain (``blocks.3``) that only differ in their number stand there once.
     """
-    links = ((_link(name), lines) for name, lines in parts)
+    # The outermost chain that a name is in, and its link; the name itself if it is in none.
+    found_links = ((_LINK.match(name), name, lines) for name, lines in parts)
+    links = (((m[1], m[2]) if m else (name, ""), lines) for m, name, lines in found_links)
     joined = [
         (link, [line for _, lines in group for line in lines])
         for link, group in groupby(links, key=lambda part: part[0])
@@ -60,12 +61,6 @@ def cut(lines: list[str]) -> list[str]:
     left = len(lines) - MOST_LINES
     shown = [f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]]
     return [*shown, *([f"and {left:,} more lines (--json has all)"] if left > 0 else [])]
-
-
-def _link(name: str) -> tuple[str, str]:
-    """The outermost chain that a name is in, and its link; the name itself if it is in none."""
-    found = _LINK.match(name)
-    return (found[1], found[2]) if found else (name, "")
 
 
 def _form(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
@@ -124,7 +119,7 @@ class Explained:
             parts.append(_paths(self))
         return "\n\n".join(parts)
 
-    def data(self) -> list[dict[str, Any]]:
+    def data(self) -> list[dict[str, object]]:
         """The same as data."""
         spec, program = self.spec, self.program
         written = spec.model.model_dump(mode="json", exclude_none=True)

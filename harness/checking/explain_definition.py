@@ -50,13 +50,14 @@ class Definitions:
     def text(self) -> str:
         """What ``harness explain`` prints of them."""
         return "\n\n".join(
-            _initializer(self.name)
+            f"initializer {self.name}: {drawn()[self.name]}\n\n"
+            f"arguments: {', '.join(arguments(self.name)) or 'none'}"
             if kind == "initializer"
             else _definition(kind, self.name, self.library)
             for kind in self.kinds
         )
 
-    def data(self) -> list[dict[str, Any]]:
+    def data(self) -> list[dict[str, object]]:
         """What their files say, and the models that use them."""
         return [
             {"kind": kind, "name": self.name}
@@ -106,7 +107,7 @@ def _loop(name: str, scan: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _table(title: str, values: Mapping[str, Any]) -> str:
+def _table(title: str, values: Mapping[str, object]) -> str:
     widest = max(map(len, values))
     return "\n".join([title, *(f"  {n:{widest}}  {_words(v)}" for n, v in values.items())])
 
@@ -141,21 +142,16 @@ def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
             yield model
 
 
-def _initializer(name: str) -> str:
-    taken = ", ".join(arguments(name)) or "none"
-    return f"initializer {name}: {drawn()[name]}\n\narguments: {taken}"
-
-
 # What is installed and what ships, by kind: for ``harness list``.
 
 # The kinds of definitions, by the word for several of them.
 DEFINED = {folder: kind for kind, folder in FOLDERS.items()}
 
 
-def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, Any]:
+def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
     """Plugins with their origin by the name of their kind, names of definitions by theirs."""
     library = Library(folders)
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for kind in kinds:
         if kind in DEFINED:
             found[DEFINED[kind]] = library.names(DEFINED[kind])

@@ -18,7 +18,7 @@ from harness.oracle.oracle import run as run_oracle
 from harness.oracle.patience import OracleFault
 from harness.oracle.yardstick import Expected, Reference
 from harness.program.builder import Builder
-from harness.program.ir import Node, Port, Program, reads, walk_nodes
+from harness.program.ir import Node, Port, Program, Type, reads, walk_nodes
 from harness.program.passes.rebuild import renamed
 from harness.program.signature import crossing_ports, result_ports
 from harness.results.cell import Cell
@@ -84,13 +84,16 @@ def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure |
     try:
         for program in programs:
             check_program(program)
-        arrays = {
-            group: _cut(failure, group, getattr(failure.run.material, group), sizes, first)
-            for group in GROUPS
-        }
+        arrays: dict[str, ArrayDict] = {}
+        for group in GROUPS:
+            both = (failure.inference, failure.training)
+            types = {port.name: p.type_of(port) for p in both for port in getattr(p, group)}
+            arrays[group] = _cut(getattr(failure.run.material, group), types, sizes, first)
         along = failure.run.cotangents
         if along is not None:
-            along = _cut_results(failure, along, sizes, first)
+            values = result_ports(failure.program, "forward")
+            types = {name: failure.program.types[value] for name, value in values.items()}
+            along = _cut(along, types, sizes, first)
     except (HarnessError, ValueError):
         return None
     material = replace(failure.run.material, **arrays)
@@ -99,35 +102,14 @@ def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure |
 
 
 def _cut(
-    failure: Failure, group: str, arrays: ArrayDict, sizes: Mapping[str, int], first: bool
+    arrays: ArrayDict, types: Mapping[str, Type], sizes: Mapping[str, int], first: bool
 ) -> ArrayDict:
-    ports: dict[str, Port] = {}
-    for program in (failure.inference, failure.training):
-        ports |= {port.name: port for port in getattr(program, group)}
     found = {}
-    for name, array in arrays.items():
-        if name not in ports:
-            continue
-        type_ = failure.training.types.get(ports[name].value) or failure.program.type_of(
-            ports[name]
-        )
-        cut = _part(array, tuple(dim.resolve(sizes) for dim in type_.shape), first)
-        if type_.bound is not None:
-            cut = cut % type_.bound.resolve(sizes)
-        found[name] = cut
+    for name, type_ in types.items():
+        if name in arrays:
+            cut = _part(arrays[name], tuple(dim.resolve(sizes) for dim in type_.shape), first)
+            found[name] = cut if type_.bound is None else cut % type_.bound.resolve(sizes)
     return found
-
-
-def _cut_results(
-    failure: Failure, along: ArrayDict, sizes: Mapping[str, int], first: bool
-) -> ArrayDict:
-    values = result_ports(failure.program, "forward")
-    types = failure.program.types
-    return {
-        name: _part(array, tuple(d.resolve(sizes) for d in types[values[name]].shape), first)
-        for name, array in along.items()
-        if name in values
-    }
 
 
 def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:

@@ -37,21 +37,22 @@ from harness.worker.remote import Traced
 # Mistakes in handing over parameters, each with what would make up for it.
 
 
-def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
-    """Mistakes in handing over parameters, each with the parameters that would make up for it."""
+def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
+    """Mistakes in handing over parameters: the layer, what makes up for it in words, and the
+    parameters that do."""
     trades = list(_trades(parameters))
     for layer, one, other, stems in trades:
         if len(stems) > 1:
             text = f"the gates {one} and {other} of {layer} trade places"
-            yield text, _traded(parameters, layer, one, other, stems)
+            yield layer, text, _traded(parameters, layer, one, other, stems)
     for layer, one, other, stems in trades:
         for stem in stems:
             text = f"{stem}_{one} and {stem}_{other} of {layer} trade places"
-            yield text, _traded(parameters, layer, one, other, [stem])
+            yield layer, text, _traded(parameters, layer, one, other, [stem])
     for name, array in parameters.items():
         if array.ndim == 2 and array.shape[0] == array.shape[1]:
             layer, local = owner_of(name), local_of(name)
-            yield f"{local} of {layer} is transposed", {**parameters, name: array.T}
+            yield layer, f"{local} of {layer} is transposed", {**parameters, name: array.T}
 
 
 def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
@@ -91,38 +92,6 @@ BACKWARD = ("gradients", "cotangent-gradients")
 UPDATE = ("training", "training-sgd")
 
 
-@dataclass(frozen=True)
-class Location:
-    """The first named value that is wrong, in the order in which values are made."""
-
-    phase: str
-    value: str
-    step: int | None
-    place: str
-    error: float
-    right_if: str = ""  # a change of parameters that would explain the value
-    reason: str = ""  # why it is not a value of that kind at all
-
-    @property
-    def layer(self) -> str:
-        """The layer that makes the value; empty if the model itself does."""
-        return self.value.rpartition("/")[0]
-
-    @property
-    def hint(self) -> str:
-        """The change that would explain the value, as a sentence."""
-        return f"{RIGHT_IF} {self.right_if}" if self.right_if else ""
-
-    def __str__(self) -> str:
-        name = self.value.rpartition("/")[2]
-        where = f"{name} of layer {self.layer}" if self.layer else self.value
-        step = "" if self.step is None else f", time step {self.step}"
-        place = f" ({self.place})" if self.place else ""
-        hint = f". {self.hint}" if self.right_if else ""
-        how = f": {self.reason}" if self.reason else f", by {self.error:.2e}{hint}"
-        return f"{self.phase}: first differs at {where}{step}{place}{how}"
-
-
 @dataclass(frozen=True, eq=False)
 class TracedPart:
     """A traced value, or one time step of it, and what it may be off by.
@@ -136,17 +105,54 @@ class TracedPart:
     index: Any
     found: Array
     expected: Array
-    noise: float
     reason: str = ""
+    allowed: float = 0.0
 
     @property
     def error(self) -> float:
         """How far it is off, over the size of what is expected."""
+        if self.reason:
+            return np.inf
         return relative_error(self.found, self.expected, _size(self.expected))
 
-    def within(self, allowed: float) -> bool:
-        """Whether it could be compared, and is off by no more."""
-        return not self.reason and self.error <= allowed
+    @property
+    def agrees(self) -> bool:
+        """Whether it is off by no more than it may be."""
+        return self.error <= self.allowed
+
+
+@dataclass(frozen=True)
+class Location:
+    """The first named value that is wrong, in the order in which values are made; ``right_if`` is a
+    change of parameters that would explain it."""
+
+    part: TracedPart
+    place: str
+    right_if: str = ""
+
+    @property
+    def layer(self) -> str:
+        """The layer that makes the value; empty if the model itself does."""
+        return self.part.name.rpartition("/")[0]
+
+    @property
+    def hint(self) -> str:
+        """The change that would explain the value, as a sentence."""
+        return f"{RIGHT_IF} {self.right_if}" if self.right_if else ""
+
+    @property
+    def where(self) -> str:
+        """The value and its time step."""
+        name = self.part.name.rpartition("/")[2]
+        step = "" if self.part.step is None else f", time step {self.part.step}"
+        return (f"{name} of layer {self.layer}" if self.layer else self.part.name) + step
+
+    def __str__(self) -> str:
+        place = f" ({self.place})" if self.place else ""
+        how = f", by {self.part.error:.2e}{f'. {self.hint}' if self.hint else ''}"
+        if self.part.reason:
+            how = f": {self.part.reason}"
+        return f"forward: first differs at {self.where}{place}{how}"
 
 
 Values = Mapping[tuple[str, int | None], Array]
@@ -188,10 +194,11 @@ class Expectations:
             trace = session.trace(self.phase, material.inputs, material.state, targets)
         return {(name, step): array for name, step, array in trace}
 
-    def parts(self, found: Sequence[Traced]) -> list[TracedPart]:
-        """What can be compared, and what cannot though it should. A value that a native layer made
-        as a whole sequence is taken step by step."""
-        parts = []
+    def judged(self, found: Sequence[Traced]) -> list[TracedPart]:
+        """What can be compared, and what cannot though it should, in the order in which it is made.
+        A value that a native layer made as a whole sequence is taken step by step."""
+        parts: list[TracedPart] = []
+        noise: dict[TracedPart, float] = {}
         for name, step, array in found:
             key = (name, step)
             if key not in self.values:
@@ -199,54 +206,43 @@ class Expectations:
             reason = wrong_form(array, self.values[key], host_dtype(self.dtype))
             if reason or isinstance(array, Misfit):
                 empty = np.empty(0)
-                parts.append(TracedPart(name, step, key, ..., empty, empty, 0.0, reason))
+                parts.append(TracedPart(name, step, key, ..., empty, empty, reason))
                 continue
             whole = step is None and array.ndim == 3
             for at in range(array.shape[1]) if whole else (step,):
                 index = (slice(None), at) if whole else ...
-                wanted = self.values[key][index]
-                noise = self._noise(key, index)
-                parts.append(TracedPart(name, at, key, index, array[index], wanted, noise))
-        return parts
-
-    def _noise(self, key: tuple[str, int | None], index: Any) -> float:
-        wanted = self._true[key][index]
-        size = _size(wanted)
-        errors = (relative_error(trace[key][index], wanted, size) for trace in self._rough)
-        return self._ways * max(errors)
-
-    def wrong(self, found: Sequence[Traced]) -> list[tuple[TracedPart, float]]:
-        """The parts that are off, in the order in which they are made, and what each may be."""
-        return [(part, allowed) for part, allowed in self.judged(found) if not part.within(allowed)]
-
-    def judged(self, found: Sequence[Traced]) -> list[tuple[TracedPart, float]]:
-        """All parts in the order in which they are made, and what each may be off by."""
-        parts = self.parts(found)
-        noise = at_least_typical({part: part.noise for part in parts if not part.reason})
+                wanted, true = self.values[key][index], self._true[key][index]
+                errors = (
+                    relative_error(trace[key][index], true, _size(true)) for trace in self._rough
+                )
+                parts.append(TracedPart(name, at, key, index, array[index], wanted))
+                noise[parts[-1]] = self._ways * max(errors)
+        typical = at_least_typical(noise)
         floor = FLOOR * PRECISION[self.dtype]
-        return [(part, K * max(noise.get(part, 0.0), floor)) for part in parts]
+        return [replace(part, allowed=K * max(typical.get(part, 0.0), floor)) for part in parts]
 
-    def located(self, part: TracedPart, allowed: float) -> Location:
+    def wrong(self, found: Sequence[Traced]) -> list[TracedPart]:
+        """The parts that are off, in the order in which they are made."""
+        return [part for part in self.judged(found) if not part.agrees]
+
+    def located(self, part: TracedPart) -> Location:
         """A part that is off, in words."""
         place = self._places.get(undistinguished(part.name), "")
-        if part.reason:
-            return Location("forward", part.name, part.step, place, np.inf, reason=part.reason)
-        right_if = self._right_if(part, allowed)
-        return Location("forward", part.name, part.step, place, part.error, right_if)
+        return Location(part, place, "" if part.reason else self._right_if(part))
 
     def names_at(self, place: str) -> set[str]:
         """The values that an equation makes, in all layers that have it."""
         return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
 
-    def _right_if(self, part: TracedPart, tolerance: float) -> str:
+    def _right_if(self, part: TracedPart) -> str:
         """The first change of parameters under which the oracle gives what was found, in words."""
-        for text, parameters in hypotheses(self.material.parameters):
+        for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")
             changed = trace[part.key][part.index]
             effect = relative_error(changed, part.expected, _size(part.expected))
             error = relative_error(part.found, changed, _size(changed))
-            if error <= tolerance and effect > DECISIVE * tolerance:
+            if error <= part.allowed and effect > DECISIVE * part.allowed:
                 return text
         return ""
 
@@ -277,6 +273,15 @@ def wrong_result(findings: Sequence[Finding]) -> str:
     """Return the first result of the forward pass that differs; empty if all agree."""
     wrong = _deviating({f.check: f for f in findings if f.verdict == "differ"}, FORWARD)
     return wrong[0].name if wrong else ""
+
+
+def later_layers(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The layers whose gradients or parameters are off, by a cell's findings."""
+    wrong = _deviating({f.check: f for f in findings}, (*BACKWARD, *UPDATE))
+    # Of ``gradient.rnn.W``, and of ``step 1: rnn.W moved``.
+    names = (d.name.rpartition(": ")[2].partition(" ")[0] for d in wrong)
+    owners = (owner_of(name.removeprefix("gradient.")) for name in names)
+    return tuple(dict.fromkeys(filter(None, owners)))
 
 
 def later_location(findings: Sequence[Finding], program: Program) -> str:

@@ -140,8 +140,19 @@ def records_of(path: Path, request: Request) -> Records:
     if not path.exists():
         return Records(())
     records = read_records(path)
+    asked = request_record(request)
     for head in records.of_kind(Head):
-        _check_same_run(path, head, request)
+        if head.request != asked:
+            wanted, before = asked.plain(), head.request.plain() if head.request else {}
+            found = [
+                f"{name} {json.dumps(before.get(name))}, now {json.dumps(wanted.get(name))}"
+                for name in dict.fromkeys([*before, *wanted])
+                if before.get(name) != wanted.get(name)
+            ]
+            raise UsageError(
+                f"{path} holds a run with other options ({'; '.join(found)}): give the same ones, "
+                "or another record file"
+            )
     return records
 
 
@@ -200,21 +211,6 @@ def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greeti
     if not differing:
         differing = changes(result.greeting, greetings.now(result.cell.backend, result.greeting))
     return ", ".join(differing)
-
-
-def _check_same_run(path: Path, head: Head, request: Request) -> None:
-    asked = request_record(request)
-    if head.request != asked:
-        wanted, before = asked.plain(), head.request.plain() if head.request else {}
-        found = [
-            f"{name} {json.dumps(before.get(name))}, now {json.dumps(wanted.get(name))}"
-            for name in dict.fromkeys([*before, *wanted])
-            if before.get(name) != wanted.get(name)
-        ]
-        raise UsageError(
-            f"{path} holds a run with other options ({'; '.join(found)}): give the same ones, or "
-            "another record file"
-        )
 
 
 def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:

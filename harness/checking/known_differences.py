@@ -117,10 +117,10 @@ class Differences:
                 later = finding.check == WHOLE_STEPS and not finding.faults
                 if named and not (
                     _only_gradients(finding, _names(entry.match, result, program))
-                    or (later and any(told in f.faults for f in result.findings))
+                    or (later and any(f.excuse == told for f in result.findings))
                 ):
                     continue
-                finding.verdict = "known-difference"
+                finding.verdict, finding.excuse = "known-difference", told
                 finding.faults.append(told)
             elif finding.verdict == "agree" and entry.shown_by is None:
                 finding.verdict = "differ"

@@ -118,7 +118,10 @@ def _statement(
         worst = max(found, key=lambda p: p.error)
         where = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
         what = f"{dtype} {path}" if several_paths else dtype
-        if _differs(worst, wrong):
+        # Two that are wrong in the same way agree, and so do two of which one is wrong in what a
+        # pair does not compare.
+        known = (wrong.get(cell) for cell in worst.cells)
+        if any(own is not None and worst.digits < own + 1 for own in known):
             differ.append(f"{what} ({worst.digits:.1f} digits in {where})")
         else:
             unit = "" if agree else " digits"
@@ -126,13 +129,6 @@ def _statement(
     parts = [f"agree to {', '.join(agree)}"] if agree else []
     parts += [f"differ in {', '.join(differ)}"] if differ else []
     return f"{backends[0]} and {backends[1]} {' and '.join(parts)}"
-
-
-def _differs(pair: Pair, wrong: Mapping[Cell, float | None]) -> bool:
-    """Whether one of two backends is wrong where both are apart: two that are wrong in the same way
-    agree, and so do two of which one is wrong in what a pair does not compare."""
-    known = (wrong.get(cell) for cell in pair.cells)
-    return any(own is not None and pair.digits < own + 1 for own in known)
 
 
 def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:

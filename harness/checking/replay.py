@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +228,12 @@ def run_reduce(
             return 3
         if all(d.agrees or d.reason for d in found):
             raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
-        search = Search(runner.differs, options["search_timeout"], partial(_shown, bar))
+
+        def show(tried: int, candidate: Failure) -> None:
+            sizes = ", ".join(f"{name} {size}" for name, size in candidate.sizes.items())
+            bar.doing(f"pass {tried}: {sizes}")
+
+        search = Search(runner.differs, options["search_timeout"], show)
         bar.step(f"looking for a smaller failure (at most {search.seconds:g} s)")
         small = search.smallest(whole)
         version = worker.versions
@@ -251,12 +255,6 @@ def run_reduce(
     return 0
 
 
-def _shown(bar: Progress, tried: int, candidate: Failure) -> None:
-    """What is tried now, below the bar of a terminal."""
-    sizes = ", ".join(f"{name} {size}" for name, size in candidate.sizes.items())
-    bar.doing(f"pass {tried}: {sizes}")
-
-
 def _beside(folder: Path) -> Path:
     """The new folder, next to the old one; the name of ``.``, ``..`` or a link is that of what it
     leads to.
@@ -272,7 +270,7 @@ def _beside(folder: Path) -> Path:
 
 def _record(
     target: Path, cell: Cell, whole: Failure, small: Failure, search: Search, more: Sequence[str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the result of a reduction for ``--json``, with each ``before`` and ``after``."""
     return {
         "folder": os.fspath(target),
@@ -363,7 +361,7 @@ def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) ->
     return code
 
 
-def _tensor_record(deviation: Deviation) -> dict[str, Any]:
+def _tensor_record(deviation: Deviation) -> dict[str, object]:
     """A tensor as ``--json`` has it; ``error`` and ``allowed`` relative to the oracle."""
     return {
         "name": deviation.name,

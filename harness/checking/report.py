@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import indent
 
@@ -42,27 +41,22 @@ def cell_text(result: CellResult) -> str:
     return f"{MARKS[result.verdict]} {shown}".strip()
 
 
-def _variants(report: Report) -> list[tuple[str, str]]:
-    """Dtypes and paths, in the order of the run."""
-    return list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results))
+def _variants(report: Report) -> dict[tuple[str, str], str]:
+    """Dtypes and paths, in the order of the run, each as it is told."""
+    variants = dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results)
+    one_path = len({path for _, path in variants}) == 1
+    return {(dtype, path): dtype if one_path else f"{dtype} {path}" for dtype, path in variants}
 
 
 def title(report: Report) -> str:
     """The title: what the entries of the table are."""
-    return f"digits of agreement with the oracle: {' | '.join(_labels(_variants(report)))}"
-
-
-def _labels(variants: Sequence[tuple[str, str]]) -> list[str]:
-    paths = {path for _, path in variants}
-    return [dtype if len(paths) == 1 else f"{dtype} {path}" for dtype, path in variants]
+    return f"digits of agreement with the oracle: {' | '.join(_variants(report).values())}"
 
 
 def tables(report: Report) -> tuple[Grid, Grid]:
     """Systems by backends: with all dtypes and paths in an entry, and with a row for each."""
-    results = report.results
+    results, variants = report.results, _variants(report)
     backends = list(dict.fromkeys(r.cell.backend for r in results))
-    variants = _variants(report)
-    labels = _labels(variants)
     wide = Grid(title(report), ["system", *backends], ruled=True)
     narrow = Grid(wide.title, ["system", "", *backends], names=2)
     by_cell = {(r.cell.spec, r.cell.backend, r.cell.dtype, r.cell.path): r for r in results}
@@ -70,7 +64,8 @@ def tables(report: Report) -> tuple[Grid, Grid]:
         found = [[by_cell.get((spec, b, *variant)) for b in backends] for variant in variants]
         texts = [[_entry(cell) if cell else Text("-") for cell in row] for row in found]
         wide.rows.append([spec, *(Text(" | ").join(column) for column in zip(*texts, strict=True))])
-        narrow.rows += [[spec, label, *row] for label, row in zip(labels, texts, strict=True)]
+        labelled = zip(variants.values(), texts, strict=True)
+        narrow.rows += [[spec, label, *row] for label, row in labelled]
     return wide, narrow
 
 
@@ -155,15 +150,8 @@ def no_answers(report: Report) -> list[str]:
 
 def known(report: Report) -> list[str]:
     """The known differences that were met."""
-    found = [
-        fault
-        for result in report.results
-        for finding in result.findings
-        if finding.verdict == "known-difference"
-        for fault in finding.faults
-        if fault.startswith("known difference")
-    ]
-    return list(dict.fromkeys(found))
+    found = (finding.excuse for result in report.results for finding in result.findings)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def outliers(report: Report) -> list[str]:
@@ -256,9 +244,6 @@ def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
 
 # A run of checks as GitHub shows it: errors beside lines of specs, and the summary of a step.
 
-# Words of a location that may be a layer: after these words, and before the dot of a tensor.
-_NAMED = re.compile(r"(?<=\blayer )\w+|(?<=\bof )\w+|(?<=\bin )\w+|\w+(?=\.\w)")
-
 
 def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
     """What fails, beside the line where it goes wrong or else the model's; an error if it is worse
@@ -290,11 +275,13 @@ def words(result: CellResult) -> list[str]:
 def places(result: CellResult, specs: Shelf) -> Iterator[str]:
     """``file:line`` of where a cell goes wrong, of the layer of the model that does, and of the
     model's name."""
-    yield from re.findall(r"\(([^()]+:\d+)\)", result.location)
+    if result.place:
+        yield result.place
     model = specs[result.cell.spec].definition
     paths: list[KeyPath] = [("layers", n, result.wrong_attribute) for n in result.wrong_layers]
-    named = _NAMED.findall(result.location)
-    paths += [("layers", name) for name in (*result.wrong_layers, *named)]
+    named = (*result.wrong_layers, *result.named_layers)
+    # A layer of a chain, such as blocks.0.up, stands in the model by the name of the chain.
+    paths += [("layers", name.partition(".")[0]) for name in named]
     keys = model.document.nodes.keys
     for place in (*(keys[path] for path in paths if path in keys), model.name[1]):
         yield f"{place.file}:{place.line}"

@@ -277,7 +277,13 @@ class ClusterMachines:
             with self._cluster.actor(node, HOST, cpus=0) as actor:
                 try:
                     machine = self._machine(actor, node)
-                    mine = _of(machine, ended, [c for c in plan if c not in kept])
+                    # What this machine has run of the cells that none before it has.
+                    of = {
+                        c: {o: b for o, b in ended[c].items() if o.machine == machine}
+                        for c in plan
+                        if c in ended and c not in kept
+                    }
+                    mine = {cell: origins for cell, origins in of.items() if origins}
                     if machine in asked or not mine:
                         continue
                     asked.add(machine)
@@ -432,15 +438,3 @@ class _Nowhere:
         """That it crashed."""
         finding = Finding("start", faults=[self._words], verdict="crashed")
         return CellResult(cell, [finding], could_not_run=True)
-
-
-def _of(
-    machine: str, ended: Mapping[Cell, Mapping[CellOrigin, CellBlock]], plan: Sequence[Cell]
-) -> dict[Cell, dict[CellOrigin, CellBlock]]:
-    """The cells of a plan that a machine has run."""
-    found = {
-        cell: {o: block for o, block in ended[cell].items() if o.machine == machine}
-        for cell in plan
-        if cell in ended
-    }
-    return {cell: origins for cell, origins in found.items() if origins}

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
+from harness.arrays import Arrays
 from harness.checking.blame import blame, unheard
 from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Context
 from harness.checking.first_difference import (
     Expectations,
     TracedPart,
+    later_layers,
     later_location,
     makers,
     wrong_result,
@@ -51,8 +52,8 @@ class OpenedSubject:
 
     checks: Mapping[str, Callable[[], Iterable[Finding]]]
     explain: Callable[[CellResult], None]
-    outputs: Mapping[str, Any] = field(default_factory=dict)
-    values: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Arrays = field(default_factory=dict)
+    values: Arrays = field(default_factory=dict)
     not_compared: Callable[[], Sequence[str]] = tuple
 
 
@@ -196,7 +197,7 @@ AROUND, MOST = 2, 60
 
 
 def divergence(
-    judged: Sequence[tuple[TracedPart, float]], first: TracedPart, place: str, spec: Spec
+    judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
     """What became of every value of a trace, by its parts and what each may be off by.
 
@@ -204,8 +205,8 @@ def divergence(
     """
     links: dict[str, Link] = {}
     steps = []
-    for part, allowed in judged:
-        error = math.inf if part.reason else part.error
+    for part in judged:
+        error, allowed = part.error, part.allowed
         before = links.get(part.name)
         if before is None or error / allowed > before.error / before.allowed:
             links[part.name] = Link(value=part.name, error=float(error), allowed=float(allowed))
@@ -311,17 +312,18 @@ def _location(run: CellRun, context: Context, result: CellResult) -> str:
         with at_work():
             expectations = Expectations(case, material, run.cell.dtype)
             judged = expectations.judged(trace)
-            wrong = next(((p, most) for p, most in judged if not p.within(most)), None)
+            wrong = next((part for part in judged if not part.agrees), None)
             if wrong is None:
-                name, right = wrong_result(result.findings), {p.name for p, _ in judged}
+                name, right = wrong_result(result.findings), {p.name for p in judged}
                 result.wrong_layers = makers(case.training, name, right) if name else ()
+                result.named_layers = later_layers(result.findings)
                 return later_location(result.findings, case.training)
-            location = expectations.located(*wrong)
-            right = {p.name for p, most in judged if p.within(most)} - {wrong[0].name}
-            made = makers(case.training, undistinguished(location.value), right)
+            location = expectations.located(wrong)
+            right = {p.name for p in judged if p.agrees} - {wrong.name}
+            made = makers(case.training, undistinguished(wrong.name), right)
             result.wrong_layers = (location.layer,) if location.layer else made
-            result.right_if = location.right_if
-            result.divergence = divergence(judged, wrong[0], location.place, case.spec)
+            result.right_if, result.place = location.right_if, location.place
+            result.divergence = divergence(judged, wrong, location.place, case.spec)
             return str(location)
     except OracleFault as fault:
         return f"no place could be found: {fault}"

@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -63,7 +63,7 @@ class SharedCases:
         self._cases: OrderedDict[str, dict[bool, Case]] = OrderedDict()
         self._faults: dict[str, OracleFault] = {}
         self._left: Counter[str] = Counter()
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def plan(self, specs: Iterable[str]) -> None:
@@ -77,6 +77,7 @@ class SharedCases:
             if self._left[spec] <= 0:
                 del self._left[spec]
                 self._cases.pop(spec, None)
+                self._turns.pop(spec, None)
 
     def get(self, spec: Spec, *, own: bool) -> Case:
         """A spec's case, small or at its own sizes.
@@ -117,28 +118,10 @@ class SharedCases:
                 self._cases.popitem(last=False)
             return entry
 
-    @contextmanager
-    def _turn(self, spec: str) -> Iterator[None]:
-        """One thread at a time for each spec: the others wait for what it makes."""
+    def _turn(self, spec: str) -> threading.Lock:
+        """Held by one thread at a time for each spec: the others wait for what it makes."""
         with self._lock:
-            turn = self._turns.setdefault(spec, _Turn())
-            turn.waiting += 1
-        try:
-            with turn.lock:
-                yield
-        finally:
-            with self._lock:
-                turn.waiting -= 1
-                if not turn.waiting:
-                    del self._turns[spec]
-
-
-class _Turn:
-    """A lock that is there as long as somebody holds it or waits for it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.waiting = 0
+            return self._turns.setdefault(spec, threading.Lock())
 
 
 # Models whose equations the head of a record file has.
@@ -168,7 +151,11 @@ class CellRunner:
         self.request = request
         self.specs = Shelf(Library(tuple(request.folders)))
         self.sources: dict[str, str] = {}
-        own = self._own_sizes()
+        own: dict[str, tuple[str, ...]] = {}
+        for name in dict.fromkeys(request.specs or lesson6()):
+            spec = self.specs.add(name)
+            self.sources.setdefault(spec.name, name)
+            own[spec.name] = tuple(spec.model.sizes)
         self.applied = [] if alone else check_asked(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
@@ -366,15 +353,6 @@ class CellRunner:
     def proofs(self) -> Mapping[str, float]:
         """How far the oracle's gradient is from the complex step, by spec."""
         return self.cases.proofs
-
-    def _own_sizes(self) -> dict[str, tuple[str, ...]]:
-        """Load the specs, whose names and sizes these are."""
-        found = {}
-        for name in dict.fromkeys(self.request.specs or lesson6()):
-            spec = self.specs.add(name)
-            self.sources.setdefault(spec.name, name)
-            found[spec.name] = tuple(spec.model.sizes)
-        return found
 
     def _launch(self, backend: str) -> Launch:
         request = self.request

@@ -51,7 +51,7 @@ class Task:
     source: str
     options: str = "{}"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The cell as plain data, for JSON."""
         return {
             **self.cell.record(),
@@ -114,7 +114,7 @@ class CellReport:
 
     task: Task
     result: CellResult
-    lines: tuple[Mapping[str, Any], ...]
+    lines: tuple[Mapping[str, object], ...]
 
     @property
     def verdict(self) -> Verdict:
@@ -262,7 +262,7 @@ def tasks(runner: CellRunner) -> list[Task]:
     return [Task(cell, sources[cell.spec], texts[cell.backend]) for cell in runner.cells()]
 
 
-def _own(options: Mapping[str, Any], backend: str) -> dict[str, Any]:
+def _own(options: Mapping[str, Any], backend: str) -> dict[str, object]:
     """The options, with the interpreter and the variables of one backend only."""
     found = dict(options)
     for name in ("pythons", "environment"):
@@ -271,5 +271,5 @@ def _own(options: Mapping[str, Any], backend: str) -> dict[str, Any]:
     return found
 
 
-def _text(options: Mapping[str, Any]) -> str:
+def _text(options: Mapping[str, object]) -> str:
     return json.dumps(options, sort_keys=True, separators=(",", ":"))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from pydantic import Field
 
@@ -125,7 +124,7 @@ def shown(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
 
-def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, Any]:
+def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, object]:
     """An entry as plain data."""
     found = entry.model_dump()
     found["frameworks"] = {n: f.model_dump() for n, f in shown(entry, between).items()}

@@ -112,7 +112,12 @@ def _measures(
     rows: list[list[Text]] = []
     for framework, its in shown(one, between).items():
         row = [entry(f"  {framework}"), entry(its.does), entry(its.set)]
-        rows.append(row + ([_now(held.get((name, framework)))] if held else []))
+        if held:
+            now = held.get((name, framework))
+            verdict = now.verdict if now else "-"
+            told = now.detail if now and now.verdict in ("changed", "error") else ""
+            row.append(entry(f"{verdict}: {told}" if told else verdict, STYLES.get(verdict, "")))
+        rows.append(row)
     widths = _widths([[entry(head) for head in heads], *rows], out.width)
     if not widths:
         for row in rows:
@@ -128,13 +133,6 @@ def _measures(
     out.print(grid)
 
 
-def _now(now: Held | None) -> Text:
-    """What a measurement has found of a default."""
-    verdict = now.verdict if now else "-"
-    told = now.detail if now and now.verdict in ("changed", "error") else ""
-    return entry(f"{verdict}: {told}" if told else verdict, STYLES.get(verdict, ""))
-
-
 def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
     """The widths of a table's columns in which no word is broken; empty where there are none.
 
@@ -142,7 +140,10 @@ def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
     """
     by_column = list(zip(*rows, strict=True))
     wanted = [max(text.cell_len for text in column) for column in by_column]
-    widths = [max(_longest(text) for text in column) for column in by_column]
+    widths = [
+        max((cell_len(word) for text in column for word in text.plain.split()), default=0)
+        for column in by_column
+    ]
     widths[0] = wanted[0]
     left = columns - sum(widths) - GAP * (len(widths) - 1)
     if left < 0:
@@ -152,10 +153,6 @@ def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
             widths[number] += 1
         left -= len(short[:left])
     return widths
-
-
-def _longest(text: Text) -> int:
-    return max((cell_len(word) for word in text.plain.split()), default=0)
 
 
 def _summary(found: Verification) -> str:

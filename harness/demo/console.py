@@ -28,7 +28,10 @@ def run_demo(broken: bool, backend: str | None, as_json: bool) -> int:
     Raises:
         UsageError: there is no such backend, or no reproducer can be written here.
     """
-    columns = choose((RIGHT, backend or _first()))
+    if backend is None:
+        able = choose(()).names
+        backend = next((name for name in LIKED if name in able), RIGHT)
+    columns = choose((RIGHT, backend))
     backends, other = columns.names, columns.names[-1]
     if not as_json:
         _introduce(backends, other if broken else "")
@@ -74,8 +77,3 @@ def _next(broken: str) -> None:
     tell("Make a page to send:         harness check --html report.html")
     tell("Read a model of your own:    harness explain MODEL.yaml")
     tell("Check it:                    harness check MODEL.yaml")
-
-
-def _first() -> str:
-    able = choose(()).names
-    return next((name for name in LIKED if name in able), RIGHT)

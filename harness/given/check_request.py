@@ -88,7 +88,11 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
         raise UsageError(
             f"--against needs exactly one SPEC to hold the model against, found {found}"
         )
-    _check_checks(request.checks)
+    for pattern in request.checks:
+        if not {*choose_checks((pattern,))} & CHECKS.keys():
+            raise UsageError(
+                f"{pattern} is no check of a model of your own (those are: {', '.join(CHECKS)})"
+            )
     own = against(
         given["against"],
         request.backends,
@@ -109,12 +113,3 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
 
 def _of(by_backend: Mapping[str, Any], framework: str, column: str) -> dict[str, Any]:
     return {column: by_backend[framework]} if framework in by_backend else {}
-
-
-def _check_checks(patterns: Sequence[str]) -> None:
-    """:class:`UsageError` for a pattern that is of no check of a model."""
-    for pattern in patterns:
-        if not {*choose_checks((pattern,))} & CHECKS.keys():
-            raise UsageError(
-                f"{pattern} is no check of a model of your own (those are: {', '.join(CHECKS)})"
-            )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.arrays import ArrayDict
 from harness.command.declared import build
@@ -30,6 +31,7 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     """Run once, print what came of it and write it; returns the exit code.
 
     Raises:
+        UsageError: no results can be written to the place of the output.
         HarnessError: a spec, a file or an option is wrong.
     """
     target: Path | None = options["output"]
@@ -39,7 +41,11 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
     )
     settings = build(Settings, options)
     if target is not None:
-        _check_place(target)
+        try:
+            kinds.check_place(target, kinds.ARRAYS_OF_RUN)
+        except FileFault as fault:
+            what = f"cannot write the results to {displayed(target)}: {fault.reason}"
+            raise UsageError(what) from None
     try:
         result = run_once(spec, options["backend"], given, options["want"] or WANTED, settings)
     except BackendError as error:
@@ -57,7 +63,7 @@ def run_run(name: str, options: Mapping[str, Any]) -> int:
 
 def arrays_of(result: PassResult) -> ArrayDict:
     """All results by name, as the file has them: ``output.NAME``, ``loss``, ``gradient.NAME``."""
-    groups: dict[str, Mapping[str, Any]] = {
+    groups: dict[str, Mapping[str, npt.ArrayLike]] = {
         "output": result.outputs,
         "state": result.state,
         "statistics": result.statistics,
@@ -68,13 +74,6 @@ def arrays_of(result: PassResult) -> ArrayDict:
         f"{group}.{n}": np.asarray(a) for group, given in groups.items() for n, a in given.items()
     }
     return found if result.loss is None else {**found, "loss": np.asarray(result.loss)}
-
-
-def _check_place(path: Path) -> None:
-    try:
-        kinds.check_place(path, kinds.ARRAYS_OF_RUN)
-    except FileFault as fault:
-        raise UsageError(f"cannot write the results to {displayed(path)}: {fault.reason}") from None
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -89,7 +88,7 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
         raise UsageError(f"cannot write the results to {displayed(path)}: {why(error)}") from None
 
 
-def _document(result: PassResult, arrays: ArrayDict) -> dict[str, Any]:
+def _document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
     loss = result.loss
     return {
         "loss": loss if loss is None or math.isfinite(loss) else str(loss),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.arrays import ArrayDict, Arrays
 from harness.convert import weights
 from harness.errors import UsageError
 from harness.files.npz import read_npz
@@ -93,7 +94,7 @@ def gather_for(
     return gather(load_spec(specs[0], folders), sizes, **sources)
 
 
-def read_inputs(path: str | Path) -> dict[str, Any]:
+def read_inputs(path: str | Path) -> ArrayDict:
     """The arrays of an ``.npz`` file, of at most :data:`MAX_INPUTS` bytes packed and unpacked.
 
     Raises:
@@ -109,7 +110,7 @@ def read_inputs(path: str | Path) -> dict[str, Any]:
         ) from None
 
 
-def _check_prefixes(spec: Spec, inputs: Mapping[str, Any]) -> None:
+def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
     """:class:`UsageError` for a target or a state of a file that has the name of an input."""
     program = spec.programs["training"]
     own = {port.name for port in program.inputs}

@@ -97,6 +97,11 @@ class CellResult:
     # attribute that the hint is about.
     wrong_layers: Sequence[str] = ()
     wrong_attribute: str = ""
+    # Where the equation of that value stands, as file:line, and further layers that the location
+    # names.
+    place: str = ""
+    named_layers: Sequence[str] = ()
+    blamed_layers: Sequence[str] = ()  # those of the framework's own layers that are at fault
     right_if: str = ""  # a change of parameters that would explain that value
     blame: Blame | None = None
     divergence: Divergence | None = None

@@ -113,6 +113,7 @@ class Finding:
     faults: list[str] = field(default_factory=list)
     held: int = 0
     note: str = ""
+    excuse: str = ""  # the known difference that it is, in words
     sizes: str = ""
     verdict: Verdict = "agree"
     seconds: float = 0.0

@@ -251,12 +251,14 @@ class End(CellLine):
     """A cell is finished. ``greeting`` is what its worker said of itself, ``checksum`` is that of
     all lines of the cell."""
 
-    LEFT_OUT = frozenset({"divergence", "not_compared", "checksum"})
+    LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers"})
     kind: Literal["end"] = "end"
     verdict: Verdict
     seconds: Number
     could_not_run: bool
     location: str
+    place: str | None = None
+    layers: Several[str] | None = None
     blame: Blame | None = None
     greeting: dict[str, str] | None = None
     divergence: Divergence | None = None
@@ -272,6 +274,8 @@ class End(CellLine):
             seconds=round(result.seconds, 6),
             could_not_run=result.could_not_run,
             location=result.location,
+            place=result.place or None,
+            layers=tuple(dict.fromkeys((*result.wrong_layers, *result.named_layers))),
             blame=result.blame,
             greeting=None if result.greeting is None else dict(result.greeting),
             divergence=result.divergence,

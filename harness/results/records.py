@@ -76,6 +76,7 @@ class CellBlock:
         found.signature, found.greeting = self.begin.signature, end.greeting
         found.could_not_run, found.not_compared = end.could_not_run, end.not_compared or ()
         found.divergence, found.blame = end.divergence, end.blame
+        found.place, found.named_layers = end.place or "", end.layers or ()
         found.findings = [line.finding for line in self.results]
         for line in self.results[-1:]:
             found.version, found.layers = line.backend_version, line.layers

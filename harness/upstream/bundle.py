@@ -97,7 +97,10 @@ class Upstream:
                 folder, "an issue", {ISSUE: (issue(result, check, verdict, versions), kinds.ISSUE)}
             )
             return [f"  no script without the harness: {fault}"]
-        verdict = _verdict(shown, name, _not_called(result, layers))
+        # The framework's own functions that ran in the cell, and that the script does not call.
+        called = {EQUATIONS, *(label for key, label in result.layers.items() if key in layers)}
+        not_called = list(dict.fromkeys(n for n in result.layers.values() if n not in called))
+        verdict = _verdict(shown, name, not_called)
         source = (folder / script.FILE).read_text(encoding="utf-8")
         versions = self._callers[backend].versions
         text = issue(result, check, verdict, versions, source, shown.printed, files)
@@ -111,7 +114,14 @@ class Upstream:
         by the framework's own functions."""
         cell = result.cell
         caller = self._caller(cell.backend, name)
-        exported, material, along = _exported(made), made.run.material, _along(made)
+        material, along = made.run.material, _along(made)
+        # The model of the reproducer with its numbers.
+        parameters, statistics = (
+            {n: np.asarray(a, cell.dtype, order="C") for n, a in arrays.items()}
+            for arrays in (material.parameters, material.statistics)
+        )
+        programs = (made.training, made.inference)
+        exported = Exported(made.training.name, *programs, parameters, statistics)
         expected = _expected(made, along)
         with staging(folder / STEM) as new:
             place = new / f"{STEM}{caller.call('suffix')}"
@@ -135,7 +145,7 @@ class Upstream:
             given = packed({**groups, "expected": {n: array for n, (array, _) in wanted.items()}})
             contents = {
                 script.ARRAYS: (given, kinds.ARRAYS),
-                script.FILE: (_marked(text), kinds.EXPORT),
+                script.FILE: (text.encode() + b"\n# " + kinds.EXPORTED + b"\n", kinds.EXPORT),
             }
             _put(folder, "a script", contents, files)
         memory, variables = self.request.memory_limit, self._variables(cell.backend)
@@ -163,12 +173,10 @@ class Upstream:
 def title(result: CellResult, check: str) -> str:
     """One line: whose layer, which number of it, how far off."""
     cell = result.cell
-    said = result.blame.words if result.blame else ""
-    native = [
-        label
-        for key, label in result.layers.items()
-        if label != EQUATIONS and (label in said if said else key in result.wrong_layers)
-    ]
+    keys = result.blamed_layers or result.wrong_layers or result.named_layers
+    if result.blame and result.blame.who not in ("layer", "spec"):
+        keys = ()
+    native = [n for key, n in result.layers.items() if n != EQUATIONS and key in keys]
     whose = ", ".join(dict.fromkeys(native)) or cell.backend
     finding = _finding(result, check)
     worst = finding.worst if finding else None
@@ -236,14 +244,6 @@ def _put(
         raise UsageError(f"cannot write {what} to {folder}: {error}") from None
 
 
-def _exported(made: Reproducer) -> Exported:
-    """The model of a reproducer with its numbers."""
-    material, dtype = made.run.material, made.cell.dtype
-    parameters = {n: np.asarray(a, dtype, order="C") for n, a in material.parameters.items()}
-    statistics = {n: np.asarray(a, dtype, order="C") for n, a in material.statistics.items()}
-    return Exported(made.training.name, made.training, made.inference, parameters, statistics)
-
-
 def _along(made: Reproducer) -> ArrayDict:
     """A direction for each output and new state."""
     sizes = chosen_sizes(made.inference, made.run.material)
@@ -288,18 +288,6 @@ def _renamed(
     for name, array in named.items() if own else ():
         found[f"{IN_GRADIENT}{name}"] = (array, max(own))
     return found
-
-
-def _marked(text: str) -> bytes:
-    """A script, known as a file that the harness may replace."""
-    return text.encode() + b"\n# " + kinds.EXPORTED + b"\n"
-
-
-def _not_called(result: CellResult, layers: Collection[str]) -> list[str]:
-    """The framework's own functions that ran in a cell, and that a script does not call."""
-    called = {label for key, label in result.layers.items() if key in layers}
-    left = (label for label in result.layers.values() if label not in {*called, EQUATIONS})
-    return list(dict.fromkeys(left))
 
 
 def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from harness.language.model import Shelf
 from harness.output import github
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding
+from harness.results.lines import End
 
 SPEC = "lesson6/simple_rnn"
 FAULTS = {f"{SPEC} float64": "wrong_shape"}
@@ -147,17 +148,20 @@ def test_a_fault_inside_a_shipped_definition_is_shown_at_the_layer_of_the_model(
     (line,) = (n for n, words in enumerate(text.splitlines(), 1) if words.startswith("  gru: "))
     location = "forward: first differs at z of layer gru, time step 0 (specs/layers/gru.yaml:20)"
     result = CellResult(Cell("mine", "torch", "cpu", "float32", "native"), location=location)
+    result.place, result.wrong_layers = "specs/layers/gru.yaml:20", ("gru",)
     told = github.annotation("t", "m", places(result, specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
-    # A tensor of the layer names it, as gradients of a user's own model do.
-    wrong = "gradients: the outputs are right; wrong are gru.W_z and 5 more"
-    told = github.annotation("t", "m", places(replace(result, location=wrong), specs))
+    # A location may name further layers, as those of wrong gradients; also of an earlier run.
+    named = End.of(replace(result, wrong_layers=(), place="", named_layers=("gru",)))
+    assert named.layers == ("gru",)
+    later = replace(result, wrong_layers=(), place="", named_layers=named.layers)
+    told = github.annotation("t", "m", places(later, specs))
     assert told == f"::error file=mine.yaml,line={line},title=t::m"
     # Where it goes wrong, who is at fault and what was seen are sentences, not one line.
     result.findings = [Finding("outputs", verdict="differ", faults=["off by 1"])]
     assert "gru.yaml:20). outputs: differ: off by 1." in markdown(Report([result]))
     # Of no layer of the model, it is the model's name.
-    result.location = "forward: layer other"
+    result.place, result.wrong_layers = "", ("other",)
     told = github.annotation("t", "m", places(result, specs))
     assert told == "::error file=mine.yaml,line=1,title=t::m"
 

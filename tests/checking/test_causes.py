@@ -11,12 +11,14 @@ import pytest
 from click.testing import CliRunner
 from test_mutants import BACKENDS, MUTANTS, installed
 
+from harness.checking.causes.cause import Causes
 from harness.checking.causes.run import Localised, localise
 from harness.checking.checks import FINDINGS
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.cli import cli
 from harness.results.cell import Cell
+from harness.results.findings import Blame
 
 ORDINARY = ("values", "cotangents", "inference")
 Search = Callable[..., Localised]
@@ -186,6 +188,15 @@ def test_a_fault_of_the_other_backend_has_its_name() -> None:
     code, shown = run("lesson6/simple_rnn", *of)
     assert code == 2
     assert f"{BACKENDS[0]}: device 'cpu' is not offered (offered: control, " in shown
+
+
+def test_all_that_was_found_is_plain_data() -> None:
+    blame = Blame(who="layer", words="it is torch.gru")
+    cell = Cell("a", "torch", "cpu", "float32", "native")
+    found = Localised(cell, "the oracle", Causes.one("forward", "z is wrong", ["z"]), blame)
+    record = json.loads(json.dumps(found.record()))
+    assert record["blame"] == {"who": "layer", "words": "it is torch.gru"}
+    assert record["causes"][0]["what"] == "z is wrong"
 
 
 @pytest.mark.parametrize(

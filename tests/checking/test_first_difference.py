@@ -53,7 +53,7 @@ def forward_location(case: Case, m: Any, trace: Any, dtype: str) -> Location | N
     """Where a trace of a training pass first parts from the oracle."""
     expectations = Expectations(case, m, dtype)
     wrong = expectations.wrong(trace)
-    return expectations.located(*wrong[0]) if wrong else None
+    return expectations.located(wrong[0]) if wrong else None
 
 
 def located(
@@ -109,13 +109,13 @@ def test_a_wrong_tanh_is_found_at_its_first_equation(
     wrong = planted("tanh", lambda x: np.tanh(x) * np.asarray(1.001, x.dtype))
     found = located(lstm, wrong, dtype)
     assert found is not None
-    assert (found.phase, found.value, found.step) == ("forward", "lstm/g", 0)
+    assert (found.part.name, found.part.step) == ("lstm/g", 0)
     assert found.place.endswith(equation("lstm", "g ="))
-    assert found.error == pytest.approx(1e-3, rel=0.01)
+    assert found.part.error == pytest.approx(1e-3, rel=0.01)
     assert found.hint == ""
     words = str(found)
     wording.line(words, "forward ... differs ... layer lstm ... 0")
-    assert words.endswith(f"{equation('lstm', 'g =')}), by {found.error:.2e}")
+    assert words.endswith(f"{equation('lstm', 'g =')}), by {found.part.error:.2e}")
 
 
 def test_the_time_step_of_a_late_fault_is_named(lstm: Case) -> None:
@@ -128,22 +128,22 @@ def test_the_time_step_of_a_late_fault_is_named(lstm: Case) -> None:
 
     found = located(lstm, planted("tanh", tanh), "float64")
     assert found is not None
-    assert (found.value, found.step) == ("lstm/g", 2)
+    assert (found.part.name, found.part.step) == ("lstm/g", 2)
 
 
 def test_a_fault_before_the_loop_is_found_at_its_layer(lstm: Case) -> None:
     wrong = planted("sqrt", lambda x: np.sqrt(x) + 1e-3)
     found = located(lstm, wrong, "float64")
     assert found is not None
-    assert (found.value, found.step) == ("norm/y", 0)
+    assert (found.part.name, found.part.step) == ("norm/y", 0)
     assert found.place.endswith(equation("batch_norm", "y = gamma * (x - center)"))
 
 
 def test_a_nan_is_found(lstm: Case) -> None:
     found = located(lstm, planted("tanh", lambda x: np.full_like(x, np.nan)), "float32")
     assert found is not None
-    assert found.value == "lstm/g"
-    assert found.error == np.inf
+    assert found.part.name == "lstm/g"
+    assert found.part.error == np.inf
 
 
 # --- Faults of definitions --------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_swapped_gates_are_named(lstm: Case, dtype: str, wording: Wording) -> No
         text = text.replace(f"<{number}>", new)
     found = located(lstm, Numpy(), dtype, {("layer", "lstm"): text})
     assert found is not None
-    assert (found.value, found.step) == ("lstm/i", 0)
+    assert (found.part.name, found.part.step) == ("lstm/i", 0)
     assert found.place.endswith(equation("lstm", "i ="))
     wording(found.hint)
     assert str(found).endswith(f". {found.hint}")
@@ -172,7 +172,7 @@ def test_swapped_uses_of_gates_are_named(lstm: Case, wording: Wording) -> None:
         lstm, Numpy(), "float64", changed("lstm", ("c = f * c + i * g", "c = i * c + f * g"))
     )
     assert found is not None
-    assert (found.value, found.step) == ("lstm/c", 0)
+    assert (found.part.name, found.part.step) == ("lstm/c", 0)
     wording(found.hint)
 
 
@@ -185,7 +185,7 @@ def test_gates_of_a_gru_are_named(wording: Wording) -> None:
     )
     found = located(case, Numpy(), "float64", swapped, "keras_gru")
     assert found is not None
-    assert found.value in ("gru/n", "gru/h")
+    assert found.part.name in ("gru/n", "gru/h")
     wording(found.hint)
 
 
@@ -193,7 +193,7 @@ def test_a_fault_that_is_no_swap_has_no_hint(lstm: Case) -> None:
     wrong = changed("lstm", ("c = f * c + i * g", "c = f * c + i * g * 1.01"))
     found = located(lstm, Numpy(), "float64", wrong)
     assert found is not None
-    assert found.value == "lstm/c"
+    assert found.part.name == "lstm/c"
     assert found.hint == ""
 
 
@@ -215,7 +215,7 @@ def test_a_small_fault_has_no_hint(model: str, value: str, dtype: str) -> None:
 
     found = located(case_of(model), planted("tanh", tanh), dtype, model=model)
     assert found is not None
-    assert (found.value, found.hint) == (value, "")
+    assert (found.part.name, found.hint) == (value, "")
 
 
 # --- Parameters handed over wrongly -----------------------------------------------------------
@@ -244,7 +244,7 @@ def test_a_trade_that_leaves_a_difference_is_no_hint(lstm: Case) -> None:
     backend = planted("tanh", lambda x: np.tanh(x) * (1 + 1e-7))
     found = located(lstm, backend, "float64", parameters=wrong)
     assert found is not None
-    assert (found.value, found.hint) == ("lstm/g", "")
+    assert (found.part.name, found.hint) == ("lstm/g", "")
 
 
 def test_a_trade_that_changes_next_to_nothing_is_no_hint(lstm: Case) -> None:
@@ -260,7 +260,7 @@ def test_a_trade_that_changes_next_to_nothing_is_no_hint(lstm: Case) -> None:
         trace = session.trace("training", m.inputs, m.state)
         found = forward_location(lstm, m, trace, "float32")
         assert found is not None
-        assert (found.value, bool(found.hint)) == ("lstm/i", hinted)
+        assert (found.part.name, bool(found.hint)) == ("lstm/i", hinted)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -286,7 +286,7 @@ def test_a_sequence_made_as_a_whole_is_compared_step_by_step(lstm: Case) -> None
     states[:, 2:] += 1e-6
     found = forward_location(lstm, m, [("hidden_states", None, states)], "float64")
     assert found is not None
-    assert (found.value, found.step) == ("hidden_states", 2)
+    assert (found.part.name, found.part.step) == ("hidden_states", 2)
 
 
 def test_places_are_the_equations_lines(lstm: Case) -> None:

@@ -149,7 +149,7 @@ def judged(
     result = CellResult(CELL, layers=ran)
     if known:
         result.findings.append(
-            Finding("gradients", faults=["known difference adds-one: It adds one."])
+            Finding("gradients", excuse="known difference adds-one: It adds one.")
         )
     finding = Finding(check, [Deviation(name, 1.0, 1e-7, 1e-6) for name in wrong], list(faults))
     differences.apply(result, finding.judge(), PROGRAM)

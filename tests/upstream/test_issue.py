@@ -35,8 +35,9 @@ def test_the_title_names_the_layer_that_is_at_fault() -> None:
     made = result()
     made.layers = {"rnn": "torch.gru", "out": "torch.linear"}
     made.blame = Blame(who="layer", words="it is torch.gru (layer rnn), or how the plugin calls it")
+    made.blamed_layers = ("rnn",)
     assert title(made, "outputs") == f"torch.gru: {OFF}"
-    made.blame = None
+    made.blame, made.blamed_layers = None, ()
     made.wrong_layers = ("rnn",)
     assert title(made, "outputs") == f"torch.gru: {OFF}"
     made.wrong_layers = ()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array, widened
 from harness.checking.causes.backward import Ask, Backward
 from harness.checking.causes.cause import MOST, Cause, Causes, label, substituted
-from harness.checking.causes.updates import Batch, Train, step_arrays, update_causes
-from harness.checking.checks.context import Context, part
+from harness.checking.causes.updates import Train, step_arrays, update_causes
+from harness.checking.checks.context import Batches, Context, Step, part
 from harness.checking.checks.extremes import offset_material, tail_material
 from harness.checking.checks.thresholds import LARGE as LARGE_SIZES
 from harness.checking.checks.thresholds import large_case
@@ -202,8 +201,8 @@ class Finder:
         found: list[Cause] = []
         right: set[str] = set()
         while wrong and len(found) < MOST:
-            first, allowed = wrong[0]
-            cause = _cause(expected.located(first, allowed))
+            first = wrong[0]
+            cause = _cause(expected.located(first))
             # An equation that is wrong in a second layer is put right in all of them.
             again = cause.place and any(cause.place == other.place for other in found)
             found.append(cause)
@@ -214,8 +213,8 @@ class Finder:
                 if name in right and array.dtype.kind == "f"
             ]
             traced = context.remote.trace(phase, material, loss=loss, instead=instead)
-            wrong = [(p, limit) for p, limit in expected.wrong(traced) if p.name not in right]
-        left = f"{wrong[0][0].name} still differs" if wrong else ""
+            wrong = [part for part in expected.wrong(traced) if part.name not in right]
+        left = f"{wrong[0].name} still differs" if wrong else ""
         return substituted(found, f"values of {self.against}", "everything else agrees", left)
 
     def _parts(self, material: Arguments) -> Causes | None:
@@ -335,8 +334,8 @@ def _train(context: Context) -> Train:
         inference: Program,
         rule: UpdateRule,
         material: Arguments,
-        batches: Sequence[Batch],
-    ) -> list[dict[str, Any]]:
+        batches: Batches,
+    ) -> Sequence[Step]:
         setting = (context.path, context.dtype, context.device)
         context.remote.open(training, inference, rule, *setting)
         context.remote.load(material)
@@ -346,13 +345,12 @@ def _train(context: Context) -> Train:
 
 
 def _cause(location: Location) -> Cause:
-    layer, _, name = location.value.rpartition("/")
-    what = f"{name} of layer {layer}" if layer else location.value
-    if location.step is not None:
-        what += f", time step {location.step},"
-    what += f" is the first wrong value{f': {location.reason}' if location.reason else ''}"
-    error = None if location.reason else location.error
-    return Cause("forward", what, (location.value,), location.place, error, location.hint)
+    part = location.part
+    step = "" if part.step is None else ","
+    what = f"{location.where}{step} is the first wrong value"
+    if part.reason:
+        return Cause("forward", f"{what}: {part.reason}", (part.name,), location.place)
+    return Cause("forward", what, (part.name,), location.place, part.error, location.hint)
 
 
 def _off(*findings: Finding) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from harness.checking.causes.cause import Causes
 from harness.checking.causes.find import ORACLE, Finder
@@ -38,7 +37,7 @@ class Localised:
         """0: it agrees; 1: it differs."""
         return 0 if self.causes is None else 1
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """All of it as plain data."""
         causes = self.causes
         return {
@@ -49,7 +48,7 @@ class Localised:
             "causes": [asdict(cause) for cause in causes.found] if causes else [],
             "proved": bool(causes and causes.proved),
             "proof": causes.proof if causes else "",
-            "blame": asdict(self.blame) if self.blame else None,
+            "blame": self.blame.model_dump() if self.blame else None,
             "differing": self.differing,
         }
 

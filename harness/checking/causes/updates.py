@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.arrays import Array, Arrays, widened
 from harness.checking.causes.cause import Cause, Causes
+from harness.checking.checks.context import Batches, Step
 from harness.checking.failure import inner_product
 from harness.checking.first_difference import DECISIVE, listed
 from harness.oracle.case import Case, state_of, step_values
@@ -21,6 +22,7 @@ from harness.program.builder import Builder
 from harness.program.ir import Port, Program
 from harness.program.signature import port_shapes
 from harness.program.updates import UpdateRule
+from harness.results.findings import STEP
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import WorkerFault
@@ -30,14 +32,13 @@ from harness.worker.remote import WorkerFault
 # The loss ``sum(p * g)`` over all parameters has the gradient ``g`` exactly, whatever the
 # parameters are.
 
-Batch = Mapping[str, Any]
 # Opens a session of programs with an optimizer on the backend, and gives its steps.
-Train = Callable[[Program, Program, UpdateRule, Arguments, Sequence[Batch]], list[dict[str, Any]]]
+Train = Callable[[Program, Program, UpdateRule, Arguments, Batches], Sequence[Step]]
 GIVEN = "given."
 LOSS = ": loss"
 
 
-def step_arrays(steps: Sequence[Mapping[str, Any]], material: Arguments) -> Arrays:
+def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
     """The values of steps, one after the other, as checks compare them."""
     found: dict[str, Array] = {}
     for number, step in enumerate(steps, start=1):
@@ -48,7 +49,7 @@ def step_arrays(steps: Sequence[Mapping[str, Any]], material: Arguments) -> Arra
 class Linear:
     """Steps of an optimizer on gradients that are given, those of the oracle's own steps."""
 
-    def __init__(self, case: Case, rule: UpdateRule, batches: Sequence[Batch]) -> None:
+    def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
         self.program = _linear(case.training)
         self.inference = replace(self.program, phase="inference")
@@ -61,15 +62,13 @@ class Linear:
             }
             for gradients, batch in zip(_gradients(case, rule, batches), batches, strict=True)
         ]
-        self.expected = Reference(self.program, self.inference, rule).expect(self._run)
-
-    def _run(self, session: Session) -> Iterator[Arrays]:
-        yield self._trained(session, self.batches)
+        reference = Reference(self.program, self.inference, rule)
+        self.expected = reference.expect(lambda session: [self._trained(session, self.batches)])
 
     def _trained(
         self,
         session: Session,
-        batches: Sequence[Batch],
+        batches: Batches,
         before: Callable[[Session, int], None] = lambda session, number: None,
         times: int = 1,
     ) -> Arrays:
@@ -107,7 +106,7 @@ class Linear:
                 return f"It is as if {text}"
         return ""
 
-    def changed(self, batches: Sequence[Batch] | None = None, **how: Any) -> Arrays:
+    def changed(self, batches: Batches | None = None, **how: Any) -> Arrays:
         """What the oracle makes of other batches, or in another way."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
@@ -132,14 +131,6 @@ def _late_gradient(linear: Linear) -> Arrays:
     return linear.changed([{**batch, "inputs": old["inputs"]} for batch, old in pairs])
 
 
-def _count_anew(session: Session, _: int) -> None:
-    session.steps = 0
-
-
-def _count_once(session: Session, number: int) -> None:
-    session.steps = number
-
-
 def _empty_slots(session: Session, _: int) -> None:
     for tensors in session.slots.values():
         for name, tensor in tensors.items():
@@ -160,17 +151,19 @@ MISTAKES: Mapping[str, Callable[[Linear], Arrays]] = {
         lambda rates: [_short(rate, bits=7) for rate in rates]
     ),
     "the gradient were that of the step before": _late_gradient,
-    "every step counted as the first": lambda linear: linear.changed(before=_count_anew),
+    "every step counted as the first": lambda linear: linear.changed(
+        before=lambda session, _: setattr(session, "steps", 0)
+    ),
     "the slots started from zeros at every step": lambda linear: linear.changed(
         before=_empty_slots
     ),
-    "every update were applied twice": lambda linear: linear.changed(before=_count_once, times=2),
+    "every update were applied twice": lambda linear: linear.changed(
+        before=lambda session, number: setattr(session, "steps", number), times=2
+    ),
 }
 
 
-def _gradients(
-    case: Case, rule: UpdateRule, batches: Sequence[Batch]
-) -> Iterator[Mapping[str, Array]]:
+def _gradients(case: Case, rule: UpdateRule, batches: Batches) -> Iterator[Mapping[str, Array]]:
     """The gradients of the oracle's own steps, in turn."""
     material = case.material
     programs = (case.training, case.inference)
@@ -217,7 +210,7 @@ def _linear(program: Program) -> Program:
 def update_causes(
     case: Case,
     rule: UpdateRule,
-    batches: Sequence[Batch],
+    batches: Batches,
     expected: Expected,
     train: Train,
     dtype: str,
@@ -237,58 +230,43 @@ def update_causes(
         found = linear.steps(train)
     except WorkerFault as fault:
         proof = f"the optimizer by itself could not be run: {fault}"
-        return Causes.one("update", wrong.words, wrong.names, proof)
+        return Causes.one("update", *wrong[:2], proof)
     alone = _first_wrong(linear.expected, found, dtype)
     if alone is None:
         proof = (
             "with the gradients of the oracle the optimizer alone is right in every step: it is "
             "what a step hands to the next one (state, statistics, the gradient itself)"
         )
-        return replace(Causes.one("update", wrong.words, wrong.names, proof), proved=True)
+        return replace(Causes.one("update", *wrong[:2], proof), proved=True)
     hint = linear.hint(found, dtype)
-    what = f"{rule.name} is given right gradients, and {alone.words}"
-    cause = Cause("update", what, alone.names, _place(case, rule, alone.names), alone.error, hint)
+    words, names, error = alone
+    what = f"{rule.name} is given right gradients, and {words}"
+    cause = Cause("update", what, names, _place(case, rule, names), error, hint)
     proof = "the gradients were those of the oracle: it is the optimizer, by itself"
     return Causes([cause], True, proof)
 
 
-@dataclass(frozen=True)
-class Wrong:
-    """The values of the first wrong step that are off."""
-
-    step: int
-    names: tuple[str, ...]
-    error: float | None
-
-    @property
-    def words(self) -> str:
-        """``step 3: out.W moved is the first wrong value``."""
-        are = "is the first wrong value" if len(self.names) == 1 else "are the first wrong values"
-        return f"step {self.step}: {listed(self.names)} {are}"
-
-
-def _first_wrong(expected: Expected, found: Arrays, dtype: str) -> Wrong | None:
+def _first_wrong(
+    expected: Expected, found: Arrays, dtype: str
+) -> tuple[str, tuple[str, ...], float | None] | None:
+    """The values of the first wrong step that are off: in words, by name, and by how much."""
     off = [d for d in expected.deviations(found, dtype) if not d.agrees]
     if not off:
         return None
     first = min(map(_step, off))
     own = [d for d in off if _step(d) == first]
-    own.sort(key=lambda d: (_order(d.name), -d.ratio))
+    # Results come before slots, and slots before what is made of them.
+    own.sort(key=lambda d: (not d.name.endswith(LOSS), d.name.endswith(" moved"), -d.ratio))
     error = max(d.error for d in own)
     names = tuple(d.name.partition(": ")[2] for d in own)
-    return Wrong(first, names, error if np.isfinite(error) else None)
+    are = "is the first wrong value" if len(names) == 1 else "are the first wrong values"
+    words = f"step {first}: {listed(names)} {are}"
+    return words, names, error if np.isfinite(error) else None
 
 
 def _step(deviation: Deviation) -> int:
-    number = deviation.name.removeprefix("step ").partition(":")[0]
-    return int(number) if number.isdigit() else 0
-
-
-def _order(name: str) -> int:
-    """Results come before slots, and slots before what is made of them."""
-    if name.endswith(": loss"):
-        return 0
-    return 2 if name.endswith(" moved") else 1
+    found = STEP.match(deviation.name)
+    return int(found[1]) if found else 0
 
 
 def _place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from harness.arrays import Array
+from harness.arrays import Array, ArrayDict
 from harness.language.model import Spec, load_spec
 from harness.oracle.case import Case
 from harness.oracle.tolerance import worst, worst_point
@@ -26,7 +26,13 @@ from harness.worker.remote import Remote, Tensors
 from harness.worker.worker import Worker
 
 T = TypeVar("T")
-Batches = Sequence[Mapping[str, Any]]
+# Of a training: ``inputs``, ``targets`` and the ``learning_rate`` of its step; and what a step has
+# given: ``results``, ``parameters``, ``statistics`` and ``slots``.
+Batch = Mapping[str, Any]
+Batches = Sequence[Batch]
+Step = Mapping[str, Any]
+# Results by name, and what stands in the place of one.
+Found = Mapping[str, Array | Misfit]
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,7 @@ class Context:
         context.remote.load(case.material)
         return context
 
-    def finding(
-        self, check: str, found: Mapping[str, Array | Misfit], expected: Expected
-    ) -> Finding:
+    def finding(self, check: str, found: Found, expected: Expected) -> Finding:
         """As of :func:`compared`, in the cell's dtype."""
         return compared(check, found, expected, self.dtype)
 
@@ -86,12 +90,12 @@ class Context:
 
     def timed(
         self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
-    ) -> tuple[list[dict[str, Array]], dict[str, Any]]:
+    ) -> tuple[list[ArrayDict], Step]:
         """Steps of a pipeline, as of :meth:`run_twice`."""
         self.prepare(mode, batches, rule, rate)
         return self.run_twice(len(batches))
 
-    def run_twice(self, count: int) -> tuple[list[dict[str, Array]], dict[str, Any]]:
+    def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
         """Steps of a pipeline that is prepared, twice as many as its ``count`` batches: the results
         of the later half, and what all of them have made of parameters, statistics and slots."""
         call = self.remote.call
@@ -123,9 +127,7 @@ class Context:
         )
 
 
-def compared(
-    check: str, found: Mapping[str, Array | Misfit], expected: Expected, dtype: str
-) -> Finding:
+def compared(check: str, found: Found, expected: Expected, dtype: str) -> Finding:
     """Compare everything that was expected, and whatever else was found."""
     deviations = expected.deviations(found, dtype)
     if deviations:
@@ -165,8 +167,8 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
 def hold_again(
     context: Context,
     finding: Finding,
-    first: Mapping[str, Any],
-    later: Mapping[str, Any],
+    first: Found,
+    later: Found,
     expected: Callable[[], Expected],
     fault: str,
 ) -> int:

@@ -14,7 +14,7 @@ from harness.checking.checks.context import Context, part
 from harness.oracle.case import Case
 from harness.oracle.kinks import finite, furthest
 from harness.oracle.tolerance import ROUNDOFF, Deviation, prefixed
-from harness.program.ir import Node, Port
+from harness.program.ir import Port, walk_nodes
 from harness.program.signature import ONE_BY_ONE, by_kind, float_inputs, owner_of
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments
@@ -412,7 +412,7 @@ def _before_a_root(case: Case) -> set[int] | None:
     """The values that are read before the call, or node, that first takes a root."""
     read: set[int] = set()
     for node in case.training.nodes:
-        if _takes_root(node):
+        if any(inner.op == "sqrt" for inner in walk_nodes([node])):
             return read
         read.update(node.inputs)
     return None
@@ -422,12 +422,6 @@ def least(case: Case) -> float:
     """The least noise where values are some thousands: in a normalisation, x * a - mean * a is as
     right as (x - mean) * a, and rounded at the size of x."""
     return NOISE if _before_a_root(case) is None else OFFSET * ROUNDOFF
-
-
-def _takes_root(node: Node) -> bool:
-    return node.op == "sqrt" or (
-        node.body is not None and any(_takes_root(inner) for inner in node.body.nodes)
-    )
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:

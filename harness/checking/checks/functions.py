@@ -14,10 +14,11 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Context, once, probe, probe_case
+from harness.checking.checks.context import Context, Found, once, probe, probe_case
 from harness.oracle import oracle
 from harness.oracle.case import Case
 from harness.oracle.draw import draw, single
@@ -140,7 +141,7 @@ def further(program: Program) -> Arguments:
     return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
 
 
-def _columns(columns: Mapping[str, Any], count: int) -> ArrayDict:
+def _columns(columns: Mapping[str, npt.ArrayLike], count: int) -> ArrayDict:
     return {name: single(np.resize(values, count)[:, None]) for name, values in columns.items()}
 
 
@@ -205,7 +206,6 @@ def _parameters(drawn: Mapping[str, Array]) -> ArrayDict:
     return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}
 
 
-Found = Mapping[str, Any]
 Run = Callable[[Context, Arrays], Found]
 # The probes, and the makers of their arguments.
 MATERIAL = {"functions": material, "further": further}

@@ -51,7 +51,8 @@ def batch_independence(context: Context) -> Iterator[Finding]:
     for row in rows:
         material = _example(case, row)
         expected = case.forward("inference", material, ("example", row)).values
-        if _apart({n: a for n, a in expected.items() if n in axes}, wanted[row], 1e-9):
+        scale = scales(wanted[row])
+        if any(relative_error(expected[n], a, scale[n]) > 1e-9 for n, a in wanted[row].items()):
             note = f"example {row} alone is another in the oracle too: examples are not independent"
             yield Finding("batch-independence", note=note)
             return
@@ -79,7 +80,10 @@ def causality(context: Context) -> Iterator[Finding]:
     other = case.batch_of(case.batch, case.time, 2)
     given = case.material.inputs
     inputs = {
-        name: _mixed(given[name], other.inputs[name], axis, step)
+        # Later steps are those of another batch.
+        name: np.concatenate(
+            [_halves(given[name], axis, step)[0], _halves(other.inputs[name], axis, step)[1]], axis
+        )
         for name, axis in timed.items()
         if axis is not None
     }
@@ -146,11 +150,6 @@ def _rows(found: Arrays, axes: Mapping[str, int], rows: list[int]) -> dict[int, 
     return {row: {n: found[n].take([row], axis) for n, axis in axes.items()} for row in rows}
 
 
-def _apart(a: Arrays, b: Arrays, allowed: float) -> bool:
-    scale = scales(b)
-    return any(relative_error(a[name], b[name], scale[name]) > allowed for name in b)
-
-
 def _example(case: Case, row: int) -> Arguments:
     """The case's arguments with one example of the batch."""
     program, material = case.training, case.material
@@ -166,12 +165,6 @@ def _example(case: Case, row: int) -> Arguments:
         one(program.state, material.state),
         one(program.targets, material.targets),
     )
-
-
-def _mixed(first: Array, second: Array, axis: int, step: int) -> Array:
-    """The first array up to a step, the second from there on."""
-    early, late = _halves(first, axis, step)[0], _halves(second, axis, step)[1]
-    return np.concatenate([early, late], axis)
 
 
 def _halves(array: Array, axis: int, step: int) -> tuple[Array, Array]:

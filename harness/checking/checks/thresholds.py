@@ -292,7 +292,7 @@ def with_rows(expected: Expected, rows: int) -> Expected:
     return expected.at_least(ROUNDOFF * rows, "gradient.")
 
 
-def _rounded(case: Case, expected: Expected, stepped: Mapping[str, Any]) -> Expected:
+def _rounded(case: Case, expected: Expected, stepped: Arrays) -> Expected:
     """Of what a step shows, with the rounding of the parameters that it was read from."""
     values = {n: a for n, a in expected.values.items() if n in stepped}
     scale = scales(values)
@@ -309,7 +309,7 @@ def _rounded(case: Case, expected: Expected, stepped: Mapping[str, Any]) -> Expe
     return Expected(values, measured)
 
 
-def _stepped(context: Context, expected: Arrays) -> dict[str, Any]:
+def _stepped(context: Context, expected: Arrays) -> ArrayDict:
     """The loss of one whole step of gradient descent, and the gradients that it has followed."""
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]

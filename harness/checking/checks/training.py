@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
-from typing import Any
 
 import numpy as np
 
-from harness.checking.checks.context import Context, hold_again
+from harness.arrays import ArrayDict, Arrays
+from harness.checking.checks.context import Batches, Context, Step, hold_again
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION, prefixed
 from harness.oracle.yardstick import Expected
@@ -71,7 +71,7 @@ def stable(
     return best[1:]
 
 
-def batches_of(case: Case, count: int, time: int | None = None) -> list[dict[str, Any]]:
+def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
     """``inputs`` and ``targets`` of so many batches; the case's own first, if ``time`` is its."""
     time = time or case.time
     others = (case.batch_of(case.batch, time, n) for n in range(1, count))
@@ -79,13 +79,11 @@ def batches_of(case: Case, count: int, time: int | None = None) -> list[dict[str
     return [{"inputs": m.inputs, "targets": m.targets} for m in (first, *others)]
 
 
-def planned(
-    case: Case, rule: UpdateRule, rate: float, dtype: str
-) -> tuple[list[dict[str, Any]], Expected]:
+def planned(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
     """The batches of the steps, each with its learning rate, and what the oracle makes of them."""
     drawn = batches_of(case, STEPS)
 
-    def batches_at(rate: float) -> list[dict[str, Any]]:
+    def batches_at(rate: float) -> Batches:
         rates = [rate if number < STEPS // 2 else rate / 8 for number in range(STEPS)]
         return [{**batch, "learning_rate": own} for batch, own in zip(drawn, rates, strict=True)]
 
@@ -101,8 +99,8 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
     context.remote.use_rule(rule)
     context.remote.load(material)
     finding = Finding(check)
-    before: Mapping[str, Any] = {}
-    state: Mapping[str, Any] = material.state
+    before: Arrays = {}
+    state: Arrays = material.state
     for number, given in enumerate(batches, start=1):
         # One call for each: a step has parameters and slots, and several would be held at once.
         (step,) = context.remote.train([given], state)
@@ -118,7 +116,7 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
     return finding
 
 
-def _hold_inference(context: Context, finding: Finding, step: Mapping[str, Any]) -> None:
+def _hold_inference(context: Context, finding: Finding, step: Step) -> None:
     """Inference uses what the last step has made: the same as where that is loaded."""
     case, remote = context.case, context.remote
     held = step["parameters"], step["statistics"]
@@ -135,8 +133,8 @@ def _hold_inference(context: Context, finding: Finding, step: Mapping[str, Any])
 def _hold_fresh(
     context: Context,
     finding: Finding,
-    batches: list[dict[str, Any]],
-    before: Mapping[str, Any],
+    batches: Batches,
+    before: Arrays,
     expected: Expected,
 ) -> None:
     """Loading ends all that earlier steps have left: slots, their count, the learning rate."""
@@ -206,7 +204,7 @@ def pipeline(context: Context) -> Iterator[Finding]:
 
 
 def _hold_nan(
-    context: Context, finding: Finding, batches: list[dict[str, Any]], rule: UpdateRule, rate: float
+    context: Context, finding: Finding, batches: Batches, rule: UpdateRule, rate: float
 ) -> None:
     """Steps of a pipeline that is prepared, where all of all parameters is NaN: of a single one a
     framework's kernel may lose it, which ``nan`` is about. The second shows what the first has
@@ -255,15 +253,15 @@ def _rule(context: Context) -> tuple[UpdateRule, float]:
 
 def descended(
     context: Context,
-    batches: Sequence[Mapping[str, Any]],
+    batches: Batches,
     rule: UpdateRule,
     rate: float,
     starts: Sequence[int] = (),
-) -> dict[str, Any]:
+) -> ArrayDict:
     """Return the results of :data:`MADE` steps, as ``harness train`` makes them; and what the first
     :data:`TOGETHER` make if as many steps as each of ``starts`` are taken as made before."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
-    values: dict[str, Any] = {"sum of losses": np.asarray(found["total"], context.kept)}
+    values: ArrayDict = {"sum of losses": np.asarray(found["total"], context.kept)}
     made = {MADE: found, **{n + TOGETHER: f for n, f in zip(starts, found["later"], strict=True)}}
     for number, left in made.items():
         values |= step_values(number, {"results": {}, **left}, context.case.material)
@@ -285,7 +283,7 @@ def summed(expected: Expected) -> Expected:
 
 
 def _pipeline_expected(
-    context: Context, batches: list[dict[str, Any]], rule: UpdateRule, rate: float
+    context: Context, batches: Batches, rule: UpdateRule, rate: float
 ) -> Expected:
     steps = [{**batches[i % BATCHES], "learning_rate": rate} for i in range(PIPELINE_STEPS)]
     return context.case.train(rule, steps, context.case.material, ("pipeline", rate))
@@ -296,13 +294,13 @@ def _ends(case: Case) -> list[str]:
     return [n for n in result_ports(case.inference, "ends") if n.startswith("output.")]
 
 
-def _forward(context: Context, batches: list[dict[str, Any]]) -> Expected:
+def _forward(context: Context, batches: Batches) -> Expected:
     """The outputs of the last steps, the state handed from each to the next."""
     material, wanted = context.case.material, _ends(context.case)
 
-    def run(session: Session) -> Mapping[str, Any]:
+    def run(session: Session) -> Arrays:
         session.load(material.parameters, material.statistics)
-        state: Mapping[str, Any] = material.state
+        state: Arrays = material.state
         results = []
         for number in range(PIPELINE_STEPS):
             found = session.forward("inference", batches[number % BATCHES]["inputs"], state)
@@ -313,7 +311,7 @@ def _forward(context: Context, batches: list[dict[str, Any]]) -> Expected:
     return context.case.expect("pipeline-forward", run)
 
 
-def _named(results: Sequence[Mapping[str, Any]], first: int = BATCHES + 1) -> dict[str, Any]:
+def _named(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
     """The results of steps, of the later half or from ``first`` on, under one name each."""
     return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
 

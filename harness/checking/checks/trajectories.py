@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
 
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.checking.checks.context import Context, once, probe_case
+from harness.checking.checks.context import Batch, Batches, Context, once, probe_case
 from harness.checking.checks.training import MADE, TOGETHER, descended, summed
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.draw import draw, single
@@ -88,14 +87,16 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     case, remote = _point(), context.remote
     steps, alone = _steps(context, rule)
     broken = f"step {len(alone)}: " if np.isnan(alone[-1]["inputs"]["x"]).any() else "none: "
-    compared = partial(_compared, context, _multiplies(rule), broken)
+    # A rule's own products, as Muon has them, are narrow as all are.
+    multiplies = any(node.op in PRODUCTS for node in walk_nodes(rule.every_node))
+    compared = partial(_compared, context, multiplies, broken)
     count = len(steps) // 2
     expected = case.train(rule, alone, case.material, ("steps", context.narrowed, len(alone)))
     if context.dtype == "float16":
         expected = _left_out(expected, len(alone))
 
     context.opened(case, rule)
-    found: dict[str, Any] = {}
+    found: ArrayDict = {}
     made = remote.train(alone, case.material.state)
     others = range(len(steps) + 1, len(alone) + 1)
     seen = [*(n for n in (*COMPARED, *LATER) if n <= len(steps)), *others]
@@ -123,7 +124,7 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     return deviations + compared("as trained", trained, _merged(summed(expected), *later))
 
 
-def _late(case: Case, rule: UpdateRule, steps: Sequence[Mapping[str, Any]], start: int) -> Expected:
+def _late(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
     """Return the expected values after the last of some steps, if ``start`` steps came before."""
     last = f"step {start + len(steps)}: "
     expected = case.train(rule, steps, case.material, "late", start).only(last)
@@ -141,7 +142,7 @@ def _merged(*parts: Expected) -> Expected:
     return Expected(values, measured)
 
 
-def _steps(context: Context, rule: UpdateRule) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _steps(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
     """The batches of the steps that are made in all ways, each twice; and of those one by one."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
@@ -171,17 +172,12 @@ def _on_the_point(rule: UpdateRule) -> UpdateRule:
     return replace(rule, groups={n: group for n, group in dealt.items() if group is not None})
 
 
-def _multiplies(rule: UpdateRule) -> bool:
-    """Whether a rule has products of its own, as Muon has: they are narrow as all are."""
-    return any(node.op in PRODUCTS for node in walk_nodes(rule.every_node))
-
-
 def _compared(
     context: Context,
     multiplies: bool,
     broken: str,
     way: str,
-    found: Mapping[str, Any],
+    found: Arrays,
     expected: Expected,
 ) -> list[Deviation]:
     # Of numbers below the least normal one XLA makes zeros; and in narrow dtypes losses are of a
@@ -195,19 +191,14 @@ def _compared(
     measured = expected.noise(context.dtype if multiplies else context.kept)
     noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in wanted}
     # Of what is no number by the spec itself, as g / g is where a gradient is 0, nothing is said.
-    noise |= dict.fromkeys(wanted.keys() & _without_number(expected, broken), np.inf)
+    # Of the step whose gradient is no number nothing is left out where all others are numbers.
+    infinite = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
+    if any(not n.startswith(broken) for n in infinite):
+        noise |= dict.fromkeys(wanted.keys() & infinite, np.inf)
     return prefixed(f"{way}, ", compare(found, wanted, noise, context.kept))
 
 
-def _without_number(expected: Expected, broken: str) -> set[str]:
-    """What is not finite: that of the step whose gradient is not, only where others are so too."""
-    found = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
-    return found if any(not n.startswith(broken) for n in found) else set()
-
-
-def _from_afar(
-    context: Context, rule: UpdateRule, batch: Mapping[str, Any]
-) -> tuple[dict[str, Any], Expected]:
+def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayDict, Expected]:
     """What a step makes of parameters that are far from where all others begin, and what it must
     make; in the session that is open. A step is nothing beside them: it shows a bound that there
     should not be."""
@@ -228,7 +219,7 @@ def _from_afar(
     return step["parameters"], case.expect(("far", digest(rule), narrowed), run)
 
 
-def _joined(found: Mapping[str, Any], losses: Sequence[str]) -> dict[str, Any]:
+def _joined(found: Arrays, losses: Sequence[str]) -> ArrayDict:
     """What was found, with losses as one array."""
     rest = {name: array for name, array in found.items() if name not in losses}
     return {**rest, LOSSES: np.concatenate([np.ravel(found[name]) for name in losses])}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from harness.arrays import Array, ArrayDict, Arrays
 from harness.checking.checks.context import Context, equal, part, where_apart
@@ -127,9 +126,9 @@ def held_out(context: Context) -> Iterator[Finding]:
         return
     batches = (case.material, case.batch_of(case.batch, case.time, 4))
 
-    def tested(forward: Callable[..., Mapping[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        state: Mapping[str, Any] = case.material.state
+    def tested(forward: Callable[..., Arrays]) -> ArrayDict:
+        found: ArrayDict = {}
+        state: Arrays = case.material.state
         for number, batch in enumerate(batches, start=1):
             results = forward("inference", batch.inputs, state, batch.targets)
             state = state_of(results)

@@ -7,7 +7,7 @@ there, and drawn in training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,7 +93,7 @@ class ModelContext:
         material = self.material(material)
         return self.remote.forward("inference", material.inputs, material.state)
 
-    def expected(self, material: Arguments, key: Any, found: Mapping[str, Any]) -> Expected:
+    def expected(self, material: Arguments, key: Any, found: Tensors) -> Expected:
         """The spec's values of what the model has returned."""
         key = ("a user's model", self.takes, key)
         return of(self.case.forward("inference", self.material(material), key), found)
@@ -106,7 +106,7 @@ class ModelContext:
 ModelCheck = Callable[[ModelContext], Iterator[Finding]]
 
 
-def of(expected: Expected, names: Mapping[str, Any]) -> Expected:
+def of(expected: Expected, names: Container[str]) -> Expected:
     """The part of these names."""
     return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
 

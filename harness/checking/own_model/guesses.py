@@ -213,8 +213,8 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
         words = "The model runs over the batch where the spec runs over time"
         hint = Hint(f"{words}: its recurrent layers may want batch_first=True")
         yield hint, lambda: _swapped(_results(session, turned))
-    for text, parameters in hypotheses(material.parameters):
-        yield Hint(f"{RIGHT_IF} {text}"), at(parameters)
+    for layer, text, parameters in hypotheses(material.parameters):
+        yield Hint(f"{RIGHT_IF} {text}", (layer,)), at(parameters)
     for layer, parameters in _complements(material.parameters):
         words = f"{RIGHT_IF} 1 - {UPDATE_GATE} stands for {UPDATE_GATE} in {layer}"
         words += ": which of the old state and the candidate the gate weighs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -127,7 +127,8 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
         names = [d.name for d in wrong["cotangent-gradients"].deviations if not d.agrees]
         right = [d.name for d in wrong["cotangent-gradients"].deviations if d.agrees]
         told = f"gradients: the outputs are right; wrong are {_listed(names)}"
-        return Hint(f"{told}; right are {_listed(right)}" if right else f"{told}: all of them")
+        told += f"; right are {_listed(right)}" if right else ": all of them"
+        return Hint(told, _owners(names))
     if far := [name for name in FAR_OUT if name in wrong]:
         told = "; ".join(f"{name}: {FAR_OUT[name]}" for name in far)
         return Hint(f"outputs: they are right at ordinary numbers, and wrong far out ({told})")
@@ -135,9 +136,16 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     if trained:
         names = [d.name for finding in trained for d in finding.deviations if not d.agrees]
         told = f"training: evaluation is right; in training these are wrong: {_listed(names)}"
-        return moved_otherwise(context.case, context.moved, names).behind(told)
+        hint = moved_otherwise(context.case, context.moved, names).behind(told)
+        return hint if hint.layers else replace(hint, layers=_owners(names))
     checks = ", ".join(wrong)
     return Hint(f"the outputs and gradients are right; what differs is in: {checks}")
+
+
+def _owners(names: Sequence[str]) -> tuple[str, ...]:
+    """The layers that gradients or statistics belong to."""
+    own = (name.removeprefix("gradient.").removeprefix(PREFIX) for name in names)
+    return tuple(dict.fromkeys(filter(None, map(owner_of, own))))
 
 
 def _listed(names: Sequence[str]) -> str:
