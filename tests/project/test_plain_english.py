@@ -61,3 +61,11 @@ def test_planted_docstrings_are_found(tmp_path: Path) -> None:
     assert sentences.wrong_packages({"oracle": 3}, {"oracle": 2, "text": 1}) == []
     (line,) = sentences.wrong_packages({"oracle": 3}, {"oracle": 2})
     assert line.split()[:2] == ["oracle:", "3"]
+
+
+def test_the_changelog_has_each_release_once_and_stays_short() -> None:
+    text = (sentences.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings[0] == "## Unreleased"
+    assert len({heading.split()[1] for heading in headings}) == len(headings)
+    assert len(text.split()) < 4000
