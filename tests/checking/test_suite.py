@@ -24,7 +24,8 @@ SGD = "{optimizer: sgd, learning_rate: 0.001}"
 
 def test_right_backend_passes_and_ids_can_be_read(tmp_path: Path) -> None:
     chosen = ("-k", "training or gradients or carried")
-    run = suite(tmp_path, "--backend", "numpy", *specs(SPECS[0]), *chosen, "-v")
+    arguments = ("--backend", "numpy", *specs(SPECS[0]), *chosen, "-v")
+    run = suite(tmp_path, *arguments, forked=False)
     assert run.returncode == pytest.ExitCode.OK, run.stdout
     for line in (
         "test_check[numpy-lesson6/simple_rnn-float32-gradients] PASSED",

@@ -1,4 +1,4 @@
-"""The suite of third parties as they run it: by pytest, in a process of its own."""
+"""The suite of third parties: run by pytest, in a process of its own (mostly a forked one)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import plugin_faulty_cells
+import warm_commands
 
 
 def suite(
@@ -19,21 +20,26 @@ def suite(
     tests: str = "harness.suite",
     cache: bool = False,
     plugins: Mapping[str, str] | None = None,
+    forked: bool = True,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run the suite in a folder; ``faults`` are those of ``faulty-*`` backends by cell. With
-    ``cache``, pytest keeps what failed. ``plugins`` are sources of further ones by name."""
+    ``cache``, pytest keeps what failed. ``plugins`` are sources of further ones by name. Unless
+    ``forked``, Python starts anew, as it does for third parties."""
     given = plugin_faulty_cells.variables(faults or {})
     for name, source in (plugins or {}).items():
         (folder / f"{name}.py").write_text(source)
     path = os.pathsep.join([str(folder), given["PYTHONPATH"]])
-    command = [sys.executable, "-m", "pytest", "-W", "error", "--pyargs", tests, *arguments]
+    command = ["-W", "error", "--pyargs", tests, *arguments]
     command += [] if cache else ["-p", "no:cacheprovider"]
     command += [word for name in plugins or {} for word in ("-p", name)]
+    env = {**os.environ, **given, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", **variables}
+    if forked:
+        return warm_commands.run(command, cwd=folder, env=env, timeout=300, program="pytest")
     return subprocess.run(
-        command,
+        [sys.executable, "-m", "pytest", *command],
         cwd=folder,
-        env={**os.environ, **given, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", **variables},
+        env=env,
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,4 +1,4 @@
-"""Run ``harness`` in a process of its own that is forked from one that has imported it.
+"""Run ``harness`` or ``pytest`` in a process that is forked from one that has imported it.
 
 Half a second of processor time of each command is imports. A forked command has its own arguments,
 folder, variables and output, and starts its own workers. It is for tests of what a command does,
@@ -20,7 +20,10 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
-MODULES = ("harness.commands", "harness.checking.console", "harness.report.console")
+MODULES = {
+    "harness": ("harness.commands", "harness.checking.console", "harness.report.console"),
+    "pytest": ("pytest", "harness.checking.console"),
+}
 
 
 def run(
@@ -29,13 +32,14 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float = 120,
+    program: str = "harness",
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``harness`` with arguments; return its exit code and what it printed.
+    """Run a program of :data:`MODULES` with arguments; return its exit code and what it printed.
 
     Raises:
         subprocess.TimeoutExpired: the command took longer than ``timeout``, in seconds.
     """
-    connection = _parent(os.getpid())
+    connection = _parent(os.getpid(), program)
     request = [*map(str, arguments)], os.fspath(cwd or os.getcwd()), dict(env or os.environ)
     with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
         files = [output.fileno(), errors.fileno()]
@@ -44,22 +48,22 @@ def run(
         if not select.select([connection], [], [], timeout)[0]:
             os.kill(pid, 9)
             connection.recv(64)
-            raise subprocess.TimeoutExpired(["harness", *arguments], timeout)
+            raise subprocess.TimeoutExpired([program, *arguments], timeout)
         code = int(connection.recv(64))
         texts = []
         for file in (output, errors):
             file.seek(0)
             texts.append(file.read())
-    return subprocess.CompletedProcess(["harness", *arguments], code, *texts)
+    return subprocess.CompletedProcess([program, *arguments], code, *texts)
 
 
 @cache
-def _parent(pid: int) -> socket.socket:
-    """Return a connection to a process that forks commands, which ends with this one."""
+def _parent(pid: int, program: str) -> socket.socket:
+    """Return a connection to a process that forks a program, which ends with this one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number = theirs.fileno()
-        command = [sys.executable, "-P", __file__, str(number)]
+        command = [sys.executable, "-P", __file__, program, str(number)]
         parent = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
 
     def end() -> None:
@@ -72,9 +76,10 @@ def _parent(pid: int) -> socket.socket:
 
 
 def main() -> None:
-    """Import the commands, and fork one for each request."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    for name in MODULES:
+    """Import a program, and fork it for each request."""
+    program, number = sys.argv[1:]
+    connection = socket.socket(fileno=int(number))
+    for name in MODULES[program]:
         importlib.import_module(name)
     while True:
         request, files, *_ = socket.recv_fds(connection, 1 << 20, 2)
@@ -82,17 +87,15 @@ def main() -> None:
             return
         if not (pid := os.fork()):
             connection.close()
-            _become(request, files)
+            _become(program, request, files)
         for file in files:
             os.close(file)
         connection.send(b"%d" % pid)
         connection.send(b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
-def _become(request: bytes, files: Sequence[int]) -> None:
-    """Be the command that a request asks for."""
-    from harness import cli
-
+def _become(program: str, request: bytes, files: Sequence[int]) -> None:
+    """Be the program with the arguments, folder and variables of a request."""
     arguments, folder, variables = json.loads(request)
     os.chdir(folder)
     os.environ.clear()
@@ -101,7 +104,14 @@ def _become(request: bytes, files: Sequence[int]) -> None:
     for number, file in enumerate(files, start=1):
         os.dup2(file, number)
         os.close(file)
-    sys.argv = ["harness", *arguments]
+    sys.argv = [program, *arguments]
+    if program == "pytest":
+        import pytest
+
+        sys.path.insert(0, folder)
+        sys.exit(pytest.console_main())
+    from harness import cli
+
     cli.main()
 
 
