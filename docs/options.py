@@ -1,19 +1,24 @@
 """Write what is made of the options of commands: ``python docs/options.py``.
 
-These are the table of all options in docs/command-line.md, and the types of Python's arguments in
-harness/api/keywords.pyi. ``tests/project/test_options_page.py`` tells when they are out of date.
+These are the table of all options in docs/command-line.md, the types of Python's arguments in
+harness/api/keywords.pyi, and the signatures of functions in harness/api/commands.pyi.
+``tests/project/test_options_page.py`` tells when they are out of date.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 
 import click
 
+from harness.api import commands
 from harness.api.signature import annotation, arguments_of
 from harness.checking.options import CellOptions, CheckOptions
 from harness.commands import cli
+from harness.demo.options import DemoOptions
 from harness.given.options import PassOptions
 from harness.timing.options import BenchOptions
 from harness.training.generate.request import GenerateOptions
@@ -22,6 +27,7 @@ from harness.training.options import TrainOptions
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/command-line.md"
 KEYWORDS = ROOT / "harness/api/keywords.pyi"
+STUB = ROOT / "harness/api/commands.pyi"
 # The options of each function, and of which other one it has them all.
 FUNCTIONS: dict[str, tuple[type, str]] = {
     "Cell": (CellOptions, ""),
@@ -30,6 +36,7 @@ FUNCTIONS: dict[str, tuple[type, str]] = {
     "Run": (PassOptions, ""),
     "Train": (TrainOptions, ""),
     "Generate": (GenerateOptions, ""),
+    "Demo": (DemoOptions, ""),
 }
 # What functions take by its place, or as arguments of their own.
 FIRST = {"specs", "backends", "spec", "backend", "prompt"}
@@ -68,6 +75,36 @@ def _classes() -> Iterator[str]:
         yield "\n".join((f"class {name}Keywords({parent}, total=False):", *rows))
 
 
+STUB_HEAD = '''"""The signatures of the functions of commands, written by docs/options.py."""
+
+from collections.abc import Mapping
+from os import PathLike
+
+from harness.api.arguments import Folders, Models, Names
+from harness.command.outcome import Outcome
+from harness.language.model import Spec
+'''
+
+
+def stub() -> str:
+    """Return the text of harness/api/commands.pyi."""
+    return STUB_HEAD + "\n" + "".join(_signatures())
+
+
+def _signatures() -> Iterator[str]:
+    for name, function in vars(commands).items():
+        if isinstance(function, FunctionType) and hasattr(function, "__signature__"):
+            rows = ["def " + name + "("]
+            before = None
+            for one in inspect.signature(function).parameters.values():
+                if one.kind is one.KEYWORD_ONLY and before is not one.KEYWORD_ONLY:
+                    rows.append("    *,")
+                before = one.kind
+                default = "" if one.default is one.empty else " = ..."
+                rows.append(f"    {one.name}: {one.annotation}{default},")
+            yield "\n".join([*rows, ") -> Outcome: ...\n"])
+
+
 def page() -> str:
     """Return the text of docs/command-line.md, with the table of all options."""
     rows: dict[tuple[str, str], list[str]] = {}
@@ -89,4 +126,5 @@ def page() -> str:
 
 if __name__ == "__main__":
     KEYWORDS.write_text(keywords(), encoding="utf-8")
+    STUB.write_text(stub(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")

@@ -19,10 +19,24 @@ if TYPE_CHECKING:
     from harness.api.checking import cells as cells
     from harness.api.checking import check as check
     from harness.api.checking import run_cell as run_cell
+    from harness.api.checking import run_demo as run_demo
+    from harness.api.commands import differences as differences
+    from harness.api.commands import env as env
+    from harness.api.commands import explain as explain
+    from harness.api.commands import export as export
+    from harness.api.commands import import_ as import_
+    from harness.api.commands import list_ as list_
+    from harness.api.commands import localise as localise
+    from harness.api.commands import merge as merge
+    from harness.api.commands import reduce as reduce
+    from harness.api.commands import replay as replay
+    from harness.api.commands import schema as schema
+    from harness.api.commands import upgrade as upgrade
+    from harness.api.commands import write_report as write_report
+    from harness.api.comparison import compare as compare
     from harness.api.models import load as load
     from harness.api.models import run as run
     from harness.api.timing import bench as bench
-    from harness.api.timing import compare as compare
     from harness.api.training import generate as generate
     from harness.api.training import train as train
     from harness.checking.task import Task as Task
@@ -30,9 +44,15 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["bench", "cells", "check", "compare", "generate", "load", "run", "run_cell", "train"]
-
-
+_COMMANDS = (
+    *("differences", "env", "explain", "export", "import_", "list_", "localise", "merge"),
+    *("reduce", "replay", "schema", "upgrade", "write_report"),
+)
+__all__ = [
+    *("bench", "cells", "check", "compare", "differences", "env", "explain", "export"),
+    *("generate", "import_", "list_", "load", "localise", "merge", "reduce", "replay", "run"),
+    *("run_cell", "run_demo", "schema", "train", "upgrade", "write_report"),
+]
 _CLASSES = ("Task", "Workers")
 
 
@@ -52,14 +72,18 @@ def __getattr__(name: str) -> object:
         return metadata.version("backend-comparison-harness")
     # Every command and every worker starts here, so that a module is imported when it is used. Its
     # name is written out: the code that a result depends on is found by reading.
-    if name in ("cells", "check", "run_cell"):
+    if name in ("cells", "check", "run_cell", "run_demo"):
         module = import_module("harness.api.checking")
     elif name in ("load", "run"):
         module = import_module("harness.api.models")
-    elif name in ("bench", "compare"):
+    elif name == "bench":
         module = import_module("harness.api.timing")
+    elif name == "compare":
+        module = import_module("harness.api.comparison")
     elif name in ("generate", "train"):
         module = import_module("harness.api.training")
+    elif name in _COMMANDS:
+        module = import_module("harness.api.commands")
     elif name in _CLASSES:
         module = import_module("harness.checking.task")
     else:

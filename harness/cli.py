@@ -129,4 +129,5 @@ def _told(error: Any) -> str:
     if context is None:
         return message
     usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
-    return f"{message}\nusage: {usage}; '{context.command_path} --help' tells of all options"
+    option = "--help-all" if context.parent is not None else "--help"
+    return f"{message}\nusage: {usage}; '{context.command_path} {option}' tells of all options"

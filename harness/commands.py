@@ -1,67 +1,81 @@
-"""The group of commands, to which each room adds its own, and ``check``.
+"""All commands: the options of each, whose class has its help, and the function that runs it.
 
-``check`` is here since it uses rooms that stand above that of checks: reports, reproducers for
-others, and a user's own numbers. What a command needs beside click is imported when it is run.
+What a command needs beside click is imported when it is run.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import wraps
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.checking import commands as check_commands
 from harness.checking import completion as check_completion
-from harness.checking.options import CheckOptions
-from harness.command.declared import takes
-from harness.command.interrupts import stoppable
-from harness.command.verbs import Verbs, origins
-from harness.comparison import commands as comparison_commands
-from harness.convert import commands as convert_commands
-from harness.defaults import commands as defaults_commands
-from harness.defaults import completion as defaults_completion
-from harness.demo import commands as demo_commands
-from harness.environments import commands as environments_commands
-from harness.errors import HarnessError, SpecError, SpecErrors
-from harness.files.system import check_workers
-from harness.given import commands as given_commands
-from harness.language import commands as spec_commands
-from harness.output.printing import tell
-from harness.report import commands as report_commands
-from harness.timing import commands as bench_commands
-from harness.training import commands as train_commands
-from harness.upstream import commands as upstream_commands
-
-Command = Callable[..., Any]
-# Commands that start no backend, or only with an option.
-WITHOUT_WORKERS = frozenset(
-    {"list_command", "explain", "differences", "report", "compare", "merge"}
+from harness.checking.options import (
+    CheckOptions,
+    ExplainOptions,
+    ListOptions,
+    LocaliseOptions,
+    ReduceOptions,
+    ReplayOptions,
+    SchemaOptions,
 )
+from harness.command.declared import asked_for
+from harness.command.interrupts import stoppable
+from harness.command.verbs import Verb, Verbs, origins
+from harness.comparison.options import CompareOptions, MergeOptions, UpgradeOptions
+from harness.convert.request import ExportOptions, ImportOptions
+from harness.defaults import completion as defaults_completion
+from harness.defaults.options import DifferencesOptions
+from harness.demo.options import DemoOptions
+from harness.environments.options import EnvOptions
+from harness.errors import HarnessError, SpecError, SpecErrors, UsageError
+from harness.files.system import check_workers
+from harness.given.options import PassOptions
+from harness.output.printing import tell
+from harness.report.options import ReportOptions
+from harness.timing.options import BenchOptions
+from harness.training.generate.request import GenerateOptions
+from harness.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from harness.command.outcome import Outcome
+
 # Where the values that shells complete are filled in, when they are imported.
 COMPLETIONS = (check_completion, defaults_completion)
 
 
-def friendly(command: Command) -> Command:
-    """A user's error is a message and exit code 2, never a traceback."""
+def execute(verb: Verb, **given: Any) -> None:
+    """Run a command to its end; a user's error is a message and an exit code, and no traceback."""
+    try:
+        if verb.needs_workers:
+            check_workers()
+        work = verb.prepare(verb.asked(given))
+        # These two run what a signal can stop themselves, and then write reports.
+        whole = verb.work in (_check, _bench)
+        code = work() if whole else stoppable(partial(_show, work, given))
+    except HarnessError as error:
+        text = f"{error}{_meant_for_a_list(given)}"
+        text += origins(text)
+        if trace := getattr(error, "traceback", ""):
+            from harness.worker.remote import with_trace
 
-    @wraps(command)
-    def run(*arguments: Any, **given: Any) -> Any:
-        try:
-            if command.__name__ not in WITHOUT_WORKERS:
-                check_workers()
-            return command(*arguments, **given)
-        except HarnessError as error:
-            text = f"{error}{_meant_for_a_list(given)}"
-            text += origins(text)
-            tell(text, error=True)
-            _show_on_github(error, text)
-            sys.exit(2)
+            text = with_trace(text, trace)
+        tell(text, error=True)
+        _show_on_github(error, text)
+        code = error.exit_code
+    sys.exit(code)
 
-    return run
+
+def _show(work: Callable[[], Outcome | int], given: Mapping[str, Any]) -> int:
+    """Run a command's work and print its outcome; return the exit code."""
+    outcome = work()
+    if isinstance(outcome, int):
+        return outcome
+    outcome.print(given.get("as_json", False))
+    return int(outcome.exit_code)
 
 
 def _show_on_github(error: HarnessError, text: str) -> None:
@@ -104,69 +118,95 @@ def cli() -> None:
     """Compare how frameworks run one model, declared once as data."""
 
 
-def _holds_ended(records: Path) -> bool:
+def _check(asked: CheckOptions) -> int:
+    """Check, and write the reports that are asked for; return the exit code."""
+    from harness.checking.console import PrintOptions, run_check
+    from harness.report.reported import Reported
     from harness.results.file import holds_ended
 
-    return holds_ended(records)
+    with Reported(asked, worth=holds_ended) as reported:
+        request = check_request_of({**vars(asked), "records": reported.results})
+        shown = PrintOptions.of(asked)
+
+        def run() -> int:
+            if shown.reproducers is None:
+                return run_check(request, sys.argv[1:], shown)
+            from harness.upstream.bundle import Upstream
+
+            with Upstream(request) as upstream:
+                return run_check(request, sys.argv[1:], shown, upstream)
+
+        def kept() -> str:
+            if not request.records:
+                return ""
+            if not holds_ended(request.records):
+                return "no cell had ended yet"
+            return f"cells that had ended are in {request.records}"
+
+        reported.code = stoppable(run, kept)
+    return reported.code
 
 
-@takes(CheckOptions)
-@friendly
-@report_commands.reported("records", worth=_holds_ended)
-def check(**given: Any) -> None:
-    """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
-
-    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/NAME
-
-    Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
-    spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
-    and 0: nothing is.
-    """
-    from harness.checking.console import PrintOptions, run_check
-
-    request, shown = request_of(given), PrintOptions.of(given)
-
-    def run() -> int:
-        if shown.reproducers is None:
-            return run_check(request, sys.argv[1:], shown)
-        from harness.upstream.bundle import Upstream
-
-        with Upstream(request) as upstream:
-            return run_check(request, sys.argv[1:], shown, upstream)
-
-    def kept() -> str:
-        if not request.records:
-            return ""
-        if not _holds_ended(request.records):
-            return "no cell had ended yet"
-        return f"cells that had ended are in {request.records}"
-
-    sys.exit(stoppable(run, kept))
-
-
-cli.command()(check)
-cli.command()(friendly(report_commands.reported("records", junit=False)(bench_commands.bench)))
-cli.command()(spec_commands.schema)
-for name, command in {
-    **{
-        command.__name__: command
-        for command in (
-            *(check_commands.explain, check_commands.replay, check_commands.localise),
-            *(comparison_commands.compare, comparison_commands.upgrade, comparison_commands.merge),
-            *(upstream_commands.reduce, given_commands.run, demo_commands.demo),
-            *(environments_commands.env, report_commands.report, train_commands.train),
-            *(train_commands.generate, convert_commands.export, defaults_commands.differences),
-        )
-    },
-    "list": check_commands.list_command,
-    "import": convert_commands.import_,
-}.items():
-    cli.command(name)(friendly(command))
-
-
-def request_of(given: Mapping[str, Any]) -> Any:
-    """The request that command-line options stand for; :class:`UsageError` for a bad one."""
+def check_request_of(given: Mapping[str, Any]) -> Any:
+    """The request that options stand for, by field; :class:`UsageError` for a bad one."""
     from harness.environments.columns import of_command
     from harness.given.check_request import check_request
 
-    return check_request(of_command(CheckOptions, given))
+    return check_request(of_command(given))
+
+
+def _bench(asked: BenchOptions) -> int:
+    """Time, and write the reports that are asked for; return the exit code."""
+    from harness.report.reported import Reported
+    from harness.timing.console import run_bench
+
+    with Reported(asked) as reported:
+        request = bench_request_of(vars(asked))
+        shown = asked_for(BenchOptions, {**vars(asked), "records": reported.results})
+        reported.code = stoppable(partial(run_bench, request, sys.argv[1:], shown))
+    return reported.code
+
+
+def bench_request_of(given: Mapping[str, Any]) -> Any:
+    """The request that options stand for, by field; :class:`UsageError` for one that cannot be."""
+    from harness.environments.columns import of_command
+    from harness.timing.request import BenchRequest
+
+    for name in given.get("specs", ()) if given.get("as_json") else ():
+        if name.endswith(".json"):
+            raise UsageError(
+                f"--json prints to standard output; to keep the results, give --records {name}"
+            )
+    return BenchRequest.of(of_command(given))
+
+
+# The function of each command takes its options and returns its outcome or its exit code.
+for _verb in (
+    Verb("check", CheckOptions, _check),
+    Verb("bench", BenchOptions, _bench),
+    Verb("compare", CompareOptions, "harness.comparison.two_runs:run_compare", needs_workers=False),
+    Verb("upgrade", UpgradeOptions, "harness.comparison.upgrade:run_upgrade"),
+    Verb("merge", MergeOptions, "harness.comparison.merging:run_merge", needs_workers=False),
+    Verb("report", ReportOptions, "harness.report.console:run_report", needs_workers=False),
+    Verb("demo", DemoOptions, "harness.demo.console:run_demo"),
+    Verb("run", PassOptions, "harness.given.console:run_run"),
+    Verb("explain", ExplainOptions, "harness.checking.explain:run_explain", needs_workers=False),
+    Verb(
+        "differences",
+        DifferencesOptions,
+        "harness.defaults.console:run_differences",
+        needs_workers=False,
+    ),
+    Verb("localise", LocaliseOptions, "harness.checking.causes.run:run_localise"),
+    Verb("reduce", ReduceOptions, "harness.upstream.bundle:run_reduce"),
+    Verb("replay", ReplayOptions, "harness.checking.replay:run_replay"),
+    Verb("train", TrainOptions, "harness.training.console:run_train"),
+    Verb("generate", GenerateOptions, "harness.training.generate.console:run_generate"),
+    Verb("export", ExportOptions, "harness.convert.console:run_export"),
+    Verb("import", ImportOptions, "harness.convert.console:run_import"),
+    Verb("list", ListOptions, "harness.checking.explain_definition:run_list", needs_workers=False),
+    Verb("schema", SchemaOptions, "harness.language.schema:run_schema", needs_workers=False),
+    Verb("env", EnvOptions, "harness.environments.console:run_env"),
+):
+    _verb.callback = partial(execute, _verb)
+    cli.add_command(_verb)

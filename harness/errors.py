@@ -41,7 +41,22 @@ class Place:
 
 
 class HarnessError(Exception):
-    """Base of every error that a user can cause and mend; shown without a traceback."""
+    """Base of every error that a user can cause and mend; shown without a traceback.
+
+    ``exit_code`` is that of a command that ends with the error.
+    """
+
+    exit_code = 2
+
+
+class CouldNotRun(HarnessError):
+    """A backend, or the process of a format, failed; ``traceback`` is its own, "" if none."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 class UsageError(HarnessError):

@@ -27,7 +27,7 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "backends": (820, "numpy, torch, jax, keras, onnx"),
     "suite": (112, "the checks as a pytest suite"),
     "commands": (364, "the group of commands"),
-    "api": (616, "the functions of import harness"),
+    "api": (480, "the functions of import harness"),
     "extend": (868, "all that a backend imports"),
     "report": (480, "a page of what was found"),
     "demo": (770, "a first look"),

@@ -16,7 +16,8 @@ from pathlib import Path
 # From the top; rooms on one floor know nothing of each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
-    ("commands", "suite", "extend", "api"),
+    ("api",),
+    ("commands", "suite", "extend"),
     ("report", "demo"),
     ("training", "given", "comparison", "upstream"),
     ("timing", "checking", "convert", "defaults"),

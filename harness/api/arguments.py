@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.command.declared import options_of
+from harness.command.options import share
 from harness.errors import UsageError, shorten
 from harness.language.model import Spec
 from harness.runs.shards import Shard
@@ -187,6 +188,7 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
         },
         "tuple[int, ...]": numbers,
         "Path": path,
+        "float SHARE": lambda value, what: share(str(value)),
         "str": lambda value, what: text(value, what, "a name" if one.kind else "a text"),
         "place": lambda value, what: str(path(value, what)),
         "Shard": lambda value, what: Shard.read(str(value)),
@@ -205,7 +207,9 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
             found["specs"], found["folders"] = models(value, given.get("folders", ()))
         elif one.name not in found:
             place = one.type == "str" and one.kind in PLACES
-            read = readers.get("place" if place else one.name) or readers.get(one.type)
+            read = readers.get("place" if place else one.name) or readers.get(
+                f"{one.type} {one.metavar}", readers.get(one.type)
+            )
             found[one.name] = read(value, one.name) if read is not None else value
     return found
 

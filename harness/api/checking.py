@@ -2,20 +2,119 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from harness.api import arguments
-from harness.api.check_report import CheckReport
 from harness.api.signature import takes_options
+from harness.checking import report as reports
+from harness.checking.console import content
+from harness.checking.events import Report
 from harness.checking.options import CellOptions, CheckOptions
+from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.checking.runner import CellRunner
 from harness.checking.task import CellReport, Task, Workers, tasks
+from harness.command.declared import asked_for
+from harness.demo.console import request_of
+from harness.demo.options import DemoOptions
+from harness.environments.columns import left_out
+from harness.files.forms import plain
 from harness.given.check_request import check_request
+from harness.output.notebook import Tint, TintedText, frame, html_table
+from harness.output.printing import one_line, shown, silent
+from harness.output.table import text_of
+from harness.report.reported import Reported
+from harness.results.cell import CellResult
+from harness.results.findings import PASSING
+from harness.results.lines import results_of
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from harness.api.arguments import Models, Names
-    from harness.api.keywords import CellKeywords, CheckKeywords
+    from harness.api.keywords import CellKeywords, CheckKeywords, DemoKeywords
+
+TINTS: Mapping[str, Tint] = {
+    "agree": "good",
+    "known-difference": "known",
+    "unsupported": "faint",
+    "not-applicable": "faint",
+}
+# Lines of what went wrong that a notebook shows below the table.
+MOST_LINES = 40
+
+
+class CheckReport(Report):
+    """All results of a run, in the order of the plan; ``seconds`` is how long it took."""
+
+    request: Request
+
+    @classmethod
+    def of(cls, report: Report, request: Request) -> Self:
+        """The report of a run that is done."""
+        made = cls(**vars(report))
+        made.request = request
+        return made
+
+    def json(self) -> Any:
+        """Return what ``harness check --json`` prints, as lists and dictionaries."""
+        return plain(content(self.exit_code, self.request, self))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every cell agrees, or differs as known."""
+        return self.exit_code == 0
+
+    def __repr__(self) -> str:
+        counts = reports.summary(self)
+        return f"<CheckReport: {counts}; exit code {self.exit_code}>"
+
+    def __str__(self) -> str:
+        """The table of ``harness check``, and what went wrong."""
+        return shown("\n".join([text_of(*reports.tables(self)), *map(one_line, self._words())]))
+
+    def _words(self) -> list[str]:
+        lines = [*reports.known(self), *reports.outliers(self), *reports.no_answers(self)]
+        lines += left_out(self.lacking)
+        lines += reports.first_lines(reports.problems(self), MOST_LINES)
+        return [*lines, reports.summary(self)]
+
+    def _repr_html_(self) -> str:
+        backends = list(dict.fromkeys(r.cell.backend for r in self.results))
+        variants = list(dict.fromkeys((r.cell.dtype, r.cell.path) for r in self.results))
+        cells: dict[tuple[str, str], dict[tuple[str, str], CellResult]] = {}
+        for r in self.results:
+            cells.setdefault((r.cell.spec, r.cell.backend), {})[r.cell.dtype, r.cell.path] = r
+        rows: list[list[str | TintedText]] = []
+        for spec in dict.fromkeys(r.cell.spec for r in self.results):
+            found = [cells.get((spec, backend), {}) for backend in backends]
+            rows.append([spec, *(_entry([f[v] for v in variants if v in f]) for f in found)])
+        words = "\n".join(self._words())
+        return html_table(reports.title(self), ["system", *backends], rows, words)
+
+    def to_pandas(self) -> DataFrame:
+        """A row for each finding of each cell, with the fields of a record.
+
+        Raises:
+            NoPandas: pandas is not installed.
+        """
+        left_out = ("kind", "traceback", "layers")
+        return frame(
+            {name: value for name, value in line.plain().items() if name not in left_out}
+            for result in self.results
+            for line in results_of(result)
+        )
+
+
+def _entry(results: list[CellResult]) -> TintedText:
+    """A cell of the table: its digits for each dtype and path, tinted by the gravest."""
+    text = " | ".join(map(reports.cell_text, results))
+    failing = [r for r in results if r.verdict not in PASSING]
+    if failing:
+        return TintedText(text, "bad")
+    tints = {TINTS.get(r.verdict, "") for r in results}
+    return TintedText(text or "-", next((t for t in ("known", "faint", "good") if t in tints), ""))
 
 
 @takes_options(CheckOptions)
@@ -35,8 +134,27 @@ def check(
         HarnessError: a spec, or a file, is wrong.
     """
     given = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
-    with Engine(check_request(given)) as engine:
-        return CheckReport.of(engine.run())
+    with silent(), Reported(asked_for(CheckOptions, given)) as reported:
+        request = check_request({**given, "records": reported.results})
+        with Engine(request) as engine:
+            report = CheckReport.of(engine.run(), request)
+        reported.code = report.exit_code
+    return report
+
+
+@takes_options(DemoOptions)
+def run_demo(**options: Unpack[DemoKeywords]) -> CheckReport:
+    """Check a small GRU on numpy and one framework, in seconds, as ``harness demo`` does.
+
+    Returns:
+        A report, as that of :func:`check`.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    request = request_of(asked_for(DemoOptions, arguments.of(DemoOptions, dict(options))))
+    with Engine(request) as engine:
+        return CheckReport.of(engine.run(), request)
 
 
 @takes_options(CellOptions)

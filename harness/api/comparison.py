@@ -1,4 +1,4 @@
-"""What ``harness.compare`` returns: changes between two runs that show themselves."""
+"""``harness.compare``, and the changes that it returns."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.api import arguments
-from harness.api.bench_report import BenchReport
+from harness.api.timing import BenchReport
+from harness.command.options import share
 from harness.comparison import two_runs
 from harness.comparison.two_runs import between
 from harness.errors import UsageError
+from harness.files.forms import plain
 from harness.output.notebook import TintedText, frame, html_table
 from harness.output.printing import one_line, shown
 from harness.results.records import Records
 from harness.results.speeds import SpeedFile
 from harness.runs import compared
 from harness.timing import compare as speeds
-from harness.timing.commands import share
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,6 +51,10 @@ class Comparison(compared.RunChanges):
 
     def __repr__(self) -> str:
         return f"<Comparison: {self.sentence}; exit code {self.exit_code}>"
+
+    def json(self) -> Any:
+        """Return what ``harness compare --json`` prints, as lists and dictionaries."""
+        return plain({"exit_code": self.exit_code, **self.record()})
 
     def __str__(self) -> str:
         """What ``harness compare`` prints."""
@@ -107,3 +112,31 @@ def _speeds(run: Path | BenchReport) -> SpeedFile:
     if isinstance(found, Records):
         raise UsageError("records of checks cannot be compared with results of speeds")
     return found
+
+
+def compare(
+    old: str | PathLike[str] | BenchReport,
+    new: str | PathLike[str] | BenchReport | None = None,
+    *,
+    between: tuple[str, str] | None = None,
+    threshold: float | str = "10%",
+) -> Comparison:
+    """Show what changed from one run to another, of checks or of speeds: after an upgrade, on
+    another machine; or from one column of a file to another.
+
+    Args:
+        old: A record file of ``harness check``, a file of results of ``harness bench``, or a report
+            of :func:`bench`.
+        new: The same of the later run; left out with ``between``.
+        between: Two columns of the file ``old``, such as ``("torch@2.14.1", "torch@2.15.0")``.
+        threshold: The share by which a speed must change to be spoken of: ``"10%"`` or ``0.1``.
+
+    Returns:
+        The changes. ``exit_code`` is that of ``harness compare``: 1 if something is worse.
+
+    Raises:
+        UsageError: the threshold is no share, the two are not of one kind, there is no such column,
+            or neither or both of ``new`` and ``between`` are given.
+        HarnessError: a file cannot be read, or is of another kind.
+    """
+    return Comparison.of(old, new, between, threshold)

@@ -47,6 +47,9 @@ class CheckKeywords(CellKeywords, total=False):
     maps: Names | Mapping[str, str]
     takes: Names
     returns: Names
+    html: str | PathLike[str] | None
+    markdown: str | PathLike[str] | None
+    junit: str | PathLike[str] | None
 
 class BenchKeywords(TypedDict, total=False):
     device: str
@@ -66,6 +69,8 @@ class BenchKeywords(TypedDict, total=False):
     pythons: Mapping[str, str | PathLike[str]] | None
     environment: Mapping[str, Mapping[str, str]] | None
     timeout: float
+    html: str | PathLike[str] | None
+    markdown: str | PathLike[str] | None
 
 class RunKeywords(TypedDict, total=False):
     dtype: str
@@ -120,3 +125,6 @@ class GenerateKeywords(TypedDict, total=False):
     environment: Mapping[str, str] | None
     pythons: Mapping[str, str | PathLike[str]] | None
     environments: Mapping[str, Mapping[str, str]] | None
+
+class DemoKeywords(TypedDict, total=False):
+    broken: bool

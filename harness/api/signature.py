@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -58,30 +59,36 @@ def takes_options(declared: type) -> Callable[[F], F]:
         known = {one.name: one for one in arguments_of(declared)}
         own = inspect.signature(function)
         first = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        named = [
-            inspect.Parameter(
-                one.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None if isinstance(one.default, dict) else one.default,
-                annotation=annotation(one),
-            )
-            for one in known.values()
-            if one.name not in own.parameters
-        ]
+        named = [_parameter(one) for one in known.values() if one.name not in own.parameters]
+        named.sort(key=lambda parameter: parameter.kind)  # arguments of the command by their place
+        signature = own.replace(parameters=[*first, *named])
 
         @wraps(function)
         def run(*arguments: Any, **options: Any) -> Any:
             for name in options:
-                if name not in known and name not in own.parameters:
+                if name not in signature.parameters:
                     raise _unknown(function.__name__, name, declared)
-            return function(*arguments, **options)
+            return function(**signature.bind(*arguments, **options).arguments)
 
-        run.__signature__ = own.replace(parameters=[*first, *named])  # type: ignore[attr-defined]
+        run.__signature__ = signature  # type: ignore[attr-defined]
         before, returns, after = (function.__doc__ or "").partition("\n    Returns:")
         run.__doc__ = f"{before}\n    Args:\n{_told([*known.values()])}\n{returns}{after}"
         return run  # type: ignore[return-value]
 
     return decorate
+
+
+def _parameter(one: Option) -> inspect.Parameter:
+    required = one.default is MISSING
+    # An argument of the command, or the backend that it cannot do without.
+    by_place = not (one.word or "--").startswith("-") or (one.name == "backend" and required)
+    default = None if isinstance(one.default, dict) else one.default
+    return inspect.Parameter(
+        one.name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if by_place else inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=annotation(one),
+    )
 
 
 def _told(known: list[Option]) -> str:

@@ -1,22 +1,144 @@
-"""``harness.bench`` and ``harness.compare``: how fast, and what has changed."""
+"""``harness.bench``, and the report that it returns: how fast."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 from harness.api import arguments
-from harness.api.bench_report import BenchReport
-from harness.api.comparison import Comparison
+from harness.api.picture import Picture
 from harness.api.signature import takes_options
+from harness.command.declared import asked_for
+from harness.errors import several
+from harness.output.notebook import TintedText, frame, html_table
+from harness.output.printing import one_line, shown, silent
+from harness.output.table import text_of
+from harness.report import svg_pictures
+from harness.report.reported import Reported
+from harness.report.speeds import charts
+from harness.results.speeds import SpeedFile
+from harness.timing import json_file, table
+from harness.timing.console import results_exit_code
+from harness.timing.contestant import TimedResult
+from harness.timing.json_file import document
 from harness.timing.options import BenchOptions
 from harness.timing.request import BenchRequest
 from harness.timing.run import Bench
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pandas import DataFrame
 
     from harness.api.arguments import Models, Names
     from harness.api.keywords import BenchKeywords
+
+
+class BenchReport:
+    """All cells of a run that timed backends, in the order of the plan."""
+
+    def __init__(
+        self,
+        request: BenchRequest,
+        results: Sequence[TimedResult],
+        content: SpeedFile | None = None,
+    ) -> None:
+        self.request, self.results = request, list(results)
+        # The content of the file of results: of this machine as it is now.
+        self.content = content or document(request, results)
+
+    def json(self) -> Any:
+        """Return the content of the file of results, in pytest-benchmark's format."""
+        return self.content.plain()
+
+    def plot(self) -> Picture:
+        """Draw the speeds, each with its quartiles.
+
+        Raises:
+            UsageError: matplotlib is not installed.
+        """
+        found = charts(self.content, None)
+        cells = {
+            (f"{chart.title}: {system}", backend): dot.figures.rate
+            for chart in found
+            for system, dots in chart.rows
+            for backend, dot in dots.items()
+        }
+        speeds = {cell: (rate.median, rate.q1, rate.q3) for cell, rate in cells.items()}
+        unit = " or ".join(dict.fromkeys(f"{chart.unit} per second" for chart in found))
+        return Picture.of(lambda: svg_pictures.speeds(unit, speeds))
+
+    @property
+    def exit_code(self) -> int:
+        """That of ``harness bench``: 0 if every cell has a speed."""
+        return results_exit_code(self.results)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the file of results.
+
+        Raises:
+            DocumentError: it cannot be written, or a file of another kind is there.
+        """
+        json_file.write(Path(path), self.content)
+
+    def __repr__(self) -> str:
+        measured = sum(result.measured for result in self.results)
+        cells = several(len(self.results), "cell")
+        return f"<BenchReport: {measured} of {cells} with a speed; exit code {self.exit_code}>"
+
+    def __str__(self) -> str:
+        """The tables of ``harness bench``, and their notes."""
+        grids, notes = table.grids(self.results)
+        parts = list(map(text_of, grids))
+        below = ["\n".join(map(one_line, _numbered(notes)))] if notes else []
+        return shown("\n\n".join([*parts, *below]))
+
+    def _repr_html_(self) -> str:
+        grids, notes = table.grids(self.results)
+        last = len(grids) - 1
+        return "".join(
+            html_table(
+                grid.title,
+                grid.columns,
+                [[str(row[0]), *map(_speed, map(str, row[1:]))] for row in grid.rows],
+                "\n".join(_numbered(notes)) if number == last else "",
+            )
+            for number, grid in enumerate(grids)
+        )
+
+    def to_pandas(self) -> DataFrame:
+        """A row for each cell: what it is, its status, and its figures where it has a speed.
+
+        Raises:
+            NoPandas: pandas is not installed.
+        """
+        return frame(map(self._record, self.results))
+
+    def _record(self, result: TimedResult) -> dict[str, Any]:
+        record, rate = result.record, result.record.rate
+        return {
+            **json_file.parameters(self.request, result),
+            "status": result.status,
+            "ran": record.path or None,
+            "per_second": rate.get("median"),
+            "per_second_q1": rate.get("q1"),
+            "per_second_q3": rate.get("q3"),
+            "unit": rate.get("unit"),
+            "step_seconds": record.step.get("median"),
+            "digits": record.values.get("digits"),
+            "reason": result.reason,
+        }
+
+
+def _numbered(notes: Sequence[str]) -> list[str]:
+    return [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
+
+
+def _speed(text: str) -> TintedText:
+    """A speed's entry: the fastest bears a star, and what has no speed no figure."""
+    if text.startswith("*"):
+        return TintedText(text, "good")
+    return TintedText(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")
 
 
 @takes_options(BenchOptions)
@@ -37,33 +159,10 @@ def bench(
     """
     given = {"specs": specs, "backends": backends, **options}
     request = BenchRequest.of(arguments.of(BenchOptions, given))
-    with Bench(request) as run:
-        return BenchReport(request, run.run(), run.document())
-
-
-def compare(
-    old: str | PathLike[str] | BenchReport,
-    new: str | PathLike[str] | BenchReport | None = None,
-    *,
-    between: tuple[str, str] | None = None,
-    threshold: float | str = "10%",
-) -> Comparison:
-    """Show what changed from one run to another, of checks or of speeds: after an upgrade, on
-    another machine; or from one column of a file to another.
-
-    Args:
-        old: A record file of ``harness check``, a file of results of ``harness bench``, or a report
-            of :func:`bench`.
-        new: The same of the later run; left out with ``between``.
-        between: Two columns of the file ``old``, such as ``("torch@2.14.1", "torch@2.15.0")``.
-        threshold: The share by which a speed must change to be spoken of: ``"10%"`` or ``0.1``.
-
-    Returns:
-        The changes. ``exit_code`` is that of ``harness compare``: 1 if something is worse.
-
-    Raises:
-        UsageError: the threshold is no share, the two are not of one kind, there is no such column,
-            or neither or both of ``new`` and ``between`` are given.
-        HarnessError: a file cannot be read, or is of another kind.
-    """
-    return Comparison.of(old, new, between, threshold)
+    with silent(), Reported(asked_for(BenchOptions, given)) as reported:
+        with Bench(request) as run:
+            report = BenchReport(request, run.run(), run.document())
+        if reported.results is not None:
+            report.save(reported.results)
+        reported.code = report.exit_code
+    return report

@@ -2,27 +2,185 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
 
 from harness.api import arguments
+from harness.api.picture import Picture
 from harness.api.signature import takes_options
-from harness.api.trained import Generated, Trained
+from harness.arrays import Array
 from harness.command.declared import build
-from harness.environments.columns import choose, one
-from harness.errors import UsageError
+from harness.convert import weights as files
+from harness.convert.weights import Weights
+from harness.environments.columns import one
+from harness.errors import UsageError, several, shorten
+from harness.files.forms import plain
+from harness.output.notebook import frame, html_table
+from harness.report import svg_pictures
+from harness.report.inputs import TrainedHistory, TrainedWeights
 from harness.training.console import check_place
-from harness.training.generate.request import GenerateOptions, GenerateRequest
+from harness.training.generate.console import differences, request_of
+from harness.training.generate.request import GenerateOptions
+from harness.training.generate.writing import ReadingPace
 from harness.training.generate.writing import prepare as prepare_writer
 from harness.training.options import TrainOptions
 from harness.training.request import TrainRequest, prepare
 from harness.training.run import TrainingRun
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pandas import DataFrame
 
     from harness.api.arguments import Names
     from harness.api.keywords import GenerateKeywords, TrainKeywords
     from harness.language.model import Spec
+
+SHOWN = 60  # characters of a text in one line
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+    """Weights that were trained, and how; ``path`` is their file, None if none was asked for."""
+
+    weights: Weights
+    path: Path | None = None
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The figures of each epoch; ``curve`` are mean losses of stretches of it."""
+        found: Sequence[Mapping[str, Any]] = self.weights.history["epochs"]
+        return found
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """Arrays by neutral name, as :func:`harness.run` and ``harness.check`` take them."""
+        return {**self.weights.parameters, **self.weights.statistics}
+
+    @property
+    def loss(self) -> float | None:
+        """The mean loss of the last epoch; None if no epoch was made."""
+        return float(self.history[-1]["loss"]) if self.history else None
+
+    def json(self) -> Any:
+        """Return what ``harness train --json`` prints, as lists and dictionaries."""
+        made = self.weights
+        return plain({"spec": made.spec, "sizes": dict(made.sizes), **made.history})
+
+    def plot(self) -> Picture:
+        """Draw the loss over the epochs.
+
+        Raises:
+            UsageError: matplotlib is not installed.
+        """
+        history = TrainedHistory.model_validate(dict(self.weights.history))
+        trained = TrainedWeights("this run", self.weights.spec, history)
+        return Picture.of(lambda: svg_pictures.losses([trained]))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the weights as a file that every backend reads.
+
+        Raises:
+            WeightsError: it cannot be written, or a file of another kind is there.
+        """
+        files.save(Path(path), self.weights)
+
+    def _title(self) -> str:
+        made = self.weights
+        epochs = several(len(self.history), "epoch")
+        return f"{made.spec} on {made.history['backend']}: {epochs}"
+
+    def __repr__(self) -> str:
+        loss = "" if self.loss is None else f", loss {self.loss:.4f}"
+        return f"<Trained: {self._title()}{loss}>"
+
+    def _columns(self) -> tuple[str, ...]:
+        metrics = (f"held-out {name}" for name in self._metrics())
+        return ("epoch", "learning rate", "loss", "held-out loss", *metrics, "characters/s")
+
+    def _metrics(self) -> list[str]:
+        return list(self.history[-1]["held_out_metrics"]) if self.history else []
+
+    def _rows(self) -> list[list[str]]:
+        return [
+            [
+                str(entry["epoch"]),
+                f"{entry['learning_rate']:g}",
+                f"{entry['loss']:.4f}",
+                "-" if entry["held_out_loss"] is None else f"{entry['held_out_loss']:.4f}",
+                *(f"{entry['held_out_metrics'][name]:.4f}" for name in self._metrics()),
+                f"{entry['characters_per_second']:,.0f}",
+            ]
+            for entry in self.history
+        ]
+
+    def __str__(self) -> str:
+        """A line for each epoch."""
+        rows = [list(self._columns()), *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(map(str.rjust, row, widths)) for row in rows)
+        return "\n".join([self._title(), *lines])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), self._columns(), self._rows())
+
+    def to_pandas(self) -> DataFrame:
+        """A row for each epoch.
+
+        Raises:
+            NoPandas: pandas is not installed.
+        """
+        return frame({n: v for n, v in entry.items() if n != "memory"} for entry in self.history)
+
+
+@dataclass(frozen=True, repr=False)
+class Generated:
+    """What each backend wrote after the prompt."""
+
+    prompt: str
+    texts: Mapping[str, str]
+    paces: Mapping[str, ReadingPace] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The prompt, and what the first backend wrote after it."""
+        return self.prompt + next(iter(self.texts.values()))
+
+    def json(self) -> Any:
+        """Return what ``harness generate --json`` prints, as lists and dictionaries."""
+        paces = {backend: pace.told() for backend, pace in self.paces.items()}
+        found = {"prompt": self.prompt, "texts": self.texts, "same": self.same, "pace": paces}
+        return plain(found)
+
+    @property
+    def same(self) -> bool:
+        """Whether all backends wrote the same."""
+        return len(set(self.texts.values())) == 1
+
+    def __repr__(self) -> str:
+        said = "the same text" if self.same else "texts that differ"
+        by = f"{said} on {', '.join(self.texts)}" if len(self.texts) > 1 else next(iter(self.texts))
+        return f"<Generated by {by}: {shorten(self.text, SHOWN)!r}>"
+
+    def __str__(self) -> str:
+        """The text of the first backend, and where those of others differ from it."""
+        return "\n".join(filter(None, (self.text, differences(self.texts))))
+
+    def _repr_html_(self) -> str:
+        rows = [[backend, text] for backend, text in self.texts.items()]
+        whole = len(self.prompt) <= SHOWN
+        shown = self.prompt if whole else shorten(self.prompt, SHOWN)
+        title = f"after {shown!r}"
+        return html_table(title, ("backend", "text"), rows, differences(self.texts), words=2)
+
+    def to_pandas(self) -> DataFrame:
+        """A row for each backend.
+
+        Raises:
+            NoPandas: pandas is not installed.
+        """
+        return frame({"backend": backend, "text": text} for backend, text in self.texts.items())
 
 
 @takes_options(TrainOptions)
@@ -81,7 +239,7 @@ def generate(
         raise arguments.refused("weights", "the path of a file that 'harness train' wrote", None)
     if not given["backends"]:
         raise UsageError("backends is empty: name one, or several whose texts are compared")
-    columns = choose(given["backends"], given.get("pythons"))
-    process = {"backends": columns.names, "pythons": columns.pythons}
-    writer = prepare_writer(build(GenerateRequest, {**given, **process}))
-    return Generated(prompt, {one: "".join(writer.write(one)) for one in columns.names})
+    request = request_of(given)
+    writer, paces = prepare_writer(request), {one: ReadingPace() for one in request.backends}
+    texts = {one: "".join(writer.write(one, pace)) for one, pace in paces.items()}
+    return Generated(prompt, texts, paces)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from rich.console import Console
 
@@ -56,9 +56,9 @@ class PrintOptions:
     specs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
+    def of(cls, asked: object) -> Self:
         """Those of a command's options that are of this kind."""
-        return cls(**{each.name: options[each.name] for each in fields(cls)})
+        return cls(**{each.name: getattr(asked, each.name) for each in fields(cls)})
 
 
 def run_check(
@@ -95,10 +95,10 @@ def run_check(
         annotate(text)
     code = report.exit_code if compared is None else since(compared, report.exit_code)
     if shown.as_json:
-        content = _content(code, request, report, compared)
+        data = content(code, request, report, compared)
         if engine.specs.notes:
-            content["notes"] = engine.specs.notes
-        say(json.dumps(forms.plain(content)))
+            data["notes"] = engine.specs.notes
+        say(json.dumps(forms.plain(data)))
         return code
     target = console()
     show(target, *reports.tables(report))
@@ -129,8 +129,8 @@ def run_check(
     return code
 
 
-def _content(
-    code: int, request: Request, report: Report, compared: RunChanges | None
+def content(
+    code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
     """What ``--json`` prints."""
     given = {} if request.given is None else {"given": given_record(request.given).plain()}

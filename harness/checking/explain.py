@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from math import prod
 from pathlib import Path
 
 from harness.checking.explain_definition import Definitions
+from harness.checking.options import ExplainOptions
+from harness.command.outcome import Outcome
 from harness.command.ranges import CELL_SECONDS
+from harness.environments.columns import of_command
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.language.library import FOLDERS, Library
 from harness.language.model import Spec, load_spec, notes_on
+from harness.output.printing import tell
 from harness.program import flops
 from harness.program.autodiff.differentiate import differentiate
 from harness.program.dims import Dim
@@ -152,6 +158,27 @@ class Explained:
                 "paths": {launch.backend: _paths_on(spec, launch) for launch in self.launches},
             }
         ]
+
+
+def run_explain(asked: ExplainOptions) -> Outcome:
+    """Explain a model or a definition.
+
+    Raises:
+        UsageError: nothing has that name.
+    """
+    launches = []
+    if asked.backends:
+        given = of_command(vars(asked))
+        launches = [
+            Launch(
+                name,
+                given["pythons"].get(name, sys.executable),
+                given["environment"].get(name, {}),
+            )
+            for name in given["backends"]
+        ]
+    found = explain(asked.spec, asked.folders, asked.sizes, launches, partial(tell, error=True))
+    return Outcome(found.data, "" if asked.as_json else found.text())
 
 
 def explain(

@@ -20,9 +20,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.checking.options import DECIDING
+from harness.checking.options import DECIDING, CheckOptions
 from harness.checking.provenance import LIMITED, LIMITS, Greetings, changes
 from harness.checking.request import Request, given_record
+from harness.command.declared import options_of
 from harness.errors import UsageError, several
 from harness.files.user_file import displayed
 from harness.results.cell import Cell, CellResult
@@ -225,17 +226,16 @@ def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str
     backend = backend_of(cell.backend) if own else cell.backend
     spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
     words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
-    words += ["--path", cell.path] if cell.path != "native" else []
-    words += ["--device", cell.device] if cell.device != "cpu" else []
-    given = (*head.files.items(), *head.limits.items())
-    words += [word for option in given for word in option]
-    for option, values in (
-        ("--map", own.map if own else ()),
-        ("--takes", own.takes if own else ()),
-        ("--returns", own.returns if own else ()),
-        ("--specs", head.folders),
-        ("--env", [f"{backend}:{n}={v}" for n, v in environment.get(cell.backend, {}).items()]),
-    ):
-        words += [word for value in values for word in (option, value)]
+    words += _words(paths=[cell.path], device=cell.device)
+    words += [word for option in (*head.files.items(), *head.limits.items()) for word in option]
+    mapped = {"maps": own.map, "takes": own.takes, "returns": own.returns} if own else {}
+    variables = [f"{backend}:{n}={v}" for n, v in environment.get(cell.backend, {}).items()]
+    words += _words(**mapped, folders=head.folders, environment=variables)
     asked = request.model_copy(update={"checks": checks}) if checks else request
     return words + [word for one in DECIDING for word in one.words(getattr(asked, one.name, None))]
+
+
+def _words(**values: object) -> list[str]:
+    """The words of a command for options of ``check``, by field."""
+    known = {one.name: one for one in options_of(CheckOptions)}
+    return [word for name, value in values.items() for word in known[name].words(value)]

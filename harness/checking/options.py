@@ -1,4 +1,4 @@
-"""The options of ``check``, as :mod:`harness.command.declared` has them.
+"""The options of ``check`` and of the commands about models, cells and reproducers.
 
 Imports nothing that takes time: the command line must start at once.
 """
@@ -6,12 +6,12 @@ Imports nothing that takes time: the command line must start at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.command import shared
-from harness.command.declared import HOW, KEEP, PRINT, option, options_of
+from harness.command.declared import HOW, KEEP, LIST, PRINT, option, options_of
 from harness.command.ranges import CELL_SECONDS, JOBS, MEMORY_MIB, REPEAT, TIMEOUT
 from harness.runs.shards import Shard
 
@@ -119,7 +119,14 @@ class RunOptions(CellOptions):
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class CheckOptions(RunOptions):
-    """All options of ``check``: also what it prints, and what is held against the oracle."""
+    """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
+
+    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/NAME
+
+    Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
+    spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
+    and 0: nothing is.
+    """
 
     quick: bool = option(
         False,
@@ -162,6 +169,9 @@ class CheckOptions(RunOptions):
     reproducers: Path | None = option(
         None, "Folder to write reproducers to.", section=KEEP, kind="folder", python=None
     )
+    html: Path | None = shared.html()
+    markdown: Path | None = shared.markdown()
+    junit: Path | None = option(None, "File to write JUnit's XML of the run to.", section=KEEP)
     baseline: Path | None = option(
         None, "Report what changed since these records.", section=PRINT, python=None
     )
@@ -170,3 +180,117 @@ class CheckOptions(RunOptions):
     )
     as_json: bool = shared.as_json()
     verbose: bool = shared.verbose()
+
+
+def _kind(kinds: str) -> Any:
+    return option(False, f"List the {kinds}, and no others.", section=LIST)
+
+
+@dataclass(init=False, repr=False, eq=False)
+class ListOptions:
+    """List installed backends, formats, models and definitions. Imports no framework."""
+
+    backends: bool = _kind("backends")
+    formats: bool = _kind("formats")
+    models: bool = _kind("models")
+    layers: bool = _kind("layers")
+    functions: bool = _kind("functions")
+    losses: bool = _kind("losses")
+    optimizers: bool = _kind("optimizers")
+    initializers: bool = _kind("initializers")
+    folders: tuple[Path, ...] = shared.folders()
+    as_json: bool = shared.as_json()
+
+
+# What can be listed.
+LISTED = tuple(one.name for one in options_of(ListOptions) if one.section == LIST)
+# Kinds of files that have a JSON Schema.
+SCHEMAS = ("model", "layer", "function", "loss", "optimizer")
+
+
+@dataclass(init=False, repr=False, eq=False)
+class SchemaOptions:
+    """Print the JSON Schema of a kind of spec file, for editors."""
+
+    kind: str = option(
+        MISSING, "The kind of file.", word="kind", kind="schema", metavar=f"{{{'|'.join(SCHEMAS)}}}"
+    )
+
+
+@dataclass(init=False, repr=False, eq=False)
+class ExplainOptions:
+    """Show what SPEC means: a model's program, shapes, parameters, operations and paths.
+
+    SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
+    """
+
+    spec: str = shared.spec()
+    folders: tuple[Path, ...] = shared.folders()
+    sizes: Mapping[str, int] = shared.sizes()
+    backends: tuple[str, ...] = option(
+        (), "Also ask which path its layers take.", word="--backend", kind="backend"
+    )
+    pythons: Mapping[str, str] = shared.pythons()
+    environment: Mapping[str, Mapping[str, str]] = shared.environment()
+    as_json: bool = shared.as_json()
+
+
+@dataclass(init=False, repr=False, eq=False)
+class ReplayOptions:
+    """Run the reproducer in FOLDER again: exit code 0 if it agrees now, 1 if it differs."""
+
+    folder: Path = option(MISSING, "Folder of the reproducer.", word="folder")
+    backend: str | None = option(None, "Run it on another backend.", kind="backend")
+    device: str | None = option(
+        None,
+        "Device to compute on. If left out, FOLDER's; the CPU of another backend without it.",
+        kind="device",
+    )
+    python: str | None = shared.python()
+    environment: Mapping[str, str] = shared.variables()
+    as_json: bool = shared.as_json()
+
+
+@dataclass(init=False, repr=False, eq=False)
+class ReduceOptions(ReplayOptions):
+    """Make the reproducer in FOLDER smaller for as long as it stays wrong, in a new folder.
+
+    Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
+    """
+
+    output: Path | None = shared.output(
+        "The new folder; FOLDER-reduced if left out.", kind="folder"
+    )
+    timeout: float = shared.timeout(60.0, "pass")
+    search_timeout: float = option(
+        CELL_SECONDS,
+        "Seconds that the search may take; what was found by then is written.",
+        section=HOW,
+        allowed=TIMEOUT,
+        shown=True,
+    )
+
+
+@dataclass(init=False, repr=False, eq=False)
+class LocaliseOptions:
+    """Look for the cause of a difference: SPEC on one backend, against the oracle or another.
+
+    The right value is fed in where a value, a gradient or a step is first wrong: what then agrees
+    was wrong because of it. Exit code 0: all agrees; 1: something differs, and the cause is told;
+    2: wrong usage or a wrong spec; 3: a backend could not be run.
+    """
+
+    spec: str = shared.spec()
+    backend: str = shared.backend()
+    against: str | None = option(None, "Another backend, in place of the oracle.", kind="backend")
+    dtype: str = shared.dtype("float32", "float64, bfloat16 and float16")
+    path: str = shared.path("native")
+    device: str = shared.device()
+    folders: tuple[Path, ...] = shared.folders()
+    sizes: Mapping[str, int] = shared.sizes()
+    checks: tuple[str, ...] = shared.checks()
+    pythons: Mapping[str, str] = shared.pythons()
+    environment: Mapping[str, Mapping[str, str]] = shared.environment()
+    timeout: float = shared.timeout(CELL_SECONDS, "cell")
+    seed: int = shared.seed("Seed of the numbers to compare with.")
+    as_json: bool = shared.as_json()

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness.checking.failure import ALONG, Failure, resized, segment
+from harness.checking.options import ReduceOptions, ReplayOptions
 from harness.checking.reproducer import Reproducer, load, write
+from harness.command.outcome import Outcome
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import process_of
-from harness.errors import HarnessError, UsageError
-from harness.files.forms import plain
+from harness.errors import CouldNotRun, HarnessError, UsageError
 from harness.files.user_file import displayed
 from harness.language.axes import FREE_SIZES
 from harness.oracle.patience import OracleFault, Patience, with_patience
 from harness.oracle.tolerance import Deviation, worst
-from harness.output.printing import console, say, tell
+from harness.output.printing import console
 from harness.output.progress import Progress
 from harness.output.shell import quoted
 from harness.program.ir import Program
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding
 from harness.worker.launch import Launch
-from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
+from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device
 from harness.worker.worker import Worker
 
 # The search: sizes are halved and nodes left out as long as the failure stays one.
@@ -190,42 +189,34 @@ class Runner:
 Beside = Callable[[Launch, Path, CellResult], list[str]]
 
 
-def run_reduce(
-    folder: Path,
-    output: Path | None,
-    backend: str | None,
-    options: Mapping[str, Any],
-    beside: Beside,
-) -> int:
-    """Reduce a reproducer and write what is left; returns the exit code.
-
-    ``options`` say with which interpreter and variables, how long a pass and the search may take,
-    and whether to print JSON.
+def run_reduce(asked: ReduceOptions, beside: Beside) -> Outcome:
+    """Reduce a reproducer and write what is left.
 
     Raises:
         UsageError: the folder holds no reproducer, it agrees, or there is something at the place
             of the new one.
+        CouldNotRun: the backend, or the oracle, could not be run.
     """
-    target = output or _beside(folder)
+    folder = asked.folder
+    target = asked.output or _beside(folder)
     if os.path.lexists(target):
         raise UsageError(
             f"{displayed(target)} is there already: name another folder with --output, or move it"
         )
     whole = Failure.of(load(folder))
-    launch = Launch(*process_of(options, backend or whole.cell.backend))
+    launch = Launch(*process_of(asked, asked.backend or whole.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "reducing") as bar:
-        runner = Runner(worker, options["timeout"])
+        runner = Runner(worker, asked.timeout)
         bar.step(f"running {whole.run.check} of {whole.cell.spec} on {name}")
         programs = (whole.training, whole.inference)
         try:
-            cell = placed(worker, whole.cell, options["device"], programs)
+            cell = placed(worker, whole.cell, asked.device, programs)
             whole = replace(whole, cell=cell)
             found = runner.deviations(whole)
         except (WorkerFault, OracleFault) as fault:
             trace = fault.traceback if isinstance(fault, WorkerFault) else ""
-            tell(with_trace(f"{name}: {fault}", trace), error=True)
-            return 3
+            raise CouldNotRun(f"{name}: {fault}", trace) from None
         if all(d.agrees or d.reason for d in found):
             raise UsageError(f"{displayed(folder)} agrees on {name}: there is nothing to reduce")
 
@@ -233,7 +224,7 @@ def run_reduce(
             sizes = ", ".join(f"{name} {size}" for name, size in candidate.sizes.items())
             bar.doing(f"pass {tried}: {sizes}")
 
-        search = Search(runner.differs, options["search_timeout"], show)
+        search = Search(runner.differs, asked.search_timeout, show)
         bar.step(f"looking for a smaller failure (at most {search.seconds:g} s)")
         small = search.smallest(whole)
         version = worker.versions
@@ -244,15 +235,9 @@ def run_reduce(
     # All that is left is part of the failure.
     result.wrong_layers = tuple(runner.layers)
     more = beside(launch, target, result)
-    if options["as_json"]:
-        say(json.dumps(_record(target, cell, whole, small, search, more)))
-        return 0
-    for line in _told(whole, small, search):
-        tell(line)
-    tell(f"reproducer: harness replay {quoted(str(target))}")
-    for line in more:
-        tell(line)
-    return 0
+    lines = _told(whole, small, search)
+    lines += [f"reproducer: harness replay {quoted(str(target))}", *more]
+    return Outcome(_record(target, cell, whole, small, search, more), "\n".join(lines))
 
 
 def _beside(folder: Path) -> Path:
@@ -311,54 +296,49 @@ def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
 PASSES = 3
 
 
-def run_replay(folder: Path, backend: str | None, options: Mapping[str, Any]) -> int:
-    """Run a reproducer; returns 0 if all passes agree now, 1 if one differs, 3 if it cannot be run.
-
-    ``options`` say with which interpreter and variables, and on which device, if not its own, and
-    whether to print JSON.
+def run_replay(asked: ReplayOptions) -> Outcome:
+    """Run a reproducer; the exit code is 0 if all passes agree now, 1 if one differs.
 
     Raises:
         UsageError: the folder holds no expected values, or the backend does not offer what it
             needs.
+        CouldNotRun: the backend cannot be run.
     """
-    found = load(folder)
+    found = load(asked.folder)
     if not found.expected.values:
-        raise UsageError(f"{folder} holds no expected values")
-    launch = Launch(*process_of(options, backend or found.cell.backend))
+        raise UsageError(f"{asked.folder} holds no expected values")
+    launch = Launch(*process_of(asked, asked.backend or found.cell.backend))
     name = launch.backend
     with Worker(launch) as worker, Progress(console(error=True), "replaying") as bar:
         remote = Remote(worker, CELL_SECONDS)
         try:
             bar.step(f"starting {name}")
             programs = (found.training, found.inference)
-            cell = placed(worker, found.cell, options["device"], programs)
+            cell = placed(worker, found.cell, asked.device, programs)
             remote.open(*programs, None, cell.path, cell.dtype, cell.device)
             bar.step(f"running {found.run.check} of {cell.spec}")
             passes = [
                 found.expected.deviations(found.run.run(remote), cell.dtype) for _ in range(PASSES)
             ]
         except WorkerFault as fault:
-            tell(with_trace(f"{name}: {fault}", fault.traceback), error=True)
-            return 3
+            raise CouldNotRun(f"{name}: {fault}", fault.traceback) from None
     wrong = [one for one in passes if not all(d.agrees for d in one)]
     deviations, code = (wrong or passes)[0], int(bool(wrong))
-    if options["as_json"]:
-        record = {"exit_code": code, **cell.record(), "check": found.run.check}
-        record |= {"agrees": not wrong, "passes": PASSES, "wrong_passes": len(wrong)}
-        record |= {"worst": worst(deviations).name}
-        say(json.dumps(plain({**record, "tensors": [_tensor_record(d) for d in deviations]})))
-        return code
+    record = {"exit_code": code, **cell.record(), "check": found.run.check}
+    record |= {"agrees": not wrong, "passes": PASSES, "wrong_passes": len(wrong)}
+    record |= {"worst": worst(deviations).name, "tensors": [_tensor_record(d) for d in deviations]}
+    lines = []
     for d in deviations:
         if not d.agrees:
             point = f"; {d.point}" if d.point else ""
             what = f"error {d.error:.2e}, {d.ratio:.3g} times the yardstick{point}"
-            tell(f"{d.name}: {d.reason or what}")
+            lines.append(f"{d.name}: {d.reason or what}")
     some = f" in {len(wrong)} of {PASSES} passes" if 0 < len(wrong) < PASSES else ""
     verdict = f"differs{some}" if wrong else f"agrees in {PASSES} passes"
     place = name if cell.device == found.cell.device else f"{name} ({cell.device})"
     what = f"{cell.spec} on {place}, {cell.dtype}, check {found.run.check}"
-    tell(f"{what}: {verdict}; worst is {worst(deviations).name}")
-    return code
+    lines.append(f"{what}: {verdict}; worst is {worst(deviations).name}")
+    return Outcome(record, "\n".join(lines), code)
 
 
 def _tensor_record(deviation: Deviation) -> dict[str, object]:

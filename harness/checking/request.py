@@ -12,7 +12,8 @@ import numpy as np
 from harness.checking.checks import AT_GIVEN, CHECKS, FINDINGS, THOROUGH
 from harness.checking.options import RunOptions
 from harness.checking.own_model.asked import Against
-from harness.command.ranges import JOBS, MEMORY, REPEAT, SEED, SIZES, TIMEOUT, check_fields
+from harness.command.declared import check_ranges
+from harness.command.ranges import MEMORY, SIZES
 from harness.errors import SpecError, UsageError, check_known, did_you_mean, unknown
 from harness.language.axes import FREE_SIZES, known_sizes
 from harness.language.model import Spec
@@ -31,7 +32,6 @@ SMALL_BATCH, SMALL_TIME = 3, 4
 # At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
 OWN_BATCH = 4
 
-RANGES = {"timeout": TIMEOUT, "seed": SEED, "jobs": JOBS, "repeat": REPEAT}
 # The largest number that is given of a dtype: what float32 holds, and of float64, which is held
 # against nothing wider, what has a square.
 LARGEST = {
@@ -160,12 +160,10 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
             raise UsageError(f"no {kind} is asked for (known: {', '.join(known)})")
         for value in given:
             check_known(kind, value, known)
-    check_fields(request, RANGES)
+    check_ranges(request)
     check_device(request.device, backends)
     if request.given is not None:
         _check_given(request.given, request.dtypes)
-    if request.start_timeout is not None:
-        TIMEOUT.check(request.start_timeout, "a start's timeout")
     if request.memory_limit is not None:
         MEMORY.check(request.memory_limit)
     for size, number in request.sizes.items():

@@ -21,16 +21,18 @@ from harness.command.options import (
     as_paths,
     by_commas,
     flat,
+    named_variables,
     number,
     numbers,
+    one_interpreter,
     pairs,
+    share,
     split_folders,
     whole_numbers,
 )
 from harness.command.ranges import Range
 from harness.runs.shards import Shard
 
-Command = Callable[..., Any]
 R = TypeVar("R")
 # The sections of a command's help, in their order.
 SECTIONS = ("What to run", "What to list", "How to run it", "What to keep", "What to print")
@@ -44,6 +46,10 @@ READERS: Mapping[str, Callable[[Any, str], Any]] = {
     },
     "tuple[int, ...]": lambda value, word: whole_numbers(word, value),
     "Shard": lambda value, word: Shard.read(value),
+    "float SHARE": lambda value, word: share(value),
+    # Of the one backend of a command: its name may stand before each, and is checked later.
+    "str [BACKEND=]INTERPRETER": lambda value, word: one_interpreter(value),
+    "Mapping[str, str] [BACKEND:]NAME=VALUE": lambda value, word: named_variables(value),
 }
 
 
@@ -98,7 +104,7 @@ class Option:
         """
         if self.type == "bool":
             return value != (self.parameter != self.name)
-        read = READERS.get(self.type)
+        read = READERS.get(f"{self.type} {self.metavar}") or READERS.get(self.type)
         return (
             read(value, self.word or "") if read else value * self.unit if self.unit != 1 else value
         )
@@ -122,24 +128,24 @@ class Option:
         parts = [f"{name}={one}" for name, one in pairs] or _listed(value)
         return [text for part in parts for text in (f"{self.word}", str(part))]
 
-    def click(self) -> Callable[[Command], Command]:
-        """Return the decorator that gives a command this option or argument."""
+    def param(self) -> click.Parameter:
+        """Return the option or the argument of a command."""
         word, several = self.word or "", self.type.endswith("...]")
         form, required = self._form(), self.default is MISSING
         if not word.startswith("-"):
             shape: dict[str, Any] = {"nargs": -1 if several else 1, "required": required}
-            return click.argument(self.name, metavar=self.metavar, **shape, **form)
+            return click.Argument([self.name], metavar=self.metavar, **shape, **form)
         if required:
             form["required"] = True
         elif self.shown:
             form |= {"default": self.default, "show_default": True}
         words = [self.short, word] if self.short else [word]
-        more = {"help": self.help, "metavar": self.metavar, "section": self.section}
+        more: dict[str, Any] = {"help": self.help, "metavar": self.metavar, "section": self.section}
         if several or self.has_names:
             form["multiple"] = True
         if form.get("multiple") and form["type"] is not FILE:
             form["callback"] = as_paths if "Path, " in self.type else flat
-        return click.option(*words, self.parameter, cls=SectionOption, **more, **form)
+        return SectionOption([*words, self.parameter], **more, **form)
 
     @property
     def has_names(self) -> bool:
@@ -196,17 +202,6 @@ def options_of(declared: type) -> Iterator[Option]:
             yield replace(found, word=word, name=each.name, type=kind, default=default)
 
 
-def takes(declared: type) -> Callable[[Command], Command]:
-    """Give a command the options that a dataclass declares."""
-
-    def decorate(command: Command) -> Command:
-        for one in reversed([o for o in options_of(declared) if o.word]):
-            command = one.click()(command)
-        return command
-
-    return decorate
-
-
 def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the options that were given, by field.
 
@@ -220,7 +215,33 @@ def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def asked_for(declared: type[R], given: Mapping[str, Any]) -> R:
+    """Return the options as an object with these values by field.
+
+    ``vars`` of it are those that were given; the others are the defaults of the class.
+    """
+    made = object.__new__(declared)
+    for one in options_of(declared):
+        if isinstance(one.default, dict):  # no default of a class
+            vars(made)[one.name] = {}
+    vars(made).update(given)
+    return made
+
+
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
     """Return a dataclass whose fields have those of the values that it has fields for."""
     names = {each.name for each in fields(request)}  # type: ignore[arg-type]
     return request(**{name: value for name, value in given.items() if name in names})
+
+
+def check_ranges(request: object) -> None:
+    """Check that the numbers of a request are in the ranges that its options declare.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for one in options_of(type(request)):
+        value, optional = getattr(request, one.name), one.default is None
+        # A memory limit is bytes, and its range is MiB.
+        if one.allowed is not None and one.unit == 1 and not (optional and value is None):
+            one.allowed.check(value, (one.word or "") if optional else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,14 @@ CHAPTERS: Mapping[str, str] = {
     "Train and move models": "train generate export import",
     "Look up": "list schema env",
 }
+
+
+def help_of(command: str) -> Mapping[str, Any]:
+    """Return the ``examples`` of a command, and its ``usual`` options in one text if not all."""
+    import tomllib
+
+    text = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
+    return dict(tomllib.loads(text).get(command, {}))
 
 
 class Folded(click.HelpFormatter):

@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from click.shell_completion import CompletionItem
 
-from harness.command.ranges import SIZES, Range
+from harness.command.ranges import SIZES, THRESHOLD, Range
 from harness.errors import UsageError, did_you_mean
 
 # What is wrong with a place is said where it is used, in the harness's own words.
@@ -173,12 +173,46 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
     return given.get(name, otherwise)
 
 
-def process_of(options: Mapping[str, Any], name: str, python: str) -> tuple[str, dict[str, str]]:
-    """The interpreter and the variables of the one backend or format that is run."""
-    names = partial(tuple, (name,))
-    given = interpreters(options.get("python", ()), names)
-    environment = variables(options.get("environment", ()), names)
-    return only("--python", given, name, python), only("--env", environment, name, {})
+class ProcessOptions(Protocol):
+    """Options that say how the process of the one backend is started."""
+
+    @property
+    def python(self) -> str | None:
+        """``[BACKEND=]INTERPRETER`` items with commas between them."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Values by ``[BACKEND:]NAME``."""
+
+
+def one_interpreter(items: Sequence[str]) -> str:
+    """``[BACKEND=]INTERPRETER`` items as one text; :class:`UsageError` as of several backends."""
+    interpreters(items, tuple)
+    return ",".join(items)
+
+
+def named_variables(items: Sequence[str]) -> dict[str, str]:
+    """Values by ``[BACKEND:]NAME``; :class:`UsageError` for another form."""
+    variables(items, tuple)
+    return {name: value for name, _, value in (as_label(item).partition("=") for item in items)}
+
+
+def interpreter_of(python: str | None, name: str, default: str) -> str:
+    """The interpreter of the one backend or format that is run.
+
+    Raises:
+        UsageError: one is given for another.
+    """
+    given = interpreters(NEXT_NAME.split(python) if python else (), partial(tuple, (name,)))
+    found: str = only("--python", given, name, default)
+    return found
+
+
+def process_of(asked: ProcessOptions, name: str, python: str) -> tuple[str, dict[str, str]]:
+    """The interpreter and the variables of the one backend that is run."""
+    items = [f"{variable}={value}" for variable, value in asked.environment.items()]
+    environment = variables(items, partial(tuple, (name,)))
+    return interpreter_of(asked.python, name, python), only("--env", environment, name, {})
 
 
 def numbers(items: Sequence[str]) -> dict[str, int]:
@@ -205,3 +239,24 @@ def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
                 f"(allowed: 1 to {SIZES.most:,})"
             ) from None
     return tuple(dict.fromkeys(found))
+
+
+def share(text: str) -> float:
+    """A share as a number, from ``10%`` or ``0.1``.
+
+    Raises:
+        UsageError: it is none, or outside of what is allowed.
+    """
+    percent = text.endswith("%")
+    try:
+        found = float(THRESHOLD.read(text.removesuffix("%"))) / (100 if percent else 1)
+    except UsageError as error:
+        raise UsageError(
+            f"--threshold takes a share such as 10% or 0.1, found {text!r}: {error}"
+        ) from None
+    if found >= 1 and not percent:
+        raise UsageError(
+            f"--threshold takes a share such as 10% or 0.1, found {text!r}: write {text}% for "
+            f"{text} percent (a share without % is below 1)"
+        )
+    return found

@@ -7,7 +7,6 @@ is checked with :meth:`Range.check`. ``docs/security.md`` lists them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,11 +92,3 @@ LENGTH = Range("a length", "a positive whole number", 1, 10_000_000)
 TEMPERATURE = Range("a temperature", "a number", 0.0, 1e6, whole=False)
 TOP_K = Range("--top-k", "a whole number", 0, MOST_INT32)
 THRESHOLD = Range("a threshold", "a share", 0.0, 1e6, whole=False)
-
-
-def check_fields(request: Any, ranges: Mapping[str, Range], *optional: str) -> None:
-    """:class:`UsageError` for the first field not in its range; ``optional`` ones may be None."""
-    for name, allowed in ranges.items():
-        value = getattr(request, name)
-        if value is not None or name not in optional:
-            allowed.check(value, f"--{name.replace('_', '-')}" if name in optional else "")

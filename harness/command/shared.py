@@ -124,28 +124,17 @@ verbose: Field = partial(
     option, False, "Print all figures and messages.", section=PRINT, python=None
 )
 force: Field = partial(option, False, "Replace what is there from an earlier run.", section=KEEP)
-
-
-markdown: Field = partial(
-    option,
-    False,
-    "Print Markdown, not tables.",
-    section=PRINT,
-    word="--print-markdown",
-    python=None,
+print_markdown: Field = partial(
+    option, False, "Print Markdown, not tables.", section=PRINT, python=None
 )
+html: Field = partial(option, None, "File to write a page of the run to.", section=KEEP)
+markdown: Field = partial(option, None, "File to write Markdown of the run to.", section=KEEP)
 threads: Field = partial(option, 0, section=HOW, allowed=THREADS)
 rounds: Field = partial(
     option, USUAL_ROUNDS, "Rounds of interleaved measurement.", allowed=ROUNDS, shown=True
 )
 threshold: Field = partial(
-    option,
-    "10%",
-    "How much slower a cell may get.",
-    section=PRINT,
-    metavar="SHARE",
-    shown=True,
-    python=None,
+    option, 0.1, "How much slower a cell may get; 10% if left out.", section=PRINT, metavar="SHARE"
 )
 
 
@@ -166,7 +155,7 @@ def path(default: str, *others: str) -> Any:
 
 def output(what: str, default: Any = None, **more: Any) -> Any:
     """Return the field of ``--output``."""
-    return option(default, what, section=KEEP, word="--output", short="-o", python=None, **more)
+    return option(default, what, section=KEEP, word="--output", short="-o", **more)
 
 
 def seed(what: str, **more: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,15 @@ import click
 from click.core import ParameterSource
 
 from harness.command import settings
-from harness.command.declared import SECTIONS
-from harness.command.help import CHAPTERS, FoldedContext, narrow, section
+from harness.command.declared import SECTIONS, asked_for, options_of, values
+from harness.command.help import CHAPTERS, FoldedContext, help_of, narrow, section
+from harness.command.options import completers
 from harness.errors import UsageError, closest, did_you_mean, shorten
 
+# In the context of a command: whether its help shows all options.
+ALL = f"{__name__}.all"
+# Kinds of values that are the same on every machine, which the help of all options lists.
+FIXED = frozenset({"dtype", "path", "mode", "phase", "want"})
 # What options were called before, or are called in other commands, and what does it here.
 FORMER: Mapping[str, Mapping[str, str]] = {
     "bench": {"--compare": "--baseline FILE"},
@@ -29,9 +36,41 @@ MEANT: Mapping[str | None, str] = {"list": "harness explain"}
 
 
 class Verb(click.Command):
-    """A command whose help has sections, and whose options have defaults of the user's."""
+    """A command whose help has sections, and whose options have defaults of the user's.
+
+    ``declared`` is the class of its options, and has its help. ``work`` takes them as an object:
+    a function, or where it stands (``"module:function"``). ``needs_workers`` tells that the command
+    runs on Linux only.
+    """
 
     context_class = FoldedContext
+
+    def __init__(
+        self,
+        name: str,
+        declared: type,
+        work: str | Callable[[Any], Any],
+        *,
+        needs_workers: bool = True,
+    ) -> None:
+        self.work, self.declared, self.needs_workers = work, declared, needs_workers
+        params = [one.param() for one in options_of(declared) if one.word]
+        super().__init__(name, params=params, help=inspect.getdoc(declared))
+
+    def asked(self, given: Mapping[str, Any]) -> Any:
+        """Return the options as an object, from the values that click has read.
+
+        Raises:
+            UsageError: an option has another form.
+        """
+        return asked_for(self.declared, values(self.declared, given))
+
+    def prepare(self, asked: Any) -> Callable[[], Any]:
+        """Import the work of the command, and return it as a function without arguments."""
+        if not isinstance(self.work, str):
+            return partial(self.work, asked)
+        module, _, function = self.work.partition(":")
+        return partial(getattr(import_module(module), function), asked)
 
     def make_context(
         self,
@@ -43,7 +82,7 @@ class Verb(click.Command):
         name = info_name or ""
         for option in _options(self):
             option.envvar = settings.variables(name, _word(option))
-        if parent is not None and not {"--help", "-h"} & {*args}:
+        if parent is not None and not {"--help", "--help-all", "-h"} & {*args}:
             try:
                 extra["default_map"] = _defaults(parent, self, name)
             except click.UsageError:
@@ -81,11 +120,25 @@ class Verb(click.Command):
             hint = f"; did you mean '{MEANT[self.name]} {words[0]}'?"
             raise click.UsageError(error.message + hint, ctx) from None
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """As click does it, with an option that shows all options."""
+        *params, short = super().get_params(ctx)
+        return [*params, HELP_ALL, short]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples and the usual options, or all options with their choices."""
+        shown = help_of(self.name or "")
+        section(formatter, "Examples", [(example, "") for example in shown.get("examples", ())])
+        every, usual = ctx.meta.get(ALL, False), shown.get("usual", "").split()
         waiting: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
+            own = getattr(param, "section", "")
+            if own and usual and not every and _word(param) not in usual:
+                continue
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
-                waiting.setdefault(getattr(param, "section", ""), []).append(record)
+                if every and (known := _choices(ctx, param)):
+                    record = (record[0], f"{record[1]}  [choices: {', '.join(known)}]")
+                waiting.setdefault(own, []).append(record)
         for title in SECTIONS:
             section(formatter, title, waiting.get(title, ()))
         section(formatter, "Further options", waiting.get("", ()))
@@ -94,7 +147,6 @@ class Verb(click.Command):
 class Verbs(click.Group):
     """The group of all commands, listed in sections, each described by a whole sentence."""
 
-    command_class = Verb
     context_class = FoldedContext
 
     def make_context(
@@ -140,6 +192,30 @@ def _with_option(ctx: click.Context, option: str) -> str:
     found = [name for name, known in words.items() if option.lstrip("-") in known]
     *others, last = found or [""]
     return f"{', '.join(others)} and {last} have one" if others else last and f"{last} has one"
+
+
+def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Print the help with all options, and end."""
+    if value and not ctx.resilient_parsing:
+        ctx.meta[ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_all,
+    help="Show all options, with choices and defaults, and exit.",
+)
+
+
+def _choices(ctx: click.Context, param: click.Option) -> list[str]:
+    """The values that an option of a fixed set takes."""
+    kind = getattr(param.type, "kind", "")
+    return [*completers[kind](ctx)] if kind in FIXED and kind in completers else []
 
 
 def _options(command: click.Command) -> list[click.Option]:

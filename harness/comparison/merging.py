@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from harness.command.outcome import Outcome
+from harness.comparison.options import MergeOptions
 from harness.errors import HarnessError, UsageError, several
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
-from harness.output.printing import console, line, say
+from harness.output.printing import line
 from harness.results.file import read_records
 from harness.results.merging import Merged, merge_records, merge_speeds
 from harness.timing import json_file
@@ -18,14 +20,15 @@ from harness.timing import json_file
 KINDS = (kinds.RECORDS, kinds.RESULTS)
 
 
-def run_merge(files: Sequence[Path], output: Path, as_json: bool) -> int:
-    """Join files, write the whole, and print what is to be known of it; returns the exit code.
+def run_merge(asked: MergeOptions) -> Outcome:
+    """Join files, and write the whole.
 
     Raises:
         UsageError: the files are not of one kind, or it cannot be written, or what it would
             replace has cells that none of the files has.
         HarnessError: a file cannot be read, or is damaged.
     """
+    files, output = asked.files, asked.output
     kind = _kind(files)
     try:
         kinds.check_place(output, kind)
@@ -37,12 +40,13 @@ def run_merge(files: Sequence[Path], output: Path, as_json: bool) -> int:
         write_whole(output, merged.content)
     except OSError as error:
         raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None
-    if as_json:
-        say(json.dumps({"exit_code": merged.exit_code, **merged.record()}))
-    else:
+
+    def draw(out: Any) -> None:
         for text in merged.lines(displayed(output)):
-            line(console(), text)
-    return merged.exit_code
+            line(out, text)
+
+    data = {"exit_code": merged.exit_code, **merged.record()}
+    return Outcome(data, draw, merged.exit_code)
 
 
 def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Set
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.checking import changes as checks
 from harness.checking.changes import Cells, changes_of, moved_digits, surroundings, told_unfinished
+from harness.command.outcome import Outcome
+from harness.comparison.options import CompareOptions
 from harness.errors import UsageError, did_you_mean
 from harness.files import kinds
-from harness.files.forms import plain
 from harness.files.user_file import FileFault, displayed, read_head
-from harness.output.printing import console, line, say
+from harness.output.printing import line
 from harness.results.cell import Cell
 from harness.results.file import read_records
 from harness.results.records import Records
@@ -167,20 +168,13 @@ def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
     )
 
 
-def run_compare(
-    old: Path,
-    new: Path | None,
-    *,
-    columns: tuple[str, str] | None,
-    threshold: float,
-    as_json: bool,
-    markdown: bool,
-) -> int:
-    """Compare two files, or two columns of one, and print what changed; returns the exit code.
+def run_compare(asked: CompareOptions) -> Outcome:
+    """Compare two files, or two columns of one.
 
     Raises:
         UsageError: there is one file, and nothing in it to compare; or there is too much of both.
     """
+    new, columns = asked.new, asked.between
     if (new is None) == (columns is None):
         raise UsageError(
             "give two files, or one and '--between OLD NEW', two columns of it"
@@ -188,14 +182,15 @@ def run_compare(
             else "--between is of two columns of one file, and two files are given"
         )
     if new is not None:
-        found = compare(old, new, threshold)
-    elif columns is not None:
-        found = between(old, *columns, threshold)
-    if as_json:
-        say(json.dumps(plain({"exit_code": found.exit_code, **found.record()})))
-    elif markdown:
-        say(found.markdown())
+        found = compare(asked.old, new, asked.threshold)
     else:
+        assert columns is not None
+        found = between(asked.old, *columns, asked.threshold)
+
+    def draw(out: Any) -> None:
         for text in found.lines():
-            line(console(), text)
-    return found.exit_code
+            line(out, text)
+
+    data = {"exit_code": found.exit_code, **found.record()}
+    text = found.markdown() if asked.print_markdown else draw
+    return Outcome(data, text, found.exit_code, wrap=False)

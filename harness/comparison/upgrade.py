@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from harness.checking import report as reports
@@ -12,14 +11,14 @@ from harness.checking.pairs import statements
 from harness.checking.request import QUICK, Request
 from harness.checking.run import Engine
 from harness.command.options import as_label
+from harness.command.outcome import Outcome
+from harness.comparison.options import UpgradeOptions
 from harness.comparison.two_runs import of_cells, of_speeds
 from harness.environments.console import choose_or_make
-from harness.environments.make import NotMade
 from harness.errors import UsageError, did_you_mean
-from harness.files.forms import plain
 from harness.language.library import Library
-from harness.output.printing import console, line, say
-from harness.output.table import show
+from harness.output import table
+from harness.output.printing import console, line
 from harness.runs.compared import RunChanges
 from harness.runtime.labels import backend_of
 from harness.timing.console import BenchProgress, relative_lines
@@ -28,46 +27,53 @@ from harness.timing.request import BenchRequest
 from harness.timing.run import Bench
 
 NUMBERS, SPEED = "numbers", "speed"
+Draw = Callable[[Any], None]
 
 
-def run_upgrade(columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]) -> int:
-    """Check an old column and a new one, then time them, and print what changes; returns the exit
-    code.
+def run_upgrade(asked: UpgradeOptions) -> Outcome:
+    """Check an old column and a new one, then time them; print each part when it is done, unless
+    JSON is wanted.
 
     Raises:
         UsageError: there are not two columns, or nothing of the kind is wanted.
+        NotMade: an environment cannot be made.
         HarnessError: a spec or a file is wrong.
     """
-    want = options["want"] or (NUMBERS, SPEED)
+    want = asked.want or (NUMBERS, SPEED)
     for word in want:
         if word not in (NUMBERS, SPEED):
             hint = did_you_mean(word, (NUMBERS, SPEED))
             raise UsageError(f"--want takes {NUMBERS} or {SPEED}, found {word!r}{hint}")
-    try:
-        request, timing = _requests(columns, specs, options)
-    except NotMade as error:
-        say(str(error), error=True)
-        return 3
-    told: dict[str, RunChanges] = {}
+    request, timing = _requests(asked)
+    changes: dict[str, RunChanges] = {}
+    drawn: list[Draw] = []
     code = 0
-    quiet = options["as_json"]
+
+    def show(draw: Draw) -> None:
+        drawn.append(draw)
+        if not asked.as_json:
+            draw(console())
+
     if NUMBERS in want:
-        code, told[NUMBERS] = _numbers(request, quiet)
+        code, changes[NUMBERS] = _numbers(request, show)
     if SPEED in want:
-        broken, told[SPEED] = _speeds(timing, options["threshold"], quiet)
+        broken, changes[SPEED] = _speeds(timing, asked.threshold, show)
         code = max(code, broken)
-    code = max([code, *(found.exit_code for found in told.values())])
-    if quiet:
-        old, new = request.backends
-        parts = {name: found.record() for name, found in told.items()}
-        say(json.dumps(plain({"exit_code": code, "from": old, "to": new, **parts})))
-    return code
+    code = max([code, *(found.exit_code for found in changes.values())])
+    old, new = request.backends
+    parts = {name: found.record() for name, found in changes.items()}
+    data = {"exit_code": code, "from": old, "to": new, **parts}
+
+    def draw_all(out: Any) -> None:
+        for draw in drawn:
+            draw(out)
+
+    return Outcome(data, draw_all, code, printed=True)
 
 
-def _requests(
-    columns: Sequence[str], specs: Sequence[str], options: Mapping[str, Any]
-) -> tuple[Request, BenchRequest]:
+def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
     """What is checked, and what is timed."""
+    columns = (asked.old, asked.new)
     one, other = (backend_of(as_label(column).partition("=")[0]) for column in columns)
     if one != other:
         raise UsageError(
@@ -77,15 +83,15 @@ def _requests(
     found = choose_or_make(columns)
     if len(found.names) < 2:
         raise UsageError(f"{found.names[0]} is to be held against itself: name another version")
-    quick = QUICK if options["quick"] else {}
-    chosen = Library(options["folders"]).matching(specs) or quick.get("specs", ())
-    common: dict[str, Any] = {"specs": chosen, "folders": options["folders"]}
-    common |= {"backends": found.names, "pythons": found.pythons, "device": options["device"]}
+    quick = QUICK if asked.quick else {}
+    chosen = Library(asked.folders).matching(asked.specs) or quick.get("specs", ())
+    common: dict[str, Any] = {"specs": chosen, "folders": asked.folders}
+    common |= {"backends": found.names, "pythons": found.pythons, "device": asked.device}
     request = Request(**{**quick, **common})
-    return request, BenchRequest(rounds=options["rounds"], **common)
+    return request, BenchRequest(rounds=asked.rounds, **common)
 
 
-def _numbers(request: Request, quiet: bool) -> tuple[int, RunChanges]:
+def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
     """What changes of verdicts and digits; 3 with it where a column could not be run."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
@@ -93,13 +99,19 @@ def _numbers(request: Request, quiet: bool) -> tuple[int, RunChanges]:
         report = engine.run(("upgrade", old, new))
     cells = {result.cell: engine.signed(result) for result in report.results}
     found = of_cells(cells, old, new, "this run")
-    if not quiet:
-        show(console(), *reports.tables(report))
-        _print(*statements(report.pairs, report.results), *reports.problems(report), *found.lines())
+
+    def draw(out: Any) -> None:
+        table.show(out, *reports.tables(report))
+        lines = (*statements(report.pairs, report.results), *reports.problems(report))
+        _print(out, *lines, *found.lines())
+
+    show(draw)
     return 3 if report.exit_code == 3 else 0, found
 
 
-def _speeds(timing: BenchRequest, threshold: float, quiet: bool) -> tuple[int, RunChanges]:
+def _speeds(
+    timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
+) -> tuple[int, RunChanges]:
     """What changes of speed; 3 with it where a column could not be timed."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)
@@ -107,12 +119,12 @@ def _speeds(timing: BenchRequest, threshold: float, quiet: bool) -> tuple[int, R
         results = bench.run()
     content = document(timing, results)
     found = of_speeds(content, old, new, threshold, "this run")
-    if not quiet:
-        doubts = (f"{r.cell}: {doubt}" for r in results for doubt in r.record.doubts)
-        _print(*relative_lines(content, old), *doubts, *found.lines())
+    doubts = [f"{r.cell}: {doubt}" for r in results for doubt in r.record.doubts]
+    lines = (*relative_lines(content, old), *doubts, *found.lines())
+    show(lambda out: _print(out, *lines))
     return 3 if any(r.status == "broken" for r in results) else 0, found
 
 
-def _print(*lines: str) -> None:
+def _print(out: Any, *lines: str) -> None:
     for text in lines:
-        line(console(), text)
+        line(out, text)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import TypeVar
 
-from harness.convert.request import Export, Import
-from harness.convert.run import Agreement, Exporting, FormatFault, export, import_
+from harness.command.declared import build
+from harness.command.options import interpreter_of
+from harness.command.outcome import Outcome
+from harness.convert.request import Export, ExportOptions, Import, ImportOptions
+from harness.convert.run import Agreement, Exporting, export, import_
 from harness.files.user_file import displayed
-from harness.output.printing import console, say, tell
+from harness.output.printing import console
 from harness.output.progress import Progress
-from harness.worker.remote import with_trace
 
-Asked = TypeVar("Asked", Export, Import)
-Made = TypeVar("Made")
 # By verb, what a format's process does. An export has two sizes of inputs to run at.
 STEPS = {
     "exporting": ("suffix", "write", "outputs", "outputs"),
@@ -46,44 +44,39 @@ class _CallLines:
         self.bar.step(WORDS[verb].format(format=self.format))
 
 
-def _watched(
-    what: str, request: Asked, work: Callable[[Asked, Callable[[str], None]], Made]
-) -> Made | None:
-    """What comes of a request, its calls shown as they are made; None, and the fault is told,
-    where the format fails."""
-    try:
-        with Progress(console(error=True), what) as bar:
-            return work(request, _CallLines(bar, request.format_))
-    except FormatFault as fault:
-        tell(with_trace(str(fault), fault.traceback), error=True)
-        return None
+def run_export(asked: ExportOptions) -> Outcome:
+    """Export; the exit code is 1 if the outputs differ.
+
+    Raises:
+        FormatFault: the format could not be run.
+    """
+    request = build(Export, {**vars(asked), "python": _python(asked)})
+    with Progress(console(error=True), "exporting") as bar:
+        made = export(request, _CallLines(bar, request.format_))
+    code = 0 if made.agreement.agrees else 1
+    return Outcome(_document(request, made), _text(request, made), code)
 
 
-def run_export(request: Export, as_json: bool) -> int:
-    """Export, and print what came of it; returns the exit code."""
-    made = _watched("exporting", request, export)
-    if made is None:
-        return 3
-    if as_json:
-        say(json.dumps(_document(request, made)))
-    else:
-        tell(_text(request, made))
-    return 0 if made.agreement.agrees else 1
+def run_import(asked: ImportOptions) -> Outcome:
+    """Import.
 
-
-def run_import(request: Import, as_json: bool) -> int:
-    """Import, and print what came of it; returns the exit code."""
-    made = _watched("importing", request, import_)
-    if made is None:
-        return 3
+    Raises:
+        FormatFault: the format could not be run.
+    """
+    request = build(Import, {**vars(asked), "python": _python(asked)})
+    with Progress(console(error=True), "importing") as bar:
+        made = import_(request, _CallLines(bar, request.format_))
     count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
-    if as_json:
-        told = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
-        say(json.dumps({**told, "weights": str(request.weights), **made.history}))
-    else:
-        tell(f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}")
-        tell(f"weights: {request.weights}")
-    return 0
+    data = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
+    text = f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}"
+    return Outcome(
+        {**data, "weights": str(request.weights), **made.history},
+        f"{text}\nweights: {request.weights}",
+    )
+
+
+def _python(asked: ExportOptions | ImportOptions) -> str:
+    return interpreter_of(asked.python, asked.format_, sys.executable)
 
 
 def _text(request: Export, made: Exporting) -> str:

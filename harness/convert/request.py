@@ -44,13 +44,22 @@ class Import:
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class ExportOptions(Export):
-    """The options of ``export``."""
+    """Write SPEC with its weights as a framework's user expects it.
+
+    The files are run by that framework alone, and kept if their outputs agree with the oracle's.
+
+    Exit code 0: they agree; 1: they differ, and nothing was written; 2: wrong usage or a wrong
+    file; 3: the format could not be run.
+    """
 
     as_json: bool = shared.as_json()
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class ImportOptions(Import):
-    """The options of ``import``."""
+    """Make weights of SPEC from FILE, such as a state_dict or a .keras file.
+
+    Exit code 0: done; 2: wrong usage or a wrong file; 3: the format could not be run.
+    """
 
     as_json: bool = shared.as_json()

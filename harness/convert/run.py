@@ -15,7 +15,7 @@ from harness.convert import formats, weights
 from harness.convert.archive import FLOATS
 from harness.convert.request import Export, Import
 from harness.convert.weights import Weights, WeightsError
-from harness.errors import HarnessError, UsageError
+from harness.errors import CouldNotRun, UsageError
 from harness.files import kinds
 from harness.files.atomic import staging, sync_folder
 from harness.files.kinds import FileKind
@@ -78,12 +78,8 @@ def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Ag
     return Agreement(len(told), worst(told or found))
 
 
-class FormatFault(HarnessError):
-    """The process of a format failed, crashed or was too slow; ``traceback`` is its own."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
+class FormatFault(CouldNotRun):
+    """The process of a format failed, crashed or was too slow."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.command.outcome import Outcome
 from harness.defaults.catalogue import (
     DefaultEntry,
     Entries,
@@ -22,9 +21,10 @@ from harness.defaults.catalogue import (
     record,
     shown,
 )
+from harness.defaults.options import DifferencesOptions
 from harness.defaults.run import Held, Verification, verify
 from harness.errors import UsageError
-from harness.output.printing import console, entry, line, say, tell
+from harness.output.printing import console, entry, line
 from harness.output.templates import filled
 
 
@@ -39,46 +39,38 @@ GAP = 2
 STYLES = {"as written": "green", "changed": "bold red", "error": "bold red"}
 
 
-def run_differences(layer: str | None, options: Mapping[str, Any]) -> int:
-    """Print the entries, and what was measured of them; returns the exit code.
+def run_differences(asked: DifferencesOptions) -> Outcome:
+    """Look up the entries, and measure them if that is asked for.
 
     Raises:
         UsageError: there is no such layer or framework, or options do not go together.
     """
-    between: Sequence[str] = options["between"] or ()
-    if options["markdown"]:
-        if layer is not None or between or options["run"] or options["as_json"]:
+    layer, between = asked.layer, asked.between or ()
+    if asked.print_markdown:
+        if layer is not None or between or asked.run or asked.as_json:
             raise UsageError("--print-markdown writes the whole page: leave the other options out")
-        say(page(), end="")
-        return 0
+        return Outcome(None, page().removesuffix("\n"), wrap=False)
     entries = chosen(layer, between)
     found = None
-    if options["run"]:
+    if asked.run:
         err = console(error=True)
         named = between or frameworks(entries)
         found = verify(entries, named, lambda name: line(err, f"measuring {name}"))
-    if options["as_json"]:
-        document: dict[str, object] = {
-            "differences": [record(n, e, between) for n, e in entries.items()]
-        }
-        if found is not None:
-            document |= {
-                "exit_code": found.exit_code if entries else 0,
-                "versions": found.versions,
-                "troubles": found.troubles,
-                "measured": [asdict(held) for held in found.held],
-            }
-        say(json.dumps(document))
-    elif not entries:
+    code = found.exit_code if found is not None and entries else 0
+    data: dict[str, object] = {"differences": [record(n, e, between) for n, e in entries.items()]}
+    if found is not None:
+        data |= {"exit_code": code, "versions": found.versions, "troubles": found.troubles}
+        data["measured"] = [asdict(held) for held in found.held]
+    if not entries:
         what = f" of {layer}" if layer else ""
-        tell(f"no default{what} is listed in which {' and '.join(between)} differ")
-    else:
-        _print(entries, between, found)
-    return found.exit_code if found is not None and entries else 0
+        told = f"no default{what} is listed in which {' and '.join(between)} differ"
+        return Outcome(data, told)
+    return Outcome(data, lambda out: _print(out, entries, between, found), code)
 
 
-def _print(entries: Entries, between: Sequence[str], found: Verification | None) -> None:
-    out = console()
+def _print(
+    out: Console, entries: Entries, between: Sequence[str], found: Verification | None
+) -> None:
     held = {(one.entry, one.framework): one for one in found.held} if found else {}
     for name, one in entries.items():
         line(out, f"{name} ({', '.join(one.layers)})", "bold")

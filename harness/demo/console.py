@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.checking.console import PrintOptions, run_check
 from harness.checking.request import Request
 from harness.demo.broken import GATES, RIGHT
+from harness.demo.options import DemoOptions
 from harness.environments.columns import choose
 from harness.output.printing import tell
 from harness.worker.launch import SERVICE
@@ -21,34 +22,44 @@ FAILURES = Path("harness-demo")
 LIKED = ("torch", "jax", "keras")
 
 
-def run_demo(broken: bool, backend: str | None, as_json: bool) -> int:
+def run_demo(asked: DemoOptions) -> int:
     """Check one model on numpy and a framework; returns the exit code. A planted fault leaves a
     reproducer in the folder :data:`FAILURES`.
 
     Raises:
         UsageError: there is no such backend, or no reproducer can be written here.
     """
+    request = request_of(asked)
+    broken = request.backends[-1] if asked.broken else ""
+    if not asked.as_json:
+        _introduce(request.backends, broken)
+    shown = PrintOptions(as_json=asked.as_json, reproducers=FAILURES if broken else None)
+    code = run_check(request, ["demo"], shown)
+    if not asked.as_json:
+        _next(broken)
+    return code
+
+
+def request_of(asked: DemoOptions) -> Request:
+    """Return the request of the demo.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    backend = asked.backend
     if backend is None:
         able = choose(()).names
         backend = next((name for name in LIKED if name in able), RIGHT)
     columns = choose((RIGHT, backend))
-    backends, other = columns.names, columns.names[-1]
-    if not as_json:
-        _introduce(backends, other if broken else "")
-    request = Request(
+    return Request(
         (SPEC,),
-        backends,
+        columns.names,
         dtypes=("float32",),
         sizes=SIZES,
         pythons=columns.pythons,
         checks=CHECKS,
-        service="harness.demo.broken:handler" if broken else SERVICE,
+        service="harness.demo.broken:handler" if asked.broken else SERVICE,
     )
-    shown = PrintOptions(as_json=as_json, reproducers=FAILURES if broken else None)
-    code = run_check(request, ["demo"], shown)
-    if not as_json:
-        _next(other if broken else "")
-    return code
 
 
 def _introduce(backends: Sequence[str], broken: str) -> None:

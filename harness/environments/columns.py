@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 from harness.command import options
-from harness.command.declared import values
 from harness.environments import cache
 from harness.environments.cache import NoEnvironment
 from harness.errors import UsageError, shorten
@@ -81,33 +80,33 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
     return Columns(tuple(names), {**given, **own})
 
 
-def of_options(backends: Sequence[str], pythons: Sequence[str]) -> Columns:
+def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, str]) -> Columns:
     """The columns of ``--backend`` and ``--python``; an interpreter that is given for all is that
     of the columns without one of their own.
 
     Raises:
         UsageError: as :func:`choose`, or ``--python`` is not an interpreter of a column.
     """
+    if isinstance(pythons, Mapping):
+        return choose(backends, pythons)
     named = [item for item in map(options.as_label, backends) if "=" not in item]
     every = partial(tuple[str, ...], named if backends else available())
     return choose(backends, options.interpreters(pythons, every))
 
 
-def of_command(declared: type, given: Mapping[str, Any]) -> dict[str, object]:
-    """The values of a command's options by field, with its columns, and their interpreters and
-    variables.
+def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict[str, Any]:
+    """The options of a command by field, with its columns, and their interpreters and variables:
+    items of the command line, or mappings by backend.
 
     Raises:
         UsageError: as :func:`choose`, or an option has another form.
     """
-    backends = given["backends"]
-    columns = of_options(backends, given["pythons"])
-    return {
-        **values(declared, given),
-        "backends": columns.names if backends else (),
-        "pythons": columns.pythons,
-        "environment": options.variables(given["environment"], partial(names_of, backends)),
-    }
+    backends, environment = given.get("backends", ()), given.get(variables, ())
+    columns = of_options(backends, given.get("pythons", ()))
+    if not isinstance(environment, Mapping):
+        environment = options.variables(environment, partial(names_of, backends))
+    names = columns.names if backends else ()
+    return {**given, "backends": names, "pythons": columns.pythons, variables: environment}
 
 
 def names_of(backends: Sequence[str]) -> tuple[str, ...]:
@@ -126,15 +125,15 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
     return name, found.pythons.get(name, sys.executable)
 
 
-def process_of(given: Mapping[str, object], asked: str) -> tuple[str, str, dict[str, str]]:
+def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, dict[str, str]]:
     """The one column that is run, its interpreter, and the variables of its process.
 
     Raises:
         UsageError: as :func:`choose`, or an option is given for another backend.
     """
-    name, own = _parts(asked)
-    python, environment = options.process_of(given, name, own)
-    column, interpreter = one(asked, python)
+    name, own = _parts(backend)
+    python, environment = options.process_of(asked, name, own)
+    column, interpreter = one(backend, python)
     return column, interpreter, environment
 
 

@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from harness.command.outcome import Outcome
 from harness.environments import cache, make, wanted
 from harness.environments.cache import MadeEnvironment, NoEnvironment
 from harness.environments.columns import Columns, choose
+from harness.environments.options import EnvOptions
 from harness.errors import UsageError
 from harness.files.user_file import MIB, displayed
-from harness.output.printing import say, tell
+from harness.output.printing import tell
 
 
-def run_env(
-    words: Sequence[str],
-    *,
-    list: bool,
-    remove: bool,
-    python: str | None,
-    force: bool,
-    as_json: bool,
-) -> int:
-    """Make, list or remove environments; returns the exit code.
+def run_env(asked: EnvOptions) -> Outcome:
+    """Make, list or remove environments.
 
     Raises:
         UsageError: the words do not fit what is asked for.
+        NotMade: the environment cannot be made.
     """
-    if remove:
+    words = asked.words
+    if asked.remove:
         if not words:
             raise UsageError("--remove removes which? 'harness env' lists what there is")
-        for word in words:
-            tell(f"removed: {displayed(make.remove(wanted.column_of(word)))}")
-        return 0
-    if not words or list:
+        removed = [displayed(make.remove(wanted.column_of(word))) for word in words]
+        return Outcome({"removed": removed}, "\n".join(f"removed: {one}" for one in removed))
+    if not words or asked.list:
         if words:
             raise UsageError(f"--list takes no environment, found {words[0]!r}")
-        return _listed(as_json)
+        return _listed()
     told = partial(tell, error=True)
-    try:
-        found = make.make(wanted.read(words), python or sys.executable, told, force)
-    except make.NotMade as error:
-        tell(str(error), error=True)
-        return 3
-    if as_json:
-        say(json.dumps(_record(found)))
-        return 0
-    tell(f"{_line(found)}, {_size(found.folder) / MIB:,.0f} MiB")
-    tell(f"use it with: --backend {found.about.column}")
-    tell(f"which is:    --backend {found.about.column}={found.python}")
-    return 0
+    python = asked.python or sys.executable
+    found = make.make(wanted.read(words), python, told, asked.force)
+    lines = (
+        f"{_line(found)}, {_size(found.folder) / MIB:,.0f} MiB",
+        f"use it with: --backend {found.about.column}",
+        f"which is:    --backend {found.about.column}={found.python}",
+    )
+    return Outcome(_record(found), "\n".join(lines))
 
 
 def choose_or_make(asked: Sequence[str]) -> Columns:
@@ -85,19 +75,19 @@ def _agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _listed(as_json: bool) -> int:
+def _listed() -> Outcome:
     found, damaged = cache.looked_through()
     for text in damaged:
         tell(text, error=True)
-    if as_json:
-        say(json.dumps([_record(one) for one in found.values()]))
-        return 0
+    lines = []
     for one in found.values():
         outdated = "" if one.is_of_today else " (of another harness: make it again)"
-        tell(f"{_line(one)}, made {one.about.made}{outdated}")
+        lines.append(f"{_line(one)}, made {one.about.made}{outdated}")
     if not found and not damaged:
-        tell(f"no environment is in {displayed(cache.root())}; 'harness env torch==2.6' makes one")
-    return 0
+        lines = [
+            f"no environment is in {displayed(cache.root())}; 'harness env torch==2.6' makes one"
+        ]
+    return Outcome([_record(one) for one in found.values()], "\n".join(lines))
 
 
 def _record(found: MadeEnvironment) -> dict[str, object]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.environments import cache
 from harness.environments.cache import MadeEnvironment
 from harness.environments.wanted import DISTRIBUTION, Wanted, is_editable, pack
-from harness.errors import HarnessError, UsageError
+from harness.errors import CouldNotRun, UsageError
 from harness.files.atomic import write_whole
 from harness.files.lock import held
 from harness.files.user_file import displayed
@@ -27,7 +27,7 @@ from harness.runtime.labels import contradiction
 SHOWN = 20
 
 
-class NotMade(HarnessError):
+class NotMade(CouldNotRun):
     """An environment could not be made; nothing is left of it."""
 
 

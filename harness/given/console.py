@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import zipfile
 from collections.abc import Mapping
@@ -15,50 +14,42 @@ import numpy.typing as npt
 
 from harness.arrays import ArrayDict
 from harness.command.declared import build
+from harness.command.options import process_of
+from harness.command.outcome import Outcome
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
 from harness.given.files import gather
-from harness.given.options import Settings
-from harness.given.run import WANTED, BackendError, PassResult, run_once
+from harness.given.options import PassOptions, Settings
+from harness.given.run import WANTED, PassResult, run_once
 from harness.language.model import load_spec
-from harness.output.printing import say, tell
-from harness.worker.remote import with_trace
 
 
-def run_run(name: str, options: Mapping[str, Any]) -> int:
-    """Run once, print what came of it and write it; returns the exit code.
+def run_run(asked: PassOptions) -> Outcome:
+    """Run once, and write what came of it.
 
     Raises:
         UsageError: no results can be written to the place of the output.
         HarnessError: a spec, a file or an option is wrong.
+        BackendError: the backend could not be run.
     """
-    target: Path | None = options["output"]
-    spec = load_spec(name, options["folders"])
-    given = gather(
-        spec, options["sizes"], parameters=options["parameters"], inputs=options["inputs"]
-    )
-    settings = build(Settings, options)
-    if target is not None:
+    backend, _, own = asked.backend.partition("=")
+    python, environment = process_of(asked, backend, own)
+    spec = load_spec(asked.spec, asked.folders)
+    given = gather(spec, asked.sizes, parameters=asked.parameters, inputs=asked.inputs)
+    settings = build(Settings, {**vars(asked), "python": python, "environment": environment})
+    if asked.output is not None:
         try:
-            kinds.check_place(target, kinds.ARRAYS_OF_RUN)
+            kinds.check_place(asked.output, kinds.ARRAYS_OF_RUN)
         except FileFault as fault:
-            what = f"cannot write the results to {displayed(target)}: {fault.reason}"
+            what = f"cannot write the results to {displayed(asked.output)}: {fault.reason}"
             raise UsageError(what) from None
-    try:
-        result = run_once(spec, options["backend"], given, options["want"] or WANTED, settings)
-    except BackendError as error:
-        tell(with_trace(str(error), error.traceback), error=True)
-        return 3
+    result = run_once(spec, backend, given, asked.want or WANTED, settings)
     arrays = arrays_of(result)
-    if target is not None:
-        _write(target, arrays)
-    if options["as_json"]:
-        say(json.dumps(_document(result, arrays)))
-    else:
-        tell(text_of(result, arrays))
-    return 0
+    if asked.output is not None:
+        _write(asked.output, arrays)
+    return Outcome(document(result, arrays), text_of(result, arrays))
 
 
 def arrays_of(result: PassResult) -> ArrayDict:
@@ -88,7 +79,8 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
         raise UsageError(f"cannot write the results to {displayed(path)}: {why(error)}") from None
 
 
-def _document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
+def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
+    """Return a pass as ``--json`` prints it."""
     loss = result.loss
     return {
         "loss": loss if loss is None or math.isfinite(loss) else str(loss),

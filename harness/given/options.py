@@ -33,7 +33,10 @@ class Settings:
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class PassOptions(Settings):
-    """All options of ``run``."""
+    """Run SPEC once on numbers of your own, and write what came of it. Nothing is judged.
+
+    Exit code 0: done; 2: wrong usage or a wrong file; 3: the backend could not be run.
+    """
 
     spec: str = shared.spec()
     backend: str = shared.backend(help_="The backend that does it, or oracle: numpy in float64.")
@@ -59,7 +62,7 @@ class PassOptions(Settings):
         python="outputs (with the new state and statistics), loss (with metrics) and gradients (of "
         "the loss), or one of them.",
     )
-    output: Path | None = shared.output("File (.npz) to write the results to.")
+    output: Path | None = shared.output("File (.npz) to write the results to.", python=None)
     folders: tuple[Path, ...] = shared.folders()
     sizes: Mapping[str, int] = shared.sizes()
     as_json: bool = shared.as_json()

@@ -9,7 +9,7 @@ from typing import Any
 from harness.arrays import Array, ArrayDict
 from harness.command.ranges import SEED, TIMEOUT
 from harness.environments.columns import one
-from harness.errors import HarnessError, UsageError, check_known
+from harness.errors import CouldNotRun, UsageError, check_known
 from harness.given.options import Settings
 from harness.language.initial_values import initial_parameters, initial_state, initial_statistics
 from harness.language.model import Spec
@@ -38,12 +38,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class BackendError(HarnessError):
-    """A backend could not be run; ``traceback`` is its own, "" if there is none."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
+class BackendError(CouldNotRun):
+    """A backend could not be run."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,14 @@ equations are text here; ``harness.language.model`` reads them and says what is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.command.outcome import Outcome
+from harness.errors import check_known
 from harness.language.names import FreeName, ModelName, Name
 from harness.language.optimizer_schema import Optimizer, OptimizerUse
 from harness.language.strict import Axes, Documented, Strict, key
@@ -349,3 +352,14 @@ KINDS: dict[str, type[Documented]] = {
 def json_schema(kind: str) -> dict[str, Any]:
     """The JSON Schema of one kind of spec file, for editors."""
     return KINDS[kind].model_json_schema()
+
+
+def run_schema(asked: Any) -> Outcome:
+    """Return the JSON Schema of the ``kind`` of spec file.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    check_known("kind", asked.kind, KINDS)
+    schema = json_schema(asked.kind)
+    return Outcome(schema, json.dumps(schema, indent=2), wrap=False)

@@ -14,7 +14,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.output.folding import wrapped
@@ -82,6 +84,20 @@ _UNSEEN = re.compile(
 
 # Columns of a terminal that does not tell them, and of what has no edge; lines of a screen.
 USUAL, UNLIMITED, LINES = 80, 1_000_000, 25
+
+
+# Whether nothing is printed: in a function of Python that does the work of a command.
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Print nothing in the block."""
+    before = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(before)
 
 
 class OutputLost(Exception):
@@ -202,8 +218,9 @@ def emit(text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     # Not click's echo, which takes a stream of ASCII for one of UTF-8.
-    stream.write(text)
-    stream.flush()
+    if not _SILENT.get():
+        stream.write(text)
+        stream.flush()
 
 
 def tell(text: str, *, error: bool = False) -> None:
@@ -229,6 +246,8 @@ def console(*, error: bool = False) -> Console:
     """A console on standard output or error; as wide as what is printed, unless it has a width."""
     from rich.console import Console
 
+    if _SILENT.get():
+        return Console(file=io.StringIO())
     stream = sys.stderr if error else sys.stdout
     # Rich asks a live terminal itself, again and again. Where it takes a pipe for a terminal, as
     # under FORCE_COLOR, and where it finds a dumb one, it would take 80 columns, unless both

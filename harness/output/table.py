@@ -7,6 +7,7 @@ paragraph.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.output.markdown import escaped, table
-from harness.output.printing import UNLIMITED, entry, line
+from harness.output.printing import UNLIMITED, drawing, entry, line
 
 Entry = str | Text
 # Columns of a part beside the first, below which paragraphs are easier to read.
@@ -123,3 +124,10 @@ def _paragraph(target: Console, grid: Grid, row: Sequence[Entry]) -> None:
 
 def _entry(text: Entry) -> Text:
     return text if isinstance(text, Text) else entry(text)
+
+
+def text_of(*forms: Grid) -> str:
+    """A table under its title as text without colour, in the first of its forms that fits."""
+    drawn = io.StringIO()
+    show(drawing(drawn), *forms)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n"))

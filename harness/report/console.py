@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.command.outcome import Outcome
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
 from harness.files.user_file import FileFault, displayed, why
-from harness.output.printing import say, tell
+from harness.output.printing import tell
 from harness.report.history import history
 from harness.report.inputs import Inputs, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
+from harness.report.options import ReportOptions
 from harness.report.page import page, prepare_page
 
 if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
+    from harness.report.news import News
 
 # What a file of each form is, and the form that the end of a name stands for.
 KINDS: Mapping[str, kinds.FileKind] = {
@@ -35,51 +37,46 @@ ENDINGS: Mapping[str, str] = {
 }
 
 
-def run_report(
-    files: Sequence[Path],
-    *,
-    output: Path,
-    history: Path | None,
-    bases: Sequence[Path],
-    relative_to: str | None,
-    folders: Sequence[Path],
-    as_json: bool,
-) -> int:
-    """Make a report of some files; returns the exit code.
+def run_report(asked: ReportOptions) -> Outcome:
+    """Make a report of some files.
 
     Raises:
         UsageError: a file is of a kind that no report is made of, or nothing can be written.
         HarnessError: a file cannot be read.
     """
-    form = ENDINGS.get(output.suffix.lower(), "")
-    if not form:
-        raise UsageError(
-            f"{displayed(output)}: a report is a file that ends in {', '.join(ENDINGS)}"
-        )
+    output = asked.output
+    form = _form_of(output)
     check_output(output, form)
     with _nothing_collected():
-        inputs = gather(files)
-        if relative_to is not None:
-            _check_baseline(relative_to, inputs)
-        _check_room(form, inputs, history, bases)
-        _write_all(inputs, {form: output}, bases, relative_to, folders, history)
-    if as_json:
-        say(json.dumps({"output": os.fspath(output), "form": form}))
-    else:
-        tell(f"the report is in {displayed(output)}")
-    return 0
+        inputs = gather(asked.files)
+        if asked.relative_to is not None:
+            _check_baseline(asked.relative_to, inputs)
+        _check_room(form, inputs, asked)
+        _write_all(inputs, {form: output}, asked)
+    data = {"output": os.fspath(output), "form": form}
+    return Outcome(data, f"the report is in {displayed(output)}")
 
 
-def _check_room(form: str, inputs: Inputs, history: Path | None, bases: Sequence[Path]) -> None:
+def _form_of(output: Path) -> str:
+    """The form that a name asks for; :class:`UsageError` where it asks for none."""
+    try:
+        return ENDINGS[output.suffix.lower()]
+    except KeyError:
+        raise UsageError(
+            f"{displayed(output)}: a report is a file that ends in {', '.join(ENDINGS)}"
+        ) from None
+
+
+def _check_room(form: str, inputs: Inputs, asked: ReportOptions) -> None:
     """:class:`UsageError` where something is given that the form has no place for."""
-    if form != "html" and history is not None:
+    if form != "html" and asked.history is not None:
         raise UsageError(
             "--history is drawn on a page: give --output a name that ends in .html, or leave "
             "--history out"
         )
     if form != "junit":
         return
-    if bases:
+    if asked.bases:
         raise UsageError(
             "JUnit's form has no place for what changed since --base: give --output a name that "
             "ends in .html or .md, or leave --base out"
@@ -141,51 +138,30 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
         check_output(output, form)
 
 
-def write_of(
-    files: Sequence[Path],
-    outputs: Mapping[str, Path],
-    bases: Sequence[Path],
-    relative_to: str | None,
-    folders: Sequence[Path],
-) -> None:
-    """Write several reports of the same files, by their forms.
+def write_of(files: Sequence[Path], outputs: Mapping[str, Path], asked: object) -> None:
+    """Write several reports of the same files, by their forms, as the options of their run ask.
 
     Raises:
         UsageError: one cannot be written, or a base or the history is none.
         HarnessError: a file cannot be read.
     """
     with _nothing_collected():
-        _write_all(gather(files), outputs, bases, relative_to, folders)
+        _write_all(gather(files), outputs, asked)
     for output in outputs.values():
         tell(f"the report is in {displayed(output)}", error=True)
 
 
-def _write_all(
-    inputs: Inputs,
-    outputs: Mapping[str, Path],
-    bases: Sequence[Path],
-    relative_to: str | None,
-    folders: Sequence[Path],
-    past: Path | None = None,
-) -> None:
+def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> None:
+    # A run has one older file to compare with, a report any number.
+    base = getattr(asked, "baseline", None)
+    bases = getattr(asked, "bases", (base,) if base is not None else ())
     against = None
     if bases:
         from harness.report.news import news  # it imports all checks, for their names
 
         against = news(inputs, gather(bases, "--base"))
     for form, output in outputs.items():
-        if form == "junit":
-            assert inputs.check is not None
-            text = junit(inputs.check)
-        elif form == "markdown":
-            text = markdown(inputs, against, relative_to)
-        else:
-            runs = history(past) if past is not None else None
-            text = page(inputs, against, runs, relative_to, _known(inputs, folders))
-        try:
-            write_whole(output, text.encode("utf-8", "replace"))
-        except OSError as error:
-            raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None
+        _write(output, form, inputs, against, asked)
 
 
 @contextmanager
@@ -208,3 +184,22 @@ def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
     from harness.checking.known_differences import known_differences
 
     return known_differences(folders)
+
+
+def _write(output: Path, form: str, inputs: Inputs, against: News | None, asked: object) -> None:
+    """Write one report."""
+    relative_to = getattr(asked, "relative_to", None)
+    if form == "junit":
+        assert inputs.check is not None
+        text = junit(inputs.check)
+    elif form == "markdown":
+        text = markdown(inputs, against, relative_to)
+    else:
+        folder = getattr(asked, "history", None)
+        differences = _known(inputs, getattr(asked, "folders", ()))
+        past = history(folder) if folder is not None else None
+        text = page(inputs, against, past, relative_to, differences)
+    try:
+        write_whole(output, text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UsageError(f"cannot write {displayed(output)}: {why(error)}") from None

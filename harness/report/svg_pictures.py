@@ -100,6 +100,28 @@ def roofline(roof: Roofline) -> str:
     return _svg(draw, 3.6, "roofline")
 
 
+def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]]) -> str:
+    """Speeds with their lower and upper quartile, by system and backend."""
+    systems = list(dict.fromkeys(system for system, _ in cells))
+
+    def draw(axes: Axes) -> None:
+        for number, name in enumerate(dict.fromkeys(backend for _, backend in cells)):
+            colour, shape, _ = _look(number)
+            own = [(system, speed) for (system, one), speed in cells.items() if one == name]
+            rates = [rate for _, (rate, _, _) in own]
+            bars = [[rate - q1 for _, (rate, q1, _) in own], [q3 - r for _, (r, _, q3) in own]]
+            look: dict[str, Any] = {"fmt": MARKERS[shape], "color": colour, "label": _plain(name)}
+            axes.errorbar(rates, [systems.index(system) for system, _ in own], xerr=bars, **look)
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(systems)), [_plain(system) for system in systems])
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.grid(color=INK, alpha=0.12)
+        _legend(axes, 4)
+
+    return _svg(draw, 1.2 + 0.3 * len(systems), "speeds")
+
+
 def losses(trainings: Sequence[TrainedWeights]) -> str:
     """The loss over the epochs, within them as well, and on what is held out."""
 

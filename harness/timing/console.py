@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
 
 from rich.console import Console
 
@@ -28,6 +27,7 @@ from harness.timing.compare import asked_for, check_cells, compare, relative
 from harness.timing.contestant import BenchEvents, TimedResult
 from harness.timing.json_file import check_writable, read, write
 from harness.timing.noise import Load, warning
+from harness.timing.options import BenchOptions
 from harness.timing.proofs import PROOFS
 from harness.timing.request import BenchRequest, Group
 from harness.timing.run import Bench
@@ -80,16 +80,17 @@ class BenchProgress(BenchEvents):
         self.bar.at(self._done, f"{self._ended}/{self._cells}")
 
 
-def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[str, Any]) -> int:
+def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptions) -> int:
     """Time a request and print what came of it; returns the exit code. ``arguments`` are those of
     the command, which the file of results names."""
-    target, base = options["records"], options["baseline"]
+    target, baseline = asked.records, asked.baseline
     if target is not None:
         check_writable(target)
-    old = read(base) if base is not None else None
-    if old is not None:
-        check_cells(old, f"--baseline {displayed(base)}")
-    reference = options["relative_to"]
+    old = None
+    if baseline is not None:
+        old = read(baseline)
+        check_cells(old, f"--baseline {displayed(baseline)}")
+    reference = asked.relative_to
     progress = BenchProgress(console(error=True), request.rounds)
     with Bench(request, events=progress) as bench, progress.bar:
         if reference is not None:
@@ -107,25 +108,25 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], options: Mapping[
             results = bench.run()
         except KeyboardInterrupt as interrupt:
             progress.bar.stop()
-            interrupt.add_note(_kept(bench, target, arguments, _Printer(options["markdown"])))
+            interrupt.add_note(_kept(bench, target, arguments, _Printer(asked.print_markdown)))
             raise
     new = _document(bench, arguments)
-    show = _Printer(options["markdown"])
+    show = _Printer(asked.print_markdown)
     try:
         if target is not None:
             write(target, new)
     finally:
         # What took an hour is shown, though it could not be kept.
-        if not options["as_json"]:
-            show.results(results, options["verbose"])
+        if not asked.as_json:
+            show.results(results, asked.verbose)
             show.lines(left_out(bench.plan.lacking))
             if reference is not None:
                 show.lines(relative_lines(new, reference))
     compared = None
     if old is not None:
         old = asked_for(old, new, request.backends)
-        compared = compare(old, new, options["threshold"])
-    if options["as_json"]:
+        compared = compare(old, new, asked.threshold)
+    if asked.as_json:
         since = {} if compared is None else {"since": compared.record()}
         say(json.dumps({**new.plain(), **plain(since)}))
     elif compared is not None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Self
 
-from harness.command.declared import build
-from harness.command.ranges import ROUNDS, SEED, SIZES, THREADS, TIMEOUT, check_fields
+from harness.command.declared import build, check_ranges
+from harness.command.ranges import SIZES
 from harness.environments.columns import choose
 from harness.errors import UsageError, check_known, did_you_mean
 from harness.language.axes import FREE_SIZES, check_asked, known_sizes
@@ -27,7 +27,6 @@ from harness.worker.launch import Launch, thread_settings
 
 DTYPES = (*paths.KNOWN_DTYPES, "tf32")
 PATHS = ("fastest", *paths.PATHS, *paths.COMPILED_PATHS)
-RANGES = {"threads": THREADS, "rounds": ROUNDS, "seed": SEED, "timeout": TIMEOUT}
 
 # Settings of the allocator that are known to pay on some models and to harm others: tried with
 # --tune, shown, and never a default.
@@ -134,7 +133,7 @@ def check_request(request: BenchRequest) -> None:
     for name, wanted in numbers.items():
         for number in wanted:
             SIZES.check(number, name)
-    check_fields(request, RANGES)
+    check_ranges(request)
 
 
 def groups_of(request: BenchRequest) -> list[Group]:

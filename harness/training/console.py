@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.command.declared import build
+from harness.command.outcome import Outcome
+from harness.environments.columns import process_of
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.lock import check_free
 from harness.files.user_file import displayed
 from harness.language.model import notes_on
-from harness.output.printing import console, say, tell
+from harness.output.printing import console, tell
 from harness.output.progress import Progress
 from harness.training import checkpoint
+from harness.training.options import TrainOptions
 from harness.training.proof import Disproved
 from harness.training.request import Setup, TrainRequest, prepare
-from harness.training.run import Diverged, TrainEvents, TrainingError, TrainingRun
-from harness.worker.remote import with_trace
+from harness.training.run import Diverged, TrainEvents, TrainingRun
 
 # What training shows while it goes, on standard error.
 
@@ -104,12 +106,18 @@ def _grown(setup: Setup) -> str:
     return f" ({listed})" if listed else ""
 
 
-def run_train(
-    request: TrainRequest, path: Path | None, resume: bool, force: bool, as_json: bool
-) -> int:
-    """Train, and print what came of it; returns the exit code."""
+def run_train(asked: TrainOptions) -> Outcome | int:
+    """Train, and show each epoch; the exit code is 1 if the training diverges or disagrees.
+
+    Raises:
+        TrainingError: the backend failed.
+    """
+    column, python, environment = process_of(asked, asked.backend)
+    process = {"backend": column, "python": python, "environment": environment}
+    request = build(TrainRequest, {**vars(asked), **process})
+    path = asked.weights
     if path is not None:
-        check_place(path, resume, force)
+        check_place(path, asked.resume, asked.force)
     setup = prepare(request)
     progress = TrainProgress(console(error=True))
     for told in notes_on([setup.spec]):
@@ -117,25 +125,19 @@ def run_train(
     with TrainingRun(setup, path, progress) as training:
         if path is not None:
             # Again: another training may have come to its end since.
-            check_place(path, resume, force, mine=True)
+            check_place(path, asked.resume, asked.force, mine=True)
         try:
             with progress.bar:
                 progress.bar.step(f"starting {request.backend}")
-                made = training.run(resume)
+                made = training.run(asked.resume)
         except KeyboardInterrupt as interrupt:
             interrupt.add_note(_kept(training))
             raise
         except (Diverged, Disproved) as error:
             tell(str(error), error=True)
             return 1
-        except TrainingError as error:
-            tell(with_trace(str(error), error.traceback), error=True)
-            return 3
-    if as_json:
-        say(json.dumps({"spec": made.spec, "sizes": dict(made.sizes), **made.history}))
-    elif path is not None:
-        tell(f"weights: {displayed(path)}")
-    return 0
+    data = {"spec": made.spec, "sizes": dict(made.sizes), **made.history}
+    return Outcome(data, "" if path is None else f"weights: {displayed(path)}")
 
 
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:

@@ -55,7 +55,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class TrainOptions(TrainingOptions):
-    """All options of ``train``."""
+    """Train SPEC on a text or on arrays, as the spec's own phases say.
+
+    Exit code 0: done; 1: the loss became NaN or infinite, the last good weights are kept; 2: wrong
+    usage or a wrong file; 3: the backend failed; 130: interrupted.
+    """
 
     weights: Path | None = option(
         None, "File of weights to write, with checkpoints beside it.", section=KEEP

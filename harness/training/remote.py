@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import CouldNotRun, UsageError
 from harness.program.serial import encoded
 from harness.program.signature import check_arrays, port_shapes
 from harness.program.updates import slot_shapes
@@ -22,12 +22,8 @@ from harness.worker.worker import Worker
 # What a worker hands over to be kept, held against what the model has.
 
 
-class TrainingError(HarnessError):
-    """The worker failed; ``traceback`` is its own."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
+class TrainingError(CouldNotRun):
+    """The worker failed."""
 
 
 def check_kept(setup: Setup, found: Snapshot) -> None:

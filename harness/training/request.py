@@ -8,7 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from harness.command import ranges
+from harness.command.declared import check_ranges
+from harness.command.ranges import SIZES
 from harness.environments.columns import one
 from harness.errors import UsageError, check_known
 from harness.files.user_file import MAX_WEIGHTS
@@ -36,15 +37,6 @@ from harness.worker.launch import Launch, thread_settings
 PATHS = ("derived", "compiled", "native", "native-compiled", "equations")
 FASTEST = "fastest"  # of these, as trials before the training find it
 SERVICE = "harness.training.service:handler"
-RANGES = {
-    "epochs": ranges.EPOCHS,
-    "batch": ranges.BATCH,
-    "every": ranges.EVERY,
-    "held_out": ranges.HELD_OUT,
-    "seed": ranges.SEED,
-    "threads": ranges.THREADS,
-    "timeout": ranges.TIMEOUT,
-}
 
 
 @dataclass(frozen=True)
@@ -160,9 +152,9 @@ def _check(request: TrainRequest) -> None:
     column, _ = one(request.backend, request.python)
     check_device(request.device, (column,))
     check_known("path", request.path, (*PATHS, FASTEST))
-    ranges.check_fields(request, RANGES, "epochs", "batch")
+    check_ranges(request)
     for name, size in request.sizes.items():
-        ranges.SIZES.check(size, f"size {name!r}")
+        SIZES.check(size, f"size {name!r}")
 
 
 def _check_size(training: Program, rule: UpdateRule) -> None:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import ArrayDict, Arrays
+from harness.checking import replay
 from harness.checking.blame import EQUATIONS
+from harness.checking.options import ReduceOptions
 from harness.checking.reproducer import Reproducer, chosen_sizes, load, packed
 from harness.checking.request import Request
+from harness.command.outcome import Outcome
 from harness.convert import formats
 from harness.convert.formats import Exported, Script
 from harness.convert.run import Caller, FormatFault
@@ -34,6 +37,7 @@ from harness.runtime.labels import backend_of
 from harness.runtime.session import Session
 from harness.upstream import script
 from harness.upstream.script import Shown
+from harness.worker.launch import Launch
 
 # Seconds for the process of a format to write a model.
 PATIENCE = 300.0
@@ -311,3 +315,20 @@ def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
             f"{name} nor the plugin.{left}"
         )
     return "The script could not be run here; what it printed is below."
+
+
+def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
+    """Write them beside one reproducer of a backend, and tell in lines what it shows."""
+    name, environment = launch.backend, dict(launch.environment)
+    request = Request(pythons={name: launch.python}, environment={name: environment})
+    with Upstream(request) as upstream:
+        return upstream.write(folder, result)
+
+
+def run_reduce(asked: ReduceOptions) -> Outcome:
+    """Reduce a reproducer, and write a script and an issue beside what is left.
+
+    Raises:
+        HarnessError: the folder holds no reproducer that differs, or the backend cannot be run.
+    """
+    return replay.run_reduce(asked, write_beside)

@@ -19,8 +19,8 @@ from places import SPECS
 from wording import Wording
 
 import harness
-from harness.api.check_report import CheckReport
-from harness.api.trained import Generated
+from harness.api.checking import CheckReport
+from harness.api.training import Generated
 from harness.cli import cli
 from harness.errors import HarnessError
 from harness.output.notebook import NoPandas, html_table

@@ -61,8 +61,20 @@ def one(name: str, format_: str, dtype: str, folder: Path) -> dict[str, Any]:
     weights.save(folder / "given", given)
     file = folder / f"model{SUFFIX[format_]}"
     try:
-        found = export(Export(name, folder / "given", format_, file, timeout=3600.0))
-        back = import_(Import(name, file, format_, folder / "back", like=folder / "given"))
+        found = export(
+            Export(
+                spec=name, weights=folder / "given", format_=format_, output=file, timeout=3600.0
+            )
+        )
+        back = import_(
+            Import(
+                spec=name,
+                file=file,
+                format_=format_,
+                weights=folder / "back",
+                like=folder / "given",
+            )
+        )
     except FormatFault:  # too slow, say: to be run again
         raise
     except HarnessError as error:

@@ -243,7 +243,7 @@ def test_a_file_that_a_format_did_not_write_is_not_moved(name: str, tmp_path: Pa
     (folder / "inner").mkdir(parents=True)
     for file in (tmp_path / "elsewhere.onnx", folder / "inner/a.onnx", folder / "right.onnx"):
         file.write_text("x")
-    asked = Export(SYSTEM, tmp_path / "w", "onnx")
+    asked = Export(spec=SYSTEM, weights=tmp_path / "w", format_="onnx")
     assert made_in(folder, folder / "right.onnx", asked) == Path("right.onnx")
     with pytest.raises(FormatFault, match="it says that it wrote"):
         made_in(folder, folder / name, asked)

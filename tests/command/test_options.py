@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -18,13 +19,14 @@ from click.testing import CliRunner
 from places import ROOT
 from wording import Wording
 
-from harness.checking.commands import KINDS
 from harness.checking.explain_definition import Definitions, drawn
+from harness.checking.options import LISTED, CheckOptions
 from harness.checking.request import QUICK
+from harness.command.declared import values
+from harness.command.help import help_of
 from harness.command.options import interpreters, only, variables
 from harness.command.verbs import CHAPTERS
-from harness.commands import cli
-from harness.commands import request_of as check_request_of
+from harness.commands import check_request_of, cli
 from harness.errors import UsageError
 from harness.language import initializers
 from harness.language.library import FOLDERS, Library
@@ -86,21 +88,21 @@ def test_every_option_and_command_has_its_section() -> None:
         text = CliRunner().invoke(cli, [name, "--help"]).output
         further = text.partition("Further options:\n")[2].strip().splitlines()
         # Click keeps the help option of a first context, which without a group has no -h.
-        assert ["--help" in row for row in further] == [True], name
+        assert all("--help" in row for row in further), name
     assert set(cli.commands) <= set(" ".join(CHAPTERS.values()).split())
 
 
 def test_help_names_what_an_option_takes() -> None:
-    text = CliRunner().invoke(cli, ["train", "--help"], terminal_width=100).output
+    text = CliRunner().invoke(cli, ["train", "--help-all"], terminal_width=100).output
     for shown in ("--backend BACKEND ", "--dtype DTYPE ", "--device DEVICE ", "--path PATH "):
         assert shown in text
-    text = CliRunner().invoke(cli, ["list", "--help"], terminal_width=100).output
+    text = CliRunner().invoke(cli, ["list", "--help-all"], terminal_width=100).output
     assert "What to list:\n  --backends" in text
 
 
 def test_weights_that_are_written_stand_with_what_is_kept() -> None:
     for name, title in (("train", "What to keep"), ("import", "What to keep"), ("run", "to run")):
-        text = CliRunner().invoke(cli, [name, "--help"], terminal_width=100).output
+        text = CliRunner().invoke(cli, [name, "--help-all"], terminal_width=100).output
         before, _, _ = text.partition("  --weights")
         assert title in before.rpartition(":\n")[0].rpartition("\n")[2], name
 
@@ -115,7 +117,8 @@ def test_every_help_is_a_sentence() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 100])
 def test_help_is_whole(width: int) -> None:
-    for arguments in (["--help"], *([name, "--help"] for name in cli.commands)):
+    words = ("--help", "--help-all")
+    for arguments in (["--help"], *([name, word] for name in cli.commands for word in words)):
         text = CliRunner().invoke(cli, arguments, terminal_width=width).output
         shown = re.sub(r"(\]|FILE)[.]{3}", "", text)
         assert "..." not in shown, arguments
@@ -123,10 +126,48 @@ def test_help_is_whole(width: int) -> None:
         assert max(map(len, text.splitlines())) <= width
 
 
+def test_help_has_three_examples_that_are_right() -> None:
+    for name, command in cli.commands.items():
+        examples = help_of(name)["examples"]
+        assert len(examples) == 3, name
+        for example in examples:
+            assert len(example) <= 78, example
+            program, verb, *words = shlex.split(example)
+            assert (program, verb) == ("harness", name)
+            with command.make_context(name, words):
+                pass
+            assert f"  {example}\n" in CliRunner().invoke(cli, [name, "--help"]).output
+
+
+def test_help_shows_the_usual_options_and_all_on_demand() -> None:
+    for name, by_word in words_of_help().items():
+        usual = help_of(name).get("usual", "").split()
+        assert {*usual} <= by_word["--help-all"], name
+        assert by_word["--help"] == ({*usual} or by_word["--help-all"]), name
+        assert len(by_word["--help"]) <= 16, name
+        known = {max(o.opts, key=len)[2:] for o in cli.commands[name].params if "--" in str(o.opts)}
+        assert by_word["--help-all"] == known, name
+    every = CliRunner().invoke(cli, ["check", "--help-all"], terminal_width=100).output
+    assert "[choices: float64, float32, bfloat16, float16]" in " ".join(every.split())
+    assert "[default: cpu]" in every
+
+
+def words_of_help() -> dict[str, dict[str, set[str]]]:
+    """The options, without dashes, in each help of each command."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(dict)
+    for name in cli.commands:
+        for option in ("--help", "--help-all"):
+            text = CliRunner().invoke(cli, [name, option], terminal_width=100).output
+            rows = text.partition("Examples:\n")[2]
+            words = re.findall(r"^  (?:-\w, )?--([a-z-]+)", rows, re.MULTILINE)
+            found[name][option] = {*words} - {"help", "help-all"}
+    return found
+
+
 def request(*arguments: str) -> object:
     command = cli.commands["check"]
     with command.make_context("check", list(arguments)) as context:
-        return check_request_of(context.params)
+        return check_request_of(values(CheckOptions, context.params))
 
 
 def test_lists_by_comma_or_repetition_are_the_same() -> None:
@@ -272,7 +313,7 @@ def test_explain_and_list_know_every_definition(wording: Wording) -> None:
     assert "lesson6/simple_rnn" in Definitions.of("adam_epsilon_hat", library).text()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LISTED)
 def test_list_shows_one_kind_with_summaries(kind: str) -> None:
     text = CliRunner().invoke(cli, ["list", f"--{kind}"]).output
     first, *rows = text.splitlines()

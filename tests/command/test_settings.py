@@ -217,7 +217,7 @@ base = "old.jsonl"
         (folder / name).write_text("")
     monkeypatch.chdir(inner)
     check = parsed("check")
-    assert {check[name] for name in ("html_file", "junit_file", "records")} == {
+    assert {check[name] for name in ("html", "junit", "records")} == {
         folder / name for name in ("report.html", "j.xml", "r.jsonl")
     }
     assert check["pythons"] == (f"torch={folder}/.venv/bin/python", "jax=python3.12")

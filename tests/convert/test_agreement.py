@@ -57,7 +57,7 @@ def test_what_is_lost_in_rounding_agrees_with_nothing(wording: Wording) -> None:
     assert not Agreement(0, void).agrees
     assert _verdict(Agreement(0, void)) == "not-applicable"
     given = Exporting("lost", "float32", Agreement(0, void), [], {})
-    told = _text(Export("lost", Path("w.safetensors"), "onnx"), given)
+    told = _text(Export(spec="lost", weights=Path("w.safetensors"), format_="onnx"), given)
     wording(told)
     assert told.endswith("nothing was written")
 

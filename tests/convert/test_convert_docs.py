@@ -52,7 +52,9 @@ def test_the_example_runs_and_knows_nothing_of_the_harness(name: str, folder: Pa
     (example,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     file = f"stateful_lstm_{name}.{SUFFIXES[name]}"
     assert file in example
-    made = export(Export(SPEC, folder / "lstm.safetensors", name, output=folder / file))
+    made = export(
+        Export(spec=SPEC, weights=folder / "lstm.safetensors", format_=name, output=folder / file)
+    )
     assert made.agreement.agrees
     end = "assert not any(n.partition('.')[0] == 'harness' for n in sys.modules)\nprint(outputs)\n"
     run = subprocess.run(

@@ -33,9 +33,10 @@ from needed import need
 from sampling import sampled
 
 import harness
+from harness.command.declared import asked_for
 from harness.convert.console import run_export
 from harness.convert.formats import launch
-from harness.convert.request import Export
+from harness.convert.options import ExportOptions
 from harness.language.library import lesson6
 from harness.worker.worker import Worker
 
@@ -194,14 +195,13 @@ def test_a_table_of_positions_is_written_on_torch(tmp_path: Path) -> None:
         assert outputs(worker, case, path, 3, 4) < ALLOWED["float32"]
 
 
-def test_float64_that_keras_rounds_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_float64_that_keras_rounds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn_weights(tmp_path / "w.st", dtype="float64")
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    asked = Export(SPEC, tmp_path / "w.st", "keras", tmp_path / "rnn.keras")
-    assert run_export(asked, as_json=False) == 1
-    told = capsys.readouterr().out
+    asked = {"spec": SPEC, "weights": tmp_path / "w.st", "format_": "keras"}
+    outcome = run_export(asked_for(ExportOptions, {**asked, "output": tmp_path / "rnn.keras"}))
+    assert outcome.exit_code == 1
+    told = str(outcome)
     assert "differ" in told
     assert "on torch, Keras rounds float64 to float32 on the way" in told
     assert "export with KERAS_BACKEND=tensorflow, or weights of float32" in told

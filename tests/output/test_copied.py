@@ -83,7 +83,7 @@ PRINTED: dict[str, tuple[tuple[str, ...], bool, str]] = {
     "env": (("env", "--list"), False, "'harness env .*?'"),
     "env --help": (("env", "--help"), False, "'harness env .*?'"),
     "upgrade --help": (("upgrade", "--help"), False, "'harness env'"),
-    "wrong usage": (("check", "--bakend", "numpy"), True, "'harness check --help'"),
+    "wrong usage": (("check", "--bakend", "numpy"), True, "'harness check --help-all'"),
 }
 
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from wording import Wording
 
 from harness.cli import cli
+from harness.command.options import share
 from harness.errors import UsageError
 from harness.results.speeds import SpeedFile
-from harness.timing.commands import share
 from harness.timing.compare import compare, environment_changes, relative
 from harness.timing.console import check_reference, relative_lines
 from harness.timing.contestant import TimedResult

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 from bench_results import REQUEST, refused, result
 from wording import Wording
 
+from harness.command.declared import asked_for
 from harness.results.speeds import SpeedFile
 from harness.timing import console, sweep, table
 from harness.timing.console import results_exit_code
@@ -25,6 +26,7 @@ from harness.timing.json_file import (
     write,
 )
 from harness.timing.noise import Load, doubts, warning
+from harness.timing.options import BenchOptions
 from harness.timing.request import TUNINGS, BenchPlan
 
 NAME = "lesson6/sequence_rnn[numpy-train-b64-t8]"
@@ -129,10 +131,6 @@ class Done:
         return [result()]
 
 
-OPTIONS: dict[str, Any] = {"records": None, "baseline": None, "relative_to": None, "markdown": True}
-OPTIONS |= {"verbose": False, "as_json": False, "threshold": 0.1}
-
-
 def test_what_cannot_be_kept_is_shown(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -148,7 +146,7 @@ def test_what_cannot_be_kept_is_shown(
             return [result()]
 
     monkeypatch.setattr(console, "Bench", Crossed)
-    options = {**OPTIONS, "records": path}
+    options = asked_for(BenchOptions, {"print_markdown": True, "records": path})
     with wording.raises(DocumentError, "'harness bench'"):
         console.run_bench(REQUEST, ("bench",), options)
     assert "| sequence\\_rnn | 512" in capsys.readouterr().out
@@ -161,7 +159,7 @@ def test_json_has_the_command_and_what_changed(
     path = tmp_path / "a.json"
     write(path, document(REQUEST, [result(step=0.0001)]))
     monkeypatch.setattr(console, "Bench", Done)
-    options = {**OPTIONS, "baseline": path, "as_json": True}
+    options = asked_for(BenchOptions, {"baseline": path, "as_json": True})
     assert console.run_bench(REQUEST, ("bench", "--json"), options) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["harness"]["commands"] == [["bench", "--json"]]

@@ -12,15 +12,17 @@ from click.testing import CliRunner
 from wording import Wording
 
 from harness.cli import cli
+from harness.command.declared import values
+from harness.commands import bench_request_of
 from harness.errors import UsageError
 from harness.language.library import lesson6
 from harness.language.model import load_spec
 from harness.oracle.oracle import Oracle
 from harness.oracle.tolerance import Deviation
 from harness.runtime.session import Session
-from harness.timing.commands import request_of
 from harness.timing.figures import largest_product, least_bytes, work
-from harness.timing.proofs.values import told_digits
+from harness.timing.options import BenchOptions
+from harness.timing.proofs.values_agree import told_digits
 from harness.timing.request import (
     TUNINGS,
     BenchRequest,
@@ -209,7 +211,7 @@ def options(*arguments: str) -> BenchRequest:
     command = cli.get_command(None, "bench")  # type: ignore[arg-type]
     assert command is not None
     with command.make_context("bench", list(arguments)) as context:
-        found.append(request_of(context.params))
+        found.append(bench_request_of(values(BenchOptions, context.params)))
     return found[0]
 
 

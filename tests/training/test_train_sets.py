@@ -12,7 +12,7 @@ import pytest
 from wording import Wording
 
 import harness
-from harness.api.trained import Trained
+from harness.api.training import Trained
 from harness.errors import HarnessError, UsageError
 from harness.training import table
 from harness.training.request import TrainRequest, prepare

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 from harness.checking.causes.cause import Causes
 from harness.checking.causes.find import ORACLE, Finder
 from harness.checking.checks import Context
+from harness.checking.options import LocaliseOptions
 from harness.checking.request import Request
 from harness.checking.run import Engine
-from harness.errors import UsageError
+from harness.command.declared import build
+from harness.command.outcome import Outcome
+from harness.environments.columns import names_of, of_command
+from harness.errors import CouldNotRun, UsageError
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
-from harness.output.printing import console, say, tell
+from harness.output.printing import console
 from harness.output.progress import Progress
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, Blame
-from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device, with_trace
+from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device
 
 
 @dataclass(frozen=True)
@@ -122,44 +125,38 @@ def _check_ran(result: CellResult) -> None:
     """That the cell's checks say something of its numbers."""
     odd = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
     if odd is not None and all(f.verdict != "differ" for f in result.findings):
-        raise CouldNotRun(f"{odd.check}: {odd.verdict}: {odd.detail}", odd.traceback)
+        told = f"{result.cell.backend}: {odd.check}: {odd.verdict}: {odd.detail}"
+        raise CouldNotRun(told, odd.traceback)
     if result.findings and all(f.verdict == "unsupported" for f in result.findings):
         raise UsageError(f"{result.cell.backend}: {result.findings[0].detail}")
 
 
-class CouldNotRun(Exception):
-    """The backend could not be run; ``traceback`` is what is behind it."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
-
-
-def run_localise(request: Request, against: str | None, as_json: bool) -> int:
-    """Localise, and print what came of it; returns the exit code.
+def run_localise(asked: LocaliseOptions) -> Outcome:
+    """Localise.
 
     Raises:
         UsageError: the spec, a backend or an option is wrong.
+        CouldNotRun: a backend, or the oracle, could not be run.
     """
-    (backend,) = request.backends
-    backends = (backend,) if against is None else (backend, against)
+    columns = tuple(filter(None, (asked.backend, asked.against)))
+    found = of_command({**vars(asked), "backends": columns})
+    backend, *others = names_of(columns)
+    against = others[0] if others else None
     if against == backend:
         raise UsageError(f"{backend} is to be held against itself: name another backend")
-    with Engine(replace(request, backends=backends)) as engine:
+    of_cell = {"specs": (asked.spec,), "backends": (backend, *others)}
+    of_cell |= {"dtypes": (asked.dtype,), "paths": (asked.path,)}
+    # ``against`` of a request is a model of the user's; here it is a backend.
+    request = build(Request, {**found, **of_cell, "against": None})
+    with Engine(request) as engine:
         cells = [cell for cell in engine.cells() if cell.backend == backend]
         try:
             with Progress(console(error=True), "localising") as bar:
-                found = [localise(engine, cell, against, bar.step) for cell in cells]
-        except (WorkerFault, CouldNotRun) as fault:
-            whose = getattr(fault, "backend", "") or backend
-            tell(with_trace(f"{whose}: {fault}", fault.traceback), error=True)
-            return 3
+                causes = [localise(engine, cell, against, bar.step) for cell in cells]
+        except WorkerFault as fault:
+            raise CouldNotRun(f"{fault.backend or backend}: {fault}", fault.traceback) from None
         except OracleFault as fault:
-            tell(str(fault), error=True)
-            return 3
-    if as_json:
-        say(json.dumps([one.record() for one in found], allow_nan=False))
-    else:
-        for one in found:
-            tell("\n".join(one.lines()))
-    return max(one.exit_code for one in found)
+            raise CouldNotRun(str(fault)) from None
+    text = "\n".join(line for one in causes for line in one.lines())
+    code = max(one.exit_code for one in causes)
+    return Outcome([one.record() for one in causes], text, code)

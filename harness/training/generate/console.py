@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
+from typing import Any
 
+from harness.command.declared import build
+from harness.command.outcome import Outcome
+from harness.environments.columns import of_command
 from harness.language.model import notes_on
-from harness.output.printing import console, emit, say, tell
+from harness.output.printing import console, emit, tell
 from harness.output.progress import Progress
-from harness.training.generate.request import GenerateError, GenerateRequest
+from harness.training.generate.request import GenerateOptions, GenerateRequest
 from harness.training.generate.writing import ALL, KEPT, ReadingPace, prepare
-from harness.worker.remote import with_trace
 
 # Equal characters at the end of a text from which on it is told to repeat itself.
 REPEATED = 10
 
 
-def run_generate(request: GenerateRequest, as_json: bool) -> int:
-    """Continue the prompt with every backend; returns the exit code."""
+def run_generate(asked: GenerateOptions) -> Outcome:
+    """Continue the prompt with every backend, and show each character as it comes.
+
+    Raises:
+        GenerateError: a backend failed.
+    """
+    request, as_json = request_of(vars(asked)), asked.as_json
     writer = prepare(request)
     for told in notes_on([writer.spec]):
         tell(told, error=True)
@@ -46,10 +53,6 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
                     bar.at(len(characters), f"{len(characters):,}/{request.length:,} characters")
                     if shown:
                         emit(character)
-        except GenerateError as error:
-            text = with_trace(str(error), error.traceback)
-            tell(text, error=True)
-            return 3
         finally:
             if shown and characters:
                 emit("\n")
@@ -59,16 +62,16 @@ def run_generate(request: GenerateRequest, as_json: bool) -> int:
         if not as_json and (line := pace_line(paces[backend])):
             tell(f"{backend}: {line}", error=True)
     parted = differences(texts)
-    if as_json:
-        found = {backend: pace.told() for backend, pace in paces.items()}
-        say(
-            json.dumps(
-                {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
-            )
-        )
-    elif len(texts) > 1:
+    if not as_json and len(texts) > 1:
         tell(parted or f"the same text on {', '.join(texts)}", error=True)
-    return 1 if parted else 0
+    found = {backend: pace.told() for backend, pace in paces.items()}
+    data = {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
+    return Outcome(data, exit_code=1 if parted else 0)
+
+
+def request_of(given: Mapping[str, Any]) -> GenerateRequest:
+    """Return the request of options by field, with the columns of the backends."""
+    return build(GenerateRequest, of_command(given, "environments"))
 
 
 def monotonous(text: str, request: GenerateRequest) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Array, ArrayDict, Arrays
-from harness.command.ranges import LENGTH, SEED, TEMPERATURE, TOP_K, check_fields
+from harness.command.declared import check_ranges
 from harness.convert.weights import Weights, load
 from harness.language.initializers import generator
 from harness.language.model import Spec, load_spec
@@ -187,7 +187,6 @@ def _last(array: Array, shape: Sequence[int]) -> Any:
     return array if array.shape == shape else array[:, -shape[1] :]
 
 
-RANGES = {"length": LENGTH, "temperature": TEMPERATURE, "top_k": TOP_K, "seed": SEED}
 Choose = Callable[[Array], int]
 
 
@@ -227,7 +226,7 @@ class TextWriter:
 
 def prepare(request: GenerateRequest) -> TextWriter:
     """Load and check everything; :class:`HarnessError` for what cannot be."""
-    check_fields(request, RANGES)
+    check_ranges(request)
     check_device(request.device, request.backends)
     spec = load_spec(request.spec, request.folders)
     weights = load(request.weights)

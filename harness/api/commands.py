@@ -1,0 +1,63 @@
+"""The functions of the commands that have no result of their own: each does the command's work.
+
+Their arguments and texts are those of the command. ``commands.pyi`` shows the signatures to editors
+and type checkers; docs/options.py writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from harness.api import arguments
+from harness.api.signature import takes_options
+from harness.command.declared import asked_for, check_ranges
+from harness.command.outcome import Outcome
+from harness.command.verbs import Verb
+from harness.commands import cli
+from harness.files.system import check_workers
+from harness.output.printing import silent
+
+RESULT = """\
+    Returns:
+        The outcome: ``exit_code``; ``json()``, the data that the command prints with ``--json``; as
+        text, what it prints else.
+
+    Raises:
+        HarnessError: an argument is wrong, or the work cannot be done.
+    """
+
+
+def function_of(command: str, name: str = "") -> Callable[..., Outcome]:
+    """Return the function of a command."""
+    verb = cli.commands[command]
+    assert isinstance(verb, Verb)
+
+    def call(**options: Any) -> Outcome:
+        given = arguments.of(verb.declared, options)
+        asked = asked_for(verb.declared, given)
+        check_ranges(asked)
+        if verb.needs_workers:
+            check_workers()
+        with silent():
+            outcome: Outcome = verb.prepare(asked)()
+        return outcome
+
+    call.__name__ = call.__qualname__ = name or command
+    call.__doc__ = f"{verb.help}\n\n{RESULT}"
+    return takes_options(verb.declared)(call)
+
+
+differences = function_of("differences")
+env = function_of("env")
+explain = function_of("explain")
+export = function_of("export")
+import_ = function_of("import", "import_")
+list_ = function_of("list", "list_")
+localise = function_of("localise")
+merge = function_of("merge")
+reduce = function_of("reduce")
+replay = function_of("replay")
+schema = function_of("schema")
+upgrade = function_of("upgrade")
+write_report = function_of("report", "write_report")

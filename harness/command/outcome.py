@@ -1,0 +1,58 @@
+"""The result of a command: data for a program, text for a person, and the exit code."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.files.forms import plain
+from harness.output.printing import console, drawing, say, shown, tell
+
+
+@dataclass(frozen=True, repr=False)
+class Outcome:
+    """The result of a command.
+
+    ``data`` may be a function that makes them, and ``text`` one that draws on a console, for
+    tables. ``wrap`` says whether a terminal breaks the text between words; a text for another
+    program stays as it is. ``printed`` tells that the command printed the text as it went.
+    """
+
+    data: Any
+    text: str | Callable[[Any], None] = ""
+    exit_code: int = 0
+    wrap: bool = True
+    printed: bool = False
+
+    def json(self) -> Any:
+        """Return the data that the command prints with ``--json``, as lists and dictionaries."""
+        return plain(self.data() if callable(self.data) else self.data)
+
+    def print(self, as_json: bool) -> None:
+        """Print JSON, or the text."""
+        if as_json:
+            say(json.dumps(self.json(), allow_nan=False))
+        elif self.printed:
+            return
+        elif not isinstance(self.text, str):
+            self.text(console())
+        elif self.text:
+            (tell if self.wrap else say)(self.text)
+
+    def __str__(self) -> str:
+        """The text that the command prints."""
+        if isinstance(self.text, str):
+            return shown(self.text)
+        drawn = io.StringIO()
+        self.text(drawing(drawn))
+        return drawn.getvalue().rstrip("\n")
+
+    def __repr__(self) -> str:
+        return f"<Outcome: exit code {self.exit_code}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
