@@ -81,7 +81,7 @@ from collections.abc import Mapping
 from os import PathLike
 
 from harness.api.arguments import Folders, Models, Names
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.language.model import Spec
 '''
 
@@ -102,7 +102,7 @@ def _signatures() -> Iterator[str]:
                 before = one.kind
                 default = "" if one.default is one.empty else " = ..."
                 rows.append(f"    {one.name}: {one.annotation}{default},")
-            yield "\n".join([*rows, ") -> Outcome: ...\n"])
+            yield "\n".join([*rows, ") -> CommandResult: ...\n"])
 
 
 def page() -> str:

@@ -41,7 +41,7 @@ from harness.training.generate.request import GenerateOptions
 from harness.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from harness.command.outcome import Outcome
+    from harness.command.outcome import CommandResult
 
 # Where the values that shells complete are filled in, when they are imported.
 COMPLETIONS = (check_completion, defaults_completion)
@@ -69,7 +69,7 @@ def execute(verb: Verb, **given: Any) -> None:
     sys.exit(code)
 
 
-def _show(work: Callable[[], Outcome | int], given: Mapping[str, Any]) -> int:
+def _show(work: Callable[[], CommandResult | int], given: Mapping[str, Any]) -> int:
     """Run a command's work and print its outcome; return the exit code."""
     outcome = work()
     if isinstance(outcome, int):

@@ -12,7 +12,7 @@ from typing import Any
 from harness.api import arguments
 from harness.api.signature import takes_options
 from harness.command.declared import asked_for, check_ranges
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.command.verbs import Verb
 from harness.commands import cli
 from harness.files.system import check_workers
@@ -28,19 +28,19 @@ RESULT = """\
     """
 
 
-def function_of(command: str, name: str = "") -> Callable[..., Outcome]:
+def function_of(command: str, name: str = "") -> Callable[..., CommandResult]:
     """Return the function of a command."""
     verb = cli.commands[command]
     assert isinstance(verb, Verb)
 
-    def call(**options: Any) -> Outcome:
+    def call(**options: Any) -> CommandResult:
         given = arguments.of(verb.declared, options)
         asked = asked_for(verb.declared, given)
         check_ranges(asked)
         if verb.needs_workers:
             check_workers()
         with silent():
-            outcome: Outcome = verb.prepare(asked)()
+            outcome: CommandResult = verb.prepare(asked)()
         return outcome
 
     call.__name__ = call.__qualname__ = name or command

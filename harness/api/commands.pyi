@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from os import PathLike
 
 from harness.api.arguments import Folders, Models, Names
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.language.model import Spec
 
 def differences(
@@ -12,7 +12,7 @@ def differences(
     *,
     between: tuple[str, str] | None = ...,
     run: bool = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def env(
     words: Names = ...,
     *,
@@ -20,7 +20,7 @@ def env(
     remove: bool = ...,
     python: str | PathLike[str] | None = ...,
     force: bool = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def explain(
     spec: str | PathLike[str] | Spec,
     *,
@@ -29,7 +29,7 @@ def explain(
     backends: Names = ...,
     pythons: Mapping[str, str | PathLike[str]] | None = ...,
     environment: Mapping[str, Mapping[str, str]] | None = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def export(
     spec: str | PathLike[str] | Spec,
     *,
@@ -41,7 +41,7 @@ def export(
     python: str | PathLike[str] | None = ...,
     timeout: float = ...,
     force: bool = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def import_(
     spec: str | PathLike[str] | Spec,
     file: str | PathLike[str],
@@ -54,7 +54,7 @@ def import_(
     python: str | PathLike[str] | None = ...,
     timeout: float = ...,
     force: bool = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def list_(
     *,
     backends: bool = ...,
@@ -66,7 +66,7 @@ def list_(
     optimizers: bool = ...,
     initializers: bool = ...,
     folders: Folders = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def localise(
     spec: str | PathLike[str] | Spec,
     backend: str,
@@ -82,12 +82,12 @@ def localise(
     environment: Mapping[str, Mapping[str, str]] | None = ...,
     timeout: float = ...,
     seed: int = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def merge(
     files: Folders,
     *,
     output: str | PathLike[str],
-) -> Outcome: ...
+) -> CommandResult: ...
 def reduce(
     folder: str | PathLike[str],
     *,
@@ -98,7 +98,7 @@ def reduce(
     output: str | PathLike[str] | None = ...,
     timeout: float = ...,
     search_timeout: float = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def replay(
     folder: str | PathLike[str],
     *,
@@ -106,10 +106,10 @@ def replay(
     device: str | None = ...,
     python: str | PathLike[str] | None = ...,
     environment: Mapping[str, str] | None = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def schema(
     kind: str,
-) -> Outcome: ...
+) -> CommandResult: ...
 def upgrade(
     old: str,
     new: str,
@@ -121,7 +121,7 @@ def upgrade(
     rounds: int = ...,
     folders: Folders = ...,
     threshold: float = ...,
-) -> Outcome: ...
+) -> CommandResult: ...
 def write_report(
     files: Folders,
     *,
@@ -130,4 +130,4 @@ def write_report(
     bases: Folders = ...,
     relative_to: str | None = ...,
     folders: Folders = ...,
-) -> Outcome: ...
+) -> CommandResult: ...

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.checking.explain_definition import Definitions
 from harness.checking.options import ExplainOptions
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import of_command
 from harness.errors import UsageError, did_you_mean, shorten
@@ -160,7 +160,7 @@ class Explained:
         ]
 
 
-def run_explain(asked: ExplainOptions) -> Outcome:
+def run_explain(asked: ExplainOptions) -> CommandResult:
     """Explain a model or a definition.
 
     Raises:
@@ -178,7 +178,7 @@ def run_explain(asked: ExplainOptions) -> Outcome:
             for name in given["backends"]
         ]
     found = explain(asked.spec, asked.folders, asked.sizes, launches, partial(tell, error=True))
-    return Outcome(found.data, "" if asked.as_json else found.text())
+    return CommandResult(found.data, "" if asked.as_json else found.text())
 
 
 def explain(

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from harness.checking.options import LISTED, ListOptions
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.language.initializers import arguments
 from harness.language.initializers import names as initializers
 from harness.language.library import FOLDERS, Library
@@ -150,12 +150,12 @@ def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
 DEFINED = {folder: kind for kind, folder in FOLDERS.items()}
 
 
-def run_list(asked: ListOptions) -> Outcome:
+def run_list(asked: ListOptions) -> CommandResult:
     """List the kinds that are asked for, or all."""
     chosen = [kind for kind in LISTED if getattr(asked, kind)]
     kinds = chosen or LISTED
     text = as_text(kinds, asked.folders, described=bool(chosen))
-    return Outcome(as_data(kinds, asked.folders), text)
+    return CommandResult(as_data(kinds, asked.folders), text)
 
 
 def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:

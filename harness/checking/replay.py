@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.checking.failure import ALONG, Failure, resized, segment
 from harness.checking.options import ReduceOptions, ReplayOptions
 from harness.checking.reproducer import Reproducer, load, write
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import process_of
 from harness.errors import CouldNotRun, HarnessError, UsageError
@@ -189,7 +189,7 @@ class Runner:
 Beside = Callable[[Launch, Path, CellResult], list[str]]
 
 
-def run_reduce(asked: ReduceOptions, beside: Beside) -> Outcome:
+def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
     """Reduce a reproducer and write what is left.
 
     Raises:
@@ -237,7 +237,7 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> Outcome:
     more = beside(launch, target, result)
     lines = _told(whole, small, search)
     lines += [f"reproducer: harness replay {quoted(str(target))}", *more]
-    return Outcome(_record(target, cell, whole, small, search, more), "\n".join(lines))
+    return CommandResult(_record(target, cell, whole, small, search, more), "\n".join(lines))
 
 
 def _beside(folder: Path) -> Path:
@@ -296,7 +296,7 @@ def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
 PASSES = 3
 
 
-def run_replay(asked: ReplayOptions) -> Outcome:
+def run_replay(asked: ReplayOptions) -> CommandResult:
     """Run a reproducer; the exit code is 0 if all passes agree now, 1 if one differs.
 
     Raises:
@@ -338,7 +338,7 @@ def run_replay(asked: ReplayOptions) -> Outcome:
     place = name if cell.device == found.cell.device else f"{name} ({cell.device})"
     what = f"{cell.spec} on {place}, {cell.dtype}, check {found.run.check}"
     lines.append(f"{what}: {verdict}; worst is {worst(deviations).name}")
-    return Outcome(record, "\n".join(lines), code)
+    return CommandResult(record, "\n".join(lines), code)
 
 
 def _tensor_record(deviation: Deviation) -> dict[str, object]:

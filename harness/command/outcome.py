@@ -14,7 +14,7 @@ from harness.output.printing import console, drawing, say, shown, tell
 
 
 @dataclass(frozen=True, repr=False)
-class Outcome:
+class CommandResult:
     """The result of a command.
 
     ``data`` may be a function that makes them, and ``text`` one that draws on a console, for
@@ -52,7 +52,7 @@ class Outcome:
         return drawn.getvalue().rstrip("\n")
 
     def __repr__(self) -> str:
-        return f"<Outcome: exit code {self.exit_code}>"
+        return f"<CommandResult: exit code {self.exit_code}>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"

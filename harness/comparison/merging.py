@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.comparison.options import MergeOptions
 from harness.errors import HarnessError, UsageError, several
 from harness.files import kinds
@@ -20,7 +20,7 @@ from harness.timing import json_file
 KINDS = (kinds.RECORDS, kinds.RESULTS)
 
 
-def run_merge(asked: MergeOptions) -> Outcome:
+def run_merge(asked: MergeOptions) -> CommandResult:
     """Join files, and write the whole.
 
     Raises:
@@ -46,7 +46,7 @@ def run_merge(asked: MergeOptions) -> Outcome:
             line(out, text)
 
     data = {"exit_code": merged.exit_code, **merged.record()}
-    return Outcome(data, draw, merged.exit_code)
+    return CommandResult(data, draw, merged.exit_code)
 
 
 def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> None:

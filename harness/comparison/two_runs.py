@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.checking import changes as checks
 from harness.checking.changes import Cells, changes_of, moved_digits, surroundings, told_unfinished
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.comparison.options import CompareOptions
 from harness.errors import UsageError, did_you_mean
 from harness.files import kinds
@@ -168,7 +168,7 @@ def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
     )
 
 
-def run_compare(asked: CompareOptions) -> Outcome:
+def run_compare(asked: CompareOptions) -> CommandResult:
     """Compare two files, or two columns of one.
 
     Raises:
@@ -193,4 +193,4 @@ def run_compare(asked: CompareOptions) -> Outcome:
 
     data = {"exit_code": found.exit_code, **found.record()}
     text = found.markdown() if asked.print_markdown else draw
-    return Outcome(data, text, found.exit_code, wrap=False)
+    return CommandResult(data, text, found.exit_code, wrap=False)

@@ -11,7 +11,7 @@ from harness.checking.pairs import statements
 from harness.checking.request import QUICK, Request
 from harness.checking.run import Engine
 from harness.command.options import as_label
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.comparison.options import UpgradeOptions
 from harness.comparison.two_runs import of_cells, of_speeds
 from harness.environments.console import choose_or_make
@@ -30,7 +30,7 @@ NUMBERS, SPEED = "numbers", "speed"
 Draw = Callable[[Any], None]
 
 
-def run_upgrade(asked: UpgradeOptions) -> Outcome:
+def run_upgrade(asked: UpgradeOptions) -> CommandResult:
     """Check an old column and a new one, then time them; print each part when it is done, unless
     JSON is wanted.
 
@@ -68,7 +68,7 @@ def run_upgrade(asked: UpgradeOptions) -> Outcome:
         for draw in drawn:
             draw(out)
 
-    return Outcome(data, draw_all, code, printed=True)
+    return CommandResult(data, draw_all, code, printed=True)
 
 
 def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.command.declared import build
 from harness.command.options import interpreter_of
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.convert.request import Export, ExportOptions, Import, ImportOptions
 from harness.convert.run import Agreement, Exporting, export, import_
 from harness.files.user_file import displayed
@@ -44,7 +44,7 @@ class _CallLines:
         self.bar.step(WORDS[verb].format(format=self.format))
 
 
-def run_export(asked: ExportOptions) -> Outcome:
+def run_export(asked: ExportOptions) -> CommandResult:
     """Export; the exit code is 1 if the outputs differ.
 
     Raises:
@@ -54,10 +54,10 @@ def run_export(asked: ExportOptions) -> Outcome:
     with Progress(console(error=True), "exporting") as bar:
         made = export(request, _CallLines(bar, request.format_))
     code = 0 if made.agreement.agrees else 1
-    return Outcome(_document(request, made), _text(request, made), code)
+    return CommandResult(_document(request, made), _text(request, made), code)
 
 
-def run_import(asked: ImportOptions) -> Outcome:
+def run_import(asked: ImportOptions) -> CommandResult:
     """Import.
 
     Raises:
@@ -69,7 +69,7 @@ def run_import(asked: ImportOptions) -> Outcome:
     count = sum(a.size for a in (*made.parameters.values(), *made.statistics.values()))
     data = {"spec": made.spec, "sizes": dict(made.sizes), "parameters": count}
     text = f"{made.spec}: {count:,} parameters and statistics from {displayed(request.file)}"
-    return Outcome(
+    return CommandResult(
         {**data, "weights": str(request.weights), **made.history},
         f"{text}\nweights: {request.weights}",
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.defaults.catalogue import (
     DefaultEntry,
     Entries,
@@ -39,7 +39,7 @@ GAP = 2
 STYLES = {"as written": "green", "changed": "bold red", "error": "bold red"}
 
 
-def run_differences(asked: DifferencesOptions) -> Outcome:
+def run_differences(asked: DifferencesOptions) -> CommandResult:
     """Look up the entries, and measure them if that is asked for.
 
     Raises:
@@ -49,7 +49,7 @@ def run_differences(asked: DifferencesOptions) -> Outcome:
     if asked.print_markdown:
         if layer is not None or between or asked.run or asked.as_json:
             raise UsageError("--print-markdown writes the whole page: leave the other options out")
-        return Outcome(None, page().removesuffix("\n"), wrap=False)
+        return CommandResult(None, page().removesuffix("\n"), wrap=False)
     entries = chosen(layer, between)
     found = None
     if asked.run:
@@ -64,8 +64,8 @@ def run_differences(asked: DifferencesOptions) -> Outcome:
     if not entries:
         what = f" of {layer}" if layer else ""
         told = f"no default{what} is listed in which {' and '.join(between)} differ"
-        return Outcome(data, told)
-    return Outcome(data, lambda out: _print(out, entries, between, found), code)
+        return CommandResult(data, told)
+    return CommandResult(data, lambda out: _print(out, entries, between, found), code)
 
 
 def _print(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.environments import cache, make, wanted
 from harness.environments.cache import MadeEnvironment, NoEnvironment
 from harness.environments.columns import Columns, choose
@@ -18,7 +18,7 @@ from harness.files.user_file import MIB, displayed
 from harness.output.printing import tell
 
 
-def run_env(asked: EnvOptions) -> Outcome:
+def run_env(asked: EnvOptions) -> CommandResult:
     """Make, list or remove environments.
 
     Raises:
@@ -30,7 +30,7 @@ def run_env(asked: EnvOptions) -> Outcome:
         if not words:
             raise UsageError("--remove removes which? 'harness env' lists what there is")
         removed = [displayed(make.remove(wanted.column_of(word))) for word in words]
-        return Outcome({"removed": removed}, "\n".join(f"removed: {one}" for one in removed))
+        return CommandResult({"removed": removed}, "\n".join(f"removed: {one}" for one in removed))
     if not words or asked.list:
         if words:
             raise UsageError(f"--list takes no environment, found {words[0]!r}")
@@ -43,7 +43,7 @@ def run_env(asked: EnvOptions) -> Outcome:
         f"use it with: --backend {found.about.column}",
         f"which is:    --backend {found.about.column}={found.python}",
     )
-    return Outcome(_record(found), "\n".join(lines))
+    return CommandResult(_record(found), "\n".join(lines))
 
 
 def choose_or_make(asked: Sequence[str]) -> Columns:
@@ -75,7 +75,7 @@ def _agreed(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _listed() -> Outcome:
+def _listed() -> CommandResult:
     found, damaged = cache.looked_through()
     for text in damaged:
         tell(text, error=True)
@@ -87,7 +87,7 @@ def _listed() -> Outcome:
         lines = [
             f"no environment is in {displayed(cache.root())}; 'harness env torch==2.6' makes one"
         ]
-    return Outcome([_record(one) for one in found.values()], "\n".join(lines))
+    return CommandResult([_record(one) for one in found.values()], "\n".join(lines))
 
 
 def _record(found: MadeEnvironment) -> dict[str, object]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from harness.arrays import ArrayDict
 from harness.command.declared import build
 from harness.command.options import process_of
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -26,7 +26,7 @@ from harness.given.run import WANTED, PassResult, run_once
 from harness.language.model import load_spec
 
 
-def run_run(asked: PassOptions) -> Outcome:
+def run_run(asked: PassOptions) -> CommandResult:
     """Run once, and write what came of it.
 
     Raises:
@@ -49,7 +49,7 @@ def run_run(asked: PassOptions) -> Outcome:
     arrays = arrays_of(result)
     if asked.output is not None:
         _write(asked.output, arrays)
-    return Outcome(document(result, arrays), text_of(result, arrays))
+    return CommandResult(document(result, arrays), text_of(result, arrays))
 
 
 def arrays_of(result: PassResult) -> ArrayDict:

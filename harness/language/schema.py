@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.errors import check_known
 from harness.language.names import FreeName, ModelName, Name
 from harness.language.optimizer_schema import Optimizer, OptimizerUse
@@ -354,7 +354,7 @@ def json_schema(kind: str) -> dict[str, Any]:
     return KINDS[kind].model_json_schema()
 
 
-def run_schema(asked: Any) -> Outcome:
+def run_schema(asked: Any) -> CommandResult:
     """Return the JSON Schema of the ``kind`` of spec file.
 
     Raises:
@@ -362,4 +362,4 @@ def run_schema(asked: Any) -> Outcome:
     """
     check_known("kind", asked.kind, KINDS)
     schema = json_schema(asked.kind)
-    return Outcome(schema, json.dumps(schema, indent=2), wrap=False)
+    return CommandResult(schema, json.dumps(schema, indent=2), wrap=False)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.errors import UsageError
 from harness.files import kinds
 from harness.files.atomic import write_whole
@@ -37,7 +37,7 @@ ENDINGS: Mapping[str, str] = {
 }
 
 
-def run_report(asked: ReportOptions) -> Outcome:
+def run_report(asked: ReportOptions) -> CommandResult:
     """Make a report of some files.
 
     Raises:
@@ -54,7 +54,7 @@ def run_report(asked: ReportOptions) -> Outcome:
         _check_room(form, inputs, asked)
         _write_all(inputs, {form: output}, asked)
     data = {"output": os.fspath(output), "form": form}
-    return Outcome(data, f"the report is in {displayed(output)}")
+    return CommandResult(data, f"the report is in {displayed(output)}")
 
 
 def _form_of(output: Path) -> str:

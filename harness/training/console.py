@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.command.declared import build
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.environments.columns import process_of
 from harness.errors import UsageError
 from harness.files import kinds
@@ -106,7 +106,7 @@ def _grown(setup: Setup) -> str:
     return f" ({listed})" if listed else ""
 
 
-def run_train(asked: TrainOptions) -> Outcome | int:
+def run_train(asked: TrainOptions) -> CommandResult | int:
     """Train, and show each epoch; the exit code is 1 if the training diverges or disagrees.
 
     Raises:
@@ -137,7 +137,7 @@ def run_train(asked: TrainOptions) -> Outcome | int:
             tell(str(error), error=True)
             return 1
     data = {"spec": made.spec, "sizes": dict(made.sizes), **made.history}
-    return Outcome(data, "" if path is None else f"weights: {displayed(path)}")
+    return CommandResult(data, "" if path is None else f"weights: {displayed(path)}")
 
 
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:

@@ -17,7 +17,7 @@ from harness.checking.blame import EQUATIONS
 from harness.checking.options import ReduceOptions
 from harness.checking.reproducer import Reproducer, chosen_sizes, load, packed
 from harness.checking.request import Request
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.convert import formats
 from harness.convert.formats import Exported, Script
 from harness.convert.run import Caller, FormatFault
@@ -325,7 +325,7 @@ def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
         return upstream.write(folder, result)
 
 
-def run_reduce(asked: ReduceOptions) -> Outcome:
+def run_reduce(asked: ReduceOptions) -> CommandResult:
     """Reduce a reproducer, and write a script and an issue beside what is left.
 
     Raises:

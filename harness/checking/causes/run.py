@@ -12,7 +12,7 @@ from harness.checking.options import LocaliseOptions
 from harness.checking.request import Request
 from harness.checking.run import Engine
 from harness.command.declared import build
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.environments.columns import names_of, of_command
 from harness.errors import CouldNotRun, UsageError
 from harness.oracle.patience import OracleFault, Patience, spent, with_patience
@@ -131,7 +131,7 @@ def _check_ran(result: CellResult) -> None:
         raise UsageError(f"{result.cell.backend}: {result.findings[0].detail}")
 
 
-def run_localise(asked: LocaliseOptions) -> Outcome:
+def run_localise(asked: LocaliseOptions) -> CommandResult:
     """Localise.
 
     Raises:
@@ -159,4 +159,4 @@ def run_localise(asked: LocaliseOptions) -> Outcome:
             raise CouldNotRun(str(fault)) from None
     text = "\n".join(line for one in causes for line in one.lines())
     code = max(one.exit_code for one in causes)
-    return Outcome([one.record() for one in causes], text, code)
+    return CommandResult([one.record() for one in causes], text, code)

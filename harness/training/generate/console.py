@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.command.declared import build
-from harness.command.outcome import Outcome
+from harness.command.outcome import CommandResult
 from harness.environments.columns import of_command
 from harness.language.model import notes_on
 from harness.output.printing import console, emit, tell
@@ -19,7 +19,7 @@ from harness.training.generate.writing import ALL, KEPT, ReadingPace, prepare
 REPEATED = 10
 
 
-def run_generate(asked: GenerateOptions) -> Outcome:
+def run_generate(asked: GenerateOptions) -> CommandResult:
     """Continue the prompt with every backend, and show each character as it comes.
 
     Raises:
@@ -66,7 +66,7 @@ def run_generate(asked: GenerateOptions) -> Outcome:
         tell(parted or f"the same text on {', '.join(texts)}", error=True)
     found = {backend: pace.told() for backend, pace in paces.items()}
     data = {"prompt": request.prompt, "texts": texts, "same": not parted, "pace": found}
-    return Outcome(data, exit_code=1 if parted else 0)
+    return CommandResult(data, exit_code=1 if parted else 0)
 
 
 def request_of(given: Mapping[str, Any]) -> GenerateRequest:
