@@ -125,7 +125,7 @@ def test_the_steps_run_and_leave_what_is_kept(repository: Path) -> None:
 def test_other_commands_have_the_options_that_are_shown(command: list[str]) -> None:
     program = Path(sys.executable).parent / command[0]
     told = subprocess.run(
-        [str(program), command[1], "--help"], capture_output=True, text=True, check=True
+        [str(program), command[1], "--help-all"], capture_output=True, text=True, check=True
     ).stdout
     options = {part for part in command if part.startswith("--")}
     assert options

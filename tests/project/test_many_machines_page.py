@@ -100,7 +100,7 @@ def test_the_workflow_has_the_form_of_one() -> None:
 def test_other_commands_have_the_options_that_are_shown(line: str) -> None:
     program, command, *words = line.split()
     told = subprocess.run(
-        [str(Path(sys.executable).parent / program), command, "--help"],
+        [str(Path(sys.executable).parent / program), command, "--help-all"],
         capture_output=True,
         text=True,
         check=True,
