@@ -127,7 +127,7 @@ def _parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):
-        return {}, weights.load(source)
+        return {}, weights.load_plain(source)
     found = weights.load(source)
     weights.check(found, spec)
     return found.sizes, {**found.parameters, **found.statistics}
