@@ -1,13 +1,13 @@
-"""Errors that are meant for a person: what was found, where, and what to write instead."""
+"""Errors meant for a person: what was found, where, and what to write instead."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# Names beside a guess in a message: more hide it.
+# Largest number of known names listed beside a guess: a longer list hides the guess.
 MOST_LISTED = 10
-# Words of other programs for names that stand in lists here.
+# Names that other programs use for names of the harness.
 OTHER_WORDS = {
     **dict.fromkeys(("fp64", "f64", "double"), "float64"),
     **dict.fromkeys(("fp32", "f32", "single"), "float32"),
@@ -16,12 +16,12 @@ OTHER_WORDS = {
     **dict.fromkeys(("gpu", "nvidia"), "cuda"),
     "gpu:0": "cuda:0",
 }
-# How much of two names must be the same for a guess, from 0 to 1: 'sdg' is meant to be 'sgd', and
-# 'nonsense' is not 'dense'.
+# Smallest similarity of two names for a guess, from 0 to 1: 'sdg' suggests 'sgd', but 'nonsense'
+# does not suggest 'dense'.
 LIKENESS = 0.65
-# Errors of one file that are shown; the others are counted.
+# Largest number of errors shown for one file; the others are counted.
 MOST_ERRORS = 20
-# How a note begins that tells what an error came from: other notes are the frameworks' own.
+# Start of the note that names the cause of an error; frameworks add notes of their own.
 _BLAME = "in the primitive "
 
 
@@ -29,7 +29,7 @@ _BLAME = "in the primitive "
 class Place:
     """A position in a file; lines and columns count from 1, columns in characters.
 
-    Without a line it is the file as a whole, which may not even be there.
+    A place without a line is the whole file, which may be missing.
     """
 
     file: str
@@ -41,16 +41,16 @@ class Place:
 
 
 class HarnessError(Exception):
-    """Base of every error that a user can cause and mend; shown without a traceback.
+    """Base of every error that a user can cause and fix; shown without a traceback.
 
-    ``exit_code`` is that of a command that ends with the error.
+    ``exit_code`` is the exit code of a command that ends with the error.
     """
 
     exit_code = 2
 
 
 class CouldNotRun(HarnessError):
-    """A backend, or the process of a format, failed; ``traceback`` is its own, "" if none."""
+    """A failure of a backend, or of a format's process; ``traceback`` is its traceback, or ""."""
 
     exit_code = 3
 
@@ -60,11 +60,11 @@ class CouldNotRun(HarnessError):
 
 
 class UsageError(HarnessError):
-    """The command line, or an argument of a public function, asks for something impossible."""
+    """An impossible request on the command line or in an argument of a public function."""
 
 
 class SpecError(HarnessError):
-    """A spec file is wrong: ``message`` says how, ``place`` where (None: no file is at hand)."""
+    """An error in a spec file: ``message`` says what is wrong, ``place`` where (None: no file)."""
 
     def __init__(self, message: str, place: Place | None = None) -> None:
         super().__init__(message, place)
@@ -77,7 +77,7 @@ class SpecError(HarnessError):
 
 @contextmanager
 def placed(place: Place) -> Iterator[None]:
-    """Give a place to the :class:`SpecError` of the block, if it has none."""
+    """Add ``place`` to a :class:`SpecError` of the block that has no place."""
     try:
         yield
     except SpecError as error:
@@ -106,14 +106,14 @@ class SpecErrors(SpecError):
 
 
 class ErrorList:
-    """Errors of parts that do not depend on each other, to be reported together."""
+    """Errors of independent parts, collected to be reported together."""
 
     def __init__(self) -> None:
         self.found: list[SpecError] = []
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """Keep the :class:`SpecError` of the block, and go on behind it."""
+        """Keep a :class:`SpecError` of the block and continue after the block."""
         try:
             yield
         except SpecErrors as several_:
@@ -122,22 +122,22 @@ class ErrorList:
             self.found.append(error)
 
     def end(self) -> None:
-        """Check that no part has failed.
+        """Raise the errors of all parts, if there are any.
 
         Raises:
-            SpecError: one has; of several, all their errors.
+            SpecError: a part failed; several errors are raised as one :class:`SpecErrors`.
         """
         if self.found:
             raise one_or_many(self.found)
 
 
 def one_or_many(errors: Sequence[SpecError]) -> SpecError:
-    """The only error itself, or all of them as one ``SpecErrors``."""
+    """Return a single error itself, or several as one ``SpecErrors``."""
     return errors[0] if len(errors) == 1 else SpecErrors(errors)
 
 
 def closest(value: object, allowed: Iterable[str]) -> str | None:
-    """The allowed name that ``value`` is most likely a misspelling of, if any."""
+    """Return the allowed name that ``value`` most likely misspells, or None."""
     if not isinstance(value, str) or len(value) > 100:
         return None
     # Case is folded first: difflib finds no likeness between 'RELU' and 'relu'.
@@ -152,7 +152,7 @@ def closest(value: object, allowed: Iterable[str]) -> str | None:
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest allowed name, or "" if none is close.
 
-    Where several allowed names stand in a row with commas, the hint is that one is taken.
+    If ``value`` is a comma-separated list of allowed names, the hint says that only one is taken.
     """
     allowed = tuple(allowed)
     if isinstance(value, str) and "," in value and {*value.split(",")} <= {*allowed}:
@@ -162,16 +162,20 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -> UsageError:
-    """The error that says ``value`` is not a name of a ``what``, and which names are; ``instead``
-    is what to give, where that is no misspelling."""
+    """Return the error for a ``value`` that is not a known name of a ``what``.
+
+    The message lists the known names. ``instead`` replaces the spelling guess.
+    """
     names = tuple(known)
     hint = f"; give {instead}" if instead else did_you_mean(value, names)
     return UsageError(f"unknown {what} {value!r}{hint}{known_names(names, hint)}")
 
 
 def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
-    """Return `` (known: a, b)``; of more names than stand beside a ``hint``, the ``command`` that
-    lists them, if there is one."""
+    """Return `` (known: a, b)``.
+
+    If there is a ``hint`` and the list is long, name ``command`` instead, which lists all names.
+    """
     listed = tuple(names)
     if not hint or len(listed) <= MOST_LISTED:
         return f" (known: {', '.join(listed) or 'none'})"
@@ -179,10 +183,10 @@ def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
 
 
 def check_known(what: str, value: object, known: Iterable[str]) -> None:
-    """Check that ``value`` is one of the names of a ``what``.
+    """Check that ``value`` is a known name of a ``what``.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the name is unknown.
     """
     names = tuple(known)
     if value not in names:
@@ -190,7 +194,7 @@ def check_known(what: str, value: object, known: Iterable[str]) -> None:
 
 
 def several(count: int, what: str) -> str:
-    """``1 cell``, ``2 cells``."""
+    """Return a count with its noun: ``1 cell``, ``2 cells``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
@@ -201,13 +205,13 @@ def shorten(text: str, limit: int = 60) -> str:
 
 
 def blame(error: BaseException, note: str) -> None:
-    """Have an error say what it came from, beside its own message; the first word stands."""
+    """Add a note with the cause to an error, unless it has one already."""
     if not blamed(error):
         error.add_note(f"{_BLAME}{note}")
 
 
 def blamed(error: BaseException) -> str:
-    """The note that :func:`blame` has left in an error, "" if none."""
+    """Return the note that :func:`blame` added to an error, or ""."""
     notes = getattr(error, "__notes__", ())
     found = (n for n in notes if isinstance(n, str) and n.startswith(_BLAME))
     return next(found, "")

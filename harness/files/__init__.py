@@ -1,1 +1,1 @@
-"""Files of users and strangers: read with limits, written whole, told apart by their content."""
+"""Files of users and strangers: limited reads, atomic writes, and kinds known by content."""

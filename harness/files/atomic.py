@@ -1,7 +1,7 @@
-"""Files that are written whole: a crash at any moment leaves the old content or the new.
+"""Atomic file writes: after a crash, a file has either its old or its new content.
 
-What is new is made beside its place, under a hidden name and a lock, and put there once it is
-whole. A process that is killed meanwhile may leave it; :func:`sweep` takes that away.
+New content is written beside its target, under a hidden name and a lock, and renamed when it is
+complete. If the process is killed, :func:`sweep` removes the leftover.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from secrets import token_hex
 from harness.errors import UsageError
 from harness.files.system import flock, opening
 
-# Seconds after which what nobody has open is left over from a killed process.
+# Age in seconds after which an unlocked hidden file is the leftover of a killed process.
 LEFT_OVER = 60.0
-# How the hidden names begin: of folders, of files that a library writes, and of other files.
+# Start of the hidden names: folders, files that a library writes, and other files.
 FOLDERS, FILES, PREFIX, SUFFIX = ".harness-export-", ".harness-part-", ".harness-", ".tmp"
 PATTERNS = (f"{PREFIX}*{SUFFIX}", f"{FOLDERS}*", f"{FILES}*")
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file: beside it first, then in its place, and on the disk when this returns.
+    """Write ``parts`` one after another to a file, atomically; flush them to disk before returning.
 
-    Its content are the parts, one after the other. What a link points to is replaced, and the link
-    stays.
+    A symbolic link stays, and the file that it points to is replaced.
 
     Raises:
-        OSError: the file cannot be written, or is not a regular file (a device, a folder); an old
-            one is as it was.
+        OSError: the file cannot be written, or is not a regular file (a device, a folder). An old
+            file is unchanged.
     """
     try:
-        # Resolved, or the new file would take the link's place.
+        # Resolve first, because a rename would replace the link.
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
-            # A rename would put a file in the place of /dev/null.
+            # A rename would replace /dev/null by a regular file.
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     except ValueError as error:  # a NUL character
         raise OSError(errno.EINVAL, str(error), str(path)) from None
@@ -54,7 +53,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def telling(path: Path, tell: Callable[[], object]) -> Iterator[None]:
-    """Tell that a file has been written in here, also if an interruption came right after it."""
+    """Call ``tell`` if the block wrote the file, even if an interruption followed the write."""
     before = _identity(path)
     try:
         yield
@@ -64,7 +63,7 @@ def telling(path: Path, tell: Callable[[], object]) -> Iterator[None]:
 
 
 def _identity(path: Path) -> int | None:
-    """Of what lies there; what is written whole is another file than before."""
+    """Return the inode of a file, which every atomic write changes; None if there is no file."""
     try:
         return path.stat().st_ino
     except OSError:
@@ -73,22 +72,22 @@ def _identity(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A new file beside ``path`` to write to, which takes its place once it is whole, or never.
+    """Yield a new file beside ``path`` that replaces ``path`` when the block ends without an error.
 
-    Its name ends as ``path``'s does, because some libraries go by that.
+    The new name has the same suffix as ``path``, because some libraries read the format from it.
     """
     with _replacing(path, f"{FILES}{token_hex(8)}{path.suffix}") as (_, new):
         yield new
-        with new.open("rb+") as file:  # whoever wrote it may have made another of its name
+        with new.open("rb+") as file:  # a library may have replaced it by a new file
             os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """A folder beside ``place``, so that a rename is all that is left to do.
+    """Yield a temporary folder beside ``place``, from which results are renamed into place.
 
     Raises:
-        UsageError: none can be made.
+        UsageError: the folder cannot be made.
     """
     sweep(place.parent)
     folder = place.parent / f"{FOLDERS}{token_hex(8)}"
@@ -106,19 +105,18 @@ def staging(place: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what is left in a folder of processes that were killed: old, and held by nobody."""
+    """Remove old, unlocked leftovers of killed processes from a folder."""
     for pattern in PATTERNS:
         for path in folder.glob(pattern):
-            # Of any kind: somebody is writing it, has just put it in its place, or it is not ours.
+            # Ignore any error: another process is using the file, or it is not ours.
             with contextlib.suppress(OSError):
                 _remove_left_over(path)
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the new name on the disk: a file's own fsync keeps its bytes only.
+    """Flush a new file name to disk; a file's own fsync flushes only its bytes.
 
-    Where the folder may not be read, or its file system cannot do that, the name is there all the
-    same and reaches the disk when the system sees fit.
+    Do nothing if the folder is not readable or its file system has no fsync for folders.
     """
     try:
         handle = os.open(folder, opening("RDONLY", "DIRECTORY", "CLOEXEC"))
@@ -135,19 +133,19 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
-    """A new file of that name beside ``target``, open and claimed; at the end it takes its place.
+    """Yield a new, open and locked file beside ``target``, which replaces ``target`` at the end.
 
-    The claim is held until then, by whatever end the process comes to.
+    The lock is held until then; the system releases it if the process dies.
     """
     new = target.with_name(name)
-    # Not mkstemp, whose files nobody else may read: here the umask decides.
+    # mkstemp makes files that only the owner can read; here the umask decides.
     handle = os.open(new, opening("RDWR", "CREAT", "EXCL", "CLOEXEC"), 0o666)
     try:
         _claim(handle)
         yield handle, new
         os.replace(new, target)
     except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong first is to be told
+        with contextlib.suppress(OSError):  # report the first error
             os.unlink(new)
         raise
     finally:
@@ -156,13 +154,13 @@ def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
 
 
 def _claim(handle: int) -> None:
-    with contextlib.suppress(OSError):  # some file systems know no locks
+    with contextlib.suppress(OSError):  # some file systems have no locks
         flock(handle, "EX", "NB")
 
 
 def _remove_left_over(path: Path) -> None:
     flags = opening("RDONLY", "NONBLOCK", "NOFOLLOW", "CLOEXEC")
-    handle = os.open(path, flags)  # neither waits for a pipe nor goes where a link leads
+    handle = os.open(path, flags)  # does not wait for a pipe and does not follow a link
     try:
         flock(handle, "EX", "NB")
         status = os.fstat(handle)

@@ -1,8 +1,7 @@
-"""Data of a stranger's file as data of a known form: one way for JSON, whatever it is of.
+"""Validation of JSON from untrusted files against forms (pydantic models).
 
-What passes has every field that the form names, of its type; what does not is a message with the
-field's place: pydantic's validation errors in the words of a spec file. ``docs/security.md`` lists
-the forms and their limits.
+Valid data have every field of the form, with its type. Errors are pydantic's, reworded with the
+field's place. ``docs/security.md`` lists the forms and their limits.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 Scalar = str | int | float | bool
 Data = Scalar | list["Data"] | dict[str, "Data"]
-# Where in data a value is: keys and numbers of list items, outermost first.
+# Place of a value in data: keys and list indices, outermost first.
 KeyPath = tuple[str | int, ...]
 
 _EXPECTED = {
@@ -43,13 +42,13 @@ _EXPECTED = {
 }
 
 
-# Keys that a message about what is no mapping at all names: those that it must have, where few.
+# Largest number of required keys named in a message about a value that is not a mapping.
 MOST_NAMED = 2
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """One thing wrong with the data, at the key or at the value of ``path``."""
+    """One error in the data, at the key or the value of ``path``."""
 
     path: KeyPath
     message: str
@@ -58,11 +57,11 @@ class Complaint:
 
 @dataclass(frozen=True)
 class _Located:
-    """A pydantic error and where it arose.
+    """A pydantic error with its place in the data and in the model.
 
-    ``annotation`` is the type that refused the value at ``path``, ``holder`` the one of the
-    mapping or list around it. ``choices`` are the unions on the way, outermost first:
-    the path of each, and pydantic's label of the member tried.
+    ``annotation`` is the type that rejected the value at ``path``; ``holder`` is the type of the
+    enclosing mapping or list. ``choices`` lists the unions on the way, outermost first: each
+    union's path and pydantic's label of the member that was tried.
     """
 
     details: ErrorDetails
@@ -73,7 +72,7 @@ class _Located:
 
 
 def complaints(error: ValidationError, model: type[BaseModel], data: Data) -> list[Complaint]:
-    """Say each error of validating ``data`` as ``model`` in a user's words; never empty."""
+    """Return the errors of validating ``data`` as ``model``, reworded for users; never empty."""
     located = [_locate(details, model, data) for details in error.errors(include_url=False)]
     return list(dict.fromkeys(_complain_all(located, 0)))
 
@@ -86,7 +85,7 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
     for step in details["loc"]:
         members = _members(annotation)
         if len(members) > 1:
-            # pydantic names the member tried in its path; it is not a part of the file's.
+            # pydantic puts the union member that it tried into the path; the file has no such key.
             choices = (*choices, (path, str(step)))
             annotation = next((m for m in members if _is_labelled(m, str(step))), None)
         elif step != "[key]":
@@ -97,7 +96,7 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return the members of a union without None, or the annotation alone."""
+    """Return the members of a union except None, or the annotation alone."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -123,7 +122,7 @@ def _is_labelled(member: Any, label: str) -> bool:
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:
-    """Return the values allowed by a Literal or an enum; () for any other type."""
+    """Return the values that a Literal or an enum allows; () for any other type."""
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     if _is_class(annotation, enum.Enum):
@@ -132,7 +131,7 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def _below(holder: Any, step: str | int) -> Any:
-    """Return the annotation of the value under ``step``, or None if that is unknown."""
+    """Return the annotation of the value under ``step``, or None if unknown."""
     if _is_class(holder, BaseModel):
         return _fields(holder).get(str(step))
     arguments = get_args(holder)
@@ -145,13 +144,13 @@ def _below(holder: Any, step: str | int) -> Any:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, object]:
-    """Return the annotation of each field, by the key that a file gives it."""
+    """Return the annotation of each field, by its key in a file."""
     fields = model.model_fields.items()
     return {str(each.validation_alias or name): each.annotation for name, each in fields}
 
 
 def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint]:
-    """Complaints; of each union only those of the member that fits best."""
+    """Yield the complaints; of each union, only the complaints of the best-fitting member."""
     unions: dict[KeyPath, list[_Located]] = {}
     for item in located:
         if len(item.choices) > level:
@@ -172,7 +171,7 @@ def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint
 
 
 def _misses(item: _Located, path: KeyPath) -> bool:
-    """Tell whether the value at ``path`` is of another type than this one altogether."""
+    """Return whether the value at ``path`` has an entirely different type."""
     return item.path == path and bool(_expectation(item))
 
 
@@ -194,7 +193,7 @@ def _wrong_type(items: Sequence[_Located]) -> Complaint:
     expected = " or ".join(dict.fromkeys(map(_expectation, items)))
     allowed = [name for item in items for name in _literals(item.annotation)]
     hint = did_you_mean(value, allowed)
-    # A file that is none of ours at all may hold what nobody should read in a log.
+    # A file of another kind may hold text that must not appear in a log.
     found = "text" if not path and isinstance(value, str) else _show(value)
     return Complaint(path, f"expected {expected}, found {found}{hint}")
 
@@ -247,13 +246,13 @@ def _show(value: object) -> str:
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
-# Of the complaints about one piece of data, so many are shown.
+# Largest number of complaints in one message.
 MOST_SHOWN = 3
 WORDS = ("NaN", "Infinity", "-Infinity")
 
 
 class Form(BaseModel):
-    """Base of all forms: types are not converted, fields that are not known stay as they are."""
+    """Base of all forms: values are not converted, and unknown fields are kept."""
 
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, defer_build=True, ser_json_inf_nan="constants"
@@ -261,11 +260,11 @@ class Form(BaseModel):
 
 
 class Malformed(ValueError):
-    """Data are not of the form that they should have; the message says where and how."""
+    """Data that do not match their form; the message says where and how."""
 
 
 def _number(value: Any) -> Any:
-    # JSON has no infinity: such numbers are strings that float() reads.
+    # JSON has no infinity, so files store it as a string that float() reads.
     if isinstance(value, str) and value in WORDS:
         return float(value)
     if isinstance(value, int) and abs(value) >> 1000:
@@ -274,12 +273,12 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
-# A list of a file, that nobody changes.
+# An immutable list in a file.
 Several = Annotated[tuple[T, ...], Strict(False)]
 
 
 def plain(value: Any) -> Any:
-    """Data as JSON has them: numbers that are not finite become the strings of :data:`WORDS`."""
+    """Return data as JSON values; NaN and infinities become the strings of :data:`WORDS`."""
     if isinstance(value, float) and not math.isfinite(value):
         return WORDS[0] if math.isnan(value) else WORDS[1] if value > 0 else WORDS[2]
     if isinstance(value, Mapping):
@@ -290,25 +289,25 @@ def plain(value: Any) -> Any:
 
 
 def read_json(text: bytes | str, what: str) -> Any:
-    """Return the value that JSON stands for.
+    """Parse JSON.
 
     Raises:
-        Malformed: ``what`` the text is is not JSON, or is nested too deeply.
+        Malformed: ``what`` (the text, in words) is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
     except RecursionError:
         reason = "it is nested too deeply"
-    except ValueError as error:  # UnicodeDecodeError is one, and too many digits are
+    except ValueError as error:  # also UnicodeDecodeError, and integers with too many digits
         reason = str(error)
     raise Malformed(f"{what} is not JSON: {reason}")
 
 
 def formed(data: Any, form: type[M], what: str = "") -> M:
-    """Return the data as an instance of a form.
+    """Return ``data`` as an instance of ``form``.
 
     Raises:
-        Malformed: a field is missing or of another type; ``what`` the data are stands before it.
+        Malformed: a field is missing or has a different type; ``what`` starts the message.
     """
     try:
         return form.model_validate(data)

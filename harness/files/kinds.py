@@ -1,8 +1,8 @@
-"""The kind of a file, by its content: an option never touches a file of another kind.
+"""File kinds, known by content: an option never overwrites a file of a different kind.
 
-Whatever writes to a place that a user names asks :func:`check_place` first: only an empty file, or
-one that the harness itself has made and of the very kind that is to be written, is replaced or
-appended to. A user's spec, text or model is left as it is, whatever option names it.
+Every writer to a user's path calls :func:`check_place` first. Only an empty file, or a file of the
+same kind that the harness wrote, is replaced or appended to. A user's spec, text or model is never
+changed, whichever option names it.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from harness.files.user_file import (
 )
 
 PROJECT = b"backend-comparison-harness"
-# How the header of weights starts, after the 8 bytes with its length; the checksum follows.
+# Start of the weights header, after the 8 bytes of its length; the checksum follows.
 OPENING = b'{"__metadata__":{"sha256":"'
-# How a record file starts, and of which kinds its lines are.
+# Start of a record file, and the kinds of its lines.
 RECORD = b'{"kind":"head",'
 LINES = frozenset({"head", "begin", "result", "end", "blame", "pair", "torn"})
-# What the files of an export end in: the comment of an archive, the last line of a module.
+# End of exported files: the comment of an archive, or the last line of a module.
 EXPORTED = b"written by backend-comparison-harness export"
-# The comment of the archives that 'harness run' writes.
+# Comment of the archives that 'harness run' writes.
 RAN = b"written by backend-comparison-harness run"
-# What a page of a report has in its head.
+# Tag in the head of a report page.
 REPORTED = b'<meta name="generator" content="' + PROJECT + b'">'
-# The first line of the text of an issue.
+# First line of an issue text.
 ISSUED = b"<!-- written by backend-comparison-harness check -->\n"
-# Enough of a file to know it by; a record file's first line is not longer.
+# Number of bytes that identify a file; a record file's first line is not longer.
 HEAD = 1 << 16
-# Groups of arrays in a reproducer: what a pass is run on, and what it gives.
+# Groups of arrays in a reproducer: inputs of a pass, then its results.
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 ARCHIVED = (*GROUPS, "cotangents", "expected")
-# What users may have written themselves, as :func:`described` has it; also in another encoding.
+# Kinds of files that users may have written, as :func:`described` names them.
 SPEC = "a spec"
 TEXTS = frozenset(
     {SPEC, "a text", "JSON of something else", "an empty file", "a file of something else"}
@@ -59,10 +59,10 @@ PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file that the harness writes: ``name`` in words, and how one is recognised by its
-    path and its first :data:`HEAD` bytes, of which there is at least one.
+    """A kind of file that the harness writes, with its ``name`` in words.
 
-    The name of a new file ends in one of ``endings``, or has no ending; without any it is free.
+    ``matches`` recognises a file by its path and its first :data:`HEAD` bytes (at least one). A new
+    file's name must end in one of ``endings``, or have no ending; empty ``endings`` allow any.
     """
 
     name: str
@@ -71,13 +71,13 @@ class FileKind:
 
 
 def check_place(path: Path, kind: FileKind) -> bool:
-    """Whether a file of this kind, which may be replaced or appended to, is at a place.
+    """Return whether a file of this kind is at ``path``; it may be replaced or appended to.
 
-    False where there is none, or an empty one: then a file may be written there.
+    Return False if there is no file or an empty one: a new file may be written there.
 
     Raises:
-        FileFault: a file of another kind is there, the name of a new file has an ending of another
-            kind, or nothing can be written there.
+        FileFault: a file of a different kind is there, the name of a new file has a wrong ending,
+            or the folder is not writable.
     """
     target = _target(path)
     there = check_kind(path, kind)
@@ -92,10 +92,11 @@ def check_place(path: Path, kind: FileKind) -> bool:
 
 
 def check_kind(path: Path, kind: FileKind) -> bool:
-    """As :func:`check_place`, but for the folder: a look at the file that is there, if any.
+    """Check an existing file as :func:`check_place` does, but not its folder.
 
     Raises:
-        FileFault: what is there is not of this kind, or may not be written to.
+        FileFault: the file has a different kind or is write-protected, or a new name has a wrong
+            ending.
     """
     name = displayed(path)
     try:
@@ -147,18 +148,21 @@ def described(path: Path) -> str:
 
 
 def not_text(path: Path) -> str:
-    """The kind of a regular file that can be read, in words, if it is no text of a user: what the
-    harness wrote, an archive, weights. Empty for all else."""
+    """Return the kind of a file, in words, if it cannot be a user's text; "" otherwise.
+
+    Files of the harness, archives and weights are not a user's text.
+    """
     words = described(path)
     return "" if words in TEXTS else words
 
 
 def mark_export(path: Path) -> None:
-    """Mark a file of an export as one, where its form has a place for that: an archive's comment,
-    or the last line of a module.
+    """Mark an exported file: in an archive's comment, or in the last line of a module.
+
+    Other formats get no mark. The file is flushed to disk.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     if path.suffix == ".py":
         with path.open("ab") as file:
@@ -171,12 +175,13 @@ def mark_export(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """The file that a path leads to, there or not; :class:`FileFault` for what cannot be one."""
+    """Return the file that a path resolves to, existing or not; :class:`FileFault` if
+    impossible."""
     name = displayed(path)
     try:
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
-            # As the user wrote it, unless a link leads elsewhere.
+            # Show the folder as the user wrote it, unless a link leads elsewhere.
             folder = target.parent if os.path.islink(path) else Path(path).parent
             raise FileFault(name, f"there is no folder {displayed(folder)}")
         longest = os.pathconf(target.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
@@ -197,7 +202,7 @@ def _words(error: OSError | ValueError) -> str:
 
 
 def _of_format(pattern: bytes) -> Callable[[Path, bytes], bool]:
-    """Recognises a file of :mod:`harness.convert.weights` by its format."""
+    """Return a matcher for files of :mod:`harness.convert.weights` with this format name."""
     whole = re.compile(
         rb".{8}" + re.escape(OPENING) + rb'[0-9a-f]{64}","format":"' + pattern + rb' \d+"', re.S
     )
@@ -207,7 +212,8 @@ def _of_format(pattern: bytes) -> Callable[[Path, bytes], bool]:
 def _is_records(_: Path, head: bytes) -> bool:
     first, end, rest = head.partition(b"\n")
     if RECORD.startswith(first):
-        # A writer was killed in its first line; the next one has closed it and says so, or will.
+        # A writer was killed in its first line; the next writer closes that line and marks it as
+        # torn.
         return not end or _line_kind(rest.partition(b"\n")[0]) == "torn"
     return first.startswith(RECORD) or _line_kind(first) in LINES
 
@@ -218,7 +224,7 @@ def _line_kind(line: bytes) -> str:
 
 
 def _is_export(path: Path, head: bytes) -> bool:
-    if path.suffix == ".onnx":  # whose first field but for a number says who made a file
+    if path.suffix == ".onnx":  # its first field after a number names the producer
         return head[4:].startswith(PROJECT)
     return read_tail(path, len(EXPORTED) + 1).rstrip(b"\n").endswith(EXPORTED)
 
@@ -240,17 +246,17 @@ def _begins(start: bytes, inside: bytes = b"") -> Callable[[Path, bytes], bool]:
 
 
 def _keys(path: Path, head: bytes, limit: int) -> set[str]:
-    """Return the keys of a file that is a JSON object; none for whatever else it is."""
+    """Return the keys of a file that is a JSON object; otherwise an empty set."""
     if not head.startswith(b"{"):
         return set()
     try:
         return set(_object(read_bytes(path, limit, "JSON")) or ())
-    except FileFault:  # larger than one of ours
+    except FileFault:  # too large to be a file of the harness
         return set()
 
 
 def _object(text: bytes) -> dict[str, object] | None:
-    """A JSON object, or None for whatever else a text is."""
+    """Return the JSON object in a text, or None."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -259,7 +265,7 @@ def _object(text: bytes) -> dict[str, object] | None:
 
 
 def _other(head: bytes) -> str:
-    """In words, what a file of somebody else seems to be."""
+    """Guess the kind of a file that the harness did not write, in words."""
     if head.startswith(b"PK\x03\x04"):
         return "an archive of something else, such as a model"
     if head[8:10] == b'{"':

@@ -1,8 +1,8 @@
-"""The right to write a file, which one process has at a time and loses with its life.
+"""Lock that gives one process at a time the right to write a file.
 
-A lock is on a hidden file beside the one that is meant, since that one need not be there yet and
-is replaced by every write. The system releases it when the process ends, however it ends; a lock
-file that a killed process has left is taken over by the next.
+The lock is on a hidden file beside the target, because the target may not exist yet and every write
+replaces it. The system releases the lock when the process ends, even if it is killed. The next
+process takes over a leftover lock file.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ HOLDER = re.compile(rb"process (\d{1,10}) on (\S{0,255})\n")
 
 @contextlib.contextmanager
 def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
-    """The sole right to write a file, there or not, until the block is left.
+    """Hold the exclusive right to write a file, existing or not, during the block.
 
-    On file systems that know no locks, nothing is held. ``instead`` is what else can be done.
+    On file systems without locks, nothing is held. ``instead`` is an alternative for the message.
 
     Raises:
-        UsageError: another process has it; says which, and what to do. Or a lock cannot be made.
+        UsageError: another process holds the lock (the message names it), or the lock cannot be
+            made.
     """
     lock = _place(path)
     try:
@@ -47,16 +48,16 @@ def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
     try:
         yield
     finally:
-        # Before it is released, so that nobody can have it under this name.
+        # Remove the file before the release, so that no process can lock it under this name.
         with contextlib.suppress(OSError):
             os.unlink(lock)
         os.close(handle)
 
 
 def check_free(path: Path) -> None:
-    """:class:`UsageError` if another process has the right to write a file; takes nothing."""
+    """Raise :class:`UsageError` if another process holds the lock of a file; take no lock."""
     lock = _place(path)
-    with contextlib.suppress(OSError):  # there is none, or it is for :func:`held` to complain
+    with contextlib.suppress(OSError):  # no lock file, or an error that :func:`held` reports
         handle = _open(lock, 0)
         try:
             flock(handle, "SH", "NB")
@@ -67,14 +68,14 @@ def check_free(path: Path) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Of a length that is allowed however long the name is, and the same for all links to it."""
+    """Return the lock file's path: fixed length, identical for all links to the target."""
     target = Path(os.path.realpath(path))
     name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     return target.parent / f".harness-{name}.lock"
 
 
 def _open(lock: Path, flags: int) -> int:
-    """A regular file; :class:`OSError` for what is none. Neither waits nor follows a link."""
+    """Open a regular lock file; :class:`OSError` for anything else. Never wait or follow a link."""
     flags |= opening("RDWR", "NOFOLLOW", "NONBLOCK", "CLOEXEC")
     handle = os.open(lock, flags, 0o644)
     status = os.fstat(handle)
@@ -85,7 +86,7 @@ def _open(lock: Path, flags: int) -> int:
 
 
 def _locked(lock: Path) -> int:
-    """Return the lock's file, open, locked and with this process's name in it."""
+    """Return the lock file, open, locked, and with this process's name in it."""
     while True:
         handle = _open(lock, os.O_CREAT)
         try:
@@ -94,7 +95,7 @@ def _locked(lock: Path) -> int:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-            # The last holder may have removed it meanwhile: then this is nobody's file any more.
+            # The last holder may have removed the file meanwhile; then nobody else sees this lock.
             if _is_still(handle, lock):
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
@@ -112,13 +113,13 @@ def _is_still(handle: int, lock: Path) -> bool:
 
 
 def _holder(handle: int) -> str:
-    """Who wrote a lock file, in words; empty if it is none."""
+    """Return the process that wrote a lock file, in words; "" if the content is different."""
     found = HOLDER.fullmatch(os.pread(handle, 1024, 0))
     return f"process {found[1].decode()} on {found[2].decode('ascii', 'replace')}" if found else ""
 
 
 def _busy(path: Path, lock: Path, instead: str = "give another --weights") -> str:
-    """Who has the right, and what to do."""
+    """Return a message with the process that holds the lock and what to do."""
     who = ""
     with contextlib.suppress(OSError):
         handle = _open(lock, 0)

@@ -1,7 +1,7 @@
-"""Arrays of an npz file of a stranger: checked before memory is taken, and never unpickled.
+"""Arrays of an untrusted npz file: checked before memory is allocated, never unpickled.
 
-A file of 3 MB can stand for arrays of 3 GB, or name a shape of any size. So each member's header
-is read first, and must say what the member holds, to the byte.
+A file of 3 MB can expand to arrays of 3 GB, or declare any shape. So each member's header is read
+first, and its shape must match the member's size to the byte.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ MOST_AXES = 32
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 DTYPES = frozenset({*INTEGERS, "float16", "float32", "float64", "bool"})
 SUFFIX = ".npy"
-# What reading an archive that is none, or is damaged, can raise.
+# Errors of reading an archive that is damaged or not an archive.
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
-# What numpy's reading of a header, which is Python text, can raise.
+# Errors of numpy's header reader; a header is Python text.
 UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_npz(content: bytes, limit: int) -> ArrayDict:
-    """Return the arrays by name, of at most ``limit`` bytes together.
+    """Return the arrays by name; together they have at most ``limit`` bytes.
 
     Raises:
-        ValueError: this is no such file, it is damaged, or it holds something else.
+        ValueError: the file is not an npz file, is damaged, or holds something else.
     """
     if content.startswith(npy.MAGIC_PREFIX):
         raise ValueError("it is of a single array without a name (npy)")
@@ -87,7 +87,7 @@ def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype
     if version not in HEADERS:
         raise ValueError(f"{name!r} is of a version of npy that is not known: {version}")
     try:
-        # Of limited length, and read with literal_eval: this runs no code.
+        # numpy limits the length and uses literal_eval, so this runs no code.
         shape, fortran, dtype = HEADERS[version](file)
     except UNREADABLE as error:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Replacements for what only some operating systems have.
+"""Replacements for features that only some operating systems have.
 
 Backends run on Linux only (:func:`check_workers`). The rest of the harness also runs on macOS and
 Windows.
@@ -28,8 +28,7 @@ def flock(handle: int, *names: str) -> None:
     """Lock or unlock an open file, with flags of ``fcntl.flock`` by name: EX, SH, UN, NB.
 
     Raises:
-        OSError: another process has the lock, or there are no locks: on some file systems, and on
-            Windows.
+        OSError: another process holds the lock, or there are no locks (some file systems, Windows).
     """
     try:
         import fcntl
@@ -39,7 +38,7 @@ def flock(handle: int, *names: str) -> None:
 
 
 def memory() -> int | None:
-    """Return the bytes of main memory; None on Windows, which does not say."""
+    """Return the bytes of main memory; None on Windows, which does not report them."""
     if not hasattr(os, "sysconf"):
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -49,7 +48,7 @@ def check_workers() -> None:
     """Check that backends can run on this system.
 
     Raises:
-        UsageError: the system has no descriptors of processes, as only Linux has.
+        UsageError: the system has no process file descriptors (only Linux has them).
     """
     if not hasattr(os, "pidfd_open"):
         raise UsageError(

@@ -1,6 +1,6 @@
-"""Reading a file that a user names: a regular one, of a limited size, without ever waiting.
+"""Reading of a file that a user names: regular, of limited size, and without waiting.
 
-A named pipe would hang, and ``/dev/zero`` has no end. Every reader of a user's files goes through
+A named pipe would hang, and ``/dev/zero`` has no end. Every reader of a user's files calls
 :func:`read_bytes`; ``docs/security.md`` lists the limits.
 """
 
@@ -16,21 +16,21 @@ from harness.errors import HarnessError
 from harness.files.system import memory, opening
 
 MIB, GIB = 1 << 20, 1 << 30
-# The most bytes that a file of each kind may have. Reading weights takes their size twice, and
-# JSON many times its size, if it was made for that.
+# Size limit of each kind of file, in bytes. Reading weights takes twice their size in memory;
+# hostile JSON can take many times its size.
 MAX_WEIGHTS = min(64 * GIB, (memory() or 128 * GIB) // 2)
-MAX_HEADER = 64 * MIB  # that of weights: JSON with the vocabulary and the history
-MAX_TEXT = 4 * GIB  # its indices, and the order of its rows, are as large again
+MAX_HEADER = 64 * MIB  # JSON of weights, with the vocabulary and the history
+MAX_TEXT = 4 * GIB  # the indices and the row order take as much memory again
 MAX_RECORDS = GIB
 MAX_RESULTS = 64 * MIB
 MAX_PROGRAM = 64 * MIB  # of a reproducer
 MAX_ARRAYS = GIB
-MAX_TABLE = 4 * GIB  # arrays that are trained on, packed and unpacked
+MAX_TABLE = 4 * GIB  # training arrays, packed and unpacked
 MAX_INPUTS = GIB  # arrays of a batch, packed and unpacked
 PIECE = MIB
 
 FOLDER = "this is a folder"
-# How much of a file is read to learn its size, if it does not say so itself, as those of /proc.
+# First read of a file that does not report its size, such as a file of /proc.
 BLOCK = 1 << 16
 NUL = "this is not a file name: it contains a NUL character"
 KINDS = (
@@ -42,9 +42,9 @@ KINDS = (
 
 
 class FileFault(HarnessError):
-    """A file cannot be read; ``reason`` says why, without the file's name.
+    """A file that cannot be read; ``reason`` says why, without the file's name.
 
-    ``missing`` tells that there is no such file.
+    ``missing`` is True if there is no such file.
     """
 
     def __init__(self, path: str, reason: str, missing: bool = False) -> None:
@@ -53,7 +53,9 @@ class FileFault(HarnessError):
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes; ``what`` says what it should be.
+    """Return the content of a regular file of at most ``limit`` bytes.
+
+    ``what`` names the expected content in the message.
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
@@ -70,10 +72,11 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
 
 
 def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[bytes]:
-    """Yield the bytes of :func:`read_bytes`, in pieces of :data:`PIECE`; the last one may be less.
+    """Yield the content of a file in pieces of :data:`PIECE` bytes; the last may be shorter.
 
     Raises:
-        FileFault: as there, a file that grows beyond the limit with the piece that is too much.
+        FileFault: as in :func:`read_bytes`; if a file grows during reading, at the piece that
+            exceeds the limit.
     """
     count = 0
     with opened(path, limit, what) as file:
@@ -105,7 +108,7 @@ def read_tail(path: str | os.PathLike[str], count: int) -> bytes:
 
 
 def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
-    """Check a file that something else will read, as :func:`read_bytes` checks its own.
+    """Check a file that other code will read, by the rules of :func:`read_bytes`.
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
@@ -116,7 +119,9 @@ def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[BinaryIO]:
-    """A regular file of at most ``limit`` bytes, to read parts of; ``what`` says what it should be.
+    """Open a regular file of at most ``limit`` bytes, to read parts of it.
+
+    ``what`` names the expected content in the message.
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
@@ -128,11 +133,11 @@ def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[Bina
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A regular file; what goes wrong while it is open is a :class:`FileFault`."""
+    """Open a regular file; errors while it is open become a :class:`FileFault`."""
     name = displayed(path)
     try:
         try:
-            # Non-blocking: a pipe without a writer would hold the call up for ever.
+            # Non-blocking, because opening a pipe without a writer would wait forever.
             descriptor = os.open(path, opening("RDONLY", "NONBLOCK", "NOCTTY", "CLOEXEC"))
         except FileNotFoundError:
             raise FileFault(name, "no such file", missing=True) from None
@@ -151,13 +156,13 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
-    """All of a file, or one byte more than ``limit``.
+    """Return the whole content, or ``limit`` + 1 bytes if there is more.
 
-    Asked for by its size, not by the limit, as memory is taken for as much as is asked for; one
-    byte more tells whether it has grown.
+    Reads ask for the file's size, because Python allocates as much as is asked for. One byte more
+    shows whether the file has grown.
     """
     wanted = min(expected, limit) + 1
-    # None is what a file of /proc that would have to be waited for gives.
+    # A non-blocking read of a /proc file may return None.
     content = file.read(wanted) or b""
     while len(content) == wanted <= limit:
         wanted = min(2 * wanted, limit + 1)
@@ -166,7 +171,7 @@ def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
 
 
 def other_kind(status: os.stat_result) -> str:
-    """In words, that a file is a folder or no regular file; empty for a regular one."""
+    """Return, in words, why a file is not a regular file; "" for a regular file."""
     if stat.S_ISREG(status.st_mode):
         return ""
     if stat.S_ISDIR(status.st_mode):
@@ -176,7 +181,7 @@ def other_kind(status: os.stat_result) -> str:
 
 
 def displayed(path: str | os.PathLike[str]) -> str:
-    """A path as it can always be printed, on one line, whatever bytes its name has."""
+    """Return a path as printable text on one line, whatever bytes its name has."""
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 

@@ -1,1 +1,1 @@
-"""Texts that models are trained on: where they come from, how they become arrays."""
+"""Training texts: where they come from and how they become arrays."""

@@ -1,4 +1,4 @@
-"""The order in which the rows of a text are trained on: batches of an epoch, by row numbers."""
+"""Training order of the rows of a text: the batches of an epoch, as row numbers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ Order = Literal["shuffled", "sequential"]
 class Batches(Sequence[IndexArray]):
     """The row numbers of each batch of one epoch; see :func:`batches`.
 
-    Nothing is drawn before a batch is asked for: how many there are, and of how many rows, is
-    known without.
+    Rows are shuffled when the first batch is read. The number of batches and rows is known before.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Batches(Sequence[IndexArray]):
         return [numbers[i : i + self._size] for i in range(0, len(numbers), self._size)]
 
     def rows_of(self, first: int, last: int) -> int:
-        """How many rows the batches from ``first`` to before ``last`` have together."""
+        """Return the total number of rows of batches ``first`` to ``last - 1``."""
         return min(last * self._size, self.rows) - min(first * self._size, self.rows)
 
     def _numbers(self, start: int, stop: int) -> IndexArray:
@@ -58,7 +57,7 @@ class Batches(Sequence[IndexArray]):
 
     @cached_property
     def _shuffled(self) -> Array:
-        # As `permutation(rows)` would be, in half the memory.
+        # The same result as `permutation(rows)`, in half the memory.
         numbers = np.arange(self._rows, dtype=np.int32 if self._rows < 2**31 else np.int64)
         generator(*self._stream).shuffle(numbers)
         return numbers
@@ -67,9 +66,10 @@ class Batches(Sequence[IndexArray]):
 def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int) -> Batches:
     """Return the row numbers of each batch of one epoch, each of shape ``[size]``.
 
-    Without ``whole_only`` the last batch holds the rows that remain. A shuffled order depends on
-    ``seed`` and ``epoch`` only. A model that carries its state from batch to batch needs
-    ``order="sequential"`` and ``whole_only=True``: row j of a batch then follows row j of the last.
+    Without ``whole_only`` the last batch holds the remaining rows. A shuffled order depends only on
+    ``seed`` and ``epoch``. A model that carries its state from batch to batch needs
+    ``order="sequential"`` and ``whole_only=True``: row j of a batch then follows row j of the
+    previous batch.
 
     Raises:
         UsageError: there is no batch, or the order is unknown.

@@ -1,4 +1,4 @@
-"""The text that a model is trained on: the built-in one, the notebook's corpus, or a file."""
+"""Training text of a model: the built-in text, the notebook's corpus, or a file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from harness.files.user_file import MAX_TEXT, FileFault, check_regular, displaye
 from harness.text.shared import Shared
 from harness.text.vocabulary import Vocabulary
 
-# Texts: the built-in one, or a file's in some encoding, read in pieces and laid out as indices.
-
-# Whose decoders need all of a text at once.
+# Encodings whose decoders need the whole text at once.
 WHOLE = ("idna", "punycode")
-# By encoding: the mark at a text's begin, what it says of the rest, and what is before the byte
-# that counts as the first.
+# Byte-order marks by encoding: the mark, the encoding of the rest, and the offset of the first byte
+# after the mark in error messages.
 MARKS = {
     "utf-8-sig": ((codecs.BOM_UTF8, "utf-8", 0),),
     "utf-16": ((codecs.BOM_UTF16_LE, "utf-16-le", 2), (codecs.BOM_UTF16_BE, "utf-16-be", 2)),
@@ -42,8 +40,8 @@ UNMARKED = {
 class Text:
     """A text with LF line ends, as the indices of its characters.
 
-    ``sha256`` (hex) is that of the text as UTF-8, so it does not depend on the file's encoding
-    and line ends.
+    ``sha256`` (hex) is the hash of the text as UTF-8, so the file's encoding and line ends do not
+    change it.
     """
 
     vocabulary: Vocabulary
@@ -58,11 +56,11 @@ class Text:
 
 
 def lay_out(pieces: Callable[[], Iterable[str]]) -> Text:
-    """Return the text that pieces are of; they are asked for twice, and never held all at once.
+    """Return the text of the pieces. ``pieces`` is called twice, so no piece must stay in memory.
 
     Raises:
         UsageError: the text is empty, contains the padding character or half a surrogate pair, or
-            has changed meanwhile.
+            changed between the two calls.
     """
     first, second = hashlib.sha256(), hashlib.sha256()
     vocabulary = Vocabulary.of(_hashed(pieces(), first))
@@ -78,7 +76,7 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
         try:
             digest.update(piece.encode())
         except UnicodeEncodeError as error:
-            # Some encodings can hold it. Neither weights nor any output could.
+            # Some encodings can hold half a pair, but weights and output cannot.
             raise UsageError(
                 f"the text has half a surrogate pair, U+{ord(piece[error.start]):04X}, at "
                 f"character {count + error.start + 1}, which is not a character: remove it, or "
@@ -89,10 +87,11 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
 
 
 def builtin_text() -> str:
-    """An English text of over 300,000 characters that needs no network.
+    """Return an English text of over 300,000 characters that needs no network.
 
-    It is the language reference that Python ships for ``help()``: the topics sorted by name, a
-    blank line between two. It is the same on every machine for one version of Python only.
+    The text is the language reference that Python ships for ``help()``: the topics sorted by name,
+    with a blank line between two. The text depends on the version of Python, but not on the
+    machine.
 
     Raises:
         UsageError: this Python was packaged without the module.
@@ -109,23 +108,24 @@ def builtin_text() -> str:
 
 
 def read_text(path: str | Path, encoding: str = "utf-8") -> str:
-    """Return the text of a file whole, as ``text_pieces`` gives it.
+    """Return the whole text of a file, decoded as in ``text_pieces``.
 
     Raises:
-        UsageError: as there.
+        UsageError: as in ``text_pieces``.
     """
     return "".join(text_pieces(path, encoding))
 
 
 def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
-    """Yield the pieces of a file's text in a named encoding, with every line end turned into LF.
+    """Yield the text of a file in pieces, decoded from ``encoding``, with LF line ends.
 
     Raises:
-        UsageError: the encoding is unknown, or the file cannot be read or is not in it.
+        UsageError: the encoding is unknown, the file cannot be read, or its bytes are not in that
+            encoding.
     """
     _check_encoding(encoding)
-    # Bytes, and decoded here: text mode would use the locale's encoding, and the number of
-    # distinct characters, so every shape of the model, depends on it.
+    # Decode bytes here: text mode would use the locale's encoding. The number of distinct
+    # characters, and so every shape of the model, depends on the encoding.
     try:
         yield from _unix_newlines(_decoded(read_pieces(path, MAX_TEXT, "a text"), encoding))
     except FileFault as fault:
@@ -138,7 +138,7 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
-    """What ``bytes.decode`` gives of all pieces together, and what it says of where they fail."""
+    """Decode all pieces as ``bytes.decode`` decodes their sum, with its error positions."""
     name, counted, pieces = _without_mark(pieces, codecs.lookup(encoding).name)
     decode = _decoder(name)
     if decode is None:
@@ -148,15 +148,17 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
         try:
             yield decode(piece, not piece)
         except UnicodeDecodeError as error:
-            # Of the bytes that the decoder was at, the last is the last that was read.
+            # The decoder's bytes end with the last byte that was read.
             place = counted - len(error.object) + error.start
             found = error.object[error.start]
             raise UnicodeError(f"byte 0x{found:02x} at offset {place} ({error.reason})") from None
 
 
 def _without_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
-    """What the mark at the begin of a text says: the encoding of the rest, and how many bytes
-    count before it."""
+    """Drop a text's byte-order mark.
+
+    Return the encoding of the rest, the offset of its first byte in messages, and the rest.
+    """
     if name not in MARKS:
         return name, 0, pieces
     first = b""
@@ -169,7 +171,7 @@ def _without_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterato
 
 
 def _decoder(name: str) -> Callable[[bytes, bool], str] | None:
-    """Decodes a piece, which may be the last; None where an encoding must have all at once."""
+    """Return a function (piece, is_last) -> text; None if the encoding needs the whole text."""
     make = codecs.lookup(name).incrementaldecoder
     return None if make is None or name in WHOLE else make().decode
 
@@ -185,7 +187,7 @@ def _check_encoding(encoding: str) -> None:
     try:
         "".encode(encoding)
     except (LookupError, ValueError):
-        # Those that end so, and rot_13, are not of characters to bytes.
+        # Encodings that end in _codec, and rot_13, do not map characters to bytes.
         names = {n for pair in aliases.items() for n in pair if not pair[1].endswith("_codec")}
         known = [name.replace("_", "-") for name in names - {"rot13", "rot_13", encoding}]
         raise UsageError(
@@ -205,7 +207,7 @@ SECONDS = 30
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, and where it came from."""
+    """A text and its source."""
 
     name: str
     text: Text
@@ -225,25 +227,24 @@ class Corpus:
         return self.text.vocabulary
 
     def told(self) -> dict[str, str]:
-        """Return the way to the indices of the text for another process."""
+        """Return the location of the text's indices, for :func:`harness.text.shared.mapped`."""
         return self.text.indices.told()
 
     def summary(self) -> str:
-        """What is known of it, in a few words."""
+        """Return the number of characters, in words."""
         return f"{len(self.text):,} characters, {len(self.vocabulary)} distinct with the padding"
 
 
 def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
-    """Return the text of a name, or of the file at a path (``./builtin`` is a file of that name).
+    """Return a text by its name, or a file's text (``./builtin`` is a file of that name).
 
-    ``builtin`` needs no network, and depends on the version of Python. ``nietzsche``, the
-    notebook's, is the file that the environment variable HARNESS_CORPUS names, or else is
-    downloaded once and kept in the user's cache folder; either way its checksum is compared.
-    ``encoding`` is that of a file that the user names.
+    ``builtin`` needs no network and depends on the version of Python. ``nietzsche`` is the
+    notebook's text: the file in the environment variable HARNESS_CORPUS, or a download that the
+    user's cache folder keeps. Its checksum is always compared. ``encoding`` is the encoding of a
+    user's file.
 
     Raises:
-        UsageError: there is no such text, it cannot be read or is not in that encoding, or it is
-            not the corpus that it should be.
+        UsageError: the text is unknown, cannot be read or decoded, or has a wrong checksum.
     """
     if name == "nietzsche" and (path := os.environ.get(VARIABLE)):
         return _local(path, encoding)
@@ -258,7 +259,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
     if name == "nietzsche":
         return _known(name, download(URL, SHA256), URL)
     try:
-        # As it can be printed and kept, whatever bytes the file's name has.
+        # Printable, whatever bytes the file's name has.
         shown = displayed(name)
         return _file(shown, name, encoding)
     except UsageError as error:
@@ -269,23 +270,23 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
 
 
 def download(url: str, sha256: str, folder: Path | None = None) -> str:
-    """Return the text at a URL, from ``folder`` (the user's cache) where it has been kept there.
+    """Return the text at a URL, from ``folder`` (by default the user's cache) if it is there.
 
-    Line ends are LF. ``sha256`` is that of the text as it is kept: with LF, in UTF-8. A file that
-    was changed since is downloaded again; one that is wrong is not kept.
+    Line ends are LF. ``sha256`` is the hash of the cached text: UTF-8 with LF. If the cached file
+    was changed, it is downloaded again. A download with a wrong hash is not kept.
 
     Raises:
-        UsageError: it cannot be had, or is another text.
+        UsageError: the download failed, or its hash is wrong.
     """
-    # Here, as it takes a while, and most texts are not downloads.
+    # Import here: it is slow, and most texts are not downloads.
     import pooch
     from requests.exceptions import HTTPError, RequestException
 
-    # Its log goes to stderr.
+    # pooch logs to stderr.
     pooch.get_logger().setLevel("INFO" if sys.stderr.isatty() else "WARNING")
     folder = folder or pooch.os_cache(CACHE)
     try:
-        if os.path.lexists(folder / "nietzsche.txt"):  # it may be anything by now
+        if os.path.lexists(folder / "nietzsche.txt"):  # a user may have replaced it
             check_regular(folder / "nietzsche.txt", MAX_TEXT, "a text")
         kept = pooch.retrieve(
             url, f"sha256:{sha256}", "nietzsche.txt", folder, downloader=_with_unix_newlines
@@ -294,7 +295,7 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
     except HTTPError as error:
         reason = f"the server answered {str(error).partition(' for url')[0]}"
     except RequestException as error:
-        # The cause comes last, after all that was tried.
+        # The cause comes last, after all attempts.
         cause = str(error).rpartition("Caused by ")[2]
         reason = f"{type(error).__name__}, {shorten(cause, 200)}"
     except FileFault as fault:
@@ -310,7 +311,7 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
 
 
 def _with_unix_newlines(url: str, path: str, _: object) -> None:
-    """Download to a file; pooch compares its checksum afterwards, and keeps or removes it."""
+    """Download to a file with LF line ends; pooch compares its checksum afterwards."""
     from pooch import HTTPDownloader
 
     HTTPDownloader(timeout=SECONDS)(url, path, None)

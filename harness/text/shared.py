@@ -1,6 +1,6 @@
-"""A long vector that several processes read, held once: a file without a name, and mapped.
+"""Long vector shared by several processes: one nameless file, mapped by each of them.
 
-Having no name, it is gone with the last process that holds it, however that one ends.
+The file has no name, so it disappears with the last process that holds it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness.errors import UsageError
 
 
 class Shared:
-    """A vector of numbers ``[length]``, read-only, that other processes may map too.
+    """A read-only vector of numbers ``[length]`` that other processes can map.
 
-    It is written in ``pieces`` of one dtype, so that no process holds it in memory of its own:
-    the kernel keeps its pages once for all, and may drop them where memory is short.
+    ``pieces`` have one dtype and are written to a file, so no process holds the vector in its own
+    memory. The kernel keeps the pages once, and may drop them if memory is short.
 
     Raises:
-        UsageError: the folder of temporary files has no room for it.
+        UsageError: the folder of temporary files has no room.
     """
 
     def __init__(self, pieces: Iterable[Array]) -> None:
@@ -39,7 +39,7 @@ class Shared:
             for piece in pieces:
                 dtype = piece.dtype
                 _write(file.fileno(), np.ascontiguousarray(piece).data.cast("B"))
-            # Of its own: it is open for as long as others may ask for it.
+            # A separate handle, open as long as other processes may map the file.
             self._handle = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._handle)
         self.array = _map(self._handle, dtype)
@@ -48,13 +48,13 @@ class Shared:
         return len(self.array)
 
     def told(self) -> dict[str, str]:
-        """The way to the vector for :func:`mapped` in another process, while this object lives."""
+        """Return the vector's location for :func:`mapped`, valid while this object lives."""
         place = f"/proc/{os.getpid()}/fd/{self._handle}"
         return {"place": place, "dtype": self.array.dtype.str}
 
 
 def mapped(told: Mapping[str, str]) -> Array:
-    """Return the vector of another process, where it lies.
+    """Map the vector of another process.
 
     Raises:
         OSError: that process has ended.
@@ -68,12 +68,12 @@ def mapped(told: Mapping[str, str]) -> Array:
 
 def _map(handle: int, dtype: np.dtype[Any]) -> Array:
     if not os.fstat(handle).st_size:
-        return np.empty(0, dtype)  # which the kernel would not map
+        return np.empty(0, dtype)  # the kernel cannot map an empty file
     return np.frombuffer(mmap.mmap(handle, 0, access=mmap.ACCESS_READ), dtype)
 
 
 def _write(handle: int, content: memoryview) -> None:
-    """Written and not stored into a mapping: a full disk is then an error, and not a signal."""
+    """Write with system calls: on a full disk a mapping would raise a signal, not an error."""
     try:
         while content:
             content = content[os.write(handle, content) :]

@@ -1,4 +1,4 @@
-"""From a text to the arrays of a spec: vocabulary, windows and one-hot rows."""
+"""Conversion of a text to a spec's arrays: vocabulary, windows and one-hot rows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CODE_POINTS = 0x110000
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters of a text; a character's index is its place in ``characters``.
+    """The characters of a text; a character's index is its position in ``characters``.
 
-    ``characters`` is the padding character first, then all others in ascending order. No text
+    ``characters`` starts with the padding character; the others follow in ascending order. No text
     contains the padding character, so index 0 never occurs in data.
 
     Raises:
-        UsageError: ``characters`` is not of that form.
+        UsageError: ``characters`` does not have that form.
     """
 
     characters: tuple[str, ...]
@@ -40,7 +40,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str | Iterable[str]) -> Vocabulary:
-        """Return the vocabulary of a text, which may come in pieces.
+        """Return the vocabulary of a text, given whole or in pieces.
 
         Raises:
             UsageError: the text is empty or contains the padding character.
@@ -80,15 +80,16 @@ class Vocabulary:
         return indices.astype(np.int64)
 
     def narrow(self, text: str) -> Array:
-        """Return the index of every character, ``len(self)`` for one that is unknown.
+        """Return the index of every character, or ``len(self)`` for an unknown character.
 
-        They are in the smallest unsigned dtype that fits all of them, for any text the same.
+        The dtype is the smallest unsigned dtype that fits ``len(self)``.
         """
         return np.take(self._table, _code_points(text), mode="clip")
 
     @cached_property
     def _table(self) -> Array:
-        """By code point its index, or one that is none; a last entry stands for all above."""
+        """Index of each code point, ``len(self)`` if unknown; the last entry covers all higher
+        ones."""
         known = _code_points("".join(self.characters))
         table = np.full(int(known[-1]) + 2, len(self), np.min_scalar_type(len(self)))
         table[known] = np.arange(len(self))
@@ -107,7 +108,7 @@ class Vocabulary:
     def check_classes(self, classes: int) -> None:
         """Check that a model with ``classes`` classes can read this vocabulary.
 
-        More classes than characters are fine: the others just never occur.
+        More classes than characters are allowed: the additional classes never occur.
 
         Raises:
             UsageError: there are fewer classes than characters.
@@ -140,16 +141,15 @@ def _checked_indices(indices: npt.ArrayLike, limit: int, of: str) -> IndexArray:
 
 
 def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
-    """The windows of ``length`` indices that start ``stride`` apart, shape ``[rows, length]``.
+    """Return windows of ``length`` indices that start ``stride`` apart, shape ``[rows, length]``.
 
-    Row r is ``indices[r * stride + offset:][:length]``. The number of rows depends on neither
-    ``offset`` nor the values: offset 0 gives the inputs and offset 1 the targets that belong to
-    them, each the character after its input. The last ``drop_last`` rows are left out. The result
-    is a view of the text, which has no memory of its own and is read-only.
+    Row r is ``indices[r * stride + offset:][:length]``. The number of rows does not depend on
+    ``offset``: offset 0 gives the inputs, and offset 1 their targets, each the next character. The
+    last ``drop_last`` rows are left out. The result is a read-only view of the text.
 
     Raises:
-        UsageError: no row is left, a row would pass the end of the text, or an argument is
-            out of its range.
+        UsageError: no row is left, a row would pass the end of the text, or an argument is out of
+            range.
     """
     rows = _row_count(len(indices), length, stride, offset, drop_last, width=length)
     every = np.lib.stride_tricks.sliding_window_view(indices, length)
@@ -157,25 +157,28 @@ def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last
 
 
 def column(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
-    """One index for each row of ``windows(indices, length, stride)``, shape ``[rows]``.
+    """Return one index for each row of ``windows(indices, length, stride)``, shape ``[rows]``.
 
     Row r is ``indices[r * stride + offset]``: offset n is column n of the windows, and
     ``offset=length`` is the character after each window. The result is a view of the text.
 
     Raises:
-        UsageError: as ``windows``.
+        UsageError: as in ``windows``.
     """
     rows = _row_count(len(indices), length, stride, offset, drop_last, width=1)
     return indices[offset::stride][:rows]
 
 
 def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
-    """How many windows a text of ``size`` characters has; below 1 if it is too short."""
+    """Return the number of windows in a text of ``size`` characters; below 1 if it is too short."""
     return len(range(0, size - 1 - length, stride)) - drop_last
 
 
 def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int, width: int) -> int:
-    """Return the rows of windows, of which ``width`` characters each must lie in the text."""
+    """Check the arguments and return the number of windows.
+
+    ``width`` characters of each window must lie in the text.
+    """
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, least) in smallest.items():
@@ -198,7 +201,7 @@ def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int,
 
 
 def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float64) -> Array:
-    """1 at each index and 0 elsewhere: shape ``[...]`` becomes ``[..., classes]``.
+    """Return 1 at each index and 0 elsewhere: shape ``[...]`` becomes ``[..., classes]``.
 
     Raises:
         UsageError: an index is negative, or not below ``classes``.
@@ -207,8 +210,8 @@ def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.floa
 
 
 def hot_rows(indices: Array, classes: int, dtype: npt.DTypeLike) -> Array:
-    """Return ``one_hot`` of indices that are known to be in its range."""
-    # A row of zeros for each and nothing else: rows of an identity would need classes^2 entries.
+    """Return ``one_hot`` of indices that are already checked."""
+    # Fill zeros: indexing rows of an identity matrix would need classes^2 entries.
     rows = np.zeros(indices.size * classes, dtype)
     rows[np.arange(0, rows.size, classes) + indices.reshape(-1)] = 1
     return rows.reshape(*indices.shape, classes)
