@@ -1,1 +1,1 @@
-"""What runs have found, as a page, as Markdown, and as JUnit's XML."""
+"""Reports of runs as an HTML page, as Markdown, and as JUnit XML."""

@@ -1,4 +1,4 @@
-"""The cells of a check as a page shows them: who agrees, how well, and where to look first."""
+"""Cells of a check, as a page shows them: verdict, digits of agreement, and failed check."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from harness.results.findings import (
     gravest,
 )
 
-# Beyond so many decades below the tolerance nothing looks better.
+# Decades below the tolerance beyond which a cell looks no better.
 MOST_HEADROOM = 2.5
-# Of verdicts that are kept from earlier runs.
+# Sign of verdicts that are kept from earlier runs.
 KEPT = "°"
 GROUPS: Mapping[str, str] = {
     "agree": "agrees",
@@ -35,26 +35,26 @@ GROUPS: Mapping[str, str] = {
 
 
 class Judged:
-    """What has a verdict."""
+    """Base of classes that have a verdict."""
 
     verdict: Verdict
 
     @property
     def group(self) -> str:
-        """The kind of its verdict, which gives its colour."""
+        """The kind of the verdict, which sets the colour."""
         return GROUPS.get(self.verdict, "broken")
 
     @property
     def mark(self) -> str:
-        """Its verdict in a word, where it is more than that it agrees."""
+        """The verdict in a word; empty for plain agreement."""
         return MARKS[self.verdict].lower()
 
 
 @dataclass(frozen=True)
 class DtypePart(Judged):
-    """One dtype of an entry. ``headroom`` is from 0, at the tolerance, to 1, far below it.
+    """One dtype of an entry. ``headroom`` goes from 0 (at the tolerance) to 1 (far below it).
 
-    ``check`` is the failed check that the digits are of, and ``error`` its error, if any failed.
+    If a check failed, ``check`` names it, and ``digits`` and ``error`` belong to it.
     """
 
     dtype: str
@@ -79,12 +79,12 @@ class MatrixEntry(Judged):
 
     @property
     def alike(self) -> bool:
-        """Whether all of its dtypes have one verdict."""
+        """Whether all dtypes have the same verdict."""
         return len({part.verdict for part in self.parts}) == 1
 
     @property
     def told(self) -> str:
-        """Its verdict, or that of each dtype, and the error of the check that failed."""
+        """The verdict, or the verdict and failed check of each dtype."""
         if self.alike and not any(part.check for part in self.parts):
             return self.verdict
         return ", ".join(
@@ -94,18 +94,18 @@ class MatrixEntry(Judged):
 
     @property
     def kept(self) -> str:
-        """A sign where an earlier run than this one has decided any of it."""
+        """:data:`KEPT` if an earlier run decided any of the dtypes."""
         return KEPT if any(result.remembered for result in self.results) else ""
 
     @property
     def headroom(self) -> float:
-        """The least of its dtypes."""
+        """The smallest headroom of the dtypes."""
         return min((part.headroom for part in self.parts), default=0.0)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The systems by the backends, on one path and device."""
+    """A table of systems by backends, for one path and device."""
 
     path: str
     device: str
@@ -114,12 +114,12 @@ class Matrix:
 
     @property
     def title(self) -> str:
-        """The path, and the device where it is not a CPU."""
+        """The path, and the device unless it is a CPU."""
         return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
 
 
 def matrices(cells: Mapping[Cell, CellResult]) -> list[Matrix]:
-    """One for each path and device, in the order of the run."""
+    """Return a matrix for each path and device, in the order of the run."""
     found: list[Matrix] = []
     number = 0
     for path, device in dict.fromkeys((c.path, c.device) for c in cells):
@@ -158,8 +158,11 @@ def _part(result: CellResult) -> DtypePart:
 
 
 def headroom(findings: Iterable[Finding]) -> float:
-    """How far below its tolerance the nearest of the checks that measure is, in decades over
-    :data:`MOST_HEADROOM`: 0 at the tolerance or above, 1 far below it, or where all is exact."""
+    """Return how far the worst measured error is below its tolerance, from 0 to 1.
+
+    The unit is :data:`MOST_HEADROOM` decades. The headroom is 0 at the tolerance or above, and 1
+    far below it or if every result is exact.
+    """
     ratios = [share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None]
     nearest = max(ratios, default=0.0)
     if not nearest <= 1:
@@ -169,24 +172,24 @@ def headroom(findings: Iterable[Finding]) -> float:
 
 
 def share(deviation: Deviation) -> float:
-    """The error over what is allowed; infinite where nothing is."""
+    """Return the error divided by the tolerance; infinite if the tolerance is 0."""
     return deviation.error / deviation.tolerance if deviation.tolerance else math.inf
 
 
 def counted(results: Iterable[CellResult]) -> str:
-    """``142 agree · 1 differ``, the gravest last."""
+    """Return counts of verdicts such as ``142 agree · 1 differ``, the gravest last."""
     counts = Counter(result.verdict for result in results)
     return " · ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
 
 
 def failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
-    """Cells that do not pass: those that differ first, each kind in the order of the run."""
+    """Return the cells that do not pass: differences first, then in the order of the run."""
     found = [result for result in cells.values() if result.verdict not in PASSING]
     return sorted(found, key=lambda result: result.verdict != "differ")
 
 
 def known(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
-    """Known differences that were met, in words, each with its cells."""
+    """Return the known differences that occurred, in words, each with its cells."""
     found: dict[str, list[str]] = {}
     for result in cells.values():
         for finding in result.findings:

@@ -1,4 +1,4 @@
-"""Makes a report and says where it is."""
+"""Command ``report``: write a report and print its path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
     from harness.report.news import News
 
-# What a file of each form is, and the form that the end of a name stands for.
+# The kind of file of each format, and the format for each file name ending.
 KINDS: Mapping[str, kinds.FileKind] = {
     "html": kinds.PAGE,
     "markdown": kinds.MARKDOWN,
@@ -41,7 +41,7 @@ def run_report(asked: ReportOptions) -> CommandResult:
     """Make a report of some files.
 
     Raises:
-        UsageError: a file is of a kind that no report is made of, or nothing can be written.
+        UsageError: a report cannot show a file of this kind, or the output cannot be written.
         HarnessError: a file cannot be read.
     """
     output = asked.output
@@ -58,7 +58,7 @@ def run_report(asked: ReportOptions) -> CommandResult:
 
 
 def _form_of(output: Path) -> str:
-    """The form that a name asks for; :class:`UsageError` where it asks for none."""
+    """Return the format for a file name; raise :class:`UsageError` for an unknown ending."""
     try:
         return ENDINGS[output.suffix.lower()]
     except KeyError:
@@ -68,7 +68,7 @@ def _form_of(output: Path) -> str:
 
 
 def _check_room(form: str, inputs: Inputs, asked: ReportOptions) -> None:
-    """:class:`UsageError` where something is given that the form has no place for."""
+    """Raise :class:`UsageError` if the format cannot show something that is given."""
     if form != "html" and asked.history is not None:
         raise UsageError(
             "--history is drawn on a page: give --output a name that ends in .html, or leave "
@@ -90,7 +90,7 @@ def _check_room(form: str, inputs: Inputs, asked: ReportOptions) -> None:
 
 
 def _check_baseline(name: str, inputs: Inputs) -> None:
-    """:class:`UsageError` for a backend that no file has a speed of."""
+    """Raise :class:`UsageError` if no file has a speed of the backend."""
     from harness.timing.console import check_reference
 
     if not inputs.benches:
@@ -100,7 +100,7 @@ def _check_baseline(name: str, inputs: Inputs) -> None:
 
 
 def check_output(output: Path, form: str) -> None:
-    """:class:`UsageError` now, and not after a run, if a report cannot be made or written."""
+    """Raise :class:`UsageError` before a run if a report cannot be made or written."""
     try:
         kinds.check_place(output, KINDS[form])
         if form == "html":
@@ -115,12 +115,13 @@ def check_output(output: Path, form: str) -> None:
 
 
 def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
-    """As :func:`check_output`, of the reports of a command by their forms; ``results`` are what
-    they are made of.
+    """Check the reports of a command before its run, as :func:`check_output` does.
+
+    ``outputs`` are paths by format; ``results`` is the file that the reports are made of.
 
     Raises:
-        UsageError: one cannot be written, its name is that of another form, or two files of the
-            command are to stand in one place.
+        UsageError: a report cannot be written, its name belongs to a different format, or two
+            options name the same file.
     """
     places = {} if results is None else {os.path.realpath(results): "--records"}
     for form, output in outputs.items():
@@ -139,10 +140,10 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
 
 
 def write_of(files: Sequence[Path], outputs: Mapping[str, Path], asked: object) -> None:
-    """Write several reports of the same files, by their forms, as the options of their run ask.
+    """Write several reports of the same files, by format, with the options of their run.
 
     Raises:
-        UsageError: one cannot be written, or a base or the history is none.
+        UsageError: a report cannot be written, or the base or the history is invalid.
         HarnessError: a file cannot be read.
     """
     with _nothing_collected():
@@ -166,7 +167,9 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> No
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """What is read lives until it is written: looking for garbage takes a third of the time."""
+    """Pause garbage collection: all data live until written, and collecting takes a third of the
+    time.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -177,7 +180,7 @@ def _nothing_collected() -> Iterator[None]:
 
 
 def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
-    """The known differences, where the run has met any: what reads them imports much."""
+    """Return the known differences, but import their slow reader only if the run met any."""
     cells = inputs.check.cells.values() if inputs.check else ()
     if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
         return None
@@ -187,7 +190,6 @@ def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
 
 
 def _write(output: Path, form: str, inputs: Inputs, against: News | None, asked: object) -> None:
-    """Write one report."""
     relative_to = getattr(asked, "relative_to", None)
     if form == "junit":
         assert inputs.check is not None

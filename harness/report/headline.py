@@ -1,4 +1,4 @@
-"""One sentence and one colour: what came of a run."""
+"""The headline of a report: one sentence and one colour."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     from harness.report.news import News
 
 Tone = Literal["good", "bad", "broken"]
-# Verdicts of checks that have compared something.
+# Verdicts of checks that compared something.
 COMPARED = frozenset({"agree", "known-difference"})
-# Notes on specs, and names of checks, that stand at the top.
+# Maximum numbers of notes on specs, and of names of checks, at the top.
 MOST_NOTES, MOST_NAMED = 5, 5
 SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The top of a report: ``good`` if all passes, ``bad`` if something differs or got worse,
-    ``broken`` if something could not be run and nothing differs."""
+    """The top of a report.
+
+    ``tone`` is ``good`` if all passes, ``bad`` if something differs or got worse, and ``broken`` if
+    something could not be run and nothing differs.
+    """
 
     tone: Tone
     sentence: str
@@ -38,12 +41,12 @@ class Headline:
 
     @property
     def sign(self) -> str:
-        """The tone without its colour."""
+        """The sign that stands for the tone if colours are not seen."""
         return SIGNS[self.tone]
 
 
 def headline(inputs: Inputs, news: News | None) -> Headline:
-    """What came of a run, and against the last one."""
+    """Return the headline of a run, compared with older runs if ``news`` is given."""
     tone, sentence, lines = _of_checks(inputs)
     files = [run.file for run in inputs.benches]
     if files:
@@ -109,8 +112,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
 
 
 def _scope(check: CheckRun) -> list[str]:
-    """Return one line: a quick or a full check, in which dtypes, how many checks and comparisons;
-    none if no cell ended."""
+    """Return one line with the kind of check, dtypes and counts, or nothing if no cell ended."""
     ended = [f for r in check.cells.values() for f in r.findings if f.verdict != "not-run"]
     if not ended:
         return []
@@ -136,7 +138,7 @@ def _selected(checks: Sequence[str]) -> str:
 
 
 def _agreed(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:
-    """That so many cells agree, or differ as is known; ``whole`` if there are no others."""
+    """Say how many cells agree, or differ as is known; ``whole`` if there are no other cells."""
     known = sum(result.verdict == "known-difference" for result in results)
     if compared == 1 and whole:
         return "It differs as is known" if known else "It agrees"

@@ -1,4 +1,4 @@
-"""Runs one after another, from a folder of their files, and the history of each cell as a line."""
+"""History of runs from a folder of their files, with a line for each cell."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from harness.report.inputs import BenchRun, CheckRun, read_any
 from harness.results.cell import Cell
 from harness.results.findings import PASSING, Verdict, digits
 
-# Of a line's picture, and digits that it shows at least from top to bottom.
+# Size and margin of a line's picture, and the fewest digits that its height spans.
 WIDTH, HEIGHT, EDGE, LEAST = 260, 36, 5, 2.0
-# Systems that stand open: those of which a cell changed its verdict or lost digits.
+# Maximum number of systems shown open, and the loss of digits that opens one.
 OPENED, LOST = 4, 0.5
 
 
 @dataclass(frozen=True)
 class Point:
-    """What came of a cell in the check of a number."""
+    """The result of a cell in one check, given by its number."""
 
     run: int
     digits: float | None
@@ -40,8 +40,11 @@ class Point:
 
 @dataclass(frozen=True)
 class DigitsLine:
-    """A cell: the parts of its line as points of a polyline, crosses where it did not pass, and
-    dashes with what was upgraded there; its digits at first and at last."""
+    """The line of a cell's digits over the checks.
+
+    ``parts`` are points of polylines. ``dots`` are the single results, with a tone and words.
+    ``dashes`` mark the upgrades. ``first`` and ``last`` are digits.
+    """
 
     label: str
     parts: Sequence[str]
@@ -55,7 +58,7 @@ class DigitsLine:
 
 @dataclass(frozen=True)
 class System:
-    """The cells of one system, those that lost most digits first."""
+    """The cells of one system, the largest loss of digits first."""
 
     name: str
     told: str
@@ -66,7 +69,7 @@ class System:
 def systems(
     cells: Mapping[Cell, Sequence[Point]], upgrades: Mapping[str, Mapping[int, str]], runs: int
 ) -> list[System]:
-    """By system, those that got worst first. ``upgrades`` are by backend and number of check."""
+    """Return the systems, the worst loss first. ``upgrades`` are by backend and check number."""
     found: dict[str, list[DigitsLine]] = {}
     for cell, points in cells.items():
         line = _line(cell, points, upgrades.get(cell.backend, {}), runs)
@@ -124,8 +127,11 @@ def _line(
 
 
 def _drop(points: Sequence[Point]) -> float:
-    """Digits that the last run has lost; as many as there can be where it passes no more, and a
-    few where it never did, so that it stands before those that pass."""
+    """Return the digits lost in the last check: best passing digits minus last digits.
+
+    A cell that stopped passing counts as 16 lost digits. A cell that never passed gets half of
+    :data:`LOST`, so that it stands before those that pass.
+    """
     if points[-1].verdict not in PASSING:
         return 16.0 if any(point.verdict in PASSING for point in points) else LOST / 2
     best = [p.digits for p in points if p.digits is not None and p.verdict in PASSING]
@@ -133,13 +139,13 @@ def _drop(points: Sequence[Point]) -> float:
     return 0.0 if last is None or not best else max(best) - last
 
 
-# Lines that one picture can tell apart.
+# Maximum number of lines that one picture can tell apart.
 MOST_LINES = len(svg_pictures.COLOURS)
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run: when, what came of it, and what had another version than in the run before."""
+    """A run: its start, the counts of its verdicts, and the versions that changed before it."""
 
     started: str
     counts: str
@@ -155,16 +161,16 @@ class RunHistory:
     rates: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     upgrades: list[float] = field(default_factory=list)
     cells: dict[Cell, list[Point]] = field(default_factory=dict)
-    # By backend and the number among the checks, what was upgraded before it.
+    # For each backend: check number, and the upgrade before that check.
     upgraded: dict[str, dict[int, str]] = field(default_factory=dict)
     checks: int = 0
 
     def systems(self) -> list[System]:
-        """The lines of all cells, by system."""
+        """Return the lines of all cells, by system."""
         return systems(self.cells, self.upgraded, self.checks)
 
     def drawn(self) -> list[str]:
-        """The pictures: the worst cell of each backend, and the speeds that moved the most."""
+        """Draw the worst cell of each backend, and the speeds that moved the most."""
         found = []
         if any(len(points) > 1 for points in self.digits.values()):
             title = "run; digits of each backend's worst cell in float32 (dashed: an upgrade)"
@@ -178,10 +184,10 @@ class RunHistory:
 
 
 def history(folder: Path) -> RunHistory:
-    """Read every record file and every file of results in a folder; others are passed over.
+    """Read every record file and every file of speeds in a folder; skip other files.
 
     Raises:
-        UsageError: it is not a folder, or holds no runs.
+        UsageError: the path is not a folder, or the folder holds no runs.
         HarnessError: a file is damaged.
     """
     if not folder.is_dir():
@@ -236,6 +242,6 @@ def _add(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str)
 
 
 def _moved(points: Sequence[tuple[float, float]]) -> float:
-    """The largest factor between two neighbours."""
+    """Return the largest factor between two neighbours."""
     pairs = pairwise(points)
     return max((max(a / b, b / a) for (_, a), (_, b) in pairs if a > 0 and b > 0), default=0.0)

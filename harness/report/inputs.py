@@ -1,4 +1,4 @@
-"""The files that a report is made of, each told by its content."""
+"""Input files of a report, recognised by their content."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.results.lines import CheckedModel, Done, Head, Result
 from harness.results.records import Records
 from harness.results.speeds import SpeedFile
 
-# Commands that are shown: the last of as many as wrote to the files.
+# Number of commands shown: the last ones that wrote to the files.
 MOST_COMMANDS = 8
 WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
 
 
 class EpochFigures(Form):
-    """An epoch of a training: its mean loss, the losses within it, and that on what is held out."""
+    """An epoch of a training: its mean loss, the losses within it, and the held-out loss."""
 
     epoch: int
     loss: Number
@@ -37,7 +37,7 @@ class EpochFigures(Form):
 
 
 class TrainedHistory(Form):
-    """How weights came about."""
+    """Provenance and epochs of trained weights."""
 
     backend: str = ""
     dtype: str = ""
@@ -54,7 +54,7 @@ class CheckRun:
 
     @property
     def heads(self) -> Sequence[Head]:
-        """Those of the runs that wrote to the file."""
+        """The heads of the runs that wrote to the file."""
         return self.records.of_kind(Head)
 
     @property
@@ -64,19 +64,18 @@ class CheckRun:
 
     @property
     def started(self) -> str:
-        """When the last run that wrote to the file began, UTC."""
+        """The start of the last run that wrote to the file, in UTC."""
         return self.heads[-1].started if self.heads else ""
 
     @property
     def seconds(self) -> float | None:
-        """How long the runs took that wrote to the file; None if one did not come to its end, or if
-        the file was joined of others."""
+        """The total time of the runs; None if a run did not end or files were merged."""
         taken = [line.seconds for line in self.records.of_kind(Done)]
         return sum(taken) if taken and len(taken) == len(self.heads) else None
 
     @property
     def models(self) -> dict[str, CheckedModel]:
-        """By name, the models that were checked, as far as the file tells."""
+        """The checked models by name, if the file records them."""
         found: dict[str, CheckedModel] = {}
         for head in self.heads:
             found |= head.models
@@ -85,33 +84,35 @@ class CheckRun:
 
     @property
     def comparisons(self) -> int | None:
-        """How many tensors and properties were compared; None if the file does not tell."""
+        """The number of compared tensors and properties; None if the file does not tell."""
         if any(line.compared is None for line in self.records.of_kind(Result)):
             return None
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)
 
     def pairs(self, *, every: bool) -> list[str]:
-        """In words, to how many digits backends agree with each other: of ``every`` pair, or of
-        many only the one that is furthest apart."""
+        """Return statements of how many digits backends share.
+
+        The statements are about ``every`` pair, or, if there are many, only about the worst pair.
+        """
         found = recorded(self.records)
         return statements(found, self.cells.values(), every=every, others="all are below")
 
     @property
     def versions(self) -> dict[str, str]:
-        """By backend, the version of its framework."""
+        """The framework version of each backend."""
         return {cell.backend: r.version for cell, r in self.cells.items() if r.version}
 
 
 @dataclass(frozen=True)
 class BenchRun:
-    """A file of results."""
+    """A file of speeds."""
 
     name: str
     file: SpeedFile
 
     @property
     def started(self) -> str:
-        """When the file was made, UTC."""
+        """The time when the file was made, in UTC."""
         return self.file.datetime[:19] + "Z"
 
     @property
@@ -121,13 +122,13 @@ class BenchRun:
 
     @property
     def versions(self) -> dict[str, str]:
-        """By backend, the versions of its framework."""
+        """The framework versions of each backend."""
         return {backend: said.told for backend, said in self.file.environment.workers.items()}
 
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """Weights that were trained, and how it went."""
+    """Trained weights and the history of their training."""
 
     name: str
     spec: str
@@ -136,7 +137,7 @@ class TrainedWeights:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a report shows; of records there is one file at most."""
+    """All inputs of a report, with at most one record file."""
 
     check: CheckRun | None = None
     benches: Sequence[BenchRun] = ()
@@ -144,24 +145,25 @@ class Inputs:
 
     @property
     def commands(self) -> list[str]:
-        """The last commands that wrote to the files; a run from Python has none."""
+        """The last commands that wrote to the files; runs from Python have no command."""
         ran = [[*head.arguments] for head in (self.check.heads if self.check else ())]
         ran += [command for run in self.benches for command in run.file.harness.commands]
         every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
         return [*every][-MOST_COMMANDS:]
 
     def told_apart(self, run: BenchRun) -> str:
-        """What tells the speeds of a file from those of others: its name, and nothing where it is
-        the only one."""
+        """Return the label that separates a file's speeds from other files; empty for a single
+        file.
+        """
         return run.name if len(self.benches) > 1 else ""
 
 
 def gather(paths: Sequence[Path], what: str = "a report") -> Inputs:
-    """Read every file; ``what`` is made of them is said where there are too many.
+    """Read every file; ``what`` names the output in the error about too many record files.
 
     Raises:
-        UsageError: a file is of no such kind, damaged, or there are two of records.
-        HarnessError: one cannot be read.
+        UsageError: a file is of a wrong kind or damaged, or there are two record files.
+        HarnessError: a file cannot be read.
     """
     checks: list[CheckRun] = []
     benches: list[BenchRun] = []
@@ -184,11 +186,11 @@ def gather(paths: Sequence[Path], what: str = "a report") -> Inputs:
 
 
 def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
-    """Read a file of whichever kind a report can show.
+    """Read a file of any kind that a report can show.
 
     Raises:
-        UsageError: it is of another kind, or damaged.
-        HarnessError: it cannot be read.
+        UsageError: the file is of a wrong kind, or damaged.
+        HarnessError: the file cannot be read.
     """
     try:
         kind = kinds.described(path)
@@ -197,7 +199,7 @@ def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
     if kind == kinds.RECORDS.name:
         return CheckRun(displayed(path), read_records(path))
     if kind == kinds.RESULTS.name:
-        # This and what reads weights import much that a report of records need not wait for.
+        # Import here: these modules are slow, and a report of records does not need them.
         from harness.timing import json_file
 
         return BenchRun(displayed(path), json_file.read(path))

@@ -1,4 +1,4 @@
-"""JUnit's XML, as CI systems read it: a test for each check of each cell, with its true time."""
+"""JUnit XML for CI systems: one test, with its measured time, for each check of each cell."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness.report.inputs import CheckRun
 from harness.results.cell import CellResult
 from harness.results.findings import BROKEN, PASSING, Finding
 
-# What XML 1.0 cannot hold, not even escaped.
+# Characters that XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MARK = "backend-comparison-harness"
 
 
 def junit(check: CheckRun) -> str:
-    """The text of the file. Names hold the backend, so that files of several can be merged."""
+    """Return the text of the file. Test names hold the backend, so that files can be merged."""
     root = Tree.Element("testsuites", name=MARK)
     for backend in dict.fromkeys(cell.backend for cell in check.cells):
         results = [r for cell, r in check.cells.items() if cell.backend == backend]
@@ -42,7 +42,7 @@ def junit(check: CheckRun) -> str:
 
 
 def _unfinished(root: Tree.Element, check: CheckRun) -> None:
-    """An error of the run itself: that all cells which ended agree is not that all do."""
+    """Add an error for the run: a stopped run must not pass even if all ended cells agree."""
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
     suite = Tree.SubElement(root, "testsuite", {"name": "run", **counts})
     case = Tree.SubElement(suite, "testcase", classname="run", name="ended", time="0.000")
@@ -73,6 +73,5 @@ def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:
 
 
 def _legal(text: str) -> str:
-    """A text of anybody with control characters as in all other forms, and of the rest only what
-    XML can hold."""
+    """Return a text with its control characters visible and characters illegal in XML replaced."""
     return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", visible(text))

@@ -1,4 +1,4 @@
-"""The report as Markdown, for a pull request or the summary of a CI run."""
+"""Reports as Markdown, for a pull request or the summary of a CI run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from harness.report.news import News
 
 MOST_TROUBLES, MOST_CHANGES = 10, 30
-# Characters of what a check has seen.
+# Maximum number of characters shown of the detail of a check.
 MOST_SEEN = 300
 MARK = "<!-- backend-comparison-harness report -->"
 
 
 def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = None) -> str:
-    """The text: the headline, what to look at first, the table of verdicts, speeds, versions."""
+    """Return the report: headline, first troubles, table of verdicts, speeds and environment."""
     top = headline(inputs, news)
     lines = [MARK, f"## {top.sign} {plain(top.sentence)}", ""]
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
@@ -64,7 +64,7 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
 
 
 def _models(check: CheckRun | None) -> list[str]:
-    """What was checked, folded; and all pairs of backends, if they are too many for the top."""
+    """Return the models, folded, and all pairs of backends if they are too many for the top."""
     if check is None:
         return []
     lines: list[str] = []
@@ -88,8 +88,7 @@ def _more(left: int) -> list[str]:
 
 
 def _sentences(trouble: Trouble) -> str:
-    """Where a cell goes wrong, or else what its first check that does not pass has seen, and who is
-    at fault."""
+    """Return the location of the fault, or else the first failed check, and who is at fault."""
     parts = [trouble.location, f"{trouble.who} {trouble.blame}".strip()]
     if not trouble.location and trouble.checks:
         first = trouble.checks[0]

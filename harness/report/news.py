@@ -1,4 +1,4 @@
-"""What changed since older runs, of checks and of speeds."""
+"""Changes of checks and of speeds since older runs."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from harness.timing import compare as speeds
 
 @dataclass(frozen=True)
 class ToldChange:
-    """A change as a page tells it."""
+    """A change in the words of a page."""
 
     tone: str
     label: str
     words: str
 
 
-# So many that are not worse stand in sight; more of them are folded.
+# Maximum number of changes for the better that are listed; more are folded.
 MOST_GOOD = 10
 
 
 @dataclass(frozen=True)
 class News(RunChanges):
-    """All changes against older runs, ``what`` they are, and what is not the same around them."""
+    """All changes against older runs. ``what`` names the older files."""
 
     @property
     def told(self) -> list[ToldChange]:
-        """The changes, gravest first; without :attr:`folded`."""
+        """The changes, gravest first, without :attr:`folded`."""
         found = self._all
         bad = [change for change in found if change.tone == "bad"]
         return bad if self.folded else found
 
     @property
     def folded(self) -> list[ToldChange]:
-        """Those that are not worse, where they are many."""
+        """Changes that are not worse, if there are more than :data:`MOST_GOOD`."""
         good = [change for change in self._all if change.tone == "good"]
         return good if len(good) > MOST_GOOD else []
 
@@ -50,11 +50,11 @@ class News(RunChanges):
 
 
 def news(inputs: Inputs, old: Inputs) -> News | None:
-    """What changed from the older files to the newer ones of the same kind; None of no files.
+    """Return the changes from the older files to the newer ones of the same kind; None without any.
 
     Raises:
-        UsageError: there are older files of a kind and no newer ones, more of them than newer
-            ones, or one is of a kind that cannot be compared.
+        UsageError: a kind has older files but no newer ones, or more older files than newer
+            ones, or cannot be compared.
     """
     found: list[RunChanges] = []
     names = []

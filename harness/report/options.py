@@ -1,4 +1,4 @@
-"""The options of ``report``. Imports nothing that takes time."""
+"""Options of ``report``. The module imports nothing slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page: one file of HTML that needs no network, and no script to be read."""
+"""Report as one HTML file that needs no network; it can be read without scripts."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from harness.results.cell import CellResult
 from harness.results.findings import PASSING, Finding
 from harness.runs.compared import MOVED, shown_digits
 
-# What the page's script shows of cells and charts: so small that thousands of cells fit in.
+# Data of cells and charts for the page's script, compact enough for thousands of cells.
 
 
 class Names:
-    """Texts by number, so that each stands in the page once."""
+    """Texts with numbers, so that each text stands in the page once."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """The number of a text, as it is shown."""
+        """Return the number of a text in its visible form."""
         return self._numbers.setdefault(visible(name), len(self._numbers))
 
     @property
@@ -51,12 +51,12 @@ class Names:
 
 
 def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
-    """The data behind cells and charts as JSON that may stand inside of an element ``script``.
+    """Return the data of cells and charts as JSON for an element ``script``.
 
-    ``names`` are texts that the rest gives by number; ``entries`` has, by an entry's number, one
-    object a dtype: its checks as rows (check, verdict, error, yardstick, tolerance, worst tensor,
-    held, seconds, detail, spread, growth), shortened from the end. ``charts`` has the views of each
-    chart by baseline.
+    ``names`` are texts; other parts refer to them by number. ``entries`` has, by an entry's number,
+    one object for each dtype. Its checks are rows: check, verdict, error, yardstick, tolerance,
+    worst tensor, held, seconds, detail, spread, growth. Empty values at the end of a row are left
+    out. ``charts`` has the views of each chart by baseline.
     """
     names = Names()
     found = {
@@ -75,7 +75,7 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
 
 
 def embedded(data: Any) -> str:
-    """JSON in which nothing can end the element that it stands in, or begin another."""
+    """Return JSON that cannot close its element or open a new one."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -101,13 +101,13 @@ def _cell(result: CellResult, names: Names) -> dict[str, object]:
 
 
 def _by_kind(layers: Mapping[str, str]) -> str:
-    """What ran of which layers: ``gru: GRU; embed, out: equations``."""
+    """Return what ran for which layers, such as ``gru: GRU; embed, out: equations``."""
     named: dict[str, list[str]] = {}
     for layer, kind in layers.items():
         named.setdefault(kind, []).append(layer)
     if len(named) == 1:
         return f"all layers: {next(iter(named))}"
-    # What ran as equations is the rest.
+    # Equations come last.
     ordered = sorted(named.items(), key=lambda item: item[0] == "equations")
     return "; ".join(f"{', '.join(found)}: {kind}" for kind, found in ordered)
 
@@ -129,7 +129,7 @@ def _row(
         [],
         [],
     ]
-    # The histogram and the growth of what does not pass, and of a cell's nearest check.
+    # Only failed checks and the cell's nearest check show their histogram.
     if worst is not None and (finding.verdict not in PASSING or share(worst) == nearest):
         row[-2] = list(worst.spread)
     row[-1] = [[n, _short(e), _short(t)] for n, e, t in finding.growth]
@@ -139,7 +139,7 @@ def _row(
 
 
 def _short(number: float) -> Any:
-    """A number in three digits; what JSON cannot say as a text."""
+    """Return a number with three digits, or a text if the number is not finite."""
     return float(f"{number:.3g}") if math.isfinite(number) else str(number)
 
 
@@ -147,11 +147,11 @@ if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
     from harness.report.news import News
 
-# Differences that are shown in full; of more the matrix tells.
+# Maximum number of differences shown in full; the matrix shows the rest.
 MOST_TROUBLES = 30
-# Those of the page, which are one there.
+# Script files of the page, joined into one script there.
 SCRIPTS = ("report.js", "matrix.js", "histogram.js")
-# So many of them stand open.
+# Number of differences that are shown open.
 OPENED = 4
 MISSING = (
     "Pictures are left out: install matplotlib with "
@@ -166,9 +166,10 @@ def page(
     baseline: str | None = None,
     differences: Differences | None = None,
 ) -> str:
-    """The text of the page. ``baseline`` is a backend beside which speeds are shown.
+    """Return the text of the page.
 
-    ``news`` is what changed since an older run, ``differences`` are those that are known.
+    ``baseline`` is the backend that speeds are compared with. ``news`` are the changes since an
+    older run. ``differences`` are the known differences.
     """
     drawn = svg_pictures.available()
     check = inputs.check
@@ -213,7 +214,7 @@ def page(
         "trained": TRAINED,
         "history": _history(history, drawn),
         "environment": environment(inputs, news.environment if news else ()),
-        # What was run, as far as it is known, and what makes reproducers.
+        # The commands that ran, and the command that makes reproducers.
         "commands": [*inputs.commands, *(t.reproducer for t in shown[:1] if t.reproducer)],
         "missing_pictures": "" if drawn else MISSING,
         "version": version("backend-comparison-harness"),
@@ -228,10 +229,10 @@ def page(
 
 
 def prepare_page() -> None:
-    """Load all that a page needs, so that what is missing is found before a long run.
+    """Load everything that a page needs, so that missing parts are found before a long run.
 
     Raises:
-        ImportError: matplotlib is installed, and cannot be imported.
+        ImportError: matplotlib is installed, but cannot be imported.
     """
     if svg_pictures.available():
         svg_pictures.draw_nothing()
@@ -240,15 +241,15 @@ def prepare_page() -> None:
 
 @cache
 def _templates() -> tuple[Template, Template, str]:
-    """The templates of the page and of its style, and its script."""
+    """Return the template of the page, the template of its style, and its script."""
     templates = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        # A stranger's text without characters that are not seen and yet do something.
+        # Make invisible control characters in untrusted texts visible.
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    # Options are not broken at their hyphens.
+    # Options must not break at their hyphens.
     templates.filters["options"] = lambda text: Markup(
         re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', escaped(text))
     )
@@ -294,7 +295,7 @@ def _known(check: CheckRun | None, differences: Differences | None) -> list[dict
 
 
 def _growth(check: CheckRun) -> Markup | None:
-    """The error of trainings over what is allowed, the nearest of each backend and dtype."""
+    """Draw error over tolerance by training step, for the worst cell of each backend and dtype."""
     nearest: dict[str, tuple[float, Sequence[tuple[float, float]]]] = {}
     for cell, result in check.cells.items():
         for finding in result.findings:
@@ -314,7 +315,7 @@ def _growth(check: CheckRun) -> Markup | None:
 
 
 def _metrics(inputs: Inputs) -> Markup | None:
-    """The metrics on what is held out, by epoch; None if no training has any."""
+    """Draw the held-out metrics by epoch; None if no training has any."""
     series: dict[str, list[tuple[float, float]]] = {}
     for training in inputs.trainings:
         for epoch in training.history.epochs:

@@ -1,4 +1,4 @@
-"""Reports of a command's run, beside its own output."""
+"""Reports that a command writes in addition to its own output."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, Self
 from harness.command.interrupts import INTERRUPTED
 
 FORMS = ("html", "markdown", "junit")
-# Exit codes of a run that came to its end: all is well, something differs, or could not be run.
+# Exit codes of a completed run: all is well, something differs, something could not be run.
 ENDED = (0, 1, 3)
 
 
 class Reported:
-    """Writes the reports that the options of a run ask for when the run has ended.
+    """Context manager that writes the reports a run's options ask for, when the run has ended.
 
-    ``results`` is the file of the run's results. If no option names one, the file is temporary. If
-    the run is interrupted and the file is ``worth`` it, the reports show what had ended, and the
-    file stays: the command's message names it. Use as a context manager, and set ``code``.
+    ``results`` is the file of the run's results. If no option names one, the file is temporary.
+    After an interrupt, the reports are written if ``worth`` accepts the file; a temporary file then
+    stays. The caller sets ``code`` to the exit code.
 
     Raises:
-        UsageError: a report cannot be written, or two files are to stand in one place.
+        UsageError: a report cannot be written, or two options name the same file.
     """
 
     def __init__(self, asked: Any, worth: Callable[[Path], bool] = Path.exists) -> None:
@@ -37,7 +37,7 @@ class Reported:
     def __enter__(self) -> Self:
         if not self.outputs:
             return self
-        # Jinja2 and all forms are read only where one is wanted.
+        # Import Jinja2 and the formats only if a report is wanted.
         from harness.report.console import check_outputs
 
         check_outputs(self.outputs, self.results)

@@ -1,4 +1,4 @@
-"""Speeds of a bench file as a page shows them: by mode and sizes, system and backend."""
+"""Speeds of a bench file, as a page shows them: by mode and sizes, system and backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.results.speeds import Figures, NoSpeed, Parameters, SpeedFile, Time
 
 @dataclass(frozen=True)
 class Dot:
-    """A cell with a speed, and how many times as fast as the baseline it is; None without one."""
+    """A cell with a speed. ``times`` is its speed relative to the baseline, or None without one."""
 
     figures: Figures
     times: float | None
@@ -25,8 +25,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """All systems in one mode at one batch and sizes, each with its cells by backend. ``refused``
-    are cells without a speed, and why."""
+    """All systems in one mode at one batch and sizes, each with its cells by backend.
+
+    ``refused`` are cells without a speed, and the reasons.
+    """
 
     title: str
     unit: str
@@ -36,16 +38,16 @@ class Chart:
 
 
 def counted(files: Sequence[SpeedFile]) -> str:
-    """``12 speeds, 1 refused``, of some files together."""
+    """Return the counts of some files together, such as ``12 speeds, 1 refused``."""
     refused = sum(len(file.harness.without_speed) for file in files)
     told = several(sum(len(file.benchmarks) for file in files), "speed")
     return f"{told}, {refused} refused" if refused else told
 
 
 def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
-    """One for each mode, batch and sizes; speeds beside those of the baseline where it has one.
+    """Return a chart for each mode, batch and sizes, with speeds relative to the baseline.
 
-    ``of`` tells the file from others, in the titles.
+    ``of`` names the file in the titles.
     """
     title = _titles(file, of)
     found: dict[str, list[Timed]] = {}
@@ -61,8 +63,11 @@ def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
 
 
 def _titles(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
-    """Gives the title of the chart that a cell stands in: with what is not the same in all cells,
-    so that two cells of a system and a backend never have one place."""
+    """Return a function that gives the title of the chart for a cell.
+
+    Titles include every parameter that differs between cells. Two cells of the same system and
+    backend therefore never share a place.
+    """
     values: dict[str, set[str]] = {}
     every = [speed.params for speed in file.benchmarks]
     every += [cell.params for cell in file.harness.without_speed]
@@ -99,7 +104,7 @@ def _chart(
 
 
 def doubted(chart: Chart) -> list[tuple[str, list[str]]]:
-    """Why speeds are not to be relied on, each with the cells of which it is said."""
+    """Return the reasons why speeds are unreliable, each with its cells."""
     found: dict[str, list[str]] = {}
     for system, dots in chart.rows:
         for backend, dot in dots.items():
@@ -109,7 +114,7 @@ def doubted(chart: Chart) -> list[tuple[str, list[str]]]:
 
 
 def roofline(file: SpeedFile) -> Roofline | None:
-    """The cells under the roof; None where no cell has all figures for it."""
+    """Return the roofline of a file, or None if no cell has all figures for it."""
     peaks, bandwidths, cells = [], [], []
     for speed in file.benchmarks:
         figures = speed.extra_info
@@ -133,26 +138,24 @@ def _figure(figures: Mapping[str, object], name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-# Charts of speeds: dots on a logarithmic axis, beside a baseline that may be chosen on the page.
-#
-# A page has the places of all dots for every baseline, so that choosing one is moving them.
+# Charts of speeds: dots on a logarithmic axis, relative to a baseline that the reader may choose.
+# The page holds the places of all dots for every baseline, so that a choice only moves them.
 
-# Steps of an axis within a power of ten, of which one gives few enough ticks.
+# Steps within a power of ten; the first row that gives enough ticks is used.
 STEPS: Sequence[Sequence[float]] = (
     *((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
     [1 + n / 4 for n in range(36)],
 )
 FEWEST, DECADES = 2, 12
-# Their names have room beside each other on a telephone where such a part of an axis is between.
+# Minimum distance of two ticks, as a share of the axis, so that labels fit on a phone.
 APART = 0.16
-# So much of an axis is free at each end.
+# Free share at each end of an axis.
 MARGIN = 0.04
 
 
 @dataclass(frozen=True)
 class ChartSpot:
-    """Where a dot stands and where its bar begins, in percent of the axis, how wide the bar is, and
-    how many times as fast as the baseline the cell is."""
+    """The place of a dot and of its bar, in percent of the axis, and the ratio to the baseline."""
 
     place: float
     low: float
@@ -162,8 +165,11 @@ class ChartSpot:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart beside one baseline: ticks with their places, that of the baseline, and the spots by
-    system and backend; None for a cell that has no speed there."""
+    """A chart relative to one baseline.
+
+    ``ticks`` have places and labels. ``one`` is the place of the baseline. ``spots`` are by system
+    and backend, and None for a cell without a speed.
+    """
 
     label: str
     ticks: Sequence[tuple[float, str]]
@@ -171,7 +177,7 @@ class ChartView:
     spots: Sequence[Sequence[ChartSpot | None]]
 
     def record(self) -> dict[str, object]:
-        """For the page's script."""
+        """Return the view as JSON data for the page's script."""
         return {
             "label": visible(self.label),
             "ticks": self.ticks,
@@ -182,8 +188,11 @@ class ChartView:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart as the page has it: the view that is shown first, all others by baseline, and the
-    numbers as texts, before and behind how many times as fast a cell is."""
+    """A chart of the page.
+
+    ``view`` is shown first; ``views`` are all views by baseline. ``rows`` hold the texts before and
+    after the ratio to the baseline.
+    """
 
     chart: Chart
     looks: Mapping[str, tuple[str, str]]
@@ -194,7 +203,7 @@ class ShownChart:
 
 
 def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
-    """The charts of all files, each file's backends in the same colours."""
+    """Return the charts of all files; each file's backends keep their colours in all charts."""
     found = []
     for run in inputs.benches:
         timed = {speed.params.backend for speed in run.file.benchmarks}
@@ -210,7 +219,7 @@ def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
 
 
 def baselines(found: Iterable[ShownChart]) -> list[str]:
-    """The backends that have a speed, and so can be a baseline."""
+    """Return the backends that have a speed, and so can be a baseline."""
     return sorted({backend for c in found for _, dots in c.chart.rows for backend in dots})
 
 
@@ -223,7 +232,7 @@ def _told(dot: Dot | None) -> tuple[str, str] | None:
 
 
 def _view(chart: Chart, baseline: str) -> ChartView:
-    """The chart beside a baseline; as it is where that has no speed, or is none."""
+    """Return the chart relative to a baseline; rates themselves if the baseline has no speed."""
     bases = {s: d[baseline].figures.rate.median for s, d in chart.rows if baseline in d}
     reach = [1.0] if bases else []
     for system, dots in chart.rows:
@@ -256,7 +265,7 @@ def _view(chart: Chart, baseline: str) -> ChartView:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two powers of ten: as few as tell the scale."""
+    """Return round numbers between two powers of ten: as few as show the scale."""
     found: list[float] = []
     for steps in STEPS:
         powers = range(math.floor(low), math.floor(high) + 1)

@@ -1,4 +1,4 @@
-"""What a report says beside results: where runs took place, which models, how trainings went."""
+"""Environment, models and trainings, as a report shows them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRAINED = ("training", "epochs", "loss", "held out", "metrics held out")
 
 
 def trained(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
-    """A row of :data:`TRAINED` for each that has ended an epoch, with what its last one came to."""
+    """Return a row of :data:`TRAINED` with the last epoch of each training that ended an epoch."""
     rows = []
     for training in trainings:
         epochs = training.history.epochs
@@ -34,7 +34,7 @@ def trained(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model. ``facts`` are its sizes and layers, each a word and a text."""
+    """A model in words. ``facts`` are its sizes and layers, each as a pair of name and text."""
 
     name: str
     facts: tuple[tuple[str, str], ...]
@@ -43,7 +43,7 @@ class ModelView:
 
 
 def model_view(name: str, told: CheckedModel) -> ModelView:
-    """A model as the head of a record file has it."""
+    """Return the view of a model from the head of a record file."""
     sizes = ", ".join(f"{size} {number}" for size, number in told.sizes.items())
     layers = ", ".join(_layer(layer, told) for layer in told.layers)
     facts = (("sizes of most checks", sizes), ("layers", layers))
@@ -53,7 +53,7 @@ def model_view(name: str, told: CheckedModel) -> ModelView:
 
 
 def _layer(name: str, told: CheckedModel) -> str:
-    """``norm (batch_norm, momentum 0.1)``: only the attributes that differ from the defaults."""
+    """Return ``norm (batch_norm, momentum 0.1)``: only attributes that differ from the defaults."""
     definition, changed = told.layers[name], told.attributes.get(name, {})
     facts = [] if name == definition else [definition]
     facts += [f"{attribute} {value}" for attribute, value in changed.items()]
@@ -62,7 +62,7 @@ def _layer(name: str, told: CheckedModel) -> str:
 
 @dataclass(frozen=True)
 class FactRow:
-    """A fact of the environment, and what it was in an older run if it was another."""
+    """A fact of the environment, and its value in an older run if the value changed."""
 
     name: str
     now: str
@@ -70,7 +70,7 @@ class FactRow:
 
 
 def facts(inputs: Inputs) -> list[str]:
-    """The few that stand at the top: of the check, or of speeds that are of one run."""
+    """Return the few facts for the top, of the check or of the only file of speeds."""
     run: CheckRun | BenchRun | None = inputs.check
     machine: Machine | None = None
     if inputs.check is not None and inputs.check.heads:
@@ -86,19 +86,19 @@ def facts(inputs: Inputs) -> list[str]:
 
 
 def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
-    """What is not the same as in an older run, and then all facts."""
+    """Return the facts that differ from an older run, and then all facts."""
     changed = []
     for each in around:
         what = each.words or each.what
         name = f"{what} of {', '.join(each.of)}" if each.of else what
-        # Checksums say nothing to a person.
+        # Checksums mean nothing to readers.
         now, before = ("now", "before") if each.words else (each.new, each.old)
         changed.append(FactRow(name, now, before))
     return changed + [FactRow(name, now) for name, now in _all(inputs).items()]
 
 
 def _all(inputs: Inputs) -> dict[str, str]:
-    """All facts; where files do not have the same one, each with the file that it is of."""
+    """Return all facts. If files differ in a fact, its name includes the files."""
     by_file = {run.name: _of_speeds(run) for run in inputs.benches}
     if inputs.check is not None:
         by_file = {inputs.check.name: _of_checks(inputs.check), **by_file}

@@ -1,8 +1,7 @@
-"""Pictures of a report, drawn by matplotlib as SVG that stands in the page and takes its colours.
+"""Pictures of a report, drawn by matplotlib as SVG inside the page.
 
-Colours are those of Okabe and Ito ("Color Universal Design", 2008), which stay apart for the
-colour-blind; each backend has a marker of its own, too. Lines and texts in :data:`INK` become the
-colour of the page's own text, light or dark.
+The colours are from Okabe and Ito ("Color Universal Design", 2008), for colour-blind readers. Each
+backend also has its own marker. Lines and texts in :data:`INK` take the colour of the page's text.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-# The same as texts.
+# The markers as characters.
 SIGNS = ("●", "■", "◆", "▲", "▼", "✚", "✖", "★")
-# After all colours come their second, third and fourth lines.
+# Line styles for the second, third and fourth use of the colours.
 DASHES = ("-", "--", ":", "-.")
 INK = "#010203"
 WIDTH = 9.0
@@ -33,7 +32,7 @@ Draw = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Roof:
-    """Where a cell stands under what the machine can do: FLOP a byte and FLOP a second."""
+    """A cell below the roofline: FLOP per byte and FLOP per second."""
 
     label: str
     intensity: float
@@ -50,19 +49,19 @@ class Roofline:
 
 
 def available() -> bool:
-    """Whether matplotlib is installed: the extra ``report``."""
+    """Return whether matplotlib, of the extra ``report``, is installed."""
     from importlib.util import find_spec
 
     return find_spec("matplotlib") is not None
 
 
 def draw_nothing() -> None:
-    """Draw an empty picture; :class:`ImportError` if matplotlib cannot be imported."""
+    """Draw an empty picture; raise :class:`ImportError` if matplotlib cannot be imported."""
     _svg(lambda axes: None, 1.0, "nothing")
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a sign for each of some backends, the same in every chart of a page."""
+    """Return a colour and a sign for each backend, the same in every chart of a page."""
     found = {}
     for number, name in enumerate(names):
         colour, shape, _ = _look(number)
@@ -71,15 +70,17 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _look(number: int) -> tuple[str, int, str]:
-    """The colour of a series, the place of its marker and sign, and how its line is drawn: no two
-    of 32 are alike, and none is known by its colour alone."""
+    """Return the colour, marker number and line style of a series.
+
+    The first 32 series all differ, and never by colour alone.
+    """
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
     return COLOURS[number % len(COLOURS)], shape, dashes
 
 
 def roofline(roof: Roofline) -> str:
-    """Operations a second over operations a byte, below the measured peak and bandwidth."""
+    """Draw operations per second over operations per byte, below the measured roof."""
 
     def draw(axes: Axes) -> None:
         ridge = roof.peak / roof.bandwidth
@@ -101,7 +102,7 @@ def roofline(roof: Roofline) -> str:
 
 
 def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]]) -> str:
-    """Speeds with their lower and upper quartile, by system and backend."""
+    """Draw speeds with their lower and upper quartiles, by system and backend."""
     systems = list(dict.fromkeys(system for system, _ in cells))
 
     def draw(axes: Axes) -> None:
@@ -123,7 +124,7 @@ def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]
 
 
 def losses(trainings: Sequence[TrainedWeights]) -> str:
-    """The loss over the epochs, within them as well, and on what is held out."""
+    """Draw the loss over the epochs and within them, and the held-out loss."""
 
     def draw(axes: Axes) -> None:
         for number, training in enumerate(trainings):
@@ -149,7 +150,7 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
 def lines(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], limit: float | None = None
 ) -> str:
-    """Some series on a logarithmic axis, such as the error of a training by its steps."""
+    """Draw series on a logarithmic axis, such as the error of a training by its steps."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -169,7 +170,7 @@ def trend(
     *,
     log: bool,
 ) -> str:
-    """Series over the numbers of runs, with a dashed line at each upgrade."""
+    """Draw series over the numbers of runs, with a dashed line at each upgrade."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -185,8 +186,7 @@ def trend(
 
 
 def _widen(axes: Axes, log: bool) -> None:
-    """Let an axis of values span a digit, or a factor of two: else noise fills it and looks like
-    news."""
+    """Let the axis span at least one digit, or a factor of two, so that noise looks small."""
     low, high = axes.get_ylim()
     if log and high < 2 * low:
         middle = (low * high) ** 0.5
@@ -223,13 +223,13 @@ def _legend(axes: Axes, columns: int) -> None:
 
 
 def _plain(text: str) -> str:
-    """A stranger's text, seen whole, and not left out of a legend for a leading underscore."""
+    """Return an untrusted text made visible; matplotlib hides labels that start with ``_``."""
     text = visible(text)
     return f" {text}" if text.startswith("_") else text
 
 
 def figure(value: float, _: float | None = None) -> str:
-    """A tick of a logarithmic axis, without a formula: ``50 k``, ``0.1``."""
+    """Return the label of a tick without a formula: ``50 k``, ``0.1``."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
             return f"{value / size:g}{unit}"
@@ -242,7 +242,7 @@ def _svg(draw: Draw, height: float, title: str) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    # No formula in a stranger's text.
+    # Untrusted texts must not be parsed as formulas.
     settings: dict[str, object] = {
         "text.parse_math": False,
         "svg.fonttype": "none",
@@ -252,7 +252,7 @@ def _svg(draw: Draw, height: float, title: str) -> str:
     settings |= {f"{part}.color": INK for part in ("text", "xtick", "ytick")}
     settings |= {"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.linewidth": 0.6}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # Texts are drawn by the browser, whose fonts have more than matplotlib's own.
+        # The browser draws the texts, and its fonts have more glyphs than matplotlib's.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         canvas = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = canvas.subplots()
@@ -263,14 +263,14 @@ def _svg(draw: Draw, height: float, title: str) -> str:
             if axis.get_scale() == "log":
                 axis.set_major_formatter(figure)
                 low, high = sorted(axis.get_view_interval())
-                # Where there is no power of ten, or one only, the ticks between them have names.
+                # Label the minor ticks if the axis has at most one power of ten.
                 minor: Any = figure if high < 20 * low else NullFormatter()
                 axis.set_minor_formatter(minor)
         written = io.StringIO()
         FigureCanvasSVG(canvas).print_svg(written, metadata={"Date": None})
     text = written.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    # The page gives the width; what the figure's own background is, is the page's, too.
+    # The page sets the width, the height and the background.
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'<g id="patch_1">.*?</g>', "", text, count=1, flags=re.S)

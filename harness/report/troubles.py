@@ -1,4 +1,4 @@
-"""Cells that do not pass, in words: what, where, who is at fault, and how to run it again."""
+"""Cells that do not pass, in words: the fault, its place, who is at fault, and how to rerun it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.results.cell import CellResult, Divergence
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Head
 
-# Of the way through a model, so many stops before the first wrong one, and from it on.
+# Maximum number of stops shown before the first wrong one, and from it on.
 BEFORE, AFTER = 5, 7
 FAULTS: Mapping[str, str] = {
     "layer": "The framework's layer is at fault.",
@@ -30,7 +30,7 @@ FAULTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a spec; ``note`` says what is wrong at it."""
+    """A line of a spec; ``note`` says what is wrong in it."""
 
     number: int
     text: str
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Stop:
-    """A value, or the values of a layer, on the way through a model."""
+    """A value, or the values of a layer, in the order of computation."""
 
     name: str
     words: str
@@ -48,7 +48,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """A time step of the first wrong value. ``share`` is from 0, allowed, to 1, far beyond."""
+    """A time step of the first wrong value. ``share`` goes from 0 (allowed) to 1 (far beyond)."""
 
     number: int
     words: str
@@ -57,9 +57,12 @@ class TimeStep:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A cell that does not pass. ``reproducer`` is a command too; ``known`` is the text of a file
-    ``known_differences.yaml`` that accepts what differs. Both are empty where they would do
-    nothing."""
+    """A cell that does not pass.
+
+    ``reproducer`` is the command that writes a reproducer. ``known`` is the text of a file
+    ``known_differences.yaml`` that accepts the differences. Both are empty if they would do
+    nothing.
+    """
 
     title: str
     tone: str
@@ -78,8 +81,8 @@ class Trouble:
 
 
 def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
-    """So many of them, those that differ first, and how many more there are."""
-    # By cell, the head of the run that has decided it.
+    """Return at most ``most`` troubles, differences first, and the number of the rest."""
+    # For each cell, the head of the run that decided it.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
     found = failing(check.cells)
     return [_trouble(r, heads.get(r.cell)) for r in found[:most]], max(0, len(found) - most)
@@ -88,9 +91,9 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
 def _trouble(result: CellResult, head: Head | None) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
-    # What failed is run again, and no more: all checks of a cell may take many times as long.
+    # Rerun only the failed checks: all checks of a cell may take many times as long.
     again_ = command_line(again(result.cell, head, _runnable(found)))
-    # A model of a user's own has no reproducer, and nothing that is known excuses it.
+    # A user's own model has no reproducer, and known differences do not excuse it.
     own = head is not None and head.request is not None and head.request.against
     differs = [f for f in found if f.verdict == "differ"] if not own else []
     return Trouble(
@@ -134,7 +137,7 @@ def _parted(found: Divergence | None) -> dict[str, Any]:
 
 
 def _chain(found: Divergence) -> list[Stop]:
-    """The values of each layer as one stop, but for the first wrong one, which is its own."""
+    """Return one stop for each layer, and a separate stop for the first wrong value."""
     stops: list[Stop] = []
     seen = False
     for link in found.links:
@@ -146,7 +149,7 @@ def _chain(found: Divergence) -> list[Stop]:
             continue
         told = layer or name
         if stops and stops[-1].name == told:
-            # A layer's values stand once, as the last of them went.
+            # Keep one stop for each layer, with the state of its last value.
             stops.pop()
         words = "agrees" if link.agrees else "follows" if seen else "differs"
         stops.append(Stop(told, words, "" if link.agrees else "follows"))
@@ -155,7 +158,7 @@ def _chain(found: Divergence) -> list[Stop]:
 
 
 def _beyond(error: float, allowed: float) -> float:
-    """How far an error is beyond what is allowed: 0 if it is not, 1 at a million times."""
+    """Return how far an error exceeds the limit: 0 if allowed, 1 from nearly a million times."""
     if error <= allowed:
         return 0.0
     return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0
