@@ -65,22 +65,22 @@ CHECKS: Mapping[str, Check] = {
     "own-sizes": values.own_sizes,
 }
 
-# The checks that are made at numbers that a user gives. Of the others the material is the very
-# point: edges, other shapes, initial values.
+# Checks that also run on numbers that the user gives. The others need their own material: edge
+# values, other shapes, initial values.
 AT_GIVEN = (
     *("primitives", "values", "cotangents", "inference", "held-out", "carried-state", "training"),
     *("training-sgd", "pipeline-forward", "pipeline", "batch-independence", "causality"),
     *("repeatability", "aliasing"),
 )
 
-# Checks of sums of many steps amplify rounding: they are compared in float64 only.
+# Checks that sum over many steps amplify rounding, so they are compared in float64 only.
 FLOAT64_ONLY = frozenset({"training"})
 
-# In bfloat16 and float16 a layer of a framework rounds what is exactly at a corner off it.
+# In bfloat16 and float16 a framework's own layer rounds inputs off the exact kink.
 NOT_NARROW = frozenset({"kinks"})
 
-# Where all checks are run, in both dtypes: those whose faults one of the two shows as well as both
-# do, with that dtype. Each costs compilations.
+# If a run makes all checks in both dtypes: checks that find the same faults in either dtype, with
+# the one dtype that they run in. Each check costs compilations.
 IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
     **dict.fromkeys(("batch-independence", "causality"), "float64"),
@@ -88,10 +88,10 @@ IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("large-counts", "pipeline-forward", "held-out", "single-example"), "float32"),
 }
 
-# What is dear and sees little that others do not: run where asked for by name, or for --thorough.
+# Slow checks that rarely find what the others miss: run only if named, or with --thorough.
 THOROUGH = frozenset({"own-sizes"})
 
-# Groups whose findings are not named after them: those findings, in the order of the checks.
+# Groups whose findings have other names than the group: those findings, in the order of the checks.
 SEVERAL: Mapping[str, tuple[str, ...]] = {
     "values": ("outputs", "loss", "state", "statistics", "gradients"),
     "cotangents": ("cotangent-gradients",),

@@ -1,4 +1,4 @@
-"""All that a check works with."""
+"""The context of a check: one cell, its backend session and the helpers that checks share."""
 
 from __future__ import annotations
 
@@ -26,20 +26,23 @@ from harness.worker.remote import Remote, Tensors
 from harness.worker.worker import Worker
 
 T = TypeVar("T")
-# Of a training: ``inputs``, ``targets`` and the ``learning_rate`` of its step; and what a step has
-# given: ``results``, ``parameters``, ``statistics`` and ``slots``.
+# A training batch: ``inputs``, ``targets`` and the ``learning_rate`` of the step. A step result:
+# ``results``, ``parameters``, ``statistics`` and ``slots``.
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch]
 Step = Mapping[str, Any]
-# Results by name, and what stands in the place of one.
+# Results by name; a Misfit stands for a result of the wrong form.
 Found = Mapping[str, Array | Misfit]
 
 
 @dataclass(frozen=True)
 class Context:
-    """One cell: a backend's session, opened on ``case``; ``own`` is the case at its own sizes.
-    ``repeat`` is how often a soak repeats the run of values; ``brief`` is whether this is float64
-    and another cell of the run makes all checks in float32."""
+    """One cell: a backend session that is open on ``case``; ``own`` is the case at the spec's
+    sizes.
+
+    ``repeat`` is the number of runs of a soak. ``brief`` is true if this cell is float64 and
+    another cell of the run makes all checks in float32.
+    """
 
     case: Case
     own: Case
@@ -47,7 +50,7 @@ class Context:
     path: str
     dtype: str
     device: str
-    # What is kept for other backends to be held against.
+    # Kept for the comparison with other backends.
     outputs: dict[str, Array] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     repeat: int = 0
@@ -55,61 +58,64 @@ class Context:
 
     @property
     def kept(self) -> str:
-        """The dtype of all but the products of a cell."""
+        """The dtype of all floats except the operands of products."""
         return host_dtype(self.dtype)
 
     @property
     def narrowed(self) -> bool:
-        """Whether its products are narrower than what is kept."""
+        """Whether products are computed in a narrower dtype than the rest."""
         return bool(narrow(self.dtype))
 
     def open(self, rule: UpdateRule | None = None) -> dict[str, str]:
-        """A session of the case; returns what runs each layer."""
+        """Open a session of the case; return what runs each layer."""
         case, setting = self.case, (self.path, self.dtype, self.device)
         return self.remote.open(case.training, case.inference, rule, *setting)
 
     def opened(self, case: Case, rule: UpdateRule | None = None) -> Context:
-        """A session of another case, with its parameters."""
+        """Open a session of another case, load its parameters and return its context."""
         context = replace(self, case=case)
         context.open(rule)
         context.remote.load(case.material)
         return context
 
     def finding(self, check: str, found: Found, expected: Expected) -> Finding:
-        """As of :func:`compared`, in the cell's dtype."""
+        """Compare results with the expected ones in the cell's dtype; see :func:`compared`."""
         return compared(check, found, expected, self.dtype)
 
     def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
-        """Results and gradients of the loss at a material's numbers."""
+        """Compare the results and gradients of the loss for a material."""
         self.remote.load(material)
         return self.finding(check, self.remote.gradients(material), expected)
 
     def forward(self, material: Arguments) -> Tensors:
-        """An inference pass with the material's batch; parameters must be loaded."""
+        """Run inference on the material's batch; parameters must be loaded."""
         return self.remote.forward("inference", material.inputs, material.state)
 
     def timed(
         self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
     ) -> tuple[list[ArrayDict], Step]:
-        """Steps of a pipeline, as of :meth:`run_twice`."""
+        """Prepare a pipeline and run its steps; see :meth:`run_twice`."""
         self.prepare(mode, batches, rule, rate)
         return self.run_twice(len(batches))
 
     def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
-        """Steps of a pipeline that is prepared, twice as many as its ``count`` batches: the results
-        of the later half, and what all of them have made of parameters, statistics and slots."""
+        """Run ``2 * count`` steps of the prepared pipeline of ``count`` batches.
+
+        Return the results of the second half, and the parameters, statistics and slots after all
+        steps.
+        """
         call = self.remote.call
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
 
     def prepare(self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float) -> None:
-        """A pipeline of the case, before its first step."""
+        """Prepare a pipeline of the case without running a step."""
         self.steps("prepare", batches, rule, rate, path=self.path, mode=mode, quick=True)
 
     def steps(
         self, verb: str, batches: Batches, rule: UpdateRule | None, rate: float, **further: Any
     ) -> Any:
-        """What a verb that begins steps of the case from its material returns."""
+        """Call a worker verb that starts steps of the case from its material; return its answer."""
         material = self.case.material
         return self.remote.call(
             verb,
@@ -128,7 +134,7 @@ class Context:
 
 
 def compared(check: str, found: Found, expected: Expected, dtype: str) -> Finding:
-    """Compare everything that was expected, and whatever else was found."""
+    """Compare all expected values, and report values that were not expected."""
     deviations = expected.deviations(found, dtype)
     if deviations:
         furthest = deviations.index(worst(deviations))
@@ -137,13 +143,15 @@ def compared(check: str, found: Found, expected: Expected, dtype: str) -> Findin
 
 
 def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
-    """The entries whose names start so."""
+    """Return the entries whose names start with one of the prefixes."""
     return {n: a for n, a in found.items() if n.startswith(prefixes)}
 
 
 def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -> str:
-    """Return ": " and the first entry in which two arrays of one shape have other numbers; nothing
-    of what is not both."""
+    """Return ": " and the first entry in which two arrays of the same shape differ.
+
+    The text is empty if one is not an array, if their shapes differ, or if they are equal.
+    """
     if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
         return ""
     if found.shape != expected.shape:
@@ -153,7 +161,8 @@ def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False) -> bool:
-    """The same numbers, NaN included, or the same ``bits``; or the same misfit."""
+    """Return whether two arrays have the same numbers (NaN equals NaN) or, with ``bits``, the same
+    bytes. Two equal misfits also count as equal."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
     if bits:
@@ -161,7 +170,7 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
     return bool(np.array_equal(a, b, equal_nan=True))
 
 
-# The same call again: its bits, or agreement where a backend promises none (GPUs with atomics).
+# A repeated call must return the same bits, or agree if the backend promises no bits (GPU atomics).
 
 
 def hold_again(
@@ -172,17 +181,17 @@ def hold_again(
     expected: Callable[[], Expected],
     fault: str,
 ) -> int:
-    """Hold a later call against the first, in a finding.
+    """Compare the results of a repeated call with the first ones and add the faults to a finding.
 
     Args:
         first: Results of the first call by name, of any shapes.
-        later: Those of the later one.
-        expected: Gives what the oracle has for them, and is called only where the backend's bits
-            do not repeat: its noise is what may lie between them.
-        fault: What is wrong with a tensor that differs, with its name for ``{}``.
+        later: Results of the later call.
+        expected: Returns the oracle's results. It is called only if the backend's bits do not
+            repeat; the two calls may then differ by its noise.
+        fault: The message for a tensor that differs, with ``{}`` for its name.
 
     Returns:
-        How many tensors were to have the same bits.
+        The number of tensors that had to have the same bits.
     """
     if context.remote.repeats:
         finding.faults += [
@@ -198,16 +207,15 @@ def hold_again(
     return 0
 
 
-# Models of the harness' own, ``specs/probes/``: what a framework does, whatever the model.
-#
-# What is found with one holds for every cell of a process: it is asked for once, and all cells of
-# one dtype, device and path have the same finding.
+# Probes: the harness' own models in ``specs/probes/``, which test a framework whatever the model.
+# A result of a probe holds for every cell of a process. It is computed once, and all cells of one
+# dtype, device and path share the finding.
 
 _known: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 def once(context: Context, key: Hashable, ask: Callable[[], T]) -> T:
-    """What was asked of a worker's process, in the settings of a cell, when it was asked first."""
+    """Return ``ask()``; a worker process computes it once per device, dtype, path and key."""
     worker = context.remote.worker
     known = _known.setdefault(worker, {})
     full = (worker.starts, context.device, context.dtype, context.path, key)
@@ -219,13 +227,13 @@ def once(context: Context, key: Hashable, ask: Callable[[], T]) -> T:
 
 @cache
 def probe(name: str) -> Spec:
-    """A model of ``specs/probes/``."""
+    """Load a model of ``specs/probes/``."""
     text = files("harness.specs.probes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return load_spec(f"probe/{name}", overrides={("model", f"probe/{name}"): text})
 
 
 def probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
-    """The case of a probe: its material is made by ``make``, not drawn."""
+    """Return the case of a probe, whose material ``make`` builds instead of drawing it."""
 
     def made(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
         return seed, make(training)

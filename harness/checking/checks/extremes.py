@@ -1,4 +1,4 @@
-"""Values at the edge: saturation, exact kinks, odd indices, NaN."""
+"""Checks at extreme values: saturation, exact kinks, edge indices, NaN and infinities."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from harness.program.signature import ONE_BY_ONE, by_kind, float_inputs, owner_o
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments
 
-# Where activations in use have a corner. Not the 3 of a slope of 1/6: no float holds 1/6, so that
-# frameworks rightly come out on either side of it.
+# Kinks of common activations. The kink at 3 of a slope of 1/6 is missing: no float holds 1/6, so
+# correct frameworks fall on either side of it.
 CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
-# What saturates, the largest first: what grows without end overflows at any but the last.
+# Factors that saturate gates, largest first. Unbounded activations may overflow with all but the
+# last group.
 SATURATING = ((4.0, 4.5, 5.0, 5.5), (2.0, 2.25, 2.5), (1.25, 1.5))
-# Check -> the one index of its pass.
+# Check -> the index that fills its batch.
 INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
 
@@ -35,7 +36,7 @@ def _compared(context: Context, check: str, material: Arguments) -> Finding:
 
 
 def extremes(context: Context) -> Iterator[Finding]:
-    """The last layer's weights times 1,024: logits far beyond what exp can hold in float32."""
+    """Compare with the last layer's weights times 1,024: logits beyond exp's range in float32."""
     finding = _compared(context, "extremes", extreme_material(context.case))
     finding.deviations = [*_where_the_dtype_ends(finding.deviations)]
     for d in finding.deviations:
@@ -45,9 +46,12 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Where a dtype ends, numbers of it are not finite, whoever computes them: in float16 often, in
-    float32 for equations that overflow (an exp of logits, the log of a softmax). Where that is in a
-    backward pass, it may be one layer earlier or later; or nowhere, where no digit is left."""
+    """Accept gradients that are not finite if the dtype's range ends in the backward pass.
+
+    float16 overflows often; float32 does for equations that overflow (exp of logits, log of a
+    softmax). In a backward pass the overflow may come one layer earlier or later. If one gradient
+    has no digit left, a gradient that is not finite is therefore no fault.
+    """
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
     over = any(d.yardstick >= 1 for d in gradients)
     for d in deviations:
@@ -56,7 +60,7 @@ def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation
 
 
 def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
-    """The last layer's weights times a ``factor``, a power of two."""
+    """Return the material with the last layer's weights times ``factor``, a power of two."""
     last = last_layer(case)
     arrays = case.material.parameters
     parameters = {n: a * factor if n.startswith(last) else a for n, a in arrays.items()}
@@ -64,12 +68,14 @@ def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
 
 
 def saturation(context: Context) -> Iterator[Finding]:
-    """State and all matrices but the last layer's times 4 or so: activations far on their ends."""
+    """Compare with saturated activations: state and all matrices but the last layer's about 4 times
+    as large."""
     yield _compared(context, "saturation", saturated_material(context.case))
 
 
 def saturated_material(case: Case) -> Arguments:
-    """State and all matrices but the last layer's times one of :data:`SATURATING`."""
+    """Return the material with state and all matrices but the last layer's times a factor of
+    :data:`SATURATING`."""
     return case.found_once("saturation", lambda: _most_saturated(case))
 
 
@@ -94,22 +100,22 @@ def _saturated(case: Case, factor: float) -> Arguments:
 
 
 def last_layer(case: Case) -> str:
-    """What the names of the last layer's parameters begin with; no name where there are none."""
+    """Return the prefix of the last layer's parameter names; "." if there are no parameters."""
     parameters = case.training.parameters
     return owner_of(parameters[-1].name) + "." if parameters else "."
 
 
 def kinks(context: Context) -> Iterator[Finding]:
-    """Pre-activations exactly on a kink: 0 all over (relu'(0) = 0), then corners elsewhere."""
+    """Compare with pre-activations exactly on a kink: all 0 (relu'(0) = 0), then other corners."""
     case = context.case
     yield _compared(context, "kinks", kink_material(case))
     yield _compared(context, "corners", corner_material(case))
 
 
 def corner_material(case: Case) -> Arguments:
-    """Matrices at 0 but for the last layer's and tables, so that biases alone are activated.
+    """Return the material whose pre-activations are the biases alone, set to :data:`CORNERS`.
 
-    They go through :data:`CORNERS` in turn, each from another one on.
+    Matrices are 0, except the last layer's and tables. Each bias starts at another corner.
     """
     last = last_layer(case)
     parameters = {}
@@ -133,7 +139,8 @@ def starts_at(port: Port, *laws: str) -> bool:
 
 
 def kink_material(case: Case) -> Arguments:
-    """Vectors that start at zero, inputs and states, all at 0; half of the embedding rows too."""
+    """Return the inputs at the kink: zero biases, inputs and states; half of the embedding rows
+    zero."""
     parameters = {}
     for port in case.training.parameters:
         array = np.array(case.material.parameters[port.name])
@@ -148,7 +155,10 @@ def kink_material(case: Case) -> Arguments:
 
 
 def embedding_rows(context: Context) -> Iterator[Finding]:
-    """One index all over, targets too: 0, another, and the last; so that other rows never occur."""
+    """Compare with the same index everywhere, also in targets: 0, then 1, then the last one.
+
+    All other rows are never used, so their gradients must be 0.
+    """
     case = context.case
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
@@ -157,7 +167,7 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 
 
 def index_material(case: Case, value: int) -> Arguments:
-    """Every index, of a target too, is ``value``; -1 stands for the last one."""
+    """Return the material with ``value`` as every index, also in targets; -1 is the last."""
     program, material = case.training, case.material
 
     def filled(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
@@ -171,8 +181,10 @@ def index_material(case: Case, value: int) -> Arguments:
 
 
 def bad_index(context: Context) -> Iterator[Finding]:
-    """An index out of range is an error, never a clamped, wrapped or zero row; and leaves nothing
-    behind in the session."""
+    """Check that an index out of range is an error, not a clamped, wrapped or zero row.
+
+    Later passes of the session must be unaffected.
+    """
     case = context.case
     bounds = class_counts(case, case.training.inputs)
     if not bounds:
@@ -198,7 +210,7 @@ def bad_index(context: Context) -> Iterator[Finding]:
 def _refused(
     context: Context, finding: Finding, name: str, value: int, verb: str, **asked: Any
 ) -> None:
-    """One index out of range must be an error of a session's verb."""
+    """Check that a verb rejects an input with one index out of range."""
     material = context.case.material
     inputs = {n: np.array(a) for n, a in material.inputs.items()}
     inputs[name].flat[0] = value
@@ -211,7 +223,7 @@ def _refused(
 
 
 def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
-    """The number of classes of every port that holds indices."""
+    """Return the number of classes of each port that holds indices."""
     program = case.training
     types = {port.name: program.type_of(port) for port in ports}
     sizes = {**program.sizes, "batch": case.batch, "time": case.time}
@@ -219,11 +231,13 @@ def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
 
 
 def nan(context: Context) -> Iterator[Finding]:
-    """NaN all over one parameter, each in turn, reaches every output and loss that it must; of many
-    those of the first and of the last of all blocks.
+    """Check that NaN in a whole parameter reaches each output and loss that it must; one parameter
+    at a time.
 
-    And some gradient, where one must be nothing but NaN. Not each: the slope of a relu at NaN is 0
-    or 1, whoever defines it, and rows that nobody has read may have a gradient of 0.
+    If there are many parameters, only those of the first and last of repeated blocks are tested.
+    One gradient must become NaN if the oracle has a gradient that is all NaN. Not every gradient
+    must: the slope of a relu at NaN is 0 or 1 by definition, and rows that nobody read may have a
+    gradient of 0.
     """
     case = context.case
     if not case.training.parameters:
@@ -239,7 +253,7 @@ def nan(context: Context) -> Iterator[Finding]:
 
 
 def nan_inputs(context: Context) -> Iterator[Finding]:
-    """The same of what a batch gives, inputs of floats and a state, and of the first parameter."""
+    """Check the same for NaN in float inputs, in the state and in the first parameter."""
     program = context.case.training
     groups = {
         "parameters": program.parameters[:1],
@@ -255,7 +269,7 @@ def nan_inputs(context: Context) -> Iterator[Finding]:
 
 
 def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None:
-    """NaN all over one array of a group of arguments reaches what it must."""
+    """Fill one argument with NaN and check that outputs, losses and gradients become NaN."""
     case = context.case
     arrays = getattr(case.material, group)
     material = replace(
@@ -285,23 +299,25 @@ def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None
         finding.faults.append(f"no gradient is NaN where all of {name} is")
 
 
-# Values far out, in a model: gates at their ends, a mean beside which the spread is small, -inf.
-#
-# Each is a pass at the sizes and of a function that other checks have compiled already.
+# Extreme values in a model: saturated gates, a mean far larger than the spread, -inf.  Each is a
+# pass of a function and at sizes that other checks have already compiled.
 
-# Beyond exp's range in float32 and in float64, and where tanh first has no digit left.
+# Beyond exp's range in float32 and float64, and the point from which tanh is 1 in every digit.
 TAILS = (-17.0, 40.0, -95.0, 120.0, -750.0, 17.0, -40.0, 95.0, -120.0, 1000.0, -1000.0)
 FAR_STATE = 64.0
 OFFSET = 1024.0
-# Exact in float32, beside numbers that are.
+# Factors that are exact in float32.
 FAR = (64.0, 96.0, 48.0)
-# Of the tails, in float32: few numbers decide a result there, and a yardstick is right by luck.
+# Noise of the tails in float32: few numbers decide a result there, and a yardstick of few numbers
+# can be too small by luck.
 NOISE = 2.0**-21
 
 
 def tails(context: Context) -> Iterator[Finding]:
-    """Pre-activations of up to a thousand, and a state of up to a hundred: what saturates must do
-    so without an overflow, and what does not must not be cut off."""
+    """Compare with pre-activations of up to a thousand and a state of up to a hundred.
+
+    Saturating functions must not overflow, and the other ones must not be clipped.
+    """
     case = context.case
     if not any(_is_bias(case, port) for port in _inner(case)):
         return
@@ -311,8 +327,11 @@ def tails(context: Context) -> Iterator[Finding]:
 
 
 def tail_material(case: Case) -> Arguments:
-    """Matrices at 0 but for the last layer's and tables; biases go through :data:`TAILS`, and every
-    second number of a state is :data:`FAR_STATE` times what it was."""
+    """Return the material of :func:`tails`.
+
+    Matrices are 0, except the last layer's and tables. Biases are :data:`TAILS`. Every second
+    number of the state is :data:`FAR_STATE` times as large.
+    """
     parameters = dict(case.material.parameters)
     for number, port in enumerate(_inner(case)):
         array = np.array(parameters[port.name])
@@ -328,19 +347,20 @@ def tail_material(case: Case) -> Arguments:
 
 
 def _inner(case: Case) -> list[Port]:
-    """The parameters of all layers but the last."""
     last = last_layer(case)
     return [port for port in case.training.parameters if not port.name.startswith(last)]
 
 
 def _is_bias(case: Case, port: Port) -> bool:
-    """Whether it is a vector that starts at 0, or as a forget gate's does at 1."""
+    """Return whether a port is a vector that starts at 0, or at 1 as a forget gate's bias does."""
     return len(case.training.type_of(port).shape) == 1 and starts_at(port, "zeros", "ones")
 
 
 def far_inputs(context: Context) -> Iterator[Finding]:
-    """Inputs and tables some 64 times as large, and matrices as much smaller, so that what can
-    saturate is where it was: nothing may be cut off on the way."""
+    """Compare with inputs and tables about 64 times as large, and matrices as much smaller.
+
+    Saturation stays the same, so that only a clipped input or embedding makes a difference.
+    """
     material = far_material(context.case)
     if material is None:
         return
@@ -349,9 +369,10 @@ def far_inputs(context: Context) -> Iterator[Finding]:
 
 
 def far_material(case: Case) -> Arguments | None:
-    """Inputs of floats, but for noise, and tables times one of :data:`FAR`, and all matrices but
-    the last layer's as much smaller; None where nothing is far. Of the factors the one with which
-    the model is the furthest off its kinks."""
+    """Return the material of :func:`far_inputs`; None if there are no float inputs and no tables.
+
+    Noise is not scaled. Of the factors in :data:`FAR`, the first that keeps off the kinks is taken.
+    """
     material = case.material
     inputs = {port.name for port in float_inputs(case.training)}
     tables = {n for n in material.parameters if is_table(n)}
@@ -372,10 +393,10 @@ def far_material(case: Case) -> Arguments | None:
 
 
 def offset(context: Context) -> Iterator[Finding]:
-    """Data whose mean is a thousand times their spread, where a model takes a variance.
+    """Compare with data whose mean is a thousand times their spread, if the model takes a variance.
 
-    A forward pass: gradients jump where a gate's corner is crossed, and numbers that have lost
-    three digits do cross some.
+    Only a forward pass is compared: gradients jump if a gate crosses a kink, and values that have
+    lost three digits do cross some.
     """
     material = offset_material(context.case)
     if material is None:
@@ -390,10 +411,10 @@ def offset(context: Context) -> Iterator[Finding]:
 
 
 def offset_material(case: Case) -> Arguments | None:
-    """All that is normalised moved by :data:`OFFSET`; None where nothing is.
+    """Return the material with everything that is normalised moved by :data:`OFFSET`.
 
-    A root is what tells a normalisation from other layers. What comes before the first one is
-    moved: inputs of floats, tables, biases.
+    A square root identifies a normalisation. Float inputs, and the tables and biases that are read
+    before the first root, are moved. None if there is no root.
     """
     before = _before_a_root(case)
     if before is None:
@@ -409,7 +430,7 @@ def offset_material(case: Case) -> Arguments | None:
 
 
 def _before_a_root(case: Case) -> set[int] | None:
-    """The values that are read before the call, or node, that first takes a root."""
+    """Return the values read before the first node with a square root; None without one."""
     read: set[int] = set()
     for node in case.training.nodes:
         if any(inner.op == "sqrt" for inner in walk_nodes([node])):
@@ -419,13 +440,17 @@ def _before_a_root(case: Case) -> set[int] | None:
 
 
 def least(case: Case) -> float:
-    """The least noise where values are some thousands: in a normalisation, x * a - mean * a is as
-    right as (x - mean) * a, and rounded at the size of x."""
+    """Return the least noise for values of about a thousand.
+
+    In a normalisation ``x * a - mean * a`` is as correct as ``(x - mean) * a``, but is rounded at
+    the size of x.
+    """
     return NOISE if _before_a_root(case) is None else OFFSET * ROUNDOFF
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:
-    """A class that is ruled out: its logit is -inf, its probability 0, and nothing becomes NaN."""
+    """Compare with an excluded class: its logit is -inf, its probability 0, and nothing becomes
+    NaN."""
     case = context.case
     material = masked_material(case)
     if material is None:
@@ -434,14 +459,14 @@ def minus_infinity(context: Context) -> Iterator[Finding]:
     if np.isfinite(expected.values["loss"]):
         yield context.compare_gradients("minus-infinity", material, expected)
         return
-    # Targets that are probabilities: 0 times -inf, so that only what comes before can be held.
+    # Targets are probabilities here: 0 * -inf is NaN, so only the outputs can be compared.
     context.remote.load(material)
     expected = case.forward("inference", material, "minus-infinity")
     yield context.finding("minus-infinity", context.forward(material), expected)
 
 
 def masked_material(case: Case) -> Arguments | None:
-    """The last bias -inf at a class that is not a target; None where the last layer has none."""
+    """Return the material with one last bias -inf and no target of its class; None without bias."""
     biases = [
         port
         for port in case.training.parameters
@@ -454,7 +479,7 @@ def masked_material(case: Case) -> Arguments | None:
     bias[masked] = -np.inf
     bounds = class_counts(case, case.training.targets)
     targets = {
-        # Other whole numbers are classes of another layer, or lengths.
+        # Other integer targets are classes of another layer, or lengths.
         n: np.where(a == masked, (masked + 1) % len(bias), a) if bounds.get(n) == len(bias) else a
         for n, a in case.material.targets.items()
     }

@@ -1,7 +1,7 @@
 """Functions and primitives by value, entry by entry, where approximations end.
 
-A network hides what its functions do far out: random weights make pre-activations of up to some
-16, and what is wrong in one entry of a thousand is less than the noise of a tensor.
+A network hides errors of its functions at large arguments: random weights give pre-activations of
+at most about 16. An error in one entry of a thousand is less than the noise of a tensor.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from harness.runtime.answers import Arguments, Misfit, tensor
 from harness.runtime.precision import narrow
 from harness.worker.remote import offers_of
 
-# What the probes of functions are given, and how far off each of their results may be.
+# The inputs of the function probes, and the allowed error of each result.
 
 # Ends of exp in float32 and float64, and of tanh; indices of a byte; a thousand; ends of integers
 # of two and four bytes, and of float32.
 ENDS = [22, 25, 30, 37, 38, 40, 50, 60, 70, 80, 87, 88, 89, 90, 100, 103, 104, 110, 127, 128]
 FAR = [200, 300, 500, 700, 709, 710, 744, 746, 800, 1000]
 FURTHEST = [4e4, 1e6, 3e9, 1e12, 1e20, 1e30, 3e38]
-# Layers whose parameters stay as they were drawn; those of the others are 1, and biases 0.
+# Layers that keep their drawn parameters. In all others weights are 1 and biases 0.
 DRAWN = ("table.", "wide.", "narrow.", "read.")
-# Rows of 300, and the place from which on one is no number.
+# Rows have 300 entries; NaN or infinity stands at this place.
 CLASSES, LOST = 300, 200
 
 
 @dataclass(frozen=True)
 class Promise:
-    """How far off every entry of a result may be: ``units`` of roundoff, times the entry or, where
-    that is smaller, times ``least``; see ``specs/probes/promises.yaml``."""
+    """The allowed error of each entry of a result: ``units`` of roundoff, relative to the entry or
+    to ``least``, whichever is larger. See ``specs/probes/promises.yaml``."""
 
     units: float
     least: float = 0.0
@@ -55,7 +55,7 @@ class Promise:
 
 @cache
 def promises(probe: str) -> Mapping[str, Promise]:
-    """The promises of the outputs of a probe."""
+    """Return the promises of a probe's outputs."""
     text = files("harness.specs.probes").joinpath("promises.yaml").read_text(encoding="utf-8")
     return {
         name: Promise(row["units"], row.get("least", 0.0))
@@ -64,14 +64,14 @@ def promises(probe: str) -> Mapping[str, Promise]:
     }
 
 
-# The outputs of numbers below the smallest normal one, which may become 0 unless they are promised.
+# Outputs of denormal numbers, which a backend may flush to 0 unless it promises denormals.
 OF_DENORMALS = frozenset({"log_of_tiny", "sqrt_of_tiny"})
-# Those of layers and products, which in bfloat16 and float16 round what they are given.
+# Outputs of layers and products, which round their inputs in bfloat16 and float16.
 OF_LAYERS = re.compile(r"joined|joined_128|steps_16|rows|rows_in_order|.*_of_dense|products_.*")
 
 
 def points() -> Array:
-    """Numbers of either sign from the smallest to the largest, infinities and NaN."""
+    """Return numbers of both signs from the smallest to the largest, infinities and NaN."""
     tiny = [0.0, 2.0**-149, 2.0**-130, 2.0**-126]
     near = [np.logspace(-30, -1, 30), np.linspace(0.0513, 20.0133, 397)]
     found = single(np.concatenate([tiny, *near, ENDS, FAR, FURTHEST]))
@@ -79,12 +79,12 @@ def points() -> Array:
 
 
 def material(program: Program) -> Arguments:
-    """The arguments of ``probe/functions``."""
+    """Return the arguments of ``probe/functions``."""
     x = points()
     count, random = len(x), np.random.default_rng(13)
     given = draw(program, count, 1, 13)
     a, b = random.choice([-1, 1], (2, count)) * np.exp2(random.uniform(-40, 40, (2, count)))
-    # Divisions by zeros of either sign, infinities, and results below the smallest normal number.
+    # Divisions by signed zeros and infinities, and results below the smallest normal number.
     a[:8] = [1, -1, 1, 0.0, np.inf, -np.inf, 1.5 * 2.0**-126, 2.0**-100]
     b[:8] = [0.0, 0.0, -0.0, 0.0, np.inf, 3, 2.0**-126, 2.0**-40]
     columns = {
@@ -96,7 +96,7 @@ def material(program: Program) -> Arguments:
         "a": a,
         "b": b,
     }
-    # More than 64 times the last row, and every row.
+    # The last row more than 64 times, and every row.
     indices = np.arange(count) % CLASSES
     indices[:100] = CLASSES - 1
     inputs = _columns(columns, count) | {
@@ -105,7 +105,7 @@ def material(program: Program) -> Arguments:
         "lost_rows": single(_lost_rows(random)),
         "indices": indices,
         "wanted": np.array([299, 256, 255, 0, 128, 64]),
-        # NaN goes into the first part, infinities into the next two, and all others are finite.
+        # NaN goes into part 0 and infinities into parts 1 and 2; the other parts are finite.
         "parts": np.array([0, 1, 0, 2, *([0, 3, 0, 4, 0, 5] * 21)]),
         "square": single(random.normal(size=(128, 128))),
         "long": single(random.normal(size=(6, 1024))),
@@ -116,13 +116,13 @@ def material(program: Program) -> Arguments:
 
 
 def further(program: Program) -> Arguments:
-    """The arguments of ``probe/further``."""
+    """Return the arguments of ``probe/further``."""
     x, random = points(), np.random.default_rng(17)
     count = len(x)
     given = draw(program, count, 1, 17)
     columns = {
         "x": x,
-        # Without ends: frameworks multiply before they divide, and may take the smallest for 0.
+        # Without the ends: frameworks multiply before they divide, and may flush the smallest to 0.
         "bounded": x[(x == 0) | np.isnan(x) | (abs(x) >= 2.0**-126) & (abs(x) <= 1e30)],
         "jumps": _jumps(),
         "signed": np.concatenate([[0.0, -1.0, 1.0, -2.0, -3.5], random.normal(size=count) * 4]),
@@ -135,7 +135,7 @@ def further(program: Program) -> Arguments:
         "addends": single(_addends(random)),
         "keys": single(_keys(random)),
         "flat": single(random.normal(size=(6, CLASSES))),
-        # Far below 0: what pads a maximum must be lower still.
+        # Far below 0: the padding of a maximum must be lower still.
         "image": single(random.normal(size=(6, 9, 11, 70)) - 3e4),
     }
     return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
@@ -146,14 +146,13 @@ def _columns(columns: Mapping[str, npt.ArrayLike], count: int) -> ArrayDict:
 
 
 def _positive() -> Array:
-    """What has a logarithm and a root, over all of float32, and many numbers about 1."""
+    """Return arguments of logarithms and roots: all of float32's range, and many numbers near 1."""
     every = [0, np.inf, 1], np.logspace(-37, 38.4, 300), np.linspace(0.5, 2, 300)
     return np.concatenate(every)
 
 
 def _jumps() -> Array:
-    """Whole numbers, their neighbours among floats of either dtype, halves, and numbers so large
-    that all are whole."""
+    """Return integers, the floats next to them, halves, and large floats, which are integers."""
     whole = np.concatenate([np.arange(-60.0, 61.0), [3e4, 4e4, 2.0**23 - 1, 3e9, 3e38]])
     near = np.nextafter(whole[whole != 0].astype(np.float32), np.float32(-np.inf))
     found = np.concatenate([whole, near, whole[:121] + 0.5])
@@ -161,8 +160,10 @@ def _jumps() -> Array:
 
 
 def _addends(random: np.random.Generator) -> Array:
-    """Rows of small numbers, of whole ones, and of which an entry is infinite or no number: what
-    stands before it has a sum."""
+    """Return rows for sums: small numbers, integers, and rows with a NaN or an infinity.
+
+    The entries before the NaN or the infinity have a finite sum.
+    """
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(-9, 10, CLASSES)
     rows[2, LOST] = np.nan
@@ -171,8 +172,10 @@ def _addends(random: np.random.Generator) -> Array:
 
 
 def _lost_rows(random: np.random.Generator) -> Array:
-    """More numbers than XLA takes as one piece on a CPU; in half of the rows one is NaN, and in two
-    others one is infinite."""
+    """Return rows with NaN in every other row and an infinity in two of the others.
+
+    There are more numbers than XLA takes as one piece on a CPU.
+    """
     rows = random.normal(size=(130, CLASSES))
     rows[::2, LOST] = np.nan
     rows[1, LOST], rows[3, LOST] = np.inf, -np.inf
@@ -180,8 +183,8 @@ def _lost_rows(random: np.random.Generator) -> Array:
 
 
 def _keys(random: np.random.Generator) -> Array:
-    """Rows to be sorted: that differ, that tie, that are all equal, of zeros of both signs, with
-    infinities and NaN, and that differ in a last place."""
+    """Return rows to be sorted: distinct, with ties, constant, signed zeros, with infinities and
+    NaN, and with differences in the last place."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(0, 7, CLASSES)
     rows[2] = 1.5
@@ -192,7 +195,7 @@ def _keys(random: np.random.Generator) -> Array:
 
 
 def _logits(random: np.random.Generator) -> Array:
-    """Rows that spread, that spread far, that are masked, equal, of one class, and far from 0."""
+    """Return rows of logits: spread, spread far, masked, equal, of one class, and far from 0."""
     logits = random.normal(size=(6, CLASSES)) * np.array([[5], [300], [1], [0], [1], [1]])
     logits[2, ::3] = -np.inf
     logits[4, : CLASSES - 1] = -np.inf
@@ -201,19 +204,21 @@ def _logits(random: np.random.Generator) -> Array:
 
 
 def _parameters(drawn: Mapping[str, Array]) -> ArrayDict:
-    """Layers of one unit are their activation and nothing else."""
+    """Return parameters that make a layer of one unit its activation alone."""
     unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
     return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}
 
 
 Run = Callable[[Context, Arrays], Found]
-# The probes, and the makers of their arguments.
+# Probe -> the function that makes its arguments.
 MATERIAL = {"functions": material, "further": further}
 
 
 def functions(context: Context) -> Iterator[Finding]:
-    """Every function at a thousand points, in a session and as a planned step; those that few
-    models have, where the model has an offered primitive."""
+    """Compare each function at a thousand points, in a session and as a planned step.
+
+    The rarer functions are tested only if the model uses an optional primitive.
+    """
     finding = Finding("functions")
     for name in MATERIAL if _offers(context.case.training.nodes) else ("functions",):
         finding.deviations += once(context, name, partial(_functions, context, name))
@@ -221,8 +226,7 @@ def functions(context: Context) -> Iterator[Finding]:
 
 
 def _functions(context: Context, name: str) -> list[Deviation]:
-    """The deviations of the outputs of a probe that the backend has the primitives of. Opens a
-    session of its own."""
+    """Compare the outputs of a probe that the backend has primitives for, in a new session."""
     remote = context.remote
     own = context.opened(_case(name, offers_of(remote.worker.hello or {}, context.dtype)))
     return [
@@ -241,7 +245,7 @@ def _planned(context: Context, inputs: Arrays) -> Found:
 
 
 def _deviations(context: Context, name: str, run: Run) -> list[Deviation]:
-    """The deviations of a probe's outputs; the first that are off say of which call."""
+    """Return the deviations of a probe's outputs; the first wrong ones name the call."""
     exact, inputs = _exact(context.case), context.case.material.inputs
     found = _compared(context, name, run(context, inputs), exact)
     wrong = [d for d in found if d.point is not None][:SHOWN]
@@ -262,9 +266,11 @@ def _compared(context: Context, name: str, found: Found, exact: Arrays) -> list[
 def _with_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
-    """A deviation whose point says what was called with which numbers. Where each row is a call,
-    the row that is off is computed once more alone: kernels have one way for whole vectors of
-    entries and another for what is left of them."""
+    """Return the deviation with the call and its arguments in the text of its point.
+
+    If each row is one call, the wrong row is computed once more alone: a kernel has different code
+    for whole vectors and for the remainder.
+    """
     point, case = deviation.point, context.case
     assert point is not None
     equations = dict(line.split(" = ", 1) for line in probe(name).model.equations.splitlines())
@@ -285,18 +291,18 @@ def _with_call(
 def _deviation(
     name: str, found: Any, exact: Array, promise: Promise, dtype: str, denormals: bool
 ) -> Deviation:
-    """The furthest entry of one output, against what it promises."""
+    """Return the deviation of the furthest entry of one output, compared with its promise."""
     limits = np.finfo(dtype)
     unit = float(limits.eps) / 2
     array = tensor(found)
     if isinstance(array, Misfit) or array.shape != exact.shape or array.dtype != dtype:
-        # What is compared here is its form: it is not an array of the right one.
+        # Only the form is compared here: this is not an array of the right shape and dtype.
         return compare({name: found}, {name: np.zeros(exact.shape)}, {}, dtype)[0]
     with np.errstate(all="ignore"):
         right = np.where(abs(exact) > limits.max, np.copysign(np.inf, exact), exact)
         same = (array == right) | (np.isnan(array) & np.isnan(right))
         gap = abs(array - right)
-        # What is below the smallest normal number has fewer digits, or none.
+        # Numbers below the smallest normal one have fewer digits, or are 0.
         lost = 2 * limits.smallest_subnormal if denormals else limits.tiny
         error = gap / np.maximum(abs(right), max(promise.least, float(limits.tiny)))
         error = np.where(same | (gap <= lost), 0, np.nan_to_num(error, nan=np.inf, posinf=np.inf))
@@ -307,14 +313,15 @@ def _deviation(
 
 @cache
 def _case(name: str, offers: frozenset[str]) -> Case:
-    """A probe, with those of its outputs that need no primitives beyond the ``offers``."""
+    """Return the case of a probe, with the outputs that need no optional primitives but the
+    ``offers``."""
     case = probe_case(name, len(points()), MATERIAL[name])
     case.training, case.inference = (_fitting(p, offers) for p in (case.training, case.inference))
     return case
 
 
 def _fitting(program: Program, offers: frozenset[str]) -> Program:
-    """A program without the outputs that need more than the ``offers``, and without a loss."""
+    """Return a program without its loss and the outputs that need more than the ``offers``."""
     nodes = program.nodes
     outputs = tuple(
         port for port in program.outputs if _offers(needed_nodes(nodes, [port.value])) <= offers
@@ -324,13 +331,13 @@ def _fitting(program: Program, offers: frozenset[str]) -> Program:
 
 
 def _offers(nodes: tuple[Node, ...]) -> set[str]:
-    """The primitives among some nodes that a backend need not have."""
+    """Return the optional primitives that the nodes use."""
     return {node.op for node in walk_nodes(nodes) if node.op in OFFERED}
 
 
 @cache
 def _exact(case: Case) -> Mapping[str, Array]:
-    """The outputs of a probe, in the longest floats that numpy has here."""
+    """Compute a probe's outputs in numpy's longest float type."""
     groups = {"": case.material.parameters, "input.": case.material.inputs}
     env = {}
     for prefix, port in crossing_ports(case.inference):

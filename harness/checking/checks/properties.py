@@ -1,4 +1,4 @@
-"""Properties that any right backend has, whatever the model computes."""
+"""Properties that every correct backend has, whatever the model computes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ from harness.program.signature import fits, nearest_sizes
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments, IllFormed, whole
 
-# What a result may not depend on: other examples of the batch, later time steps.
-#
-# Whether a model has such a property, the oracle says: what its own results depend on is no fault.
+# A result must not depend on other examples of the batch or on later time steps.  The oracle
+# decides whether a model has the property: a dependence of its own results is no fault.
 
-# Examples that are run one by one, at most; they lie spread over the batch.
+# The greatest number of examples that are run one by one, spread over the batch.
 ROWS = 4
 
 
 def batch_independence(context: Context) -> Iterator[Finding]:
-    """A batch gives what its examples give one by one, in inference."""
+    """Compare the inference of a batch with the inference of its examples one by one."""
     case = context.case
     axes = _axes(case, "batch")
     if not axes or not fits(case.inference, 1, case.time):
@@ -58,7 +57,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
             return
         alone.append(_formed(whole(context.forward(material)), axes, expected))
     finding = Finding("batch-independence")
-    # Both sides are off from the truth: twice the noise.
+    # Both sides have rounding errors: twice the noise.
     noise = {name: 2 * main.noise(context.dtype)[name] for name in axes}
     joined = {n: np.concatenate([a[n] for a in alone], axis) for n, axis in axes.items()}
     together = {
@@ -70,7 +69,10 @@ def batch_independence(context: Context) -> Iterator[Finding]:
 
 
 def causality(context: Context) -> Iterator[Finding]:
-    """What later time steps of the inputs cannot change in the oracle, they do not change."""
+    """Check that later inputs change earlier outputs only if they do so in the oracle.
+
+    Outputs that depend on the changed inputs in the oracle must change, too.
+    """
     case = context.case
     axes = _axes(case, "time")
     timed = {p.name: a for p in case.inference.inputs for a in [_axis(case.inference, p, "time")]}
@@ -80,7 +82,7 @@ def causality(context: Context) -> Iterator[Finding]:
     other = case.batch_of(case.batch, case.time, 2)
     given = case.material.inputs
     inputs = {
-        # Later steps are those of another batch.
+        # Later steps are taken from another batch.
         name: np.concatenate(
             [_halves(given[name], axis, step)[0], _halves(other.inputs[name], axis, step)[1]], axis
         )
@@ -103,7 +105,7 @@ def causality(context: Context) -> Iterator[Finding]:
                 finding.faults.append(
                     f"{name} before step {step} depends on the input at {step} or later"
                 )
-        # What moves it by less than rounding need not show.
+        # A change below rounding need not be visible.
         seen = K * max(noise[name], FLOOR * PRECISION[context.dtype])
         if relative_error(after[1], before[1], scale[name]) > seen:
             finding.held, finding.note = finding.held + 1, ""
@@ -115,13 +117,13 @@ def causality(context: Context) -> Iterator[Finding]:
 
 
 def _axis(program: Program, port: Port, dim: str) -> int | None:
-    """The axis of a port that a dimension is; None if it has none."""
+    """Return the axis of a port that has the dimension; None if there is none."""
     names = [str(d) for d in program.type_of(port).shape]
     return names.index(dim) if dim in names else None
 
 
 def _axes(case: Case, dim: str) -> dict[str, int]:
-    """The outputs, and over the batch the new state, that have such an axis."""
+    """Return the axis of each output with the dimension; for "batch", also of new states."""
     program = case.inference
     ports = {f"output.{p.name}": p for p in program.outputs}
     if dim == "batch":
@@ -131,7 +133,7 @@ def _axes(case: Case, dim: str) -> dict[str, int]:
 
 
 def _formed(found: Arrays, names: Mapping[str, int], like: Arrays) -> Arrays:
-    """Results that a model must have.
+    """Return the results, which must have the names and shapes of the oracle's.
 
     Raises:
         IllFormed: one is not there, or of another shape.
@@ -146,12 +148,12 @@ def _formed(found: Arrays, names: Mapping[str, int], like: Arrays) -> Arrays:
 
 
 def _rows(found: Arrays, axes: Mapping[str, int], rows: list[int]) -> dict[int, ArrayDict]:
-    """Of each example, its part of the results."""
+    """Return each example's slice of the results."""
     return {row: {n: found[n].take([row], axis) for n, axis in axes.items()} for row in rows}
 
 
 def _example(case: Case, row: int) -> Arguments:
-    """The case's arguments with one example of the batch."""
+    """Return the case's arguments with one example of the batch."""
     program, material = case.training, case.material
 
     def one(ports: tuple[Port, ...], arrays: Arrays) -> ArrayDict:
@@ -172,12 +174,14 @@ def _halves(array: Array, axis: int, step: int) -> tuple[Array, Array]:
     return early, late
 
 
-# A soak: what goes wrong in one run of many, such as a race between threads.
+# A soak finds faults that show in one run of many, such as a race between threads.
 
 
 def soak(context: Context) -> Iterator[Finding]:
-    """Results and gradients of one batch, ``--repeat`` times: the same bits each time, where the
-    backend's repeat."""
+    """Repeat results and gradients of one batch ``--repeat`` times.
+
+    The bits must be the same if the backend's repeat; otherwise the results must agree.
+    """
     if not context.repeat:
         return
     material = context.case.material
@@ -191,12 +195,12 @@ def soak(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-# Forward passes in a row, as where a text is continued: in float64 too they would show no more.
+# Forward passes in a row. In float64 more of them would find nothing more.
 PASSES, FEWER = 20, 4
 
 
 def shapes(context: Context) -> Iterator[Finding]:
-    """Other batch sizes and lengths on the same session, equal ones too; then the first again."""
+    """Compare other batch sizes and lengths in the same session; then rerun the first one."""
     case = context.case
     context.remote.load(case.material)
     before = context.forward(case.material)
@@ -217,8 +221,10 @@ def shapes(context: Context) -> Iterator[Finding]:
 
 
 def other_shapes(case: Case) -> list[tuple[int, int]]:
-    """One example; one step; as many examples as steps, and more than there were before; and a
-    smaller last batch; or the nearest to these that the model can have."""
+    """Return the sizes for :func:`shapes`, or the nearest that the model can have.
+
+    One example; one step; equal numbers of examples and steps, larger than before; a smaller batch.
+    """
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
     if has_time:
         smaller, longer = max(case.batch - 1, 1), case.time + 1
@@ -230,8 +236,10 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
-    """Loss and gradients of a smaller last batch: divided by its own size, nothing filled up; and
-    of the first one after it, as another epoch begins."""
+    """Compare loss and gradients of a smaller last batch, which must be averaged over its own size.
+
+    Then rerun the full batch, as another epoch does.
+    """
     case = context.case
     if not can_be_smaller(case):
         return
@@ -248,8 +256,10 @@ def partial_batch(context: Context) -> Iterator[Finding]:
 
 
 def single_example(context: Context) -> Iterator[Finding]:
-    """Results and gradients of one step of one example, or of as little as the model can have,
-    after those of a whole batch: of as many examples as the spec trains with."""
+    """Compare results and gradients of one step of one example, or of the smallest possible batch.
+
+    The session first computes a whole batch of the spec's training size, which is compared, too.
+    """
     case = context.case
     batch, time = nearest_sizes(case.training, 1, 1)
     if (batch, time) == (case.batch, case.time):
@@ -271,18 +281,21 @@ def single_example(context: Context) -> Iterator[Finding]:
 
 
 def can_be_smaller(case: Case) -> bool:
-    """Whether the model can have a batch of one example less."""
+    """Return whether the model can have a batch with one example less."""
     return case.batch > 1 and fits(case.training, case.batch - 1, case.time)
 
 
 def smaller_batch(case: Case) -> Arguments:
-    """The same parameters with a batch of one example less."""
+    """Return the case's arguments with a batch of one example less."""
     return case.batch_of(case.batch - 1, case.time)
 
 
 def repeatability(context: Context) -> Iterator[Finding]:
-    """The same call twice gives the same bits, where the backend's repeat, and so do many forward
-    passes; loading again gives a fresh start."""
+    """Check that repeated calls and many forward passes return the same bits.
+
+    The results need only agree if the backend's bits do not repeat. Loading again must reset the
+    session.
+    """
     case = context.case
     finding = Finding("repeatability")
     many = FEWER if context.dtype == "float64" else PASSES
@@ -304,7 +317,7 @@ def repeatability(context: Context) -> Iterator[Finding]:
 
 
 def aliasing(context: Context) -> Iterator[Finding]:
-    """The caller's arrays stay as they are, and results stay what they were."""
+    """Check that the caller's arrays and earlier results are not overwritten."""
     case = context.case
     other = case.batch_of(case.batch, case.time, 3)
     calls = [{"inputs": m.inputs, "state": m.state} for m in (case.material, other)]

@@ -1,4 +1,4 @@
-"""What is wrong only beyond a size, or only of arrays that lie in memory in another way."""
+"""Checks of large sizes, and of arrays with an unusual memory layout."""
 
 from __future__ import annotations
 
@@ -26,25 +26,24 @@ from harness.program.signature import fits, nearest_sizes, noise_ports
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments
 
-# Cases of many examples, time steps, units and classes, and of many of what a model has few of.
+# Cases with many examples, time steps, units and classes, or with more of what a spec has few of.
 
-# Of a training and of an inference the examples and units, and the steps of time. Each is beyond a
-# power of two at which a buffer, a block or a type may end: of the batch 32 and 64, of time 16 and
-# 32, of classes 64, 128 and 256. There are as many units as examples, so that one axis may be taken
-# for the other. In one of both they fill whole tiles of 32, and time whole eights, as those of
-# users do, and in the other they leave a rest; others do not fill tiles, or where there are none,
-# classes.
+# Phase -> examples (and units), and time steps. Each is beyond a power of two at which a buffer, a
+# block or a type may end: the batch beyond 32 and 64, time beyond 16 and 32, classes beyond 64, 128
+# and 256. Units equal examples, because a backend that confuses the two axes then raises no shape
+# error. One phase fills whole tiles of 32, and time whole eights, as users' sizes do. The other
+# leaves a remainder. Other sizes do not fill tiles; if there are none, classes do not.
 LARGE: Mapping[Phase, tuple[int, int]] = {"training": (96, 35), "inference": (99, 24)}
 CLASSES, OTHERS, REMAINDER = 304, 51, 4
-# Different examples in a batch. Only those have comparisons of their own, and with few of them
-# none lies so near to its threshold that float32 falls to the other side.
+# Distinct examples in a batch. Only these have their own comparisons; with few of them none is so
+# near its threshold that float32 falls to the other side.
 DISTINCT = 3
-# What is small in a spec is so in all cases: heads of attention, experts. Beyond 16 of them no more
-# than so many numbers of a model make a case.
+# Sizes that are small in a spec are small in all cases: attention heads, experts. Such a size goes
+# beyond 16 only while the model has at most this many numbers.
 MANY, ENTRIES = 17, 600_000
-# Whole batches of more numbers are not made.
+# A whole batch of more numbers is not made.
 MOST = 4_000_000
-# Sizes as users have them, for which kernels may have a way of their own, are multiples of this.
+# Users' sizes are multiples of this, and kernels may have special code for them.
 TILE = 16
 _cases: WeakKeyDictionary[Case, dict[Phase, Case]] = WeakKeyDictionary()
 _numerous: WeakKeyDictionary[Case, Case | None] = WeakKeyDictionary()
@@ -52,7 +51,7 @@ _making = Lock()
 
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
-    """The large case of a spec for gradients, or for inferences, made once for all backends."""
+    """Return the large case of a spec for a phase; it is made once for all backends."""
     with _making:
         cases = _cases.setdefault(case, {})
         if phase not in cases:
@@ -67,7 +66,7 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
 
 
 def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
-    """Large numbers for the sizes that a run has not set: those are the same in both cases."""
+    """Return large numbers for the sizes that the run has not set; set sizes stay."""
     program, free = case.training, _free(case, own)
     inner = [n for n in free if n not in _classes(program)]
     classes = count(CLASSES if inner[1:] else CLASSES - REMAINDER, TILE)
@@ -80,14 +79,16 @@ def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
             sizes[name] = next(classes)
     try:
         case.spec.program(**sizes)
-    except SpecError:  # a model that slices an axis, say, may hold at few sizes
+    except SpecError:  # a model that slices an axis, for example, may allow few sizes
         return dict(own.training.sizes)
     return sizes
 
 
 def numerous_case(case: Case, own: Case) -> Case | None:
-    """The case of a spec with more than 16 of what it has few of, made once for all backends; None
-    where it has all in plenty."""
+    """Return the case with more than 16 of what the spec has few of, made once for all backends.
+
+    None if no size can be raised.
+    """
     with _making:
         if case not in _numerous:
             sizes, made = _more(case, own), None
@@ -98,9 +99,11 @@ def numerous_case(case: Case, own: Case) -> Case | None:
 
 
 def whole_batch(case: Case) -> Arguments | None:
-    """A batch of as many examples as the spec trains with: those of a small case, which are off all
-    kinks, in rows at random, and targets of their own. None if the spec does not say how many, or
-    if they are too many."""
+    """Return a batch of the spec's training size, made of random rows of the small case.
+
+    Those rows are off all kinks; targets are drawn. None if the spec states no batch size or if the
+    batch is too large.
+    """
     training = case.spec.model.training
     batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
     if not batch or entries_of(case.training, batch, case.time) > MOST:
@@ -124,7 +127,7 @@ def whole_batch(case: Case) -> Arguments | None:
 
 
 def _free(case: Case, own: Case) -> dict[str, int]:
-    """The spec's numbers for the sizes that are smaller in a case, the largest first."""
+    """Return the spec's sizes that are smaller in the case, largest first."""
     sizes = own.training.sizes
     free = {
         n: size
@@ -135,8 +138,10 @@ def _free(case: Case, own: Case) -> dict[str, int]:
 
 
 def _more(case: Case, own: Case) -> dict[str, int]:
-    """Numbers above 16 for the sizes that are as small in the spec itself, the smallest first, as
-    far as the model holds at them and has no more than :data:`ENTRIES` numbers."""
+    """Return sizes with numbers above 16 for the small sizes of the spec, smallest first.
+
+    A size is raised only if the model accepts it and has at most :data:`ENTRIES` numbers.
+    """
     program, stated = case.training, case.spec.model.sizes
     few = {
         n: size
@@ -150,7 +155,7 @@ def _more(case: Case, own: Case) -> dict[str, int]:
         tried = {**sizes, name: next(numbers)}
         try:
             made = case.spec.program(**tried)
-        except SpecError:  # a part may not be larger than the whole, say
+        except SpecError:  # a part may not be larger than the whole, for example
             continue
         entries = entries_of(made, case.batch, case.time)
         if entries <= ENTRIES and fits(made, case.batch, case.time):
@@ -159,7 +164,7 @@ def _more(case: Case, own: Case) -> dict[str, int]:
 
 
 def _classes(program: Program) -> set[str]:
-    """The sizes that are numbers of classes: bounds of indices, and last axes of targets."""
+    """Return the sizes that count classes: bounds of indices, and last axes of targets."""
     types = [program.type_of(port) for port in (*program.inputs, *program.targets)]
     bounds = {str(type_.bound) for type_ in types if type_.bound is not None}
     targets = [program.type_of(port) for port in program.targets]
@@ -169,13 +174,16 @@ def _classes(program: Program) -> set[str]:
 def _repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
-    """Material whose batch is a few examples in many rows, with one index in half of all places;
-    off all kinks. See :data:`harness.oracle.kinks.Drawing`."""
+    """Draw a batch that repeats a few examples, off all kinks; half of the indices are the last
+    one.
+
+    See :data:`harness.oracle.kinks.Drawing`.
+    """
     sizes = {**training.sizes, "batch": batch, "time": time}
 
     def made(number: int) -> Arguments:
         given = draw(training, batch, time, number)
-        # At random: of rows in turn, one that is read in another's place would often be the same.
+        # At random: if rows came in turn, reading a wrong row would often return the same values.
         rows = np.random.default_rng(number).integers(0, DISTINCT, batch)
         rows %= batch
 
@@ -202,22 +210,25 @@ def _rows(
 
 
 def _taken(program: Program, port: Port, array: Array, rows: Array) -> Array:
-    """Some rows of an array; of one without a batch, all of it."""
+    """Return some rows of an array; the whole array if it has no batch axis."""
     axes = [str(dim) for dim in program.type_of(port).shape]
     return np.take(array, rows, axes.index("batch")) if "batch" in axes else array
 
 
-# Of one step, so large that the parameters it starts from are rounded away beside it; exact.
+# Learning rate of a single step, so large that the initial parameters are rounded away; exact.
 RATE = 2.0**20
-# Of the last layer's weights where logits are far out: the exp of a difference of two logits is
-# then beyond the dtype.
+# Factors of the last layer's weights for far logits: the exp of a difference of two logits is
+# beyond the dtype.
 FACTORS = {"float64": 2.0**14}
 FACTOR = 2.0**10
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Results and gradients at sizes beyond what buffers hold. In float32 a whole step is made, and
-    if the framework makes gradients they are seen by that alone."""
+    """Compare results and gradients at sizes beyond what buffers hold.
+
+    In float32 a whole training step also runs. If the framework's own autodiff makes the gradients,
+    only that step shows them.
+    """
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
@@ -244,8 +255,10 @@ def _tested(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
     """Compare an inference and its loss, without training; the noise is at least ``floor``.
-    Of numbers far out, a kernel for large sizes may overflow, or cancel, where that for
-    small ones does not."""
+
+    With extreme values a kernel for large sizes may overflow or cancel although the one for small
+    sizes does not.
+    """
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
     found = context.remote.forward("inference", material.inputs, material.state, targets)
@@ -253,10 +266,10 @@ def _tested(
 
 
 def _of_a_step(context: Context, case: Case) -> list[Deviation]:
-    """Those of one step, and of the results of a training that is no inference."""
+    """Compare one training step, and the training-mode results if they differ from inference."""
     remote, expected = context.remote, _expected(case)
     deviations: list[Deviation] = []
-    # Whether the model does something else in an inference than in training.
+    # True if the model behaves differently in training and in inference.
     has_phases = case.training.statistics or noise_ports(case.training)
     if remote.automatic and has_phases:
         context.opened(case)
@@ -269,8 +282,10 @@ def _of_a_step(context: Context, case: Case) -> list[Deviation]:
 
 
 def large_counts(context: Context) -> Iterator[Finding]:
-    """Results and gradients where more is of what the spec has few of, and all else is small. Opens
-    a new session."""
+    """Compare results and gradients with more of what the spec has few of, in a new session.
+
+    All other sizes are small.
+    """
     case = numerous_case(context.case, context.own)
     if case is None:
         return
@@ -285,15 +300,18 @@ def _expected(case: Case) -> Expected:
 
 
 def with_rows(expected: Expected, rows: int) -> Expected:
-    """Where a loss depends on no parameter, as with a single class, gradients are what rounding
-    leaves of a row's probability, in each of all rows, and maybe to one side in all of them."""
+    """Return the expected values with noise for gradients that are all 0.
+
+    If a loss depends on no parameter, as with a single class, gradients are the rounding error of
+    each row's probability. These errors may have the same sign in all rows.
+    """
     if any(gradient.any() for gradient in expected.only("gradient.").values.values()):
         return expected
     return expected.at_least(ROUNDOFF * rows, "gradient.")
 
 
 def _rounded(case: Case, expected: Expected, stepped: Arrays) -> Expected:
-    """Of what a step shows, with the rounding of the parameters that it was read from."""
+    """Return the expected values of a step, with the rounding of its large parameters."""
     values = {n: a for n, a in expected.values.items() if n in stepped}
     scale = scales(values)
     read = {
@@ -310,10 +328,10 @@ def _rounded(case: Case, expected: Expected, stepped: Arrays) -> Expected:
 
 
 def _stepped(context: Context, expected: Arrays) -> ArrayDict:
-    """The loss of one whole step of gradient descent, and the gradients that it has followed."""
+    """Return the loss of one whole step of gradient descent, and the gradients that it followed."""
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]
-    # Over another batch, as memory is written again.
+    # Prepared with a batch of zeros, which the real batch overwrites.
     zeros = [
         {k: {n: np.zeros_like(a) for n, a in given.items()} for k, given in batches[0].items()}
     ]
@@ -331,8 +349,10 @@ def _stepped(context: Context, expected: Arrays) -> ArrayDict:
 
 
 def strides(context: Context) -> Iterator[Finding]:
-    """Arrays with gaps and axes in reverse, in inference and up to the gradients of a training, and
-    tensors that are views, give what others do."""
+    """Compare results for arrays with gaps and reversed axes, and for tensors that are views.
+
+    Inference, and the results and gradients of training, must equal those of contiguous arrays.
+    """
     case = context.case
     material = case.material
     found = context.remote.call(

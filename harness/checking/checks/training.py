@@ -1,4 +1,4 @@
-"""Several optimizer steps, with a new batch each and a learning rate that changes on the way."""
+"""Checks of optimizer steps, with a new batch at each step and a learning rate that changes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from harness.runtime.answers import Misfit
 from harness.runtime.session import Session
 
 STEPS = 4
-# Of gradient descent. No power of two: one that is kept in too few bits is then another.
+# Learning rate of gradient descent. Not a power of two, so that a rate kept in too few bits
+# differs.
 RATE = 0.06
-# A trajectory is held to be stable while rounding changes its typical tensor by less than this.
+# A trajectory is stable if rounding changes its typical tensor by less than this.
 STABLE = 2.0**-12
 RATES_TRIED = 5
 
 
 def own_optimizer(context: Context) -> Iterator[Finding]:
-    """The spec's own optimizer and learning rate, divided by 8 half way.
+    """Train with the spec's own optimizer; its learning rate is divided by 8 half way.
 
-    In float64 only: Adam divides a gradient by its own size, rounding included.
+    In float64 only: Adam divides a gradient by its own size, rounding errors included.
     """
     update = context.case.spec.update
     if update is None or context.dtype != "float64":
@@ -40,25 +41,26 @@ def own_optimizer(context: Context) -> Iterator[Finding]:
 
 
 def sgd(context: Context) -> Iterator[Finding]:
-    """Gradient descent: parameters move by the gradient, nothing hides behind a quotient."""
+    """Train with gradient descent: parameters move by the gradient; no quotient hides an error."""
     yield _train(context, "training-sgd", context.case.spec.rule("sgd"), RATE)
 
 
 def stable(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
-    """The rate, or a 16th or so of it, with which steps lead somewhere; and what they lead to.
+    """Return the rate, or the rate over a power of 16, with which training is stable; and the
+    result.
 
-    Where they diverge, rounding is all that is left after a few steps. The rate is one that float32
-    holds: frameworks that keep it so have the same one.
+    If training diverges, only rounding is left after a few steps. The rate is a float32 number, so
+    that frameworks that keep it in float32 have the same rate.
     """
     best: tuple[float, float, Expected] | None = None
     for smaller in range(RATES_TRIED):
         tried = float(np.float32(rate / 16**smaller))
         found = expected(tried)
         noise = found.noise(dtype)
-        # Of what is compared: a trajectory that has left its way in the last steps alone is told by
-        # nothing else. Beside a large parameter a small step is mostly rounding, too.
+        # The noise of the compared values alone shows a trajectory that diverges in its last steps.
+        # Beside a large parameter a small step is mostly rounding, too.
         compared = [noise[name] for name in found.values]
         typical = median(compared) if all(map(np.isfinite, compared)) else np.inf
         if best is None or typical < best[0]:
@@ -72,7 +74,8 @@ def stable(
 
 
 def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
-    """``inputs`` and ``targets`` of so many batches; the case's own first, if ``time`` is its."""
+    """Return the ``inputs`` and ``targets`` of ``count`` batches; the case's own first, if ``time``
+    fits."""
     time = time or case.time
     others = (case.batch_of(case.batch, time, n) for n in range(1, count))
     first = case.material if time == case.time else case.batch_of(case.batch, time, count)
@@ -80,7 +83,7 @@ def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
 
 
 def planned(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
-    """The batches of the steps, each with its learning rate, and what the oracle makes of them."""
+    """Return the batches of the steps with their learning rates, and the oracle's results."""
     drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> Batches:
@@ -102,14 +105,14 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
     before: Arrays = {}
     state: Arrays = material.state
     for number, given in enumerate(batches, start=1):
-        # One call for each: a step has parameters and slots, and several would be held at once.
+        # One call per step: several would hold the parameters and slots of all steps at once.
         (step,) = context.remote.train([given], state)
         state, found = state_of(step["results"]), step_values(number, step, material)
         expected_now = expected.only(f"step {number}: ")
         finding.deviations += context.finding(check, found, expected_now).deviations
         before = before or found
         if number == STEPS // 2:
-            # A pass between steps, as of a text that is held out, leaves nothing behind.
+            # A held-out pass between steps must leave nothing behind.
             context.forward(material)
     _hold_inference(context, finding, step)
     _hold_fresh(context, finding, batches[:1], before, expected.only("step 1: "))
@@ -117,11 +120,11 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
 
 
 def _hold_inference(context: Context, finding: Finding, step: Step) -> None:
-    """Inference uses what the last step has made: the same as where that is loaded."""
+    """Check that inference after training equals inference with the trained parameters loaded."""
     case, remote = context.case, context.remote
     held = step["parameters"], step["statistics"]
     if any(isinstance(tensor, Misfit) for tensors in held for tensor in tensors.values()):
-        return  # which is told of the step itself, and nothing that could be loaded
+        return  # reported for the step itself, and cannot be loaded
     first = context.forward(case.material)
     made = replace(case.material, parameters=held[0], statistics=held[1])
     remote.load(made)
@@ -137,7 +140,7 @@ def _hold_fresh(
     before: Arrays,
     expected: Expected,
 ) -> None:
-    """Loading ends all that earlier steps have left: slots, their count, the learning rate."""
+    """Check that loading resets everything from earlier steps: slots, step count, learning rate."""
     material = context.case.material
     context.remote.load(material)
     (again,) = context.remote.train(batches, material.state)
@@ -146,24 +149,27 @@ def _hold_fresh(
     hold_again(context, finding, before, after, lambda: expected, fault)
 
 
-# Whole steps as they are timed: planned, compiled, memory used again, several in one call.
+# Timed steps: planned, compiled, with reused memory, several steps in one call.
 
-# Half of the steps are made in a row, as many as there are batches: one call, where a backend has
-# a way. The results of the other half are looked at one by one.
+# Half of the steps run in a row, as many as there are batches: in one call if the backend can. The
+# results of the other half are read one by one.
 BATCHES, PIPELINE_STEPS = 2, 4
-# Steps of a training: as many as an executor has batches beside each other, which are all written
-# over; how many of them go into one call; and all, with those of one more call, which takes up what
-# the first have left.
+# Steps of a training: as many as the batches that an executor keeps side by side, which are all
+# overwritten; the steps of one call; and the total with one more call, which continues from the
+# first ones.
 TRAINED, TOGETHER = 16, 8
 MADE = TRAINED + TOGETHER
-# Time steps of their batches: what is compiled for speed is dear, and has each time step apart.
-# ``harness train`` proves its first steps at its own sizes.
+# Time steps of these batches: compilation for speed is slow and unrolls the time steps. ``harness
+# train`` proves its first steps at its own sizes.
 TIME = 2
 
 
 def pipeline_forward(context: Context) -> Iterator[Finding]:
-    """Forward passes; and one as ``harness bench`` times it where that is the fastest way, and
-    ``harness train`` tests what is held out: the plan, compiled for speed."""
+    """Compare forward passes of a pipeline, and one pass of the plan compiled for speed.
+
+    ``harness bench`` times that plan if it is the fastest way; ``harness train`` tests held-out
+    data with it.
+    """
     case = context.case
     _, time = nearest_sizes(case.inference, case.batch, min(case.time, TIME))
     batches = batches_of(case, BATCHES, time if case.given is None else case.time)
@@ -182,8 +188,11 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
-    """Training steps: in float64 by the spec's own optimizer, in others by the gradient itself;
-    after some of NaN, which is lost nowhere and leaves nothing behind."""
+    """Compare training steps of a pipeline, after steps with NaN parameters.
+
+    The NaN must reach the losses and leave nothing behind. In float64 the spec's own optimizer
+    runs, in other dtypes gradient descent.
+    """
     if context.case.spec.update is None:
         return
     batches, (rule, rate) = batches_of(context.case, BATCHES), _rule(context)
@@ -206,9 +215,11 @@ def pipeline(context: Context) -> Iterator[Finding]:
 def _hold_nan(
     context: Context, finding: Finding, batches: Batches, rule: UpdateRule, rate: float
 ) -> None:
-    """Steps of a pipeline that is prepared, where all of all parameters is NaN: of a single one a
-    framework's kernel may lose it, which ``nan`` is about. The second shows what the first has
-    made of them."""
+    """Run steps of the prepared pipeline with NaN in all parameters; the losses must be NaN.
+
+    A kernel may lose the NaN of a single parameter, which the check ``nan`` covers. The second loss
+    shows what the first step has made of the parameters.
+    """
     material = context.case.material
     parameters = {n: np.full_like(a, np.nan) for n, a in material.parameters.items()}
     context.remote.call("restart", parameters=parameters)
@@ -223,10 +234,10 @@ def _hold_nan(
 
 
 def trained(context: Context) -> Iterator[Finding]:
-    """Steps as ``harness train`` makes them: the derived gradient, compiled for speed, batches
-    written over each other, several steps in a call, the sum of their losses on the device.
+    """Compare steps as ``harness train`` runs them: the derived gradient, compiled for speed.
 
-    In float64 by the spec's own optimizer, in others by the gradient itself.
+    Batches overwrite each other, several steps run in one call, and the device sums the losses. In
+    float64 the spec's own optimizer runs, in other dtypes gradient descent.
     """
     case = context.case
     if case.spec.update is None:
@@ -243,8 +254,10 @@ def trained(context: Context) -> Iterator[Finding]:
 
 
 def _rule(context: Context) -> tuple[UpdateRule, float]:
-    """What a spec is trained with, and its learning rate: where rounding is small beside the
-    gradients that an optimizer divides by each other, its own."""
+    """Return the rule and learning rate: the spec's own in float64, otherwise gradient descent.
+
+    An optimizer divides gradients by each other; only in float64 is rounding small beside them.
+    """
     spec = context.case.spec
     if spec.update is None or context.dtype != "float64":
         return spec.rule("sgd"), RATE
@@ -258,8 +271,11 @@ def descended(
     rate: float,
     starts: Sequence[int] = (),
 ) -> ArrayDict:
-    """Return the results of :data:`MADE` steps, as ``harness train`` makes them; and what the first
-    :data:`TOGETHER` make if as many steps as each of ``starts`` are taken as made before."""
+    """Return the results of :data:`MADE` steps, run as ``harness train`` runs them.
+
+    For each of ``starts``, also the results of :data:`TOGETHER` steps that continue from that step
+    count.
+    """
     found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
     values: ArrayDict = {"sum of losses": np.asarray(found["total"], context.kept)}
     made = {MADE: found, **{n + TOGETHER: f for n, f in zip(starts, found["later"], strict=True)}}
@@ -269,7 +285,8 @@ def descended(
 
 
 def summed(expected: Expected) -> Expected:
-    """What :data:`MADE` steps must make, with the sum of all losses in place of each."""
+    """Return the expected values after :data:`MADE` steps, with the sum of all losses for each
+    loss."""
     losses = [f"step {n}: loss" for n in range(1, MADE + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {MADE}: ")}
     values.pop(losses[-1])
@@ -290,12 +307,12 @@ def _pipeline_expected(
 
 
 def _ends(case: Case) -> list[str]:
-    """The outputs that steps of a forward pipeline give."""
+    """Return the names of the outputs that a forward pipeline returns."""
     return [n for n in result_ports(case.inference, "ends") if n.startswith("output.")]
 
 
 def _forward(context: Context, batches: Batches) -> Expected:
-    """The outputs of the last steps, the state handed from each to the next."""
+    """Return the outputs of the last steps; each step starts from the state of the one before."""
     material, wanted = context.case.material, _ends(context.case)
 
     def run(session: Session) -> Arrays:
@@ -312,12 +329,12 @@ def _forward(context: Context, batches: Batches) -> Expected:
 
 
 def _named(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
-    """The results of steps, of the later half or from ``first`` on, under one name each."""
+    """Return the results of successive steps in one dictionary; the first is step ``first``."""
     return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
 
 
 def _last(expected: Expected) -> Expected:
-    """The losses of the last steps, and all that the very last one left."""
+    """Return the losses of the second half of the steps, and all values of the last step."""
     losses = {f"step {n}: loss" for n in range(BATCHES + 1, PIPELINE_STEPS + 1)}
     values = {
         n: a

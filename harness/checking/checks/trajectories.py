@@ -1,9 +1,9 @@
-"""What goes wrong later: many optimizer steps on a point, and many batches through one state.
+"""Checks of faults that show late: many optimizer steps, and many batches through one state.
 
-A wrong correction from the eleventh step on, or an update in five that is left out, shows in no
-run of four steps, and a hundred of a network's are dear. So the optimizer trains
-``probe/steps``, whose gradients are given: rounding does not feed on itself there, and float32
-can be held to the spec's own optimizer.
+A wrong bias correction from step 11 on, or one update in five that is left out, does not show in
+four steps, and a hundred steps of a network are slow. The optimizer therefore trains
+``probe/steps``, whose gradients are given. Rounding errors do not feed on themselves there, so
+float32 can also be compared with the spec's own optimizer.
 """
 
 from __future__ import annotations
@@ -30,46 +30,49 @@ from harness.runtime.precision import PRODUCTS
 from harness.runtime.session import Session
 
 BATCH = 2
-# Batches of a rule with slots, whose numbers of steps have a byte's and more, or in narrow dtypes
-# more than bfloat16 counts to, 256; and of others. Each batch comes twice.
+# Batches for a rule with slots: its step numbers exceed a byte, or in narrow dtypes 256, where
+# bfloat16 stops counting. FEW is for other rules. Each batch comes twice.
 MANY, MORE, FEW = 66, 134, 12
-# Steps that are compared: the first ones, and those around where a correction might change.
+# The compared steps: the first ones, and those around which a correction might change.
 COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
 LATER = (256, 257, 258, 260, 268)
-# No power of two, half-way between two numbers of float16, and held by float32, where Keras has it.
+# Not a power of two, half-way between two float16 numbers, and exact in float32, as Keras keeps it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
-# Of the step after all that have one rate; one more has none, as at the end of a schedule.
+# Learning rate of the step after all steps of RATE. One more step has rate 0, as at the end of a
+# schedule.
 SLOWER = RATE / 128
-# Steps that are taken as made before others: beyond a warm-up, and at the end of a schedule.
+# Step counts to start from: beyond a warm-up, and at the end of a schedule.
 STARTS = (1000, 5000)
-# In float32, 1 - 0.999 has lost ten bits: the first steps of any Adam are off by as much.
+# In float32, 1 - 0.999 has lost ten bits: the first steps of every Adam are off by that much.
 NOISE = 2.0**-19
 LOSSES = "losses"
-# Sizes of the entries of a gradient; one parameter has none.
+# Magnitudes of a gradient's entries; one entry has no gradient.
 SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
-# Of steps counted from 0: those at which an entry has no gradient, though it had one before; and
-# the one that has the batch of the step before.
+# Steps counted from 0: those in which an entry has no gradient although it had one before; and the
+# step that repeats the batch before it.
 STILL, AGAIN = slice(3, 6), 7
-# A step after all others has gradients so many times as large, and all entries have one, as XLA has
-# no number for what an average of none is beside them; and in one after that an entry is NaN, whose
-# gradient no other entry may feel.
+# One later step has gradients this many times as large, and every entry has one: XLA has no number
+# for an average of 0 beside them. In one more step an entry is NaN, and no other entry may change.
 LARGE = 2.0**20
 BROKEN = 5
-# Where parameters are that have left what is usual: an optimizer puts no bound on them. In narrow
-# dtypes, as far as float16 goes.
+# Offsets of unusually large parameters: an optimizer must not bound them. In narrow dtypes they are
+# divided to stay within float16.
 AWAY = np.array([30, -300, 3e3, -3e4, 3e5, -3e6, 100, -10])
-# Batches that a state is carried through, and those that are looked at.
+# The number of batches that a state is carried through, and the batches that are compared.
 CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
-    """Many steps of the spec's own optimizer: one by one, as a pipeline makes them, and the first
-    ones as ``harness train`` does, from late ones on, too. Where float32 has all of that, float64
-    has few steps."""
+    """Compare many steps of the spec's own optimizer: one by one, in a pipeline, and as in
+    training.
+
+    Training steps also start at late step counts. If a float32 cell makes all steps, float64 makes
+    few.
+    """
     rule = context.case.spec.update
     if rule is None:
         return
-    # Of the rate of a rule, only that it has one: these steps have their own.
+    # Only the existence of a rule's rate matters: these steps have their own rates.
     rule = replace(rule, attributes={**rule.attributes, "learning_rate": RATE})
     rule = _on_the_point(rule)
     key = ("optimizer-steps", digest(rule))
@@ -79,15 +82,15 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """The deviations of all ways. Opens sessions of its own.
+    """Return the deviations of all ways of running the steps, in new sessions.
 
-    In narrow dtypes the gradients are numbers that those hold, and what is made of them is held to
-    float32: so parameters, slots and the number of the step must be that.
+    In narrow dtypes the gradients are exact, and the updates are compared in float32. Parameters,
+    slots and the step number must therefore be float32.
     """
     case, remote = _point(), context.remote
     steps, alone = _steps(context, rule)
     broken = f"step {len(alone)}: " if np.isnan(alone[-1]["inputs"]["x"]).any() else "none: "
-    # A rule's own products, as Muon has them, are narrow as all are.
+    # A rule's own products (Muon) are narrow, as all products are.
     multiplies = any(node.op in PRODUCTS for node in walk_nodes(rule.every_node))
     compared = partial(_compared, context, multiplies, broken)
     count = len(steps) // 2
@@ -108,8 +111,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     one_by_one = _together(replace(expected, values=wanted), losses)
     deviations = compared("one by one", _joined(found, losses), one_by_one)
     deviations += compared("from large parameters", *_from_afar(context, rule, steps[0]))
-    # Losses of the later half, each of which tells where the steps before have led, and all that
-    # the last one has left.
+    # The losses of the second half, which show where the earlier steps have led, and everything
+    # that the last step left.
     context = replace(context, case=case)
     results, after = context.timed("train", steps[:count], rule, RATE)
     losses = [f"step {count + i}: loss" for i in range(1, count + 1)]
@@ -132,7 +135,6 @@ def _late(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
 
 
 def _merged(*parts: Expected) -> Expected:
-    """All values of some parts, whose names differ."""
     values = {n: a for part in parts for n, a in part.values.items()}
 
     def measured(dtype: str) -> dict[str, float]:
@@ -143,13 +145,14 @@ def _merged(*parts: Expected) -> Expected:
 
 
 def _steps(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
-    """The batches of the steps that are made in all ways, each twice; and of those one by one."""
+    """Return the batches of the steps that all ways run, each twice; and those of the steps one by
+    one."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     given = _gradients(count, narrowed)
     broken = np.array(given[0])
     broken[0, BROKEN] = np.nan
-    # float16 has no number for large ones times the scale of a loss.
+    # float16 cannot hold large gradients times the loss scale.
     large = given[0] if narrowed else LARGE * np.where(SIZES, given[0], 1)
     *batches, far, last = (
         {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
@@ -157,15 +160,15 @@ def _steps(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
     steps = [*batches, *batches]
     rates = [{**batches[0], "learning_rate": rate} for rate in (SLOWER, 0.0)]
     alone = [*steps, *rates, far]
-    # A rule with a norm says nothing of one that is NaN: frameworks part there.
+    # If a gradient is NaN, a norm is NaN, and frameworks treat it differently.
     if context.dtype == "float16" or not (rule.totals or by_parameter(rule)):
         alone.append(last)
     return steps, alone
 
 
 def _on_the_point(rule: UpdateRule) -> UpdateRule:
-    """The rule with its groups dealt out to the parameters of the probe: the patterns of the spec
-    match none of their names."""
+    """Return the rule with its groups assigned to the probe's parameters in turn: the spec's
+    patterns match none of their names."""
     rules = [None, *rule.groups.values()]
     names = [port.name for port in _point().training.parameters]
     dealt = {name: rules[number % len(rules)] for number, name in enumerate(names)}
@@ -180,8 +183,7 @@ def _compared(
     found: Arrays,
     expected: Expected,
 ) -> list[Deviation]:
-    # Of numbers below the least normal one XLA makes zeros; and in narrow dtypes losses are of a
-    # product.
+    # XLA flushes denormals to 0. In narrow dtypes a loss comes from a rounded product.
     least = np.finfo(context.kept).tiny
     left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < least}
     left_out |= {n for n in expected.values if context.narrowed and "loss" in n}
@@ -190,8 +192,8 @@ def _compared(
     )
     measured = expected.noise(context.dtype if multiplies else context.kept)
     noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in wanted}
-    # Of what is no number by the spec itself, as g / g is where a gradient is 0, nothing is said.
-    # Of the step whose gradient is no number nothing is left out where all others are numbers.
+    # Values that are not finite in the spec itself (g / g with a gradient of 0) are not compared.
+    # The step with a NaN gradient is still compared if all other values are finite.
     infinite = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
     if any(not n.startswith(broken) for n in infinite):
         noise |= dict.fromkeys(wanted.keys() & infinite, np.inf)
@@ -199,9 +201,11 @@ def _compared(
 
 
 def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayDict, Expected]:
-    """What a step makes of parameters that are far from where all others begin, and what it must
-    make; in the session that is open. A step is nothing beside them: it shows a bound that there
-    should not be."""
+    """Return the parameters after a step from far parameters, and the expected ones.
+
+    The step is tiny beside these parameters, so that only a wrong bound on them shows. The open
+    session is used.
+    """
     case, narrowed = _point(), context.narrowed
     far = single(AWAY / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
@@ -220,14 +224,16 @@ def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayD
 
 
 def _joined(found: Arrays, losses: Sequence[str]) -> ArrayDict:
-    """What was found, with losses as one array."""
+    """Return the results with all losses as one array."""
     rest = {name: array for name, array in found.items() if name not in losses}
     return {**rest, LOSSES: np.concatenate([np.ravel(found[name]) for name in losses])}
 
 
 def _together(expected: Expected, losses: Sequence[str]) -> Expected:
-    """The same with losses as one array, whose scale is that of the largest: one of them may be
-    nearly nothing, as the sum of many terms, and then has few digits, whoever computes it."""
+    """Return the expected values with all losses as one array, scaled by the largest loss.
+
+    A single loss can be nearly 0 as a sum of many terms; then nobody computes it with many digits.
+    """
     values = _joined(expected.values, losses)
     sizes = np.abs(values[LOSSES])
 
@@ -240,8 +246,10 @@ def _together(expected: Expected, losses: Sequence[str]) -> Expected:
 
 
 def _left_out(expected: Expected, last: int) -> Expected:
-    """In float16 the last step, whose gradients are not finite, changes no parameter and no slot,
-    where without loss scaling it breaks the entry alone."""
+    """Return the values for float16: the last step changes no parameter and no slot.
+
+    Its gradients are not finite. Without loss scaling only the broken entry would change.
+    """
     values = dict(expected.values)
     for name in expected.values:
         before = name.replace(f"step {last}: ", f"step {last - 1}: ")
@@ -253,7 +261,7 @@ def _left_out(expected: Expected, last: int) -> Expected:
 @cache
 def _point() -> Case:
     def make(program: Program) -> Arguments:
-        # From zero, so that a small step is not rounded to the place of a large parameter.
+        # From zero, so that a small step is not rounded beside a large parameter.
         given = draw(program, BATCH, 1, 0)
         return replace(given, parameters={n: 0 * a for n, a in given.parameters.items()})
 
@@ -261,9 +269,11 @@ def _point() -> Case:
 
 
 def _gradients(count: int, narrowed: bool) -> Array:
-    """``[count, batch, entries]``: the same sizes at all steps, other numbers and signs; but for
-    those of :data:`STILL` and :data:`AGAIN`. Those that are ``narrowed`` have seven bits, as the
-    sum of a batch is to have eight."""
+    """Return gradients of shape ``[count, batch, entries]``, of the same magnitudes at all steps.
+
+    Their values and signs differ, except at :data:`STILL` and :data:`AGAIN`. If ``narrowed``, each
+    has seven bits, so that the sum of a batch has eight.
+    """
     random = np.random.default_rng(7)
     found = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
     if narrowed:
@@ -275,8 +285,7 @@ def _gradients(count: int, narrowed: bool) -> Array:
 
 
 def long_state(context: Context) -> Iterator[Finding]:
-    """A state that is handed on through twenty batches, each from what the one before has left; by
-    one call a batch, and as a pipeline hands it on."""
+    """Compare a state that passes through twenty batches, in one call each and in a pipeline."""
     case, start = context.case, context.case.material.state
     if not start:
         return
@@ -305,7 +314,7 @@ def long_state(context: Context) -> Iterator[Finding]:
 def _carried(
     forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
 ) -> ArrayDict:
-    """The results of the batches of :data:`SEEN`, each pass from the state of the one before."""
+    """Return the results of the batches of :data:`SEEN`; each starts from the state before it."""
     found: ArrayDict = {}
     for number, inputs in enumerate(batches, start=1):
         results = forward(inputs, state)

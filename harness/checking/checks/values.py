@@ -1,4 +1,4 @@
-"""Outputs, loss, state, statistics and gradients against the oracle."""
+"""Checks of outputs, loss, state, statistics and gradients against the oracle."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from harness.results.findings import Finding
 from harness.runtime.answers import Misfit, whole
 from harness.runtime.session import Session
 
-# Initial values: the law of every parameter, and that the backend holds what it was given.
+# Initial values: the distribution of each parameter, and a round trip through the backend.
 
 
 def initial_values(context: Context) -> Iterator[Finding]:
-    """Draws the parameters at the spec's own sizes, checks their laws, and sends them through the
-    backend: what comes back must be the same bits, in the run's dtype."""
+    """Draw the parameters at the spec's own sizes and check their distributions.
+
+    Send them through the backend: it must return the same bits, in the cell's dtype. Then compare a
+    pass and its gradients at the initial values.
+    """
     case = context.case
     own = context.own.training
     if not own.parameters:
@@ -45,7 +48,8 @@ def initial_values(context: Context) -> Iterator[Finding]:
 
 
 def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
-    """A pass from where every training begins: scales of 1, biases, states and means of 0."""
+    """Compare an inference and its gradients at the initial values of a training: scales of 1,
+    biases, states and means of 0."""
     case, remote = context.case, context.remote
     statistics = initial_statistics(case.training)
     state = initial_state(case.training, case.batch)
@@ -58,11 +62,11 @@ def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
     return prefixed("at the start, ", deviations)
 
 
-# Every primitive by itself: the shape and the dtype of what it gives.
+# Each primitive alone: the shape and the dtype of its result.
 
 
 def primitives(context: Context) -> Iterator[Finding]:
-    """Each primitive that the model makes use of, at the types at which it does, once a process."""
+    """Test each primitive that the model uses, at the types it uses, once per process."""
     case = context.case
     probed = context.remote.probe(case.batch, case.time)
     yield Finding(
@@ -73,12 +77,12 @@ def primitives(context: Context) -> Iterator[Finding]:
     )
 
 
-# Of a pass that tests: outputs too, as a loss is a single number.
+# Compared in a held-out pass. Outputs are included because a loss is a single number.
 TESTED = ("loss", "metric.", "output.")
 
 
 def values(context: Context) -> Iterator[Finding]:
-    """A training pass: outputs, loss and metrics, state, statistics, gradients of the loss."""
+    """Compare a training pass: outputs, loss, metrics, state, statistics, gradients."""
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main")
@@ -99,7 +103,7 @@ def values(context: Context) -> Iterator[Finding]:
 
 
 def cotangents(context: Context) -> Iterator[Finding]:
-    """Gradients along a random direction of every output and new state."""
+    """Compare the gradients along a random direction of all outputs and new states."""
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
@@ -108,7 +112,7 @@ def cotangents(context: Context) -> Iterator[Finding]:
 
 
 def inference(context: Context) -> Iterator[Finding]:
-    """An inference pass: moving statistics instead of the batch's."""
+    """Compare an inference pass, which uses the moving statistics instead of the batch's."""
     case = context.case
     context.remote.load(case.material)
     expected = case.forward("inference", case.material, "main")
@@ -119,8 +123,11 @@ def inference(context: Context) -> Iterator[Finding]:
 
 
 def held_out(context: Context) -> Iterator[Finding]:
-    """Losses and metrics of two batches with the inference program, as of what is held out from a
-    training, the second from the first's state; it leaves all that is trained as it was."""
+    """Compare the losses and metrics of two held-out batches on the inference program.
+
+    The second batch starts from the first one's state. Parameters and statistics must stay
+    unchanged.
+    """
     case, remote = context.case, context.remote
     if case.inference.loss is None:
         return
@@ -154,7 +161,7 @@ def held_out(context: Context) -> Iterator[Finding]:
 
 
 def carried_state(context: Context) -> Iterator[Finding]:
-    """Two batches, the second from the first's state; then the first again, from the start."""
+    """Compare two batches, the second from the first's state; then rerun the first."""
     case = context.case
     if not case.material.state:
         return
@@ -181,7 +188,7 @@ def carried_state(context: Context) -> Iterator[Finding]:
 
 
 def own_sizes(context: Context) -> Iterator[Finding]:
-    """Results and gradients of the loss at the sizes that the spec names. Opens a new session."""
+    """Compare results and gradients of the loss at the spec's own sizes, in a new session."""
     own = context.own
     expected = own.gradients(own.material, "main")
     finding = context.opened(own).compare_gradients("own-sizes", own.material, expected)
