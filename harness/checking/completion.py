@@ -1,4 +1,4 @@
-"""The values that a shell completes: of options and arguments, by their kind."""
+"""The values that a shell completes for options and arguments, by their kind."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from harness.command.options import completers
 from harness.errors import HarnessError
 from harness.runtime.paths import COMPILED_PATHS, KNOWN_DTYPES, PATHS
 
-# Commands that take others than these.
+# Commands with dtypes of their own.
 DTYPES_OF = {
     **dict.fromkeys(("bench", "train", "generate"), (*KNOWN_DTYPES, "tf32")),
     "run": ("float64", "float32"),
 }
-# Paths that commands take beside those of all.
+# Additional paths of some commands.
 FURTHER = {"check": ("all",), **dict.fromkeys(("bench", "train"), (*COMPILED_PATHS, "fastest"))}
 MODES = ("forward", "train")
 TEXTS = ("builtin", "nietzsche")
 
 
 def backends(ctx: click.Context) -> Iterable[str]:
-    """Those that are installed with their framework, and the versions of which there are
-    environments."""
+    """Return the backends whose framework is installed, and the environments' versions."""
     from harness.environments import cache
     from harness.runtime.needs import own
     from harness.runtime.plugins import available
@@ -33,7 +32,7 @@ def backends(ctx: click.Context) -> Iterable[str]:
 
 
 def formats(ctx: click.Context) -> Iterable[str]:
-    """Those that are installed."""
+    """Return the installed formats."""
     from harness.runtime.hookspecs import FORMATS_GROUP
     from harness.runtime.plugins import available
 
@@ -41,8 +40,10 @@ def formats(ctx: click.Context) -> Iterable[str]:
 
 
 def models(ctx: click.Context) -> Iterable[str]:
-    """Models by name, also of folders given before, and specs that lie in this folder; for
-    ``explain``, all other definitions."""
+    """Return the models by name, also of the given folders, and the YAML files of this folder.
+
+    For ``explain``, also all other definitions.
+    """
     from harness.language.library import FOLDERS, Library
 
     library = Library(_folders(ctx))
@@ -52,37 +53,37 @@ def models(ctx: click.Context) -> Iterable[str]:
 
 
 def checks(ctx: click.Context) -> Iterable[str]:
-    """Checks and findings."""
+    """Return the names of all checks and findings."""
     from harness.checking.checks import CHECKS, FINDINGS
 
     return dict.fromkeys((*CHECKS, *FINDINGS))
 
 
 def sizes(ctx: click.Context) -> Iterable[str]:
-    """The sizes of the specs that were given before."""
+    """Return the sizes of the specs on the command line."""
     from harness.language.library import lesson6
     from harness.language.model import load_spec
 
-    # Where the option's value is still to come, click leaves the arguments before it unread.
+    # Before the option's value is complete, click leaves the earlier arguments unread.
     given = ctx.params.get("specs") or ctx.params.get("spec") or ctx.args or lesson6()
     found: dict[str, None] = {}
     for name in [given] if isinstance(given, str) else given:
         try:
             found.update(dict.fromkeys(load_spec(name, _folders(ctx)).model.sizes))
         except HarnessError:
-            continue  # the command says what is wrong with it; here the user is still typing
+            continue  # the command reports the error; here the user is still typing
     return [f"{size}=" for size in found]
 
 
 def environments(ctx: click.Context) -> Iterable[str]:
-    """Those that are kept."""
+    """Return the environments that are kept."""
     from harness.environments import cache
 
     return cache.kept()
 
 
 def wanted(ctx: click.Context) -> Iterable[str]:
-    """Results of a run; of an upgrade, what is compared."""
+    """Return the results that a run can return; for an upgrade, the comparisons."""
     return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
 
 

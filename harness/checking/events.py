@@ -1,4 +1,4 @@
-"""What a run of checks tells: while it goes, and at its end."""
+"""The events and the report of a run of checks."""
 
 from __future__ import annotations
 
@@ -11,47 +11,50 @@ from harness.results.lines import Pair
 
 
 class CheckEvents:
-    """What a run tells while it goes; override what is of interest. Called from several threads,
-    one call at a time."""
+    """The events of a run; override the methods of interest.
+
+    Several threads call them, one call at a time.
+    """
 
     def planned(self, cells: Sequence[Cell]) -> None:
-        """All cells, before the first."""
+        """Receive all cells before the first one starts."""
 
     def again(self, reasons: Sequence[str]) -> None:
-        """Cells that had ended are run again, in words, before the first."""
+        """Receive the reasons why finished cells run again, before the first one starts."""
 
     def began(self, cell: Cell) -> None:
-        """A cell starts."""
+        """Receive a cell that starts."""
 
     def starting(self, backend: str, seconds: float) -> None:
-        """The process of a backend is started, which may take so many seconds."""
+        """Receive the start of a backend's process, which may take ``seconds`` seconds."""
 
     def found(self, cell: Cell, finding: Finding) -> None:
-        """A check of it is done."""
+        """Receive a finding of a cell."""
 
     def ended(self, result: CellResult) -> None:
-        """A cell is done."""
+        """Receive the result of a finished cell."""
 
 
 @dataclass
 class Report:
-    """All results, in the order of the plan."""
+    """The results of a run, in the order of the plan."""
 
     results: list[CellResult]
     outliers: list[str] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     left_out: int = 0
-    """Cells that were not begun, because another had failed."""
+    """The number of cells that did not start because another one failed."""
     lacking: Mapping[str, str] = field(default_factory=dict)
-    """Backends that were left out, as their framework is not installed, and what brings it."""
+    """Backends that were left out because their framework is missing -> what installs it."""
     seconds: float = 0.0
-    """How long the run took."""
+    """The duration of the run."""
 
     @property
     def exit_code(self) -> int:
-        """0: all agree, or differ as known; 1: something differs; 3: a backend could not be run.
+        """The exit code: 0 all agree or differ as known; 1 something differs; 3 a backend could not
+        run.
 
-        A cell to which none of the wanted checks applies has no say, but some cell must.
+        A cell without any applicable check is ignored, but at least one cell must agree.
         """
         verdicts = {r.verdict for r in self.results if r.findings}
         if any(r.could_not_run for r in self.results) or verdicts & {

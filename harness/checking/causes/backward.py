@@ -1,4 +1,4 @@
-"""Causes in a backward pass: the right gradient is fed in where one is first wrong."""
+"""Find the causes in a backward pass: replace the first wrong gradient by the right one."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import Tensors
 
-# A program whose gradients show on the way, and can be put right there.
-#
-# A tap is an input of zeros that is added to a value: its gradient is the value's own. Where a
-# value is cut, no gradient passes it backwards; one that is given takes the place of it:
-# ``y -> stop_gradient(y) + tap``, and ``sum(y * pull)`` is added to the loss.
+# A program that shows the gradients of intermediate values, and lets a right gradient replace one.
+# A tap is an input of zeros that is added to a value; its gradient is the value's gradient. A cut
+# value passes no gradient backwards; a given gradient replaces it: ``y -> stop_gradient(y) + tap``,
+# and ``sum(y * pull)`` is added to the loss.
 
 TAP, PULL, ALONG = "tap.", "pull.", "along."
 
 
 def tap_names(program: Program) -> dict[int, str]:
-    """The values that get a tap, every float outside of loops, and the names of their taps."""
+    """Return the names of the taps by value: each float value outside of loops gets a tap."""
     return {
         value: program.names.get(value) or f"value {value}"
         for node in program.nodes
@@ -47,7 +46,7 @@ def tap_names(program: Program) -> dict[int, str]:
 
 
 def tapped(program: Program, cut: Collection[str] = ()) -> Program:
-    """A program with all taps, the values whose taps are in ``cut`` cut."""
+    """Return the program with all taps; the values named in ``cut`` are cut."""
     builder = Builder(dict(program.types), dict(program.names))
     names = tap_names(program)
     moved: dict[int, int] = {}
@@ -55,7 +54,7 @@ def tapped(program: Program, cut: Collection[str] = ()) -> Program:
     terms = [program.loss]
 
     def added(name: str, value: int) -> int:
-        """A further input of the form of a value."""
+        """Add an input of the same type as a value."""
         inputs.append(Port(name, builder.value(builder.types[value])))
         return inputs[-1].value
 
@@ -93,7 +92,7 @@ def tapped(program: Program, cut: Collection[str] = ()) -> Program:
 
 
 def untapped(program: Program, like: Program) -> Program:
-    """The program of inference with the same inputs, which it does not use."""
+    """Return the inference program with the same inputs, which it does not use."""
     builder = Builder(dict(program.types), dict(program.names))
     known = {port.name for port in (*program.inputs, *noise_ports(like))}
     extra = [
@@ -107,7 +106,10 @@ def untapped(program: Program, like: Program) -> Program:
 def _with_taps(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
-    """A batch of it: zeros for taps, gradients of cut values, a direction of the results."""
+    """Return a batch of the tapped program.
+
+    Taps are zeros, pulls the gradients of cut values, and ``along`` the direction of the results.
+    """
     bound = chosen_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
@@ -118,17 +120,17 @@ def _with_taps(
     return replace(material, inputs=inputs)
 
 
-# Opens a session of programs on the backend, and gives its gradients of the loss.
+# Opens a session of the programs on the backend and returns its gradients of the loss.
 Ask = Callable[[Program, Program, Arguments], Tensors]
-# Gradients that are the right ones times one number are so to this relative error, if
-# that number is another than 1.
+# Gradients are called scaled if they are the right ones times a factor, to the relative error SAME,
+# and the factor differs from 1 by more than APART.
 SAME, APART = 1e-4, 1e-2
 GRADIENT, INPUT = "gradient.", "gradient.input."
 
 
 @dataclass(frozen=True)
 class Backward:
-    """One search: a case, the backend's answers, and the direction of results beside the loss."""
+    """A search: the case, the backend's answers, and the direction of results next to the loss."""
 
     case: Case
     material: Arguments
@@ -136,10 +138,11 @@ class Backward:
     dtype: str
     reference: str
     along: Mapping[str, Array]
-    others: Ask | None = None  # another backend, in the oracle's place
+    others: Ask | None = None  # another backend, which replaces the oracle
 
     def causes(self) -> Causes | None:
-        """The layers that make a wrong gradient of right ones; None if every gradient agrees."""
+        """Return the layers that make a wrong gradient from right ones; None if all gradients
+        agree."""
         pulls: dict[str, Array] = {}
         found: list[Cause] = []
         excused: set[str] = set()
@@ -163,7 +166,7 @@ class Backward:
     def _wrong(
         self, pulls: Mapping[str, Array], excused: set[str]
     ) -> tuple[dict[str, Deviation], Arrays, Tensors]:
-        """The gradients that differ, by name, those that are right, and those that came."""
+        """Return the gradients that differ, the expected ones, and the backend's."""
         training = tapped(self.case.training, pulls.keys())
         programs = (training, untapped(self.case.inference, training))
         batch = _with_taps(training, self.material, pulls, self.along)
@@ -195,16 +198,17 @@ class Backward:
         return Expected.within(values, noise, self.dtype)
 
     def _first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
-        """The node nearest to the loss that makes something wrong, and what it makes wrong."""
+        """Return the node nearest to the loss that makes wrong gradients, and their names."""
         program = self.case.training
         taps = {value: f"{INPUT}{TAP}{name}" for value, name in tap_names(program).items()}
         names = {p.value: f"{GRADIENT}{p.name}" for p in program.parameters}
         names |= {p.value: f"{INPUT}{p.name}" for p in program.inputs}
         names |= {p.value: f"{GRADIENT}state.{p.name}" for p in program.state} | taps
-        # The nodes that are given a wrong gradient.
+        # The nodes that receive a wrong gradient.
         late = {n.outputs for n in program.nodes if any(taps.get(o) in wrong for o in n.outputs)}
         for node in reversed(program.nodes):
-            # What several nodes add to is made by this one only if all are given right ones.
+            # A value that several nodes read is this node's fault only if all of them receive right
+            # gradients.
             made = {
                 names.get(value, "")
                 for value in (reads(node) if node.outputs not in late else ())
@@ -216,7 +220,7 @@ class Backward:
 
 
 def _scaled(wrong: Mapping[str, Deviation], right: Arrays, made: Tensors) -> Causes | None:
-    """Whether every gradient is the right one times one number, which is not zero."""
+    """Return the cause if all gradients are the right ones times one factor (not 0); else None."""
     names = [n for n, a in right.items() if np.abs(a).max(initial=0.0) > 0]
     found = {n: np.asarray(made[n], np.float64) for n in names if n in made}
     if len(found) < len(names) or any(found[n].shape != right[n].shape for n in names):
@@ -249,7 +253,7 @@ def _cause(node: Node | None, names: Sequence[str], wrong: Mapping[str, Deviatio
 
 
 def _is_own(name: str) -> bool:
-    """Whether a gradient is of something that the model has: not of what was added to pull."""
+    """Return whether a gradient belongs to the model, not to an added pull or direction."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)

@@ -1,4 +1,4 @@
-"""What a search for causes says."""
+"""The result of a search for causes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Literal
 
 from harness.program.ir import Node
 
-# In the order in which phases run. A primitive is wrong by itself, a result on its way out, and a
-# property is not a value at all.
+# In the order in which phases run. A primitive is wrong by itself, a result is wrong as it is
+# returned, and a property is not a value.
 Phase = Literal["primitive", "forward", "result", "backward", "update", "property"]
-# So many causes are looked for one after the other; what has more is wrong throughout.
+# The greatest number of causes that a search looks for; a backend with more is wrong throughout.
 MOST = 4
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One thing that is wrong though all that it is made of is right.
+    """One wrong result whose inputs are all right.
 
-    ``names`` are those of the values, gradients or slots; ``place`` is ``file:line`` of the
-    equation; ``hint`` what would make up for it.
+    ``names`` are the names of the values, gradients or slots; ``place`` is ``file:line`` of the
+    equation; ``hint`` is the change that would make it right.
     """
 
     phase: Phase
@@ -39,9 +39,9 @@ class Cause:
 
 @dataclass(frozen=True)
 class Causes:
-    """Causes in the order in which they come; ``proof`` says what agrees once they are made right.
+    """Causes in the order in which they occur; ``proof`` says what agrees once they are replaced.
 
-    ``proved``: with the right values in their places, everything else agrees.
+    ``proved`` is true if everything else agrees with the right values in their places.
     """
 
     found: Sequence[Cause]
@@ -50,17 +50,19 @@ class Causes:
 
     @staticmethod
     def one(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
-        """One cause that nothing has proved."""
+        """Return a single cause without a proof."""
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
-        """All of it in words."""
+        """Return the causes and the proof as lines of text."""
         return [*map(str, self.found), self.proof] if self.proof else [*map(str, self.found)]
 
 
 def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Causes:
-    """Causes for which right ``values`` were substituted: the ``rest`` then agrees, or what is
-    ``left`` still does not."""
+    """Return causes that were replaced by the right ``values``.
+
+    The ``rest`` then agrees, or ``left`` says what still differs.
+    """
     its, they = "its place", "it is the cause"
     if len(found) > 1:
         its, they = "their places", "these are the causes"
@@ -68,7 +70,7 @@ def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Ca
 
 
 def label(node: Node) -> str:
-    """A layer by its name and definition, or an operation."""
+    """Return the name and definition of a layer, or the name of an operation."""
     if node.op == "call":
         instance = node.attributes.get("instance", node.attributes["label"])
         return f"layer {instance} ({node.attributes['definition']})"

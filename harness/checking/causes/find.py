@@ -1,4 +1,4 @@
-"""The causes of what a cell's checks saw, phase by phase, in the order in which phases run."""
+"""Find the causes of a cell's differences, phase by phase, in the order in which phases run."""
 
 from __future__ import annotations
 
@@ -33,30 +33,32 @@ ORACLE = "the oracle"
 PRIMITIVES = "primitives"
 INFERENCE = ("inference", "carried-state")
 TRAINING = ("training", "training-sgd")
-# What is another each time is no trace of earlier calls.
+# A result that changes from call to call is no sign of state kept from earlier calls.
 REPEATED = "repeatability"
-# Checks at other numbers than a case's own, each with these numbers.
+# Checks with material other than the case's, and the function that makes it.
 ELSEWHERE: Mapping[str, Callable[[Case], Arguments | None]] = {
     **{c: m for c, m in MATERIALS.items() if c not in (*FORWARD, *BACKWARD, *INFERENCE)},
     "tails": tail_material,
     "offset": offset_material,
 }
 LARGE = "large-sizes"
-# So many further batches of a training are looked at.
+# The number of further training batches that are searched.
 BATCHES = 3
 
 
 @dataclass(frozen=True)
 class Finder:
-    """One search of a backend, against the oracle or against ``other``, the session of another
-    backend; ``against`` names it."""
+    """A search for the causes of a backend's differences from the oracle or from another backend.
+
+    ``other`` is the session of the other backend; ``against`` is its name.
+    """
 
     context: Context
     other: Context | None = None
     against: str = ORACLE
 
     def of(self, findings: Sequence[Finding]) -> Causes:
-        """The causes of what differs among findings.
+        """Return the causes of the findings that differ.
 
         Raises:
             WorkerFault: the backend crashed, hung or raised an error in the plain pass.
@@ -67,13 +69,13 @@ class Finder:
         found = self._ordinary(wrong) or self._elsewhere(wrong)
         if found is not None:
             return found
-        # Seen on other values and in other calls only.
+        # The differences show on other values and in other calls only.
         first = next(iter(wrong.values()))
         what = f"ordinary values are right; what differs is in {', '.join(wrong)}: {first.detail}"
         return Causes.one("property", what, (*wrong, *_off(first)))
 
     def between(self) -> Causes | None:
-        """The causes of what differs between two backends; None if nothing does.
+        """Return the causes of the differences between two backends; None if there are none.
 
         Raises:
             WorkerFault: one of them crashed, hung or raised an error.
@@ -83,7 +85,7 @@ class Finder:
         return found or self._backward(material, {}) or self._update(TRAINING[1])
 
     def _ordinary(self, wrong: Mapping[str, Finding]) -> Causes | None:
-        """Those at the case's own numbers: forward, backward, update."""
+        """Return the causes on the case's own material: forward, backward, update."""
         material = self.context.case.material
         found = self._forward("training", material)
         if found is None and any(check in wrong for check in INFERENCE):
@@ -102,15 +104,17 @@ class Finder:
             found = found or self._training(check)
         if found is None and training and REPEATED not in wrong:
             finding = wrong[training[0]]
-            # Steps that are right by themselves, and differ in a session that did other things.
+            # Steps that are right by themselves, but wrong in a session after other calls.
             what = f"{listed(_off(finding)) or finding.detail}: right in a session of its own, so "
             what += "that something is kept from other calls"
             found = Causes.one("update", what, _off(finding))
         return found
 
     def _gradients(self, material: Arguments, names: list[str], of_loss: bool) -> Causes | None:
-        """Those of wrong gradients; what no session takes a changed program for is told by its
-        names."""
+        """Return the causes of wrong gradients.
+
+        If the backend accepts no changed program, the cause names the wrong gradients.
+        """
         case = self.context.case
         try:
             found = self._backward(material, {} if of_loss else case.cotangents)
@@ -128,8 +132,11 @@ class Finder:
         return Causes.one("backward", what, names)
 
     def _training(self, check: str) -> Causes | None:
-        """Those of training steps: other values than the first batch's, calls that leave something
-        behind, or the update."""
+        """Return the causes of wrong training steps.
+
+        The search tries other batches than the first, then calls that leave something behind, then
+        the update.
+        """
         case = self.context.case
         for number in range(1, BATCHES + 1):
             other = case.material.with_batch(case.batch_of(case.batch, case.time, number))
@@ -138,7 +145,7 @@ class Finder:
         return self._kept(case.material) or self._update(check)
 
     def _elsewhere(self, wrong: Mapping[str, Finding]) -> Causes | None:
-        """Those at the numbers of other checks."""
+        """Return the causes on the material of other checks."""
         found = None
         for check in wrong:
             if check == LARGE:
@@ -156,7 +163,7 @@ class Finder:
         return finder._at(case.material, LARGE)
 
     def _at(self, material: Arguments, where: str) -> Causes | None:
-        """Those at other numbers, which are named."""
+        """Return the causes on other material, with its name in the text."""
         try:
             found = self._forward("training", material) or self._parts(material)
             found = found or self._backward(material, {})
@@ -170,7 +177,7 @@ class Finder:
         return replace(found, found=causes)
 
     def _primitive(self, finding: Finding) -> Causes:
-        """A primitive that is wrong by itself, and where it is first seen."""
+        """Return the cause of a wrong primitive, and the first values it makes wrong."""
         cause = Cause("primitive", finding.faults[0])
         try:
             forward = self._forward("training", self.context.case.material) or Causes(())
@@ -178,14 +185,13 @@ class Finder:
             forward = Causes(())
         return replace(forward, found=[cause, *forward.found])
 
-    # The questions of a search: passes on changed programs and with other values.
+    # The questions of a search: passes of changed programs and with replaced values.
 
     def _forward(self, phase: Phase, material: Arguments) -> Causes | None:
-        """The values of a forward pass that are wrong though all before them are right; None if
-        every one agrees.
+        """Return the wrong values of a forward pass whose inputs are right; None if all agree.
 
-        A value is put right in every time step; what is then the first wrong one is a cause of its
-        own.
+        The search replaces a wrong value in every time step. The next value that is wrong is a
+        cause of its own.
         """
         context, loss = self.context, phase == "training"
         others = None
@@ -203,7 +209,7 @@ class Finder:
         while wrong and len(found) < MOST:
             first = wrong[0]
             cause = _cause(expected.located(first))
-            # An equation that is wrong in a second layer is put right in all of them.
+            # An equation that is wrong in a second layer is replaced in all layers.
             again = cause.place and any(cause.place == other.place for other in found)
             found.append(cause)
             right |= expected.names_at(cause.place) if again else {first.name}
@@ -218,8 +224,8 @@ class Finder:
         return substituted(found, f"values of {self.against}", "everything else agrees", left)
 
     def _parts(self, material: Arguments) -> Causes | None:
-        """The layers and operations that give something wrong by themselves, of right inputs, as
-        the backend runs them: compiled, with its own loops."""
+        """Return the layers and operations that give wrong results on right inputs, as the backend
+        runs them: compiled, with its own loops."""
         context = self.context
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
@@ -246,19 +252,19 @@ class Finder:
         expected = alone.expected().only("output.")
         results = _results(self.context, alone.training, alone.inference, alone.run.material)
         found = expected.deviations(part(results, "output."), dtype)
-        # What is of another form is so whatever makes it.
+        # A result of another form has it whatever its inputs are.
         off = [d for d in found if not d.agrees and not d.reason]
         return [d.name.removeprefix("output.") for d in off]
 
     def _backward(self, material: Arguments, along: Mapping[str, Array]) -> Causes | None:
-        """Those in a backward pass of the loss, and of results along a direction."""
+        """Return the causes in a backward pass of the loss and, along a direction, of results."""
         context = self.context
         others = _ask(self.other) if self.other else None
         ask, dtype = _ask(context), context.dtype
         return Backward(context.case, material, ask, dtype, self.against, along, others).causes()
 
     def _directions(self, material: Arguments) -> list[str]:
-        """The outputs and new states along which gradients are wrong, taken one by one."""
+        """Return the outputs and new states along which the gradients are wrong, one by one."""
         context, found = self.context, []
         case = context.case
         context.open()
@@ -272,7 +278,7 @@ class Finder:
         return found
 
     def _kept(self, material: Arguments) -> Causes | None:
-        """Whether a session's first gradients are right, and those of a later call are not."""
+        """Return the cause if a session's first gradients are right and later ones wrong."""
         context, case = self.context, self.context.case
         context.open()
         context.remote.load(material)
@@ -291,7 +297,7 @@ class Finder:
         return replace(Causes.one("backward", what, off, proof), proved=True)
 
     def _update(self, check: str) -> Causes | None:
-        """Those in the steps of a training, by the spec's own optimizer or by gradient descent."""
+        """Return the causes in training steps, by the spec's optimizer or by gradient descent."""
         context, case = self.context, self.context.case
         own = check == "training"
         rule = case.spec.update if own else case.spec.rule("sgd")
@@ -310,14 +316,14 @@ class Finder:
 
 
 def _pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Traced]:
-    """The case's own program opened and loaded, and its trace."""
+    """Open and load the case's own program; return its trace."""
     context.open()
     context.remote.load(material)
     return context.remote.trace(phase, material, loss=phase == "training")
 
 
 def _results(context: Context, training: Program, inference: Program, batch: Arguments) -> Tensors:
-    """Results and gradients of programs in a session of their own."""
+    """Return the results and gradients of the programs in a new session."""
     setting = (context.path, context.dtype, context.device)
     context.remote.open(training, inference, None, *setting)
     context.remote.load(batch)
@@ -354,5 +360,4 @@ def _cause(location: Location) -> Cause:
 
 
 def _off(*findings: Finding) -> list[str]:
-    """The tensors of findings that are off."""
     return [d.name for finding in findings for d in finding.deviations if not d.agrees]

@@ -1,4 +1,4 @@
-"""``harness localise``: one cell is checked, and the cause of what differs is looked for."""
+"""``harness localise``: check one cell and find the cause of its differences."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_de
 
 @dataclass(frozen=True)
 class Localised:
-    """What came of it: the causes, None where all agrees, and what the checks saw. ``elsewhere`` is
-    the device of the other backend, where that is another one."""
+    """The result of a search: the causes (None if all agrees) and the checks that differ.
+
+    ``elsewhere`` is the device of the other backend if it differs from the cell's.
+    """
 
     cell: Cell
     against: str
@@ -37,11 +39,11 @@ class Localised:
 
     @property
     def exit_code(self) -> int:
-        """0: it agrees; 1: it differs."""
+        """The exit code: 0 if the cell agrees, 1 if it differs."""
         return 0 if self.causes is None else 1
 
     def record(self) -> dict[str, object]:
-        """All of it as plain data."""
+        """Return the result as plain data."""
         causes = self.causes
         return {
             **self.cell.record(),
@@ -56,7 +58,7 @@ class Localised:
         }
 
     def lines(self) -> list[str]:
-        """All of it in words."""
+        """Return the result as lines of text."""
         where = f" on its {self.elsewhere}" if self.elsewhere else ""
         what = f"{self.cell} against {self.against}{where}"
         if self.causes is None:
@@ -73,8 +75,9 @@ def localise(
     against: str | None,
     show: Callable[[str], None] = lambda step: None,
 ) -> Localised:
-    """Look for the cause of what differs in a cell from the oracle, or from another backend; what
-    is done now is shown.
+    """Find the cause of a cell's differences from the oracle, or from another backend.
+
+    ``show`` is called with the text of each step.
 
     Raises:
         WorkerFault: a backend crashed, hung or raised an error.
@@ -106,7 +109,7 @@ def _between(engine: Engine, cell: Cell, against: str) -> Localised:
 
 
 def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
-    """A context of a backend whose worker is started.
+    """Return a context of a backend whose worker has started.
 
     Raises:
         UsageError: the backend does not offer what the cell needs.
@@ -122,7 +125,7 @@ def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
 
 
 def _check_ran(result: CellResult) -> None:
-    """That the cell's checks say something of its numbers."""
+    """Check that the cell's checks could compare its numbers."""
     odd = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
     if odd is not None and all(f.verdict != "differ" for f in result.findings):
         told = f"{result.cell.backend}: {odd.check}: {odd.verdict}: {odd.detail}"

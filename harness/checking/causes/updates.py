@@ -1,4 +1,4 @@
-"""Causes in training steps: the right gradients are fed in, so that the optimizer is by itself."""
+"""Find the causes in training steps: feed right gradients, so that the optimizer runs alone."""
 
 from __future__ import annotations
 
@@ -27,19 +27,17 @@ from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import WorkerFault
 
-# Steps of an optimizer by itself, and the mistakes that would make up for what it does.
-#
-# The loss ``sum(p * g)`` over all parameters has the gradient ``g`` exactly, whatever the
-# parameters are.
+# Steps of the optimizer alone, and the mistakes that would explain its results.  The loss ``sum(p *
+# g)`` over all parameters has exactly the gradient ``g``, whatever the parameters are.
 
-# Opens a session of programs with an optimizer on the backend, and gives its steps.
+# Opens a session of the programs with an optimizer on the backend, and returns its steps.
 Train = Callable[[Program, Program, UpdateRule, Arguments, Batches], Sequence[Step]]
 GIVEN = "given."
 LOSS = ": loss"
 
 
 def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
-    """The values of steps, one after the other, as checks compare them."""
+    """Return the values of successive steps by name, as the checks compare them."""
     found: dict[str, Array] = {}
     for number, step in enumerate(steps, start=1):
         found |= step_values(number, step, material)
@@ -47,7 +45,7 @@ def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
 
 
 class Linear:
-    """Steps of an optimizer on gradients that are given, those of the oracle's own steps."""
+    """An optimizer alone, run on the gradients of the oracle's steps."""
 
     def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
@@ -72,7 +70,7 @@ class Linear:
         before: Callable[[Session, int], None] = lambda session, number: None,
         times: int = 1,
     ) -> Arrays:
-        """Steps with something done before each, which may be made several times."""
+        """Run the steps ``times`` times each, with a call of ``before`` before each run."""
         session.load(self.material.parameters, {})
         steps = []
         for number, batch in enumerate(batches):
@@ -84,15 +82,15 @@ class Linear:
         return step_arrays(steps, self.material)
 
     def steps(self, train: Train) -> Arrays:
-        """The backend's."""
+        """Return the values of the backend's steps."""
         made = train(self.program, self.inference, self.rule, self.material, self.batches)
         return step_arrays(made, self.material)
 
     def hint(self, found: Arrays, dtype: str) -> str:
-        """What would make up for what the backend's optimizer does, in words; empty if unknown."""
+        """Return the known mistake that explains the backend's steps; empty if none does."""
         for text, change in MISTAKES.items():
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
-            # Losses are those of the batches that the mistake is made with.
+            # Losses are left out: they depend on the batches of the mistake.
             changed = {n: a for n, a in change(self).items() if not n.endswith(LOSS)}
             wanted = {n: widened(a) for n, a in changed.items()}
             own = {n: a for n, a in found.items() if not n.endswith(LOSS)}
@@ -107,20 +105,20 @@ class Linear:
         return ""
 
     def changed(self, batches: Batches | None = None, **how: Any) -> Arrays:
-        """What the oracle makes of other batches, or in another way."""
+        """Return the oracle's values for other batches, or for steps run in another way."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._trained(session, batches or self.batches, **how)
 
     def with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
-        """With other learning rates."""
+        """Return the oracle's values with other learning rates."""
         rates = change([batch["learning_rate"] for batch in self.batches])
         pairs = zip(self.batches, rates, strict=True)
         return self.changed([{**batch, "learning_rate": rate} for batch, rate in pairs])
 
 
 def _short(rate: float, bits: int) -> float:
-    """A rate of so many bits beside the first."""
+    """Return a rate rounded to ``bits`` bits after the leading one."""
     fraction, exponent = np.frexp(rate)
     return float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1))
 
@@ -164,7 +162,7 @@ MISTAKES: Mapping[str, Callable[[Linear], Arrays]] = {
 
 
 def _gradients(case: Case, rule: UpdateRule, batches: Batches) -> Iterator[Mapping[str, Array]]:
-    """The gradients of the oracle's own steps, in turn."""
+    """Yield the gradients of the oracle's own steps."""
     material = case.material
     programs = (case.training, case.inference)
     session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=rule)
@@ -178,7 +176,7 @@ def _gradients(case: Case, rule: UpdateRule, batches: Batches) -> Iterator[Mappi
 
 
 def _linear(program: Program) -> Program:
-    """``sum(p * g)`` over all parameters, each ``g`` an input."""
+    """Return the program of ``sum(p * g)`` over all parameters; each ``g`` is an input."""
     builder = Builder()
     parameters, inputs, terms = [], [], []
     for port in program.parameters:
@@ -215,9 +213,9 @@ def update_causes(
     train: Train,
     dtype: str,
 ) -> Causes | None:
-    """What of training steps is wrong; None if all of them are as ``expected``.
+    """Return the causes of wrong training steps; None if all steps are as ``expected``.
 
-    The optimizer by itself is held against the oracle, whatever else is compared.
+    The optimizer alone is always compared with the oracle.
     """
     own = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
@@ -249,13 +247,13 @@ def update_causes(
 def _first_wrong(
     expected: Expected, found: Arrays, dtype: str
 ) -> tuple[str, tuple[str, ...], float | None] | None:
-    """The values of the first wrong step that are off: in words, by name, and by how much."""
+    """Return the wrong values of the first wrong step: in words, their names, and the error."""
     off = [d for d in expected.deviations(found, dtype) if not d.agrees]
     if not off:
         return None
     first = min(map(_step, off))
     own = [d for d in off if _step(d) == first]
-    # Results come before slots, and slots before what is made of them.
+    # Results come before slots, and slots before the parameters made from them.
     own.sort(key=lambda d: (not d.name.endswith(LOSS), d.name.endswith(" moved"), -d.ratio))
     error = max(d.error for d in own)
     names = tuple(d.name.partition(": ")[2] for d in own)
@@ -270,7 +268,7 @@ def _step(deviation: Deviation) -> int:
 
 
 def _place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:
-    """The equation of the first slot that is wrong, or of the parameter."""
+    """Return the place of the equation of the first wrong slot, or of the parameter."""
     shapes = port_shapes(case.training, case.training.parameters)
     wrong = [name.rpartition(" ") for name in names]
     owner, slot = next(((n, s) for n, _, s in wrong if s != "moved"), (wrong[0][0], ""))

@@ -1,1 +1,1 @@
-"""A model of a user's own, checked as a backend is: ``harness check SPEC --against FILE``."""
+"""Check a user's own model as a backend is checked: ``harness check SPEC --against FILE``."""

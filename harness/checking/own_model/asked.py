@@ -1,4 +1,4 @@
-"""What ``--against`` asks for: a file, what it names, and the framework that runs it."""
+"""Parse ``--against``: a file, the names in it, and the framework that runs it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from harness.runtime.plugins import available
 
 PYTHON = ".py"
 MAX_SOURCE = 16 << 20
-# Rules of --map, and the characters of each: a model has no more parameters with names.
+# The greatest number of --map rules and of characters in a rule: no model has more named
+# parameters.
 MOST_RULES, LONGEST_RULE = 10_000, 1_000
 FORM = (
     "--against takes FILE.py:NAME, where NAME is a model, a class or a function of the file, or a "
     "file of a whole model"
 )
-# What a file may be taken for that holds weights only.
+# Suffixes of files that hold only weights.
 WEIGHTS = {".pt", ".pth", ".safetensors", ".h5", ".npz", ".ckpt", ".bin"}
 SERVICE = "harness.runtime.own_model.service:handler"
 HANDLER = "harness.runtime.own_model.service:of_format"
@@ -35,12 +36,12 @@ OTHERS = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass(frozen=True)
 class Against:
-    """A model of a user's own.
+    """A user's own model.
 
-    ``column`` is the name under which it is recorded, ``torch@model.Gru``: the framework that runs
-    it, and what it is. ``is_format`` tells that the framework is one of files, and no backend.
-    ``maps``, ``takes`` and ``returns`` are as the options of those names give them. ``checksum`` is
-    that of the file.
+    ``column`` is its name in records, ``torch@model.Gru``: the framework that runs it and the
+    model. ``is_format`` is true if the framework is a file format and no backend. ``maps``,
+    ``takes`` and ``returns`` are the values of the options of those names. ``checksum`` is the
+    file's.
     """
 
     path: Path
@@ -58,21 +59,21 @@ class Against:
 
     @property
     def target(self) -> str:
-        """As ``--against`` takes it."""
+        """The model in the form of the ``--against`` option."""
         return ":".join(filter(None, (str(self.path), self.name, self.parameters)))
 
     @property
     def service(self) -> dict[str, Any]:
-        """What answers the calls, as the fields of a launch and of a request."""
+        """The handler of the worker's calls, as fields of a launch and of a request."""
         return {"handler": HANDLER} if self.is_format else {"service": SERVICE}
 
     def place(self) -> dict[str, str]:
-        """Where it is, as its worker is told."""
+        """Return the place of the model in the form that the worker takes."""
         path = str(self.path.absolute())
         return {"path": path, "name": self.name, "parameters": self.parameters}
 
     def record(self) -> OwnModelRecord:
-        """What a record says of it."""
+        """Return the model's entry in a record."""
         return OwnModelRecord(
             model=str(self),
             sha256=self.checksum,
@@ -89,7 +90,7 @@ def against(
     takes: Sequence[str] = (),
     returns: Sequence[str] = (),
 ) -> Against:
-    """What a target of ``--against`` is; ``backends`` are those of ``--backend``.
+    """Parse a target of ``--against``; ``backends`` are the values of ``--backend``.
 
     Raises:
         UsageError: there is no such file, it is none that holds a model, or nothing tells which
@@ -115,7 +116,7 @@ def against(
 
 
 def _parts(target: str) -> tuple[Path, str, str]:
-    """The path and the names of ``FILE.py:NAME[:PARAMETERS]``, or the path of another file."""
+    """Split ``FILE.py:NAME[:PARAMETERS]``, or return the path of a file of another kind."""
     found = re.fullmatch(r"(.+\.py):([^:/]*)(?::([^:/]*))?", target)
     if found is not None:
         names = [n for n in found.groups()[1:] if n is not None]
@@ -146,12 +147,12 @@ def _checksum(path: Path) -> str:
 
 
 def _imported(path: Path) -> str:
-    """The one installed backend whose framework a file imports; the file is read, not run."""
+    """Return the one installed backend that a file imports; the file is parsed, not run."""
     known = available()
     try:
         source = read_bytes(path, MAX_SOURCE, "a Python file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # those of the file's own code are its author's
+            warnings.simplefilter("ignore")  # the user's code may have warnings
             tree = ast.parse(source)
     except FileFault as fault:
         raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
@@ -166,7 +167,7 @@ def _imported(path: Path) -> str:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.add(node.module.partition(".")[0])
     found = sorted(modules & known.keys())
-    # numpy is what the others are used with.
+    # numpy is imported along with other frameworks.
     found = [name for name in found if name != "numpy"] or found
     if len(found) != 1:
         what = f"imports {' and '.join(found)}" if found else "imports no framework itself"
@@ -178,7 +179,7 @@ def _imported(path: Path) -> str:
 
 
 def _rules(maps: Sequence[str]) -> tuple[str, ...]:
-    """Rules as they are, and those of files: a line each, without what follows a ``#``.
+    """Return the rules, including those of files: one per line, without comments after ``#``.
 
     Raises:
         UsageError: a file cannot be read; there are too many rules, or one is too long.
@@ -208,7 +209,7 @@ def _rules(maps: Sequence[str]) -> tuple[str, ...]:
 
 
 def _rule(text: str, place: str) -> str:
-    # A line of a file is not quoted: it may be another file than it seems to be.
+    # A line of a file is not quoted: the path may lead to an unintended file.
     if len(text) > LONGEST_RULE:
         raise UsageError(
             f"{place}: a rule of {len(text):,} characters; at most {LONGEST_RULE:,} are allowed"

@@ -1,8 +1,8 @@
-"""What a model of a user's own is held against: outputs, gradients, repeats and other shapes.
+"""The checks of a user's own model: outputs, gradients, repeated calls and other shapes.
 
-All but one in the inference phase, in which a model draws no noise and keeps no statistics. State
-that the model does not take is as at the start of a sequence. Noise that it takes is at its mean
-there, and drawn in training.
+All but one run in the inference phase, in which a model draws no noise and updates no statistics.
+State that the model does not take starts as at the beginning of a sequence. Noise that it takes is
+at its mean in inference and drawn in training.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from harness.worker.remote import Remote, Tensors, WorkerFault
 
 @dataclass(frozen=True)
 class ModelContext:
-    """A model that is attached, for ``case``. ``takes`` are what its call takes (``input.chars``);
-    ``found`` is what the first call has given, and ``moved`` the statistics after a training pass,
-    its own and the spec's."""
+    """An attached model for ``case``.
+
+    ``takes`` are the inputs of its call (``input.chars``). ``found`` are the results of the first
+    call. ``moved`` are the statistics after a training pass: the model's and the spec's.
+    """
 
     case: Case
     remote: Remote
@@ -46,7 +48,7 @@ class ModelContext:
     moved: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
     def material(self, material: Arguments, *, noisy: bool = False) -> Arguments:
-        """Arguments as the model takes them; without ``noisy`` all noise is at its mean."""
+        """Return the arguments as the model takes them; all noise is at its mean unless ``noisy``."""
         taken = group_of(dict.fromkeys(self.takes), "state.")
         start = started(self.case.inference, material.state)
         state = {n: a if n in taken else start[n] for n, a in material.state.items()}
@@ -65,8 +67,11 @@ class ModelContext:
 
     @property
     def has_training(self) -> bool:
-        """Whether a training pass can be compared: it has moving statistics or noise, and the model
-        makes the same of the same numbers."""
+        """Whether a training pass can be compared.
+
+        The spec must have moving statistics or noise, and the model must compute the same from the
+        same numbers.
+        """
         program = self.case.training
         if self.unseen_noise or not (program.statistics or noise_ports(program)):
             return False
@@ -89,17 +94,17 @@ class ModelContext:
         return left if self.differentiates else [*left, "gradients"]
 
     def forward(self, material: Arguments) -> Tensors:
-        """An inference pass with the material's batch; parameters must be loaded."""
+        """Run inference on the material's batch; parameters must be loaded."""
         material = self.material(material)
         return self.remote.forward("inference", material.inputs, material.state)
 
     def expected(self, material: Arguments, key: Any, found: Tensors) -> Expected:
-        """The spec's values of what the model has returned."""
+        """Return the spec's values of the model's results."""
         key = ("a user's model", self.takes, key)
         return of(self.case.forward("inference", self.material(material), key), found)
 
     def finding(self, check: str, found: Tensors, expected: Expected) -> Finding:
-        """As of :func:`compared`, in the cell's dtype."""
+        """Compare results with the expected ones in the cell's dtype; see :func:`compared`."""
         return compared(check, found, expected, self.dtype)
 
 
@@ -107,12 +112,12 @@ ModelCheck = Callable[[ModelContext], Iterator[Finding]]
 
 
 def of(expected: Expected, names: Container[str]) -> Expected:
-    """The part of these names."""
+    """Return the expected values with these names."""
     return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
 
 
 def inference(context: ModelContext) -> Iterator[Finding]:
-    """What the model returns: outputs and new state."""
+    """Compare the model's results: outputs and new state."""
     material = context.case.material
     context.remote.load(material)
     found = context.forward(material)
@@ -121,8 +126,10 @@ def inference(context: ModelContext) -> Iterator[Finding]:
 
 
 def cotangents(context: ModelContext) -> Iterator[Finding]:
-    """Gradients of what the model returns along a random direction, of all parameters and of all
-    inputs and state that are floats."""
+    """Compare the gradients of the results along a random direction.
+
+    They are the gradients of all parameters and of all float inputs and state.
+    """
     if not context.differentiates:
         return
     case, material = context.case, context.material(context.case.material)
@@ -154,10 +161,10 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
 
 
 def values(context: ModelContext) -> Iterator[Finding]:
-    """A pass in training of a spec with moving statistics or with noise that the model takes.
+    """Compare a training pass, if the spec has moving statistics or noise that the model takes.
 
-    What the model returns is made with the batch's own statistics and with drawn noise; the
-    statistics after the pass are compared too.
+    Results use the batch's own statistics and drawn noise. The statistics after the pass are
+    compared, too.
     """
     case = context.case
     if not context.has_training:
@@ -178,22 +185,24 @@ def values(context: ModelContext) -> Iterator[Finding]:
     yield context.finding("statistics", moved, statistics)
 
 
-# How many times as large the float inputs are that activations are to be far out at.
+# Factor of the float inputs for saturated activations.
 FAR = 4.0
-# What another order of the same operations may make of it there, in float32.
+# Rounding error that another order of the same operations may cause there, in float32.
 ROUNDING = 64 * 2.0**-24
 
 
 def saturation(context: ModelContext) -> Iterator[Finding]:
-    """Outputs where activations are far out: a function that is another only beyond 6 is the same
-    at ordinary numbers."""
+    """Compare outputs with saturated activations.
+
+    Functions that differ only beyond 6 are equal at ordinary numbers.
+    """
     far = saturated_material(context.case)
     inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
     yield _far_out(context, "saturation", replace(far, inputs=inputs))
 
 
 def corners(context: ModelContext) -> Iterator[Finding]:
-    """Outputs where biases alone are activated."""
+    """Compare outputs if pre-activations are the biases alone."""
     yield _far_out(context, "corners", corner_material(context.case))
 
 
@@ -206,7 +215,7 @@ def _far_out(context: ModelContext, check: str, material: Arguments) -> Finding:
 
 
 def repeatability(context: ModelContext) -> Iterator[Finding]:
-    """The same call twice gives the same bits, where the framework's repeat."""
+    """Check that a repeated call returns the same bits."""
     material = context.case.material
     context.remote.load(material)
     first, second = context.forward(material), context.forward(material)
@@ -220,7 +229,7 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
 
 
 def shapes(context: ModelContext) -> Iterator[Finding]:
-    """Other batches and lengths; :class:`WorkerFault` where the process is lost on the way."""
+    """Compare other batch sizes and lengths; raise :class:`WorkerFault` if the process is lost."""
     case = context.case
     context.remote.load(case.material)
     finding = Finding("shapes")

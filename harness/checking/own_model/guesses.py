@@ -1,6 +1,6 @@
-"""What a model of a user's own may have done in place of what the spec says, each to be tried.
+"""Guesses of what a user's own model does differently from the spec.
 
-A guess is right where the spec, changed so, gives what the model gives.
+A guess is right if the spec with that change gives the model's results.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from harness.program.signature import local_of, noise_ports, owner_of
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 
-# A spec's programs with one thing written otherwise, as a model of a user's own may have it.
+# The spec's programs with one change that a user's model may have.
 
 Programs = tuple[Program, ...]
-# What one program needs to have a node of its own changed.
+# Returns the function that replaces a node of the program.
 Change = Callable[[Program], Callable[[Node], Sequence[Node]]]
 COMPARISONS = ("less", "less_equal")
 SCALING = {"multiply": "product with", "divide": "division by"}
-# Where a number is part of what a function is.
+# Folders of definitions in which a number is part of the function itself.
 FUNCTIONS = ("functions/", "losses/")
 
 
 def altered(programs: Programs) -> Iterator[tuple[str, Programs]]:
-    """What is said of each, and the programs.
+    """Yield the text of each change and the changed programs.
 
-    By the place in a file, whatever is made of it: a comparison that is one off, as of a mask, and
-    a factor that is one number left out, as the scale of attention.
+    A change affects all nodes of one place in a file. A comparison is off by one, as in a mask, or
+    a constant factor is left out, as the scale of attention.
     """
     program = programs[0]
     for place, op in _places(program, lambda node: node.op in COMPARISONS):
@@ -70,7 +70,7 @@ def with_constant(
 
 
 def _places(program: Program, wanted: Callable[[Node], bool]) -> dict[tuple[str, str], None]:
-    """The places of some nodes, each with its operation, in order."""
+    """Return the places of the wanted nodes, each with its operation, in order."""
     nodes = (node for node in walk_nodes(program.nodes) if len(node.outputs) == 1 and wanted(node))
     return dict.fromkeys(
         (node.place, node.op)
@@ -80,7 +80,7 @@ def _places(program: Program, wanted: Callable[[Node], bool]) -> dict[tuple[str,
 
 
 def _factors(program: Program) -> dict[int, int]:
-    """By the value of a product with one number, or a quotient by one, the value that is scaled."""
+    """Return, for each product with a number or quotient by one, the value that is scaled."""
     numbers: set[int] = set()
     found: dict[int, int] = {}
     for node in walk_nodes(program.nodes):
@@ -98,7 +98,7 @@ def _factors(program: Program) -> dict[int, int]:
 
 
 def _further(by: float) -> Change:
-    """Add a number to the larger side."""
+    """Return a change that adds a number to the larger side of a comparison."""
 
     def change(program: Program) -> Callable[[Node], Sequence[Node]]:
         new = count(max(program.types) + 1)
@@ -131,7 +131,7 @@ def _left_out(program: Program) -> Callable[[Node], Sequence[Node]]:
 
 
 def _each(programs: Programs, place: str, op: str, change: Change) -> Programs:
-    """Programs with every node of a place and an operation changed."""
+    """Return programs in which all nodes of a place and an operation are changed."""
 
     def one(program: Program) -> Program:
         changed = change(program)
@@ -145,7 +145,7 @@ def _mapped(
     change: Callable[[Node], Sequence[Node]],
     within: Callable[[Node], bool] | None = None,
 ) -> Program:
-    """Return a program with each node changed, in bodies too; or those ``within`` some calls."""
+    """Return a program with each node changed, also in bodies; or only ``within`` some calls."""
 
     def one(node: Node, inside: bool) -> Sequence[Node]:
         if node.body is None:
@@ -161,44 +161,44 @@ def _mapped(
 
 @dataclass(frozen=True)
 class Hint:
-    """A sentence, and the layers and the attribute that it is about, if it names them."""
+    """A sentence, and the layers and the attribute that it names, if any."""
 
     text: str
     layers: Sequence[str] = ()
     attribute: str = ""
 
     def behind(self, text: str) -> Hint:
-        """Return the same with a text before its own."""
+        """Return the hint with a text before its own."""
         return replace(self, text=f"{text}. {self.text}" if self.text else text)
 
     @classmethod
     def of_attribute(cls, attribute: str, layers: Sequence[str], other: float, own: float) -> Hint:
-        """Return the hint that an attribute of some layers is another number."""
+        """Return the hint that an attribute of some layers has another value."""
         listed = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
         named = f"{attribute} of {listed}"
         words = f"{RIGHT_IF} {named} is {other:.4g} in place of the spec's {own:.4g}"
         return cls(words, layers, attribute)
 
 
-# What may be different in the model, and what the spec then gives.
+# A possible difference in the model, and the results of the spec with it.
 Guess = tuple[Hint, Callable[[], ArrayDict]]
-# So many layers are named, and tried one by one.
+# At most this many layers are named, and tried one by one.
 FEW = 4
-# Numbers that frameworks and papers add under a root.
+# Epsilons of frameworks and papers.
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
-# Functions, and which of others are taken for them.
+# Functions, and others that are mistaken for them.
 TAKEN_FOR = (
     *permutations(("gelu", "gelu_tanh"), 2),
     *permutations(("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"), 2),
     *permutations(("relu", "gelu", "silu", "leaky_relu"), 2),
     *permutations(("rotary", "rotary_interleaved"), 2),
 )
-# Layers whose gate z weighs the old state, and others' its candidate.
+# The gate whose meaning differs: it weighs the old state in some layers, the candidate in others.
 UPDATE_GATE = "z"
 
 
 def guesses(context: ModelContext) -> Iterator[Guess]:
-    """All of them, the likeliest first."""
+    """Yield all guesses, the likeliest first."""
     material = context.material(context.case.material)
     programs = (context.case.training, context.case.inference)
     session = _session(programs)
@@ -222,7 +222,7 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
     for text, changed in chain(_other_functions(context.case), altered(programs)):
         yield Hint(f"{RIGHT_IF} {text}"), by(changed)
     for own, layers in sorted(_epsilons(programs[1]).items()):
-        # All layers that have the same epsilon; and each of several by itself.
+        # All layers with the same epsilon; and each of them alone.
         alone = [(layer,) for layer in layers] if len(layers) <= FEW else []
         for some in dict.fromkeys([layers, *alone]):
             for other in EPSILONS:
@@ -232,7 +232,7 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
 
 
 def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
-    """Functions that are taken for some of the spec's, and its programs with them."""
+    """Yield functions that are mistaken for one of the spec's, and the programs with them."""
     spec, sizes = case.spec, case.training.sizes
     known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
     for own, other in TAKEN_FOR:
@@ -244,7 +244,7 @@ def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
         overrides = {**spec.library.overrides, ("function", own): text}
         try:
             changed = Spec(Library(folders, overrides), spec.definition)
-        except SpecError:  # the other one has no such attribute, or no answer for such shapes
+        except SpecError:  # the other function lacks the attribute, or does not accept such shapes
             continue
         phases: tuple[Phase, Phase] = ("training", "inference")
         yield f"{other} stands for {own}", tuple(changed.program(p, **known) for p in phases)
@@ -260,8 +260,10 @@ def _results(session: Session, material: Arguments) -> ArrayDict:
 
 
 def _turned(program: Program, material: Arguments) -> Arguments | None:
-    """The batch with its first two axes swapped; None where they are not batch and time, or a
-    state has only one of them."""
+    """Return the batch with its first two axes swapped.
+
+    None if the first two axes of an input are not batch and time, or if the model has state.
+    """
     for port in program.inputs:
         dims = [str(dim) for dim in program.type_of(port).shape[:2]]
         if dims != ["batch", "time"] and port not in noise_ports(program):
@@ -276,8 +278,10 @@ def _swapped(arrays: ArrayDict) -> ArrayDict:
 
 
 def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
-    """By layer with an update gate, its parameters with that gate's argument negated: of a
-    sigmoid that is 1 less the gate."""
+    """Yield each layer with an update gate, and parameters with the gate's argument negated.
+
+    A sigmoid of the negated argument is 1 minus the gate.
+    """
     layers: dict[str, list[str]] = {}
     for name in parameters:
         if local_of(name).rpartition("_")[2] == UPDATE_GATE:
@@ -288,7 +292,7 @@ def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
 
 
 def _epsilons(program: Program) -> dict[float, tuple[str, ...]]:
-    """The layers that have each value of an epsilon."""
+    """Return the layers that have each value of an epsilon."""
     found: dict[float, tuple[str, ...]] = {}
     for node in walk_nodes(program.nodes):
         given = node.attributes.get("attributes", {}) if node.op == "call" else {}

@@ -1,4 +1,4 @@
-"""A cell of a model of a user's own: the model is opened, given the spec's weights, and checked."""
+"""Check a user's own model with the spec's weights, and explain how it differs."""
 
 from __future__ import annotations
 
@@ -27,24 +27,22 @@ from harness.runtime.own_model.service import OwnModelService
 from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault
 
-# Where a model of a user's own parts from the spec, in words.
-
-# Why moving statistics of a model of a user's own part from those of the spec.
+# Explain why the moving statistics of a user's model differ from the spec's.
 
 PREFIX = "statistics."
-# How much of what is told apart a fit may leave, and how near to a whole number a count is.
+# The share of a difference that a fit may leave, and the distance of a count from an integer.
 LEFT, WHOLE = 1e-4, 1e-2
 
 
 def moved_otherwise(
     case: Case, moved: Mapping[str, tuple[Array, Array]], names: Sequence[str]
 ) -> Hint:
-    """Another momentum, or the variance of a sample, if that is all that is wrong.
+    """Return a hint at another momentum or at the sample variance, if that explains everything.
 
     Args:
-        case: The spec's numbers.
-        moved: By ``statistics.NAME`` what the model has made, and what the spec makes.
-        names: What is wrong.
+        case: The case with the spec's numbers.
+        moved: By ``statistics.NAME``: the model's values and the spec's.
+        names: The names of the tensors that differ.
     """
     wrong = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
     if len(wrong) < len(names) or not wrong:
@@ -68,8 +66,7 @@ def moved_otherwise(
 def _momenta(
     case: Case, found: Mapping[str, tuple[Array, Array]], before: Arrays
 ) -> Iterator[tuple[float, float] | None]:
-    """The momentum of the spec and the one that explains what was made, of each tensor; None where
-    none does."""
+    """Yield per tensor the spec's momentum and the momentum that explains the result, or None."""
     own = {
         str(node.attributes["instance"]): node.attributes["attributes"].get("momentum")
         for node in case.training.calls
@@ -89,7 +86,7 @@ def _momenta(
 
 
 def _of_a_sample(made: Array, wanted: Array, before: Array) -> bool:
-    """Whether what was made is the spec's with more of the batch's variance, by 1 in n - 1."""
+    """Return whether the model used the sample variance, which is n / (n - 1) times the batch's."""
     off = (made - wanted).ravel()
     known = np.stack([wanted.ravel(), before.ravel()], 1)
     if len(off) < 3 or not off.any():
@@ -100,17 +97,20 @@ def _of_a_sample(made: Array, wanted: Array, before: Array) -> bool:
     return bool(left <= LEFT * np.abs(off).max() and abs(count - round(count)) < WHOLE * count)
 
 
-# So many guesses are tried, in models of so many numbers at most.
+# The greatest number of guesses, and of a model's numbers, for which guesses are tried.
 TRIED, ENTRIES = 200, 2_000_000
-# How far float32 is off: a few of its last places, and what a model makes of them.
+# The range of float32 errors: a few last places, and their growth in a model.
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
-# What the numbers of a check are that ordinary ones are not.
+# How the material of these checks differs from ordinary numbers.
 FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "biases alone"}
 
 
 def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
-    """Return which tensors or gradients differ, and from which time step on; and a change that
-    would explain it, with the layers and the attribute that it is about."""
+    """Return a hint: the tensors that differ, from which time step on, and a change that explains
+    it.
+
+    The hint names the layers and the attribute concerned.
+    """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
         return Hint("the model gives other numbers each time, and nothing else can be said of it")
@@ -143,7 +143,7 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
 
 
 def _owners(names: Sequence[str]) -> tuple[str, ...]:
-    """The layers that gradients or statistics belong to."""
+    """Return the layers that the gradients or statistics belong to."""
     own = (name.removeprefix("gradient.").removeprefix(PREFIX) for name in names)
     return tuple(dict.fromkeys(filter(None, map(owner_of, own))))
 
@@ -157,7 +157,7 @@ def _expected(context: ModelContext) -> dict[str, Array]:
 
 
 def _parting(context: ModelContext, first: Deviation) -> str:
-    """How one tensor differs: where from in time, in how many of its entries, and the worst."""
+    """Return how a tensor differs: number of wrong entries, the worst one, and the time steps."""
     made = context.found[first.name]
     if first.reason or not isinstance(made, np.ndarray):
         return str(first)
@@ -195,8 +195,10 @@ def _axis(context: ModelContext, name: str, size: str) -> int | None:
 
 
 def _rows(context: ModelContext, name: str, off: Array) -> str:
-    """In which rows of the batch entries are off, where others are right: such as one of length 0,
-    which a model may have no answer for."""
+    """Return the wrong rows of the batch, if others are right.
+
+    An example is a row of length 0, for which a model may have no answer.
+    """
     axis = _axis(context, name, "batch")
     if axis is None:
         return ""
@@ -215,7 +217,7 @@ def _rows(context: ModelContext, name: str, off: Array) -> str:
 
 
 def _hint(context: ModelContext, forward: Finding) -> Hint | None:
-    """The first guess under which the spec gives what the model gives."""
+    """Return the first guess for which the spec gives the model's results."""
     if context.case.entries > ENTRIES:
         return None
     wanted = _expected(context)
@@ -227,7 +229,7 @@ def _hint(context: ModelContext, forward: Finding) -> Hint | None:
             break
         values = changed()
         same_form = all(values[d.name].shape == wanted[d.name].shape for d in compared)
-        # What a guess changes must be more than what is allowed, or its fit would say nothing.
+        # The change must be larger than the tolerance; otherwise its fit would prove nothing.
         if same_form and all(
             relative_error(found[d.name], values[d.name], scale[d.name]) <= d.tolerance
             for d in compared
@@ -242,7 +244,7 @@ def _hint(context: ModelContext, forward: Finding) -> Hint | None:
 
 
 def _other_output(context: ModelContext, first: Deviation) -> str:
-    """Another output of the spec that this one is."""
+    """Return a hint if the output equals another output of the spec."""
     found = context.found[first.name]
     if first.reason or not isinstance(found, np.ndarray):
         return ""
@@ -259,11 +261,11 @@ def _other_output(context: ModelContext, first: Deviation) -> str:
 
 
 def _function_of(context: ModelContext, first: Deviation) -> str:
-    """What an output is of the spec's, where it is what is often made of logits."""
+    """Return a hint if the output is a common function of the spec's logits."""
     made = context.found[first.name]
     if first.reason or not isinstance(made, np.ndarray) or not made.ndim:
         return ""
-    # Imported here because SciPy takes a fifth of a command's start.
+    # Imported here because SciPy's import takes a fifth of a command's start.
     from scipy.special import expit, log_softmax, softmax
 
     functions: Mapping[str, Callable[[Array], Array]] = {
@@ -280,31 +282,33 @@ def _function_of(context: ModelContext, first: Deviation) -> str:
 
 
 def _narrow(context: ModelContext, forward: Finding) -> str:
-    """That something computes in float32, where float64 is asked for."""
+    """Return a hint if something computes in float32 although float64 is asked for."""
     errors = [d.error for d in forward.deviations if not d.agrees]
     if context.dtype == "float64" and all(LEAST_NARROW < error < MOST_NARROW for error in errors):
         return "That is how far float32 is off: something in the model computes in it"
     return ""
 
 
-# Characters of the list of arrays that stay as the model has them.
+# The greatest length of the list of arrays that keep the model's values.
 KEPT = 200
 FORMS = Forms(OwnModelService)
 
 
 @dataclass(frozen=True)
 class UsersModel:
-    """A model of a user's, held against the spec."""
+    """A user's model, compared with the spec."""
 
     against: Against
 
     def needs(self, _: Case) -> tuple[()]:
-        """Nothing: the model does not run the spec's program."""
+        """Return no needs: the model does not run the spec's program."""
         return ()
 
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
-        """The model, at small sizes where it takes any, and else at the spec's own. See
-        :class:`.run_cell.Subject`."""
+        """Open the model at small sizes if it takes any, otherwise at the spec's own.
+
+        See :class:`.run_cell.Subject`.
+        """
         remote = Remote(run.worker, run.timeout, spent, FORMS)
         with self._users_errors():
             context = self._attached(run, remote, result)
@@ -343,7 +347,7 @@ class UsersModel:
 
     @contextmanager
     def _users_errors(self) -> Iterator[None]:
-        """What is wrong with the model, or with how it was asked for, ends the run.
+        """Turn a user's error in the model or in the options into the end of the run.
 
         Raises:
             CannotCheck: a call failed by a user's error.
@@ -359,7 +363,7 @@ class UsersModel:
 
 
 def _explain(context: ModelContext, result: CellResult) -> None:
-    """Where the model parts from the spec."""
+    """Explain how the model differs from the spec."""
     try:
         with at_work():
             found = located(context, result.findings)
