@@ -48,7 +48,7 @@ class ModelContext:
     moved: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
     def material(self, material: Arguments, *, noisy: bool = False) -> Arguments:
-        """Return the arguments as the model takes them; all noise is at its mean unless ``noisy``."""
+        """Return the arguments as the model takes them; noise is at its mean unless ``noisy``."""
         taken = group_of(dict.fromkeys(self.takes), "state.")
         start = started(self.case.inference, material.state)
         state = {n: a if n in taken else start[n] for n, a in material.state.items()}
