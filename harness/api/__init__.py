@@ -1,5 +1,4 @@
-"""The functions of ``import harness``, and what they return.
+"""Functions of ``import harness``, and their results.
 
-The modules of the functions import next to nothing, since ``harness`` imports them at its start;
-results, and whatever does the work, are imported by the call.
+``harness`` imports these modules at its start, so slow imports are left to the calls.
 """

@@ -1,4 +1,4 @@
-"""Arguments as Python gives them, for requests that are strict: one thing, or several of it."""
+"""Conversion of Python arguments to the strict forms of requests: one value or several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import UsageError, shorten
 from harness.language.model import Spec
 from harness.runs.shards import Shard
 
-# Kinds of texts that may name a file, and so are paths too.
+# Kinds of text options that may name a file, so that paths are allowed.
 PLACES = ("file", "text")
 Names = str | Iterable[str]
 Models = str | PathLike[str] | Spec | Iterable[str | PathLike[str] | Spec]
@@ -22,10 +22,10 @@ Numbers = int | Iterable[int]
 
 
 def names(value: Names, what: str) -> tuple[str, ...]:
-    """One name or several; a string is one.
+    """Return one name or several as a tuple; a string is one name.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the value is neither.
     """
     found = _several(value, what, "a name or several")
     for name in found:
@@ -35,10 +35,10 @@ def names(value: Names, what: str) -> tuple[str, ...]:
 
 
 def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
-    """One folder or several, as text or as paths.
+    """Return one folder or several as paths.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the value is neither.
     """
     found = _several(value, what, "a path or several")
     for path in found:
@@ -48,10 +48,10 @@ def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
 
 
 def path(value: str | PathLike[str] | None, what: str) -> Path | None:
-    """One file's path, or none.
+    """Return the path of a file, or None.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the value is not a path.
     """
     if value is None:
         return None
@@ -61,19 +61,19 @@ def path(value: str | PathLike[str] | None, what: str) -> Path | None:
 
 
 def numbers(value: Numbers, what: str) -> tuple[int, ...]:
-    """One number or several; whether they are in range is for the request to say.
+    """Return one number or several; the request checks types and ranges.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the value is neither.
     """
     return _several(value, what, "a whole number or several")
 
 
 def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    """A mapping by name; none is an empty one.
+    """Return a mapping by name; None becomes an empty one.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the value is not a mapping by name.
     """
     if value is None:
         return {}
@@ -83,10 +83,10 @@ def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
 
 
 def text(value: str, what: str, wanted: str = "a name") -> str:
-    """One text.
+    """Return a text.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the value is not a text.
     """
     if not isinstance(value, str):
         raise refused(what, wanted, value)
@@ -94,40 +94,39 @@ def text(value: str, what: str, wanted: str = "a name") -> str:
 
 
 def interpreters(value: Mapping[str, Any] | None, what: str = "pythons") -> dict[str, str]:
-    """The interpreters of other environments by backend, as text or as paths.
+    """Return the interpreters of other environments by backend, as texts.
 
     Raises:
-        UsageError: something else is given.
+        UsageError: a value is neither a text nor a path.
     """
     return {name: str(path(one, what)) for name, one in mapping(value, what).items()}
 
 
 def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
-    """Texts by name.
+    """Return texts by name.
 
     Raises:
-        UsageError: something else is given.
+        UsageError: a value is not a text.
     """
     found = mapping(value, what)
     return {name: text(one, f"{what}, {name!r},", "a text") for name, one in found.items()}
 
 
 def variables(value: Mapping[str, Any] | None, what: str) -> dict[str, dict[str, str]]:
-    """The variables of each backend's process.
+    """Return the environment variables of each backend's process.
 
     Raises:
-        UsageError: something else is given.
+        UsageError: a value is not a mapping of texts.
     """
     found = mapping(value, what)
     return {name: texts(one, f"{what} of {name!r}") for name, one in found.items()}
 
 
 def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """The names of specs, and the folders of their definitions: with those of specs that are
-    already loaded.
+    """Return the names of specs, and the folders given and of specs that are already loaded.
 
     Raises:
-        UsageError: something is neither a name, nor a path, nor a spec.
+        UsageError: a value is neither a name, nor a path, nor a spec.
     """
     found, all_folders = [], list(folders(given))
     for spec in _several(specs, "specs", "a spec or several"):
@@ -142,10 +141,10 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
 
 
 def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[Path, ...]]:
-    """The name of the one spec, as :func:`models` has it.
+    """Return the name of the only spec and the folders, as :func:`models` does.
 
     Raises:
-        UsageError: there are several, or none.
+        UsageError: there is not exactly one spec.
     """
     found, all_folders = models(spec, given)
     if len(found) != 1:
@@ -154,7 +153,7 @@ def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[
 
 
 def _name_of(spec: Spec) -> str:
-    """What a spec is found by again: its name, or its file's path."""
+    """Return the name by which a spec is found again, or else its file's path."""
     if spec.library.has("model", spec.name):
         return spec.name
     return str(spec.definition.path)
@@ -162,7 +161,7 @@ def _name_of(spec: Spec) -> str:
 
 def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
-    # A path and a spec are one thing; bytes and a mapping are nothing that is asked for.
+    # A path and a spec are single values; bytes and mappings are refused.
     if isinstance(value, bytes | Mapping) or value is None:
         raise refused(what, wanted, value)
     if isinstance(value, str | Spec) or not isinstance(value, Iterable):
@@ -171,10 +170,10 @@ def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
 
 def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a command as their fields have them, of those that are given.
+    """Return the given options of a command in the types of their fields.
 
     Raises:
-        UsageError: one is of another type.
+        UsageError: an option has a wrong type.
     """
     readers: dict[str, Callable[[Any, str], Any]] = {
         "tuple[str, ...]": names,
@@ -215,6 +214,6 @@ def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refused(what: str, wanted: str, value: object) -> UsageError:
-    """The error of an argument that is something else than it should be."""
+    """Return the error for an argument of a wrong type."""
 
     return UsageError(f"{what} takes {wanted}, found {shorten(repr(value))}")

@@ -1,4 +1,4 @@
-"""``harness.check``, and its cells one by one: who agrees with the oracle."""
+"""``harness.check``, and its cells one by one."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ TINTS: Mapping[str, Tint] = {
     "unsupported": "faint",
     "not-applicable": "faint",
 }
-# Lines of what went wrong that a notebook shows below the table.
+# Maximum number of lines about failures that a notebook shows below the table.
 MOST_LINES = 40
 
 
 class CheckReport(Report):
-    """All results of a run, in the order of the plan; ``seconds`` is how long it took."""
+    """Results of a run in the order of the plan; ``seconds`` is the duration."""
 
     request: Request
 
     @classmethod
     def of(cls, report: Report, request: Request) -> Self:
-        """The report of a run that is done."""
+        """Return the report of a finished run."""
         made = cls(**vars(report))
         made.request = request
         return made
@@ -71,7 +71,7 @@ class CheckReport(Report):
         return f"<CheckReport: {counts}; exit code {self.exit_code}>"
 
     def __str__(self) -> str:
-        """The table of ``harness check``, and what went wrong."""
+        """Return the table of ``harness check``, and the failures."""
         return shown("\n".join([text_of(*reports.tables(self)), *map(one_line, self._words())]))
 
     def _words(self) -> list[str]:
@@ -94,7 +94,7 @@ class CheckReport(Report):
         return html_table(reports.title(self), ["system", *backends], rows, words)
 
     def to_pandas(self) -> DataFrame:
-        """A row for each finding of each cell, with the fields of a record.
+        """Return a row for each finding of each cell, with the fields of a record.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -108,7 +108,7 @@ class CheckReport(Report):
 
 
 def _entry(results: list[CellResult]) -> TintedText:
-    """A cell of the table: its digits for each dtype and path, tinted by the gravest."""
+    """Return an entry of the table: digits by dtype and path, tinted by the gravest verdict."""
     text = " | ".join(map(reports.cell_text, results))
     failing = [r for r in results if r.verdict not in PASSING]
     if failing:
@@ -121,16 +121,17 @@ def _entry(results: list[CellResult]) -> TintedText:
 def check(
     specs: Models = (), backends: Names = (), **options: Unpack[CheckKeywords]
 ) -> CheckReport:
-    """Check backends against the float64 oracle, each in a process of its own.
+    """Check backends against the float64 oracle, each in its own process.
 
-    Where several are meant one is enough: ``checks="loss"``, ``backends="torch"``.
+    An option that takes several values also takes one: ``checks="loss"``, ``backends="torch"``.
 
     Returns:
         A report. ``print`` shows the table of the command line, a notebook an HTML table;
-        ``exit_code`` is that of ``harness check``, and ``to_pandas()`` has a row for each finding.
+            ``exit_code`` is that of ``harness check``, and ``to_pandas()`` has a row for each
+            finding.
 
     Raises:
-        UsageError: an argument is none that there is.
+        UsageError: an argument has an unknown value.
         HarnessError: a spec, or a file, is wrong.
     """
     given = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
@@ -147,7 +148,7 @@ def run_demo(**options: Unpack[DemoKeywords]) -> CheckReport:
     """Check a small GRU on numpy and one framework, in seconds, as ``harness demo`` does.
 
     Returns:
-        A report, as that of :func:`check`.
+        A report, like that of :func:`check`.
 
     Raises:
         UsageError: there is no such backend.
@@ -159,17 +160,17 @@ def run_demo(**options: Unpack[DemoKeywords]) -> CheckReport:
 
 @takes_options(CellOptions)
 def cells(specs: Models = (), backends: Names = (), **options: Unpack[CellKeywords]) -> list[Task]:
-    """The cells that :func:`check` would run with these arguments, each on its own.
+    """Return the cells that :func:`check` would run with these arguments.
 
-    A cell holds no arrays: it can be hashed, pickled, and written as JSON (``record()``, and
-    ``Task.of`` for the way back), and :func:`run_cell` runs it wherever the harness, its folders
-    and its interpreters are.
+    A cell holds no arrays: it can be hashed, pickled, and written as JSON (``record()``;
+    ``Task.of`` reads it). :func:`run_cell` runs it on any machine that has the harness, the folders
+    and the interpreters.
 
     Returns:
         The cells, in the order of the run.
 
     Raises:
-        UsageError: an argument is none that there is.
+        UsageError: an argument has an unknown value.
         HarnessError: a spec is wrong.
     """
     given = arguments.of(CellOptions, {"specs": specs, "backends": backends, **options})
@@ -181,16 +182,16 @@ def run_cell(cell: Task, workers: Workers | None = None) -> CellReport:
     """Run one cell as :func:`check` does.
 
     Args:
-        cell: One of :func:`cells`.
-        workers: Processes that stay warm from cell to cell; new ones, for this cell only, if left
-            out.
+        cell: A cell of :func:`cells`.
+        workers: Processes that stay warm from cell to cell. If left out, new processes are started
+            for this cell only.
 
     Returns:
-        What came of it: ``verdict``, ``findings``, and ``lines`` as a record file has them; all
-        that the backend did is in there, and nothing of it raises.
+        The result: ``verdict``, ``findings``, and ``lines`` as a record file has them. Failures of
+            the backend are in the result and raise nothing.
 
     Raises:
-        UsageError: the cell has options that there are not, or is nothing of :func:`cells`.
+        UsageError: the cell has unknown options, or is not from :func:`cells`.
         HarnessError: its spec is wrong, or the records of the workers cannot be written.
     """
     if not isinstance(cell, Task):

@@ -1,7 +1,7 @@
-"""The functions of the commands that have no result of their own: each does the command's work.
+"""Functions of the commands without a result class of their own.
 
-Their arguments and texts are those of the command. ``commands.pyi`` shows the signatures to editors
-and type checkers; docs/options.py writes it.
+Their arguments and texts are those of the command. ``commands.pyi``, written by docs/options.py,
+shows the signatures to editors and type checkers.
 """
 
 from __future__ import annotations

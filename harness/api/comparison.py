@@ -27,17 +27,19 @@ Run = str | PathLike[str] | BenchReport
 
 
 class Comparison(compared.RunChanges):
-    """What changed, gravest first; ``environment`` is what is not the same around the runs."""
+    """Changes between two runs, gravest first; ``environment`` lists differences around the
+    runs."""
 
     @classmethod
     def of(cls, old: Run, new: Run | None, columns: Any, threshold: float | str) -> Self:
-        """The comparison of two runs, by their files or by what :func:`harness.bench` returned, or
-        of two columns of a file.
+        """Return the comparison of two runs, or of two columns of a file.
+
+        A run is a file, or a report of :func:`harness.bench`.
 
         Raises:
-            UsageError: the threshold is no share, the two are not of one kind, there is no such
-                column, or neither or both of a second run and columns are given.
-            HarnessError: a file cannot be read, or is of another kind.
+            UsageError: the threshold is no share, the two runs are of different kinds, a column
+                does not exist, or not exactly one of a second run and columns is given.
+            HarnessError: a file cannot be read, or is of a wrong kind.
         """
         least, before = share(str(threshold)), _given(old, "old")
         if columns is not None:
@@ -57,7 +59,7 @@ class Comparison(compared.RunChanges):
         return plain({"exit_code": self.exit_code, **self.record()})
 
     def __str__(self) -> str:
-        """What ``harness compare`` prints."""
+        """Return the text that ``harness compare`` prints."""
         return shown("\n".join(map(one_line, self.lines())))
 
     def _repr_html_(self) -> str:
@@ -72,7 +74,7 @@ class Comparison(compared.RunChanges):
         return html_table(self.sentence, ("what", "cell"), rows, around, words=2)
 
     def to_pandas(self) -> DataFrame:
-        """A row for each change.
+        """Return a row for each change.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -81,7 +83,7 @@ class Comparison(compared.RunChanges):
 
 
 def _file(run: Path | BenchReport, new: Run | None) -> Path:
-    """The one file of which two columns are held against each other."""
+    """Return the file whose two columns are compared; refuse other arguments."""
     if new is not None:
         raise UsageError("between is of two columns of one file, and two runs are given")
     if isinstance(run, BenchReport):
@@ -121,22 +123,21 @@ def compare(
     between: tuple[str, str] | None = None,
     threshold: float | str = "10%",
 ) -> Comparison:
-    """Show what changed from one run to another, of checks or of speeds: after an upgrade, on
-    another machine; or from one column of a file to another.
+    """Compare two runs of checks or of speeds, or two columns of a file.
 
     Args:
         old: A record file of ``harness check``, a file of results of ``harness bench``, or a report
             of :func:`bench`.
-        new: The same of the later run; left out with ``between``.
+        new: The same for the later run; left out with ``between``.
         between: Two columns of the file ``old``, such as ``("torch@2.14.1", "torch@2.15.0")``.
-        threshold: The share by which a speed must change to be spoken of: ``"10%"`` or ``0.1``.
+        threshold: The share by which a speed must change to be reported: ``"10%"`` or ``0.1``.
 
     Returns:
         The changes. ``exit_code`` is that of ``harness compare``: 1 if something is worse.
 
     Raises:
-        UsageError: the threshold is no share, the two are not of one kind, there is no such column,
-            or neither or both of ``new`` and ``between`` are given.
-        HarnessError: a file cannot be read, or is of another kind.
+        UsageError: the threshold is no share, the two runs are of different kinds, a column does
+            not exist, or not exactly one of ``new`` and ``between`` is given.
+        HarnessError: a file cannot be read, or is of a wrong kind.
     """
     return Comparison.of(old, new, between, threshold)

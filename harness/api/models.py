@@ -40,7 +40,7 @@ class RunResult(PassResult):
         return plain(document(self, arrays_of(self)))
 
     def __str__(self) -> str:
-        """What ``harness run`` prints: a line for each array."""
+        """Return the text that ``harness run`` prints: a line for each array."""
         return shown(text_of(self, arrays_of(self)))
 
     def _repr_html_(self) -> str:
@@ -55,7 +55,7 @@ class RunResult(PassResult):
         return html_table(f"at {sizes}", ("array", "shape", "dtype", "value"), rows, paths)
 
     def to_pandas(self) -> DataFrame:
-        """A row for each array: its name, shape and dtype, mean, least and largest entry.
+        """Return a row for each array: name, shape, dtype, mean, least and largest entry.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -74,15 +74,15 @@ class RunResult(PassResult):
 
 
 def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
-    """A model by name (``lesson6/simple_rnn``) or by its file's path, checked in every part.
+    """Load and check a model by its name (``lesson6/simple_rnn``) or by its file's path.
 
     Args:
         name: The name, or the path.
-        folders: Folders of further definitions, searched before those that ship.
+        folders: Folders of further definitions, searched before the shipped ones.
 
     Raises:
         SpecError: a file is wrong; the message has line and column.
-        UsageError: nothing is named so, or there is no such folder.
+        UsageError: there is no model of this name, or no such folder.
     """
     path = arguments.path(name, "a model")
     if path is None:
@@ -94,19 +94,19 @@ def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
 def run(
     spec: str | PathLike[str] | Spec, backend: str, **options: Unpack[RunKeywords]
 ) -> RunResult:
-    """One pass of a model over numbers of your own, on a backend, or on the ``"oracle"``: numpy in
-    float64, what every backend is compared with. Nothing is judged; NaN and infinity are allowed.
+    """Run one pass of a model over your own numbers, on a backend or on the ``"oracle"``.
 
-    Arrays are given by the names that the spec declares, as anything that numpy makes an array of.
-    Batch and time are those of the arrays. A group is given as a whole, or not at all.
+    The oracle is numpy in float64, which every backend is compared with. The results are not
+    judged; NaN and infinity are allowed. Arrays have the names that the spec declares, and may be
+    anything that numpy converts to an array. They set batch and time. A group of arrays is given as
+    a whole, or not at all.
 
     Returns:
         The arrays by name, with ``paths``, ``sizes`` and ``version``.
 
     Raises:
-        HarnessError: a name is unknown, a shape or an index does not fit, something that is needed
-            was not given, or the backend could not be run
-            (:class:`harness.given.run.BackendError`).
+        HarnessError: a name is unknown, a shape or an index does not fit, a needed array is
+            missing, or the backend could not be run (:class:`harness.given.run.BackendError`).
     """
     given = arguments.of(PassOptions, {"backend": backend, **options})
     loaded = spec if isinstance(spec, Spec) else load(spec, given.get("folders", ()))

@@ -1,4 +1,4 @@
-"""A picture of a result, as a notebook shows it."""
+"""Pictures of results for notebooks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Picture:
 
     @classmethod
     def of(cls, draw: Callable[[], str]) -> Self:
-        """Return what is drawn.
+        """Return the picture that ``draw`` draws.
 
         Raises:
             UsageError: matplotlib is not installed.
@@ -38,5 +38,5 @@ class Picture:
         return f"<Picture: {len(self.svg):,} characters of SVG>"
 
     def _repr_html_(self) -> str:
-        # In the page, so that lines and texts take the notebook's own colour.
+        # Inline SVG takes the notebook's colours for lines and texts.
         return self.svg

@@ -1,4 +1,4 @@
-"""The signature and the docstring of a function whose options are declared elsewhere."""
+"""Signature and docstring of a function whose options are declared in a dataclass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.command.declared import Option, options_of
 from harness.errors import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
-# What an argument may be in Python, by the type of its field, where it may be more than that.
+# Python types of arguments that accept more than the type of their field.
 TYPES: Mapping[str, str] = {
     "tuple[str, ...]": "Names",
     "tuple[Path, ...]": "Folders",
@@ -52,7 +52,7 @@ def annotation(one: Option) -> str:
 def takes_options(declared: type) -> Callable[[F], F]:
     """Give a function the signature and the docstring of the options that a dataclass declares.
 
-    The function takes them as ``**options``; a name that is no option is a ``TypeError``.
+    The function takes them as ``**options``; an unknown name is a ``TypeError``.
     """
 
     def decorate(function: F) -> F:
@@ -60,7 +60,9 @@ def takes_options(declared: type) -> Callable[[F], F]:
         own = inspect.signature(function)
         first = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         named = [_parameter(one) for one in known.values() if one.name not in own.parameters]
-        named.sort(key=lambda parameter: parameter.kind)  # arguments of the command by their place
+        named.sort(
+            key=lambda parameter: parameter.kind
+        )  # positional arguments of the command come first
         signature = own.replace(parameters=[*first, *named])
 
         @wraps(function)
@@ -80,7 +82,7 @@ def takes_options(declared: type) -> Callable[[F], F]:
 
 def _parameter(one: Option) -> inspect.Parameter:
     required = one.default is MISSING
-    # An argument of the command, or the backend that it cannot do without.
+    # An argument of the command, or the required backend.
     by_place = not (one.word or "--").startswith("-") or (one.name == "backend" and required)
     default = None if isinstance(one.default, dict) else one.default
     return inspect.Parameter(
@@ -103,7 +105,7 @@ def _told(known: list[Option]) -> str:
 
 
 def _unknown(function: str, name: str, declared: type) -> TypeError:
-    """The error of an argument that there is not: what it is called in Python, or what is near."""
+    """Return the error for an unknown argument, with its Python name or the nearest names."""
     names = [one.name for one in arguments_of(declared)]
     for one in options_of(declared):
         if name in (one.name, (one.word or "").lstrip("-").replace("-", "_")):

@@ -1,4 +1,4 @@
-"""``harness.bench``, and the report that it returns: how fast."""
+"""``harness.bench``, and its report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class BenchReport:
-    """All cells of a run that timed backends, in the order of the plan."""
+    """Cells of a run that timed backends, in the order of the plan."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class BenchReport:
         content: SpeedFile | None = None,
     ) -> None:
         self.request, self.results = request, list(results)
-        # The content of the file of results: of this machine as it is now.
+        # The content of the file of results, for this machine as it is now.
         self.content = content or document(request, results)
 
     def json(self) -> Any:
@@ -70,14 +70,14 @@ class BenchReport:
 
     @property
     def exit_code(self) -> int:
-        """That of ``harness bench``: 0 if every cell has a speed."""
+        """The exit code of ``harness bench``: 0 if every cell has a speed."""
         return results_exit_code(self.results)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the file of results.
 
         Raises:
-            DocumentError: it cannot be written, or a file of another kind is there.
+            DocumentError: the file cannot be written, or a file of a different kind is there.
         """
         json_file.write(Path(path), self.content)
 
@@ -87,7 +87,7 @@ class BenchReport:
         return f"<BenchReport: {measured} of {cells} with a speed; exit code {self.exit_code}>"
 
     def __str__(self) -> str:
-        """The tables of ``harness bench``, and their notes."""
+        """Return the tables of ``harness bench``, and their notes."""
         grids, notes = table.grids(self.results)
         parts = list(map(text_of, grids))
         below = ["\n".join(map(one_line, _numbered(notes)))] if notes else []
@@ -107,7 +107,7 @@ class BenchReport:
         )
 
     def to_pandas(self) -> DataFrame:
-        """A row for each cell: what it is, its status, and its figures where it has a speed.
+        """Return a row for each cell: parameters, status, and figures if it has a speed.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -135,7 +135,7 @@ def _numbered(notes: Sequence[str]) -> list[str]:
 
 
 def _speed(text: str) -> TintedText:
-    """A speed's entry: the fastest bears a star, and what has no speed no figure."""
+    """Return a speed's entry: the fastest, marked by ``*``, is good; a failure is bad."""
     if text.startswith("*"):
         return TintedText(text, "good")
     return TintedText(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")
@@ -145,16 +145,16 @@ def _speed(text: str) -> TintedText:
 def bench(
     specs: Models = (), backends: Names = (), **options: Unpack[BenchKeywords]
 ) -> BenchReport:
-    """Time backends side by side; only what agrees with the oracle gets a speed.
+    """Time backends side by side; only results that agree with the oracle get a speed.
 
-    Where several are meant one is enough: ``modes="train"``, ``batches=64``.
+    An option that takes several values also takes one: ``modes="train"``, ``batches=64``.
 
     Returns:
         A report. ``print`` shows the tables of the command line, a notebook an HTML table;
-        ``save(path)`` writes the file that :func:`compare` reads.
+            ``save(path)`` writes the file that :func:`compare` reads.
 
     Raises:
-        UsageError: an argument is none that there is.
+        UsageError: an argument has an unknown value.
         HarnessError: a spec is wrong.
     """
     given = {"specs": specs, "backends": backends, **options}

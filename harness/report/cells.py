@@ -52,7 +52,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class DtypePart(Judged):
-    """One dtype of an entry. ``headroom`` goes from 0 (at the tolerance) to 1 (far below it).
+    """A dtype of an entry. ``headroom`` goes from 0 (at the tolerance) to 1 (far below it).
 
     If a check failed, ``check`` names it, and ``digits`` and ``error`` belong to it.
     """

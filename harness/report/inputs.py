@@ -137,7 +137,7 @@ class TrainedWeights:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All inputs of a report, with at most one record file."""
+    """The inputs of a report, with at most one record file."""
 
     check: CheckRun | None = None
     benches: Sequence[BenchRun] = ()

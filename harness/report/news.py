@@ -26,7 +26,7 @@ MOST_GOOD = 10
 
 @dataclass(frozen=True)
 class News(RunChanges):
-    """All changes against older runs. ``what`` names the older files."""
+    """The changes against older runs. ``what`` names the older files."""
 
     @property
     def told(self) -> list[ToldChange]:

@@ -25,7 +25,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """All systems in one mode at one batch and sizes, each with its cells by backend.
+    """The speeds of one mode, batch and sizes: rows of systems, each with its cells by backend.
 
     ``refused`` are cells without a speed, and the reasons.
     """

@@ -1,4 +1,4 @@
-"""One cell of a run, what came of it, and how its pass parts from the oracle, value by value."""
+"""Cells of a run, their results, and how the values of a pass differ from the oracle's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.arrays import Arrays
 from harness.files.forms import Form, Number, Several
 from harness.results.findings import PASSING, Blame, Finding, Verdict, gravest
 
-# A step, or a time step, its error and what is allowed.
+# A step of training or a time step, its error, and its tolerance.
 Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
-    """A named value at the worst of its time steps, relative to its size."""
+    """A named value at its worst time step; the error is relative to the value's size."""
 
     value: str
     error: Number
@@ -31,11 +31,10 @@ class Link(Form):
 
 
 class Divergence(Form):
-    """The values of a pass in the order in which they are made.
+    """The values of a pass in the order of computation.
 
-    ``first`` is the first that is wrong; ``steps`` are its time steps, each with error and what is
-    allowed. ``lines`` are those of ``file`` around ``line``, where its equation stands, from
-    ``start`` on.
+    ``first`` is the first wrong value. ``steps`` are its time steps with error and tolerance.
+    ``lines`` are the lines of ``file`` from line ``start`` on; the value's equation is on ``line``.
     """
 
     first: str
@@ -61,7 +60,7 @@ class Cell:
     path: str
 
     def record(self) -> dict[str, str]:
-        """The fields that identify it in a record."""
+        """Return the fields that identify the cell in a record."""
         return {name: getattr(self, name) for name in CELL_FIELDS}
 
     def __str__(self) -> str:
@@ -69,7 +68,7 @@ class Cell:
 
 
 def cell_name(cell: Cell) -> tuple[str, ...]:
-    """What tells a cell from all others, what its cost depends on first."""
+    """Return the name that identifies a cell; the parts that its cost depends on come first."""
     return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
@@ -80,38 +79,39 @@ class CellResult:
     cell: Cell
     findings: list[Finding] = field(default_factory=list)
     layers: Mapping[str, str] = field(default_factory=dict)
-    # Of the inference pass, and all of the training pass, until other backends' have been seen.
+    # Values of the inference pass and the training pass, kept until other backends are compared.
     outputs: Arrays = field(default_factory=dict)
     values: Arrays = field(default_factory=dict)
     version: str = ""
     seconds: float = 0.0
     could_not_run: bool = False
     kept: bool = False  # from a record file, not run now
-    signature: Mapping[str, str] | None = None  # where it was kept: see harness.checking.provenance
+    signature: Mapping[str, str] | None = (
+        None  # if kept: decides the numbers, see harness.checking.provenance
+    )
     greeting: Mapping[str, str] | None = None
-    since: str = ""  # where it was kept: when the run began that decided it
-    remembered: bool = False  # an earlier run than that of the record file has decided it
-    contradicted: bool = False  # its record file holds another outcome of the same origin
+    since: str = ""  # if kept: start of the run that decided it
+    remembered: bool = False  # decided by an earlier run than the record file's
+    contradicted: bool = False  # the record file holds a different outcome of the same origin
     location: str = ""
-    # The layers whose value differs first in the forward pass, or that a hint is about; and the
+    # The layers whose value differs first in the forward pass or that a hint is about, and the
     # attribute that the hint is about.
     wrong_layers: Sequence[str] = ()
     wrong_attribute: str = ""
-    # Where the equation of that value stands, as file:line, and further layers that the location
-    # names.
+    # The place of that value's equation, as file:line, and further layers that the location names.
     place: str = ""
     named_layers: Sequence[str] = ()
-    blamed_layers: Sequence[str] = ()  # those of the framework's own layers that are at fault
+    blamed_layers: Sequence[str] = ()  # framework layers that are at fault
     right_if: str = ""  # a change of parameters that would explain that value
     blame: Blame | None = None
     divergence: Divergence | None = None
-    doubts: Sequence[str] = ()  # what its worker said of the backend, such as misspelt methods
-    not_compared: Sequence[str] = ()  # what no check could look at
-    witness: Any = None  # what its layers gave, until those of other backends were heard
+    doubts: Sequence[str] = ()  # the worker's doubts about the backend, such as misspelt methods
+    not_compared: Sequence[str] = ()  # values that no check could compare
+    witness: Any = None  # values of its layers, kept until other backends are compared
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of its findings."""
+        """The gravest verdict of the findings."""
         return gravest([f.verdict for f in self.findings])
 
     @property
@@ -122,7 +122,7 @@ class CellResult:
 
     @property
     def ratio(self) -> float | None:
-        """The largest error over its yardstick."""
+        """The largest ratio of an error to its yardstick."""
         ratios = [f.worst.ratio for f in self.findings if f.worst is not None]
         return max(ratios, default=None)
 
@@ -133,12 +133,12 @@ class CellResult:
 
 
 def not_compared(results: Iterable[CellResult]) -> list[str]:
-    """Return in words what no check of some cells could look at: each different list once."""
+    """Return the lists of values that no check of some cells could compare, each list once."""
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 
 def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
-    """The finding of a check, or of a whole cell, that the harness itself failed to judge."""
+    """Return the finding for an exception of the harness itself, in a check or in a whole cell."""
     words = (
         "the harness could not judge this, which is a fault of its own: "
         f"{type(error).__name__}: {error}"

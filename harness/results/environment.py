@@ -1,4 +1,4 @@
-"""Where a run takes place: the machine, and what each worker says of itself."""
+"""Environment of a run: the machine, and the greeting of each worker."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from harness.files.forms import Form
 from harness.files.system import memory
 
 CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-# A number that a system got when it was installed; see machine-id(5).
+# Files with the number that a system gets at installation; see machine-id(5).
 NUMBERS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
 class Machine(Form):
-    """What a machine is, as far as a file says it: memory in bytes, clocks in MHz.
-
-    ``id`` tells it from all others.
-    """
+    """A machine: memory in bytes, clocks in MHz, and ``id``, which identifies the machine."""
 
     host: str = ""
     id: str = ""
@@ -40,7 +37,7 @@ class Machine(Form):
 
 
 class MachineOf(Form):
-    """A machine of several, in files that were merged."""
+    """A machine in a merged file of several machines."""
 
     id: str
     host: str
@@ -62,7 +59,7 @@ class WorkerSaid(Form):
 
 
 class Environment(Form):
-    """Where a benchmark took place: the machine, what was asked for, and the workers by entry."""
+    """Environment of a benchmark: the machine, the options, and the workers by backend."""
 
     harness: str | None = None
     machine: Machine
@@ -77,7 +74,7 @@ class Environment(Form):
 
 
 def machine(*, timed: bool = False) -> Machine:
-    """Return what this machine is; if something is ``timed`` on it, with its clocks."""
+    """Return the description of this machine; ``timed`` adds its clocks."""
     found = Machine(
         host=platform.node(),
         id=identity(),
@@ -93,10 +90,11 @@ def machine(*, timed: bool = False) -> Machine:
 
 
 def identity() -> str:
-    """What tells this machine from all others, and is the same after the next start.
+    """Return an identifier of this machine that survives restarts.
 
-    A digest of its number, its name and its processor: images of containers share their number,
-    and names such as ``localhost`` are those of many. The number itself is nobody's business.
+    The identifier is a digest of the system's number, the host name and the processor. Images of
+    containers share their number, and many hosts share names such as ``localhost``. The digest
+    keeps the number private.
     """
     number = ""
     for path in NUMBERS:
@@ -115,7 +113,7 @@ def _cpu_model() -> str:
 
 
 def _clocks() -> dict[str, object]:
-    """The governor and the clock of the first core, in MHz, where they can be read."""
+    """Return the governor and the clocks of the first core in MHz, if they are readable."""
     found: dict[str, object] = {}
     with contextlib.suppress(OSError):
         found["governor"] = (CPU / "scaling_governor").read_text().strip()

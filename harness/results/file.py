@@ -1,4 +1,4 @@
-"""Record files: JSON Lines, on the disk with each cell that ends: nothing acknowledged is lost.
+"""Record files: JSON Lines, written to disk as each cell ends, so that no result is lost.
 
 ``docs/records.md`` describes the lines. Several processes may append to one file at once.
 """
@@ -21,24 +21,24 @@ from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kin
 from harness.results.lines import FORMS, SCHEMA_VERSION, RecordLine, Torn
 from harness.results.records import Records
 
-# Bytes of one line: a head of 100,000 specs has a tenth of it.
+# Maximum bytes of a line; a head of 100,000 specs needs a tenth of it.
 MAX_LINE = 64 << 20
-# How the line of a cell that has ended starts.
+# Start of the line of a cell that ended.
 _END = b'{"kind":"end",'
 
 
 class RecordError(HarnessError):
-    """A record file cannot be read or written, or a record is not of the documented form."""
+    """Error for a record file that cannot be read or written, or has an invalid record."""
 
 
 class RecordWriter:
-    """Appends to a record file: lines are in it, whole, when ``append`` has returned."""
+    """Writer that appends whole lines to a record file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open ``path`` for appending; it is created if it does not exist.
+        """Open ``path`` for appending; create the file if it does not exist.
 
         Raises:
-            RecordError: the file cannot be opened, or is something else than records.
+            RecordError: the file cannot be opened, or is not a record file.
         """
         self.path = Path(path)
         self._lock = threading.Lock()
@@ -50,13 +50,13 @@ class RecordWriter:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
     def append(self, *lines: RecordLine, durable: bool = True) -> None:
-        """Write some lines.
+        """Append some lines.
 
-        With ``durable`` they are on the disk when this returns, whatever becomes of the machine;
-        without, a cut of power may cost them, and the end of this process does not.
+        If ``durable``, the lines are on the disk on return. Otherwise a power cut may lose them,
+        but the end of this process does not.
 
         Raises:
-            RecordError: the disk is full or broken; lines that were written before stay readable.
+            RecordError: the disk is full or broken; earlier lines stay readable.
         """
         line = b"".join(encoded(line.plain()) for line in lines)
         with self._lock, self._locked_file():
@@ -76,8 +76,7 @@ class RecordWriter:
             )
 
     def close(self) -> None:
-        """Close the file; a second call does nothing. Remove a new file to which nothing could be
-        written, as on a full disk."""
+        """Close the file, or do nothing if it is closed. Remove a new file that stayed empty."""
         if self._fd >= 0:
             if self._is_new and not os.fstat(self._fd).st_size:
                 with contextlib.suppress(OSError):
@@ -93,8 +92,8 @@ class RecordWriter:
 
     @contextlib.contextmanager
     def _locked_file(self) -> Iterator[None]:
-        # Looking for a torn line and appending must not be parted by another writer. Where the
-        # file system knows no locks, one append is one write all the same.
+        # Another writer must not come between the search for a torn line and the append. If the
+        # file system has no locks, one append is still one write.
         with contextlib.suppress(OSError):
             flock(self._fd, "EX")
         try:
@@ -104,7 +103,7 @@ class RecordWriter:
                 flock(self._fd, "UN")
 
     def _torn_bytes(self) -> int:
-        """The length of an incomplete last line, 0 if the file ends in a whole one."""
+        """Return the length of an incomplete last line, or 0."""
         end = position = os.fstat(self._fd).st_size
         while position:
             start = max(0, position - 65536)
@@ -116,10 +115,10 @@ class RecordWriter:
 
 
 def _opened(path: Path) -> int:
-    """A regular file to append to, made if it is not there; never waits for a pipe."""
+    """Open a regular file for appending, create it if missing, and never wait for a pipe."""
     flags = opening("RDWR", "APPEND", "CREAT", "NONBLOCK", "NOCTTY", "CLOEXEC")
     handle = os.open(path, flags, 0o644)
-    # It may have come into being since it was looked at.
+    # The file may have appeared since it was checked.
     if other := other_kind(os.fstat(handle)):
         os.close(handle)
         raise FileFault(displayed(path), other)
@@ -127,11 +126,11 @@ def _opened(path: Path) -> int:
 
 
 def read_records(path: str | os.PathLike[str]) -> Records:
-    """The lines of a record file; an incomplete last line is accepted and reported.
+    """Read the lines of a record file; an incomplete last line is accepted and reported.
 
     Raises:
-        RecordError: the file cannot be read, or a line other than the last is not a record, or
-            lacks a field of its kind; the message names file and line.
+        RecordError: the file cannot be read, or a line other than the last is no valid record; the
+            message names file and line.
     """
     try:
         content = read_bytes(path, MAX_RECORDS, "records")
@@ -156,7 +155,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
         try:
             lines.append(parsed(rest))
         except Malformed as error:
-            # What is cut off is never whole JSON, so that this line is not torn but wrong.
+            # Truncated JSON is never valid JSON, so this line is wrong rather than torn.
             raise RecordError(f"{path}:{len(whole) + 1}: {error}") from None
         except ValueError:
             torn = rest.decode("utf-8", "replace")
@@ -165,7 +164,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
 
 
 def holds_ended(path: str | os.PathLike[str]) -> bool:
-    """Whether a file has a cell that ended, of whatever run; False where there is no file."""
+    """Return whether a file has a cell that ended, in any run; False if the file is missing."""
     try:
         with open(path, "rb") as file:
             return any(line.startswith(_END) for line in file)
@@ -174,17 +173,17 @@ def holds_ended(path: str | os.PathLike[str]) -> bool:
 
 
 def encoded(fields: Mapping[str, object]) -> bytes:
-    """The bytes of a line of these fields."""
+    """Return the line with these fields, as bytes."""
     text = json.dumps(plain(fields), allow_nan=False, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
 
 
 def parsed(text: bytes) -> RecordLine | None:
-    """The line that a text is; None where its kind is not known.
+    """Return the record in a line of text, or None if its kind is unknown.
 
     Raises:
-        Malformed: it is too long, or lacks what its kind has.
-        ValueError: it is no line of a record file at all.
+        Malformed: the line is too long, or lacks a field of its kind.
+        ValueError: the text is not a line of a record file.
     """
     if len(text) > MAX_LINE:
         raise Malformed(f"the line has {len(text):,} bytes; a record has at most {MAX_LINE:,}")
@@ -204,7 +203,7 @@ def parsed(text: bytes) -> RecordLine | None:
 
 
 def _tells_of_torn(text: bytes, torn: bytes) -> bool:
-    """Whether a writer that found the line ``torn`` has left word of it in this line."""
+    """Return whether this line is a writer's note that it found the line ``torn``."""
     with contextlib.suppress(ValueError):
         line = parsed(text)
         return isinstance(line, Torn) and line.bytes == len(torn)

@@ -1,4 +1,4 @@
-"""The findings of checks, and the verdicts."""
+"""Findings of checks, and verdicts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Verdict = Literal[
     "out-of-memory",
     "not-run",
 ]
-# From harmless to grave: a cell shows the gravest of its checks.
+# Verdicts from harmless to grave: a cell shows the gravest verdict of its checks.
 VERDICTS: tuple[Verdict, ...] = (
     "not-applicable",
     "agree",
@@ -39,7 +39,7 @@ VERDICTS: tuple[Verdict, ...] = (
 PASSING: frozenset[Verdict] = frozenset(
     {"not-applicable", "agree", "known-difference", "unsupported"}
 )
-# Each in a word, for a table.
+# Short forms of the verdicts for tables.
 MARKS: Mapping[Verdict, str] = {
     "not-applicable": "no answer",
     "agree": "",
@@ -52,7 +52,7 @@ MARKS: Mapping[Verdict, str] = {
     "out-of-memory": "OUT OF MEMORY",
     "not-run": "not run",
 }
-# Verdicts of a backend that did not run, as opposed to one that ran and was wrong.
+# Verdicts of a backend that did not run, in contrast to a backend that ran and was wrong.
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
 
 # The checks whose numbers say how closely a backend follows the oracle. The others test edges.
@@ -72,25 +72,25 @@ MEASURING = frozenset(
     }
 )
 
-# Of the tensors of a finding that are off, so many are shown.
+# Maximum number of wrong tensors shown for a finding.
 SHOWN = 3
-# How results of a step of training are named.
+# Prefix of the names of results of a training step.
 STEP = re.compile(r"step (\d+): ")
-# The check of whole steps. It differs if gradients or another check of training does, and by itself
-# for other reasons too.
+# The check of whole steps. It differs if gradients or a different check of training differs, and
+# also for reasons of its own.
 WHOLE_STEPS = "pipeline-training"
-# Of a training's steps, those whose errors are kept.
+# Maximum number of training steps whose errors are kept.
 MOST_STEPS = 20
 
 Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
 
 
 class Blame(Form):
-    """Who is at fault where a cell differs, and why, as a sentence.
+    """The part at fault for a difference, and the reason as a sentence.
 
-    ``layer`` is the framework's own, ``plugin`` the backend's code between the harness and the
-    framework, ``gradient`` the framework's differentiation, ``spec`` the equations; ``unknown``
-    where the other path could not be run.
+    ``layer`` is the framework's own layer, ``plugin`` the backend's code between harness and
+    framework, ``gradient`` the framework's differentiation, and ``spec`` the equations. ``unknown``
+    means that the other path could not be run.
     """
 
     who: Who
@@ -102,10 +102,10 @@ class Blame(Form):
 
 @dataclass(slots=True)
 class Finding:
-    """One check's result: tensors compared, properties that held, faults in words.
+    """Result of one check: tensors compared, properties that held, and faults in words.
 
-    ``note`` says what could not be looked at, and why; ``sizes``, in words, the sizes of a check
-    that has others than the rest of the cell.
+    ``note`` says which values could not be compared, and why. ``sizes`` is set if the check has
+    other sizes than the rest of the cell.
     """
 
     check: str
@@ -113,17 +113,19 @@ class Finding:
     faults: list[str] = field(default_factory=list)
     held: int = 0
     note: str = ""
-    excuse: str = ""  # the known difference that it is, in words
+    excuse: str = ""  # the known difference that explains it, in words
     sizes: str = ""
     verdict: Verdict = "agree"
     seconds: float = 0.0
-    traceback: str = ""  # of what was raised, in the backend's process or in this one
-    words: str = ""  # the detail, of a finding from a record or one that has not kept all of it
-    compared: int = 0  # deviations there were, before most were dropped
-    kept_growth: tuple[tuple[int, float, float], ...] = ()  # as ``growth``, likewise
+    traceback: str = ""  # of the exception, in the backend's process or in this one
+    words: str = ""  # the detail, if read from a record or settled
+    compared: int = 0  # number of deviations before most were dropped
+    kept_growth: tuple[
+        tuple[int, float, float], ...
+    ] = ()  # the growth, if read from a record or settled
 
     def judge(self) -> Finding:
-        """Set the verdict from what was compared. Nothing, and no word why, is an error."""
+        """Set the verdict from the comparisons. No comparison and no note is an error."""
         if self.faults or not all(d.agrees for d in self.deviations):
             self.verdict = "differ"
         elif all(d.void for d in self.deviations) and not self.held:
@@ -134,7 +136,7 @@ class Finding:
         return self
 
     def settle(self) -> None:
-        """Drop all deviations but the worst, and what tells nothing: no more is asked of it."""
+        """Drop all deviations but the worst, and keep only the texts and counts of the others."""
         if len(self.deviations) > 1:
             self.words, self.compared = self.detail, len(self.deviations)
             self.kept_growth = self.growth
@@ -142,18 +144,18 @@ class Finding:
 
     @property
     def comparisons(self) -> int:
-        """How many tensors were compared and properties looked at."""
+        """The number of compared tensors and checked properties."""
         return max(len(self.deviations), self.compared) + self.held
 
     @property
     def worst(self) -> Deviation | None:
-        """The deviation that is furthest beyond what is allowed; None if nothing was compared."""
+        """The deviation furthest beyond its tolerance; None if nothing was compared."""
         compared = [d for d in self.deviations if not d.void]
         return worst(compared) if compared else None
 
     @property
     def growth(self) -> tuple[tuple[int, float, float], ...]:
-        """Of steps of training, each with the worst tensor's error and what it may be."""
+        """The worst tensor's error and tolerance at training steps: (step, error, tolerance)."""
         if self.kept_growth:
             return self.kept_growth
         steps: dict[int, list[Deviation]] = {}
@@ -161,7 +163,7 @@ class Finding:
             found = STEP.search(deviation.name)
             if found and not deviation.void:
                 steps.setdefault(int(found[1]), []).append(deviation)
-        # Of a long trajectory some, the first and the last among them.
+        # Thin a long trajectory, but keep its first and last steps.
         every = -(-len(steps) // MOST_STEPS) or 1
         looked = [*sorted(steps)[:-1:every], *sorted(steps)[-1:]]
         worsts = ((step, worst(steps[step])) for step in looked)
@@ -169,21 +171,22 @@ class Finding:
 
     @property
     def detail(self) -> str:
-        """What went wrong, in words, and what could not be looked at; empty if nothing."""
+        """The faults and the values that could not be compared, in words; empty if there are
+        none."""
         if self.words:
             return self.words
         wrong = [d for d in self.deviations if not d.agrees]
         void = [d for d in self.deviations if d.void]
         sizes = f"at {self.sizes}" if self.sizes and (wrong or self.faults) else ""
         parts = [*self.faults, *_some(wrong), *_some(void), *filter(None, [self.note, sizes])]
-        # A sentence that others follow has its stop behind the last of them.
+        # Only the last sentence keeps its full stop.
         return "; ".join([*(part.removesuffix(".") for part in parts[:-1]), *parts[-1:]])
 
 
 def _some(deviations: list[Deviation]) -> list[str]:
     more = len(deviations) - SHOWN
     shown = deviations[:SHOWN]
-    # The tensor that tables and titles name is among those shown.
+    # Tables and titles name the worst tensor, so it must be among those shown.
     if more > 0 and (most := worst(deviations)) not in shown:
         shown[-1] = most
     return [
@@ -193,16 +196,17 @@ def _some(deviations: list[Deviation]) -> list[str]:
 
 
 def failed(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that do not pass and were made: those that measure, if any of them fails,
-    since the others' numbers are of edges."""
+    """Return the findings that were made and do not pass; only measuring checks if any fails."""
     found = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
     return [f for f in found if f.check in MEASURING and f.worst] or found
 
 
 def digits(findings: Iterable[Finding]) -> float | None:
-    """Decimal digits in which the worst tensor of those that measure agrees with the oracle, 16 at
-    most; if checks fail, the worst tensor of the first of those, which messages describe first.
-    None where nothing was measured."""
+    """Return the decimal digits, at most 16, in which the worst measured tensor agrees.
+
+    If checks fail, the worst tensor of the first failed check counts, because messages describe
+    that check first. Return None if nothing was measured.
+    """
     findings = [*findings]
     wrong = failed(findings)
     counting = wrong or [f for f in findings if f.check in MEASURING]
@@ -213,5 +217,5 @@ def digits(findings: Iterable[Finding]) -> float | None:
 
 
 def gravest(verdicts: list[Verdict]) -> Verdict:
-    """The gravest of some verdicts; ``not-run`` of none."""
+    """Return the gravest verdict, or ``not-run`` if there are none."""
     return max(verdicts, key=VERDICTS.index, default="not-run")

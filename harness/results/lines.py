@@ -1,6 +1,6 @@
-"""The lines of a record file: in the file, and in memory. ``docs/records.md`` has their meaning.
+"""Lines of a record file, in the file and in memory; ``docs/records.md`` has their meaning.
 
-Kinds that are not here are passed over; fields that are not here stay as they are.
+Unknown kinds are skipped, and unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
 class Sparse(Form):
-    """A form that a file has without those of its fields that say nothing."""
+    """Base of forms whose empty fields are left out of the file."""
 
     LEFT_OUT: ClassVar[frozenset[str]] = frozenset()
-    """The names of fields that a file lacks if they are empty."""
+    """Names of fields that are left out of the file if they are empty."""
 
     @model_serializer(mode="wrap")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -45,7 +45,7 @@ class Sparse(Form):
         return found
 
     def plain(self) -> dict[str, object]:
-        """Return the fields that were set as JSON has them, but for numbers that it has not."""
+        """Return the fields that were set, as JSON data."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -60,7 +60,7 @@ class RecordLine(Sparse):
 
 
 class OwnModelRecord(Sparse):
-    """A model of a user's own, as it was asked for."""
+    """A user's own model, as the run's request gave it."""
 
     model: str
     sha256: str
@@ -70,7 +70,7 @@ class OwnModelRecord(Sparse):
 
 
 class GivenNumbers(Sparse):
-    """Given numbers: the checksum of each group, and what they are numbers of."""
+    """Numbers that the user gave: the checksum of each group, and their sizes."""
 
     sha256: dict[str, str]
     batch: int
@@ -79,7 +79,7 @@ class GivenNumbers(Sparse):
 
 
 class RequestRecord(Sparse):
-    """What a run that takes another one up must share with it."""
+    """Settings that a resumed run must share with the run that it continues."""
 
     LEFT_OUT = frozenset({"deterministic", "against", "given"})
 
@@ -94,8 +94,11 @@ class RequestRecord(Sparse):
 
 
 class CheckedModel(Sparse):
-    """A model that is checked: ``sizes`` with batch and time, ``layers`` by name, each with what
-    it is of, those ``attributes`` of each that differ from its defaults, and its texts."""
+    """A checked model.
+
+    ``sizes`` include batch and time. ``layers`` maps the name of each layer to its definition.
+    ``attributes`` are those that differ from the defaults.
+    """
 
     LEFT_OUT = frozenset({"attributes"})
 
@@ -107,9 +110,12 @@ class CheckedModel(Sparse):
 
 
 class Head(RecordLine):
-    """The first line of a run. ``folders`` are those of ``--specs``, ``sources`` are files by the
-    name of the spec in them, ``files`` are others by option, ``limits`` those of a cell, ``notes``
-    what the run said of the specs, and ``planned`` is the number of its cells."""
+    """The first line of a run.
+
+    ``folders`` are from ``--specs``. ``sources`` are files by the name of their spec, ``files``
+    other files by option. ``limits`` are those of a cell. ``notes`` are the run's remarks on the
+    specs. ``planned`` is the number of cells.
+    """
 
     LEFT_OUT = frozenset({"plan", "columns", "planned", "notes"})
     kind: Literal["head"] = "head"
@@ -132,12 +138,12 @@ class Head(RecordLine):
     planned: NonNegativeInt | None = None
 
     def plain(self) -> dict[str, object]:
-        """Return the fields that were set, and the version of the form."""
+        """Return the fields that were set, with kind and schema version."""
         return {"kind": self.kind, "schema": self.schema_, **super().plain()}
 
 
 class CellLine(RecordLine):
-    """A line that is about a cell."""
+    """A line about a cell."""
 
     spec: str
     backend: str
@@ -147,14 +153,17 @@ class CellLine(RecordLine):
 
     @property
     def cell(self) -> Cell:
-        """The cell that it is about."""
+        """The cell of the line."""
         return Cell(self.spec, self.backend, self.device, self.dtype, self.path)
 
 
 class Begin(CellLine):
-    """A cell starts. ``signature`` is what decides its numbers, and ``since`` when an earlier run
-    began whose verdict is kept. In files that were merged ``started`` is when its own run began,
-    and ``copy`` counts results of one cell that contradict each other, from 2 on."""
+    """The start of a cell.
+
+    ``signature`` decides the cell's numbers. ``since`` is the start of the earlier run whose
+    verdict is kept. In merged files, ``started`` is the start of the cell's own run, and ``copy``
+    counts contradicting results of one cell, from 2 on.
+    """
 
     LEFT_OUT = frozenset({"since"})
     kind: Literal["begin"] = "begin"
@@ -165,14 +174,18 @@ class Begin(CellLine):
 
     @classmethod
     def of(cls, cell: Cell, signature: Mapping[str, str] | None, since: str = "") -> Self:
-        """Return the line of a cell that starts, or of one that is kept ``since`` another run."""
+        """Return the line of a cell that starts, or whose result is kept ``since`` an earlier
+        run."""
         own = None if signature is None else dict(signature)
         return cls(**vars(cell), signature=own, since=since or None)
 
 
 class Result(CellLine):
-    """One check of a cell is decided. Numbers stand for a tensor that was compared, or for none.
-    ``compared`` counts the tensors; records of older versions lack it."""
+    """The result of one check of a cell.
+
+    The numbers belong to a compared tensor; all are None without one. ``compared`` counts the
+    tensors; records of older versions lack it.
+    """
 
     LEFT_OUT = frozenset({"spread", "growth", "compared"})
     kind: Literal["result"] = "result"
@@ -227,7 +240,7 @@ class Result(CellLine):
 
     @property
     def finding(self) -> Finding:
-        """What the check has found, as far as the line tells."""
+        """The finding of the check, as far as the line records it."""
         found = Finding(self.check, held=self.held, verdict=self.verdict, seconds=self.seconds)
         found.traceback, found.words, found.kept_growth = self.traceback, self.detail, self.growth
         found.compared = self.compared or 0
@@ -241,15 +254,15 @@ class Result(CellLine):
 
 
 class BlameLine(CellLine):
-    """Of a cell that has ended, a later one has told who is at fault."""
+    """The verdict on who is at fault in a cell, found after the cell ended."""
 
     kind: Literal["blame"] = "blame"
     blame: Blame
 
 
 class End(CellLine):
-    """A cell is finished. ``greeting`` is what its worker said of itself, ``checksum`` is that of
-    all lines of the cell."""
+    """The end of a cell. ``greeting`` is its worker's; ``checksum`` covers all lines of the
+    cell."""
 
     LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers"})
     kind: Literal["end"] = "end"
@@ -284,8 +297,11 @@ class End(CellLine):
 
 
 class Pair(RecordLine):
-    """How far two backends are apart: the largest difference of any tensor, ``worst``, over the
-    tensor's largest magnitude."""
+    """The distance of two backends.
+
+    ``error`` is the largest difference of any tensor, relative to the tensor's largest magnitude.
+    ``worst`` names the tensor.
+    """
 
     kind: Literal["pair"] = "pair"
     spec: str
@@ -298,17 +314,17 @@ class Pair(RecordLine):
 
     @property
     def group(self) -> tuple[str, str, str, str]:
-        """What the cells of both share: see :func:`harness.checking.pairs.group_of`."""
+        """The fields that both cells share: see :func:`harness.checking.pairs.group_of`."""
         return self.spec, self.dtype, self.path, self.device
 
     @property
     def digits(self) -> float:
-        """Decimal digits in which both agree, 16 at most."""
+        """Decimal digits, at most 16, in which both backends agree."""
         return tolerance.digits(self.error)
 
     @property
     def cells(self) -> tuple[Cell, Cell]:
-        """Those that were compared."""
+        """The two cells that were compared."""
         one, other = self.backends
         rest = self.device, self.dtype, self.path
         return Cell(self.spec, one, *rest), Cell(self.spec, other, *rest)
@@ -319,14 +335,14 @@ class Pair(RecordLine):
 
 
 class Done(RecordLine):
-    """A run came to its end, after so many seconds."""
+    """The end of a run, with its duration."""
 
     kind: Literal["done"] = "done"
     seconds: Number
 
 
 class Torn(RecordLine):
-    """A writer found an incomplete line above."""
+    """A note of a writer that it found an incomplete line above."""
 
     kind: Literal["torn"] = "torn"
     bytes: int

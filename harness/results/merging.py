@@ -1,7 +1,7 @@
-"""Files of several runs in one: shards, machines, versions; nothing twice, nothing mixed.
+"""Merge files of several runs (shards, machines, versions) without duplicates.
 
-Speeds are held against each other within a group, whose cells were timed interleaved. So cells of
-one group that come from several files become groups of their own.
+Speeds are comparable only within a group, whose cells were timed interleaved. Cells of one group
+from several files therefore become separate groups.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from harness.results.speeds import (
 )
 from harness.runs.plans import Plans, RunPlan, joined
 
-# What all files must share: a cell's name does not tell all of it.
+# Options that all files must share, because the name of a cell does not hold all of them.
 ALIKE = ("device", "dtype", "path", "threads", "rounds")
-# Of the parameters of a cell, those that are no sizes of its model.
+# Parameters of a cell that are not sizes of its model.
 OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
 
 
 @dataclass(frozen=True)
 class Merged:
-    """The content of the joined file, and what is to be known of it.
+    """The content of a merged file, and remarks on it.
 
-    ``duplicates`` are by file the cells that another one had from the same origin, with the same
-    outcome; ``contradictions`` are those with another one, in words. ``shards`` says what is there
-    of runs that were made in parts, and ``missing`` is how many cells of the plan are not.
+    ``duplicates`` counts, by file, the cells that a different file had from the same origin with
+    the same outcome. ``contradictions`` describe cells with a different outcome. ``shards``
+    describe the runs made in parts, and ``missing`` counts the planned cells that are missing.
     """
 
     kind: str
@@ -62,11 +62,11 @@ class Merged:
 
     @property
     def exit_code(self) -> int:
-        """1: contradictions; 3: cells are missing; 0: neither."""
+        """The exit code: 1 for contradictions, 3 for missing cells, otherwise 0."""
         return 1 if self.contradictions else 3 if self.missing else 0
 
     def lines(self, place: str) -> list[str]:
-        """All of it in words; ``place`` is where the content is."""
+        """Return the remarks in words; ``place`` is where the content is."""
         found = [
             f"{name}: {_cells(count)} of it {'is' if count == 1 else 'are'} in another file too, "
             "with the same outcome: kept once"
@@ -87,17 +87,17 @@ class Merged:
         return [*found, *(["; ".join(told)] if told else [])]
 
     def record(self) -> dict[str, object]:
-        """As plain data, without the content."""
+        """Return plain data, without the content."""
         return {name: value for name, value in vars(self).items() if name != "content"}
 
 
 def check_alike(
     runs: Iterable[tuple[str, Mapping[str, object]]], shown: Callable[[object], str] = str
 ) -> None:
-    """Refuse runs whose options differ; each is the name of its file, and its options.
+    """Refuse runs whose options differ; each run is the name of its file and its options.
 
     Raises:
-        UsageError: they differ from those of the first one.
+        UsageError: the options of a run differ from those of the first one.
     """
     (first, before), *others = runs
     for name, asked in others:
@@ -114,10 +114,10 @@ def check_alike(
 
 
 def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
-    """The specs that do not mean one model in all results, in words.
+    """Return remarks on specs whose name means different models in the results.
 
-    Each is the name of a file, a spec that it has results of, and what tells the model from others;
-    None where the file does not say, as older ones do not.
+    Each entry is the name of a file, a spec, and an identifier of the model, or None if the file
+    does not record it.
     """
     files: dict[str, dict[str, None]] = {}
     models: dict[str, set[str]] = {}
@@ -138,11 +138,11 @@ def _cells(count: int) -> str:
 
 
 def merge_records(files: Mapping[str, Records]) -> Merged:
-    """All cells of some record files, by their names, each once from every machine and version.
+    """Merge record files; each cell is kept once from every machine and version.
 
     Raises:
-        RecordError: a file does not say of what run its lines are.
-        UsageError: the files are of runs with other options.
+        RecordError: a file does not begin with a head.
+        UsageError: the files are of runs with different options.
     """
     for name, records in files.items():
         if records.lines and not isinstance(records.lines[0], Head):
@@ -169,16 +169,16 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
     ended = {cell for cell, _ in kept}
     plans = Plans.of(head.plan for head in heads if head.plan)
     missing, shards = plans.told({joined(cell_name(cell)) for cell in ended})
-    # All that follows is the last run's, as a reader counts what a run that was stopped has done.
+    # Readers of a stopped run count the cells after the last head, so that head plans all cells.
     lines: list[RecordLine] = [*heads]
     for last in heads[-1:]:
         lines[-1] = last.model_copy(update={"planned": len(kept) + missing})
     for block in kept.values():
         lines += [block.begin, *block.results, block.end]
-    # The beginnings of cells that ended nowhere, one each.
+    # The last start of each cell that never ended.
     begun = {cell: line for records in files.values() for cell, line in records.begun.items()}
     lines += [line for cell, line in begun.items() if cell not in ended]
-    # Behind all cells: a reader lets a pair go when one of its backends begins again.
+    # After all cells: a reader drops a pair when one of its backends begins again.
     lines += _distinct([p for records in files.values() for p in records.of_kind(Pair)])
     verdicts = Counter(gravest([line.verdict for line in b.results]) for b in kept.values())
     torn = sum(records.torn is not None for records in files.values())
@@ -198,8 +198,7 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
 
 
 class _KeptBlocks:
-    """The blocks that are kept so far, by cell and origin; those that contradict each other are
-    copies of one."""
+    """The blocks kept so far, by cell and origin; contradicting blocks are numbered copies."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
@@ -208,7 +207,7 @@ class _KeptBlocks:
         self._known: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
 
     def take(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
-        """A block of the file ``name``."""
+        """Add a block of the file ``name``."""
         known = self._known.setdefault((cell, replace(origin, copy=1)), [])
         model = block.model
         alike = [(n, other) for n, other in known if other.model in (model, None) or not model]
@@ -243,7 +242,7 @@ def _contradiction(
 
 
 def _distinct(lines: Iterable[L]) -> list[L]:
-    """Heads, or pairs, each once: files that were merged before have those of others."""
+    """Return heads or pairs, each once: merged files may hold the same ones."""
     found: dict[str, L] = {}
     for line in lines:
         told = {name: value for name, value in line.plain().items() if name != "planned"}
@@ -252,10 +251,10 @@ def _distinct(lines: Iterable[L]) -> list[L]:
 
 
 def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
-    """All cells of some files of speeds, by their names, each once from every machine and version.
+    """Merge files of speeds; each cell is kept once from every machine and version.
 
     Raises:
-        UsageError: the files are of runs with other options.
+        UsageError: the files are of runs with different options.
     """
     check_alike(
         (name, {option: getattr(content.environment, option) for option in ALIKE})
@@ -286,22 +285,21 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
 
 
 def join(contents: Sequence[SpeedFile]) -> SpeedFile:
-    """The content of files of one run, parts of which were made on several machines."""
+    """Join the files of one run whose parts were made on several machines."""
     files = {str(number): content for number, content in enumerate(contents, start=1)}
     return _joined(files, _KeptEntries(files), _plans(files))
 
 
 def _plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
-    """The plans of all runs, each shard of each once."""
+    """Return the plans of all runs, with each shard once."""
     every = (plan for content in files.values() for plan in content.harness.plans)
     return [*{(plan.digest, plan.shard): plan for plan in every}.values()]
 
 
 class _KeptEntries:
-    """The cells that are kept so far: each with its name in its run and its origin.
+    """The cells kept so far, each with its name in its run and its origin.
 
-    Each says itself where it comes from (``origin``), so that joining files that were joined
-    before doubles nothing and mixes nothing.
+    Each cell records its origin, so that merging merged files again is safe.
     """
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
@@ -310,7 +308,7 @@ class _KeptEntries:
         self.contradictions: list[str] = []
         self.notes: list[str] = []
         self.machines: dict[str, MachineOf] = {}
-        self._files: list[str] = []  # of each kept cell
+        self._files: list[str] = []  # by kept cell
         self._known: dict[tuple[str, str, str], list[int]] = {}
         for name, content in files.items():
             text = json.dumps(content.plain(), sort_keys=True)
@@ -325,11 +323,11 @@ class _KeptEntries:
 
     @property
     def ended(self) -> set[str]:
-        """The names of the cells in the plans of their runs."""
+        """The names of the ended cells, as in the plans of their runs."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
     def _take(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
-        """A cell of the file ``name``."""
+        """Add a cell of the file ``name``."""
         cell, machine = entry.cell, origin.machine
         known = self._known.setdefault((cell, machine.id, origin.versions), [])
         for number in known:
@@ -348,8 +346,7 @@ class _KeptEntries:
         self._files.append(name)
 
     def _name_apart(self) -> None:
-        """Give groups of cells from several runs a name each, and cells that are there several
-        times, or in a group of several machines, what tells them apart."""
+        """Give groups from several runs separate names, and ambiguous cells a label."""
         groups: dict[str, list[int]] = {}
         for number, (entry, cell, _) in enumerate(self.kept):
             groups.setdefault(cell.replace(f"[{entry.params.backend}-", "["), []).append(number)
@@ -364,7 +361,7 @@ class _KeptEntries:
                 self.kept[number] = entry, cell, origin
 
     def _labels(self, numbers: Sequence[int]) -> list[str]:
-        """For each cell of a group, what tells it from the others of its name."""
+        """Return, for each cell of a group, the label that separates it from others of its name."""
         kept = [self.kept[number][1:] for number in numbers]
         machines = {origin.machine.id for _, origin in kept}
         hosts = {origin.machine.host for _, origin in kept}
@@ -385,7 +382,7 @@ class _KeptEntries:
 
 
 def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
-    """A cell as its run had it, with its origin: that run, its machine and its versions."""
+    """Return a cell as its run had it, with its origin: run, machine and versions."""
     group = {"group": entry.group} if isinstance(entry, Timed) else {}
     origin = entry.origin
     if origin is None:
@@ -416,7 +413,7 @@ def _joined(
         told["machines"] = list(merging.machines.values())
     info = {"harness": first.environment.model_copy(update=told)}
     further = [content.harness for content in files.values()]
-    rest: dict[str, object] = {}  # what a file has only if it is there
+    rest: dict[str, object] = {}  # fields that a file has only if they are set
     commands = dict.fromkeys(tuple(words) for each in further for words in each.commands)
     if commands:
         rest["commands"] = [list(words) for words in commands]
@@ -439,7 +436,7 @@ def _joined(
 
 
 def _name_in_plan(params: Parameters, backend: str) -> str:
-    """The name of a cell as :class:`harness.timing.request.BenchPlan` has it."""
+    """Return the name of a cell as in :class:`harness.timing.request.BenchPlan`."""
     further = (params.model_extra or {}).items()
     sizes = {name: size for name, size in further if name not in OF_EVERY_CELL}
     parts = params.mode, params.spec, params.batch, params.time

@@ -1,5 +1,4 @@
-"""What a record file holds: its lines, and the results that they stand for; those of several
-machines or versions apart."""
+"""Content of a record file: its lines and results, separate for each machine and version."""
 
 from __future__ import annotations
 
@@ -19,10 +18,9 @@ L = TypeVar("L", bound=RecordLine)
 
 @dataclass(frozen=True)
 class CellOrigin:
-    """Where a cell was run: a machine, by its identity and its name, and the framework's version.
+    """The machine (its identity and host name) and framework version of a cell.
 
-    ``copy`` counts results of the same origin that contradict each other, in files that were
-    merged; it is 1 elsewhere.
+    ``copy`` counts contradicting results of the same origin in merged files; elsewhere it is 1.
     """
 
     machine: str
@@ -42,19 +40,19 @@ class CellBlock:
 
     @property
     def cell(self) -> Cell:
-        """The cell that they are about."""
+        """The cell of the lines."""
         return self.begin.cell
 
     @property
     def origin(self) -> CellOrigin:
-        """Where it was run."""
+        """The machine and the version that ran the cell."""
         version = self.results[-1].backend_version if self.results else ""
         return replace(_place(self.begin, self.head), version=version)
 
     @property
     def began(self) -> str:
-        """When the run began that decided it."""
-        # In a file of several runs that were merged the head is that of the last.
+        """The start of the run that decided the cell."""
+        # In a merged file, the head is that of the last run.
         begin, head = self.begin, self.head
         return begin.since or begin.started or (head.started if head else "")
 
@@ -65,12 +63,12 @@ class CellBlock:
 
     @property
     def model(self) -> str | None:
-        """What tells the model of a cell from others; None where its run did not say."""
+        """The identifier of the cell's model; None if its run did not record it."""
         said = self.begin.signature or {}
         return f"{said['spec']} {said.get('sizes', '')}" if "spec" in said else None
 
     def result(self) -> CellResult:
-        """What came of the cell."""
+        """Return the result of the cell."""
         end = self.end
         found = CellResult(self.cell, seconds=end.seconds, location=end.location, kept=True)
         found.signature, found.greeting = self.begin.signature, end.greeting
@@ -85,7 +83,7 @@ class CellBlock:
 
 
 def _place(begin: Begin, head: Head | None) -> CellOrigin:
-    """Where a cell was begun; which version of the framework it is shows in its results only."""
+    """Return the origin of a cell that begins; its version is known only from its results."""
     said = begin.signature or {}
     run_on = head.machine if head else Machine()
     host = said.get("host", run_on.host)
@@ -93,7 +91,7 @@ def _place(begin: Begin, head: Head | None) -> CellOrigin:
     return CellOrigin(machine, host, "", begin.copy_)
 
 
-# Cells that are there from begin to end, each from every origin.
+# Complete cells, each from every origin.
 Origins = Mapping[Cell, Mapping[CellOrigin, CellBlock]]
 
 
@@ -101,8 +99,8 @@ Origins = Mapping[Cell, Mapping[CellOrigin, CellBlock]]
 class Records:
     """The lines of a record file whose kind is known, in file order.
 
-    ``torn`` is the text of an incomplete last line, which a writer that was killed left behind;
-    None if the file is whole. ``repaired`` are such lines that a later writer has closed.
+    ``torn`` is the incomplete last line of a killed writer, or None. ``repaired`` are such lines
+    that a later writer closed.
     """
 
     lines: tuple[RecordLine, ...]
@@ -110,48 +108,50 @@ class Records:
     repaired: tuple[str, ...] = ()
 
     def of_kind(self, kind: type[L]) -> list[L]:
-        """The lines of one kind, in file order."""
+        """Return the lines of one kind, in file order."""
         return [line for line in self.lines if isinstance(line, kind)]
 
     @property
     def head(self) -> Head | None:
-        """That of the last run."""
+        """The head of the last run."""
         return next(reversed(self.of_kind(Head)), None)
 
     @property
     def cells(self) -> Origins:
-        """The cells that are there from begin to end, each from every origin.
+        """The complete cells, each from every origin.
 
-        Of a cell that is there several times from one origin, the last run counts; one that began
-        again there and was cut off is not there.
+        The last run counts for each origin. A cell that began again there and was cut off is left
+        out.
         """
         return self._blocks[0]
 
     @property
     def every_block(self) -> list[CellBlock]:
-        """Those of :attr:`cells`, and of their cells also those that a later run in the file
-        replaces: files that were joined are not in the order of time."""
+        """The blocks of :attr:`cells`, with those that a later run in the file replaces.
+
+        Merged files are not in the order of time.
+        """
         return [block for block in self._blocks[1] if block.cell in self.cells]
 
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
-        """The results of :attr:`cells`; where a cell is there from several origins, each with the
-        origin in the name of its backend."""
+        """The results of :attr:`cells`. Cells from several origins have the origin in the backend's
+        name."""
         return apart(self.cells)[0]
 
     @cached_property
     def begun(self) -> dict[Cell, Begin]:
-        """The cells that began, whether they ended or not, each with its last beginning."""
+        """The cells that began, each with its last beginning."""
         return {line.cell: line for line in self.of_kind(Begin)}
 
     @property
     def cut_off(self) -> list[Cell]:
-        """The cells that began and are not among those that ended."""
+        """The cells that began, but did not end."""
         return [cell for cell in self.begun if cell not in self.cells]
 
     @property
     def stopped(self) -> str:
-        """In words, how far the last run came that did not come to its end; else empty."""
+        """A description of how far the last run came, if it did not end; otherwise empty."""
         planned = done = 0
         for line in self.lines:
             if isinstance(line, Head):
@@ -160,11 +160,12 @@ class Records:
         return f"stopped after {done} of {planned} cells" if done < planned else ""
 
     def of_machine(self, machine: str, what: str) -> dict[Cell, CellResult]:
-        """The results of :attr:`cells`, each from the last version that this machine ran it with,
-        or the only other machine that did.
+        """Return the results of :attr:`cells` from this machine, or from the only other machine.
+
+        Each cell has its last version.
 
         Raises:
-            UsageError: a cell was run on several machines, and not on this one.
+            UsageError: a cell was run on several machines, but not on this one.
         """
         found = {}
         for cell, origins in self.cells.items():
@@ -181,12 +182,12 @@ class Records:
 
     @cached_property
     def _blocks(self) -> tuple[Origins, list[CellBlock]]:
-        """The cells by origin, and all that ended, in file order."""
+        """The cells by origin, and all blocks that ended, in file order."""
         every: list[CellBlock] = []
         found: dict[Cell, dict[CellOrigin, CellBlock]] = {}
         begun: dict[Cell, tuple[Begin, list[Result], list[CellBlock]]] = {}
         head: Head | None = None
-        # Of cells that have not ended, what a later one has told of them.
+        # Blame for cells that have not ended, from a later cell.
         told: dict[Cell, BlameLine] = {}
         for line in self.lines:
             match line:
@@ -221,15 +222,16 @@ class Records:
 
 
 def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
-    """Take out what a cell that begins again may replace: which version it is of shows at its
-    end only."""
+    """Remove and return the blocks that a cell may replace when it begins again.
+
+    The version of the new run is known only at its end.
+    """
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
 
 
 def last_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
-    """The results of cells from all origins, the last that began first; each can be gone through
-    once."""
+    """Return the results of each cell from all origins, last first, as one-pass iterators."""
     return {cell: _last_first(origins) for cell, origins in cells.items()}
 
 
@@ -242,8 +244,10 @@ def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]
 
 
 def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
-    """The cells of files that are compared, each from the last version that a machine ran it with;
-    where one is there from several machines, each has the machine in the name of its backend."""
+    """Return the cells to compare, each from the last version of every machine.
+
+    A cell from several machines has the machine in the name of its backend.
+    """
     found = []
     for records in files:
         newest: dict[Cell, dict[CellOrigin, CellBlock]] = {}
@@ -255,8 +259,10 @@ def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
 
 
 def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
-    """The results by cell. A backend one of whose cells is there from several origins has, in all
-    cells of all files, a name for each."""
+    """Return the results by cell, separate for each origin.
+
+    If a cell of a backend has several origins, each origin gets its own name in all files.
+    """
     several: dict[str, set[str]] = {}
     for cells in files:
         for cell, origins in cells.items():
@@ -282,7 +288,7 @@ def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]
 def _named(
     backend: str, origin: CellOrigin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
 ) -> str:
-    """A backend's name, with those parts of an origin that tell it from others."""
+    """Return a backend's name with the parts of the origin that separate it from others."""
     return backend + origin_label(
         version=(origin.version or "not started") if "version" in parts else None,
         host=origin.host if "machine" in parts else None,
@@ -298,9 +304,9 @@ def origin_label(
     machine: str | None = None,
     copy: int = 1,
 ) -> str:
-    """What stands behind a name to tell results apart: of their origin what is given.
+    """Return the label that separates results of one name, made of the given parts.
 
-    ``machine`` identifies one of several machines whose ``host`` is the same.
+    ``machine`` identifies one of several machines with the same ``host``.
     """
     label = "" if version is None else f" ({version})"
     if host is not None:

@@ -1,6 +1,6 @@
-"""The content of a file of results of a benchmark: in the file, and in memory.
+"""Content of a file of speeds, in the file and in memory; ``docs/benchmarks.md`` explains it.
 
-``docs/benchmarks.md`` has the meaning. Fields that are not here stay as they are.
+Unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from harness.files.forms import Form, Number, plain
 from harness.results.environment import Environment, MachineOf
 from harness.runs.plans import RunPlan
 
-# Of no time at all there is no speed.
+# The minimum avoids infinite speeds.
 Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
 
 
 class Stats(Form):
-    """``median`` and ``data`` are seconds of a step; ``data`` has one number a round."""
+    """Seconds of a step: ``median``, and in ``data`` one number for each round."""
 
     median: Seconds
     data: Annotated[list[Seconds], Field(min_length=1, max_length=100_000)]
@@ -40,20 +40,20 @@ class Spread(Form):
 
 
 class Rate(Spread):
-    """What is read in a second, in ``unit``."""
+    """A speed: units read per second."""
 
     unit: str
 
 
 class Values(Form):
-    """What the proof of values has found; ``ratio`` is the largest error over its yardstick."""
+    """Result of the proof of values; ``ratio`` is the largest error divided by its yardstick."""
 
     ratio: Number | None = None
     digits: Number | None = None
 
 
 class Figures(Form):
-    """The fields that pytest-benchmark has no place for; operations of a step, bytes a second."""
+    """Figures that pytest-benchmark has no field for; FLOP and bytes are per second."""
 
     model: str | None = None
     path: str = ""
@@ -70,8 +70,7 @@ class Figures(Form):
 
 
 class Parameters(Form):
-    """What identifies a cell; what is not here are its sizes, and what all cells of a run share,
-    such as the dtype."""
+    """The parameters that identify a cell. Sizes, dtype and the like are extra fields."""
 
     spec: str
     backend: str
@@ -81,13 +80,15 @@ class Parameters(Form):
 
     @property
     def further(self) -> dict[str, str]:
-        """What is not here, as texts."""
+        """The extra fields, as texts."""
         return {name: str(value) for name, value in (self.model_extra or {}).items()}
 
 
 class SpeedOrigin(Form):
-    """In files that were merged, where a cell comes from: its machine, the versions that ran, and
-    its run by a checksum of that one's file. ``backend`` and ``group`` are its own there."""
+    """The origin of a cell in a merged file: its machine, versions and run.
+
+    ``run`` is a checksum of the run's file. ``backend`` and ``group`` are the names in that file.
+    """
 
     backend: str
     machine: MachineOf
@@ -97,7 +98,7 @@ class SpeedOrigin(Form):
 
 
 class SpeedEntry(Form):
-    """A cell, with a speed or without one."""
+    """A cell, with or without a speed."""
 
     name: str
     params: Parameters
@@ -110,11 +111,11 @@ class SpeedEntry(Form):
 
     @property
     def outcome(self) -> object:
-        """The seconds of its rounds, or why there are none."""
+        """The seconds of the rounds, or the reason for a missing speed."""
         raise NotImplementedError
 
     def renamed(self, backend: str) -> Self:
-        """The cell under another name of its backend."""
+        """Return the cell with a new name of its backend."""
         told: dict[str, object] = {"params": self.params.model_copy(update={"backend": backend})}
         for field in ("name", "fullname"):
             if text := getattr(self, field, ""):
@@ -125,7 +126,7 @@ class SpeedEntry(Form):
 
 
 class Timed(SpeedEntry):
-    """A cell with a speed. Cells of one ``group`` differ in their backend only."""
+    """A cell with a speed. Cells of one ``group`` differ only in their backend."""
 
     group: str
     fullname: str
@@ -145,24 +146,24 @@ class Timed(SpeedEntry):
 
     @property
     def ratio(self) -> float | None:
-        """The largest error over its yardstick, if that was looked at."""
+        """The largest error divided by its yardstick, if values were compared."""
         return self.extra_info.values.ratio
 
 
 class NoSpeed(SpeedEntry):
-    """A cell without a speed, and why."""
+    """A cell without a speed, and the reason."""
 
     status: str
     reason: str
 
     @property
     def outcome(self) -> str:
-        """Why there is no speed."""
+        """The reason for the missing speed."""
         return self.reason
 
 
 class Incomplete(Form):
-    """How many cells a run had done when it was interrupted, and how many it was to have."""
+    """The numbers of finished and planned cells of an interrupted run."""
 
     done: NonNegativeInt
     planned: NonNegativeInt
@@ -172,7 +173,8 @@ class Incomplete(Form):
 
 
 class Further(Form):
-    """``harness``, at the top. ``commands`` are the arguments of those that made the file."""
+    """The top-level field ``harness``. ``commands`` are the arguments of the commands that
+    wrote."""
 
     without_speed: list[NoSpeed]
     slopes: list[dict[str, object]] = Field(default_factory=list)
@@ -183,13 +185,13 @@ class Further(Form):
 
 
 class Info(Form):
-    """``machine_info``."""
+    """The field ``machine_info``."""
 
     harness: Environment
 
 
 class SpeedFile(Form):
-    """The whole."""
+    """The content of the whole file."""
 
     machine_info: Info
     benchmarks: list[Timed]
@@ -198,12 +200,12 @@ class SpeedFile(Form):
 
     @property
     def environment(self) -> Environment:
-        """Where the cells were timed."""
+        """The environment in which the cells were timed."""
         return self.machine_info.harness
 
     @property
     def entries(self) -> Sequence[SpeedEntry]:
-        """All cells, those with a speed first."""
+        """The cells, those with a speed first."""
         return [*self.benchmarks, *self.harness.without_speed]
 
     @property
@@ -217,7 +219,7 @@ class SpeedFile(Form):
         return {entry.cell: entry for entry in self.harness.without_speed}
 
     def only(self, wanted: Callable[[SpeedEntry], bool]) -> Self:
-        """The same with some of the cells."""
+        """Return a copy with only the wanted cells."""
         lacking = [entry for entry in self.harness.without_speed if wanted(entry)]
         return self.model_copy(
             update={
@@ -227,17 +229,17 @@ class SpeedFile(Form):
         )
 
     def plain(self) -> dict[str, object]:
-        """Return the content as JSON has it."""
+        """Return the content as JSON data."""
         found: dict[str, object] = plain(self.model_dump(by_alias=True, exclude_unset=True))
         return found
 
 
 def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[str, ...]:
-    """The name of a group: of its mode, spec, batch and time, and of its sizes."""
+    """Return the name of a group, from its mode, spec, batch and time, and its sizes."""
     told = (f"{name}={size}" for name, size in sorted(sizes.items()))
     return (*map(str, parts), *told)
 
 
 def written(content: SpeedFile) -> bytes:
-    """The bytes of a file."""
+    """Return the content as the bytes of a file."""
     return json.dumps(content.plain(), indent=4).encode()
