@@ -1,1 +1,1 @@
-"""Throughput that can be trusted: backends timed side by side, and proved to do the work."""
+"""Trusted speed measurement: backends timed in turn, with proofs that they do the work."""

@@ -1,4 +1,4 @@
-"""The card beside a measurement: what it did while rounds ran, and who had memory on it."""
+"""Record the state and the memory of the GPU while rounds are timed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from harness.worker.cards import SLOWED, Watch, card_used, cards, processes, sum
 
 @contextmanager
 def watched(contestants: Sequence[Contestant]) -> Iterator[None]:
-    """Look at the card while rounds are made, and put what was seen into the records.
+    """Watch the GPU during the rounds, and put its summary into the records.
 
-    Nothing where they are made on the CPU.
+    On the CPU nothing is recorded.
     """
     number = card_of(contestants[0].device)
     if number is None:
@@ -38,14 +38,14 @@ def watched(contestants: Sequence[Contestant]) -> Iterator[None]:
 def shared(
     held: Mapping[int, int | None], own: int | None, used: int | None
 ) -> dict[str, int | None]:
-    """Bytes of a card that a worker holds, and those of all others.
+    """Return the bytes on a card of this worker and of all other processes; None if unknown.
 
-    Workers of one group are alive together, each with its context and its allocator's cache.
+    The workers of a group are alive together, each with its context and its allocator's cache.
 
     Args:
-        held: Bytes by process.
-        own: The worker's process.
-        used: The most bytes in use on the card, by whomever.
+        held: Bytes by process id.
+        own: The process id of the worker.
+        used: The most bytes in use on the card, by all processes.
     """
     mine = held.get(own) if own is not None else None
     if used is None or mine is None:
@@ -54,7 +54,7 @@ def shared(
 
 
 def slowed(record: Mapping[str, Any]) -> list[str]:
-    """Why a speed is not that of the card as it is sold, in words; nothing if it is."""
+    """Return why a speed is unreliable because the card slowed down; empty if it did not."""
     found = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
     if not found:
         return []

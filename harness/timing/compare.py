@@ -1,7 +1,7 @@
-"""Two files of results: what got faster, slower, more or less accurate, beyond the noise.
+"""Compare two files of speeds: cells that changed in speed or accuracy, beyond the noise.
 
-The files may be of other versions and machines: that is what they are compared for. Nothing here
-prints. ``docs/benchmarks.md`` has the rules in words.
+The files may come from different versions and machines. Nothing here prints.
+``docs/benchmarks.md`` explains the rules.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from harness.timing.noise import WORTHLESS, SpeedRatio, speed, worthless
 Kind = Literal[
     "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"
 ]
-# From grave to harmless, as they are told.
+# From grave to harmless: the order of the output.
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Cells that are named with the reason why their figures cannot be relied on.
+# Unreliable cells that are named with their reason.
 MOST_DOUBTED = 3
-# Characters of such a reason.
+# Characters of one such reason.
 MOST_REASON = 200
 THRESHOLD = 0.1
-"""The share by which a speed must change, if nothing else is asked for."""
+"""The default share by which a speed must change to be reported."""
 FAILED = frozenset({"refused", "broken"})
 
 
 @dataclass(frozen=True)
 class SpeedChange:
-    """One change of one cell. Seconds are medians of a step, None where there is no speed.
+    """A change of one cell: median seconds of a step, None without a speed.
 
-    ``speed`` is that of the new file relative to the old, or to the column ``baseline``.
+    ``speed`` is the speed of the new file relative to the old, or to the column ``baseline``.
     """
 
     kind: Kind
@@ -50,7 +50,7 @@ class SpeedChange:
 
     @property
     def words(self) -> str:
-        """What changed, without the cell."""
+        """The change in words, without the name of the cell."""
         return f"{self._plain} ({self.doubt})" if self.doubt else self._plain
 
     @property
@@ -65,7 +65,7 @@ class SpeedChange:
         return f"{self.speed} as fast as {self.baseline}: {new} a step, and {old} there"
 
     def record(self) -> dict[str, object]:
-        """The change as plain data."""
+        """Return the change as plain data."""
         return {**asdict(self), "text": self.words}
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class SpeedChange:
 
 @dataclass(frozen=True)
 class Relative:
-    """The speed of one backend relative to another's, on the same cell of the same run."""
+    """The speed of one backend relative to another backend, on the same cell of the same run."""
 
     group: str
     backend: str
@@ -90,10 +90,10 @@ class Relative:
 def changes(
     old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
 ) -> list[SpeedChange]:
-    """All changes from one file's content to another's, gravest first.
+    """Return all changes from an old file to a new one, gravest first.
 
-    ``threshold`` is the share by which a speed must change to be spoken of. Cells that an
-    interrupted run has not come to are neither lost nor new.
+    ``threshold`` is the share by which a speed must change to be reported. A cell that an
+    interrupted run did not reach is neither lost nor new.
     """
     before, after = ({**each.lacking, **each.timed} for each in (old, new))
     cut = [content.harness.incomplete is not None for content in (old, new)]
@@ -123,9 +123,9 @@ def changes(
 def compare(
     old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
 ) -> RunChanges:
-    """All changes from one file's content to another's, and what is not the same around them.
+    """Compare two files: the changes of cells, and the changes of versions and machines.
 
-    With ``baseline`` both are columns of one run, and that is the name of the older one.
+    With ``baseline`` the files are two columns of one run, and ``baseline`` names the older.
     """
     found = changes(old, new, threshold, baseline)
     what = f"beyond {threshold * 100:g}% and the noise"
@@ -137,15 +137,22 @@ def compare(
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
-    """:class:`UsageError` for a file with no cell at all: nothing passes by comparing nothing."""
+    """Check that a file has a cell: comparing nothing must not pass.
+
+    Raises:
+        UsageError: the file has no cell.
+    """
     if not content.entries:
         raise UsageError(f"{name} holds no cell that was timed")
 
 
 @dataclass(frozen=True)
 class Unsure:
-    """Cells, of so many of both files, of whose speed a change cannot be seen: those timed in one
-    round, and by name why a figure is not to be relied on."""
+    """Cells of both files that are too noisy to show a change of speed.
+
+    ``of`` counts the cells of both files and ``once`` those timed in one round. ``doubted`` has
+    the reason why a figure is unreliable, by cell.
+    """
 
     of: int
     once: int
@@ -158,7 +165,7 @@ class Unsure:
 
     @property
     def limits(self) -> list[str]:
-        """In words, why nothing is known of the cells."""
+        """The reasons in words."""
         found = []
         if once := self.once:
             found.append(
@@ -178,7 +185,7 @@ class Unsure:
 
 
 def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsure:
-    """The cells of both files of which ``found`` tells no change of speed, and cannot."""
+    """Find the cells of both files too noisy for a comparison, except those in ``found``."""
     after = new.timed
     both = {name: (entry, after[name]) for name, entry in old.timed.items() if name in after}
     told = {change.name for change in found if change.kind in ("slower", "faster")}
@@ -192,7 +199,7 @@ def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsu
 
 
 def _why_doubted(pair: tuple[Timed, Timed]) -> str:
-    """Why the first figure of two that cannot be relied on is none; empty if both can."""
+    """Return why the first unreliable figure of a pair is unreliable; empty if both are fine."""
     for which, entry in zip(("older", "newer"), pair, strict=True):
         for doubt in entry.extra_info.doubts:
             if worthless([doubt]):
@@ -202,10 +209,10 @@ def _why_doubted(pair: tuple[Timed, Timed]) -> str:
 
 
 def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
-    """The older file without the cells that the run of the newer one was not asked for.
+    """Return the older file without the cells that the newer run was not asked to time.
 
-    Cells of ``backends`` are wanted; if it is empty all that are installed are, and those of a
-    backend that is gone are missed.
+    With ``backends`` only the cells of the newer file stay. Without, all installed backends were
+    asked for, so the cells of a backend that is gone stay too, and count as lost.
     """
     names = {entry.cell for entry in new.entries}
     present = {entry.params.backend for entry in new.entries}
@@ -217,7 +224,7 @@ def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> Spee
 
 
 def relative(content: SpeedFile, baseline: str) -> list[Relative]:
-    """The speed of every cell relative to that of ``baseline``, where that has one."""
+    """Return the speed of every cell relative to the ``baseline`` backend, if that has a speed."""
     entries = list(content.timed.values())
     bases = {e.group: e for e in entries if e.params.backend == baseline}
     return [
@@ -238,7 +245,7 @@ def _of_cell(
 ) -> Iterator[SpeedChange]:
     old, new = before.stats.median, after.stats.median
     found = speed(after.stats.data, before.stats.data)
-    # As a share of the smaller, so that a change and its undoing are judged alike.
+    # As a share of the smaller, so that a change and its reversal are judged alike.
     if found.known and max(found.value, 1 / found.value) - 1 > threshold:
         slower = found.value < 1
         kind: Kind = "slower" if slower else "faster"
@@ -256,7 +263,7 @@ def _of_cell(
 
 
 def _doubted(entries: Mapping[str, Timed]) -> str:
-    """Which figures are not to be relied on, in words, of entries by what they are called."""
+    """Return in words which of the named figures are unreliable; empty if none is."""
     found = [n for n, e in entries.items() if worthless(e.extra_info.doubts)]
     if not found:
         return ""
@@ -264,7 +271,7 @@ def _doubted(entries: Mapping[str, Timed]) -> str:
 
 
 def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Differing]:
-    """What is not the same around two files: versions, machine, threads, variables."""
+    """Return the differences around two files: versions, machine, threads, variables, models."""
     first, second = old.environment, new.environment
     found = differing(_flat(first), _flat(second))
     if "cpu" not in (first.device, second.device):
@@ -278,14 +285,14 @@ def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Differing]:
 
 
 def _models(old: SpeedFile, new: SpeedFile) -> list[Differing]:
-    """The specs that mean another model than before, or have other sizes of their own."""
+    """Return the specs whose meaning or own sizes have changed."""
     before, after = (
         {entry.params.spec: entry.extra_info.model for entry in content.benchmarks}
         for content in (old, new)
     )
     found: list[Differing] = []
     for spec in before.keys() & after.keys():
-        if before[spec] and after[spec]:  # older files tell of none
+        if before[spec] and after[spec]:  # missing in older files
             words = {"model": "the spec, or sizes of its own, have changed"}
             found += differing({"model": before[spec]}, {"model": after[spec]}, (spec,), words)
     return merged(sorted(found, key=lambda each: each.of))

@@ -1,4 +1,4 @@
-"""The command ``bench``: what it shows while it goes, what it prints, and its exit code."""
+"""The command ``bench``: its progress bar, its output and its exit code."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from harness.timing.proofs import PROOFS
 from harness.timing.request import BenchRequest, Group
 from harness.timing.run import Bench
 
-# What is done with a cell beside its rounds: it is prepared, warmed up and proved.
+# Steps of a cell besides its rounds: prepare, warm up, compute the figures, and the proofs.
 BESIDE = 3 + len(PROOFS)
 
 
 class BenchProgress(BenchEvents):
-    """A bar on a terminal, a line for each cell elsewhere."""
+    """Progress of a run: a bar on a terminal, a line for each cell elsewhere."""
 
     def __init__(self, target: Console, rounds: int) -> None:
         self.bar = Progress(target, "timing")
@@ -63,7 +63,7 @@ class BenchProgress(BenchEvents):
     def ended(self, result: TimedResult) -> None:
         self.bar.once(result.cell.backend, result.record.hello.get("doubts", ()))
         self._ended += 1
-        # Those that were refused have been let off the rest.
+        # A refused cell skips the rest of its steps.
         self._done = max(self._done, self._ended * self._parts)
         self._count()
         if result.measured:
@@ -81,8 +81,10 @@ class BenchProgress(BenchEvents):
 
 
 def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptions) -> int:
-    """Time a request and print what came of it; returns the exit code. ``arguments`` are those of
-    the command, which the file of results names."""
+    """Time a request, print the results, and return the exit code.
+
+    ``arguments`` are those of the command; the file of results records them.
+    """
     target, baseline = asked.records, asked.baseline
     if target is not None:
         check_writable(target)
@@ -116,7 +118,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
         if target is not None:
             write(target, new)
     finally:
-        # What took an hour is shown, though it could not be kept.
+        # Show the results of an hour even if they could not be written.
         if not asked.as_json:
             show.results(results, asked.verbose)
             show.lines(left_out(bench.plan.lacking))
@@ -135,7 +137,11 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
 
 
 def check_reference(name: str, labels: Sequence[str]) -> None:
-    """:class:`UsageError` for a backend that is not timed, before an hour is spent."""
+    """Check that the reference backend is timed, before an hour is spent.
+
+    Raises:
+        UsageError: the backend is not timed.
+    """
     if name not in labels:
         raise UsageError(
             f"--relative-to {name!r} is not timed{did_you_mean(name, labels)} "
@@ -144,7 +150,7 @@ def check_reference(name: str, labels: Sequence[str]) -> None:
 
 
 def relative_lines(content: SpeedFile, reference: str) -> list[str]:
-    """How many times as fast as one backend the others are, cell by cell and altogether."""
+    """Return lines with the speeds relative to ``reference``: by cell, and their geometric mean."""
     found = relative(content, reference)
     if not found:
         return [f"nothing has a speed beside one of {reference}"]
@@ -161,14 +167,14 @@ def relative_lines(content: SpeedFile, reference: str) -> list[str]:
 
 
 def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> SpeedFile:
-    """The content of the file of results, with the command that made it."""
+    """Return the content of the file of results, with the command that made it."""
     found = bench.document(planned)
     told = {"commands": [list(arguments)]}
     return found.model_copy(update={"harness": found.harness.model_copy(update=told)})
 
 
 def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer) -> str:
-    """Show and write what an interrupted run has measured; in words, what became of it."""
+    """Show and write the results of an interrupted run; return in words what became of them."""
     done = bench.results
     if not done:
         return "nothing was measured yet"
@@ -185,9 +191,10 @@ def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Pr
 
 
 def results_exit_code(results: Sequence[TimedResult]) -> int:
-    """0: every cell has a speed; 1: one was refused or differs; 3: one could not be run.
+    """Return the exit code of a run.
 
-    What a backend does not offer has no say, unless nothing was measured at all.
+    0: every cell has a speed. 1: a cell was refused or differs. 3: a cell could not be run.
+    Unsupported cells do not count, unless nothing was measured or refused.
     """
     statuses = {result.status for result in results}
     if "broken" in statuses or not statuses & {"measured", "refused"}:
@@ -203,7 +210,7 @@ class _Printer:
         self.console = console()
 
     def results(self, results: Sequence[TimedResult], verbose: bool) -> None:
-        """Tables of speeds, then what is to be said about them."""
+        """Print the tables of speeds, then the notes about them."""
         grids, notes = table.grids(results)
         for grid in [*grids, *([table.details(results)] if verbose else [])]:
             self.grid(grid)
@@ -225,21 +232,21 @@ class _Printer:
         )
 
     def comparison(self, found: RunChanges) -> None:
-        """The changes from an earlier file."""
+        """Print the changes from an earlier file."""
         if self.markdown:
             say(found.markdown())
         else:
             self.lines(found.lines())
 
     def grid(self, grid: Grid) -> None:
-        """One table."""
+        """Print one table."""
         if self.markdown:
             say(grid.markdown(), end="\n\n")
         else:
             show(self.console, grid)
 
     def lines(self, lines: Sequence[str]) -> None:
-        """Plain lines; items of a list in Markdown."""
+        """Print plain lines, in Markdown as items of a list."""
         for text in lines:
             if self.markdown:
                 say(f"- {escaped(text)}")

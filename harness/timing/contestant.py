@@ -1,4 +1,4 @@
-"""One contestant in one group: its worker as seen from the parent, and what its cell came to."""
+"""A contestant: the worker of one backend in one group, and the record of its cell."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from harness.timing.workload import ROTATING, Batch, Left, TimedCase
 from harness.worker.remote import WorkerFault, answered, client, not_offered, session_forms
 from harness.worker.worker import Outcome, Worker
 
-# Of what a file of results has a place of its own for, or no use.
+# Fields that a file of results stores elsewhere, or not at all.
 NOT_TOLD = frozenset({"hello", "settings", "latencies"})
 
 
 @dataclass
 class Record:
-    """A cell as far as it was measured; the rest is None or empty. Seconds, bytes, and FLOP/s."""
+    """The measurements of a cell; None or empty if not reached. In seconds, bytes and FLOP/s."""
 
-    # What the worker says of itself, and the flags of its backend.
+    # The worker's description of itself, and the flags of its backend.
     hello: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
-    # A checksum of what the spec means, and of all sizes.
+    # A checksum of the spec's meaning and of all sizes.
     model: str = ""
-    # The paths that were tried (path, right, seconds, reason), the one that was taken, what runs
-    # each layer on it, and how many steps go into one call.
+    # The paths that were tried (path, right, seconds, reason), the chosen path, what runs each
+    # layer on it, and the number of steps per call.
     candidates: Sequence[Mapping[str, object]] = ()
     path: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
     many: int | None = None
-    # Until the path was prepared, for its first step, and both without the usual time of a step.
+    # Seconds to prepare the path, of its first step, and of both minus one usual step.
     prepare: float | None = None
     first: float | None = None
     compile: float | None = None
     # steps, steady, medians
     warm_up: Mapping[str, Any] = field(default_factory=dict)
-    # Of single steps that were waited for; spreads (median, q1, q3, min, max) of those, of steps in
-    # a row, and of what is read in a second, with its unit.
+    # Seconds of single steps, each waited for. Then spreads (median, q1, q3, min, max): of these,
+    # of steps in a row, and of what is read per second, with its unit.
     latencies: list[float] = field(default_factory=list)
     latency: Mapping[str, float] = field(default_factory=dict)
     step: Mapping[str, float] = field(default_factory=dict)
     rate: Mapping[str, Any] = field(default_factory=dict)
-    # Operations of a step as written, by kind; those of the products that it cannot do without; and
-    # what follows from them. ``peak``: large, own, own_size, and whose they are (large_by, own_by).
+    # Operations of a step as written, by kind; operations of the matmuls that it needs at least;
+    # and the rates computed from them. ``peak``: large, own, own_size, and the backends that
+    # reached them (large_by, own_by).
     flops: Mapping[str, int] = field(default_factory=dict)
     products: int | None = None
     flops_per_second: float | None = None
@@ -58,14 +59,14 @@ class Record:
     share_of_own_peak: float | None = None
     bandwidth: Mapping[str, float] = field(default_factory=dict)
     share_of_bandwidth: float | None = None
-    # What the card did during the rounds (see harness.worker.cards.summary), which one it was, and
-    # the bytes on it of this worker and of all others.
+    # The GPU during the rounds (see harness.worker.cards.summary), its UUID, and the bytes on it of
+    # this worker and of all others.
     card: Mapping[str, object] = field(default_factory=dict)
     # resident, device
     memory: Mapping[str, Any] = field(default_factory=dict)
     # seconds, share
     overhead: Mapping[str, float] = field(default_factory=dict)
-    # What the proofs have found.
+    # The numbers of the proofs.
     values: Mapping[str, Any] = field(default_factory=dict)
     waits: Mapping[str, object] = field(default_factory=dict)
     clock: Mapping[str, float] = field(default_factory=dict)
@@ -76,31 +77,31 @@ class Record:
     rounds_again: Mapping[str, object] = field(default_factory=dict)
     later_step: Mapping[str, object] = field(default_factory=dict)
     hardware: Mapping[str, float] = field(default_factory=dict)
-    # Why the figure is worthless all the same, in words.
+    # Reasons why the figure is unreliable although it was proved.
     doubts: Sequence[str] = ()
 
     def told(self) -> dict[str, object]:
-        """The fields that were reached, for a file of results."""
+        """Return the fields that were reached, for a file of results."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_TOLD}
         return {name: value for name, value in found.items() if value or value == 0.0}
 
 
-# Whether there is a speed; else whether the backend was right but not to be trusted, does not
-# offer what was asked for, or could not be run.
+# The cell has a speed; or it failed a proof, or the backend does not offer what was asked for, or
+# could not be run.
 Status = Literal["measured", "refused", "unsupported", "broken"]
 
 
 class Refused(Exception):
-    """A cell gets no speed; the message says why."""
+    """Refusal of a speed; the message says why."""
 
 
 class Unsupported(Exception):
-    """The backend does not claim to have what was asked for; that is not a fault of it."""
+    """The backend does not claim to offer what was asked for, which is not a fault."""
 
 
 @dataclass
 class TimedResult:
-    """What came of a cell. ``seconds`` are those of one step, one number a round."""
+    """The result of a cell. ``seconds`` has the seconds of one step, one number per round."""
 
     cell: TimedCell
     entry: Entry
@@ -113,18 +114,21 @@ class TimedResult:
 
     @property
     def measured(self) -> bool:
-        """Whether there is a speed."""
+        """True if the cell has a speed."""
         return self.status == "measured"
 
 
-# Seconds that a worker may wait for a processor where the system does not tell.
+# The assumed seconds of one wait for a processor, if the system does not report it.
 UNKNOWN = 0.02
 
 
 @dataclass(frozen=True)
 class TimedRow:
-    """Seconds of steps in a row, by the worker's clock (``told``) and by our own (``passed``); and
-    those for which the worker waited for a processor in the meantime, each time on average."""
+    """Seconds of steps in a row, by two clocks.
+
+    ``told`` is by the worker's clock, ``passed`` by the clock of the harness. ``wait`` is the
+    worker's mean wait for a processor in the meantime.
+    """
 
     told: float
     passed: float
@@ -132,19 +136,19 @@ class TimedRow:
 
     @property
     def lost(self) -> float:
-        """The share of the worker's time that only our own clock has seen."""
+        """The share of the worker's time that only the clock of the harness shows."""
         return (self.passed - self.told) / max(self.told, 1e-9)
 
 
 @dataclass(frozen=True)
 class Played:
-    """What was timed, as far as it takes to make it again.
+    """A timed round, with everything needed to repeat it.
 
-    ``calls`` are the first index and the number of steps of each, from the start; ``clock`` the
-    row by both clocks. ``reads`` are results of steps by their
-    index, as they were when a clock stopped. ``parameters`` are all that was left by the first
-    ``until`` calls, where it was asked for, and ``reading`` the seconds that this took, twice.
-    ``drawn`` is whether all is made again.
+    ``calls`` are the first index and the number of steps of each call, from the start. ``clock``
+    has the time of the row by both clocks. ``reads`` has the results of some steps by index, read
+    when a clock stopped. If requested, ``parameters`` has all values after the first ``until``
+    calls, and ``reading`` the seconds of reading them, twice. ``drawn`` marks a round to be
+    repeated as a whole.
     """
 
     batches: Sequence[Batch]
@@ -158,20 +162,24 @@ class Played:
 
     @property
     def seconds(self) -> float:
-        """Those of the row."""
+        """The seconds of the row, by the worker's clock."""
         return self.clock.told
 
     @property
     def steps(self) -> int:
-        """How many were made."""
+        """The number of steps of all calls."""
         return sum(count for _, count in self.calls)
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a step, in one round: in a row; alone, until it has begun, until it is done, for
-    reading its results once more, and of the longer of the first two parts without reading; and
-    those of processors, in a row and alone."""
+    """Seconds of a step in one round.
+
+    ``row`` is for steps in a row. A step alone takes ``begun`` seconds to start, and then ``done``
+    until its results are there. Reading the results once more takes ``again``. ``longer`` is the
+    longer of ``begun`` and ``done``, without reading. The processors' seconds are ``row_processor``
+    in a row, and ``alone_processor`` alone.
+    """
 
     row: float
     begun: float
@@ -188,32 +196,33 @@ class Pace:
 
     @property
     def processor_share(self) -> float:
-        """The processors' time in a row over that alone, where results are read twice."""
+        """The processors' time in a row over the time alone without its two readings of results."""
         return self.row_processor / max(self.alone_processor - 2 * self.again, 1e-9)
 
 
 @dataclass(frozen=True)
 class Handed:
-    """Seconds beyond those of steps, from the moment at which batches are handed over until some
-    steps on them are done: of the wall, and of the worker's processors."""
+    """Wall and processor seconds from feeding batches until some steps on them end.
+
+    After :meth:`beyond`, without the seconds of the steps.
+    """
 
     wall: float
     processor: float
 
     def beyond(self, steps: int, wall: float, processor: float) -> Handed:
-        """What is left without so many steps, by the seconds of one."""
+        """Subtract the time of ``steps`` steps, given the seconds of one."""
         return Handed(self.wall - steps * wall, self.processor - steps * processor)
 
 
 @dataclass
 class Contestant:
-    """An entry in one group: its worker, and what it has come to.
+    """An entry in one group: its worker and its measurements.
 
-    ``next`` is the index of the next step, ``many`` the steps that go into one call, ``latency``
-    the seconds that a step takes at best, by which others are counted. ``peaks`` outlives the
-    group: what this contestant's processes have shown by (process, size). Of the rounds are kept
-    what was ``played`` and at which ``paces``, what it took to hand the batches over (``handed``);
-    and of all rows the seconds by both clocks (``clocks``).
+    ``next`` is the index of the next step, and ``many`` the number of steps per call. ``latency``
+    is the best time of a step, which decides how many steps fit a time. ``peaks`` outlives the
+    group: the peaks by (process, size). ``played``, ``paces`` and ``handed`` have an entry per
+    round: what was timed, its paces, and the time to feed its batches. ``clocks`` has all rows.
     """
 
     entry: Entry
@@ -238,12 +247,12 @@ class Contestant:
 
     @property
     def record(self) -> Record:
-        """What is known of the cell."""
+        """The record of the cell."""
         return self.result.record
 
     @property
     def carries(self) -> bool:
-        """Whether anything goes from step to step."""
+        """True if values go from step to step: in training, and with state."""
         return self.case.group.mode == "train" or bool(self.case.program.state)
 
     def attempt(self, part: Callable[[Contestant], None]) -> None:
@@ -264,10 +273,9 @@ class Contestant:
             trace = "".join(traceback.format_exception(error))
             self._lose("broken", f"{words}{type(error).__name__}: {error}", trace)
 
-    @cached_property  # no call that is timed makes it anew
+    @cached_property  # cached, so that no timed call builds it
     def steps(self) -> StepService:
-        """The pipeline in its worker. Every call raises WorkerFault if it fails, or if it takes
-        longer than the timeout."""
+        """The steps in the worker; a call raises WorkerFault if it fails or exceeds the timeout."""
         return client(StepService, lambda verb, **payload: self._ask(verb, payload).value)
 
     def seconds_of_values(self, first: int, count: int) -> float:
@@ -278,7 +286,7 @@ class Contestant:
         return answered(self.worker, session_forms(), verb, payload, self.timeout)
 
     def start(self) -> Mapping[str, Any]:
-        """Start the worker if it is not running; what it says of itself.
+        """Start the worker if it is not running, and return its description of itself.
 
         Raises:
             WorkerFault: it does not start.
@@ -295,17 +303,17 @@ class Contestant:
         return hello
 
     def take(self, count: int) -> int:
-        """The first index of ``count`` steps to come, which begin with the first batch."""
+        """Reserve ``count`` steps, starting with the first batch; return the first index."""
         first = self.next
         self.next += -(-count // ROTATING) * ROTATING
         return first
 
     def throughput(self, count: int) -> float:
-        """Seconds of ``count`` steps with one wait at their end."""
+        """Return the seconds of ``count`` steps with one wait at the end."""
         return self.row(self.take(count), count)
 
     def row(self, first: int, count: int) -> float:
-        """:meth:`throughput` from a step on, by the worker's clock, and beside it by our own."""
+        """Time ``count`` steps in a row from ``first``, by the worker's clock and by our own."""
         before, started = self._waited(), time.perf_counter()
         told = self.steps.throughput(first, count)
         passed = time.perf_counter() - started
@@ -314,8 +322,10 @@ class Contestant:
         return told
 
     def _waited(self) -> tuple[float, float]:
-        """Return the seconds that the thread which answers has waited for a processor, and how
-        often, by the system's word; zeros where it has none."""
+        """Return the seconds that the answering thread waited for a processor, and how often.
+
+        The numbers come from the operating system; both are 0 if it has none.
+        """
         pid = self.worker.pid
         try:
             _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
@@ -324,17 +334,17 @@ class Contestant:
         return int(nanoseconds) / 1e9, float(times)
 
     def processor(self) -> float:
-        """Seconds that all threads of the worker have had of processors, by the system's word."""
+        """Return the processor seconds of all threads of the worker, from the operating system."""
         pid = self.worker.pid
         # The number of another process's clock, as clock_getcpuclockid(3) makes it on Linux.
         return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
 
     def latencies(self, count: int) -> list[float]:
-        """Seconds of each of ``count`` steps, every one waited for."""
+        """Return the seconds of each of ``count`` steps, each waited for."""
         return self.steps.latency(self.take(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:
-        """How many steps take so long; a multiple of those that go into one call."""
+        """Return how many steps take ``seconds``, rounded up to whole calls."""
         count = max(least, round(seconds / max(self.latency, 1e-7)))
         return -(-count // self.many) * self.many
 
@@ -342,31 +352,31 @@ class Contestant:
         self.result.status, self.result.reason = status, reason
         self.result.seconds, self.result.traceback = [], trace
         if trace:
-            # What it has left behind must not be another group's.
+            # A later group must not inherit the state of this process.
             self.worker.close()
 
 
 def fault_text(fault: WorkerFault) -> str:
-    """How a call ended that brought no answer, and which it was."""
+    """Return which call failed and how."""
     outcome = fault.outcome
     what = "" if outcome.status == "error" else f"{outcome.status}: "
     return f"{what}{fault.verb}: {outcome.cause}"
 
 
 class BenchEvents:
-    """What a run tells while it goes; override what is of interest."""
+    """Events of a run while it goes on; override the ones of interest."""
 
     def planned(self, cells: int) -> None:
-        """The number of cells, before the first."""
+        """Receive the number of cells, before the first."""
 
     def expecting(self, group: Group) -> None:
-        """The oracle computes what a group's results must be."""
+        """Receive the group whose results the oracle computes now."""
 
     def doing(self, result: TimedResult, what: str) -> None:
-        """A part of a cell's measurement begins."""
+        """Receive the part of a cell's measurement that begins."""
 
     def trying(self, result: TimedResult, path: str) -> None:
-        """A path is tried, to find the fastest."""
+        """Receive the path that is tried, to find the fastest."""
 
     def ended(self, result: TimedResult) -> None:
-        """A cell is done."""
+        """Receive the result of a cell."""

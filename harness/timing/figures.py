@@ -1,4 +1,4 @@
-"""From seconds to figures: characters and FLOP a second, shares of the peaks, memory."""
+"""Turn seconds into figures: characters and FLOP per second, shares of the peaks, memory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from harness.timing.contestant import Contestant
 from harness.timing.proofs.times import check_hardware
 from harness.timing.workload import TimedCase
 
-# The large product whose rate is a peak: on a card, whose units one of 2048 does not fill, larger.
+# ``(m, k, n)`` of the matmul that measures the peak. A size of 2048 does not fill a GPU.
 LARGE, LARGE_ON_CARD = (2048, 2048, 2048), (8192, 8192, 8192)
 OVERHEAD_STEPS = 200
-# Small products may be so many times as fast as the large one.
+# A small matmul may be at most this many times as fast as the large one.
 FASTER = 2.0
 
 Size = tuple[int, int, int]
 
 
 def finish(contestant: Contestant) -> None:
-    """Complete the record of a cell; refused if it was faster than its hardware."""
+    """Complete the record of a cell, and refuse a cell that was faster than its hardware."""
     record, case, seconds = contestant.record, contestant.case, contestant.result.seconds
     step = median(seconds)
     latencies = record.latencies
@@ -61,10 +61,10 @@ def finish(contestant: Contestant) -> None:
 
 
 def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
-    """The shares of the peaks, where all have shown theirs: no share is above 1.
+    """Set the share of the peak of every cell; no share exceeds 1.
 
-    A peak is the fastest product of its size that any of them has made, and no less than what any
-    step has reached: its products are products too.
+    A peak is the fastest matmul of its size by any contestant. A faster step raises the peak,
+    because the products of a step are matmuls too.
     """
     measured = [c for c in contestants if c.result.measured and not c.entry.baseline]
     reached = [
@@ -86,7 +86,7 @@ def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles, smallest and largest."""
+    """Return the median, the quartiles, the smallest and the largest value."""
     first, third = min(values), max(values)
     if len(values) > 2:
         first, _, third = quantiles(values, method="inclusive")
@@ -100,7 +100,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
-    """What is read in a second, from the spread of the seconds of a step: low is high."""
+    """Return what is read per second, from the spread of a step's seconds: low becomes high."""
     mirrored = {"median": "median", "q1": "q3", "q3": "q1", "min": "max", "max": "min"}
     return {name: read / step[other] for name, other in mirrored.items()}
 
@@ -108,11 +108,10 @@ def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
 def measured_peaks(
     contestant: Contestant, own: Size, anew: bool = False
 ) -> tuple[dict[Size, float], float]:
-    """FLOP/s at the sizes, and bytes/s; measured once for each size and process, or ``anew``, and
-    the best of all counts.
+    """Return the peak FLOP/s by size, and the bytes/s.
 
-    A product of another size than the large one is looked at less closely, and no more than
-    :data:`FASTER` times as fast is believed of it.
+    They are measured once per process and size, or ``anew``; the best measurement counts. A small
+    matmul is verified less strictly, so its rate is capped at :data:`FASTER` times the large one's.
     """
     known: dict[Any, float] = contestant.peaks
     key, large = contestant.worker.pid, large_product(contestant.device)
@@ -128,12 +127,12 @@ def measured_peaks(
 
 
 def large_product(device: str) -> Size:
-    """The ``(m, k, n)`` of the product whose rate is a device's peak."""
+    """Return the ``(m, k, n)`` of the matmul that measures a device's peak."""
     return LARGE if card_of(device) is None else LARGE_ON_CARD
 
 
 def work(case: TimedCase) -> dict[str, int]:
-    """Operations of one step, counted on the program as it is written, not as it is optimised."""
+    """Count the operations of one step of the program as written, before optimisation."""
     program, sizes = case.program, _sizes(case)
     if case.group.mode == "forward":
         outputs = result_ports(program, "ends").values()
@@ -155,7 +154,7 @@ def work(case: TimedCase) -> dict[str, int]:
 
 
 def _update(rule: UpdateRule, program: Program) -> Flops:
-    """One operation for each entry of each parameter and each node that works on entries."""
+    """Count one operation per parameter entry and per node that works on entries."""
     operations = 0
     for parameter in program.parameters:
         shape = program.shape(parameter)
@@ -167,7 +166,7 @@ def _update(rule: UpdateRule, program: Program) -> Flops:
 
 
 def largest_product(case: TimedCase) -> Size:
-    """The ``(m, k, n)`` of the product of a forward pass that has the most operations."""
+    """Return the ``(m, k, n)`` of the most expensive matmul of a forward pass."""
     program = case.program
     found = _products(inline_calls(program.nodes), program.types, _sizes(case))
     return max(found, key=lambda size: prod(size), default=LARGE)
@@ -187,10 +186,11 @@ def _products(
 
 
 def least_bytes(case: TimedCase) -> int:
-    """Bytes that a step cannot do without.
+    """Return the bytes that a step must move at least.
 
-    Each parameter and the batch read once; in training the gradient written and read, each slot
-    and the parameter read and written. What lies between is up to the backend.
+    A forward pass reads each parameter and the batch once. A training step also writes and reads
+    each gradient, reads and writes each slot, and writes each parameter. Intermediate values do
+    not count.
     """
     width = WIDTHS[case.dtype]
     train = case.group.mode == "train"

@@ -1,8 +1,9 @@
-"""The file of a run, in pytest-benchmark's own format: its classes make it, its commands read it.
+"""Read and write the file of a run, in pytest-benchmark's format and by its own classes.
 
-One benchmark a measured cell; a round's number is the seconds of one step. What pytest-benchmark
-has no place for is in each ``extra_info``, and under ``harness`` in ``machine_info`` (the
-environment) and at the top (cells without a speed, slopes, tunings).
+A measured cell is one benchmark, and the number of a round is the seconds of one step. The
+format has no place for some values: they are in each ``extra_info``, under ``harness`` in
+``machine_info`` (environment), and under ``harness`` at the top (cells without a speed,
+slopes, tunings).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from harness.timing.request import BenchRequest
 from harness.timing.sweep import gains, slopes
 from harness.worker.cards import cards
 
-# What is told of a cell without a speed.
+# The fields of the record that a cell without a speed keeps.
 TOLD_PROOFS = (
     *("path", "values", "clock", "waits", "pace", "unseen", "handing_over", "timed_way"),
     *("rounds_again", "later_step", "hardware"),
@@ -42,7 +43,7 @@ TOLD_PROOFS = (
 
 
 class DocumentError(HarnessError):
-    """A file of results cannot be read or written, or is none."""
+    """Failure to read or write a file of results."""
 
 
 def document(
@@ -51,8 +52,11 @@ def document(
     planned: int | None = None,
     plan: RunPlan | None = None,
 ) -> SpeedFile:
-    """All of a run; ``planned`` is the number of cells of one that was cut short,
-    which is then marked as incomplete. ``plan`` is that of all shards."""
+    """Return the content of the file of a run.
+
+    ``planned`` is the number of cells of an interrupted run, which marks it as incomplete.
+    ``plan`` is the plan of all shards.
+    """
     measured = [_benchmark(request, result) for result in results if result.measured]
     machine = {**_machine(), "harness": environment(request, results)}
     content = pytest_benchmark_generate_json(None, measured, True, machine, get_commit_info())
@@ -68,13 +72,13 @@ def document(
 
 @cache
 def _machine() -> Mapping[str, object]:
-    """Asked of the system once: it takes a process of its own."""
+    """Return pytest-benchmark's description of the machine; cached, as it starts a process."""
     found: Mapping[str, object] = pytest_benchmark_generate_machine_info()
     return found
 
 
 def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, object]:
-    """Machine, request, and what each worker said of itself."""
+    """Return the machine, the request, and what each worker said of itself."""
     return {
         "harness": version("backend-comparison-harness"),
         "machine": this_machine(timed=True).model_dump(exclude_unset=True),
@@ -91,7 +95,7 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
 
 
 def workers(results: Iterable[TimedResult]) -> dict[str, object]:
-    """By entry: versions, interpreter, the variables that were set, flags of the backend."""
+    """Return by entry: versions, interpreter, environment variables, settings of the backend."""
     found: dict[str, object] = {}
     for result in results:
         hello = result.record.hello
@@ -107,7 +111,7 @@ def workers(results: Iterable[TimedResult]) -> dict[str, object]:
 
 
 def cell_name(request: BenchRequest, result: TimedResult) -> str:
-    """``spec[backend-mode-b64-t8]``, and what of the run is not the default."""
+    """Return ``spec[backend-mode-b64-t8]``, plus dtype, device and path if not the default."""
     name = str(result.cell)
     usual = {"float32", "cpu", "fastest"}
     further = [v for v in (request.dtype, request.device, request.path) if v not in usual]
@@ -115,7 +119,7 @@ def cell_name(request: BenchRequest, result: TimedResult) -> str:
 
 
 def parameters(request: BenchRequest, result: TimedResult) -> dict[str, object]:
-    """What identifies a cell."""
+    """Return the parameters that identify a cell."""
     cell = result.cell
     return {
         "spec": cell.spec,
@@ -161,7 +165,11 @@ def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, obje
 
 
 def check_writable(path: Path) -> None:
-    """:class:`DocumentError` now, and not after an hour, where results cannot be written."""
+    """Check that the results can be written, before they are measured.
+
+    Raises:
+        DocumentError: they cannot be written.
+    """
     try:
         kinds.check_place(path, kinds.RESULTS)
     except FileFault as fault:
@@ -169,7 +177,7 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: SpeedFile) -> None:
-    """Write a file whole or not at all; what is there is replaced if it is results too.
+    """Write a file completely or not at all; replace older results.
 
     Raises:
         DocumentError: it cannot be written, or the file there is of another kind.
@@ -183,7 +191,11 @@ def write(path: Path, content: SpeedFile) -> None:
 
 
 def read(path: Path) -> SpeedFile:
-    """The content of a file; :class:`DocumentError` for one that is not a result of a run."""
+    """Read a file of results.
+
+    Raises:
+        DocumentError: it cannot be read, or is not the result of a run.
+    """
     try:
         head = read_head(path, kinds.HEAD)
         if head and kinds.RECORDS.matches(path, head):

@@ -1,4 +1,4 @@
-"""How much faster one sample of rounds is than another, and when a figure is worthless."""
+"""Decide how much faster one sample of rounds is than another, and which figures are noise."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from functools import partial
 
 import numpy as np
 
-# Half the range between the quartiles, relative to the median, from which on nothing can be told
-# from it: as much as ``--threshold`` calls a change.
+# A figure is unreliable if half its interquartile range exceeds this share of the median. The
+# default of ``--threshold`` is the same share.
 SPREAD = 0.1
-# Load beyond the run's own, as a share of the cores.
+# The most load from other processes, as a share of the cores.
 BUSY = 0.5
 WORTHLESS = "not to be relied on"
 
 
 @dataclass(frozen=True)
 class Load:
-    """Load averages of a minute, before and after a group, and what of them is the run's own."""
+    """Load averages of one minute before and after a group, and the run's own part of each."""
 
     start: float
     own_at_start: float
@@ -30,17 +30,17 @@ class Load:
 
     @staticmethod
     def now() -> float:
-        """That of the last minute."""
+        """Return the load average of the last minute."""
         return os.getloadavg()[0]
 
 
 def spread_of(quartiles: Mapping[str, float]) -> float:
-    """Half the range between the quartiles over the median."""
+    """Return half the interquartile range over the median."""
     return (quartiles["q3"] - quartiles["q1"]) / 2 / quartiles["median"]
 
 
 def warning(load: float, cores: int) -> str:
-    """What is to be said before anything is timed on a machine that is busy; empty if it is not."""
+    """Return a warning if the machine is busy before anything is timed, else an empty text."""
     if load <= BUSY * cores:
         return ""
     return (
@@ -50,7 +50,7 @@ def warning(load: float, cores: int) -> str:
 
 
 def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
-    """Why a figure is not to be relied on, in words; nothing if it is."""
+    """Return the reasons why a figure is unreliable; empty if it is reliable."""
     found = []
     if spread_of(rate) > SPREAD:
         found.append(
@@ -63,7 +63,7 @@ def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
 
 
 def other_work(load: Load, cores: int) -> str:
-    """What else the machine did while a group was timed, in words; empty if it was nothing."""
+    """Describe the load from other processes while a group was timed; empty if there was none."""
     for when, total, own in (
         ("before", load.start, load.own_at_start),
         ("after", load.end, load.own),
@@ -78,7 +78,7 @@ def other_work(load: Load, cores: int) -> str:
 
 
 def worthless(doubts: Sequence[str]) -> bool:
-    """Whether one of the doubts is about the figure itself."""
+    """Return whether one of the doubts is about the figure itself."""
     return any(doubt.startswith(WORTHLESS) for doubt in doubts)
 
 
@@ -87,9 +87,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """How many times as fast: the ratio of geometric means, and its 95% confidence interval.
+    """A speed ratio: the ratio of geometric means, with its 95% confidence interval.
 
-    Of a single round nothing is known: the interval is from 0 to infinity.
+    With a single round the interval is from 0 to infinity.
     """
 
     value: float
@@ -98,7 +98,7 @@ class SpeedRatio:
 
     @property
     def known(self) -> bool:
-        """Whether the interval tells that one is faster."""
+        """True if the interval excludes 1, so that one side is faster."""
         return not self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
@@ -112,10 +112,10 @@ class SpeedRatio:
 
 
 def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> SpeedRatio:
-    """How fast rounds are relative to those of ``base``, by Welch's t-test on the logarithms.
+    """Return the speed of rounds relative to ``base``, by a t-test on the logarithms.
 
-    ``paired`` rounds were measured in turn, each beside its partner: what slowed a round slowed
-    both.
+    ``paired`` rounds were measured in turn, so that a disturbance slowed both: they get a paired
+    test if their numbers are equal. Others get Welch's test.
     """
     new, old = np.log(seconds), np.log(base)
     value = math.exp(old.mean() - new.mean())
@@ -123,9 +123,9 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
     spread = np.ptp(old - new) if paired else max(np.ptp(old), np.ptp(new))
     if min(len(new), len(old)) < 2:
         return SpeedRatio(value, 0.0, math.inf)
-    if spread < 1e-12:  # as in made numbers: there is nothing to be unsure of
+    if spread < 1e-12:  # no variation: no uncertainty
         return SpeedRatio(value, value, value)
-    from scipy import stats  # which takes a second to import
+    from scipy import stats  # takes a second to import
 
     with warnings.catch_warnings():
         # "The data are nearly identical": the interval is as narrow as it should be.
@@ -133,18 +133,18 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
         test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
         found = test(old, new)
         low, high = found.confidence_interval(CONFIDENCE)
-    # A spread of days gives numbers that nothing can hold.
+    # A huge spread would overflow the exponential.
     low, high = (float(np.exp(np.clip(bound, -700.0, 700.0))) for bound in (low, high))
     return SpeedRatio(value, low, high)
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether rounds that were measured in turn tell that one is faster."""
+    """Return whether rounds that were measured in turn show that one side is faster."""
     return speed(first, second, paired=True).known
 
 
 def _digits(value: float, width: float) -> str:
-    """As many digits as the width of the interval leaves, and two at least."""
+    """Format a value with as many digits as the interval leaves, and at least two."""
     size = min(width, abs(value) / 10) or abs(value) / 1000
     places = max(0, -math.floor(math.log10(size)))
     return f"{value:.{min(places, 12)}f}"

@@ -1,4 +1,4 @@
-"""The options of ``bench``. Imports nothing that takes time."""
+"""The options of ``bench``. This module imports nothing slow."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A round as it is timed: steps in a row, and then some that are waited for, one by one.
+"""Time a round: steps in a row, then single steps that are waited for.
 
-All of it can be made again, and what it has led to is kept as it was read when a clock stopped:
-a backend that tells another thing later has told it to nobody.
+A round can be repeated later. Its results are read when a clock stops, so a backend cannot
+replace them afterwards.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from statistics import median
 from harness.timing.contestant import Contestant, Handed, Pace, Played
 from harness.timing.workload import ROTATING, SECRET, Batch, Left
 
-# Seconds: of steps before a round, of a round, and of the steps that are waited for one by one.
+# Seconds of the steps before a round, of a round, and of the steps that are waited for.
 WARMING, ROUND, WAITED = 0.06, 0.25, 0.06
-# Reading results takes no longer than so many times the reading of what is like them, and so many
-# seconds.
+# Reading results counts as reading up to COPIES times the time of reading similar arrays, plus
+# SLACK seconds.
 COPIES, SLACK = 3.0, 2e-5
-# A call costs no more than so many seconds beyond its steps, to be made and to be waited for.
+# The most seconds that a call costs beyond its steps.
 CALL = 1e-3
 
 
 def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
-    """One number of throughput and some of latency, after untimed steps of both kinds.
+    """Time one round: one number of throughput and some of latency, after untimed steps of both.
 
-    A round begins anew, on batches that no round had, so that it can be made again; what it has
-    left is kept where it was ``drawn``. A baseline goes on with the batches it has.
+    A round restarts from the initial values, on new batches, so that it can be repeated. If it is
+    ``drawn``, the values that it leaves are read and stored. A baseline keeps its batches and
+    continues from its values.
     """
     steps, count = contestant.steps, contestant.steps_in(ROUND)
     baseline = contestant.entry.baseline
@@ -55,8 +56,10 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
 
 
 def sample(contestant: Contestant, seconds: float) -> None:
-    """A short round on the batches of the last, for its pace: steps in a row that take so long, and
-    as many alone."""
+    """Time a short round for its pace: ``seconds`` of steps in a row, and as many steps alone.
+
+    The batches are those of the last round.
+    """
     count = contestant.steps_in(seconds)
     contestant.steps.restart()
     first = contestant.take(count)
@@ -68,7 +71,7 @@ def sample(contestant: Contestant, seconds: float) -> None:
 
 
 def _in_a_row(contestant: Contestant, first: int, count: int) -> tuple[float, float]:
-    """Seconds of a step in a row, and those of processors."""
+    """Return the wall seconds and the processor seconds of one step in a row."""
     before = contestant.processor()
     seconds = contestant.row(first, count)
     return seconds / count, (contestant.processor() - before) / count
@@ -80,7 +83,7 @@ def _played(
     calls: Sequence[tuple[int, int]],
     drawn: bool,
 ) -> Played:
-    """What a row has left, as far as it is looked at: which is decided here, after it."""
+    """Read the results of the row; a secret draw after the row decides which step is read."""
     steps, (first, count) = contestant.steps, calls[-1]
     back = SECRET.randrange(contestant.many)
     reads = {first + count - 1 - back: steps.last(back)}
@@ -95,8 +98,10 @@ def _played(
 
 
 def _alone_after(contestant: Contestant, row: float, row_processor: float, count: int) -> None:
-    """Make ``count`` steps, and up to twice as many, that are waited for, and add them to what was
-    played last. How many they are is drawn: nobody knows which is the last, whose results count."""
+    """Time single steps, and add them to the last round: ``count`` steps, up to twice as many.
+
+    Their number is drawn secretly, so no backend knows which step is the last and is read.
+    """
     steps, many, played = contestant.steps, contestant.many, contestant.played[-1]
     count += SECRET.randrange(count)
     first, before = contestant.take(count), contestant.processor()
@@ -104,7 +109,7 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     processor = (contestant.processor() - before) / count
     contestant.record.latencies += [begun + done for begun, done, _ in stages]
     single = 0.0
-    if many > 1:  # of calls of several steps, as there are in a row
+    if many > 1:  # as calls in a row have several steps
         single = min(median(begun + done for begun, done, _ in stages), row + CALL)
         count = -(-count // many)
         first, before = contestant.take(count * many), contestant.processor()
@@ -114,12 +119,12 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     back = SECRET.randrange(many)
     reads = {**played.reads, first + count * many - 1 - back: steps.last(back)}
     contestant.played[-1] = replace(played, calls=calls, reads=reads)
-    most = COPIES * steps.copying() + SLACK  # work that is done anew at each reading is no reading
+    most = COPIES * steps.copying() + SLACK  # repeated work is not reading
     stages = [[begun, done, min(again, most)] for begun, done, again in stages]
     begun, done, again = (median(times) / many for times in zip(*stages, strict=True))
-    # Of each: one that is made when it has begun, and the next when it is read, are each as long as
-    # a step, and the medians of their parts are half of one. A call of several without one of a
-    # single step has lost what calls cost, to be made and to be waited for.
+    # Take the longer part of each step before the median. A backend may do the work of one step at
+    # its start and of the next at its end: then the median of each part would be half a step.
+    # Subtracting a call of a single step from a call of several removes the cost of a call.
     whole = median(max(start, end - read) for start, end, read in stages)
     longer = (whole - single) / max(many - 1, 1)
     contestant.paces.append(Pace(row, begun, done, again, longer, row_processor, processor))

@@ -1,4 +1,4 @@
-"""The request of a timing: its cells, who takes part, and the plan of entries and groups."""
+"""The request of a timing: its cells, its backends, and the plan of entries and groups."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from harness.worker.launch import Launch, thread_settings
 DTYPES = (*paths.KNOWN_DTYPES, "tf32")
 PATHS = ("fastest", *paths.PATHS, *paths.COMPILED_PATHS)
 
-# Settings of the allocator that are known to pay on some models and to harm others: tried with
-# --tune, shown, and never a default.
+# Settings of the allocator that help some models and harm others. --tune tries them and shows the
+# result; they are never a default.
 TUNINGS: Mapping[str, Mapping[str, str]] = {
     "malloc": {
         "MALLOC_MMAP_THRESHOLD_": "8000000000",
@@ -42,11 +42,11 @@ TUNINGS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class BenchRequest(TimingOptions):
-    """What to time; see :class:`.TimingOptions`."""
+    """The cells to time; the fields are in :class:`.TimingOptions`."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """Return the request of options that were given, with patterns of models resolved.
+        """Return the request of the given options, with patterns of models resolved.
 
         Raises:
             UsageError: a pattern matches no model.
@@ -57,16 +57,16 @@ class BenchRequest(TimingOptions):
 
     @property
     def thread_count(self) -> int:
-        """Threads that a backend is told to use."""
+        """The number of threads of a backend."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A worker that takes part, under the name that its cells bear.
+    """A worker that takes part, under the name that its cells show.
 
-    A ``baseline`` is code outside the harness: it has no paths to choose from, no parameters to
-    show and no primitives to take a peak from.
+    A ``baseline`` is code outside the harness: without paths, parameters to read, or primitives to
+    measure a peak.
     """
 
     label: str
@@ -76,13 +76,13 @@ class Entry:
 
     @property
     def backend(self) -> str:
-        """The name of the backend, whatever settings it runs under."""
+        """The name of the backend, without its settings."""
         return self.launch.backend
 
 
 @dataclass(frozen=True)
 class Group:
-    """One model at some sizes, in one mode: what is measured interleaved, on every entry."""
+    """A model at some sizes in one mode; all entries are timed on it in turn."""
 
     spec: Spec
     mode: str
@@ -92,17 +92,17 @@ class Group:
 
     @property
     def name(self) -> tuple[str, ...]:
-        """What tells it from all others, what its cost depends on first."""
+        """The parts that identify the group, ordered by their effect on its cost."""
         return group_name((self.mode, self.spec.name, self.batch, self.time), self.sizes)
 
     def cell(self, label: str) -> TimedCell:
-        """The cell of an entry."""
+        """Return the cell of an entry."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
 
 
 @dataclass(frozen=True)
 class TimedCell:
-    """One number of a table."""
+    """The coordinates of one number in a table."""
 
     spec: str
     backend: str
@@ -117,7 +117,11 @@ class TimedCell:
 
 
 def check_request(request: BenchRequest) -> None:
-    """:class:`UsageError` for what no run can do."""
+    """Check the values of a request that need no model.
+
+    Raises:
+        UsageError: a value is missing, unknown or out of range.
+    """
     for kind, given, known in (
         ("dtype", (request.dtype,), DTYPES),
         ("path", (request.path,), PATHS),
@@ -137,7 +141,11 @@ def check_request(request: BenchRequest) -> None:
 
 
 def groups_of(request: BenchRequest) -> list[Group]:
-    """The groups in the order of the run; a size that no model has is a :class:`UsageError`."""
+    """Return the groups in the order of the run.
+
+    Raises:
+        UsageError: a size has its own option, or no model has it.
+    """
     specs = load_specs(request.specs or lesson6(), request.folders)
     for name in request.sizes:
         if name in FREE_SIZES:
@@ -157,10 +165,11 @@ def groups_of(request: BenchRequest) -> list[Group]:
 
 
 def entries_from(request: BenchRequest) -> list[Entry]:
-    """An entry for each backend; with ``tune`` one more for each known setting.
+    """Return an entry for each backend; with ``tune`` another for each known setting.
 
     Raises:
-        UsageError: a backend is unknown, or something is given for one that is not timed.
+        UsageError: a backend is unknown, or an interpreter or environment is given for a backend
+            that is not timed.
     """
     columns = choose(request.backends, request.pythons)
     backends = columns.names
@@ -185,7 +194,7 @@ def entries_from(request: BenchRequest) -> list[Entry]:
 
 
 def lacking_of(request: BenchRequest) -> Mapping[str, str]:
-    """The backends that are left out, as their framework is not installed, and what brings it."""
+    """Return the backends without an installed framework, each with the way to install it."""
     return choose(request.backends, request.pythons).lacking
 
 
@@ -195,7 +204,7 @@ def launch(
     python: str = sys.executable,
     settings: Mapping[str, str] | None = None,
 ) -> Launch:
-    """How the worker of a backend is started: its threads, its settings, then what was asked."""
+    """Return how to start a worker: threads, settings, then the environment of the request."""
     environment = {
         **thread_settings(request.thread_count),
         **(settings or {}),
@@ -205,10 +214,10 @@ def launch(
 
 
 def characters_read(spec: Spec, time: int) -> tuple[int, str]:
-    """How many of what one sample of a batch is: the characters that the model reads, if any.
+    """Return how many units one sample of a batch counts, and their name.
 
-    An input with a time axis has ``time`` of them; inputs of one index a sample are one each;
-    a model that has neither reads one sample.
+    A model that reads sequences counts ``time`` characters. Inputs of one index per sample count
+    one character each. Any other model counts one sample.
     """
     program = spec.program("inference")
     types = [program.type_of(port) for port in program.inputs]
@@ -219,7 +228,7 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
 
 
 def _modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
-    """The modes that a model can be timed in: one without an optimizer has no training step."""
+    """Return the modes that a model can be timed in: without an optimizer, forward only."""
     modes = tuple(mode for mode in asked if mode != "train" or spec.update is not None)
     if not modes:
         raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
@@ -227,22 +236,25 @@ def _modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
 
 
 def _times(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:
-    """The lengths to time: those asked for, where the model's inputs have a length at all."""
+    """Return the lengths to time: the requested ones, if the model's inputs have a length."""
     if not has_time(spec):
         return (characters_read(spec, 1)[0],)
     return tuple(dict.fromkeys(asked)) or (spec.length,)
 
 
 def has_time(spec: Spec) -> bool:
-    """Whether the model reads sequences of any length, and not one that its equations fix."""
+    """Return whether the model reads sequences of any length."""
     program = spec.program("inference")
     return any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """``every`` are the groups of all shards, ``groups`` those of the request's own; ``lacking``
-    are the backends that are left out, and what brings their framework."""
+    """The plan of a run.
+
+    ``every`` are the groups of all shards, ``groups`` the groups of this shard. ``lacking`` has the
+    backends without an installed framework, each with the way to install it.
+    """
 
     request: BenchRequest
     entries: Sequence[Entry]
@@ -252,26 +264,26 @@ class BenchPlan:
 
     @classmethod
     def of(cls, request: BenchRequest, entries: Sequence[Entry] | None = None) -> Self:
-        """The plan of a request; ``entries`` are those of the request if left out.
+        """Return the plan of a request; ``entries`` defaults to the entries of the request.
 
         Raises:
-            UsageError: the request cannot be.
+            UsageError: the request is invalid.
         """
         check_request(request)
         lacking = lacking_of(request) if entries is None else {}
         entries = entries_from(request) if entries is None else entries
         every, shard = groups_of(request), request.shard
-        # A group is timed interleaved, and so on one machine.
+        # The entries of a group are timed in turn, so on one machine.
         groups = every if shard is None else shard.part(every, attrgetter("name"), "group")
         return cls(request, [*entries], every, groups, lacking)
 
     @property
     def cells(self) -> list[TimedCell]:
-        """An entry in a group each, group by group; of a shard, its own."""
+        """The cells of this shard: an entry in a group each, group by group."""
         return [group.cell(entry.label) for group in self.groups for entry in self.entries]
 
     def record(self) -> RunPlan:
-        """What a file of results says of the whole plan."""
+        """Return the description of the whole plan for a file of results."""
         groups = {joined(group.name) for group in self.every}
         labels = {entry.label for entry in self.entries}
         return RunPlan.of([groups, labels], self.request.shard)

@@ -1,6 +1,6 @@
-"""The measurement of one group: everyone ready, then rounds in shuffled order, then the proofs.
+"""Measure one group: prepare all contestants, time rounds in shuffled order, then run the proofs.
 
-Never are two workers asked at once: while one is measured all others wait.
+Only one worker computes at a time: all others wait.
 """
 
 from __future__ import annotations
@@ -27,23 +27,22 @@ from harness.timing.proofs.values import check_values
 from harness.timing.workload import SECRET, Batch
 from harness.worker.remote import WorkerFault, not_offered, offers_path
 
-# The paths among which the fastest right one is chosen. In a forward pass, which has no gradient,
-# ``equations`` leaves products where they stand and ``derived`` moves them out of loops; what
-# ``compiled`` gives to the framework's compiler, where there is one, is what ``derived`` runs, and
-# ``native-compiled`` what ``native`` does.
+# The candidates for the fastest correct path. In a forward pass ``equations`` leaves matmuls in
+# their loops, and ``derived`` moves them out. If the framework has a compiler, ``compiled``
+# compiles the plan of ``derived``, and ``native-compiled`` that of ``native``.
 CANDIDATES = ("native", "derived", "compiled", "native-compiled", "equations")
-# A compiler takes a step of the framework's own layers for half a minute, and makes it little more
-# than twice as fast at best: it is tried where that might be the fastest path.
+# Compiling a step of native layers takes half a minute and makes it at best little more than twice
+# as fast. It is tried only if the native path is within this factor of the fastest.
 NEAR = 2.5
-# By mode, the path that is no other than ``native`` where the framework had nothing of its own.
+# By mode, the path that equals ``native`` if the framework has no layers of its own for the spec.
 REPEATED = {"train": "equations", "forward": "derived"}
-# Seconds: of a candidate's try, of a batch of warming steps, and of all warming.
+# Seconds of a candidate's trial, of a batch of warm-up steps, and of the whole warm-up.
 TRIAL, WARMING, WARMED = 0.1, 0.06, 5.0
 TRIALS = 4
-# Steady: the median of a batch of steps is this near to that of the batch before.
+# Steady: the median of a batch of steps is this close to the median of the batch before.
 STEADY = 0.05
 MOST_BATCHES = 60
-# The time of a step is first taken from the best of so many tries.
+# The first estimate of a step's time is the best of this many tries.
 ESTIMATES = 3
 
 Tell = Callable[[TimedResult, str], None]
@@ -56,7 +55,7 @@ def measure(
     shuffle: random.Random,
     events: BenchEvents,
 ) -> None:
-    """Measure all contestants of a group; what came of it is in their results."""
+    """Measure all contestants of a group, and store the results in them."""
 
     def each(what: str, part: Callable[[Contestant], None], order: Sequence[Contestant]) -> None:
         for contestant in order:
@@ -84,8 +83,9 @@ def measure(
 
 
 def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
-    """Start the worker and have it ready on the path asked for, or on the fastest right one;
-    ``trying`` is told of each path that is tried.
+    """Start the worker and prepare the requested path, or the fastest correct path.
+
+    ``trying`` receives each path that is tried.
 
     Raises:
         Unsupported: the backend does not offer the path.
@@ -110,8 +110,10 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
 
 @dataclass
 class TriedPath:
-    """A path as far as it was tried. ``paths`` are what runs each layer on it; ``seconds`` are
-    those of a step; ``several`` is how many steps one call could make, ``many`` how many it does.
+    """A path and the result of its trial.
+
+    ``paths`` has what runs each layer, and ``seconds`` the time of a step. One call could make
+    ``several`` steps, and makes ``many``.
     """
 
     path: str
@@ -128,20 +130,20 @@ class TriedPath:
 
     @property
     def all_equations(self) -> bool:
-        """Whether the path ran nothing of the framework's own but its optimizer."""
+        """True if the path ran nothing native except the optimizer."""
         layers = {label for name, label in self.paths.items() if name != "optimizer"}
         return self.right and layers == {"equations"}
 
 
 def _fastest(contestant: Contestant, trying: Tell) -> TriedPath:
-    """Try every path that may differ, and prepare the fastest of those that are right."""
+    """Try every path that may differ, and prepare the fastest correct one."""
     tried: list[TriedPath] = []
     starts = contestant.worker.starts
     repeated = REPEATED[contestant.case.group.mode]
     for path in CANDIDATES:
         offered = offers_path(contestant.record.hello, path)
         if offered and path == "native-compiled":
-            # Where the native path runs layers of the framework's own, not much slower than others.
+            # Only if the native path runs native layers, and is not much slower than the others.
             least = min((c.seconds for c in tried if c.seconds is not None), default=0.0)
             native = tried[0]
             own = native.seconds is not None and not native.all_equations
@@ -162,7 +164,7 @@ def _fastest(contestant: Contestant, trying: Tell) -> TriedPath:
     if contestant.worker.starts == starts and contestant.worker.pid is not None:
         contestant.steps.select(best.path)
     else:
-        # A path that was tried has cost the process, and with it what was prepared before.
+        # A trial ended the process, and the prepared paths are lost with it.
         best = _prepared(contestant, best.path)
     check_values(contestant)
     return best
@@ -180,7 +182,7 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
     except WorkerFault as fault:
         if fault.outcome.start_failed:
             raise
-        # Below its first line an error may have the frames of a framework's own calls.
+        # The lines below the first may have the framework's own stack frames.
         found.reason, *_ = fault_text(fault).split("\n")
         if fault.outcome.status != "error":
             found.lost = fault
@@ -188,9 +190,9 @@ def _try_path(contestant: Contestant, path: str, beside: bool) -> TriedPath:
 
 
 def _pace(contestant: Contestant, chosen: TriedPath) -> None:
-    """Try several steps in a call, and leave it at that if it is faster.
+    """Try several steps per call, and keep them if they are faster.
 
-    They save what a call costs; in one loop, though, XLA spreads the work over fewer threads.
+    They save the cost of calls, but XLA spreads the work of one loop over fewer threads.
     """
     _settle(contestant)
     alone = _tried(contestant)
@@ -204,14 +206,14 @@ def _pace(contestant: Contestant, chosen: TriedPath) -> None:
 
 
 def _tried(contestant: Contestant) -> float:
-    """The best of some tries: one that the machine was busy in must not decide."""
+    """Return the best time of some trials, so that a busy moment does not decide."""
     count = contestant.steps_in(TRIAL)
     return min(contestant.throughput(count) / count for _ in range(TRIALS))
 
 
 def _prepared(contestant: Contestant, path: str, beside: bool = False) -> TriedPath:
     payload = contestant.case.payload(path, contestant.device)
-    if beside:  # which a baseline need not know
+    if beside:  # a baseline may not know this argument
         payload["beside"] = True
     reply = contestant.steps.prepare(**payload)
     contestant.next, contestant.many = 0, 1
@@ -224,10 +226,10 @@ def _prepared(contestant: Contestant, path: str, beside: bool = False) -> TriedP
 
 
 def _settle(contestant: Contestant) -> float:
-    """Estimate the time of a step, from the backend's own word and from what it leaves undone.
+    """Estimate the time of a step, from the backend's own clock and from the work it left undone.
 
-    Returns the part that does not rest on its word: a backend that says at once that it is done
-    must not be asked for millions of steps.
+    Return the part from the undone work. A backend that claims to be done at once must not be asked
+    for millions of steps.
     """
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):
@@ -239,7 +241,7 @@ def _settle(contestant: Contestant) -> float:
 
 
 def warm_up(contestant: Contestant) -> None:
-    """Run batches of steps until two in a row take the same; shown in the record."""
+    """Run batches of steps until two in a row take the same time; the record shows them."""
     least = _settle(contestant)
     medians: list[float] = []
     steps, steady = 0, False
@@ -253,4 +255,4 @@ def warm_up(contestant: Contestant) -> None:
         steady = len(medians) > 1 and abs(medians[-1] / medians[-2] - 1) <= STEADY
     contestant.record.warm_up = {"steps": steps, "steady": steady, "medians": medians}
     if contestant.carries and not contestant.entry.baseline:
-        contestant.steps.parameters()  # a framework may compile what reads them, the first time
+        contestant.steps.parameters()  # the first reading may compile

@@ -1,4 +1,4 @@
-"""A run of ``harness bench``, on this machine or on a cluster: group after group, interleaved."""
+"""Run ``harness bench`` on this machine or on a cluster, group after group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.timing.rounds import measure
 from harness.timing.workload import TimedCase
 from harness.worker.worker import Worker
 
-# Takes the results of a group; and of one that was timed elsewhere, the content of a file of them.
+# Stores the results of a group, and the content of their file if another machine timed them.
 Keep = Callable[[Sequence[TimedResult], SpeedFile | None], None]
 
 NO_NUMBER = (
@@ -32,25 +32,25 @@ NO_NUMBER = (
 
 
 class GroupTimer(Protocol):
-    """Times the groups of a plan: on this machine, or on a cluster."""
+    """The timer of a plan's groups, on this machine or on a cluster."""
 
     def run(self, keep: Keep) -> None:
-        """Time all groups; each is kept as soon as it is timed."""
+        """Time all groups; pass each to ``keep`` as soon as it is timed."""
 
     def close(self) -> None:
-        """End all that was started for it."""
+        """End all processes that were started."""
 
 
 class LocalTimer:
-    """Times groups on this machine one after another, with a worker for each entry."""
+    """A timer that times groups on this machine in sequence, with a worker per entry."""
 
     def __init__(self, plan: BenchPlan, events: BenchEvents) -> None:
         self._plan, self._request, self._events = plan, plan.request, events
         self.workers = {c.label: Worker(c.launch) for c in plan.entries}
-        """By the label of an entry; none is started yet."""
+        """Workers by the label of their entry; none is started yet."""
         self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in plan.entries}
         self._shuffle = random.Random(plan.request.seed)
-        self._own = 0.0  # of the machine's load, what is of the group before
+        self._own = 0.0  # the load that the previous group caused
 
     def close(self) -> None:
         """End all workers."""
@@ -58,12 +58,12 @@ class LocalTimer:
             worker.close()
 
     def run(self, keep: Keep) -> None:
-        """Time all groups, one after the other: never do two share the machine."""
+        """Time all groups in sequence: two groups never share the machine."""
         for group in self._plan.groups:
             keep(self.timed(group), None)
 
     def timed(self, group: Group) -> list[TimedResult]:
-        """The cells of one group, with what makes their figures doubtful."""
+        """Return the cells of one group, with the reasons to doubt their figures."""
         start, threads = Load.now(), float(self._request.thread_count)
         found = self._measured(group)
         load = Load(start, self._own, Load.now(), threads)
@@ -80,7 +80,7 @@ class LocalTimer:
         return found
 
     def _measured(self, group: Group) -> list[TimedResult]:
-        """The cells of one group, one for each entry."""
+        """Return the cells of one group, one for each entry."""
         request, entries = self._request, self._plan.entries
         try:
             case = self._case(group)
@@ -103,10 +103,10 @@ class LocalTimer:
         return [contestant.result for contestant in contestants]
 
     def _case(self, group: Group) -> TimedCase:
-        """A group's case with all that is expected of it.
+        """Return a group's case with its expected values.
 
         Raises:
-            OracleFault: there is not the time or the memory.
+            OracleFault: time or memory does not suffice.
         """
         program = group.spec.program("training", **group.sizes)
         entries = entries_of(program, group.batch, group.time)
@@ -114,16 +114,19 @@ class LocalTimer:
         with with_patience(patience), at_work(entries * BYTES, entries * SECONDS):
             case = TimedCase(group, self._request.dtype, self._request.seed)
             self._events.expecting(group)
-            # Computed before anyone is measured: the oracle takes all cores.
+            # Compute this before any measurement, because the oracle uses all cores.
             assert case.expected.values
         return case
 
 
 class Bench:
-    """Times a request. Use as a context manager, so that no worker outlives it.
+    """A run of a request. Use it as a context manager, so that no worker outlives it.
 
-    ``entries`` are those of the request if left out. Raises :class:`UsageError` for a request
-    that cannot be, and :class:`.on_ray.ClusterError` for one on a cluster that there is not.
+    ``entries`` defaults to the entries of the request.
+
+    Raises:
+        UsageError: the request is invalid.
+        ClusterError: the cluster does not exist (:class:`.on_ray.ClusterError`).
     """
 
     def __init__(
@@ -138,8 +141,8 @@ class Bench:
             ClusterTimer(self.plan) if request.on else LocalTimer(self.plan, self.events)
         )
         self.results: list[TimedResult] = []
-        """Of the groups that are done, also of a run that was interrupted."""
-        self._contents: list[SpeedFile] = []  # of the groups that were timed elsewhere
+        """Results of all finished groups, also after an interruption."""
+        self._contents: list[SpeedFile] = []  # of groups timed on other machines
 
     def __enter__(self) -> Bench:
         return self
@@ -148,14 +151,14 @@ class Bench:
         self.close()
 
     def close(self) -> None:
-        """End all workers, and all that runs on a cluster."""
+        """End all workers and all processes on a cluster."""
         self.timer.close()
 
     def run(self) -> list[TimedResult]:
-        """All cells, in the order of the plan.
+        """Time all cells, and return them in the order of the plan.
 
         Raises:
-            ClusterError: no node is left that could do the rest.
+            ClusterError: no node is left for the remaining groups.
         """
         self.events.planned(len(self.plan.cells))
         self.results, self._contents = [], []
@@ -165,7 +168,8 @@ class Bench:
         return self.results
 
     def _keep(self, found: Sequence[TimedResult], content: SpeedFile | None) -> None:
-        # Kept before they are told of: what was told is there if the run is interrupted.
+        # Store results before they are reported, so that an interrupted run has all reported
+        # results.
         if content is not None:
             self._contents.append(content)
         self.results += found
@@ -173,17 +177,19 @@ class Bench:
             self.events.ended(result)
 
     def document(self, planned: int | None = None) -> SpeedFile:
-        """The content of the file of results so far; ``planned`` as of :func:`.json_file.document`.
-        Of a cluster, each machine has said of itself what it is.
+        """Return the content of the file of results so far.
+
+        :func:`.json_file.document` explains ``planned``. On a cluster, each machine describes
+        itself.
 
         Raises:
-            HarnessError: what several machines have given cannot be joined.
+            HarnessError: the results of several machines cannot be joined.
         """
         whole = document(self.request, self.results, planned, self.plan.record())
         if not self._contents:
             return whole
         found = join(self._contents)
-        # What is told of several groups together is there only if they were on one machine.
+        # Facts about several groups together are only valid if one machine timed them.
         apart = found.environment.machines
         names = {"incomplete"} if apart else {"incomplete", "slopes", "tunings"}
         told = {n: getattr(whole.harness, n) for n in names & whole.harness.model_fields_set}
@@ -195,11 +201,13 @@ KIND = "groups"
 
 
 class ClusterTimer:
-    """Times groups on the nodes of a cluster: on each machine one at a time, which has all of its
-    processors, or a card."""
+    """A timer of groups on the nodes of a cluster.
+
+    Each machine times one group at a time, with all of its processors, or with one card.
+    """
 
     def __init__(self, plan: BenchPlan) -> None:
-        """Connect.
+        """Connect to the cluster.
 
         Raises:
             UsageError: as of :class:`.on_ray.Cluster`.
@@ -210,21 +218,21 @@ class ClusterTimer:
         self._cluster = Cluster(plan.request.on)
 
     def close(self) -> None:
-        """End all that runs on the cluster."""
+        """End all processes on the cluster."""
         self._cluster.close()
 
     def run(self, keep: Keep) -> None:
-        """Time all groups; each is kept as soon as it is timed.
+        """Time all groups; pass each to ``keep`` as soon as it is timed.
 
         Raises:
-            ClusterError: no node is left that could do the rest.
+            ClusterError: no node is left for the remaining groups.
         """
         queue = Queue(range(len(self._plan.groups)), lambda _: KIND)
         machines: dict[str, str] = {}
         on_card = self._request.device != "cpu"
 
         def slots(node: ClusterNode) -> int:
-            # Nodes of one address share their processors: they are one machine.
+            # Nodes with one address share their processors, so they count as one machine.
             first = machines.setdefault(node.address, node.id) == node.id
             return int(first and (node.gpus > 0 or not on_card))
 
@@ -245,7 +253,7 @@ class ClusterTimer:
         spread(self._cluster, queue, slots, work)
 
     def _given_up(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
-        """Of a group that costs every process in which it is timed, no cell has a speed."""
+        """Return the cells, all broken, of a group whose process was lost twice."""
         words = f"the process that timed it was lost, and a second one too: {why}"
         plan, group = self._plan, self._plan.groups[number]
         found = [TimedResult(group.cell(e.label), e, "broken", words) for e in plan.entries]
@@ -253,13 +261,13 @@ class ClusterTimer:
 
 
 class NodeTimer:
-    """What a process on a node does: it times groups with workers of its own."""
+    """The timer in a process on a node, with workers of its own."""
 
     def __init__(self, request: BenchRequest) -> None:
         self._plan = BenchPlan.of(request)
         self._timer = LocalTimer(self._plan, BenchEvents())
 
     def run(self, number: int) -> tuple[list[TimedResult], SpeedFile]:
-        """The results of a group of the plan, and the content of a file with them."""
+        """Return the results of a group of the plan, and the content of a file with them."""
         found = self._timer.timed(self._plan.groups[number])
         return found, document(self._plan.request, found, plan=self._plan.record())

@@ -1,4 +1,4 @@
-"""What cells tell together: how seconds grow with a size, and what settings are worth."""
+"""Compare cells: how seconds grow with a size, and which settings help."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.timing.contestant import TimedResult
 from harness.timing.noise import beyond_noise
 from harness.timing.request import TUNINGS
 
-# A gain or a loss of less is not worth a word.
+# Smaller gains or losses are not reported.
 WORTH = 0.03
 
 
 def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """For every cell that ran under a setting: its speed relative to the plain one."""
+    """Return, for every cell with a setting, its speed relative to the plain cell."""
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     found = []
     for result in results:
@@ -44,7 +44,7 @@ def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
 
 
 def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
-    """In words, which settings paid or harmed, where and by how much."""
+    """Return lines that say which settings paid or harmed, on which cell and by how much."""
     told = [
         f"{gain['cell']}: {gain['tuning']} {gain['verdict']}: {gain['speed_ratio']:.2f} times the "
         f"speed"
@@ -61,10 +61,10 @@ def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """A fit of log(seconds) over log(value) for every value that varies while others stay.
+    """Fit log(seconds) over log(value) for each size that varies while the others stay.
 
-    The slope is 1 where twice the work takes twice as long, and 0 where it is free. ``r_squared``
-    says how straight the line is; with two points it is always 1.
+    The slope is 1 if twice the work takes twice as long, and 0 if it takes the same time.
+    ``r_squared`` is the coefficient of determination; with two points it is always 1.
     """
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
@@ -97,7 +97,7 @@ def _fit(points: Sequence[tuple[int, float]]) -> dict[str, object]:
 
 
 def lines(fits: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line a fit, for a person."""
+    """Return one line per fit."""
     return [
         f"{fit['cells']}: seconds grow as {fit['over']}^{fit['slope']:.2f} "
         f"(R2 {fit['r_squared']:.3f}, {fit['over']} {', '.join(map(str, fit['values']))})"

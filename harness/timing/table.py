@@ -1,4 +1,4 @@
-"""What a run looks like to a person: a table of speeds for every mode and size, and footnotes."""
+"""Format a run as tables of speeds, one for each mode, batch and sizes, with footnotes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.worker.remote import with_trace
 
 
 def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
-    """A table for every mode and sizes, and the footnotes of all of them."""
+    """Return a table for each mode, batch and sizes, and the footnotes of all tables."""
     notes: list[str] = []
     families: dict[str, list[TimedResult]] = {}
     for result in results:
@@ -23,7 +23,7 @@ def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
             families.setdefault(title, []).append(result)
     found = [_grid(title, cells, notes) for title, cells in families.items()]
     for result in results:
-        # Settings are told of below the tables, but what lost its speed under one is a footnote.
+        # Settings are listed below the tables, but a cell without a speed under one is a footnote.
         if result.entry.tuning and not result.measured:
             _note(result, notes, result.reason)
     return found, notes
@@ -46,8 +46,10 @@ def _grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
 
 
 def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
-    """The fastest, and those that noise does not tell from it: none where that figure is worthless,
-    and none whose own is."""
+    """Return the fastest cell and those within noise of it, without unreliable ones.
+
+    If the fastest is unreliable, or alone, no cell is returned.
+    """
     measured = [c for c in cells if c.measured]
     if len(measured) < 2:
         return []
@@ -59,18 +61,18 @@ def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
 
 
 def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
-    """``*123 ±4%`` over the path that ran and the digits that are right; or why not."""
+    """Format a cell: ``*123 ±4%``, the path and the correct digits; or why it has no speed."""
     if not result.measured:
         return f"{result.status} [{_note(result, notes, result.reason)}]"
     rate = result.record.rate
-    # Nobody knows how far apart the rounds would lie of which there is one.
+    # A single round has no spread.
     within = f"±{spread_of(rate):.0%}" if len(result.seconds) > 1 else "one round"
     speed = f"{'*' if best else ''}{thousands(rate['median'])} {within}"
     for doubt in result.record.doubts:
         speed += f" [{_note(result, notes, doubt)}]"
     many = result.record.many or 1
     path = f"{result.record.path}{f' x{many}' if many > 1 else ''}"
-    # Of the worst tensor that tells any digits: rounding to a narrow dtype can leave none.
+    # The digits of the worst tensor that has any: rounding to a narrow dtype can leave none.
     digits = result.record.values["digits"]
     right = "no digits told" if digits is None else f"{digits:.1f} digits"
     return f"{speed}\n{path}\n{right}"
@@ -84,13 +86,13 @@ def _note(result: TimedResult, notes: list[str], reason: str) -> int:
 
 
 def tracebacks(results: Sequence[TimedResult]) -> list[str]:
-    """What was raised where there is no speed, once for each backend."""
+    """Return the errors of cells without a speed, once for each backend."""
     found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
     return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
 
 
 def details(results: Sequence[TimedResult]) -> Grid:
-    """Every measured cell: the figures beside its speed."""
+    """Return a table with further figures of every measured cell."""
     columns: dict[str, Callable[[TimedResult], str]] = {
         "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",
         "step ms": lambda r: f"{r.record.step['median'] * 1e3:.3g}",

@@ -1,4 +1,4 @@
-"""The work of a group's contestants, and what the oracle says must come of it."""
+"""The work of a group's contestants, and the oracle's results for it."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from harness.runtime.updates import STEP
 from harness.timing.request import Group, characters_read
 
 Batch = dict[str, dict[str, Array]]
-# What steps have left: parameters, statistics, slots, and others by neutral names.
+# The values after some steps: parameters, statistics, slots, and others by neutral names.
 Left = Mapping[str, Any]
 
-# Batches that rotate, so that no result is of use twice.
+# The number of batches that rotate, so that no result can be used twice.
 ROTATING = 8
-# What is drawn here no worker can know before it is used.
+# Draws that no worker can know in advance.
 SECRET = SystemRandom()
-# The batches whose results are compared: the first of them twice, so that in training the second
-# pass over it differs from the first, whoever has kept the result. At a large batch two steps
-# and one order of summation must do: the oracle is slow.
+# The steps whose results are compared. The first batch comes twice: in training its second result
+# differs, which reveals a cache. At a large batch two steps and one order of summation must
+# suffice, because the oracle is slow.
 COMPARED = (0, ROTATING, 1)
 LARGE = 256
 
 
 class TimedCase:
-    """Parameters, batches and expectations of a group. Everything is drawn from ``seed``."""
+    """The parameters, batches and expected results of a group, all drawn from ``seed``."""
 
     def __init__(self, group: Group, dtype: str, seed: int) -> None:
         spec, self.group, self.dtype, self.seed = group.spec, group, dtype, seed
@@ -58,7 +58,7 @@ class TimedCase:
 
     @cached_property
     def model(self) -> str:
-        """A checksum of what the spec means, and of all sizes."""
+        """A checksum of the spec's meaning and of all sizes."""
         return digest([fingerprint(self.group.spec), sorted(self.program.sizes.items())])
 
     @property
@@ -73,8 +73,7 @@ class TimedCase:
 
     @cached_property
     def products(self) -> int:
-        """Operations of the matrix products that a step cannot do without: those of its plan,
-        which leaves out what nothing needs, or of the program where that has fewer."""
+        """The operations of the matmuls of the smallest plan, which a step needs at least."""
         program, sizes = self.program, {**self.program.sizes, **self.sizes}
         if self.group.mode == "forward":
             plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
@@ -86,10 +85,10 @@ class TimedCase:
 
     @cached_property
     def learning_rate(self) -> float:
-        """The spec's own; smaller for plain descent, whose steps grow with a larger batch.
+        """The learning rate: that of the spec's training, else of its optimizer.
 
-        That of its training, or of its optimizer where it has none. The losses of models that
-        descend plainly for a training are sums, so that a large batch would drive them to infinity.
+        Optimizers without slots, such as SGD, use a smaller rate at batches above the spec's. Their
+        losses are sums, so a large batch would drive the parameters to infinity.
         """
         training = self.group.spec.model.training
         if self.rule is None:
@@ -100,7 +99,7 @@ class TimedCase:
         return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
 
     def fresh(self, number: int) -> list[Batch]:
-        """The ``number``-th set of batches; none of another set is among them."""
+        """Return the ``number``-th set of batches; sets have no batch in common."""
         program, sizes = self.programs["train"], self.sizes
         seeds = range(number * ROTATING, (number + 1) * ROTATING)
         return [
@@ -114,11 +113,11 @@ class TimedCase:
         ]
 
     def unseen(self) -> list[Batch]:
-        """A set of batches that nobody has seen, or could have drawn beforehand."""
+        """Return a set of batches that no worker has seen or could have drawn before."""
         return self.fresh(1 + SECRET.getrandbits(32))
 
     def payload(self, path: str, device: str) -> dict[str, Any]:
-        """The arguments of the verb ``prepare``."""
+        """Return the arguments of the verb ``prepare``."""
         return {
             "training": encoded(self.programs["train"]),
             "inference": encoded(self.programs["forward"]),
@@ -142,13 +141,15 @@ class TimedCase:
 
     @cached_property
     def expected(self) -> Expected:
-        """The results of the compared steps, and how far the dtype itself may stray from them."""
+        """The results of the compared steps, with the rounding error of the dtype."""
         expected = self._reference.expect(lambda session: [self.run(session)])
         return beside_start(expected, self.material.parameters)
 
     def means_nothing(self) -> bool:
-        """Whether no number is expected: of a training, a loss that is none; of forward passes,
-        outputs without one."""
+        """Return whether nothing can be compared.
+
+        In training: a loss is not finite. In a forward pass: no output is finite.
+        """
         values = self.expected.values
         losses = [a for n, a in values.items() if n.endswith(": loss")]
         if losses:
@@ -156,13 +157,15 @@ class TimedCase:
         return not any(np.isfinite(a).any() for a in values.values())
 
     def following(self, number: int, batch: Batch, left: Left) -> Expected:
-        """What step ``number``, from 1, makes of what those before it have ``left``: parameters,
-        statistics, slots and ``others`` by neutral names. Of its noise, nothing is known yet."""
+        """Return the expected results of step ``number`` (from 1) from the values in ``left``.
+
+        Their noise is not measured yet.
+        """
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
         return beside_start(expected, left["parameters"])
 
     def run(self, session: Session) -> dict[str, Array]:
-        """The results of the compared steps in a session of the case's programs."""
+        """Return the results of the compared steps in a session of the case's programs."""
         return self._train(session) if self.group.mode == "train" else self._forward(session)
 
     def found(
@@ -172,10 +175,10 @@ class TimedCase:
         first: int = 1,
         start: Arrays | None = None,
     ) -> dict[str, Array]:
-        """A worker's results of steps, under the names of :attr:`expected`.
+        """Return a worker's results of steps, under the names of :attr:`expected`.
 
-        ``after`` is what the worker has made of the parameters, which were ``start``, or the case's
-        own; in a forward pass it is empty. ``first`` is the number of the first of the steps.
+        ``after`` has the worker's final values, and is empty in a forward pass. Its parameters were
+        ``start`` before, by default the case's own. ``first`` is the number of the first step.
         """
         values: dict[str, Array] = {}
         for number, result in enumerate(results, start=first):
@@ -191,9 +194,9 @@ class TimedCase:
     def compare(
         self, found: Mapping[str, Array], expected: Expected | None = None
     ) -> list[Deviation]:
-        """One deviation for each tensor that was found, or that is missing.
+        """Return one deviation for each tensor that was found or is missing.
 
-        ``expected`` is that of the compared steps if left out.
+        ``expected`` defaults to the results of the compared steps.
         """
         return (expected or self.expected).deviations(found, self.dtype)
 
@@ -220,7 +223,7 @@ class TimedCase:
         if self.group.mode == "forward":
             results = session.forward("inference", batch["inputs"], state)
             return {f"step {number}: {n}": results[n] for n in self._ends}
-        # In float16 steps may have been left out.
+        # In float16, steps may have been skipped.
         session.load_slots(left["slots"], int(others.get(STEP, number)) - 1)
         results = session.step(batch["inputs"], state, batch["targets"], self.learning_rate)
         material = replace(self.material, parameters=dict(left["parameters"]))
@@ -228,7 +231,7 @@ class TimedCase:
 
     @cached_property
     def _ends(self) -> list[str]:
-        """The outputs that a timed forward pass gives."""
+        """The outputs of a timed forward pass."""
         ends = result_ports(self.programs["forward"], "ends")
         return [name for name in ends if name.startswith("output.")]
 
@@ -245,6 +248,5 @@ class TimedCase:
 
 
 def kind(name: str) -> str:
-    """Losses are a kind of their own: they are far less noisy than what an optimizer makes of a
-    gradient."""
+    """Return the kind of a value: losses are apart, as they are less noisy than parameters."""
     return "loss" if name.endswith(": loss") else "tensor"

@@ -1,7 +1,7 @@
-"""What a backend must prove before its speed is believed. Each leaves its numbers in the record.
+"""The proofs that a backend must pass before its speed counts; each adds numbers to the record.
 
-Beside these :func:`.values.check_values` is asked before anything is timed, and
-:func:`.times.check_hardware` once the figures are made.
+Two further proofs run elsewhere: :func:`.values.check_values` before anything is timed, and
+:func:`.times.check_hardware` when the figures are computed.
 """
 
 from harness.timing.proofs.times import (
@@ -13,7 +13,7 @@ from harness.timing.proofs.times import (
 )
 from harness.timing.proofs.values import check_again, check_rounds, check_step, check_timed_way
 
-# In their order, by what they prove: the batches of the last round are there until others are fed.
+# In this order, because the batches of the last round are lost when others are fed.
 PROOFS = (
     ("waits for work", check_waits),
     ("clock is true", check_clock),

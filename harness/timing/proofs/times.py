@@ -1,4 +1,4 @@
-"""Proofs by time: it waits for its work, leaves none out, and does none before the clock starts."""
+"""Proofs by time: a backend waits for its work, skips none, and starts none before the clock."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from harness.timing.contestant import Contestant, Handed, Pace, Refused, TimedRo
 from harness.timing.play import sample
 from harness.timing.workload import ROTATING
 
-# Proof that no step is faster than the hardware: its products at several times the peak.
+# Proof that no step is faster than the hardware: its matmuls at several times the peak.
 
-# Products cannot be faster than this many times the fastest that was measured.
+# The most times that a matmul may be faster than the measured peak.
 HARDWARE = 3.0
-# Where a step takes less, the machine may have been busy while the peak was measured: so often it
-# is measured again.
+# The peak is measured again this often, because the machine may have been busy the first time.
 PEAK_TRIES = 3
 
 
@@ -29,11 +28,12 @@ def check_hardware(
     seconds: float,
     again: Callable[[], float],
 ) -> None:
-    """A step takes no less than its products need at several times the measured peak, which
-    ``again`` measures once more.
+    """Check that a step is not faster than its matmuls at :data:`HARDWARE` times the peak.
+
+    ``again`` measures the peak once more.
 
     Raises:
-        Refused: it takes less.
+        Refused: it is faster.
     """
     for tried in count():
         least = products / (HARDWARE * peak)
@@ -48,18 +48,18 @@ def check_hardware(
         peak = max(peak, again())
 
 
-# Proof that no results are looked up: batches never seen take no longer than those seen.
+# Proof that no results are cached: new batches take no longer than known ones.
 
 UNSEEN_TRIES = 3
-# Steps on batches never seen may take this many times as long as on batches seen before.
+# The most times that a step on a new batch may take longer than on a known batch.
 UNSEEN = 1.5
 
 
 def check_unseen(contestant: Contestant) -> None:
-    """Batches that were never seen take no longer than those of the last round.
+    """Check that new batches take no longer than the batches of the last round.
 
-    Those were seen as often as the figure rests on; those that are new are more than any cache
-    holds, as each is seen once. Both in a row and one by one.
+    The speed was measured on the batches of the last round. The new batches are each seen once, and
+    are more than a cache holds. The check times steps in a row and single steps.
 
     Raises:
         Refused: they take longer.
@@ -91,11 +91,11 @@ Times = tuple[list[float], list[float]]
 
 
 def _unseen_in_a_row(contestant: Contestant) -> Times:
-    """Seconds of a few steps in a row, on batches never seen and on those of the last round."""
+    """Return the seconds of some steps in a row: on new batches, and on those of the last round."""
     unseen, seen = [], []
     steps, count = contestant.steps, ROTATING
     for _ in range(UNSEEN_TRIES):
-        # The first steps on memory that is new cost more, whoever makes them.
+        # The first steps on new memory cost more on every backend.
         steps.feed(contestant.case.unseen(), beside=True)
         contestant.throughput(count)
         steps.feed(contestant.case.unseen(), beside=True)
@@ -108,7 +108,7 @@ def _unseen_in_a_row(contestant: Contestant) -> Times:
 
 
 def _unseen_one_by_one(contestant: Contestant) -> Times:
-    """Seconds of single steps; the first, which finds nothing warm, is left out of both."""
+    """Return the seconds of single steps, without the first of each, which starts cold."""
     unseen: list[float] = []
     seen: list[float] = []
     for _ in range(UNSEEN_TRIES):
@@ -122,8 +122,10 @@ def _unseen_one_by_one(contestant: Contestant) -> Times:
 
 
 def _warm(contestant: Contestant) -> None:
-    """Go back to the batches of the last round, some of which a small cache has let go of, and
-    leave nothing cold, for whichever is timed next."""
+    """Turn back to the batches of the last round, and run steps that warm all caches.
+
+    A small cache has dropped some of these batches.
+    """
     contestant.steps.turn(0)
     contestant.throughput(2 * ROTATING)
 
@@ -135,24 +137,25 @@ def _is_slower(unseen: Sequence[float], seen: Sequence[float]) -> bool:
 
 # Proof that nothing is computed before the clock starts, while a batch is handed over.
 
-# Of each batch no more than this share of a step is done before its step begins: what a backend
-# must do beforehand to save a quarter of it.
+# The allowed share of a step per batch before its step begins. A backend that saves a quarter of
+# a step must do as much beforehand.
 BEFOREHAND = 1 / 3
-# What handing an array over may take beside that, in seconds and by its bytes: some five times as
-# much as the slowest backend that ships needs.
+# The further time allowed per array, in seconds and by its bytes: about five times the need of
+# the slowest shipped backend.
 ARRAY_SECONDS, BYTES_PER_SECOND = 1e-3, 1e8
 HANDED_SAMPLES = 12
 
 
 def check_handing_over(contestant: Contestant) -> None:
-    """To hand batches over and make steps on them takes no longer than the steps and the copies.
+    """Check that feeding batches and running steps takes no longer than the steps and the copies.
 
-    A backend that computes what comes of a batch as soon as it has it makes its steps in no time.
-    The work shows between the handing over and the end of the first steps, whenever it is done: in
-    processors' time and in the wall's. On a processor the smaller of both counts: threads that wait
-    for the next call spin, and of the wall's time others take some. Of all rounds and of some more
-    samples it is the middle one of the first, and the first quarter of the second, on a card the
-    least.
+    A backend that computes the results when it gets a batch makes its steps in no time. This work
+    shows in the wall time and processor time from the feeding to the end of the first steps.
+
+    On a CPU the smaller of two numbers counts: the median of the processor times (idle threads may
+    spin), and the lower quartile of the wall times (other processes may delay them). On a GPU the
+    least wall time counts. If the time is too long, more samples are taken. In training nothing is
+    checked.
 
     Raises:
         Refused: it takes longer.
@@ -181,13 +184,13 @@ def _handing_seconds(handed: Sequence[Handed], on_cpu: bool) -> float:
 
 
 def _of_copies(contestant: Contestant) -> float:
-    """The seconds that handing over all batches may take whatever a step does."""
+    """Return the seconds that feeding all batches may take, however short a step is."""
     arrays = [a for batch in contestant.case.batches for a in batch["inputs"].values()]
     return sum(ARRAY_SECONDS + a.nbytes / BYTES_PER_SECOND for a in arrays)
 
 
 def _handing_sample(contestant: Contestant) -> Handed:
-    """Another handing over, of batches that nobody has seen."""
+    """Time the feeding of new batches once more."""
     before, started = contestant.processor(), time.perf_counter()
     contestant.steps.feed(contestant.case.unseen())
     contestant.throughput(ROTATING)
@@ -197,22 +200,23 @@ def _handing_sample(contestant: Contestant) -> Handed:
     return Handed(now - started, middle - before).beyond(ROTATING, seconds, processor)
 
 
-# Proof that the worker's clock, by which all is timed, goes as fast as our own.
+# Proof that the worker's clock, which times everything, goes as fast as our own.
 
-# Both clocks are the system's own, so that only messages lie between them: so many seconds a row,
-# and so many times as long as the worker waits for a processor whenever it has to. A worker cannot
-# make that longer without work that takes the processors from its own steps.
+# Both clocks are the system's, so they differ by messages only. Allowed are MESSAGE seconds per
+# row, plus WAITS times the worker's mean wait for a processor. A worker can only wait longer by
+# work that takes the processors from its own steps.
 MESSAGE, WAITS = 0.002, 3.0
-# Of a baseline, whose rounds are not kept, the longest rows count.
+# The number of longest rows that count for a baseline, whose rounds are not stored.
 LONGEST = 5
 
 
 def check_clock(contestant: Contestant) -> None:
-    """Compare the clock of the worker with our own, which runs around every call, in the rounds
-    that count: it may go well elsewhere.
+    """Compare the worker's clock with our own around every call of the timed rounds.
+
+    Other calls do not count, because a clock may be right there and wrong in the rounds.
 
     Raises:
-        Refused: it has lost more time in them than messages take.
+        Refused: the worker's clock lost more time than messages take.
     """
     rows = [played.clock for played in contestant.played]
     if contestant.entry.baseline:
@@ -227,44 +231,43 @@ def check_clock(contestant: Contestant) -> None:
 
 
 def compare_clocks(rows: Sequence[TimedRow]) -> tuple[float, float, float]:
-    """Return the seconds that a worker told of, those that passed, and by how much they may
-    differ: sums over the half of the rows, and one more, in which least was lost.
+    """Return the seconds by the worker's clock, by our own, and the allowed difference.
 
-    A speed is the median of its rounds, and whoever wants to change it must lie in half of them;
-    but a machine may hold any of the others up.
+    Each is a sum over the better half of the rows plus one: those that lost least. A speed is the
+    median of its rounds, so cheating takes half of them, while a busy machine may delay the others.
     """
     kept = sorted(rows, key=lambda row: row.lost)[: len(rows) // 2 + 1]
     allowed = sum(MESSAGE + WAITS * row.wait for row in kept)
     return sum(row.told for row in kept), sum(row.passed for row in kept), allowed
 
 
-# Proof that steps which nobody reads are made: each takes as long as one that is read.
+# Proof that unread steps are computed: each takes as long as a step that is read.
 
-# A step in a row takes no less than this share of the longer part of a step alone.
+# The least wall time of a step in a row, as a share of the longer part of a step alone.
 LEAST_SHARE = 0.75
-# And of processors' time no less than this, as to wait for a step takes some too.
+# The least share of processor time: smaller, because waiting for a step takes processor time too.
 LEAST_PROCESSOR = 0.6
-# Of the wall's time so much more than that alone that no less was done, whatever processors tell.
+# With this share of wall time, steps in a row did all their work whatever the processor time is.
 LONG = 1.25
-# Where it is less than this, or the wall's time is too little, more samples are taken: so many.
+# Below this share of processor time, or with too little wall time, up to PACE_SAMPLES are added.
 CLEAR, PACE_SAMPLES = 0.75, 6
-# Seconds of steps in a row of such a sample.
+# Seconds of the steps in a row of a sample.
 TRIED = 0.1
 
 
 def check_pace(contestant: Contestant) -> None:
-    """A step in a row, which nobody reads, takes about as long as one alone, which is read.
+    """Check that an unread step in a row takes about as long as a read step alone.
 
-    While one is computed the next may be begun, and there is no reading; so that of the time
-    alone the longer part is left, to begin a step or to wait for it. Where several steps are one
-    call, calls stand for steps; threads that wait for them take processors' time, which tells
-    nothing then. On a busy machine wall time tells little; there the time of
-    processors does, which overlapping does not save. What the steps alone have led to is looked at
-    as all that is timed (:func:`.values.check_rounds`).
+    In a row the next step may begin while one is computed, and nothing is read. So a step in a row
+    is compared with the longer part of a step alone: beginning it or waiting for it.
+
+    Wall time is unreliable on a busy machine, but processor time is not shortened by overlapping.
+    Processor time counts only on a CPU with one step per call: with several steps, waiting threads
+    use processor time too. :func:`.values.check_rounds` compares the results of the single steps.
 
     Raises:
-        Refused: of the wall's time in every round, and in some more samples, it takes much less; or
-            of the processors' in half of them, and of the wall's no more.
+        Refused: the wall time is much too short in every round and sample; or the processor time is
+            too short in half of them, and the wall time not clearly longer.
     """
     paces = contestant.paces
     on_processors = contestant.device == "cpu" and contestant.many == 1
@@ -284,13 +287,13 @@ def check_pace(contestant: Contestant) -> None:
 
 
 def less(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
-    """Whether a step in a row has taken too little: of the wall's time in every round, or of the
-    processors' in half of them, where the work is a processor's.
+    """Return whether a step in a row took too little time.
 
-    Of the wall's the best counts, as on a busy machine it tells little; the processors' is
-    scattered about what it is, so that of many samples one is near the bound by chance. Threads
-    that wait for one whose core is taken may spend it at full speed, more so in a step that is
-    waited for: no less is done by what takes the longer time of the wall's in half of the samples.
+    Wall time counts if it is too short in every round: on a busy machine the best round decides.
+    Processor time counts if its median is too short, because single samples may be low by chance.
+
+    A thread that waits for a busy core may spin, mostly in a step that is waited for. So processor
+    time is ignored if the median wall time in a row is clearly longer than alone.
     """
     if max(p.share for p in paces) < LEAST_SHARE:
         return True
@@ -299,19 +302,19 @@ def less(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
     return median(p.processor_share for p in paces) < least
 
 
-# 10 n steps must take 10 times as long as n, within this share.
+# FACTOR times the steps must take FACTOR times as long, within this share.
 LINEAR = 0.2
 FACTOR = 10
 RUN_TRIES = 3
-# Seconds that the short runs take at first, and how much longer they get where the numbers are
-# not convincing: noise goes away with length, a missing wait does not.
+# Seconds of the first short runs, and the factor by which they grow if the numbers are unclear.
+# Noise disappears with length, a missing wait does not.
 SHORT = 0.03
 LONGER = 3
 ATTEMPTS = 3
 
 
 def check_waits(contestant: Contestant) -> None:
-    """Ten times the steps take ten times as long, and nothing is left to do after them.
+    """Check that ten times the steps take ten times as long, and leave no work undone.
 
     Raises:
         Refused: they do not.
@@ -319,7 +322,7 @@ def check_waits(contestant: Contestant) -> None:
     tried = []
     for attempt in range(ATTEMPTS):
         tried.append(_scaling(contestant, SHORT * LONGER**attempt))
-        # Once, another process may have held up just the one step after.
+        # In the first attempt, another process may have delayed just the step after.
         if not _unconvincing(tried[-1]) or (attempt and tried[-1].is_gross):
             break
     contestant.record.waits = {**asdict(tried[-1]), "attempts": len(tried)}
@@ -330,8 +333,10 @@ def check_waits(contestant: Contestant) -> None:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Seconds of so many ``steps`` in short runs, of :data:`FACTOR` times as many in long ones, and
-    of steps alone; ``ratios`` are those of the runs, by the clock and by the processors' time."""
+    """Seconds of short runs of ``steps``, of runs :data:`FACTOR` times as long, and of single ones.
+
+    ``ratios`` are long over short by wall time, ``processor_ratios`` by processor time.
+    """
 
     steps: int
     ratio: float
@@ -346,7 +351,7 @@ class Scaling:
 
     @property
     def is_gross(self) -> bool:
-        """Whether so much was left undone that longer runs would only leave more."""
+        """True if so much work was left undone that longer runs would only leave more."""
         return self.step_after - self.step_alone > FACTOR / 2 * self.step_alone
 
 
@@ -364,7 +369,7 @@ def _scaling(contestant: Contestant, seconds: float) -> Scaling:
         again = contestant.processor()
         long.append(contestant.throughput(FACTOR * count))
         worked.append((contestant.processor() - again) / max(between - before, 1e-9))
-        # One step more takes as long as one after it, or something was still to be done.
+        # The step after a run takes as long as the next one, unless work was left undone.
         left.append(_one_step(contestant))
         alone.append(_one_step(contestant))
     return Scaling(
@@ -382,14 +387,14 @@ def _scaling(contestant: Contestant, seconds: float) -> Scaling:
 
 
 def _one_step(contestant: Contestant) -> float:
-    """Seconds in which the worker answers with the result of a step, by its own outer clock."""
+    """Return the seconds until the worker answers with the result of a step, by its outer clock."""
     return contestant.seconds_of_values(contestant.take(1), 1)
 
 
 def _unconvincing(found: Scaling) -> str:
-    """Why a backend seems not to wait; empty if it does, or if noise could explain it.
+    """Return why a backend seems not to wait; empty if it waits, or if noise is an explanation.
 
-    Noise goes both ways: a ratio speaks against a backend where every try lies on the same side.
+    Noise goes both ways: a ratio counts if every try lies on the same side.
     """
     least, most = FACTOR * (1 - LINEAR), FACTOR * (1 + LINEAR)
     if max(found.ratios) < least or (min(found.ratios) > most and not _held_up(found)):
@@ -404,9 +409,12 @@ def _unconvincing(found: Scaling) -> str:
 
 
 def _held_up(found: Scaling) -> bool:
-    """Whether a busy machine has let short runs through and held up long ones: that takes no
-    processor's time; or where threads wait at full speed, nothing was left to do after the short
-    ones, and their steps took as long as one alone."""
+    """Return whether a busy machine explains why long runs took too long.
+
+    A delay takes no processor time, so the processor ratios stay low. If threads spin while they
+    wait, the short runs must have left no work undone, and their steps must be as long as single
+    ones.
+    """
     if min(found.processor_ratios, default=inf) <= FACTOR * (1 + LINEAR):
         return True
     done = found.step_after_short <= 2 * found.step_alone

@@ -1,4 +1,4 @@
-"""Proofs by values: the timed steps make what the oracle makes, and what single steps make."""
+"""Proofs by values: the timed steps compute the results of the oracle and of single steps."""
 
 from __future__ import annotations
 
@@ -16,38 +16,37 @@ from harness.oracle.yardstick import Expected, apart
 from harness.timing.contestant import Contestant, Played, Refused
 from harness.timing.workload import ROTATING, SECRET, Left, TimedCase, kind
 
-# Proof that steps in a row leave behind what the same steps leave one by one, each of them read.
+# Proof that steps in a row end with the same values as the same steps one by one.
 #
-# Of steps that are timed nobody reads the results, so that a backend might do less of them. Here
-# all that goes from step to step is held against the same steps made again, and so are results that
-# are chosen once the steps are over. Lengths, batches and last places of parameters are drawn anew
-# in the parent: no worker knows which steps will be looked at.
+# The results of timed steps are not read, so a backend could compute less. Here the same steps
+# run again one by one. All values that go from step to step are compared, and the results of
+# some steps, which are chosen afterwards. Lengths, batches and last digits of the parameters are
+# drawn in the parent: no worker knows which steps will be compared.
 
-# Steps of the longest run that is made again: as many as take so many seconds, between these.
+# Steps of the longest repeated run: as many as take SECONDS, from LEAST to STEPS.
 LEAST, STEPS, SECONDS = 6, 24, 0.04
-# Runs beside it, by mode: a forward pass hands nothing on, so each shows the result of one step.
+# Further short runs by mode: a forward pass passes nothing on, so a run shows one step only.
 FURTHER = {"train": 1, "forward": 4}
-# Of a whole round, which may be hundreds of steps, so much may be off before it is asked what
-# rounding alone would do to it.
+# The error of a whole round (hundreds of steps) up to which its rounding error is not measured.
 ROUND = 0.02
-# Reading what a round has left may take longer than reading it again by this share of the round,
-# and by so many seconds.
+# The first reading of a round's values may take longer than the second: by this share of the
+# round, or by this many seconds.
 LEFT, LEFT_SECONDS = 0.2, 0.02
 
 
 @dataclass(frozen=True)
 class Run:
-    """Steps from the start: how many, and which of them has its results read."""
+    """Steps from the start: their number, and the index of the step whose results are read."""
 
     length: int
     read: int
 
 
 def check_timed_way(contestant: Contestant) -> None:
-    """Short runs of steps as they are timed lead to what the same steps lead to one by one.
+    """Check that short runs of timed steps end with the values of the same steps one by one.
 
-    What is allowed is as for values: sixteen times the noise, which is measured by the same steps
-    from parameters that differ in their last places.
+    The tolerance is 16 times the rounding error. The rounding error is measured with the same steps
+    from parameters that differ in their last digits.
 
     Raises:
         Refused: they do not.
@@ -80,12 +79,13 @@ def check_timed_way(contestant: Contestant) -> None:
 
 
 def check_rounds(contestant: Contestant) -> None:
-    """One round that was timed, drawn by lot once it was over, is made again step by step, and so
-    are the samples of a pace. Where nothing goes from step to step, the results of some steps of
-    every round are.
+    """Repeat one timed round and the samples of the pace step by step, and compare the values.
+
+    The round is drawn when all are over. If nothing goes from step to step, some results of every
+    round are compared.
 
     Raises:
-        Refused: it has left something else, or work for whoever reads what it has left.
+        Refused: the values differ, or the round left work to whoever reads its values.
     """
     played = [p for p in contestant.played if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
@@ -106,7 +106,7 @@ def check_rounds(contestant: Contestant) -> None:
 
 
 def _again(contestant: Contestant, played: Played) -> Deviation:
-    """The furthest of what a round has left from what its steps leave one by one."""
+    """Return the largest deviation of a round from its steps one by one."""
     case, steps = contestant.case, contestant.steps
     steps.feed(played.batches)
     found: ArrayDict = {}
@@ -117,7 +117,7 @@ def _again(contestant: Contestant, played: Played) -> Deviation:
         expected: ArrayDict = {}
         for read in played.reads:
             expected |= _named(read, steps.values(read, 1)[0])
-        # Outputs of single steps have the noise of the outputs that the oracle was asked for.
+        # Outputs of single steps have the noise of the outputs that the oracle computed.
         noise = dict.fromkeys(expected, max(case.expected.noise(case.dtype).values()))
         return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     start = case.material.parameters
@@ -150,12 +150,12 @@ def _replayed(contestant: Contestant, played: Played, start: ArrayDict) -> Array
 
 
 def _steps_until(played: Played) -> int:
-    """How many had been made when it was read what they had left."""
+    """Return the number of steps before the values were read."""
     return sum(count for _, count in played.calls[: played.until])
 
 
 def _runs(contestant: Contestant) -> Collection[Run]:
-    """The longest run, and some short ones; the steps that are read are drawn among the last."""
+    """Return the longest run and some short ones; the steps to read are drawn among the last."""
     many, further = contestant.many, FURTHER[contestant.case.group.mode]
     most = max(LEAST, min(STEPS, contestant.steps_in(SECONDS)))
     lengths = [2 + SECRET.randrange(LEAST) for _ in range(further)]
@@ -166,7 +166,7 @@ def _runs(contestant: Contestant) -> Collection[Run]:
 
 
 def _one_by_one(contestant: Contestant, runs: Sequence[Run], start: ArrayDict) -> ArrayDict:
-    """The results that the runs have read, and what is left after the longest."""
+    """Return the results that the runs have read, and the values after the longest run."""
     steps, done = contestant.steps, 0
     found: ArrayDict = {}
     steps.restart(start)
@@ -183,7 +183,7 @@ def _left(contestant: Contestant, count: int, start: ArrayDict) -> ArrayDict:
 
 
 def _carried(contestant: Contestant, count: int, left: Left, start: ArrayDict) -> ArrayDict:
-    """All that goes from step to step, parameters by how far they have moved from the start."""
+    """Return all values that go from step to step, parameters as their distance from the start."""
     material = replace(contestant.case.material, parameters=start)
     found = step_values(count, {"results": {}, **left}, material)
     return found | {f"step {count}: {n}": a for n, a in left["others"].items()}
@@ -194,7 +194,7 @@ def _named(index: int, results: Mapping[str, Array]) -> ArrayDict:
 
 
 def _shaken(contestant: Contestant) -> ArrayDict:
-    """The first parameters, but for their last places, which are drawn."""
+    """Return the initial parameters with other last digits, drawn secretly."""
     random = np.random.default_rng(SECRET.getrandbits(64))
     return shaken(contestant.case.material.parameters, contestant.case.dtype, random)
 
@@ -211,19 +211,19 @@ def _refusal(steps: int, furthest: Deviation) -> str:
     )
 
 
-# Proof that a round was right: one of its steps, drawn once it is over, is the oracle's.
+# Proof that a round was right: one of its steps, drawn afterwards, agrees with the oracle.
 #
-# The first steps are known to everybody: a backend may be right on the first batches that it is
-# given, or in its first steps, and do nothing later, as long as it always does the same nothing.
-# The batches of a round are drawn in the parent, and which of its steps is asked for, too.
+# A backend knows the first steps: it could be right on the first batches, and later do nothing,
+# consistently. So the parent draws the batches of a round, and which step is compared.
 
 
 def check_step(contestant: Contestant) -> None:
-    """A step of a round that was timed makes of what the steps before have left what the oracle
-    makes of it; or where nothing is left, it has the oracle's results.
+    """Check that one step of a timed round agrees with the oracle, from the values before the step.
+
+    Without values that go from step to step, only the results of the step are compared.
 
     Raises:
-        Refused: it does not.
+        Refused: it does not agree.
     """
     played = [p for p in contestant.played if p.drawn or not contestant.carries]
     if not played:
@@ -246,8 +246,10 @@ def check_step(contestant: Contestant) -> None:
 
 
 def _by_noise(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
-    """Held against the noise of the first steps; and where that is too little, against this step's
-    own, which takes longer to measure."""
+    """Compare with the noise of the first steps; if that fails, measure the noise of this step.
+
+    The second takes longer.
+    """
     case = contestant.case
     known: dict[str, float] = {}
     for name, error in case.expected.noise(case.dtype).items():
@@ -258,12 +260,12 @@ def _by_noise(contestant: Contestant, expected: Expected, found: Arrays) -> list
     return quick if all(d.agrees for d in quick) else case.compare(found, expected)
 
 
-# The number of a step, its index, what those before it have left, and what it has made.
+# The number of a step, its index, the values before it, and its results.
 Found = tuple[int, int, Left, Arrays]
 
 
 def _read(contestant: Contestant, played: Played) -> Found:
-    """A step whose results were read when a clock stopped."""
+    """Return a step whose results were read when a clock stopped."""
     material, (index, results) = contestant.case.material, SECRET.choice([*played.reads.items()])
     left: Left = {
         "parameters": material.parameters,
@@ -274,7 +276,7 @@ def _read(contestant: Contestant, played: Played) -> Found:
 
 
 def _step_again(contestant: Contestant, played: Played) -> Found:
-    """A step of the round made again, what those before it have left, and what it has made."""
+    """Repeat the round up to a drawn step; return the values before it and its results."""
     steps, train = contestant.steps, contestant.case.group.mode == "train"
     before = SECRET.randrange(played.steps)
     number = before + 1
@@ -293,14 +295,18 @@ def _step_again(contestant: Contestant, played: Played) -> Found:
     return number, first + before, left, found
 
 
-# What a baseline's losses and outputs may be off: it may be another optimizer's.
+# The allowed error of a baseline's losses and outputs: it may use a different optimizer.
 BASELINE = 1e-3
 
 Values = Sequence[Arrays]
 
 
 def check_values(contestant: Contestant) -> None:
-    """The results of the first steps are those of the oracle; :class:`Refused` if not."""
+    """Check that the results of the first steps agree with the oracle.
+
+    Raises:
+        Refused: they do not.
+    """
     results, after = compared_steps(contestant)
     case = contestant.case
     found = case.found(results, after)
@@ -330,15 +336,14 @@ def check_values(contestant: Contestant) -> None:
 
 
 def told_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | None:
-    """Decimal digits of the worst tensor, of those that are more than rounding in the case's dtype;
-    None where all are nothing else."""
+    """Return the decimal digits of the worst tensor, or None if all tensors are mere rounding."""
     tells = case.expected.tells
     errors = [d.error for d in deviations if not d.void and tells(d.name, case.dtype)]
     return digits(max(errors)) if errors else None
 
 
 def compared_steps(contestant: Contestant) -> tuple[Values, Left]:
-    """The results of the steps that the oracle has made too, from the start, and what is left."""
+    """Run the steps that the oracle has computed; return their results and the final values."""
     contestant.steps.restart()
     results: list[Arrays] = []
     for index in contestant.case.compared:
@@ -361,7 +366,7 @@ def _check_baseline(contestant: Contestant, found: Arrays) -> None:
 
 
 def check_again(contestant: Contestant) -> None:
-    """After the timed rounds the results are still right.
+    """Check that the results are still right after the timed rounds.
 
     Raises:
         Refused: they are not.
@@ -373,7 +378,7 @@ def check_again(contestant: Contestant) -> None:
 
 
 def _gap(found: Any, expected: Any) -> float:
-    """The largest deviation relative to the largest magnitude; inf where shapes differ."""
+    """Return the largest deviation over the largest magnitude; infinity if the shapes differ."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:
         return float("inf")
