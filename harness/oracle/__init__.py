@@ -1,1 +1,1 @@
-"""The float64 reference, its arguments, and how far anyone may be off."""
+"""The float64 reference, its arguments, and the tolerances of results."""

@@ -1,7 +1,7 @@
-"""A case: one model at some sizes with its material, and what the oracle says of it.
+"""A case: one model at some sizes, its drawn arrays (the material), and the oracle's values.
 
-Expected values are computed once and shared by all backends, dtypes and paths; see
-:mod:`harness.oracle.yardstick` for their noise.
+Expected values are computed once and shared by all backends, dtypes and paths.
+:mod:`harness.oracle.yardstick` measures their noise.
 """
 
 from __future__ import annotations
@@ -36,14 +36,12 @@ from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session, places, undistinguished
 
-# A loss for a program that has none, so that its derivatives can be asked for.
+# A loss for a program without one, so that its derivatives can be computed.
 
 
 def with_loss(program: Program) -> Program:
-    """The program; one without a loss gets the mean of the squares of each output, added up.
-
-    Indices and conditions count as floats, through which no derivative flows.
-    """
+    """Return the program; without a loss, it gets the sum of each output's mean square. Indices and
+    conditions are cast to floats, through which no derivative flows."""
     if program.loss is not None:
         return program
     builder = Builder(dict(program.types), dict(program.names), list(program.nodes))
@@ -59,21 +57,21 @@ def with_loss(program: Program) -> Program:
     return replace(program, types=builder.types, nodes=tuple(builder.nodes), loss=total)
 
 
-# For each number of a model: what the oracle takes at its peak beyond what it has taken before,
-# and the least time to draw and walk with it on any machine. Measured: 60 to 100 and, on the
-# fastest, from 1.6e-8 on.
+# Per number of a model: the oracle's peak memory beyond what it has taken before, and the least
+# time to draw and run it on any machine. Measured: 60 to 100 bytes, and 1.6e-8 seconds on the
+# fastest machine.
 BYTES = 64
 SECONDS = 1e-8
-# Of a model with more numbers, two orders of summation and rounding at random must do.
+# A model with more numbers gets only two orders of summation and random rounding.
 LARGE = 100_000
 
 
 class Case:
-    """One model at some sizes, its material, and what the oracle says of it.
+    """A model at some sizes, its material, and the oracle's values.
 
-    ``sizes`` override the spec's; the material comes of a ``drawing``: off all kinks, but for what
-    is ``given``, where none is handed in. A model without a loss is trained on the squares of its
-    outputs, so that all of it is compared.
+    ``sizes`` override the spec's. ``drawing`` draws the material; the default draws off all kinks
+    and keeps what is ``given``. A model without a loss is trained on the mean squares of its
+    outputs, so that all of them are compared.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class Case:
         self.entries = entries_of(self.training, batch, time)
         self._known: dict[Any, Expected] = {}
         self._found: dict[str, Arguments] = {}
-        # What was too much, and in which run.
+        # The last fault for lack of time or memory, and the run in which it happened.
         self._fault: tuple[OracleFault, object] | None = None
         self._lock = threading.RLock()
         self._reference = Reference(
@@ -110,22 +108,22 @@ class Case:
 
     @property
     def sizes_text(self) -> str:
-        """All sizes, as in ``batch 3, time 4, hidden 7``."""
+        """Text of all sizes: ``batch 3, time 4, hidden 7``."""
         every = {"batch": self.batch, "time": self.time, **self.training.sizes}
         return ", ".join(f"{name} {size}" for name, size in every.items())
 
     def program(self, phase: Phase) -> Program:
-        """The program at a phase."""
+        """Return the program of a phase."""
         return self.training if phase == "training" else self.inference
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
-        """The same parameters with another batch."""
+        """Draw another batch for the same parameters."""
         with at_work(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed, turned=seed)
         return self.material.with_batch(other)
 
     def found_once(self, key: str, find: Callable[[], Arguments]) -> Arguments:
-        """Material of this case that many cells ask for."""
+        """Return the material cached under ``key``; the first call gets it from ``find``."""
         with self._lock:
             if key not in self._found:
                 self._found[key] = find()
@@ -133,8 +131,8 @@ class Case:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """The oracle's work, one thread at a time; what was once too much is so for the rest of a
-        run. The next run may have more time or memory, or may not be interrupted."""
+        """Run the oracle in one thread at a time; raise a fault again for the rest of its run. The
+        next run may have more time or memory, or may not be interrupted."""
         with at_work(), self._lock:
             if self._fault is not None and self._fault[1] is this_run():
                 raise self._fault[0]
@@ -146,10 +144,10 @@ class Case:
                 raise
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """The values of ``run`` on the oracle; cached under ``key``.
+        """Return the values of ``run`` on the oracle, cached under ``key``.
 
         Raises:
-            OracleFault: there is not the time or the memory; for later calls of the run, too.
+            OracleFault: there is not enough time or memory; later calls of the run raise it again.
         """
         return self._expect(key, lambda session: [run(session)])
 
@@ -162,7 +160,7 @@ class Case:
     def forward(
         self, phase: Phase, material: Arguments, key: Any, targets: Arrays | None = None
     ) -> Expected:
-        """Results of a forward pass; with targets, the loss and metrics too."""
+        """Return the results of a forward pass; with targets, also the loss and metrics."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -173,11 +171,8 @@ class Case:
     def gradients(
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
-        """Results, and ``gradient.NAME``, in training.
-
-        Where a gradient is not finite, none can be held against others: see
-        :meth:`.Expected.of_finite_gradients`.
-        """
+        """Return the training results, and the gradients as ``gradient.NAME``. If one gradient is
+        not finite, none can be compared: see :meth:`.Expected.of_finite_gradients`."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -196,7 +191,7 @@ class Case:
         key: Any,
         start: int = 0,
     ) -> Expected:
-        """Every step's :func:`step_values`, of which ``start`` are taken as made before."""
+        """Return the :func:`step_values` of every step; ``start`` steps count as made before."""
 
         def run(session: Session) -> Iterator[Mapping[str, Array]]:
             session.use_rule(rule)
@@ -217,7 +212,7 @@ class Case:
 
 
 def entries_of(program: Program, batch: int, time: int) -> int:
-    """How many numbers a model has: its parameters, and the values of a forward pass."""
+    """Count the numbers of a model: its parameters and the values of a forward pass."""
     free = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics, *program.inputs, *program.state)
     sizes = {**program.sizes, **free}
@@ -228,15 +223,15 @@ def entries_of(program: Program, batch: int, time: int) -> int:
 
 
 def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
-    """The new state among results."""
+    """Return the new state among results."""
     return group_of(results, "state.")
 
 
 def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> dict[str, Array]:
-    """The values that a training step is compared by: loss, displacements, slots, statistics.
+    """Return the values to compare after a training step: loss, displacements, slots, statistics.
 
-    Parameters are compared by how far they moved: a step is small beside the parameter, so a
-    wrong one would hide behind it.
+    Parameters are compared by how far they moved. A step is small beside its parameter, so a wrong
+    step would hide behind it.
     """
     prefix = f"step {number}: "
     found = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}
@@ -249,8 +244,8 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
 
 
 def beside_start(expected: Expected, parameters: Arrays) -> Expected:
-    """:func:`step_values`, with no less noise of how far a parameter moved than it is rounded to:
-    of a few numbers all may come out alike by luck."""
+    """Give each displacement at least the rounding error of its parameter as noise. A displacement
+    of few numbers may agree in all measuring runs by luck."""
     sizes = {f"{n} moved": float(np.abs(a).max(initial=0.0)) for n, a in parameters.items()}
 
     @cache
@@ -264,27 +259,26 @@ def beside_start(expected: Expected, parameters: Arrays) -> Expected:
 
 
 def _moved(array: Any, start: Array | None) -> Any:
-    """How far a parameter has moved; what cannot have moved from there is left as it is, for the
-    comparison to say so."""
+    """Return how far a parameter moved; an array of the wrong form stays, for the comparison."""
     if start is None or isinstance(array, Misfit) or array.shape != start.shape:
         return array
     moved = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
-    # Of no axes a difference is a number of numpy, and no array.
+    # Without axes the difference is a numpy scalar, not an array.
     return np.asarray(moved).astype(array.dtype)
 
 
 __all__ = ["Case", "Expected", "beside_start", "entries_of", "state_of", "step_values"]
 
 
-# Models that give no number: where all that could be compared is infinite or NaN.
+# Models whose compared values are all infinite or NaN.
 
 
 def check_meaning(case: Case) -> None:
-    """Refuse a model of which nothing could be held against anything.
+    """Reject a model that has nothing to compare.
 
     Raises:
-        UsageError: its loss is not finite in float64 at the numbers that are drawn; or, of a model
-            without a loss, an output is not, in all of its entries.
+        UsageError: the loss is not finite in float64 at the drawn numbers; or, in a model without a
+            loss, no entry of an output is finite.
     """
     if case.spec.model.loss is None:
         values = case.forward("inference", case.material, "main").values
@@ -304,7 +298,7 @@ def check_meaning(case: Case) -> None:
 
 
 def _origin(case: Case) -> str:
-    """The first named value that is not finite, and the equation that makes it."""
+    """Describe the first named value that is not finite and its equation; "" if there is none."""
     program, material = case.training, case.material
     session = Session(Oracle(), program, case.inference, path="equations", dtype="float64")
     session.load(material.parameters, material.statistics)

@@ -1,8 +1,8 @@
-"""The proof of the oracle's gradients, in every run: the complex step.
+"""Prove the oracle's gradients in every run with the complex step.
 
 f'(x) v = Im f(x + ihv) / h for an analytic f, without cancellation: at h = 1e-30 it is exact to
-rounding (Squire and Trapp, 1998). It needs only the forward program, on complex numbers, so it owes
-nothing to the rules by which the gradient was derived.
+rounding (Squire and Trapp, 1998). The complex step runs only the forward program, on complex
+numbers, so it does not depend on the derivative rules.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ ALLOWED = 1e-12
 
 
 def complex_step_gap(case: Case) -> float:
-    """The largest gap between derived and complex-step derivatives of the loss.
+    """Return the largest gap between derived and complex-step derivatives of the loss.
 
-    One random direction for each parameter, float input and state, but of many one for all blocks
-    of a model; relative to the sum of the magnitudes that the inner product adds. A direction along
-    which either is not a finite number proves nothing; NaN where none is left, 0 for a model
-    without a loss. Raises :class:`HarnessError` where the two disagree: then no comparison would
-    mean anything.
+    Each parameter, float input and state has a random direction; in a model of many variables, all
+    blocks share one. The gap is relative to the sum of the magnitudes that the inner product adds.
+    A direction with a derivative that is not finite is skipped. The result is NaN if no direction
+    is left, and 0 for a model without a loss. Raises :class:`HarnessError` if the two disagree,
+    because no comparison would mean anything.
     """
     if case.training.loss is None:
         return 0.0
-    # One complex number and one real of each value, for three copies at most of the parameters.
+    # A complex and a real number per value, and at most three copies of the parameters.
     with at_work(case.entries * 80):
         return _gap(case, case.training, case.training.loss)
 
@@ -81,10 +81,10 @@ def _gap(case: Case, program: Program, loss_value: int) -> float:
 
 
 def _together(names: Sequence[str]) -> list[list[str]]:
-    """The variables that share a direction: of many, those of all blocks that have one name there.
+    """Group the variables that share a direction; many variables are grouped by name across blocks.
 
-    A pass goes through all blocks, so that one for each variable would take time by the square of
-    a model's depth. Gradients of one name are of one size, and a wrong one shows among them.
+    A pass goes through all blocks, so one pass per variable takes time quadratic in a model's
+    depth. Gradients of one name have similar sizes, and a wrong one shows among them.
     """
     if len(names) <= ONE_BY_ONE:
         return [[name] for name in names]
@@ -93,10 +93,8 @@ def _together(names: Sequence[str]) -> list[list[str]]:
 
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
-    """The case's material by value number, and all sizes.
-
-    It stays real: numpy makes complex numbers of what the one shifted array takes part in.
-    """
+    """Return the case's material by value number, and all sizes. The arrays stay real: numpy
+    promotes to complex what the one shifted array takes part in."""
     material, program = case.material, case.training
     groups = {
         "": material.parameters,

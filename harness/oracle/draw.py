@@ -1,8 +1,8 @@
-"""Numbers to check with, drawn so that faults show.
+"""Draw test values that make faults visible.
 
-Biases are not zero, gammas not one, moving statistics not those of the start, recurrent weights
-not symmetric: with the values of initialisation most planted faults do not reach an output. All
-values are representable in float32, so that every dtype computes on the same numbers.
+Biases are not zero, gammas not one, moving statistics not at their start, recurrent weights not
+symmetric: with initial values, most planted faults do not reach an output. All values are
+representable in float32, so that every dtype computes on the same numbers.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from harness.text.vocabulary import one_hot
 
 
 def single(array: Array) -> Array:
-    """The nearest values that float32 holds, in float64."""
+    """Round to float32; return the values in float64."""
     return array.astype(np.float32).astype(np.float64)
 
 
 def draw(
     program: Program, batch: int, time: int, seed: int, gain: float = 1.0, turned: int = 0
 ) -> Arguments:
-    """Arguments for a program at its sizes, for one batch; matrices are multiplied by ``gain``, a
-    power of two. Rows of masks and lengths are ``turned`` by so many places."""
+    """Draw the arguments of a program for one batch. ``gain``, a power of two, multiplies matrices.
+    ``turned`` rotates the rows of masks and lengths."""
     sizes = {"batch": batch, "time": time}
     parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
@@ -44,12 +44,11 @@ def draw(
 
 
 def parameter(program: Program, port: Port, seed: int) -> Array:
-    """A parameter or statistic, away from all special values.
+    """Draw a parameter or statistic, away from all special values.
 
-    Matrices have entries of standard deviation 1.2 / sqrt(rows), so that gates leave their linear
-    range without saturating; the rows of a kernel are those of all its places. Vectors lie in 0.4
-    to 1.4 with either sign; what must be positive (scales and variances, which start at ones) has
-    none.
+    Matrix entries have standard deviation 1.2 / sqrt(rows), so that gates leave their linear range
+    without saturating; all places of a kernel count as rows. Vectors that start at ones (scales and
+    variances) lie in 0.4 to 1.4. Other vectors lie in 0.2 to 0.7 with either sign.
     """
     look()
     shape = program.shape(port)
@@ -70,7 +69,7 @@ def _starts_at_one(port: Port) -> bool:
 def data(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
 ) -> Array:
-    """An input or a state: noise by its law, indices over the whole range, or normal numbers."""
+    """Draw an input or a state: noise by its law, indices in range, or normal numbers."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if port in noise_ports(program):
         return draw_noise(port.init or {}, shape, port.name, seed, 0)
@@ -87,9 +86,11 @@ def _whole(
     random: np.random.Generator,
     turned: int,
 ) -> Array:
-    """Indices over the whole range; lengths and masks, of which three rows in a row are full, empty
-    and one step long: the first, or those that they are ``turned`` to. Every other turn has half of
-    the steps in place of one. Of steps and labels, see :func:`_lengths`."""
+    """Draw indices over the whole range, or a mask, with special rows for lengths and masks.
+
+    The first three rows of a mask are full, empty and one step long, rotated by ``turned``. In odd
+    turns the third row has half of the steps. :func:`_lengths` has the rows of lengths.
+    """
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if type_.bound is None:
         mask = random.integers(0, 2, shape).astype(np.bool_)
@@ -109,11 +110,11 @@ def _whole(
 
 
 def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int) -> list[int]:
-    """Three lengths: full, none, and one step, or half of all in every other turn.
+    """Return three lengths: full, none, and one step, or half of all in odd turns.
 
-    If a model has lengths of several kinds, as ``ctc`` has of steps and of labels, the first kind
-    is that of steps. Every other turn, the first one too, then has a full row, one with a step more
-    than labels, and one with a label more than steps.
+    A model may have lengths of several kinds, as ``ctc`` has of steps and of labels; the first kind
+    is that of steps. In even turns the rows then are: full, one step more than labels, one label
+    more than steps.
     """
     known = {**program.sizes, **sizes}
     most = {}
@@ -133,8 +134,8 @@ def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int
 def target(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
 ) -> Array:
-    """Classes, or for float targets 3/4 of one and 1/4 of another: sums that are exactly 1. One of
-    no axes is any number."""
+    """Draw classes; float targets mix 3/4 of one class and 1/4 of another, exactly 1 in all. A
+    float target without axes is any number."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
     if type_.kind != "float":
@@ -146,7 +147,7 @@ def target(
 
 
 def cotangents(program: Program, batch: int, time: int, seed: int) -> ArrayDict:
-    """A random direction for every output and new state. Never ones: a sum of softmax is flat."""
+    """Draw a random cotangent for every output and new state (ones would not do for a softmax)."""
     sizes = {**program.sizes, "batch": batch, "time": time}
     found = {}
     for name, value in result_ports(program, "forward").items():

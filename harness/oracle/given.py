@@ -1,4 +1,4 @@
-"""Numbers of a user's own, in the place of those that would be drawn."""
+"""Numbers given by the user, in place of drawn ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.program.signature import (
 )
 from harness.runtime.answers import NUMBERS, Arguments
 
-# What is not given of a batch: nothing at all of a group.
+# Arrays of a group by name; None if the user gives none.
 Numbers = Mapping[str, Any] | None
 # Arrays by name, or a file of them.
 Source = Mapping[str, Any] | str | Path | None
@@ -33,11 +33,11 @@ Source = Mapping[str, Any] | str | Path | None
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What is given of a spec's arguments; a group that is not given is empty.
+    """The user's numbers for a spec's arguments; a group that is not given is empty.
 
-    Arrays are float64, or int64 indices, and fit the program at ``sizes``. ``batch`` and ``time``
-    are those of the arrays, None where no array has such an axis. ``files`` are the files that
-    they came from, by option of the command line.
+    Arrays are float64, int64 (indices) or bool (masks), and fit the program at ``sizes``. ``batch``
+    and ``time`` come from the arrays, or are the wanted sizes; None if neither says. ``files`` maps
+    options of the command line to the files of the arrays.
     """
 
     spec: str
@@ -48,10 +48,10 @@ class Given:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def over(self, drawn: Arguments, program: Program) -> Arguments:
-        """These numbers in the place of those that were drawn. State is as before the first batch
-        where inputs are given without it."""
+        """Return the drawn numbers with the given ones in their place. If inputs are given without
+        a state, the state is that before the first batch."""
         found = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
-        # Of inputs that are given only noise may be left out.
+        # Only noise may be missing among given inputs.
         found["inputs"] = {**drawn.inputs, **self.arrays.inputs}
         if self.arrays.inputs and not self.arrays.state:
             found["state"] = started(program, drawn.state)
@@ -59,17 +59,17 @@ class Given:
 
     @property
     def digests(self) -> dict[str, str]:
-        """By group, the sha256 (hex) of its arrays: of names, dtypes, shapes and bytes in C order,
-        sorted by name. The same numbers have the same, whatever file they came in."""
+        """The sha256 (hex) of each given group, whatever file it came from; see
+        :func:`digest_of`."""
         return {group: digest_of(arrays) for group, arrays in self.groups().items() if arrays}
 
     @property
     def decides_forward(self) -> bool:
-        """Whether nothing is left to be drawn that a forward pass depends on."""
+        """True if parameters and inputs are given: a forward pass then needs no drawn numbers."""
         return bool(self.arrays.parameters and self.arrays.inputs)
 
     def groups(self) -> dict[str, ArrayDict]:
-        """All groups by name, those that are not given too."""
+        """Return all groups by name, also those that are not given."""
         return {f.name: getattr(self.arrays, f.name) for f in fields(Arguments)}
 
 
@@ -84,13 +84,14 @@ def given_numbers(
     targets: Numbers = None,
     files: Mapping[str, Path] | None = None,
 ) -> Given:
-    """Arrays by name, or whatever numpy makes arrays of, checked against a spec.
+    """Check the user's arrays by name against a spec, and return them.
 
-    ``sizes`` are those that differ from the spec's; batch and time are those of the arrays. Of a
-    group all arrays are given, or none (None); noise among the inputs may be left out.
+    Values may be anything that numpy converts. ``sizes`` are those that differ from the spec's;
+    batch and time come from the arrays. A group is given whole or not at all (None); only noise may
+    be missing among the inputs.
 
     Raises:
-        UsageError: a name is unknown or missing, an array has another shape or is none of numbers,
+        UsageError: a name is unknown or missing, an array has another shape or holds no numbers,
             an index is out of range, or two arrays have different batches or lengths.
         SpecError: the spec has no size of that name.
     """
@@ -136,7 +137,7 @@ def given_numbers(
 
 
 def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Program:
-    """The program without noise that is left to be drawn, where other inputs are given."""
+    """Return the program without the noise that is still to be drawn, if other inputs are given."""
     if inputs is None:
         return program
     left = {port.name for port in noise_ports(program)} - inputs.keys()
@@ -144,10 +145,10 @@ def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Progra
 
 
 def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -> ArrayDict:
-    """Arrays by name: float64 where the port holds floats, and else as they are.
+    """Convert values to arrays: float64 for ports of floats, others as they are.
 
     Raises:
-        UsageError: these are not arrays of numbers by name.
+        UsageError: the values are not arrays of numbers by name.
     """
     if not isinstance(numbers, Mapping):
         raise UsageError(f"{group}s are arrays by name, found {type(numbers).__name__}")
@@ -173,7 +174,7 @@ def _check_kept(group: str, program: Program, ports: Sequence[Port], arrays: Arr
 
 
 def digest_of(arrays: Arrays) -> str:
-    """The sha256 (hex) of arrays: of names, dtypes, shapes and bytes in C order, sorted by name."""
+    """Return the sha256 (hex) of arrays by name: names, dtypes, shapes and bytes in C order."""
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())

@@ -1,7 +1,7 @@
-"""Comparisons that rounding may turn: how near a run comes to one, and what turning them does.
+"""Comparisons that rounding may turn: how near a run comes to one, and the effect of turning it.
 
-A relu's gradient jumps at 0, so that a value within rounding of 0 makes two honest gradients
-differ by far more than rounding.
+The gradient of relu jumps at 0. If a value is within rounding of 0, two correct gradients differ by
+far more than rounding.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from harness.runtime.session import Session
 
 # A comparison nearer than this (relative to its operands) may fall the other way in float32.
 KINK_MARGIN = 1e-5
-# What turning comparisons does to a result is allowed twice, where noise is allowed 16 times
-# (harness.oracle.tolerance.K).
+# The effect of turned comparisons counts 1 / KINKS in the noise: a tolerance of 16 times the noise
+# (harness.oracle.tolerance.K) then allows it twice.
 KINKS = 8.0
 
 Compare = Callable[[Array, Array], Array]
@@ -31,11 +31,11 @@ ORDERED = ("less", "less_equal")
 
 
 class Watching(Oracle):
-    """The oracle; it keeps what its comparisons came to, and how near the nearest was.
+    """The oracle with a record of its comparisons, and of how near the nearest was.
 
-    ``margin`` is the smallest gap relative to the operands' size, ``doubt`` the smallest that is
-    not 0: operands that are equal on purpose are equal for all. ``decisions`` are what all
-    comparisons gave, in order, and what else steps.
+    ``margin`` is the smallest gap relative to the operands' size. ``doubt`` is the smallest gap
+    that is not 0, because operands that are equal on purpose are equal in every backend.
+    ``decisions`` are the results of all comparisons, sorts and floors, in order.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Watching(Oracle):
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget all comparisons."""
         self.margin = self.doubt = np.inf
         self.decisions: list[Array] = []
 
@@ -59,14 +59,14 @@ class Watching(Oracle):
         return run
 
     def _floor(self, x: Array) -> Array:
-        """A step of floor is a comparison with the nearest whole number."""
+        """Record a floor as a comparison with the nearest whole number."""
         nearest = np.rint(x)
         self._near(x, np.where(np.isfinite(nearest), nearest, 0.0))
         self.decisions.append(np.asarray(TABLE["floor"](x)))
         return self.decisions[-1]
 
     def _argsort(self, x: Array) -> Array:
-        """An order is a comparison of each entry with the next."""
+        """Record a sort as comparisons of each entry with the next."""
         order = TABLE["argsort"](x)
         ordered = np.take_along_axis(x, order, -1)
         self._near(ordered[..., :-1], ordered[..., 1:])
@@ -91,10 +91,10 @@ class Watching(Oracle):
 
 
 class Wavering(Oracle):
-    """The oracle, but that comparisons of operands nearer than a band fall the other way.
+    """The oracle, which turns the comparisons of operands nearer than a band.
 
-    Of millions of relus some are always that near to their kink; what such a one does to a gradient
-    is not a fault of a backend. ``nearest`` and ``furthest`` are of those that were turned.
+    Of millions of relus some are always that near to their kink, and their effect on a gradient is
+    not a backend's fault. ``nearest`` and ``furthest`` are gaps of turned comparisons.
     """
 
     def __init__(self) -> None:
@@ -104,8 +104,8 @@ class Wavering(Oracle):
         self._table["argsort"] = self._exchanged
 
     def begin(self, band: float, beyond: float = 0.0) -> None:
-        """Turn what is nearer than ``band``, and further than ``beyond``, from now on: both are
-        relative to the larger operand."""
+        """Turn comparisons with gaps from ``beyond`` to ``band``, relative to the larger
+        operand."""
         self._band, self._beyond = band, beyond
         self.nearest, self.furthest = np.inf, 0.0
 
@@ -117,9 +117,10 @@ class Wavering(Oracle):
         return run
 
     def _near(self, gaps: Array, size: float) -> Array:
-        # In float64: a bound may be beyond a narrow dtype, to which Python's own numbers give way.
+        # In float64: the bound may overflow a narrow dtype, to which numpy would convert a Python
+        # float.
         near = (gaps > 0) & (gaps <= np.float64(self._band * size))
-        if self._beyond:  # which times an infinite size has no bound
+        if self._beyond:  # 0 times an infinite size is NaN
             near &= gaps > np.float64(self._beyond * size)
         if near.any():
             self.nearest = min(self.nearest, float(np.min(gaps[near])) / size)
@@ -127,7 +128,7 @@ class Wavering(Oracle):
         return np.asarray(near)
 
     def _exchanged(self, x: Array) -> Array:
-        """Neighbours in the order that are as near as that change places, each once."""
+        """Swap neighbours of the order that are within the band, each once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
         near = self._near(ordered[..., 1:] - ordered[..., :-1], _size(x))
@@ -140,10 +141,10 @@ class Wavering(Oracle):
 
 
 class Rivals(Oracle):
-    """The oracle; it keeps how near the second largest entry of any maximum came to the largest.
+    """The oracle with a record of the smallest gap between the two largest entries of any maximum.
 
-    ``gap`` is the smallest such distance relative to the operand's size, those that tie aside:
-    where a comparison asks which is the largest, it never sees the second.
+    ``gap`` is relative to the operand's size; ties do not count. A comparison that asks for the
+    largest entry never sees the second.
     """
 
     def __init__(self) -> None:
@@ -152,7 +153,7 @@ class Rivals(Oracle):
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget the smallest gap."""
         self.gap = np.inf
 
     def _max(self, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
@@ -168,7 +169,7 @@ def _size(array: Array) -> float:
 
 
 def kink_margin(program: Program, material: Arguments) -> float:
-    """The smallest gap of any comparison in a forward pass, over the size of its operands."""
+    """Return the smallest gap of any comparison in a forward pass, relative to its operands."""
     oracle = Watching()
     session = Session(oracle, program, program, path="equations", dtype="float64")
     with at_work():
@@ -178,19 +179,19 @@ def kink_margin(program: Program, material: Arguments) -> float:
 
 
 def furthest(program: Program, materials: Iterable[Arguments]) -> Arguments:
-    """The first of some arguments that are off all kinks by :data:`KINK_MARGIN`, else those that
-    are the furthest off: a value on a kink falls to one side or the other by rounding alone."""
+    """Return the first arguments off all kinks by :data:`KINK_MARGIN`, or those furthest off.
+    Rounding alone decides to which side a value on a kink falls."""
     return max(materials, key=lambda material: min(kink_margin(program, material), KINK_MARGIN))
 
 
-# Material off all kinks, where two honest gradients agree: of many seeds, the first that is.
+# Material off all kinks, on which two correct gradients agree: the first of many seeds.
 
 SEEDS_TRIED = 40
-# What matrices are multiplied by; the first with which float32 does not overflow.
+# Factors of matrices; the first one is used with which float32 does not overflow.
 GAINS = (1.0, 2.0**-2, 2.0**-4, 2.0**-8)
 
-# A way to come to a case's material: from its programs in training and inference and a seed, the
-# number that it was drawn with, and the material.
+# Draws a case's material from its training and inference programs and a seed; returns the number
+# that it was drawn with, and the material.
 Drawing = Callable[[Program, Program, int], tuple[int, Arguments]]
 
 
@@ -203,8 +204,8 @@ def drawn(
     time: int,
     given: Given | None = None,
 ) -> tuple[int, Arguments]:
-    """Off all kinks, and with weights as large as float32 can do with; but for what is ``given``.
-    A :data:`Drawing`, but for the sizes."""
+    """Draw material off all kinks, with weights as large as float32 allows; keep what is ``given``.
+    It is a :data:`Drawing`, except for the sizes."""
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
     def make(gain: float, number: int) -> Arguments:
@@ -221,8 +222,11 @@ def drawn(
 def off_kinks(
     program: Program, seed: int, make: Callable[[int], Arguments], tries: int = SEEDS_TRIED
 ) -> tuple[int, Arguments]:
-    """The first material that is off all kinks, of what is made of some numbers; else what is the
-    furthest off them; and its number."""
+    """Return the first material off all kinks, or the one furthest off, and its number.
+
+    ``make`` draws a material from a number; at most ``tries`` numbers are tried, from ``seed *
+    SEEDS_TRIED`` on.
+    """
     best: tuple[float, int, Arguments] | None = None
     for number in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
         material = make(number)
@@ -236,7 +240,7 @@ def off_kinks(
 
 
 def finite(training: Program, inference: Program, material: Arguments) -> bool:
-    """Whether a forward pass in float32 overflows nowhere that shows."""
+    """Return whether a forward pass in float32 has only finite results."""
     session = Session(Oracle(), training, inference, path="equations", dtype="float32")
     session.load(material.parameters, material.statistics)
     results = session.forward("training", material.inputs, material.state)

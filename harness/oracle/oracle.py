@@ -1,9 +1,8 @@
-"""The oracle: numpy in float64, one plain line a primitive, never optimised.
+"""The oracle: numpy in float64, one plain line per primitive, never optimised.
 
-The same table runs on complex128, which proves the oracle's gradients: the complex step
-f'(x) = Im f(x + ih) / h has no cancellation, so h = 1e-30 gives the derivative to rounding
-(Squire and Trapp, 1998). Comparisons therefore look at real parts, and ``stop_gradient`` drops
-the imaginary one.
+The same table runs on complex128, which proves the oracle's gradients: the complex step f'(x) = Im
+f(x + ih) / h has no cancellation, so h = 1e-30 gives the derivative to rounding (Squire and Trapp,
+1998). Comparisons therefore use real parts, and ``stop_gradient`` drops the imaginary part.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, Table, Watch
 from harness.runtime.precision import narrow, rounded_to
 
-# Other orders in which the oracle may compute the same: what rounding alone does shows in them.
+# Other orders of the same computation, which show the effect of rounding alone.
 
-# The additions of a sum that is made row by row; of a longer one, some rows at a time.
+# Most additions of a sum that is made row by row; a longer sum adds several rows at a time.
 MOST_ROWS = 4096
 _ERF = np.frompyfunc(math.erf, 1, 1)
 
 
 def erf(x: Array) -> Array:
-    """C's erf, entry by entry. Beside the real axis the first term of Taylor's series, which is
-    exact for a complex step: what erf is the integral of."""
+    """Compute C's erf, entry by entry. A complex entry also gets the first Taylor term off the real
+    axis, which is exact for a complex step."""
     x = np.asarray(x)
     whole = np.asarray(_ERF(np.asarray(x.real, np.float64)), np.float64)
     if not np.iscomplexobj(x):
@@ -44,8 +43,8 @@ def _reversed_matmul(a: Array, b: Array) -> Array:
 
 
 def _one_by_one(a: Array, b: Array) -> Array:
-    """Row by row, as kernels with one accumulator do: terms that are alike, as those of examples
-    that are, are then rounded to the same side. numpy's own products may hide that."""
+    """Multiply row by row, as kernels with one accumulator do. Equal terms, as of equal examples,
+    are then rounded to the same side. numpy's own products may hide that."""
     size = max(1, -(-len(b) // MOST_ROWS))
     total = np.zeros((len(a), b.shape[-1]), a.dtype)
     product, made = np.multiply if size == 1 else np.matmul, np.empty_like(total)
@@ -72,7 +71,7 @@ def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 
 def _doubled_cumsum(x: Array) -> Array:
-    """Sums of 1, 2, 4, ... neighbours, as an associative scan makes them."""
+    """Sum 1, 2, 4, ... neighbours, as an associative scan does."""
     x, step = np.array(x), 1
     while step < x.shape[-1]:
         x[..., step:] = x[..., step:] + x[..., :-step]
@@ -89,7 +88,7 @@ def _halved_cumsum(x: Array) -> Array:
 def _ordered_tensordot(
     matmul: Callable[[Array, Array], Array], turn: int = 1
 ) -> Callable[..., Array]:
-    """The axes that are summed over in their order; in the other one for ``turn`` -1."""
+    """Return a tensordot that sums over its axes in order, or in reverse order for ``turn`` -1."""
 
     def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
         left, right = (part[::turn] for part in axes)
@@ -105,15 +104,15 @@ def _ordered_tensordot(
 
 
 def _nudged(function: Callable[[Array], Array], bound: float = np.inf) -> Callable[[Array], Array]:
-    """A function four units in the last place off, up or down by a fixed coin.
+    """Return a function that is four units in the last place off, up or down by a fixed coin.
 
-    No two libraries have the same exp, log or tanh, and what is computed from them may magnify
-    that.
+    No two libraries have the same exp, log or tanh, and later operations may magnify the
+    difference.
     """
 
     def run(x: Array) -> Array:
         y = np.asarray(function(x))
-        # Not up and down in turn: a sum over the entries would take that out again.
+        # Not alternating: a sum over the entries would cancel that.
         coins = np.random.default_rng(y.size).integers(0, 2, y.shape)
         eps = np.finfo(y.dtype).eps
         return np.asarray(np.clip(y * (1 + (8 * coins - 4) * eps), -bound, bound), y.dtype)
@@ -136,7 +135,8 @@ ORDERS: Mapping[str, Table] = {
         "erf": _nudged(erf, bound=1.0),
         "sin": _nudged(np.sin, bound=1.0),
         "cos": _nudged(np.cos, bound=1.0),
-        # Examples beside each other in place of their time steps, which some lay out so.
+        # Sum over the axes in the other order: some frameworks put examples side by side, not time
+        # steps.
         "tensordot": _ordered_tensordot(_one_by_one, turn=-1),
     },
     "halved": {
@@ -167,7 +167,7 @@ def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
 
 
 def _windows(x: Array, axes: tuple[int, ...], lowest: bool, **each: tuple[int, ...]) -> Array:
-    """The entries by their places, which :mod:`harness.program.windows` defines."""
+    """Take the entries of all windows; :mod:`harness.program.windows` defines their places."""
     pads = dict(zip(axes, zip(each["padding"], each["after"], strict=True), strict=True))
     x = np.pad(
         x,
@@ -180,8 +180,7 @@ def _windows(x: Array, axes: tuple[int, ...], lowest: bool, **each: tuple[int, .
 
 
 def _overlap_add(x: Array, axes: tuple[int, ...], **each: tuple[int, ...]) -> Array:
-    """Added up at the same places, one axis after the other; what falls into the padding is left
-    out."""
+    """Add windows at the same places, one axis after the other, and drop the padding."""
     counts = tuple(x.shape[axis] for axis in axes)
     pads = zip(each["padding"], each["length"], each["after"], strict=True)
     lengths = {axis: sum(pad) for axis, pad in zip(axes, pads, strict=True)}
@@ -202,7 +201,7 @@ def _places(
     length: Sequence[int],
     **_: Sequence[int],
 ) -> list[Array]:
-    """For each axis the places ``[count, size]`` of the windows' entries in the padded axis."""
+    """Return for each axis the places ``[count, size]`` of window entries in the padded axis."""
     return [
         np.arange(count)[:, None] * step + np.arange(entries) * apart
         for entries, step, apart, count in zip(size, stride, dilation, length, strict=True)
@@ -210,7 +209,8 @@ def _places(
 
 
 def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """By real parts; what ties has the mean of the imaginary ones, as it shares a derivative."""
+    """Take the maximum by real parts; ties get the mean imaginary part, as they share a
+    gradient."""
     most = np.asarray(np.max(np.real(x), axis=axis, keepdims=True))
     if np.iscomplexobj(x):
         tied = np.real(x) == most
@@ -262,9 +262,9 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "tensordot": lambda a, b, axes: np.tensordot(a, b, axes),
     "stop_gradient": np.real,
 }
-# What moves no numbers takes no time.
+# Views take no time, because they move no numbers.
 _VIEWS = frozenset({"permute_dims", "broadcast_to", "expand_dims", "squeeze", "slice", "flip"})
-# Each of the others looks first whether there is time for it.
+# All other primitives check the time limit first.
 TABLE: Mapping[str, Callable[..., Any]] = {
     n: f if n in _VIEWS else patient(f) for n, f in _PRIMITIVES.items()
 }
@@ -280,17 +280,17 @@ def run(
     """Run nodes on numpy arrays of ``dtype``: float64, float32 (the yardstick) or complex128."""
     kind = np.dtype(dtype).type
     interpreter = Interpreter(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)
-    # Saturated exponentials and NaN inputs are part of what is checked, not accidents.
+    # The checks include saturated exponentials and NaN inputs on purpose.
     with np.errstate(all="ignore"):
         return interpreter.run(nodes, dict(env))
 
 
 class Oracle(Backend):
-    """The oracle behind the contract, so that it trains and carries state by the same session.
+    """The oracle as a backend, so that it trains and carries state through the same session.
 
-    In float32 it is the yardstick. ``order`` changes how sums are taken, or the last places of
-    transcendental functions, never what they mean: the spread is the noise that any honest
-    backend may show.
+    In float32 it is the yardstick. ``order`` changes the order of sums or the last places of
+    transcendental functions, never their meaning. The spread is the noise that any correct backend
+    may show.
     """
 
     name = "oracle"

@@ -1,8 +1,8 @@
-"""How long the oracle may work on one cell, and how much memory it may ask for.
+"""Limits of the oracle's time and memory for one cell.
 
-The oracle runs in the parent, in a thread that nobody can kill, so it looks at the clock itself:
-before each primitive, and between the numbers that it draws. What a single step may overrun is
-kept small by refusing beforehand what cannot be done in the time or the memory there is.
+The oracle runs in the parent process, in a thread that cannot be killed. It therefore checks the
+clock itself, before each primitive and between the numbers that it draws. Work that does not fit
+into the time or memory is refused beforehand, so that a single step overruns little.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any, Literal
 from harness.errors import HarnessError
 from harness.runtime.memory import available
 
-# Less than this is not worth asking the system whether it is there, in bytes.
+# Requests below this many bytes skip the memory check.
 _SMALL = 64 << 20
-# The part of the available memory that the oracle may ask for at once: workers need some, too.
+# The share of the available memory that the oracle may request; workers need the rest.
 _SHARE = 0.8
-# What each thread has asked for and may not have taken yet, in bytes.
+# Bytes that each thread has requested and may not have allocated yet.
 _asked: dict[int, int] = {}
 
 
 class OracleFault(HarnessError):
-    """The oracle could not do its part; no backend is to blame. ``verdict`` is the cell's."""
+    """The oracle lacks time or memory; no backend is to blame. ``verdict`` is the cell's."""
 
     def __init__(self, message: str, verdict: Literal["timeout", "out-of-memory"]) -> None:
         super().__init__(message, verdict)
@@ -39,10 +39,8 @@ class OracleFault(HarnessError):
 
 
 class Patience:
-    """The oracle's share of one cell's time: ``limit`` and ``spent`` in seconds.
-
-    ``stopped`` tells that nobody waits for the result any more; all cells of a run have the same.
-    """
+    """The oracle's share of one cell's time: ``limit`` and ``spent`` in seconds. ``stopped`` is set
+    when nobody waits for the result any more. All cells of a run share it."""
 
     def __init__(self, limit: float, stopped: threading.Event | None = None) -> None:
         self.limit, self.spent = limit, 0.0
@@ -52,7 +50,7 @@ class Patience:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Count the time of the block; inside another one it is counted already."""
+        """Count the time of the block; a nested block is counted already."""
         if self._since is not None:
             yield
             return
@@ -65,7 +63,7 @@ class Patience:
             self._since = None
 
     def look(self) -> None:
-        """Raise :class:`OracleFault` if the time is over."""
+        """Raise :class:`OracleFault` if the time is over or the run was ended."""
         if self._since is None:
             return
         if self.stopped.is_set():
@@ -74,7 +72,7 @@ class Patience:
             raise too_slow(f"was not done in {self.limit:g} s")
 
     def check(self, least: float) -> None:
-        """:class:`OracleFault` if work of so many seconds has no prospect of being done."""
+        """Raise :class:`OracleFault` if ``least`` seconds of work do not fit into the time left."""
         left = self.left()
         if left <= 0.0:
             raise too_slow(f"was not done in {self.limit:g} s")
@@ -84,7 +82,7 @@ class Patience:
             raise too_slow(f"needs {needed} s or more, and has {self.limit:g} s{used}")
 
     def left(self) -> float:
-        """Seconds that the oracle may still work."""
+        """Return the seconds that the oracle may still work."""
         since = 0.0 if self._since is None else time.monotonic() - self._since
         return self.limit - self.spent - since
 
@@ -94,7 +92,7 @@ _current: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 @contextmanager
 def with_patience(patience: Patience) -> Iterator[None]:
-    """Hold the oracle's work in this thread to a limit, for the time of the block."""
+    """Limit the oracle's work in this thread during the block."""
     before = _current.set(patience)
     try:
         yield
@@ -104,11 +102,12 @@ def with_patience(patience: Patience) -> Iterator[None]:
 
 @contextmanager
 def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
-    """Count the block as the oracle's work, which asks for ``need`` bytes and ``least`` seconds.
+    """Count the block as the oracle's work, which needs ``need`` bytes and at least ``least``
+    seconds.
 
     Raises:
-        OracleFault: it is too slow, or there is not so much memory. Without :func:`with_patience`
-            only the memory counts.
+        OracleFault: there is not enough time or memory. Without :func:`with_patience` only the
+            memory counts.
     """
     patience = _current.get() or Patience(math.inf)
     try:
@@ -122,7 +121,7 @@ def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def _asking(need: int) -> Iterator[None]:
-    """Have other threads know of it as long as the memory is being taken."""
+    """Reserve memory during the block, so that other threads count it."""
     own = threading.get_ident()
     before = _asked.get(own, 0)
     if need > max(_SMALL, before):
@@ -146,26 +145,26 @@ def _asking(need: int) -> Iterator[None]:
 
 
 def spent() -> float:
-    """Seconds that the oracle has worked for the cell of this thread."""
+    """Return the seconds that the oracle has worked for this thread's cell."""
     patience = _current.get()
     return 0.0 if patience is None else patience.spent
 
 
 def this_run() -> object:
-    """What the work of this thread has in common with that of its run alone."""
+    """Return an object that identifies the run of this thread's work."""
     patience = _current.get()
     return object() if patience is None else patience.stopped
 
 
 def look() -> None:
-    """Raise :class:`OracleFault` if the time of the oracle in this thread is over."""
+    """Raise :class:`OracleFault` if the oracle's time in this thread is over."""
     patience = _current.get()
     if patience is not None:
         patience.look()
 
 
 def patient(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that looks at the clock before it begins."""
+    """Return a function that checks the clock before it begins."""
 
     current = _current.get
 
@@ -180,7 +179,7 @@ def patient(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def too_slow(how: str) -> OracleFault:
-    """The fault of an oracle that takes too long; ``how`` goes on after "the oracle"."""
+    """Return the fault of a slow oracle; ``how`` continues the words "the oracle"."""
     return OracleFault(
         f"the oracle {how}, which is not a fault of the backend; "
         "choose smaller sizes (--size) or more time (--timeout)",

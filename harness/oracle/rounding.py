@@ -1,8 +1,8 @@
-"""Every result off by a unit in its last place: what cancellation makes of rounding.
+"""Random rounding: each result is off by a unit in its last place.
 
-Where terms cancel exactly in one way of writing an equation, another that is as right leaves their
-rounding: ``x - mean(x)`` of a single row is 0, ``x * a - mean(x) * a`` is not. Orders of summation
-do not show that; rounding at random does (Monte Carlo arithmetic, Parker 1997).
+Terms may cancel exactly in one form of an equation and leave their rounding error in another form
+that is as right: ``x - mean(x)`` of a single row is 0, ``x * a - mean(x) * a`` is not. Orders of
+summation do not show that. Random rounding does (Monte Carlo arithmetic, Parker 1997).
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.tolerance import PRECISION, ROUNDOFF, without_size
 from harness.runtime.precision import PRODUCTS, narrow, rounded_to
 
-# What rounding does where attention is fused: in two places more than in its equations.
+# Rounding errors of fused attention that its equations do not have.
 #
-# The gradient of fused attention has its softmax as ``exp(x - log(sum(exp(x))))``, whose exponent
-# is off by a last place of what is subtracted, so that no row sums to 1; and for the sum over
-# each row of ``(dy @ values) * weights`` it has ``dy . (weights @ values)``, which is rounded at
-# the size of its own terms (Dao et al. 2022, algorithm 4). Where a row is all but one-hot, the
+# The gradient of fused attention computes its softmax as ``exp(x - log(sum(exp(x))))``. The
+# exponent is off by a last place of the subtracted term, so no row sums to 1. For the sum over each
+# row of ``(dy @ values) * weights`` it computes ``dy . (weights @ values)``, which is rounded at
+# the size of its own terms (Dao et al. 2022, algorithm 4). If a row is nearly one-hot, the
 # equations have neither error: a maximum is subtracted from itself, and so is an entry of the
 # gradient.
 
-# What softmax and its gradient are made of.
+# Operations of softmax and its gradient.
 WATCHED = ("max", "subtract", "exp", "sum", "divide", "matmul", "multiply", "negative")
-# What the next operation of a softmax is, after each.
+# The next operation of a softmax, after each.
 NEXT = {"max": "subtract", "subtract": "exp", "exp": "sum", "sum": "divide"}
-# What is further from 0 than this is a mask, and no shift.
+# A shift further from 0 than this is a mask.
 FURTHEST = 1e6
-# So many products are followed at once: those of a layer's gradient are made side by side.
+# Number of products followed at once: a layer's gradient makes its products side by side.
 RECENT_PRODUCTS = 4
-# Units in the last place that a sum is off by, over the root of the number of its terms.
+# Error of a sum in units in the last place, over the square root of the number of its terms.
 WALK = 0.3
 
 
 def walked(terms: int) -> float:
-    """The units in its last place that a sum of so many terms is off by, added one after the other
-    (Higham 2002, 4.2)."""
+    """Return the error of a sum of ``terms`` terms in units in its last place, added one after the
+    other (Higham 2002, 4.2)."""
     return float(max(1.0, WALK * terms**0.5))
 
 
 @dataclass(frozen=True)
 class _Softmax:
-    """One that is under way: what was made last and by which op, and what it is shifted by."""
+    """A partially matched softmax: last op, its result, and the shift."""
 
     op: str
     made: Array
@@ -59,8 +59,8 @@ class _Softmax:
 
 @dataclass(frozen=True)
 class _Product:
-    """A product of matrices, or what factors have made of it; ``size`` gives that of the terms
-    behind each entry, and ``weighted`` says that a softmax is among the factors."""
+    """A matrix product, or its multiple by factors. ``size()`` returns the magnitude of the terms
+    behind each entry. ``weighted`` is True if a softmax is among the factors."""
 
     made: Array
     size: Callable[[], Array]
@@ -68,20 +68,21 @@ class _Product:
 
 
 class Attention:
-    """Watches the operations of an oracle; ``signs`` draws numbers of 1 and -1 of a shape."""
+    """The errors of fused attention, added to the operations of an oracle. ``signs(shape)`` draws
+    an array of 1 and -1."""
 
     def __init__(self, signs: Callable[[tuple[int, ...]], Array]) -> None:
         self._signs = signs
         self.begin()
 
     def begin(self) -> None:
-        """Forget all that was seen."""
+        """Forget all operations seen."""
         self._softmax: _Softmax | None = None
         self._products: deque[_Product] = deque(maxlen=RECENT_PRODUCTS)
         self._weights: list[Array] = []
 
     def watched(self, op: str, function: Callable[..., Any]) -> Callable[..., Array]:
-        """The function of an op; what it gives is off by more where attention would be."""
+        """Wrap the function of an op: its sums get the error that fused attention would add."""
 
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
@@ -128,7 +129,7 @@ class Attention:
                 self._products.append(self._scaled(made, y, operands[1], op))
 
     def _product_of(self, made: Array) -> _Product | None:
-        """The product that an array is, or was made of by factors; None of others."""
+        """Return the product that an array is, or is a multiple of; None for other arrays."""
         return next((product for product in self._products if made is product.made), None)
 
     def _scaled(self, product: _Product, y: Array, factor: Any, op: str) -> _Product:
@@ -141,20 +142,20 @@ ROUNDED = (
     *("add", "subtract", "multiply", "divide", "power", "sqrt", "exp", "log", "tanh"),
     *("sum", "cumulative_sum", "matmul", "tensordot"),
 )
-# Of these, where libraries differ in a single number too.
+# Of these, operations in which libraries differ even for a single number.
 ALONE = frozenset({"power", "exp", "log", "tanh"})
-# The part of what such rounding does that counts: it is more than what any one library does.
+# The share of this error that counts, because it is larger than the error of any one library.
 SHARE = 0.25
 SHAKEN = 2.0**-22
-# Throws of the coins where a tensor that is nothing but rounding has no more numbers.
+# Runs with different coins, if a tensor of at most LUCKY numbers is only rounding error.
 THROWS, LUCKY = 4, 8
-# What makes whole numbers of whole numbers, up to the first that float32 has not; arrays of more
-# numbers are data, and so are those that begin with so many others.
+# Operations that make whole numbers of whole numbers, up to the first that float32 lacks. An array
+# of more than MOST numbers is data, and so is one without a whole number among its FIRST.
 ENTRYWISE = frozenset({"add", "subtract", "multiply", "divide", "power"})
 COUNTING = ENTRYWISE | {"sum", "cumulative_sum"}
 MOST, FIRST = 1 << 16, 16
 FARTHEST = 2.0**24
-# What activations are made of, all within [-1, 1].
+# Operations of activations, with results in [-1, 1].
 ACTIVE = ("tanh", "erf")
 
 
@@ -162,7 +163,7 @@ def _one(*_: Any, **__: Any) -> int:
     return 1
 
 
-# How many terms each entry of a result is the sum of.
+# The number of terms that each entry of a result sums.
 TERMS: Mapping[str, Callable[..., int]] = {
     "sum": lambda x, axis, keepdims: prod(x.shape[a] for a in axis),
     "cumulative_sum": lambda x: int(x.shape[-1]),
@@ -172,8 +173,8 @@ TERMS: Mapping[str, Callable[..., int]] = {
 
 
 def _counted(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
-    """Where an operation counts: of whole numbers it makes whole numbers, which nobody rounds.
-    None where it does so nowhere."""
+    """Return a mask of the entries that nobody rounds: whole numbers made of whole numbers. Returns
+    None if there are none."""
     literal = op != "power" or np.ndim(arguments[1]) == 0
     if op not in COUNTING or not literal or y.size > MOST or not _whole(y.ravel()[:FIRST]).any():
         return None
@@ -189,13 +190,16 @@ def _whole(given: Any) -> Array:
 
 
 class Rounded(Oracle):
-    """The oracle, each of its results a unit in the last place off, up or down by a coin; a long
-    sum some more, and a product in a narrow dtype by a unit of that.
+    """The oracle with random rounding: each result is a unit in the last place off, up or down by a
+    coin.
 
-    Comparisons, and what sorts or steps, come out as they are told, in order: else those of equal
-    operands would be turned. Where nothing is told they are made, and only products in a narrow
-    dtype are off: terms that cancel to its last place leave a relu on either side, however far that
-    is from its kink beside what is left, and counts and places stay whole numbers.
+    A long sum is off by more, and a product in a narrow dtype by a unit of that dtype. Comparisons,
+    sorts and floors replay recorded decisions in order; otherwise comparisons of equal operands
+    would be turned.
+
+    Without decisions they are computed, and only products in a narrow dtype are off. Terms that
+    cancel to the last place of that dtype then leave a relu on either side of its kink. Counts and
+    places stay whole numbers.
     """
 
     def __init__(self, dtype: str = "float64") -> None:
@@ -205,13 +209,13 @@ class Rounded(Oracle):
         decided = {op: self._decided(TABLE[op]) for op in (*ORDERED, "equal", "argsort", "floor")}
         off = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
         if narrow(dtype):
-            # Units of float32 would be rounded away again.
+            # Rounding to the narrow dtype would remove units of float32 again.
             off |= {op: self._coarsely_off(TABLE[op], dtype) for op in PRODUCTS}
         self._table = {**self._table, **off, **decided}
         self._table |= {op: self._attention.watched(op, self._table[op]) for op in WATCHED}
 
     def begin(self, decisions: Sequence[Array] | None, coins: int = 0) -> None:
-        """Begin anew, with what the comparisons are to come to, and one of many throws of coins."""
+        """Start a run with recorded decisions, or None, and a seed of the coins."""
         self._coins = np.random.default_rng(coins)
         self._decisions = None if decisions is None else iter(decisions)
         self._attention.begin()
@@ -230,12 +234,14 @@ class Rounded(Oracle):
             if y.dtype.kind != "f" or self._decisions is None:
                 return y
             if not any(map(np.ndim, arguments)):
-                # What is made of literals is the same for all: exponents, the bounds of a clip.
+                # All implementations compute the same from literals: exponents, the bounds of a
+                # clip.
                 if not alone or not y % 1:
                     return y
                 if len(arguments) == 2:
-                    # The base of a power of the step, such as 0.999, is held by some in float32
-                    # and by others in float64, at all steps alike; 1 - beta ** t magnifies that.
+                    # Some frameworks hold the base of a power of the step, such as 0.999, in
+                    # float32 and others in float64, for all steps; 1 - beta ** t magnifies the
+                    # difference.
                     base, exponent = arguments
                     return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
             off = self._nudge(y, np.finfo(y.dtype).eps * walked(terms(*arguments, **attributes)))
@@ -245,19 +251,19 @@ class Rounded(Oracle):
         return run
 
     def _coarsely_off(self, product: Callable[..., Any], dtype: str) -> Callable[..., Array]:
-        """By as much as rounding to a narrow dtype does at most."""
+        """Perturb a product by the largest rounding error of a narrow dtype."""
         most = ROUNDOFF * PRECISION[dtype]
         return lambda *a, **attributes: self._nudge(np.asarray(product(*a, **attributes)), most)
 
     def _nudge(self, y: Array, size: float) -> Array:
-        """So much of each number off, up or down: what is equal alike, as examples that repeat one
-        another make the same error wherever they are computed, and no mean takes that away."""
+        """Move each number up or down by the relative ``size``. Equal numbers move alike: repeated
+        examples make the same error wherever they are computed, and no mean cancels that error."""
         whole = np.dtype(f"u{y.itemsize}").type
         highest = 8 * y.itemsize - 1
         top, odd = whole(1 << highest), whole(self._coins.integers(1 << highest) | 1)
         made = np.array(y)
         bits = made.view(whole)
-        bits *= odd  # of whose products the highest bit depends on all of them
+        bits *= odd  # the highest bit of the product depends on all bits
         bits &= top
         bits |= np.asarray(size, y.dtype).view(whole)
         made += 1
@@ -272,9 +278,12 @@ class Rounded(Oracle):
 
 
 class Narrowed(Oracle):
-    """The oracle, with more than products in a narrow dtype, as in a framework's own mixed
-    precision: the results of activations, so that 1 - tanh(x) ** 2 has few digits where tanh(x) is
-    near 1; and sums over examples, of which the gradient of a bias is one, and may be beyond it."""
+    """The oracle with more than products in a narrow dtype, as in a framework's own mixed
+    precision.
+
+    The results of activations are rounded, so 1 - tanh(x) ** 2 has few digits if tanh(x) is near 1.
+    Sums over examples are rounded, such as the gradient of a bias, and may overflow.
+    """
 
     def __init__(self, dtype: str) -> None:
         super().__init__()
@@ -291,20 +300,20 @@ class Narrowed(Oracle):
 
 
 def lucky(values: Arrays) -> list[str]:
-    """The tensors of few numbers that are nothing but rounding: by luck all of them may cancel in
-    one throw of the coins, and what they are in another counts whole."""
+    """Return the tensors of few numbers that are only rounding error. By luck all these errors may
+    cancel in one random run, so the errors of the other runs count in full."""
     return [name for name in without_size(values) if values[name].size <= LUCKY]
 
 
 def repeated(values: Arrays) -> bool:
-    """Whether the rows of some output are one example's: few numbers then decide all that follows
-    from them, and one throw of the coins may spare them."""
+    """Return whether all rows of some output are equal. Few numbers then decide all later ones, and
+    one random run may spare them."""
     outputs = (a for n, a in values.items() if n.startswith("output.") and a.ndim)
     return any(bool((a == a[:1]).all()) for a in outputs)
 
 
 def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:
-    """Parameters four units in the last place of a dtype off, up or down by a coin: what steps make
-    of them shows what rounding does to a whole run, where no oracle follows."""
+    """Return the parameters four units in the last place of a dtype off, up or down by a coin.
+    Training from them shows the effect of rounding on a whole run, which no oracle follows."""
     size = SHAKEN * PRECISION[dtype]
     return {n: a * (1 + size * random.choice((-1.0, 1.0), a.shape)) for n, a in parameters.items()}

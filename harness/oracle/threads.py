@@ -1,7 +1,7 @@
-"""The oracle on one thread of BLAS: what it multiplies is small, and the cores are the workers'.
+"""The oracle on one BLAS thread: its products are small, and the workers need the cores.
 
-Beside workers that keep all cores busy, the threads of one product wait for each other much longer
-than they compute.
+If workers keep all cores busy, the threads of one product wait for each other much longer than they
+compute.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# OpenBLAS, as numpy's own wheels have it and as systems do.
+# Name parts of OpenBLAS functions in numpy's wheels and in system libraries.
 _PREFIXES, _SUFFIXES = ("scipy_", ""), ("64_", "")
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Have each OpenBLAS that is loaded multiply on one thread, for the time of the block."""
+    """Set every loaded OpenBLAS to one thread during the block."""
     before = [(library, _call(library, "get")()) for library in _libraries()]
     try:
         for library, _ in before:
@@ -29,7 +29,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _libraries() -> list[ctypes.CDLL]:
-    """The OpenBLAS libraries of this process whose number of threads can be set."""
+    """Return the OpenBLAS libraries of this process with a settable number of threads."""
     lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     paths = {line.split(maxsplit=5)[-1] for line in lines if "openblas" in line.lower()}
     found = [ctypes.CDLL(path) for path in sorted(paths) if Path(path).is_file()]
@@ -37,7 +37,7 @@ def _libraries() -> list[ctypes.CDLL]:
 
 
 def _name(library: ctypes.CDLL, verb: str) -> str:
-    """The name of the function that gets or sets the number of threads; empty if there is none."""
+    """Return the name of the function that gets or sets the number of threads, or ""."""
     names = (f"{p}openblas_{verb}_num_threads{s}" for p in _PREFIXES for s in _SUFFIXES)
     return next((name for name in names if hasattr(library, name)), "")
 

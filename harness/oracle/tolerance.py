@@ -1,12 +1,11 @@
-"""How far a result may be off: measured against the noise of its dtype, with one factor K.
+"""Tolerances: K times the noise of the dtype, measured for each tensor.
 
-The error of a tensor is its largest deviation from the oracle over the oracle's largest magnitude
-(see :func:`scales`).
-The yardstick is the same error of numpy in the same dtype on the same equations and numbers, the
-largest over several orders of summation (see :mod:`harness.oracle.yardstick`). What is allowed is K
-times the yardstick, and never less than K times a floor of a quarter unit in the last place. Where
-that is half of the tensor or more, the dtype has no answer, and nothing is compared.
-``docs/method.md`` has the distribution that K was chosen from.
+The error of a tensor is its largest deviation from the oracle, divided by its scale (see
+:func:`scales`). The yardstick is the same error of numpy in the same dtype on the same equations
+and numbers, the largest over several orders of summation (see :mod:`harness.oracle.yardstick`). The
+tolerance is K times the yardstick, and at least K times a quarter unit in the last place. If the
+tolerance is half of the tensor or more, the dtype has no answer, and nothing is compared.
+``docs/method.md`` has the distribution from which K was chosen.
 """
 
 from __future__ import annotations
@@ -26,13 +25,14 @@ K = 16.0
 FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
 ROUNDOFF = 2.0**-24  # of float32: half a unit in the last place of 1
 VOID = 0.5
-"""A tolerance that says nothing."""
+"""The tolerance from which on a comparison says nothing."""
 DECADES = 5
-"""Of a tolerance, up and down, that the histogram of an error tells apart."""
+"""Decades below and above the tolerance in the histogram of an error."""
 UNUSUAL = 8.0
-"""Yardsticks that no honest error reaches: 7.03 was most in a hundred seeds (docs/method.md)."""
+"""Yardsticks that no correct backend reaches: the most in a hundred seeds was 7.03
+(docs/method.md)."""
 GROWN = 2.0
-"""By this factor an error, in yardsticks, must change between two runs to be spoken of."""
+"""The factor by which an error in yardsticks must change between two runs to be reported."""
 
 # Unit roundoff of a dtype relative to float32's.
 PRECISION: Mapping[str, float] = {
@@ -46,11 +46,11 @@ PRECISION: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class WorstEntry:
-    """The entry of a tensor that is furthest off, with both numbers as text, and how many entries
-    of how many are off.
+    """The entry of a tensor with the largest error, both numbers as text, and how many entries are
+    off.
 
-    ``words`` say what was computed there, if that is more than the ``place``; a ``note`` what else
-    is known of it.
+    ``words`` name the computed quantity if the ``place`` is not enough. ``note`` adds further
+    facts.
     """
 
     place: tuple[int, ...]
@@ -71,10 +71,8 @@ class WorstEntry:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """How one tensor compares: ``error`` against ``yardstick``, both relative to the oracle.
-
-    ``point`` is the worst entry of a tensor that does not agree.
-    """
+    """The comparison of one tensor: ``error`` against ``yardstick``, both relative to the oracle.
+    ``point`` is the worst entry of a tensor that does not agree."""
 
     name: str
     error: float
@@ -87,12 +85,12 @@ class Deviation:
 
     @property
     def ratio(self) -> float:
-        """The error over the yardstick; 0 where nothing is compared."""
+        """The error over the yardstick; 0 if nothing is compared."""
         return 0.0 if self.void else self.error / self.yardstick
 
     @property
     def unit(self) -> str:
-        """What the error is relative to, as words behind it; empty if it is not finite."""
+        """Words that say what the error is relative to; empty if the error is not finite."""
         if not math.isfinite(self.error):
             return ""
         return " of its value" if self.point and not self.point.place else " of its largest entry"
@@ -113,26 +111,26 @@ class Deviation:
 
     @property
     def void(self) -> bool:
-        """Whether the dtype itself has no answer here, as after a trajectory that diverges."""
+        """True if the dtype itself has no answer here, as after a trajectory that diverges."""
         return not self.reason and self.tolerance >= VOID
 
     @property
     def agrees(self) -> bool:
-        """Whether the error is allowed, or nothing can be said of it. A NaN error is not."""
+        """True if the error is allowed or nothing is compared. A NaN error is not allowed."""
         return self.void or (not self.reason and self.error <= self.tolerance)
 
 
-# What is smaller than a millionth of the largest of its kind is held against a thousandth of that,
-# and may be so many of its roundings: what cancels is larger where a small variance divides it.
+# A tensor below MILLIONTH of the largest of its kind is compared relative to THOUSANDTH of that
+# largest, with ROUNDINGS roundings of noise: a small variance that divides a cancelled sum makes it
+# larger.
 MILLIONTH, THOUSANDTH, ROUNDINGS = 2.0**-20, 2.0**-10, 1024
 
 
 def scales(expected: Arrays) -> dict[str, float]:
-    """The scale of each tensor's error: its largest magnitude.
+    """Return the scale of each tensor's error: its largest magnitude.
 
-    Of one without a size of its own (:func:`without_size`) it is :data:`THOUSANDTH` of the largest
-    among its kind, which is the part of the name before a dot, with what follows a space behind it
-    (``step 1: out.W moved``). 1 where all are zero.
+    A tensor without a size of its own (:func:`without_size`) gets :data:`THOUSANDTH` of the largest
+    magnitude of its kind (:func:`kind_of`). The scale is 1 if all are zero.
     """
     own, kind = _sizes(expected)
     beside = {n: THOUSANDTH * kind[n] if _is_lost(s, kind[n]) else s for n, s in own.items()}
@@ -140,8 +138,8 @@ def scales(expected: Arrays) -> dict[str, float]:
 
 
 def without_size(expected: Arrays) -> list[str]:
-    """The tensors that are zero beside the largest of their kind and nothing but rounding, as the
-    gradient of a bias before a normalisation."""
+    """Return the tensors that are only rounding error: zero beside the largest of their kind. An
+    example is the gradient of a bias before a normalisation."""
     own, kind = _sizes(expected)
     return [name for name, size in own.items() if _is_lost(size, kind[name])]
 
@@ -151,15 +149,17 @@ def _is_lost(size: float, largest: float) -> bool:
 
 
 def noise_without_size(dtype: str) -> float:
-    """The least noise of those, relative to their scale. How rounding fell is luck, and they are
-    what it left: :data:`ROUNDINGS`, or as much as still says something; of dtypes in which one is
-    far more than they are, nothing does."""
+    """Return the least noise of tensors without a size, relative to their scale.
+
+    It is :data:`ROUNDINGS` roundings, capped so that a comparison still says something. In a narrow
+    dtype it is one rounding, which already makes the comparison void.
+    """
     one = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
     return one if narrow(dtype) else min(ROUNDINGS * one, VOID / (2 * K))
 
 
 def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
-    """The largest magnitude of each tensor, and that of its kind."""
+    """Return the largest magnitude of each tensor, and of its kind, by name."""
     own: dict[str, float] = {}
     kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():
@@ -170,7 +170,7 @@ def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _largest(array: Array) -> float:
-    """The largest magnitude of what is finite; 0 of nothing."""
+    """Return the largest finite magnitude, or 0 if there is none."""
     largest = float(np.abs(array).max(initial=0.0))
     if np.isfinite(largest):
         return largest
@@ -179,34 +179,34 @@ def _largest(array: Array) -> float:
 
 
 def kind_of(name: str) -> tuple[str, str]:
-    """How far a parameter has moved, and each slot of it, are kinds of their own: one may hold
-    gradients, and another their squares."""
+    """Return the kind of a name: the part before the first dot, and the word behind a later space.
+
+    The kind of ``step 1: out.W moved`` is ``step 1: out`` with ``moved``. Displacements and slots
+    are different kinds, because one slot may hold gradients and another their squares.
+    """
     first, _, rest = name.partition(".")
     return first, rest.partition(" ")[2]
 
 
-# A tensor of which rounding to float32 alone changes more has few digits whoever computes it: the
-# gradient of attention's bias of keys is nothing but rounding. How well others agree is told by
-# others.
+# A tensor with more float32 noise has few digits in every implementation: the gradient of
+# attention's key bias is only rounding error. Other tensors show how well two computations agree.
 TELLING = 2.0**-12
 
 
 def telling(noise: float, dtype: str) -> bool:
-    """Whether a tensor of so much noise in a dtype says how well two computations agree: not where
-    it is nothing but rounding."""
+    """Return whether a tensor with this noise shows how well two computations agree. It does not if
+    it is only rounding error."""
     return noise <= TELLING * PRECISION[dtype]
 
 
 def digits(error: float) -> float:
-    """Decimal digits that a relative error leaves, 16 at most."""
+    """Return the decimal digits that a relative error leaves, at most 16."""
     return max(0.0, min(16.0, -math.log10(max(error, 1e-16))))
 
 
 def relative_error(found: Array, expected: Array, scale: float) -> float:
-    """Largest deviation over ``scale``.
-
-    Places where both are NaN or the same infinity are equal; where only one is, the error is inf.
-    """
+    """Return the largest deviation over ``scale``. Places where both are NaN or the same infinity
+    are equal. If only one is, the error is inf."""
     found = np.asarray(found, np.float64)
     if found.size == 0:
         return 0.0
@@ -220,12 +220,12 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
 
 
 def worst_point(found: Array, expected: Array, errors: Array, allowed: float) -> WorstEntry:
-    """Return the entry with the largest error. All arrays have one shape; an entry that is not
-    finite where it must be has an infinite error."""
+    """Return the entry with the largest error; all arrays have the same shape. An entry that should
+    be finite and is not has an infinite error."""
     place = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
     pair = found[place], expected[place]
     numbers = [f"{float(number):.6g}" for number in pair]
-    if numbers[0] == numbers[1]:  # all digits tell apart what six do not
+    if numbers[0] == numbers[1]:  # equal in six digits: show all
         with np.errstate(all="ignore"):
             numbers = [str(found.dtype.type(number)) for number in pair]
     off = int(np.count_nonzero(~(errors <= allowed)))
@@ -233,7 +233,7 @@ def worst_point(found: Array, expected: Array, errors: Array, allowed: float) ->
 
 
 def _errors(found: Array, expected: Array, scale: float) -> Array:
-    """The error of each entry, over ``scale``, as :func:`relative_error` counts it."""
+    """Return the error of each entry over ``scale``, as :func:`relative_error` counts it."""
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(found, np.float64) - expected) / scale
         same = (found == expected) | (np.isnan(found) & np.isnan(expected))
@@ -241,10 +241,10 @@ def _errors(found: Array, expected: Array, scale: float) -> Array:
 
 
 def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
-    """How many entries of a tensor are off by how much: the histogram of its error.
+    """Return the histogram of a tensor's error: ``2 * DECADES + 3`` counts of entries.
 
-    First those that are exact; then, by decades of what is allowed, from below ``10**-DECADES`` of
-    the tolerance to ``10**DECADES`` of it and more, or no number: ``2 * DECADES + 3`` counts.
+    The first count is of exact entries. The others are decades of the tolerance, from below
+    ``10**-DECADES`` of it to ``10**DECADES`` of it and more, NaN included.
     """
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(found, np.float64) - expected).ravel()
@@ -287,8 +287,8 @@ def deviation(
 
 
 def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
-    """Why a value is none of its kind; empty if it is one. Floats have ``dtype``; conditions are
-    booleans, and indices whole numbers of any width."""
+    """Return why a value has the wrong form; empty if the form is right. Floats have ``dtype``.
+    Conditions are booleans, and indices are integers of any width."""
     if isinstance(found, Misfit):
         return found.reason
     if found.shape != expected.shape:
@@ -301,7 +301,7 @@ def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
 def compare(
     found: Mapping[str, object], expected: Arrays, noise: Mapping[str, float], dtype: str
 ) -> list[Deviation]:
-    """One deviation for every expected tensor; what was not expected differs too."""
+    """Compare tensors by name: one deviation per expected tensor, and one per unexpected tensor."""
     scale = scales(expected)
     deviations = [
         deviation(name, found.get(name), array, scale[name], noise.get(name, 0.0), dtype)
@@ -314,10 +314,10 @@ def compare(
 
 
 def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
-    """Whether accuracy was lost or gained from one run to another, beyond what rounding explains.
+    """Return whether accuracy was lost or gained between two runs, beyond what rounding explains.
 
-    Both errors are in yardsticks, each of its own run: where other numbers, another processor or
-    another order of summation make the rounding larger, the yardstick has grown with it.
+    Both errors are in yardsticks of their own run. If different numbers, processors or orders of
+    summation make rounding larger, the yardstick grows too.
     """
     if new > max(UNUSUAL, GROWN * old) or math.isnan(new) > math.isnan(old):
         return "lost"
@@ -327,13 +327,12 @@ def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
 
 
 def worst(deviations: list[Deviation]) -> Deviation:
-    """The deviation that is furthest beyond what is allowed; where all are allowed, of those that
-    tell something, if any do."""
+    """Return the deviation furthest beyond its tolerance; if all agree, prefer a telling one."""
     return max(deviations, key=_beyond) if len(deviations) > 1 else deviations[0]
 
 
 def prefixed(words: str, deviations: Iterable[Deviation]) -> list[Deviation]:
-    """The same deviations with words before their names, which say where they were found."""
+    """Return the deviations with ``words`` before their names."""
     return [replace(d, name=words + d.name) for d in deviations]
 
 

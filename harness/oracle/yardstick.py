@@ -1,11 +1,10 @@
-"""The yardstick: how far a dtype itself strays from the oracle, tensor by tensor.
+"""Yardsticks: the rounding error of a dtype, measured against the oracle for each tensor.
 
-It is measured, never assumed: the same equations are run by numpy in the dtype in several ways that
-are all right (orders of summation, last places of transcendental functions; see
-:data:`harness.oracle.oracle.ORDERS`), and the largest error of a tensor is its noise. So is, in
-part, what rounding each result at random does, and what leaving out sums that are zero by algebra
-does (:class:`WithoutZeroSums`). Where a comparison is so near that rounding may turn
-it, what turning it does is part of the noise, too.
+numpy runs the same equations in the dtype in several correct ways: orders of summation, and last
+places of transcendental functions (:data:`harness.oracle.oracle.ORDERS`). The largest error of a
+tensor is its noise. Three more runs add to the noise: random rounding of each result, exact zeros
+for sums that are zero by algebra (:class:`WithoutZeroSums`), and turned comparisons if rounding may
+turn them.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from harness.runtime.answers import Misfit, tensor
 from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.session import Session
 
-# Sums that are zero by algebra: what a gradient loses if a framework leaves them out.
+# Sums that are zero by algebra: some frameworks leave them out of a gradient.
 #
-# A fused normalization does not compute ``sum(x - mean(x))`` in its backward pass, because that
-# sum is zero. The derived gradient computes it. In float32 the sum holds the rounding error of the
-# mean, which cancels the same error in other terms. Both ways are right. Neither other orders of
-# summation nor random rounding show how far they are apart.
+# A fused normalization does not compute ``sum(x - mean(x))`` in its backward pass, because that sum
+# is zero. The derived gradient computes the sum. In float32 the sum holds the rounding error of the
+# mean, which cancels the same error in other terms. Both ways are right. Orders of summation and
+# random rounding do not show how far apart the two ways are.
 
 # A sum in float64 this small beside the sum of its magnitudes holds nothing but rounding errors,
 # even if its terms are differences of numbers a thousand times their size.
@@ -58,7 +57,8 @@ _sum = TABLE["sum"]
 
 
 class ZeroSumWatching(Watching):
-    """Watch comparisons, and record which entries of each sum are zero by algebra.
+    """The oracle with a record of comparisons and of the entries of each sum that are zero by
+    algebra.
 
     ``zeros`` has one boolean array per sum in the order of execution, or None for a sum without
     such entries.
@@ -69,7 +69,7 @@ class ZeroSumWatching(Watching):
         self._table = {**self._table, "sum": self._watched_sum}
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget the recorded comparisons and zeros."""
         super().forget()
         self.zeros: list[Array | None] = []
 
@@ -92,7 +92,7 @@ class WithoutZeroSums(Oracle):
         self._table = {**self._table, "sum": self._exact_sum}
 
     def begin(self, zeros: Sequence[Array | None]) -> None:
-        """Run the same program from its start, with the recorded zeros in the order of its sums."""
+        """Start a run of the same program, with the recorded zeros in the order of its sums."""
         self._zeros = iter(zeros)
 
     def _exact_sum(self, x: Array, **attributes: Any) -> Array:
@@ -102,28 +102,28 @@ class WithoutZeroSums(Oracle):
 
 Name = TypeVar("Name", bound=Hashable)
 Noise = Mapping[str, float]
-# What is compared: of a session, values by name, in one part or in several.
+# Runs a session and yields the values to compare, by name, in one part or several.
 Run = Callable[[Session], Iterable[Arrays]]
 FEW = ("reversed",)
-"""Of a large model. The plain order of float64 is the oracle itself, and shows nothing of sums."""
+"""Orders for a large model. "plain" in float64 is the oracle itself, without any error of sums."""
 OTHERS = tuple(order for order in ORDERS if order != "plain")
-# Operands of float32 nearer than this, relative to the largest, may compare the other way; and
-# those nearer than so many times the typical noise.
+# float32 operands may compare the other way if their gap, relative to the largest, is below
+# DOUBTFUL or below DOUBTS times the typical noise.
 DOUBTFUL, DOUBTS = 1e-6, 6.0
-NEXT = 1 + 1e-6  # times the nearest: whatever is further than that
+NEXT = 1 + 1e-6  # times the nearest gap: leaves that comparison out
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Values by name in float64. ``measured`` gives their noise in a dtype that numpy has, with
-    products in bfloat16 or float16 among them."""
+    """Expected values by name in float64, with their noise. ``measured(dtype)`` returns the noise
+    by name in float64, in float32, or with products in bfloat16 or float16."""
 
     values: Arrays
     measured: Callable[[str], Noise]
 
     @staticmethod
     def within(values: Arrays, noise: Noise, dtype: str) -> Expected:
-        """Values whose noise in one dtype is known; of a name without any it is 0."""
+        """Return values with a noise known in one dtype; a name without noise has 0."""
 
         def measured(base: str) -> Noise:
             return {n: noise.get(n, 0.0) * PRECISION[base] / PRECISION[dtype] for n in values}
@@ -131,11 +131,8 @@ class Expected:
         return Expected(values, measured)
 
     def noise(self, dtype: str) -> Noise:
-        """How far honest numbers of a dtype stray, by name, relative to the scale of the values.
-
-        Measured in it, where numpy has it.
-        """
-        # TF32, which numpy has not, is scaled from float32.
+        """Return the noise in a dtype by name, relative to the scale of the values."""
+        # numpy has no TF32: its noise is scaled from float32.
         base = "float32" if dtype == "tf32" else dtype
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
@@ -143,7 +140,7 @@ class Expected:
         zeros = {n: max(measured.get(n, 0.0) * factor, zero) for n in self._without_size}
         if dtype in ("float64", "float32"):
             return {**measured, **zeros}
-        # Whoever multiplies in a coarser dtype may round anything to it once.
+        # A backend that multiplies in a coarser dtype may round any value to it once.
         least = FLOOR * PRECISION[dtype]
         return {name: max(error * factor, least) for name, error in measured.items()} | zeros
 
@@ -152,17 +149,17 @@ class Expected:
         return without_size(self.values)
 
     def tells(self, name: str, dtype: str) -> bool:
-        """Whether numbers of that name say how well two computations of a dtype agree. See
+        """Return whether the values of a name show how well two computations agree. See
         :func:`.tolerance.telling`."""
         kept = host_dtype(dtype)
         return telling(self.measured(kept).get(name, 0.0), kept)
 
     def deviations(self, found: Mapping[str, object], dtype: str) -> list[Deviation]:
-        """One for every expected tensor; what was not expected differs too."""
+        """Compare values by name: one deviation per expected tensor and per unexpected one."""
         return compare(found, self.values, self.noise(dtype), host_dtype(dtype))
 
     def spread(self, worst: Deviation, found: Mapping[str, object]) -> Deviation:
-        """The deviation with the histogram of its error, where it was compared as numbers."""
+        """Return the deviation with the histogram of its error, if numbers were compared."""
         array = tensor(found.get(worst.name))
         if worst.reason or worst.void or isinstance(array, Misfit):
             return worst
@@ -170,7 +167,8 @@ class Expected:
         return replace(worst, spread=spread(array, values, scale, worst.tolerance))
 
     def at_least(self, floor: float, prefix: str = "") -> Expected:
-        """With a noise of no less, given for float32, of all whose names start so."""
+        """Return the same values with a minimum noise for the names that start with ``prefix``.
+        ``floor`` is given for float32 and scaled to the other dtypes."""
 
         def measured(base: str) -> Noise:
             least = floor * PRECISION[base]
@@ -182,17 +180,19 @@ class Expected:
         return replace(self, measured=measured)
 
     def of_finite_gradients(self) -> Expected:
-        """With noise without end of all gradients where one of them is not finite: to which others
-        that spreads is told by how a derivative is written, as 0 times NaN or as a choice of 0."""
+        """Give all gradients infinite noise if one of them is not finite. The form of a derivative
+        (0 times NaN, or a choice of 0) decides to which other gradients a NaN spreads."""
         gradients = self.only("gradient.").values.values()
         if all(np.isfinite(gradient).all() for gradient in gradients):
             return self
         return self.at_least(np.inf, "gradient.")
 
     def where_rounding_decides(self) -> Expected:
-        """With the largest noise of its kind for each, in a narrow dtype where that leaves nothing:
-        which entry of a softmax becomes 1 is then a matter of rounding, and the runs that measured
-        it came out alike for some."""
+        """In a narrow dtype, give each tensor at least the largest void noise of its kind.
+
+        Rounding then decides which entry of a softmax becomes 1, and the measuring runs may agree
+        by luck for some tensors.
+        """
 
         def measured(base: str) -> Noise:
             noise, worst = self.measured(base), dict[tuple[str, str], float]()
@@ -206,7 +206,7 @@ class Expected:
         return replace(self, measured=measured)
 
     def only(self, *prefixes: str) -> Expected:
-        """The part whose names start so."""
+        """Return the values with names that start with one of ``prefixes``."""
         values = {n: a for n, a in self.values.items() if n.startswith(prefixes)}
         return replace(self, values=values)
 
@@ -214,8 +214,8 @@ class Expected:
 class Reference:
     """The oracle and its yardsticks for one model. Sessions are left empty after each run.
 
-    ``guard`` is entered around all work; ``orders`` are those of :data:`OTHERS` that are tried
-    beside the plain one, ``kind`` is that of a name, as in :func:`at_least_typical`.
+    ``guard`` is entered around all work. ``orders`` are the members of :data:`OTHERS` to run
+    besides the plain order. ``kind`` returns the kind of a name, as in :func:`at_least_typical`.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class Reference:
         self.oracle = self._session(self._watching, "float64")
 
     def expect(self, run: Run) -> Expected:
-        """The values of ``run``; of several parts, those of a yardstick are held one at a time."""
+        """Return the values of ``run`` on the oracle; noise is measured on demand, part by part."""
         with self._guard():
             self._watching.forget()
             parts = (part for part in run(self.oracle))
@@ -261,7 +261,8 @@ class Reference:
         dtype: str,
     ) -> Noise:
         scale, noise, few = scales(values), dict.fromkeys(values, 0.0), lucky(values)
-        # In float64, in which optimizers divide them by their own size, all that follows from them.
+        # The errors of these tensors count in full. Optimizers divide the few by their own size, so
+        # in float64 all values depend on them.
         thrown = (values if dtype == "float64" else few) if few else ()
 
         def stray(session: Session, share: float = 1.0, most: float = np.inf) -> None:
@@ -290,36 +291,40 @@ class Reference:
         ways.plain.forget()
         for oracle in ways.orders:
             stray(self._session(oracle, dtype))
-        # A step in float16 has sums of its loss scaling too, so the recorded order is not its own.
+        # A float16 step also sums for its loss scaling, so the recorded order of sums does not
+        # apply.
         if dtype != "float16" and any(zero is not None for zero in zeros):
             ways.without_zero_sums.begin(zeros)
-            # Who divides by such a sum cannot leave it out.
+            # Infinite errors do not count: a backend that divides by such a sum cannot leave it
+            # out.
             stray(self._session(ways.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max)
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
         if doubt <= band:
             wavering, beyond = ways.wavering, 0.0
-            for _ in range(2):  # all; and all but the nearest, as two can do less than one alone
+            for _ in range(2):  # all, then all but the nearest: two turned ones may cancel
                 wavering.begin(band, beyond)
-                # A bound that keeps a logarithm from 0 is none that rounding turns.
+                # Infinite errors do not count: rounding does not turn a bound that keeps a
+                # logarithm from 0.
                 stray(self._session(wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
                 beyond = NEXT * wavering.nearest
                 if beyond >= wavering.furthest:
                     break
         metrics = [name for name in noise if name.startswith("metric.")]
         if metrics and narrow(dtype) and (doubt <= band or self._rivals(run, ways.rivals) <= band):
-            # Which class is the likeliest is then a matter of rounding, and no run tells how much
-            # that is to what counts such classes.
+            # Rounding then decides which class is the likeliest. No run measures the effect of that
+            # on a metric that counts classes.
             noise |= dict.fromkeys(metrics, np.inf)
         noise = at_least_typical(noise, self._kind)
         gradients = [name for name in noise if name.startswith("gradient.")]
         if dtype == "float16" and not all(np.isfinite(noise[name]) for name in gradients):
-            # Where a product's gradient is beyond float16, so may be that of what is added to it.
+            # If the gradient of a product overflows float16, so may the gradient of a term added to
+            # it.
             noise |= dict.fromkeys(gradients, np.inf)
         return noise
 
     def _rivals(self, run: Run, oracle: Rivals) -> float:
-        """How near the second largest entry of a maximum comes to the largest."""
+        """Return the smallest gap between the two largest entries of any maximum."""
         oracle.forget()
         session = self._session(oracle, "float64")
         for _ in run(session):
@@ -328,7 +333,7 @@ class Reference:
         return oracle.gap
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
-        """Made once: each session derives the gradient for itself."""
+        """Return the session of an oracle, created once because each derives its own gradient."""
         if oracle not in self._sessions:
             self._sessions[oracle] = Session(
                 oracle, *self._programs, path="derived", dtype=dtype, rule=self._rule
@@ -338,7 +343,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class _Ways:
-    """Of one dtype, all ways of computing."""
+    """Oracles for one dtype, one for each way of computing."""
 
     orders: Sequence[Oracle]
     rounded: Rounded
@@ -349,7 +354,8 @@ class _Ways:
 
 
 def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: "") -> Noise:
-    """How far two runs are apart that differ by rounding only; ``kind`` as below."""
+    """Return the distance by name between two runs that differ only by rounding. ``kind`` is as in
+    :func:`at_least_typical`."""
     scale = scales(values)
     found = {n: relative_error(others[n], a, scale[n]) for n, a in values.items()}
     return at_least_typical(found, kind)
@@ -358,10 +364,8 @@ def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda na
 def at_least_typical(
     noise: Mapping[Name, float], kind: Callable[[Name], str] = lambda name: ""
 ) -> dict[Name, float]:
-    """No noise is below the median of its kind: a single number can be right by luck.
-
-    Noise that is not finite stays so: there the dtype itself has no answer.
-    """
+    """Raise each noise to the median of its kind: a single number can be right by luck. Noise that
+    is not finite stays, because the dtype has no answer there."""
     kinds: dict[str, list[float]] = {}
     for name, error in noise.items():
         if np.isfinite(error):
