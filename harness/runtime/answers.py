@@ -1,7 +1,7 @@
-"""The types of what a worker is given and answers: arrays by name, and the return annotations of
-the services that it runs.
+"""Types of a worker's arguments and answers.
 
-The parent validates each answer against the annotation of the verb's method
+Arguments are arrays by name. Answers have the return annotations of the services that a worker
+runs. The parent validates each answer against the annotation of the verb's method
 (:mod:`harness.worker.answers`). Workers import this module too, so it does not import pydantic.
 """
 
@@ -21,7 +21,7 @@ from harness.errors import shorten
 
 @dataclass(frozen=True)
 class Arguments:
-    """ArrayDict by port name; float64 values that float32 holds exactly, or int64 indices."""
+    """Arrays by port name: float64 values that float32 represents exactly, or int64 indices."""
 
     parameters: ArrayDict
     statistics: ArrayDict
@@ -30,29 +30,29 @@ class Arguments:
     targets: ArrayDict
 
     def with_batch(self, other: Arguments) -> Arguments:
-        """These parameters and statistics with those of another batch."""
+        """Return these parameters and statistics with the batch of ``other``."""
         return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
 
 
 # Kinds of dtype that are numbers to compare: bool, signed and unsigned integers, floats.
 NUMBERS = "biuf"
-# What backends are given of what holds no floats, by its kind.
+# Dtypes of arrays without floats that backends get, by kind.
 WHOLE: Mapping[str, Any] = {"index": np.int64, "bool": np.bool_}
 
 
 class IllFormed(Exception):
-    """An answer of a worker that is not of the form that is wanted; the message says in what."""
+    """The error of a worker's answer that has the wrong form; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """Something else in the place of an array of numbers; ``reason`` says what it is."""
+    """A value where an array of numbers was expected; ``reason`` says what is wrong."""
 
     reason: str
 
 
 def tensor(value: Any) -> Array | Misfit:
-    """An array of numbers as it is, or what is wrong with anything else."""
+    """Return an array of numbers unchanged, or a :class:`Misfit` for anything else."""
     if value is None:
         return Misfit("nothing was returned")
     if isinstance(value, Misfit):
@@ -65,7 +65,7 @@ def tensor(value: Any) -> Array | Misfit:
 
 
 def whole(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
-    """Tensors that are all arrays.
+    """Return the tensors if all are arrays.
 
     Raises:
         IllFormed: one is not; the message names it.
@@ -109,8 +109,10 @@ class Length:
 
 @dataclass(frozen=True)
 class Counted:
-    """An answer has a list, in its field ``within`` or by itself, with as many entries as the
-    argument named ``argument`` says, or has."""
+    """A constraint on the length of a list: the argument named ``argument``, or its length.
+
+    The list is the field ``within`` of the answer, or the answer itself.
+    """
 
     argument: str
     within: str = ""

@@ -1,9 +1,9 @@
 """The backend contract: what a framework must give, and what it may.
 
-A backend must give a table of primitives and the way of an array in and out; the rest of this
-class then runs every program, trains it with the gradient that the program derives for itself,
-and is checked like any other. All further methods are offers: automatic differentiation,
-compilation, a loop of its own, native layers and optimizers (:mod:`harness.runtime.native`).
+A backend must give a table of primitives, and convert arrays to tensors and back. The rest of this
+class then runs every program and trains it with the program's derived gradient. All further methods
+are optional: automatic differentiation, compilation, a loop of its own, native layers and
+optimizers (:mod:`harness.runtime.native`).
 """
 
 from __future__ import annotations
@@ -38,30 +38,32 @@ from harness.runtime.promises import LONGEST, MOST_TEXTS
 
 
 class Backend(ABC):
-    """One framework. Instances live in a worker process of their own.
+    """The base class of a backend: one framework, in a worker process of its own.
 
-    Of a tensor nothing is asked but a ``shape``, a tuple of numbers. Tensors that a method is given
-    belong to the harness, which may pass them again: they are written into only where it says that
-    they are given away. What a method raises becomes the verdict of the check that asked: ``error``
-    or ``out-of-memory``. What it returns is looked at, and where a promise is broken the harness
-    raises :class:`harness.runtime.promises.ContractError`, which names the method.
+    A tensor needs only a ``shape``, a tuple of numbers. Tensors passed to a method belong to the
+    harness, which may pass them again. A method writes into them only if its docstring says that
+    they are given away. If a method raises, the check that called it gets the verdict ``error`` or
+    ``out-of-memory``. The harness checks return values. If one breaks a promise, it raises
+    :class:`harness.runtime.promises.ContractError`, which names the method.
 
-    :meth:`versions`, :meth:`devices` and :meth:`dtypes` are asked when the worker starts. A session
+    The worker calls :meth:`versions`, :meth:`devices` and :meth:`dtypes` when it starts. A session
     begins with :attr:`quick`, :attr:`deterministic`, :meth:`use`, :meth:`session`, then the claims.
 
     Attributes:
-        name: That of the entry point.
-        fused: Operations of :data:`harness.program.fused.FUSED`, and ``loose_max``, that are faster
-            as one, called as primitives are. Plans hold none but those that are here.
-        quick: Set by the harness where functions run a few times at many shapes, as in checks:
-            compile quickly rather than for speed, where the framework lets one choose.
-        exact: Set by the harness in a training: what is compiled gives the same bits each time.
-        deterministic: Set by the harness where the same call is to give the same bits on any
-            device, at any cost (``--deterministic``).
-        fuses: Whether a step of a plan's loop is compiled as one, and then better left in a loop.
+        name: The name of the entry point.
+        fused: Faster implementations of operations of :data:`harness.program.fused.FUSED`, and of
+            ``loose_max``, called as primitives are. Plans use only the fused operations listed
+            here.
+        quick: Set by the harness if functions run a few times at many shapes, as in checks. The
+            framework should then compile quickly rather than for speed.
+        exact: Set by the harness in a training: compiled functions must give the same bits each
+            time.
+        deterministic: Set by the harness with ``--deterministic``: the same call must give the same
+            bits on any device, at any cost.
+        fuses: Whether a step of a plan's loop is compiled as one, and is faster inside the loop.
         rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
-        compiles: The paths for which there is a compiler on this machine: ``compiled``, for
-            :meth:`compile_plan`, and ``native-compiled``, for :meth:`compile_native`.
+        compiles: The paths with a compiler on this machine: ``compiled``, for :meth:`compile_plan`,
+            and ``native-compiled``, for :meth:`compile_native`.
         denormals: A promise to keep numbers below the smallest normal one, 1.2e-38 in float32,
             until :meth:`flush_denormals` is called; without it they may be 0.
     """
@@ -81,49 +83,55 @@ class Backend(ABC):
     def primitives(self) -> Table:
         """A function for every name in :data:`harness.program.primitives.TABLE`.
 
-        Tensors come by position (``concat`` takes one list of them), attributes by keyword, as
-        plain numbers, tuples and strings. Operands are not written into; a result may be a view.
+        Tensors are passed by position (``concat`` takes one list of them). Attributes are passed by
+        keyword, as plain numbers, tuples and strings. Operands are not written into; a result may
+        be a view.
         """
 
     @abstractmethod
     def tensor(self, array: Array) -> Any:
-        """A tensor of an array's shape on the session's device.
+        """Convert an array to a tensor of the same shape on the session's device.
 
-        Floats keep their dtype, and integers get what the framework takes for indices.
+        Floats keep their dtype. Integers get the dtype that the framework uses for indices.
 
         Args:
-            array: ``[...]``, of any strides; int64, bool, float64 in a session of float64 and
-                float32 in any other: in one of bfloat16 or float16 the harness has ``astype`` make
-                what is narrower. To copy it is the safe way.
-                Sessions keep nothing of what they pass, so a framework on the host's memory may
-                keep it instead.
+            array: ``[...]``, with any strides. Its dtype is int64, bool, or float64 in a session of
+                float64 and float32 in any other. For bfloat16 and float16 the harness converts with
+                ``astype``. Copying the array is always safe. Sessions do not keep the arrays that
+                they pass, so a framework on the host's memory may keep the array instead of a copy.
         """
 
     @abstractmethod
     def numpy(self, tensor: Any) -> Array:
-        """The values of a tensor, once they are there: this waits for the device.
+        """Wait for the device and return the values of a tensor.
 
         Returns:
-            An array of the tensor's shape and dtype. It is the caller's: no later call changes it.
+            An array of the tensor's shape and dtype. It belongs to the caller: no later call
+            changes it.
         """
 
     def versions(self) -> Mapping[str, str]:
-        """Distribution names and versions of what computes, 100 at most."""
+        """Return the names and versions of the distributions that compute, 100 at most."""
         return {"numpy": np.__version__}
 
     def devices(self) -> Sequence[str]:
-        """The devices that ``--device`` may name; a check on another is ``unsupported``."""
+        """Return the devices for ``--device``; a check on any other device is ``unsupported``."""
         return ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """The names for ``--dtype``, of ``float64``, ``float32``, ``tf32``, ``bfloat16`` and
-        ``float16``. With one of the last two, ``astype`` must make it of float32 and go back, and
-        products must take it, with gradients: all else stays float32."""
+        """Return the names for ``--dtype``.
+
+        Allowed are ``float64``, ``float32``, ``tf32``, ``bfloat16`` and ``float16``. For the last
+        two, ``astype`` must convert float32 to that dtype and back, and products must accept it,
+        with gradients. Everything else stays float32.
+        """
         return ("float64", "float32")
 
     def lacks(self, dtype: str) -> Collection[str]:
-        """The primitives of the table that the framework lacks in a dtype of :meth:`dtypes`, of
-        :data:`harness.program.primitives.OFFERED`: a model that needs one is ``unsupported`` there.
+        """Return the primitives that the framework lacks in a dtype of :meth:`dtypes`.
+
+        Only those of :data:`harness.program.primitives.OFFERED` may be missing. A model that needs
+        a missing one is ``unsupported`` in this dtype.
         """
         return ()
 
@@ -143,40 +151,42 @@ class Backend(ABC):
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        """Run a loop over the first axis. It holds inside of what the other methods compile.
+        """Run a loop over the first axis. Functions that other methods compile may contain one.
 
         Args:
-            step: From carried tensors and one slice ``[...]`` of each sequence to the next carried
-                tensors, of the same shapes, and the outputs of the step.
+            step: A function of the carried tensors and one slice ``[...]`` of each sequence. It
+                returns the next carried tensors, of the same shapes, and the outputs of the step.
             carries: The carried tensors before the first step.
             sequences: At least one, each ``[time, ...]``.
             reverse: Whether to go from the last time step to the first.
 
         Returns:
-            The carried tensors after the last step, and each output ``[time, ...]``, in the order
-            of time whichever way the loop went.
+            The carried tensors after the last step, and each output ``[time, ...]``, in time order
+            even if ``reverse`` is true.
         """
         return loop(self.primitives, step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
-        """The same function, faster. Names are the same at every call, shapes may differ."""
+        """Return a faster form of a function. Names never change between calls; shapes may."""
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Make what runs a plan; :meth:`advance` is applied to what calls it.
+        """Return a function that runs a plan; :meth:`advance` gets a step that calls it.
 
         Returns:
             A function from inputs to outputs, by the plan's names. An input has the shape
-            ``plan.shape(plan.inputs[name])``, where ``plan.orders`` has been seen to. Those among
-            ``plan.carried.values()`` are given away, others are not written into. Outputs are
-            valid until the next run.
+            ``plan.shape(plan.inputs[name])``, with its axes already in the order of
+            ``plan.orders``. Inputs among ``plan.carried.values()`` are given away; others are not
+            written into. Outputs are valid until the next run.
         """
         table = with_products_in({**self.primitives, **self.fused}, plan.products)
         return plan_script(plan, table, self.tensor, self.scan)
 
     def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """As :meth:`execute`, through the framework's own compiler: what the path ``compiled`` of
-        bench and train runs, and what ``fastest`` tries where :attr:`compiles` names it.
+        """Do the same as :meth:`execute`, with the framework's own compiler.
+
+        ``bench`` and ``train`` run it on the path ``compiled``, and ``fastest`` tries it if
+        :attr:`compiles` names that path.
 
         Raises:
             UsageError: there is no compiler, or not for this plan.
@@ -184,35 +194,37 @@ class Backend(ABC):
         raise UsageError(f"{self.name} has no compiler of whole plans: take another path")
 
     def compile_native(self, function: F) -> F:
-        """A function that calls the framework's own layers, with gradients or not, through its
-        compiler: what the path ``native-compiled`` runs. Shapes stay those of the first call.
+        """Compile a function that calls the framework's layers, for path ``native-compiled``.
+
+        The function may return gradients. Its shapes stay those of the first call.
 
         Raises:
-            UsageError: there is no compiler; from the function, that it is not for this one.
+            UsageError: there is no compiler. The compiled function raises it if it cannot be
+                compiled.
         """
         raise UsageError(f"{self.name} has no compiler of its own layers: take another path")
 
     def advance(self, step: Advance) -> Advance:
-        """The same step, faster. Its shapes stay those of the first call."""
+        """Return a faster form of a step. Its shapes stay those of the first call."""
         return step
 
     def several(self, step: Advance) -> Advance | None:
-        """Many steps in one call, if that is faster; None if not.
+        """Return a function that makes many steps in one call, or None if that is not faster.
 
         Returns:
-            A step whose batch holds several, each tensor ``[steps, ...]``, and so do its results.
-            What it carries is that after the last one.
+            A step whose batch and results hold several steps, each tensor ``[steps, ...]``. It
+            returns the carried tensors after the last step.
         """
         return None
 
     def stack(self, tensors: Sequence[Any]) -> Any:
-        """Tensors ``[...]`` of one shape as one ``[len(tensors), ...]``."""
+        """Stack tensors ``[...]`` of one shape to one ``[len(tensors), ...]``."""
         return stack(self.primitives, tensors)
 
     def unstack(self, tensor: Any) -> Sequence[Any]:
-        """The tensors ``[...]`` along the first axis of one ``[count, ...]``, as views of it.
+        """Split a tensor ``[count, ...]`` into its ``count`` views ``[...]``.
 
-        Called where :attr:`rewrites` is true, and not otherwise.
+        The harness calls it only if :attr:`rewrites` is true.
         """
         table = self.primitives
         parts = (table["slice"](tensor, axis=0, start=i, stop=i + 1) for i in range(len(tensor)))
@@ -222,8 +234,8 @@ class Backend(ABC):
         """Write an array into a tensor, and so into all its views.
 
         Args:
-            tensor: What :meth:`tensor` or :meth:`unstack` made.
-            array: Of the tensor's shape, in the dtypes of :meth:`tensor`; nothing of it is kept.
+            tensor: A tensor from :meth:`tensor` or :meth:`unstack`.
+            array: An array of the tensor's shape, in the dtypes of :meth:`tensor`; do not keep it.
 
         Raises:
             NotImplementedError: :attr:`rewrites` is false.
@@ -231,88 +243,98 @@ class Backend(ABC):
         raise NotImplementedError(f"tensors of {self.name} cannot be written to")
 
     def wait(self, tensors: Tensors) -> None:
-        """Return when these are computed; left out, they are read."""
+        """Wait until the tensors are computed. The default reads them."""
         for tensor in tensors.values():
             self.numpy(tensor)
 
     def flush_denormals(self, flush: bool = True) -> bool:
-        """From here on take float32 numbers below 1.2e-38 as 0, or no longer, where the framework
-        has a switch for it; whether it has.
+        """Make the framework take float32 numbers below 1.2e-38 as 0, or stop that.
 
-        A training asks for it: moments of parameters that are rarely used sink that low, and the
-        arithmetic of CPUs is many times slower there. XLA always does it.
+        A training calls it: moments of rarely used parameters become that small, and CPUs compute
+        many times slower with such numbers. XLA always flushes them.
+
+        Returns:
+            Whether the framework has such a switch.
         """
         return False
 
     def settings(self) -> Mapping[str, str]:
-        """Settings that decide speed and digits beside versions, 100 at most: threads, TF32."""
+        """Return settings that affect speed and digits, 100 at most: threads, TF32."""
         return {}
 
     def device_memory(self) -> int | None:
-        """The most bytes of the device's memory in use since :meth:`forget_device_memory`; None if
-        it has none of its own, or the framework cannot tell."""
+        """Return the most bytes of device memory in use since :meth:`forget_device_memory`.
+
+        Return None if the device has no memory of its own, or the framework cannot tell.
+        """
         return None
 
     def forget_device_memory(self) -> None:  # noqa: B027 - an offer, nothing to do without a device
-        """Count the peak of :meth:`device_memory` from now on."""
+        """Reset the peak of :meth:`device_memory`."""
 
     def repeats(self) -> bool:
-        """Whether a gradient has the same bits each time that it is made, in sessions of
-        :meth:`use`. Not where a GPU adds up in an order of its own (atomics): there the checks ask
-        for agreement within the yardstick."""
+        """Return whether recomputing a gradient gives the same bits, in sessions of :meth:`use`.
+
+        This is false if a GPU adds in varying order (atomics). The checks then ask only for
+        agreement within the yardstick.
+        """
         return True
 
     def value_and_gradient(self, function: Function) -> GradientFunction | None:
-        """Automatic differentiation, or None: then the gradient is derived on the program.
+        """Differentiate a function automatically; None means that the program derives the gradient.
 
-        It must hold inside of what :meth:`compile` and :meth:`advance` make.
+        It must also work inside functions that :meth:`compile` and :meth:`advance` compile.
 
         Args:
-            function: Its ``results["scalar"]``, of shape ``[]``, is what is differentiated.
+            function: A function whose ``results["scalar"]``, of shape ``[]``, is differentiated.
 
         Returns:
-            A function of the same arguments. It gives all results, and by name the gradient of
-            every variable, of the variable's shape: zeros where the scalar does not depend on it.
+            A function of the same arguments. It returns all results, and by name the gradient of
+            every variable, in the variable's shape: zeros if the scalar does not depend on the
+            variable.
         """
         return None
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """The framework's own layer or loss, if it is exactly this one; else None.
+        """Return the framework's own layer or loss if it is exactly this one, else None.
 
-        Asked for each call and phase before anything runs, on the path ``native`` only. A layer
-        runs natively if all of its calls are claimed, in both phases. A claim is a promise: a
-        claimed call that fails is an error. Its gradient needs :meth:`value_and_gradient`.
+        The harness asks for each call and phase before anything runs, on native paths only. A layer
+        runs natively if all of its calls are claimed, in both phases. If a claimed call fails, that
+        is an error. Its gradient needs :meth:`value_and_gradient`.
         """
         return None
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        """The framework's own optimizer, if its update is exactly this one; else None.
+        """Return the framework's own optimizer if its update is exactly this rule, else None.
 
-        Asked on the path ``native``. Whole steps, as timed, need :meth:`value_and_gradient`.
+        The harness asks on native paths only. Timed whole steps need :meth:`value_and_gradient`.
         """
         return None
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Any:
-        """The :class:`~harness.runtime.session.Session` of a model, for a backend with its own
-        notion of one; None for the plain one.
+        """Return a model's session if the backend has its own kind, or None for the plain one.
+
+        The result is a :class:`~harness.runtime.session.Session`.
 
         Args:
-            training: The program at that phase.
-            inference: The same model's program at the other.
-            choices: The further arguments of a session: ``path``, ``dtype`` and ``rule``.
+            training: The model's program in the training phase.
+            inference: The same model's program in the inference phase.
+            choices: Further arguments of a session: ``path``, ``dtype`` and ``rule``.
         """
         return None
 
     def own_models(self) -> Any:
-        """Return the :class:`harness.extend.models.OwnModels` that runs models of users for
-        ``harness check --against``; None if they are not."""
+        """Return the object that runs users' models for ``harness check --against``, or None.
+
+        The result is a :class:`harness.extend.models.OwnModels`.
+        """
         return None
 
 
 def plan_script(
     plan: Plan, table: Table, tensor: Callable[[Array], Any], scan: Loop
 ) -> Callable[[Tensors], Tensors]:
-    """What runs a plan node by node: from its inputs to its outputs, both by the plan's names."""
+    """Return a function that runs a plan node by node: inputs to outputs, by the plan's names."""
 
     def scalar(value: float) -> Any:
         return tensor(np.asarray(value, host_dtype(plan.dtype)))
@@ -327,16 +349,18 @@ def plan_script(
     return run
 
 
-# What a backend has that nobody will ever call: most likely a misspelling.
-
-# So alike must two names be: a helper of a backend's own may be called nearly anything.
+# The similarity of names from which an attribute counts as a misspelling. A lower limit would match
+# a backend's own helpers.
 ALIKE = 0.85
 OFFERS = frozenset(name for name in dir(Backend) if not name.startswith("_"))
 
 
 def doubts(backend: object) -> list[str]:
-    """In words: methods and attributes with nearly the name of one of the contract that is left
-    out, and entries of the tables that are no operations. Nothing of what is no backend."""
+    """Return warnings about attributes that look like misspelled contract methods.
+
+    Entries of the tables that are not operations also get a warning. If ``backend`` is not a
+    :class:`Backend`, return an empty list.
+    """
     if not isinstance(backend, Backend):
         return []
     kinds = [kind for kind in type(backend).__mro__ if kind not in Backend.__mro__]

@@ -1,4 +1,4 @@
-"""Calls that a backend has claimed, as the interpreter runs them."""
+"""Run calls that a backend has claimed, in the interpreter."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from harness.runtime.interpreter import Claimed, Line, Values
 from harness.runtime.native import ClaimableCall, Native, Tensors, calls_by_layer
 from harness.runtime.packing import Packing
 
-# Where claimed calls find the variables, among values that have numbers from 0.
+# Number of the variables among the values, whose own numbers start at 0.
 VARIABLES = -1
 Given = Callable[[Values], tuple[Tensors, Tensors]]
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
-    """The claims of a backend on a program: layers by instance, losses by name.
+    """Return a backend's claims on a program: layers by instance, losses by name.
 
-    A layer that is called several times is claimed only if every call is.
+    A layer with several calls is claimed only if the backend claims every call.
     """
     found: dict[str, Native] = {}
     for key, calls in calls_by_layer(program, phase).items():
@@ -41,7 +41,7 @@ def _claim(backend: Backend, call: ClaimableCall) -> Native | None:
 
 
 def claimed_calls(natives: Mapping[str, Native]) -> dict[str, Claimed]:
-    """What makes the lines of claimed calls, by key."""
+    """Return the functions that make the lines of claimed calls, by key."""
     return {key: _claimed(key, native) for key, native in natives.items()}
 
 
@@ -54,7 +54,7 @@ def _claimed(key: str, native: Native) -> Claimed:
 
 
 def _given(node: Node, key: str, native: Native) -> Given:
-    """What a claimed call is given: (values by role, packed parameters)."""
+    """Return a function that collects a claimed call's (inputs by role, packed parameters)."""
     roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
     names = [(name, f"{key}/{name}") for name in native.packing.pieces]
 
@@ -81,18 +81,17 @@ def _line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> 
 def chained(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> tuple[list[Node], dict[str, Claimed]]:
-    """Some nodes in which one call stands for several that their framework runs as one; and what
-    makes the lines of such calls, by key.
+    """Merge claimed calls that their framework runs as one; return nodes and the functions by key.
 
     Args:
-        nodes: In order. Of what they make, nothing else reads anything but ``ends``.
-        ends: The values that are looked at.
-        natives: What is claimed, by key.
+        nodes: The nodes in order. Outside of them, only ``ends`` of their results are read.
+        ends: The values that are read.
+        natives: The claims, by key.
     """
     claimed: dict[str, Claimed] = {}
     if not any(native.chain for native in natives.values()):
         return list(nodes), claimed
-    # By the first output of each call in a chain, what stands for it: nothing, but for the last.
+    # The replacement of each call in a chain, by its first output: nothing, except for the last.
     instead: dict[int, list[Node]] = {}
     for chain in _chains(nodes, ends, natives):
         last = chain[-1]
@@ -125,7 +124,7 @@ def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Clai
 def _chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> list[list[Node]]:
-    """Calls that can run as one, each chain in order."""
+    """Return the chains of calls that can run as one, each in order."""
     times = Counter(ends)
     first: dict[int, int] = {}
     for place, node in enumerate(nodes):
@@ -145,7 +144,7 @@ def _chains(
             or times[node.inputs[0]] > 1
             or node.inputs.count(node.inputs[0]) > 1
             or native.chain.kind != _kind(chain[-1], natives)
-            # What else the layers before make is there once all of them have run.
+            # Other outputs of earlier layers exist only after the whole chain has run.
             or any(first.get(o, later) <= place for one in chain for o in one.outputs[1:])
         ):
             chain = []

@@ -1,6 +1,6 @@
-"""The code that a module is made of, as one checksum, found without importing anything.
+"""Compute one checksum of a module's code, without importing anything.
 
-A version does not tell whether code has changed: what is installed editable keeps its version.
+A version does not show whether code has changed: an editable installation keeps its version.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from pathlib import Path
 
 from harness.files.user_file import FileFault, read_bytes
 
-# The modules that a module can reach, read from its source: nothing is imported.
-#
-# A backend among others of one distribution depends on what it imports, and not on its neighbours.
-# Where the source does not tell what it imports, all counts.
+# A backend depends on the modules that it imports, not on its neighbours in the distribution. If
+# the source does not show the imports, all modules count.
 
 MOST_SOURCE = 1 << 24
-# What runs code that no import names.
+# Built-in functions that run or import code without an import statement.
 BUILT_IN = frozenset({"__import__", "exec", "eval"})
 UNTOLD = frozenset(
     {
@@ -37,22 +35,22 @@ HIDDEN = UNTOLD | IMPORTERS
 
 
 class Untold(Exception):
-    """A file may import what its source does not name."""
+    """The error of a file that may import modules that its source does not name."""
 
 
 def imported(path: Path, package: str) -> set[str]:
-    """The modules that a file of a package may import, whether they are there or not.
+    """Return the modules that a file of a package may import, whether they exist or not.
 
     Raises:
-        Untold: it runs or imports what its text does not tell, or cannot be read.
+        Untold: the file runs or imports code that its text does not name, or cannot be read.
     """
     try:
         tree = ast.parse(read_bytes(path, MOST_SOURCE, "code"))
     except (FileFault, OSError, SyntaxError, ValueError) as fault:
         raise Untold(str(fault)) from None
     found: set[str] = set()
-    # What imports, called with a text that stands in the source. Handed on as a value, it may be
-    # called with any name.
+    # Importing functions that are called with a text in the source. If such a function is passed on
+    # as a value, it may be called with any name.
     told = {
         id(node.func)
         for node in ast.walk(tree)
@@ -70,7 +68,7 @@ def imported(path: Path, package: str) -> set[str]:
             if any(alias.asname and alias.name in HIDDEN | BUILT_IN for alias in node.names):
                 raise Untold(f"line {node.lineno} gives what imports a name of its own")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # As import_module("...") has it, and "module:function".
+            # The argument of import_module("..."), or "module:function".
             found.add(node.value.partition(":")[0])
             if node.value in HIDDEN:
                 raise Untold(f"line {node.lineno} names {node.value}")
@@ -82,7 +80,7 @@ def imported(path: Path, package: str) -> set[str]:
 
 
 def _is_text(value: ast.expr, tree: ast.Module) -> bool:
-    """Whether a value is a text that stands in the source, if need be under a name."""
+    """Return whether a value is a text in the source, or a module-level name of such texts."""
     if isinstance(value, ast.Constant):
         return isinstance(value.value, str) and not value.value.startswith(".")
     if isinstance(value, ast.IfExp):
@@ -100,7 +98,7 @@ def _is_text(value: ast.expr, tree: ast.Module) -> bool:
 
 
 def _named(value: ast.expr) -> str:
-    """The name of a name, or of an attribute."""
+    """Return the identifier of a name or of an attribute, "" for anything else."""
     match value:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
@@ -108,20 +106,21 @@ def _named(value: ast.expr) -> str:
 
 
 MOST = 1 << 28
-# Bytes of a file of data up to which its content counts, and not its size and time of change.
+# Data files of up to this many bytes count by content, larger ones by size and time of change.
 MOST_DATA = 1 << 20
 CODE = (".py", *EXTENSION_SUFFIXES)
 _HARNESS = __name__.partition(".")[0]
 
 
 def digest(module: str, beside: Collection[str] = ()) -> str:
-    """The sha256 (hex) of a module's code, "" where there is none to be found.
+    """Return the sha256 (hex) of a module's code, "" if none is found.
 
-    That is the module's file, and all files of every package that it is part of, which may lie in
-    different folders; of a package in another one only what the module can reach, where its source
-    tells, and the data that lies with it. ``beside`` are further top-level modules and packages of
-    its distribution: those that it imports count as a whole, and all where its source does not
-    tell. Compiled extensions, and data above 1 MiB, count by size and time of change.
+    It covers the module's file and all files of every package that contains it, also in different
+    folders. For a package inside another, it covers only the modules that the module imports,
+    directly or indirectly, and their data files; if the source does not show the imports, it covers
+    everything. ``beside`` are further top-level modules and packages of the distribution. Each
+    imported one counts as a whole, and all of them if the source does not show the imports.
+    Compiled extensions, and data above 1 MiB, count by size and time of change.
     """
     name = module.partition(":")[0]
     specs = _find(name)
@@ -150,14 +149,14 @@ def _content(path: Path) -> bytes:
 
 
 def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
-    """The file of a module, those of the modules of the same part of its package that it imports,
-    directly or by way of others, and of the packages that are run on the way; with the data that
-    lies in their folders.
+    """Return the files that a module reaches within its part of its package.
 
-    Of the harness itself, nothing: it has a checksum of its own.
+    These are its own file, the modules that it imports directly or indirectly, the packages that
+    run on the way, and the data files in their folders. The rest of the harness is left out: it has
+    a checksum of its own.
 
     Raises:
-        Untold: what a file imports does not stand in it; or there is one package only.
+        Untold: a file's source does not show its imports; or the module is in one package only.
     """
     packages = [spec.name for spec in specs if spec.submodule_search_locations is not None]
     if len(packages) < 2:
@@ -184,7 +183,7 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
 
 
 def _within(names: Iterable[str], part: str) -> Iterator[str]:
-    """The modules of a part of a package that are named, and the packages on the way to them."""
+    """Yield the named modules that are in a part of a package, and the packages on the way."""
     for name in names:
         words = name.split(".")
         if name.startswith(f"{part}.") and all(word.isidentifier() for word in words):
@@ -193,8 +192,10 @@ def _within(names: Iterable[str], part: str) -> Iterator[str]:
 
 
 def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
-    """The files of those top-level modules and packages that files import, and of those that these
-    import; of all, where a file does not tell what it imports."""
+    """Return the files of imported top-level modules and packages, also indirectly imported.
+
+    If a file does not show its imports, return the files of all.
+    """
     found: dict[Path, None] = {}
     waiting = list(files) if tops else []
     while waiting and tops:
@@ -213,13 +214,13 @@ def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
 
 def _find(name: str) -> list[ModuleSpec]:
-    """Of each part of a dotted name, where it is; empty if a part is missing."""
+    """Return the spec of each part of a dotted name without importing; empty if one is missing."""
     found: list[ModuleSpec] = []
     path = None
     words = name.split(".")
     for count in range(1, len(words) + 1):
         full = ".".join(words[:count])
-        # importlib.util.find_spec would import the parents, which are a stranger's code.
+        # importlib.util.find_spec would import the parents, which are foreign code.
         specs = (finder.find_spec(full, path) for finder in sys.meta_path)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is None:
@@ -230,7 +231,7 @@ def _find(name: str) -> list[ModuleSpec]:
 
 
 def _files(spec: ModuleSpec) -> list[Path]:
-    """The files of a package, sorted, of the harness only its code; of a module its own."""
+    """Return a module's own file, or a package's files, sorted; for the harness only its code."""
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not folders and spec.origin is not None and spec.has_location:
         return [Path(spec.origin)]
@@ -243,7 +244,7 @@ def _files(spec: ModuleSpec) -> list[Path]:
 
 
 def _data(folder: Path) -> Iterator[Path]:
-    """The data in a package's folder, and in folders below it that are no packages."""
+    """Return the data files in a package's folder, and in subfolders that are not packages."""
     return (path for path in _walked(folder, into_packages=False) if _is_data(path))
 
 
@@ -260,10 +261,10 @@ def _walked(folder: Path, *, into_packages: bool) -> Iterator[Path]:
 
 
 def _is_data(path: Path) -> bool:
-    """Whether a file is one that code may read: no code, nor what Python makes of it."""
+    """Return whether a file is data that code may read: neither code nor compiled code."""
     if path.name.endswith((*CODE, ".pyc")) or path.name.startswith("."):
         return False
     try:
         return stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # a link to nowhere
+    except OSError:  # a broken link
         return False

@@ -31,11 +31,9 @@ from harness.runtime.native import F, Function, GradientFunction, Layout, Tensor
 from harness.runtime.paths import DERIVED_PATHS, NATIVE_PATHS, ExecutionPath
 from harness.runtime.precision import host_dtype, narrow, with_products_in
 
-# What a session differentiates where it is asked for gradients along cotangents.
-
 
 def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
-    """The sum of all results times their cotangents, which are among the constants."""
+    """Return the sum of all results times their cotangents, which are among the constants."""
     total = None
     for name, tensor in constants.items():
         if name.startswith("cotangent."):
@@ -54,16 +52,16 @@ COMPILED = "what compile() made"
 class Functions:
     """The forward and gradient functions of one model on one backend.
 
-    ``path`` is ``native`` (claimed calls run the framework's own), ``equations`` (everything is
-    walked), ``derived`` (walked, gradient program included), ``compiled`` (the same, but whole
-    steps go through :meth:`.Backend.compile_plan`) or ``native-compiled`` (as ``native``, but steps
-    go through :meth:`.Backend.compile_native`). Functions map (variables,
-    constants) to results; see :mod:`harness.runtime.session` for the names. Variables are the
-    parameters, float inputs and float state; constants are all else. A mode says which results
-    there are, see :data:`harness.program.signature.Mode`.
+    ``path`` is ``native`` (claimed calls run the framework's own layers), ``equations`` (all nodes
+    are interpreted), ``derived`` (the same, with the derived gradient), ``compiled`` (the same, but
+    whole steps go through :meth:`.Backend.compile_plan`) or ``native-compiled`` (as ``native``, but
+    steps go through :meth:`.Backend.compile_native`). Functions map (variables, constants) to
+    results; :mod:`harness.runtime.session` lists the names. Variables are the parameters, float
+    inputs and float state; everything else is a constant. A :data:`harness.program.signature.Mode`
+    selects the results.
 
     Raises:
-        ContractError: the backend claims with something else than a :class:`.native.Native`.
+        ContractError: a claim of the backend is not a :class:`.native.Native`.
     """
 
     def __init__(
@@ -75,10 +73,10 @@ class Functions:
         dtype: str,
     ) -> None:
         self.backend, self.path = backend, path
-        # TF32, bfloat16 and float16 are how float32 is multiplied, not how anything is kept.
+        # TF32, bfloat16 and float16 are dtypes of products; stored tensors are float32.
         self.dtype, self.products = host_dtype(dtype), narrow(dtype)
         self.table = with_products_in(with_loose(backend.primitives, backend.fused), self.products)
-        # The range of float16 ends where gradients are.
+        # Gradients are often too small for the range of float16.
         self.scales = self.products == "float16"
         self.programs: dict[Phase, Program] = {"training": training, "inference": inference}
         self.claims = path in NATIVE_PATHS
@@ -98,17 +96,16 @@ class Functions:
         self._kept_nodes = KeptNodes()
 
     def function(self, phase: Phase, mode: Mode) -> Function:
-        """The compiled forward function; made once."""
+        """Return the compiled forward function; it is cached."""
         return self._once((phase, mode, "forward"), lambda: self.compiled(self.plain(phase, mode)))
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` gives, when it is first asked for under a key."""
         if key not in self._compiled:
             self._compiled[key] = make()
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def plain(self, phase: Phase, mode: Mode) -> Function:
-        """The forward function as it is walked, not compiled."""
+        """Return the forward function without compiling it."""
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             return self.walk(phase, mode, variables, constants)
@@ -116,10 +113,10 @@ class Functions:
         return function
 
     def gradient_function(self, phase: Phase, mode: Mode) -> GradientFunction:
-        """The framework's derivative of the forward function, or the derived one; made once.
+        """Return the framework's derivative of the forward function, or the derived one; cached.
 
         Raises:
-            UsageError: the backend has no automatic differentiation, and something is claimed.
+            UsageError: the backend claims calls but has no automatic differentiation.
         """
 
         def make() -> GradientFunction:
@@ -130,18 +127,18 @@ class Functions:
         return self._once((phase, mode, "gradient"), make)
 
     def compiled(self, function: F) -> F:
-        """A function, or one with gradients, as the backend compiles it.
+        """Compile a function, with or without gradients, with the backend.
 
         Raises:
-            ContractError: what comes of it is not a function.
+            ContractError: the result is not a function.
         """
         return promises.function(self.backend.compile(function), "compile()")
 
     def automatic(self, function: Function) -> GradientFunction | None:
-        """The framework's own derivative of a function, not compiled; None if it has none.
+        """Return the framework's own derivative of a function, not compiled; None if it has none.
 
         Raises:
-            ContractError: what comes of it is not a function.
+            ContractError: the result is not a function.
         """
         scaled = updates.scaled(function, self.table) if self.scales else function
         made = self.backend.value_and_gradient(scaled)
@@ -186,7 +183,7 @@ class Functions:
         return updates.unscaled(split, self.table) if self.scales else split
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
-        """The program with its gradient, of the loss or along cotangents; made once."""
+        """Return the program with its gradient, of the loss or along cotangents; cached."""
         program, results = self.programs[phase], result_ports(self.programs[phase], mode)
         wanted = ("loss",) if mode == "loss" else ("output.", "state.")
         outputs = [Port(n, v) for n, v in results.items() if n.startswith(wanted)]
@@ -204,7 +201,7 @@ class Functions:
         constants: Tensors,
         watch: Watch | None = None,
     ) -> Tensors:
-        """Run a program's nodes; ``watch`` is shown every value, and loops are then plain."""
+        """Run a program's nodes; ``watch`` gets every value, and loops are then plain."""
         program = self.programs[phase]
         env, sizes = self._env(program, variables, constants)
         ports = result_ports(program, mode)
@@ -233,7 +230,7 @@ class Functions:
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        """The function of :meth:`plain`, prepared for many runs at some sizes. No cotangents."""
+        """Prepare the function of :meth:`plain` for many runs at fixed sizes; no cotangents."""
         if self.whole is not None:
             self.whole.build(phase, sizes)
             return self.plain(phase, mode)
@@ -258,13 +255,13 @@ class Functions:
         return function
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
-        """The claimed calls of a phase, by key, as the interpreter runs them."""
+        """Return the claimed calls of a phase, by key, for the interpreter."""
         return claimed_calls(self.natives[phase])
 
     def _chained(
         self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]
     ) -> tuple[Interpreter, Sequence[Node]]:
-        """Nodes of a phase, layers that run as one joined, and what runs them."""
+        """Merge chains of claimed layers; return the interpreter and the nodes that remain."""
         nodes, chains = chained(nodes, ends, self.natives[phase])
         return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
 
@@ -274,31 +271,31 @@ class Functions:
         claimed: Mapping[str, Claimed] | None = None,
         watch: Watch | None = None,
     ) -> Interpreter:
-        """The interpreter of the session's nodes; a watch is shown loops step by step."""
+        """Return an interpreter for the session's nodes; with a watch, loops run step by step."""
         scan = None if watch else self.backend.scan
         return Interpreter(self.table, sizes, self.dtype, self.scalar, scan, claimed or {}, watch)
 
     def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
-        """A number for every size of a program, those included that its arrays decide."""
+        """Return a number for every size of a program, including sizes that its arrays set."""
         return self._env(self.programs[phase], {}, tensors)[1]
 
     def scalar(self, value: float) -> Any:
-        """A number as a tensor of the session's dtype."""
+        """Return a number as a tensor of the session's dtype."""
         return self.backend.tensor(np.asarray(value, host_dtype(self.dtype)))
 
     def float_tensor(self, array: Array) -> Any:
-        """An array as a tensor of the session's dtype."""
+        """Return an array as a tensor of the session's dtype."""
         return self.backend.tensor(np.array(array, host_dtype(self.dtype)))
 
     def to_numpy(self, results: Mapping[str, Any]) -> ArrayDict:
-        """Results as arrays; ``scalar`` is left out."""
+        """Return results as arrays, without ``scalar``."""
         return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
 
     def array(self, tensor: Any, name: str) -> Array:
-        """A tensor's values, the caller's own; the name is for a message.
+        """Return a copy of a tensor's values; messages use the name.
 
         Raises:
-            ContractError: what the backend makes of it is not an array.
+            ContractError: the backend's ``numpy()`` did not return an array.
         """
         return promises.array(self.backend.numpy(tensor), name)
 

@@ -1,10 +1,10 @@
-"""The hooks of a plugin: the whole extension point.
+"""Specify the hooks that a plugin's module implements.
 
-A distribution names its backends in the entry-point group ``harness.backends`` and its formats in
-``harness.formats``; the entry point's value is a module that implements these hooks. One module
-may serve several names, and both groups: each hook is told which name was asked for. Importing the
-module must be cheap and must not import a framework; that is for :func:`harness_backend` and
-:func:`harness_format`, which run in a process of that one name.
+A distribution registers its backends in the entry-point group ``harness.backends`` and its formats
+in ``harness.formats``. The entry point's value is a module that implements these hooks. One module
+may serve several names and both groups: each hook gets the requested name. Importing the module
+must be cheap and must not import a framework. :func:`harness_backend` and :func:`harness_format`
+import it; each runs in a process for that one name.
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-# Measurements of what a framework does where nothing is said, by entry of the catalogue.
+# Result of measuring a framework's default, for one entry of the catalogue.
 
 Measured = bool | int | float | str
 Probe = Callable[[], Measured]
 
 
 class Probes(dict[str, Probe]):
-    """The measurements of one framework, as its plugin gives them to :mod:`harness.defaults`.
+    """The measurements of a framework's defaults, which a plugin gives :mod:`harness.defaults`.
 
-    Each is a function without arguments, marked with ``@PROBES``; ``gru_reset`` belongs to the
-    entry ``gru-reset``.
+    Each is a function without arguments, marked with ``@PROBES``. The function ``gru_reset``
+    measures the entry ``gru-reset``.
     """
 
     def __call__(self, function: Probe) -> Probe:
-        """Keep a measurement under its name."""
+        """Add a measurement under the name of its function."""
         self[function.__name__.replace("_", "-")] = function
         return function
 
     def looked_up(self, row: Callable[[int], Measured]) -> None:
-        """Keep what ``row`` finds in a table of three rows for an index that is too large, 3, and
-        for a negative one, -1: a row's number, ``NaN`` or ``error``."""
+        """Add two measurements of ``row``, which reads a row of a table of three rows.
+
+        One reads the too large index 3, the other -1. ``row`` returns a row's number, ``NaN`` or
+        ``error``.
+        """
         self["index-too-large"] = partial(row, 3)
         self["index-negative"] = partial(row, -1)
 
@@ -53,39 +56,38 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Hooks:
-    """What a plugin's module may implement: :func:`harness_backend`, :func:`harness_format`, or
-    both.
+    """Hooks that a plugin's module may implement: ``harness_backend``, ``harness_format`` or both.
 
-    Whatever a hook raises, and SystemExit too, is told with its traceback as the plugin's fault; so
-    is a hook that returns None where something is wanted.
+    If a hook raises, ``SystemExit`` included, the error names the plugin and shows the traceback.
+    The same holds if a hook returns None although a value is required.
     """
 
     @hookspec(firstresult=True)
     def harness_environment(self, name: str) -> Mapping[str, str] | None:
-        """Environment variables that backend ``name`` needs before its framework is imported.
+        """Return environment variables that backend ``name`` needs before its framework's import.
 
-        Called in the worker, which starts anew under them: they go before those of the user. None
-        if there are none.
+        The worker calls this hook and then restarts with these variables, which override the
+        user's. Return None if there are none.
 
         Args:
-            name: That of the entry point.
+            name: The name of the entry point.
 
         Returns:
-            Strings by string.
+            The value of each variable by its name.
         """
 
     @hookspec(firstresult=True)
     def harness_deterministic(self, name: str) -> Mapping[str, str] | None:
-        """Environment variables beside those above, where the same call is to give the same bits.
+        """Return further environment variables that make identical calls give identical bits.
 
-        Asked for with ``--deterministic`` only; :attr:`harness.extend.Backend.deterministic` is
-        then set, too. None if there are none.
+        Called only with ``--deterministic``, which also sets
+        :attr:`harness.extend.Backend.deterministic`. Return None if there are none.
 
         Args:
-            name: That of the entry point.
+            name: The name of the entry point.
 
         Returns:
-            Strings by string.
+            The value of each variable by its name.
         """
 
     @hookspec(firstresult=True)
@@ -93,7 +95,7 @@ class Hooks:
         """Import the framework and make backend ``name``. Called once, in the worker.
 
         Args:
-            name: That of the entry point, which is the backend's own ``name`` too.
+            name: The name of the entry point, which is also the backend's ``name``.
 
         Returns:
             A backend with every primitive in its table.
@@ -101,17 +103,17 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def harness_defaults(self, name: str) -> Probes | None:
-        """Measurements of what the framework of backend ``name`` does where nothing is said.
+        """Return functions that measure the defaults of the framework of backend ``name``.
 
-        Called in the worker, after :func:`harness_backend`, for ``harness differences --run``. None
-        if there are none.
+        ``harness differences --run`` calls it in the worker, after :func:`harness_backend`. Return
+        None if there are none.
 
         Args:
-            name: That of the entry point.
+            name: The name of the entry point.
 
         Returns:
-            Functions without arguments by entry of the catalogue, each of which gives a number, a
-            text or a truth value.
+            Functions without arguments by entry of the catalogue. Each returns a number, a text or
+            a truth value.
         """
 
     @hookspec(firstresult=True)
@@ -121,7 +123,7 @@ class Hooks:
         It may set environment variables before the import.
 
         Args:
-            name: That of the entry point, which is the format's own ``name`` too.
+            name: The name of the entry point, which is also the format's ``name``.
 
         Returns:
             A :class:`harness.extend.formats.Format`.

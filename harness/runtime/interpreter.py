@@ -1,7 +1,7 @@
-"""The interpreter: nodes of a program as a list of calls into a backend's table of primitives.
+"""Interpret program nodes as a list of calls into a backend's table of primitives.
 
-Nodes are prepared for a set of sizes, so that a run looks nothing up: that is the harness's own
-share of a small step. Compilers trace such a run whole.
+Nodes are prepared for a set of sizes, so that a run does no lookups: these would be the harness's
+share of a small step. Compilers trace a whole run.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from harness.program.ir import Node
 from harness.program.signature import call_key
 
 Table = Mapping[str, Callable[..., Any]]
-# The maximum of a backend that may leave NaN out, where :mod:`harness.program.fused` allows it.
+# A backend's maximum that may ignore NaN; :mod:`harness.program.fused` says when that is allowed.
 LOOSE = "loose_max"
 NOTHING: Attributes = MappingProxyType({})
 NOTHING_MADE = "it returned None; a tensor is wanted"
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
 Values = dict[int, Any]
-# Adds what a node makes to the values.
+# Adds the results of a node to the values.
 Line = Callable[[Values], None]
-# Makes the line of a call that a backend has claimed.
+# Makes the line of a claimed call.
 Claimed = Callable[[Node], Line]
-# Is shown every value that is made: (number, value, time step or None). What it returns, if not
-# None, takes the value's place.
+# Called with every value: (number, value, time step or None). A result that is not None replaces
+# the value.
 Watch = Callable[[int, Any, "int | None"], Any]
 
 
 class Loop(Protocol):
-    """How a backend runs a scan; :func:`loop` is the plain one."""
+    """How a backend runs a scan; :func:`loop` is the plain implementation."""
 
     def __call__(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool, /
     ) -> tuple[list[Any], list[Any]]:
-        """(last carried values, values stacked on a new first axis, in the order of time)."""
+        """Return the last carried values, and the outputs stacked on a new first axis in time
+        order."""
 
 
 @dataclass
 class Interpreter:
-    """Everything that a run needs beside the nodes.
+    """The settings of a run, without its nodes.
 
-    ``scalar`` makes a constant of the run's dtype; ``dtype`` is handed to the primitives that
-    make floats of something else; ``claimed`` runs the calls that a backend has claimed, by key.
-    Constants are made once, or in each run ``anew``, as a compiler that traces runs may want: what
-    belongs to one trace is nothing to the next.
+    ``scalar`` makes a constant of the run's dtype. Primitives that convert to floats get ``dtype``.
+    ``claimed`` runs the claimed calls, by key. Constants are made once, or in each run if ``anew``:
+    a compiler's trace cannot use constants of another trace.
     """
 
     table: Table
@@ -66,11 +66,11 @@ class Interpreter:
     _loose: set[int] = field(default_factory=set, init=False)
 
     def run(self, nodes: Iterable[Node], values: Values) -> Values:
-        """Run nodes once; ``values`` maps value numbers to tensors, and is added to."""
+        """Run nodes once; ``values`` maps value numbers to tensors and gets the results."""
         return self.prepared(nodes).run(values)
 
     def prepared(self, nodes: Iterable[Node], ends: Iterable[int] | None = None) -> PreparedNodes:
-        """Nodes made ready for many runs. Only ``ends`` of what they make are read, if given."""
+        """Prepare nodes for many runs. If ``ends`` is given, only these results are read."""
         nodes = tuple(nodes)
         if ends is not None:
             self._loosen(nodes, ends)
@@ -81,7 +81,7 @@ class Interpreter:
             self._loose |= loose_maxima(nodes, ends)
 
     def attributes(self, node: Node) -> dict[str, Any]:
-        """A node's attributes in numbers, as the table's functions take them."""
+        """Return a node's attributes with sizes as numbers, for the table's functions."""
         resolved = {name: self._resolve(value) for name, value in node.attributes.items()}
         if node.op in ("astype", "one_hot"):
             resolved["dtype"] = self.dtype
@@ -173,7 +173,8 @@ class PreparedNodes:
         self._nodes, self._interpreter = dict(lines), interpreter
 
     def run(self, values: Values) -> Values:
-        """Add every value that the nodes make. An error of a primitive says which one it was."""
+        """Add the results of the nodes to ``values``. If a primitive raises, the error names its
+        call."""
         try:
             for line in self._lines:
                 line(values)
@@ -190,7 +191,8 @@ class PreparedNodes:
         return values
 
     def _empty(self, node: Node, values: Values) -> Node | None:
-        """The node that made nothing where ``node`` wants a value: looked for once it failed."""
+        """Return the node that made None for an input of ``node``, if any: searched only after a
+        failure."""
         nothing = {i for i in node.inputs if i in values and values[i] is None}
         return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
 
@@ -200,7 +202,7 @@ class PreparedNodes:
 
 
 def _operation(node: Node, function: Callable[..., Any], attributes: Attributes) -> Line:
-    """The line of a primitive, by how many inputs it has: a small step is a few hundred lines."""
+    """Return the line of a primitive, specialised by its number of inputs for speed."""
     inputs, output = node.inputs, node.output
     first, second = (*inputs, -1, -1)[:2]
 
@@ -231,7 +233,7 @@ def loop(
     reverse: bool,
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """A scan as a plain loop over the first axis, from slices and concatenation.
+    """Run a scan as a plain loop over the first axis, with slices and concatenation.
 
     ``tell`` is called with each time step before it runs.
     """
@@ -256,16 +258,16 @@ def _row(table: Table, sequence: Any, time: int) -> Any:
 
 
 def stack(table: Table, tensors: Sequence[Any]) -> Any:
-    """Tensors of one shape on a new first axis, from primitives."""
+    """Stack tensors of one shape on a new first axis, with primitives."""
     rows = [perform(table, "expand_dims", [tensor], {"axis": 0}) for tensor in tensors]
     return perform(table, "concat", rows, {"axis": 0})
 
 
 def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes = NOTHING) -> Any:
-    """The result of a primitive. An error that it raises says which one it was.
+    """Return the result of a primitive. If it raises, the error names the call.
 
     Raises:
-        TypeError: it made nothing; or whatever the primitive itself raises.
+        TypeError: the primitive returned None; it may also raise errors of its own.
     """
     try:
         given = [inputs] if op == "concat" else inputs
@@ -279,7 +281,8 @@ def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes
 
 
 def call_text(op: str, inputs: Sequence[Any], attributes: Attributes) -> str:
-    """A call of a primitive for a message: ``slice([3, 4], axis=0, start=0, stop=1)``."""
+    """Return a call of a primitive as text for a message: ``slice([3, 4], axis=0, start=0,
+    stop=1)``."""
     named = [f"{name}={value!r}" for name, value in attributes.items()]
     return f"{op}({', '.join([*map(_tensor_text, inputs), *named])})"
 
@@ -287,20 +290,18 @@ def call_text(op: str, inputs: Sequence[Any], attributes: Attributes) -> str:
 def _tensor_text(tensor: Any) -> str:
     try:
         return str([int(n) for n in tensor.shape])
-    except Exception:  # it is shown in a message about what is wrong: it may be anything at all
+    except Exception:  # in an error message, the value may be anything
         return type(tensor).__name__
 
 
-# Nodes that are run again and again at the same sizes, made ready once.
-
-# What is kept of a session: all of its functions, at several sizes each.
+# Limit of the prepared nodes of a session: all of its functions, at several sizes each.
 MOST_KEPT = 64
 
 
 class KeptNodes:
-    """Prepared nodes by a key, which says what they are and at which sizes.
+    """A cache of prepared nodes. The key identifies the nodes and the sizes.
 
-    A compiler may trace a run of them: their constants are made in each run anew.
+    A compiler may trace a run: each run makes its constants anew.
     """
 
     def __init__(self) -> None:
@@ -312,8 +313,11 @@ class KeptNodes:
         made: Callable[[], tuple[Interpreter, Iterable[Node]]],
         ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
-        """What was prepared for a key, or is now: nodes, and what runs them. Of what they make,
-        only ``ends`` are looked at, if given."""
+        """Return the prepared nodes of a key; prepare those that ``made`` returns if the key is
+        new.
+
+        If ``ends`` is given, only these results are read.
+        """
         if key not in self._kept:
             if len(self._kept) == MOST_KEPT:
                 self._kept.clear()
@@ -323,12 +327,13 @@ class KeptNodes:
 
 
 def with_loose(table: Table, fused: Table) -> Table:
-    """A table of primitives, with that maximum among a backend's fused operations, if it is."""
+    """Return a table of primitives, with the backend's :data:`LOOSE` maximum if ``fused`` has
+    one."""
     return {**table, LOOSE: fused[LOOSE]} if LOOSE in fused else table
 
 
 def loose_max(table: Table) -> Callable[..., Any]:
-    """``max`` that may leave NaN out where it is over the last axis."""
+    """Return a ``max`` that may ignore NaN if it reduces the last axis."""
 
     def run(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
         op = LOOSE if axis == (len(x.shape) - 1,) else "max"

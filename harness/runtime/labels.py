@@ -1,4 +1,4 @@
-"""The names of columns: a backend's own, and one with a label, such as ``torch@2.6``."""
+"""Column names: a backend's name, optionally with a label, such as ``torch@2.6``."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from packaging.version import InvalidVersion
 from harness.errors import unknown
 from harness.runtime.plugins import ships
 
-# A name of a folder, and a part of file names, has at most 255 characters.
+# A label is part of folder and file names, which have at most 255 characters.
 LABEL = re.compile(r"[A-Za-z0-9._-]{1,100}")
-# A label that is taken at its word: the version that answers must be one of it.
+# A label that names a version: the version that runs must match it.
 VERSION = re.compile(r"\d+(\.\d+)+\S*")
 
 
 def backend_of(column: str) -> str:
-    """The backend's own name, by which it is loaded."""
+    """Return the backend's own name, which selects its plugin."""
     return column.partition("@")[0]
 
 
 def contradiction(column: str, versions: Mapping[str, str]) -> str:
-    """How the version that runs contradicts a column's label, in words; empty if it does not.
+    """Return a message if the version that runs contradicts a column's label, else the empty
+    string.
 
-    ``versions`` are those that its worker tells of. A label that is not a version says nothing.
+    ``versions`` are the versions that the worker reports. A label that is not a version never
+    contradicts.
     """
     backend, _, label = column.partition("@")
     if not VERSION.fullmatch(label):
@@ -45,24 +47,24 @@ def contradiction(column: str, versions: Mapping[str, str]) -> str:
 def _is_one_of(wanted: SpecifierSet, version: str) -> bool:
     try:
         return wanted.contains(version, prereleases=True)
-    except InvalidVersion:  # a plugin may call it anything
+    except InvalidVersion:  # a plugin may report any text
         return False
 
 
-# The names of devices: ``cpu``, and ``cuda:N`` for a card; ``cuda`` alone is ``cuda:0``.
+# Device names: ``cpu``, and ``cuda:N`` for a card; ``cuda`` alone is ``cuda:0``.
 
 CPU, CARD = "cpu", "cuda"
 
 
 def device_names(cards: int) -> tuple[str, ...]:
-    """The devices that a framework offers which sees so many cards."""
+    """Return the devices that a framework offers if it sees ``cards`` cards."""
     if not cards:
         return (CPU,)
     return (CPU, CARD, *(f"{CARD}:{number}" for number in range(cards)))
 
 
 def card_of(device: str) -> int | None:
-    """The number of the card that a name stands for, None for any other device."""
+    """Return the number of the card that a device name stands for, or None for any other device."""
     kind, colon, number = device.partition(":")
     if kind != CARD or (colon and not number.isdecimal()):
         return None
@@ -70,8 +72,10 @@ def card_of(device: str) -> int | None:
 
 
 def check_device(device: str, columns: Collection[str]) -> None:
-    """Check the name of a device before a framework starts; whether it is there, only the
-    framework knows. A backend that does not ship may have devices of other names.
+    """Check a device name before a framework starts.
+
+    Only the framework knows whether the device exists. Backends of other distributions may use
+    other device names.
 
     Raises:
         UsageError: none of the backends can have such a device.

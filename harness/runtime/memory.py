@@ -1,4 +1,4 @@
-"""The resident memory of this process, and what there is for it, as Linux counts it."""
+"""The resident memory of this process, and the memory available to it, as Linux counts them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from harness.program.ir import Program
 
 
 def forget_peak() -> None:
-    """Have the kernel count the peak from now on."""
+    """Reset the kernel's count of the peak."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int:
-    """The most bytes since :func:`forget_peak`, or since the start."""
+    """Return the most resident bytes since :func:`forget_peak`, or since the start."""
     return _status("VmHWM")
 
 
 def resident() -> int:
-    """Bytes now."""
+    """Return the resident bytes now."""
     return _status("VmRSS")
 
 
 def available() -> int:
-    """Bytes that may still be taken: of the machine, and of the control group of this process."""
+    """Return the bytes that this process may still take, of the machine and its control group."""
     machine = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     assert machine is not None
     return min(int(machine[1]) * 1024, *_left_to_groups())
 
 
 def _left_to_groups() -> list[int]:
-    """Bytes that the limits of the control groups leave, version 1 and 2; more than any has."""
+    """Return the bytes that each limit of a control group (version 1 or 2) leaves, and 2**62."""
     left = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -58,19 +58,20 @@ def _status(name: str) -> int:
     return int(found[1]) * 1024
 
 
-# Whether a program can fit this machine at all, before the first array of it is made.
-
 FLOAT = 8  # bytes: the oracle computes in float64
-# Of each parameter: its value, the oracle's, the worker's, and a gradient.
+# Copies of each parameter: its value, the oracle's, the worker's, and a gradient.
 COPIES = 4
 GIB = 1 << 30
 
 
 def check_fits(program: Program, batch: int, time: int, given: Mapping[str, int]) -> None:
-    """:class:`UsageError` for a program that needs more memory than there is.
+    """Check that a program fits the available memory before any array is made.
 
-    What is counted is less than what a run takes: all arrays that come in or go out, and of those
-    within only the largest. ``given`` are the sizes that were asked for, to be named.
+    The estimate is a lower bound: all parameters and statistics, and only the largest of the values
+    inside. ``given`` are the sizes that the user set; the message names them.
+
+    Raises:
+        UsageError: the program needs more memory than is free.
     """
     sizes = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics)

@@ -1,8 +1,9 @@
-"""What a backend may claim as the framework's own: layers, losses and optimizers.
+"""Layers, losses and optimizers that a backend may claim as the framework's own.
 
-Tensors are passed by name. Those that a function here is given belong to the harness, which may
-pass them again: they are written into only where it says so. Floats have the dtype of the session,
-indices the one that :meth:`harness.runtime.backend.Backend.tensor` gives int64 arrays.
+Tensors are passed by name. Tensors passed to a function here belong to the harness, which may pass
+them again. A function writes into them only if its docstring says so. Floats have the dtype of the
+session. Indices have the dtype that :meth:`harness.runtime.backend.Backend.tensor` gives int64
+arrays.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from harness.runtime.packing import HOST, FrozenZeros, Join, Packing, Stack, in_
 from harness.runtime.packing import Tensors as Tensors
 
 # (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
-# Variables are floats. What is passed in is not written into.
+# Variables are floats. Arguments are not written into.
 Function = Callable[[Tensors, Tensors], Tensors]
 # (variables, constants) -> (results, gradient of results["scalar"] for every variable).
 GradientFunction = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 F = TypeVar("F", Function, GradientFunction)
-# One whole step: (what is carried to the next, what stays, a batch) -> (next carried, results).
-# What is carried is given away, and may be written into; nothing else is. Of a claimed optimizer it
-# holds, under "optimizer", the state that the optimizer made: in any form.
+# One whole step: (carried, fixed, batch) -> (next carried, results). The step may write into the
+# carried tensors, and into nothing else. If an optimizer is claimed, carried["optimizer"] is its
+# state, in any form.
 Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
@@ -36,20 +37,21 @@ Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 class ClaimableCall:
     """A call that a backend may claim, with everything that decides whether it can.
 
-    Lengths of a batch are not among it: one claim serves all of them.
+    The lengths of a batch are not included: one claim serves all of them.
 
     Attributes:
-        node: The call. Its ``attributes`` say what it is: ``kind`` (``layer`` or ``loss``),
-            ``definition``, ``attributes``, ``roles`` (what its inputs are, in order) and
-            ``results`` (what it gives, in order); of a layer also ``instance``, its name in the
-            model. Names of definitions and functions are there as the spec has them: what they
-            mean is below.
-        phase: ``training`` or ``inference``. Each is asked for apart.
-        shapes: Those of the neutral parameters and statistics by local name, in numbers. An LSTM
-            has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has none.
+        node: The call. Its ``attributes`` describe it: ``kind`` (``layer`` or ``loss``),
+            ``definition``, ``attributes``, ``roles`` (the roles of its inputs, in order) and
+            ``results`` (the names of its results, in order). A layer also has ``instance``, its
+            name in the model. Definitions and functions have the spec's names there; the properties
+            below resolve them by meaning.
+        phase: ``training`` or ``inference``. The harness asks separately for each.
+        shapes: The shapes of the neutral parameters and statistics by local name, in numbers. An
+            LSTM has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has none.
         sizes: The model's sizes by name.
-        calls: How many calls the model has of this layer. Those of one with statistics are in
-            order: each begins with what the one before has made of them.
+        calls: The number of calls of this layer in the model. Calls of a layer with statistics run
+            in
+            order: each begins with the statistics that the previous call returned.
     """
 
     node: Node
@@ -60,38 +62,40 @@ class ClaimableCall:
 
     @classmethod
     def of(cls, program: Program, node: Node, phase: Phase | None = None) -> Self:
-        """A call of a program, at the program's own phase unless another is given."""
+        """Make the claimable call of a program's node, at the program's phase unless another is
+        given."""
         return cls(node, phase or program.phase, local_shapes(program, node), program.sizes)
 
     @property
     def definition(self) -> str:
-        """The definition's name by what it means, such as ``lstm``.
+        """The definition's name by its meaning, such as ``lstm``.
 
-        A definition that ships has its own, and so has a copy under another name. One that has the
-        name of a definition that ships and means something else is ``lstm@`` and its checksum.
-        Others have the names that their authors gave them.
+        A definition that ships keeps its name, also as a copy under another name. A different
+        definition under the name of one that ships is ``lstm@`` and its checksum. Other definitions
+        keep the names that their authors gave them.
         """
         known = self._meaning
         return known.name if known else str(self.node.attributes["definition"])
 
     @property
     def checksum(self) -> str:
-        """What the definition means: its equations, and the functions that they call, as data.
+        """The checksum of the definition's meaning: its equations and the functions that they call.
 
-        ``harness explain`` shows it. What is claimed by it is claimed whatever its name is.
+        ``harness explain`` shows it. A claim by checksum holds whatever the definition's name is.
         """
         return self._meaning.checksum if self._meaning else ""
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """By attribute: numbers, sizes as whole numbers, and functions' names by what they mean."""
+        """The call's attributes: numbers, sizes as whole numbers, functions' names by their
+        meaning."""
         given = self.node.attributes["attributes"].items()
         numbers = {n: v.resolve(self.sizes) if isinstance(v, Dim) else v for n, v in given}
         return {**numbers, **(self._meaning.functions if self._meaning else {})}
 
     @property
     def _meaning(self) -> Meaning | None:
-        """None for a program that was made without a spec."""
+        """The meaning of the definition; None for a program that was made without a spec."""
         found = self.node.attributes.get("meaning")
         return found if isinstance(found, Meaning) else None
 
@@ -99,10 +103,10 @@ class ClaimableCall:
 def calls_by_layer(
     program: Program, phase: Phase | None = None
 ) -> dict[str, tuple[ClaimableCall, ...]]:
-    """All calls that can be one native layer: of a layer by its instance, of a loss by its name.
+    """Return all calls that can be one native layer: layers by instance, losses by name.
 
-    Layers that share parameters are one instance. They are left out where they are not alike: one
-    may have another function, other strides, or be of another definition.
+    Layers that share parameters are one instance. An instance is left out if its calls differ, for
+    example in a function, in strides or in the definition.
 
     Args:
         program: The program.
@@ -121,16 +125,16 @@ def calls_by_layer(
 
 @dataclass(frozen=True)
 class Chain:
-    """How a framework runs layers one behind the other in one call, as ``torch.lstm`` does.
+    """A framework's way to run consecutive layers in one call, as ``torch.lstm`` does.
 
-    The first input of each but the first is the first result of the one before, which nothing else
+    The first input of each later layer is the first result of the layer before, which nothing else
     reads.
 
     Attributes:
         kind: Layers of equal kinds may be in one chain.
-        run: Is given for each layer, in order, what its :attr:`Native.run` would be: (values,
-            packed), but for the inputs that are made in between. Returns the first result of the
-            last layer, and behind it all other results of each layer, in order.
+        run: A function of one list, with the arguments (values, packed) of :attr:`Native.run` for
+            each layer, in order, without the inputs made inside the chain. It returns the first
+            result of the last layer, followed by all other results of each layer, in order.
     """
 
     kind: Hashable
@@ -144,16 +148,16 @@ class Native:
     ``run(values, packed)`` is the call. ``values`` holds inputs, states and statistics by role: an
     LSTM's ``x`` ``[batch, time, features]``, ``h`` and ``c`` ``[batch, units]``; a loss's
     ``logits`` ``[..., classes]`` and ``target``. ``packed`` holds the parameters by the names of
-    ``packing``. Neither is written into. What comes back is a list or a tuple of as many tensors
-    as ``node.attributes["results"]`` names, in that order: the output, the last states, the new
-    statistics (in inference those that came in). A loss gives one number for each example, not
-    their mean. The backend's own differentiation goes through all of it.
+    ``packing``. The call does not write into its arguments. It returns a list or a tuple with one
+    tensor for each name in ``node.attributes["results"]``, in that order: the output, the last
+    states, the new statistics (in inference the given ones). A loss returns one number for each
+    example, not their mean. The backend's own automatic differentiation differentiates the call.
 
     Attributes:
         label: The framework's own class or function, for the record: ``torch.lstm``.
         run: The call, as above.
         packing: How the neutral parameters lie in the framework's tensors.
-        chain: How layers of this kind run as one, where the framework has that.
+        chain: How consecutive layers of this kind run as one call, if the framework can do that.
     """
 
     label: str
@@ -163,8 +167,10 @@ class Native:
 
 
 class Layout:
-    """Where parameters live: neutral names outside, packed tensors inside. ``rnn.W`` is a part of
-    ``rnn/kernel``, or itself. ``natives`` are the layers that a framework runs, by instance.
+    """The map between neutral parameters outside and packed tensors inside.
+
+    ``rnn.W`` is a part of ``rnn/kernel``, or is kept as it is. ``natives`` are the layers that a
+    framework runs, by instance.
     """
 
     def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
@@ -189,15 +195,16 @@ class Layout:
         return any(isinstance(piece, Join | Stack) for piece in pieces)
 
     def pack(self, neutral: Arrays) -> ArrayDict:
-        """Neutral arrays as the framework's."""
+        """Convert neutral arrays to the framework's packed arrays."""
         return in_order(self.packed(HOST, neutral, frozen=True))
 
     def unpack(self, packed: Arrays) -> ArrayDict:
-        """The inverse of :meth:`pack`; tensors that are not there are skipped."""
+        """Invert :meth:`pack`; missing tensors are skipped."""
         return in_order(self.unpacked(HOST, packed))
 
     def packed(self, table: Table, neutral: Mapping[str, Any], *, frozen: bool = False) -> Tensors:
-        """Neutral tensors of a table as the framework's, those that are ``frozen`` if asked."""
+        """Convert neutral tensors to packed ones with ``table``; with ``frozen``, include frozen
+        zeros."""
         packed = {n: neutral[n] for n in self.plain}
         for instance, packing in self.claimed.items():
             own = {n: neutral[f"{instance}.{n}"] for n in self._local[instance]}
@@ -207,7 +214,7 @@ class Layout:
         return packed
 
     def unpacked(self, table: Table, packed: Mapping[str, Any]) -> Tensors:
-        """The inverse of :meth:`packed`; tensors that are not there are skipped."""
+        """Invert :meth:`packed`; missing tensors are skipped."""
         neutral = {n: packed[n] for n in self.plain if n in packed}
         for instance, packing in self.claimed.items():
             own: Tensors = {}
@@ -222,45 +229,45 @@ class Layout:
 class WholeModel(ABC):
     """A framework's own object for a whole model, which computes most of a session's program.
 
-    A backend that has one sets it as ``whole`` of the session that its
+    Its backend sets it as ``whole`` of the session that
     :meth:`harness.runtime.backend.Backend.session` returns.
     """
 
     @abstractmethod
     def build(self, phase: Phase, sizes: Mapping[str, int]) -> None:
-        """Make the object, if it is not there yet: asked before a compiler traces a run of it.
+        """Make the object if it does not exist yet: called before a compiler traces a run.
 
         Args:
             phase: ``training`` or ``inference``.
-            sizes: A number for every size of the program, those of a batch included.
+            sizes: A number for every size of the program, including the sizes of a batch.
         """
 
     @abstractmethod
     def run(
         self, phase: Phase, sizes: Mapping[str, int], values: dict[int, Any], variables: Tensors
     ) -> frozenset[int]:
-        """Compute what the object computes; all else of the program is interpreted.
+        """Compute the object's part of the program; the harness interprets the rest.
 
         Args:
             phase: As in :meth:`build`.
             sizes: As in :meth:`build`.
-            values: The tensors that came in, by the numbers of the program; results are added.
+            values: The program's input tensors, by number; results are added.
             variables: The parameters by their packed names; not written into.
 
         Returns:
-            The numbers of the values that need not be computed any more.
+            The numbers of the values that need no further computing.
         """
 
 
 class NativeOptimizer(ABC):
     """A framework's own optimizer over named variables.
 
-    The variables are the parameters that are trained, under the framework's packed names.
+    The variables are the trained parameters, under the framework's packed names.
 
     Attributes:
         label: The framework's own class, for the record: ``torch.optim.Adam``.
         clips: Whether :meth:`update` does the :func:`~harness.program.clipping.clipping` of the
-            rule: gradients then come as they are.
+            rule. If true, the gradients are passed unclipped.
     """
 
     label: str
@@ -268,7 +275,7 @@ class NativeOptimizer(ABC):
 
     @abstractmethod
     def start(self, variables: Tensors) -> Any:
-        """The state before the first step, in any form; the harness only hands it on.
+        """Return the state before the first step, in any form; the harness only passes it on.
 
         Args:
             variables: By name, with their first values; not written into.
@@ -283,16 +290,16 @@ class NativeOptimizer(ABC):
         learning_rate: Any,
         donate: bool = False,
     ) -> tuple[Any, Tensors]:
-        """One step. May be traced by :meth:`harness.runtime.backend.Backend.advance`.
+        """Make one step. :meth:`harness.runtime.backend.Backend.advance` may trace it.
 
         Args:
-            state: What :meth:`start` or the step before returned; given away.
+            state: The state from :meth:`start` or from the previous step; given away.
             variables: By name, each of its own shape.
             gradients: By the same names, of the same shapes and dtype.
-            learning_rate: It may change from step to step; the state goes on. A tensor of shape
-                ``[]`` where the model has a schedule, which depends on the step.
+            learning_rate: The rate of this step, which may differ from the previous one. It is a
+                tensor of shape ``[]`` if the model has a learning-rate schedule.
             donate: Whether the variables and gradients are given away as well, and may be written
-                into. Else they keep their values.
+                into. If not, they keep their values.
 
         Returns:
             The next state, and the next value of every variable by name.
@@ -300,12 +307,12 @@ class NativeOptimizer(ABC):
 
     @abstractmethod
     def slots(self, state: Any) -> Mapping[str, Tensors]:
-        """The slots in a state, as the definition has them.
+        """Return the slots of a state, as the definition has them.
 
         Args:
             state: As :meth:`update` takes it; it is used again afterwards.
 
         Returns:
-            By slot (``m``, ``v``) a tensor for every variable, of the variable's shape: what the
-            slot starts as before the first step. Empty for an optimizer without slots.
+            By slot (``m``, ``v``) a tensor for every variable, of the variable's shape. Before the
+            first step these are the slot's initial values. Empty for an optimizer without slots.
         """

@@ -1,6 +1,6 @@
-"""What an installed backend lacks to run: its framework, told without importing anything.
+"""List backends whose framework is not installed, without importing anything.
 
-As a program (``python -m harness.runtime.needs``) it prints the same of its own interpreter.
+``python -m harness.runtime.needs`` prints the list for its own interpreter.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ PATIENCE = 60.0
 
 
 def lacking(pythons: Mapping[str, str]) -> dict[str, str]:
-    """The backends, of those given with their interpreters, whose framework is not installed; by
-    name, each with how to install it.
+    """Return the backends in ``pythons`` whose framework is not installed, each with how to install
+    it.
 
-    An interpreter that cannot tell is none that lacks something: its worker will say what is wrong.
+    ``pythons`` gives each backend's interpreter. An interpreter that fails to answer lacks nothing:
+    its worker will report the error.
     """
     told = {python: _told(python) for python in dict.fromkeys(pythons.values())}
     return {name: told[python][name] for name, python in pythons.items() if name in told[python]}
 
 
 def own() -> dict[str, str]:
-    """The backends of this interpreter whose framework is not installed, with what brings it."""
+    """Return the backends of this interpreter without their framework, each with how to install
+    it."""
     found = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
         if entry.dist is not None and not all(map(_is_there, requirements(entry.dist, name))):
@@ -42,8 +44,11 @@ def own() -> dict[str, str]:
 
 
 def unknown_backend(name: str) -> UsageError:
-    """Return the error of a backend that is not installed: which was meant, or runs on what was
-    named, and which are installed with their framework and without."""
+    """Return the error for a backend that is not installed.
+
+    It suggests a similar name, or a backend that uses the framework of that name. It lists the
+    installed backends, with and without their framework.
+    """
     known, without = installed(ENTRY_POINT_GROUP), own()
     users = [
         backend
@@ -58,7 +63,7 @@ def unknown_backend(name: str) -> UsageError:
 
 
 def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
-    """What the extras of a backend bring."""
+    """Yield the requirements that the extras of a backend add to its distribution."""
     wanted = extras(dist, backend)
     for text in dist.requires or () if wanted else ():
         found = Requirement(text)
@@ -69,8 +74,8 @@ def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
 
 
 def _is_there(wanted: Requirement) -> bool:
-    """Whether a distribution is installed, or another one that has its module, such as
-    ``tensorflow-cpu``."""
+    """Return whether a distribution, or another one with its module (``tensorflow-cpu``), is
+    installed."""
     try:
         distribution(wanted.name)
     except PackageNotFoundError:

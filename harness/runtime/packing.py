@@ -1,11 +1,11 @@
 """Index maps between neutral parameters and a framework's packed tensors.
 
-A packing says, for each tensor of the framework, which neutral parameters it is made of: with
-their axes in another order or shape, joined along an axis, stacked on a new one, or a frozen zero
-(a second bias that the neutral form does not have). The map moves numbers and never changes them,
-so it serves parameters, gradients and optimizer slots alike, and a round trip is bit-identical. It
-is written in primitives: of a backend's own table inside of what a framework compiles, or of
-:data:`HOST` for arrays.
+For each tensor of the framework, a packing names the neutral parameters that it is made of. They
+may have their axes in another order or shape, be joined along an axis, or be stacked on a new one.
+A tensor may also be a frozen zero (a second bias that the neutral form lacks). The map moves
+numbers and never changes them. It therefore serves parameters, gradients and optimizer slots, and a
+round trip is bit-identical. It uses primitives: from a backend's table inside a compiled function,
+or from :data:`HOST` for arrays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.runtime.interpreter import Table, perform, stack
 
 Tensors = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
-# The primitives that packings are made of, for arrays.
+# The primitives that packings use, for arrays.
 HOST: Table = {
     "permute_dims": np.transpose,
     "reshape": lambda x, shape: np.reshape(x, shape),
@@ -35,8 +35,10 @@ HOST: Table = {
 
 @dataclass(frozen=True)
 class Part:
-    """One neutral parameter: transposed if asked, or with its ``axes`` in this order, and then in
-    another ``shape``, with the same numbers in the same order."""
+    """A neutral parameter: transposed or with its ``axes`` in this order, then reshaped.
+
+    Reshaping to ``shape`` keeps the numbers in the same order.
+    """
 
     name: str
     transpose: bool = False
@@ -44,15 +46,15 @@ class Part:
     shape: tuple[int, ...] = ()
 
     def order(self, rank: int) -> tuple[int, ...]:
-        """The axes of the neutral parameter, of so many, as they stand in the packed one."""
+        """Return the order in which the packed tensor has the ``rank`` axes of the parameter."""
         return self.axes or tuple(reversed(range(rank)) if self.transpose else range(rank))
 
     def turned(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A neutral shape with its axes in :meth:`order`."""
+        """Return a neutral shape with its axes in :meth:`order`."""
         return tuple(shape[axis] for axis in self.order(len(shape)))
 
     def neutral(self, packed: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The neutral shape of a packed one; None where that does not tell it."""
+        """Return the neutral shape of a packed one; None if it cannot be determined."""
         if self.shape or (self.axes and len(self.axes) != len(packed)):
             return None
         return tuple(packed[axis] for axis in inverse(self.order(len(packed))))
@@ -73,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Join:
-    """Parts side by side along an axis."""
+    """Parts joined along an axis."""
 
     parts: tuple[Part, ...]
     axis: int
@@ -109,7 +111,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class FrozenZeros:
-    """A tensor that the neutral form does not have: zeros, never trained."""
+    """A tensor that the neutral form lacks: zeros, never trained."""
 
     shape: tuple[int, ...]
 
@@ -117,7 +119,7 @@ class FrozenZeros:
         return np.zeros(self.shape, next(iter(neutral.values())).dtype)
 
     def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
-        """Nothing of it is neutral."""
+        """Do nothing: frozen zeros hold no neutral parameter."""
 
 
 def _turned(table: Table, tensor: Any, axes: tuple[int, ...]) -> Any:
@@ -133,7 +135,7 @@ def _shaped(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
 
 
 def in_order(arrays: Arrays) -> ArrayDict:
-    """Arrays in C order, as frameworks lay them out."""
+    """Return arrays in C order, as frameworks store them."""
     return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
@@ -142,13 +144,13 @@ Piece = Part | Join | Stack | FrozenZeros
 
 @dataclass(frozen=True)
 class Packing:
-    """Framework tensor name -> piece. ``pack`` and ``unpack`` are inverse on neutral arrays."""
+    """The pieces of a framework's tensors, by tensor name. ``pack`` and ``unpack`` are inverse."""
 
     pieces: Mapping[str, Piece]
 
     @staticmethod
     def plain(names: Sequence[str]) -> Packing:
-        """Every parameter as it is, under its own name."""
+        """Return a packing that keeps every parameter unchanged under its own name."""
         return Packing({name: Part(name) for name in names})
 
     @property
@@ -157,11 +159,11 @@ class Packing:
         return frozenset(n for n, piece in self.pieces.items() if isinstance(piece, FrozenZeros))
 
     def pack(self, neutral: Arrays) -> ArrayDict:
-        """The framework's tensors."""
+        """Return the framework's tensors of neutral arrays."""
         return in_order({name: piece.pack(HOST, neutral) for name, piece in self.pieces.items()})
 
     def unpack(self, packed: Arrays, shapes: Shapes) -> ArrayDict:
-        """The neutral arrays, of ``shapes``. Tensors missing from ``packed`` are skipped."""
+        """Return the neutral arrays, of ``shapes``. Tensors missing from ``packed`` are skipped."""
         neutral: ArrayDict = {}
         for name, piece in self.pieces.items():
             if name in packed:

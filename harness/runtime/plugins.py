@@ -1,7 +1,7 @@
-"""Backends by name: listed from installed metadata, loaded one at a time.
+"""Find backends by name in installed metadata, and load them one at a time.
 
-A backend is listed without being imported, and loading one imports no other: a broken plugin
-hurts nobody but those who ask for it.
+Listing a backend does not import it, and loading one imports no other. A broken plugin therefore
+affects only those who ask for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class BrokenPlugin(HarnessError):
-    """A plugin is installed and cannot be used.
+    """The error of a plugin that is installed but cannot be used.
 
     ``traceback`` is the text of the error that its own code raised, "" if there was none.
     """
@@ -37,18 +37,18 @@ class BrokenPlugin(HarnessError):
 
 
 class UnknownBackend(HarnessError):
-    """No installed distribution names this backend."""
+    """The error of a backend that no installed distribution provides."""
 
 
 class BrokenBackend(BrokenPlugin):
-    """A backend is installed and cannot be used."""
+    """The error of a backend that is installed but cannot be used."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a backend comes from: what an installed distribution says of it.
+    """The origin of a backend, from the metadata of an installed distribution.
 
-    ``rivals`` are other distributions that claim the same name; a name that has any is not loaded.
+    ``rivals`` are other distributions that claim the same name. A name with rivals is not loaded.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Origin:
 
 
 def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
-    """Every installed backend, or other plugin of a group, by name; none is imported."""
+    """Return the origin of every installed plugin of a group, by name, without importing any."""
     return {name: origin for name, (origin, _) in sorted(installed(group).items())}
 
 
 def load(name: str) -> Backend:
     """Import the plugin of backend ``name``, and no other, and return the backend ready to use.
 
-    This imports the framework, so it belongs into the worker process of that backend.
+    This imports the framework, so call it only in the worker process of that backend.
 
     Raises:
         UnknownBackend: nothing of this name is installed.
@@ -78,8 +78,9 @@ def load(name: str) -> Backend:
 
 
 def environment(name: str, deterministic: bool = False) -> dict[str, str]:
-    """The environment variables that backend ``name`` wants before its framework starts; with those
-    that make its bits repeat, where it is to be ``deterministic``.
+    """Return the environment variables that backend ``name`` needs before its framework starts.
+
+    If ``deterministic``, include the variables that make its bits repeat.
 
     Raises:
         UnknownBackend: nothing of this name is installed.
@@ -90,7 +91,6 @@ def environment(name: str, deterministic: bool = False) -> dict[str, str]:
 
 
 def _strings(name: str, hook: str) -> dict[str, str]:
-    """The variables that a hook returns."""
     wanted = BACKENDS.call(name, hook) or {}
     strings = isinstance(wanted, Mapping) and all(
         isinstance(text, str) for item in wanted.items() for text in item
@@ -104,24 +104,24 @@ def _strings(name: str, hook: str) -> dict[str, str]:
 
 
 def code(name: str) -> str:
-    """A checksum of the code of backend ``name``, "" if none of this name is installed."""
+    """Return a checksum of the code of backend ``name``, "" if no such backend is installed."""
     if name not in (found := installed()):
         return ""
     origin, entry = found[name]
-    # What ships has the harness beside it, which has a checksum of its own.
+    # The harness's own code has a checksum of its own.
     others = set() if ships(name) or entry.dist is None else _top_level(entry.dist)
     return digest(origin.module, others)
 
 
 def ships(name: str) -> bool:
-    """Whether a backend of this name is installed, and comes with the harness."""
+    """Return whether backend ``name`` is installed and comes with the harness."""
     found = installed().get(name)
     return found is not None and found[0].module.startswith("harness.")
 
 
 def _top_level(distribution: Distribution) -> set[str]:
-    """The top-level modules and packages of a distribution, as far as it tells of them."""
-    # One that is installed editable has no list of files, and may have this one.
+    """Return the top-level modules and packages that a distribution lists."""
+    # An editable installation has no list of files, but may have ``top_level.txt``.
     told = (distribution.read_text("top_level.txt") or "").split()
     files = (file.parts[0] for file in distribution.files or ())
     names = (*told, *(name.removesuffix(".py") for name in files))
@@ -129,15 +129,15 @@ def _top_level(distribution: Distribution) -> set[str]:
 
 
 def installed(group: str = ENTRY_POINT_GROUP) -> dict[str, tuple[Origin, EntryPoint]]:
-    """What distributions name in a group of entry points; nothing is imported."""
+    """Return the entry points of a group with their origins, without importing any."""
     return dict(_installed(group, tuple((place, _changed(place)) for place in sys.path)))
 
 
 def _changed(place: str) -> int:
-    """When something was last installed there."""
+    """Return the time at which the folder last changed."""
     try:
         return os.stat(place or ".").st_mtime_ns
-    except OSError:  # the interpreter looks in places that are not there, too
+    except OSError:  # sys.path may name missing folders
         return 0
 
 
@@ -145,8 +145,7 @@ def _changed(place: str) -> int:
 def _installed(
     group: str, _: tuple[tuple[str, int], ...]
 ) -> Mapping[str, tuple[Origin, EntryPoint]]:
-    """What :func:`installed` gives, where nothing is installed anew: it reads a file of each
-    distribution there is."""
+    """Return the result of :func:`installed`, cached: it reads a file of each distribution."""
     found: dict[str, tuple[Origin, EntryPoint]] = {}
     for entry in entry_points(group=group):
         distribution, version = (
@@ -165,8 +164,8 @@ def _installed(
 class PluginKind:
     """A kind of plugin: its ``noun``, and its group of entry points.
 
-    ``unknown`` and ``broken`` are raised of a name that nothing has, and of a plugin that cannot be
-    used.
+    ``unknown`` is the error for a name without a plugin, ``broken`` the error for a plugin that
+    cannot be used.
     """
 
     noun: str
@@ -175,7 +174,7 @@ class PluginKind:
     broken: type[BrokenPlugin]
 
     def find(self, name: str) -> tuple[Origin, EntryPoint]:
-        """Where a plugin comes from, and its entry point.
+        """Return the origin of a plugin, and its entry point.
 
         Raises:
             HarnessError: nothing of this name is installed (``unknown``), or several distributions
@@ -196,7 +195,7 @@ class PluginKind:
         return origin, entry
 
     def call(self, name: str, hook: str) -> Any:
-        """Import a plugin and return what a hook of it returns, None without one.
+        """Import a plugin and return the result of a hook, or None if it lacks the hook.
 
         Raises:
             HarnessError: as ``find``, or the plugin or its framework fails (``broken``).
@@ -218,10 +217,10 @@ class PluginKind:
             ) from error
 
     def load(self, name: str, hook: str) -> Any:
-        """Import a plugin and return what its main hook makes.
+        """Import a plugin and return the result of its main hook.
 
         Raises:
-            HarnessError: as ``call``, or the hook makes nothing (``broken``).
+            HarnessError: as ``call``, or the hook returns None (``broken``).
         """
         made = self.call(name, hook)
         if made is None:
@@ -233,20 +232,24 @@ class PluginKind:
 
 
 def extras(dist: Distribution, name: str) -> list[str]:
-    """The extras of a distribution that bring what its plugin ``name`` needs: that of the same
-    name, or for ``keras-torch`` those of its parts; none if there are none."""
+    """Return the extras of a distribution that install the requirements of its plugin ``name``.
+
+    That is the extra of the same name, or for ``keras-torch`` the extras of its parts; none if one
+    is missing.
+    """
     known = set(dist.metadata.get_all("Provides-Extra") or ())
     parts = [name] if name in known else name.split("-")
     return parts if known.issuperset(parts) else []
 
 
 def advice(dist: Distribution, wanted: Sequence[str]) -> str:
-    """The command that installs the extras of a distribution."""
+    """Return the command that installs the extras of a distribution."""
     return f"pip install '{dist.name}[{','.join(wanted)}]'"
 
 
 def _extra(entry: EntryPoint) -> str:
-    """How to install what a plugin needs, where its distribution has extras for it."""
+    """Return a hint how to install a plugin's requirements, if its distribution has extras for
+    them."""
     wanted = extras(entry.dist, entry.name) if entry.dist else []
     return f"; install it with: {advice(entry.dist, wanted)}" if entry.dist and wanted else ""
 

@@ -1,7 +1,7 @@
-"""One whole step of a session, as one function: what a pipeline runs and a framework compiles.
+"""Make one whole step of a session as one function, for a pipeline or a framework's compiler.
 
-What goes from step to step is ``carried`` (in training: parameters, statistics, state and what the
-optimizer keeps; in a forward pass: the state); what does not is ``fixed``.
+``carried`` goes from step to step: in training parameters, statistics, state and the optimizer's
+slots; in a forward pass the state. ``fixed`` stays the same.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from harness.runtime.session import UPDATED, Session
 from harness.runtime.updates import STEP
 
 Purpose = Literal["train", "forward"]
-# What a framework's own optimizer keeps, as one opaque thing among the tensors.
+# Name of the state of a framework's own optimizer, one opaque object among the tensors.
 OPTIMIZER = "optimizer"
 RUN = "what execute() made"
-# What it leads to that results are not what they must be.
+# Errors that a plan with wrong results leads to.
 BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """A step is ``around(run)``, where ``run`` is all that the framework does.
+    """A step ``around(run)``; ``run`` is everything that the framework does.
 
-    ``begin(state)`` gives the first of (carried, fixed), from what the session has loaded.
-    ``orders`` are those of the plan that it runs (:class:`harness.program.plan.Plan`), if any.
+    ``begin(state)`` returns the first (carried, fixed), from what the session has loaded.
+    ``orders`` are the axis orders of the step's plan (:class:`harness.program.plan.Plan`), if it
+    runs one.
     """
 
     around: Callable[[Callable[..., Any]], Advance]
@@ -44,11 +45,12 @@ class TrainingStep:
 
     @property
     def advance(self) -> Advance:
-        """(carried, fixed, batch) to (next carried, results)."""
+        """The function from (carried, fixed, batch) to (next carried, results)."""
         return self.around(self.run)
 
     def idle(self, carried: Tensors, fixed: Tensors, batch: Tensors) -> Advance:
-        """The step with the framework left out: what it returned once is returned again."""
+        """Return the step without the framework: it runs once here, then its result is returned
+        again."""
         returned: list[Any] = []
 
         def record(*arguments: Any) -> Any:
@@ -68,11 +70,14 @@ def make_step(
     *,
     total: bool = False,
 ) -> TrainingStep:
-    """A step of a session that is loaded; ``batch`` is one of those to come, for its shapes.
+    """Return a step of a session that has loaded its parameters.
 
-    Training gives the ``loss``, a forward pass the outputs that nothing else is made of. With
-    ``total`` each loss of training is added to :data:`.plan.TOTAL`, which is carried.
-    :class:`UsageError` for a model without an optimizer.
+    ``batch`` is one of the batches to come and gives their shapes. Training returns the ``loss``; a
+    forward pass returns the outputs that nothing else is computed from. With ``total``, training
+    adds each loss to the carried :data:`.plan.TOTAL`.
+
+    Raises:
+        UsageError: the model has no optimizer, or no native layer on path ``native-compiled``.
     """
     backend, model = session.backend.name, session.programs["training"].name
     if session.path == "native-compiled" and not session.natives["training"]:
@@ -90,7 +95,7 @@ def make_step(
 
 
 def store(session: Session, carried: Tensors) -> None:
-    """Put what steps have made back into the session that they were made of."""
+    """Put the results of steps back into their session."""
     session.variables.update({n: t for n, t in carried.items() if n in session.variables})
     session.statistics = {
         n: carried.get(f"statistics.{n}", t) for n, t in session.statistics.items()
@@ -114,7 +119,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
     else:
         moved = session.path != "equations"
         backend = session.backend
-        # A compiler fuses what stands in a loop; of training that would be more than it can take.
+        # A compiler fuses the nodes of a loop; a training loop would be too large for it.
         choices = {"moved": moved, "fuses": backend.fuses or session.path == "compiled"}
         plan = forward_plan(program, sizes, session.dtype, backend.fused, **choices)
         run, orders = _executed(session, plan), plan.orders
@@ -138,14 +143,14 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
 
 
 def _as_compiled(session: Session, function: F) -> F:
-    """A function with the framework's own layers, through its compiler on the path for that."""
+    """Compile a function with the framework's own layers, on path ``native-compiled`` only."""
     if session.path != "native-compiled":
         return function
     return promises.function(session.backend.compile_native(function), "compile_native()")
 
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
-    """A plan as a function, given no more than it takes."""
+    """Return a plan as a function that picks the plan's inputs from the tensors given."""
     plan, backend = replace(plan, products=session.products), session.backend
     if session.path == "compiled":
         run = promises.function(backend.compile_plan(plan), "compile_plan()")
@@ -156,10 +161,10 @@ def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
 
 
 def _check_results(results: Any, wanted: Iterable[str]) -> None:
-    """Looked at where a step has failed, and not at every step.
+    """Check the results of a plan after a step has failed; not done in every step.
 
     Raises:
-        ContractError: the results of a plan are none, or lack some.
+        ContractError: the results are no mapping, or some are missing.
     """
     found = promises.named(results, RUN)
     lacking = [name for name in wanted if name not in found]
@@ -170,7 +175,7 @@ def _check_results(results: Any, wanted: Iterable[str]) -> None:
 def _planned_training(
     session: Session, batch: Tensors, state: Tensors, learning_rate: float, total: bool
 ) -> TrainingStep:
-    """The derived gradient, in one plan with the update."""
+    """Return a step of one plan: the derived gradient and the update."""
     assert session.rule is not None
     if session.optimizer is not None:
         raise UsageError(
@@ -213,7 +218,10 @@ def _planned_training(
 def _training(
     session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
 ) -> TrainingStep | None:
-    """The framework's own gradient, and its own optimizer if it is claimed."""
+    """Return a step with the framework's own gradient, and with its own optimizer if claimed.
+
+    Return None if the framework has no automatic differentiation.
+    """
     trained = tuple(session.trained())
     frozen = tuple(n for n in session.variables if n not in trained)
     function = session.scripted("training", "step", sizes)
@@ -282,7 +290,6 @@ def _rule_update(
 
 
 def _after(session: Session, carried: Tensors) -> Any:
-    """The number of the next step."""
     return session.backend.primitives["add"](carried[STEP], session.scalar(1.0))
 
 
@@ -291,7 +298,7 @@ def _statistics(session: Session) -> Tensors:
 
 
 def _slots(session: Session) -> Tensors:
-    """The optimizer's part of what is carried; steps count from 1."""
+    """Return the optimizer's part of ``carried``; step numbers start at 1."""
     step = {STEP: session.scalar(session.steps + 1.0)}
     if session.optimizer is not None:
         return {OPTIMIZER: session.optimizer_state, **(step if session.rule_update().feeds else {})}

@@ -1,4 +1,4 @@
-"""Steps in a row; and a pipeline: one model's steps, over batches on the device that rotate."""
+"""Run steps in a row; and run a pipeline: a model's steps over rotating batches on the device."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ from harness.runtime.native import Advance, Tensors
 from harness.runtime.session import Session
 from harness.runtime.step import OPTIMIZER, Purpose, make_step, store
 
-# The clock of a worker: times steps, whoever runs them, and never stops before they are done.
-
 Results = ArrayDict
 
 
 class Steps(Protocol):
-    """Training steps or forward passes over batches that are on the device and rotate."""
+    """Training steps or forward passes over rotating batches on the device."""
 
     def start(self, index: int) -> Any:
-        """Begin step ``index``, on batch ``index`` modulo their number, and do not wait for it.
+        """Begin step ``index``, on batch ``index`` modulo their number, without waiting for it.
 
-        Returns what :meth:`finish` takes.
+        Returns the handle that :meth:`finish` takes.
         """
 
     def finish(self, handle: Any) -> Results:
-        """Wait for a step: its ``loss`` in training, its outputs by name in a forward pass."""
+        """Wait for a step; return its ``loss`` in training, its outputs in a forward pass."""
 
 
 @runtime_checkable
@@ -43,17 +41,17 @@ class Runs(Protocol):
     """Steps that are faster in a row."""
 
     def run(self, first: int, count: int) -> Any:
-        """Begin ``count`` steps; the handle of the last."""
+        """Begin ``count`` steps; return the handle of the last."""
 
 
 class Clock:
-    """The verbs that time. What is timed ends with numbers on the host: no device can be ahead."""
+    """The clock of a worker. A measurement ends with numbers on the host: the device is done."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
 
     def latency(self, first: int, count: int) -> list[float]:
-        """Seconds of each of ``count`` steps, every one waited for."""
+        """Return the seconds of each of ``count`` steps; the clock waits for every step."""
         seconds = []
         for index in range(first, first + count):
             start = time.perf_counter()
@@ -62,8 +60,11 @@ class Clock:
         return seconds
 
     def stages(self, first: int, count: int, many: int = 1) -> list[tuple[float, float, float]]:
-        """Of each of ``count`` steps, or calls of ``many``, the seconds until it has begun, those
-        until its results are there, and those that reading them once more takes."""
+        """Return the seconds of three stages for each of ``count`` calls of ``many`` steps.
+
+        The stages are: beginning the call, waiting for and reading the results, reading them once
+        more.
+        """
         seconds = []
         for index in range(first, first + count * many, many):
             start = time.perf_counter()
@@ -76,13 +77,13 @@ class Clock:
         return seconds
 
     def throughput(self, first: int, count: int) -> float:
-        """Seconds of ``count`` steps in a row with one wait at their end."""
+        """Return the seconds of ``count`` steps in a row with one wait at their end."""
         start = time.perf_counter()
         self.steps.finish(self._run(first, count))
         return time.perf_counter() - start
 
     def values(self, first: int, count: int) -> list[Results]:
-        """The results of each step, for comparing."""
+        """Return the results of each step, for comparison."""
         return [self.steps.finish(self.steps.start(i)) for i in range(first, first + count)]
 
     def _run(self, first: int, count: int) -> Any:
@@ -101,10 +102,10 @@ TRIES = 5
 
 @dataclass
 class Carry:
-    """What goes from step to step, and what does not.
+    """Tensors that go from step to step (``carried``), and tensors that stay (``fixed``).
 
-    Steps put what they make in the place of what they were given, which may be as large as all
-    memory that is left: nothing else is to hold it.
+    Steps replace ``carried`` by their results. The old tensors may take up all free memory, so
+    nothing else may keep a reference to them.
     """
 
     carried: Tensors = field(default_factory=dict)
@@ -113,17 +114,17 @@ class Carry:
 
 @dataclass(frozen=True)
 class StepLoop:
-    """Steps in a row: ``one`` at a time, or ``several`` in a call where the backend has a way."""
+    """Steps in a row: ``one`` at a time, or ``several`` in a call if the backend supports it."""
 
     one: Advance
     several: Advance | None = None
 
     @staticmethod
     def of(backend: Backend, step: Advance) -> StepLoop:
-        """A step as the backend compiles it.
+        """Return the loop of a step as the backend compiles it.
 
         Raises:
-            ContractError: what the backend gives is not a function.
+            ContractError: the backend's result is not a function.
         """
         one, several = backend.advance(step), backend.several(step)
         return StepLoop(
@@ -132,7 +133,8 @@ class StepLoop:
         )
 
     def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
-        """The results of the last call; a batch is a stack of several where that is true."""
+        """Run a step on each batch and return the last results; a true flag marks a stack of
+        batches."""
         results: Tensors = {}
         stacked, several = False, self.several or self.one
         for batch, stacked in batches:
@@ -143,7 +145,7 @@ class StepLoop:
 
 @dataclass(frozen=True)
 class Begun:
-    """Results of a call that may still be under way: ``[steps, ...]`` where it made several."""
+    """Results of a call that may still be running: ``[steps, ...]`` if ``stacked``."""
 
     results: Tensors
     stacked: bool
@@ -151,13 +153,13 @@ class Begun:
 
 @dataclass
 class Fed:
-    """Batches on the device, and the stack of all of them, once it is asked for."""
+    """Batches on the device, and the stack of all of them, made on demand."""
 
     batches: list[Tensors]
     stack: Tensors = field(default_factory=dict)
 
     def refill(self, backend: Backend, batches: Sequence[Tensors]) -> None:
-        """Write other batches of the same shapes over these."""
+        """Overwrite these batches with others of the same shapes."""
         self.stack = {}
         for kept, batch in zip(self.batches, batches, strict=True):
             for name, tensor in kept.items():
@@ -167,9 +169,9 @@ class Fed:
 class Pipeline:
     """Steps (see :class:`harness.runtime.step_loop.Steps`) of a session from given parameters.
 
-    ``batches`` hold ``inputs`` and ``targets``, all of the same shapes; ``state`` is that of the
-    first step. Where the backend has a way to make several steps in one call, as many as there are
-    batches go into one, unless ``together`` is made false: that is not the faster way for all.
+    ``batches`` hold ``inputs`` and ``targets``, all of the same shapes. ``state`` is the state
+    before the first step. If the backend can make several steps in one call, each call makes one
+    step per batch. Set ``together`` to false to turn this off: it is slower for some backends.
     """
 
     def __init__(
@@ -194,12 +196,12 @@ class Pipeline:
         self.feed(batches)
         self._carry = Carry(*self._step.begin(self._state()))
         self._last: Begun | None = None
-        # What was read of the last call at first, when a clock stopped.
+        # The results of the last call, as first read.
         self._read: Results = {}
 
     @property
     def many(self) -> int:
-        """Steps in one call of :meth:`run`."""
+        """The number of steps in one call of :meth:`run`."""
         return len(self._batches) if self._loop.several is not None and self.together else 1
 
     @property
@@ -207,10 +209,11 @@ class Pipeline:
         return self._fed.batches
 
     def feed(self, batches: Sequence[Batch], beside: bool = False) -> None:
-        """Go on with other batches, in place of all or beside the first (see :meth:`turn`).
+        """Go on with other batches, in place of all or, if ``beside``, as a second set.
 
-        Each is laid out here as the step takes it, once; into the memory of those that it
-        replaces, where tensors can be written to, as a step may be bound to that.
+        Each batch is laid out once in the axis order of the step. If tensors can be written to, the
+        batches go into the memory of the batches that they replace, because a step may be bound to
+        that memory. :meth:`turn` switches between the sets.
 
         Raises:
             UsageError: there are none.
@@ -227,13 +230,15 @@ class Pipeline:
             self.session.backend.wait(self._stacked())
 
     def turn(self, number: int) -> None:
-        """Go on with a set of batches as it was fed: 0 is the first, 1 the one beside it."""
+        """Go on with a set of batches: 0 is the first set, 1 the set beside it."""
         self._fed = self._sets[number]
 
     def restart(self, parameters: Arrays | None = None) -> None:
-        """Parameters (or those given), statistics, state and optimizer as they were at first; what
-        no step replaces in the same memory, where tensors can be written to, as a step may be bound
-        to that."""
+        """Reset statistics, state, optimizer and parameters (or load ``parameters``).
+
+        If tensors can be written to, fixed tensors keep their memory, because a step may be bound
+        to it.
+        """
         first, statistics, _ = self._values
         backend, before = self.session.backend, self._carry.fixed
         self.session.load(first if parameters is None else parameters, statistics)
@@ -249,16 +254,16 @@ class Pipeline:
         return self._begin([(self._batches[index % len(self._batches)], False)])
 
     def run(self, first: int, count: int) -> Begun:
-        """Begin ``count`` steps; the handle of the last."""
+        """Begin ``count`` steps; return the handle of the last."""
         return self._begin(self._cycle(first, first + count))
 
     def _begin(self, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
-        self._last, self._read = None, {}  # their memory may be wanted
+        self._last, self._read = None, {}  # free their memory
         self._last = self._loop.run(self._carry, batches)
         return self._last
 
     def _cycle(self, index: int, end: int) -> Iterator[tuple[Tensors, bool]]:
-        """The batches of some steps in turn; all in one stack where several steps are one call."""
+        """Yield the batches of steps in turn, or their stack if one call makes several steps."""
         count, many = len(self._batches), self.many
         while index < end:
             if many > 1 and index % many == 0 and end - index >= many:
@@ -269,8 +274,11 @@ class Pipeline:
                 index += 1
 
     def finish(self, handle: Begun) -> Results:
-        """Wait for a step and for all that it hands on; of several in one call for the results of
-        each, which a backend may have put off."""
+        """Wait for a step and everything that it hands on, and return its results.
+
+        If a call made several steps, wait for the results of each, which a backend may have
+        deferred; return the results of the last.
+        """
         backend = self.session.backend
         backend.wait({n: t for n, t in self._carry.carried.items() if n != OPTIMIZER})
         arrays = {n: backend.numpy(t) for n, t in handle.results.items()}
@@ -279,11 +287,12 @@ class Pipeline:
         return {n: a[-1] for n, a in arrays.items()} if handle.stacked else arrays
 
     def last(self, back: int) -> Results:
-        """The results of the step that is ``back`` before the last, of those of the last call, as
-        they were when it was first waited for.
+        """Return the results of the step ``back`` before the last, within the last call.
+
+        These are the results as they were when first read.
 
         Raises:
-            UsageError: the last call did not make so many, or nobody has waited for it.
+            UsageError: the last call made fewer steps, or its results have not been read.
         """
         stacked = self._last is not None and self._last.stacked
         count = len(self._batches) if stacked else 1
@@ -292,7 +301,8 @@ class Pipeline:
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:
-        """Seconds that reading takes: of tensors as the last results were, but there all along."""
+        """Return the most seconds, in several tries, to read finished tensors like the last
+        results."""
         backend = self.session.backend
         tensors = {n: backend.tensor(np.array(a)) for n, a in self._read.items()}
         backend.wait(tensors)
@@ -305,8 +315,10 @@ class Pipeline:
         return max(seconds)
 
     def parameters(self) -> Carried:
-        """Neutral ``parameters``, ``statistics`` and ``slots`` as they now are, and ``others``:
-        whatever else goes from step to step, such as the state."""
+        """Return the current neutral ``parameters``, ``statistics`` and ``slots``, and ``others``.
+
+        ``others`` holds everything else that goes from step to step, such as the state.
+        """
         store(self.session, self._carry.carried)
         kept = self.session.read()
         slots = {f"{s}.{n}" for s, named in self.session.slots.items() for n in named}
@@ -319,9 +331,9 @@ class Pipeline:
         return {**kept, "others": others}
 
     def overhead(self, count: int) -> float:
-        """Seconds of a :meth:`start` with the framework left out; then it begins anew.
+        """Return the seconds of :meth:`start` without the framework's share, then :meth:`restart`.
 
-        A step that the framework has compiled is left out whole.
+        If the framework has compiled the step, the whole step is left out.
         """
         arguments = self._carry.carried, self._carry.fixed, self._batches[0]
         if self._loop.one is self._step_advance:
@@ -358,7 +370,7 @@ class Pipeline:
         return {n: t for n, t in both.items() if n.startswith(BATCH)}
 
     def _arranged(self, batch: Tensors) -> Tensors:
-        """The tensors of a batch in the orders of axes that the step asks for."""
+        """Return a batch with its tensors in the axis orders that the step asks for."""
         backend, orders = self.session.backend, self._step.orders
         moved = {n: backend.numpy(batch[n]).transpose(axes) for n, axes in orders.items()}
         return {**batch, **{n: backend.tensor(np.asarray(a, order="C")) for n, a in moved.items()}}

@@ -1,4 +1,4 @@
-"""Steps of training over batches that come as they are asked for. Runs inside the worker."""
+"""Train over batches made on demand. Runs inside the worker."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ from harness.runtime.step import make_step, store
 from harness.runtime.step_loop import Carry, StepLoop
 from harness.runtime.updates import STEP, steps_made
 
-# Batches of a source as tensors, at little cost for each. Runs inside the worker.
-
 # Bytes of batches that a backend gets at once.
 GIVEN = 1 << 21
-# Steps that go into one call, where a backend has a way to make several: more of them if their
-# batches have few bytes, as then it is calls that cost.
+# Steps in one call, if a backend can make several. If the batches have few bytes, calls dominate
+# the cost, so a call makes more steps.
 MANY, MANY_SMALL, SMALL = 8, 64, 1 << 20
 
 Rows = Array
 
 
 class BatchSource(Protocol):
-    """Batches by the numbers of their rows."""
+    """A source of batches, by the numbers of their rows."""
 
     @property
     def classes(self) -> Mapping[str, int]:
-        """How many classes each array of one-hot rows has that can be had as indices."""
+        """The number of classes of each one-hot array that is also available as indices."""
 
     def batch(self, rows: Rows, compact: Collection[str] = (), step: int | None = None) -> Arrays:
-        """By ``input.NAME`` and ``target.NAME``: rows of any shape ``[..., batch]`` give arrays
-        ``[..., batch, ...]``. Those in ``compact`` are indices in place of their one-hot form.
-        With the number of the first ``step``, from 0, noise is among them."""
+        """Return arrays ``[..., batch, ...]`` by ``input.NAME`` and ``target.NAME``.
+
+        ``rows`` has any shape ``[..., batch]``. Arrays named in ``compact`` are indices, not
+        one-hot. If ``step`` is given, noise is included; it is the number of the first step,
+        counted from 0.
+        """
 
     def expand(self, name: str, taken: Array) -> Array:
-        """The one-hot form of indices, if the array is to have it."""
+        """Return the one-hot form of indices, if the array is one-hot."""
 
 
 class Loader:
-    """The batches of a source, as a step takes them; ``rows`` ``[batch]`` are those of one of them.
+    """A loader that lays out a source's batches for a step; ``rows`` ``[batch]`` is an example.
 
-    ``orders`` are the axes of those tensors that the step wants in another order; see
-    :class:`harness.program.plan.Plan`. ``many`` steps go into one call, if that is given. Where the
-    backend cannot write into tensors, indices are given in place of one-hot rows, and
+    ``orders`` are the axis orders of tensors that the step wants in another order; see
+    :class:`harness.program.plan.Plan`. ``many`` steps go into one call, if that is given. If the
+    backend cannot write into tensors, batches hold indices instead of one-hot rows, and
     :meth:`expand` is part of the step.
     """
 
@@ -67,7 +68,7 @@ class Loader:
         self._session, self._backend, self._source = session, session.backend, source
         self._orders = orders or {}
         kept = {n: axes[-1] == len(axes) - 1 for n, axes in self._orders.items()}
-        # Those whose classes stay the last axis.
+        # One-hot arrays whose classes stay the last axis.
         self._early = {n: count for n, count in source.classes.items() if kept.get(n, True)}
         self._classes = {} if self._backend.rewrites else self._early
         self._given: Tensors = {}
@@ -76,13 +77,12 @@ class Loader:
         self.many = many or (MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY)
 
     def batch(self, rows: Rows, step: int = 0) -> Tensors:
-        """The tensors of some rows ``[batch]`` at a step, or of batches ``[steps, batch]`` from
-        that on."""
+        """Return the tensors of rows ``[batch]`` at a step, or ``[steps, batch]`` from it on."""
         tensor = self._backend.tensor
         return {name: tensor(array) for name, array in self._arrays(rows, step).items()}
 
     def expand(self, batch: Tensors) -> Tensors:
-        """A batch of :meth:`batch` or :meth:`each` with all that is to be one-hot in that form."""
+        """Return a batch of :meth:`batch` or :meth:`each` with its indices as one-hot rows."""
         if not self._classes:
             return batch
         one_hot, dtype = self._backend.primitives["one_hot"], self._session.dtype
@@ -90,7 +90,7 @@ class Loader:
         return {**batch, **made}
 
     def batches(self, rows: Rows, stacked: bool, step: int = 0) -> Iterator[tuple[Tensors, bool]]:
-        """The batches of rows ``[steps, batch]`` from a step on, and whether each is a stack of
+        """Yield the batches of rows ``[steps, batch]``, and whether each is a stack of
         :attr:`many`."""
         done = 0
         while stacked and len(rows) - done >= self.many:
@@ -101,10 +101,10 @@ class Loader:
                 yield batch, False
 
     def each(self, rows: Rows, step: int = 0) -> Iterator[Tensors]:
-        """One batch after the other of rows ``[steps, batch]``; each must be used before the next.
+        """Yield the batches of rows ``[steps, batch]``; each must be used before the next.
 
-        A backend that can write into tensors gets many batches at once, always in the same memory:
-        an executor then knows its inputs, and nothing is left to do for the single step.
+        A backend that can write into tensors gets many batches at once, always in the same memory.
+        An executor then knows its inputs, and a single step needs no further work.
         """
         if not self._backend.rewrites:
             yield from (self.batch(one, step + number) for number, one in enumerate(rows))
@@ -127,7 +127,7 @@ class Loader:
         self._parts = [{n: p[step] for n, p in parts.items()} for step in range(count)]
 
     def _write(self, arrays: Arrays) -> Sequence[Tensors]:
-        """The parts that hold these batches now: all, or as many as there are batches."""
+        """Return the parts that now hold these batches: all, or as many as there are batches."""
         fill = self._backend.fill
         parts = self._parts[: len(next(iter(arrays.values())))]
         for name, array in arrays.items():
@@ -135,12 +135,13 @@ class Loader:
                 fill(self._given[name], array)
             else:
                 for part, single in zip(parts, array, strict=True):
-                    # Of no axes numpy gives a number, and no array.
+                    # Iterating over a 1-d array gives numbers, not arrays.
                     fill(part[name], np.asarray(single))
         return parts
 
     def _arrays(self, rows: Rows, step: int = 0) -> ArrayDict:
-        """What is to be one-hot is put in order before, while it is small."""
+        """Return the arrays of rows in the axis orders of the step; reorder indices before
+        expanding."""
         arrays, lead = {}, rows.ndim - 1
         for name, array in self._source.batch(rows, self._early, step).items():
             axes = self._orders.get(name)
@@ -153,7 +154,7 @@ class Loader:
 
 
 class ListedBatches:
-    """A source of batches that are there: by ``inputs`` and ``targets``, all of one shape."""
+    """A source of given batches with ``inputs`` and ``targets``, all of one shape."""
 
     classes: Mapping[str, int] = {}
 
@@ -171,27 +172,28 @@ class ListedBatches:
     def batch(
         self, rows: Rows, compact: Collection[str] = (), step: int | None = None
     ) -> ArrayDict:
-        """The batches of some numbers, their noise among them: ``rows`` are ``[..., 1]``."""
+        """Return the batches with the numbers ``rows`` ``[..., 1]``, including their noise."""
         return {name: array[rows[..., 0]] for name, array in self._arrays.items()}
 
     def expand(self, name: str, taken: Array) -> Array:
-        """The same."""
+        """Return ``taken`` unchanged."""
         return taken
 
 
 class _Steps(NamedTuple):
-    """Steps, and what they are given."""
+    """A step loop and its loader."""
 
     loop: StepLoop
     loader: Loader
 
 
 class TrainingSteps:
-    """A session that trains at the speed of a pipeline: compiled steps, several in a call where
-    the backend has a way, batches written into memory that is used again.
+    """A session that trains at the speed of a pipeline.
 
-    ``state`` is that of the next step, and ``count`` how many steps were made; both hold after
-    :meth:`store`. ``many`` is how many steps go into one call, if not as pays for the batch.
+    Steps are compiled, several go into one call if the backend supports it, and batches reuse
+    memory. ``state`` is the state of the next step and ``count`` the number of steps made. They
+    hold after :meth:`store`. ``many`` is the number of steps in one call; the batch size decides if
+    it is not given.
     """
 
     def __init__(self, session: Session, source: BatchSource, many: int | None = None) -> None:
@@ -202,12 +204,12 @@ class TrainingSteps:
         self._carry = Carry()
 
     def begin(self, state: Tensors, count: int = 0) -> None:
-        """Go on from what the session has loaded, and from a state."""
+        """Go on from a state and from the values that the session has loaded."""
         self.state, self.count = state, count
         self._carry.carried = {}
 
     def run(self, rate: float, rows: Rows) -> float:
-        """Steps on batches of one size, whose rows are ``[steps, batch]``; the sum of losses."""
+        """Train on batches of one size, with rows ``[steps, batch]``; return the sum of losses."""
         loop, loader = self._steps(rate, rows[0])
         self._carry.carried[TOTAL] = self.session.scalar(0.0)
         batches = loader.batches(rows, loop.several is not None, self.count)
@@ -216,7 +218,7 @@ class TrainingSteps:
         return float(self.session.array(self._carry.carried[TOTAL], "the sum of losses"))
 
     def store(self) -> None:
-        """Put what is carried back into the session."""
+        """Put the carried tensors back into the session."""
         if self._carry.carried:
             store(self.session, self._carry.carried)
             self.session.steps = self._updates()
@@ -224,9 +226,11 @@ class TrainingSteps:
             self._carry.carried = {}
 
     def left(self) -> Snapshot:
-        """All that a training goes on from, as arrays: neutral ``parameters``, ``statistics`` and
-        ``slots``, the ``state``, the number of ``steps`` made, and in float16 the ``scaling`` of
-        the loss."""
+        """Return everything that a training resumes from, as arrays.
+
+        These are neutral ``parameters``, ``statistics`` and ``slots``, the ``state``, the number of
+        ``steps`` made, and in float16 the ``scaling`` of the loss.
+        """
         self.store()
         session = self.session
         state = {n: session.array(t, n) for n, t in self.state.items()}
@@ -241,13 +245,15 @@ class TrainingSteps:
         }
 
     def take_up(self, left: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`left` returned; its slots, state and scaling may be empty, and are
-        then as :meth:`.session.Session.load` makes them."""
+        """Resume from the result of :meth:`left`.
+
+        If its slots, state or scaling are empty, :meth:`.session.Session.load` makes them.
+        """
         session, scaling, steps = self.session, left["scaling"], left["steps"]
         session.load(left["parameters"], left["statistics"])
         if left["slots"]:
             session.load_slots(left["slots"], steps)
-        session.steps = steps  # which a schedule counts, slots or none
+        session.steps = steps  # a schedule counts them even without slots
         if scaling:
             session.scaling = {n: session.scalar(float(scaling[n])) for n in session.scaling}
             session.steps = int(scaling[UPDATES])
@@ -255,13 +261,14 @@ class TrainingSteps:
         self.begin(floats, steps)
 
     def _updates(self) -> int:
-        """How many steps the optimizer has made: all, but for those that float16 left out."""
+        """Return the number of the optimizer's steps: all but those that float16 skipped."""
         if not self.session.scales:
             return self.count
         return steps_made(self.session.array(self._carry.carried[STEP], STEP))
 
     def _steps(self, rate: float, rows: Rows) -> _Steps:
-        """The step at a learning rate, for a batch like these rows; what is carried suits it."""
+        """Return the step at a learning rate for a batch like these rows, and begin it if
+        necessary."""
         key = (rate, len(rows))
         if key not in self._made:
             self.store()
@@ -279,7 +286,7 @@ class TrainingSteps:
 
 
 def _expanding(advance: Advance, loader: Loader) -> Advance:
-    """A step of what the loader gives; of its results only what is carried is of interest."""
+    """Return a step that expands the loader's batch and drops all results but the carried ones."""
 
     def expanding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
         return advance(carried, fixed, loader.expand(batch))[0], {}

@@ -1,9 +1,8 @@
-"""An executor: a plan made ready for an eager framework.
+"""Executor: a plan prepared for an eager framework.
 
-Everything that can be known before the data comes is settled once: loops are unrolled, every
-value has its place in memory that was set aside, what only looks at memory otherwise costs
-nothing, and each remaining instruction is a call with its arguments bound. A run then makes
-these calls in order.
+Everything known before the data arrives is decided once. Loops are unrolled. Every value has a
+place in preallocated memory. Operations that only view memory cost nothing. Each remaining
+instruction is a call with its arguments bound. A run then makes these calls in order.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from harness.runtime.executor.tiling import chains, tiles
 Call = Callable[[], object]
 Tensors = dict[str, Any]
 
-# Sets of inputs whose calls are kept bound: as many batches may rotate at no cost.
+# Sets of inputs whose calls stay bound: this many batches may rotate at no cost.
 KEPT = 16
 
 
 def in_turn(*calls: Call) -> Call:
-    """One call that makes several."""
+    """Return one call that makes the given calls in order."""
 
     def run() -> None:
         for call in calls:
@@ -39,15 +38,15 @@ def in_turn(*calls: Call) -> Call:
 
 
 class Kernels(Protocol):
-    """What a framework gives an executor.
+    """The operations that a framework provides for an executor.
 
     ``table[op](out, *inputs, **attributes)`` returns a call without arguments that fills ``out``.
     Inputs are tensors, or plain numbers for constants; elementwise ones have the shape of ``out``.
-    Products and ``addmm`` are of matrices, or stacks of them; ``sum`` and ``max`` reduce the last
-    axis of two; row-wise ops (``softmax``, ``log_sum_exp``, ``take_along_axis``, ``scatter_add``)
-    have two axes; ``take`` and ``segment_sum`` have indices of one axis and rows of one. Indices
-    were checked by the caller. ``aliases`` gives, by op, the positions of the inputs whose memory
-    may be that of ``out``; ``tiled`` names the ops that are faster tile by tile.
+    Products and ``addmm`` get matrices, or stacks of them. ``sum`` and ``max`` reduce the last of
+    two axes. Row-wise ops (``softmax``, ``log_sum_exp``, ``take_along_axis``, ``scatter_add``) have
+    two axes. ``take`` and ``segment_sum`` get indices with one axis, and rows with one axis each.
+    The caller has checked the indices. ``aliases`` gives, by op, the positions of the inputs that
+    may share memory with ``out``. ``tiled`` names the ops that are faster tile by tile.
     """
 
     tiled: Collection[str]
@@ -55,17 +54,18 @@ class Kernels(Protocol):
     aliases: Mapping[str, frozenset[int]]
 
     def memory(self, size: int, kind: Kind) -> Any:
-        """Uninitialised flat memory."""
+        """Return uninitialised flat memory of ``size`` entries."""
 
     def view(self, memory: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
-        """A tensor over flat memory; strides and offset count entries."""
+        """Return a tensor over flat memory; strides and offset count entries."""
 
     def flat(self, tensor: Any, shape: Sequence[int], kind: Kind) -> tuple[Any, bool]:
-        """A given tensor flat, and whether that is its own memory: a copy if its axes are not in
-        order.
+        """Return a tensor as flat memory, and whether that is the tensor's own memory.
+
+        It is a copy if the tensor's axes are not in order.
 
         Raises:
-            ValueError: it has another shape or dtype.
+            ValueError: the tensor has another shape or dtype.
         """
 
     def copy(self, out: Any, tensor: Any) -> None:
@@ -76,11 +76,11 @@ class Kernels(Protocol):
 
 
 class Executor:
-    """Runs a plan: inputs by name to outputs by name.
+    """A prepared plan: a function from inputs by name to outputs by name.
 
-    Inputs that the plan's ``carried`` replaces are read into the executor's own memory, which the
-    results of that name are; no copy is made when they are passed back. Other inputs are never
-    written. Results are valid until the next run.
+    Inputs that the plan's ``carried`` replaces are copied into the executor's own memory, which
+    also holds the results of these names. If such a result is passed back, no copy is made. Other
+    inputs are never written. Results are valid until the next run.
     """
 
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
@@ -128,7 +128,7 @@ class Executor:
         self._bind(inputs)
 
     def _bind(self, inputs: Mapping[str, View]) -> None:
-        """Make the calls that read no input, and remember what to make of the others."""
+        """Make the calls that read no input; keep the instructions that do."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
         for parts in self._tiles:
@@ -149,13 +149,13 @@ class Executor:
         self._copied: _Bound | None = None
 
     def __call__(self, inputs: Tensors) -> Tensors:
-        """One run.
+        """Run the plan once.
 
         Raises:
             KeyError: an input is missing.
             ValueError: an input has another shape or dtype than the plan's.
         """
-        # By maps, as in a small model's step a loop over its names is a tenth of the time.
+        # Use map: a loop over the names would take a tenth of a small model's step.
         named = inputs.__getitem__
         if not all(map(is_, map(named, self._carried), self._carried.values())):
             for name, own in self._carried.items():
@@ -167,8 +167,11 @@ class Executor:
         return dict(self._results)
 
     def _bind_to(self, given: Sequence[Any]) -> _Bound:
-        """All calls on these inputs: on themselves while there are few sets of them, which may
-        come again; else on a copy of them, which is what costs least where every set is new."""
+        """Bind all calls to these inputs, which may come again, or to copies of the inputs.
+
+        Copies are used for more than :data:`KEPT` sets of inputs, because this is cheapest for
+        inputs that are new each time. They are also used if an input's memory is not flat.
+        """
         flats, own = [], len(self._bound) < KEPT
         for view, tensor in zip(self._inputs.values(), given, strict=True):
             flat, same = self._kernels.flat(tensor, view.shape, view.buffer.kind)
@@ -186,7 +189,7 @@ class Executor:
         return self._copied
 
     def _calls_on(self, flats: Sequence[Any]) -> list[Call]:
-        """All calls, with the inputs in these flat tensors."""
+        """Return all calls, reading the inputs from these flat tensors."""
         for view, flat in zip(self._inputs.values(), flats, strict=True):
             self._given[view.buffer] = flat
         calls = list(self._calls)
@@ -225,12 +228,12 @@ class Executor:
 
 @dataclass(frozen=True)
 class _Bound:
-    """Calls on certain inputs, which are held so that no other tensor gets their identity."""
+    """Calls on certain inputs, kept alive so that no other tensor gets their ``id``."""
 
     calls: Sequence[Call]
     given: Sequence[Any]
 
 
 def _unbound() -> None:
-    """Takes the place of a call until the inputs that it reads are there."""
+    """Stand in for a call until its inputs are bound."""
     raise AssertionError("an input of this call was never bound")

@@ -1,4 +1,4 @@
-"""Which memory each buffer gets: reused when its value is dead, updated in place where safe."""
+"""Assign memory to buffers: reused when a value is dead, updated in place if safe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Allocation:
 
 @dataclass
 class Life:
-    """The instructions that first write, first read, last write and last use a buffer."""
+    """The first and the last instruction that use a buffer, and all that write it."""
 
     first: int
     last: int
@@ -28,7 +28,7 @@ class Life:
 
 
 def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict[Buffer, Life]:
-    """When each buffer is in use; a wanted one to the end."""
+    """Return the life of each buffer; a wanted buffer lives to the end."""
     found: dict[Buffer, Life] = {}
     for index, instruction in enumerate(instructions):
         for view in instruction.reads():
@@ -42,11 +42,11 @@ def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict
 
 
 class MemoryPlan:
-    """Assigns an allocation to every buffer but the inputs. Those that are ``carried`` have their
-    own, though nothing may read them.
+    """The allocation of every buffer except inputs.
 
-    ``aliases`` gives, by op, the positions of the inputs whose memory its result may have, if it
-    is read nowhere later and lies there in the same way.
+    Each of the ``carried`` buffers has its own, even if nothing reads the buffer. ``aliases``
+    gives, by op, the positions of the inputs whose memory the result may take over. The input must
+    be dead afterwards, with the same layout as the result.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class MemoryPlan:
         self._assign()
 
     def allocation_of(self, view: View) -> Allocation | None:
-        """The allocation that a view lies in; None for an input's."""
+        """Return the allocation that holds a view; None for an input."""
         return self.allocations.get(view.buffer)
 
     def in_place(self, index: int, buffer: Buffer) -> bool:
-        """Whether an instruction may write its result over an input's buffer."""
+        """Return whether an instruction may write its result over an input's buffer."""
         instruction = self.instructions[index]
         allowed = self.aliases.get(instruction.op, frozenset())
         return (buffer.size, buffer.kind) == (
@@ -86,7 +86,7 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Have ``new`` in the memory of ``old``, and what ``new`` is made of in place as well."""
+        """Put ``new`` into the memory of ``old``, and so on for the inputs of ``new``."""
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
             start = self.lives[new].first
@@ -97,7 +97,7 @@ class MemoryPlan:
             new = next(iter(self._heirs(start)), new)
 
     def _heirs(self, index: int) -> list[Buffer]:
-        """The temporary inputs that an instruction may write over."""
+        """Return the temporary inputs that an instruction may overwrite."""
         read = dict.fromkeys(view.buffer for view in self.instructions[index].reads())
         return [
             buffer
@@ -123,7 +123,10 @@ class MemoryPlan:
                     self._free[allocation.kind].append(allocation)
 
     def _take(self, buffer: Buffer) -> Allocation:
-        """The smallest free allocation that is not much too large, of these the one freed last."""
+        """Return the smallest free allocation of at most twice the size, the last freed if several.
+
+        If none fits, return a new one.
+        """
         free = self._free[buffer.kind]
         fitting = [b for b in free if buffer.size <= b.size <= 2 * buffer.size]
         if not fitting:
@@ -134,5 +137,5 @@ class MemoryPlan:
 
 
 def lies_alike(operand: View, out: View) -> bool:
-    """Whether both are whole buffers, laid out in the same way."""
+    """Return whether two views are whole buffers with the same layout."""
     return operand.fills_buffer() and out.fills_buffer() and operand.lies_as(out)

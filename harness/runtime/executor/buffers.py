@@ -1,7 +1,7 @@
-"""Where values lie: strided pieces of flat buffers, described without any framework.
+"""Views of values: strided pieces of flat buffers, independent of any framework.
 
-Axes in another order, slices, broadcasts and new axes are then other descriptions of the same
-memory, found once when an executor is made, and cost nothing when it runs.
+Permuted axes, slices, broadcasts and new axes are other views of the same memory. They are computed
+once, when an executor is made, and cost nothing when it runs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from harness.program.ir import Kind
 
-# temporary: reused when dead. input: the caller's array. carried: the executor's own, kept between
-# runs. constant: filled when the executor is made.
+# temporary: reused when dead. input: the caller's array. carried: the executor's memory, kept
+# between runs. constant: filled when the executor is made.
 Role = Literal["temporary", "input", "carried", "constant"]
 
 
@@ -23,7 +23,7 @@ Role = Literal["temporary", "input", "carried", "constant"]
 class Buffer:
     """Flat memory for ``size`` entries of one kind; compared by identity.
 
-    ``fills`` are a constant's entries from the first on: how many, and of which number.
+    ``fills`` gives a constant's entries in order, as pairs of a count and a number.
     """
 
     size: int
@@ -35,7 +35,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The same number at every place of a shape."""
+    """The same number in every entry of a shape."""
 
     number: float
     shape: tuple[int, ...] = ()
@@ -56,10 +56,10 @@ class View:
         return prod(self.shape)
 
     def plain_strides(self) -> tuple[int, ...]:
-        """The strides, with those of axes of length 1 as in dense memory.
+        """Return the strides; axes of length 1 get their stride in dense memory.
 
-        These mean nothing, but a framework may compare them to tell what is written in place from
-        what overlaps.
+        These strides have no effect, but a framework may compare strides to distinguish writing in
+        place from overlap.
         """
         plain: list[int] = []
         dense = 1
@@ -69,35 +69,35 @@ class View:
         return tuple(reversed(plain))
 
     def permute(self, axes: Sequence[int]) -> View:
-        """Axes in another order."""
+        """Return the view with its axes in another order."""
         shape = tuple(self.shape[a] for a in axes)
         return View(self.buffer, shape, tuple(self.strides[a] for a in axes), self.offset)
 
     def expand(self, axis: int) -> View:
-        """A new axis of length 1."""
+        """Insert a new axis of length 1."""
         stride = self.strides[axis] * self.shape[axis] if axis < len(self.shape) else 1
         shape = (*self.shape[:axis], 1, *self.shape[axis:])
         strides = (*self.strides[:axis], stride, *self.strides[axis:])
         return View(self.buffer, shape, strides, self.offset)
 
     def squeeze(self, axis: int) -> View:
-        """Without one axis, at its first place."""
+        """Drop an axis, at its first entry."""
         shape = (*self.shape[:axis], *self.shape[axis + 1 :])
         strides = (*self.strides[:axis], *self.strides[axis + 1 :])
         return View(self.buffer, shape, strides, self.offset)
 
     def narrow(self, axis: int, start: int, stop: int) -> View:
-        """``start:stop`` along an axis."""
+        """Slice an axis to ``start:stop``."""
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         offset = self.offset + start * self.strides[axis]
         return View(self.buffer, shape, self.strides, offset)
 
     def row(self, index: int) -> View:
-        """One place of the first axis."""
+        """Return entry ``index`` of the first axis."""
         return self.narrow(0, index, index + 1).squeeze(0)
 
     def broadcast(self, shape: tuple[int, ...]) -> View:
-        """Repeated along axes of length 1 and along new leading axes."""
+        """Repeat the view along axes of length 1 and along new leading axes."""
         extra = len(shape) - len(self.shape)
         strides = [0] * extra
         for length, stride, wanted in zip(self.shape, self.strides, shape[extra:], strict=True):
@@ -105,9 +105,9 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def merge(self, *groups: int) -> View | None:
-        """Neighbouring axes as one: ``groups`` counts the axes of each; None if that needs a copy.
+        """Merge neighbouring axes: ``groups`` counts the axes of each group.
 
-        A group of no axes becomes an axis of length 1.
+        Return None if that needs a copy. A group of no axes becomes an axis of length 1.
         """
         shape: list[int] = []
         strides: list[int] = []
@@ -124,7 +124,7 @@ class View:
         return View(self.buffer, tuple(shape), tuple(strides), self.offset)
 
     def reshape(self, shape: tuple[int, ...]) -> View | None:
-        """The same entries in the same order in another shape; None if that needs a copy."""
+        """Return the same entries in the same order in another shape; None if that needs a copy."""
         strides: list[int] = []
         groups = [*_groups(self.shape, shape)]
         merged = self.merge(*(old for old, _ in groups))
@@ -137,11 +137,11 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def same_place(self, other: View) -> bool:
-        """Whether both name the same entries in the same order."""
+        """Return whether two views have the same entries in the same order."""
         return self.buffer is other.buffer and self.lies_as(other)
 
     def lies_as(self, other: View) -> bool:
-        """Whether both have the same entries of their buffers in the same order."""
+        """Return whether two views have the same layout, each in its own buffer."""
         return (self.offset, self.shape, self.plain_strides()) == (
             other.offset,
             other.shape,
@@ -149,16 +149,16 @@ class View:
         )
 
     def fills_buffer(self) -> bool:
-        """Whether it has every entry of its buffer, each once."""
+        """Return whether the view has every entry of its buffer, each once."""
         return self.size == self.buffer.size and 0 not in self.strides
 
     def memory_order(self) -> tuple[int, ...]:
-        """The axes from the widest stride to the narrowest."""
+        """Return the axes from the largest stride to the smallest."""
         return tuple(sorted(range(len(self.shape)), key=lambda a: -self.strides[a]))
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """How many neighbouring axes of two shapes make the same length together, the fewest first."""
+    """Yield the numbers of neighbouring axes of two shapes with the same product, fewest first."""
     i = j = 0
     while i < len(old) or j < len(new):
         first = i, j
@@ -173,7 +173,7 @@ Operand = View | Constant
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One kernel's work: ``out = op(inputs, **attributes)``."""
+    """The work of one kernel: ``out = op(inputs, **attributes)``."""
 
     op: str
     out: View
@@ -181,7 +181,7 @@ class Instruction:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def reads(self) -> tuple[View, ...]:
-        """The inputs that lie in memory."""
+        """Return the inputs in memory."""
         return tuple(i for i in self.inputs if isinstance(i, View))
 
 
@@ -191,7 +191,7 @@ def fresh(
     like: View | None = None,
     role: Role = "temporary",
 ) -> View:
-    """A buffer of its own; its axes lie in the order of those of ``like``, of the same rank."""
+    """Return a view of a new buffer, with its axes in the memory order of ``like`` (same rank)."""
     order = like.memory_order() if like is not None else tuple(range(len(shape)))
     strides = [0] * len(shape)
     stride = 1

@@ -1,4 +1,4 @@
-"""What instructions are made with: views that cost nothing, and places for what is joined."""
+"""Build instructions: views that cost nothing, and places for joined values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VIEWS = frozenset(
 
 
 class Assembler:
-    """The instructions so far, and views made on the way."""
+    """The instructions so far, with cached constants and copies."""
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
@@ -30,7 +30,7 @@ class Assembler:
         self.instructions.append(Instruction(op, out, inputs, attributes))
 
     def in_memory(self, operand: Operand) -> View:
-        """An operand in memory; a constant's is filled when the executor is made."""
+        """Return an operand in memory; a constant is filled when the executor is made."""
         if isinstance(operand, View):
             return operand
         key = (operand.number, operand.shape)
@@ -41,7 +41,7 @@ class Assembler:
         return self._constants[key]
 
     def compact(self, view: View) -> View:
-        """A copy with its axes in order; the same view is copied once."""
+        """Return a copy with its axes in order; the same view is copied only once."""
         key = (view.buffer, view.offset, view.shape, view.strides)
         if key not in self._copies:
             self._copies[key] = fresh(view.shape, view.buffer.kind)
@@ -49,13 +49,13 @@ class Assembler:
         return self._copies[key]
 
     def merged(self, view: View, *groups: int) -> View:
-        """Axes merged as by :meth:`View.merge`, of a copy if it must be."""
+        """Merge axes as :meth:`View.merge` does, with a copy if necessary."""
         found = view.merge(*groups) or self.compact(view).merge(*groups)
         assert found is not None
         return found
 
     def matrix(self, view: View, *groups: int) -> View:
-        """Axes merged to two of which one is dense, as a product of matrices needs them."""
+        """Merge axes to two, one of them dense, as a product of matrices needs."""
         found = view.merge(*groups)
         if found is None or (1 not in found.strides and 1 not in found.shape):
             found = self.compact(view).merge(*groups)
@@ -63,13 +63,13 @@ class Assembler:
         return found
 
     def copy_to(self, place: View, operand: Operand) -> None:
-        """Have a value lie in a place, if it does not already."""
+        """Copy a value to a place, unless it is already there."""
         if isinstance(operand, Constant) or not operand.same_place(place):
             self.emit("copy", place, operand)
 
     def into(self, home: View, op: str, *inputs: Operand, groups: Shape, **attributes: Any) -> None:
-        """An instruction whose result has the axes of ``home`` merged, by way of a copy if need
-        be."""
+        """Emit an instruction that writes to ``home`` with its axes merged, with a copy if
+        necessary."""
         out = home.merge(*groups)
         if out is not None:
             self.emit(op, out, *inputs, **attributes)
@@ -80,7 +80,7 @@ class Assembler:
 
 
 def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
-    """The same memory, seen otherwise."""
+    """Return a view of the same memory."""
     if isinstance(operand, Constant):
         operand_ = fresh(operand.shape)
         seen = viewed(op, operand_, attributes)
@@ -104,9 +104,9 @@ def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
 def homes_of(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
-    """Places for the values of a block, such that what is joined is made where it is joined.
+    """Return places for the values of a block; joined values are computed in place.
 
-    ``new`` gives a view of its own for a value.
+    ``new`` makes a new view for a value.
     """
     found = dict(homes)
     made = {o for node in nodes for o in node.outputs}
@@ -144,7 +144,7 @@ def elementwise(
     place: View | Shape,
     kind: Kind = "float",
 ) -> View:
-    """One instruction on whole views. A new view has its axes in the order of an input's."""
+    """Emit one instruction on whole views. A new result has the axis order of an input."""
     shape = place.shape if isinstance(place, View) else place
     operands = list(inputs)
     if all(isinstance(i, Constant) for i in operands):
@@ -159,14 +159,12 @@ def elementwise(
     return place
 
 
-# What a rule of the executor is given of one node.
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One node: its operands and attributes, and the shape and the kind of its result.
+    """The argument of an executor's rule for one node.
 
-    ``home`` is where the result should come to lie, None if anywhere.
+    It holds the node's operands and attributes, and the shape and kind of its result. ``home`` is
+    the place for the result, None for any place.
     """
 
     assembler: Assembler
@@ -177,9 +175,9 @@ class Work:
     home: View | None
 
     def operands(self) -> list[View]:
-        """All inputs, in memory."""
+        """Return all inputs in memory."""
         return [self.assembler.in_memory(i) for i in self.inputs]
 
     def place(self, like: View | None = None) -> View:
-        """The result's home, or a place of its own with its axes in the order of ``like``."""
+        """Return the result's home, or a new place with the axis order of ``like``."""
         return self.home or fresh(self.shape, self.kind, like)

@@ -1,7 +1,7 @@
-"""From the nodes of a plan to a flat list of instructions over views of memory.
+"""Flatten the nodes of a plan to a list of instructions over views of memory.
 
-Loops are unrolled, as every length is known. What a loop stacks and what is joined is written
-into its place when it is made, not copied there afterwards.
+Loops are unrolled, because every length is known. Values that a loop stacks or that are joined are
+computed in place, not copied afterwards.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import VIEWS, Assembler, Work, elementwise, homes_of, viewed
 from harness.runtime.executor.rules import RULES
 
-# Of numbers alone: worked out when the executor is made, in the plan's dtype.
+# Operations that are computed when the executor is made if all operands are constants.
 FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", "exp", "log")
 
 
 class Flattener(Assembler):
-    """The instructions of a plan; ``env`` says where each value lies."""
+    """The instructions of a plan; ``env`` gives the view or constant of each value."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Flattener(Assembler):
         self.results = {name: self._result(self.env[v]) for name, v in plan.outputs.items()}
 
     def _result(self, operand: Operand) -> View:
-        """An output, in memory that no input shares."""
+        """Return an output in memory that no input shares."""
         if isinstance(operand, View) and operand.buffer.role == "temporary":
             return operand
         place = fresh(
@@ -52,7 +52,7 @@ class Flattener(Assembler):
     def run(
         self, nodes: Iterable[Node], env: dict[int, Operand], homes: Mapping[int, View]
     ) -> None:
-        """Flatten nodes in order. ``homes`` are places where some values should come to lie."""
+        """Flatten nodes in order. ``homes`` are the places for some of the values."""
         nodes = tuple(nodes)
         homes = homes_of(nodes, homes, self.new)
         for node in nodes:
@@ -68,7 +68,7 @@ class Flattener(Assembler):
                 env[node.output] = self._node(node, inputs, homes.get(node.output))
 
     def new(self, value: int, *leading: int) -> View:
-        """A view of its own for a value, or for several on new leading axes."""
+        """Return a new view for a value, or for a stack of values on new leading axes."""
         return fresh((*leading, *self.plan.shape(value)), self.plan.types[value].kind)
 
     def _node(self, node: Node, inputs: list[Operand], home: View | None) -> Operand:
@@ -129,10 +129,11 @@ def _row(sequence: Operand, time: int) -> Operand:
 
 
 class _Stacks:
-    """Where a loop's stacked values lie.
+    """The places of a loop's stacked values.
 
-    A carried value whose entering values are stacked has one row more than there are steps: its
-    start, then what each step leaves, so that entering and leaving values are two views of it.
+    If the values that enter a step are stacked for a carried value, the stack has one row more than
+    there are steps: the start, then the value that each step leaves. The entering and the leaving
+    values are two views of the stack.
     """
 
     def __init__(
@@ -161,5 +162,5 @@ class _Stacks:
                     self._homes[value] = self.views[value]
 
     def homes(self, time: int) -> dict[int, View]:
-        """Where the values that a step makes should come to lie."""
+        """Return the places for the values that step ``time`` computes."""
         return {value: view.row(time) for value, view in self._homes.items()}

@@ -1,4 +1,4 @@
-"""How each primitive becomes instructions: all products and reductions become flat ones."""
+"""Convert primitives to instructions: all products and reductions become flat ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from harness.program.windows import pads_of
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import Shape, Work, elementwise
 
-# Windows along axes: padding is copied around a value once, and the rest is strides.
-
 
 def windows(work: Work) -> Operand:
-    """The windows as a view: of the operand, or where there is padding of a copy with it."""
+    """Return the windows as a view of the operand, or of a padded copy if there is padding."""
     attributes = work.attributes
     (operand,) = work.inputs
     pads = pads_of(attributes, len(operand.shape))
@@ -37,7 +35,7 @@ def windows(work: Work) -> Operand:
 
 
 def overlap_add(work: Work) -> Operand:
-    """For each place in a window all windows are added at once, to memory with the padding."""
+    """Add the windows, one entry of all windows at a time, to memory with the padding."""
     assembler, attributes = work.assembler, work.attributes
     value = assembler.in_memory(work.inputs[0])
     axes: Shape = attributes["axes"]
@@ -59,7 +57,7 @@ def _inside(place: View, pads: Sequence[tuple[int, int]]) -> View:
 
 
 def _framed(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
-    """The windows of padded memory, one of whose entries may then be in several places."""
+    """Return the windows of padded memory as a view; overlapping windows share entries."""
     axes, last = attributes["axes"], attributes["axes"][-1] + 1
     shape, strides = list(whole.shape), list(whole.strides)
     for axis, step, count in zip(axes, attributes["stride"], counts, strict=True):
@@ -73,13 +71,13 @@ def _framed(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
 
 
 def _at(framed: View, axes: Shape, place: Sequence[int]) -> View:
-    """One place of every window."""
+    """Return the entry at ``place`` of every window."""
     for number in place:
         framed = framed.narrow(axes[-1] + 1, number, number + 1).squeeze(axes[-1] + 1)
     return framed
 
 
-# Appends a node's instructions -> where its result lies.
+# Appends a node's instructions and returns the place of its result.
 Rule = Callable[[Work], Operand]
 
 
@@ -94,7 +92,7 @@ def _concat(work: Work) -> Operand:
 
 
 def _reshape(work: Work) -> Operand:
-    """The same memory in another shape, where that can be said; else that of a copy."""
+    """Return the same memory in another shape, or a copy if that is not possible."""
     (operand,) = work.inputs
     if isinstance(operand, Constant):
         return Constant(operand.number, work.shape)
@@ -104,7 +102,7 @@ def _reshape(work: Work) -> Operand:
 
 
 def _whole(op: str) -> Rule:
-    """Work on whole operands, whatever order their axes have."""
+    """Return a rule for whole operands, with any order of axes."""
 
     def rule(work: Work) -> Operand:
         out = work.place()
@@ -115,7 +113,7 @@ def _whole(op: str) -> Rule:
 
 
 def _leading_order(view: View, rank: int) -> Shape:
-    """The first ``rank`` axes from the widest stride to the narrowest."""
+    """Return the first ``rank`` axes from the largest stride to the smallest."""
     return tuple(a for a in view.memory_order() if a < rank)
 
 
@@ -201,7 +199,7 @@ def _reduction(op: str) -> Rule:
 
 
 def _rowwise(op: str) -> Rule:
-    """Work on each row (last axis): every operand has the leading axes of the first."""
+    """Return a rule for rows (last axis): every operand has the leading axes of the first."""
 
     def rule(work: Work) -> Operand:
         assembler, views = work.assembler, work.operands()

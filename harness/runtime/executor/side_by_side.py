@@ -1,8 +1,8 @@
-"""Small buffers of which the same is made, side by side in one: a call for all of them.
+"""Join small buffers with identical instructions: one call serves all of them.
 
-An optimizer does a dozen things to each parameter alike. A call costs as much as the work on a
-thousand entries, so that a small model's step is mostly those calls. What is made of several
-parameters by the same instructions, one after another, is made of all at once here.
+An optimizer updates every parameter with the same dozen instructions. A call costs as much as the
+work on a thousand entries, so these calls take most of a small model's step. If several parameters
+have the same chain of instructions, their chains become one here.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from harness.runtime.executor.assignment import lies_alike
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, Operand, View, fresh
 from harness.runtime.executor.rules import RULES
 
-# Entries of the largest buffer that is joined. Above, a call's work is a hundred times its cost.
+# Entries of the largest joined buffer. Above, a call's work is a hundred times its overhead.
 MOST = 2**15
-# Instructions that may come before those that a chain shares with others: of a scale, some.
+# Limit of the instructions before those that a chain shares with others, such as a scaling.
 BEFORE = 4
-# Entries of a line of the cache: buffers that fill lines come first, so that they begin with one.
+# Entries of a cache line. Buffers that fill whole lines come first, so that they start on a line.
 LINE = 16
 
 
 class SideBySide:
-    """Instructions with such buffers joined; ``place`` gives where a view lies then."""
+    """The instructions with such buffers joined; ``place`` converts views."""
 
     def __init__(
         self, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
@@ -45,15 +45,17 @@ class SideBySide:
         self.replaced = self._replaced(replaced)
 
     def place(self, view: View) -> View:
-        """The same entries, where they lie now."""
+        """Return the view of the same entries in the joined memory."""
         whole = self._places.get(view.buffer)
         if whole is None:
             return view
         return replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """What takes whose place, where each part of the one takes that of the same part of the
-        other: two groups may have their members in another order."""
+        """Return the joined buffers that replace others, if every part replaces the same part.
+
+        Two groups may have their members in different orders.
+        """
         parts: dict[tuple[Buffer, Buffer], int] = defaultdict(int)
         for new, old in replaced.items():
             at, before = (self.place(View(b, (b.size,), (1,))) for b in (new, old))
@@ -68,7 +70,7 @@ class SideBySide:
     def _joined(
         self, chains: Sequence[_Chain], instructions: Sequence[Instruction]
     ) -> list[Instruction]:
-        """One instruction for each of a chain's, on all chains."""
+        """Return one instruction on all chains for each instruction of a chain."""
         chains = sorted(chains, key=lambda chain: (chain.size % LINE > 0, chain.numbers[0]))
         size = sum(chain.size for chain in chains)
         for members in zip(*(chain.buffers for chain in chains), strict=True):
@@ -79,7 +81,7 @@ class SideBySide:
                 start += member.size
 
         def along(view: View) -> View:
-            """All members of what it is one of, or a number beside all of them."""
+            """Return the joined buffer of all members, or a single number broadcast to its size."""
             whole = self._places.get(view.buffer)
             if whole is None:
                 return View(view.buffer, (size,), (0,), view.offset)
@@ -118,13 +120,13 @@ class _Chain:
 def _groups(
     instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> list[list[_Chain]]:
-    """Chains that do the same, each to what is carried from run to run."""
+    """Return groups of chains that do the same, each to its own carried buffers."""
     uses = _uses(instructions)
     alike: dict[Hashable, list[_Chain]] = defaultdict(list)
     for chain in _chains(instructions, uses):
         alike[_meaning(chain, instructions, replaced)].append(chain)
     for meaning in [*alike]:
-        # The gradients of some may be scaled before: a mean's, for one.
+        # Some gradients are scaled first, for example the gradient of a mean.
         for tails in zip(*(_tails(chain, instructions) for chain in alike[meaning]), strict=True):
             shorter = _meaning(tails[0], instructions, replaced)
             if shorter in alike:
@@ -136,8 +138,8 @@ def _groups(
 
 
 def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
-    """A chain without its first few instructions, where one buffer is all that the rest shares with
-    them."""
+    """Yield a chain without its first few instructions, if they share only one buffer with the
+    rest."""
     for start in range(1, min(len(chain.numbers), BEFORE + 1)):
         before, rest = (
             _chain(n, instructions) for n in (chain.numbers[:start], chain.numbers[start:])
@@ -148,7 +150,7 @@ def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chai
 
 
 def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
-    """The instructions that read or write each buffer, by number, in order."""
+    """Return the numbers of the instructions that read or write each buffer, in order."""
     found: dict[Buffer, list[int]] = defaultdict(list)
     for number, one in enumerate(instructions):
         for buffer in dict.fromkeys(view.buffer for view in (*one.reads(), one.out)):
@@ -159,8 +161,10 @@ def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
 def _chains(
     instructions: Sequence[Instruction], uses: Mapping[Buffer, Sequence[int]]
 ) -> Iterator[_Chain]:
-    """Instructions on whole small buffers, with those that share any of them; of each chain one of
-    the buffers is carried."""
+    """Yield chains: instructions on whole small buffers, connected by shared buffers.
+
+    Each chain starts from a carried buffer.
+    """
     writers = Counter(one.out.buffer for one in instructions)
     joinable = {
         n
@@ -181,7 +185,8 @@ def _chains(
             near += [b for n in own for b in _buffers(instructions[n])]
         last = max(numbers, default=0)
         for number in sorted(numbers, reverse=True):
-            # What others alone read, and before the last, cannot wait: the squares for a norm.
+            # A result that only other instructions read, some of them before the chain's last,
+            # cannot wait: the squares for a norm.
             readers = {*uses[instructions[number].out.buffer]} - {number}
             if readers and readers.isdisjoint(numbers) and min(readers) < last:
                 numbers.remove(number)
@@ -195,7 +200,7 @@ def _chain(numbers: Sequence[int], instructions: Sequence[Instruction]) -> _Chai
 
 
 def _on_whole_buffers(one: Instruction) -> bool:
-    """Whether each entry of a whole small buffer is made of those at its place in others."""
+    """Return whether the instruction is elementwise on whole small buffers."""
     out = one.out
     return (
         one.op not in RULES
@@ -211,18 +216,18 @@ def _on_whole_buffers(one: Instruction) -> bool:
 
 
 def _buffers(one: Instruction) -> list[Buffer]:
-    """What it reads entry by entry, and what it makes."""
+    """Return the buffers that an instruction reads entry by entry, and the one that it writes."""
     return [*(view.buffer for view in one.reads() if view.buffer.size > 1), one.out.buffer]
 
 
 def _meaning(
     chain: _Chain, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> Hashable:
-    """What a chain does: alike in those that may be made one."""
+    """Return a key of a chain's work: chains with equal keys may be joined."""
     places = {buffer: n for n, buffer in enumerate(chain.buffers)}
 
     def does(one: Instruction) -> Hashable:
-        # Numbers may be others in each: a rate, or the scale of a gradient.
+        # Constants may differ between chains: a rate, or the scale of a gradient.
         numbers = all(buffer.kind == "float" for buffer in _buffers(one))
         operands = (
             places.get(i.buffer, (i.buffer, i.offset))
@@ -242,8 +247,10 @@ def _movable(
     instructions: Sequence[Instruction],
     uses: Mapping[Buffer, Sequence[int]],
 ) -> list[_Chain]:
-    """Those that may wait for the last of them: until then nothing else reads what they make, or
-    writes what they have read."""
+    """Return the chains that may wait until the last one ends.
+
+    Until then, nothing else may read their results or write the buffers that they have read.
+    """
     end = max(chain.numbers[-1] for chain in chains)
 
     def waits(chain: _Chain) -> bool:

@@ -1,7 +1,7 @@
-"""Elementwise work tile by tile: a chain of instructions on some rows while they are in the cache.
+"""Elementwise work tile by tile: a chain of instructions runs on rows that stay in the cache.
 
-Neighbouring instructions form a chain as long as doing all of them on some rows, then on the next
-rows, gives what doing them one after another on all rows gives.
+Neighbouring instructions form a chain if running all of them on some rows, then on the next rows,
+gives the same result as running one after another on all rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from harness.runtime.executor.assignment import Allocation
 from harness.runtime.executor.buffers import Instruction, View
 
 TILE = 2**16  # entries of a tile's widest result: several such arrays fit a core's cache
-WORTH = 4  # times as much, and a chain goes tile by tile: below, its calls would cost more
+WORTH = 4  # tiles in a chain's widest result from which tiling pays: below, calls cost more
 
 
 def chains(
@@ -21,10 +21,10 @@ def chains(
     ops: Collection[str],
     allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
-    """The instructions in order, neighbours that can go tile by tile together.
+    """Group instructions, in order, into chains of neighbours that can run tile by tile.
 
-    ``ops`` may be done on some rows alone. ``allocation_of`` gives a view's memory; None for
-    that of an input, which is never in a chain.
+    Only ``ops`` can run on some rows alone. ``allocation_of`` gives a view's memory, or None for an
+    input, which is never in a chain.
     """
     found: list[list[Instruction]] = []
     for instruction in instructions:
@@ -47,7 +47,7 @@ def tiles(
     ops: Collection[str],
     allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
-    """A chain's instructions for each tile; one tile where that holds all."""
+    """Return a chain's instructions for each tile; one tile if the chain is small."""
     widest = max(instruction.out.size for instruction in chain)
     if widest < WORTH * TILE or not _divisible(chain[0], ops, allocation_of):
         return [list(chain)]
@@ -84,7 +84,8 @@ def _divisible(
 def _independent(
     earlier: Instruction, later: Instruction, allocation_of: Callable[[View], Allocation | None]
 ) -> bool:
-    """Whether what one reads or writes never is another row of what the other writes."""
+    """Return whether neither instruction reads or writes a row that the other writes as another
+    row."""
     pairs = [(earlier.out, later.out)]
     pairs += [(earlier.out, view) for view in later.reads()]
     pairs += [(view, later.out) for view in earlier.reads()]
@@ -92,7 +93,7 @@ def _independent(
 
 
 def _by_rows(a: View, b: View) -> bool:
-    """Whether two views of one allocation never share memory between different rows."""
+    """Return whether two views of one allocation never share memory between different rows."""
     if a.offset + _extent(a) < b.offset or b.offset + _extent(b) < a.offset:
         return True
     if a.strides[0] != b.strides[0] or a.shape[0] != b.shape[0]:
@@ -108,5 +109,5 @@ def _by_rows(a: View, b: View) -> bool:
 
 
 def _extent(view: View) -> int:
-    """How far the last entry lies from the first."""
+    """Return the distance from the first to the last entry."""
     return sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
