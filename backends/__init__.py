@@ -1,1 +1,1 @@
-"""The backends that ship with the project, one file each."""
+"""The backends that ship with the project, one package each."""

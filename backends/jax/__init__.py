@@ -1,1 +1,1 @@
-"""JAX: its backend, its format and the source that is written for it."""
+"""The JAX backends, their weight format and their exported source."""

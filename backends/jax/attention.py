@@ -1,4 +1,4 @@
-"""The attention that the jax backend claims: its own products beside JAX's fused middle."""
+"""Attention layers of the jax backend: own projections around JAX's fused attention."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
 
 Array = Any
-# What jax.nn.dot_product_attention is told beside queries, keys and values, from what the layer is
-# given.
+# Masking arguments of jax.nn.dot_product_attention, from the inputs of the layer.
 Seen = Callable[[Tensors], Mapping[str, Any]]
 LABEL = "jax.nn.dot_product_attention"
 _CAUSAL = {"is_causal": True}
@@ -23,14 +22,14 @@ def _mask(values: Tensors) -> Mapping[str, Any]:
 
 
 def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
-    """Between products of its own, the first three of them as one."""
+    """Return the claim of an attention with one joint input projection."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
 
         def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
             x = values["x"]
-            # In the dtype of the products, as which the bias may not be.
+            # In the dtype of the products: the bias may have a wider one.
             three = (x @ packed["W_qkv"] + packed["b_qkv"]).astype(x.dtype)
             # [batch, time, 3 * heads * head] -> three of [batch, time, heads, head]
             split = three.reshape(*x.shape[:2], 3, heads, -1)
@@ -50,18 +49,18 @@ def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
 
 
 def _turned(x: Array, cos: Array, sin: Array) -> Array:
-    """x [batch, time, heads, 2 * half], its halves turned by the angles [time, 1, half]."""
+    """Rotate the halves of x [batch, time, heads, 2 * half] by the angles [time, 1, half]."""
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def _grouped_attention(layer: ClaimableCall) -> Native:
-    """JAX has one key and one value for several queries itself."""
+    """Return the claim; JAX itself repeats keys and values for the queries of a group."""
     groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         x = values["x"]
-        # The angles are float32's, whatever the products are in.
+        # Angles are in float32, whatever the dtype of the products is.
         places, pairs = (jnp.arange(n, dtype=jnp.float32) for n in (x.shape[1], half))
         turn = places[:, None, None] * base ** (-pairs / half)
         cos, sin = jnp.cos(turn).astype(x.dtype), jnp.sin(turn).astype(x.dtype)

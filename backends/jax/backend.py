@@ -1,8 +1,8 @@
 """JAX with its own automatic differentiation, compiled; losses and optimizers are optax's.
 
-JAX has no layers of its own but attention, convolutions and pools (on a GPU it reaches cuDNN's
-LSTM, which no other device has), so every other layer runs its equations. ``flax`` is the same
-backend with the layers of Flax (``flax.nnx``).
+JAX itself has only attention, convolutions and pools as layers (its LSTM is cuDNN's, on GPUs only),
+so every other layer runs as equations. ``flax`` is the same backend with the layers of Flax
+(``flax.nnx``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _narrow(array: Array) -> Array:
 
 
 class Jax(Backend):
-    """See the module."""
+    """The backend ``jax``."""
 
     name = "jax"
     fuses = True
@@ -72,9 +72,9 @@ class Jax(Backend):
         return self._table
 
     def tensor(self, array: Array) -> Any:
-        """See the contract. Index arrays are int32 in a float32 session, JAX's widest there.
+        """Return the array as a JAX array; in a float32 session index arrays become int32.
 
-        Raises :class:`UsageError` for what JAX would narrow without a word: float64 outside of a
+        Raises :class:`UsageError` for arrays that JAX would narrow silently: float64 outside of a
         float64 session, and integers beyond int32.
         """
         if not jax.config.jax_enable_x64:
@@ -85,12 +85,12 @@ class Jax(Backend):
                 )
             if array.dtype == np.int64:
                 array = _narrow(array)
-        # A copy of its own, which JAX may go on reading. To put it there compiles nothing, as
-        # jnp.asarray does for each new shape.
+        # A separate copy, which JAX may read later. device_put compiles nothing; jnp.asarray
+        # compiles for each new shape.
         return jax.device_put(np.array(array, order="C"))
 
     def numpy(self, tensor: Any) -> Array:
-        return np.array(tensor)  # a copy: what JAX gives is read-only
+        return np.array(tensor)  # a copy: JAX returns read-only arrays
 
     def versions(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("jax", "jaxlib", "optax", "numpy")}
@@ -141,8 +141,8 @@ class Jax(Backend):
 
     @property
     def _quick(self) -> bool:
-        """Whether to compile quickly. Not on a card, where that is another computation: what is
-        checked there is to be what is timed."""
+        """Quick compilation; not on a card, where the checked computation would differ from the
+        timed one."""
         return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
@@ -175,7 +175,7 @@ class Jax(Backend):
 
 @hookimpl
 def harness_environment(name: str) -> Mapping[str, str]:
-    # Otherwise JAX takes three quarters of a GPU's memory as it starts.
+    # Otherwise JAX reserves three quarters of a GPU's memory at start.
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
@@ -185,8 +185,11 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 
 class Flax(Jax):
-    """What Flax has no layer for is run as ``jax`` runs it, and so is all in a narrow dtype: there
-    a module of Flax adds the gradients of its biases in that dtype."""
+    """The backend ``flax``: layers of Flax, and those of ``jax`` if Flax has no equivalent.
+
+    In a narrow dtype all layers are those of ``jax``: Flax would sum the gradients of biases in the
+    narrow dtype.
+    """
 
     name = "flax"
 
@@ -204,7 +207,7 @@ class Flax(Jax):
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    # Imported here and not above: listing backends imports this module, and must stay cheap.
+    # Imported lazily: listing backends imports this module and must stay cheap.
     global jax, jnp
     import jax
     import jax.numpy as jnp

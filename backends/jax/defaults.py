@@ -1,6 +1,6 @@
-"""What JAX and optax do where nothing is said: a measurement for each entry of ``specs/defaults``.
+"""Default behaviour of JAX and optax: one measurement for each entry of ``specs/defaults``.
 
-JAX has no layers of its own, so there are none here.
+JAX has no layers with parameters, so layer defaults have no measurements.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _slope(function: Any, at: float) -> float:
 
 
 def _moved(transform: Any, gradient: float, start: float = 0.0) -> float:
-    """How far one step moves a parameter, in learning rates."""
+    """Return how far one step moves a parameter, in units of the learning rate."""
     p = jnp.array([start])
     updates, _ = transform.update(jnp.array([gradient]), transform.init(p), p)
     return float(-updates[0]) / RATE

@@ -1,4 +1,4 @@
-"""Convolutions and pools that Flax has as modules and functions."""
+"""Convolutions and pools that Flax has as modules or functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def _convolution(layer: ClaimableCall, dtype: str) -> Native:
 
     def made(own: Own) -> Module:
         if layer.definition == "conv2d_transpose":
-            # It slides over entries with zeros between them, over all that a window reaches.
+            # It slides over the entries with zeros between them, and over every position that a
+            # window reaches.
             ends = dilation * (kernel - 1) - pad
             pads = {"padding": [(ends, ends)] * rank, "transpose_kernel": True}
             return nnx.ConvTranspose(whole[-1], whole[-2], **own, **further, **pads)

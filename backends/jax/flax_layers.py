@@ -1,7 +1,7 @@
-"""The layers of Flax that the ``flax`` backend claims, and where their parameters lie in them.
+"""Layers of Flax that the ``flax`` backend claims, and the places of their parameters.
 
-Not claimed is what Flax has otherwise: its GRU has one bias a gate where ``gru_reset_after`` has
-two, and its bidirectional layers take lengths, which are no mask with gaps.
+Two kinds of layers are not claimed. Flax's GRU has one bias per gate, but ``gru_reset_after`` has
+two. Flax's bidirectional layers take lengths, which cannot express a mask with gaps.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .flax_modules import (
 )
 
 _SCALE: Mapping[str, Piece] = {"scale": Part("gamma"), "bias": Part("beta")}
-# Flax has E[x^2] - E[x]^2 for a variance, which loses what is far from zero, unless it is told not
-# to.
+# By default Flax computes a variance as E[x^2] - E[x]^2, which loses precision if the mean is far
+# from zero.
 _EXACT: Mapping[str, Any] = {"use_fast_variance": False}
 
 
@@ -164,7 +164,7 @@ def _simple_rnn(layer: ClaimableCall, dtype: str) -> Native:
 
 
 def _attention(layer: ClaimableCall, dtype: str) -> Native | None:
-    if dtype == "float64":  # its softmax is float32's
+    if dtype == "float64":  # its softmax is in float32
         return None
     (features, width), heads = layer.shapes["W_q"], layer.attributes["heads"]
     sizes = {"num_heads": heads, "in_features": features, "qkv_features": width}

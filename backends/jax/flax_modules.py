@@ -1,4 +1,4 @@
-"""Modules of Flax as calls of a layer: made once, and given its variables at each call."""
+"""Flax modules as calls of a layer: built once, given their variables at each call."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flax import nnx
 from harness.extend import ClaimableCall, Native, Packing, Part, Piece, Tensors
 
 Module = Any
-# What every module of a model is told.
+# Arguments that every module of a model gets.
 Own = Mapping[str, Any]
-# What a layer gives, from its module and its inputs, states and statistics by role.
+# The results of a layer, from its module and its inputs, states and statistics by role.
 Call = Callable[[Module, Tensors], Sequence[Any]]
-# A layer of a definition, in a dtype.
+# The claim of a layer, in a dtype.
 Claim = Callable[[ClaimableCall, str], Native | None]
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "linear": lambda y: y,
@@ -35,7 +35,7 @@ def module(
     call: Call,
     statistics: Mapping[str, str] | None = None,
 ) -> Native:
-    """A module's call. The pieces of its parameters, and its statistics' roles, are by path."""
+    """Return the claim of a module; ``pieces`` and ``statistics`` are by path in the module."""
     own = {"dtype": dtype, "param_dtype": dtype}
     outline = nnx.eval_shape(lambda: made({**own, "rngs": nnx.Rngs(0)}))
     graph, variables = nnx.split(outline)
@@ -54,23 +54,23 @@ def module(
 
 
 def plain(module: Module, values: Tensors) -> Sequence[Any]:
-    """The call of a module of one input."""
+    """Call a module of one input."""
     return [module(values["x"])]
 
 
 def then(activation: str) -> Call:
-    """The same, and a function after it."""
+    """Return a call of a module of one input, followed by an activation."""
     return lambda module, values: [ACTIVATIONS[activation](module(values["x"]))]
 
 
 def kernel_and_bias(layer: ClaimableCall) -> dict[str, Piece]:
-    """A bias only if the layer has one."""
+    """Return the packing of a kernel, and of a bias if the layer has one."""
     bias: dict[str, Piece] = {"bias": Part("b")} if "b" in layer.shapes else {}
     return {"kernel": Part("W"), **bias}
 
 
 def known(claim: Claim) -> Claim:
-    """Of layers with functions, those whose functions Flax has."""
+    """Restrict a claim to layers whose activations Flax has."""
 
     def checked(layer: ClaimableCall, dtype: str) -> Native | None:
         functions = (layer.attributes.get(n, "linear") for n in ("activation", "gate"))

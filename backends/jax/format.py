@@ -1,4 +1,4 @@
-"""Weights as an npz file of JAX, with functions in Python source beside it that take them."""
+"""Weights as an npz file for JAX, with Python functions that take them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ HEADER = 1 << 14
 
 
 class JaxFormat(Format):
-    """``NAME.npz``, arrays by path (``rnn/W``), and ``NAME.py``, source that imports JAX alone."""
+    """The format ``jax``: ``NAME.npz``, arrays by path (``rnn/W``), and ``NAME.py``, source that
+    imports only JAX."""
 
     name = "jax"
     suffix = ".npz"
@@ -75,7 +76,7 @@ class JaxFormat(Format):
 
         with _arrays(path) as declared:
             dtype = np.dtype(next((a.dtype for a in declared.values()), "float32"))
-        cpu = platforms.start(jax, "cpu")  # else a card is started, and takes part
+        cpu = platforms.start(jax, "cpu")  # otherwise JAX starts a card and uses it
         jax.config.update("jax_enable_x64", dtype == np.float64)
         file = run_file(path.with_suffix(".py"), WORDS)
 
@@ -100,7 +101,7 @@ class JaxFormat(Format):
 
         module = path.with_suffix(".py")
         source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
-        # It may do without, where all functions are those of jax.numpy.
+        # The source has no such import if all its functions are in jax.numpy.
         module_text = source if "\nimport jax\n" in source else f"{source}\nimport jax\n"
         wide, weights = exported.dtype == "float64", literals.text(path.name)
         text = SCRIPT.format(wide=wide, weights=weights, dtype=exported.dtype)
@@ -116,7 +117,7 @@ def _key(name: str) -> str:
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
-    """The arrays of an npz file by key, while it is open."""
+    """Open an npz file and yield its arrays by key."""
     hint = "write one with numpy.savez, its keys as in rnn/W"
     with reading(path, "an npz file", hint), opened(path, MAX_WEIGHTS, "an npz file") as file:
         if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
@@ -126,13 +127,13 @@ def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
 
 
 def _declared(parts: Archive, name: str) -> Declared:
-    """What one array's header says."""
+    """Return the shape and dtype in an array's header, and a loader of the array."""
     head = io.BytesIO(parts.start(name, HEADER))
     try:
         version = read_magic(head)
         reader = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}[version]
         shape, is_fortran, dtype = reader(head)
-    # Of any kind: a header is a text of Python, which is damaged in any way.
+    # A header is Python text: a damaged one can raise any exception.
     except Exception as error:
         raise Damaged(f"{shorten(name)} has no header of an array: {error}") from None
     if dtype.hasobject:
@@ -154,7 +155,7 @@ def _declared(parts: Archive, name: str) -> Declared:
 
 @hookimpl
 def harness_format(name: str) -> Format:
-    # Imported here and not above: listing formats must stay cheap.
+    # Imported lazily: listing formats must stay cheap.
     global jax
     import jax
 

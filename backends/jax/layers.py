@@ -1,4 +1,4 @@
-"""What the jax backend claims: JAX's own attention, convolutions and pools, and optax's losses.
+"""Claims of the jax backend: JAX's attention, convolutions and pools, and optax's losses.
 
 JAX has no other layers.
 """
@@ -18,7 +18,7 @@ from .attention import ATTENTION
 from .images import IMAGES
 
 BIASES = ("b", "b_qkv", "b_o")
-# Our loss -> optax's, and the roles that it takes in order.
+# Our loss -> optax's loss, and the roles that it takes, in order.
 LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
     "cross_entropy": (optax.softmax_cross_entropy, ("logits", "target")),
     "sparse_cross_entropy": (
@@ -30,14 +30,13 @@ LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
 
 
 def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
-    """What JAX or optax has for a layer or a loss, if it computes it in ``dtype``."""
+    """Return JAX's or optax's version of a layer or loss, if it supports ``dtype``."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
     native = None
     if layer.definition in IMAGES:
         native = IMAGES[layer.definition](layer)
-    # The softmax of its attention is float32's in any dtype, and a CPU has no such products of
-    # float16.
+    # The softmax of JAX's attention is always in float32, and a CPU lacks its float16 products.
     lacking = ("float64", "float16") if on_cpu else ("float64",)
     if layer.definition in ATTENTION and dtype not in lacking:
         native = ATTENTION[layer.definition](layer)
@@ -46,10 +45,10 @@ def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
 
 
 def _cast(native: Native, dtype: str) -> Native:
-    """A layer with parameters in a narrow dtype, by the casts that models in JAX have.
+    """Cast a layer's tensors to a narrow dtype, as JAX models do; biases keep theirs.
 
-    But for its biases: their gradients are sums over a whole batch, which XLA takes in the dtype of
-    the terms, and in a narrow one little is left of them in a large batch.
+    XLA sums the gradient of a bias over the whole batch in the dtype of the terms. In a narrow
+    dtype a large batch would lose most of that sum.
     """
 
     def cast(tensors: Tensors) -> Tensors:

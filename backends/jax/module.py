@@ -1,4 +1,4 @@
-"""A model as functions in Python source that needs nothing but JAX and numpy."""
+"""Write a model as functions in Python source that needs only JAX and numpy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _key(*names: str) -> str:
 
 
 class Writer:
-    """The text of one model's file."""
+    """Writer of one model's source file."""
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
@@ -55,11 +55,11 @@ class Writer:
                 name = unique(identifier(form.definition), taken)
                 taken.add(name)
                 self.functions[id(method)] = name
-        # Layers' functions are not read from variables of the same name.
+        # Reserved, so that no variable hides the function of a layer.
         self.reserved = frozenset(taken)
 
     def source(self) -> str:
-        """The whole file."""
+        """Return the whole file."""
         functions = [
             line
             for form in self.forms

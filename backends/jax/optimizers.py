@@ -1,4 +1,4 @@
-"""The optimizers of optax that the harness knows."""
+"""Optimizers of optax that the jax backend claims."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import optax
 
 from harness.extend import Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
-# Our optimizer -> optax's, and its arguments: the name of an attribute of ours, or a fixed value.
-# adam_epsilon_hat is not here: optax has no epsilon beside the root of the uncorrected moment.
+# Our optimizer -> optax's, and its arguments: an attribute name of ours, or a fixed value.
+# adam_epsilon_hat is missing: optax cannot add epsilon to the root of the uncorrected moment.
 BETAS: Mapping[str, str] = {"b1": "beta_1", "b2": "beta_2"}
 DECAYED: Mapping[str, str] = {**BETAS, "weight_decay": "weight_decay"}
 OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
@@ -36,7 +36,7 @@ OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
 
 # Our slot -> the field of optax's state.
 SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace", "largest": "nu_max"}
-# Those that other optimizers call otherwise.
+# Fields with other names, by optimizer.
 OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
     "adadelta": {"squares": "e_g", "steps": "e_x"},
     "adagrad_epsilon_inside": {"squares": "sum_of_squares"},
@@ -46,9 +46,9 @@ OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
 class OptaxOptimizer(NativeOptimizer):
     """An optax optimizer.
 
-    ``make(learning_rate)`` is called anew inside each step: the state does not depend on the rate,
-    so the rate may change and moments and count stay. Coefficients stay Python floats, because
-    ``optax.inject_hyperparams`` would round them, and ``1 - beta_2`` with them, to float32.
+    Each step calls ``make(learning_rate)`` again. The state does not depend on the rate, so the
+    rate may change while moments and count continue. Coefficients stay Python floats:
+    ``optax.inject_hyperparams`` would round them, and ``1 - beta_2``, to float32.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class OptaxOptimizer(NativeOptimizer):
 
 
 def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
-    """optax's optimizer of the same update, if it has one."""
+    """Return optax's optimizer with the same update, or None."""
     if rule.name not in OPTIMIZERS:
         return None
     name, wanted = OPTIMIZERS[rule.name]
@@ -101,7 +101,7 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
 
 
 def _clip(rule: UpdateRule) -> tuple[str, float] | None:
-    """optax's own clipping and its limit, if it has that one."""
+    """Return optax's clipping function and its limit, if optax clips as the rule does."""
     match clipping(rule):
         case Clipping(by="global_norm", limit=limit, epsilon=0):
             return "clip_by_global_norm", limit

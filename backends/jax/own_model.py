@@ -1,5 +1,5 @@
-"""A function of a user's own, of parameters and inputs: ``apply(params, x)``, or an object whose
-``apply`` is one, as those of flax.linen are."""
+"""A user's JAX model: ``apply(params, x)``, or an object with such an ``apply``, as in
+flax.linen."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from harness.extend.models import (
 
 
 class JaxModels(OwnModels):
-    """Opens functions of the file that a user names.
+    """The JAX functions of a user's file.
 
-    Its parameters are what ``PARAMETERS`` of ``FILE.py:NAME:PARAMETERS`` is or makes; without it,
-    dictionaries in dictionaries by the spec's names: ``params["out"]["W"]``.
+    ``PARAMETERS`` of ``FILE.py:NAME:PARAMETERS`` is the tree of parameters, or a function that
+    makes it. Without it, the parameters are nested dictionaries by the spec's names:
+    ``params["out"]["W"]``.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -73,7 +74,7 @@ class JaxModels(OwnModels):
 
 
 def _nested(arrays: Arrays) -> dict[str, Any]:
-    """Arrays by names with dots as dictionaries in dictionaries."""
+    """Return arrays with dotted names as nested dictionaries."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *owners, local = name.split(".")
@@ -144,6 +145,6 @@ class JaxModel(OwnModel):
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """The keys to a leaf of a tree, with dots between them."""
+    """Return the path to a leaf of a tree, its keys joined by dots."""
     keys = (getattr(k, "key", getattr(k, "idx", getattr(k, "name", k))) for k in path)
     return ".".join(map(str, keys))

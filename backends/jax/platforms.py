@@ -1,7 +1,8 @@
-"""Which of JAX's platforms a session starts, as the backends on JAX share it.
+"""Start only the JAX platform that a session needs.
 
-JAX starts all platforms that it finds when it is first asked for a device, and a started CUDA holds
-a context on every card. So cards are counted without JAX, and a session of the CPU starts the CPU.
+At the first request for a device, JAX starts all platforms that it finds. A started CUDA platform
+holds a context on every card. This module therefore counts cards without JAX, and a CPU session
+starts only the CPU.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from typing import Any
 
 from harness.extend import UsageError, card_of, device_names
 
-# What makes XLA add up in one order on a GPU, at the price of speed.
+# This flag makes XLA sum in a fixed order on a GPU, which costs speed.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 DEVICES = Path("/dev")
 _CARD = re.compile(r"nvidia\d+|dxg")
 
 
 def devices() -> tuple[str, ...]:
-    """The names for ``--device``, as the driver's files and the installed plugins tell."""
+    """Return the names for ``--device``, from the driver's files and the installed plugins."""
     plugins = [entry.name for entry in entry_points(group="jax_plugins")]
     nodes = [path.name for path in DEVICES.iterdir()]
     return device_names(cards(nodes, plugins, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def cards(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> int:
-    """How many cards JAX would find.
+    """Return how many cards JAX would find.
 
     Args:
         nodes: The files of ``/dev``: ``nvidia0``, or ``dxg`` under Windows.
-        plugins: The platforms that are installed, of which CUDA's is one or not.
+        plugins: The installed platforms, possibly including CUDA's.
         visible: ``CUDA_VISIBLE_DEVICES``, None if it is not set.
     """
     count = sum(_CARD.fullmatch(node) is not None for node in nodes)
@@ -42,13 +43,14 @@ def cards(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> 
     if visible is None or not count:
         return count
     listed = [part.strip() for part in visible.split(",")]
-    # CUDA sees those before the first that is none. A part of a card (MIG) has a name of its own.
+    # CUDA uses the entries before the first invalid one. A partition of a card (MIG) has its own
+    # name.
     wrong = (i for i, part in enumerate(listed) if part in ("", "-1"))
     return min(next(wrong, len(listed)), len(listed))
 
 
 def start(jax: Any, device: str) -> Any:
-    """The device of JAX by its name for ``--device``; no other platform is started for it.
+    """Start the platform of a device and return the JAX device by its name for ``--device``.
 
     Raises:
         UsageError: there is no such device.
@@ -59,7 +61,7 @@ def start(jax: Any, device: str) -> Any:
     before = jax.config.jax_platforms
     wanted = "cpu" if card is None else "cuda"
     if wanted not in (before or "").split(","):
-        # The CPU stays beside a card: it makes constants.
+        # The CPU stays available: it makes constants.
         jax.config.update("jax_platforms", "cpu" if card is None else "cuda,cpu")
         if before:
             jax.extend.backend.clear_backends()
@@ -70,48 +72,46 @@ def start(jax: Any, device: str) -> Any:
 
 
 def prepare(jax: Any, device: str, dtype: str) -> Any:
-    """Start the device, which is returned, and set what decides the digits of a session.
+    """Start a device and return it; set the precision of a session.
 
     Raises:
         UsageError: there is no such device.
     """
     started = start(jax, device)
-    # Only a float64 session may see 64-bit types: they would reach float32 sessions through the
-    # bias correction of optax's Adam, a Python float to an integer power.
+    # Only a float64 session may have 64-bit types: in a float32 session the bias correction of
+    # optax's Adam (a Python float to an integer power) would introduce them.
     jax.config.update("jax_enable_x64", dtype == "float64")
-    # The default lets a GPU round the inputs of a product to TF32.
+    # By default a GPU may round the inputs of a product to TF32.
     precision = "tensorfloat32" if dtype == "tf32" else "highest"
     jax.config.update("jax_default_matmul_precision", precision)
     return started
 
 
 def settings(jax: Any) -> Mapping[str, str]:
-    """What :func:`prepare` has set, as JAX now tells it."""
+    """Return the settings of :func:`prepare`, as JAX reports them."""
     return {"matmul precision": str(jax.config.jax_default_matmul_precision)}
 
 
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """XLA's flag beside those that are set already."""
+    """Return ``XLA_FLAGS`` with the deterministic flag added."""
     flags = variables.get("XLA_FLAGS", "").split()
     return {"XLA_FLAGS": " ".join([*(f for f in flags if f != DETERMINISTIC), DETERMINISTIC])}
 
 
 class PeakMemory:
-    """The peak of a device's memory since it was last forgotten.
-
-    JAX's own counts from the start of the process: it tells of what came later only where that was
-    more.
-    """
+    """The peak of a device's memory since the last :meth:`forget`. JAX counts from the start of the
+    process, so only a peak above the earlier one is known."""
 
     def __init__(self) -> None:
         self._before = 0
 
     def forget(self, device: Any) -> None:
-        """Count from now on."""
+        """Restart the count."""
         self._before = _peak(device) or 0
 
     def told(self, device: Any) -> int | None:
-        """Bytes; None if there is no memory of its own, or no more was used than before."""
+        """Return the peak in bytes; None if the device has no memory of its own, or the peak has
+        not risen."""
         found = _peak(device)
         return found if found is not None and found > self._before else None
 

@@ -9,14 +9,14 @@ from harness.extend import Table
 
 from .windows import framing
 
-# Sessions have checked every index. Without the promise each gather and scatter also wraps negative
-# indices and masks those out of range: XLA has twice as much to compile, and in a loop of training
-# steps that made the whole step of an LSTM take 1.4 times as long.
+# Sessions check every index. Without this promise each gather and scatter also wraps negative
+# indices and masks those out of range: XLA has twice as much to compile, and a training step of an
+# LSTM in a loop took 1.4 times as long.
 PROMISE = "promise_in_bounds"
 
 
 def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
-    """The primitives that gather, without a check of indices."""
+    """Return the gathering primitives, which do not check indices."""
     return {
         "take": lambda x, indices: x.at[indices].get(mode=PROMISE),
         "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=PROMISE),
@@ -24,8 +24,8 @@ def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def largest(jnp: Any) -> Callable[..., Any]:
-    """``max``, with NaN where an entry is. XLA's own, where it is compiled by itself for a CPU and
-    its operand has some 5,000 entries or more, leaves NaN out."""
+    """Return ``max`` with NaN for NaN inputs. XLA's own loses NaN if it is compiled alone for a CPU
+    and its operand has about 5,000 entries or more."""
 
     def run(x: Any, axis: Any, keepdims: bool) -> Any:
         lost = jnp.isnan(x).any(axis, keepdims=keepdims)
@@ -34,15 +34,14 @@ def largest(jnp: Any) -> Callable[..., Any]:
     return run
 
 
-# Rows of at most so many entries are put in order by comparing all pairs, which XLA fuses with what
-# stands around it: on a CPU its own sort calls a comparison for each pair, and takes twice to four
-# times as long.
+# Argsort rows of up to this length by comparing all pairs, which XLA fuses with neighbouring
+# operations. On a CPU XLA's own sort calls a comparison for each pair, and is two to four times
+# slower.
 SHORT = 8
 
 
 def argsort(jnp: Any) -> Callable[[Any], Any]:
-    """The places of the entries of each row in order, the first of those that tie first, and what
-    is no number last."""
+    """Return a function that argsorts each row: stable, NaN last."""
 
     def run(x: Any) -> Any:
         count = x.shape[-1]
@@ -60,7 +59,7 @@ def argsort(jnp: Any) -> Callable[[Any], Any]:
 
 
 def table(jax: Any) -> Table:
-    """The primitives as functions of ``jax``, given since listing backends must not import it."""
+    """Return the primitives; ``jax`` is an argument because listing backends must not import it."""
     jnp = jax.numpy
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -111,7 +110,7 @@ def table(jax: Any) -> Table:
 
 
 def fused(jnp: Any) -> Table:
-    """What JAX has as one function beside the primitives."""
+    """Return the fused operations that JAX has as one function."""
     return {
         "relu": lambda x: jnp.maximum(x, 0),
         "clip": lambda x, low, high: jnp.clip(x, low, high),

@@ -1,4 +1,4 @@
-"""How each primitive is written in the source of exported functions of JAX; loops too."""
+"""Source of each primitive, and of loops, in exported JAX functions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TEMPLATES: Mapping[str, str] = {
     "one_hot": "jax.nn.one_hot(%0, {classes}, dtype={like}.dtype)",
     "tensordot": "jnp.tensordot(%0, %1, {axes})",
 }
-# What the source of functions may use; see :mod:`harness.convert.source.vetting`.
+# Names that the source may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
     imports=frozenset(
         {"import math", "import jax", "import jax.numpy as jnp", "import numpy as np"}
@@ -85,7 +85,7 @@ WORDS = Words(
 
 
 class JaxDialect(Dialect):
-    """The words of JAX."""
+    """The source dialect of JAX."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
         if swaps_first(node):
@@ -104,7 +104,7 @@ class JaxDialect(Dialect):
         return fill(self._shaped(e, node), *operands)
 
     def _shaped(self, e: Emitter, node: Node) -> str:
-        """The template of an operation whose attributes are a part of its text."""
+        """Return the template of an operation that has attributes in its text."""
         attributes = node.attributes
         match node.op:
             case "windows":
@@ -125,7 +125,7 @@ class JaxDialect(Dialect):
         return fill(f"jnp.full({e.shape(shape)}, %0, {e.like}.dtype)", figure)
 
     def scan(self, e: Emitter, node: Node) -> None:
-        """A ``jax.lax.scan`` of a function that is defined in front of it."""
+        """Write the step as a function, and a ``jax.lax.scan`` of it."""
         count = node.carries
         codes = e.operands(node.inputs, 40)
         starts = [e.read(code) for code in codes[:count]]
@@ -150,7 +150,7 @@ class JaxDialect(Dialect):
         e.lines += bracketed(e.depth, f"{last}, {whole} = jax.lax.scan(", items, ")")
 
     def _step(self, e: Emitter, node: Node, step: str, stacks: Sequence[int]) -> None:
-        """The function of one step. Its variables are its own: it may read those around it."""
+        """Write the function of one step; it may read variables of the enclosing function."""
         body, count = node.block, node.carries
         outside = {e.text[v] for v in free_values(body) if v in e.text}
         around, e.owner = e.owner, {}
@@ -183,12 +183,11 @@ class JaxDialect(Dialect):
 
 
 def _tuple(texts: Sequence[str], none: str) -> str:
-    """One as it is, several in brackets."""
     return f"({', '.join(texts)})" if len(texts) > 1 else texts[0] if texts else none
 
 
 def _argument(names: Sequence[str], several: str) -> str:
-    """An argument for one value by its name; for several, which are then taken apart."""
+    """Return an argument's name; ``several`` if the argument is unpacked to several names."""
     return names[0] if len(names) == 1 else several if names else "_"
 
 

@@ -1,4 +1,4 @@
-"""Windows along neighbouring axes as JAX's text: indices of what is padded."""
+"""Source of windows along neighbouring axes for JAX: indices into the padded array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from harness.extend.source import Emitter
 
 
 def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
-    """For each axis the places of the windows' entries, ``[count, size]`` among ones."""
+    """Yield for each axis the positions of window entries, ``[count, size]``, with axes of length 1
+    for the other axes."""
     attributes, axes = node.attributes, node.attributes["axes"]
     if axes != tuple(range(axes[0], axes[-1] + 1)):
         raise UsageError(
@@ -27,7 +28,7 @@ def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """The template."""
+    """Return the template of ``windows``."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     places = ", ".join(_places(e, node, attributes["length"]))
     pads = pads_of(attributes, rank)
@@ -40,7 +41,7 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """The template."""
+    """Return the template of ``overlap_add``."""
     attributes, shape = node.attributes, e.types[node.output].shape
     axes = attributes["axes"]
     counts = tuple(e.types[node.inputs[0]].shape[axis] for axis in axes)

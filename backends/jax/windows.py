@@ -1,4 +1,4 @@
-"""Windows along axes as slices with a stride, and their sum as pads with one: what XLA fuses."""
+"""Windows as strided slices, and their sum as interior pads, which XLA fuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Each = tuple[int, ...]
 
 
 def framing(jax: Any) -> Mapping[str, Callable[..., Any]]:
-    """The primitives ``windows`` and ``overlap_add``."""
+    """Return the primitives ``windows`` and ``overlap_add``."""
     return {"windows": partial(_windows, jax), "overlap_add": partial(_overlap_add, jax)}
 
 
@@ -36,7 +36,7 @@ def _overlap_add(jax: Any, x: Any, **framing: Each) -> Any:
         for j in range(axis.size):
             part = lax.index_in_dim(x, j, axes[-1].axis + 1, keepdims=False)
             pads = [(0, 0, 0)] * part.ndim
-            low = j * axis.dilation - axis.padding  # below 0 it cuts off
+            low = j * axis.dilation - axis.padding  # negative padding crops
             high = axis.length - low - axis.stride * (count - 1) - 1
             pads[axis.axis] = (low, high, axis.stride - 1)
             part = lax.pad(part, zero, pads)

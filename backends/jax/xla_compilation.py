@@ -1,4 +1,4 @@
-"""What the backends on JAX share: how XLA is to compile functions, loops and whole steps."""
+"""Compile functions, loops and whole steps with XLA, for all backends on JAX."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 from harness.extend import Advance, Step, Tensors
 from harness.extend.executor import LONGEST_FUSED
 
-# A loop that carries as many numbers, 2 MiB in float32, is left one: the memory of a step is used
-# again in the next, where steps that are written out each get their own, which has to be mapped.
+# Loops that carry more numbers (2 MiB in float32) are not unrolled: a loop reuses the memory of a
+# step, but each unrolled step needs its own.
 LARGE = 1 << 19
-# Options of XLA's compiler; None for its own.
+# Options of XLA's compiler; None for its defaults.
 Options = Mapping[str, Any] | None
 
 
 @cache
 def quick_options(jax: Any) -> Mapping[str, Any]:
-    """What makes XLA compile in an eighth of its time on a CPU, as far as this version knows of it:
-    code that is not optimised, in one piece, since what is checked is small."""
+    """Return the options with which XLA compiles in an eighth of its time on a CPU.
+
+    The code is one unoptimised unit, because checks run at small sizes. Options that this version
+    of XLA does not know are left out.
+    """
     wanted = {
         "xla_backend_optimization_level": 0,
         "xla_cpu_use_fusion_emitters": False,
@@ -45,8 +48,8 @@ def scan(
     reverse: bool,
     quick: bool,
 ) -> tuple[list[Any], list[Any]]:
-    """A ``jax.lax.scan``; a short one is written out, so that XLA may fuse and overlap its steps,
-    unless it carries much or is to be compiled quickly."""
+    """Return a ``jax.lax.scan``; unroll a short one so that XLA can fuse its steps, unless its
+    carries are large or ``quick``."""
 
     def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
         return step(carried, slices)
@@ -60,13 +63,13 @@ def scan(
 
 
 def advance(jax: Any, step: Advance, options: Options) -> Advance:
-    """A step, compiled; the memory of what is carried is used again."""
+    """Compile a step that donates the memory of its carried tensors."""
     compiled: Advance = jax.jit(step, donate_argnums=0, compiler_options=options)
     return compiled
 
 
 def several(jax: Any, step: Advance, options: Options) -> Advance:
-    """Many steps, compiled as one: a call and its wait cost what a small step does."""
+    """Compile many steps as one call: calling and waiting cost as much as a small step."""
 
     def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
         def body(carried: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:

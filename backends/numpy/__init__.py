@@ -1,1 +1,1 @@
-"""numpy: the plain backend, and the one that needs no framework."""
+"""The numpy backend: the simplest one, and the one that needs no framework."""

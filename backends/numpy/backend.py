@@ -1,8 +1,8 @@
-"""numpy, in float64 or float32: a table of primitives and nothing else.
+"""numpy in float64 or float32: only a table of primitives.
 
-What is narrower is rounded to it and kept in float32, in which numpy's products are fast. It has no
-automatic differentiation, so it trains with the gradient that the program derives: what this file
-does, with the table in ``primitives.py``, is all that a new backend must do.
+Narrower dtypes are rounded and kept in float32, in which numpy's products are fast. numpy has no
+automatic differentiation, so it trains with the gradient that the program derives. A new backend
+needs no more than this file and the table in ``primitives.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .primitives import PRIMITIVES
 
 
 class Numpy(Backend):
-    """See the module."""
+    """The backend ``numpy``."""
 
     name = "numpy"
     primitives = PRIMITIVES
@@ -39,11 +39,11 @@ class Numpy(Backend):
         np.copyto(tensor, array)
 
     def numpy(self, tensor: Array) -> Array:
-        return np.array(tensor)  # a copy: the caller's must not change with ours
+        return np.array(tensor)  # a copy: later updates must not change the caller's array
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def quiet(*arguments: Any) -> Any:
-            with np.errstate(all="ignore"):  # saturation and NaN are results here, not accidents
+            with np.errstate(all="ignore"):  # saturation and NaN are expected results
                 return function(*arguments)
 
         return quiet

@@ -1,4 +1,4 @@
-"""What numpy does where nothing is said: a measurement for each entry of ``specs/defaults``."""
+"""numpy's default behaviour: one measurement for each entry of ``specs/defaults``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""numpy's kernels for an executor: ufuncs and products that write where they are told.
+"""numpy's kernels for an executor: ufuncs and products that write to given arrays.
 
-Each maker binds its arguments and returns a call. Masks choose between floats through their bits,
-at the speed of integer arithmetic: numpy's own ``where`` is 20 times slower on random masks, and a
-product with 0 would not stop a NaN.
+Each maker binds its arguments and returns a call. Masks select floats by their bits, with fast
+integer operations: numpy's ``where`` is 20 times slower on random masks, and a product with 0 does
+not remove NaN.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .erf import SCRATCH, erf, erf_calls
 from .primitives import UFUNCS
 from .segments import segment_sum
 
-# The ufunc that numpy's own clip calls, three times as fast on small arrays; 2.0 moved it.
+# The ufunc behind np.clip, three times faster on small arrays; numpy 2.0 moved it.
 _UMATH = "numpy._core.umath" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.umath"
 CLIP = import_module(_UMATH).clip
 
 
 class NumpyKernels:
-    """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats, and ``products`` of
-    what is rounded to another."""
+    """Kernels (:class:`harness.runtime.executor.Kernels`) for one float dtype, with matrix products
+    optionally rounded to the dtype ``products``."""
 
-    # Of one pass over all rows, most of the time goes into fetching them.
+    # A pass over all rows spends most of its time on memory access.
     tiled: Collection[str] = frozenset(UFUNCS) | {
         *("copy", "where", "relu", "clip", "sigmoid", "erf"),
         *("sigmoid_gradient", "tanh_gradient", "relu_gradient", "clip_gradient"),
@@ -105,12 +105,13 @@ class NumpyKernels:
         np.copyto(out, tensor)
 
     def run(self, calls: Iterable[Call]) -> None:
-        with np.errstate(all="ignore"):  # saturation and NaN are results here, not accidents
+        with np.errstate(all="ignore"):  # saturation and NaN are expected results
             for call in calls:
                 call()
 
     def scratch(self, shape: Sequence[int], dtype: Any, key: int = 0) -> Array:
-        """Memory that every call may use while it runs; ``key`` tells several of one call apart."""
+        """Return memory for the duration of a call; ``key`` distinguishes several arrays of one
+        call."""
         size = int(np.prod(shape, dtype=np.int64))
         name = (np.dtype(dtype), key)
         if name not in self._scratch or self._scratch[name].size < size:
@@ -118,7 +119,8 @@ class NumpyKernels:
         return self._scratch[name][:size].reshape(shape)
 
     def _array(self, operand: Any) -> Array:
-        """A number as an array without axes: a ufunc takes it four times faster than a float."""
+        """Return a number as an array without axes, which ufuncs accept four times faster than a
+        float."""
         return operand if isinstance(operand, np.ndarray) else np.array(operand, self.dtype)
 
     def _ufunc(self, ufunc: Any, out: Array, *inputs: Any) -> Call:
@@ -138,7 +140,7 @@ class NumpyKernels:
         return partial(np.copyto, out, x)
 
     def _where(self, out: Array, condition: Array, a: Any, b: Any) -> Call:
-        if out.dtype != self.dtype:  # indices, and conditions
+        if out.dtype != self.dtype:  # indices and conditions
             return lambda: np.copyto(out, np.where(condition, a, b))
         mask, chosen = self.scratch(out.shape, self.bits), self.scratch(out.shape, self.bits, 1)
         a, b = (self._array(i).view(self.bits) for i in (a, b))
@@ -151,10 +153,8 @@ class NumpyKernels:
         )
 
     def _places(self, x: Array, indices: Array) -> tuple[Call, Array, Array]:
-        """``x`` as it lies, flat, and the place there of one index for each row.
-
-        ``x`` lies by rows or by columns; the call works the places out.
-        """
+        """Return flat ``x`` in memory order, and the position in it of one index for each row.
+        ``x`` may be in row or column order; the returned call computes the positions."""
         by_rows = bool(x.flags.c_contiguous)
         length, classes = x.shape
         rows = np.arange(length)[:, None] * (classes if by_rows else 1)
@@ -197,7 +197,8 @@ class NumpyKernels:
         return partial(np.matmul, x, np.ones(x.shape[1], x.dtype), out)
 
     def _max(self, out: Array, x: Array) -> Call:
-        """Of each row; of dense ones by its place, which numpy finds in half the time if few."""
+        """Return each row's maximum; in row order by argmax, which takes half the time for short
+        rows."""
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]
@@ -240,7 +241,7 @@ class NumpyKernels:
         )
 
     def _relu_gradient(self, out: Array, g: Any, y: Array) -> Call:
-        # y is no less than 0, or NaN: as a whole number it is 0 exactly where the slope is.
+        # y is NaN or at least 0. As an integer it is 0 exactly if the slope is 0.
         keep = self.scratch(y.shape, self.bits)
         zero, one = np.array(0, self.bits), np.array(1, self.bits)
         return in_turn(
@@ -261,7 +262,7 @@ class NumpyKernels:
         )
 
     def _exponentials(self, out: Array, x: Array, largest: Array, total: Array) -> list[Call]:
-        """exp(x - its row's maximum) in ``out``, the maxima and the sums of rows."""
+        """Write exp(x - row maximum) to ``out``, and the maxima and sums of the rows."""
         ones = np.ones(x.shape[1], self.dtype)
         return [
             self._max(largest, x),
@@ -286,6 +287,6 @@ class NumpyKernels:
 
 
 def _negative(out: Array, x: Array) -> Call:
-    """Not np.negative: from numbers of four bytes that lie four apart, or of eight that lie eight
-    apart, that of numpy 2.4 makes wrong ones where the results lie apart, too."""
+    """Return a product with -1. np.negative of numpy 2.4 is wrong for contiguous numbers of 4 or 8
+    bytes if the result is strided."""
     return partial(np.multiply, x, np.array(-1, out.dtype), out)

@@ -1,4 +1,4 @@
-"""The fused operations of numpy outside an executor, in a walk."""
+"""Fused operations of numpy that run outside an executor."""
 
 from __future__ import annotations
 

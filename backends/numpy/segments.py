@@ -1,4 +1,4 @@
-"""Sums of the rows that have the same index, for numpy's executor: the gradient of a gather."""
+"""Sum rows with the same index (the gradient of a gather), for numpy's executor."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from harness.extend import Array
 
 Call = Callable[[], object]
 
-TOGETHER = 2**18  # entries: more are gathered run by run, as a sorted copy would leave the cache
-LARGE = 2**16  # entries of a matrix of zeros and ones: no more are set aside
+TOGETHER = 2**18  # entries; a sorted copy of more would leave the cache, so runs are gathered singly
+LARGE = 2**16  # the most entries of the matrix of zeros and ones
 
 
 def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """A call that fills ``out`` [rows, units] from ``x`` [n, units] and ``indices`` [n].
-
-    ``scratch(shape, dtype, key)`` gives memory that a call may use while it runs.
-    """
+    """Return a call that fills ``out`` [rows, units] from ``x`` [n, units] and ``indices`` [n].
+    ``scratch(shape, dtype, key)`` returns memory for the duration of a call."""
     way = min(WAYS, key=lambda way: WAYS[way](len(out), *x.shape))
     return way(scratch, out, x, indices)
 
 
 def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Multiplies by zeros and ones."""
+    """Multiply by a matrix of zeros and ones."""
     by_found = _by_found(scratch, out, x, indices)
     ones = scratch((len(out), len(x)), x.dtype, 1)
     classes, product = np.arange(len(out))[:, None], _product(out)
@@ -34,14 +32,14 @@ def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
         np.equal(classes, indices, ones)
         product(ones, x, out)
         if not isfinite(np.vdot(out, out)):
-            by_found()  # a product with 0 would spread what is not finite to all sums
+            by_found()  # a product with 0 would spread NaN and infinity to all sums
 
     return run
 
 
 def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Sorts the rows and adds up each run of equal indices as a product with ones."""
-    narrow = np.int16 if len(out) < 2**15 else np.int64  # which numpy sorts by radix
+    """Sort the rows and sum each run of equal indices as a product with ones."""
+    narrow = np.int16 if len(out) < 2**15 else np.int64  # numpy sorts int16 by radix
     keys, values = scratch(indices.shape, narrow), scratch(x.shape, x.dtype)
     ones, rows, together = np.ones(len(x), x.dtype), list(out), x.size <= TOGETHER
     product = _product(out)
@@ -65,12 +63,12 @@ def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array
 
 
 def _product(out: Array) -> Callable[[Array, Array, Array], Array]:
-    """The quicker of two, which writes to rows only that lie one after the other."""
+    """Return the faster product; np.dot can only write to contiguous rows."""
     return np.dot if out.flags.c_contiguous else np.matmul
 
 
 def _by_found(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Sorts the rows and adds up the runs; of many sums, most have no row and stay 0."""
+    """Sort the rows and sum the runs; sums without a row stay 0."""
     values = scratch(x.shape, x.dtype)
 
     def run() -> None:
@@ -84,8 +82,8 @@ def _by_found(scratch: Callable[..., Array], out: Array, x: Array, indices: Arra
     return run
 
 
-# Microseconds that each takes for m sums of n rows of u units: fitted to what two cores took over
-# m of 3 to 256, n of 12 to 8,192 and u of 1 to 512.
+# Microseconds of each method for m sums of n rows of u units: fitted to measurements on two cores
+# with m of 3 to 256, n of 12 to 8,192 and u of 1 to 512.
 WAYS: dict[Callable[..., Call], Callable[[int, int, int], float]] = {
     _by_product: lambda m, n, u: (
         1.9 + (0.38 * m * n + 0.012 * m * n * u + 0.2 * m * u + 0.18 * n * u) / 1000

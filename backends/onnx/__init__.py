@@ -1,1 +1,1 @@
-"""ONNX: a format, run by onnxruntime."""
+"""The ONNX format, run by onnxruntime."""

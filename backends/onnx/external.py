@@ -1,4 +1,4 @@
-"""Numbers of an ONNX model that stand in another file: nothing of that is followed."""
+"""Reject ONNX models that keep tensors in other files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from harness.extend import UsageError, shorten
 
 
 def check_one_file(model: Any, name: str) -> None:
-    """Hold a model against the rule that its file leads to no other, wherever a tensor stands.
+    """Check that no tensor of a model, at any depth, is in another file.
 
     Raises:
-        UsageError: a tensor keeps its numbers in another file; ``name`` is the model's.
+        UsageError: a tensor is in another file; ``name`` is the model's.
     """
     for tensor in _external(model):
         places = ", ".join(e.value for e in tensor.external_data if e.key == "location")
@@ -24,7 +24,8 @@ def check_one_file(model: Any, name: str) -> None:
 
 
 def _external(message: Any) -> Iterator[Any]:
-    """The tensors below a message of any kind: of graphs, attributes, branches and functions."""
+    """Yield the external tensors below a protobuf message: in graphs, attributes, branches,
+    functions."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         if message.data_location == message.EXTERNAL or message.external_data:
             yield message

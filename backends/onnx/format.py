@@ -1,11 +1,12 @@
-"""ONNX: a graph of standard operators, which onnxruntime and others run without anything of ours.
+"""ONNX: a graph of standard operators, which onnxruntime and others run without our code.
 
-Batch and time are free axes. State comes in as ``state.NAME`` and goes out as ``new_state.NAME``:
-feed the one to the other, zeros first. The parameters are initializers under their neutral names,
-so a file can be read back, unless another tool has folded them away. An index that is too large is
-an error in onnxruntime, but a negative one counts from the end of the table, as ONNX wants it:
-check indices where they come from. ``metadata_props`` has the model's name, and as JSON the
-vocabulary and what else is known of the weights.
+Batch and time are free axes. State enters as ``state.NAME`` and leaves as ``new_state.NAME``: start
+with zeros, then feed the new state back. Parameters are initializers under their neutral names, so
+a file can be read back unless another tool has folded them away.
+
+In onnxruntime an index that is too large is an error, but a negative one counts from the end of the
+table, as ONNX requires: check indices before the call. ``metadata_props`` has the model's name and,
+as JSON, the vocabulary and other facts about the weights.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ from harness.extend.models import OwnModels
 from .external import check_one_file
 from .own_model import OnnxModels
 
-OPSET = 18  # of 2022: axes are inputs of all reductions, and scatters may add
-IR_VERSION = 8  # the one that came with it, so that runtimes of that time read the files
+OPSET = 18  # of 2022: reductions take axes as inputs, and scatters can add
+IR_VERSION = 8  # of the same time, so that its runtimes read the files
 PRODUCER = "backend-comparison-harness"
-# A protocol buffer has no more bytes; what is not parameters needs far less than the last of them.
+# The size limit of a protocol buffer, less a generous share for everything but parameters.
 LIMIT = 2**31 - 2**24
-# Bytes of a graph without its parameters; that of a thousand layers has a tenth of them.
+# Bytes of a graph without its parameters; a thousand layers need a tenth of them.
 GRAPH = 1 << 24
 
 
 class Onnx(Format):
-    """See the module."""
+    """The format ``onnx``."""
 
     suffix = ".onnx"
 
@@ -65,7 +66,7 @@ class Onnx(Format):
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         model = self._model(exported)
-        # Raises on a graph that is wrong in itself; shapes are inferred and compared on the way.
+        # Raises an error for an invalid graph; also infers and compares shapes.
         self.onnx.checker.check_model(model, full_check=True)
         with whole(path) as new:
             new.write_bytes(model.SerializeToString(deterministic=True))
@@ -115,20 +116,20 @@ class Onnx(Format):
     def _load(self, path: Path, wanted: int) -> Any:
         decode_error = import_module("google.protobuf.message").DecodeError
         model = self.onnx.ModelProto()
-        # All of it is parsed at once, and what is not numbers takes many times its bytes.
+        # The whole file is parsed at once, and structure takes many times its bytes in memory.
         content = read_bytes(path, 2 * wanted + GRAPH, "an ONNX file of this model")
         try:
             model.ParseFromString(content)
         except decode_error as error:
             raise Damaged(f"it is not a protocol buffer: {error}") from error
         check_one_file(model, str(path))
-        # Nothing at all is a message too: one whose fields are all left out.
+        # An empty file is a valid message with no fields.
         if not model.graph.node:
             raise Damaged("it has no graph")
         return model
 
     def _declared(self, path: Path, model: Any) -> dict[str, Declared]:
-        """What the initializers are said to be, each with a way to read it."""
+        """Return the declared shapes and dtypes of the initializers, each with a loader."""
         found = {}
         for array in model.graph.initializer:
             found[array.name] = Declared(
@@ -174,7 +175,7 @@ def _check(
     wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, Declared],
 ) -> None:
-    """That a file has the model's arrays among others, which another tool may have added."""
+    """Check that a file has all arrays of the model; other tools may have added more."""
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""A program as an ONNX graph: every primitive one or a few standard operators, layers inlined.
+"""Translate a program to an ONNX graph: one or a few standard operators for each primitive.
 
-Axes that the arrays decide stay free: what needs their lengths takes them from the shapes of the
-inputs. A loop over time is a Scan, whose body sees the values around it by name.
+Layers are inlined. Free axes stay free: nodes read their lengths from the shapes of the inputs. A
+loop over time becomes a Scan, whose body reads outer values by name.
 """
 
 from __future__ import annotations
@@ -24,20 +24,18 @@ Operator = Callable[["Graph", Node, list[str], str], Any]
 
 
 class Graph:
-    """The graph of one program, whose parameters and statistics are initializers.
+    """Graph of one program; its parameters and statistics are initializers.
 
     ``operators`` write the nodes of one primitive each: see
-    :mod:`harness.backends.onnx.primitives_export`.
-
-    Inputs and outputs have the names of the spec, indices as int64; state comes in as
-    ``state.NAME`` and goes out as ``new_state.NAME``.
+    :mod:`harness.backends.onnx.primitives_export`. Inputs and outputs have the names of the spec,
+    with int64 indices. State enters as ``state.NAME`` and leaves as ``new_state.NAME``.
     """
 
     def __init__(self, program: Program, dtype: str, operators: Mapping[str, Operator]) -> None:
         self.program, self.dtype, self._operators = program, dtype, operators
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
-        # What the nodes need of constants and lengths comes before them, inside of no loop.
+        # Constants and lengths come before the nodes that use them, outside of all loops.
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._lengths: dict[Dim | Shape, str] = {}
         self._prelude: list[onnx.NodeProto] = []
@@ -45,7 +43,7 @@ class Graph:
         self._label, self._place = "", ""
 
     def build(self, arrays: Arrays) -> onnx.GraphProto:
-        """The graph, with ``arrays`` (parameters and statistics by name) inside."""
+        """Return the graph with ``arrays`` (parameters and statistics by name) inside."""
         program = self.program
         inputs = [*self._ports("", program.inputs), *self._ports("state.", program.state)]
         self._ports("", (*program.parameters, *program.statistics))
@@ -72,7 +70,8 @@ class Graph:
         return [(port, self._names[port.value]) for port in ports]
 
     def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
-        """Give values the names that they go out under; those that have one are copied."""
+        """Give values their output names; return the values that already have a name and need a
+        copy."""
         copies = []
         for port, name in zip(ends, names, strict=True):
             if port.value in self._names:
@@ -90,7 +89,7 @@ class Graph:
         return name
 
     def _info(self, value: int, name: str) -> onnx.ValueInfoProto:
-        """A value's name and type, with the names of its free axes."""
+        """Return a value's name and type, with the names of its free axes."""
         type_ = self.program.types[value]
         kinds = {"index": INTEGERS, "bool": onnx.TensorProto.BOOL}
         known = self.program.sizes
@@ -119,7 +118,7 @@ class Graph:
                 self._operators[node.op](self, node, inputs, self._name(node.output))
 
     def _name(self, value: int) -> str:
-        """The name of a value that is made now."""
+        """Return the name of a value, made at the first request."""
         if value not in self._names:
             known = self.program.names.get(value)
             made = f"{self._label}/{value}" if self._label else f"value/{value}"
@@ -135,7 +134,7 @@ class Graph:
         outputs = []
         for value in body.outputs:
             name = self._names[value]
-            # What comes in, is of outside, or goes out twice needs a name of its own.
+            # An output that is an input, an outer value or a second use needs its own name.
             if name not in own:
                 name = self.emit("Identity", [name])
             own.discard(name)
@@ -157,7 +156,8 @@ class Graph:
         )
 
     def emit(self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
-        """One node; without ``outputs`` it names its only one itself. Returns the first."""
+        """Add a node and return its first output; without ``outputs`` its only output gets a new
+        name."""
         outputs = outputs or (self._unique(f"{self._label or 'value'}/{op.lower()}"),)
         node = helper.make_node(op, inputs, outputs, name=f"{outputs[0]}:{op}", **attributes)
         node.doc_string = self._place
@@ -165,15 +165,15 @@ class Graph:
         return outputs[0]
 
     def number(self, value: float) -> str:
-        """A scalar of the model's dtype."""
+        """Return a scalar constant in the model's dtype."""
         return self.constant(np.asarray(value, self.dtype))
 
     def integers(self, *values: int) -> str:
-        """A vector of int64."""
+        """Return a constant int64 vector."""
         return self.constant(np.asarray(values, np.int64))
 
     def constant(self, array: Array) -> str:
-        """A constant, made once."""
+        """Return a constant; equal constants are made once."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             text = ",".join(map(str, array.ravel()[:4].tolist()))
@@ -190,13 +190,13 @@ class Graph:
         return name
 
     def length(self, dim: Dim) -> str:
-        """A dimension as an int64 vector of one entry."""
+        """Return a dimension as an int64 vector of one entry."""
         if dim not in self._lengths:
             self._lengths[dim] = self._length(dim)
         return self._lengths[dim]
 
     def range(self, dim: Dim) -> str:
-        """The numbers 0, 1, ... below a dimension, as int64."""
+        """Return the numbers 0, 1, ... below a dimension, as int64."""
         if not self._is_free(dim):
             return self.constant(np.arange(dim.resolve(self.program.sizes)))
         stop = self.emit("Squeeze", [self.length(dim)])  # Range takes scalars
@@ -215,7 +215,7 @@ class Graph:
         return total
 
     def _axis(self, size: Dim) -> str:
-        """The length of an axis that the arrays decide."""
+        """Return the length of a free axis, from the shape of an input."""
         for port in (*self.program.inputs, *self.program.state):
             shape = self.program.type_of(port).shape
             if size in shape:
@@ -227,7 +227,7 @@ class Graph:
         )
 
     def shape(self, dims: Shape) -> str:
-        """A shape as an int64 vector."""
+        """Return a shape as an int64 vector."""
         if not any(map(self._is_free, dims)):
             return self.integers(*(dim.resolve(self.program.sizes) for dim in dims))
         if dims not in self._lengths:

@@ -1,4 +1,4 @@
-"""An ONNX file of a user's own: run by onnxruntime, with the spec's weights as its initializers."""
+"""A user's ONNX file, run by onnxruntime with the spec's weights as its initializers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TYPES: Mapping[str, str] = {
 
 
 class OnnxModels(OwnModels):
-    """Opens ONNX files."""
+    """The ONNX files of a user."""
 
     def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
         return ()
@@ -41,11 +41,11 @@ class OnnxModels(OwnModels):
 
 
 class OnnxModel(OwnModel):
-    """A graph. Initializers that are not weights (constants) stay as they are, so none is trained:
-    nothing in a file tells the two apart."""
+    """A graph with replaceable weights. A file does not say which initializers are weights, so none
+    is trained; other initializers keep their values."""
 
     differentiates = False
-    # As torch's exporter writes them.
+    # The names that torch's exporter writes.
     spelled = MappingProxyType({"moving_mean": "running_mean", "moving_variance": "running_var"})
 
     def __init__(self, path: Path) -> None:
@@ -67,10 +67,10 @@ class OnnxModel(OwnModel):
 
     @property
     def session(self) -> Any:
-        """What runs the graph with its present weights.
+        """The onnxruntime session with the present weights.
 
         Raises:
-            UsageError: onnxruntime does not take the graph.
+            UsageError: onnxruntime rejects the graph.
         """
         if self._session is None:
             options = self.runtime.SessionOptions()
@@ -79,7 +79,7 @@ class OnnxModel(OwnModel):
                 self._session = self.runtime.InferenceSession(
                     self.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
-            # Of any kind: onnxruntime has a dozen, and none of them in common.
+            # onnxruntime has a dozen exceptions without a common base class.
             except Exception as error:
                 raise UsageError(
                     f"onnxruntime does not run it: {shorten(str(error), 300)}"
@@ -119,5 +119,5 @@ class OnnxModel(OwnModel):
         try:
             results = naming(dict(zip(names, returned, strict=True)))
         except UsageError:
-            results = naming(returned)  # its names are none of the spec's: by their order
+            results = naming(returned)  # the names are not the spec's: match by order
         return {n: np.array(a) for n, a in results.items()}

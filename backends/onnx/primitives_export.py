@@ -1,8 +1,8 @@
-"""How each primitive is written in an exported graph: operators of ONNX's default domain.
+"""Write each primitive in an exported graph with operators of ONNX's default domain.
 
-Each function adds the nodes of one primitive to a graph: ``(graph, node, inputs, output)``, the
-last two being names. Where operators have no kernel for float64 or int64 in onnxruntime (OneHot),
-others of the same meaning are taken.
+Each function adds the nodes of one primitive to a graph: ``(graph, node, inputs, output)``, with
+names of inputs and output. If onnxruntime has no float64 or int64 kernel for an operator (OneHot),
+equivalent operators replace it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from harness.extend.program import Dim, Node, series
 from .graph import ELEMENTS, INTEGERS, Graph, Operator
 from .windows import overlap_add, windows
 
-# Before the start of an axis that is read backwards.
+# The end of a reversed slice: before the start of the axis.
 BEGINNING = -(2**63)
-# One operator of the same meaning, without attributes.
+# Primitives that are one ONNX operator, without attributes.
 SAME = {
     "exp": "Exp",
     "log": "Log",
@@ -68,14 +68,14 @@ def _arange(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _erf(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """onnxruntime has it in float32; in float64 it is Taylor's series around the nearest point."""
+    """Write erf: ONNX's own in float32, in float64 a Taylor series around the nearest point."""
     if graph.dtype == "float32":
         graph.emit("Erf", inputs, output)
         return
     size = graph.emit("Min", [graph.emit("Abs", inputs), graph.number(series.LAST)])
     nearest = graph.emit("Round", [graph.emit("Mul", [size, graph.number(1 / series.STEP)])])
     distance = graph.emit("Sub", [size, graph.emit("Mul", [nearest, graph.number(series.STEP)])])
-    # A NaN has no nearest point: the first will do.
+    # For NaN use the first point.
     points = graph.emit(
         "Max", [graph.emit("Cast", [nearest], to=INTEGERS), graph.constant(np.array(0))]
     )
@@ -99,7 +99,7 @@ def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _where(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """onnxruntime has no choice between conditions."""
+    """Write where; onnxruntime cannot select between booleans."""
     if graph.program.types[node.output].kind != "bool":
         graph.emit("Where", inputs, output)
         return
@@ -129,7 +129,7 @@ def _cumulative_sum(graph: Graph, node: Node, inputs: list[str], output: str) ->
 
 
 def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Of entries that tie, TopK has the one with the lower index first."""
+    """Write argsort as TopK, which is stable: the lower index comes first at ties."""
     length = graph.length(graph.program.types[node.output].shape[-1])
     graph.emit("TopK", [*inputs, length], f"{output}/sorted", output, axis=-1, largest=0, sorted=1)
 
@@ -146,7 +146,7 @@ def _segment_sum(graph: Graph, node: Node, inputs: list[str], output: str) -> No
     rows = Dim.of(node.attributes["rows"])
     zeros = graph.emit("Expand", [graph.number(0.0), graph.shape((rows, *rest))])
     column = graph.emit("Reshape", [inputs[1], graph.integers(-1, 1)])
-    # The axes of the indices become one, whose length Reshape finds out.
+    # The axes of the indices become one axis; Reshape infers its length.
     joined = graph.shape((Dim(-1), *rest))
     flat = graph.emit("Reshape", [inputs[0], joined])
     graph.emit("ScatterND", [zeros, column, flat], output, reduction="add")

@@ -1,4 +1,4 @@
-"""Windows along axes: gathered one axis after the other, and added up by products with ones."""
+"""Windows along axes: gathered one axis after the other, and summed by products with ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .graph import Graph
 
 
 def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Pad, then Gather for each axis, whose windows stand beside it at first."""
+    """Write Pad, a Gather for each axis, and a Transpose."""
     attributes = node.attributes
     axes, rank = attributes["axes"], len(graph.program.types[node.inputs[0]].shape)
     zero = Dim(0)
@@ -31,12 +31,12 @@ def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     graph.emit("Transpose", [value], output, perm=order_of_taken(axes, rank))
 
 
-# What decides the places of the windows of an axis.
+# The attributes that determine window positions.
 COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _places(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """The places ``[count, size]`` of the windows' entries."""
+    """Return the positions of window entries, ``[count, size]``."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():
         numbers = (dim.resolve(known) for dim in (count, size, step, apart))
@@ -49,10 +49,10 @@ def _places(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
 
 
 def overlap_add(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """For each axis a product with ones where an entry of a window has its place.
+    """Write an Einsum with a 0/1 matrix for each axis, which marks the positions of window entries.
 
     Raises:
-        UsageError: arrays decide how many windows there are.
+        UsageError: the number of windows is free.
     """
     axes, shape = node.attributes["axes"], graph.program.types[node.inputs[0]].shape
     known = graph.program.sizes

@@ -1,1 +1,1 @@
-"""PyTorch: its backend, its format and the source that is written for it."""
+"""The PyTorch backend, its weight format and its exported source."""

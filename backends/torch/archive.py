@@ -1,9 +1,9 @@
-"""The tensors of a ``.pt`` file, read as data: nothing of torch or of the file is called.
+"""Read the tensors of a ``.pt`` file as data; no code of torch or of the file runs.
 
-``torch.save`` writes an archive with a pickle, which says what the tensors are, and one part for
-the bytes of each storage. The pickle is read by :class:`_Descriptions`, which knows a state_dict
-and nothing else; ``torch.load`` would take other paths, and has been made to run code by way of
-them. Shapes, strides and storages are compared before any storage is read.
+``torch.save`` writes an archive: a pickle that describes the tensors, and one part with the bytes
+of each storage. :class:`_Descriptions` reads the pickle and accepts only a state_dict.
+``torch.load`` has more ways to read a file, and crafted files have made it run code. Shapes,
+strides and storage sizes are checked before any storage is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from harness.extend import Array
 from harness.extend.formats import DESCRIBED, Archive, Damaged, Declared
 
-# Storages as pickles name them. What has no numpy dtype is told by torch's own name.
+# Storages as pickles name them. A dtype that numpy lacks has torch's own name.
 STORAGES: Mapping[str, str] = {
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
@@ -36,7 +36,7 @@ STORAGES: Mapping[str, str] = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
 }
-# All that a state_dict is written with: no opcode of these makes an object of a class by name.
+# The opcodes that a state_dict needs: none of them instantiates a class by name.
 OPCODES = (
     *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL),
     *(pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1),
@@ -46,13 +46,13 @@ OPCODES = (
     *(pickle.SHORT_BINUNICODE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
     *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPERSID, pickle.REDUCE, pickle.BUILD),
 )
-# A storage may be longer than what a state_dict has of it, but not without end.
+# Bytes that a storage may have beyond the tensors of its state_dict.
 SPARE = 1 << 26
 
 
 @dataclass(frozen=True)
 class Storage:
-    """``count`` numbers in the part ``data/KEY``."""
+    """A storage of ``count`` numbers in the archive part ``data/KEY``."""
 
     dtype: str
     key: str
@@ -61,7 +61,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Which numbers of a storage a tensor has."""
+    """A tensor's view of a storage."""
 
     storage: Storage
     offset: int
@@ -71,15 +71,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A class of storages: a name, which cannot be called."""
+    """A storage class of a pickle: only its dtype, nothing to call."""
 
     dtype: str
 
 
 def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
-    """The tensors of a state_dict by key; ``wanted`` is how many bytes the model's have.
+    """Return the tensors of a state_dict by key; ``wanted`` is the byte count of the model's
+    tensors.
 
-    Raises :class:`~harness.convert.archive.Damaged` for what is not a state_dict.
+    Raises :class:`~harness.convert.archive.Damaged` if the file does not hold a state_dict.
     """
     found = [name for name in archive.names if name.endswith("/data.pkl")]
     if len(found) != 1 or found[0].count("/") != 1:
@@ -104,7 +105,7 @@ def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
 
 
 def _strided(numbers: Array, tensor: Tensor) -> Array:
-    """A tensor of a storage's numbers, each place of which is in the storage."""
+    """Return the tensor's view of a storage; :func:`_tensor` has checked its bounds."""
     if numbers.size != tensor.storage.count:
         raise Damaged(f"data/{tensor.storage.key} has {numbers.size:,} numbers")
     if not math.prod(tensor.shape):
@@ -117,12 +118,12 @@ def _strided(numbers: Array, tensor: Tensor) -> Array:
 
 
 def _described(data: bytes) -> dict[str, Tensor]:
-    """What a pickle says of the tensors of a state_dict."""
+    """Return the tensors that a pickle describes, by key."""
     try:
         found = _Descriptions(io.BytesIO(data)).load()
     except Damaged:
         raise
-    # Of any kind: a pickle that is damaged sets off all sorts of errors in its reader.
+    # A damaged pickle can raise any exception in its reader.
     except Exception as error:
         raise Damaged(f"its pickle is damaged: {type(error).__name__}: {error}") from None
     if not isinstance(found, dict):
@@ -139,10 +140,8 @@ def _article(value: Any) -> str:
 
 
 class _Descriptions(pickle._Unpickler):
-    """A reader of pickles that knows what tensors are described by, and has no way to call more.
-
-    The one in Python: that in C takes memory for as many entries as a pickle says.
-    """
+    """An unpickler that knows the descriptions of tensors and cannot call anything else. It extends
+    Python's unpickler: the C one allocates as much memory as a pickle demands."""
 
     stack: list[Any]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -167,7 +166,7 @@ class _Descriptions(pickle._Unpickler):
         raise Damaged("its pickle names a storage as torch does not")
 
     def load_build(self) -> None:
-        """Attributes of a dict, such as a state_dict's own ``_metadata``: not read."""
+        """Skip the attributes of a dict, such as ``_metadata`` of a state_dict."""
         self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict):
             raise Damaged("its pickle sets attributes of something else than a dict")

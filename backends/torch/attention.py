@@ -1,4 +1,4 @@
-"""The attention that the torch backend claims: its own products beside torch's fused middle."""
+"""Attention layers of the torch backend: own projections around torch's fused attention."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
 
 Tensor = Any
-# From queries, keys and values, each [batch, heads, time, head], and what else the layer is given,
-# to what each place chose, of the same shape.
+# Attention of queries, keys and values, each [batch, heads, time, head]; it also gets all inputs of
+# the layer. The result has the same shape.
 Middle = Callable[[Tensor, Tensor, Tensor, Tensors], Tensor]
 LABEL = "torch.nn.functional.scaled_dot_product_attention"
 _attend = torch.nn.functional.scaled_dot_product_attention
@@ -26,7 +26,7 @@ def _all(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
-    """Where a row's mask is all false, every place takes the mean of all: torch's is NaN."""
+    """Attend with a padding mask; a fully masked row averages all values (torch returns NaN)."""
     mask = values["mask"][:, None, None, :]
     some = mask.any(-1, keepdim=True)
     chosen = _attend(q, k, v, attn_mask=mask | ~some)
@@ -34,7 +34,8 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
-    """What torch.nn.MultiheadAttention does, whose first three products are one."""
+    """Return the claim of an attention with one joint input projection, as in
+    torch.nn.MultiheadAttention."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -59,7 +60,7 @@ def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [..., time, 2 * half], its halves turned by the angles [time, half]."""
+    """Rotate the halves of x [..., time, 2 * half] by the angles [time, half]."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
@@ -77,7 +78,7 @@ def _grouped_attention(layer: ClaimableCall) -> Native:
         shares = (groups * each, groups, groups)
         three = linear(x, packed["qkv"]).unflatten(-1, (sum(shares), 2 * half)).transpose(1, 2)
         q, k, v = three.split(shares, 1)
-        # One key and one value for each of its queries.
+        # Repeat keys and values for each query of a group.
         k, v = (t.repeat_interleave(each, 1) for t in (_turned(k, cos, sin), v))
         y = _attend(_turned(q, cos, sin), k, v, is_causal=True)
         return [linear(y.transpose(1, 2).flatten(2), packed["o"])]

@@ -1,4 +1,4 @@
-"""Claimed layers in bfloat16 or float16: under torch's own autocast."""
+"""Claimed layers in bfloat16 or float16 under torch's autocast."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import torch
 
 from harness.extend import Native
 
-# The recurrent layer that torch hands to oneDNN.
+# The recurrent layer that torch runs in oneDNN.
 LSTM = "torch.lstm"
 
 
 def autocast(native: Native, device: str, dtype: str) -> Native:
-    """The same layer under ``torch.autocast``, which has a dtype for each operation: the narrow one
-    for products, float32 for losses and normalisations. What comes of it goes on in float32.
+    """Return the layer under ``torch.autocast``, with results in float32.
 
-    Where oneDNN cannot run it, torch runs it without oneDNN, and the label says so.
+    Autocast chooses the dtype of each operation: narrow for products, float32 for losses and
+    normalisations. If oneDNN cannot train the layer, torch runs the layer without oneDNN, and the
+    label says so.
     """
     kind, narrow = torch.device(device).type, getattr(torch, dtype)
     refused = native.label == LSTM and kind == "cpu" and not _onednn_trains(narrow)
 
     def cast(run: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
         def under(*given: Any) -> Sequence[Any]:
-            # Each call has its casts: what one leaves in the cache may be of parameters that are
-            # since written over.
+            # No cache between calls: the cached cast of a parameter would be stale after an update
+            # in place.
             with torch.autocast(kind, narrow, cache_enabled=False), _without_onednn(refused):
                 made = run(*given)
             return [tensor.float() for tensor in made]
@@ -42,10 +43,10 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
 
 @contextmanager
 def _without_onednn(wanted: bool) -> Iterator[None]:
-    """Nothing in it goes to oneDNN, if that is wanted."""
+    """Disable oneDNN in this context if ``wanted``."""
     onednn: Any = torch.backends.mkldnn
     before = onednn.enabled
-    # Not flags(), which sets the precision of float32, too.
+    # Not flags(), which also sets the float32 precision.
     onednn.enabled = before and not wanted
     try:
         yield
@@ -55,11 +56,11 @@ def _without_onednn(wanted: bool) -> Iterator[None]:
 
 @cache
 def _onednn_trains(dtype: torch.dtype) -> bool:
-    """Whether an LSTM in a narrow dtype can be trained on this processor.
+    """Return whether this processor can train an LSTM in a narrow dtype.
 
-    By the instructions that a processor has, autocast and torch hand it to oneDNN, and that has
-    float16 for inference only: torch 2.13 raises on newer processors, with
-    AVX512-FP16 or without.
+    Depending on the processor's instructions, autocast and torch select oneDNN, which supports
+    float16 for inference only. torch 2.13 then raises an error on newer processors, with or without
+    AVX512-FP16.
     """
     one, gates = (torch.zeros(shape, dtype=torch.float32) for shape in ((1, 1, 1), (4, 1)))
     weights = [gates, gates, gates[:, 0], gates[:, 0]]

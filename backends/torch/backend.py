@@ -1,4 +1,4 @@
-"""PyTorch, run eagerly, on the CPU or a CUDA device; gradients are autograd's."""
+"""PyTorch in eager mode, on the CPU or a CUDA device, with autograd's gradients."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 Tensor = Any
 
-# How cuBLAS must be started to repeat its bits; torch refuses its products otherwise.
+# cuBLAS needs this setting to be deterministic; without it torch refuses deterministic products.
 CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 class Torch(Backend):
-    """See the module."""
+    """The backend ``torch``."""
 
     name = "torch"
     rewrites = True
@@ -86,8 +86,8 @@ class Torch(Backend):
     def use(self, device: str, dtype: str) -> None:
         self.device, self.products, self.double = device, narrow(dtype), dtype == "float64"
         cuda.prepare(dtype, self.deterministic)
-        # cuDNN would rather have all weights of a layer in one piece of memory. Autograd's leaves
-        # are tensors of their own, so the copy that it makes at every call is accepted.
+        # cuDNN prefers the weights of a layer in one block of memory. Autograd's leaves are
+        # separate tensors, so cuDNN copies them at each call.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
 
     def repeats(self) -> bool:
@@ -143,7 +143,8 @@ class Torch(Backend):
         return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        # An optimizer that updates in place hands the same tensors to each step: their leaves stay.
+        # An optimizer that updates in place passes the same tensors at each step: reuse their
+        # leaves.
         kept: dict[str, tuple[Tensor, Tensor]] = {}
 
         def leaf(name: str, variable: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    # Imported here and not above: listing backends imports this module, and must stay cheap.
+    # Imported lazily: listing backends imports this module and must stay cheap.
     global torch, cuda
     import torch
 

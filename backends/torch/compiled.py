@@ -1,5 +1,4 @@
-"""Whole plans, and torch's own layers, through the compiler of torch.compile: as C++ that is
-translated here."""
+"""Compile whole plans and torch's own layers to C++ with torch's inductor compiler."""
 
 from __future__ import annotations
 
@@ -18,21 +17,22 @@ from harness.extend.program import walk_nodes
 
 Tensor = Any
 COMPILERS = ("g++", "clang++")
-# It takes a minute for so many operations.
+# Compiling that many operations takes a minute.
 MOST = 1500
-# Places of a window of which it makes one kernel in good time; at nine it takes minutes.
+# Window places that compile into one kernel quickly; nine places take minutes.
 MOST_PLACES = 4
-# What it fails in, at the first run: the call lacks what oneDNN has kept of the forward pass.
+# Inductor fails at the first run of this call: oneDNN's data of the forward pass are missing.
 ONEDNN_BACKWARD = "mkldnn_rnn_layer_backward"
-# Rows of at most so many entries are put in order by comparing all pairs: sorting is a call into
-# torch, which what stands around it cannot be fused with.
+# Sort rows of up to this length by comparing all pairs: a call of torch's sort cannot be fused with
+# the operations around it.
 SHORT = 8
 
 
 def _short_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> Any:
-    """As ``torch.sort``, which is stable and has NaNs behind all else; of long rows, left to it."""
+    """Sort short rows by comparing all pairs: stable, NaN last, as in ``torch.sort``. Leave long
+    rows to torch."""
     count = x.shape[dim]
     if count > SHORT or descending or dim not in (-1, x.dim() - 1):
         return NotImplemented
@@ -51,21 +51,23 @@ DECOMPOSED = {torch.ops.aten.sort.stable: _short_sort}
 
 
 def has_compiler() -> bool:
-    """Whether there is a compiler of C++, without which torch.compile fails at the first call."""
+    """Return whether a C++ compiler is installed: without one, torch.compile fails at the first
+    call."""
     return any(map(shutil.which, COMPILERS))
 
 
 def compiled(
     plan: Plan, run: Callable[[Tensors], Tensors], device: str, exact: bool
 ) -> Callable[[Tensors], Tensors]:
-    """What ``run`` does with a plan, compiled at the first call; ``exact``, to the same bits each
-    time.
+    """Compile a plan that ``run`` executes, at the first call; ``exact`` makes its bits repeatable.
 
     Raises:
-        UsageError: it is not for the CPU, there is no compiler, or the plan is too long for one.
+        UsageError: the device is not the CPU, there is no compiler, or the plan is too long to
+            compile.
     """
     _check(device)
-    # Each place in a window is an addition into a slice, and all are fused into one kernel.
+    # Each place in a window is an addition into a slice; inductor fuses all of them into one
+    # kernel.
     sums = (node for node in walk_nodes(plan.nodes) if node.op == "overlap_add")
     windows = (node.attributes["size"] for node in sums)
     places = max((prod(size.resolve(plan.sizes) for size in each) for each in windows), default=0)
@@ -89,30 +91,31 @@ def compiled(
 
 
 def compiled_native(function: F, device: str, exact: bool) -> F:
-    """A function with torch's own layers, compiled at the first call, with its gradients if it has
-    some; ``exact``, to the same bits each time.
+    """Compile a function that calls torch's own layers, gradients included, at its first call.
+
+    ``exact`` makes its bits repeatable.
 
     Raises:
-        UsageError: it is not for the CPU, or there is no compiler; at the first call, that there
-            are too many calls for one.
+        UsageError: the device is not the CPU, or there is no compiler; at the first call, if the
+            function makes too many calls to compile.
     """
     _check(device)
     return cast(F, _Compiled(function, exact, most=MOST))
 
 
 class _Compiled:
-    """A function of named tensors, compiled at its first call for their names, shapes and strides:
-    the calls that it makes are recorded, and what was recorded is compiled.
+    """A function of named tensors, traced and compiled at its first call for their names, shapes
+    and strides.
 
-    Not by torch.compile itself, which before each run looks again at every tensor that it is given:
-    at a small batch that is a good part of a step.
+    ``torch.compile`` would check every input tensor before each run. At a small batch that check is
+    a large part of a step.
     """
 
     def __init__(self, function: Callable[..., Any], exact: bool, most: int | None = None) -> None:
         self._function, self._exact, self._most = function, exact, most
         self._whole: Callable[..., Sequence[Tensor]] | None = None
         self._names: tuple[str, ...] = ()
-        # Of each part of what the function returns, the names in it.
+        # For each returned mapping, the names in it.
         self._parts: list[tuple[str, ...]] = []
 
     def __call__(self, variables: Tensors, constants: Tensors) -> Any:
@@ -132,7 +135,7 @@ class _Compiled:
             made = self._function(dict(given[:count]), dict(given[count:]))
             parts = [made] if isinstance(made, dict) else list(made)
             self._parts = [tuple(part) for part in parts]
-            # Contiguous, as what goes into a next run is to lie as what went into the first.
+            # Contiguous, because the results of one run are the inputs of the next.
             return [tensor.contiguous() for part in parts for tensor in part.values()]
 
         example = [*variables.values(), *constants.values()]
@@ -147,23 +150,23 @@ class _Compiled:
                 "torch.compile for long: take native"
             )
         for node in graph.graph.nodes:
-            node.meta.clear()  # each value was described in a mode of its own
+            node.meta.clear()  # the tracer's metadata belongs to its own mode
         self._whole = quiet(_translated(graph, example, self._exact))
 
 
 def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[..., Any]:
-    """A graph as C++; it takes tensors that lie in memory as those of the example do.
+    """Compile a graph to C++, for tensors with the memory layout of the example.
 
     Raises:
-        UsageError: the compiler cannot take it.
+        UsageError: the compiler rejects the graph.
     """
-    # A second of each start, which all other paths are spared.
+    # Imported lazily: it takes a second that other paths are spared.
     from torch import _inductor as inductor
     from torch._dynamo.exc import TorchDynamoException
 
-    # The compiler's own modules use what torch deprecates.
+    # The compiler's own modules use deprecated functions of torch.
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
-    # No further processes; and calls from C++, since at small batches the calls decide.
+    # No extra processes. Call kernels from C++, because calls dominate at small batches.
     options = {"cpp_wrapper": True, "compile_threads": 1}
     compiler = deterministic(inductor.compile) if exact else inductor.compile
     try:
@@ -178,8 +181,8 @@ def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[
 
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that torch is told at each call to run deterministically: otherwise the compiler
-    has the gradient of an embedding summed by several threads in any order."""
+    """Wrap a function to run with torch's deterministic algorithms. Otherwise compiled code sums
+    the gradient of an embedding in several threads, in any order."""
 
     def run(*arguments: Any) -> Any:
         before = torch.are_deterministic_algorithms_enabled()
@@ -203,7 +206,7 @@ def _check(device: str) -> None:
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function without recording for autograd."""
+    """Wrap a function to run without recording for autograd."""
 
     def run(*arguments: Any) -> Any:
         with torch.no_grad():

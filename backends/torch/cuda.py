@@ -1,6 +1,6 @@
-"""CUDA, as the backends on torch share it: cards, precision, repeatable bits, memory.
+"""CUDA for the backends on torch: devices, precision, determinism and memory.
 
-Nothing here initialises CUDA, but what is told of a card.
+Only the functions that use a card initialise CUDA.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from harness.extend import card_of, device_names
 
 
 def devices() -> Sequence[str]:
-    """The names for ``--device``."""
+    """Return the names for ``--device``."""
     return device_names(torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
 def dtypes() -> Sequence[str]:
-    """The names for ``--dtype`` that only cards have."""
+    """Return the names for ``--dtype`` that only cards have."""
     return ("tf32",) if torch.cuda.is_available() else ()
 
 
 def prepare(dtype: str, deterministic: bool) -> None:
-    """Set what decides the digits of a card: TF32 and the sums of narrow products, which torch
-    otherwise may make in the narrow dtype, and whether bits are to repeat."""
+    """Set the precision of a card (TF32, float32 sums of narrow products) and its determinism."""
     precision = "tf32" if dtype == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision
@@ -36,7 +35,7 @@ def prepare(dtype: str, deterministic: bool) -> None:
 
 
 def settings() -> Mapping[str, str]:
-    """What :func:`prepare` has set, as torch now tells it."""
+    """Return the settings of :func:`prepare`, as torch reports them."""
     matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
     return {
         "tf32": str(matmul.fp32_precision == "tf32"),
@@ -48,17 +47,17 @@ def settings() -> Mapping[str, str]:
 
 
 def wait(device: str) -> None:
-    """Return when a card has done its work; a CPU has when a call returns."""
+    """Wait until a card has finished its work; a CPU has finished when a call returns."""
     if card_of(device) is not None:
         torch.cuda.synchronize(device)
 
 
 def peak(device: str) -> int | None:
-    """The most bytes in use on a card since :func:`forget_peak`; None on a CPU."""
+    """Return the peak memory of a card in bytes since :func:`forget_peak`; None on a CPU."""
     return None if card_of(device) is None else torch.cuda.max_memory_allocated(device)
 
 
 def forget_peak(device: str) -> None:
-    """Count the peak from now on."""
+    """Reset the peak memory of a card."""
     if card_of(device) is not None:
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""What torch does where nothing is said: a measurement for each entry of ``specs/defaults``."""
+"""torch's default behaviour: one measurement for each entry of ``specs/defaults``."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def batch_norm_variance() -> Measured:
 
 @PROBES
 def batch_norm_axis() -> Measured:
-    nn.BatchNorm1d(3)(torch.zeros(2, 3, 4))  # raises unless axis 1 is that of the features
+    nn.BatchNorm1d(3)(torch.zeros(2, 3, 4))  # raises unless axis 1 is the feature axis
     return 1
 
 
@@ -234,7 +234,7 @@ def _parameter(start: float, gradient: float) -> nn.Parameter:
 
 
 def _moved(optimizer: Any, gradient: float, start: float = 0.0, **options: Any) -> float:
-    """How far one step moves a parameter, in learning rates."""
+    """Return how far one step moves a parameter, in units of the learning rate."""
     p = _parameter(start, gradient)
     optimizer([p], lr=RATE, **options).step()
     return float((start - p.detach()[0]) / RATE)

@@ -18,7 +18,7 @@ from .primitives import ELEMENTWISE
 Tensor = Any
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {**ELEMENTWISE, "sigmoid": torch.sigmoid}
-# The backward passes of torch's own activations, with the same zero slopes and NaNs as ours.
+# torch's backward passes of activations; slopes of zero and NaNs are the same as ours.
 GRADIENTS: Mapping[str, Callable[..., Any]] = {
     "sigmoid_gradient": torch.ops.aten.sigmoid_backward.grad_input,
     "tanh_gradient": torch.ops.aten.tanh_backward.grad_input,
@@ -26,8 +26,8 @@ GRADIENTS: Mapping[str, Callable[..., Any]] = {
 
 
 class TorchKernels:
-    """See :class:`harness.runtime.executor.Kernels`; for one dtype of floats on one device, with
-    ``products`` in another, if that is said."""
+    """Kernels (:class:`harness.runtime.executor.Kernels`) for one device and one float dtype, with
+    matrix products optionally in the dtype ``products``."""
 
     tiled: Collection[str] = frozenset()
 
@@ -76,7 +76,7 @@ class TorchKernels:
     def view(
         self, memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
     ) -> Tensor:
-        start = memory.storage_offset() + offset  # as_strided counts from where the storage begins
+        start = memory.storage_offset() + offset  # as_strided counts from the start of the storage
         with torch.inference_mode():
             return torch.as_strided(memory, tuple(shape), tuple(strides), start)
 
@@ -99,13 +99,13 @@ class TorchKernels:
                 call()
 
     def _scalar(self, operand: Any) -> Tensor:
-        """A number as a tensor without axes, which all devices take as an operand."""
+        """Return a number as a tensor without axes, which every device accepts as an operand."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype)
 
     def _whole(self, operand: Any, like: Tensor) -> Tensor:
-        """A number as a tensor of the shape and on the device of another."""
+        """Return a number as a tensor with the shape of ``like``."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype, device=self.device).expand(like.shape)

@@ -1,4 +1,4 @@
-"""Weights as a state_dict of torch, with a module in Python source beside it that takes them."""
+"""Weights as a state_dict of torch, with a Python module that loads them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 class TorchFormat(Format):
-    """``NAME.pt``, a plain state_dict, and ``NAME.py``, source that imports torch alone."""
+    """The format ``torch``: ``NAME.pt``, a plain state_dict, and ``NAME.py``, source that imports
+    only torch."""
 
     name = "torch"
     suffix = ".pt"
@@ -44,7 +45,7 @@ class TorchFormat(Format):
         layout, keys = _layout(exported.training)
         arrays = {**layout.pack(exported.parameters), **exported.statistics}
         state = {keys[name]: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-        # An open file: torch would keep the name of the new one inside it.
+        # Given a path, torch would store the temporary file's name in the archive.
         with whole(path) as new, new.open("wb") as file:
             torch.save(state, file)
         with whole(module) as new:
@@ -115,7 +116,7 @@ class TorchFormat(Format):
 
 
 def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
-    """Where parameters live, and the key of every packed tensor and statistic."""
+    """Return the layout of the parameters, and the key of every packed tensor and statistic."""
     from .modules import natives
 
     layout = Layout(training, {key: native for key, (_, native) in natives(training).items()})
@@ -126,7 +127,7 @@ def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
 
 
 def _key(name: str) -> str:
-    """The key of ``blocks.0.up.W``, or of the tensor ``blocks.0.up/weight``."""
+    """Return the state_dict key of ``blocks.0.up.W``, or of the tensor ``blocks.0.up/weight``."""
     from .modules import attribute
 
     owner, _, local = name.rpartition("/" if "/" in name else ".")
@@ -139,7 +140,7 @@ def _empty(training: Program) -> dict[str, Array]:
 
 @hookimpl
 def harness_format(name: str) -> Format:
-    # Imported here and not above: listing formats must stay cheap.
+    # Imported lazily: listing formats must stay cheap.
     global torch
     import torch
 

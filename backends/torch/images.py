@@ -1,9 +1,9 @@
 """Convolutions and pools that the torch backend claims.
 
-torch has channels behind the batch; a view of an image whose channels come last is what it calls
-``channels_last``, which its kernels take as it lies. Of entries that tie torch's pool of maxima
-gives the whole derivative to the first: that is ``max_pool_first``. ``max_pool`` shares it, and is
-not claimed.
+torch puts channels after the batch. A transposed view of a channels-last image has torch's
+``channels_last`` memory format, which its kernels accept without a copy. At ties, torch's max pool
+gives the whole gradient to the first entry, as ``max_pool_first`` does. ``max_pool`` splits the
+gradient and is not claimed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POOLS = {"avg_pool": "avg_pool2d", "max_pool_first": "max_pool2d"}
 ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid")
 
 
-# definition -> torch's function, and where each axis of its weight is in the definition's kernel.
+# definition -> torch's function, and the kernel axis of the definition for each weight axis.
 CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "conv1d": ("conv1d", (2, 1, 0)),
     "conv2d": ("conv2d", (3, 2, 0, 1)),
@@ -33,7 +33,7 @@ CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 
 def convolution(layer: ClaimableCall) -> Native | None:
-    """The claim of a convolution."""
+    """Return the claim of a convolution; None if its activation is not in ``ACTIVATIONS``."""
     given, definition = layer.attributes, layer.definition
     activation = given["activation"]
     if activation not in ACTIVATIONS:
@@ -61,7 +61,8 @@ def convolution(layer: ClaimableCall) -> Native | None:
 
 
 def pool(layer: ClaimableCall) -> Native | None:
-    """The claim of a pool of means or of maxima; torch pads half a window at most."""
+    """Return the claim of a mean or max pool; None if torch cannot pad it (by half a window at
+    most)."""
     given = layer.attributes
     window = Dim.of(given["window"])
     stride, padding = int(given["stride"]), int(given["padding"])

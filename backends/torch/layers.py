@@ -1,6 +1,6 @@
-"""The layers and losses that the torch backend claims: the functions behind torch.nn's modules.
+"""Layers and losses that the torch backend claims: the functions behind torch.nn's modules.
 
-The functions run on the packed parameters themselves, so that autograd reaches them.
+The functions use the packed parameters directly, so autograd differentiates them.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def _embedding(layer: ClaimableCall) -> Native:
     return Native("torch.nn.functional.embedding", run, Packing({"weight": Part("table")}))
 
 
-# Numbers of a tensor that are copied in less time than three views of it are made, and their
-# gradients.
+# Tensors below this size are copied faster than three views and their gradients are made.
 FEW = 2**16
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x [..., features] @ weight.T + bias, as one product of rows, in the order they lie in memory.
+    """Return x [..., features] @ weight.T + bias, as one product of rows in memory order.
 
-    What a recurrent layer returns lies time first; torch would copy it, or make a product for each
-    row of the batch. Of few numbers a copy takes less time than to see to it that there is none.
+    A recurrent layer returns its output time-first in memory. For such inputs torch copies them, or
+    makes one product for each row of the batch. Small tensors are left to torch, because a copy is
+    faster than the views.
     """
     if x.dim() == 3 and x.numel() >= FEW and not x.is_contiguous():
         rows = x.transpose(0, 1).flatten(0, 1)
@@ -47,22 +47,22 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Activation(NamedTuple):
-    """A function of torch that is one of a spec: as torch names it, with arguments behind."""
+    """A torch function for a spec's activation: its name in torch and extra arguments."""
 
     name: str
     arguments: Mapping[str, str] = {}
 
     def code(self, argument: str) -> str:
-        """A call of it, in a file that has ``torch`` and ``nn``."""
+        """Return the source of a call, for a file that imports ``torch`` and ``nn``."""
         given = "".join(f", {name}={value!r}" for name, value in self.arguments.items())
         return f"{self.name.replace('torch.nn.', 'nn.')}({argument}{given})".replace("'", '"')
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The function's values, of the shape of ``x``."""
+        """Return the function's values, in the shape of ``x``."""
         return attrgetter(self.name.removeprefix("torch."))(torch)(x, **self.arguments)
 
 
-# By the spec's name. Not softplus: torch's is a line from 20 on.
+# By the spec's name. Not softplus: torch's is linear from 20 on.
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": Activation("torch.relu"),
     "tanh": Activation("torch.tanh"),
@@ -115,10 +115,9 @@ def _group_norm(layer: ClaimableCall) -> Native:
     groups, epsilon = layer.attributes["groups"], layer.attributes["epsilon"]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        # torch has the channels on axis 1.
+        # torch wants the channels on axis 1.
         x, affine = values["x"].transpose(1, 2), (packed["weight"], packed["bias"])
-        # Not torch.nn.functional.group_norm: it refuses the single number that this same kernel
-        # takes.
+        # Not torch.nn.functional.group_norm: it rejects a single value, which this kernel accepts.
         y = torch.group_norm(x, groups, *affine, epsilon, torch.backends.cudnn.enabled)
         return [y.transpose(1, 2)]
 
@@ -134,13 +133,13 @@ def _batch_norm(layer: ClaimableCall) -> Native:
         x, mean, variance = values["x"], values["moving_mean"], values["moving_variance"]
         rows = x.reshape(-1, x.shape[-1])
         moving = (None, None) if training else (mean, variance)
-        # Not torch.nn.functional.batch_norm: it refuses the single row that this same kernel takes.
+        # Not torch.nn.functional.batch_norm: it rejects a single row, which this kernel accepts.
         y = torch.batch_norm(
             rows, packed["weight"], packed["bias"], *moving, training, 0.0, epsilon,
             torch.backends.cudnn.enabled,
         ).reshape(x.shape)  # fmt: skip
         if training:
-            # Not torch's own moving variance: it is of the unbiased kind.
+            # Not torch's moving variance: torch uses the unbiased variance.
             new_variance, new_mean = torch.var_mean(rows.detach(), dim=0, correction=0)
             mean = momentum * mean + (1 - momentum) * new_mean
             variance = momentum * variance + (1 - momentum) * new_variance
@@ -151,7 +150,7 @@ def _batch_norm(layer: ClaimableCall) -> Native:
 
 
 def _cross_entropy(layer: ClaimableCall) -> Native:
-    """One row an example: torch wants the classes on axis 1, and the order of rows is free."""
+    """Flatten the batch to rows: torch wants the classes on axis 1."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         logits, target = values["logits"], values["target"]

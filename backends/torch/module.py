@@ -1,4 +1,4 @@
-"""A model as a ``torch.nn.Module`` in Python source that needs nothing but torch."""
+"""Write a model as a ``torch.nn.Module`` in Python source that needs only torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ IMPORTED = frozenset({"torch", "nn", "math", "Tensor", "state", "outputs"})
 
 
 class Writer:
-    """The text of one model's file."""
+    """Writer of one model's source file."""
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
@@ -58,7 +58,7 @@ class Writer:
             self.classes[name] = name if name not in free else unique(f"{name}Layer", free)
 
     def source(self) -> str:
-        """The whole file."""
+        """Return the whole file."""
         forms = [line for form in self.forms.values() for line in ["", *self._form(form), ""]]
         body = [*forms, "", *self._model()]
         math = ["import math", ""] if uses(body, "math") else []
@@ -146,7 +146,7 @@ class Writer:
         return [*lines, *e.lines, f"        return {result_text(e, codes)}"]
 
     def _training(self, form: LayerForm, method: Method, phase: Any) -> list[str]:
-        """The equations of training, which move the statistics."""
+        """Return the training equations, which update the moving statistics."""
         call = method.training
         assert call is not None
         roles = call.attributes["results"]
@@ -222,7 +222,7 @@ class Writer:
     def _call(self, e: Emitter, node: Node) -> None:
         key = call_key(node)
         form, method = self.model.calls[node.attributes["label"]]
-        # Modules of torch take all states or none.
+        # torch's modules take either all states or none.
         least = len(form.roles(node)) - 1 if key in self.natives else 0
         codes = forward.given(e, self.model, node, least, 50)
         target = f"self.{attribute(key)}"
@@ -238,18 +238,17 @@ class Writer:
     def _native(
         self, e: Emitter, node: Node, target: str, layer: ClaimableCall, codes: Sequence[Code]
     ) -> None:
-        """A call of a module of torch.nn."""
         word = target.removeprefix("self.")
         if len(node.outputs) == 1:
             activation = ACTIVATIONS.get(layer.attributes.get("activation", "linear"))
             call = f"{target}(%0)"
-            if layer.definition in CONVOLUTIONS:  # torch has channels behind the batch
+            if layer.definition in CONVOLUTIONS:  # torch puts channels after the batch
                 call = f"{target}(^0.movedim(-1, 1)).movedim(1, -1)"
             code = fill(activation.code(call) if activation else call, *codes)
             e.settle(node.output, code, word)
             return
         text = e.read(codes[0])
-        # Of each state torch has one array for all directions.
+        # For each state, torch has one array with all directions.
         count = len(directions(layer))
         kinds = (len(node.outputs) - 1) // count
         stacked = "^0.unsqueeze(0)" if count == 1 else "torch.stack((%0, %1))"
@@ -274,5 +273,4 @@ class Writer:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Targets of an assignment, in brackets where they are several."""
     return f"({', '.join(names)})" if len(names) > 1 else names[0]

@@ -1,4 +1,4 @@
-"""The modules of torch.nn that are exactly a layer of a spec, and names of attributes."""
+"""torch.nn modules that equal a layer of a spec, and attribute names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.extend.source import identifier
 
 from .layers import CLAIMS
 
-# What the classes of a file define themselves.
+# Names that the classes of a file define themselves.
 OWN = re.compile(r"initial_state|forward_\d+")
 
 
@@ -78,14 +78,14 @@ def _windows(
     attributes: Mapping[str, Any],
 ) -> str:
     options = {n: int(attributes[n]) for n in ("stride", "padding", "dilation")}
-    # torch's own numbers go without saying.
+    # Leave out torch's default values.
     said = [f", {n}={v}" for n, v in options.items() if v != (0 if n == "padding" else 1)]
     bias = "" if "b" in shapes else ", bias=False"
     return f"nn.{name}({channels[0]}, {channels[1]}, {kernel}{''.join(said)}{more}{bias}"
 
 
-# The modules of torch.nn behind what the backend claims. Not batch_norm: torch's moves towards
-# the unbiased variance in training.
+# The torch.nn modules of claimed layers. Not batch_norm: torch moves its statistics towards the
+# unbiased variance in training.
 MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     "embedding": _embedding,
     "dense": _linear,
@@ -104,7 +104,7 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 
 
 def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
-    """The layers that are modules of torch.nn, by instance, each with its claim."""
+    """Return the layers that are torch.nn modules, by instance, each with its claim."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
     for key, (layer, *_) in calls_by_layer(program).items():
         native = CLAIMS[layer.definition](layer) if layer.definition in MODULES else None
@@ -114,8 +114,8 @@ def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
 
 
 def attribute(name: str) -> str:
-    """A layer's or parameter's name as an attribute of a module; no two have the same."""
-    # What ends in the underscores that tell a name from a taken one gets one more.
+    """Return a unique module attribute name for a layer or parameter."""
+    # A name that already ends in underscores gets one more, so that names stay distinct.
     stem = name.rstrip("_")
     taken = (
         keyword.iskeyword(stem) or OWN.fullmatch(stem) or hasattr(torch.nn.Module(), stem or name)

@@ -1,4 +1,4 @@
-"""The optimizers that the torch backend claims: torch.optim's classes, with fused updates."""
+"""Optimizers that the torch backend claims: torch.optim's classes, fused if possible."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Tensor = Any
 
 @dataclass
 class _Running:
-    """A torch optimizer, the parameters that it was made for by name, and the steps it has made."""
+    """A torch optimizer, its parameters by name, and the number of steps it has made."""
 
     optimizer: torch.optim.Optimizer
     parameters: dict[str, torch.nn.Parameter]
     steps: int = 0
-    # What the last step has made of each parameter, in its own memory.
+    # The parameters after the last step, in their own memory.
     made: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A function of torch.nn.utils that writes into gradients, and where it cuts them."""
+    """A clipping function of torch.nn.utils, which writes into the gradients, and its limit."""
 
     name: str
     limit: float
@@ -39,9 +39,9 @@ class _Clip:
 class TorchOptimizer(NativeOptimizer):
     """A class of torch.optim with its arguments.
 
-    ``buffers`` maps the definition's slots to the class's own names, and ``starts`` those that
-    are not zeros to what they are. ``epsilon``, if there is one, stands beside the root of the
-    uncorrected second moment, where Adam has its own. ``clip`` is done before each step.
+    ``buffers`` maps the definition's slots to torch's names. ``starts`` gives the initial values of
+    slots that do not start at zero. ``epsilon``, if set, is added to the root of the uncorrected
+    second moment; torch's Adam adds its own to the corrected root. ``clip`` runs before each step.
     """
 
     kind: type[torch.optim.Optimizer]
@@ -61,7 +61,7 @@ class TorchOptimizer(NativeOptimizer):
         return self.clip is not None
 
     def make(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer; as one group, because torch refuses a bare empty list."""
+        """Return the optimizer, with one parameter group because torch rejects an empty list."""
         return self.kind([{"params": list(parameters)}], **self.arguments)
 
     def start(self, variables: Tensors) -> _Running:
@@ -76,13 +76,14 @@ class TorchOptimizer(NativeOptimizer):
         learning_rate: Any,
         donate: bool = False,
     ) -> tuple[_Running, Tensors]:
-        # What comes back as it was made is there: to tell torch so takes as long as small kernels.
+        # Parameters that the last step returned need no assignment: it takes as long as a small
+        # kernel.
         back = donate and all(variables[n] is state.made.get(n) for n in state.parameters)
         for name, parameter in state.parameters.items():
             if not back:
-                # A fused update takes the numbers as they lie in memory, whatever the strides say.
+                # A fused update reads numbers in memory order, whatever the strides are.
                 variable = variables[name].detach().contiguous()
-                # In place: on a copy where the caller may still read the tensor before it.
+                # The update is in place: make a copy if the caller may still read the old tensor.
                 parameter.data = variable if donate else variable.clone()
             gradient = gradients[name].contiguous()
             kept = self.clip is not None and not donate  # clipping writes into gradients
@@ -91,7 +92,7 @@ class TorchOptimizer(NativeOptimizer):
             self.clip.run(state.parameters.values())
         state.steps += 1
         for group in state.optimizer.param_groups:
-            # The classes whose update is fused take a tensor, and others a number.
+            # Fused updates accept a tensor as learning rate, others need a number.
             group["lr"] = learning_rate if group.get("fused") else float(learning_rate)
             if self.epsilon is not None:
                 group["eps"] = self.epsilon / (1 - group["betas"][1] ** state.steps) ** 0.5
@@ -105,7 +106,7 @@ class TorchOptimizer(NativeOptimizer):
             found = state.optimizer.state[parameter].get(name)  # made by the first step
             if found is None:
                 return torch.full_like(parameter, self.starts.get(slot, 0.0))
-            # One number for a tensor is the same for each of its entries.
+            # A single number for a tensor applies to all its entries.
             return found.to(parameter).expand_as(parameter)
 
         return {
@@ -121,7 +122,6 @@ FUSED: Mapping[str, bool] = {"fused": True}
 
 
 def _adam(numbers: Mapping[str, float], **more: Any) -> dict[str, Any]:
-    """The arguments that all kinds of Adam share."""
     betas = (numbers["beta_1"], numbers["beta_2"])
     return {"betas": betas, "eps": numbers["epsilon"], **more}
 
@@ -146,7 +146,7 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
         case "amsgrad":
             arguments = _adam(numbers, amsgrad=True, **FUSED)
             return TorchOptimizer(optim.Adam, arguments, largest)
-        case "nadam" if not double:  # NAdam keeps its product in float32 in any case
+        case "nadam" if not double:  # NAdam always keeps its product in float32
             arguments = _adam(numbers, momentum_decay=numbers["momentum_decay"])
             buffers = {**MOMENTS, "product": "mu_product"}
             return TorchOptimizer(optim.NAdam, arguments, buffers, starts={"product": 1.0})
@@ -167,7 +167,8 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
 
 
 def _clip(wanted: Clipping | None) -> _Clip | None:
-    """torch's own clipping, if it has that one: it has no norm of each parameter."""
+    """Return torch's clipping function if it clips as the rule does; torch has no norm for each
+    parameter."""
     match wanted:
         case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
             return _Clip("clip_grad_norm_", wanted.limit)
@@ -177,8 +178,8 @@ def _clip(wanted: Clipping | None) -> _Clip | None:
 
 
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
-    """torch.optim's class of the same update, if it takes these numbers; ``double`` where it would
-    be in float64."""
+    """Return the torch.optim class with the same update, or None; ``double`` means float64
+    tensors."""
     made = _made(rule.name, rule.attributes, double)
     try:
         if made is not None:

@@ -1,4 +1,4 @@
-"""A torch.nn.Module of a user's own: a module, a class of one, or a function that makes one."""
+"""A user's torch model: a module, a module class, or a function that returns a module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 class TorchModels(OwnModels):
-    """Opens modules of the file that a user names."""
+    """The torch models of a user's file."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -73,7 +73,7 @@ class TorchModels(OwnModels):
 
 
 class TorchModel(OwnModel):
-    """A module in the session's dtype, on its device."""
+    """A user's module in the session's dtype, on its device."""
 
     trains = True
     tensor = torch.Tensor
@@ -83,7 +83,7 @@ class TorchModel(OwnModel):
         self.module, self.dtype, self.backend = module, dtype, backend
         self.label = f"torch.nn.Module {type(module).__name__}"
         self.takes = names_taken(module.forward)
-        # A parameter that two modules share is one, under the first of its names.
+        # A shared parameter appears once, under its first name.
         self.trained = dict(module.named_parameters())
         self.tensors = {**self.trained, **dict(module.named_buffers())}
 
@@ -136,7 +136,8 @@ class TorchModel(OwnModel):
 
 @contextmanager
 def _default(dtype: torch.dtype) -> Iterator[None]:
-    """What the user's code makes on its way (masks, states) is of the session's dtype too."""
+    """Set the default dtype, so that tensors made by the user's code (masks, states) have it
+    too."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -147,7 +148,7 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _differentiable(training: bool) -> Iterator[None]:
-    """cuDNN differentiates recurrent layers in their training mode only."""
+    """Disable cuDNN in evaluation mode, in which it cannot differentiate recurrent layers."""
     kept = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = kept and training
     try:

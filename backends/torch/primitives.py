@@ -1,4 +1,4 @@
-"""The primitives as torch's functions, and the fused operations that it has beside them."""
+"""The primitives as torch functions, and torch's fused operations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "cos": torch.cos,
     "floor": torch.floor,
 }
-# The fused operations outside an executor, in a walk.
+# Fused operations that run outside an executor.
 FUSED: Mapping[str, Callable[..., Any]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
@@ -50,7 +50,7 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """torch takes no axes to mean all of them; here they mean none."""
+    """Return the input unchanged if there are no axes: torch would reduce all axes."""
 
     def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
         return reduce(x, axis, keepdims) if axis else x
@@ -75,7 +75,8 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """As ``torch.matmul``, with leading axes that only ``a`` has as rows: torch repeats ``b``."""
+    """Multiply as ``torch.matmul``, with leading axes that only ``a`` has folded into rows: torch
+    would repeat ``b``."""
     lone = lone_axes(a.shape, b.shape, 1) if b.dim() > 2 else ()
     if not lone:
         return torch.matmul(a, b)
@@ -91,7 +92,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     return product.permute(inverse(axes))
 
 
-# All but arange, which has no operand to say its device.
+# All primitives except arange, which has no operand with a device.
 PRIMITIVES: Table = {
     **ELEMENTWISE,
     "where": torch.where,

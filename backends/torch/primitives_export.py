@@ -1,4 +1,4 @@
-"""How each primitive is written in the source of an exported module of torch; loops too."""
+"""Source of each primitive, and of loops, in an exported torch module."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TEMPLATES: Mapping[str, str] = {
     "one_hot": "nn.functional.one_hot(%0, {classes}).to({like}.dtype)",
     "tensordot": "torch.tensordot(%0, %1, dims={axes})",
 }
-# What a module's source may use; see :mod:`harness.convert.source.vetting`.
+# Names that a module's source may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
     imports=frozenset({"import math", "import torch", "from torch import Tensor, nn"}),
     roots=frozenset({"math", "torch", "nn", "Tensor"}),
@@ -101,7 +101,7 @@ REDUCTIONS: Mapping[str, str] = {"sum": "sum", "max": "amax", "mean": "mean"}
 
 
 class TorchDialect(Dialect):
-    """The words of torch."""
+    """The source dialect of torch."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
         if swaps_first(node):
@@ -121,7 +121,7 @@ class TorchDialect(Dialect):
         return fill(self._shaped(e, node), *operands)
 
     def _shaped(self, e: Emitter, node: Node) -> str:
-        """The template of an operation whose attributes are a part of its text."""
+        """Return the template of an operation that has attributes in its text."""
         attributes = node.attributes
         match node.op:
             case "windows":
@@ -148,7 +148,7 @@ class TorchDialect(Dialect):
         return Code((f"{e.like}.new_empty({e.shape(shape)}).{law['noise']}_({given})",))
 
     def scan(self, e: Emitter, node: Node) -> None:
-        """A ``for`` loop over the steps, which appends to a list for each stacked result."""
+        """Write a ``for`` loop over the steps; it appends each stacked result to a list."""
         body, count = node.block, node.carries
         for inner, start, name in zip(body.inputs, node.inputs, ends_of(e, node), strict=False):
             self._start(e, inner, start, name)
@@ -180,7 +180,8 @@ class TorchDialect(Dialect):
             self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
 
     def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
-        """The carried value before the first step: its source's own variable, if that is free."""
+        """Set a carried value before the first step; reuse the source variable if nothing else
+        reads it."""
         code = e.operand(start)
         text = e.read(code)
         free = code.parts == (start,) and not e.left[start] and e.home.get(start) == e.depth
@@ -201,7 +202,7 @@ class TorchDialect(Dialect):
         return f"reversed({e.read(code)})" if reverse else e.read(code)
 
     def _carry(self, e: Emitter, inner: Sequence[int], after: Sequence[int]) -> None:
-        """What the next step is given, where it is not in its variable already."""
+        """Assign the carried values that are not yet in the variables of the next step."""
         moved = [(i, a) for i, a in zip(inner, after, strict=True) if e.text.get(a) != e.text[i]]
         codes = e.operands([a for _, a in moved])
         for a in after:

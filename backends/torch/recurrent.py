@@ -1,4 +1,4 @@
-"""The recurrent layers that the torch backend claims: the functions behind torch.nn's modules."""
+"""Recurrent layers that the torch backend claims: the functions behind torch.nn's modules."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from harness.extend import (
 )
 
 Tensor = Any
-# Added to what a gate is made of, it is wide open, or shut: its sigmoid is 1 or 0, and its
-# derivative 0, in every dtype.
+# Added to a gate's input, it saturates the gate in every dtype: the sigmoid is 0 or 1, its
+# derivative 0.
 OPEN = 1e4
 
 
@@ -43,7 +43,7 @@ def _recurrent(
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         return chain([(values, packed)])
 
-    # torch wants as many units in each layer.
+    # torch needs the same number of units in each layer.
     return Native(label, run, Packing(pieces), chain=Chain((label, *pieces, units), chain))
 
 
@@ -55,11 +55,10 @@ def _call(
     both: bool,
     layers: int = 1,
 ) -> Sequence[Tensor]:
-    """The output of all steps and the last states, by one of torch's kernels."""
-    # oneDNN keeps what a gradient needs wherever one could be asked for, and cuDNN
-    # differentiates in its training mode only. Without dropout all modes compute the same.
+    # oneDNN saves data for gradients whenever gradients are possible; cuDNN differentiates only in
+    # training mode. Without dropout all modes compute the same.
     training = any(tensor.requires_grad for tensor in (x, *initial, *weights))
-    # Two kernels a direction, of the input and of the state, are all that there is without.
+    # Without biases, each direction has only two kernels: of the input and of the state.
     has_biases = len(weights) > 2 * (1 + both) * layers
     dropout, batch_first = 0.0, True
     with torch.set_grad_enabled(training):
@@ -70,7 +69,7 @@ def _call(
     return made
 
 
-# As torch has them of one direction.
+# torch's names for one direction.
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -83,13 +82,14 @@ def _gated(layer: ClaimableCall) -> bool:
 
 
 def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
-    """How parameters of a direction begin, and how torch's names of them end."""
+    """Return the parameter prefix and torch's name suffix for each direction."""
     back = any(name.startswith("back_") for name in layer.shapes)
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
 
 def _of_gates(layer: ClaimableCall, order: str, second: Callable[[str], Piece]) -> dict[str, Piece]:
-    """The parameters of each direction in torch's order of gates; ``second`` is its other bias."""
+    """Return the packing of each direction in torch's gate order; ``second`` makes the second
+    bias."""
     pieces: dict[str, Piece] = {}
     for way, end in directions(layer):
         pieces |= {
@@ -124,24 +124,24 @@ def _lstm(layer: ClaimableCall) -> Native | None:
 
 
 def _masked_lstm(layer: ClaimableCall) -> Native | None:
-    """Both directions of rows with a mask.
+    """Return the claim of a bidirectional LSTM with a padding mask.
 
-    What is not masked goes to the front, in the order of each direction, so that one call makes
-    all steps. Behind it the gates keep the state ``c``, and the last output in front is the state
-    ``h``. torch's packed sequences would do, but for empty rows: on a CPU they take three times as
-    long in inference and four to eight times in training.
+    For each direction, unmasked steps move to the front, so that one call computes all steps. After
+    them, saturated gates preserve the state ``c``; the state ``h`` is the last unmasked output.
+    torch's packed sequences reject empty rows. On a CPU they are also three times slower in
+    inference and four to eight times slower in training.
     """
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
     pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
-    # By gate; a column of the input's weights.
+    # By gate: a column for the input weights.
     kept = torch.tensor([-OPEN, OPEN, 0.0, 0.0]).repeat_interleave(units)[:, None]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         x, mask = values["x"], values["mask"]
         counts = mask.sum(1, keepdim=True)
-        # What is not read may be anything, also NaN.
+        # Masked inputs may be anything, even NaN.
         rows = torch.cat([torch.where(mask[..., None], x, 0.0), ~mask[..., None]], -1)
         column = kept.to(x.device, x.dtype)
         outputs, states = [], []
@@ -164,8 +164,8 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
 
 
 def _places(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
-    """[batch, time]: where each step goes, those that a mask keeps in front; ``counts`` [batch, 1]
-    says how many they are."""
+    """Return the target position of each step, [batch, time]: unmasked steps first. ``counts``
+    [batch, 1] counts the unmasked steps."""
     rank = mask.cumsum(1)
     front = counts - rank if backwards else rank - 1
     steps = torch.arange(mask.shape[1], device=mask.device)
@@ -179,7 +179,7 @@ def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     return _recurrent("torch.gru", ["h"], pieces, len(layer.shapes["U_n"]))
 
 
-# What runs on cuDNN on a GPU.
+# Kernels that run on cuDNN on a GPU.
 CUDNN = frozenset({"torch.rnn_tanh", "torch.rnn_relu", "torch.lstm", "torch.gru"})
 
 RECURRENT: Mapping[str, Callable[[ClaimableCall], Native | None]] = {

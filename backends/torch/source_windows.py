@@ -1,4 +1,4 @@
-"""Windows along axes as torch's text: ``unfold`` of what is padded, and ``fold``."""
+"""Source of windows along axes for torch: ``unfold`` of the padded tensor, and ``fold``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.extend.source import Emitter
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """The template: ``unfold`` puts the windows of each axis last."""
+    """Return the template; ``unfold`` puts the windows of each axis last."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     axes, count = attributes["axes"], len(attributes["axes"])
     each = {n: [e.size(dim) for dim in attributes[n]] for n in ("size", "stride", "dilation")}
@@ -28,10 +28,10 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """The template of images, which ``fold`` wants with channels behind the batch.
+    """Return the template for images; ``fold`` wants channels after the batch.
 
     Raises:
-        UsageError: these are no images, or are padded on one side only.
+        UsageError: the values are not images, or the padding is not symmetric.
     """
     attributes, shape = node.attributes, e.types[node.inputs[0]].shape
     even = attributes["padding"] == attributes["after"]

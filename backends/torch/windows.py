@@ -1,4 +1,4 @@
-"""Windows along axes as torch's ``unfold``, and their sum with a derivative of its own."""
+"""Windows along axes with torch's ``unfold``, and their sum with its own derivative."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Axes = tuple[FramedAxis, ...]
 
 
 def windows(x: Tensor, *, lowest: bool, **framing: Each) -> Tensor:
-    """See the primitive."""
+    """Return the windows of x, as the primitive ``windows``."""
     return Unfold.apply(x, framed_axes(framing), lowest)
 
 
 def overlap_add(x: Tensor, **framing: Each) -> Tensor:
-    """See the primitive."""
+    """Return the sum of the windows, as the primitive ``overlap_add``."""
     return OverlapAdd.apply(x, framed_axes(framing))
 
 
 def _unfolded(x: Tensor, axes: Axes, lowest: bool) -> Tensor:
-    """The windows; how many there are is what ``unfold`` finds by itself."""
     rank, count, last = x.dim(), len(axes), axes[-1].axis + 1
     if any(axis.padding or axis.after for axis in axes):
         # torch.nn.functional.pad counts axes from the last one.
@@ -40,28 +39,28 @@ def _unfolded(x: Tensor, axes: Axes, lowest: bool) -> Tensor:
 
 
 class Unfold(torch.autograd.Function):
-    """Its derivative is the sum below: what autograd makes of ``unfold`` in several axes, compiled,
-    writes beyond its memory (torch 2.13)."""
+    """Windows, with :class:`OverlapAdd` as the derivative. Compiled, autograd's derivative of
+    ``unfold`` along several axes writes out of bounds (torch 2.13)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes, lowest: bool) -> Tensor:
-        """The windows."""
+        """Return the windows."""
         ctx.axes = tuple(axis._replace(length=x.shape[axis.axis]) for axis in axes)
         return _unfolded(x, axes, lowest)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """The sum of the gradients of each entry."""
+        """Return, for each entry, the sum of its gradients."""
         return OverlapAdd.apply(gradients[0], ctx.axes), None, None
 
 
 class OverlapAdd(torch.autograd.Function):
-    """For each place in a window all windows are added at once; autograd would copy the sum so
-    far for each of them."""
+    """Sum of windows: one addition for each place in a window. Autograd would copy the partial sum
+    for each place."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes) -> Tensor:
-        """The sum."""
+        """Return the sum."""
         ctx.axes, last = axes, axes[-1].axis + 1
         count = [x.shape[axis.axis] for axis in axes]
         shape = [*x.shape[:last], *x.shape[last + len(axes) :]]
@@ -79,5 +78,5 @@ class OverlapAdd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """The windows of the gradient."""
+        """Return the windows of the gradient."""
         return _unfolded(gradients[0], ctx.axes, False), None
