@@ -1,1 +1,1 @@
-"""Keras on TensorFlow, PyTorch or JAX: its backends and its format."""
+"""The Keras backends, on TensorFlow, PyTorch or JAX, and their weight format."""

@@ -1,8 +1,8 @@
-"""The variables of a ``.keras`` file, read as data: no layer of the file is made.
+"""Read the variables of a ``.keras`` file as data, without creating its layers.
 
-The archive's configuration is read for the names of layers and nothing else. Keras would make what
-it names, which has been a way to run code in many of its versions. The variables are in an HDF5
-file inside, under the classes of the layers in their order.
+Only the names of layers are read from the archive's configuration. Keras would create the objects
+that it names, which has allowed code to run in many versions. The variables are in an HDF5 file
+inside the archive, grouped by layer class and order.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from harness.extend.formats import DESCRIBED, FLOATS, Archive, Damaged, Declared
 from harness.extend.program import owner_of
 
 PARTS = ("config.json", "model.weights.h5")
-# Numbers of HDF5's own filters, and of that which h5py brings along: others are code from a disk.
+# Filter numbers of HDF5 itself and of h5py; other filters are code loaded from disk.
 FILTERS = frozenset({1, 2, 3, 32000})
-# Bytes of a chunk, which is unpacked as a whole.
+# The most bytes of a chunk, which is unpacked as a whole.
 CHUNK = 1 << 24
-# What says of a configuration's entry that it is an operation, which has no variables.
+# The module of operations in a configuration; they have no variables.
 OPERATIONS = "keras.src.ops."
 
 
 def text(archive: Archive, name: str, limit: int = DESCRIBED) -> str:
-    """A part as text."""
+    """Return a part of the archive as text."""
     return archive.part(name, limit).decode("utf-8", "replace")
 
 
 def layers(config: str) -> dict[str, tuple[str, str]]:
-    """The layers of a model's configuration by name: the class of each, and its group of
-    variables."""
+    """Return the class and the variable group of each layer in a model's configuration, by layer
+    name."""
     try:
         entries = json.loads(config)["config"]["layers"]
         classes = [(e["config"]["name"], e["class_name"], e.get("module")) for e in entries]
@@ -55,17 +55,17 @@ def layers(config: str) -> dict[str, tuple[str, str]]:
 
 
 def _snake(name: str) -> str:
-    """``SimpleRNN`` as ``simple_rnn``, as Keras names groups."""
+    """Return ``SimpleRNN`` as ``simple_rnn``, as Keras names groups."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 @contextmanager
 def variables(archive: Archive, wanted: int) -> Iterator[Any]:
-    """The HDF5 file inside; ``wanted`` is how many bytes the model's variables have."""
+    """Open the HDF5 file inside; ``wanted`` is the byte count of the model's variables."""
     import h5py
 
-    # An optimizer keeps some numbers for each of the model's.
+    # The file may also hold optimizer state: a few numbers for each number of the model.
     part = archive.stream("model.weights.h5", 4 * wanted + DESCRIBED)
     try:
         file = h5py.File(part, "r")
@@ -76,14 +76,14 @@ def variables(archive: Archive, wanted: int) -> Iterator[Any]:
 
 
 def declared(file: Any, group: str, layer: str, inner: Sequence[str], index: int) -> Declared:
-    """One variable: number ``index`` of a layer, or of what ``inner`` names inside of it."""
+    """Return variable number ``index`` of a layer, or of its inner object at the path ``inner``."""
     import h5py
 
     place = file
     for step in ("layers", group):
         place = _child(place, step, h5py.Group)
     if "vars" in place:
-        # Keras of this time notes the name, and the order of layers alone could mislead.
+        # Current Keras stores the layer's name; the order of layers alone could mislead.
         name = _child(place, "vars", h5py.Group).attrs.get("name", layer)
         if name != layer:
             raise Damaged(f"its variables are of {shorten(str(name))!r}, not of {layer!r}")
@@ -106,7 +106,7 @@ def _loader(dataset: Any) -> Callable[[], Array]:
 
 
 def _child(place: Any, name: str, kind: Any) -> Any:
-    """What lies in a group itself: a link could lead to any file."""
+    """Return a direct member of a group; a link could lead to any file."""
     import h5py
 
     try:
@@ -120,7 +120,8 @@ def _child(place: Any, name: str, kind: Any) -> Any:
 
 
 def _check(dataset: Any) -> None:
-    """:class:`Damaged` for a dataset whose numbers lie elsewhere, or unpack to more than it has."""
+    """Raise :class:`Damaged` if a dataset is stored outside of the file, or unpacks to more than it
+    has."""
     name = dataset.name
     if dataset.shape is None or dataset.external or dataset.is_virtual:
         raise Damaged(f"the numbers of {name} are not in the file")
@@ -133,7 +134,7 @@ def _check(dataset: Any) -> None:
 
 
 def spec_of(archive: Archive, notes: str) -> str | None:
-    """The model that a file says it is of, if it says so."""
+    """Return the name of the model in the archive's notes; None if there are no notes."""
     if notes not in archive.names:
         return None
     try:
@@ -146,7 +147,7 @@ def spec_of(archive: Archive, notes: str) -> str | None:
 
 
 def instances(program: Program) -> list[str]:
-    """The layers that have weights."""
+    """Return the layers that have weights."""
     ports = (*program.parameters, *program.statistics)
     return list(dict.fromkeys(owner_of(port.name) for port in ports))
 
@@ -158,7 +159,7 @@ def declared_of(
     there: Mapping[str, tuple[str, str]],
     file: Any,
 ) -> dict[str, Declared]:
-    """What a file has of each variable of each layer, which is to be as in the model's own."""
+    """Return the file's variables of each layer, after checking them against the model's own."""
     found = {}
     for key in instances(program):
         wanted = built.layers[key]

@@ -1,7 +1,7 @@
-"""The attention that the Keras backend claims: ``keras.layers.MultiHeadAttention``.
+"""Attention that the Keras backend claims: ``keras.layers.MultiHeadAttention``.
 
-``grouped_attention`` turns its queries and keys by their places, which
-``keras.layers.GroupQueryAttention`` does not: that is not claimed.
+``grouped_attention`` rotates queries and keys by position. ``keras.layers.GroupQueryAttention``
+does not, so it is not claimed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 from harness.extend import ClaimableCall, Packing, Part, Piece, Tensors
 
 KIND = "MultiHeadAttention"
-# The layers that it is made of, by their names in it and the letter of their parameters.
+# Inner layers: the attribute name, and the letter of its parameters.
 PARTS: Mapping[str, tuple[str, str]] = {
     "query": ("query_dense", "q"),
     "key": ("key_dense", "k"),
     "value": ("value_dense", "v"),
     "attention_output": ("output_dense", "o"),
 }
-# What the layer is told when it is called, from what it is given; of Keras' ops.
+# Extra call arguments, from Keras' ops and the inputs of the layer.
 ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
     "causal_attention": lambda ops, values: {"use_causal_mask": True},
     "self_attention": lambda ops, values: {},
@@ -28,12 +28,12 @@ ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
 
 
 def arguments(layer: ClaimableCall) -> dict[str, Any]:
-    """Arguments of the class."""
+    """Return the arguments of the class."""
     return {"num_heads": layer.attributes["heads"], "key_dim": layer.attributes["head"]}
 
 
 def packing(layer: ClaimableCall) -> Packing:
-    """Each head has an axis of its own in what the result is not made of."""
+    """Return the packing; each head has its own axis, except in the output bias."""
     heads = (layer.attributes["heads"], layer.attributes["head"])
     features, _ = layer.shapes["W_q"]
     pieces: dict[str, Piece] = {}
@@ -46,5 +46,5 @@ def packing(layer: ClaimableCall) -> Packing:
 
 
 def parts_of(layer: Any) -> dict[str, Any]:
-    """The layers that attention is made of, by the names in its packing."""
+    """Return the inner layers of an attention, by their names in its packing."""
     return {part: getattr(layer, name) for part, (name, _) in PARTS.items()}

@@ -1,10 +1,12 @@
 """Keras 3 on TensorFlow (``keras``), on torch (``keras-torch``) and on JAX (``keras-jax``).
 
-Keras fixes its engine when it is imported, so each name needs a process of its own. The native
-path is a real ``keras.Model``: claimed layers are the framework's own, everything else is an
-operation of its graph. Gradients are the engine's. What Keras would compute in float32 is not
-claimed in float64 (see :mod:`harness.backends.keras.engines`): on torch only embeddings are, on
-JAX neither batch normalisation nor what uses tanh.
+Keras fixes its engine at import, so each name needs its own process. The native path is a real
+``keras.Model``: claimed layers are Keras layers, and everything else is an operation of the graph.
+Gradients are the engine's.
+
+In float64, layers that Keras computes in float32 are not claimed: on torch matrix products,
+normalisations and attention, on JAX normalisations, attention and layers with tanh (see
+:mod:`harness.backends.keras.engines`).
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
 
 class Keras(Backend):
-    """One engine's Keras; see the module."""
+    """Keras on one engine."""
 
     def __init__(self, name: str, engine: str) -> None:
         import keras
@@ -82,8 +84,8 @@ class Keras(Backend):
         self._table = table(keras, self.engine.exact)
         self._device: Any = None
         self._card: int | None = None
-        # What is not computed in float64, and activations that Keras has no name for, made when
-        # they are claimed.
+        # Operations that Keras does not compute in float64, and activations that Keras lacks, made
+        # when they are claimed.
         self.inexact = self.engine.inexact
         self.unnamed: dict[str, Callable[[], Any]] = {
             "hard_sigmoid_fifth": lambda: partial(hard_sigmoid_fifth, self.keras.ops)
@@ -130,17 +132,17 @@ class Keras(Backend):
             self._device.__exit__(None, None, None)
             self._device = None
         self._card = card_of(device)
-        # Before any device is named, which starts what the engine then has.
+        # The engine must be set before any device is named, because that starts the engine.
         self.engine.use(self._card, dtype, self.deterministic)
         name = self.engine.cpu if self._card is None else f"gpu:{self._card}"
         self._device = self.keras.device(name)
         self._device.__enter__()
         kept = host_dtype(dtype)
         self.keras.config.set_floatx(kept)
-        # Of its own: the first layer that is made keeps the policy of its time for all later ones.
+        # Set the policy explicitly: the first layer would otherwise fix the policy of all later
+        # ones.
         self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)
-        # Not on a card, where that is another computation: what is checked there is to be what is
-        # timed.
+        # Not on a card: the checked computation would differ from the timed one.
         self.engine.quick = self.quick and self._card is None
 
     def repeats(self) -> bool:
@@ -187,7 +189,7 @@ class Keras(Backend):
             return losses.claimed(self.keras, layer.definition, self.engine.wrong_losses)
         if layer.definition in attention.ATTENTION:
             return self._attention(layer)
-        # A model of Keras makes the calls of one layer in an order of its own.
+        # A Keras model may call a shared layer in a different order.
         if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
         kind, extra, packing = LAYERS[layer.definition]
@@ -208,7 +210,7 @@ class Keras(Backend):
     def _made(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
     ) -> Any:
-        """A layer of Keras under the name of a spec's, and the cast where its policy is mixed."""
+        """Return a Keras layer with the spec's name, and a cast if its policy is mixed."""
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         known = getattr(self.keras.layers, kind)
         made = known(**arguments, **self.starts(known), name=name)
@@ -218,7 +220,7 @@ class Keras(Backend):
         return made, self.keras.ops.cast if mixed else None
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """How a class is to make its values at the start."""
+        """Return the initializer arguments of a class."""
         return unset(kind)
 
     def _attention(self, layer: ClaimableCall) -> Native | None:
@@ -234,14 +236,14 @@ class Keras(Backend):
         return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, told)
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Whether Keras hands a layer to cuDNN: those of the standard form, on a GPU."""
+        """Return whether Keras runs a layer in cuDNN: the standard form on a GPU."""
         functions = arguments.get("activation"), arguments.get("recurrent_activation")
         kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlowEngine) else {"LSTM"}
         standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
         return bool(self._card is not None and kind in kinds and standard)
 
     def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Whether a layer computes in the dtype of the session."""
+        """Return whether a layer computes in the session's dtype."""
         if self.keras.config.floatx() != "float64":
             return True
         used = {"matmul"} if kind in (*RECURRENT, "Dense") else set()
@@ -274,7 +276,7 @@ class Keras(Backend):
 def harness_environment(name: str) -> Mapping[str, str]:
     return {
         "KERAS_BACKEND": NAMES[name],
-        "TF_CPP_MIN_LOG_LEVEL": "2",  # the notices at the start, oneDNN's included
+        "TF_CPP_MIN_LOG_LEVEL": "2",  # startup messages, including oneDNN's
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
@@ -282,7 +284,7 @@ def harness_environment(name: str) -> Mapping[str, str]:
 
 @hookimpl
 def harness_deterministic(name: str) -> Mapping[str, str]:
-    # TensorFlow has a switch for all of it, which the engine sets; its cuBLAS is like torch's.
+    # The engine sets TensorFlow's own switch; cuBLAS needs the same variable as for torch.
     return platforms.deterministic(os.environ) if name == "keras-jax" else CUBLAS_REPEATS
 
 

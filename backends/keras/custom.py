@@ -1,4 +1,4 @@
-"""Calls and operations that Keras has no layer for, as layers of classes of their own."""
+"""Calls and operations without a Keras layer, as layers of generated classes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .source import RESERVED, CallWriter, registered
 class Custom:
     """A call or an operation as a layer of its own class.
 
-    ``arguments`` and ``weights`` map values to their names in the text, ``attributes`` the weights'
-    own names to those. ``nodes`` are all that ``outputs`` need, constants included; ``results``
-    are what the program knows the outputs as.
+    ``arguments`` and ``weights`` map values to their names in the source. ``attributes`` maps
+    weight names to attribute names. ``nodes`` are all nodes that ``outputs`` need, including
+    constants. ``results`` are the program's values of the outputs.
     """
 
     program: Program
@@ -35,7 +35,7 @@ class Custom:
     trained: frozenset[str]
 
     def start(self) -> list[str]:
-        """The method that makes the weights."""
+        """Return the method that creates the weights."""
         if not self.shapes:
             return []
         made = [f"{INDENT * 2}{line}" for line in map(self._weight, self.shapes)]
@@ -43,7 +43,7 @@ class Custom:
         return [*head, *made, ""]
 
     def method(self, name: str) -> list[str]:
-        """The equations as a method."""
+        """Return the equations as a method."""
         arguments = ", ".join(["self", *self.arguments.values()])
         body = CallWriter(self.program, self.arguments, self.weights).write(
             self.nodes, self.outputs
@@ -52,8 +52,12 @@ class Custom:
         return [f"{INDENT}def {name}({arguments}):", *lines]
 
     def shape(self) -> list[str]:
-        """The method that tells the shape of what is made, where that is an argument's and a weight
-        is only as long as the longest: Keras on torch would find it by a trial of length 83."""
+        """Return the method that tells the output shape, for sliced weights and an output shaped
+        like an argument.
+
+        Keras on torch would find the shape by a trial of length 83, but a sliced weight is only as
+        long as the longest input.
+        """
         types, made = self.program.types, [self.program.types[v] for v in self.outputs]
         alike = [name for value, name in self.arguments.items() if [types[value]] == made]
         if not alike or not any(
@@ -72,8 +76,8 @@ class Custom:
 
 
 def class_text(name: str, forms: Sequence[Custom]) -> str:
-    """The class of a layer, registered. One that is called in several forms, which differ in the
-    number of axes or in what is left out, takes a list of tensors and the number of the form."""
+    """Return the registered class of a layer. A layer called in several forms, with other axes or
+    omitted arguments, takes a list of tensors and the number of the form."""
     first = forms[0]
     lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
     lines += first.start()
@@ -91,10 +95,10 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
 def custom(
     program: Program, node: Node, constants: Iterable[Node], taken: Container[str]
 ) -> Custom:
-    """What a node is as a layer of its own. Of ``constants``, those that it needs go inside;
-    ``taken`` are attributes that every layer has.
+    """Return a node as a custom layer, with the ``constants`` that it needs; ``taken`` are
+    attributes of every layer.
 
-    Raises :class:`UsageError` where it needs the length of an axis that no input has.
+    Raises :class:`UsageError` if the node needs the length of an axis that no input has.
     """
     instance = node.attributes.get("instance")
     roles = dict(zip(node.attributes.get("roles", ()), node.inputs, strict=False))
@@ -127,7 +131,7 @@ def custom(
 
 
 def _attributes(own: Iterable[str], taken: Container[str]) -> dict[str, str]:
-    """The attributes that hold the weights, no two of one name."""
+    """Return a distinct attribute name for each weight."""
     found: dict[str, str] = {}
     for name in own:
         is_taken = name in taken or iskeyword(name) or name.startswith(("weight_", "form_"))
@@ -136,7 +140,7 @@ def _attributes(own: Iterable[str], taken: Container[str]) -> dict[str, str]:
 
 
 def _local_names(program: Program, node: Node) -> dict[int, str]:
-    """The layer's own names: a model has others for the results of each call."""
+    """Return the value names inside the layer; a model has other names for each call's results."""
     label = f"{node.attributes.get('label')}/"
     return {v: n.removeprefix(label) for v, n in program.names.items() if n.startswith(label)}
 
@@ -157,7 +161,8 @@ def _arguments(
     roles: Mapping[str, int],
     weights: Mapping[int, str],
 ) -> dict[int, str]:
-    """What is made elsewhere, and inputs for the lengths of free axes, by name."""
+    """Return the arguments by name: values made elsewhere, and inputs with the lengths of free
+    axes."""
     values = [v for v in free_values(Block((), nodes, outputs)) if v not in weights]
     outer = [port.value for port in (*program.inputs, *program.state)]
     for size in sorted(free_sizes(program, nodes)):
@@ -169,7 +174,7 @@ def _arguments(
                     f"of {size}, and no input has an axis of just that length; add one that has"
                 )
             values.append(place[0])
-    # Keras has no layer without an input.
+    # A Keras layer needs at least one input.
     names = {value: role for role, value in roles.items()}
     found: dict[int, str] = {}
     for value in values or outer[:1]:

@@ -1,4 +1,4 @@
-"""What Keras does where nothing is said: a measurement for each entry of ``specs/defaults``."""
+"""Keras' default behaviour: one measurement for each entry of ``specs/defaults``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RATE = 2.0**-10  # exact in every dtype
 
 
 def built(layer: Any, *shape: int | None) -> Any:
-    """A layer with parameters of zeros."""
+    """Build a layer with all parameters at zero."""
     layer.build(shape)
     layer.set_weights([np.zeros(w.shape, "float32") for w in layer.weights])
     return layer
 
 
 def floats(numbers: Any) -> Any:
-    """An array of float32."""
+    """Return a float32 array."""
     return np.array(numbers, "float32")
 
 
@@ -225,7 +225,7 @@ def _looked_up(index: int) -> Measured:
     layer.set_weights([np.arange(1, 4, dtype="float32")[:, None]])
     try:
         found = float(_array(layer(np.array([index])))[0, 0])
-    except Exception:  # each engine has an error of its own
+    except Exception:  # each engine raises a different error
         return "error"
     return "NaN" if found != found else f"row {int(found) - 1}"
 
@@ -244,7 +244,7 @@ def padding_index() -> Measured:
 
 
 def _moved(optimizer: Any, gradient: float, start: float = 0.0) -> float:
-    """How far one step moves a parameter, in learning rates."""
+    """Return how far one step moves a parameter, in units of the learning rate."""
     p = keras.Variable(floats([start]))
     optimizer.apply([ops.convert_to_tensor(floats([gradient]))], [p])
     return float((start - _array(p.value)[0]) / RATE)

@@ -1,11 +1,15 @@
-"""The three engines of Keras 3: what it leaves to them, and what only they do exactly.
+"""The three engines of Keras 3, and the operations that must bypass Keras to be exact.
 
-Outside of TensorFlow, Keras' type promotion turns float64 into float32, so a few of its operations
-round float64 values to float32: on torch ``matmul``, ``tensordot`` and ``segment_sum`` (relative
-error 1e-7), on JAX ``tanh`` (8e-8), and every normalisation on both. On TensorFlow ``gelu`` has a
-constant of float32 (5e-9). The scale of Keras' attention is float32's on all of them, unless it is
-a power of two. Each engine names them in ``inexact``; its own functions for those that a program
-may ask for are in ``exact``.
+Except on TensorFlow, Keras' type promotion turns float64 into float32, so some operations round
+float64 values:
+
+- torch: ``matmul``, ``tensordot``, ``segment_sum`` (relative error 1e-7), all normalisations
+- JAX: ``tanh`` (8e-8), all normalisations
+- TensorFlow: ``gelu``, which has a float32 constant (5e-9)
+- all engines: the scale of attention, unless it is a power of two
+
+``inexact`` of an engine names these operations. ``exact`` has replacements for those that a program
+may use.
 """
 
 from __future__ import annotations

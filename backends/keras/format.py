@@ -1,12 +1,14 @@
-"""Keras: a ``.keras`` file that ``keras.models.load_model`` opens on any of its engines.
+"""Keras: a ``.keras`` file that ``keras.models.load_model`` opens on any engine.
 
-A functional model of Keras' own layers, under the names of the spec, on inputs of any batch and
-length. Its outputs are a dict; state comes in and goes out as ``state.NAME``. What Keras has no
-layer for is in a module NAME.py beside NAME.keras, which imports nothing but keras and is to be
-imported before the model is loaded. Keras computes float64 in float64 on TensorFlow only: on torch
-products are rounded to float32, and on JAX so is tanh, where its loops then stop with an error;
-weights of float32 are for all engines. The archive's ``harness.json`` has the model's name, the
-vocabulary and what else is known of the weights; Keras leaves it alone.
+The file is a functional model of Keras layers with the names of the spec, for any batch size and
+length. Its outputs are a dict; state enters and leaves as ``state.NAME``. Layers that Keras lacks
+are in a module NAME.py beside NAME.keras. The module imports only keras and must be imported before
+the model is loaded.
+
+Use float64 weights only on TensorFlow. Keras on torch rounds products to float32, and Keras on JAX
+rounds tanh, after which its loops stop with an error. float32 weights work on all engines. The
+archive's ``harness.json`` has the model's name, the vocabulary and other facts about the weights;
+Keras ignores it.
 """
 
 from __future__ import annotations
@@ -50,14 +52,14 @@ from .source import SCRIPT
 
 NOTES = "harness.json"
 SHARED = re.compile(r'("shared_object_id": )(\d+)\b')
-# Stands for the time at which a file was saved, in Keras' own form.
+# The date of every saved file, in Keras' format.
 SAVED = "1980-01-01@00:00:00"
-# The first line of a module that this format wrote, and may write again.
+# The first line of a module that this format wrote, and may overwrite.
 HEAD = "What {} needs and Keras itself does not have."
 
 
 class KerasFormat(Format):
-    """See the module."""
+    """The format ``keras``."""
 
     suffix = ".keras"
 
@@ -103,7 +105,7 @@ class KerasFormat(Format):
         return files
 
     def _check_module(self, spec: str, module: Path) -> None:
-        """That a module may be written, and imported."""
+        """Check that a module may be written and can be imported."""
         if not module.stem.isidentifier():
             raise UsageError(
                 f"{spec} needs a Python module beside its .keras file, and {module.name} could not "
@@ -129,7 +131,7 @@ class KerasFormat(Format):
             native = built.natives.get(instance)
             packed = {**own, **native.packing.pack(own)} if native else own
             for variable in built.layers[instance].weights:
-                # What is left over is the random seed of a recurrent layer, which is never used.
+                # The rest is the random seed of a recurrent layer, which is never used.
                 if variable.name in packed:
                     variable.assign(packed[variable.name])
 
@@ -176,12 +178,13 @@ class KerasFormat(Format):
         )
 
     def _load(self, path: Path) -> Any:
-        """The model of a file that this format has written: what it names is made."""
+        """Load a model that this format has written; Keras creates the objects that the file
+        names."""
         try:
             return self.keras.models.load_model(path, compile=False)
-        # Of any kind: what a damaged or foreign file sets off in Keras is not listed anywhere.
+        # A damaged or foreign file can raise any exception in Keras.
         except Exception as error:
-            # Each object wraps the error of the one inside; the innermost says what is wrong.
+            # Each object wraps the inner error; the innermost one is informative.
             cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
             raise UsageError(
                 f"Keras {version('keras')} cannot load {path}: {type(error).__name__}: {cause}"
@@ -192,7 +195,7 @@ class KerasFormat(Format):
             config = text(parts, "config.json", 4 * DESCRIBED)
         self.backend.use("cpu", _dtype(config))
         module = path.with_suffix(".py")
-        # What this process has written and read before is not to stand in for the module.
+        # Objects that this process has registered must not replace the module's.
         self.keras.saving.get_custom_objects().clear()
         if _registered(config):
             run_file(module, WORDS)
@@ -208,8 +211,8 @@ class KerasFormat(Format):
 
 
 def _finish(path: Path, notes: Mapping[str, Any]) -> None:
-    """Add the notes to an archive, and take out what differs from one time to the next: the time
-    itself, and places in memory, by which Keras knows objects that are used twice."""
+    """Add the notes to an archive, and make its bytes repeatable. The date becomes a constant, and
+    ids of shared objects (memory addresses) become counters."""
     with zipfile.ZipFile(path) as saved:
         parts = {name: saved.read(name) for name in saved.namelist()}
     known = json.loads(parts["metadata.json"])
@@ -221,12 +224,12 @@ def _finish(path: Path, notes: Mapping[str, Any]) -> None:
     parts[NOTES] = json.dumps(notes, sort_keys=True).encode()
     with zipfile.ZipFile(path, "w") as finished:
         for name, content in parts.items():
-            # Of 1980, as any part whose time is not given.
+            # ZipInfo without a date has 1980.
             finished.writestr(zipfile.ZipInfo(name), content)
 
 
 def _module_text(path: Path, texts: Mapping[str, str]) -> str:
-    """The module beside ``path``."""
+    """Return the source of the module beside ``path``."""
     told_of = [
         HEAD.format(literals.told(path.name)),
         "",
@@ -245,7 +248,7 @@ def _is_ours(module: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Archive]:
-    """The archive that a ``.keras`` file is."""
+    """Open a ``.keras`` file as an archive."""
     hint = "it is an archive that model.save('NAME.keras') writes"
     with reading(path, "a .keras file", hint), archive(path, "a .keras file") as parts:
         missing = [name for name in PARTS if name not in parts.names]
@@ -259,13 +262,13 @@ def _dtype(config: str) -> str:
 
 
 def _registered(config: str) -> dict[str, str]:
-    """What a configuration names that is not Keras' own: registered name -> name."""
+    """Return the names in a configuration that are not Keras' own: registered name -> name."""
     names = re.findall(r'"(?:registered_name|config)": "([^"]*>[^"]*)"', config)
     return {name: name.rpartition(">")[2] for name in names}
 
 
 def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
-    """That this format defines whatever a configuration names that is not Keras' own."""
+    """Check that this format defines all names in a configuration that are not Keras' own."""
     unknown = [name for name in _registered(config).values() if name not in defined]
     if unknown:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Keras' native path: a program as a ``keras.Model``, and what runs it in a session."""
+"""Keras' native path: a program as a ``keras.Model``, and its execution in a session."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from harness.extend.program import (
 from .attention import KIND as ATTENTION
 from .layers import variables
 
-# The states of a layer, in the order in which Keras has them.
+# The states of a layer, in Keras' order.
 STATES = ("h", "c", "back_h", "back_c")
-# What a layer is told beside its first argument, from what it is given.
+# Extra call arguments of a layer, from its inputs.
 Told = Callable[[Tensors], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A claimed layer: ``layer`` holds its variables and stands in the model; ``told`` is what else
-    it is told when it is called."""
+    """A claimed layer: ``layer`` holds its variables and is part of the model; ``told`` gives extra
+    call arguments."""
 
     layer: Any
     told: Told | None = None
 
 
 def _source(layer: Any, values: Tensors) -> list[Any]:
-    """The first arguments: of attention both what asks and what is asked."""
+    """Return the first arguments: attention takes queries and values from the same tensor."""
     source = values["indices"] if "indices" in values else values["x"]
     return [source, source] if type(layer).__name__ == ATTENTION else [source]
 
 
 def mask_of(values: Tensors) -> Mapping[str, Any]:
-    """What a recurrent layer is told of rows that end before others."""
+    """Return the mask argument of a recurrent layer."""
     return {"mask": values["mask"]}
 
 
@@ -56,15 +56,15 @@ def _listed(made: Any) -> list[Any]:
 
 
 def _widened(made: Sequence[Any], cast: Any) -> list[Any]:
-    """What a layer of a mixed policy makes, back in the dtype that everything is kept in."""
+    """Cast results of a mixed-policy layer back to float32."""
     return [m if m is None else cast(m, "float32") for m in made] if cast else list(made)
 
 
 def eager(
     layer: Any, training: bool, cast: Any, told: Told | None = None
 ) -> Callable[[Tensors, Tensors], Sequence[Any]]:
-    """The layer outside of a model, with the variables that are passed in; of a mixed policy there
-    is a ``cast``."""
+    """Return the layer's call outside of a model, with given variables; a mixed policy needs a
+    ``cast``."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         sources, states = _source(layer, values), _states(values)
@@ -86,7 +86,8 @@ def eager(
 
 
 def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
-    """The layer as a part of a model. A first state of constant zeros is left to Keras."""
+    """Return the layer's call inside a model; a constant initial state of zeros is left to
+    Keras."""
 
     def claimed(node: Node) -> Line:
         roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
@@ -97,7 +98,7 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
             free |= told(given) if told is not None else {}
             made = _widened(_listed(native.layer(*_source(native.layer, given), **free)), cast)
-            # New statistics are not tensors of the graph: Keras gives them beside its outputs.
+            # New statistics are not tensors of the graph: Keras updates them beside its outputs.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
         return line
@@ -107,10 +108,10 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model for one phase and one set of sizes, and which values its ends are.
+    """A model for one phase and one set of sizes, and the values of its ends.
 
-    ``fixed`` lists the variables that are not trained, each with its value before and after;
-    ``constants`` are results that depend on no input; ``done`` is all that the model computes.
+    ``fixed`` lists the untrained variables, each with its value before and after. ``constants`` are
+    results that depend on no input. ``done`` are all values that the model computes.
     """
 
     model: Any
@@ -125,9 +126,9 @@ class BuiltModel:
 class KerasModels(WholeModel):
     """The native path of a session: a ``keras.Model`` for each phase and set of sizes.
 
-    The models share their layers. Parameters are passed to them at each call, as
-    ``stateless_call`` allows, so that the gradients are those of plain functions; :meth:`model`
-    puts them into the layers' variables. ``index`` is the dtype of indices that come in.
+    The models share their layers. Each call passes the parameters (``stateless_call``), so
+    gradients are those of pure functions. :meth:`model` copies the parameters into the layers'
+    variables. ``index`` is the dtype of index inputs.
     """
 
     def __init__(self, keras: Any, session: Session, index: str) -> None:
@@ -138,7 +139,7 @@ class KerasModels(WholeModel):
         self._graphs: dict[Any, BuiltModel] = {}
 
     def model(self, phase: Phase, /, **sizes: int) -> Any:
-        """The ``keras.Model`` for these sizes of the inputs, holding the present parameters."""
+        """Return the ``keras.Model`` for these input sizes, with the present parameters."""
         program = self.session.programs[phase]
         graph = self._graph(phase, {**program.sizes, **sizes})
         for variable, name in zip(graph.model.trainable_variables, graph.trained, strict=True):
@@ -178,7 +179,8 @@ class KerasModels(WholeModel):
         return self._graphs[key]
 
     def _build(self, phase: Phase, sizes: Mapping[str, int]) -> BuiltModel:
-        """What outputs, states and statistics need; the loss is walked after it, as in Keras."""
+        """Build the model of outputs, states and statistics; the loss runs after it, as in
+        Keras."""
         program, keras_tensor = self.session.programs[phase], self.keras.KerasTensor
 
         def is_zero(value: Any) -> bool:
@@ -205,7 +207,7 @@ class KerasModels(WholeModel):
         return BuiltModel(model, tuple(inputs), tuple(outputs), trained, fixed, constants, done)
 
     def _inputs(self, program: Program, used: set[int], sizes: Mapping[str, int]) -> dict[int, Any]:
-        """An input for all that comes in and does not live in a claimed layer."""
+        """Return an input for each used value from outside that no claimed layer holds."""
         made = {}
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and owner_of(port.name) in self.layers
@@ -220,7 +222,8 @@ class KerasModels(WholeModel):
     def _variables(
         self, program: Program, model: Any
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
-        """A model's variables by the names and the values of the program."""
+        """Return the trained variables by name, and the fixed ones with their values in the
+        program."""
         owners = {
             id(v): (key, name)
             for key, layer in self.layers.items()
@@ -231,7 +234,7 @@ class KerasModels(WholeModel):
         fixed = []
         for variable in model.non_trainable_variables:
             name = ".".join(owners[id(variable)])
-            # No statistic is the random seed of a recurrent layer, which is never used.
+            # The random seed of a recurrent layer is no statistic and is never used.
             fixed.append((variable, before.get(name), after.get(name)))
         trained = tuple("/".join(owners[id(v)]) for v in model.trainable_variables)
         return trained, tuple(fixed)

@@ -1,4 +1,4 @@
-"""Keras on JAX: what it leaves to it (see :mod:`harness.backends.keras.engines`)."""
+"""The JAX engine of Keras (see :mod:`harness.backends.keras.engines`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..jax.xla_compilation import Options, advance, quick_options, scan, several
 
 
 class JaxEngine:
-    """Traced and compiled, once for each set of shapes."""
+    """Traced and compiled execution, once for each set of shapes."""
 
     cpu = "cpu:0"
     inexact = frozenset({"tanh", "normalization", "attention"})
@@ -34,44 +34,46 @@ class JaxEngine:
         }
 
     def tensor(self, array: Any) -> Any:
-        """A tensor of an array that nobody else writes to: Keras' own way compiles a copy for each
-        shape."""
+        """Return a tensor of an array that nobody else writes to; Keras would compile a copy for
+        each shape."""
         return self.jax.device_put(array)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Whether Keras' attention is not the definition's in a dtype. A CPU has no products of
-        float16 for it."""
+        """Return whether Keras' attention is wrong in a dtype: a CPU lacks its float16 products."""
         return on_cpu and dtype == "float16"
 
     def devices(self) -> Sequence[str]:
-        """The names for ``--device``."""
+        """Return the names for ``--device``."""
         return platforms.devices()
 
     def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
-        """One card, or none; 64-bit values and TF32 only where asked for. Whether bits repeat is
-        set when the process starts (:func:`harness.backends.jax.platforms.deterministic`)."""
+        """Select a card or the CPU; enable 64-bit values or TF32 only if the dtype needs them.
+
+        Determinism is set when the process starts
+        (:func:`harness.backends.jax.platforms.deterministic`).
+        """
         device = "cpu" if card is None else f"cuda:{card}"
         self._started = platforms.prepare(self.jax, device, dtype)
 
     def settings(self) -> Mapping[str, str]:
-        """What :meth:`use` has set."""
+        """Return the settings of :meth:`use`."""
         return platforms.settings(self.jax)
 
     def peak(self) -> int | None:
-        """The most bytes in use on the card since :meth:`forget_peak`, if it was more than before;
-        None on the CPU."""
+        """Return the peak memory of the card in bytes since :meth:`forget_peak`; None on the CPU,
+        or if the peak has not risen."""
         return self._peak.told(self._started)
 
     def forget_peak(self) -> None:
-        """Count the peak from now on."""
+        """Reset the peak memory."""
         self._peak.forget(self._started)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``jax.jit``."""
+        """Compile with ``jax.jit``."""
         return self.jax.jit(function, compiler_options=self._options())
 
     def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``jax.jit`` of what may be called in another, which alone may have options."""
+        """Compile with ``jax.jit``, without options for calls inside another compiled function."""
         jax, whole, part = self.jax, self.compile(function), self.jax.jit(function)
 
         def run(*arguments: Any) -> Any:
@@ -84,11 +86,11 @@ class JaxEngine:
         return quick_options(self.jax) if self.quick else None
 
     def advance(self, step: Advance) -> Advance:
-        """``jax.jit``."""
+        """Compile a step with ``jax.jit``."""
         return advance(self.jax, step, self._options())
 
     def several(self, step: Advance) -> Advance:
-        """A ``jax.lax.scan`` over the steps."""
+        """Compile a ``jax.lax.scan`` over the steps."""
         return several(self.jax, step, self._options())
 
     def scan(
@@ -99,15 +101,15 @@ class JaxEngine:
         sequences: Sequence[Any],
         reverse: bool,
     ) -> tuple[list[Any], list[Any]]:
-        """A ``jax.lax.scan``."""
+        """Run a ``jax.lax.scan``."""
         return scan(self.jax, step, carries, sequences, reverse, self.quick)
 
     def wait(self, tensors: Tensors) -> None:
-        """``jax.block_until_ready``."""
+        """Wait for the tensors with ``jax.block_until_ready``."""
         self.jax.block_until_ready(tensors)
 
     def gradient(self, function: Function) -> GradientFunction:
-        """``jax.value_and_grad``."""
+        """Differentiate with ``jax.value_and_grad``."""
 
         def scalar(variables: Tensors, constants: Tensors) -> tuple[Any, Tensors]:
             results = function(variables, constants)
@@ -124,5 +126,5 @@ class JaxEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """``stateless_apply`` of Keras."""
+        """Update with Keras' ``stateless_apply``."""
         return optimizer.stateless_apply(state, gradients, tensors)

@@ -1,4 +1,4 @@
-"""The layers of Keras that the backend claims, and how each packs its parameters."""
+"""Layers of Keras that the backend claims, and the packing of their parameters."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from .attention import parts_of
 
 
 def layer_name(instance: str) -> str:
-    """A layer's name in Keras: torch, as its engine, takes no parameters with a dot in theirs."""
+    """Return a layer's name in Keras; the torch engine allows no dot in parameter names."""
     return instance.replace(".", "_")
 
 
 def named_as_operation(name: str, keras: Any) -> bool:
-    """Whether Keras names an operation of a graph so by itself; in a model no two may share one.
-
-    Operations are named after their classes, ``GetItem`` is ``get_item`` or ``get_item_3``.
-    """
+    """Return whether Keras gives this name to a graph operation; names in a model must differ.
+    Operations are named after their classes: ``GetItem`` is ``get_item`` or ``get_item_3``."""
     stem = name.rstrip("_0123456789")
     classes = [keras.Operation]
     for found in classes:
@@ -33,7 +31,7 @@ def named_as_operation(name: str, keras: Any) -> bool:
 
 
 def own_name(instance: str, keras: Any) -> str:
-    """A layer's name in Keras that no operation of a model has."""
+    """Return a layer's name in Keras that no operation of a model has."""
     name = layer_name(instance)
     return f"{name}_layer" if named_as_operation(name, keras) else name
 
@@ -43,7 +41,7 @@ def _gates(stem: str, gates: str, axis: int) -> Join:
 
 
 def _gated(gates: str, bias: Join | Stack, way: str) -> Packing:
-    """Keras' order of the gates, side by side in each tensor."""
+    """Return a packing in Keras' gate order, gates side by side in each tensor."""
     kernels = {
         f"{n}kernel": _gates(f"{way}{letter}", gates, 1)
         for n, letter in (("", "W"), ("recurrent_", "U"))
@@ -60,13 +58,13 @@ def _gru(way: str = "") -> Packing:
 
 
 def _both_ways(made: Callable[[str], Packing]) -> Packing:
-    """A layer for each direction."""
+    """Return the packing of a layer for each direction."""
     ways = {"forward": made(""), "backward": made("back_")}
     return Packing({f"{way}.{n}": p for way, one in ways.items() for n, p in one.pieces.items()})
 
 
 def variables(layer: Any) -> dict[str, Any]:
-    """The variables of a layer of Keras by their names in its packing."""
+    """Return the variables of a Keras layer by their names in its packing."""
     kind = type(layer).__name__
     if kind == BOTH_WAYS:
         parts = {way: getattr(layer, name) for way, name in WAYS.items()}
@@ -80,9 +78,9 @@ def variables(layer: Any) -> dict[str, Any]:
 _DENSE = {"kernel": Part("W"), "bias": Part("b")}
 _SIMPLE = {"kernel": Part("W"), "recurrent_kernel": Part("U"), "bias": Part("b")}
 _NO_BIAS = {"use_bias": False}
-# The layer that has statistics.
+# The layer with moving statistics.
 NORMALISES = "batch_norm"
-# definition -> (class, its further arguments, packing)
+# definition -> (class, extra arguments, packing)
 LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
     NORMALISES: ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
@@ -111,20 +109,19 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "gru_reset_after": ("GRU", {"reset_after": True}, _gru()),
     "bidirectional_gru_reset_after": ("GRU", {"reset_after": True}, _both_ways(_gru)),
 }
-# Definitions of a layer for each direction, what holds both, and the names of both in it by those
-# in its packing.
+# Bidirectional definitions, the wrapper class, and its attributes by their names in the packing.
 TWO_WAYS = tuple(name for name in LAYERS if "bidirectional" in name)
 BOTH_WAYS = "Bidirectional"
 WAYS: Mapping[str, str] = {"forward": "forward_layer", "backward": "backward_layer"}
 _SAME = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
-# Functions by the names that Keras has for them.
+# Functions -> their names in Keras.
 ACTIVATIONS: Mapping[str, str] = {**{n: n for n in _SAME}, "hard_sigmoid_sixth": "hard_sigmoid"}
 INITIALIZERS = tuple(
     f"{name}_initializer" for name in ("embeddings", "kernel", "depthwise", "recurrent")
 )
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 POOLS = ("AveragePooling2D", "MaxPooling2D")
-# Which axis of a kernel counts what, and the argument that says how many.
+# The kernel axis that an argument counts, and the argument.
 COUNTED = {
     **dict.fromkeys(("Conv1D", "Conv2D"), (-1, "filters")),
     "Conv2DTranspose": (-2, "filters"),
@@ -134,13 +131,14 @@ IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
-    """Arguments of a convolution or a pool; None where Keras' own is another."""
+    """Return the arguments of a convolution or pool; a value is None if Keras computes
+    differently."""
     given = layer.attributes
     stride, padding = int(given["stride"]), int(given["padding"])
     if kind in POOLS:
         window = Dim.of(given["window"])
         size = None if window.terms else window.constant
-        # Of what it pads Keras takes no mean, and it pads by other rules.
+        # Keras excludes padding from means, and pads by different rules.
         return {"pool_size": size, "strides": stride, "padding": None if padding else "valid"}
     shape, (axis, name) = layer.shapes["W"], COUNTED[kind]
     turned = kind == "Conv2DTranspose"
@@ -148,30 +146,30 @@ def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
     if padding:
         same = stride == 1 and 2 * padding == shape[0] - 1 and not turned
         found["padding"] = "same" if same else None
-    # Keras adds what a stride larger than the kernel leaves.
+    # Keras enlarges the result if the stride exceeds the kernel.
     found["strides"] = None if turned and stride > shape[0] else stride
     # TensorFlow has no gradient of a dilated kernel on a CPU.
     return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}
 
 
 def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
-    """The hard sigmoid of Keras 1 and 2, which Keras 3 has no name for."""
+    """Return the hard sigmoid of Keras 1 and 2, which Keras 3 lacks."""
     y = 0.2 * x + 0.5
     y = ops.where(y <= 0.0, ops.zeros_like(y), y)
     return ops.where(y >= 1.0, ops.ones_like(y), y)
 
 
 def unset(kind: Callable[..., Any]) -> dict[str, str]:
-    """Arguments of a class whose values at the start are never used: drawing them takes long, and
-    on JAX a compilation for each shape."""
+    """Return arguments that initialize all parameters of a class to zeros. Initial values are never
+    used, but drawing them is slow; on JAX it compiles for each shape."""
     return {n: "zeros" for n in signature(kind).parameters if n in INITIALIZERS}
 
 
 def layer_arguments(
     kind: str, layer: ClaimableCall, activation: Callable[[str], Any], on_cpu: bool
 ) -> dict[str, Any]:
-    """Arguments of the class; None for a function that Keras does not have. ``activation`` gives
-    what Keras has for a function; ``on_cpu`` is TensorFlow's own pool of the CPU."""
+    """Return the arguments of the class; a value is None if Keras lacks the function.
+    ``activation`` returns Keras' name of a function. ``on_cpu`` means TensorFlow on the CPU."""
     given = layer.attributes
     if kind == "Embedding":
         rows, units = layer.shapes["table"]
@@ -181,7 +179,7 @@ def layer_arguments(
     if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
         return {name: given[name] for name in ("epsilon", "groups") if name in given}
     if kind == "MaxPooling2D" and on_cpu:
-        return {"pool_size": None}  # it leaves out NaN
+        return {"pool_size": None}  # it ignores NaN
     if kind in IMAGES:
         named = {n: activation(given[n]) for n in ("activation",) if n in given}
         return image_arguments(kind, layer) | named

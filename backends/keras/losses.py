@@ -1,4 +1,4 @@
-"""Losses of Keras."""
+"""Losses of Keras that the backend claims."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from harness.extend import Native, Packing, Tensors
 
 
 def claimed(keras: Any, definition: str, without: Collection[str]) -> Native | None:
-    """A cross-entropy of logits, if an engine has it right: ``without`` are those that it has not.
+    """Return the claim of a cross-entropy of logits; None for losses in ``without``, which the
+    engine gets wrong.
 
-    A copy of the logits keeps Keras from looking behind a softmax that made them.
+    The logits are copied: Keras would otherwise find a softmax that made them and use its input.
     """
     functions = {
         "sparse_cross_entropy": keras.losses.sparse_categorical_crossentropy,

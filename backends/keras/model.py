@@ -1,8 +1,7 @@
-"""A program as a functional ``keras.Model`` of Keras' own layers and operations.
+"""Assemble a program as a functional ``keras.Model`` of Keras' layers and operations.
 
-Layers that Keras has are its own, under the names of the spec; the others, and the few operations
-that need the length of a free axis, become classes of a :class:`Module` that is written beside the
-model.
+Layers that Keras has keep the names of the spec. Other layers, and the few operations that need the
+length of a free axis, become classes of a :class:`Module`, which is written beside the model.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH
 from .sums import order_of_sum
 
-# Names of the module itself.
+# Names that the module itself uses.
 TAKEN = PYTHON | {"keras", "ops"}
 
 
 class Module:
-    """Definitions that Keras lacks: their text, and what it defines."""
+    """Definitions that Keras lacks: their source, and the objects it defines."""
 
     def __init__(self, keras: Any) -> None:
         self.texts: dict[str, str] = {}
         self.defined: dict[str, Any] = {"keras": keras, "ops": keras.ops}
 
     def define(self, name: str, text: str) -> Any:
-        """A function or class by its registered text."""
+        """Return the function or class that a registered text defines."""
         if name not in self.texts:
             self.texts[name] = text
             source = vetted(text, WORDS, name)
@@ -48,7 +47,8 @@ class Module:
         return self.defined[name]
 
     def layer(self, stem: str, text_of: Callable[[str], str]) -> Any:
-        """The class that ``text_of(name)`` is the text of; texts that differ get other names."""
+        """Return the class with the source ``text_of(name)``; different texts get different
+        names."""
         name, number = stem, 1
         while self.texts.get(name, text_of(name)) != text_of(name):
             number += 1
@@ -57,30 +57,32 @@ class Module:
 
 
 class Claims(Keras):
-    """What Keras has, in any dtype, with the activation that it has no more from a module."""
+    """Claims of Keras layers in any dtype; the module provides an activation that Keras no longer
+    has."""
 
     def __init__(self, name: str, engine: str) -> None:
         super().__init__(name, engine)
         self.module = Module(self.keras)
-        # A file is for every engine: some round float64 on the way, but the function is the same.
-        # What all of them round, TensorFlow too, is written as its equations.
+        # A file is for every engine: some round float64, but the function is the same. Operations
+        # that TensorFlow rounds too are written as equations.
         self.inexact = TensorFlowEngine.inexact
         name = "hard_sigmoid_fifth"
         self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """But what is a layer made of others in Keras, of which a file is not read."""
+        """Claim a layer unless Keras composes it of other layers: a file of those cannot be read
+        back."""
         composed = layer.definition in (*ATTENTION, *TWO_WAYS)
         return None if composed else super().claim(layer)
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """As Keras does: a file says how its model may be trained anew."""
+        """Keep Keras' initializers: a file tells how to train its model anew."""
         return {}
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model and its layers by instance; ``natives`` says which are Keras' own, and how packed."""
+    """A model and its layers by instance; ``natives`` are Keras' own layers, with their packing."""
 
     model: Any
     layers: Mapping[str, Any]
@@ -89,7 +91,7 @@ class Built:
 
 
 def build(backend: Claims, program: Program, dtype: str) -> Built:
-    """The model of a program at its sizes, in ``dtype``, with weights that are not set yet."""
+    """Build the model of a program at its sizes, in ``dtype``; its weights are not set yet."""
     backend.use("cpu", dtype)
     backend.keras.utils.clear_session()
     backend.module = Module(backend.keras)
@@ -97,7 +99,7 @@ def build(backend: Claims, program: Program, dtype: str) -> Built:
 
 
 class Assembly:
-    """Walks a program over Keras' symbolic tensors."""
+    """Walk of a program over Keras' symbolic tensors."""
 
     def __init__(self, backend: Claims, program: Program, dtype: str) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -114,13 +116,14 @@ class Assembly:
         self.layers: dict[str, Any] = {key: n.layer for key, n in self.natives.items()}
         self.inputs: dict[str, Any] = {}
         self.tensors: dict[int, Any] = {}
-        # Numbers, and what is made of them alone: they have no tensor before one is needed.
+        # Constants, which have no tensor before one is needed.
         self.constants: dict[int, Node] = {}
-        # Of layers that Keras lacks: every form of a call by its text.
+        # For layers that Keras lacks: every call form by its text.
         self.forms: dict[str, dict[str, Custom]] = {}
 
     def built(self) -> Built:
-        """The finished model. Its outputs are a dict; state goes out under ``state.NAME``."""
+        """Return the finished model; its outputs are a dict, with new state under
+        ``state.NAME``."""
         program = self.program
         for prefix, ports in (("", program.inputs), ("state.", program.state)):
             for port in ports:
@@ -138,7 +141,7 @@ class Assembly:
     def _input(self, name: str, value: int) -> None:
         type_, known = self.program.types[value], self.program.sizes
         shape = [None if set(d.names) - known.keys() else d.resolve(known) for d in type_.shape]
-        # Not int64, which Keras on JAX has not got.
+        # Not int64, which Keras on JAX lacks.
         dtype = {"float": self.dtype, "index": "int32", "bool": "bool"}[type_.kind]
         self.inputs[name] = self.keras.Input(batch_shape=shape, dtype=dtype, name=name)
         self.tensors[value] = self.inputs[name]
@@ -162,10 +165,10 @@ class Assembly:
             self._generate(node)
 
     def _is_plain(self, node: Node) -> bool:
-        """Whether an operation of Keras does it, without the length of a free axis."""
+        """Return whether a Keras operation computes a node without the length of a free axis."""
         made = [self.constants[value].op for value in node.inputs if value in self.constants]
         if node.op == "multiply" and made:
-            # Until it is computed, Keras takes a product with a number for a sparse tensor.
+            # Keras treats a symbolic product with a number as a sparse tensor.
             return False
         if node.op == "add" and not made and order_of_sum(self.program, node) is None:
             return False
@@ -191,7 +194,7 @@ class Assembly:
         return self.tensors[value] if made is None else made.attributes["value"]
 
     def _tensor(self, value: int) -> Any:
-        """A value as a tensor, a constant too."""
+        """Return a value as a tensor; a constant gets its tensor now."""
         if value not in self.tensors:
             self._generate(self.constants[value])
         return self.tensors[value]
@@ -203,11 +206,11 @@ class Assembly:
             self._generate(node)
             return
         states = [roles[name] for name in STATES if name in roles]
-        # Keras' own first state is zeros.
+        # Keras' initial state is zeros.
         given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
         source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])
         made = _listed(self.layers[key](source, **({"initial_state": given} if given else {})))
-        # New statistics, which follow, are none of the model's outputs.
+        # New statistics follow; they are not outputs of the model.
         self.tensors.update(zip(node.outputs, made, strict=False))
 
     def _is_zero(self, value: int) -> bool:
@@ -223,7 +226,7 @@ class Assembly:
         return custom(self.program, node, self.constants.values(), taken)
 
     def _collect(self) -> None:
-        """Find the constants, and the forms in which layers that Keras lacks are called."""
+        """Find the constants, and the call forms of layers that Keras lacks."""
         for node in self.nodes:
             if node.op != "call" and all(value in self.constants for value in node.inputs):
                 self.constants[node.output] = node
@@ -235,7 +238,7 @@ class Assembly:
                 )
 
     def _generate(self, node: Node) -> None:
-        """Run a node as a layer of a class of its own."""
+        """Run a node as a layer of a generated class."""
         made_of = self._custom(node)
         key = call_key(node) if node.op == "call" else ""
         text = "\n".join(made_of.method(""))
@@ -257,7 +260,7 @@ class Assembly:
         self.tensors.update(zip(made_of.results, _listed(made), strict=True))
 
     def _name(self, wanted: str) -> str:
-        """A name that no input, layer or operation has."""
+        """Return a name that no input, layer or operation has."""
         taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
         if wanted in taken or named_as_operation(wanted, self.keras):
             return f"{wanted}_layer"
@@ -265,7 +268,8 @@ class Assembly:
 
 
 def _idioms(ops: Any) -> Table:
-    """Compositions of primitives that Keras has a name for, but softmax, which is a layer."""
+    """Return Keras' functions for compositions of primitives; softmax is missing, because it is a
+    layer."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
         "clip": lambda x, low, high: ops.clip(x, low, high),
@@ -278,7 +282,7 @@ def _listed(made: Any) -> list[Any]:
 
 
 def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
-    """The layers that are Keras' own at every call."""
+    """Return the layers that Keras has for all of their calls."""
     found: dict[str, Any] = {}
     for key, calls in calls_by_layer(program).items():
         natives = [backend.claim(c) for c in calls if c.node.attributes["kind"] == "layer"]

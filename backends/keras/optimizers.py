@@ -1,8 +1,8 @@
-"""The optimizers of Keras that the harness knows.
+"""Optimizers of Keras that the backend claims.
 
-They are claimed in float64 too, because they can be made exact there: the learning rate lives in a
-variable of ``floatx``, and decay rates are given as numpy scalars, since TensorFlow rounds Python
-floats to float32 on their way into a float64 tensor.
+They are claimed in float64 too, because they can be exact: the learning rate is a variable of
+``floatx``, and decay rates are numpy scalars. TensorFlow would round Python floats to float32
+before using them with a float64 tensor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .engines import Engine
 MOMENTS: Mapping[str, str] = {"m": "_momentums", "v": "_velocities"}
 ADAM: tuple[str, ...] = ("beta_1", "beta_2", "epsilon")
 LEAST_BETA = 0.1
-# How an optimizer of Keras is told to clip. It adds nothing to a norm.
+# Clipping arguments of Keras, which adds no epsilon to a norm.
 CLIPS: Mapping[str, str] = {
     "value": "clipvalue",
     "norm": "clipnorm",
@@ -29,8 +29,8 @@ CLIPS: Mapping[str, str] = {
 
 
 class KerasClass(NamedTuple):
-    """A class of Keras: the attributes that it takes under their own names, further arguments (an
-    attribute's name, or a value), and its lists of variables by slot."""
+    """A class of Keras with the attributes that it takes, and its variable lists by slot.
+    ``further`` maps extra arguments to an attribute's name or a value."""
 
     kind: str
     names: tuple[str, ...]
@@ -38,7 +38,7 @@ class KerasClass(NamedTuple):
     further: Mapping[str, str | bool] = MappingProxyType({})
 
 
-# Nadam is not here: what it carries beside its slots is no variable of Keras, and would be lost.
+# Nadam is missing: part of its state is not a Keras variable and would be lost.
 OPTIMIZERS: Mapping[str, KerasClass] = {
     "adadelta": KerasClass(
         "Adadelta",
@@ -87,15 +87,15 @@ class KerasOptimizer(NativeOptimizer):
 
     def start(self, variables: Tensors) -> Any:
         shapes = {n: tuple(t.shape) for n, t in variables.items()}
-        # Once for all runs of a session: what is compiled is kept. What the first state was made
-        # of is not looked at, as no optimizer of Keras starts from the parameters.
+        # Create the optimizer once, so that compiled steps are reused. The parameters' values do
+        # not matter: no Keras optimizer starts from them.
         if list(shapes.items()) != list(self.shapes.items()):
             self._make(variables)
             self.shapes = shapes
         return [self.backend.tensor(array) for array in self.first]
 
     def _make(self, variables: Tensors) -> None:
-        """The object of Keras, its state at the start and its step."""
+        """Create the Keras optimizer, its initial state and its step."""
         keras, order = self.keras, list(variables)
         number = np.float64 if keras.config.floatx() == "float64" else float  # see the module
         settings = {
@@ -149,30 +149,30 @@ class KerasOptimizer(NativeOptimizer):
 def claim_optimizer(
     backend: Backend, keras: Any, engine: Engine, rule: UpdateRule
 ) -> NativeOptimizer | None:
-    """Keras' class of the same update."""
+    """Return Keras' optimizer with the same update, or None."""
     known, numbers = OPTIMIZERS.get(rule.name), rule.attributes
     if known is None or (known.kind == "Lamb" and numbers["weight_decay"] != 0):
-        return None  # Keras decays past the norms of LAMB
+        return None  # Keras applies weight decay outside of LAMB's norms
     if known.kind == "Lion" and not 0 < numbers["beta_1"] <= 1:
-        return None  # which Keras refuses
+        return None  # Keras rejects it
     doubled = keras.config.floatx() == "float64" and keras.backend.backend() == "jax"
     if known.kind == "Adadelta" and doubled:
-        return None  # it multiplies by the numpy scalar from the left, which no tracer bears
-    # A mean is moved by (g - m) * (1 - beta): of a beta near 0 it has the digits of g less of m.
+        return None  # it multiplies a numpy scalar by a tracer, which fails
+    # Keras updates a mean by (g - m) * (1 - beta), which loses digits of g if beta is near 0.
     moves = known.slots.keys() >= MOMENTS.keys()
     if moves and min(numbers["beta_1"], numbers["beta_2"]) < LEAST_BETA:
         return None
     if 0 in (numbers.get("rho"), numbers.get("momentum")):
-        return None  # SGD keeps nothing then, and Adadelta asks a tensor of a graph for its number
+        return None  # SGD then has no velocity, and Adadelta converts a symbolic tensor to a number
     settings: dict[str, float] = {n: numbers[n] for n in known.names}
     settings |= {n: numbers[v] if isinstance(v, str) else v for n, v in known.further.items()}
     return KerasOptimizer(backend, keras, engine, known, settings, _clip(keras, rule))
 
 
 def _clip(keras: Any, rule: UpdateRule) -> Clipping | None:
-    """What Keras clips itself."""
+    """Return the clipping if Keras clips in the same way."""
     found = clipping(rule)
-    # Its minimum and maximum of a tensor in float64 and a number are float32's on torch.
+    # On torch, Keras' minimum and maximum of a float64 tensor and a number are float32.
     rounds = keras.config.floatx() == "float64" and keras.backend.backend() == "torch"
     if found is None or found.epsilon or (rounds and found.by != "value"):
         return None

@@ -1,4 +1,4 @@
-"""A Keras model of a user's own: a ``.keras`` file, or a model that a Python file has or makes."""
+"""A user's Keras model: a ``.keras`` file, or a model or its maker in a Python file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from .layers import WAYS
 
 
 class KerasOwnModels(OwnModels):
-    """Opens models. A file is loaded in Keras' safe mode: nothing in it becomes code."""
+    """The Keras models of a user. Files are loaded in Keras' safe mode, which runs no code of
+    theirs."""
 
     def __init__(self, backend: Any) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -35,7 +36,7 @@ class KerasOwnModels(OwnModels):
         return sizes_taken(found, sizes) if self._makes(found) else ()
 
     def _makes(self, found: Any) -> bool:
-        """Whether it is a class or a function, and no model yet."""
+        """Return whether the object is a class or function and not yet a model."""
         return callable(found) and not isinstance(found, self.keras.Model)
 
     def open(
@@ -66,7 +67,7 @@ class KerasOwnModels(OwnModels):
     def _loaded(self, file: ModelFile) -> Any:
         try:
             return self.keras.models.load_model(str(file.path), compile=False, safe_mode=True)
-        # Of any kind: what a foreign file sets off in Keras is not listed anywhere.
+        # A foreign file can raise any exception in Keras.
         except Exception as error:
             cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
             raise UsageError(
@@ -76,7 +77,7 @@ class KerasOwnModels(OwnModels):
 
 
 class KerasModel(OwnModel):
-    """A model that is built."""
+    """A built model."""
 
     trains = True
 
@@ -107,7 +108,7 @@ class KerasModel(OwnModel):
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
     def _calling(self, function: Any, training: bool, *first: Any) -> Any:
-        """A function of positional and named tensors, as the model is called."""
+        """Wrap a function of positional and named tensors, to be called as the model is."""
 
         def called(*arguments: Any, **keywords: Any) -> Any:
             if not self.symbolic:
@@ -121,7 +122,7 @@ class KerasModel(OwnModel):
         return called
 
     def _formed(self, every: Mapping[str, Any]) -> Any:
-        """Inputs in the structure that the model was built with: a dictionary or a list."""
+        """Return the inputs in the model's structure: a dictionary or a list."""
         if isinstance(getattr(self.model, "input", None), Mapping):
             return dict(every)
         return [every[name] for name in self.takes or ()]
@@ -163,9 +164,11 @@ class KerasModel(OwnModel):
 
 
 def _named(model: Any, both_ways: type[Any]) -> dict[str, Any]:
-    """The float variables of a model as ``LAYER.VARIABLE``: its path without the model's own name
-    and without the cells of recurrent layers. Those of both directions are ``LAYER.forward`` and
-    ``LAYER.backward``, whatever the layer in them is called."""
+    """Return the float variables of a model as ``LAYER.VARIABLE``.
+
+    The path has neither the model's name nor the cells of recurrent layers. The directions of a
+    bidirectional layer are ``LAYER.forward`` and ``LAYER.backward``.
+    """
     ways = {
         (layer.name, wrapped.name): way
         for layer in model._flatten_layers()

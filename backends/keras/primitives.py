@@ -1,4 +1,4 @@
-"""Keras' operations as primitives, for its symbolic tensors too."""
+"""The primitives as Keras operations, also for symbolic tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .windows import framing
 
 
 def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
-    """The primitives as Keras' operations, for its symbolic tensors too, where they are exact."""
+    """Return the primitives as Keras operations; ``exact`` replaces those that are not exact."""
     ops = keras.ops
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -49,7 +49,8 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
 def _operation(
     keras: Any, shaped: Callable[..., Any], function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """An engine's function that can stand in a model; ``shaped`` is Keras' own, for the shape."""
+    """Wrap an engine's function for use in a model; ``shaped`` is Keras' own, which infers the
+    shape."""
 
     class Exact(keras.Operation):
         def __init__(self, attributes: Mapping[str, Any]) -> None:

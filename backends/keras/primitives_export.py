@@ -1,4 +1,4 @@
-"""How each primitive is written in the module beside a ``.keras`` file, and what that may use."""
+"""Source of each primitive in the module beside a ``.keras`` file, and its allowed names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
     *("erf", "sin", "cos", "floor"),
 )
-# Operands by number, attributes by name. Gradients alone are made of tensordot.
+# Operands by number, attributes by name. Only gradients use tensordot.
 CALLS = {
     **{n: f"ops.{n}({{0}})" for n in UNARY},
     **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "equal", "matmul")},
@@ -28,7 +28,7 @@ CALLS = {
     "segment_sum": "ops.segment_sum({0}, {1}, num_segments={rows})",
     "one_hot": "ops.one_hot({0}, {classes}, dtype=self.compute_dtype)",
 }
-# Operator and precedence; operands that are not infix themselves come after all of them.
+# Operator and precedence; operands that are not infix bind tighter than all of them.
 INFIX = {
     "less": ("<", 0),
     "less_equal": ("<=", 0),
@@ -38,7 +38,7 @@ INFIX = {
     "divide": ("/", 2),
 }
 DECORATOR = "keras.saving.register_keras_serializable"
-# What a module's source may use; see :mod:`harness.convert.source.vetting`.
+# Names that a module's source may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
     imports=frozenset({"import keras", "from keras import ops"}),
     roots=frozenset({"keras", "ops"}),

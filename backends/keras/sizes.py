@@ -1,4 +1,4 @@
-"""Lengths in the equations of a layer: which are free, and where its arguments have them."""
+"""Free lengths in the equations of a layer, and the arguments that have them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from harness.extend.program import Dim, Node, walk_nodes
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:
-    """``start`` and ``stop`` of a slice, or the ``index`` that is selected, as Python has them:
-    counted from the end of the axis where it is free, and left out at the ends."""
+    """Return ``start`` and ``stop`` of a slice, or the selected ``index``, in Python's notation. On
+    a free axis they count from the end; bounds at the ends of the axis are left out."""
     axis = node.attributes["axis"]
     length = settled(program, program.types[node.inputs[0]].shape[axis])
     found = {}
@@ -26,12 +26,12 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
 
 
 def settled(program: Program, dim: Dim) -> Dim:
-    """A dimension of which only the sizes are left that the arrays decide."""
+    """Return a dimension with all known sizes substituted; free sizes remain."""
     return dim.substitute({size: Dim(number) for size, number in program.sizes.items()})
 
 
 def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
-    """The sizes that the equations of nodes use, and that the arrays decide."""
+    """Return the free sizes that the equations of nodes use."""
     found: set[str] = set()
     for node in walk_nodes(nodes):
         dims: list[Any] = [
@@ -50,18 +50,18 @@ def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
 
 
 def flat_already(program: Program, node: Node) -> bool:
-    """Whether the indices of a segment_sum have one axis, as Keras wants them."""
+    """Return whether the indices of a segment_sum have one axis, as Keras needs."""
     return len(program.types[node.inputs[1]].shape) == 1
 
 
 def stacked_only(node: Node) -> list[int]:
-    """What a loop stacks and does not carry."""
+    """Return the outputs that a loop stacks but does not carry."""
     outputs, count = node.block.outputs, node.carries
     return [value for value in outputs[count:] if value not in outputs[:count]]
 
 
 def place_of(program: Program, values: Iterable[int], size: str) -> tuple[int, int] | None:
-    """A value and the axis of it that has just this length."""
+    """Return a value and its axis that has exactly this length."""
     for value in values:
         shape = program.types[value].shape
         if Dim.of(size) in shape:

@@ -1,9 +1,8 @@
-"""Layers that Keras does not have, as Python text over ``keras.ops``.
+"""Write layers that Keras lacks as Python source over ``keras.ops``.
 
-One class a layer: its weights have the neutral names, its ``call`` the layer's equations. The text
-imports nothing but keras, so that a ``.keras`` file and the module beside it go without the
-harness. Classes are registered under a digest of their own text, so that two modules in one
-process never take each other's.
+Each layer is a class: its weights have neutral names, and ``call`` has the layer's equations. The
+source imports only keras, so a ``.keras`` file and its module work without the harness. Classes are
+registered under a digest of their source, so two modules in one process cannot mix.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .sizes import bounds, flat_already, free_sizes, place_of, settled, stacked_
 from .source_windows import FRAMING
 from .sums import adds_right
 
-# What is computed on numbers as they are written, in float64.
+# Operations on constants, computed now in float64.
 FOLDED: Mapping[str, Callable[..., float]] = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -37,7 +36,7 @@ FOLDED: Mapping[str, Callable[..., float]] = {
         for name in ("exp", "log", "tanh", "sqrt", "sin", "cos", "erf", "floor")
     },
 }
-# What the text itself needs the names of, and what Keras takes for arguments of its own.
+# Names that the source itself uses, and Keras' own argument names.
 RESERVED = PYTHON | {
     *("self", "ops", "keras", "batch", "time", "inputs", "form", "training", "mask"),
     *("step", "each", "carried", "slices", "sequence", "hard_sigmoid_fifth"),
@@ -45,7 +44,7 @@ RESERVED = PYTHON | {
 
 
 def registered(text: str) -> str:
-    """The text of a class or function, registered with Keras."""
+    """Return the source of a class or function with Keras' registration."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f'@{DECORATOR}(package="harness-{digest}")\n{text}'
 
@@ -61,10 +60,8 @@ HARD_SIGMOID_FIFTH = registered(
 
 
 class CallWriter:
-    """The text of one layer's ``call``, for nodes over ``arguments`` and ``weights``.
-
-    Both map values to the names that they have in the text.
-    """
+    """Writer of one layer's ``call``, for nodes over ``arguments`` and ``weights``. ``arguments``
+    and ``weights`` map values to their names in the source."""
 
     def __init__(
         self, program: Program, arguments: Mapping[int, str], weights: Mapping[int, str]
@@ -79,7 +76,7 @@ class CallWriter:
         self._uses: Counter[int] = Counter()
 
     def write(self, nodes: Sequence[Node], outputs: Sequence[int]) -> list[str]:
-        """The lines, the last of which returns the outputs."""
+        """Return the lines; the last one returns the outputs."""
         self._count(nodes, outputs)
         for size in sorted(free_sizes(self.program, nodes)):
             place = place_of(self.program, self._arguments, size)
@@ -92,8 +89,8 @@ class CallWriter:
         return self.lines
 
     def _result(self, value: int) -> str:
-        """A result, which is a tensor: neither a number of Python nor a weight, whose sums are not
-        those of tensors."""
+        """Return a result as a tensor; numbers are converted, and weights unwrapped because they
+        add differently."""
         text = self._texts[value]
         if value in self._numbers:
             return f"ops.full((), {text}, dtype=self.compute_dtype)"
@@ -104,7 +101,7 @@ class CallWriter:
         for node in nodes:
             self._uses.update(node.inputs)
             if node.body is not None:
-                # Never moved into the loop, which would do it again in every step.
+                # Never move it into the loop, where it would run at every step.
                 self._uses.update([*free_values(node.body)] * 2)
                 self._count(node.body.nodes, node.body.outputs)
 
@@ -121,7 +118,7 @@ class CallWriter:
                 self._assign(node, indent)
 
     def _number(self, value: int, number: float) -> None:
-        """A number of Python, which takes the dtype of what it meets."""
+        """Set a Python number, which adopts the dtype of the other operand."""
         self._numbers[value], self._texts[value] = number, repr(number)
         self._precedence[value] = 3 if number >= 0 else 0
 
@@ -140,9 +137,9 @@ class CallWriter:
         attributes = {name: self._value(value) for name, value in node.attributes.items()}
         if node.op in INFIX:
             sign, own = INFIX[node.op]
-            # Sums and products are taken from the left, as they stand.
+            # Sums and products associate from the left, as written.
             left = self._wrapped(node.inputs[0], own)
-            # Of a weight the sign is Keras' own sum.
+            # With a weight, ``+`` is Keras' own sum.
             by_keras = node.op == "add" and node.inputs[0] in self._weights
             if by_keras and not adds_right(self.program, *node.inputs):
                 left = f"{left}.value"
@@ -172,8 +169,11 @@ class CallWriter:
         return f"({text})" if self._precedence.get(value, 3) < least else text
 
     def _scan(self, node: Node) -> None:
-        """A loop. Keras on TensorFlow stacks nothing but what is carried, so all of it is; and it
-        takes one sequence of a free length, so several are read by the number of the step."""
+        """Write a loop.
+
+        On TensorFlow, Keras stacks only carried values, so the loop carries all of them. A loop
+        takes one sequence of free length; several sequences are indexed by the step number.
+        """
         body, count = node.block, node.carries
         made = stacked_only(node)
         carried = [*body.outputs[:count], *made]
@@ -200,7 +200,7 @@ class CallWriter:
         self.lines += [f"{INDENT}return {results}, {results}", ""]
         reverse = ["reverse=True"] if node.reverse else []
         arguments = ["step", _list(first), over, *reverse]
-        # As it stands in a method, where it will be indented twice.
+        # Wrapped as in a method, which will indent it twice.
         last, stacked = self._fresh("last"), self._fresh("stacked")
         whole = bracketed(2, f"{last}, {stacked} = ops.scan(", arguments, ")")
         self.lines += [line[2 * len(INDENT) :] for line in whole]
@@ -234,8 +234,8 @@ def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-# How a script runs a model; see :class:`harness.extend.Script`. Each engine differentiates in its
-# own way, so that no gradients are asked for.
+# How a script runs a model; see :class:`harness.extend.Script`. It computes no gradients, because
+# each engine differentiates in its own way.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs and the new state by name."""
     model = keras.models.load_model(FOLDER / {weights}, compile=False)

@@ -1,4 +1,4 @@
-"""Windows along axes as Keras' text: taken one axis after the other, added up by products."""
+"""Source of windows along axes for Keras: gathered axis by axis, summed by products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Text = Callable[[Dim], str]
 
 
 def _places(node: Node, number: int, count: Dim, text: Text) -> str:
-    """The places ``[count, size]`` of the entries of the windows of one axis."""
+    """Return the positions of window entries of one axis, ``[count, size]``."""
     step, apart, size = (
         Dim.of(node.attributes[name][number]) for name in ("stride", "dilation", "size")
     )

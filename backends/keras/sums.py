@@ -1,9 +1,9 @@
-"""Sums of two tensors of which Keras on TensorFlow takes one for a bias.
+"""Sums of two tensors, in which Keras on TensorFlow may mistake an operand for a bias.
 
-``keras.ops.add(x, y)`` there gives way to ``tf.nn.bias_add`` where all axes of y but one have one
-entry, and that one is as long as axis 1 or the last of x: a column ``[3, 1]`` is added to a square
-``[3, 3]`` as if it were a row (https://github.com/keras-team/keras/pull/20386). Signs are right:
-``x + y`` of tensors is TensorFlow's own.
+``keras.ops.add(x, y)`` calls ``tf.nn.bias_add`` if all axes of y but one have length 1, and that
+axis is as long as axis 1 or the last axis of x. A column ``[3, 1]`` is then added to a square ``[3,
+3]`` like a row (https://github.com/keras-team/keras/pull/20386). The operator ``x + y`` is correct:
+it is TensorFlow's own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from harness.extend.program import Dim, Node
 
 
 def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
-    """The operands of a sum in an order in which no engine takes the second one for a bias where
-    it is none; None where there is no such order."""
+    """Return the operands of a sum in an order that no engine mistakes for a bias; None if neither
+    is safe."""
     a, b = node.inputs
     for first, second in ((a, b), (b, a)):
         if adds_right(program, first, second):
@@ -23,8 +23,8 @@ def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
 
 
 def adds_right(program: Program, first: int, second: int) -> bool:
-    """Whether the second operand has the axes of the first, or the last of them and a bias then is
-    one of the last axis."""
+    """Return whether the second operand has the first's axes or their last ones, so that a bias
+    would be correct."""
     whole, part = (program.types[value].shape for value in (first, second))
     while part and part[0] == Dim(1):
         part = part[1:]

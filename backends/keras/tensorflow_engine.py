@@ -1,4 +1,4 @@
-"""Keras on TensorFlow: what it leaves to it (see :mod:`harness.backends.keras.engines`)."""
+"""The TensorFlow engine of Keras (see :mod:`harness.backends.keras.engines`)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from harness.extend import (
 from harness.extend.executor import LONGEST_FUSED, loop
 
 F = TypeVar("F", bound=Callable[..., Any])
-# Calls of a function that are eager in a run of checks; see TensorFlowEngine._traced_later.
+# Eager calls of a function before it is traced; see TensorFlowEngine._traced_later.
 EAGER = 24
 
 
 class TensorFlowEngine:
-    """Gradient tapes, eager."""
+    """Eager execution with gradient tapes."""
 
     cpu = "cpu:0"
     inexact = frozenset({"gelu", "attention"})
-    # Its gradient takes it for granted that targets sum to 1.
+    # Its gradient assumes that targets sum to 1.
     wrong_losses = frozenset({"cross_entropy"})
     quick = False  # see harness.runtime.backend.Backend
 
@@ -40,25 +40,27 @@ class TensorFlowEngine:
         self.exact: Mapping[str, Callable[..., Any]] = {
             "argsort": self._argsort,
             "erf": self._erf,
-            # Keras' own may take an operand for a bias, see :mod:`.sums`.
+            # Keras' own may mistake an operand for a bias, see :mod:`.sums`.
             "add": self.tf.add,
             "max": self._max,
         }
         self._card: int | None = None
 
     def _erf(self, x: Any) -> Any:
-        """TensorFlow's own of an infinite float64 is NaN; beyond 6 there is no other than 1."""
+        """Return erf of clipped values: TensorFlow's own is NaN for an infinite float64, and erf is
+        1 beyond 6."""
         return self.tf.math.erf(self.tf.clip_by_value(x, -9.0, 9.0))
 
     def _max(self, x: Any, axis: Any, keepdims: bool) -> Any:
-        """XLA's own, which compiles steps, leaves NaN out: see :mod:`..jax.primitives`."""
+        """Return the maximum with NaN, which compiled XLA code ignores: see
+        :mod:`..jax.primitives`."""
         tf = self.tf
         lost = tf.reduce_any(tf.math.is_nan(x), axis, keepdims)
         found = tf.reduce_max(x, axis, keepdims)
         return tf.where(lost, tf.fill(tf.shape(found), tf.constant(math.nan, x.dtype)), found)
 
     def _argsort(self, x: Any) -> Any:
-        """TensorFlow's own leaves NaNs where they happen to be, and -0 may come before 0."""
+        """Argsort with NaN last and -0 equal to 0; TensorFlow's own does neither."""
         tf, unknown = self.tf, self.tf.math.is_nan(x)
         zeros = self.tf.zeros_like(x)
         plain = tf.where(unknown, zeros + float("inf"), tf.where(x == 0, zeros, x))
@@ -68,23 +70,23 @@ class TensorFlowEngine:
         return tf.gather(order, last, axis=-1, batch_dims=x.ndim - 1)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Whether Keras' attention is not the definition's in a dtype: never."""
+        """Return whether Keras' attention is wrong in a dtype: never on TensorFlow."""
         return False
 
     def devices(self) -> Sequence[str]:
-        """The names for ``--device``."""
+        """Return the names for ``--device``."""
         return device_names(len(self.tf.config.list_physical_devices("GPU")))
 
     def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
-        """One card, or none; TF32 only where asked for, and bits that repeat.
+        """Select a card or the CPU; set TF32 by the dtype, and determinism.
 
         Raises:
-            UsageError: TensorFlow cannot start the card. It would run on the CPU without a word.
+            UsageError: TensorFlow cannot start the card. It would silently run on the CPU.
         """
         config = self.tf.config
         self._card = card
         if card is None:
-            # Else the first operation takes every card. Too late once that was made.
+            # Otherwise the first operation takes every card. After it, this raises RuntimeError.
             with suppress(RuntimeError):
                 config.set_visible_devices([], "GPU")
         elif card >= len(config.list_logical_devices("GPU")):
@@ -97,52 +99,53 @@ class TensorFlowEngine:
             config.experimental.enable_op_determinism()
 
     def settings(self) -> Mapping[str, str]:
-        """What :meth:`use` has set, and whether XLA compiles whole steps."""
+        """Return the settings of :meth:`use`, and whether XLA compiles whole steps."""
         tf32 = self.tf.config.experimental.tensor_float_32_execution_enabled()
         return {"tf32": str(tf32), "xla": str(self._xla)}
 
     @property
     def _xla(self) -> bool:
-        """Whether XLA compiles: not on a card, where a layer may be cuDNN's, which it lacks."""
+        """Use of XLA: not on a card, where a layer may be cuDNN's, which XLA lacks."""
         return self._card is None
 
     @property
     def index(self) -> str:
-        """The dtype of a model's indices. TensorFlow keeps int32 in the host's memory, so that on a
-        card each step would copy them."""
+        """The dtype of a model's indices: TensorFlow keeps int32 in host memory, so a card would
+        copy it."""
         return "int32" if self._card is None else "int64"
 
     def peak(self) -> int | None:
-        """The most bytes in use on the card since :meth:`forget_peak`; None on the CPU."""
+        """Return the peak memory of the card in bytes since :meth:`forget_peak`; None on the
+        CPU."""
         if self._card is None:
             return None
         found: int = self.tf.config.experimental.get_memory_info(f"GPU:{self._card}")["peak"]
         return found
 
     def forget_peak(self) -> None:
-        """Count the peak from now on."""
+        """Reset the peak memory."""
         if self._card is not None:
             self.tf.config.experimental.reset_memory_stats(f"GPU:{self._card}")
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Eager: tracing costs more than a check's few calls of a shape, and rounds differently."""
+        """Return the function as it is: tracing costs more than a check's few calls, and rounds
+        differently."""
         return function
 
     def compile_part(self, function: Function) -> Function:
-        """Of many small parts of a step, such as an update of every parameter: traced where it is
-        called often."""
+        """Trace a function of many small operations, such as an update, once it is called often."""
         return self._traced_later(function)
 
     def advance(self, step: Advance) -> Advance:
-        """``tf.function``, with XLA on the CPU."""
+        """Compile a step as ``tf.function``, with XLA on the CPU."""
         if self.quick:
             return self._traced_later(step)
         compiled: Advance = self.tf.function(step, jit_compile=self._xla, autograph=False)
         return compiled
 
     def _traced_later(self, function: F) -> F:
-        """Eager, but for what is called more than :data:`EAGER` times: each of TensorFlow's own
-        operations costs some 50 us in Python, and tracing as much as that many calls."""
+        """Trace a function after :data:`EAGER` eager calls. Each eager TensorFlow operation costs
+        about 50 us in Python, and tracing costs as much as that many calls."""
         tf, calls = self.tf, itertools.count(1)
         traced = tf.function(function, autograph=False)
 
@@ -153,11 +156,11 @@ class TensorFlowEngine:
         return cast(F, run)
 
     def several(self, step: Advance) -> Advance | None:
-        """A loop inside of one ``tf.function``: calling one costs 0.2 ms."""
+        """Compile a loop of steps as one ``tf.function``: each call costs 0.2 ms."""
         if self.quick:
             return None
 
-        # Traced by itself, as what a step gives has to be known before the loop begins.
+        # Traced separately: the loop must know the results of a step before it begins.
         traced = self.tf.function(step, autograph=False)
 
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
@@ -186,8 +189,11 @@ class TensorFlowEngine:
         sequences: Sequence[Any],
         reverse: bool,
     ) -> tuple[list[Any], list[Any]]:
-        """Written out, if it is short or runs eagerly: of many steps XLA makes one program whose
-        time grows with the cube of their number. The first step gives the types of what is kept."""
+        """Run a loop, unrolled if it is short or eager, otherwise a ``tf.while_loop``.
+
+        XLA's time for an unrolled loop grows with the cube of its steps. The first step gives the
+        types of the stacked results.
+        """
         tf, count = self.tf, int(sequences[0].shape[0])
         if count <= LONGEST_FUSED or not tf.inside_function():
             return loop(table, step, carries, sequences, reverse)
@@ -214,13 +220,13 @@ class TensorFlowEngine:
         return last, [array.stack() for array in kept]
 
     def wait(self, tensors: Tensors) -> None:
-        """Kernels of a CPU are done when the call returns."""
+        """Wait for a card; on a CPU kernels are finished when a call returns."""
         if self._card is not None:
             self.tf.test.experimental.sync_devices()
 
     def gradient(self, function: Function) -> GradientFunction:
-        """Dense gradients: those of an embedding come as rows, some of them repeated, and Keras'
-        optimizers would square the rows before they add them up."""
+        """Return dense gradients. An embedding's gradient has repeated rows, and Keras' optimizers
+        would square the rows before adding them."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             with self.tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -234,7 +240,7 @@ class TensorFlowEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Through variables: Keras' ``stateless_apply`` does not run on TensorFlow."""
+        """Update through variables: Keras' ``stateless_apply`` does not run on TensorFlow."""
         slots = optimizer.variables
         for variable, tensor in zip([*trained, *slots], [*tensors, *state], strict=True):
             variable.assign(tensor)

@@ -1,4 +1,4 @@
-"""Keras on torch: what it leaves to it (see :mod:`harness.backends.keras.engines`)."""
+"""The torch engine of Keras (see :mod:`harness.backends.keras.engines`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.extend.executor import Executor, Plan, loop
 
 
 class TorchEngine:
-    """Autograd, eager."""
+    """Eager execution with autograd."""
 
     # Not cpu:0: torch copies a tensor from cpu to cpu:0, and Keras then loses its parameters.
     cpu = "cpu"
@@ -25,7 +25,7 @@ class TorchEngine:
         self._cuda = import_module("harness.backends.torch.cuda")
         self._device = "cpu"
         self.exact: Mapping[str, Callable[..., Any]] = {
-            # Keras' own gives float32, whatever it is of.
+            # Keras' own always returns float32.
             "cumulative_sum": lambda x: self.torch.cumsum(x, -1),
             "floor": self.torch.floor,
             "matmul": self.torch.matmul,
@@ -39,36 +39,37 @@ class TorchEngine:
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Whether Keras' attention is not the definition's in a dtype. It adds to the scores what
-        masks them, so that those of a row that sees nothing keep their derivative."""
+        """Return whether Keras' attention is wrong: the masked one. It adds the mask to the scores,
+        so a fully masked row still has gradients."""
         return definition == "masked_attention"
 
     def devices(self) -> Sequence[str]:
-        """The names for ``--device``."""
+        """Return the names for ``--device``."""
         found: Sequence[str] = self._cuda.devices()
         return found
 
     def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
-        """One card, or none; TF32 only where asked for, and bits that repeat."""
+        """Select a card or the CPU; set TF32 by the dtype, and determinism."""
         self._device = "cpu" if card is None else f"cuda:{card}"
         self._cuda.prepare(dtype, deterministic)
 
     def settings(self) -> Mapping[str, str]:
-        """Those of torch."""
+        """Return torch's settings."""
         found: Mapping[str, str] = self._cuda.settings()
         return found
 
     def peak(self) -> int | None:
-        """The most bytes in use on the card since :meth:`forget_peak`; None on the CPU."""
+        """Return the peak memory of the card in bytes since :meth:`forget_peak`; None on the
+        CPU."""
         found: int | None = self._cuda.peak(self._device)
         return found
 
     def forget_peak(self) -> None:
-        """Count the peak from now on."""
+        """Reset the peak memory."""
         self._cuda.forget_peak(self._device)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function without a record for autograd."""
+        """Wrap the function to run without autograd."""
 
         def run(variables: Tensors, constants: Tensors) -> Any:
             with self.torch.no_grad():
@@ -80,11 +81,11 @@ class TorchEngine:
 
     @property
     def fused(self) -> Mapping[str, Callable[..., Any]]:
-        """Those of torch itself."""
+        """torch's fused operations."""
         return import_module("harness.backends.torch.primitives").FUSED
 
     def flush_denormals(self, flush: bool) -> bool:
-        """Whether this processor can, and from now on does or no longer does."""
+        """Switch flushing of denormals; return whether this processor supports it."""
         return bool(self.torch.set_flush_denormal(flush))
 
     def fill(self, tensor: Any, array: Any) -> None:
@@ -92,25 +93,25 @@ class TorchEngine:
         tensor.copy_(self.torch.from_numpy(array))
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """torch's own executor: Keras' operations would only add to the time of each call."""
+        """Return torch's own executor: Keras' operations would only slow down each call."""
         kernels = import_module("harness.backends.torch.executor_kernels").TorchKernels
         return Executor(plan, kernels(plan.dtype, self._device, plan.products))
 
     def advance(self, step: Advance) -> Advance:
-        """Eager."""
+        """Return the step as it is, eager."""
         return step
 
     def several(self, step: Advance) -> None:
-        """Nothing is gained."""
+        """Return None: a loop of steps would gain nothing."""
 
     scan = staticmethod(loop)
 
     def wait(self, tensors: Tensors) -> None:
-        """Kernels of a CPU are done when the call returns."""
+        """Wait for a card; on a CPU kernels are finished when a call returns."""
         self._cuda.wait(self._device)
 
     def gradient(self, function: Function) -> GradientFunction:
-        """Of leaves made for each call."""
+        """Differentiate with autograd, with new leaves for each call."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             leaves = {n: t.detach().requires_grad_() for n, t in variables.items()}
@@ -129,6 +130,6 @@ class TorchEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """On copies: Keras' optimizers for torch write into the tensors that they are given."""
+        """Update copies: Keras' optimizers for torch write into their arguments."""
         copies = [t.clone() for t in state], gradients, [t.clone() for t in tensors]
         return optimizer.stateless_apply(*copies)

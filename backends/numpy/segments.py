@@ -11,7 +11,7 @@ from harness.extend import Array
 
 Call = Callable[[], object]
 
-TOGETHER = 2**18  # entries; a sorted copy of more would leave the cache, so runs are gathered singly
+TOGETHER = 2**18  # entries; more are gathered run by run, to stay in the cache
 LARGE = 2**16  # the most entries of the matrix of zeros and ones
 
 
