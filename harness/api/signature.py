@@ -60,9 +60,7 @@ def takes_options(declared: type) -> Callable[[F], F]:
         own = inspect.signature(function)
         first = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         named = [_parameter(one) for one in known.values() if one.name not in own.parameters]
-        named.sort(
-            key=lambda parameter: parameter.kind
-        )  # positional arguments of the command come first
+        named.sort(key=lambda parameter: parameter.kind)  # positional parameters come first
         signature = own.replace(parameters=[*first, *named])
 
         @wraps(function)

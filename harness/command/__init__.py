@@ -1,1 +1,1 @@
-"""What each command is made of: its options and their ranges, settings, help, and how it ends."""
+"""Parts of every command: options and their ranges, settings, help, and result."""

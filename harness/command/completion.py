@@ -1,9 +1,9 @@
-"""Completion in bash, zsh and fish, where click's own scripts break words that the harness has.
+"""Completion in bash, zsh and fish; click's own scripts break some words of the harness.
 
 Bash breaks a word at ``=``, ``:`` and ``@``, zsh replaces ``--option=value`` as a whole, and fish
-gets a list with commas in pieces. The scripts here hand over the line as it stands; what is put in
-its place is said for each shell by its class. They go by ``type,value`` lines, as click's do; a
-``part`` is a value that goes on, so that no space follows it.
+splits a list at its commas. The scripts here pass the whole line. The class of each shell says how
+it inserts a value. The answers are ``type,value`` lines, as click's are. The type ``part`` is a
+value that goes on, so that no space follows it.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ complete --no-files --command %(prog_name)s --arguments '(%(complete_func)s)'
 
 
 class _Shell(ShellComplete):
-    """What the shells have in common."""
+    """Base of the shells."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words of the line before the cursor, and the one that is begun."""
-        # A letter at the end tells an empty word from none.
+        """Return the words of the line before the cursor, and the unfinished word."""
+        # A letter at the end keeps an empty last word.
         _, *words = split_arg_string(os.environ.get("COMP_LINE", "") + "x")
         return words[:-1], words[-1][:-1] if words else ""
 
@@ -103,17 +103,17 @@ class _Shell(ShellComplete):
         try:
             found = super().get_completions(args, incomplete)
         except HarnessError:
-            return []  # while somebody types; the command says what is wrong
-        # What would act on the terminal, or be two lines, is left out.
+            return []  # while the user types; the command itself reports the error
+        # Leave out values that would act on the terminal or take two lines.
         return [item for item in found if str(item.value).isprintable()]
 
     def written(self, value: str) -> str:
-        """A value as the shell wants it."""
+        """Return a value in the form that the shell inserts."""
         return value
 
 
 class Bash(_Shell):
-    """Values from where bash has broken the word, with what it would act on behind backslashes."""
+    """Completion of bash: escaped values that start where bash breaks the word."""
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = _BASH
@@ -125,20 +125,20 @@ class Bash(_Shell):
         _, begun = self.get_completion_args()
         before = _escaped(begun.partition("=")[2] if re.match("--[^=]*=", begun) else begun)
         breaks = set(os.environ.get("COMP_WORDBREAKS", "=:@"))
-        # A word begins after these, but with the ``@``.
+        # A word begins after these characters, but ``@`` belongs to it.
         starts = [before.rfind(one) + (one != "@") for one in "=:@" if one in breaks]
         return _escaped(value)[max(0, *starts) :]
 
 
 class Zsh(_Shell):
-    """Values as they are: zsh puts backslashes itself."""
+    """Completion of zsh, which escapes the values itself."""
 
     name: ClassVar[str] = "zsh"
     source_template: ClassVar[str] = _ZSH
 
 
 class Fish(_Shell):
-    """Values as they are: fish puts backslashes itself."""
+    """Completion of fish, which escapes the values itself."""
 
     name: ClassVar[str] = "fish"
     source_template: ClassVar[str] = _FISH
@@ -148,10 +148,10 @@ SHELLS = (Bash, Zsh, Fish)
 
 
 def register(variable: str) -> None:
-    """Have click answer these shells with these classes.
+    """Register these classes with click.
 
     Raises:
-        UsageError: the ``variable`` that asks for it names no shell, or wants something else.
+        UsageError: ``variable``, which asks for completion, has an unknown value.
     """
     asked = os.environ.get(variable)
     allowed = [f"{shell.name}_{what}" for shell in SHELLS for what in ("source", "complete")]
@@ -167,6 +167,6 @@ def _escaped(value: str) -> str:
 
 
 def _open_quote(line: str) -> str:
-    """The quote that is not closed at the end of a line, if there is one."""
+    """Return the quote that is open at the end of a line, or an empty text."""
     bare = re.sub(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", "", line)
     return next((char for char in bare if char in "'\""), "")

@@ -1,8 +1,8 @@
-"""Options as fields of a dataclass: each is declared once, and every entrance is made from it.
+"""Options as fields of a dataclass: declared once for all interfaces.
 
-A field's type says how its value is read, :class:`Option` says everything else. The command line is
-made here, the functions of Python in :mod:`harness.api.signature`, the options of pytest in
-:mod:`harness.suite.options`.
+The type of a field says how its value is read; :class:`Option` says everything else. This module
+makes the command line from it, :mod:`harness.api.signature` the Python functions, and
+:mod:`harness.suite.options` the options of pytest.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from harness.command.ranges import Range
 from harness.runs.shards import Shard
 
 R = TypeVar("R")
-# The sections of a command's help, in their order.
+# Sections of a command's help, in order.
 SECTIONS = ("What to run", "What to list", "How to run it", "What to keep", "What to print")
 RUN, LIST, HOW, KEEP, PRINT = SECTIONS
-# How the value of a field of some type is made from what click has read for an option.
+# Functions that convert click's value of an option to the value of a field, by type.
 READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "Mapping[str, int]": lambda value, word: numbers(value),
     "Mapping[str, tuple[int, ...]]": lambda value, word: {
@@ -47,15 +47,15 @@ READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "tuple[int, ...]": lambda value, word: whole_numbers(word, value),
     "Shard": lambda value, word: Shard.read(value),
     "float SHARE": lambda value, word: share(value),
-    # Of the one backend of a command: its name may stand before each, and is checked later.
+    # A backend's name may stand before each interpreter, and is checked later.
     "str [BACKEND=]INTERPRETER": lambda value, word: one_interpreter(value),
     "Mapping[str, str] [BACKEND:]NAME=VALUE": lambda value, word: named_variables(value),
 }
 
 
-@dataclass(eq=False)  # made some two hundred times at each start, so with few methods
+@dataclass(eq=False)  # about two hundred instances at each start, so few methods
 class Option:
-    """One option of a command.
+    """An option of a command.
 
     Attributes:
         help: What it is for, in sentences.
@@ -93,7 +93,7 @@ class Option:
 
     @property
     def parameter(self) -> str:
-        """The name of the value among those that click has read."""
+        """The name of the value among click's parameters."""
         return f"no_{self.name}" if (self.word or "").startswith("--no-") else self.name
 
     def read(self, value: Any) -> Any:
@@ -222,14 +222,14 @@ def asked_for(declared: type[R], given: Mapping[str, Any]) -> R:
     """
     made = object.__new__(declared)
     for one in options_of(declared):
-        if isinstance(one.default, dict):  # no default of a class
+        if isinstance(one.default, dict):  # not a class attribute
             vars(made)[one.name] = {}
     vars(made).update(given)
     return made
 
 
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
-    """Return a dataclass whose fields have those of the values that it has fields for."""
+    """Return a dataclass made from those of the given values that it has fields for."""
     names = {each.name for each in fields(request)}  # type: ignore[arg-type]
     return request(**{name: value for name, value in given.items() if name in names})
 
@@ -238,10 +238,10 @@ def check_ranges(request: object) -> None:
     """Check that the numbers of a request are in the ranges that its options declare.
 
     Raises:
-        UsageError: one is not.
+        UsageError: a number is out of range.
     """
     for one in options_of(type(request)):
         value, optional = getattr(request, one.name), one.default is None
-        # A memory limit is bytes, and its range is MiB.
+        # The field of a memory limit is in bytes, but its range is in MiB.
         if one.allowed is not None and one.unit == 1 and not (optional and value is None):
             one.allowed.check(value, (one.word or "") if optional else "")

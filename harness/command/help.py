@@ -1,4 +1,4 @@
-"""The help of commands: in sections, as wide as the terminal, what is copied in one piece."""
+"""Help of commands: in sections, as wide as the terminal, with unbroken commands to copy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import click
 from harness.output.folding import restored, unbroken
 from harness.output.printing import width
 
-# Columns below which click's help would be wider than the terminal.
+# Width in columns up to which click's help would be wider than the terminal.
 NARROW = 52
-# The sections of the list of commands; one that is in none stands at the end.
+# Sections of the list of commands; commands in no section come last.
 CHAPTERS: Mapping[str, str] = {
     "Compare": "check bench compare upgrade merge report demo run",
     "Find out why": "explain differences localise reduce replay",
@@ -33,10 +33,10 @@ def help_of(command: str) -> Mapping[str, Any]:
 
 
 class Folded(click.HelpFormatter):
-    """Help whose commands to copy are never broken."""
+    """Formatter of help that never breaks commands to copy."""
 
     def write_text(self, text: str) -> None:
-        # A command may go on in a further line of the source.
+        # A command may continue on the next line of the source.
         super().write_text(unbroken(re.sub(r"(?<!\n)\n(?!\n)", " ", text)))
 
     def write_dl(
@@ -49,13 +49,13 @@ class Folded(click.HelpFormatter):
 
 
 class FoldedContext(click.Context):
-    """A command as it is run."""
+    """Context of a command, with folded help."""
 
     formatter_class = Folded
 
 
 def narrow() -> dict[str, Any]:
-    """The width of help on a terminal that is narrower than click expects any to be."""
+    """Return click's setting for the width of a terminal narrower than click expects."""
     columns = width(sys.stdout)
     return {"terminal_width": columns} if columns is not None and columns <= NARROW else {}
 
@@ -65,5 +65,5 @@ def section(formatter: click.HelpFormatter, title: str, rows: Iterable[tuple[str
     rows = list(rows)
     if rows:
         with formatter.section(title):
-            # Where little room is beside a long option, what it does stands below it.
+            # If a long option leaves little room, its description stands below it.
             formatter.write_dl(rows, col_max=min(30, max(8, formatter.width - 32)))

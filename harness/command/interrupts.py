@@ -1,12 +1,11 @@
-"""How a command ends when it is told to: one line on standard error, exit code 130, nothing left.
+"""End of an interrupted command: one line on standard error, exit code 130, nothing left behind.
 
-Told to means Ctrl-C (SIGINT), SIGTERM or SIGHUP; those that were ignored when the process started,
-as a shell's background job ignores Ctrl-C, stay ignored. At first a signal ends the process on the
-spot: there is nothing to clean up yet, and an exception would come out of whatever is just being
-imported. Within :func:`stoppable` it is a ``KeyboardInterrupt``, so that workers are ended and
-files are whole.
+The signals are Ctrl-C (SIGINT), SIGTERM and SIGHUP. Signals that were ignored when the process
+started stay ignored, as in a shell's background job. At first a signal ends the process at once,
+because there is nothing to clean up, and an exception would disturb the running imports. Within
+:func:`stoppable` a signal raises ``KeyboardInterrupt``, so that workers end and files are whole.
 
-Imports next to nothing, so that the time before :func:`arm` is short.
+The module imports almost nothing, so that the time before :func:`arm` is short.
 """
 
 from __future__ import annotations
@@ -23,51 +22,52 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 INTERRUPTED = 130
-# Windows has neither the last signal nor an alarm.
+# Windows has neither SIGHUP nor SIGALRM.
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 ALARM = hasattr(signal, "SIGALRM")
 LINE = "interrupted"
-# Seconds in which a second signal must not cut the ending short that the first one began.
+# Seconds after a signal in which a second one must not cut the cleanup short.
 ENDING = 2.0
-# Seconds until an interrupt that nobody could see is raised again.
+# Seconds until an interrupt lost in a destructor or callback is raised again.
 AGAIN = 0.01
-# Seconds that the ending may take, until the process is ended as it is.
+# Maximum seconds of the cleanup before the process is ended.
 LONGEST = 10.0
-# Seconds that the line may take: a terminal that is paused, or a full pipe, never takes it.
+# Maximum seconds for the line: a paused terminal or a full pipe never takes it.
 TELLING = 1.0
 
-# What a process does as it leaves, whatever its threads are doing; safe in a signal handler.
+# Functions to call before the process leaves; each must be safe in a signal handler.
 before_leaving: list[Callable[[], None]] = []
 _armed: list[signal.Signals] = []
 _last = -ENDING
 _heard = False
-# Whether the line is being printed, and whether it is.
+# Whether the line is being printed, and whether it was printed.
 _telling = False
 _told = False
 
 
 def arm() -> None:
-    """From now on a signal ends the process at once, with a line; for ``main`` to call first."""
+    """Let a signal end the process at once, with a line; ``main`` calls this first."""
     _armed[:] = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     _listen(_end)
-    # An exception from a destructor or from a callback of the import system goes nowhere.
+    # Exceptions of destructors and of import callbacks are lost without this hook.
     sys.unraisablehook = _unraisable
     if ALARM:
         signal.signal(signal.SIGALRM, _raise)
 
 
 def disarm() -> None:
-    """From now on signals are ignored: the work is done, and its exit code is decided."""
+    """Ignore signals from now on: the work is done, and the exit code is decided."""
     for number in _armed:
         signal.signal(number, signal.SIG_IGN)
 
 
 def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
-    """The value of ``run``, or 130 where it was interrupted; then its own cleaning up is done.
+    """Return the value of ``run``, or 130 after an interrupt and its cleanup.
 
-    After a semicolon the line says what the interrupt's notes say, or else what ``told`` gives.
+    The printed line ends with the notes of the interrupt, or else with the text that ``told``
+    returns.
     """
     global _telling, _told
     from harness.output.printing import tell
@@ -79,7 +79,7 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
         _listen(_end)
         return code
     except (KeyboardInterrupt, Exception) as interrupt:
-        # Compiled code (pydantic, as it builds a validator) makes an error of its own of it.
+        # Compiled code, such as pydantic's, may turn the interrupt into its own exception.
         if not (_heard or isinstance(interrupt, KeyboardInterrupt)):
             raise
         disarm()
@@ -91,16 +91,16 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
 
 
 def leave() -> NoReturn:
-    """End the process and its workers now, whatever its other threads are doing."""
+    """End the process and its workers now, regardless of other threads."""
     for end in before_leaving:
         end()
     os._exit(INTERRUPTED)
 
 
 def _watch() -> None:
-    """Have a thread see to it that a signal ends the process, even while the main one is in C.
+    """Start a thread that ends the process after a signal even if the main thread runs C code.
 
-    Python's own handlers run between two instructions of the main thread, and one product of large
+    Python's handlers run between two instructions of the main thread, and one product of large
     matrices takes minutes.
     """
     import threading
@@ -132,7 +132,7 @@ def _wait(reading: int) -> None:
 
 
 def _unread() -> bool:
-    """Return whether standard error takes nothing: what cleans up may wait for it in vain."""
+    """Return whether standard error takes no output, so that the cleanup may wait forever."""
     import select
 
     poll = select.poll()
@@ -146,7 +146,7 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _end(*_: object) -> None:
-    # The write may wait for ever, and only another signal's handler runs meanwhile.
+    # The write may block forever; only a signal handler can then end the process.
     if ALARM:
         signal.signal(signal.SIGALRM, lambda *_: os._exit(INTERRUPTED))
         signal.setitimer(signal.ITIMER_REAL, TELLING)

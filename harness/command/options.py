@@ -1,7 +1,4 @@
-"""How the text of options is read.
-
-Imports nothing but click and messages: the command line must start at once.
-"""
+"""Readers of the texts of options; imports only click and messages, to start at once."""
 
 from __future__ import annotations
 
@@ -18,36 +15,36 @@ from click.shell_completion import CompletionItem
 from harness.command.ranges import SIZES, THRESHOLD, Range
 from harness.errors import UsageError, did_you_mean
 
-# What is wrong with a place is said where it is used, in the harness's own words.
+# The harness checks a path when it uses it, with its own messages.
 FILE, FOLDER = click.Path(path_type=Path), click.Path(path_type=Path)
 FILE.name, FOLDER.name = "file", "folder"
-# Where a list of NAME=VALUE items is broken: at a comma before the next name, not within a value.
+# Separator of NAME=VALUE items: a comma before the next name, not within a value.
 NEXT_NAME = re.compile(r",(?=(?:[^\s:=,/]+:)?[^\s:=,/]+=)")
 
-# A column as pip and 'harness env' write it, at the start of an item: ``torch==2.6``.
+# A column at the start of an item, as pip and 'harness env' write it: ``torch==2.6``.
 _PINNED = re.compile(r"([^=@:/]+)==([^=:]*)")
 
-# What a shell may be told for a kind of value: filled where the values are known.
+# Completions by kind of value, set by the modules that know the values.
 completers: dict[str, Callable[[click.Context], Iterable[str]]] = {}
 
 
 if TYPE_CHECKING:
     AnyType = click.ParamType[Any]
 else:
-    AnyType = click.ParamType  # no generic before click 8.4
+    AnyType = click.ParamType  # click before 8.4 has no generic type
 
 
 class WordList(AnyType):
-    """A value, or several with commas between them; ``kind`` is what a shell completes."""
+    """Type of a value, or of several with commas; ``kind`` is the kind that a shell completes."""
 
     name = "text"
 
     def __init__(self, kind: str = "", split: Callable[[str], list[str]] | None = None) -> None:
         self.kind, self.split = kind, split
-        self.name = kind or self.name  # what --help shows: --dtype DTYPE
+        self.name = kind or self.name  # --help shows it: --dtype DTYPE
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value, or a tuple of several; ``BadParameter`` where one of them is empty."""
+        """Return the value, or a tuple of several; raise ``BadParameter`` if a part is empty."""
         if isinstance(value, tuple):
             return value
         if self.split is None:
@@ -62,7 +59,7 @@ class WordList(AnyType):
         return f"Installed: {', '.join(known(ctx))}" if known and self.kind == "backend" else None
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        # By commas, as on the command line, and not at spaces.
+        # Values are separated by commas, as on the command line, not by spaces.
         return [rv]
 
     def shell_complete(
@@ -74,7 +71,7 @@ class WordList(AnyType):
         known = completers[self.kind](ctx) if self.kind in completers else ()
         taken = before.split(",")
         names = [name for name in known if name.startswith(begun) and name not in taken]
-        # A model may also be a file of the user's, in any folder.
+        # A model may also be a file in any folder.
         other = [CompletionItem(incomplete, type="file")] if self.kind == "model" else []
         return [CompletionItem(before + comma + name) for name in names] or other
 
@@ -96,7 +93,7 @@ def as_paths(ctx: click.Context, param: click.Parameter, value: Iterable[Any]) -
 
 
 def number(allowed: Range) -> Callable[[Any], Any]:
-    """The type of an option that takes a number of a documented range."""
+    """Return the type of an option whose number has a documented range."""
 
     def read(value: Any) -> Any:
         try:
@@ -104,12 +101,12 @@ def number(allowed: Range) -> Callable[[Any], Any]:
         except UsageError as error:
             raise click.BadParameter(str(error)) from None
 
-    read.__name__ = "integer" if allowed.whole else "float"  # what --help shows
+    read.__name__ = "integer" if allowed.whole else "float"  # --help shows this name
     return read
 
 
 def as_label(item: str) -> str:
-    """Spell the column at the start of an item with a label: ``torch@2.6`` for ``torch==2.6``."""
+    """Return an item with a label as its column: ``torch@2.6`` for ``torch==2.6``."""
     found = _PINNED.match(item)
     if found is None:
         return item
@@ -117,7 +114,7 @@ def as_label(item: str) -> str:
 
 
 def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[str, str]:
-    """``NAME=VALUE`` items; :class:`UsageError` for another ``form``."""
+    """Read ``NAME=VALUE`` items; raise :class:`UsageError`, which names ``form``, for others."""
     found: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -130,10 +127,10 @@ def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[s
 
 
 def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) -> dict[str, str]:
-    """``[BACKEND=]INTERPRETER`` items, by backend; the one without is for all ``backends``.
+    """Read ``[BACKEND=]INTERPRETER`` items by backend; an item without one is for all ``backends``.
 
     Raises:
-        UsageError: there are several without one, or for the same backend.
+        UsageError: several items have no backend, or the same one.
     """
     items = [as_label(item) for item in items]
     bare = [item for item in items if "=" not in item or "/" in item.partition("=")[0]]
@@ -146,10 +143,10 @@ def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) ->
 def variables(
     items: Sequence[str], backends: Callable[[], Sequence[str]]
 ) -> dict[str, dict[str, str]]:
-    """``[BACKEND:]NAME=VALUE`` items, by backend; those without one are for all ``backends``.
+    """Read ``[BACKEND:]NAME=VALUE`` items by backend; items without one are for all ``backends``.
 
     Raises:
-        UsageError: one has another form.
+        UsageError: an item has a wrong form.
     """
     found: dict[str, dict[str, str]] = {}
     for item in map(as_label, items):
@@ -163,7 +160,7 @@ def variables(
 
 
 def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """What an option gives to the one backend that is run; :class:`UsageError` for another's."""
+    """Return an option's value for the backend ``name``; raise :class:`UsageError` for others."""
     for other in given:
         if other != name:
             raise UsageError(
@@ -174,11 +171,11 @@ def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> An
 
 
 class ProcessOptions(Protocol):
-    """Options that say how the process of the one backend is started."""
+    """Options for the process of a single backend."""
 
     @property
     def python(self) -> str | None:
-        """``[BACKEND=]INTERPRETER`` items with commas between them."""
+        """The ``[BACKEND=]INTERPRETER`` items with commas between them."""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -186,22 +183,23 @@ class ProcessOptions(Protocol):
 
 
 def one_interpreter(items: Sequence[str]) -> str:
-    """``[BACKEND=]INTERPRETER`` items as one text; :class:`UsageError` as of several backends."""
+    """Join and check ``[BACKEND=]INTERPRETER`` items; raise :class:`UsageError` if they
+    conflict."""
     interpreters(items, tuple)
     return ",".join(items)
 
 
 def named_variables(items: Sequence[str]) -> dict[str, str]:
-    """Values by ``[BACKEND:]NAME``; :class:`UsageError` for another form."""
+    """Return values by ``[BACKEND:]NAME``; raise :class:`UsageError` for a wrong form."""
     variables(items, tuple)
     return {name: value for name, _, value in (as_label(item).partition("=") for item in items)}
 
 
 def interpreter_of(python: str | None, name: str, default: str) -> str:
-    """The interpreter of the one backend or format that is run.
+    """Return the interpreter of the only backend or format that is run.
 
     Raises:
-        UsageError: one is given for another.
+        UsageError: an interpreter is given for a different one.
     """
     given = interpreters(NEXT_NAME.split(python) if python else (), partial(tuple, (name,)))
     found: str = only("--python", given, name, default)
@@ -209,14 +207,14 @@ def interpreter_of(python: str | None, name: str, default: str) -> str:
 
 
 def process_of(asked: ProcessOptions, name: str, python: str) -> tuple[str, dict[str, str]]:
-    """The interpreter and the variables of the one backend that is run."""
+    """Return the interpreter and the environment variables of the only backend that is run."""
     items = [f"{variable}={value}" for variable, value in asked.environment.items()]
     environment = variables(items, partial(tuple, (name,)))
     return interpreter_of(asked.python, name, python), only("--env", environment, name, {})
 
 
 def numbers(items: Sequence[str]) -> dict[str, int]:
-    """``NAME=NUMBER`` items with positive whole numbers."""
+    """Read ``NAME=NUMBER`` items with positive whole numbers."""
     return {
         name: int(SIZES.read(value, f"--size {name}"))
         for name, value in pairs("--size", items, "NAME=NUMBER").items()
@@ -224,10 +222,10 @@ def numbers(items: Sequence[str]) -> dict[str, int]:
 
 
 def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
-    """Positive whole numbers, each once.
+    """Read positive whole numbers and drop duplicates.
 
     Raises:
-        UsageError: a part is none, or outside of what is allowed.
+        UsageError: a part is not a number in the allowed range.
     """
     found = []
     for part in parts:
@@ -242,10 +240,10 @@ def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
 
 
 def share(text: str) -> float:
-    """A share as a number, from ``10%`` or ``0.1``.
+    """Read a share, such as ``10%`` or ``0.1``, as a number.
 
     Raises:
-        UsageError: it is none, or outside of what is allowed.
+        UsageError: the text is not a share in the allowed range.
     """
     percent = text.endswith("%")
     try:

@@ -1,4 +1,4 @@
-"""The result of a command: data for a program, text for a person, and the exit code."""
+"""Result of a command: data for programs, text for people, and the exit code."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.output.printing import console, drawing, say, shown, tell
 class CommandResult:
     """The result of a command.
 
-    ``data`` may be a function that makes them, and ``text`` one that draws on a console, for
-    tables. ``wrap`` says whether a terminal breaks the text between words; a text for another
-    program stays as it is. ``printed`` tells that the command printed the text as it went.
+    ``data`` may be a function that returns the data. ``text`` may be a function that draws on a
+    console, for tables. ``wrap`` says whether a terminal breaks the text between words. ``printed``
+    says that the command printed the text as it ran.
     """
 
     data: Any
@@ -44,7 +44,7 @@ class CommandResult:
             (tell if self.wrap else say)(self.text)
 
     def __str__(self) -> str:
-        """The text that the command prints."""
+        """Return the text that the command prints."""
         if isinstance(self.text, str):
             return shown(self.text)
         drawn = io.StringIO()

@@ -1,7 +1,7 @@
-"""The numbers that options and requests may have: each range once, for every entrance.
+"""Ranges of numbers in options and requests: each is declared once, for every interface.
 
-The command line reads them through :class:`harness.command.options.Number`; what comes from Python
-is checked with :meth:`Range.check`. ``docs/security.md`` lists them.
+The command line reads numbers through :func:`harness.command.options.number`; numbers from Python
+are checked with :meth:`Range.check`. ``docs/security.md`` lists the ranges.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from harness.errors import UsageError, shorten
 
 @dataclass(frozen=True)
 class Range:
-    """From ``least`` to ``most``, both allowed; whole numbers only where ``whole``.
+    """A range from ``least`` to ``most``, inclusive; of whole numbers only if ``whole``.
 
-    ``what`` it is of, and what is ``allowed``, stand in messages.
+    Messages use ``what``, the name of the number, and ``allowed``, the allowed values in words.
     """
 
     what: str
@@ -27,19 +27,19 @@ class Range:
     whole: bool = True
 
     def check(self, value: Any, what: str = "") -> Any:
-        """The number; :class:`UsageError` for one outside, and for what is no such number.
+        """Return the number; raise :class:`UsageError` for other values and numbers out of range.
 
-        ``what`` replaces the range's own words for the thing, where a message can be nearer.
+        ``what`` is a more specific name for messages.
         """
         kinds = (int,) if self.whole else (int, float)
         right = isinstance(value, kinds) and not isinstance(value, bool)
-        # A NaN is neither above nor below, so the comparison must be this way round.
+        # NaN fails every comparison, so the test must be this way round.
         if not right or not self.least <= value <= self.most:
             raise self._refused(value, what)
         return value
 
     def read(self, text: str, what: str = "") -> Any:
-        """The number that a text stands for; :class:`UsageError` as in :meth:`check`."""
+        """Return the number in a text; raise :class:`UsageError` as in :meth:`check`."""
         try:
             if not text.isascii() or "_" in text:
                 raise ValueError
@@ -53,7 +53,7 @@ class Range:
     def _refused(self, value: Any, what: str) -> UsageError:
         try:
             shown = shorten(repr(value))
-        except ValueError:  # Python writes no number of more than some thousand digits
+        except ValueError:  # Python refuses to write integers of more than some thousand digits
             shown = "one of more digits than can be shown"
         edges = f"{_number(self.least)} to {_number(self.most)}"
         return UsageError(
@@ -66,7 +66,7 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if whole and abs(value) < 1e18 else f"{value:g}"
 
 
-# Usual seconds of one cell or pass, and of one call of a long run; rounds of a measurement.
+# Usual seconds of one cell or pass and of one call of a long run, and usual rounds.
 CELL_SECONDS = 120.0
 CALL_SECONDS = 600.0
 USUAL_ROUNDS = 5
@@ -84,7 +84,7 @@ SIZES = Range("a size", "a positive whole number", 1, MOST_INT32)
 BATCH = Range("a batch", "a positive whole number", 1, MOST_INT32)
 TIME = Range("a time", "a positive whole number", 1, MOST_INT32)
 ROUNDS = Range("what is measured", "at least one round", 1, 10_000)
-# The history of each is in the header of the weights, whose size is limited.
+# The header of the weights holds the history of each epoch, and its size is limited.
 EPOCHS = Range("a number of epochs", "a positive whole number", 1, 20_000)
 EVERY = Range("a number of steps", "a positive whole number", 1, MOST_INT32)
 HELD_OUT = Range("held out", "from 0 to below 1", 0.0, math.nextafter(1, 0), whole=False)

@@ -1,8 +1,8 @@
 """Defaults of options: ``[tool.harness]`` of the nearest ``pyproject.toml``, and ``HARNESS_*``.
 
-What is given on the command line comes first, then the environment, then the file, then what the
-harness has built in; and within each, what is for one command before what is for all. A
-``pyproject.toml`` is the user's own, as an interpreter given by ``--python`` is.
+The order is: command line, environment, file, built-in default. A setting for one command comes
+before a setting for all commands. A ``pyproject.toml`` is trusted, as an interpreter given by
+``--python`` is.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ MAX_PARTS = 100
 NAME = "pyproject.toml"
 TABLE = ("tool", "harness")
 PREFIX = "HARNESS_"
-# What the harness reads of the environment that is not an option's default.
+# Variables that the harness reads, but that are not defaults of options.
 OTHERS = (
     *("HARNESS_CORPUS", "HARNESS_FUZZ", "HARNESS_INTERRUPT_STEP", "HARNESS_RANDOM_MODELS"),
     "HARNESS_WORKER",
 )
-# Commands that have no table of their own: env are the variables of ``--env``.
+# Commands without a table in the file: ``env`` holds the variables of ``--env``.
 NO_TABLES = frozenset({"env"})
-# Where tomllib has found a fault.
+# The place of an error in a message of tomllib.
 _PLACED = re.compile(r"(.*?) \(at line (\d+), column (\d+)\)", re.DOTALL)
-# The options of each command, without their dashes.
+# Options of each command, without their dashes.
 Vocabulary = Mapping[str, Iterable[str]]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value of the file, and where it stands."""
+    """A value of the file, and its place."""
 
     value: Any
     place: Place
-    own: bool  # for one command, and not for all
-    folder: Path  # the file's, from which its paths are meant
+    own: bool  # for one command rather than for all
+    folder: Path  # of the file; its relative paths start here
 
 
 def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict[str, Setting]:
-    """The settings of a command, by option; empty where no file has any.
+    """Return the settings of a command, by option; empty if there is no file.
 
     Raises:
-        UsageError: the file cannot be read, or holds what is neither a command nor an option.
+        UsageError: the file cannot be read, or holds a key that is neither a command nor an option.
     """
     path = nearest(start or Path.cwd())
     text = "" if path is None else _text(path)
@@ -69,14 +69,14 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
             elif key not in (known[command] if own else _all(known)):
                 raise _unknown(key, place, known[command] if own else [*known, *_all(known)])
             elif own or key in known[command]:
-                if _holds_nul(value):  # which no file name, and no other value, may hold
+                if _holds_nul(value):  # no file name and no other value may hold it
                     raise UsageError(f"{place}: the value of {key!r} contains a NUL character")
                 found[key] = Setting(value, place, own, path.parent)
     return found
 
 
 def nearest(folder: Path) -> Path | None:
-    """The ``pyproject.toml`` of a folder or of the nearest above it, within its repository."""
+    """Return the nearest ``pyproject.toml`` in a folder or above it, within its repository."""
     for place in (folder, *folder.parents):
         if (place / NAME).is_file():
             return place / NAME
@@ -86,13 +86,13 @@ def nearest(folder: Path) -> Path | None:
 
 
 def variables(command: str, option: str) -> list[str]:
-    """The environment variables that hold an option's default, the first before the second."""
+    """Return the environment variables of an option's default, the first before the second."""
     word = option.upper().replace("-", "_")
     return [f"{PREFIX}{command.upper()}_{word}", f"{PREFIX}{word}"]
 
 
 def check_variables(known: Vocabulary) -> None:
-    """:class:`UsageError` for a variable that is nearly one of the harness's own."""
+    """Raise :class:`UsageError` if a variable looks like a misspelt one of the harness."""
     names = [name for name in os.environ if name.startswith(PREFIX)]
     if not names:
         return
@@ -120,7 +120,7 @@ def _text(path: Path) -> str:
 
 
 def _table(path: Path, text: str) -> dict[str, Any]:
-    """The table of the harness, however it is written; empty where there is none."""
+    """Return the table of the harness, or an empty one if there is none."""
     import tomllib
 
     _check_keys(path, text)
@@ -132,7 +132,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         place = Place(displayed(path), *(map(int, placed.groups()[1:]) if placed else ()))
         raise UsageError(f"{place}: this is not TOML: {what}") from None
     except ValueError:
-        # A plain one is of an integer that has more digits than Python reads.
+        # A plain ValueError is about an integer with more digits than Python reads.
         raise UsageError(_too_long(path, text)) from None
     except RecursionError:
         raise UsageError(f"{displayed(path)}: lists or tables are nested too deep") from None
@@ -153,7 +153,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
 
 
 def _check_keys(path: Path, text: str) -> None:
-    """Refuse keys of so many parts that tomllib takes minutes and gigabytes for them."""
+    """Refuse keys of so many parts that tomllib would take minutes and gigabytes."""
     for number, row in enumerate(text.splitlines(), start=1):
         key = row.split("=", 1)[0]
         if key.count(".") >= MAX_PARTS and re.fullmatch(r"[\w\-.\"' \t\[\]]*", key):
@@ -162,7 +162,7 @@ def _check_keys(path: Path, text: str) -> None:
 
 
 def _too_long(path: Path, text: str) -> str:
-    """In words, where the integer is that Python does not read."""
+    """Return the error about an integer that is too long, with its place."""
     most = sys.get_int_max_str_digits()
     lengths = ((found.start(), len(found[0])) for found in re.finditer("[0-9_]+", text))
     start, digits = next((each for each in lengths if each[1] > most), (0, most + 1))
@@ -172,7 +172,7 @@ def _too_long(path: Path, text: str) -> str:
 
 
 def _header(path: Path, text: str, wanted: str) -> Place:
-    """Where a table begins; the file as a whole where its header has another form."""
+    """Return the place of a table's header; the whole file if the header has a different form."""
     for number, row in enumerate(text.splitlines(), start=1):
         header = re.sub(r"[\s\"'\[\]]", "", row)
         if row.lstrip().startswith("[") and f"{header}.".startswith(f"{wanted}."):
@@ -189,7 +189,7 @@ def _holds_nul(value: Any) -> bool:
 
 
 def _alike(tool: str) -> bool:
-    """Whether a tool's name is that of the harness but for a letter."""
+    """Return whether a tool's name is nearly that of the harness."""
     return difflib.SequenceMatcher(None, tool.lower(), TABLE[1]).ratio() > 0.85
 
 
@@ -198,7 +198,7 @@ def _all(known: Vocabulary) -> set[str]:
 
 
 def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabulary) -> None:
-    """What is for another command must be right too: else it is found when it is needed."""
+    """Check the settings of a different command now, not only when they are needed."""
     if not isinstance(table, dict):
         place = _place(path, text, name, "")
         found = shorten(repr(table))
@@ -216,7 +216,7 @@ def _unknown(key: str, place: Place, allowed: Iterable[str]) -> UsageError:
 
 
 def _place(path: Path, text: str, key: str, command: str) -> Place:
-    """Where a key stands: tomllib does not say. The file as a whole where it is not found."""
+    """Return the place of a key, which tomllib does not report; the whole file if not found."""
     header = ""
     wanted = ".".join((*TABLE, *filter(None, [command])))
     named = re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""")

@@ -1,4 +1,4 @@
-"""Options that several commands share: each means the same for all of them."""
+"""Options with the same meaning in several commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.command.declared import HOW, KEEP, PRINT, option
 from harness.command.ranges import ROUNDS, SEED, THREADS, TIMEOUT, USUAL_ROUNDS
 
 Field = Callable[..., Any]
-# What bench and train take besides.
+# Parts of the help of options of bench and train.
 COMPILED = "that through the framework's compiler of whole steps, where it has one (compiled)"
 INTERPRETER = (
     "Python of another environment, with the harness in it, to run a backend in; every backend if "

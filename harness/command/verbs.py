@@ -1,4 +1,4 @@
-"""The commands as a user meets them: help in sections, and defaults from a file and variables."""
+"""Commands with sections in their help, and with defaults from a file and variables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.command.help import CHAPTERS, FoldedContext, help_of, narrow, secti
 from harness.command.options import completers
 from harness.errors import UsageError, closest, did_you_mean, shorten
 
-# In the context of a command: whether its help shows all options.
+# Key in a command's context: whether its help shows all options.
 ALL = f"{__name__}.all"
-# Kinds of values that are the same on every machine, which the help of all options lists.
+# Kinds with the same values on every machine; the help of all options lists their values.
 FIXED = frozenset({"dtype", "path", "mode", "phase", "want"})
-# What options were called before, or are called in other commands, and what does it here.
+# Former names of options, or names in other commands, with their replacement.
 FORMER: Mapping[str, Mapping[str, str]] = {
     "bench": {"--compare": "--baseline FILE"},
     "compare": {"--markdown": "--print-markdown"},
@@ -31,16 +31,16 @@ FORMER: Mapping[str, Mapping[str, str]] = {
     "report": {"--html": "-o NAME.html", "--markdown": "-o NAME.md", "--junit": "-o NAME.xml"},
 }
 
-# What a word after a command that takes none is for.
+# The command that takes the word which users write after this command.
 MEANT: Mapping[str | None, str] = {"list": "harness explain"}
 
 
 class Verb(click.Command):
-    """A command whose help has sections, and whose options have defaults of the user's.
+    """Command whose help has sections, and whose options may have defaults set by the user.
 
-    ``declared`` is the class of its options, and has its help. ``work`` takes them as an object:
-    a function, or where it stands (``"module:function"``). ``needs_workers`` tells that the command
-    runs on Linux only.
+    ``declared`` is the class of the options; its docstring is the help. ``work`` takes the options
+    as an object. It is a function, or its place ``"module:function"``. ``needs_workers`` says that
+    the command runs on Linux only.
     """
 
     context_class = FoldedContext
@@ -61,7 +61,7 @@ class Verb(click.Command):
         """Return the options as an object, from the values that click has read.
 
         Raises:
-            UsageError: an option has another form.
+            UsageError: an option has a wrong form.
         """
         return asked_for(self.declared, values(self.declared, given))
 
@@ -86,18 +86,21 @@ class Verb(click.Command):
             try:
                 extra["default_map"] = _defaults(parent, self, name)
             except click.UsageError:
-                if not extra.get("resilient_parsing"):  # a shell completes, as well as it can
+                if not extra.get("resilient_parsing"):  # a shell completes as well as possible
                     raise
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does it; ``UsageError`` for a former option says what does it now, and
-        ``BadParameter`` where a wrong default comes from."""
+        """Parse like click, with better errors.
+
+        ``UsageError`` names the replacement of a former option. ``BadParameter`` names the origin
+        of a wrong default.
+        """
         for argument in args:
             new = FORMER.get(self.name or "", {}).get(argument.partition("=")[0])
             if new:
                 raise click.UsageError(f"there is no {argument.partition('=')[0]}; use {new}", ctx)
-        words = [word for word in args if not word.startswith("-")]  # click takes them off the list
+        words = [word for word in args if not word.startswith("-")]  # click empties the list
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -121,7 +124,7 @@ class Verb(click.Command):
             raise click.UsageError(error.message + hint, ctx) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """As click does it, with an option that shows all options."""
+        """Return click's parameters and ``--help-all``."""
         *params, short = super().get_params(ctx)
         return [*params, HELP_ALL, short]
 
@@ -145,7 +148,7 @@ class Verb(click.Command):
 
 
 class Verbs(click.Group):
-    """The group of all commands, listed in sections, each described by a whole sentence."""
+    """Group of all commands, listed in sections, each with the first sentence of its help."""
 
     context_class = FoldedContext
 
@@ -156,7 +159,7 @@ class Verbs(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        # The contexts of commands have the width of this one.
+        # The contexts of commands inherit this width.
         return super().make_context(info_name, args, parent, **narrow(), **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -168,7 +171,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it; ``UsageError`` for no command says what was meant."""
+        """Resolve like click; ``UsageError`` for an unknown command suggests a known one."""
         name = args[0]
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
@@ -181,12 +184,13 @@ class Verbs(click.Group):
         raise click.UsageError(f"no such command {name!r}{hint}", ctx)
 
     def vocabulary(self) -> dict[str, list[str]]:
-        """The options of each command, without their dashes."""
+        """Return the options of each command, without their dashes."""
         return {name: [*map(_word, _options(c))] for name, c in self.commands.items()}
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
-    """``check and bench have one``: other commands with an option of this name, if there are."""
+    """Return ``check and bench have one`` for the commands that have this option, or an empty
+    text."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
     found = [name for name, known in words.items() if option.lstrip("-") in known]
@@ -195,7 +199,7 @@ def _with_option(ctx: click.Context, option: str) -> str:
 
 
 def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Print the help with all options, and end."""
+    """Print the help with all options, and exit."""
     if value and not ctx.resilient_parsing:
         ctx.meta[ALL] = True
         click.echo(ctx.get_help(), color=ctx.color)
@@ -213,7 +217,7 @@ HELP_ALL = click.Option(
 
 
 def _choices(ctx: click.Context, param: click.Option) -> list[str]:
-    """The values that an option of a fixed set takes."""
+    """Return the values of an option with a fixed set of values."""
     kind = getattr(param.type, "kind", "")
     return [*completers[kind](ctx)] if kind in FIXED and kind in completers else []
 
@@ -223,18 +227,18 @@ def _options(command: click.Command) -> list[click.Option]:
 
 
 def _word(option: click.Parameter) -> str:
-    """An option's long name without its dashes."""
+    """Return an option's long name without its dashes."""
     return max(option.opts, key=len).lstrip("-")
 
 
 def _sentence(command: click.Command) -> str:
-    """The first sentence of a command's help."""
+    """Return the first sentence of a command's help."""
     paragraph = inspect.cleandoc(command.help or "").partition("\n\n")[0]
     return " ".join(paragraph.split()).partition(". ")[0].rstrip(".")
 
 
 def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[str, Any]:
-    """The defaults of a command from the user's file, as click wants them.
+    """Return the defaults of a command from the user's file, in click's form.
 
     Raises:
         UsageError: the file or a variable is wrong.
@@ -261,7 +265,8 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
 
 
 def _value(option: click.Option, setting: settings.Setting) -> Any:
-    """A setting in the form of an option's own values; None where it is for other commands."""
+    """Return a setting in the form of an option's values; None if the setting is for other
+    commands."""
     value, name = setting.value, _word(option)
     if option.is_flag:
         if not isinstance(value, bool):
@@ -286,11 +291,11 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
 
 
 def _beside(setting: settings.Setting, option: click.Option, value: str) -> str:
-    """A value of the file, as it is but for a path, which is meant from the file's folder."""
+    """Return a value of the file; paths are relative to the folder of the file."""
     kind = getattr(option.type, "kind", "")
     if isinstance(option.type, click.Path) or kind == "folder":
         return str(setting.folder / value)
-    # Names of interpreters, models, texts and sets of data are no paths, and what maps names none.
+    # Names of interpreters, models, texts and data sets are not paths.
     name, equals, path = value.rpartition("=")
     if kind in ("file", "text", "data") and _is_path(setting.folder, path, option):
         return f"{name}{equals}{setting.folder / path}"
@@ -304,8 +309,10 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 
 
 def origins(message: str) -> str:
-    """Where the options that a message speaks of were set, if not on the command line: `` (--dtype
-    is from pyproject.toml:5:1)``."""
+    """Return where the options named in a message were set, unless on the command line.
+
+    The form is `` (--dtype is from pyproject.toml:5:1)``.
+    """
     ctx = click.get_current_context(silent=True)
     found = []
     for param in ctx.command.params if ctx is not None else ():
@@ -317,7 +324,7 @@ def origins(message: str) -> str:
 
 
 def _spoken_of(word: str, value: Any, message: str) -> bool:
-    """Whether a message names an option, or quotes its value, or a part of it."""
+    """Return whether a message names an option, or quotes its value or a part of it."""
     values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
     parts = [part for one in values for part in (one, *one.split("=", 1))]
     quoted = any(repr(part) in message for part in parts)
@@ -326,7 +333,7 @@ def _spoken_of(word: str, value: Any, message: str) -> bool:
 
 
 def _origin(ctx: click.Context, param: click.Parameter) -> str:
-    """Where a value comes from, unless from the command line."""
+    """Return the origin of a value; empty if it is the command line."""
     name = param.name or ""
     source = ctx.get_parameter_source(name)
     if source is ParameterSource.DEFAULT_MAP:

@@ -1,1 +1,1 @@
-"""What a person reads of a run: text and tables that are whole at any width, nothing unsafe."""
+"""Output for people: text and tables that fit any width and are safe to print."""

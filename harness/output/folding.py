@@ -1,7 +1,7 @@
-"""Lines of at most so many columns: broken between words, and never inside of what is copied.
+"""Wrapping of lines: broken between words, but never within commands to copy.
 
-A command that a message tells of counts as one word, and so does an option with its value: where it
-does not fit, it goes on behind the edge, as one line that can be copied.
+A command in a message counts as one word, and so does an option with its value. If it does not fit,
+it runs past the edge as one line that can be copied.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# Columns below which what is right of others is shown in a line of its own.
+# Minimum columns for the last column of a row; below, it gets its own line.
 ROOM = 24
-# A row of columns, up to the last of them.
+# A row of columns, up to the last one.
 _LAST = re.compile(r"\s*\S.*\S\s{2,}(?=\S)")
-# What stands for spaces and hyphens that no line is broken at. Texts have no control characters.
+# Substitutes for spaces and hyphens that must not break. Texts have no control characters.
 _KEPT, _OWN = str.maketrans(" -", "\0\1"), str.maketrans("\0\1", " -")
-# How a command begins, and a word of it as a shell takes it: prose goes on behind other characters.
-# An interpreter's path has a limit: it is looked for at every quote of a text.
+# The start of a command, and its words as a shell reads them; prose continues differently. An
+# interpreter's path has a limit, because it is searched for at every quote of a text.
 _HEAD = r"(?:harness [a-z]+|(?:\S{1,300} -m )?pip install)\b"
 _WORD = r"""(?:[\w@%+=:,./~*-]|'[^'\n]*'|\$'(?:\\.|[^'\\\n])*'|"[^"\n]*")+"""
 _COPIED = re.compile(
@@ -24,7 +24,7 @@ _COPIED = re.compile(
         (
             rf"(?<!\w)'{_HEAD}[^'\n]*'",
             rf"`{_HEAD}[^`\n]*`",
-            # Without marks it ends the sentence, or stands in a column of its own.
+            # Without quotes, a command ends the sentence or stands in its own column.
             rf"(?:^[ \t]*|(?<=: )|(?<=\brun )|(?<=  )){_HEAD}(?: {_WORD})*",
             r"""--[a-z][a-z-]*(?: (?:[\w./:@*-]*=\S+|\S+@\S+|'[^'\n]+'|[A-Z]+\b))?""",
         )
@@ -34,11 +34,11 @@ _COPIED = re.compile(
 
 
 def wrapped(text: str, columns: int, further: int = 2) -> str:
-    """The text with lines of at most so many columns, broken between words; words stay whole.
+    """Return the text with lines of at most ``columns``, broken between words; words stay whole.
 
-    What goes on in a further line stands below the last of the columns that the line has, which are
-    apart by two spaces or more; where too little room is left there it is indented by ``further``
-    more than the line that it belongs to, and by less if a word needs that.
+    Columns are separated by two spaces or more. A continuation line stands below the last column.
+    If too little room is left there, it is indented by ``further`` more than its line, or by less
+    if a word needs the room.
     """
     found: list[str] = []
     for row in unbroken(text).expandtabs().split("\n"):
@@ -59,29 +59,31 @@ def wrapped(text: str, columns: int, further: int = 2) -> str:
 
 
 def unbroken(text: str) -> str:
-    """The text with others for the spaces and hyphens of what is copied, until it is
-    :func:`restored`."""
+    """Return the text with substitutes for spaces and hyphens of commands to copy.
+
+    :func:`restored` reverses it.
+    """
     return _COPIED.sub(lambda found: _joined(found[0]), text)
 
 
 def restored(text: str) -> str:
-    """The text with its own spaces and hyphens."""
+    """Return the text with its spaces and hyphens again."""
     return text.translate(_OWN)
 
 
 def width(text: str) -> int:
-    """The columns that a text takes."""
+    """Return the number of columns that a text takes."""
     return _cells(restored(text))
 
 
 def _joined(command: str) -> str:
-    """Its inner spaces are kept: those before it are the line's."""
+    """Replace the inner spaces of a command; spaces before it belong to the line."""
     bare = command.lstrip()
     return command[: len(command) - len(bare)] + bare.translate(_KEPT)
 
 
 def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
-    """One line in several, the others behind a margin."""
+    """Yield the parts of a broken line; all but the first are indented by a margin."""
     current = ""
     for word in re.split(r"(?<=\s)(?=\S)", row):
         if current.strip() and width((current + word).rstrip()) > columns:
@@ -93,8 +95,7 @@ def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
 
 
 def _cells(text: str) -> int:
-    """Columns that a text takes. The library that knows is only imported for letters that may be
-    wide: help starts at once."""
+    """Return the number of columns that a text takes; import rich only for non-ASCII text."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len

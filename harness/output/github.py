@@ -1,7 +1,7 @@
-"""GitHub Actions: annotations beside a line of a file, and the summary of a step.
+"""GitHub Actions: annotations of a line of a file, and the summary of a step.
 
-Both are there only where GitHub says so, by variables of the environment. Whatever is told comes
-from specs, backends and records of anybody: it is escaped as each place wants it.
+Environment variables say whether they are available. The texts come from untrusted specs, backends
+and records, so they are escaped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.output.printing import visible
 
-# GitHub shows so many annotations of a kind for a step, and refuses a longer summary.
+# GitHub shows this many annotations of a kind for a step, and refuses longer summaries.
 MOST = 10
 LONGEST = 900 * 1024
 
@@ -23,8 +23,11 @@ _PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))?(?::(?P<col>\d+))?", re.DO
 
 
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
-    """The line that makes GitHub show a message: at the first of ``places``, each ``file:line`` or
-    ``file:line:column``, whose file the repository has."""
+    """Return the line that makes GitHub show a message.
+
+    The message stands at the first of ``places`` whose file is in the repository. A place is
+    ``file:line`` or ``file:line:column``.
+    """
     properties = {"title": visible(title)}
     for place in places:
         parts = _PLACE.fullmatch(place)
@@ -38,7 +41,7 @@ def annotation(title: str, message: str, places: Iterable[str] = (), level: str 
 
 
 def few(annotations: Sequence[str]) -> list[str]:
-    """As many as GitHub shows, the last of which says how many more there are."""
+    """Return at most :data:`MOST` annotations; the last one counts the rest."""
     if len(annotations) <= MOST:
         return list(annotations)
     left = len(annotations) - MOST + 1
@@ -46,7 +49,7 @@ def few(annotations: Sequence[str]) -> list[str]:
 
 
 def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Add Markdown to the summary of the step, if there is one; in words, why that failed."""
+    """Append Markdown to the summary of the step, if there is one; return the error in words."""
     path = environment.get("GITHUB_STEP_SUMMARY")
     if not path:
         return ""
@@ -72,7 +75,7 @@ def _data(text: str) -> str:
 
 
 def _in_repository(file: str) -> str | None:
-    """The file's path as GitHub knows it; None if it is not in the repository."""
+    """Return the file's path in the repository; None if it is not there."""
     root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
     try:
         path = Path(file).resolve()

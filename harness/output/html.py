@@ -1,4 +1,4 @@
-"""Texts of anybody as HTML, in which nothing of theirs is markup."""
+"""Untrusted texts as HTML without markup."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from harness.output.printing import visible
 
 
 def escaped(text: str) -> str:
-    """Return a text that shows just that, in an element or an attribute in quotes."""
+    """Return a text as HTML, for an element or a quoted attribute."""
     return escape(visible(text))

@@ -1,4 +1,4 @@
-"""Texts of anybody as Markdown, in which nothing of theirs is markup, a link or a mention."""
+"""Untrusted texts as Markdown without markup, links or mentions."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable, Sequence
 
 from harness.output.printing import visible
 
-# What is read in the middle of a line, and what makes a link of bare text.
+# Characters with a meaning within a line, and parts that make a link of bare text.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$]|(?<=:)//|(?<=www)\.)", re.I)
-# What is read at the start of one.
+# Characters with a meaning at the start of a line.
 _START = re.compile(r"^(?:(\d+)(?=[.)](?:\s|$))|(?=[-+=]))")
 
 
 def escaped(text: str) -> str:
-    """A text that shows just that, on one line, which it may begin."""
+    """Return a text as one line of Markdown; it may start the line."""
     return _START.sub(r"\1\\", _within(text))
 
 
 def sentences(texts: Iterable[str]) -> str:
-    """Return the texts that are not empty as sentences of one paragraph."""
+    """Join the texts that are not empty as sentences of one paragraph."""
     return " ".join(t if t.endswith((".", "!")) else f"{t}." for t in texts if t)
 
 
 def code(text: str) -> str:
-    """Return a text on one line as code, between more backticks than it has side by side."""
+    """Return a text on one line as code, between more backticks than any run in the text."""
     text = visible(" ".join(text.splitlines()))
     fence = "`" * (_longest(text) + 1)
     space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
@@ -32,18 +32,17 @@ def code(text: str) -> str:
 
 
 def fenced(text: str, language: str) -> list[str]:
-    """The lines of a block of code, which nothing in the text can end."""
+    """Return the lines of a code block that no text inside can end."""
     fence = "`" * max(3, _longest(text) + 1)
     return [f"{fence}{language}", visible(text.rstrip("\n")), fence]
 
 
 def _longest(text: str) -> int:
-    """The length of the longest run of backticks."""
     return max(map(len, re.findall(r"`+", text)), default=0)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the lines of an entry stay apart, and all columns but the first stand right."""
+    """Return a table with line breaks kept; all columns but the first are right-aligned."""
     heading, *texts = [
         ["<br>".join(map(_within, text.split("\n"))) for text in row] for row in (columns, *rows)
     ]

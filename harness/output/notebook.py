@@ -1,8 +1,7 @@
-"""Results as a notebook shows them: small tables in HTML, and as a pandas DataFrame.
+"""Results in a notebook: small tables in HTML, and pandas DataFrames.
 
-Whatever stands in a table is text: names and messages of strangers never become markup. Colours
-are tints over the page's own, so that a table can be read in the dark and in the light, and no
-colour says what no word says.
+Untrusted names and messages never become markup. Colours are tints over the page's own, so that
+tables are readable in dark and light themes. Each colour repeats information that is also in words.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ STYLE = """
 
 
 class NoPandas(HarnessError):
-    """Pandas is asked for and is not installed."""
+    """Error for a DataFrame without pandas."""
 
 
 @dataclass(frozen=True)
 class TintedText:
-    """A text of a table with the tint under it."""
+    """A text of a table, with its tint."""
 
     text: str
     tint: Tint = ""
@@ -54,10 +53,10 @@ def html_table(
     notes: str = "",
     words: int = 1,
 ) -> str:
-    """A table in HTML that needs nothing beside it; ``notes`` are plain text below it.
+    """Return a self-contained table in HTML; ``notes`` are plain text below it.
 
-    The first ``words`` columns begin at the left, with every space that is in them; the others are
-    figures, and end at the right.
+    The first ``words`` columns are left-aligned text with all their spaces. The others are
+    right-aligned figures.
     """
     head = "".join(_cell("th", title, number < words) for number, title in enumerate(columns))
     lines = (
@@ -73,10 +72,10 @@ def html_table(
 
 
 def frame(records: Iterable[Mapping[str, object]]) -> DataFrame:
-    """Records as a DataFrame, a row each; pandas is imported here and nowhere else.
+    """Return records as a DataFrame with a row each; only this function imports pandas.
 
     Raises:
-        NoPandas: it is not installed.
+        NoPandas: pandas is not installed.
     """
     try:
         import pandas

@@ -1,9 +1,9 @@
-"""The one door for what is printed: nothing of a stranger's text acts on the terminal or in CI.
+"""Printing: the only way out, so that no untrusted text acts on the terminal or in CI.
 
 A name, a message or a file name may hold control characters, which move the cursor, set the
-window's title or feed the keyboard, and square brackets, which rich takes for markup. Whatever is
-printed goes through :func:`say`, or through :func:`line` and :func:`entry` to a console. GitHub
-Actions takes lines for commands: the standard streams of a command let through none but those of
+window's title or feed the keyboard. It may also hold square brackets, which rich takes for markup.
+All output goes through :func:`say`, or through :func:`line` and :func:`entry` to a console. GitHub
+Actions takes some lines for commands: a command's standard streams pass only those of
 :func:`annotate`.
 """
 
@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.output.folding import wrapped
 
-# Workflow commands of GitHub Actions: no text of a stranger becomes one.
-#
-# The runner reads what a step prints. A line that begins with ``::``, after characters that it does
-# not count, is a command, such as ``::set-output name=x::y``; so is ``##[`` anywhere in a line. The
-# last character of such a mark is shown as an escape, which is also one in a string of JSON.
+# Workflow commands of GitHub Actions: no untrusted text may become one. The runner reads the output
+# of a step. A line that begins with ``::``, after skipped characters, is a command, such as
+# ``::set-output name=x::y``; so is ``##[`` anywhere in a line. The last character of such a mark is
+# shown as an escape, which is also valid in a JSON string.
 
-# Characters that the runner may skip: whatever is no visible ASCII and no letter or digit.
+# Characters that the runner may skip: all but visible ASCII, letters and digits.
 _SKIPPED = r"[^\r\n!-~\w]*"
 _MARK = re.compile(
     rf"(?P<line>(?<![^\r\n]){_SKIPPED}:{_SKIPPED}):|(?P<old>#{_SKIPPED}#{_SKIPPED})\["
@@ -42,10 +41,10 @@ def annotating(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 class CommandFilter:
-    """Take the commands out of a text that comes in pieces."""
+    """Filter that removes the commands from a text that comes in pieces."""
 
     def __init__(self) -> None:
-        # The end of the last piece, as far as it may begin a mark.
+        # The end of the last piece that may begin a mark.
         self.begun = ""
 
     def __call__(self, piece: str) -> str:
@@ -57,7 +56,7 @@ class CommandFilter:
 
 
 def harmless(text: str) -> str:
-    """Return a whole text without commands if GitHub Actions reads it; else as it is."""
+    """Return a text without commands if GitHub Actions reads it, or else unchanged."""
     return CommandFilter()(text) if annotating() else text
 
 
@@ -76,17 +75,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# Controls but for tab and line feed; marks that change the direction of writing, by which a text
-# can look like another one; halves of characters, which cannot be written.
+# Control characters except tab and line feed, marks that change the direction of writing, and lone
+# surrogates, which cannot be written.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# Columns of a terminal that does not tell them, and of what has no edge; lines of a screen.
+# Default columns of a terminal, columns of unlimited output, and lines of a screen.
 USUAL, UNLIMITED, LINES = 80, 1_000_000, 25
 
 
-# Whether nothing is printed: in a function of Python that does the work of a command.
+# Whether nothing is printed, because a Python function does the work of a command.
 _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 
 
@@ -101,7 +100,7 @@ def silent() -> Iterator[None]:
 
 
 class OutputLost(Exception):
-    """Standard output takes no more. ``closed`` tells that its reader has gone away."""
+    """Error for standard output that takes no more; ``closed`` says that the reader has left."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__((error.strerror or str(error)).lower())
@@ -109,8 +108,10 @@ class OutputLost(Exception):
 
 
 class _Output(io.RawIOBase):
-    """A standard stream: failures of output are told from those of other files; where errors can
-    be told no more, that is not ``told`` either."""
+    """Raw stream that raises :class:`OutputLost` on failure.
+
+    If errors cannot be printed either (not ``told``), it drops the data.
+    """
 
     def __init__(self, raw: io.RawIOBase, *, told: bool) -> None:
         self._raw, self._told = raw, told
@@ -134,7 +135,7 @@ class _Output(io.RawIOBase):
 
 
 class _Guarded(io.TextIOWrapper):
-    """A standard stream in which no text is a command to GitHub Actions."""
+    """Standard stream in which no text is a command to GitHub Actions."""
 
     _filter: CommandFilter | None = None
 
@@ -143,15 +144,18 @@ class _Guarded(io.TextIOWrapper):
         return len(text)
 
     def annotate(self, text: str) -> None:
-        """Write a line that GitHub is to obey."""
+        """Write a workflow command for GitHub."""
         self.write("\n" if self._filter is not None and self._filter.begun else "")
         super().write(f"{text}\n")
         self.flush()
 
 
 def guard_streams() -> None:
-    """Have standard output raise :class:`OutputLost`, and both streams take any text and give
-    GitHub no commands."""
+    """Replace the standard streams by guarded ones.
+
+    Standard output then raises :class:`OutputLost`. Both streams take any text, and give GitHub no
+    commands.
+    """
     sys.stdout = _guarded(sys.stdout, told=True)
     sys.stderr = _guarded(sys.stderr, told=False)
 
@@ -172,14 +176,15 @@ def _guarded(stream: TextIO | None, *, told: bool) -> TextIO:
 
 
 def abandon_output() -> None:
-    """Have what is still to be written go nowhere, so that nothing fails at the process's end."""
+    """Discard all further output, so that nothing fails when the process ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
 
 
 def visible(text: str) -> str:
-    """The text with ``\\x1b`` in place of control characters; lines and tabs stay."""
+    """Return the text with escapes such as ``\\x1b`` for control characters; lines and tabs
+    stay."""
     return _UNSEEN.sub(_escaped, text)
 
 
@@ -189,7 +194,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """Return the text as :func:`say` prints it, for whoever else prints it."""
+    """Return the text as :func:`say` prints it, for callers that print it themselves."""
     return harmless(visible(text))
 
 
@@ -199,7 +204,7 @@ def one_line(text: str) -> str:
 
 
 def annotate(text: str) -> None:
-    """Print a line that GitHub is to obey, on standard error."""
+    """Print a workflow command for GitHub, on standard error."""
     if isinstance(sys.stderr, _Guarded):
         sys.stderr.annotate(text)
     else:
@@ -207,7 +212,7 @@ def annotate(text: str) -> None:
 
 
 def say(text: str, *, error: bool = False, end: str = "\n") -> None:
-    """Print a text as it is, but for control characters, and at once."""
+    """Print a text at once, with control characters escaped."""
     _write(sys.stderr if error else sys.stdout, shown(text) + end)
 
 
@@ -217,20 +222,20 @@ def emit(text: str) -> None:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    # Not click's echo, which takes a stream of ASCII for one of UTF-8.
+    # click.echo would take an ASCII stream for UTF-8.
     if not _SILENT.get():
         stream.write(text)
         stream.flush()
 
 
 def tell(text: str, *, error: bool = False) -> None:
-    """Print a text for people: as :func:`say` does, and on a terminal broken between words."""
+    """Print a text for people: as :func:`say` does, and wrapped on a terminal."""
     wide = width(sys.stderr if error else sys.stdout)
     say(text if wide is None else wrapped(visible(text), wide), error=error)
 
 
 def width(stream: TextIO) -> int | None:
-    """The columns of a stream: ``COLUMNS``, or those of its terminal; None if nothing limits it."""
+    """Return ``COLUMNS`` or the columns of the stream's terminal; None if nothing limits it."""
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given):
         return int(given)
@@ -243,22 +248,21 @@ def width(stream: TextIO) -> int | None:
 
 
 def console(*, error: bool = False) -> Console:
-    """A console on standard output or error; as wide as what is printed, unless it has a width."""
+    """Return a console on standard output or error; unlimited if the stream has no width."""
     from rich.console import Console
 
     if _SILENT.get():
         return Console(file=io.StringIO())
     stream = sys.stderr if error else sys.stdout
-    # Rich asks a live terminal itself, again and again. Where it takes a pipe for a terminal, as
-    # under FORCE_COLOR, and where it finds a dumb one, it would take 80 columns, unless both
-    # measures are given.
+    # Rich asks a live terminal again and again itself. For a pipe that FORCE_COLOR makes a
+    # terminal, and for a dumb terminal, rich would assume 80 columns unless both sizes are given.
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return Console(stderr=error)
     return Console(stderr=error, width=width(stream) or UNLIMITED, height=LINES)
 
 
 def drawing(stream: TextIO) -> Console:
-    """A console for text that a program takes: without colour, as wide as standard output."""
+    """Return a console for text that a program reads: no colour, as wide as standard output."""
     from rich.console import Console
 
     columns = width(sys.stdout) or UNLIMITED
@@ -266,18 +270,18 @@ def drawing(stream: TextIO) -> Console:
 
 
 def is_live(target: Console) -> bool:
-    """Whether a console is a terminal that can draw over what stands there already."""
+    """Return whether a console is a terminal that can overwrite its text."""
     return target.file.isatty() and not target.is_dumb_terminal
 
 
 def line(target: Console, text: str, style: str = "", further: int = 2) -> None:
-    """Print any text as one line on a console, above its progress bar if it has one."""
+    """Print any text as one line on a console, above its progress bar."""
     folded = harmless(wrapped(one_line(text), target.width, further))
     target.print(entry(folded, style), highlight=False, soft_wrap=True)
 
 
 def entry(text: str, style: str = "") -> Text:
-    """Any text as the entry of a table or of a progress bar."""
+    """Return any text as the entry of a table or of a progress bar."""
     from rich.text import Text
 
     return Text(visible(text), style)

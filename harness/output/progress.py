@@ -1,7 +1,7 @@
-"""What a command shows of its work while it goes, on standard error, and how long it may yet take.
+"""Progress of a command on standard error, with the time left.
 
-A terminal has a bar below whatever is printed, which leaves no trace. A pipe, a file and a dumb
-terminal have plain lines.
+A terminal has a transient bar below the printed lines. Pipes, files and dumb terminals have plain
+lines.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from rich.table import Table
 from harness.output.folding import wrapped
 from harness.output.printing import entry, is_live, line, visible
 
-# Columns of the bar, and of all that stands beside it.
+# Columns of the bar, and of the texts beside it.
 LONGEST, BESIDE = 30, 48
-# Seconds after which what has been done tells how long the rest takes.
+# Seconds after which the pace gives the time left.
 EARLY = 1.0
-# Seconds without a line in a pipe, after which one tells what is being done.
+# Seconds without a line in a pipe, after which a line names the current work.
 SILENCE = 10.0
 
 
 class Progress:
-    """A task of ``total`` parts, of which ``at`` tells how many are done. A context manager."""
+    """A task of ``total`` parts; :meth:`at` sets how many are done. A context manager."""
 
     def __init__(
         self, console: Console, what: str, clock: Callable[[], float] = time.monotonic
@@ -57,33 +57,35 @@ class Progress:
         self.stop()
 
     def stop(self) -> None:
-        """Draw no more."""
+        """Stop drawing."""
         self._drawn.stop()
 
     def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
-        """The whole of it, of which some may be done already: time is counted from now on. With
-        ``forecast`` the time left is told; of a few unequal parts it would be noise."""
+        """Set the total, and the part that is already done; time counts from now on.
+
+        Without ``forecast``, the time left is not shown; with few unequal parts it would be noise.
+        """
         self.total, self.done, self._forecast = total, done, forecast
         self._began, self._first = self._clock(), done
         self._marked = self._began
 
     def at(self, done: float, counted: str) -> None:
-        """So much is done; ``counted`` says it in words, such as ``3/12``."""
+        """Set how much is done; ``counted`` says it in words, such as ``3/12``."""
         if done != self.done:
             self._marked = self._clock()
         self.done, self._counted = done, counted
 
     def doing(self, text: str) -> None:
-        """What is being done just now."""
+        """Set the text of the current work."""
         self._doing = visible(text)
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._printed = self._clock()
         line(self.console, text)
 
     def once(self, backend: str, doubts: Iterable[str]) -> None:
-        """Lines that stay, about a backend: each the first time that it is said."""
+        """Print lines about a backend that stay; repeat none."""
         for doubt in doubts:
             text = f"{backend}: {doubt}"
             if text not in self._said:
@@ -91,27 +93,27 @@ class Progress:
                 self.line(text)
 
     def step(self, text: str) -> None:
-        """What is done now: below the bar, or a line where there is none."""
+        """Show the current work below the bar, or as a line without a bar."""
         self.doing(text)
         if not self.live:
             self.line(text)
 
     def now(self, text: str) -> None:
-        """One of many things that are done: below the bar; where there is none, a line if none
-        came for a while."""
+        """Show one of many small steps below the bar; without a bar, print a line after a
+        silence."""
         self.doing(text)
         if not self.live and self._clock() - self._printed >= SILENCE:
             self.line(text)
 
     def count(self) -> str:
-        """How much is done and the time left, for a line: ``3/12, about 0:40 left``."""
+        """Return the progress and the time left, for a line: ``3/12, about 0:40 left``."""
         return ", ".join(filter(None, (self._counted, self.left())))
 
     def left(self) -> str:
-        """``about 0:01:40 left``; empty while nobody can tell, and at the end.
+        """Return ``about 0:01:40 left``; empty while it is unknown, and at the end.
 
-        It is told by the pace of what is done: while a part is being done it gets less, and of one
-        that takes longer than the others nobody knows more than that the rest comes after it.
+        The pace of the finished parts gives the time, which falls while a part runs. If a part
+        takes longer than the average, the time covers only the parts after it.
         """
         gone, made = self._marked - self._began, self.done - self._first
         if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:
@@ -134,7 +136,7 @@ class Progress:
 
 
 def clock_time(seconds: float) -> str:
-    """``1:02:03``, or ``2:03`` below an hour."""
+    """Return ``1:02:03``, or ``2:03`` below an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

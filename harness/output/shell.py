@@ -1,4 +1,4 @@
-"""Commands as text: whatever a name holds, a command that is shown can be pasted into a shell."""
+"""Commands as text that can be pasted into a shell, whatever their names hold."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ def command_line(words: Iterable[str]) -> str:
 
 
 def quoted(word: str) -> str:
-    """Return a word that a shell reads as just that; control characters as escapes in ``$'...'``,
-    which bash and zsh know."""
+    """Return a word quoted for a shell.
+
+    Control characters become escapes in ``$'...'``, which bash and zsh know.
+    """
     if visible(word) == word and not {"\n", "\t"} & set(word):
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"
@@ -26,6 +28,6 @@ def _escaped(character: str) -> str:
         return f"\\{character}"
     if visible(character) == character and character not in "\n\t":
         return character
-    # A byte of a file name that is no text is kept as half of a pair.
+    # Python stores an undecodable byte of a file name as a lone surrogate.
     errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", errors))

@@ -1,8 +1,7 @@
-"""Tables that are whole at any width: in one piece, in parts, or one entry below the other.
+"""Tables for any width: in one piece, in parts, or as paragraphs.
 
-Nothing is ever cut. Where a table is wider than the terminal its columns are shown in parts, if
-they are alike; where even that is too wide, or columns are of different kinds, each row becomes a
-paragraph.
+Nothing is ever cut. If a table is wider than the terminal, alike columns are shown in parts. If a
+part is too wide too, or the columns are of different kinds, each row becomes a paragraph.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from harness.output.markdown import escaped, table
 from harness.output.printing import UNLIMITED, drawing, entry, line
 
 Entry = str | Text
-# Columns of a part beside the first, below which paragraphs are easier to read.
+# Columns of a part beside the first; with fewer, paragraphs are easier to read.
 FEWEST = 2
 
 
@@ -30,7 +29,7 @@ FEWEST = 2
 class Grid:
     """Rows of texts under a title. The first ``names`` columns name the row.
 
-    ``alike`` tells that the other columns are of one kind, such as backends.
+    ``alike`` says that the other columns are of one kind, such as backends.
     """
 
     title: str
@@ -41,7 +40,7 @@ class Grid:
     ruled: bool = False
 
     def rich(self) -> Table:
-        """For a terminal, below the title; readable without colour."""
+        """Return the table for a terminal; readable without colour."""
         table = Table() if self.ruled else Table(box=box.SIMPLE, pad_edge=False)
         for number, column in enumerate(self.columns):
             right = number >= self.names
@@ -51,18 +50,18 @@ class Grid:
         return table
 
     def markdown(self) -> str:
-        """For a README or a pull request."""
+        """Return the table and its title as Markdown."""
         rows = [[str(text) for text in row] for row in self.rows]
         return f"**{escaped(self.title)}**\n\n{table(self.columns, rows)}"
 
     def only(self, columns: Sequence[int]) -> Grid:
-        """With the columns that name a row, and some of the others."""
+        """Return a copy with the columns that name a row, and some of the others."""
         kept = [*range(self.names), *columns]
         rows = [[row[n] for n in kept] for row in self.rows]
         return replace(self, columns=[self.columns[n] for n in kept], rows=rows)
 
     def folded(self) -> Grid:
-        """With headings broken at their hyphens, and without rules."""
+        """Return a copy with headings broken at their hyphens, and without rules."""
         columns = [column.replace("-", "-\n") for column in self.columns]
         return replace(self, columns=columns, ruled=False)
 
@@ -85,7 +84,7 @@ def show(target: Console, *grids: Grid) -> None:
 
 
 def thousands(rate: float) -> str:
-    """Three digits of a thousandth."""
+    """Return a thousandth of a rate, in three digits."""
     value = rate / 1000
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
@@ -96,7 +95,7 @@ def _width(target: Console, grid: Grid) -> int:
 
 
 def _parts(target: Console, grid: Grid) -> Iterator[Grid]:
-    """As many columns at a time as fit; nothing where not even one does."""
+    """Yield parts with as many columns as fit; stop if a single column does not fit."""
     waiting = list(range(grid.names, len(grid.columns)))
     while waiting:
         count = len(waiting)
@@ -109,7 +108,7 @@ def _parts(target: Console, grid: Grid) -> Iterator[Grid]:
 
 
 def _paragraph(target: Console, grid: Grid, row: Sequence[Entry]) -> None:
-    """A row by itself: its name, then its entries, each after its heading."""
+    """Print a row as a paragraph: its name, then its entries, each after its heading."""
     line(target, " ".join(str(text) for text in row[: grid.names]))
     pairs = zip(grid.columns[grid.names :], row[grid.names :], strict=True)
     told = [
@@ -127,7 +126,7 @@ def _entry(text: Entry) -> Text:
 
 
 def text_of(*forms: Grid) -> str:
-    """A table under its title as text without colour, in the first of its forms that fits."""
+    """Return a table and its title as text without colour, in the first form that fits."""
     drawn = io.StringIO()
     show(drawing(drawn), *forms)
     return "\n".join(line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n"))

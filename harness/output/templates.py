@@ -1,4 +1,4 @@
-"""Text files made of templates that lie beside the code that fills them."""
+"""Text files made from templates beside the code that fills them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from harness.output.markdown import escaped
 
 
 def filled(package: str, name: str, **values: object) -> str:
-    """Return the text of ``name.j2`` of a package with its values; ``markdown`` is a filter for
-    texts of anybody."""
+    """Return the text of template ``name.j2`` of a package, filled with values.
+
+    The filter ``markdown`` escapes untrusted texts.
+    """
     templates = Environment(
         loader=PackageLoader(package, ""),
         undefined=StrictUndefined,

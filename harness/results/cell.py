@@ -86,9 +86,7 @@ class CellResult:
     seconds: float = 0.0
     could_not_run: bool = False
     kept: bool = False  # from a record file, not run now
-    signature: Mapping[str, str] | None = (
-        None  # if kept: decides the numbers, see harness.checking.provenance
-    )
+    signature: Mapping[str, str] | None = None  # if kept: see harness.checking.provenance
     greeting: Mapping[str, str] | None = None
     since: str = ""  # if kept: start of the run that decided it
     remembered: bool = False  # decided by an earlier run than the record file's

@@ -120,9 +120,7 @@ class Finding:
     traceback: str = ""  # of the exception, in the backend's process or in this one
     words: str = ""  # the detail, if read from a record or settled
     compared: int = 0  # number of deviations before most were dropped
-    kept_growth: tuple[
-        tuple[int, float, float], ...
-    ] = ()  # the growth, if read from a record or settled
+    kept_growth: tuple[tuple[int, float, float], ...] = ()  # as ``words``
 
     def judge(self) -> Finding:
         """Set the verdict from the comparisons. No comparison and no note is an error."""
