@@ -1,4 +1,4 @@
-"""A run held against an earlier one's record file while it is at hand: ``check --baseline``."""
+"""Compare a run with an earlier record file as soon as it ends: ``check --baseline``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from harness.runs.compared import RunChanges
 
 
 class Baseline:
-    """An earlier run, read before the new one begins, which may append to the same file."""
+    """An earlier run. It is read before the new one begins, which may append to the same file."""
 
     def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
-        """Read it. Of a model that any of the ``patterns`` matches, and that is gone, the cells are
-        missed: none of the names that a run is left with tells of it.
+        """Read the earlier run.
+
+        The cells of a deleted model count as lost if one of the ``patterns`` matches its name,
+        because the new run has no name for them.
 
         Raises:
-            UsageError: no cell in it has ended, or one has on several machines, and not on this.
+            UsageError: no cell in it has ended, or a cell has on several machines, but not on this.
             RecordError: the file cannot be read.
         """
         self.name = displayed(path)
@@ -42,9 +44,9 @@ class Baseline:
             raise UsageError(f"--baseline {self.name} holds no cell that has ended")
 
     def compare(self, engine: Engine, report: Report, head: Head) -> RunChanges:
-        """What a run has changed; of what it was not asked for, nothing is missed."""
+        """Return the changes of a run; only requested cells can be lost."""
         new = {result.cell: engine.signed(result) for result in report.results}
-        # With --fail-fast, what was not begun is not missed.
+        # With --fail-fast, cells that did not start are not lost.
         left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
         old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
         around = surroundings(self.records.head, old, head, new)
@@ -53,8 +55,11 @@ class Baseline:
         return RunChanges(around, changes_of(old, new), f"since {self.name}", moved=moved)
 
     def _asked_for(self, engine: Engine) -> Cells:
-        """The cells and the checks that a request covers. Backends and specs that are left out
-        are all there are, and a pattern is all that it matches: one that is gone is missed."""
+        """Return the old cells and checks that the request covers.
+
+        A request without backends or specs covers all, and a pattern all its matches: deleted ones
+        are lost.
+        """
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
         others = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
@@ -75,9 +80,9 @@ class Baseline:
 
 
 def since(compared: RunChanges, own: int) -> int:
-    """The exit code of a run whose own is ``own``: what was there before does not count.
+    """Return the exit code of a compared run whose own code is ``own``: old failures do not count.
 
-    3 stays 3: of a backend that could not be run nothing is known.
+    Code 3 stays 3: nothing is known of a backend that could not run.
     """
     if compared.exit_code:
         return own or 1

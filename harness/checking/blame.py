@@ -1,8 +1,8 @@
-"""Who is at fault where a cell differs: the other paths of the same backend are run by themselves.
+"""Find the fault behind a difference by running the other paths of the same backend.
 
-A backend runs a model with the framework's own layers, with the equations, and with the gradient
-that is derived on the equations. What differs on one path and agrees on another is what the two do
-not share.
+A backend runs a model with the framework's own layers, with the equations, or with the gradient
+derived from the equations. If one path differs and another agrees, the fault is in the code that
+they do not share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.runtime.answers import IllFormed, Misfit
 from harness.worker.remote import Tensors, WorkerFault
 
 EQUATIONS = "equations"
-# Two layers that are both right stray from the truth each in its own way.
+# Two correct layers both have rounding errors.
 APART = 2.0
 PRIMITIVES = "primitives"
 OPTIMIZER = "optimizer"
@@ -29,7 +29,7 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """What a framework's own layers gave where the equations agree with the oracle."""
+    """The results of a framework's own layers, in a cell whose equations agree with the oracle."""
 
     cell: Cell
     label: str
@@ -42,7 +42,7 @@ def blame(context: Context, result: CellResult) -> None:
     """Run the other paths on the first check that differs, and set the result's blame.
 
     Raises:
-        WorkerFault: another path crashed, hung or raised an error where this one did not.
+        WorkerFault: another path crashed, hung or raised an error, unlike this one.
     """
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is not None:
@@ -69,7 +69,7 @@ def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
 
 
 def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
-    """Who is at fault where another path agrees, and what it agrees with."""
+    """Return who is at fault and what the agreeing path runs."""
     if path == "derived":
         return "gradient", (
             "the gradient that is derived on the equations: it is the framework's "
@@ -87,8 +87,10 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
 
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
-    """The layers of the framework's own, by their names in the model, that a difference on the
-    native path comes from; all of them where none is known."""
+    """Return the framework's own layers that cause a difference on the native path, by model name.
+
+    All of them if the cause is unknown.
+    """
     native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
         before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
@@ -99,12 +101,12 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
 
 
 def _called(result: CellResult, key: str) -> str:
-    """A layer as the framework calls it, with its name in the model; an optimizer has none."""
+    """Return the framework's name of a layer with its name in the model; an optimizer has none."""
     return result.layers[key] + ("" if key == OPTIMIZER else f" (layer {key})")
 
 
 def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
-    """The other paths, those first that share most."""
+    """Yield the other paths, those that share most code first."""
     claimed = any(label != EQUATIONS for label in layers.values())
     if context.path == "native" and claimed:
         yield EQUATIONS
@@ -119,7 +121,7 @@ def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _agrees(context: Context, check: str) -> bool:
-    """Whether a check passes on the context's path."""
+    """Return whether a check passes on the context's path."""
     context.open(context.case.spec.update)
     try:
         for finding in CHECKS[FINDINGS[check]](context):
@@ -131,7 +133,7 @@ def _agrees(context: Context, check: str) -> bool:
 
 
 def _witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
-    """What the native path gave, to be compared with that of other backends."""
+    """Return the results of the native path, for the comparison with other backends."""
     if check not in MATERIALS:
         return None
     context.open(context.case.spec.update)
@@ -143,16 +145,18 @@ def _witness(context: Context, result: CellResult, check: str, label: str) -> Wi
 
 
 class Witnesses:
-    """Layers that part from the equations: where those of two frameworks agree with each other,
-    it is the equations that are wrong."""
+    """Own layers that differ from the equations.
+
+    If the layers of two frameworks agree with each other, the equations are wrong.
+    """
 
     def __init__(self) -> None:
         self._known: list[tuple[Witness, CellResult]] = []
 
     def heard(self, result: CellResult) -> list[CellResult]:
-        """Judge a result, and those before it that agree with it, in the light of each other.
+        """Compare a result with earlier ones and set the blame of those that agree.
 
-        Returns the earlier ones.
+        Return the earlier ones.
         """
         mine, result.witness = result.witness, None
         if mine is None:
@@ -190,5 +194,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def unheard(fault: WorkerFault | OracleFault) -> Blame:
-    """The verdict where another path could not be run."""
+    """Return the blame if another path could not be run."""
     return Blame(who="unknown", words=f"The other path could not be run: {fault}")

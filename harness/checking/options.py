@@ -92,7 +92,7 @@ class CellOptions:
     )
 
 
-# Those that decide the result of a cell.
+# The options that decide the result of a cell.
 DECIDING = tuple(one for one in options_of(CellOptions) if one.decides)
 
 

@@ -1,4 +1,4 @@
-"""Reproducers that are run again: on any backend, or made as small as they stay wrong."""
+"""Run reproducers again, on any backend, or reduce them while they still fail."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device
 from harness.worker.worker import Worker
 
-# The search: sizes are halved and nodes left out as long as the failure stays one.
+# The search: halve sizes and leave out nodes while the failure remains.
 
-# Whether a failure is one still.
+# Returns whether the pass still fails.
 Differs = Callable[[Failure], bool]
-# Rounds over all sizes and nodes: what one makes smaller may let another be.
+# Rounds over all sizes and nodes: a reduction of one may allow another.
 ROUNDS = 4
 
 
 @dataclass
 class Search:
-    """One search, of at most so many seconds; ``tried`` counts the passes that were run, of which
-    each is shown before it begins."""
+    """A search for a smaller failure, limited to ``seconds``.
+
+    ``tried`` counts the passes that ran; ``show`` is called before each.
+    """
 
     differs: Differs
     seconds: float
@@ -53,11 +55,11 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """Whether the time is up: what was found by then is the answer."""
+        """Whether the time is up; the smallest failure so far is then the answer."""
         return time.monotonic() > self._end
 
     def smallest(self, failure: Failure) -> Failure:
-        """A failure from which no size and no node can be taken, as far as was tried."""
+        """Return a failure from which the search can take no size and no node."""
         for _ in range(ROUNDS):
             before = measure(failure)
             failure = self._nodes(self._sizes(failure))
@@ -66,7 +68,7 @@ class Search:
         return failure
 
     def _sizes(self, failure: Failure) -> Failure:
-        """With smaller sizes: those first that arrays decide, then the largest."""
+        """Reduce the sizes: batch and time first, then the largest."""
         sizes = failure.sizes
         order = sorted(sizes, key=lambda name: (name not in FREE_SIZES, -sizes[name], name))
         for name in order:
@@ -74,7 +76,7 @@ class Search:
         return failure
 
     def _size(self, failure: Failure, name: str) -> Failure:
-        """Delta debugging of one size: as much is taken away as can be, halves first."""
+        """Reduce one size by delta debugging: take away as much as possible, halves first."""
         size = failure.sizes.get(name, 1)
         smallest = self._accepted(resized(failure, name, 1, first=f) for f in (True, False))
         if size > 1 and smallest is not None:
@@ -95,10 +97,10 @@ class Search:
         return failure
 
     def _nodes(self, failure: Failure) -> Failure:
-        """One node alone that is wrong, or a part of the program that is."""
+        """Reduce the program to a single wrong node, or to a wrong part."""
         count = len(failure.program.nodes)
         if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
-            return failure  # it is one part already
+            return failure  # already a part
         order = sorted(range(count), key=lambda n: failure.program.nodes[n].op != "call")
         alone = self._accepted(segment(failure, n, n + 1) for n in order)
         if alone is not None:
@@ -124,7 +126,7 @@ class Search:
         return segment(failure, start, stop) or failure
 
     def _accepted(self, candidates: Iterator[Failure | None]) -> Failure | None:
-        """The first candidate that is still a failure."""
+        """Return the first candidate that still fails."""
         return next((c for c in candidates if c is not None and self._stays(c)), None)
 
     def _stays(self, candidate: Failure | None) -> bool:
@@ -136,7 +138,7 @@ class Search:
 
 
 def measure(failure: Failure) -> tuple[int, int]:
-    """How large a failure is: numbers, then operations."""
+    """Return the size of a failure: the count of its numbers, then of its operations."""
     material = failure.run.material
     groups = (
         material.parameters,
@@ -153,20 +155,19 @@ SUFFIX = "-reduced"
 
 @dataclass
 class Runner:
-    """Runs failures on a backend, each for so many seconds at most; one that hangs, or cannot be
-    run at all, is none."""
+    """A backend that runs failures, each for at most ``seconds``."""
 
     worker: Worker
     seconds: float
     layers: Mapping[str, str] = field(default_factory=dict)
-    """Return what ran each layer of the last failure."""
+    """The path of each layer in the last run."""
 
     def deviations(self, failure: Failure) -> list[Deviation]:
-        """How the results of a pass compare.
+        """Compare the results of a pass with the oracle.
 
         Raises:
-            WorkerFault: it could not be run.
-            OracleFault: the oracle has not the time or the memory for it.
+            WorkerFault: the pass could not be run.
+            OracleFault: there is not enough time or memory for the oracle.
         """
         cell = failure.cell
         remote = Remote(self.worker, self.seconds)
@@ -177,20 +178,20 @@ class Runner:
             return expected.deviations(failure.run.run(remote), cell.dtype)
 
     def differs(self, failure: Failure) -> bool:
-        """Whether some number is off. A pass that fails to run is another failure, and not this."""
+        """Return whether a number differs; a pass that fails to run is another failure."""
         try:
             return any(not d.agrees and not d.reason for d in self.deviations(failure))
         except (WorkerFault, OracleFault, HarnessError, ValueError):
             return False
 
 
-# Writes more into the folder of a reproducer of a backend that is launched so, and tells of it in
-# lines.
+# Writes additional files into a reproducer's folder, for a backend with this launch. Returns lines
+# about them.
 Beside = Callable[[Launch, Path, CellResult], list[str]]
 
 
 def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
-    """Reduce a reproducer and write what is left.
+    """Reduce a reproducer and write the result.
 
     Raises:
         UsageError: the folder holds no reproducer, it agrees, or there is something at the place
@@ -232,7 +233,7 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
     expected = small.expected()
     write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
     result = CellResult(cell, [finding], runner.layers, version=version)
-    # All that is left is part of the failure.
+    # All remaining layers are part of the failure.
     result.wrong_layers = tuple(runner.layers)
     more = beside(launch, target, result)
     lines = _told(whole, small, search)
@@ -241,8 +242,8 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
 
 
 def _beside(folder: Path) -> Path:
-    """The new folder, next to the old one; the name of ``.``, ``..`` or a link is that of what it
-    leads to.
+    """Return the new folder, next to the old one; ``.``, ``..`` and links are resolved for its
+    name.
 
     Raises:
         UsageError: nothing can stand beside it.
@@ -275,7 +276,7 @@ def _layers(failure: Failure) -> list[str]:
 
 
 def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
-    """What has become smaller."""
+    """Return lines on the sizes and layers that are left."""
     sizes = [
         f"{name} {size} -> {small.sizes[name]}" if name in small.sizes else f"{name} {size} -> gone"
         for name, size in whole.sizes.items()
@@ -290,14 +291,14 @@ def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
     ]
 
 
-# Reproducers that are run again, on their own backend or on another one.
+# Reproducers that run again, on their own backend or on another one.
 
-# A result that depends on what lies in memory may be right in one pass by luck.
+# A result that depends on the contents of memory may be right in one pass by luck.
 PASSES = 3
 
 
 def run_replay(asked: ReplayOptions) -> CommandResult:
-    """Run a reproducer; the exit code is 0 if all passes agree now, 1 if one differs.
+    """Run a reproducer; the exit code is 0 if all passes agree, 1 if one differs.
 
     Raises:
         UsageError: the folder holds no expected values, or the backend does not offer what it
@@ -342,7 +343,7 @@ def run_replay(asked: ReplayOptions) -> CommandResult:
 
 
 def _tensor_record(deviation: Deviation) -> dict[str, object]:
-    """A tensor as ``--json`` has it; ``error`` and ``allowed`` relative to the oracle."""
+    """Return a tensor for ``--json``; ``error`` and ``allowed`` are relative to the oracle."""
     return {
         "name": deviation.name,
         "error": deviation.error,
@@ -353,12 +354,13 @@ def _tensor_record(deviation: Deviation) -> dict[str, object]:
 
 
 def placed(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
-    """The cell of a reproducer on a worker's backend: on the device that is asked for; or on its
-    own, in place of which another backend that has none such takes its CPU.
+    """Return the reproducer's cell on a worker's backend and on the requested device.
+
+    Without a request the cell keeps its device. Another backend without such a device uses the CPU.
 
     Raises:
         WorkerFault: the worker does not start.
-        UsageError: it does not offer what the cell needs.
+        UsageError: the worker does not offer what the cell needs.
     """
     backend = worker.launch.backend
     wanted = device or cell.device

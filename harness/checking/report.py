@@ -1,4 +1,4 @@
-"""A run as a person sees it: a table of systems by backends, and what went wrong."""
+"""The text of a run: a table of systems by backends, and the problems found."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ STYLES: Mapping[str, str] = {
 
 
 def cell_text(result: CellResult) -> str:
-    """``15.6`` where it agrees, ``DIFFER 2.1`` where not."""
+    """Return the entry of a cell in the table: ``15.6`` if it agrees, ``DIFFER 2.1`` if not."""
     number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
     return f"{MARKS[result.verdict]} {shown}".strip()
 
 
 def _variants(report: Report) -> dict[tuple[str, str], str]:
-    """Dtypes and paths, in the order of the run, each as it is told."""
+    """Return the text of each dtype and path, in the order of the run."""
     variants = dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results)
     one_path = len({path for _, path in variants}) == 1
     return {(dtype, path): dtype if one_path else f"{dtype} {path}" for dtype, path in variants}
 
 
 def title(report: Report) -> str:
-    """The title: what the entries of the table are."""
+    """Return the title of the table, which says what its entries are."""
     return f"digits of agreement with the oracle: {' | '.join(_variants(report).values())}"
 
 
 def tables(report: Report) -> tuple[Grid, Grid]:
-    """Systems by backends: with all dtypes and paths in an entry, and with a row for each."""
+    """Return two tables of systems by backends: with a row per system, or per dtype and path."""
     results, variants = report.results, _variants(report)
     backends = list(dict.fromkeys(r.cell.backend for r in results))
     wide = Grid(title(report), ["system", *backends], ruled=True)
@@ -74,9 +74,9 @@ def _entry(result: CellResult) -> Text:
 
 
 def problems(report: Report, most: int | None = 2) -> list[str]:
-    """A paragraph for every cell that does not pass: where, and what its first checks saw.
+    """Return a paragraph for each cell that does not pass: the place and the first failing checks.
 
-    After ``most`` checks in full (None: all) the others are named only.
+    At most ``most`` checks are shown in full (None: all); the others are only named.
     """
     lines = []
     for result in report.results:
@@ -104,7 +104,7 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
 
 
 def _tracebacks(findings: Sequence[Finding]) -> list[str]:
-    """The tracebacks of each check; one that several share stands there once."""
+    """Return the tracebacks with the names of their checks; equal tracebacks appear once."""
     checks: dict[str, list[str]] = {}
     for finding in findings:
         if finding.traceback:
@@ -116,12 +116,12 @@ def _tracebacks(findings: Sequence[Finding]) -> list[str]:
 
 
 def _rows(text: str, margin: str) -> list[str]:
-    """The lines of a text that has several, the others indented more than the first."""
+    """Split a text into lines and indent all but the first further."""
     return indent(text, f"{margin}  ", lambda _: True)[2:].split("\n")
 
 
 def details(report: Report) -> list[str]:
-    """Every check of every cell, one line each, and the path of every layer."""
+    """Return the layers' paths of each cell, and a line for each check."""
     lines = []
     for result in report.results:
         paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
@@ -140,7 +140,7 @@ def details(report: Report) -> list[str]:
 
 
 def no_answers(report: Report) -> list[str]:
-    """How many checks had nothing that could be compared."""
+    """Return a line with the checks that had nothing to compare."""
     silent = [f for r in report.results for f in r.findings if f.verdict == "not-applicable"]
     if not silent:
         return []
@@ -149,13 +149,13 @@ def no_answers(report: Report) -> list[str]:
 
 
 def known(report: Report) -> list[str]:
-    """The known differences that were met."""
+    """Return the known differences that occurred."""
     found = (finding.excuse for result in report.results for finding in result.findings)
     return list(dict.fromkeys(filter(None, found)))
 
 
 def outliers(report: Report) -> list[str]:
-    """Where backends part, who stands apart from the others, from their outputs pairwise."""
+    """Return a line for each group of cells in which one backend stands apart from the others."""
     groups: dict[Group, list[CellResult]] = {}
     for result in report.results:
         groups.setdefault(group_of(result.cell), []).append(result)
@@ -163,7 +163,8 @@ def outliers(report: Report) -> list[str]:
 
 
 def given(request: Request, specs: Shelf) -> list[str]:
-    """Which numbers were given and which were not, at which sizes; nothing where none were."""
+    """Return which numbers were given, at which sizes, and which were drawn; empty if none were
+    given."""
     found = request.given
     if found is None:
         return []
@@ -190,7 +191,7 @@ def given(request: Request, specs: Shelf) -> list[str]:
 
 
 def proof(gaps: Mapping[str, float]) -> str:
-    """How the oracle's own gradients are known to be right."""
+    """Return how well the oracle's gradients agree with the complex step."""
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
     specs = several(len(proved), "spec")
     parts = []
@@ -204,7 +205,7 @@ def proof(gaps: Mapping[str, float]) -> str:
 
 
 def summary(report: Report) -> str:
-    """One line: how many cells, how many of each verdict, how long."""
+    """Return one line: the number of cells, of each verdict, and the duration."""
     counts: dict[str, int] = {}
     ran = [r for r in report.results if not r.kept]
     compared = sum(f.comparisons for r in ran for f in r.findings)
@@ -221,7 +222,7 @@ def summary(report: Report) -> str:
 
 
 def kept(report: Report) -> list[str]:
-    """Which verdicts are of today, and which are those of an earlier run: by backend."""
+    """Return by backend which verdicts are new and which come from an earlier run."""
     if not any(result.kept for result in report.results):
         return []
     lines = []
@@ -235,19 +236,21 @@ def kept(report: Report) -> list[str]:
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
-    """At most ``limit`` lines, then how many more there are."""
+    """Return at most ``limit`` lines, and a line with the number of the others."""
     lines = list(lines)
     if len(lines) <= limit:
         return lines
     return [*lines[:limit], f"... and {len(lines) - limit} more lines (--verbose shows all)"]
 
 
-# A run of checks as GitHub shows it: errors beside lines of specs, and the summary of a step.
+# A run of checks on GitHub: annotations of lines in specs, and the summary of a step.
 
 
 def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
-    """What fails, beside the line where it goes wrong or else the model's; an error if it is worse
-    than before, where that is known."""
+    """Return annotations of the failing cells, at the wrong line or at the model's.
+
+    If the run was compared with an older one, only what got worse is an error.
+    """
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
     found: list[str] = []
     if compared is not None:
@@ -266,21 +269,20 @@ def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> 
 
 
 def words(result: CellResult) -> list[str]:
-    """Where a cell goes wrong, who is at fault, and what its first failing check saw."""
+    """Return the place of a cell's difference, the blame, and the first failing check."""
     fault = result.first_fault
     seen = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""
     return [*filter(None, (result.location, str(result.blame or ""), seen))]
 
 
 def places(result: CellResult, specs: Shelf) -> Iterator[str]:
-    """``file:line`` of where a cell goes wrong, of the layer of the model that does, and of the
-    model's name."""
+    """Yield ``file:line`` of the wrong equation, of the wrong layer, and of the model's name."""
     if result.place:
         yield result.place
     model = specs[result.cell.spec].definition
     paths: list[KeyPath] = [("layers", n, result.wrong_attribute) for n in result.wrong_layers]
     named = (*result.wrong_layers, *result.named_layers)
-    # A layer of a chain, such as blocks.0.up, stands in the model by the name of the chain.
+    # A layer of a chain, such as blocks.0.up, appears in the model under the chain's name.
     paths += [("layers", name.partition(".")[0]) for name in named]
     keys = model.document.nodes.keys
     for place in (*(keys[path] for path in paths if path in keys), model.name[1]):
@@ -288,7 +290,7 @@ def places(result: CellResult, specs: Shelf) -> Iterator[str]:
 
 
 def markdown(report: Report, compared: RunChanges | None = None) -> str:
-    """The summary of a run: what came of it, the table of systems by backends, what fails."""
+    """Return the summary of a run in Markdown: the counts, the table, the failures."""
     found = [f"### harness check: {escaped(summary(report))}", ""]
     if compared is not None:
         found += [compared.markdown(), ""]

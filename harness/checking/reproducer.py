@@ -1,5 +1,7 @@
-"""A cell that differs as one folder: the pass of the first check that differs, as program,
-weights, batch and expected values. Replayed by ``harness replay FOLDER``."""
+"""A reproducer: a folder that repeats the first differing pass of a cell.
+
+It holds the program, weights, batch and expected values. ``harness replay FOLDER`` runs it.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ from harness.worker.remote import Remote, Tensors
 ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
-# Checks that are one pass -> what it is run on. All but two are results and gradients of the loss.
+# Checks of a single pass -> its material. All but two compare results and gradients of the loss.
 INFERENCE, ALONG = "inference", "cotangent-gradients"
 MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
     **dict.fromkeys(
@@ -72,7 +74,7 @@ MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a check; with ``cotangents``, gradients along them instead of the loss's."""
+    """A pass of a check; with ``cotangents``, their gradients instead of the loss's."""
 
     check: str
     phase: Phase
@@ -80,7 +82,8 @@ class Pass:
     cotangents: ArrayDict | None = None
 
     def run(self, remote: Remote) -> Tensors:
-        """The results of an open session; :class:`harness.worker.remote.WorkerFault` if none."""
+        """Run the pass in an open session; raise :class:`harness.worker.remote.WorkerFault` if it
+        fails."""
         remote.load(self.material)
         if self.phase == "inference":
             return remote.forward("inference", self.material.inputs, self.material.state)
@@ -88,7 +91,7 @@ class Pass:
         return found if self.cotangents is None else part(found, "gradient.")
 
     def on(self, session: Session) -> Arrays:
-        """The results of a session in this process, as :meth:`run` has them."""
+        """Run the pass in a session of this process; see :meth:`run`."""
         given = self.material
         session.load(given.parameters, given.statistics)
         if self.phase == "inference":
@@ -99,7 +102,7 @@ class Pass:
         return found if self.cotangents is not None else results | found
 
     def expected(self, case: Case) -> Expected:
-        """The results of the oracle."""
+        """Return the oracle's results."""
         return case.expect(("reproducer", self.check), self.on)
 
 
@@ -114,8 +117,10 @@ class CellForm(Form):
 
 
 class Meta(Form):
-    """``program.json``. ``noise`` is the yardstick of each tensor in the cell's dtype, before
-    the floor."""
+    """The contents of ``program.json``.
+
+    ``noise`` is the yardstick of each tensor in the cell's dtype, before the floor.
+    """
 
     cell: CellForm
     check: str
@@ -127,7 +132,7 @@ class Meta(Form):
 
 @dataclass(frozen=True)
 class Reproducer:
-    """The contents of a reproducer's folder, as :func:`load` finds them."""
+    """The contents of a reproducer's folder, as :func:`load` reads them."""
 
     cell: Cell
     training: Program
@@ -137,13 +142,13 @@ class Reproducer:
 
 
 def first_check(findings: Iterable[Finding]) -> str | None:
-    """The first check that differs and is one pass, so that it can be saved."""
+    """Return the first differing check that is a single pass and can be saved."""
     differing = (f.check for f in findings if f.verdict == "differ")
     return next((check for check in differing if check in MATERIALS), None)
 
 
 def pass_of(case: Case, check: str) -> Pass:
-    """The pass of a check that :data:`MATERIALS` names."""
+    """Return the pass of a check in :data:`MATERIALS`."""
     return Pass(
         check,
         "inference" if check == INFERENCE else "training",
@@ -153,9 +158,9 @@ def pass_of(case: Case, check: str) -> Pass:
 
 
 def check_writable(folder: Path) -> None:
-    """Try the folder for reproducers; :class:`UsageError` if nothing can be written there.
+    """Check that reproducers can be written to the folder; raise :class:`UsageError` if not.
 
-    One that was not there is gone afterwards: nothing may differ.
+    A folder that the test creates is removed again.
     """
     made = [one for one in (folder, *folder.parents) if not os.path.exists(one)]
     try:
@@ -166,20 +171,21 @@ def check_writable(folder: Path) -> None:
         reason = f"{why(error).lower()}; a folder is wanted"
         raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
     for one in made:
-        with suppress(OSError):  # another run has begun to write there
+        with suppress(OSError):  # another run has started to write there
             one.rmdir()
 
 
 def folder_of(folder: Path, cell: Cell) -> Path:
-    """The folder of a cell's reproducer, ``failures/lesson6/keras_gru/torch-float32-native``."""
-    # As names of models are paths of up to four parts, those of "a/b" and "a-b" differ here, too.
+    """Return the folder of a cell's reproducer:
+    ``failures/lesson6/keras_gru/torch-float32-native``."""
+    # Names of models are paths of up to four parts, so "a/b" and "a-b" have different folders.
     return folder / cell.spec / f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
-    """Write the reproducer of a check in :data:`MATERIALS`; returns its folder.
+    """Write the reproducer of a check in :data:`MATERIALS`; return its folder.
 
-    Files appear whole or not at all. Raises :class:`UsageError` where it cannot be written.
+    Each file is written completely or not at all. Raise :class:`UsageError` if that fails.
     """
     target = folder_of(folder, cell)
     run = pass_of(case, check)
@@ -188,10 +194,10 @@ def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
 
 
 def write(target: Path, made: Reproducer) -> None:
-    """Write a reproducer into a folder, each file whole.
+    """Write a reproducer into a folder, each file completely or not at all.
 
     Raises:
-        UsageError: it cannot be written, or a file of another kind is in its place.
+        UsageError: it cannot be written, or a file of another kind has its name.
     """
     run, expected = made.run, made.expected
     groups = {group: getattr(run.material, group) for group in GROUPS}
@@ -208,7 +214,7 @@ def write(target: Path, made: Reproducer) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
         places = (target / ARRAYS, kinds.ARRAYS), (target / PROGRAM, kinds.PROGRAM)
-        for place, kind in places:  # both, before either is replaced
+        for place, kind in places:  # check both before either is replaced
             kinds.check_kind(place, kind)
         write_whole(target / ARRAYS, arrays)
         write_whole(target / PROGRAM, json.dumps(meta).encode())
@@ -217,7 +223,7 @@ def write(target: Path, made: Reproducer) -> None:
 
 
 def packed(groups: Mapping[str, Arrays]) -> bytes:
-    """The content of an archive (.npz) with arrays by ``group/name``."""
+    """Return an archive (.npz) of arrays named ``group/name``."""
     arrays: dict[str, Any] = {
         f"{g}/{n}": a for g, found in groups.items() for n, a in found.items()
     }
@@ -240,7 +246,7 @@ def load(folder: Path) -> Reproducer:
 
 
 def chosen_sizes(program: Program, material: Arguments) -> dict[str, int]:
-    """The sizes that the arrays of a batch choose: batch and time.
+    """Return the sizes that the arrays of a batch determine: batch and time.
 
     Raises:
         UsageError: two arrays contradict each other, or the program.
@@ -256,7 +262,7 @@ def chosen_sizes(program: Program, material: Arguments) -> dict[str, int]:
 
 
 def _check(found: Reproducer) -> None:
-    """:class:`HarnessError` for programs that are none, and arrays that do not fit them."""
+    """Raise :class:`HarnessError` for invalid programs, and for arrays that do not fit them."""
     material = found.run.material
     for program in (found.training, found.inference):
         check_program(program)

@@ -1,4 +1,4 @@
-"""The request of a run, the specs and backends that it stands for, the sizes."""
+"""The request of a run, its specs and backends, and the sizes of its cases."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from harness.runtime.paths import KNOWN_DTYPES, PATHS
 from harness.runtime.precision import host_dtype
 from harness.worker.launch import SERVICE
 
-# Small, and all different: a wrong axis cannot fit. Time exceeds what unrolled models need.
+# Small and all different, so that a wrong axis cannot fit. Time is more than unrolled models need.
 SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
 SMALL_BATCH, SMALL_TIME = 3, 4
-# At the spec's own sizes a small batch is enough, and keeps the material off the kinks.
+# A small batch is enough at the spec's own sizes, and keeps the material off the kinks.
 OWN_BATCH = 4
 
-# The largest number that is given of a dtype: what float32 holds, and of float64, which is held
-# against nothing wider, what has a square.
+# The largest given number in each dtype: the largest float32, and for float64 the largest number
+# with a finite square, because nothing wider is compared with it.
 LARGEST = {
     "float32": float(np.finfo(np.float32).max),
     "float64": float(np.sqrt(np.finfo(np.float64).max)),
 }
-# What ``--quick`` takes where nothing else is asked for: one model of each kind of recurrence.
+# The defaults of ``--quick``: one model of each kind of recurrence.
 QUICK: Mapping[str, Any] = {
     "specs": ("lesson6/simple_rnn", "lesson6/stateful_lstm", "lesson6/keras_gru"),
     "dtypes": ("float32",),
@@ -57,13 +57,13 @@ class Request(RunOptions):
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
-    """The case of a spec: at small sizes that all differ, or at the spec's own."""
+    """Return the case of a spec: at small distinct sizes, or at the spec's own."""
     sizes, batch, time = case_sizes(spec, request, own=own)
     return Case(spec, sizes, batch, time, request.seed, request.given)
 
 
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
-    """The sizes of a case, its batch and its time; of given numbers, theirs."""
+    """Return the sizes of a case, its batch and its time; for given numbers, theirs."""
     numbers = request.given
     if numbers is not None:
         return numbers.sizes, numbers.batch or SMALL_BATCH, numbers.time or SMALL_TIME
@@ -83,16 +83,17 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
 
 
 def given_record(given: Given) -> GivenNumbers:
-    """What a record and the report's JSON say of given numbers."""
+    """Return the entry for given numbers in a record and in the report's JSON."""
     batch, time = given.batch or SMALL_BATCH, given.time or SMALL_TIME
     sizes = dict(given.sizes)
     return GivenNumbers(sha256=dict(given.digests), batch=batch, time=time, sizes=sizes)
 
 
 def small_sizes(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
-    """A small number for every size of a spec but those that are ``given``, all different, never
-    above the spec's own; that one for sizes that cannot be smaller beside the others, as an axis
-    that windows slide over."""
+    """Return small, distinct numbers for the sizes that are not ``given``, at most the spec's own.
+
+    A size that cannot be smaller, such as an axis that windows slide over, keeps the spec's number.
+    """
     small = {**_smaller(spec), **given}
     if _can_be(spec, small):
         return small
@@ -120,15 +121,15 @@ def _smaller(spec: Spec) -> dict[str, int]:
         if small is None:
             small = next(n for n in range(5, 10_000) if n not in taken)
             taken.add(small)
-        # A chain of two is one: more takes longer, and is no other case.
+        # A chain of two links is enough: more takes longer and tests nothing else.
         sizes[name] = min(2 if name in deciding else small, own)
     return sizes
 
 
 def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str, ...]:
-    """The checks that any pattern matches, by their own name or by that of a finding of theirs.
+    """Return the checks that a pattern matches, by the check's name or by that of a finding.
 
-    Of :data:`.checks.THOROUGH`, only those that a pattern spells out, unless ``thorough``.
+    Checks of :data:`.checks.THOROUGH` must be named in full, unless ``thorough``. Raise
     :class:`UsageError` for a pattern that matches nothing.
     """
     known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
@@ -144,7 +145,7 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
 
 
 def check_request(request: Request, backends: Sequence[str]) -> None:
-    """:class:`UsageError` for what no run can do: a request may come from Python, unchecked."""
+    """Raise :class:`UsageError` for an impossible request, which may come unchecked from Python."""
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE: the cells to keep are in it")
     if request.fresh and request.history is None:
@@ -181,7 +182,7 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
 
 
 def checks_of(request: Request) -> tuple[str, ...]:
-    """The patterns of checks of a request; of given numbers, the names of those made at them.
+    """Return the patterns of checks; for given numbers, the names of the checks that use them.
 
     Raises:
         UsageError: a pattern matches no check, or none that is made at given numbers.
@@ -219,7 +220,10 @@ def _check_given(given: Given, dtypes: Sequence[str]) -> None:
 
 
 def slowest_first(names: Sequence[str]) -> list[str]:
-    """Backends that take longest to start and to compile go first, so that they do not run alone at
-    the end: JAX and Keras, and before them Keras on JAX."""
+    """Return the backends, slowest to start and compile first, so that they do not run alone at the
+    end.
+
+    JAX and Keras come first, and before them Keras on JAX.
+    """
     slow = ("keras", "jax")
     return sorted(names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow)))

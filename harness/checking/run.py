@@ -1,4 +1,4 @@
-"""Runs a whole check: one worker process a backend, cases shared, records kept as cells go.
+"""Run a whole check: one worker process per backend, shared cases, records written as cells end.
 
 The parent owns the oracle, the comparison and the records; it never imports a framework.
 """
@@ -34,13 +34,13 @@ from harness.worker.process import kill_all
 
 
 class Engine(CellRunner):
-    """One run of a request. Use as a context manager, so that no worker outlives it."""
+    """A run of a request. Use it as a context manager, so that no worker outlives it."""
 
     head: Head
-    """The first line of the run's record, once it has begun."""
+    """The first line of the run's record, once the run has begun."""
 
     def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
-        """As of :class:`CellRunner`.
+        """Set up the runner and the machines; see :class:`CellRunner`.
 
         Raises:
             ClusterError: the request is for a cluster, and there is none.
@@ -49,7 +49,7 @@ class Engine(CellRunner):
         self._machines: Machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
-        """Run every cell. Backends run beside each other, as many as there are cores."""
+        """Run every cell; as many backends run at the same time as there are cores."""
         started = time.monotonic()
         plan = self.cells()
         self.events.planned(plan)
@@ -85,7 +85,7 @@ class Engine(CellRunner):
         return Report(found, lines, pairs, left_out, self.lacking, seconds)
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """With ``resume``, the results of cells that the record file holds already."""
+        """Return, with ``resume``, the results of cells that the record file holds already."""
         self._found_pairs: list[Pair] = []
         if not self.request.resume or self.request.records is None:
             return {}
@@ -98,7 +98,7 @@ class Engine(CellRunner):
         return kept
 
     def _remembered(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """With ``history``, the results of cells that agreed when all was as it is now."""
+        """Return, with ``history``, the results of cells that agreed under the same conditions."""
         self._new: RecordWriter | None = None
         folder = self.request.history
         if folder is None:
@@ -120,17 +120,17 @@ class Engine(CellRunner):
         return known
 
     def _run_one(self, cell: Cell, place: CellPlace) -> None:
-        """Run a cell somewhere, and keep and tell what came of it."""
+        """Run a cell in a place, write its lines and report its events."""
         kept = self._writer or self._new
         begin = Begin.of(cell, place.signature(cell) if kept else None)
-        # It only tells what a run that was killed was at: not worth a wait for the disk.
+        # The line only shows which cell a killed run was at: not worth waiting for the disk.
         self._write(begin, durable=False)
         with self._lock:
             self.events.began(cell)
         result = place.run_cell(cell)
         self.cases.done(cell.spec)
         if self.stopping.is_set():
-            return  # its worker was killed from here: whatever came of it is not a verdict
+            return  # the run killed this cell's worker, so its result is no verdict
         with self._lock:
             self._results[cell] = result
             judged = [
@@ -156,40 +156,40 @@ class Engine(CellRunner):
             self._writer.append(*lines, durable=durable)
 
 
-# Where the cells of a run are run: what a run asks of its machines, and this one's answer.
+# The machines that run the cells: their interface, and this machine.
 
-# Seconds that a run waits for its threads when it is stopped.
+# Seconds that a stopped run waits for its threads.
 STOPPING = 2.0
 
 
 class CellPlace(Protocol):
-    """Where a cell is run: here, or on another machine."""
+    """The place where a cell runs: here, or on another machine."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
-        """What decides the cell's numbers there, if that is known; asked before it is run."""
+        """Return what decides the cell's numbers there; None if unknown. Asked before the run."""
 
     def run_cell(self, cell: Cell) -> CellResult:
-        """What came of it."""
+        """Run the cell and return its result."""
 
 
-# Runs a cell in a place, and keeps and tells what came of it. Called from several threads.
+# Runs a cell in a place, writes its lines and reports its events. Called from several threads.
 RunOne = Callable[[Cell, CellPlace], None]
 
 
 class Machines(Protocol):
-    """The machines that a run's cells are run on: this one, or those of a cluster."""
+    """The machines that run the cells: this one, or the nodes of a cluster."""
 
     def take_up(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Which cells of a record need not be run again, and in words why others must be."""
+        """Return the recorded cells that need no new run, and the reasons for the others."""
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells that are left; none is begun once ``enough`` is set."""
+        """Run the cells that are left; begin none once ``enough`` is set."""
 
 
 class ThisMachine:
-    """Runs cells from this process, a thread for each backend."""
+    """This machine: cells run from this process, with one thread per backend."""
 
     def __init__(self, runner: CellRunner) -> None:
         self._runner = runner
@@ -197,7 +197,7 @@ class ThisMachine:
     def take_up(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Which cells of a record stand, as their signatures are those of this machine."""
+        """Return the recorded cells with the present signatures, and the reasons for the others."""
         runner, request = self._runner, self._runner.request
         assert request.records is not None
         greetings = Greetings(request, runner.workers)
@@ -205,7 +205,7 @@ class ThisMachine:
         return kept, reasons if records.lines else [nothing_yet(request.records)]
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run what is left, each backend's cells one after the other; Ctrl-C ends those at work."""
+        """Run the cells that are left, those of a backend in turn; Ctrl-C ends the running ones."""
         runner = self._runner
 
         def run_backend(backend: str) -> None:
@@ -218,11 +218,11 @@ class ThisMachine:
                 for future in futures:
                     future.result()
         except BaseException:
-            # Ctrl-C too: the calls under way must end now. Those of the oracle cannot be
-            # ended, and are not waited for long.
+            # Also on Ctrl-C: running calls must end now. Calls of the oracle cannot be ended; they
+            # get a short wait.
             runner.stopping.set()
             end = time.monotonic() + STOPPING
-            # Again and again: a cell may be starting its worker just now.
+            # Repeatedly, because a cell may be starting its worker right now.
             kill_all()
             while wait(futures, 0.05).not_done and time.monotonic() < end:
                 kill_all()
@@ -242,22 +242,20 @@ class ThisMachine:
         runner.workers[backend].close()
 
 
-# A check whose cells are run on a cluster: a warm process for each node and backend.
-#
-# The parent keeps the plan, the record and the progress; what it needs of a cell's arrays to hold
-# backends against each other travels with the result.
+# A check on a cluster: a warm process for each node and backend.  The parent keeps the plan, the
+# record and the progress. The arrays for comparing backends with each other travel with the result.
 
 HOST = "harness.checking.run:NodeCells"
 
 
 class ClusterMachines:
-    """Runs the cells of a run on the nodes of a cluster. See :class:`.machines.Machines`."""
+    """The nodes of a cluster, which run the cells. See :class:`Machines`."""
 
     def __init__(self, runner: CellRunner) -> None:
-        """Connect, until the runner is closed.
+        """Connect to the cluster until the runner is closed.
 
         Raises:
-            UsageError: as of :class:`.on_ray.Cluster`, or a cell carries arrays.
+            UsageError: the address is wrong, see :class:`.on_ray.Cluster`; or a cell has arrays.
             ClusterError: there is no cluster.
         """
         self._runner = runner
@@ -268,7 +266,7 @@ class ClusterMachines:
     def take_up(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Each machine of the cluster says of what it has run whether it would be the same now."""
+        """Ask each machine which of its recorded cells would give the same results now."""
         ended = records.cells
         kept: dict[Cell, CellResult] = {}
         reasons: list[str] = []
@@ -277,7 +275,7 @@ class ClusterMachines:
             with self._cluster.actor(node, HOST, cpus=0) as actor:
                 try:
                     machine = self._machine(actor, node)
-                    # What this machine has run of the cells that none before it has.
+                    # The cells that this machine ran and no earlier machine keeps.
                     of = {
                         c: {o: b for o, b in ended[c].items() if o.machine == machine}
                         for c in plan
@@ -301,7 +299,7 @@ class ClusterMachines:
         return kept, reasons
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells that are left, each kind of them by one process a node."""
+        """Run the cells that are left; a node runs each backend's cells in one process."""
         queue = Queue(left, lambda cell: cell.backend)
         runner, request = self._runner, self._runner.request
         several, on_card = len(runner.backends) > 1, request.device != "cpu"
@@ -335,11 +333,11 @@ class ClusterMachines:
             raise
 
     def _machine(self, actor: Actor, node: ClusterNode) -> str:
-        """The identity of the machine of an actor.
+        """Return the identity of an actor's machine.
 
         Raises:
-            Lost: the process has ended, or its node.
-            ClusterError: the harness there is another one.
+            Lost: the process or its node has ended.
+            ClusterError: the node has another version of the harness.
         """
         machine, code = actor.call("about")
         if code != digest("harness"):
@@ -351,21 +349,22 @@ class ClusterMachines:
 
 
 class NodeCells:
-    """What a process on a node does: it runs cells on workers of its own."""
+    """The actor of a node: it runs cells on its own workers."""
 
     def __init__(self, _: object) -> None:
         self._workers = Workers()
 
     def about(self) -> tuple[str, str]:
-        """The identity of the machine, and the code of the harness there."""
+        """Return the identity of the machine and the checksum of its harness code."""
         return identity(), digest("harness")
 
     def signature(self, task: Task) -> Mapping[str, str]:
-        """What decides a cell's numbers here."""
+        """Return what decides a cell's numbers on this node."""
         return self._workers.runner(task).signature(task.cell)
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
-        """A cell's result, with its arrays where others are held against them, and its proof."""
+        """Return a cell's result and its oracle proof; keep the result's arrays only with
+        ``share``."""
         runner = self._workers.runner(task)
         with one_thread():
             result = runner.run_cell(task.cell)
@@ -376,7 +375,7 @@ class NodeCells:
     def take_up(
         self, given: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Which cells of a record need not be run again, and why others must be."""
+        """Return the recorded cells that need no new run, and the reasons for the others."""
         by_options: dict[str, list[tuple[Task, Mapping[CellOrigin, CellBlock]]]] = {}
         for task, origins in given:
             by_options.setdefault(task.options, []).append((task, origins))
@@ -394,7 +393,7 @@ class NodeCells:
 
 
 class _There:
-    """A place on a node: :class:`NodeCells` as it is asked from here."""
+    """A place on a node: the parent's view of :class:`NodeCells`."""
 
     def __init__(
         self, actor: Actor, given: Mapping[Cell, Task], proofs: dict[str, float], share: bool
@@ -403,14 +402,15 @@ class _There:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """What decides the cell's numbers there. It is begun at once, not after the answer."""
+        """Return what decides the cell's numbers there; start the cell without waiting for the
+        answer."""
         asked = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
         found: Mapping[str, str] = self._actor.result(asked)
         return found
 
     def run_cell(self, cell: Cell) -> CellResult:
-        """What came of it; :class:`Lost` if nothing did."""
+        """Return the cell's result; raise :class:`Lost` if the process ended."""
         if self._begun is None or self._begun[0] != cell:
             self._begin(cell)
         assert self._begun is not None
@@ -426,15 +426,15 @@ class _There:
 
 
 class _Nowhere:
-    """The place of a cell that costs every process in which it is run."""
+    """The place of a cell whose process was lost twice."""
 
     def __init__(self, words: str) -> None:
         self._words = f"the process that ran it was lost, and a second one too: {words}"
 
     def signature(self, cell: Cell) -> None:
-        """None: a run that takes this one up is to try again."""
+        """Return None, so that a resumed run tries the cell again."""
 
     def run_cell(self, cell: Cell) -> CellResult:
-        """That it crashed."""
+        """Return a crashed result."""
         finding = Finding("start", faults=[self._words], verdict="crashed")
         return CellResult(cell, [finding], could_not_run=True)

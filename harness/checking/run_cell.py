@@ -1,4 +1,4 @@
-"""A cell is run: a spec on a backend, in a dtype, on a path; all its checks, one verdict each."""
+"""Run one cell: all checks of a spec on a backend, in a dtype and on a path."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from harness.worker.worker import Outcome, Worker
 
 
 class CannotCheck(UsageError):
-    """What is to be checked is none that can be, which is the user's to mend: the run ends."""
+    """An error of the user in the model to be checked; it ends the run."""
 
 
 @dataclass(frozen=True)
 class OpenedSubject:
-    """A subject that its worker has opened: ``checks`` are those that are made of it, by name of
-    their group; ``explain`` says in a result that differs where, and who is at fault.
+    """A subject that a worker has opened.
 
-    ``outputs`` and ``values`` are what the checks keep for other backends to be held against.
-    ``not_compared`` says after the checks what no check could look at.
+    ``checks`` are its checks by group name. ``explain`` adds to a differing result the place of the
+    difference and the blame. ``outputs`` and ``values`` are kept for the comparison of backends.
+    ``not_compared`` returns, after the checks, the parts that no check could compare.
     """
 
     checks: Mapping[str, Callable[[], Iterable[Finding]]]
@@ -58,25 +58,28 @@ class OpenedSubject:
 
 
 class Subject(Protocol):
-    """What is checked in a cell: a spec on a backend, or a model of a user's own."""
+    """The subject of a cell: a spec on a backend, or a user's own model."""
 
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
-        """Of what the backend must have all primitives."""
+        """Return the programs and rules whose primitives the backend must have."""
 
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Have the run's worker open it; the checks are of those ``asked`` for, and the result
-        gets its layers.
+        """Open the subject on the run's worker, and set the result's layers.
+
+        Return the checks that are ``asked`` for.
 
         Raises:
-            WorkerFault: it could not be opened.
-            CannotCheck: it is none that can be checked.
+            WorkerFault: the subject could not be opened.
+            CannotCheck: the subject cannot be checked.
         """
 
 
 @dataclass(frozen=True)
 class CellRun:
-    """Everything that running a cell needs: ``case`` is small, ``own`` has the spec's own sizes,
-    and ``checks`` are patterns of group names."""
+    """The inputs of a cell's run.
+
+    ``case`` is small, ``own`` has the spec's own sizes, ``checks`` are patterns of group names.
+    """
 
     cell: Cell
     case: Case
@@ -89,18 +92,18 @@ class CellRun:
     thorough: bool = False
 
     def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
-        """Run the cell's checks; ``tell`` is called with each finding as it comes.
+        """Run the cell's checks; call ``tell`` with each finding.
 
-        Nothing that a backend does raises here, and a fault of the harness itself costs the cell
-        only.
+        An error of the backend becomes a finding. An error of the harness itself affects only this
+        cell.
         """
         result = CellResult(self.cell)
         started = time.perf_counter()
         for finding in self._guarded(result):
             result.findings.append(finding)
             tell(finding)
-        # What has failed once may have left anything behind, such as a device on which every
-        # later call fails: the next cell gets a process of its own.
+        # After a failure the process may be damaged: a device may fail every later call. The next
+        # cell gets a new process.
         if any(f.verdict in BROKEN for f in result.findings):
             self.worker.close()
         result.seconds = time.perf_counter() - started
@@ -126,7 +129,7 @@ class CellRun:
         hello = self.worker.hello or {}
         result.doubts = hello.get("doubts", ())
         result.version = self.worker.versions
-        # What a backend does not claim to have is not a fault of it.
+        # A primitive that a backend does not claim to have is no fault.
         needs = self.subject.needs(self.case)
         lacking = not_offered(hello, self.cell.device, self.cell.dtype, needs)
         if lacking:
@@ -146,8 +149,7 @@ class CellRun:
             opened.explain(result)
 
     def _checked(self, opened: OpenedSubject, asked: Sequence[str]) -> Iterator[Finding]:
-        """The findings of all checks asked for; what comes after a worker that was lost is not
-        run."""
+        """Yield the findings of the checks; if the worker is lost, the other checks do not run."""
         starts, lost = self.worker.starts, "open"
         for name, check in opened.checks.items():
             if self.worker.starts != starts or self.worker.pid is None:
@@ -190,16 +192,16 @@ def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
     )
 
 
-# A cell of a spec on a backend: its session is opened, and where it differs, it is said where.
+# A cell of a spec on a backend: open its session and locate its differences.
 
-# Lines above and below the one that is shown, and values that are kept of a long model.
+# Lines shown above and below the wrong one, and the most values kept of a long model.
 AROUND, MOST = 2, 60
 
 
 def divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
-    """What became of every value of a trace, by its parts and what each may be off by.
+    """Return the errors and tolerances of all traced values, and an excerpt of the wrong equation.
 
     ``first`` is the first wrong part; ``place`` is ``file:line`` of its equation, or empty.
     """
@@ -228,25 +230,26 @@ def divergence(
     return found.model_copy(update={**excerpt, "lines": tuple(lines[start - 1 : at + AROUND])})
 
 
-# The check of what every primitive gives: made of every cell, whatever else is asked for, and
-# shown where it fails.
+# The check of each primitive's result. It runs in every cell, and is shown only if it fails.
 PRIMITIVES = "primitives"
 
 
 @dataclass(frozen=True)
 class SpecOnBackend:
-    """A spec's program as a backend runs it. ``repeat`` is how often a soak repeats the run of
-    values; ``dtypes`` are those that the same spec is checked in."""
+    """A spec's program on a backend.
+
+    ``repeat`` is the number of runs of a soak; ``dtypes`` are the dtypes that the run checks.
+    """
 
     repeat: int = 0
     dtypes: tuple[str, ...] = ()
 
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
-        """The program in both phases, and the update."""
+        """Return the program in both phases, and the update rule."""
         return (case.training, case.inference, case.spec.update)
 
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
-        """A session of the backend. See :class:`.run_cell.Subject`."""
+        """Open a session on the backend. See :class:`.run_cell.Subject`."""
         remote, cell = Remote(run.worker, run.timeout, spent), run.cell
         context = Context(
             run.case,
@@ -268,8 +271,10 @@ class SpecOnBackend:
         )
 
     def _is_for(self, check: str, run: CellRun) -> bool:
-        """Whether a check is made in a dtype. One that another cell makes is not made again, unless
-        it is asked for by name."""
+        """Return whether a check runs in the cell's dtype.
+
+        A check that another cell makes does not run again unless the user names it.
+        """
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
             return False
@@ -279,7 +284,7 @@ class SpecOnBackend:
         return enough == dtype or not self._elsewhere(enough, run)
 
     def _elsewhere(self, dtype: str, run: CellRun) -> bool:
-        """Whether another cell of the run makes all checks in that dtype."""
+        """Return whether another cell of the run makes all checks in that dtype."""
         if dtype == run.cell.dtype or run.checks != ("*",):
             return False
         return dtype in self.dtypes and dtype in (run.worker.hello or {}).get("dtypes", ())
@@ -288,16 +293,16 @@ class SpecOnBackend:
 def _explain(run: CellRun, context: Context, result: CellResult) -> None:
     result.location = _location(run, context, result)
     try:
-        # Run the other paths, to say who is at fault.
+        # Run the other paths to find the fault.
         blame(context, result)
     except (WorkerFault, OracleFault) as fault:
         result.blame = unheard(fault)
-        # As after a check in which something was raised.
+        # As after a check that raised an error.
         run.worker.close()
 
 
 def _location(run: CellRun, context: Context, result: CellResult) -> str:
-    """Where the forward pass first parts from the oracle; if it does not, which phase does."""
+    """Return where the forward pass first differs from the oracle, or else which phase differs."""
     case, material = run.case, run.case.material
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is not None and first.check == PRIMITIVES:

@@ -1,6 +1,6 @@
-"""Runs single cells of a request, each on the warm worker of its backend.
+"""Run single cells of a request, each on the warm worker of its backend.
 
-All that runs cells goes through here: a whole check, ``harness.run_cell``, and a node of a cluster.
+A whole check, ``harness.run_cell`` and the nodes of a cluster all run cells here.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from harness.runs.plans import RunPlan
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker
 
-# The cases of a run, shared by all backends, and given up as soon as nobody needs them.
-#
-# Backends go through the specs one after another, several beside each other, so a case is asked for
-# again and again while they pass. It goes with the last cell of its spec. Before that, in a run of
-# more specs than are kept, it goes when others were asked for since, and is made a second time for
-# the backends that come later: dearer than keeping it, but the memory of a run stays flat.
+# The cases of a run, which all backends share.  Several backends go through the specs at the same
+# time, so they ask for a case again and again. A case is dropped with the last cell of its spec. If
+# a run has more specs than are kept, the case that was unused longest is dropped earlier and made
+# again for later backends. That takes longer, but the memory of a run stays constant.
 
 KEPT = 32
-"""Cases of so many specs stay; more than a run of Lesson 6 has."""
+"""The number of specs whose cases are kept; more than a run of Lesson 6 has."""
 
 
 class SharedCases:
-    """Cases by spec, each made once; and ``proofs``: how far each oracle gradient is from the
-    complex step."""
+    """Cases by spec, each made once.
+
+    ``proofs`` are the distances of the oracle's gradients from the complex step, by spec.
+    """
 
     def __init__(self, request: Request, kept: int = KEPT) -> None:
         self.request, self.kept = request, kept
@@ -67,11 +67,11 @@ class SharedCases:
         self._lock = threading.Lock()
 
     def plan(self, specs: Iterable[str]) -> None:
-        """Each name is that of a cell to come; see :meth:`done`."""
+        """Count the cells to come; there is one spec name per cell. See :meth:`done`."""
         self._left.update(specs)
 
     def done(self, spec: str) -> None:
-        """A planned cell of the spec has ended."""
+        """Mark a planned cell of the spec as ended; drop the case after the last one."""
         with self._lock:
             self._left[spec] -= 1
             if self._left[spec] <= 0:
@@ -80,10 +80,10 @@ class SharedCases:
                 self._turns.pop(spec, None)
 
     def get(self, spec: Spec, *, own: bool) -> Case:
-        """A spec's case, small or at its own sizes.
+        """Return a spec's case, small or at its own sizes.
 
         Raises:
-            OracleFault: the oracle could not make it, now or the first time.
+            OracleFault: the oracle could not make it, now or at the first try.
         """
         with self._turn(spec.name):
             if spec.name in self._faults:
@@ -103,14 +103,15 @@ class SharedCases:
         if not own and spec.name not in self.proofs:
             if case.given is None:
                 check_meaning(case)
-            # Numbers that are given may lie on a kink or overflow; the equations are the same.
+            # Given numbers may lie on a kink or overflow, so drawn numbers prove the same
+            # equations.
             drawn = replace(self.request, given=None)
             proved = case if case.given is None else make_case(spec, drawn, own=False)
             self.proofs[spec.name] = complex_step_gap(proved)
         return case
 
     def _used(self, spec: str) -> dict[bool, Case]:
-        """The cases of a spec, which now is the last that was asked for."""
+        """Return the cases of a spec and mark the spec as the last one used."""
         with self._lock:
             entry = self._cases.setdefault(spec, {})
             self._cases.move_to_end(spec)
@@ -119,20 +120,20 @@ class SharedCases:
             return entry
 
     def _turn(self, spec: str) -> threading.Lock:
-        """Held by one thread at a time for each spec: the others wait for what it makes."""
+        """Return the lock of a spec: one thread makes its case, the others wait."""
         with self._lock:
             return self._turns.setdefault(spec, threading.Lock())
 
 
-# Models whose equations the head of a record file has.
+# The head of a record file has the equations of at most this many models.
 MOST_MODELS = 40
 
 
 class CellRunner:
-    """The cells of a request, one by one. Use as a context manager, so that no worker outlives it.
+    """The cells of a request, run one by one. Use it as a context manager: no worker outlives it.
 
-    ``sources`` are by name of a spec what it was asked for as: its name, or its file's path. With
-    ``alone`` the request is of some of the cells of another one, whose sizes it need not all have.
+    ``sources`` has by spec name what the user asked for: the name, or the path of its file. With
+    ``alone`` the request is for some cells of another request, and need not know all its sizes.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class CellRunner:
         self.events = events or CheckEvents()
         if request.against is None:
             columns = choose(request.backends, request.pythons)
-        else:  # the column that a model of a user's own is
+        else:  # a user's own model has a column of its own
             column = request.against.column
             columns = Columns((column,), {column: request.pythons.get(column, sys.executable)})
         self.backends, self.lacking = columns.names, columns.lacking
@@ -159,16 +160,16 @@ class CellRunner:
         self.applied = [] if alone else check_asked(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
-        # What is known of a framework's own layers excuses no model of a user's.
+        # Known differences of a framework's own layers do not excuse a user's model.
         own_model = request.against is not None
         self.differences = Differences() if own_model else known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
         self.stopping = threading.Event()
-        """Set when nothing further is to begin, and what is under way is no verdict."""
+        """The event that ends the run: nothing more begins, and running cells give no verdict."""
         self.closing = ExitStack()
-        """What else ends with the workers."""
+        """Resources that close together with the workers."""
 
     def __enter__(self) -> Self:
         return self
@@ -177,20 +178,20 @@ class CellRunner:
         self.close()
 
     def close(self) -> None:
-        """End all workers, and what else is of this run."""
+        """End all workers and close the run's other resources."""
         self.stopping.set()
         for worker in self.workers.values():
             worker.close()
         self.closing.close()
 
     def starting(self, name: str, seconds: float) -> None:
-        """Tell that a process is started, which may take so many seconds."""
+        """Report that a process starts, which may take ``seconds`` seconds."""
         with self._lock:
             self.events.starting(name, seconds)
 
     def cells(self) -> list[Cell]:
-        """The plan: every spec on every backend, dtype by dtype and path by path; of a shard, its
-        part of them.
+        """Return the plan: every spec on every backend, dtype and path; with a shard, only its
+        part.
 
         Raises:
             UsageError: there are fewer cells than shards.
@@ -198,12 +199,13 @@ class CellRunner:
         whole, shard = self.whole_plan(), self.request.shard
         if shard is None:
             return whole
-        # What is compared with each other stays together, if that leaves no shard without any.
+        # Cells that are compared with each other stay in one shard, unless that leaves a shard
+        # empty.
         together = len({group_of(cell) for cell in whole}) >= shard.count
         return shard.part(whole, group_name if together else cell_name, "cell")
 
     def whole_plan(self) -> list[Cell]:
-        """The cells of all shards."""
+        """Return the cells of all shards."""
         request = self.request
         return [
             Cell(spec, backend, request.device, dtype, path)
@@ -214,7 +216,7 @@ class CellRunner:
         ]
 
     def with_cell(self, cell: Cell, source: str) -> Self:
-        """Take in a further cell, whose spec is found by ``source``.
+        """Add another cell, whose spec is found by ``source``.
 
         Raises:
             UsageError: there is no such backend, spec or size.
@@ -230,7 +232,7 @@ class CellRunner:
         return self
 
     def new_head(self, arguments: Sequence[str] = (), planned: int | None = None) -> Head:
-        """The first line of the record of a run of this request, begun now."""
+        """Return the first line of a record of this request, with the present time."""
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
         return Head(
@@ -257,7 +259,7 @@ class CellRunner:
         )
 
     def _told(self, name: str) -> tuple[str, CheckedModel]:
-        """A model by its name, as a reader of the record sees it."""
+        """Return a model's name and its entry in the head of a record."""
         model, known = self.specs[name].model, {}
         if self.request.against is None:  # a user's own model decides which sizes it can have
             sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
@@ -282,13 +284,13 @@ class CellRunner:
         }
 
     def _files(self) -> dict[str, str]:
-        """The files of a user's own that the run was given, by option."""
+        """Return the user's files of the run, by option."""
         given, own = self.request.given, self.request.against
         found = {option: str(path) for option, path in (given.files if given else {}).items()}
         return found if own is None else {"--against": own.target, **found}
 
     def _limits(self) -> dict[str, str]:
-        """The limits of a cell that are not the usual ones, by option, as a command takes them."""
+        """Return the limits that differ from the defaults, by option, as command-line values."""
         given = self.request
         found = {} if given.timeout == Request.timeout else {"--timeout": f"{given.timeout:g}"}
         memory = given.memory_limit
@@ -299,11 +301,11 @@ class CellRunner:
         return Signatures(self.request, self.differences)
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """The signature of a cell: what decides its numbers."""
+        """Return the signature of a cell: everything that decides its numbers."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
     def signed(self, result: CellResult) -> CellResult:
-        """A result of this run with its signature."""
+        """Return a result of this run with its signature."""
         if result.signature is None:
             result.signature = self.signature(result.cell)
         return result
@@ -311,7 +313,7 @@ class CellRunner:
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
         """Run one cell of the plan; the worker of its backend stays warm.
 
-        ``checks`` are patterns, and the request's if left out.
+        ``checks`` are patterns; empty means the request's.
         """
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
         patience = Patience(request.timeout, self.stopping)
@@ -346,17 +348,17 @@ class CellRunner:
         return result
 
     def case(self, spec: Spec, *, own: bool) -> Case:
-        """A spec's case, small or at its own sizes; the same one where numbers are given."""
+        """Return a spec's case, small or at its own sizes; the same one if numbers are given."""
         return self.cases.get(spec, own=own and self.request.given is None)
 
     @property
     def proofs(self) -> Mapping[str, float]:
-        """How far the oracle's gradient is from the complex step, by spec."""
+        """The distances of the oracle's gradients from the complex step, by spec."""
         return self.cases.proofs
 
     def _launch(self, backend: str) -> Launch:
         request = self.request
-        # What answers the calls.
+        # The handler of the worker's calls.
         service = {"handler": request.handler, "service": request.service}
         return Launch(
             backend,
