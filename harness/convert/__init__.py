@@ -1,1 +1,1 @@
-"""Weights out of the harness into frameworks, and back; models as Python source."""
+"""Convert weights to and from the files of frameworks, and models to Python source."""

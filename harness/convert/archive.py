@@ -1,7 +1,7 @@
-"""Archives of strangers: no part of one is read further than it may be long.
+"""Read archives from untrusted sources with limits on the size of every part.
 
-What an archive says of itself is read first; a part is taken into memory once it is known to be
-no longer than what is wanted of it.
+The sizes that an archive declares are read first. A part is loaded only if it is within its
+limit.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from harness.arrays import Array
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, opened
 
-# Bytes of an archive's list of its parts, for some 50,000 of them.
+# The most bytes of an archive's list of parts: about 50,000 parts.
 LISTED = 1 << 22
-# Bytes of what describes arrays: a state_dict's pickle, a configuration.
+# The most bytes of a part that describes arrays: a state_dict's pickle, a configuration.
 DESCRIBED = 1 << 22
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What zipfile makes of damage; RuntimeError is for what is encrypted.
+# The exceptions of zipfile for a damaged archive; RuntimeError for an encrypted one.
 DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError),
     *(RuntimeError, KeyError, NotImplementedError, MemoryError),
@@ -35,11 +35,11 @@ DAMAGED = (
 
 
 class Damaged(Exception):
-    """An archive, or a part of one, cannot be read; says why, for the middle of a sentence."""
+    """An archive or a part cannot be read; the message fits into the middle of a sentence."""
 
 
 class _Listing:
-    """A file that gives its list of parts only if that is short; then it gives all."""
+    """A file that limits the length of its list of parts while zipfile reads the list."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.limited = file, True
@@ -47,7 +47,7 @@ class _Listing:
     def read(self, size: int = -1) -> bytes:
         if not self.limited:
             return self.file.read(size)
-        # Without a number zipfile reads to the end, which is near.
+        # Without a size zipfile reads to the end, which is near.
         content = self.file.read(LISTED + 1 if size < 0 else min(size, LISTED + 1))
         if len(content) > LISTED:
             raise Damaged("its list of parts is too long")
@@ -65,16 +65,29 @@ class Archive:
         self.names = archive.namelist()
 
     def part(self, name: str, limit: int) -> bytes:
-        """A whole part of at most ``limit`` bytes. Raises :class:`Damaged`."""
+        """Return a whole part of at most ``limit`` bytes.
+
+        Raises:
+            Damaged: the part is missing, damaged or too long.
+        """
         return self._read(name, limit, whole=True)
 
     def start(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a part, or all. Raises :class:`Damaged`."""
+        """Return the first ``limit`` bytes of a part, or the whole part if it is shorter.
+
+        Raises:
+            Damaged: the part is missing or damaged.
+        """
         return self._read(name, limit, whole=False)
 
     def stream(self, name: str, limit: int) -> IO[bytes]:
-        """A part to read in: from its place if it is stored there as it is, else a whole part of
-        at most ``limit`` bytes. Raises :class:`Damaged`."""
+        """Return a part as a file: in place if it is stored uncompressed, else as a copy in memory.
+
+        A copy has at most ``limit`` bytes.
+
+        Raises:
+            Damaged: the part is missing or damaged, or the copy would be too long.
+        """
         info = self._info(name)
         if info.compress_type != zipfile.ZIP_STORED:
             return io.BytesIO(self.part(name, limit))
@@ -104,16 +117,16 @@ def _undamaged(name: str) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        # zipfile repeats whatever stands in the place of a name.
+        # zipfile's messages repeat names from the archive, of any length.
         raise Damaged(f"{shorten(name)} is damaged: {shorten(str(error), 200)}") from None
 
 
 @contextmanager
 def archive(path: Path, what: str) -> Iterator[Archive]:
-    """The archive in a file, whose parts are read while it is open.
+    """Open the archive in a file; its parts can be read while it is open.
 
     Raises:
-        FileFault: it is not a file that can be read; ``what`` says what it should be.
+        FileFault: the file cannot be read; ``what`` says what it should be.
         Damaged: it is not an archive.
     """
     with opened(path, MAX_WEIGHTS, what) as file:
@@ -129,7 +142,7 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
 
 @contextmanager
 def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
-    """While a file is read: what keeps it from that is told, as what, and what to do.
+    """Turn the faults of a file that is read into a message with ``as_what`` and a ``hint``.
 
     Raises:
         UsageError: the file is damaged, or cannot be read.
@@ -142,10 +155,9 @@ def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
         raise UsageError(told) from error
 
 
-# The contents of a framework's file, held against what a model has; then its arrays.
+# A framework's file compared with a model, then its arrays.
 #
-# A file is compared by what it declares, before memory is taken for any array of it: the model says
-# how many numbers there are.
+# The declared names, shapes and dtypes are compared before memory is allocated for an array.
 
 SHOWN = 5
 FLOATS = ("float32", "float64")
@@ -153,7 +165,7 @@ FLOATS = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Declared:
-    """An array that is still in its file: what it is said to be, and how it is read."""
+    """An array still in its file: its declared shape and dtype, and a function that loads it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -161,12 +173,16 @@ class Declared:
 
 
 def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The bytes of arrays of these shapes, in float64."""
+    """Return the bytes of arrays of these shapes in float64."""
     return 8 * sum(math.prod(shape) for shape in shapes.values())
 
 
 def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
-    """The same keys; :class:`UsageError` names the file, what it has, and what was wanted."""
+    """Check that a file has the same keys as the model.
+
+    Raises:
+        UsageError: keys are missing or unknown.
+    """
     found, wanted = list(found), list(wanted)
     there, known = set(found), set(wanted)
     missing, unknown = [k for k in wanted if k not in there], [k for k in found if k not in known]
@@ -180,10 +196,11 @@ def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None
 def read_arrays(
     path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Array]:
-    """The wanted arrays, C-contiguous, once all are declared as the model has them.
+    """Return the wanted arrays, C-contiguous, after checking all declarations.
 
-    Raises :class:`UsageError` for other keys and shapes, for dtypes other than one of float32 and
-    float64, and for what is not as it was declared.
+    Raises:
+        UsageError: keys or shapes differ, the dtypes are not all float32 or all float64, or an
+            array differs from its declaration.
     """
     check_names(path, found, wanted)
     check_declared(path, found, wanted)
@@ -199,7 +216,11 @@ def read_arrays(
 def check_declared(
     path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Shapes, and one dtype of float32 and float64; :class:`UsageError` for others."""
+    """Check the declared shapes, and that all dtypes are float32 or all float64.
+
+    Raises:
+        UsageError: a shape or a dtype is wrong.
+    """
     name = displayed(path)
     for key, shape in wanted.items():
         if found[key].shape != shape:

@@ -1,4 +1,4 @@
-"""The commands ``export`` and ``import``: what they print, and their exit codes."""
+"""The commands ``export`` and ``import``: their output and their exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.files.user_file import displayed
 from harness.output.printing import console
 from harness.output.progress import Progress
 
-# By verb, what a format's process does. An export has two sizes of inputs to run at.
+# The calls to a format's process, by command. An export runs at two sizes of inputs.
 STEPS = {
     "exporting": ("suffix", "write", "outputs", "outputs"),
     "importing": ("read",),
@@ -29,14 +29,14 @@ WORDS = {
 
 
 class _CallLines:
-    """Shows each call as it is made."""
+    """A progress line for each call."""
 
     def __init__(self, bar: Progress, format_: str) -> None:
         self.bar, self.format, self.made = bar, format_, 0
         bar.plan(len(STEPS[bar.what]), forecast=False)
 
     def __call__(self, verb: str) -> None:
-        if verb not in WORDS:  # it takes no time
+        if verb not in WORDS:  # a fast call
             return
         total = len(STEPS[self.bar.what])
         self.bar.at(self.made, f"{self.made + 1}/{total}")
@@ -45,7 +45,7 @@ class _CallLines:
 
 
 def run_export(asked: ExportOptions) -> CommandResult:
-    """Export; the exit code is 1 if the outputs differ.
+    """Export a model; the exit code is 1 if the outputs differ.
 
     Raises:
         FormatFault: the format could not be run.
@@ -58,7 +58,7 @@ def run_export(asked: ExportOptions) -> CommandResult:
 
 
 def run_import(asked: ImportOptions) -> CommandResult:
-    """Import.
+    """Import weights.
 
     Raises:
         FormatFault: the format could not be run.

@@ -1,9 +1,9 @@
-"""Formats by name: each turns weights into what a framework's user expects, and back.
+"""The formats of weights by name: each converts between the harness and a framework's files.
 
 A distribution names its formats in the entry-point group ``harness.formats``; the entry point's
-value is a module that implements :class:`harness.runtime.hookspecs.Hooks`. A format is listed
-without being imported, and imported only in a process of its own (:func:`launch`): frameworks never
-enter the parent.
+value is a module that implements :class:`harness.runtime.hookspecs.Hooks`. Listing the formats
+imports none. A format is imported in a process of its own (:func:`launch`), so no framework
+enters the parent.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class UnknownFormat(UsageError):
 
 
 class BrokenFormat(BrokenPlugin):
-    """A format is installed and cannot be used; ``traceback`` is what its own code raised."""
+    """An installed format cannot be used; ``traceback`` is that of its own code."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A model with its weights, as a format writes it.
+    """A model with its weights, as input of a format.
 
     Attributes:
         spec: The name of the model, such as ``lesson6/stateful_lstm``.
-        training: The program at that phase, in the sizes of the weights.
-        inference: The program that is to be written, in the same sizes.
+        training: The training program, in the sizes of the weights.
+        inference: The inference program, which is to be written, in the same sizes.
         parameters: By neutral name (``rnn.W``), in the model's own order. C-contiguous, of shape
             ``training.shape(port)``, float32 or float64, all of one dtype.
-        statistics: Like them; moving means and such.
-        vocabulary: The characters by index; () where they are not known.
-        metadata: Plain JSON: the fingerprint of the spec, and how the weights came about.
+        statistics: Moving means and variances, in the same form.
+        vocabulary: The characters by index; () if they are not known.
+        metadata: Plain JSON: the fingerprint of the spec, and the history of the weights.
     """
 
     spec: str
@@ -68,7 +68,7 @@ class Exported:
         return str(every[0].dtype) if every else "float32"
 
     def payload(self) -> dict[str, object]:
-        """All of it as plain data, for the way to a worker."""
+        """Return all fields as plain data, to send to a worker."""
         return {
             "spec": self.spec,
             "training": encode(self.training),
@@ -81,8 +81,10 @@ class Exported:
 
     @staticmethod
     def of(payload: Mapping[str, Any]) -> Exported:
-        """The inverse of :meth:`payload`, with arrays in the model's own order: files of weights
-        have them in any, and the same weights are to give the same bytes."""
+        """Return the inverse of :meth:`payload`, with the arrays in the model's own order.
+
+        Files of weights have any order, but the same weights must give the same bytes.
+        """
         training = decode(payload["training"])
         parameters, statistics = payload["parameters"], payload["statistics"]
         return Exported(
@@ -98,16 +100,16 @@ class Exported:
 
 @dataclass(frozen=True)
 class Script:
-    """How a written model is run by a script that has its framework, and nothing of the harness.
+    """The source that runs a written model with its framework, without the harness.
 
     Attributes:
-        module: The source of the model itself; "" where the weights hold all of it.
-        source: The source of one function ``run(inputs, state, cotangents)`` over what ``module``
-            defines, ``np`` and ``FOLDER``, the :class:`~pathlib.Path` in which the files lie. It
-            returns arrays by name: ``output.NAME``, ``state.NAME`` and, where there are cotangents
-            by such names, ``gradient.KEY``: the gradients of their inner product with the results.
-        gradients: The gradients that are expected, by KEY; none where ``run`` gives none.
-        layers: The layers of the model, by instance, that ``run`` computes by the framework's own
+        module: The source of the model itself; "" if the weights file contains the whole model.
+        source: The source of one function ``run(inputs, state, cotangents)``. It uses the names of
+            ``module``, ``np`` and ``FOLDER``, the :class:`~pathlib.Path` of the files. It returns
+            arrays by name: ``output.NAME``, ``state.NAME`` and, if there are cotangents by such
+            names, ``gradient.KEY``: the gradients of their inner product with the results.
+        gradients: The expected gradients by KEY; empty if ``run`` returns none.
+        layers: The layers of the model, by instance, that ``run`` computes with the framework's own
             functions, as the backend does. It computes the equations of the others.
     """
 
@@ -118,20 +120,22 @@ class Script:
 
 
 def fitted(training: Program, inference: Program) -> Program:
-    """The program that the arrays of a file must fit: of a model with noise that of inference, as
-    no file has noise."""
+    """Return the program that the arrays of a file must fit.
+
+    A file has no noise, so a model with noise must fit the inference program.
+    """
     return inference if noise_ports(training) else training
 
 
 class Format(ABC):
-    """One format. Instances live in a worker process of their own.
+    """A format. Instances live in a worker process of their own.
 
-    A :class:`UsageError` that a method raises is told to the user as it is. Anything else is told
-    as a fault of the format, with its traceback.
+    The user sees the message of a :class:`UsageError` that a method raises. Any other exception is
+    reported as a fault of the format, with its traceback.
 
     Attributes:
-        name: That of the entry point.
-        suffix: That of the file that is named on the command line, such as ``.pt``.
+        name: The name of the entry point.
+        suffix: The suffix of the file on the command line, such as ``.pt``.
     """
 
     name: str
@@ -139,32 +143,32 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, exported: Exported, path: Path) -> list[Path]:
-        """Write the model, each file whole (:func:`harness.files.atomic.whole`).
+        """Write the model, each file completely (:func:`harness.files.atomic.whole`).
 
         Args:
-            exported: What is written.
-            path: Where. Its folder is new and empty; the name is the one that the user asked for,
-                and ends in :attr:`suffix`.
+            exported: The model to write.
+            path: The target file. Its folder is new and empty. The user chose its name, which ends
+                in :attr:`suffix`.
 
         Returns:
-            The files, ``path`` first. All lie in ``path``'s folder, and all names begin with its
-            stem. The same model gives the same bytes.
+            The files, ``path`` first. All are in the folder of ``path``, and their names begin with
+            its stem. The same model gives the same bytes.
 
         Raises:
             UsageError: the model cannot be written in this format.
         """
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Neutral parameters and statistics of a file of a stranger, read as data and never run.
+        """Read neutral parameters and statistics from an untrusted file as data; never run it.
 
         Args:
             path: A regular file, of any name and content.
-            training: The program that the arrays must fit: that of training, but of a model with
-                noise that of inference, which has the same parameters and statistics.
+            training: The program that the arrays must fit, from :func:`fitted`: the training
+                program, or for a model with noise the inference program.
 
         Returns:
-            By neutral name an array for every port, of shape ``training.shape(port)``: float32 or
-            float64, all of one dtype, to the bit as the file has them.
+            An array for every port by neutral name, of shape ``training.shape(port)``: float32 or
+            float64, all of one dtype, with exactly the file's values.
 
         Raises:
             UsageError: the file is not of this format or model, or the format cannot be read back.
@@ -176,30 +180,33 @@ class Format(ABC):
         """Run the written model with its framework alone, in the dtype of its weights.
 
         Args:
-            path: As it was given to :meth:`write`, by the same process. The other files lie beside.
-            inputs: By name, ``[batch, ...]``: int64 indices and float64 floats. Batch and time are
-                others from call to call.
-            state: By name, ``[batch, ...]``, float64: what the first step begins with.
+            path: The path given to :meth:`write`, by the same process. The other files are beside
+                it.
+            inputs: By name, ``[batch, ...]``: int64 indices and float64 floats. Batch and time
+                change between calls.
+            state: By name, ``[batch, ...]``, float64: the state before the first step.
 
         Returns:
             ``output.NAME`` for every output and ``state.NAME`` for every new state.
         """
 
     def doubt(self, dtype: str) -> str:
-        """Why outputs in float64 or float32 may rightly differ: what the framework here does to
-        that dtype, and what to do instead; "" if nothing is known."""
+        """Explain why outputs in ``dtype`` may differ without a fault; "" if nothing is known.
+
+        Say what the framework does to float64 or float32 here, and what to do instead.
+        """
         return ""
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
-        """How a script runs the written model, for a report to the framework's authors.
+        """Return the source that runs the written model, for a report to the framework's authors.
 
         Args:
-            path: As it was given to :meth:`write`, by the same process, with the same model.
+            path: The path given to :meth:`write`, by the same process and with the same model.
             exported: The model.
-            gradients: By neutral parameter, to be renamed as the framework has its own.
+            gradients: By neutral parameter, to be renamed to the framework's names.
 
         Returns:
-            The sources. Whatever of a spec stands in them is a literal, as in an export.
+            The sources. Text from the spec is in them only as literals, as in an export.
 
         Raises:
             UsageError: the format writes no source that runs its models.
@@ -207,12 +214,14 @@ class Format(ABC):
         raise UsageError(f"format {self.name!r} writes no source that runs its models")
 
     def own_models(self) -> Any:
-        """Return the :class:`harness.extend.models.OwnModels` that runs models of users for
-        ``harness check --against`` if no backend of this name does; None if nothing does."""
+        """Return what runs users' own models, a :class:`harness.extend.models.OwnModels`, or None.
+
+        ``harness check --against`` uses it if no backend of this name does.
+        """
         return None
 
     def versions(self) -> Mapping[str, str]:
-        """Distribution names and versions of what writes and runs, 100 at most."""
+        """Return names and versions of the distributions that write and run, at most 100."""
         return {"numpy": np.__version__}
 
 
@@ -220,13 +229,14 @@ FORMATS = PluginKind("format", FORMATS_GROUP, UnknownFormat, BrokenFormat)
 
 
 def available() -> dict[str, Origin]:
-    """Every installed format by name, sorted; none is imported."""
+    """Return every installed format by name, sorted; none is imported."""
     return plugins.available(FORMATS_GROUP)
 
 
 def launch(name: str, **options: Any) -> Launch:
-    """How to start the process of a format; ``options`` are further fields of
-    :class:`~harness.worker.launch.Launch`.
+    """Return how to start the process of a format.
+
+    ``options`` are further fields of :class:`~harness.worker.launch.Launch`.
 
     Raises:
         UnknownFormat: nothing of this name is installed.
@@ -248,7 +258,7 @@ def load(name: str) -> Format:
 
 
 class FormatService:
-    """The verbs of the process of a format. Each takes and gives plain data."""
+    """The verbs of a format's process. They take and return plain data."""
 
     def __init__(self, format_: Format) -> None:
         self.format, self.name = format_, format_.name
@@ -257,16 +267,17 @@ class FormatService:
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """The versions for the greeting of the process."""
+        """Return the versions for the greeting of the process."""
         return self.format.versions()
 
     def suffix(self) -> str:
-        """The suffix of the format's files."""
+        """Return the suffix of the format's files."""
         return self.format.suffix
 
     def write(self, exported: Mapping[str, Any], path: str) -> list[str]:
-        """Return the files that :meth:`Format.write` made; ``exported`` is an
-        :meth:`Exported.payload`.
+        """Write the model with :meth:`Format.write`, and return the files.
+
+        ``exported`` is an :meth:`Exported.payload`.
 
         Raises:
             UsageError: the disk is full.
@@ -281,11 +292,11 @@ class FormatService:
             raise UsageError(f"cannot write {displayed(target.name)}: {full.lower()}") from None
 
     def doubt(self, dtype: str) -> str:
-        """What :meth:`Format.doubt` says."""
+        """Return the answer of :meth:`Format.doubt`."""
         return self.format.doubt(dtype)
 
     def script(self, exported: Mapping[str, Any], path: str, gradients: Arrays) -> Scripted:
-        """The fields of the script that :meth:`Format.script` returns."""
+        """Return the fields of the script from :meth:`Format.script`."""
         found = self.format.script(Path(path), Exported.of(exported), gradients)
         return {
             "module": found.module,
@@ -295,18 +306,17 @@ class FormatService:
         }
 
     def read(self, path: str, training: Any) -> ReadWeights:
-        """``parameters`` and ``statistics``, as :meth:`Format.read` has them."""
+        """Return ``parameters`` and ``statistics`` from :meth:`Format.read`."""
         parameters, statistics = self.format.read(Path(path), decode(training))
         return {"parameters": parameters, "statistics": statistics}
 
     def outputs(self, path: str, inputs: Arrays, state: Arrays) -> answers.Arrays:
-        """Outputs and new state by name, as :meth:`Format.outputs` has them."""
+        """Return outputs and new state by name from :meth:`Format.outputs`."""
         return self.format.outputs(Path(path), inputs, state)
 
 
 def _full_disk(error: BaseException | None) -> str | None:
-    """In the system's words, that a disk is full: a framework may have raised an error of its own
-    after that."""
+    """Return the system's message for a full disk, also if a later error hides it; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG):
             return error.strerror
@@ -315,7 +325,7 @@ def _full_disk(error: BaseException | None) -> str | None:
 
 
 def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
-    """The function that answers the calls that reach the worker of a format.
+    """Return the function that answers calls in the worker of a format.
 
     Raises:
         UnknownFormat: nothing of this name is installed.

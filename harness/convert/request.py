@@ -1,4 +1,4 @@
-"""The options of ``export`` and ``import``: what each of them is asked for."""
+"""The options of ``export`` and ``import``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export and import: how they are done."""
+"""Run an export or an import."""
 
 from __future__ import annotations
 
@@ -30,39 +30,41 @@ from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, answered
 from harness.worker.worker import Worker
 
-# Whether what was exported gives the outputs that the spec means, by the oracle.
+# Comparison of an exported model's outputs with the oracle.
 
 # (inputs, state) -> outputs and new state by name.
 Run = Callable[[ArrayDict, ArrayDict], Arrays]
-# Batch and time of each run, or the nearest that a model can have: one of them is not enough for a
-# file that holds only for one size.
+# Batch and time of each run, or the nearest sizes that the model allows. A single run would miss a
+# file that is only right for one size.
 SIZES = ((3, 7), (2, 1))
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How outputs compare with the oracle's; ``worst`` is the one that is furthest off. Of those
-    that are lost in rounding, or not finite, there are no ``comparisons``."""
+    """The comparison of outputs with the oracle; ``worst`` has the largest error.
+
+    ``comparisons`` does not count outputs that are lost in rounding or not finite.
+    """
 
     comparisons: int
     worst: Deviation
 
     @property
     def agrees(self) -> bool:
-        """Whether all do, and there is one at least."""
+        """True if all outputs agree, and there is at least one."""
         return self.comparisons > 0 and self.worst.agrees
 
     @property
     def digits(self) -> float:
-        """Decimal digits in which the worst one agrees, 16 at most."""
+        """Decimal digits of agreement of the worst output, at most 16."""
         return digits(self.worst.error)
 
 
 def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Agreement:
-    """Run on drawn inputs and state, and compare all outputs and new state.
+    """Run on random inputs and state, and compare all outputs and the new state.
 
     Raises:
-        UsageError: there is no batch and time that the model can have at these sizes.
+        UsageError: the model allows no batch and time at these sizes.
     """
     program = spec.program("training", **given.sizes)
     tried = [nearest_sizes(program, batch, time) for batch, time in SIZES]
@@ -84,8 +86,11 @@ class FormatFault(CouldNotRun):
 
 @dataclass(frozen=True)
 class Exporting:
-    """What came of an export. Where the outputs differ, ``files`` are none, and ``doubt`` is what
-    the format says of that (:meth:`.formats.Format.doubt`)."""
+    """The result of an export.
+
+    If the outputs differ, ``files`` is empty, and ``doubt`` is the explanation of the format
+    (:meth:`.formats.Format.doubt`).
+    """
 
     spec: str
     dtype: str
@@ -95,16 +100,16 @@ class Exporting:
     doubt: str = ""
 
 
-# What is told of each call to a format's process, by its verb.
+# Receives the verb of each call to a format's process.
 Tell = Callable[[str], None]
 
 
 def untold(verb: str) -> None:
-    """Nothing is told."""
+    """Ignore the verb of a call."""
 
 
 class Caller:
-    """The process of one format; what goes wrong in it is a message."""
+    """The process of one format; it turns faults into messages."""
 
     def __init__(
         self,
@@ -126,11 +131,16 @@ class Caller:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of what wrote and ran."""
+        """The versions of the libraries that wrote and ran the files."""
         return dict((self.worker.hello or {}).get("versions", {}))
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """The verb's value; :class:`UsageError` for a user's error, else :class:`FormatFault`."""
+        """Return the answer to a verb.
+
+        Raises:
+            UsageError: the user made an error.
+            FormatFault: the process failed.
+        """
         self.tell(verb)
         try:
             return answered(self.worker, FORMS, verb, payload, self.timeout).value
@@ -138,7 +148,7 @@ class Caller:
             if (error := fault.users_error) is not None:
                 raise UsageError(error) from None
             outcome, message = fault.outcome, f"format {self.name!r}: {fault.outcome.cause}"
-            # A format that cannot be loaded says so itself.
+            # The message of a format that cannot be loaded names the format.
             if outcome.kind == formats.BrokenFormat.__name__:
                 message = outcome.message
             raise FormatFault(message, fault.traceback) from None
@@ -151,14 +161,14 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
     """Write the files, run them, and keep them if they agree with the oracle.
 
     Raises:
-        HarnessError: the spec, the weights or the place are wrong, or the format is unknown.
+        HarnessError: the spec, the weights or the place is wrong, or the format is unknown.
         FormatFault: the format could not be run.
     """
     spec = load_spec(request.spec, request.folders)
     given = weights.load(request.weights)
     _check(given, spec, request.weights)
     exported = exported_of(spec, given)
-    if request.output is not None:  # before a framework is started for what cannot be written
+    if request.output is not None:  # before a framework starts
         _refuse_export([request.output], request.force)
     with Caller(request.format_, request.python, request.timeout, tell=tell) as caller:
         path = _target(request, spec, caller.call("suffix"))
@@ -184,8 +194,11 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
 
 
 def exported_of(spec: Spec, given: Weights) -> formats.Exported:
-    """Weights with the programs of their sizes; :class:`UsageError` for more than one dtype, or
-    one that is neither float32 nor float64."""
+    """Return the weights with the programs of their sizes.
+
+    Raises:
+        UsageError: the weights have several dtypes, or one that is neither float32 nor float64.
+    """
     dtypes = {str(a.dtype) for a in (*given.parameters.values(), *given.statistics.values())}
     if len(dtypes) > 1:
         raise UsageError(f"the weights are {' and '.join(sorted(dtypes))}; one dtype is wanted")
@@ -206,8 +219,8 @@ def import_(request: Import, tell: Tell = untold) -> Weights:
     """Read a framework's file and write it as weights.
 
     Raises:
-        UsageError: the file or the place are wrong, or the format is unknown.
-        HarnessError: the spec or the weights are.
+        UsageError: the file or the place is wrong, or the format is unknown.
+        HarnessError: the spec or the weights are wrong.
         FormatFault: the format could not be run.
     """
     spec = load_spec(request.spec, request.folders)
@@ -240,7 +253,7 @@ def import_(request: Import, tell: Tell = untold) -> Weights:
 
 
 def _check(given: Weights, spec: Spec, file: Path) -> None:
-    """:class:`WeightsError` with the file's name for weights that cannot be used."""
+    """Check weights against the spec; a :class:`WeightsError` names the file."""
     try:
         weights.check(given, spec)
     except WeightsError as error:
@@ -248,8 +261,8 @@ def _check(given: Weights, spec: Spec, file: Path) -> None:
 
 
 def _target(request: Export, spec: Spec, suffix: str) -> Path:
-    """The file to write; :class:`UsageError` now for what cannot be written."""
-    if request.output is not None:  # that it can be written is known
+    """Return the file to write; raise :class:`UsageError` if it cannot be written."""
+    if request.output is not None:  # export has checked that it can be written
         if request.output.suffix != suffix:
             raise UsageError(
                 f"a file of format {request.format_!r} ends in {suffix}, found {request.output}"
@@ -262,7 +275,7 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
 
 
 def _check_module(path: Path) -> None:
-    """:class:`UsageError` for a module that would hide another from programs in its folder."""
+    """Raise :class:`UsageError` if a module would hide another from programs in its folder."""
     if path.suffix != ".py":
         return
     known = path.stem in sys.stdlib_module_names
@@ -277,10 +290,10 @@ def _check_module(path: Path) -> None:
 
 
 def made_in(folder: Path, file: Path, request: Export) -> Path:
-    """A file that a format wrote, by its name in the folder that it was told to write to.
+    """Return the name of a file that a format wrote, relative to the format's folder.
 
     Raises:
-        FormatFault: it is not there, or elsewhere.
+        FormatFault: the file is missing, or in a different folder.
     """
     if file.parent != folder or file.is_symlink() or not file.is_file():
         raise FormatFault(
@@ -291,8 +304,10 @@ def made_in(folder: Path, file: Path, request: Export) -> Path:
 
 
 def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
-    """:class:`UsageError` for files that cannot be written, are there already, or are something
-    else, which no option replaces."""
+    """Raise :class:`UsageError` for files that cannot be written, or exist and may not be replaced.
+
+    ``force`` replaces files of the same kind only.
+    """
     for file in files:
         try:
             there = kinds.check_place(file, kind)
@@ -309,7 +324,7 @@ def _refuse_export(files: Sequence[Path], force: bool) -> None:
 
 
 def _mark(files: Sequence[Path]) -> None:
-    """Make them known as files of an export, which another one may replace."""
+    """Mark files as files of an export, which another export may replace."""
     try:
         for file in files:
             kinds.mark_export(file)
@@ -318,7 +333,7 @@ def _mark(files: Sequence[Path]) -> None:
 
 
 def _put(files: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Put files in their places, and on the disk."""
+    """Move files to their places, and sync the folder to disk."""
     try:
         for file, target in zip(files, targets, strict=True):
             os.replace(file, target)

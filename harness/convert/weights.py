@@ -1,9 +1,9 @@
-"""Weights as a file that every backend reads: safetensors, with what they are weights of.
+"""Weights as safetensors files, with metadata that identify their model.
 
 The tensors have their neutral names (``rnn.W``). The header's metadata are strings: ``format``,
-``spec`` and ``fingerprint`` as they are; ``sizes``, ``statistics`` (which tensors those are),
-``vocabulary`` and ``history`` as JSON; and ``sha256``, first of all, of the whole file with zeros
-in its own place, because safetensors itself would not notice a flipped bit.
+``spec`` and ``fingerprint`` as they are; ``sizes``, ``statistics`` (the names of these tensors),
+``vocabulary`` and ``history`` as JSON. ``sha256`` is the first: the checksum of the whole file
+with zeros in its own place, because safetensors itself does not detect a flipped bit.
 """
 
 from __future__ import annotations
@@ -39,19 +39,18 @@ from harness.files.user_file import (
 from harness.language.model import fingerprint
 from harness.text.vocabulary import Vocabulary
 
-# The header of a file of weights, every field of it: what a file says of itself is not believed.
-#
-# A checksum tells that a file is as it was written, and nothing of who wrote it.
+# The header of a file of weights. Every field is validated, because the file is untrusted: the
+# checksum proves that it is undamaged, not who wrote it.
 
-# What the header calls a file of each kind.
+# The format in the header, by kind of file.
 FORMATS = {
     kinds.WEIGHTS: "backend-comparison-harness weights 1",
     kinds.CHECKPOINT: "backend-comparison-harness checkpoint 1",
 }
-# Where the checksum is, and what stands there while it is made.
+# The place of the checksum, and its content while the checksum is computed.
 DIGEST = slice(8 + len(kinds.OPENING), 8 + len(kinds.OPENING) + 64)
 ZEROS = "0" * 64
-# What writing or reading what makes no sense, or does not fit, can raise.
+# The exceptions of writing or reading malformed weights.
 MALFORMED = (
     SafetensorError,
     ValueError,
@@ -77,18 +76,18 @@ Characters = Annotated[tuple[Character, ...], AfterValidator(_in_order)]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(max_length=1000)]
 Hex = Annotated[str, Field(max_length=64)]
-# Tensors have no more axes in numpy, and more numbers along one fit into no memory.
+# The limit of axes in numpy, and a length that exceeds any memory.
 Axes = Annotated[tuple[Annotated[int, Field(ge=0, le=2**48)], ...], Field(max_length=64)]
 
 
 class HeaderPart(BaseModel):
-    """Unknown keys are errors, types are not converted, text is valid Unicode."""
+    """A strict model: unknown keys are errors, types are not converted, text is valid Unicode."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class TensorHeader(HeaderPart):
-    """Where the numbers of a tensor are; whether they are there is for safetensors to check."""
+    """The place of a tensor in the file; safetensors checks that the place is inside the file."""
 
     dtype: Literal["F32", "F64"]
     shape: Axes
@@ -96,7 +95,7 @@ class TensorHeader(HeaderPart):
 
 
 class Metadata(HeaderPart):
-    """The header in Python's types; see :class:`harness.convert.weights.Weights`."""
+    """The metadata of a header, with the fields of :class:`Weights`."""
 
     sha256: str
     format: Name
@@ -109,7 +108,7 @@ class Metadata(HeaderPart):
 
 
 class Header(BaseModel):
-    """All of it: the metadata, and the tensors by name."""
+    """The whole header: the metadata, and the tensors by name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     __pydantic_extra__: dict[str, TensorHeader]
@@ -118,15 +117,15 @@ class Header(BaseModel):
 
     @property
     def tensors(self) -> dict[str, TensorHeader]:
-        """By name."""
+        """The tensors by name."""
         return self.__pydantic_extra__
 
 
 def parse(text: bytes | memoryview) -> Header:
-    """The header that a text is.
+    """Parse a header.
 
     Raises:
-        ValueError: it is too long or no header; pydantic's is one too.
+        ValueError: it is too long or not a header; pydantic's error is a ValueError too.
     """
     if len(text) > MAX_HEADER:
         raise ValueError(f"its header has {len(text):,} bytes; at most {MAX_HEADER:,} are allowed")
@@ -138,13 +137,13 @@ def parse(text: bytes | memoryview) -> Header:
 
 
 def split(data: memoryview) -> tuple[dict[str, Any], int]:
-    """The header of what safetensors has written, and where the bytes of the tensors begin."""
+    """Return the header that safetensors wrote, and the offset of the tensors' bytes."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(bytes(data[8:end])), end
 
 
 def digest(*parts: bytes | bytearray | memoryview) -> str:
-    """The sha256 (hex) of parts of a file, one after the other."""
+    """Return the sha256 (hex) of the concatenated parts of a file."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
@@ -152,14 +151,14 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Why, of what :data:`MALFORMED` lists."""
+    """Return the reason of an error from :data:`MALFORMED`."""
     if isinstance(error, ValidationError):
         return told(error)
     return "there is not enough memory" if isinstance(error, MemoryError) else str(error)
 
 
 def told(error: ValidationError) -> str:
-    """The first thing that is wrong, on one line: where, what is wanted, and what was found."""
+    """Describe the first validation error on one line: place, expected value and value found."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if part != "__metadata__")
     found, message = first.get("input"), first["msg"].removeprefix("Value error, ")
@@ -176,16 +175,16 @@ GIVE = "give a file that 'harness train' or 'harness import' wrote"
 
 
 class WeightsError(HarnessError):
-    """Weights cannot be read or written, or are those of another model."""
+    """Weights cannot be read or written, or belong to a different model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The arrays of a model that was trained, and what it needs to be run.
+    """The arrays of a trained model, and everything needed to run it.
 
     ``sizes`` are the program's, as the arrays have them. ``parameters`` and ``statistics`` have
-    neutral names, and are float32 or float64. ``vocabulary`` are the characters by index.
-    ``history`` is plain JSON: how the weights came about.
+    neutral names, and are float32 or float64. ``vocabulary`` has the characters by index.
+    ``history`` is plain JSON: the origin of the weights.
     """
 
     spec: str
@@ -198,10 +197,9 @@ class Weights:
 
 
 def save(path: str | Path, weights: Weights, kind: FileKind = kinds.WEIGHTS) -> None:
-    """Write weights, whole or not at all; the same weights give the same bytes.
+    """Write weights completely or not at all; the same weights give the same bytes.
 
-    ``kind`` is what they are written as: weights, or a checkpoint. A file of another kind that is
-    there stays.
+    ``kind`` is the kind of file: weights, or a checkpoint. A file of another kind is not replaced.
 
     Raises:
         WeightsError: the file cannot be written, or cannot hold these weights.
@@ -215,14 +213,14 @@ def save(path: str | Path, weights: Weights, kind: FileKind = kinds.WEIGHTS) -> 
 
 
 def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
-    """Read weights, or a checkpoint; their arrays are C-contiguous and may be written to.
+    """Read weights or a checkpoint; the arrays are C-contiguous and writable.
 
     Raises:
-        WeightsError: the file cannot be read, is no such file, or is damaged.
+        WeightsError: the file cannot be read, is of another kind, or is damaged.
     """
     name = displayed(path)
     try:
-        # A look first, as a file of something else may be large.
+        # Read the start first, because a file of another kind may be large.
         head = read_head(path, kinds.HEAD)
         _check_start(name, Path(path), head, kind)
         data = read_bytes(path, MAX_WEIGHTS, kind.name)
@@ -237,7 +235,7 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
 
 
 def stated_digest(path: str | Path) -> str:
-    """The checksum that the header of weights states: enough to tell two files apart.
+    """Return the checksum in the header of weights, which tells two files apart.
 
     Raises:
         FileFault: the file cannot be read.
@@ -246,11 +244,11 @@ def stated_digest(path: str | Path) -> str:
 
 
 def check(weights: Weights, spec: Spec) -> None:
-    """Check that weights are those of a spec, at the sizes that the weights have, and finite.
+    """Check that weights fit a spec, at the sizes of the weights, and are finite.
 
     Raises:
-        WeightsError: they are another model's, or of another form of it (says all that differs),
-            or are of no use.
+        WeightsError: they belong to another model or version of it (the message lists all
+            differences), or are not finite.
     """
     if weights.spec != spec.name:
         raise WeightsError(
@@ -281,12 +279,12 @@ def check(weights: Weights, spec: Spec) -> None:
 
 
 def not_finite(arrays: Mapping[str, Array]) -> str | None:
-    """The name of the first array with a NaN or an infinity; None where all are finite."""
+    """Return the name of the first array with a NaN or an infinity, or None."""
     return next((name for name, a in arrays.items() if not np.isfinite(a).all()), None)
 
 
 def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
-    """In words, the sizes and arrays that are not as the spec has them."""
+    """Describe the sizes and arrays that differ from the spec."""
     known = spec.programs["training"].sizes
     missing = [name for name in known if name not in weights.sizes]
     if missing:
@@ -316,7 +314,7 @@ def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
 
 
 def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
-    """The file of weights: the header with its length, and the tensors."""
+    """Return the file of weights: the header with its length, and the tensors."""
     both = sorted(set(weights.parameters) & set(weights.statistics))
     if both:
         raise WeightsError(f"{both[0]!r} is both a parameter and a statistic")
@@ -334,10 +332,10 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
         }
         data = memoryview(to_safetensors({n: _plain(n, a) for n, a in arrays.items()}))
         tensors, end = split(data)
-        # safetensors writes metadata in a random order, so that the bytes would differ each time.
+        # safetensors writes metadata in random order, so the bytes would differ each time.
         text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        # Nothing is written that could not be read again.
+        # Check that the file can be read again.
         parse(text)
         if len(text) + len(data) > MAX_WEIGHTS:
             raise ValueError(f"{len(data):,} bytes are too many; at most {MAX_WEIGHTS:,} are read")
@@ -351,7 +349,7 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
 
 
 def _plain(name: str, array: Array) -> Array:
-    """The array as safetensors must have it: of any other order it stores wrong values."""
+    """Return the array in C order, because safetensors stores other orders wrongly."""
     found = np.asarray(array)
     if found.dtype.kind != "f" or found.dtype.itemsize not in (4, 8):
         raise WeightsError(f"{name!r} is {found.dtype}; weights are float32 or float64")
@@ -362,7 +360,7 @@ def _plain(name: str, array: Array) -> Array:
 
 
 def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
-    """:class:`WeightsError` for a file that does not start as one of a kind does."""
+    """Check that a file starts as its kind does."""
     if head[8 : DIGEST.start] != OPENING:
         what = "it is empty" if not head else "it does not begin as they do"
         raise WeightsError(f"{name!r} is not a file of weights, or is damaged: {what}; {GIVE}")
@@ -372,7 +370,7 @@ def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
 
 
 def _check_bytes(name: str, data: bytes) -> None:
-    """:class:`WeightsError` for what is not whole."""
+    """Check that a file is complete and undamaged."""
     stated = data[DIGEST].decode("ascii", "replace")
     whole = memoryview(data)
     actual = digest(whole[: DIGEST.start], ZEROS.encode(), whole[DIGEST.stop :])
@@ -384,7 +382,10 @@ def _check_bytes(name: str, data: bytes) -> None:
 
 
 def _weights(data: bytes, wanted: str) -> Weights:
-    """The weights in a file whose checksum is right; raises what :data:`MALFORMED` lists."""
+    """Return the weights of a file with a valid checksum.
+
+    Malformed content raises one of :data:`MALFORMED`.
+    """
     end = 8 + int.from_bytes(data[:8], "little")
     metadata = parse(memoryview(data)[8:end]).metadata
     if metadata.format != wanted:
@@ -401,29 +402,29 @@ def _weights(data: bytes, wanted: str) -> Weights:
     )
 
 
-# Parameters in a plain safetensors file, as any program writes one: arrays by neutral names.
+# Parameters in a plain safetensors file of any program: arrays by neutral names.
 #
-# It says nothing of the model or of its sizes, and has no checksum; what it holds is compared with
-# the spec by name and shape.
+# It does not name the model or its sizes, and has no checksum. The arrays are compared with the
+# spec by name and shape.
 
-# How the header of a file starts that says nothing of itself: with an array's name, or without any.
+# The start of a header without metadata: the name of an array, or the end of an empty header.
 STARTS = (b'{"', b"{}")
 
 
 def is_plain(path: str | Path) -> bool:
-    """Whether a file looks like safetensors, and like none that the harness wrote."""
+    """Return whether a file looks like safetensors that the harness did not write."""
     try:
         head = read_head(path, 8 + len(OPENING))
     except FileFault:
-        return False  # whoever reads it says why
+        return False  # the reader reports why
     return head[8:10] in STARTS and head[8:] != OPENING
 
 
 def load_plain(path: str | Path) -> ArrayDict:
-    """The arrays by name; float32 or float64.
+    """Return the arrays by name; float32 or float64.
 
     Raises:
-        WeightsError: the file cannot be read, is damaged, or holds something else.
+        WeightsError: the file cannot be read, is damaged, or has other content.
     """
     name = displayed(path)
     try:
@@ -437,7 +438,7 @@ def load_plain(path: str | Path) -> ArrayDict:
         )
     try:
         found = dict(from_safetensors(data))
-    except KeyError:  # a dtype that numpy has not
+    except KeyError:  # a dtype without a numpy equivalent
         raise _no_float(name, *_foreign(data)) from None
     except MALFORMED as error:
         raise WeightsError(f"{name!r} holds no weights: {shorten(reason_of(error))}") from None
@@ -448,7 +449,7 @@ def load_plain(path: str | Path) -> ArrayDict:
 
 
 def _foreign(data: bytes) -> tuple[str, str]:
-    """The first tensor that holds no such floats, by name, and its dtype as the file has it."""
+    """Return the first tensor of another dtype: its name, and its dtype in the file."""
     read: Callable[[bytes], Iterable[tuple[str, dict[str, Any]]]] = deserialize
     dtypes = {tensor: str(found["dtype"]) for tensor, found in read(data)}
     return next((tensor, d) for tensor, d in dtypes.items() if d not in ("F32", "F64"))

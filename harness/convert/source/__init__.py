@@ -1,1 +1,1 @@
-"""A trained model as source code of a framework."""
+"""Write a trained model as source code of a framework."""

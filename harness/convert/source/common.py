@@ -1,4 +1,4 @@
-"""The common part of all dialects: Python's own signs and indices, and whole bodies."""
+"""The common part of all dialects: operators, indexing, and the bodies of layers."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ SIGNS: Mapping[str, tuple[str, int]] = {
 def common_code(
     e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, str]
 ) -> Code | None:
-    """The code of a node that every framework writes in the same way, or by a template of its
-    own (``square`` for a second power); None for others. A template may name attributes of the
-    node, as in ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's dtype."""
+    """Return the code of a node that all frameworks write alike, or by a template; None for others.
+
+    A second power uses the template ``square``. A template may name attributes of the node, as in
+    ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's dtype.
+    """
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
         return infix(sign, level, operands[0], operands[1])
@@ -74,14 +76,14 @@ def common_code(
 
 
 def _text(e: Emitter, value: Any) -> str:
-    """An attribute as text: of sizes and shapes an expression."""
+    """Format an attribute: sizes and shapes as expressions."""
     if isinstance(value, tuple) and all(isinstance(part, int | Dim) for part in value):
         return e.shape(value)
     return e.size(value) if isinstance(value, Dim) else repr(value)
 
 
 def _axes(node: Node) -> bool:
-    """Whether an operation does anything along its axes."""
+    """Return whether an operation does anything along its axes."""
     if node.op == "permute_dims":
         axes = node.attributes["axes"]
         return bool(axes != tuple(range(len(axes))))
@@ -89,7 +91,7 @@ def _axes(node: Node) -> bool:
 
 
 def swaps_first(node: Node | None) -> bool:
-    """Whether a node turns ``[batch, time, ...]`` into ``[time, batch, ...]`` or back."""
+    """Return whether a node turns ``[batch, time, ...]`` into ``[time, batch, ...]`` or back."""
     if node is None or node.op != "permute_dims":
         return False
     axes = node.attributes["axes"]
@@ -97,7 +99,7 @@ def swaps_first(node: Node | None) -> bool:
 
 
 def ends_of(e: Emitter, node: Node) -> list[str]:
-    """The names of a loop's carried values."""
+    """Return the names of a loop's carried values."""
     count = node.carries
     return [
         e.base(inner) or e.base(after) or e.base(last) or "carried"
@@ -109,7 +111,7 @@ def ends_of(e: Emitter, node: Node) -> list[str]:
 
 @dataclass(frozen=True)
 class LayerBody:
-    """The equations of a layer's call in one phase, and what is wanted of them.
+    """The equations of a layer's call in one phase, and the results to write.
 
     ``moves`` says that statistics are written before the function returns.
     """
@@ -128,15 +130,15 @@ class LayerBody:
         parameter: Callable[[str], str],
         reserved: set[str],
     ) -> tuple[Emitter, list[str], list[Code]]:
-        """Write the body: the emitter, the names of the arguments, the results' expressions."""
+        """Write the body; return the emitter, the arguments' names and the results' expressions."""
         body, label = self.call.block, self.call.attributes["label"]
         names = dict(self.program.names)
         idioms = Idioms(self.program.types, names)
         nodes, wanted = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
 
         reads = count_reads(nodes, wanted)
-        # A result that nothing else reads is returned as an expression; in training what moves
-        # statistics comes between.
+        # A result that nothing else reads is returned as an expression. In training the update of
+        # the statistics comes before the return.
         bare = {v for v in wanted if reads[v] == 1} if not self.moves else set()
 
         def base(value: int) -> str:
@@ -155,7 +157,7 @@ class LayerBody:
             if role in texts:
                 e.text[value] = texts[role]
         e.left = reads
-        e.left.update(value for _, value in roles)  # no argument's name is another's
+        e.left.update(value for _, value in roles)  # so that each argument gets its own name
         arguments = [e.argument(value, role) for role, value in roles]
         e.left.subtract(value for _, value in roles)
         for (role, value), name in zip(roles, arguments, strict=True):
@@ -182,5 +184,5 @@ class LayerBody:
 
 
 def result_text(e: Emitter, results: Sequence[Code]) -> str:
-    """The text of what a function returns: one expression, or several side by side."""
+    """Return the text of a return value: one expression, or several separated by commas."""
     return e.read(listed(results))

@@ -1,4 +1,4 @@
-"""The parts of a generated file that are prose or data: docstrings with shapes, the vocabulary."""
+"""The prose and data of a generated file: docstrings with shapes, the vocabulary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.program.ir import Port, Program
 
 
 def described(model: SourceModel, port: Port) -> str:
-    """``chars: integers [batch, time] from 0 to 85``."""
+    """Describe an input or state: ``chars: integers [batch, time] from 0 to 85``."""
     type_ = model.program.type_of(port)
     shape = model.dims(type_.shape)
     if type_.bound is None:
@@ -23,13 +23,13 @@ def described(model: SourceModel, port: Port) -> str:
 
 
 def results(model: SourceModel) -> list[str]:
-    """``logits: [batch, time, 86]`` for every output."""
+    """Describe every output: ``logits: [batch, time, 86]``."""
     types = model.types
     return [f"{told(n)}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
 
 
 def signature(model: SourceModel) -> list[str]:
-    """The shapes of what a model takes and gives, in lines."""
+    """Return lines with the shapes of a model's inputs, outputs and state."""
     inputs = [described(model, port) for port in model.program.inputs]
     lines = ["Takes", "", *(f"- {line}" for line in inputs)] if inputs else []
     lines += ["", "and returns", "", *(f"- {line}" for line in results(model))]
@@ -39,14 +39,14 @@ def signature(model: SourceModel) -> list[str]:
 
 
 def form_title(form: LayerForm) -> str:
-    """``Layer gru: activation relu, gate hard_sigmoid_fifth.``"""
+    """Return the title of a form: ``Layer gru: activation relu, gate hard_sigmoid_fifth.``."""
     items = form.attributes.items()
     given = [f"{told(n)} {told(str(v))}" for n, v in items if not isinstance(v, Dim)]
     return f"Layer {told(form.definition)}{': ' if given else ''}{', '.join(given)}."
 
 
 def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
-    """``x [batch, time, 86], h [batch, 256]``."""
+    """Format named shapes: ``x [batch, time, 86], h [batch, 256]``."""
     known = {name: Dim(size) for name, size in program.sizes.items()}
     texts = []
     for name, shape in named:
@@ -58,18 +58,18 @@ def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
 def arrow(
     program: Program, given: Sequence[tuple[str, Shape]], made: Sequence[tuple[str, Shape]]
 ) -> str:
-    """``x [batch, 3] -> y [batch, 4]``, or what is made alone where nothing is given."""
+    """Format inputs and results: ``x [batch, 3] -> y [batch, 4]``; results only without inputs."""
     return " -> ".join(filter(None, (shapes(program, given), shapes(program, made))))
 
 
 def names(every: Sequence[str]) -> str:
-    """A tuple of names."""
+    """Format a tuple of names."""
     texts = [text(name) for name in every]
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def vocabulary(characters: Sequence[str]) -> list[str]:
-    """The lines of a constant with the characters by index; none without characters."""
+    """Return the lines of a constant with the characters by index; empty without characters."""
     if not characters:
         return []
     head = ["# The characters by index."]
@@ -80,11 +80,11 @@ def vocabulary(characters: Sequence[str]) -> list[str]:
 
 
 def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
-    """The lines of a docstring, which mean just ``lines``; named shapes are wrapped to fit."""
+    """Return the lines of a docstring with the text ``lines``; long lists of shapes are wrapped."""
     space = INDENT * indent
     found: list[str] = []
     for line in lines:
-        # What is indented is an example, which keeps its lines.
+        # An indented line is an example, which is not wrapped.
         own = line.startswith(" ")
         found += [prose(line)] if own else _wrapped(prose(line), LINE - len(space) - 3)
     found[0] = f'"""{found[0]}'
@@ -96,12 +96,12 @@ def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
 
 
 def comment(line: str, indent: int = 0) -> str:
-    """One line of a comment."""
+    """Return one line of a comment."""
     return f"{INDENT * indent}# {prose(line)}"
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """Named shapes in lines that fit: ``x [batch, 3], h [batch, 4] -> y [batch, 4]``."""
+    """Wrap named shapes: ``x [batch, 3], h [batch, 4] -> y [batch, 4]``."""
     lines: list[str] = []
     for word in re.split(r"(?<=[,>]) (?![^\[]*\])", line):
         if lines and len(lines[-1]) + len(word) + 1 <= width:

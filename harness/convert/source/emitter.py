@@ -1,7 +1,7 @@
-"""Writes the nodes of one function as Python source, in the words of a dialect.
+"""Write the nodes of one function as Python source, in the dialect of a framework.
 
-What is read once and has no name of its own is written where it is read. A variable is used again
-for a value of the same name once nobody reads the old one.
+A value that is read once and has no name is written where it is read. A variable is reused for
+a value of the same name when the old value has no readers left.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from harness.errors import UsageError
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Node, Type
 
-# Source lines as a formatter leaves them: what is too long is broken inside its brackets.
+# Source lines in the style of a formatter: a long line is broken inside its brackets.
 
 INDENT = "    "
 LINE = 99
 
 
 def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[str]:
-    """``head(items)tail`` on one line, with the items on a line of theirs, or one item a line."""
+    """Format ``head(items)tail`` on one line, else the items on their line, else one per line."""
     space, joined = INDENT * indent, ", ".join(items)
     if len(line := f"{space}{head}{joined}{tail}") <= LINE:
         return [line]
@@ -35,7 +35,7 @@ def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[s
 
 
 def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[str]:
-    """``head{"key": value, ...}``, one item a line where that is too long for one."""
+    """Format ``head{"key": value, ...}`` on one line, else one item per line."""
     space = INDENT * indent
     pairs = [f"{text(key)}: {item}" for key, item in items]
     if len(line := f"{space}{head}{{{', '.join(pairs)}}}") <= LINE:
@@ -44,7 +44,7 @@ def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[st
 
 
 def statement(indent: int, line: str) -> list[str]:
-    """One statement; a call at its end is broken inside its brackets where it is too long."""
+    """Format one statement; a long line is broken inside the brackets of the call at its end."""
     if len(INDENT) * indent + len(line) <= LINE or not line.endswith(")"):
         return [INDENT * indent + line]
     depth, start = 0, len(line)
@@ -55,7 +55,7 @@ def statement(indent: int, line: str) -> list[str]:
 
 
 def _items(arguments: str) -> list[str]:
-    """The arguments of a call, as they are parted by commas outside of all brackets."""
+    """Split the arguments of a call at the commas outside of brackets."""
     items, depth = [""], 0
     for character in arguments:
         depth += (character in "([{") - (character in ")]}")
@@ -66,7 +66,7 @@ def _items(arguments: str) -> list[str]:
     return items
 
 
-# Expressions of Python source, made of text and of values whose names come later.
+# Expressions of Python source, made of text and of values that are named later.
 
 # How tightly an expression binds.
 COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(1, 6)
@@ -75,31 +75,34 @@ _PLACE = re.compile(r"([%^]\d+)")
 
 @dataclass(frozen=True)
 class Code:
-    """Pieces of text, and numbers of values; ``plain`` is a number of Python, not a tensor."""
+    """An expression: pieces of text, and numbers of values.
+
+    ``plain`` marks a Python number, not a tensor.
+    """
 
     parts: tuple[str | int, ...]
     level: int = ATOM
     plain: bool = False
 
     def within(self, level: int) -> tuple[str | int, ...]:
-        """The pieces as an operand of something that binds as tightly as ``level``."""
+        """Return the pieces as an operand at a precedence ``level``, in parentheses if needed."""
         return self.parts if self.level >= level else ("(", *self.parts, ")")
 
 
 def value(number: int) -> Code:
-    """A value that has a name."""
+    """Return the expression of a value that has a name."""
     return Code((number,))
 
 
 def number(figure: float) -> Code:
-    """A literal."""
+    """Return a literal."""
     return Code((repr(float(figure)),), ATOM if figure >= 0 else UNARY, plain=True)
 
 
 def fill(template: str, *operands: Code, plain: bool = False) -> Code:
-    """A call: ``%0`` stands for the first operand, ``^0`` for the same in front of a dot or ``[``.
+    """Fill a template: ``%0`` is the first operand, ``^0`` the same in front of a dot or ``[``.
 
-    Every operand stands in a template once: the emitter counts what is still to be read.
+    Every operand is in a template once, because the emitter counts the remaining reads.
     """
     parts: list[str | int] = []
     for piece in _PLACE.split(template):
@@ -111,30 +114,30 @@ def fill(template: str, *operands: Code, plain: bool = False) -> Code:
 
 
 def infix(sign: str, level: int, left: Code, right: Code) -> Code:
-    """``left sign right``; what is on the right of its own kind is put in brackets."""
-    # A chain of comparisons means something else in Python.
+    """Return ``left sign right``, with parentheses by precedence."""
+    # A chain of comparisons has a different meaning in Python.
     first = left.within(level + 1 if level == COMPARISON else level)
     parts = (*first, f" {sign} ", *right.within(level + 1))
     return Code(parts, level, left.plain and right.plain)
 
 
 def listed(codes: Sequence[Code]) -> Code:
-    """``a, b, c``."""
+    """Return ``a, b, c``."""
     parts: list[str | int] = []
     for code in codes:
         parts += [", ", *code.parts] if parts else code.parts
     return Code(tuple(parts), 0)
 
 
-# Longer expressions are cut in two; no line is longer than 99.
+# Longer expressions are split; no line is longer than 99.
 WIDTH = 72
 FREE = ("batch", "time")
-# What is computed on Python's numbers as on tensors.
+# Operations that work on Python's numbers as on tensors.
 NUMERIC = ("negative", "add", "subtract", "multiply", "divide", "less", "less_equal", "equal")
 
 
 def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
-    """How often each value is read, in bodies too; wanted ones once more."""
+    """Count how often each value is read, also in bodies; ``wanted`` values once more."""
     reads = Counter(wanted)
     for node in nodes:
         reads.update(node.inputs)
@@ -144,33 +147,39 @@ def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 class Dialect(ABC):
-    """The words of one framework."""
+    """The source code of one framework's operations."""
 
     @abstractmethod
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        """One operation on expressions."""
+        """Return one operation on expressions."""
 
     @abstractmethod
     def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
-        """An array with one number in all places."""
+        """Return an array filled with one number."""
 
     @abstractmethod
     def scan(self, e: Emitter, node: Node) -> None:
         """Write a loop."""
 
     def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
-        """Return noise of a distribution (:mod:`harness.language.noise`), drawn at every call;
-        for dialects that write the form of a layer in training.
+        """Return noise of a distribution (:mod:`harness.language.noise`), drawn at every call.
+
+        Only dialects that write layers in training form need it.
 
         Raises:
-            NotImplementedError: this one does not.
+            NotImplementedError: this dialect has no noise.
         """
         raise NotImplementedError
 
 
 @dataclass
 class Emitter:
-    """One function. ``base`` gives a value's own name, "" where it has none."""
+    """The source of one function while it is written.
+
+    ``base`` returns the spec's name of a value, or "". ``left`` counts the reads of a value that
+    are still to be written. ``pending`` has expressions that are written where they are read,
+    ``text`` the variables of other values, and ``owner`` the last value of a variable.
+    """
 
     dialect: Dialect
     types: Mapping[int, Type]
@@ -195,17 +204,17 @@ class Emitter:
     # --- Values and names
 
     def argument(self, number_: int, name: str) -> str:
-        """Give a value the name of an argument; the name that it gets."""
+        """Name a value that is an argument, and return the name."""
         found = self.name(name)
         self.hold(number_, found)
         return found
 
     def hold(self, number_: int, name: str) -> None:
-        """A value is now in a variable."""
+        """Record that a variable holds a value."""
         self.text[number_], self.owner[name], self.home[number_] = name, number_, self.depth
 
     def name(self, base: str) -> str:
-        """A name for a new variable: ``base`` if nobody reads what it holds."""
+        """Return a variable name: ``base`` if its old value has no readers left, else a new one."""
         base = identifier(base)
         held = self.owner.get(base)
         if held is not None and not self.left[held] and self.home.get(held) == self.depth:
@@ -213,11 +222,11 @@ class Emitter:
         return unique(base, {*self.owner, *self.reserved})
 
     def render(self, code: Code) -> str:
-        """The text of an expression."""
+        """Return the text of an expression."""
         return "".join(p if isinstance(p, str) else self.text[p] for p in code.parts)
 
     def read(self, code: Code) -> str:
-        """The text of an expression, once it is written: its values are read."""
+        """Return the text of an expression that is written now, and count its values as read."""
         self.left.subtract(p for p in code.parts if isinstance(p, int))
         return self.render(code)
 
@@ -226,7 +235,7 @@ class Emitter:
         self.lines += statement(self.depth, line)
 
     def operand(self, number_: int) -> Code:
-        """A value where it is read."""
+        """Return the expression of a value at the place where it is read."""
         code = self.pending.get(number_)
         if code is None:
             return value(number_)
@@ -243,17 +252,17 @@ class Emitter:
         self.hold(number_, name)
 
     def tensor(self, code: Code) -> Code:
-        """A number of Python as a tensor."""
+        """Turn a Python number into a tensor."""
         return self.dialect.filled(self, code, ()) if code.plain else code
 
     def size(self, dim: Dim | int) -> str:
-        """A dimension as an expression of numbers and of the sizes that arrays decide."""
+        """Format a dimension: numbers, and the sizes that the arguments decide."""
         known = {name: Dim(size) for name, size in self.sizes.items()}
         dim = Dim.of(dim).substitute(known)
         return str(dim).replace("*", " * ")
 
     def shape(self, shape: Iterable[Dim | int]) -> str:
-        """A tuple of dimensions."""
+        """Format a tuple of dimensions."""
         sizes = [self.size(dim) for dim in shape]
         return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
 
@@ -271,7 +280,7 @@ class Emitter:
         self.direct, self.readers = before
 
     def alone(self, number_: int) -> bool:
-        """Whether a value is read once, in this same body."""
+        """Return whether a value is read once, in this same body."""
         return self.left[number_] == 1 == self.direct[number_]
 
     def node(self, node: Node) -> None:
@@ -285,7 +294,7 @@ class Emitter:
             self.settle(node.output, self.built(node), node.op)
 
     def settle(self, number_: int, code: Code, op: str = "") -> None:
-        """Write a value where it is read, if that is one place and it has no name; else here."""
+        """Write an unnamed value with one reader where it is read, any other value here."""
         self.words[number_] = WORDS.get(op, op or "part")
         if code.plain or (self.alone(number_) and not self.base(number_)):
             self.pending[number_] = code
@@ -293,11 +302,11 @@ class Emitter:
             self.assign(number_, code)
 
     def built(self, node: Node) -> Code:
-        """A node as an expression, no longer than a line may be."""
+        """Return a node as an expression, with long operands assigned to variables first."""
         operands = [self.operand(i) for i in node.inputs]
         while True:
             code = self.expression(node, operands)
-            # A number of Python stays one where it is read.
+            # A Python number stays a number.
             long = [n for n, o in enumerate(operands) if len(o.parts) > 1 and not o.plain]
             if len(self.render(code)) <= WIDTH or not long:
                 return code
@@ -306,7 +315,7 @@ class Emitter:
             operands[longest] = value(node.inputs[longest])
 
     def expression(self, node: Node, operands: Sequence[Code]) -> Code:
-        """A node as an expression of its operands'."""
+        """Return a node as an expression of its operands."""
         if node.op == "constant":
             return number(node.attributes["value"])
         if node.op == "extent":
@@ -327,13 +336,13 @@ class Emitter:
             return self.dialect.filled(self, operands[0], node.attributes["shape"])
         numeric = node.op in NUMERIC or (node.op == "power" and not all(o.plain for o in operands))
         if not numeric:
-            # torch.where and jnp.where take one number, as long as the other is a tensor.
+            # torch.where and jnp.where accept one number if the other is a tensor.
             first = 2 if node.op == "where" and not operands[2].plain else 0
             operands = [o if first and n == 1 else self.tensor(o) for n, o in enumerate(operands)]
         return self.dialect.code(self, node, operands)
 
     def operands(self, numbers: Sequence[int], width: int = WIDTH) -> list[Code]:
-        """Values where they are read together, no longer than a line may be."""
+        """Return the expressions of values that are read together; long ones become variables."""
         codes = [self.operand(n) for n in numbers]
         for n, code in enumerate(codes):
             total = sum(len(self.render(c)) for c in codes)
@@ -343,10 +352,10 @@ class Emitter:
         return codes
 
     def free_sizes(self, arguments: Sequence[int], further: Sequence[str] = ()) -> list[str]:
-        """Lines that take the sizes that the function reads from the shapes of its arguments.
+        """Return lines that read the free sizes (batch, time) from the shapes of the arguments.
 
         Raises:
-            UsageError: no argument has one of them as an axis.
+            UsageError: no argument has such a size as an axis.
         """
         lines = []
         known = {name: Dim(size) for name, size in self.sizes.items()}
@@ -370,12 +379,12 @@ class Emitter:
 
 
 def _tells(dim: Dim, size: str) -> bool:
-    """Whether a length tells a size: it has no other, and grows with it."""
+    """Return whether a length determines a size: it grows with it, and with no other size."""
     return len(dim.terms) == 1 and dim.terms[0][0] == size and dim.terms[0][1] > 0
 
 
 def _solved(text: str, dim: Dim) -> str:
-    """The size that a length tells, from the text of that length."""
+    """Return the size, solved from the text of a length."""
     ((_, factor),) = dim.terms
     if dim.constant:
         text += f" {'-+'[dim.constant < 0]} {abs(dim.constant)}"

@@ -1,4 +1,4 @@
-"""The function of a whole model, as the dialects of all frameworks write it."""
+"""The function of a whole model, common to all dialects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.program.ir import Node
 
 @dataclass(frozen=True)
 class Forward:
-    """Names of arguments and of the state taken apart, and what is returned by name."""
+    """A written function: arguments, names of the state, and returned expressions by name."""
 
     emitter: Emitter
     arguments: Sequence[str]
@@ -23,7 +23,7 @@ class Forward:
     after: Sequence[tuple[str, str]]
 
     def lines(self, model: SourceModel, start: Sequence[str]) -> list[str]:
-        """The body after ``start``, which makes the state where none is given."""
+        """Return the body after ``start``, which makes the state if none is given."""
         e = self.emitter
         first = list(start) if self.state else []
         for name, port in zip(self.state, model.program.state, strict=True):
@@ -33,7 +33,7 @@ class Forward:
 
 
 def emitter(model: SourceModel, dialect: Dialect, like: str, depth: int) -> Emitter:
-    """An emitter for the model's own equations."""
+    """Return an emitter for the model's own equations."""
     return Emitter(dialect, model.types, model.name, model.program.sizes, like, depth)
 
 
@@ -49,7 +49,7 @@ def forward(
     wanted = [*model.outputs.values(), *model.state.values()]
     e.left = count_reads(model.nodes, wanted)
     ports = (*program.inputs, *program.state)
-    e.left.update(port.value for port in ports)  # no argument's name is another's
+    e.left.update(port.value for port in ports)  # so that each argument gets its own name
     names = [e.argument(port.value, port.name) for port in ports]
     e.left.subtract(port.value for port in ports)
     e.block(model.nodes, wanted)
@@ -62,9 +62,9 @@ def forward(
 def given(
     e: Emitter, model: SourceModel, node: Node, least: int = 0, width: int = WIDTH
 ) -> list[Code]:
-    """The arguments of a call, in ``width`` characters where they are more than names.
+    """Return the arguments of a call in at most ``width`` characters, or as names.
 
-    Zeros at their end are left out, if they are ``least`` or more.
+    Zeros at the end are left out, if there are at least ``least`` of them.
     """
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]
@@ -78,7 +78,7 @@ def given(
 
 
 def first_state(e: Emitter, model: SourceModel) -> list[tuple[str, str]]:
-    """The text of every state before the first call, by name."""
+    """Return the text of every initial state, by name."""
     items = []
     for port in model.program.state:
         start = repr(state_start(port))
@@ -89,7 +89,7 @@ def first_state(e: Emitter, model: SourceModel) -> list[tuple[str, str]]:
 
 
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
-    """The results of a call: an expression, or variables for several."""
+    """Write the results of a call: one as an expression, several as variables."""
     if len(values) == 1:
         e.settle(values[0], code, word)
         return

@@ -1,7 +1,7 @@
-"""Compositions of primitives that every framework has a name for, found in a list of nodes.
+"""Replace compositions of primitives by operations that every framework has.
 
-Each is a node of its own op: ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``,
-``mean`` and ``select`` (one place along an axis, which is dropped).
+Each becomes one node: ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``, ``mean`` or
+``select`` (one place along an axis, which is dropped).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rule = Callable[["Idioms", Node], Found | None]
 
 @dataclass
 class Idioms:
-    """The nodes met so far, by the values that they make, and values that are others."""
+    """The nodes by the values that they make, and values that equal others."""
 
     types: Mapping[int, Type]
     names: dict[int, str]
@@ -30,7 +30,7 @@ class Idioms:
     def block(
         self, nodes: Iterable[Node], wanted: Iterable[int]
     ) -> tuple[tuple[Node, ...], tuple[int, ...]]:
-        """The nodes in other words, without those that nothing wanted needs; the wanted values."""
+        """Rewrite nodes; return the nodes that ``wanted`` needs, and the wanted values."""
         found = [self._rewritten(node) for node in nodes]
         results = tuple(self._now(value) for value in wanted)
         kept = needed_nodes([node for node in found if node is not None], results)
@@ -66,20 +66,20 @@ class Idioms:
             self.names.setdefault(operand, self.names[node.output])
         return None
 
-    # --- What is known of a value
+    # --- Facts about a value
 
     def node(self, value: int, *ops: str) -> Node | None:
-        """The node that makes a value, if it is one of ``ops``."""
+        """Return the node that makes a value, if it is one of ``ops``."""
         node = self.made.get(value)
         return node if node is not None and node.op in ops else None
 
     def number(self, value: int) -> float | None:
-        """The number that a value is, if it is a literal."""
+        """Return the number of a literal; None for other values."""
         node = self.node(value, "constant")
         return None if node is None else float(node.attributes["value"])
 
     def rank(self, value: int) -> int:
-        """The number of axes."""
+        """Return the number of axes."""
         return len(self.types[value].shape)
 
 
@@ -98,7 +98,7 @@ def _mean(g: Idioms, node: Node) -> Found | None:
 
 
 def _once(g: Idioms, node: Node) -> Found | None:
-    """``1 * x`` is x, where x has the shape of the product."""
+    """Replace ``1 * x`` by x if the product has the shape of x."""
     for a, b in (node.inputs, node.inputs[::-1]):
         if g.number(a) == 1.0 and g.types[b] == g.types[node.output]:
             return "same", b, {}

@@ -1,4 +1,4 @@
-"""The layers of a model as classes or functions of their own, one for all that are the same."""
+"""Group the layers of a model into classes or functions; equal layers share one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from harness.program.signature import call_key, local_shapes
 
 @dataclass
 class Method:
-    """One way in which layers of a form are called: the equations of a call of theirs.
+    """A way to call the layers of a form: the equations of one of their calls.
 
-    ``training`` is the same call in training where that has other equations. ``results`` are the
-    places of those results that any caller reads; ``optional`` are roles that are zeros where they
-    are left out.
+    ``training`` is the same call in training if its equations differ, else None. ``results`` are
+    the places of the results that any caller reads. ``optional`` are roles that default to zeros.
     """
 
     call: Node
@@ -42,16 +41,16 @@ class LayerForm:
     methods: dict[Any, Method] = field(default_factory=dict)
 
     def roles(self, call: Node) -> list[tuple[str, int]]:
-        """The inputs and states of a call: roles and values."""
+        """Return the inputs and states of a call as pairs of role and value."""
         pairs = zip(call.attributes["roles"], call.inputs, strict=True)
         return [(role, value) for role, value in pairs if role not in self.shapes]
 
 
 @dataclass
 class SourceModel:
-    """A model's inference in words for writing.
+    """A model's inference, prepared for writing.
 
-    ``calls`` has for every call of ``nodes``, by label, its form and method.
+    ``calls`` has the form and the method of every call of ``nodes``, by label.
     """
 
     program: Program
@@ -64,7 +63,7 @@ class SourceModel:
     calls: Mapping[str, tuple[LayerForm, Method]]
 
     def name(self, value: int) -> str:
-        """A value's own name, that of an output or state first; "" where it has none."""
+        """Return the name of a value, of an output or state first; "" if it has none."""
         crossing = self.crossing.get(value)
         if crossing is not None:
             return crossing
@@ -73,7 +72,7 @@ class SourceModel:
 
     @cached_property
     def crossing(self) -> dict[int, str]:
-        """The name of each value that goes out; the first, where it has several."""
+        """The first name of each value that is an output or a new state."""
         names = (*self.state.items(), *self.outputs.items())
         return {value: name for name, value in reversed(names)}
 
@@ -83,13 +82,13 @@ class SourceModel:
         return {output: node for node in self.nodes for output in node.outputs}
 
     def dims(self, shape: Sequence[Dim]) -> str:
-        """A shape in numbers where they are known: ``[batch, time, 86]``."""
+        """Format a shape with its known numbers: ``[batch, time, 86]``."""
         known = {name: Dim(size) for name, size in self.program.sizes.items()}
         return "[" + ", ".join(str(dim.substitute(known)) for dim in shape) + "]"
 
 
 def model(training: Program, inference: Program) -> SourceModel:
-    """The parts of a model that are to be written."""
+    """Return the model to be written."""
     names = dict(inference.names)
     idioms = Idioms(inference.types, names)
     ports = (*inference.outputs, *inference.new_state)
@@ -110,8 +109,10 @@ def model(training: Program, inference: Program) -> SourceModel:
 
 
 def _with_floats(program: Program) -> list[Node]:
-    """The nodes, with the equations of layers that are given no floats where they are called: by
-    itself such a layer, a table of positions say, does not know the dtype of the model."""
+    """Return the nodes, with the equations of calls without float inputs in place of the calls.
+
+    Such a layer, such as a table of positions, would not know the dtype of the model.
+    """
     nodes: list[Node] = []
     for node in program.nodes:
         bare = node.op == "call" and all(program.types[i].kind != "float" for i in node.inputs)
@@ -136,13 +137,13 @@ def _forms(
         form = instances.get(call_key(node)) or _form(inference, originals[label], forms)
         instances[call_key(node)] = form
         method = _method(form, originals[label], trained[label])
-        # A result that is an argument handed through is read where the argument is.
+        # A result that is an unchanged argument is replaced by the argument.
         made_here = [(n, o) for n, o in enumerate(node.outputs) if o not in node.inputs]
         read = {n for n, output in made_here if used[output]}
         method.results = tuple(sorted(read.union(method.results)))
         method.optional |= _zeros(form, node, made)
         calls[label] = form, method
-    # What only the loss reads is part of the weights, though no method of it is called.
+    # Layers that only the loss reads are part of the weights, although no method is called.
     for node in originals.values():
         if call_key(node) not in instances and local_shapes(inference, node):
             instances[call_key(node)] = _form(inference, node, forms)
@@ -171,7 +172,7 @@ def _method(form: LayerForm, call: Node, training: Node) -> Method:
 
 
 def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
-    """The last roles of a call, as long as they are zeros; never the first."""
+    """Return the last roles of a call that are zeros; never the first role."""
     found: set[str] = set()
     for role, value in reversed(form.roles(call)[1:]):
         node = made.get(value)
@@ -182,7 +183,7 @@ def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[s
 
 
 def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
-    """Whether a node makes an array of zeros."""
+    """Return whether a node makes an array of zeros."""
     if node is None or node.op != "broadcast_to":
         return False
     source = made.get(node.inputs[0])
@@ -190,7 +191,7 @@ def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
 
 
 def canonical(call: Node) -> Any:
-    """The equations of a call, the same for calls that differ in the numbers of values only."""
+    """Return the equations of a call in a form that does not depend on the numbers of values."""
     numbers: dict[int, int] = {}
 
     def known(value: int) -> int:

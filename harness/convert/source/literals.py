@@ -1,8 +1,8 @@
-"""Text of others in generated source: the one way in which it gets there, as a literal.
+"""Write untrusted text into generated source as literals.
 
-Whatever of a spec, a file's name or a file of weights stands in a source file goes through
-:func:`text`, :func:`text_lines` or, in docstrings and comments, :func:`prose`. All of them give
-printable ASCII that cannot end what it stands in.
+All text from a spec, a file name or a file of weights goes through :func:`text`,
+:func:`text_lines` or, in docstrings and comments, :func:`prose`. They return printable ASCII
+that cannot end the literal or the comment.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import keyword
 import re
 from collections.abc import Collection, Iterable
 
-# Names of a spec as names of Python.
+# Names of a spec as Python names.
 
-# What Python's own words mean must not change in a file. ``_`` is for what nobody reads.
+# A file must not redefine Python's keywords and builtins. ``_`` is for unused values.
 PYTHON = frozenset({*keyword.kwlist, *dir(builtins), "_"})
-# What every file has beside its classes and functions.
+# The constants of every file.
 CONSTANTS = frozenset({"INPUTS", "STATE", "VOCABULARY"})
 
 
 def camel(name: str, reserved: Collection[str] = ()) -> str:
-    """``lesson6/sequence_rnn`` as ``SequenceRnn``; ``TrueModel`` where Python has that already."""
+    """Format ``lesson6/sequence_rnn`` as ``SequenceRnn``; ``TrueModel`` if Python has the name."""
     words = re.split(r"[^A-Za-z0-9]+|_", name.rpartition("/")[2])
     joined = "".join(word[:1].upper() + word[1:] for word in words)
     joined = joined if joined[:1].isalpha() else f"Model{joined}"
@@ -29,7 +29,7 @@ def camel(name: str, reserved: Collection[str] = ()) -> str:
 
 
 def identifier(name: str, reserved: Collection[str] = ()) -> str:
-    """The name itself, or with ``_`` behind it where Python or ``reserved`` has it."""
+    """Return the name as an identifier, with a trailing ``_`` if it is reserved."""
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
     if not plain.strip("_") or plain[0].isdigit():
         plain = f"v{plain}"
@@ -37,37 +37,37 @@ def identifier(name: str, reserved: Collection[str] = ()) -> str:
 
 
 def uses(lines: Iterable[str], module: str) -> bool:
-    """Whether any line reads from a module, and not from a name that ends as the module's does."""
+    """Return whether any line reads from a module, not from a name with the same ending."""
     return any(re.search(rf'(?<![\w."]){module}\.', line) for line in lines)
 
 
 def unique(base: str, taken: Collection[str]) -> str:
-    """``base``, or ``base_2``, ``base_3`` ... if that is taken."""
+    """Return ``base``, or ``base_2``, ``base_3`` ... if that is taken."""
     name, number = base, 2
     while name in taken:
         name, number = f"{base}_{number}", number + 1
     return name
 
 
-# What a name is made of, and nothing that means something to Python or to a template.
+# The characters of a name; none has a meaning in Python or in a template.
 _NAME = re.compile(r"[A-Za-z0-9_./:-]+", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9_./: -]", re.ASCII)
-# A quote beside another one, or at the end of a line, where three may follow.
+# A quote beside another quote, or at the end of a line, where three may follow.
 _QUOTES = re.compile(r'"(?=")|(?<=")"|"\Z')
 
 
 def text(value: str) -> str:
-    """A name or another short text as a literal in double quotes.
+    """Return a name or another short text as a literal in double quotes.
 
-    Brackets, commas and percent signs are escaped too: lines are broken at those, and templates
-    are filled where those stand.
+    Brackets, commas and percent signs are escaped too, because lines are broken at brackets and
+    commas, and templates are filled at percent signs.
     """
     pieces = (c if _PLAIN.fullmatch(c) else _code(c) for c in value)
     return '"' + "".join(pieces) + '"'
 
 
 def text_lines(value: str, width: int) -> list[str]:
-    """A long string as literals that Python joins, one a line."""
+    """Return a long string as literals that Python joins, one per line."""
     lines = [""]
     for character in value:
         piece = _escaped(character)
@@ -78,12 +78,12 @@ def text_lines(value: str, width: int) -> list[str]:
 
 
 def told(name: str) -> str:
-    """A name in prose: itself, or as a literal where it is made of anything else."""
+    """Return a name for prose: unchanged, or as a literal if it has unusual characters."""
     return name if _NAME.fullmatch(name) else text(name)
 
 
 def prose(line: str) -> str:
-    """A line of a docstring or a comment: nothing in it ends that, or the line."""
+    """Escape a line of a docstring or comment, so that it cannot end the docstring or the line."""
     plain = "".join(c if c == '"' else _escaped(c) for c in line)
     return _QUOTES.sub('\\"', plain)
 

@@ -1,8 +1,8 @@
-"""Generated source, read before it is written or run: it does what an export does, or is refused.
+"""Check generated source before it is written or run: it may only do what an export does.
 
-Names and notes of others are in it as literals (:mod:`.literals`). Should one ever get out of its
-quotes, it meets a list of all that a format's source may consist of: the kinds of statements and
-expressions, the imports, every function that is called and every name that is read.
+Names and notes from a spec are literals in it (:mod:`.literals`). If such text ever escaped
+from its quotes, this list would stop it: the kinds of statements and expressions, the imports,
+every called function and every name that is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import ModuleType
 from harness.errors import UsageError, shorten
 from harness.files.user_file import FileFault, read_bytes
 
-# All kinds of nodes that emitters write; what is not here is not in a file.
+# All kinds of nodes that emitters write. A file has no others.
 KINDS: tuple[type[ast.AST], ...] = (
     *(ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.Return),
     *(ast.Import, ast.ImportFrom, ast.alias, ast.Assign, ast.Expr, ast.If, ast.For),
@@ -26,7 +26,7 @@ KINDS: tuple[type[ast.AST], ...] = (
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.MatMult, ast.USub, ast.BitOr),
     *(ast.Lt, ast.LtE, ast.GtE, ast.Eq, ast.Is),
 )
-# What may stand outside of classes and functions.
+# Statements allowed outside of classes and functions.
 TOP = (ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef, ast.FunctionDef, ast.Expr)
 LITERALS = (str, int, float, bool, type(None))
 
@@ -35,9 +35,9 @@ LITERALS = (str, int, float, bool, type(None))
 class Words:
     """The words that the source of one format may use.
 
-    ``imports`` are whole statements; ``roots`` the names that they bind. ``known`` are names with
-    dots that begin with a root (``torch.zeros``), ``methods`` what is called on values, ``python``
-    names of Python itself, ``keywords`` those of arguments. What is defined may be decorated by a
+    ``imports`` are whole statements, and ``roots`` the names that they bind. ``known`` are dotted
+    names that begin with a root (``torch.zeros``). ``methods`` are called on values, ``python`` are
+    Python's own names, and ``keywords`` the names of arguments. Definitions may be decorated by a
     call of ``decorator``.
     """
 
@@ -51,10 +51,10 @@ class Words:
 
 
 def vetted(source: str, words: Words, name: str) -> str:
-    """The source, if all that it does is what an export to the format does.
+    """Return the source if it does only what an export to the format does.
 
     Raises:
-        UsageError: there is anything else in it; ``name`` says what the source is of.
+        UsageError: it does anything else; ``name`` identifies the source.
     """
     try:
         tree = ast.parse(source)
@@ -73,9 +73,9 @@ def vetted(source: str, words: Words, name: str) -> str:
 
 @dataclass
 class _SyntaxReader:
-    """What is read of a tree before its nodes are judged.
+    """The names of a tree, collected before its nodes are judged.
 
-    ``inner`` are nodes that stand in front of a dot; ``attributes`` are what ``self`` is given.
+    ``inner`` are nodes in front of a dot, and ``attributes`` the attributes assigned to ``self``.
     """
 
     words: Words
@@ -87,7 +87,7 @@ class _SyntaxReader:
     inner: set[ast.AST] = field(default_factory=set)
 
     def problems(self) -> Iterator[tuple[ast.AST, str]]:
-        """Nodes that are out of place, each in words that follow "no"."""
+        """Yield the forbidden nodes, each with words that follow "no"."""
         nodes = list(ast.walk(self.tree))
         for node in nodes:
             self._note(node)
@@ -153,7 +153,7 @@ class _SyntaxReader:
         return "" if node.name == "__init__" else self._new(node.name)
 
     def _new(self, name: str) -> str:
-        """The fault of a name that is bound: it may not stand for something else."""
+        """Return the fault of a name that is bound: it may not redefine a known name."""
         taken = name in self.words.roots or name in self.words.python or name.startswith("__")
         return f"other meaning of {name!r}" if taken or name == "self" else ""
 
@@ -190,7 +190,7 @@ class _SyntaxReader:
 
 
 def _dotted(node: ast.expr) -> str:
-    """``torch.nn.functional`` for names with dots; "" for anything else."""
+    """Return ``torch.nn.functional`` for dotted names; "" for anything else."""
     if isinstance(node, ast.Name):
         return node.id
     inner = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
@@ -202,7 +202,7 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _is_data(node: ast.expr) -> bool:
-    """Whether a value is text, or a tuple of texts."""
+    """Return whether a value is text, or a tuple of texts."""
     return _is_text(node) or (isinstance(node, ast.Tuple) and all(map(_is_text, node.elts)))
 
 
@@ -214,17 +214,17 @@ def _shown(node: ast.expr) -> str:
     return repr(shorten(ast.unparse(node)))
 
 
-# Generated source files, run for a check as a user would run them, once they are vetted.
+# Generated source files, which are vetted and then run as a user would run them.
 
-# A file of a thousand layers has a tenth of it.
+# The most bytes of a file: ten times a file of a thousand layers.
 LIMIT = 1 << 24
 
 
 def run_file(path: Path, words: Words) -> ModuleType:
-    """The module that a file's text makes; nothing is kept of it, in memory or on disk.
+    """Return the module of a file; it is stored neither in ``sys.modules`` nor on disk.
 
     Raises:
-        UsageError: there is no such file, or it has something in it that no export writes.
+        UsageError: the file is missing, or has something in it that no export writes.
     """
     if not path.is_file():
         raise UsageError(f"there is no {path.name} beside {path.with_suffix('').name}'s weights")
