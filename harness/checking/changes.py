@@ -1,7 +1,7 @@
-"""What changed from one run of checks to another: verdicts, accuracy, cells and checks.
+"""Changes from one run of checks to another: verdicts, accuracy, cells and checks.
 
-The runs may be of other versions and machines: that is what they are compared for. Nothing here
-prints. ``docs/records.md`` has the rules in words.
+The two runs may come from different versions and machines, because they are compared for that.
+Nothing here prints. ``docs/records.md`` explains the rules.
 """
 
 from __future__ import annotations
@@ -29,28 +29,27 @@ Kind = Literal[
     "accuracy-gained",
     "new-cell",
 ]
-# From grave to harmless, as they are told.
+# In the order of the output, from grave to harmless.
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Findings that are there only where something is wrong: without one, all is as it should be.
-# A group of several findings has one of its own name where it did not come to them.
+# Findings that exist only if something is wrong; without them all is well. A group with several
+# findings has one of the group's own name if the check failed before them.
 GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)
 ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives", *GROUPS})
-# Of those, what keeps a cell from having any other.
+# Findings after which a cell has no others.
 BEFORE = frozenset({"oracle", "start", "open"})
-# Verdicts of a check that was not made, so that nothing is lost with it.
+# Verdicts of a check that did not run, so that its absence is no loss.
 NOT_MADE = frozenset({"not-applicable", "unsupported", "not-run"})
-# Of a signature: checksums that are of a spec, and entries that are of a backend. Others are of
-# the whole run.
+# Entries of a signature that belong to a spec or to a backend. All others belong to the run.
 OF_SPEC = frozenset({"spec", "sizes"})
 OF_BACKEND = frozenset({"backend", "interpreter"})
 OF_MACHINE = ("host", "cpu", "usable_cores", "architecture")
-# Of a checksum, so much tells it from others.
+# The characters of a checksum that are shown.
 SHORT = 12
 
 
 @dataclass(frozen=True)
 class CheckChange:
-    """A check of a cell in both runs; None where a run has not made it, or had nothing to tell."""
+    """A check of a cell in both runs; None for a run without a finding of the check."""
 
     check: str
     old: Finding | None
@@ -72,15 +71,15 @@ class CheckChange:
         )
 
     def record(self) -> dict[str, object]:
-        """The change as plain data."""
+        """Return the change as plain data."""
         return {"check": self.check, "old": _record(self.old), "new": _record(self.new)}
 
 
 @dataclass(frozen=True)
 class CellChange:
-    """One change of one cell, with the checks that it is of; none where it is of the whole cell.
+    """A change of a cell, with its checks; no checks if the whole cell changed.
 
-    ``old`` and ``new`` are the cell's results, None in the run that has no such cell.
+    ``old`` and ``new`` are the cell's results, None in a run without the cell.
     """
 
     kind: Kind
@@ -93,7 +92,7 @@ class CellChange:
 
     @property
     def words(self) -> str:
-        """What changed, without the cell."""
+        """The change as text, without the cell."""
         if not self.checks:
             return self.reason
         if self.kind in ("lost", "new-cell"):
@@ -103,7 +102,7 @@ class CellChange:
         return f"{first}{further}"
 
     def record(self) -> dict[str, object]:
-        """The change as plain data."""
+        """Return the change as plain data."""
         return {
             "kind": self.kind,
             "worse": self.worse,
@@ -120,10 +119,10 @@ Cells = Mapping[Cell, CellResult]
 
 
 def compare(old: Records, new: Records) -> RunChanges:
-    """All changes from one record file to another, gravest first, and what is not the same around.
+    """Return all changes between two record files, gravest first, and the changed surroundings.
 
-    Of a file with several runs, the last counts, and of each cell its last run. Cells that a run
-    has not begun which came to no end are neither lost nor new.
+    In a file with several runs the last run of each cell counts. If a run was interrupted, the
+    cells that it did not begin are neither lost nor new.
     """
     before, after = comparable(old, new)
     around = surroundings(old.head, before, new.head, after)
@@ -143,7 +142,7 @@ def compare(old: Records, new: Records) -> RunChanges:
 
 
 def _same_sizes(around: Iterable[Differing], old: Records, new: Records) -> list[str]:
-    """In words, which changed specs were checked with the same layers, equations and sizes."""
+    """Return lines on changed specs that both runs checked with the same equations and sizes."""
     found = []
     models = [
         {name: model for head in records.of_kind(Head) for name, model in head.models.items()}
@@ -160,7 +159,7 @@ def _same_sizes(around: Iterable[Differing], old: Records, new: Records) -> list
 
 
 def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
-    """The changes, with other words for a cell that the newer run has ``begun`` and not ended."""
+    """Return the changes, with another reason for lost cells that the newer run has ``begun``."""
     return [
         replace(c, reason="it was begun and not finished")
         if c.new is None and c.cell in begun
@@ -172,8 +171,7 @@ def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellC
 def moved_digits(
     old: Cells, new: Cells, pairs: tuple[Iterable[Pair], Iterable[Pair]] = ((), ())
 ) -> list[MovedDigits]:
-    """The digits of cells, and of ``pairs`` of backends, that are others in the newer run, as far
-    as they are shown; those that lost most first."""
+    """Return the changed digits of cells and ``pairs``, as they are shown; largest loss first."""
     before, after = (
         {
             **{str(cell): digits(result.findings) for cell, result in cells.items()},
@@ -190,9 +188,9 @@ def moved_digits(
 
 
 def changes_of(old: Cells, new: Cells) -> list[CellChange]:
-    """All changes from the cells of one run to those of another, gravest first."""
+    """Return all changes between the cells of two runs, gravest first."""
     found: list[CellChange] = []
-    # A check that is enough in one dtype moves to it where that is asked for beside another one.
+    # A check that one dtype covers runs in that dtype only, if the run also has that dtype.
     made: dict[Cell, set[str]] = {}
     for cell, result in new.items():
         once = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
@@ -211,11 +209,11 @@ def changes_of(old: Cells, new: Cells) -> list[CellChange]:
 
 
 def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[CellChange]:
-    """The changes of a cell; ``made`` are checks of which nothing is lost here."""
+    """Return the changes of a cell; the checks in ``made`` cannot be lost."""
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
     news = {f.check: f for f in after.findings}
-    # What could not begin has no checks: that is one change, and not one for each of them.
+    # A cell that could not start has no checks; that is one change, not one per check.
     was_stopped, is_stopped = (
         any(f.check in BEFORE and f.verdict != "unsupported" for f in result.findings)
         for result in (before, after)
@@ -240,7 +238,7 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
 
 
 def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
-    """The kind of a change, and whether it is for the worse; None if there is none."""
+    """Return the kind of a change and whether it is worse; None if there is no change."""
     old, new = change.old, change.new
     if new is None:
         assert old is not None
@@ -264,14 +262,14 @@ def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind,
 
 
 def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
-    """The kind of a change of verdict, and whether it is for the worse."""
+    """Return the kind of a change of verdict and whether it is worse."""
     if new == "differ" and old in PASSING:
         return "new-difference", True
     if old not in PASSING and new in ("agree", "known-difference"):
         return "repaired", False
     if new in PASSING:
-        # A difference that somebody has listed, with its reason, is accepted. What was compared
-        # and is not any more is a loss.
+        # A listed difference is accepted, because its entry has a reason. A check that no longer
+        # runs is a loss.
         return "verdict-changed", old not in NOT_MADE and new in NOT_MADE
     return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
 
@@ -324,7 +322,7 @@ def _around_cell(one: CellResult, other: CellResult) -> Iterator[Differing]:
             yield _about(each, cell)
     if one.greeting is not None and other.greeting is not None:
         for each in differing(one.greeting, other.greeting, (cell.backend,), CHECKSUMS):
-            # The code of the harness is in both: in the worker's it is that of another interpreter.
+            # The harness code is in both; the worker's entry is the code of another interpreter.
             if each.what not in told:
                 yield each
 
@@ -348,8 +346,7 @@ def _flat(head: Head) -> dict[str, object]:
 
 
 def _asked(request: RequestRecord) -> dict[str, str | None]:
-    """What was asked for, in words. That the file of a model has changed is told by the signatures
-    of its cells."""
+    """Return the requested settings as text. The signatures of cells show a changed model file."""
     found: dict[str, str | None] = {
         name: _listed(getattr(request, name))
         for name in ("sizes", "checks", "seed", "thorough", "repeat", "deterministic")

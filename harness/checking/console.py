@@ -1,4 +1,4 @@
-"""Runs of the command line: progress while they go, tables and words when they are done."""
+"""Runs of the command line: progress during the run, tables and text at its end."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from harness.runs.compared import RunChanges
 
 
 class Beside(Protocol):
-    """What writes more into the folder of a reproducer."""
+    """The writer of additional files in the folder of a reproducer."""
 
     def write(self, folder: Path, result: CellResult) -> list[str]:
-        """Lines on what was written."""
+        """Write the files and return lines about them."""
 
 
 @dataclass(frozen=True)
 class PrintOptions:
-    """What of a run is printed and kept beside its records: options of the command ``check``.
+    """Options of the command ``check`` that decide what is printed and kept beside the records.
 
-    ``specs`` are the models as they were asked for: names, files and patterns.
+    ``specs`` are the models as the user named them: names, files and patterns.
     """
 
     as_json: bool = False
@@ -57,7 +57,7 @@ class PrintOptions:
 
     @classmethod
     def of(cls, asked: object) -> Self:
-        """Those of a command's options that are of this kind."""
+        """Return the options of a command that are of this kind."""
         return cls(**{each.name: getattr(asked, each.name) for each in fields(cls)})
 
 
@@ -67,8 +67,9 @@ def run_check(
     shown: PrintOptions = PrintOptions(),
     beside: Beside | None = None,
 ) -> int:
-    """Run a request and print what came of it; returns the exit code. ``beside`` writes more into
-    the folders of reproducers.
+    """Run a request, print its results and return the exit code.
+
+    ``beside`` writes additional files into the folders of reproducers.
 
     Raises:
         UsageError: nothing applies of what was asked for.
@@ -105,7 +106,7 @@ def run_check(
     plain = reports.given(engine.request, engine.specs)
     plain += reports.kept(report)
     plain += statements(report.pairs, report.results, every=shown.pairs)
-    # What a backend does not offer is told once for all of its cells.
+    # Report what a backend does not offer once for all of its cells.
     unsupported = (
         f"{result.cell.backend}: unsupported: {finding.detail}"
         for result in report.results
@@ -132,7 +133,7 @@ def run_check(
 def content(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
-    """What ``--json`` prints."""
+    """Return the content that ``--json`` prints."""
     given = {} if request.given is None else {"given": given_record(request.given).plain()}
     changed = {} if compared is None else {"since": compared.record()}
     return {
@@ -155,7 +156,7 @@ def content(
 def _reproducers(
     engine: Engine, report: Report, folder: Path | None, beside: Beside | None
 ) -> list[str]:
-    """Save what differs; a line for each cell that does, with the command to run it again."""
+    """Save reproducers; return a line for each differing cell, with the command to run it again."""
     lines: list[str] = []
     if folder is None:
         return lines
@@ -172,7 +173,7 @@ def _reproducers(
             except (
                 UsageError,
                 OracleFault,
-            ) as error:  # what the run has found is told all the same
+            ) as error:  # the results of the run are reported all the same
                 lines.append(f"no reproducer of {cell}: {error}")
         elif differing:
             words = command_line(again(cell, engine.head, differing))
@@ -180,16 +181,16 @@ def _reproducers(
     return lines
 
 
-# What a run of checks shows while it goes, on standard error.
+# Progress of a run of checks, on standard error.
 
-# What a cell that is not done counts at most, however many checks it has behind it.
+# A running cell counts at most this much, however many of its checks have ended.
 NEARLY = 0.95
-# Fewer cells than this are too unequal to tell from some how long the others take.
+# With fewer cells, their durations are too unequal for a forecast.
 FEW = 10
 
 
 class CheckProgress(CheckEvents):
-    """A bar on a terminal, a line for each cell elsewhere."""
+    """A progress bar on a terminal; elsewhere a line for each cell."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "checking")
@@ -224,7 +225,7 @@ class CheckProgress(CheckEvents):
         self._found.pop(result.cell, None)
         self._ended += 1
         if result.kept:
-            # It took no time, so it says nothing of how long the others take.
+            # A kept cell took no time, so it does not count for the forecast.
             self.bar.plan(self._cells, self._ended, forecast=self._cells >= FEW)
         self._count()
         failing = result.verdict not in PASSING

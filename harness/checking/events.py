@@ -54,7 +54,8 @@ class Report:
         """The exit code: 0 all agree or differ as known; 1 something differs; 3 a backend could not
         run.
 
-        A cell without any applicable check is ignored, but at least one cell must agree.
+        A cell without an applicable check does not count. If all others pass but none agrees or
+        differs as known, the code is 3.
         """
         verdicts = {r.verdict for r in self.results if r.findings}
         if any(r.could_not_run for r in self.results) or verdicts & {

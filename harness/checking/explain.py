@@ -1,4 +1,4 @@
-"""A spec in words: its parameters, its program with shapes, its cost, and who runs what."""
+"""Explain a spec: its parameters, its program with shapes, its cost, and the layers' paths."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered
 from harness.worker.worker import Worker
 
-# Long listings made short: layers of a chain that are alike stand there once.
+# Shortening of long listings: similar links of a chain appear once.
 
-# So many links of a chain that are alike are all shown.
+# Up to this many similar links of a chain are all shown.
 MOST_ALIKE = 4
-# Beyond these a listing and a line are cut: the longest model that ships has 1,200 lines.
+# Longer listings and lines are cut: the longest model that ships has 1,200 lines.
 MOST_LINES, LONGEST = 5000, 500
-# The name of a chain, and the number of its link.
+# The name of a chain, and the number of a link.
 _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
 def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """Return the lines of some parts of a listing, each with the name that it belongs to.
+    """Return the lines of a listing, whose parts each belong to a name.
 
-    Links of a chain (``blocks.3``) that only differ in their number stand there once.
+    Links of a chain (``blocks.3``) that differ only in their number appear once.
     """
-    # The outermost chain that a name is in, and its link; the name itself if it is in none.
+    # The outermost chain of a name and its link; the name itself if it is in no chain.
     found_links = ((_LINK.match(name), name, lines) for name, lines in parts)
     links = (((m[1], m[2]) if m else (name, ""), lines) for m, name, lines in found_links)
     joined = [
@@ -63,7 +63,7 @@ def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
 
 
 def cut(lines: list[str]) -> list[str]:
-    """Return so many lines, and of each so much, as a person may want to read."""
+    """Return at most the lines, and the characters per line, that a person reads."""
     left = len(lines) - MOST_LINES
     shown = [f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]]
     return [*shown, *([f"and {left:,} more lines (--json has all)"] if left > 0 else [])]
@@ -80,14 +80,16 @@ def _form(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
         lambda found: f"{chain}.[{int(found[1]) - int(number)}]",
         "\n".join(re.sub(" +", " ", line) for line in lines),
     )
-    # Values without a name go by the order in which they are met.
+    # Values without a name are numbered in order of appearance.
     return chain, re.sub(r"%\d+", lambda v: values.setdefault(v[0], f"%[{len(values)}]"), text)
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A model and its program; ``free`` are the sizes ``batch`` and ``time``, ``launches`` the
-    backends that are asked which paths its layers take."""
+    """A model and its program; ``free`` are the sizes ``batch`` and ``time``.
+
+    ``launches`` are the backends that report the paths of the layers.
+    """
 
     spec: Spec
     program: Program
@@ -96,11 +98,11 @@ class Explained:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """All sizes."""
+        """All sizes, including batch and time."""
         return {**self.program.sizes, **self.free}
 
     def text(self) -> str:
-        """What ``harness explain`` prints of the model."""
+        """Return the text that ``harness explain`` prints for the model."""
         spec, program, free = self.spec, self.program, self.free
         crossing = [
             f"  {title:8} {port.name:16} {_type(program, port)}"
@@ -126,7 +128,7 @@ class Explained:
         return "\n\n".join(parts)
 
     def data(self) -> list[dict[str, object]]:
-        """The same as data."""
+        """Return the explanation as data."""
         spec, program = self.spec, self.program
         written = spec.model.model_dump(mode="json", exclude_none=True)
         kept = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training")
@@ -188,8 +190,9 @@ def explain(
     launches: Sequence[Launch] = (),
     note: Callable[[str], None] = lambda text: None,
 ) -> Explained | Definitions:
-    """A model, or all other definitions of a name, each as text and as data; ``note`` is called
-    with what a user should know of the model's definitions.
+    """Return a model, or all other definitions of a name.
+
+    ``note`` is called with each note on the model's definitions.
 
     Raises:
         UsageError: nothing has that name.
@@ -230,7 +233,7 @@ def _ports(program: Program) -> dict[str, Sequence[Port]]:
 
 
 def _type(program: Program, port: Port) -> str:
-    """``index [batch, time] below vocab``; of noise, its distribution behind."""
+    """Return the type as text: ``index [batch, time] below vocab``; for noise, its distribution."""
     type_ = program.type_of(port)
     below = f" below {type_.bound}" if type_.bound is not None else ""
     if port.init is not None and "noise" in port.init:
@@ -240,7 +243,7 @@ def _type(program: Program, port: Port) -> str:
 
 
 def _parameters(program: Program) -> str:
-    """The table of ``model.summary()``: one line a parameter, subtotals a layer, a total."""
+    """Return a table of the parameters, with a subtotal per layer and a total."""
     parts: list[tuple[str, list[str]]] = []
     layers: dict[str, int] = {}
     trained = 0
@@ -272,7 +275,7 @@ def _law(port: Port) -> str:
 def _listing(program: Program) -> str:
     parts: list[tuple[str, list[str]]] = []
     for node in program.nodes:
-        # A value without a name belongs to the layer that stands before it.
+        # A value without a name belongs to the preceding layer.
         known = [program.names.get(output, "") for output in node.outputs]
         name = str(node.attributes["label"]) if node.op == "call" else next(filter(None, known), "")
         name = name or (parts[-1][0] if parts else "")
@@ -302,7 +305,7 @@ def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
 
 
 def _definition(node: Node) -> str:
-    """A call's definition; where its name does not say it, by what backends know it."""
+    """Return a call's definition, and the name that backends know it by if that differs."""
     own, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
     given = node.attributes["attributes"]
     known = [] if meaning.name == own else [meaning.name]
@@ -338,7 +341,7 @@ def _losses(spec: Spec, program: Program) -> str:
 
 
 def _around(spec: Spec) -> list[str]:
-    """What a model says of its optimizer beside numbers."""
+    """Return the optimizer's settings other than plain numbers."""
     use = spec.model.optimizer
     assert use is not None
     said = {n: v for n, v in (use.model_extra or {}).items() if isinstance(v, str)}
@@ -363,7 +366,7 @@ def _around(spec: Spec) -> list[str]:
 
 
 def _counts(found: Explained) -> dict[str, flops.Flops]:
-    """Operations of a pass, and of one with its gradient."""
+    """Return the operations of a forward pass, and of one with its gradient."""
     program, sizes = found.program, found.sizes
     counts = {"forward and loss": flops.count(program.nodes, program.types, sizes)}
     if program.loss is not None:

@@ -1,4 +1,4 @@
-"""A layer, a function, a loss, an optimizer or an initializer in words: what its file says."""
+"""Explain a layer, function, loss, optimizer or initializer with the contents of its file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.runtime.needs import own
 from harness.runtime.plugins import Origin, available
 
 KINDS = tuple(kind for kind in FOLDERS if kind != "model")
-# The parts of a definition that are equations, in the order in which they are shown.
+# The parts of a definition that are equations, in the order of the output.
 EQUATIONS = ("equations", "training", "inference", "update")
 
 
 @cache
 def drawn() -> Mapping[str, str]:
-    """What each initializer draws, in words."""
+    """Return a description of each initializer's distribution."""
     text = files("harness.specs").joinpath("initializers.yaml").read_text(encoding="utf-8")
     found: dict[str, str] = yaml.safe_load(text)
     return found
@@ -36,7 +36,7 @@ def drawn() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """All definitions of a name that is not a model's, by their kinds."""
+    """All definitions of a name, except models, by their kinds."""
 
     name: str
     library: Library
@@ -44,13 +44,13 @@ class Definitions:
 
     @staticmethod
     def of(name: str, library: Library) -> Definitions:
-        """Those of a name; of no kind if there is none."""
+        """Return the definitions of a name; without kinds if there is none."""
         kinds = [kind for kind in KINDS if library.has(kind, name)]
         initializer = ["initializer"] if name in initializers() else []
         return Definitions(name, library, (*kinds, *initializer))
 
     def text(self) -> str:
-        """What ``harness explain`` prints of them."""
+        """Return the text that ``harness explain`` prints for the definitions."""
         return "\n\n".join(
             f"initializer {self.name}: {drawn()[self.name]}\n\n"
             f"arguments: {', '.join(arguments(self.name)) or 'none'}"
@@ -60,7 +60,7 @@ class Definitions:
         )
 
     def data(self) -> list[dict[str, object]]:
-        """What their files say, and the models that use them."""
+        """Return the contents of their files, and the models that use them."""
         return [
             {"kind": kind, "name": self.name}
             | (
@@ -99,7 +99,7 @@ def _definition(kind: str, name: str, library: Library) -> str:
 
 
 def _loop(name: str, scan: Mapping[str, Any]) -> list[str]:
-    """A loop; of several, by its name, which its output has in the equations."""
+    """Return the paragraphs of a loop; one of several is titled with its name."""
     over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
     way = " from the last to the first" if scan.get("reverse") is True else ""
     title = f"{name}: each step" if name else "each step"
@@ -115,7 +115,7 @@ def _table(title: str, values: Mapping[str, object]) -> str:
 
 
 def _words(value: Any) -> str:
-    """``[features, units], init glorot_uniform, block W`` for what a file has as a mapping."""
+    """Return a mapping of a file as text: ``[features, units], init glorot_uniform, block W``."""
     if isinstance(value, Mapping):
         shape = [_words(value["shape"])] if "shape" in value else []
         rest = {k: v for k, v in value.items() if k != "shape" and v != {}}
@@ -130,7 +130,7 @@ def _equations(title: str, text: str) -> str:
 
 
 def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
-    """The models whose layers, optimizer or equations name a definition itself."""
+    """Yield the models whose layers, optimizer or equations name a definition directly."""
     for model in library.names("model"):
         given = library.model(model).content.model_dump(exclude_none=True)
         if kind == "layer":
@@ -144,14 +144,14 @@ def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
             yield model
 
 
-# What is installed and what ships, by kind: for ``harness list``.
+# Installed plugins and shipped definitions, by kind: for ``harness list``.
 
-# The kinds of definitions, by the word for several of them.
+# Plural word -> kind of definition.
 DEFINED = {folder: kind for kind, folder in FOLDERS.items()}
 
 
 def run_list(asked: ListOptions) -> CommandResult:
-    """List the kinds that are asked for, or all."""
+    """List the requested kinds, or all."""
     chosen = [kind for kind in LISTED if getattr(asked, kind)]
     kinds = chosen or LISTED
     text = as_text(kinds, asked.folders, described=bool(chosen))
@@ -159,7 +159,7 @@ def run_list(asked: ListOptions) -> CommandResult:
 
 
 def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
-    """Plugins with their origin by the name of their kind, names of definitions by theirs."""
+    """Return the plugins with their origin, and the names of definitions, by kind."""
     library = Library(folders)
     found: dict[str, object] = {}
     for kind in kinds:
@@ -183,7 +183,7 @@ def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object
 
 
 def as_text(kinds: Sequence[str], folders: tuple[Path, ...], described: bool) -> str:
-    """A paragraph for each kind; ``described`` gives each definition its summary."""
+    """Return a paragraph for each kind; ``described`` adds the summary of each definition."""
     library = Library(folders)
     return "\n".join(line for kind in kinds for line in _lines(kind, library, described))
 

@@ -1,4 +1,4 @@
-"""A pass that is wrong: its programs and numbers, at sizes that can be made smaller."""
+"""A failing pass: its programs and numbers, at sizes that can be reduced."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.runtime.answers import Arguments
 
 @dataclass(frozen=True)
 class Failure:
-    """One pass on one backend."""
+    """A pass on a backend."""
 
     cell: Cell
     training: Program
@@ -36,7 +36,7 @@ class Failure:
 
     @staticmethod
     def of(found: Reproducer) -> Failure:
-        """That of a reproducer."""
+        """Return the failing pass of a reproducer."""
         return Failure(found.cell, found.training, found.inference, found.run)
 
     @property
@@ -46,20 +46,20 @@ class Failure:
 
     @property
     def free(self) -> dict[str, int]:
-        """The sizes that the arrays decide: batch and time."""
+        """The sizes that the arrays determine: batch and time."""
         return chosen_sizes(self.program, self.run.material)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """All of them by name."""
+        """All sizes by name."""
         return {**self.free, **self.program.sizes}
 
     def expected(self) -> Expected:
-        """What the oracle says of the pass.
+        """Return the oracle's results of the pass.
 
         Raises:
-            UsageError: it cannot run it: a program of a stranger may be anything.
-            OracleFault: there is not the time or the memory.
+            UsageError: the oracle cannot run the program, which may come from anywhere.
+            OracleFault: there is not enough time or memory.
         """
         try:
             reference = Reference(self.training, self.inference)
@@ -73,8 +73,10 @@ class Failure:
 
 
 def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
-    """A failure with another size, of the first or of the last numbers along it; None if that is
-    no program, or wants more numbers than there are."""
+    """Return the failure with another size, cut to the first or the last entries along it.
+
+    None if the program does not allow the size, or if the arrays are too small.
+    """
     sizes = {**failure.sizes, name: size}
     programs = [failure.training, failure.inference]
     if any(name in program.structural for program in programs):
@@ -113,7 +115,7 @@ def _cut(
 
 
 def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:
-    """The first or the last numbers of an array along every axis."""
+    """Return the first or the last entries of an array along every axis."""
     if len(shape) != array.ndim or any(n > m for n, m in zip(shape, array.shape, strict=True)):
         raise ValueError(f"{list(array.shape)} has no part of shape {list(shape)}")
     index = tuple(
@@ -122,18 +124,20 @@ def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:
     return np.ascontiguousarray(array[index]).reshape(shape)
 
 
-# A part of a program as a program of its own: what it reads becomes inputs, what it gives outputs.
-#
-# The inputs are the oracle's values. The loss is ``sum(output * along)`` over all outputs, where
-# ``along`` is an input, so that a training pass shows results and gradients at once.
+# A part of a program as a program: the values it reads are inputs, its results are outputs.  The
+# inputs are the oracle's values. The loss is ``sum(output * along)`` over all outputs; ``along`` is
+# an input, so a training pass shows results and gradients at once.
 
 VALUE, ALONG = "value.", "along."
-# Of the directions of outputs: any that have nothing in common with the numbers drawn for a case.
+# Seed of the directions of outputs; it must differ from the seeds of cases.
 SEED = 20
 
 
 def segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """The nodes from ``start`` to ``stop`` of a failure's program; None if they are none."""
+    """Return the nodes from ``start`` to ``stop`` as a failure of their own.
+
+    None if they have no float result that is used elsewhere, or if they make no valid program.
+    """
     program = failure.program
     nodes = program.nodes[start:stop]
     made = {value for node in nodes for value in node.outputs}
@@ -150,7 +154,7 @@ def segment(failure: Failure, start: int, stop: int) -> Failure | None:
 
 
 def _values(failure: Failure) -> Mapping[int, Array]:
-    """The oracle's values outside of loops, by number."""
+    """Return the oracle's values outside of loops, by number."""
     program, material = failure.program, failure.run.material
     groups: dict[str, Mapping[str, Array]] = {
         "": material.parameters,
@@ -164,7 +168,7 @@ def _values(failure: Failure) -> Mapping[int, Array]:
         for prefix, port in crossing_ports(program)
         if port.name in groups[prefix]
     }
-    # A loss without targets cannot be computed, nor what is made of it.
+    # Without targets the loss, and everything computed from it, is unknown.
     known, nodes = set(env), []
     for node in program.nodes:
         if known.issuperset(reads(node)):
@@ -233,8 +237,10 @@ def _made(
 
 
 def pruned(program: Program) -> Program:
-    """Without the values and sizes of what is not there any more; values are numbered anew, as
-    whoever adds to a program counts on."""
+    """Return the program without unused values and sizes; the values are numbered anew.
+
+    Code that adds to a program relies on consecutive numbers.
+    """
     used = {port.value for _, port in crossing_ports(program)} | _results(program)
     for node in walk_nodes(program.nodes):
         used |= {*node.inputs, *node.outputs}
@@ -266,7 +272,7 @@ def _results(program: Program) -> set[int]:
 
 
 def inner_product(builder: Builder, one: int, other: int) -> int:
-    """The sum of all products of entries of two values."""
+    """Emit the inner product of two values and return it."""
     product = builder.emit("multiply", one, other)
     axes = tuple(range(len(builder.types[product].shape)))
     return builder.emit("sum", product, axis=axes, keepdims=False) if axes else product
@@ -277,6 +283,6 @@ def _name(program: Program, value: int) -> str:
 
 
 def _single(array: Array) -> Array:
-    """Numbers that float32 holds, so that every dtype works on the same."""
+    """Return the array rounded to float32, so that every dtype works on the same numbers."""
     wide = np.asarray(array)
     return wide.astype(np.float32).astype(np.float64) if wide.dtype.kind == "f" else wide

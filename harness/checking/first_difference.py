@@ -1,7 +1,7 @@
-"""Where a cell first parts from the oracle: phase, value, layer, equation, time step.
+"""Find where a cell first differs from the oracle: phase, value, layer, equation, time step.
 
-The phase is the first that is wrong of forward (:class:`Expectations`), then backward and
-update (:func:`later_location`): what comes after a wrong phase is wrong because of it.
+The phases are forward (:class:`Expectations`), then backward and update (:func:`later_location`). A
+phase after a wrong one is wrong because of it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session, places, undistinguished
 from harness.worker.remote import Traced
 
-# Mistakes in handing over parameters, each with what would make up for it.
+# Mistakes in the transfer of parameters, and the change that undoes each of them.
 
 
 def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
-    """Mistakes in handing over parameters: the layer, what makes up for it in words, and the
-    parameters that do."""
+    """Yield mistakes in the transfer of parameters: the layer, a text, the changed parameters."""
     trades = list(_trades(parameters))
     for layer, one, other, stems in trades:
         if len(stems) > 1:
@@ -56,7 +55,7 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
 
 
 def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Every layer with two of its gates, and the stems (W, U, b) that both have in one shape."""
+    """Yield each layer with two of its gates, and the stems (W, U, b) with equal shapes in both."""
     gates: dict[str, dict[str, list[str]]] = {}
     for name in parameters:
         layer, local = owner_of(name), local_of(name)
@@ -83,9 +82,9 @@ def _traded(
     return traded
 
 
-# What a hypothesis changes must be this many tolerances, or its fit would say nothing.
+# A hypothesis must change a value by this many tolerances; otherwise its fit proves nothing.
 DECISIVE = 10.0
-# How a hint begins: a change that would explain what was found follows.
+# The start of a hint; the change that explains the difference follows.
 RIGHT_IF = "It is right if"
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
@@ -94,9 +93,9 @@ UPDATE = ("training", "training-sgd")
 
 @dataclass(frozen=True, eq=False)
 class TracedPart:
-    """A traced value, or one time step of it, and what it may be off by.
+    """A traced value, or one time step of it, and its tolerance.
 
-    With a ``reason`` it is of another shape or dtype than it must be, and is not compared.
+    A value with a ``reason`` has the wrong shape or dtype and is not compared.
     """
 
     name: str
@@ -110,21 +109,23 @@ class TracedPart:
 
     @property
     def error(self) -> float:
-        """How far it is off, over the size of what is expected."""
+        """The error relative to the size of the expected value."""
         if self.reason:
             return np.inf
         return relative_error(self.found, self.expected, _size(self.expected))
 
     @property
     def agrees(self) -> bool:
-        """Whether it is off by no more than it may be."""
+        """Whether the error is within the tolerance."""
         return self.error <= self.allowed
 
 
 @dataclass(frozen=True)
 class Location:
-    """The first named value that is wrong, in the order in which values are made; ``right_if`` is a
-    change of parameters that would explain it."""
+    """The first wrong named value, in the order of computation.
+
+    ``right_if`` is a change of parameters that would explain it.
+    """
 
     part: TracedPart
     place: str
@@ -132,7 +133,7 @@ class Location:
 
     @property
     def layer(self) -> str:
-        """The layer that makes the value; empty if the model itself does."""
+        """The layer that computes the value; empty if the model itself does."""
         return self.part.name.rpartition("/")[0]
 
     @property
@@ -161,8 +162,8 @@ Values = Mapping[tuple[str, int | None], Array]
 class Expectations:
     """The oracle's values of a training pass by name and time step, and their noise in a dtype.
 
-    ``others`` stand in their place where two backends are compared; each then strays in its own
-    way.
+    To compare two backends, the values of the second (``others``) replace the oracle's. The noise
+    is then twice as large.
     """
 
     def __init__(
@@ -190,13 +191,16 @@ class Expectations:
         session = Session(Oracle(order), *programs, path="equations", dtype=dtype)
         session.load(material.parameters, material.statistics)
         targets = material.targets if self.loss else None
-        with np.errstate(all="ignore"):  # an overflow is a value to compare here, not an accident
+        with np.errstate(all="ignore"):  # an overflow is a value to compare
             trace = session.trace(self.phase, material.inputs, material.state, targets)
         return {(name, step): array for name, step, array in trace}
 
     def judged(self, found: Sequence[Traced]) -> list[TracedPart]:
-        """What can be compared, and what cannot though it should, in the order in which it is made.
-        A value that a native layer made as a whole sequence is taken step by step."""
+        """Return the parts of the trace that can be compared, in the order of computation.
+
+        A part of the wrong form has a reason. A whole sequence from a native layer is compared step
+        by step.
+        """
         parts: list[TracedPart] = []
         noise: dict[TracedPart, float] = {}
         for name, step, array in found:
@@ -222,20 +226,20 @@ class Expectations:
         return [replace(part, allowed=K * max(typical.get(part, 0.0), floor)) for part in parts]
 
     def wrong(self, found: Sequence[Traced]) -> list[TracedPart]:
-        """The parts that are off, in the order in which they are made."""
+        """Return the wrong parts, in the order of computation."""
         return [part for part in self.judged(found) if not part.agrees]
 
     def located(self, part: TracedPart) -> Location:
-        """A part that is off, in words."""
+        """Return the location of a wrong part."""
         place = self._places.get(undistinguished(part.name), "")
         return Location(part, place, "" if part.reason else self._right_if(part))
 
     def names_at(self, place: str) -> set[str]:
-        """The values that an equation makes, in all layers that have it."""
+        """Return the values that an equation computes, in all layers that have it."""
         return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
 
     def _right_if(self, part: TracedPart) -> str:
-        """The first change of parameters under which the oracle gives what was found, in words."""
+        """Return the first change of parameters with which the oracle gives the backend's value."""
         for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")
@@ -252,8 +256,10 @@ def _size(array: Array) -> float:
 
 
 def makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
-    """Return the layers and losses, in order, that a wrong result or value of a model depends on
-    without passing through a value that is known to be ``right``."""
+    """Return the layers and losses that a wrong result or value depends on, in order.
+
+    Paths through values that are known to be ``right`` do not count.
+    """
     results = {f"output.{port.name}": port.value for port in program.outputs}
     results |= {f"state.{port.name}": port.value for port in program.new_state}
     results |= {name: number for number, name in program.names.items()}
@@ -276,19 +282,19 @@ def wrong_result(findings: Sequence[Finding]) -> str:
 
 
 def later_layers(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """The layers whose gradients or parameters are off, by a cell's findings."""
+    """Return the layers whose gradients or parameters differ, according to a cell's findings."""
     wrong = _deviating({f.check: f for f in findings}, (*BACKWARD, *UPDATE))
-    # Of ``gradient.rnn.W``, and of ``step 1: rnn.W moved``.
+    # From ``gradient.rnn.W`` and ``step 1: rnn.W moved``.
     names = (d.name.rpartition(": ")[2].partition(" ")[0] for d in wrong)
     owners = (owner_of(name.removeprefix("gradient.")) for name in names)
     return tuple(dict.fromkeys(filter(None, owners)))
 
 
 def later_location(findings: Sequence[Finding], program: Program) -> str:
-    """Which phase is wrong, by a cell's findings, where every traced value agrees.
+    """Return the text for the wrong phase if every traced value agrees.
 
-    In the order in which phases run: results that are not traced (a loss), gradients, updates;
-    if these are right on ordinary values, the checks on other ones that differ.
+    The order is that of the phases: results that are not traced (a loss), gradients, updates. If
+    these are right on ordinary values, the text lists the checks that differ.
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _deviating(wrong, FORWARD)]:
@@ -315,7 +321,7 @@ def _step(deviation: Deviation) -> int:
 
 
 def _from_the_loss(gradients: set[str], program: Program) -> list[str]:
-    """Gradients with their layers' definitions, in the order in which they are propagated."""
+    """Return the gradients with their layers' definitions, in the order of the backward pass."""
     layers = {
         str(node.attributes["instance"]): str(node.attributes["definition"])
         for node in program.calls
@@ -330,6 +336,6 @@ def _from_the_loss(gradients: set[str], program: Program) -> list[str]:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,13 +1,14 @@
-"""A folder of record files as what is known already: cells that agreed are not run again while all
-that decides their numbers is as it was.
+"""Reuse a folder of record files: cells that agreed do not run again while nothing has changed.
 
-A kept cell stands for a run of today only if nothing it depends on has changed: the signature and
-the greeting of :mod:`harness.checking.provenance`, and the request. The last run in that state
-decides, whatever the order of files and lines; one that did not pass is run again, and of runs
-that began in one second one that did not pass is the last. What began later than now did so under
-a clock that was put back, and passes for nothing. The lines of a cell carry a checksum, so that
-what was torn or edited counts for nothing. Whatever cannot be read is told and passed over: the
-worst that a history can do is that more is run.
+A kept cell replaces a run of today only if everything it depends on is the same: the request, and
+the signature and the greeting of :mod:`harness.checking.provenance`. The last run in that state
+decides, whatever the order of files and lines.
+
+- A cell whose last run did not pass runs again. Of runs that began in the same second, one that
+  did not pass counts as the last.
+- A run that began later than now had a wrong clock, and its passing results are ignored.
+- The lines of a cell carry a checksum, so that torn or edited lines are ignored.
+- Unreadable files are reported and skipped. At worst, a history makes more cells run.
 """
 
 from __future__ import annotations
@@ -34,16 +35,17 @@ from harness.results.records import Records
 from harness.runtime.labels import backend_of
 
 SUFFIX = ".jsonl"
-# What is taken at its word. What differs, and what could not be run, is looked at again.
+# The verdicts that are reused. Cells that differ or could not run are run again.
 KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
 
 
 def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
-    """What the record files of a folder hold of runs with the same request, the last run of each
-    cell first; and in words, files and cells that are not taken for what they say.
+    """Return the results in a folder of runs with the same request, each cell's last run first.
+
+    Also return, in words, the files and cells that are ignored.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: the path is no folder.
     """
     cells: dict[Cell, list[CellResult]] = {}
     passed_over: list[str] = []
@@ -59,7 +61,7 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
         except RecordError as error:
             passed_over.append(f"passed over in the history: {error}")
             continue
-        # The blocks whose lines are those that were written.
+        # The blocks whose checksums match.
         whole = [b for b in every if sealed(b.begin, b.results, b.end).checksum == b.end.checksum]
         results = [block.result() for block in whole if block.head and block.head.request == wanted]
         now = _now()
@@ -78,9 +80,9 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
 
 
 def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
-    """The last of a cell's lines, with a checksum of them all."""
+    """Return the last line of a cell with a checksum of all its lines."""
     content = hashlib.sha256()
-    # Who is to blame may be told anew by a later cell, and merging tells runs and copies apart.
+    # A later cell may change the blame, and merging adds marks of runs and copies.
     for line in (begin, *results, end):
         fields = {n: v for n, v in line.plain().items() if n not in ("copy", "started", "checksum")}
         fields |= {"blame": None} if line is end else {}
@@ -89,16 +91,16 @@ def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
 
 
 def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
-    """All lines of a cell, the last with the checksum of all."""
+    """Return all lines of a cell; the last one has the checksum of all."""
     results = [*results_of(result)]
     return [begin, *results, sealed(begin, results, End.of(result))]
 
 
 def new_file(folder: Path) -> Path:
-    """Where a run writes what it adds to a history; the folder is made if it is not there.
+    """Return a new file for the results that a run adds to a history; create the folder.
 
     Raises:
-        UsageError: it cannot be made.
+        UsageError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,21 +110,21 @@ def new_file(folder: Path) -> Path:
 
 
 def days(results: Sequence[CellResult]) -> Iterator[str]:
-    """In words, from which days the kept cells are: ``8 from 2026-11-26``."""
+    """Yield the days of the kept cells: ``8 from 2026-11-26``."""
     counts = Counter(result.since[:10] for result in results)
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
 
 
 def _now() -> str:
-    """The time, as a head has it."""
+    """Return the time in the format of a record's head."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-# Taking up a run that was cut off: cells that had ended come back from the record file.
+# Resuming an interrupted run: finished cells are read from the record file.
 
 
 def request_record(request: Request) -> RequestRecord:
-    """What all cells of two runs must share for those of one to stand in the other's report."""
+    """Return the settings that two runs must share if one may reuse the other's cells."""
     found = {one.name: getattr(request, one.name) for one in DECIDING}
     return RequestRecord(
         **{**found, "sizes": dict(sorted(request.sizes.items()))},
@@ -132,10 +134,10 @@ def request_record(request: Request) -> RequestRecord:
 
 
 def records_of(path: Path, request: Request) -> Records:
-    """A record file of the same run; empty if there is none.
+    """Read a record file of the same run; return empty records if there is no file.
 
     Raises:
-        RecordError: the file cannot be read, or a line of it has not the fields of its kind.
+        RecordError: the file cannot be read, or a line lacks fields of its kind.
         UsageError: the file comes from a run with other sizes, checks or seed.
     """
     if not path.exists():
@@ -158,7 +160,7 @@ def records_of(path: Path, request: Request) -> Records:
 
 
 def nothing_yet(path: Path) -> str:
-    """In words, that a record file has nothing to take up, and which file that is."""
+    """Return the text for a record file without results to resume from."""
     return f"there are no records in {displayed(path.absolute())} yet: every cell is run"
 
 
@@ -169,11 +171,11 @@ def take_up(
     greetings: Greetings,
     verdicts: Collection[Verdict] = VERDICTS,
 ) -> tuple[dict[Cell, CellResult], list[str]]:
-    """The cells of a plan that need not be run again, and in words, why others must be.
+    """Return the cells of a plan that need no new run, and the reasons why others run again.
 
-    ``ended`` are the results of each that are known, the last one first: it is the likeliest, and
-    its reason is told. The first that would be the same now decides, if its verdict is one of
-    ``verdicts``. ``signature`` is what decides a cell's numbers now; ``greetings`` know of the
+    ``ended`` are the known results of each cell, the last one first; the reason of the last is
+    reported. The first result with today's signature and greeting decides, if its verdict is one of
+    ``verdicts``. ``signature`` returns what decides a cell's numbers now; ``greetings`` know the
     workers.
     """
     kept: dict[Cell, CellResult] = {}
@@ -201,12 +203,12 @@ def take_up(
 
 
 def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
-    """Why a cell must be run again; empty if all that decides its numbers is as it was."""
+    """Return why a cell must run again; empty if all that decides its numbers is the same."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under what it was run"
     wanted = dict(now)
     if not LIMITED & {finding.verdict for finding in result.findings}:
-        # What was decided within a limit is decided.
+        # A verdict that no limit has changed holds for every limit.
         wanted |= {name: text for name, text in result.signature.items() if name in LIMITS}
     differing = changes(result.signature, wanted)
     if not differing:
@@ -215,14 +217,14 @@ def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greeti
 
 
 def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
-    """The words of the command that runs a cell once more, as the run with this head did.
+    """Return the words of the command that runs a cell again as the run with this head did.
 
-    With ``checks``, only those; else the ones that the run was asked for.
+    With ``checks``, only those; otherwise the checks of that run.
     """
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
     own = request.against
-    # The column of a user's own model is no backend to ask for; what stands before its @ is.
+    # The column of a user's own model is no backend; its backend is the part before @.
     backend = backend_of(cell.backend) if own else cell.backend
     spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
     words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
@@ -236,6 +238,6 @@ def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str
 
 
 def _words(**values: object) -> list[str]:
-    """The words of a command for options of ``check``, by field."""
+    """Return the command words for options of ``check``, by field."""
     known = {one.name: one for one in options_of(CheckOptions)}
     return [word for name, value in values.items() for word in known[name].words(value)]

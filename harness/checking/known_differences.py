@@ -1,9 +1,9 @@
 """Known differences: faults of frameworks, as data, each with its reason and an upstream link.
 
-An entry turns matching ``differ`` findings into ``known-difference``. It is strict: a matching
-finding that agrees means that the difference has vanished, which is reported as a fault, unless a
-test shows the difference, since it does not show at all sizes. With ``parameter`` an entry excuses
-wrong gradients of some parameters, and nothing else that is wrong in the same finding.
+An entry turns matching ``differ`` findings into ``known-difference``. If a matching finding agrees,
+the difference has vanished, and that is reported as a fault. The exception is a difference that a
+test shows, because it does not show at all sizes. With ``parameter`` an entry excuses wrong
+gradients of some parameters, and nothing else that is wrong in the same finding.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from harness.results.findings import STEP, WHOLE_STEPS, Finding
 from harness.runtime.labels import backend_of
 from harness.runtime.native import calls_by_layer
 
-# A difference accepted as known: the entries for it in ``known_differences.yaml``, to complete.
+# Accepting a difference: a draft of its entries in ``known_differences.yaml``.
 
 
 def accepted(result: CellResult, checks: Sequence[str]) -> str:
-    """The text of a file that accepts what some checks of a cell have found, to be completed: an
-    entry each, as one that fits a check that agrees is a fault."""
+    """Return the draft of a file that accepts the findings of some checks of a cell.
+
+    There is one entry per check, because an entry that matches an agreeing check is a fault.
+    """
     cell, entries = result.cell, {}
     location, blame = result.location, result.blame.words if result.blame else ""
     words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
@@ -53,13 +55,16 @@ def accepted(result: CellResult, checks: Sequence[str]) -> str:
     return text
 
 
-# In ``specs/``, and in a user's folders; and what it was called there before.
+# In ``specs/`` and in a user's folders; and its former name in these.
 FILE, FORMER = "known_differences.yaml", "differences.yaml"
 
 
 class ParameterMatch(Strict):
-    """The parameters whose gradients are wrong: shell patterns of their layer's definition, of its
-    attributes by name, and of their shape (``1, 1, [1-7], *``)."""
+    """Shell patterns of the parameters whose gradients are wrong.
+
+    They match the definition of the parameter's layer, its attributes by name, and the parameter's
+    shape (``1, 1, [1-7], *``).
+    """
 
     definition: str = "*"
     attributes: Mapping[str, int | str] = {}
@@ -81,8 +86,11 @@ class Match(Strict):
 
 
 class Difference(Strict):
-    """One fault of a framework. ``shown_by`` names the test that shows it and that would notice its
-    repair. Without ``match`` the harness works around it; with both it shows at some sizes only."""
+    """A fault of a framework.
+
+    ``shown_by`` names the test that shows the fault and would notice its repair. Without ``match``
+    the harness works around the fault. With both, the fault shows at some sizes only.
+    """
 
     summary: str
     reason: str
@@ -93,27 +101,26 @@ class Difference(Strict):
 
 
 class DifferenceFile(Strict):
-    """``known_differences.yaml``."""
+    """The contents of ``known_differences.yaml``."""
 
     differences: dict[str, Difference]
 
 
 @dataclass
 class Differences:
-    """The entries, and which of them were met."""
+    """The entries of known differences."""
 
     entries: dict[str, Difference] = field(default_factory=dict)
 
     def apply(self, result: CellResult, finding: Finding, program: Program) -> None:
-        """Judge a finding of a cell again in the light of what is known; ``program`` is the one
-        that was checked."""
+        """Judge a finding again with the known differences; ``program`` is the checked one."""
         for name, entry in self.entries.items():
             if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
             told = f"known difference {name}: {entry.summary}"
             if finding.verdict == "differ":
                 named = entry.match.parameter
-                # Results that come after several updates may be wrong by an earlier gradient.
+                # Results after several updates may be wrong because of an earlier gradient.
                 later = finding.check == WHOLE_STEPS and not finding.faults
                 if named and not (
                     _only_gradients(finding, _names(entry.match, result, program))
@@ -132,7 +139,7 @@ class Differences:
             finding.faults += self._of_its_layers(result, program)
 
     def _of_its_layers(self, result: CellResult, program: Program) -> list[str]:
-        """What is known of the layers that ran in a cell, elsewhere: no excuse, but a hint."""
+        """Return hints at known differences of a cell's layers in other checks; no excuses."""
         return [
             f"it may be known difference {name}, which other checks have shown of {layer}: "
             f"{entry.summary}"
@@ -154,16 +161,16 @@ def _matches(match: Match, result: CellResult, check: str) -> bool:
 
 
 def _ran(match: Match, label: str) -> bool:
-    """Whether one of the functions of a framework that ran a layer fits."""
+    """Return whether one of the framework's functions that ran a layer matches."""
     return any(fnmatchcase(part, match.layer) for part in label.split(", "))
 
 
 def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]:
-    """The parameters of a program that fit, of layers that fit."""
+    """Return the matching parameters of matching layers in a program."""
     wanted = match.parameter or ParameterMatch()
 
     def fits(value: object, pattern: object) -> bool:
-        # An attribute as it stands in a spec: 2 and not 2.0.
+        # The attribute as a spec has it: 2, not 2.0.
         return fnmatchcase(f"{value:g}" if isinstance(value, float) else str(value), str(pattern))
 
     return frozenset(
@@ -181,8 +188,10 @@ def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]
 
 
 def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
-    """Whether all that is wrong are gradients of these parameters; of a training's steps, all in
-    the first that is wrong, as later ones begin with its result."""
+    """Return whether only gradients of these parameters are wrong.
+
+    In training only the first wrong step counts, because later steps continue from its result.
+    """
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
     steps = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
     first = [text for text, step in zip(wrong, steps, strict=True) if step == min(steps)]
@@ -191,13 +200,13 @@ def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:
-    """Those that ship, and those of a user's folders (``known_differences.yaml``)."""
+    """Return the shipped entries and those of a user's folders (``known_differences.yaml``)."""
     entries: dict[str, Difference] = {}
     shipped = files("harness.specs").joinpath(FILE)
     entries.update(_read(parse(shipped.read_text(encoding="utf-8"), f"specs/{FILE}")))
     for folder in folders:
         for name in (FORMER, FILE):
-            # Whatever it is: reading it tells what is wrong with it.
+            # Of any type: an attempt to read it reports the error.
             if os.path.lexists(folder / name):
                 entries.update(_read(load(folder / name)))
     return Differences(entries)

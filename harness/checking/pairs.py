@@ -1,7 +1,7 @@
-"""Two backends held against each other, without the oracle: to how many digits do they agree?
+"""Pairs of backends, compared without the oracle: to how many digits do they agree?
 
-Compared are all results of the training pass of the check ``values``: outputs, loss, state,
-statistics and gradients, on the same numbers.
+All results of the training pass of the check ``values`` are compared on the same numbers: outputs,
+loss, state, statistics and gradients.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from harness.results.findings import PASSING, digits
 from harness.results.lines import Begin, Pair
 from harness.results.records import Records
 
-# As many pairs are told each by itself, if not all are asked for.
+# Up to this many pairs are all reported.
 FEW = 3
 
 
 class Pairs:
-    """The pairs of a run, and ``outliers``: lines on backends that stand apart, by group. Both are
-    found as cells end: results and outputs are kept until their group is whole."""
+    """The pairs of a run; ``outliers`` are lines on backends that stand apart, by group.
+
+    They are computed as cells end. Results and outputs are kept until their group is complete.
+    """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups = [group_of(cell) for cell in cells]
@@ -36,7 +38,7 @@ class Pairs:
         self.outliers: dict[Group, str] = dict.fromkeys(groups, "")
 
     def ended(self, result: CellResult) -> list[Pair]:
-        """The pairs of a cell that has ended with those that have ended before."""
+        """Return the pairs of a finished cell with the cells that finished before."""
         group = group_of(result.cell)
         members = self._ended[group]
         pairs = [self._pair(other, result) for other in members if other.values and result.values]
@@ -68,7 +70,7 @@ class Pairs:
 
 
 def recorded(records: Records) -> list[Pair]:
-    """The pairs of a record file; not those of which a backend began again later."""
+    """Return the pairs of a record file, except those of a backend that began again later."""
     found: dict[tuple[Group, frozenset[str]], Pair] = {}
     for line in records.lines:
         if isinstance(line, Begin):
@@ -87,11 +89,10 @@ def statements(
     every: bool = False,
     others: str = "--pairs shows all",
 ) -> list[str]:
-    """In words, to how many digits backends agree with each other, over all systems, and where two
-    differ: ``results`` tell which cells do.
+    """Return lines on how many digits backends agree to over all systems, and where they differ.
 
-    Of many pairs only the two backends that are furthest apart, if not ``every`` one is wanted;
-    ``others`` says where the others are.
+    ``results`` show which cells differ. If there are many pairs, only the two backends that are
+    furthest apart are reported, unless ``every`` is set; ``others`` says where the others are.
     """
     wrong = {r.cell: digits(r.findings) for r in results if r.verdict == "differ"}
     by_backends: dict[tuple[str, str], list[Pair]] = {}
@@ -118,8 +119,8 @@ def _statement(
         worst = max(found, key=lambda p: p.error)
         where = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
         what = f"{dtype} {path}" if several_paths else dtype
-        # Two that are wrong in the same way agree, and so do two of which one is wrong in what a
-        # pair does not compare.
+        # Two backends that are wrong in the same way agree with each other. So do two of which one
+        # is wrong in a result that pairs do not compare.
         known = (wrong.get(cell) for cell in worst.cells)
         if any(own is not None and worst.digits < own + 1 for own in known):
             differ.append(f"{what} ({worst.digits:.1f} digits in {where})")
@@ -132,8 +133,10 @@ def _statement(
 
 
 def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
-    """The largest difference, and the tensor that has it; infinite where a shape is another or
-    only one has the tensor."""
+    """Return the largest error and its tensor.
+
+    The error is infinite if the shapes differ or if only one side has the tensor.
+    """
     sizes = [scales(arrays) for arrays in (one, other)]
     worst = (0.0, next(iter(one), ""))
     for name in dict.fromkeys([*one, *other]):
@@ -146,30 +149,30 @@ def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
     return worst
 
 
-# Who stands apart from the others: backends' outputs compared pairwise, without the oracle.
+# Outliers: compare the outputs of backends pairwise, without the oracle.
 
 FEWEST = 3
-"""Backends of which one can stand apart."""
+"""The least number of backends of which one can stand apart."""
 
 Group = tuple[str, str, str, str]
 
 
 def group_of(cell: Cell) -> Group:
-    """All but the backend of a cell: cells that share it are compared."""
+    """Return all fields of a cell but the backend; cells that share them are compared."""
     return (cell.spec, cell.dtype, cell.path, cell.device)
 
 
 def group_name(cell: Cell) -> tuple[str, ...]:
-    """What tells a group from all others, what its cost depends on first."""
+    """Return the name of a group; the parts that decide its cost come first."""
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
 def outlier(members: Sequence[CellResult]) -> str:
-    """A line on the backend that stands apart, of cells of one group with outputs; or none."""
+    """Return a line on the backend that stands apart in a group of cells; empty if none does."""
     members = [m for m in members if m.outputs]
     if len(members) < FEWEST or all(m.verdict in PASSING for m in members):
         return ""
-    # The lower median: of three, the two that agree are near one and far from the other.
+    # The lower median: of three backends, the two that agree are near one and far from the other.
     median = {
         m.cell.backend: median_low([_output_gap(m, o) for o in members if o is not m])
         for m in members
@@ -186,8 +189,10 @@ def outlier(members: Sequence[CellResult]) -> str:
 
 
 def _output_gap(one: CellResult, other: CellResult) -> float:
-    """The largest gap over the size of the larger; infinite where one is not finite, or not the
-    other's shape."""
+    """Return the largest difference of outputs, relative to the larger size.
+
+    It is infinite if a shape differs, or if unequal outputs have numbers that are not finite.
+    """
     worst = 0.0
     for name, array in one.outputs.items():
         if name not in other.outputs or array.shape != other.outputs[name].shape:

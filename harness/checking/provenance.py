@@ -1,7 +1,7 @@
-"""All that decides the numbers of a cell: those of a record file are to be of today.
+"""The conditions that decide a cell's numbers; recorded ones must equal today's.
 
-A signature is what the parent knows before a cell is run; a greeting is what its worker says of
-itself. Both are flat maps of texts, for a record and for saying what has changed.
+The parent knows a signature before a cell runs. A worker reports its greeting. Both are flat maps
+of texts, for the record and for messages on changes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.worker.cards import cards
 from harness.worker.serve import reported
 from harness.worker.worker import Worker
 
-# Entries that are checksums: of them it is said that they have changed, not what they are.
+# Entries that are checksums; messages say that they changed, without the values.
 CHECKSUMS: Mapping[str, str] = {
     "spec": "the spec has changed",
     "sizes": "the sizes have changed",
@@ -40,12 +40,12 @@ CHECKSUMS: Mapping[str, str] = {
     "machine": "it is another machine",
     "model": "the file of the model, or what is said of it, has changed",
 }
-# Entries that a signature has only where the backend runs on the interpreter of the harness.
+# Entries of a signature only if the backend runs on the harness' own interpreter.
 OF_OWN_INTERPRETER = ("backend",)
-# Entries that decide whether there is a verdict of :data:`LIMITED`, and no other.
+# Entries that only decide whether a verdict is one of :data:`LIMITED`.
 LIMITS = ("--timeout", "--memory")
 LIMITED = frozenset({"timeout", "out-of-memory", "not-run"})
-# Variables that decide which code an interpreter finds: the parent's own search tells nothing then.
+# Variables that change which code an interpreter finds, so that the parent's search is no guide.
 SEARCHING = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PATH")
 PROSE = {"summary", "source"}
 
@@ -70,7 +70,7 @@ class Signatures:
             "service": request.handler or request.service,
             **({"model": _checksum(request.against.record().plain())} if request.against else {}),
             "usable cores": str(own.usable_cores),
-            # A check that is enough in one dtype is made of another where that is not asked for.
+            # A check that one dtype covers runs in another one if the first is not requested.
             "dtypes": ", ".join(request.dtypes),
             **{f"variable {name}": text for name, text in reported(os.environ).items()},
         }
@@ -79,7 +79,7 @@ class Signatures:
         self._gpus: dict[str, str] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
-        """The signature of a cell: what decides its numbers, beside its own fields."""
+        """Return the signature of a cell: what decides its numbers, apart from its own fields."""
         if spec.name not in self._specs:
             own = spec.model.model_dump(exclude=PROSE)
             sizes = [case_sizes(spec, self.request, own=case) for case in (False, True)]
@@ -95,10 +95,10 @@ class Signatures:
 
 
 class Greetings:
-    """The greetings that the workers of a run would give.
+    """The greetings of a run's workers.
 
-    A worker is started for it only where nothing else tells: it runs on another interpreter, or
-    what is installed here is not what the record says.
+    A worker is started for its greeting only if it runs on another interpreter, or if the record
+    differs from what is installed here.
     """
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
@@ -107,7 +107,7 @@ class Greetings:
         self._started: set[str] = set()
 
     def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
-        """The greeting of today; empty if the worker cannot be started."""
+        """Return today's greeting; empty if the worker cannot be started."""
         if self._asked.get(backend) != recorded and backend not in self._started:
             if self._is_own(backend) and _installed(backend, recorded) == recorded:
                 self._asked[backend] = recorded
@@ -124,7 +124,7 @@ class Greetings:
 
 
 def greeting(worker: Worker) -> dict[str, str] | None:
-    """The greeting of a worker, as far as it decides numbers; None if it never greeted."""
+    """Return the parts of a worker's greeting that decide numbers; None if it never greeted."""
     hello = worker.hello
     if hello is None:
         return None
@@ -134,7 +134,7 @@ def greeting(worker: Worker) -> dict[str, str] | None:
 
 
 def origins(columns: Iterable[str]) -> dict[str, str]:
-    """The distribution that each column's backend comes from, with its version."""
+    """Return the distribution and version of each column's backend."""
     known = available()
     found = {name: known.get(backend_of(name)) for name in columns}
     return {name: f"{o.distribution} {o.version}" for name, o in found.items() if o is not None}
@@ -150,7 +150,7 @@ def labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """In words, how the entries of two signatures or greetings differ."""
+    """Return in words how the entries of two signatures or greetings differ."""
     before, now = known_of_both(before, now)
     found = []
     for name in dict.fromkeys([*before, *now]):
@@ -163,7 +163,7 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def known_of_both(
     one: Mapping[str, str], other: Mapping[str, str]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Two signatures of different interpreters without what the harness knows of its own only."""
+    """Return two signatures, without entries that only one interpreter could know."""
     if one.get("interpreter") == other.get("interpreter"):
         return one, other
     hidden = {name for name in OF_OWN_INTERPRETER if (name in one) != (name in other)}
@@ -182,7 +182,7 @@ def _backend(name: str, request: Request) -> dict[str, str]:
 
 
 def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
-    """A recorded greeting as this interpreter would have it; without what nothing tells of."""
+    """Return a recorded greeting with this interpreter's versions; unknown entries are left out."""
     found = {
         "Python": platform.python_version(),
         "code": code(backend_of(backend)),
@@ -191,7 +191,7 @@ def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
     for name in recorded:
         try:
             own, (public, plus, _) = version(name), recorded[name].partition("+")
-            # In the recorded form, where only a local part is left out of it.
+            # In the recorded form, if that only has a local version part in addition.
             found.setdefault(name, recorded[name] if plus and own == public else own)
         except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
             continue

@@ -1,4 +1,4 @@
-"""Cells as a thing of their own: to be kept, sent, and run wherever the harness is installed."""
+"""Tasks: single cells that can be stored, sent and run wherever the harness is installed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from harness.results.findings import PASSING, Finding, Verdict
 from harness.results.lines import Begin, RecordLine, RequestRecord
 from harness.runtime.paths import KNOWN_DTYPES, PATHS
 
-# What a cell says of itself.
+# Fields of a cell itself.
 OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})
-# The options of a cell, with the type of each as JSON has it.
+# The options of a cell and their JSON types.
 OPTIONS = {
     **{one.name: one.json_type for one in options_of(CellOptions) if one.name not in OF_A_CELL},
     "handler": "str",
@@ -41,10 +41,10 @@ OptionsForm = create_model("OptionsForm", __base__=Form, **_FORMS)
 
 @dataclass(frozen=True)
 class Task:
-    """A cell, and all that it takes to run it. Immutable, and can be hashed, pickled and sent.
+    """A cell with everything needed to run it. It is immutable and can be hashed, pickled and sent.
 
-    ``source`` is what its spec is found by: a name, or a file's path. ``options`` are those of the
-    request that are not as usual, as JSON.
+    ``source`` finds its spec: a name, or the path of a file. ``options`` are the options of the
+    request that differ from the defaults, as JSON.
     """
 
     cell: Cell
@@ -52,7 +52,7 @@ class Task:
     options: str = "{}"
 
     def record(self) -> dict[str, object]:
-        """The cell as plain data, for JSON."""
+        """Return the task as plain data, for JSON."""
         return {
             **self.cell.record(),
             "source": self.source,
@@ -61,7 +61,7 @@ class Task:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
-        """The cell of :meth:`record`.
+        """Return the task of a :meth:`record`.
 
         Raises:
             UsageError: a field is missing, unknown, or of another type.
@@ -94,7 +94,7 @@ class Task:
 
     @property
     def request(self) -> Request:
-        """The request that has this cell only."""
+        """The request with this cell alone."""
         options: dict[str, object] = json.loads(self.options)
         given: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in options.items()
@@ -110,7 +110,7 @@ class Task:
 
 @dataclass(frozen=True)
 class CellReport:
-    """What came of a cell that was run; ``lines`` are those of a record file, and plain data."""
+    """The result of a cell's run; ``lines`` are its lines of a record file, as plain data."""
 
     task: Task
     result: CellResult
@@ -118,22 +118,22 @@ class CellReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The gravest of its findings."""
+        """The gravest verdict of the findings."""
         return self.result.verdict
 
     @property
     def agrees(self) -> bool:
-        """Whether it agrees, differs as known, or was asked for nothing that it has."""
+        """Whether the cell agrees, differs as known, or has nothing to compare."""
         return self.verdict in PASSING
 
     @property
     def findings(self) -> list[Finding]:
-        """One for each check, in the order in which they were made."""
+        """The findings of the checks, in the order in which the checks ran."""
         return self.result.findings
 
     @property
     def seconds(self) -> float:
-        """How long it took, without the start of the oracle."""
+        """The duration of the cell's run, without the start of the oracle."""
         return self.result.seconds
 
     def __repr__(self) -> str:
@@ -141,18 +141,18 @@ class CellReport:
 
 
 class Workers:
-    """A process for each backend, kept warm: cell after cell is run without a new start.
+    """Warm processes, one for each backend: cells run without a new start.
 
-    Use as a context manager, so that no process outlives it. Cells of one backend take turns;
-    several threads may run those of several. With ``records`` the lines of each cell are appended
-    to that file, on the disk before :func:`harness.run_cell` returns.
+    Use it as a context manager, so that no process outlives it. Cells of one backend take turns;
+    several threads may run cells of different backends. With ``records``, the lines of each cell
+    are appended to that file, and are on the disk before :func:`harness.run_cell` returns.
     """
 
     def __init__(self, records: str | os.PathLike[str] | None = None) -> None:
-        """Nothing is started yet.
+        """Open the file of records; no process starts yet.
 
         Raises:
-            RecordError: the file of records cannot be written, or is something else.
+            RecordError: the file cannot be written, or is no file of records.
         """
         self._writer = None if records is None else RecordWriter(records)
         self._written: RequestRecord | None = None
@@ -175,12 +175,11 @@ class Workers:
             self._writer.close()
 
     def run(self, task: Task) -> CellReport:
-        """Run a cell as ``harness check`` does. Whatever the backend does is in the report.
+        """Run a cell as ``harness check`` does. The report has all failures of the backend.
 
         Raises:
-            UsageError: its options are none that there are, or its records are those of another
-                request.
-            HarnessError: its spec is wrong, or the records cannot be written.
+            UsageError: an option is unknown, or the records belong to another request.
+            HarnessError: the spec is wrong, or the records cannot be written.
         """
         runner = self.runner(task)
         with self._lock:
@@ -199,11 +198,12 @@ class Workers:
         return CellReport(task, result, tuple(line.plain() for line in (begin, *lines)))
 
     def runner(self, task: Task) -> CellRunner:
-        """What runs the cell: one for all with the same options, which share the oracle's work.
+        """Return the runner of a cell; cells with the same options share a runner and its oracle's
+        work.
 
         Raises:
-            UsageError: the cell has options that there are not.
-            HarnessError: its spec is wrong.
+            UsageError: the cell has unknown options, or its source has another spec.
+            HarnessError: the spec is wrong.
         """
         with self._lock:
             runner = self._runners.get(task.options)
@@ -222,7 +222,7 @@ class Workers:
             return
         wanted = request_record(runner.request)
         if self._written is None:
-            # The plan of whoever asked for the cells is not known here.
+            # The plan of the caller is not known here.
             self._append(runner.new_head().model_copy(update={"plan": None}))
             self._written = wanted
         elif self._written != wanted:
@@ -237,10 +237,10 @@ class Workers:
 
 
 def tasks(runner: CellRunner) -> list[Task]:
-    """The cells of a request, each on its own.
+    """Return the cells of a request as tasks.
 
     Raises:
-        UsageError: the request has numbers of its own, which no cell carries.
+        UsageError: the request has given numbers, which no task can carry.
     """
     request = runner.request
     if request.given is not None:
@@ -254,7 +254,7 @@ def tasks(runner: CellRunner) -> list[Task]:
     if "folders" in shared:
         shared["folders"] = [os.path.abspath(path) for path in shared["folders"]]
     texts = {name: _text(_own(shared, name)) for name in runner.backends}
-    # What a spec is found by from everywhere.
+    # Names or paths that find a spec from everywhere.
     sources = {
         spec: asked if runner.specs.library.has("model", asked) else os.path.abspath(asked)
         for spec, asked in runner.sources.items()
@@ -263,7 +263,7 @@ def tasks(runner: CellRunner) -> list[Task]:
 
 
 def _own(options: Mapping[str, Any], backend: str) -> dict[str, object]:
-    """The options, with the interpreter and the variables of one backend only."""
+    """Return the options, with the interpreter and variables of one backend only."""
     found = dict(options)
     for name in ("pythons", "environment"):
         mine = {key: value for key, value in found.pop(name, {}).items() if key == backend}

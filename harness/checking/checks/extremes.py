@@ -157,7 +157,7 @@ def kink_material(case: Case) -> Arguments:
 def embedding_rows(context: Context) -> Iterator[Finding]:
     """Compare with the same index everywhere, also in targets: 0, then 1, then the last one.
 
-    All other rows are never used, so their gradients must be 0.
+    No other index occurs, so most embedding rows are never read.
     """
     case = context.case
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
