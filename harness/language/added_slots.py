@@ -1,4 +1,4 @@
-"""What a model adds to any optimizer: gradients that are gathered, and a mean of the parameters."""
+"""Optimizer additions of a model: gradient accumulation and an average of the parameters."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 from harness.program.builder import Builder
 from harness.program.ir import Type
 
-# Names that no definition can have for a slot: those begin with a letter.
+# Slot names that no definition can use: the names there begin with a letter.
 GATHERED, AVERAGED = "_gathered", "_averaged"
 
 
 class AddedSlots:
-    """Equations around those of an optimizer, for ``accumulate`` steps to one update.
+    """Equations around an optimizer's own, for ``accumulate`` steps per update.
 
-    ``count`` is the number of the update that a step belongs to, from 1, and ``gradient`` the mean
-    of the gradients gathered so far: what the optimizer's equations read as ``t`` and ``g``. Those
-    of the steps between are made too, and thrown away. ``starts`` says how each of ``slots``
-    begins; they are of ``type_``, as the parameter is.
+    The optimizer's equations read ``count`` as ``t`` and ``gradient`` as ``g``. ``count`` is the
+    number of the update that a step belongs to, from 1. ``gradient`` is the mean of the gradients
+    gathered so far. The optimizer's equations run at every step; :meth:`finished` discards their
+    results between updates. ``starts`` gives the initial value of each of ``slots``, which have the
+    parameter's type ``type_``.
     """
 
     def __init__(
@@ -43,14 +44,17 @@ class AddedSlots:
         self.starts[GATHERED] = None
         part = emit("divide", values["g"], steps)
         self.gradient = emit("add", self.slots[GATHERED], part)
-        # Half a step away from what rounding could turn.
+        # Offset by half a step, so that rounding cannot change the result.
         before = emit("add", values["t"], builder.constant(accumulate - 0.5))
         self.count = emit("floor", emit("divide", before, steps))
         after = emit("add", values["t"], builder.constant(0.5))
         self.due = emit("less", emit("multiply", self.count, steps), after)
 
     def finished(self, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-        """What ``p`` and every slot become, from what they were and what the equations made."""
+        """Return the new values of ``p`` and every slot.
+
+        ``before`` are their old values, ``after`` the results of the optimizer's equations.
+        """
         emit, constant = self.builder.emit, self.builder.constant
         found, old = dict(after), dict(before)
         if self.average is not None:

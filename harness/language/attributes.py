@@ -1,4 +1,4 @@
-"""Attributes of layers, losses and optimizers: defaults, and what a model gives instead."""
+"""Attributes of layers, losses and optimizers: defaults, and the values that a model gives."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def instead(hints: Hints, name: str, declared: Collection[str], value: object) -
 
 
 Attribute = FunctionName | bool | float | Dim
-# (attribute, whether its key is meant rather than its value) -> where it stands.
+# (attribute, True for the place of its key, False for its value) -> place.
 PlaceOf = Callable[[str, bool], Place]
 
 
 @dataclass(frozen=True)
 class GivenAttributes:
-    """The attributes that a model gives to ``owner``, at ``place``; ``place_of`` finds each.
+    """Attributes that a model gives to ``owner``, at ``place``; ``place_of`` locates each.
 
-    ``definition`` declares them, and so holds the defaults of those that are not given. Inside of
-    a layer's definition ``outer`` are that layer's own attributes, which values may name.
+    ``definition`` declares the attributes and their defaults. Inside a layer's definition,
+    ``outer`` are that layer's attributes, which values may name.
     """
 
     owner: str
@@ -53,7 +53,7 @@ class GivenAttributes:
     outer: Mapping[str, Attribute] = field(default_factory=dict)
 
     def at(self, name: str, *, key: bool = False) -> Place:
-        """Where an attribute stands, or its owner where the attribute was left at its default."""
+        """Return an attribute's place, or the owner's place if the attribute has its default."""
         if self.place_of is None or name not in self.values:
             return self.place
         return self.place_of(name, key)
@@ -65,10 +65,10 @@ def read_attributes(
     given: GivenAttributes,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """The value of every declared attribute, checked by kind.
+    """Return the checked value of every declared attribute.
 
     Raises:
-        SpecError: one is unknown, or not of its kind.
+        SpecError: an attribute is unknown, or its value has the wrong kind.
     """
     errors = ErrorList()
     found: dict[str, Attribute] = {}
@@ -81,7 +81,7 @@ def read_attributes(
         )
         errors.found.append(SpecError(told, given.at(name, key=True)))
     for name, default in declared.items():
-        # What is missing may be there by another name.
+        # A missing attribute may have been given under an unknown name.
         if name in given.values or not unknown:
             with errors.part():
                 found[name] = _read(library, name, default, given, sizes)
@@ -127,7 +127,7 @@ def _read(
 
 
 def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float | Dim:
-    """A number, or what stands for a whole one: a size, or a sum or product of sizes."""
+    """Return a number, or the dimension that a sum or product of sizes stands for."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, Dim):
@@ -145,7 +145,7 @@ def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float
 
 
 def _no_function(hints: Hints, name: str, value: str, known: Collection[str]) -> str:
-    """What to say of an attribute that names no function: of its form, or of what there is."""
+    """Return the error text for an attribute that names no function."""
     found = shorten(value)
     if not is_name(value):
         return (
@@ -170,11 +170,12 @@ def number_of(
     used: set[str],
     place: Place,
 ) -> float:
-    """The number that an argument of a law is, or the attribute that it names, which goes into
-    ``used``.
+    """Return the number of a law's argument: the argument itself, or the attribute that it names.
+
+    An attribute's name is added to ``used``.
 
     Raises:
-        SpecError: it names no attribute that is a number, or is not finite.
+        SpecError: the argument names no attribute with a number, or is not finite.
     """
     if isinstance(value, str):
         found = attributes.get(value)
@@ -200,11 +201,11 @@ def _show(value: Any) -> str:
 
 
 def plain(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-    """Function names as text, for the program."""
+    """Return the attributes for the program, with function names as text."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
 
 
-# The arguments of calls: inputs by position or by name, attributes by name.
+# Arguments of calls: inputs by position or by name, attributes by name.
 
 Declared = Mapping[str, bool | float | str]
 
@@ -217,8 +218,10 @@ def inputs_of(
     optional: Sequence[str] = (),
     attributes: Sequence[str] = (),
 ) -> dict[str, int]:
-    """The values of a call's inputs: positional arguments first; keywords are inputs or initial
-    states (``optional``). Those of ``attributes`` are left alone.
+    """Return the values of a call's inputs.
+
+    Positional arguments come first. Keywords are inputs or initial states (``optional``). Keywords
+    in ``attributes`` are ignored.
 
     Raises:
         SpecError: an argument is missing, unknown or given twice.
@@ -256,10 +259,10 @@ def inputs_of(
 def attributes_of(
     library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
 ) -> dict[str, Attribute]:
-    """The attributes of a call, from its keywords and the defaults of its definition.
+    """Return the attributes of a call: its keywords, and the defaults of the definition.
 
     Raises:
-        SpecError: one is missing, or not of its kind.
+        SpecError: an attribute is missing, or its value has the wrong kind.
     """
     given = {
         n: (e, _attribute(n, declared[n], e, scope)) for n, e in expr.keywords if n in declared
@@ -274,8 +277,10 @@ def attributes_of(
 
 
 def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
-    """A keyword's value: of a size, a dimension; of the others what YAML would have, or what an
-    attribute in scope stands for; of a number also a sum or product of sizes."""
+    """Return a keyword's value: a dimension for a size, otherwise a plain value as in YAML.
+
+    A name may be an attribute in scope. A number may be a sum or product of sizes.
+    """
     if default == "size":
         return scope.size(value)
     match value:

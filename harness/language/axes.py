@@ -1,4 +1,4 @@
-"""Sizes, and sums and products of them, as dimensions; what is said of a size that is unknown."""
+"""Sizes, sums and products of sizes as dimensions, and messages about unknown sizes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from harness.language.tree import Binary, Expr, Name, Number
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Kind, Type
 
-# The sizes that arrays decide; every other size has a number in the spec.
+# Sizes that the input arrays decide; every other size has a number in the spec.
 FREE_SIZES = ("batch", "time")
 _OPERATORS = {"+": Dim.__add__, "-": Dim.__sub__, "*": Dim.__mul__}
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
-    """A dimension of known sizes; :class:`SpecError` for an unknown one or another operation."""
+    """Return a dimension of known sizes.
+
+    :class:`SpecError` for an unknown size, an axis below 1, or an operation other than + - *.
+    """
     if isinstance(given, int) and not isinstance(given, bool):
         if given < 1:
             raise SpecError(f"an axis has 1 entry or more, found {given}", place)
@@ -42,15 +45,15 @@ def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
 
 
 def names_of_sizes(axes: Iterable[int | str]) -> set[str]:
-    """The names in declared axes."""
+    """Return the names in declared axes."""
     return {name for axis in axes if isinstance(axis, str) for name in _NAME.findall(axis)}
 
 
 def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
-    """The dimension that an expression of sizes and whole numbers stands for.
+    """Return the dimension of an expression of sizes and whole numbers.
 
     Raises:
-        SpecError: it has something else in it, or its number is too large.
+        SpecError: the expression contains something else, or its number is too large.
     """
     with placed(expression.place):
         return _size_of(expression, known)
@@ -78,16 +81,16 @@ def _size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
     )
 
 
-# Declared axes: from ``[batch, time, units + features]`` to dimensions, and matching them.
+# Declared axes such as ``[batch, time, units + features]``: conversion to dimensions, and matching.
 
 REST, BATCH = "...", "batch"
 
 
 @dataclass
 class RestAxes:
-    """The axes that ``...`` stands for in one definition: bound by the first input with it.
+    """The axes that ``...`` stands for in one definition, bound by the first input with ``...``.
 
-    ``starts`` are the positions of the ``...`` in those shapes; None dims until one is bound.
+    ``starts`` are the positions of ``...`` in the declared shapes. ``dims`` is None until bound.
     """
 
     dims: Shape | None = None
@@ -100,10 +103,12 @@ def read_dims(
     rest: RestAxes,
     place_of: Callable[[int], Place],
 ) -> Shape:
-    """Declared axes as dimensions, ``...`` included; ``place_of`` tells where an axis stands.
+    """Return declared axes as dimensions, with ``...`` expanded.
+
+    ``place_of`` returns the place of the axis with a given number.
 
     Raises:
-        SpecError: a size is unknown, or there is nothing that ``...`` stands for.
+        SpecError: a size is unknown, or no input binds ``...``.
     """
     result: list[Dim] = []
     for number, axis in enumerate(axes):
@@ -124,10 +129,10 @@ def match(
     rest: RestAxes,
     fail: Callable[[str], SpecError],
 ) -> None:
-    """Match a value's shape against declared axes; new axis names are bound in ``sizes``.
+    """Match a value's shape against declared axes; bind new axis names in ``sizes``.
 
-    What ``...`` stands for is bound in ``rest`` by the first input that has it. ``fail`` makes
-    the error: it knows where the value came from.
+    The first input with ``...`` binds it in ``rest``. ``fail`` makes the error, with the value's
+    origin.
     """
     shape = found.shape
     declared = f"declared {axes_text(axes)}"
@@ -155,7 +160,7 @@ def match(
 
 
 def _lacks_batch(*shapes: Shape) -> str:
-    """What to write where one shape starts with ``batch``, and another with a number."""
+    """Return a hint to write ``batch`` if one shape starts with it and another with a number."""
     first = {shape[0] for shape in shapes if shape}
     numbers = [dim for dim in first if not dim.terms]
     if Dim.of(BATCH) not in first or not numbers:
@@ -164,21 +169,23 @@ def _lacks_batch(*shapes: Shape) -> str:
 
 
 def axes_text(axes: Sequence[int | str]) -> str:
-    """``[..., features]``."""
+    """Return declared axes as text: ``[..., features]``."""
     return f"[{', '.join(map(str, axes))}]"
 
 
-# What the entries of an input are: floats, indices, lengths or truth values.
+# Entries of an input: floats, indices, lengths or truth values.
 
-# What entries are, in words.
+# Kinds of entries, in words.
 INPUT_KINDS: Mapping[Kind, str] = {"float": "floats", "index": "an index", "bool": "booleans"}
 KEYS = ("index", "at_most", "boolean")
 
 
 @dataclass(frozen=True)
 class Entries:
-    """``kind``, and of whole numbers the size that they stay below, which is ``more`` than that of
-    ``size``: a name, or a number."""
+    """The kind of an input's entries, and a bound for whole numbers.
+
+    Whole numbers stay below ``size`` + ``more``; ``size`` is a name or a number.
+    """
 
     kind: Kind = "float"
     size: int | str | None = None
@@ -186,7 +193,7 @@ class Entries:
 
 
 def entries_of(declared: object) -> Entries:
-    """What a declared input holds."""
+    """Return the entries of a declared input."""
     if not isinstance(declared, schema.Input):
         return Entries()
     if declared.boolean:
@@ -197,10 +204,10 @@ def entries_of(declared: object) -> Entries:
 
 
 def check_entries(document: Document, declared: schema.Input, path: KeyPath) -> None:
-    """Check that an input holds one kind of thing.
+    """Check that an input declares at most one kind of entries.
 
     Raises:
-        SpecError: two are declared.
+        SpecError: the input declares two kinds.
     """
     given = [key for key in KEYS if getattr(declared, key) not in (None, False)]
     if len(given) > 1:
@@ -217,7 +224,7 @@ def input_type(
     shape: Shape,
     sizes: Mapping[str, Dim],
 ) -> Type:
-    """The type of a model's input or target.
+    """Return the type of a model's input or target.
 
     Raises:
         SpecError: a size is unknown, or two kinds are declared.
@@ -230,15 +237,15 @@ def input_type(
     return Type(shape, found.kind, read_dim(found.size, sizes, at) + found.more)
 
 
-# Sizes that are asked for on several specs at once: each applies where a spec has it.
+# Sizes given for several specs at once: each applies to the specs that have it.
 
 T = TypeVar("T")
-# How many specs are named in a message; of more it is only told how many there are.
+# Largest number of specs named in a message; of more, the message gives their number.
 NAMED = 12
 
 
 def known_sizes(spec_sizes: Iterable[str], asked: Mapping[str, T]) -> dict[str, T]:
-    """Those of the sizes asked for that a spec has, ``batch`` and ``time`` among them."""
+    """Return those of the given sizes that a spec has, including ``batch`` and ``time``."""
     known = {*spec_sizes, *FREE_SIZES}
     return {name: size for name, size in asked.items() if name in known}
 
@@ -248,12 +255,12 @@ def check_asked(
     sizes: Mapping[str, Collection[str]],
     free: Sequence[str] = FREE_SIZES,
 ) -> list[str]:
-    """In words, which specs each size applies to, where these are not all of them.
+    """Return a note for each size that applies to only some of the specs.
 
-    ``sizes`` are the names of each spec's own; ``free`` are those that all of them have.
+    ``sizes`` are the size names of each spec; ``free`` are the names that every spec has.
 
     Raises:
-        UsageError: no spec has a size of that name.
+        UsageError: no spec has a size with that name.
     """
     told = []
     for name in asked:

@@ -1,4 +1,4 @@
-"""Functions along axes: what their calls say of axes; running sums, order, and gathering."""
+"""Functions along axes: their arguments, running sums, sorting, and gathering."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from harness.language.tree import Call, Expr, List, Name, Negate, Number, Rest
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Type
 
-# How an expression says what YAML says by the same words.
+# Truth values in expressions, with the same words as in YAML.
 TRUTHS: Mapping[str, bool] = {"true": True, "false": False}
 
 
 def arity(expr: Call, count: int, allowed: tuple[str, ...] = ()) -> dict[str, Expr]:
-    """The keywords of a call of so many arguments.
+    """Check a call's number of arguments and its keywords; return the keywords.
 
     Raises:
-        SpecError: there are more or fewer, or a keyword is none of those allowed.
+        SpecError: the number of arguments differs from ``count``, or a keyword is not allowed.
     """
     if len(expr.arguments) != count:
         plural = "" if count == 1 else "s"
@@ -62,10 +62,10 @@ def _integer(expr: Expr, scope: Scope) -> int:
 
 
 def truth_of(keyword: str, expr: Expr, scope: Scope) -> bool:
-    """Whether a keyword says so: by 1 or 0, true or false, or an attribute that is one of these.
+    """Return the truth value of a keyword: 1, 0, true, false, or an attribute with a truth value.
 
     Raises:
-        SpecError: it says something else.
+        SpecError: the value is something else.
     """
     match expr:
         case Number(0 | 1 as number):
@@ -80,10 +80,10 @@ def truth_of(keyword: str, expr: Expr, scope: Scope) -> bool:
 
 
 def axis_of(expr: Expr, rank: int, scope: Scope) -> int:
-    """An axis of a value of so many, counted from its first.
+    """Return an axis of a value with ``rank`` axes, counted from the first.
 
     Raises:
-        SpecError: it has no such axis, or this is no whole number.
+        SpecError: the value has no such axis, or the axis is not a whole number.
     """
     axis = _integer(expr, scope)
     if not -rank <= axis < rank:
@@ -94,10 +94,10 @@ def axis_of(expr: Expr, rank: int, scope: Scope) -> int:
 def axes_of(
     evaluator: LanguageValues, value: int, given: Expr | None, scope: Scope
 ) -> tuple[int, ...]:
-    """The axes that ``axis=`` names: one, a list, ``...``, or all where it is left out.
+    """Return the axes that ``axis=`` names: one, a list, ``...``, or all if it is missing.
 
     Raises:
-        SpecError: the value has no such axes, or one is named twice.
+        SpecError: the value has no such axes, or an axis is named twice.
     """
     rank = len(evaluator.type_of(value).shape)
     if given is None:
@@ -113,7 +113,8 @@ def axes_of(
 
 
 def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
-    """The axes that ``...`` stands for in the declared shapes, wherever it stands there."""
+    """Return the axes that ``...`` stands for; its position in the declared shapes must be
+    unique."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
         raise SpecError("axis=... needs a '...' in the shape of an input", given.place)
@@ -131,12 +132,9 @@ def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope)
     return tuple(range(start, stop))
 
 
-# Order and place: running sums, sorting, the largest entries, and gathering along any axis.
-#
-# Two primitives do the work along a last axis, ``cumulative_sum`` and ``argsort``; the rest is made
-# of them. Entries that tie keep their order, so that their derivatives go to one place on every
-# backend: the first of those that are equally large is taken. NaN comes after all numbers when
-# sorting upwards, and downwards too.
+# Sorting and gathering along any axis. Two primitives, ``cumulative_sum`` and ``argsort``, work
+# along the last axis; everything else is built from them. Ties keep their order, so every backend
+# sends the gradient to the first of equal entries. NaN sorts after all numbers in both directions.
 
 MOVES = ("take", "take_along_axis")
 
@@ -151,13 +149,13 @@ def _permuted(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> i
 
 
 def _last(evaluator: LanguageValues, value: int, axis: int) -> int:
-    """An axis moved to the end."""
+    """Move an axis to the end."""
     rank = len(evaluator.type_of(value).shape)
     return _permuted(evaluator, value, (*(a for a in range(rank) if a != axis), axis))
 
 
 def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
-    """The last axis moved to where it was."""
+    """Move the last axis back to position ``axis``."""
     last = len(evaluator.type_of(value).shape) - 1
     return _permuted(evaluator, value, (*range(axis), last, *range(axis, last)))
 
@@ -165,8 +163,11 @@ def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
 def _given(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
-    """The further arguments and the keywords of a call; its first value with the axis last, and
-    the axis. What is moved as it is may be of any kind."""
+    """Return a call's other arguments, its keywords, its first value with the axis last, and the
+    axis.
+
+    Functions in MOVES accept entries of any kind; the others need floats.
+    """
     keywords = arity(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
@@ -186,10 +187,10 @@ def _given(
 
 
 def cumsum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``cumsum(x, axis=1)``: the sum of each entry and all before it.
+    """Compute ``cumsum(x, axis=1)``: the sum of each entry and all entries before it.
 
     Raises:
-        SpecError: ``axis=`` is missing, or no axis of the value.
+        SpecError: ``axis=`` is missing, or the value has no such axis.
     """
     if "axis" not in dict(expr.keywords):
         raise SpecError("cumsum needs axis=, as in cumsum(x, axis=1)", expr.place)
@@ -205,7 +206,7 @@ def _order(evaluator: LanguageValues, value: int, descending: bool, expr: Call) 
 
 
 def argsort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``argsort(x, axis=-1, descending=true)``: the indices that sort."""
+    """Compute ``argsort(x, axis=-1, descending=true)``: the indices that sort."""
     _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
     order = _order(evaluator, value, _descending(keywords, scope), expr)
     return _back(evaluator, order, axis)
@@ -217,7 +218,7 @@ def _descending(keywords: Mapping[str, Expr], scope: Scope) -> bool:
 
 
 def sort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``sort(x, axis=-1, descending=true)``: each entry's derivative goes where it came from."""
+    """Compute ``sort(x, axis=-1, descending=true)``; gradients return to the original entries."""
     _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
     order = _order(evaluator, value, _descending(keywords, scope), expr)
     entries = evaluator.emit("take_along_axis", value, order, place=expr.place)
@@ -225,7 +226,7 @@ def sort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
-    """The place of the largest entry of a last axis."""
+    """Return the index of the largest entry along the last axis."""
     order = _order(evaluator, value, True, expr)
     last = len(evaluator.type_of(order).shape) - 1
     first = evaluator.builder.slice_axis(order, last, 0, 1)
@@ -233,15 +234,16 @@ def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
 
 
 def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``argmax(x, axis=-1)``: the index of the largest entry, the first of those that tie."""
+    """Compute ``argmax(x, axis=-1)``: the index of the largest entry, the first if there are
+    ties."""
     return _first(evaluator, _given(evaluator, expr, 1, scope)[2], expr)
 
 
 def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``index(x, below)``: the largest of 0, 1, ..., below - 1 that is not above x; 0 if none is.
+    """Compute ``index(x, below)``: the largest of 0, 1, ..., below - 1 that is at most x, or 0.
 
     Raises:
-        SpecError: x are no floats, or ``below`` is no size.
+        SpecError: x does not hold floats, or ``below`` is not a size.
     """
     arity(expr, 2)
     value, below = evaluator.tensor(expr.arguments[0], scope), scope.size(expr.arguments[1])
@@ -257,10 +259,11 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int]:
-    """``values, indices = top_k(x, k, axis=-1)``: the k largest entries, from the largest on.
+    """Compute ``values, indices = top_k(x, k, axis=-1)``: the k largest entries in descending
+    order.
 
     Raises:
-        SpecError: there are fewer.
+        SpecError: the axis has fewer than k entries.
     """
     (count,), _, value, axis = _given(evaluator, expr, 2, scope)
     k, length = scope.size(count), evaluator.type_of(value).shape[-1]
@@ -276,15 +279,16 @@ def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int
 
 
 def largest(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``top_k(x, k)`` where one value is wanted: the entries."""
+    """Compute ``top_k(x, k)`` as a single value: the entries without their indices."""
     return top_k(evaluator, expr, scope)[0]
 
 
 def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``take(x, i, axis=0)``: x ``[a, rows, b]``, i ``[...]`` -> ``[a, ..., b]`` for axis 1.
+    """Compute ``take(x, i, axis=0)``: for axis 1, x ``[a, rows, b]`` and i ``[...]`` give ``[a,
+    ..., b]``.
 
     Raises:
-        SpecError: the value has no axis, or no such one.
+        SpecError: the value has no such axis, or is a single number.
     """
     keywords = arity(expr, 2, ("axis",))
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
@@ -302,8 +306,11 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``take_along_axis(x, i, axis=-1)``: i has the axes of x, with any length along the axis; or
-    all others, and the axis is dropped."""
+    """Compute ``take_along_axis(x, i, axis=-1)``.
+
+    The index i has the axes of x, with any length along the axis. If i lacks that axis, so does the
+    result.
+    """
     (given,), _, value, axis = _given(evaluator, expr, 2, scope)
     index, type_ = evaluator.tensor(given, scope), evaluator.type_of(value)
     rank = len(type_.shape)
@@ -322,12 +329,14 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _hold_places(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
-    """Raise :class:`SpecError` for places that are none on an axis of a value; of
-    take_along_axis, for an index that differs from the value elsewhere."""
+    """Raise :class:`SpecError` if an index does not fit the axis of a value.
+
+    For take_along_axis, the other axes of the index must be equal to the value's.
+    """
     found, length = evaluator.type_of(index), value.shape[axis]
     told = f"{expr.function} along axis {axis} of {value}: {evaluator.tell(index)}"
     if found.kind != "index":
-        return  # which the primitive refuses
+        return  # the primitive reports this error
     if found.bound != length:
         below = f"is below {found.bound}, and that axis has {length} entries"
         raise SpecError(f"{told} {below} (index(astype(i), {length}) cuts off)", expr.place)
@@ -346,10 +355,12 @@ def _without(shape: Shape, axis: int) -> Shape:
 
 
 def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``segment_sum(x, i, axis=1)``: x ``[a, ..., b]``, i ``[...]`` below rows -> ``[a, rows, b]``.
+    """Sum x ``[a, ..., b]`` by an index i ``[...]`` below ``rows``; the result is ``[a, rows, b]``.
+
+    ``axis`` is the first axis of x that i covers.
 
     Raises:
-        SpecError: i is no index, or has other axes than x has from ``axis`` on.
+        SpecError: i is not an index, or its axes differ from those of x from ``axis`` on.
     """
     keywords = arity(expr, 2, ("axis",))
     value, index = (evaluator.tensor(a, scope) for a in expr.arguments)
@@ -370,7 +381,7 @@ def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return _permuted(evaluator, rows, (*range(1, axis + 1), 0, *range(axis + 1, len(rest) + 1)))
 
 
-# What gives several results: each is also a function of one, the first.
+# Functions with several results; called for one value, they give the first.
 SEVERAL: Mapping[str, Callable[[LanguageValues, Call, Scope], tuple[int, ...]]] = {"top_k": top_k}
 ORDERING: Mapping[str, Callable[[LanguageValues, Call, Scope], int]] = {
     "cumsum": cumsum,

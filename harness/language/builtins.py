@@ -1,4 +1,4 @@
-"""The functions of the language that are primitives, or a line or two of them."""
+"""Built-in functions of the language: primitives, or a few lines of primitives."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from harness.language.tree import Call, Expr, List, Name, Number
 from harness.program.dims import ONE, Dim, product
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
 
-# ``windows(x, axes=[1, 2], size=[3, 3], stride=2, padding=1)`` and ``overlap_add``.
+# Windows: ``windows(x, axes=[1, 2], size=[3, 3], stride=2, padding=1)`` and ``overlap_add``.
 
 STEPS = ("stride", "dilation", "padding", "after")
 EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
 
 
 def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``windows(x, axes=[1, 2], size=[3, 3])``: each window's entries, on new axes behind those
-    of ``axes``, which now count windows.
+    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: the entries of each window.
+
+    The entries lie on new axes after ``axes``; ``axes`` now count windows.
 
     Raises:
-        SpecError: a keyword is wrong, or the windows are not those of the axes.
+        SpecError: a keyword is wrong, or the windows do not fit the axes.
     """
     keywords = arity(expr, 1, ("axes", "size", *STEPS, "length", "lowest"))
     value, attributes = _framed(evaluator, expr, keywords, scope)
@@ -41,11 +42,12 @@ def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``overlap_add(y, axes=[1, 2], size=[3, 3])``: the sum of windows at their places, which is
-    the transpose of ``windows``.
+    """Compute ``overlap_add(y, axes=[1, 2], size=[3, 3])``, the transpose of ``windows``.
+
+    Each window is added at its position.
 
     Raises:
-        SpecError: a keyword is wrong, or the windows are not those of the axes.
+        SpecError: a keyword is wrong, or the windows do not fit the axes.
     """
     keywords = arity(expr, 1, ("axes", "size", *STEPS, "length"))
     value, attributes = _framed(evaluator, expr, keywords, scope)
@@ -70,7 +72,7 @@ def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 def _framed(
     evaluator: LanguageValues, expr: Call, keywords: Mapping[str, Expr], scope: Scope
 ) -> tuple[int, dict[str, Any]]:
-    """The operand, and the attributes but for a ``length`` that is left out."""
+    """Return the operand and the attributes, without ``length`` if the call does not give it."""
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axes" not in keywords or "size" not in keywords:
         example = EXAMPLE.replace("windows", expr.function)
@@ -103,7 +105,7 @@ def _framed(
 
 
 def _each(given: Expr, name: str, least: int, count: int, scope: Scope) -> tuple[Dim, ...]:
-    """A size for each axis: those of a list, or one for all of them."""
+    """Return a size for each axis, from a list or from one value for all axes."""
     items = given.items if isinstance(given, List) else (given,) * count
     if len(items) != count:
         raise SpecError(
@@ -113,7 +115,7 @@ def _each(given: Expr, name: str, least: int, count: int, scope: Scope) -> tuple
 
 
 def _whole(given: Expr, name: str, least: int, scope: Scope) -> Dim:
-    """A size, or an attribute that is a whole number."""
+    """Return a size, or an attribute that is a whole number."""
     known = {n: d for n, d in scope.names.items() if isinstance(d, Dim)}
     for each in names_in(given):
         number = scope.names.get(each)
@@ -150,7 +152,7 @@ def _count(axis: WindowedAxis, expr: Call) -> Dim:
 def _checked(
     evaluator: LanguageValues, op: str, value: int, attributes: Mapping[str, Any], expr: Call
 ) -> int:
-    """The node, once what can be told of its lengths without numbers is known to be right."""
+    """Emit the node after checking all lengths that are known without numbers."""
     for axis, count in windowed_axes(op, evaluator.type_of(value).shape, attributes):
         for room in axis.room(count):
             if not room.terms and room.constant < 0:
@@ -234,7 +236,7 @@ def _permute_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``astype(i)``: an index or a condition as floats."""
+    """Compute ``astype(i)``: an index or a condition as floats."""
     arity(expr, 1)
     value = evaluator.tensor(expr.arguments[0], scope)
     if evaluator.type_of(value).kind == "float":
@@ -243,13 +245,13 @@ def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``arange(time)``: the indices 0, 1, ... of an axis."""
+    """Compute ``arange(time)``: the indices 0, 1, ... of an axis."""
     arity(expr, 1)
     return evaluator.emit("arange", place=expr.place, stop=scope.size(expr.arguments[0]))
 
 
 def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``split(x, axis=-1, sizes=[heads, head])``: one axis as several, the last running fastest."""
+    """Compute ``split(x, axis=-1, sizes=[heads, head])``: one axis as several, the last fastest."""
     keywords = arity(expr, 1, ("axis", "sizes"))
     value = evaluator.tensor(expr.arguments[0], scope)
     sizes = keywords.get("sizes")
@@ -272,7 +274,7 @@ def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """``merge(x, axes=[2, 3])``: neighbouring axes as one, which undoes ``split``."""
+    """Compute ``merge(x, axes=[2, 3])``: adjacent axes as one, the inverse of ``split``."""
     keywords = arity(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")

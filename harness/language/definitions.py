@@ -1,4 +1,4 @@
-"""What a definition must be before it is called: names declared once, shapes and form readable."""
+"""Checks of a definition before any call: unique names, readable shapes, a valid form."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SECTIONS: Mapping[type[Documented], tuple[str, ...]] = {
     schema.Loss: ("inputs", "attributes", "state"),
     Optimizer: ("attributes", "slots", "total"),
 }
-# Names of an optimizer's equations: the parameter, its gradient and the number of the step.
+# Names in an optimizer's equations: the parameter, its gradient and the step number.
 UPDATE_NAMES = ("p", "g", "t")
-# How long the axes of a matrix are, in what an optimizer does with those.
+# Lengths of a matrix's axes in an optimizer's equations.
 MATRIX_NAMES = ("rows", "columns")
-# What a model says beside an optimizer's attributes, so that none can be called so.
+# Keys of a model's ``optimizer`` section, which no attribute can have as its name.
 USE_NAMES = (
     *("optimizer", "schedule", "total", "gradient", "groups", "parameters"),
     *("accumulate", "average"),
@@ -34,7 +34,7 @@ USE_NAMES = (
 
 
 def check_definition(document: Document, spec: Documented) -> None:
-    """Raise :class:`SpecError` for what no call of a definition could make right."""
+    """Raise :class:`SpecError` for errors in a definition that no call could avoid."""
     if isinstance(spec, schema.Model):
         return
     if isinstance(spec, Optimizer):
@@ -55,7 +55,7 @@ def check_definition(document: Document, spec: Documented) -> None:
 
 
 def _check_attributes(document: Document, spec: Optimizer) -> None:
-    """A model gives attributes beside what it says of the optimizer in other words."""
+    """Check that no attribute has the name of a key in a model's ``optimizer`` section."""
     for name in spec.attributes:
         if name in USE_NAMES:
             at = document.place_of_key(("attributes", name))
@@ -63,7 +63,7 @@ def _check_attributes(document: Document, spec: Optimizer) -> None:
 
 
 def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
-    """Slots of matrices have names of their own, or those of other parameters' slots."""
+    """Check that the slots of matrices have free names, or names of the other slots."""
     sections: Mapping[str, Iterable[str]] = {"attributes": spec.attributes, "total": spec.total}
     for name in matrices.slots:
         at = document.place_of_key(("matrices", "slots", name))
@@ -81,10 +81,10 @@ def check_distinct(
     sections: Iterable[str],
     taken: Iterable[str] = (),
 ) -> None:
-    """Check that a name is declared in one section only, and is none of the language's own.
+    """Check that each name is declared in one section only and is not a name of the language.
 
     Raises:
-        SpecError: it is declared twice, or taken.
+        SpecError: a name is declared twice, or taken.
     """
     seen: dict[str, str] = {}
     taken = (*BUILTINS, *taken)
@@ -100,7 +100,7 @@ def check_distinct(
 
 
 def _check_form(document: Document, layer: schema.Layer) -> None:
-    """A layer has one of three forms: equations, a scan, or one form for each phase."""
+    """Check that a layer has exactly one form: equations, a scan, or equations for each phase."""
     phased = layer.training is not None or layer.inference is not None
     forms = [layer.equations is not None, layer.scan is not None, phased]
     root = document.place_of_key(("layer",))
@@ -123,7 +123,7 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_unusual(document: Document, layer: schema.Layer) -> None:
-    """Only a number can be unusual."""
+    """Check that every unusual attribute is a number."""
     numbers = [n for n, default in layer.attributes.items() if type(default) in (int, float)]
     for name in layer.unusual:
         if name not in numbers:
@@ -134,7 +134,7 @@ def _check_unusual(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_loss(document: Document, loss: schema.Loss) -> None:
-    """A loss has both a state and a scan, or neither."""
+    """Check that a loss has both a state and a scan, or neither."""
     if bool(loss.state) != (loss.scan is not None):
         here, other = ("state", "scan") if loss.state else ("scan", "state")
         raise SpecError(f"{here!r} needs a {other!r}", document.place_of_key((here,)))
@@ -143,7 +143,7 @@ def _check_loss(document: Document, loss: schema.Loss) -> None:
 
 
 def _check_layers(document: Document, layer: schema.Layer) -> None:
-    """What is made of other layers has equations that call them; these keep statistics and loop."""
+    """Check that a layer of layers has plain equations, without a scan and without phases."""
     at = document.place_of_key(("layers",))
     if layer.equations is None or layer.scans:
         form = "'training' and 'inference'"
@@ -157,7 +157,7 @@ def _check_layers(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_scans(document: Document, layer: schema.Layer) -> None:
-    """Several loops stand before equations, and each state is carried by one of them."""
+    """Check that several scans come with equations, and that each state is carried by one scan."""
     if layer.equations is None:
         at = document.place_of_key(("scans",))
         raise SpecError("'scans' stand beside 'equations', which read their outputs by name", at)
@@ -200,7 +200,7 @@ def _check_slices(
 
 
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
-    """An input's axis is a number, ``...``, or a name that stands for nothing but a size."""
+    """Check that an input's axes are numbers, ``...``, or names that only sizes have."""
     sizes = {name for name, default in spec.attributes.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
     for name, given in spec.inputs.items():

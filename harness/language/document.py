@@ -1,4 +1,4 @@
-"""Strict YAML with places: every value of a spec file knows its line and column."""
+"""Strict YAML with places: every value of a spec file has its line and column."""
 
 import json
 import math
@@ -16,16 +16,17 @@ from harness.files.forms import Data, KeyPath, Scalar, complaints
 from harness.files.kinds import not_text
 from harness.files.user_file import FOLDER, FileFault, displayed, read_bytes
 
-# Reading the text of a spec file without ever hanging, or reading what cannot be one.
+# Reading of a spec file: never hangs, and rejects files that cannot be specs.
 
 MAX_BYTES = 1 << 20
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file (a byte-order mark is dropped).
+    """Return the text of a UTF-8 file, without a byte-order mark.
 
-    Raises SpecError for a file that is missing, unreadable, not a regular file, larger than
-    ``MAX_BYTES``, of another kind or not UTF-8.
+    Raises:
+        SpecError: the file is missing, unreadable, not a regular file, larger than ``MAX_BYTES``,
+            of a different kind, or not UTF-8.
     """
     place = Place(displayed(path))
     try:
@@ -59,20 +60,18 @@ def _neighbour(path: Path) -> str:
         stems = [entry.stem for entry in folder.iterdir() if entry.suffix == ".yaml"]
     except OSError:
         return ""
-    # Stems alone: a common suffix would make any two names look alike.
+    # Compare stems only, because the same suffix makes any two names similar.
     stem = closest(path.stem, stems)
     return "" if stem is None else f"; did you mean {stem + '.yaml'!r}?"
 
 
-# From the text of a spec file to plain data, noting the place of each key and value.
-#
-# The text is read as a stream of parser events, so aliases, tags, deep nesting and
-# duplicate keys are refused at the event that shows them, before anything is built.
+# Conversion of a spec file's text to plain data, with the place of each key and value. The text is
+# read as a stream of parser events. So aliases, tags, deep nesting and duplicate keys are rejected
+# before anything is built.
 
-# The meaning of an unquoted word of a spec file: YAML 1.2's core schema, less its traps.
-#
-# YAML 1.1 readers take 1e-3 for text, ``no`` for false, 010 for 8 and 1:30 for 90. A
-# spelling that two YAML versions read differently is refused, with what to write.
+# Values of unquoted words: YAML 1.2's core schema without its traps. YAML 1.1 parsers read 1e-3 as
+# text, ``no`` as false, 010 as 8 and 1:30 as 90. Spellings that two YAML versions read differently
+# are rejected; the message says what to write.
 
 MAX_INTEGER = 2**63 - 1
 
@@ -95,12 +94,16 @@ _TRAPS = [(re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hin
 
 
 def plain_value(text: str) -> Scalar:
-    """The value of an unquoted scalar; raises ValueError with what to write instead."""
+    """Return the value of an unquoted scalar.
+
+    Raises:
+        ValueError: the text is ambiguous, missing or too large; the message says what to write.
+    """
     if not text:
         raise ValueError("a value is missing")
     if text in _BOOLEANS:
         return _BOOLEANS[text]
-    # Length first: Python refuses to convert integers of more than 4,300 digits.
+    # Check the length first: Python does not convert integers of more than 4,300 digits.
     if _INTEGER.fullmatch(text):
         if len(text) > 20 or abs(int(text)) > MAX_INTEGER:
             raise ValueError(f"this number is too large; at most {MAX_INTEGER} is allowed")
@@ -118,13 +121,13 @@ def plain_value(text: str) -> Scalar:
 
 MAX_DEPTH = 30
 MAX_NODES = 20_000
-# What YAML says of a tab before a key.
+# Parts of the YAML parser's messages: for a tab before a key, and for an unquoted ': '.
 NO_TOKEN, NO_MAPPING = "cannot start any token", "mapping values are not allowed"
 
-# libyaml's loader only ever hands out events here: it constructs nothing.
+# The loader is used only for events: it constructs nothing.
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# U+0085, U+2028 and U+2029 are line breaks to YAML 1.1 but to no editor, so every
-# place after one would be wrong.
+# U+0085, U+2028 and U+2029 are line breaks in YAML 1.1 but in no editor, so every place after one
+# would be wrong.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -132,9 +135,9 @@ _UNPRINTABLE = re.compile(
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a value stands and, for a scalar, its text and how it was written.
+    """The place of a value and, for a scalar, its text and quoting style.
 
-    ``style`` is "" for an unquoted scalar, else the mark that begins it: ' " | or >.
+    ``style`` is "" for an unquoted scalar, otherwise the mark that begins it: ' " | or >.
     """
 
     place: Place
@@ -144,7 +147,7 @@ class Spot:
 
 @dataclass
 class Nodes:
-    """The data of one file, with the place of every value and of every key by its path."""
+    """The data of one file, with the place of every value and every key, by path."""
 
     data: Data = ""
     values: dict[KeyPath, Spot] = field(default_factory=dict)
@@ -152,7 +155,11 @@ class Nodes:
 
 
 def read_nodes(text: str, file: str) -> Nodes:
-    """Read one YAML document; ``text`` has "\\n" as its only line break. Raises SpecError."""
+    r"""Read one YAML document; "\n" is the only line break in ``text``.
+
+    Raises:
+        SpecError: the text is not strict YAML, or is empty.
+    """
     if bad := _UNPRINTABLE.search(text):
         line_start = text.rfind("\n", 0, bad.start()) + 1
         line = text.count("\n", 0, bad.start()) + 1
@@ -167,7 +174,7 @@ def read_nodes(text: str, file: str) -> Nodes:
 
 
 def _at(text: str, place: Place) -> str:
-    """The character at a place; none behind the end."""
+    """Return the character at a place, or "" after the end of its line or the text."""
     lines = text.splitlines()
     return lines[place.line - 1][place.column - 1 :][:1] if place.line <= len(lines) else ""
 
@@ -184,7 +191,7 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
             problem += "; a text with ': ' in it needs quotes"
         raise SpecError(f"this is not YAML: {problem}", place) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # The pure-Python reader lets bad escapes and version numbers escape as these.
+        # The pure-Python parser raises these for bad escapes and version numbers.
         raise SpecError(f"this is not YAML: {shorten(str(error))}", Place(file, 1, 1)) from None
 
 
@@ -194,7 +201,7 @@ def _place(file: str, mark: Any) -> Place:
 
 @dataclass
 class _Frame:
-    """A list or mapping that is still open; ``key`` is a key that waits for its value."""
+    """An open list or mapping; ``key`` waits for its value."""
 
     path: KeyPath
     items: list[Data] | dict[str, Data]
@@ -298,7 +305,7 @@ class _Builder:
 
     def scalar(self, event: yaml.ScalarEvent, place: Place) -> Scalar:
         text = event.value
-        # An unquoted scalar's style is None in PyYAML's own parser, "" in libyaml's.
+        # The style of an unquoted scalar is None in PyYAML's own parser and "" in libyaml.
         if event.style:
             if bad := _UNPRINTABLE.search(text):
                 message = f"character U+{ord(bad.group()):04X} is not allowed in a text"
@@ -313,7 +320,7 @@ class _Builder:
             raise SpecError(f"{error}{found}", place) from None
 
     def _cut_apart(self) -> str:
-        """What to say where ``shape: (batch, time)`` has been read as a text and a key."""
+        """Return a hint if ``shape: (batch, time)`` was read as a text and a key."""
         items = self.frames[-1].items
         for value in items.values() if isinstance(items, dict) else ():
             if not isinstance(value, str):
@@ -333,21 +340,24 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Located:
-    """From (line, column) in a text, both from 0, to its place; ``start`` is that of (0, 0)."""
+    """A map from a position (line, column) in a text, both from 0, to its place in the file.
+
+    ``start`` is the place of position (0, 0).
+    """
 
     start: Place
 
     def __call__(self, line: int, column: int) -> Place:
-        """The place."""
+        """Return the place of a position."""
         return Place(self.start.file, self.start.line + line, self.start.column + column)
 
 
 @dataclass(frozen=True)
 class Document:
-    """One spec file: plain data, and where each part of it stands.
+    """One spec file: plain data, with the place of each part.
 
-    A path is the keys and indices from the root, as in ``("layers", "rnn", "units")``;
-    the empty path is the root.
+    A path is the keys and indices from the root, as in ``("layers", "rnn", "units")``; the empty
+    path is the root.
     """
 
     file: str
@@ -356,25 +366,27 @@ class Document:
 
     @property
     def data(self) -> Data:
-        """The content: dict, list, str, int, float and bool only."""
+        """The content, made of dict, list, str, int, float and bool."""
         return self.nodes.data
 
     def place_of(self, path: KeyPath) -> Place:
-        """Where the value at ``path`` starts, or the nearest value that encloses it."""
+        """Return the start of the value at ``path``, or of the nearest enclosing value."""
         while path not in self.nodes.values:
             path = path[:-1]
         return self.nodes.values[path].place
 
     def place_of_key(self, path: KeyPath) -> Place:
-        """Where the key of the value at ``path`` starts; for a list's item, the item."""
+        """Return the start of the key of the value at ``path``; in a list, the start of the
+        item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
     def locator(self, path: KeyPath) -> Located:
-        """Where the parts of the scalar at ``path`` are.
+        """Return the map from positions in the scalar at ``path`` to places in the file.
 
-        Raises SpecError where that is not known: for a folded text (``>``), and
-        for one outside a ``|`` block that has several lines or escapes. Raises KeyError
-        if nothing stands at ``path``.
+        Raises:
+            SpecError: the places are unknown: a folded text (``>``), or a text outside a ``|``
+                block with several lines or escapes.
+            KeyError: the document has no value at ``path``.
         """
         spot = self.nodes.values[path]
         place = spot.place
@@ -397,12 +409,16 @@ class Document:
 
 
 def load(path: Path) -> Document:
-    """Read one spec file; raises SpecError, at its place, for all that is not strict YAML."""
+    """Read one spec file; raise SpecError, with its place, if it is not strict YAML."""
     return parse(read_text(path), displayed(path))
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse the text of a spec file; ``file`` is the name that places show. Raises SpecError."""
+    """Parse the text of a spec file; ``file`` is the name in places.
+
+    Raises:
+        SpecError: the text is too long, or not strict YAML.
+    """
     if len(text) > MAX_BYTES:
         message = f"{len(text):,} characters are too many for a spec; at most {MAX_BYTES:,}"
         raise SpecError(message, Place(file))
@@ -411,10 +427,10 @@ def parse(text: str, file: str) -> Document:
 
 
 def validate(document: Document, model: type[M]) -> M:
-    """The document's data as an instance of ``model``.
+    """Return the document's data as an instance of ``model``.
 
-    Validation is pydantic's for JSON, so that under ``strict`` a list may fill a tuple.
-    Raises SpecError, or SpecErrors for several, each at the key or value at fault.
+    pydantic validates the data as JSON, so that under ``strict`` a list may fill a tuple. Errors
+    are SpecError, or SpecErrors for several, each at its key or value.
     """
     try:
         return model.model_validate_json(json.dumps(document.data))

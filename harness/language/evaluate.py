@@ -1,4 +1,4 @@
-"""From expressions to nodes: names are looked up, shapes inferred, functions written out."""
+"""Evaluation of equations to nodes: looks names up, infers shapes, and inlines functions."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ OPERATORS: Mapping[str, str] = {
     "/": "divide",
     "**": "power",
 }
-# Functions are written out where they are called, so a few short definitions can grow without end.
+# Limits: every call of a function is inlined, so a few short definitions can grow without end.
 MAX_VALUES = 20_000
 MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
 
-# How the name of a loss starts whose target is class indices.
+# Start of the name of a loss whose target is class indices.
 SPARSE = "sparse_"
 
 
 class Evaluator(LanguageValues):
-    """Evaluates equations that call functions; subclasses add what else may be called."""
+    """Evaluates equations that call functions; subclasses allow other calls."""
 
     def __init__(self, library: Library) -> None:
         super().__init__()
         self.library = library
-        self._inside: list[str] = []  # the functions being written out, to find cycles
+        self._inside: list[str] = []  # functions that are being inlined, to find cycles
         self._depth = 0
 
     @contextmanager
     def called(self, name: str, place: Place) -> Iterator[None]:
-        """Add to the errors of a definition's own equations which call led to them.
+        """Add the call to the message of an error in a definition's own equations.
 
         Raises:
-            SpecError: that of the equations, with the call in its message.
+            SpecError: the error of the equations, with the call in its message.
         """
         try:
             yield
@@ -78,9 +78,9 @@ class Evaluator(LanguageValues):
             raise SpecError(f"{error.message}; in {name} called at {place}", error.place) from None
 
     def run(self, equations: Sequence[tree.Assignment], scope: Scope, label: str | None) -> None:
-        """Evaluate assignments in order, adding their names to the scope.
+        """Evaluate assignments in order and add their names to the scope.
 
-        LanguageValues are named ``label + name``; those inside functions (None) stay nameless.
+        Values are named ``label + name``. Values inside functions (label None) have no name.
 
         Raises:
             SpecError: an equation is wrong, or assigns to a name that is taken.
@@ -101,10 +101,10 @@ class Evaluator(LanguageValues):
                 self.places.setdefault(value, target.place)
 
     def assigned(self, assignment: tree.Assignment, scope: Scope) -> Sequence[int]:
-        """The values of an assignment's targets.
+        """Return the values of an assignment's targets.
 
         Raises:
-            SpecError: there are several targets.
+            SpecError: the number of targets differs from the number of results.
         """
         expr, count = assignment.value, len(assignment.targets)
         if count > 1 and isinstance(expr, tree.Call) and expr.function in SEVERAL:
@@ -125,10 +125,10 @@ class Evaluator(LanguageValues):
         return [self.tensor(assignment.value, scope)]
 
     def tensor(self, expr: tree.Expr, scope: Scope) -> int:
-        """The value of an expression.
+        """Return the value of an expression.
 
         Raises:
-            SpecError: it has none, or the equations are too deep or too many.
+            SpecError: the expression has no value, or the equations are too deep or too many.
         """
         if self._depth >= MAX_DEPTH:
             raise SpecError(f"more than {MAX_DEPTH} levels of functions deep", expr.place)
@@ -171,10 +171,10 @@ class Evaluator(LanguageValues):
                 raise SpecError("a list or '...' is not a value by itself", expr.place)
 
     def product(self, left: int, right: int, place: Place) -> int:
-        """The value of ``left @ right``.
+        """Return the value of ``left @ right``.
 
         Raises:
-            SpecError: the two do not fit.
+            SpecError: the operands do not fit.
         """
         return product_of(self, left, right, place)
 
@@ -197,10 +197,10 @@ class Evaluator(LanguageValues):
                 )
 
     def call(self, expr: tree.Call, scope: Scope) -> int:
-        """The value of a call: an attribute's function, a built-in, or a defined function.
+        """Return the value of a call: an attribute's function, a built-in, or a defined function.
 
         Raises:
-            SpecError: what is called is not a function, or takes other arguments.
+            SpecError: the name is not a function, or the arguments are wrong.
         """
         name = expr.function
         bound = scope.names.get(name)
@@ -214,15 +214,15 @@ class Evaluator(LanguageValues):
         return self.function(name, expr, scope)
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
-        """The names that may be called in a scope, for messages."""
+        """Return the names that can be called in a scope, for messages."""
         attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
         return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
 
     def function(self, name: str, expr: tree.Call, scope: Scope) -> int:
-        """Write out a defined function.
+        """Inline a defined function.
 
         Raises:
-            SpecError: there is none of the name, it takes other arguments, or calls itself.
+            SpecError: the function is unknown, has other arguments, or calls itself.
         """
         if self.library.has("loss", name) and not self.library.has("function", name):
             raise SpecError(
@@ -259,7 +259,8 @@ class Evaluator(LanguageValues):
         expr: tree.Call,
         scope: Scope,
     ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
-        """The scope of a function's or a loss's equations; its inputs, and its attributes."""
+        """Return the scope for the equations of a function or loss, its inputs and its
+        attributes."""
         attributes = attributes_of(
             self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
         )
@@ -277,7 +278,7 @@ class Evaluator(LanguageValues):
         inner: Scope,
         label: str | None,
     ) -> int:
-        """The value of a definition's equations, once all that it declares has been used."""
+        """Return the value of a definition's equations; check that every declared name is used."""
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         self.run(equations, inner, label)
         result = self.result(inner, spec.output, document.place_of(("output",)))
@@ -289,10 +290,10 @@ class Evaluator(LanguageValues):
     def _check_kinds(
         self, expr: tree.Call, inputs: Mapping[str, Any], values: Mapping[str, int]
     ) -> None:
-        """Check that arguments are floats, indices or booleans as they are declared.
+        """Check that arguments are floats, indices or booleans as declared.
 
         Raises:
-            SpecError: one is not; the message names a loss that takes it.
+            SpecError: an argument has a different kind; the message names a loss that takes it.
         """
         for name, declared in inputs.items():
             found = self.type_of(values[name])
@@ -303,7 +304,7 @@ class Evaluator(LanguageValues):
                 )
 
     def _twin(self, loss: str, found: Kind) -> str:
-        """The loss that takes class indices where this one takes floats, or the other way round."""
+        """Return a hint at the loss for class indices if this one takes floats, or the reverse."""
         twin, of = f"{SPARSE}{loss}", "class indices"
         if loss.startswith(SPARSE):
             twin, of = loss.removeprefix(SPARSE), "floats"
@@ -320,10 +321,11 @@ class Evaluator(LanguageValues):
         sizes: dict[str, Dim],
         any_kind: bool = False,
     ) -> None:
-        """Match the arguments' kinds and shapes with the declared ones and put them in scope.
+        """Match the arguments' kinds and shapes with the declared ones; bind the inputs in
+        ``inner``.
 
         Raises:
-            SpecError: a shape, or what an index is below, does not match.
+            SpecError: a shape, or the bound of an index, does not match.
         """
         if not any_kind:
             self._check_kinds(expr, inputs, values)
@@ -343,7 +345,7 @@ class Evaluator(LanguageValues):
             known = Dim(size) if isinstance(size, int) else sizes.setdefault(size, most)
             if known != most:
                 told = "" if isinstance(size, int) else f"{size}{' + 1' * wanted.more} = "
-                # A size of the arguments is what it is; an attribute was given by the model.
+                # Only an attribute can be corrected in the model; a size of the arguments cannot.
                 hint = f" (write {size}: {most})" if size in inner.names else ""
                 raise self.failure(values[name], expr.place)(
                     f"{owner}: {name} is an index below {told}{known + wanted.more}, "
@@ -351,10 +353,10 @@ class Evaluator(LanguageValues):
                 )
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
-        """The value of a definition's output name, which an equation must have computed.
+        """Return the value of a definition's output name, which an equation must compute.
 
         Raises:
-            SpecError: none has.
+            SpecError: no equation computes it.
         """
         bound = scope.look_up(tree.Name(name, place=place))
         if name not in scope.assigned or not isinstance(bound, BoundValue):
@@ -365,9 +367,10 @@ class Evaluator(LanguageValues):
 def _unknown_function(
     library: Library, name: str, known: Iterable[str], place: Place, layers: Iterable[str] = ()
 ) -> str:
-    """What to say of a function that there is none of, asked for at a place: what to write, where
-    that is known, or where the file is that was meant. ``layers`` are those of ``known`` that a
-    model or a layer has named."""
+    """Return the error text for an unknown function, with a hint if one is known.
+
+    ``layers`` are those of ``known`` that a model or layer declares.
+    """
     if hint := library.hints.functions.get(name):
         return f"the language has no function {name!r}: {hint}"
     if library.has("layer", name):

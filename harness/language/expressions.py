@@ -1,4 +1,4 @@
-"""Equations in Python's expression syntax: parsed and whitelisted, never evaluated."""
+"""Equations in Python's expression syntax: parsed and checked against a whitelist, never run."""
 
 import ast
 import keyword
@@ -12,11 +12,10 @@ from harness.language import tree
 from harness.language.hints import shipped_hints
 from harness.language.names import LONGEST
 
-# The words and signs of the equation language, checked before Python's parser sees them.
-#
-# Python's own parser accepts far more than an equation needs, raises its errors of
-# depth in four ways that differ by version, and folds non-ASCII letters together. A
-# text that passes here holds only plain names, decimal numbers and known signs.
+# Tokens of the equation language, checked before Python's parser reads them. Python's parser
+# accepts much more than an equation needs, raises errors of depth in four ways that depend on its
+# version, and merges non-ASCII letters. Text that passes has only plain names, decimal numbers and
+# known signs.
 
 MAX_BLOCK = 20_000
 MAX_LINE = 2_000
@@ -37,21 +36,22 @@ _TOKEN = re.compile(
     re.ASCII | re.DOTALL,
 )
 _CLOSING = {"(": ")", "[": "]"}
-# What is behind a dot, or before text in quotes.
+# Name after a dot, and name before a dot or a bracket.
 _BEHIND = re.compile(r"\.\s*([A-Za-z_]\w*)", re.ASCII)
 _BEFORE = re.compile(r"([A-Za-z_]\w*)\s*([.(])\s*$", re.ASCII)
-# Modules by the names that people give them.
+# Usual names of modules.
 _MODULES = frozenset(
     {"np", "numpy", "torch", "F", "nn", "jnp", "jax", "lax", "tf", "keras", "ops", "math", "K"}
 )
 
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
-    """Return ``text`` without its comments, or raise SpecError at the first word refused."""
+    """Return ``text`` without its comments; raise SpecError at the first token that is not
+    allowed."""
     if len(text) > MAX_BLOCK:
         message = f"{len(text):,} characters of equations; at most {MAX_BLOCK:,} are allowed"
         raise SpecError(message, locate(0, 0))
-    # No text in quotes exists in the language, so '#' always starts a comment.
+    # The language has no quoted text, so '#' always starts a comment.
     lines = [line.partition("#")[0] for line in text.split("\n")]
     _Checker(locate).check(lines)
     return "\n".join(lines)
@@ -123,7 +123,7 @@ def _check_name(name: str, place: Place) -> None:
 
 
 def _refusal(match: re.Match[str]) -> str:
-    """What to say of a sign that is none, and where it is known, what to write instead."""
+    """Return the error text for a token that is not allowed, with what to write if known."""
     source, line, hints = match.group(), match.string, shipped_hints()
     if not source.isascii():
         return f"only ASCII characters are allowed outside comments, found {source!r}"
@@ -150,7 +150,7 @@ _Placed = ast.stmt | ast.expr | ast.keyword
 
 MAX_TREE_DEPTH = 100
 MAX_INTEGER = 2**63 - 1
-# Texts that are kept as they were read: each layer of a stack has its definition's again.
+# Number of parsed texts in each cache: the layers of a stack have the same definition.
 CACHED = 1024
 
 _BINARY: dict[type[ast.operator], str] = {
@@ -175,11 +175,12 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 
 @lru_cache(CACHED)
 def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
-    """Parse a block of equations, one assignment a line.
+    """Parse a block of equations, one assignment per line.
 
-    ``locate(line, column)`` turns a position inside ``text``, counted from 0, into a
-    place of the file. Raises SpecError at the first thing that is not part of the
-    language, and for a block without any equation.
+    ``locate(line, column)`` maps a position in ``text``, counted from 0, to a place in the file.
+
+    Raises:
+        SpecError: a part of the text is not in the language, or there is no equation.
     """
     reader = _Reader(text, locate)
     module = reader.parse("exec")
@@ -191,7 +192,7 @@ def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
 
 @lru_cache(CACHED)
 def parse_expression(text: str, locate: Locate) -> tree.Expr:
-    """Parse one expression, as ``parse_equations`` does; SpecError for what is none."""
+    """Parse one expression, as ``parse_equations`` does; SpecError if it is not an expression."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
         raise SpecError("no expression here; write one, as in 'mean(x, axis=-1)'", locate(0, 0))
@@ -201,7 +202,7 @@ def parse_expression(text: str, locate: Locate) -> tree.Expr:
 
 
 class _Reader:
-    """Turns Python's syntax tree of one text into ours, refusing all that is not listed."""
+    """Converts Python's syntax tree of one text to ours; rejects everything not listed."""
 
     def __init__(self, text: str, locate: Locate) -> None:
         self.locate = locate
@@ -223,7 +224,7 @@ class _Reader:
             raise SpecError(message, self.locate(0, 0)) from None
 
     def goes_on(self, mode: str, line: int) -> str:
-        """A hint where a line may be meant to go on with the one before."""
+        """Return a hint if a line looks like a continuation of the line before."""
         begun = any(text.strip() for text in self.lines[:line])
         more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
         return "; what goes on in the next line stands in brackets" if begun and more else ""

@@ -1,7 +1,7 @@
-"""Hints at names that people know from Python and from frameworks: what to write instead.
+"""Hints for names from Python and the frameworks: what to write instead.
 
-The hints are data, ``hints.yaml`` beside the specs that ship. A folder of definitions may have a
-file of the same name and form, whose entries come before those that ship.
+The hints are data, in ``hints.yaml`` beside the shipped specs. A folder of definitions may have its
+own ``hints.yaml``, whose entries take precedence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE = "hints.yaml"
 
 
 def _by_name(hints: Mapping[str, str]) -> dict[str, str]:
-    """Give each name of a key such as ``cat, concatenate`` the hint of the key."""
+    """Map each name of a key such as ``cat, concatenate`` to the hint of the key."""
     return {name: hint for names, hint in hints.items() for name in names.split(", ")}
 
 
@@ -29,9 +29,10 @@ ByName = Annotated[dict[str, str], AfterValidator(_by_name)]
 
 
 class Hints(Strict):
-    """What to write, by the name that was found; a key may list several names with commas.
+    """The hints by name; a key may list several names with commas.
 
-    ``definitions`` are by their names in lower case, without underscores and what is before a dot.
+    Keys of ``definitions`` are in lower case, without underscores and without any prefix before a
+    dot.
     """
 
     functions: ByName = {}
@@ -48,16 +49,16 @@ class Hints(Strict):
 
 @cache
 def shipped_hints() -> Hints:
-    """Return the hints that ship; they are read when the first message needs one."""
+    """Return the shipped hints, read when the first message needs one."""
     text = files("harness.specs").joinpath(FILE).read_text(encoding="utf-8")
     return validate(parse(text, f"specs/{FILE}"), Hints)
 
 
 def hints_of(folders: Iterable[Path]) -> Hints:
-    """Return the hints of folders, the first of which counts, and those that ship.
+    """Return the shipped hints, overridden by the hints of folders; the first folder wins.
 
     Raises:
-        SpecError: a file of hints is wrong.
+        SpecError: a hints file is wrong.
     """
     found = dict(shipped_hints())
     for folder in reversed(tuple(folders)):

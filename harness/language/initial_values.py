@@ -1,4 +1,4 @@
-"""Initial parameters of a program, drawn by the laws that its layers declare."""
+"""Initial parameters of a program, drawn from the laws that its layers declare."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.program.ir import Port, Program
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
-    """Float64 values by name. Parameters of one block are drawn as one matrix, side by side."""
+    """Draw float64 values by name; the parameters of a block are drawn as one matrix."""
     drawn: dict[str, Array] = {}
     for ports in blocks(program):
         whole = np.concatenate(
@@ -28,7 +28,7 @@ def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
 
 
 def initial_statistics(program: Program) -> dict[str, Array]:
-    """The first values of moving statistics."""
+    """Return the initial moving statistics by name."""
     drawn: dict[str, Array] = {}
     for port in program.statistics:
         ((law, shape),) = stripes(program, [port])
@@ -37,7 +37,7 @@ def initial_statistics(program: Program) -> dict[str, Array]:
 
 
 def initial_state(program: Program, batch: int) -> dict[str, Array]:
-    """The state before a model has read anything, in float64: each as the model says it starts."""
+    """Return the state before the first batch, in float64, by name."""
     sizes = {**program.sizes, "batch": batch}
     return {
         port.name: np.full(program.shape(port, sizes), state_start(port)) for port in program.state
@@ -45,18 +45,18 @@ def initial_state(program: Program, batch: int) -> dict[str, Array]:
 
 
 def started(program: Program, state: Arrays) -> ArrayDict:
-    """The same of the shapes that a state has."""
+    """Return a state of the same shapes and dtypes with initial values."""
     return {p.name: np.full_like(state[p.name], state_start(p)) for p in program.state}
 
 
 def state_start(port: Port) -> float:
-    """The number that every entry of a model's state starts as."""
+    """Return the initial value of every entry of a state."""
     assert port.init is not None
     return start_of(port.init["init"])
 
 
 def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
-    """How drawn values contradict their laws; nothing if they do not."""
+    """Return the faults of drawn values against their laws, in words; empty if there are none."""
     faults = []
     for ports in blocks(program):
         whole = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
@@ -71,7 +71,8 @@ def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
 
 
 def blocks(program: Program) -> list[list[Port]]:
-    """Parameters that are drawn together, in order of their first."""
+    """Return the groups of parameters that are drawn together, in the order of their first
+    members."""
     groups: dict[str, list[Port]] = {}
     for port in program.parameters:
         init = port.init or {}
@@ -80,7 +81,7 @@ def blocks(program: Program) -> list[list[Port]]:
 
 
 def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
-    """Law and shape of each horizontal stripe of a block; a scalar is a vector of one."""
+    """Return the law and shape of each horizontal stripe of a block; a scalar has shape ``[1]``."""
     shapes = [program.shape(port) or (1,) for port in ports]
     columns = sum(shape[-1] for shape in shapes)
     found = []
@@ -89,7 +90,7 @@ def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, .
         shape = (*shapes[0][:-1], columns)
         if len(shape) > 1:
             shape = (rows, *shape[1:])
-        # Of a kernel, whose last two axes are those of channels, every place adds to a sum.
+        # The last two axes of a kernel are channels; every position adds to the fans.
         places = prod(shape[:-2])
         fan_in, fan_out = places * shape[-2 if len(shape) > 1 else 0], places * shape[-1]
         found.append((Law(stripe["law"], fan_in, fan_out, stripe["arguments"]), shape))

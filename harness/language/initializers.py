@@ -1,7 +1,7 @@
-"""Initial values of parameters: how each law is drawn, and how a drawn array is checked.
+"""Initial values of parameters: distributions, drawing, and checks of drawn arrays.
 
-All values are drawn here, in float64, from a seed and the parameter's name, and are handed to
-every backend: frameworks differ in their generators, not in what is compared.
+All values are drawn here in float64, from a seed and the parameter's name, and passed to every
+backend. So different random generators of the frameworks do not matter.
 
 | name | entries | source |
 |---|---|---|
@@ -17,10 +17,11 @@ every backend: frameworks differ in their generators, not in what is compared.
 | he_normal_untruncated | N(0, sqrt(2 / fan_in)) | the same |
 | lecun_uniform | U(-a, a), a = sqrt(3 / fan_in) | LeCun, Bottou, Orr, Mueller 1998 |
 | lecun_normal | T(sqrt(1 / fan_in)) | the same |
-| orthogonal | orthonormal rows or columns, the fewer | Saxe, McClelland, Ganguli 2014 |
+| orthogonal | orthonormal rows or columns, whichever are fewer | Saxe, McClelland, Ganguli 2014 |
 
-N has its standard deviation second. T(std) is Keras' truncated normal: redrawn until within two
-deviations, then divided by .8796 so that its standard deviation is std; so none passes 2.2737 std.
+The second argument of N is its standard deviation. T(std) is Keras' truncated normal: redrawn until
+within two deviations, then divided by .8796 so that its standard deviation is std. No value exceeds
+2.2737 std.
 """
 
 from __future__ import annotations
@@ -36,24 +37,22 @@ import numpy.typing as npt
 from harness.arrays import FloatArray
 from harness.errors import UsageError, did_you_mean
 
-# Distributions of initial values: how each is drawn, and how drawn values are held against it.
-
 Shape = tuple[int, ...]
 
-# The standard deviation of N(0, 1) cut off at -2 and 2.
+# Standard deviation of N(0, 1) cut off at -2 and 2.
 TRUNCATED_STD = 0.87962566103423978
-# Logarithm of the probability that one statistical test alarms on right values. `check_law` makes
-# at most 6 of them, the sides of a range and of a std counted apart: below 6e-8 in all.
+# Logarithm of the false-alarm probability of one statistical test. `check_law` makes at most 6
+# tests (both sides of a range and of a std count): below 6e-8 in total.
 LOG_ALARM = math.log(1e-8)
-# Values may have been rounded to float32 by the backend that drew them.
+# The backend may have rounded the values to float32.
 RELATIVE_ROUNDING = 1e-6
-# Rows of a float32 QR factor are orthonormal to about 1e-6 at the sizes of a recurrent layer.
+# At the sizes of a recurrent layer, rows of a float32 QR factor are orthonormal to about 1e-6.
 ORTHONORMAL_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same values in every draw: ``array(shape)``."""
+    """A distribution with the same values in every draw: ``array(shape)``."""
 
     array: Callable[[Shape], FloatArray]
 
@@ -74,10 +73,11 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Independent:
-    """Independent entries, symmetric about ``mean``, none further from it than ``bound``.
+    """A distribution of independent entries, symmetric about ``mean``.
 
-    ``sample(generator, count)`` draws standardised deviations (mean 0, std 1) and ``cdf(z)`` is the
-    probability of a standardised deviation below z.
+    No entry is further than ``bound`` from ``mean`` (None: unbounded). ``sample(generator, count)``
+    draws standardised deviations (mean 0, std 1). ``cdf(z)`` is the probability of a standardised
+    deviation below z.
     """
 
     mean: float
@@ -108,7 +108,7 @@ class Orthogonal:
         rows, columns = _as_matrix(shape)
         normal = generator.standard_normal((max(rows, columns), min(rows, columns)))
         factor, triangle = np.linalg.qr(normal)
-        # A QR routine is free in these signs; fixing them makes every direction equally likely.
+        # QR leaves these signs undetermined; fixing them makes every direction equally likely.
         factor = factor * np.where(np.diag(triangle) < 0, -1.0, 1.0)
         return np.ascontiguousarray(factor.T if rows < columns else factor).reshape(shape)
 
@@ -116,13 +116,14 @@ class Orthogonal:
         rows, columns = _as_matrix(values.shape)
         matrix = values.reshape(rows, columns)
         gram = matrix @ matrix.T if rows <= columns else matrix.T @ matrix
-        gram.flat[:: len(gram) + 1] -= 1.0  # the identity, which would be as large again
+        gram.flat[:: len(gram) + 1] -= 1.0  # subtract the identity in place
         error = float(np.abs(gram).max())
         if error > ORTHONORMAL_TOLERANCE:
             vectors = "rows" if rows <= columns else "columns"
             return f"the {vectors} are not orthonormal: their products are off by {error:.3g}"
-        # An entry, and the normalised sum of all, is a coordinate of a random unit vector in n
-        # dimensions: beyond t with probability at most 2 exp(-n t^2 / 2). The identity fails.
+        # An entry, and the normalised sum of all entries, is a coordinate of a random unit vector
+        # in n dimensions. It exceeds t with probability at most 2 exp(-n t^2 / 2). An identity
+        # matrix fails.
         size = max(rows, columns)
         for name, value, count in (
             ("largest entry", float(np.abs(matrix).max()), values.size),
@@ -141,7 +142,7 @@ def _as_matrix(shape: Shape) -> tuple[int, int]:
 
 
 # The tests below get the deviations in ascending order, in units of the law's std. Their limits
-# hold for every size, not only for large ones: all laws here have tails no heavier than normal.
+# hold at every size, because no law here has heavier tails than the normal distribution.
 
 
 def _range_fault(deviations: FloatArray, law: Independent) -> str | None:
@@ -151,7 +152,7 @@ def _range_fault(deviations: FloatArray, law: Independent) -> str | None:
     def inside(reach: float) -> float:
         return law.cdf(reach) - law.cdf(-reach)
 
-    # P(some beyond) <= count * P(one beyond), and P(all inside) = P(one inside) ** count.
+    # P(any beyond) <= count * P(one beyond), and P(all inside) = P(one inside) ** count.
     if count * (1 - inside(largest / (1 + RELATIVE_ROUNDING))) < math.exp(LOG_ALARM):
         kind = "large"
     elif count * math.log(max(inside(largest * (1 + RELATIVE_ROUNDING)), 1e-300)) < LOG_ALARM:
@@ -179,7 +180,8 @@ def _mean_fault(deviations: FloatArray, law: Independent) -> str | None:
 def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
     count = len(deviations)
     square = float(deviations @ deviations)
-    # Laurent and Massart 2000, lemma 1, for normal entries; wider than Bernstein's for the others.
+    # Laurent and Massart 2000, lemma 1, for normal entries; wider than Bernstein's bound for
+    # others.
     limit = 2 * math.sqrt(-count * LOG_ALARM) - 2 * LOG_ALARM
     if abs(square - count) <= limit:
         return None
@@ -191,7 +193,7 @@ def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
 
 def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
     count = len(deviations)
-    # A few thousand order statistics say the same as all of them, and cost the same at any size.
+    # A few thousand order statistics suffice, and bound the cost.
     places = np.unique(np.linspace(0, count - 1, min(count, 4096)).astype(np.int64))
     wanted = np.array([law.cdf(float(value)) for value in deviations[places]])
     gap = float(np.maximum((places + 1) / count - wanted, wanted - places / count).max())
@@ -203,10 +205,10 @@ def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
 
 
 def identity_matrix(shape: Shape) -> FloatArray:
-    """Ones where row and column are the same; need not be square.
+    """Return ones where row and column are equal, else zeros; need not be square.
 
     Raises:
-        UsageError: the shape has not two axes.
+        UsageError: the shape does not have two axes.
     """
     if len(shape) != 2:
         raise UsageError(f"identity needs two axes, found {len(shape)}")
@@ -214,12 +216,12 @@ def identity_matrix(shape: Shape) -> FloatArray:
 
 
 def constant(value: float) -> Fixed:
-    """One value everywhere."""
+    """Return the distribution with one value everywhere."""
     return Fixed(lambda shape: np.full(shape, value, dtype=np.float64))
 
 
 def uniform(low: float, high: float) -> Independent:
-    """The law U(low, high).
+    """Return the distribution U(low, high).
 
     Raises:
         UsageError: low is not below high.
@@ -238,7 +240,7 @@ def uniform(low: float, high: float) -> Independent:
 
 
 def limited(limit: float) -> Independent:
-    """U(-limit, limit)."""
+    """Return the distribution U(-limit, limit)."""
     return uniform(-limit, limit)
 
 
@@ -247,7 +249,7 @@ def _normal_cdf(z: float) -> float:
 
 
 def normal(std: float) -> Independent:
-    """The law N(0, std), not truncated.
+    """Return the distribution N(0, std), not truncated.
 
     Raises:
         UsageError: std is not above 0.
@@ -264,7 +266,7 @@ def normal(std: float) -> Independent:
 
 
 def truncated_normal(std: float) -> Independent:
-    """Keras' truncated normal: none beyond two deviations, rescaled to std."""
+    """Return Keras' truncated normal: no value beyond two deviations, rescaled to std."""
     inside = _normal_cdf(2) - _normal_cdf(-2)
 
     def sample(generator: np.random.Generator, count: int) -> FloatArray:
@@ -283,7 +285,7 @@ def truncated_normal(std: float) -> Independent:
 
 
 def uniform_fan(fan: float) -> Independent:
-    """The law U(-a, a) with a = 1 / sqrt(fan).
+    """Return the distribution U(-a, a) with a = 1 / sqrt(fan).
 
     Raises:
         UsageError: fan is not above 0.
@@ -326,10 +328,11 @@ _TABLE: dict[str, _Entry] = {
 
 @dataclass(frozen=True)
 class Law:
-    """An initializer's name, the fans of its parameter, and its arguments (exactly the required).
+    """An initializer's name, the fans of its parameter, and all of its arguments.
 
     Raises:
-        UsageError: an unknown name, a missing, unknown or impossible argument, a fan below 1.
+        UsageError: the name is unknown, an argument is missing, unknown or impossible, or a fan is
+            below 1.
     """
 
     name: str
@@ -353,27 +356,27 @@ class Law:
         self.distribution()
 
     def check_axes(self, count: int) -> None:
-        """Check that the law allows so many axes.
+        """Check that the law allows ``count`` axes.
 
         Raises:
-            UsageError: it needs a matrix.
+            UsageError: the law needs a matrix.
         """
         needed = {"identity": identity_matrix, "orthogonal": _as_matrix}.get(self.name)
         if needed is not None:
             needed((1,) * count)
 
     def distribution(self) -> Distribution:
-        """What the entries follow."""
+        """Return the distribution of the entries."""
         return _TABLE[self.name][1](self)
 
 
 def names() -> tuple[str, ...]:
-    """The names of all initializers."""
+    """Return the names of all initializers."""
     return tuple(_TABLE)
 
 
 def arguments(name: str) -> tuple[str, ...]:
-    """The arguments that an initializer requires; there are no optional ones.
+    """Return the arguments that an initializer requires; no argument is optional.
 
     Raises:
         UsageError: no initializer has that name.
@@ -387,29 +390,29 @@ def arguments(name: str) -> tuple[str, ...]:
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """The generator of one named array: other names and seeds give independent streams."""
+    """Return the generator of one named array; each name and seed has an independent stream."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
-    """Initial values of that shape.
+    """Draw initial values of that shape.
 
     Raises:
-        UsageError: the law needs a matrix and ``shape`` is none (identity, orthogonal).
+        UsageError: the law needs a matrix and ``shape`` is not one (identity, orthogonal).
     """
     return law.distribution().draw(shape, generator)
 
 
 def check_law(values: npt.ArrayLike, law: Law) -> str | None:
-    """How ``values`` contradict the law, or None.
+    """Return how ``values`` contradict the law, in words, or None.
 
-    Range, mean, std and the whole distribution are tested, or every value where the law leaves
-    no choice. Right values are blamed less than once in 10 million calls, at any size; a std that
-    is off by sqrt(3) is seen from some 400 values on.
+    The tests cover the range, mean, std and the whole distribution; for fixed laws, every value.
+    Correct values fail less than once in 10 million calls, at any size. From about 400 values on, a
+    std that is wrong by a factor of sqrt(3) is detected.
 
     Raises:
-        UsageError: as ``draw``; or there are no values.
+        UsageError: as in ``draw``, or there are no values.
     """
     array = np.asarray(values, dtype=np.float64)
     if not array.size:

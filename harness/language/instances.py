@@ -1,4 +1,4 @@
-"""A model's layers as they are called: parameters are made at the first call, then shared."""
+"""Layers of a model as instances: parameters are made at the first call, then shared."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Phase, Port, Type
 
-# How a parameter's initial values are declared: a law, stripes of laws, or part of a block.
+# Initial values of a parameter: a law, stripes of laws, or part of a block.
 
 Initial = schema.Initializer | list[schema.Rows]
 
 
 @dataclass(frozen=True)
 class LawAttributes:
-    """The attributes that arguments of laws may name, and where those that are go."""
+    """The attributes that arguments of laws may name; ``used`` collects the names that occur."""
 
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -40,13 +40,13 @@ def read_init(
     known: LawAttributes,
     place: Place,
 ) -> dict[str, object]:
-    """The law as plain data: ``stripes`` of ``{rows, law, arguments}``, and the ``block``.
+    """Return a law as plain data: ``stripes`` of ``{rows, law, arguments}``, and the ``block``.
 
-    A block's parameters are drawn as one matrix, side by side, so that its fans are those of the
-    whole (as Keras draws an LSTM's kernel).
+    The parameters of a block are drawn side by side as one matrix, so the matrix decides the fans
+    (as Keras draws an LSTM's kernel).
 
     Raises:
-        SpecError: the stripes are not the rows of the parameter, or a law is wrong.
+        SpecError: the stripes do not add up to the parameter's rows, or a law is wrong.
     """
     if isinstance(init, str | dict):
         law = _law(init, len(shape), known, place)
@@ -63,7 +63,7 @@ def read_init(
 
 
 def names_in_laws(init: Initial) -> set[str]:
-    """The attributes that laws name as arguments."""
+    """Return the attribute names that occur as arguments of laws."""
     laws = [init] if isinstance(init, str | dict) else [part.init for part in init]
     arguments_ = (a for law in laws if isinstance(law, dict) for a in law.values())
     return {value for given in arguments_ for value in given.values() if isinstance(value, str)}
@@ -72,7 +72,7 @@ def names_in_laws(init: Initial) -> set[str]:
 def _law(
     init: schema.Initializer, rank: int, known: LawAttributes, place: Place
 ) -> dict[str, object]:
-    """A law that exists, with the arguments that it takes, for a parameter of ``rank`` axes."""
+    """Return a known law with its arguments, checked for a parameter of ``rank`` axes."""
     given = {init: {}} if isinstance(init, str) else init
     if len(given) != 1:
         listed = ", ".join(given) or "none"
@@ -86,7 +86,7 @@ def _law(
         numbers = {
             k: number_of(k, v, known.attributes, known.used, place) for k, v in values.items()
         }
-        # Any size will do to see whether the arguments, and the number of axes, are possible.
+        # Check the arguments and the number of axes; the fans do not matter here.
         Law(name, 1, 1, numbers).check_axes(rank)
     except UsageError as error:
         raise SpecError(str(error), place) from None
@@ -95,14 +95,14 @@ def _law(
 
 @dataclass
 class Instance:
-    """A layer of a model: its definition, its attributes, and its parameters once made.
+    """A layer of a model: its definition, its attributes, and its parameters after the first call.
 
-    ``init`` are the laws that the model gives; ``place_of`` finds what the model says of it.
-    ``noise`` are the ports of all calls, as every call is given its own.
-    ``inner`` are its own layers: those of its definition, made at the first call, or, in a
-    ``chain``, the links. ``inside`` are the definitions around it, and where each is used.
-    ``outer`` are the attributes of the layer around it, which the laws of ``init`` may name.
-    ``shares`` is the layer whose parameters it takes; it then counts as that layer's own call.
+    - ``init``: laws that the model gives; ``place_of`` finds the model's text about the layer.
+    - ``noise``: ports of all calls; every call has its own noise.
+    - ``inner``: nested layers, made at the first call; in a ``chain``, the links.
+    - ``inside``: the enclosing definitions, and where each is used.
+    - ``outer``: attributes of the enclosing layer, which laws in ``init`` may name.
+    - ``shares``: the layer that owns the parameters; calls count as calls of that layer.
     """
 
     name: str
@@ -132,8 +132,10 @@ class Instance:
 
 
 def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """The layers that hold parameters, in order: those that are made of no others, or have
-    parameters or noise beside them, before those inside."""
+    """Yield the layers that hold parameters or noise, or have no nested layers, in order.
+
+    A layer comes before the layers nested in it. Layers that share parameters are skipped.
+    """
     for instance in instances:
         if instance.shares is not None:
             continue
@@ -144,8 +146,7 @@ def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
 
 @dataclass
 class LayerCall:
-    """One call of a layer while its equations are evaluated. ``means`` are what noise is in
-    inference, by its name."""
+    """One call of a layer during evaluation; ``means`` are the means of its noise, by name."""
 
     instance: Instance
     place: Place
@@ -156,7 +157,7 @@ class LayerCall:
     means: dict[str, float] = field(default_factory=dict)
 
     def dims(self, section: str, name: str, axes: list[int | str]) -> Shape:
-        """The declared shape of a parameter or state, in this call."""
+        """Return the declared shape of a parameter, state or noise in this call."""
         document = self.instance.definition.document
         path = (section, name, "shape")
         known = {**as_sizes(self.instance.attributes), **self.sizes}
@@ -167,7 +168,7 @@ class LayerCall:
 
 
 def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) -> None:
-    """Make the parameters and statistics, or check that shared ones fit this call too."""
+    """Make the parameters and statistics, or check that shared ones fit this call."""
     instance = call.instance
     for section, ports in (
         ("parameters", instance.parameters),
@@ -176,7 +177,7 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
         declared: Mapping[str, schema.Parameter] = getattr(instance.layer, section)
         for name, parameter in declared.items():
             shape = call.dims(section, name, parameter.shape)
-            # A later call, and a use with a law of its own, have no need of what the law names.
+            # Count the law's names as used even if this call does not draw the parameter.
             call.scope.used.update(names_in_laws(parameter.init))
             full = f"{instance.name}.{name}"
             if instance.shares is not None and name not in ports:
@@ -195,8 +196,9 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
 def make_noise(
     call: LayerCall, builder: Builder, places: dict[int, Place], phase: Phase
 ) -> list[int]:
-    """Bring noise into scope: inputs of the program, anew for every call, and in inference its
-    mean. Returns the inputs, in order.
+    """Bring a call's noise into scope and return the new program inputs, in order.
+
+    In training, every call has its own inputs. In inference, noise is its mean.
 
     Raises:
         SpecError: a law or a shape is wrong.
@@ -235,7 +237,7 @@ def _not_yet(call: LayerCall, owner: Instance, name: str) -> SpecError:
 def _initial(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
-    """The law of a parameter: the model's, which draws it by itself; else the definition's."""
+    """Return a parameter's law: the model's, drawn without a block, or the definition's."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
         own, at = instance.init[name], instance.place_of(("init", name))
@@ -256,7 +258,7 @@ def _check_shared(full: str, made: Shape, shape: Shape, first: Place, place: Pla
 
 
 def _check_fixed(full: str, shape: Shape, place: Place) -> None:
-    """Arrays decide batch and time, and the same parameters must serve them all."""
+    """Check that a parameter's shape does not depend on the sizes that arrays decide."""
     for dim in shape:
         for name in dim.names:
             if name in FREE_SIZES:
@@ -268,7 +270,7 @@ def _check_fixed(full: str, shape: Shape, place: Place) -> None:
 
 
 def _check_blocks(call: LayerCall, builder: Builder) -> None:
-    """The parameters of a block lie side by side: they differ in the last axis only."""
+    """Check that the parameters of a block differ only in their last axis."""
     instance = call.instance
     first: dict[str, Shape] = {}
     for name, parameter in instance.layer.parameters.items():
@@ -284,19 +286,19 @@ def _check_blocks(call: LayerCall, builder: Builder) -> None:
             )
 
 
-# The layers that a model or a layer's definition names: instances that can be called.
+# Instances for the layers that a model or a layer's definition declares.
 
-# Layers in layers, and layers in all: a few short definitions can grow without end.
+# Limits of nesting and of the number of layers: a few short definitions can grow without end.
 MAX_NESTED = 20
 MAX_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose layers they are: a model's, or those of a layer that is called.
+    """The owner of layers: a model, or a layer that is called.
 
-    ``prefix`` begins the names of the instances; ``sizes`` and ``attributes`` are what the values
-    of theirs may name.
+    ``prefix`` starts the names of the instances. Their attributes may name ``sizes`` and
+    ``attributes``.
     """
 
     document: Document
@@ -308,8 +310,10 @@ class Owner:
 
 @dataclass
 class LayerMaker:
-    """Makes instances. ``numbers`` are the sizes of the model, of which ``structural`` have decided
-    how many layers there are."""
+    """Makes instances; ``numbers`` are the model's sizes.
+
+    ``structural`` collects the sizes that decide the number of layers.
+    """
 
     library: Library
     numbers: Mapping[str, int]
@@ -317,11 +321,11 @@ class LayerMaker:
     count: int = 0
 
     def make(self, owner: Owner, uses: Mapping[str, schema.LayerUse]) -> dict[str, Instance]:
-        """The instances of a section ``layers``, by the names that equations call them by.
+        """Return the instances of a ``layers`` section by name.
 
         Raises:
-            SpecError: a definition or an attribute is unknown or wrong, a name is taken, layers
-                hold themselves, or there are too many.
+            SpecError: a definition or attribute is unknown or wrong, a name is taken, a layer
+                contains itself, or there are too many layers.
         """
         errors = ErrorList()
         found: dict[str, Instance] = {}
@@ -378,10 +382,10 @@ class LayerMaker:
         return instance
 
     def attributes(self, owner: Owner, name: str, use: schema.LayerUse) -> dict[str, Attribute]:
-        """What a use gives to a layer, and the defaults of what it does not.
+        """Return a layer's attributes: the values that its use gives, and the defaults.
 
         Raises:
-            SpecError: one is unknown, or not of its kind.
+            SpecError: an attribute is unknown, or its value has the wrong kind.
         """
         document = owner.document
         at = document.place_of(("layers", name, "layer"))
@@ -400,7 +404,7 @@ class LayerMaker:
         for attribute, unusual in layer.unusual.items():
             value = found[attribute]
             if isinstance(value, float) and value < unusual.below:
-                # A value that was handed on is given where the model uses the outermost layer.
+                # An inherited value is given where the model uses the outermost layer.
                 written = isinstance(extra.get(attribute), int | float) or not owner.inside
                 place = given.at(attribute) if written else owner.inside[0][1]
                 self.library.unusual[place] = (
@@ -419,7 +423,7 @@ class LayerMaker:
             raise SpecError(f"layers hold each other more than {MAX_NESTED} deep", at)
 
     def _links(self, owner: Owner, name: str, repeat: int | str) -> int:
-        """How many layers a chain has."""
+        """Return the number of layers in a chain."""
         at = owner.document.place_of(("layers", name, "repeat"))
         dim = read_dim(repeat, owner.sizes, at)
         for size in dim.names:
@@ -437,7 +441,7 @@ class LayerMaker:
 
 
 def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, Instance]) -> None:
-    """Give a layer the parameters of another one: it is from then on that one by name."""
+    """Let a layer use the name and the parameters of the layer that it shares."""
     at = owner.document.place_of(("layers", name, "shares"))
     known = [n for n in found if n != name]
     if use.shares not in known:
@@ -461,7 +465,7 @@ def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, In
 
 
 def handed(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
-    """The attributes of a layer, no sizes, that it hands to one of its own."""
+    """Return the attributes of a layer, except sizes, that it passes to a nested layer."""
     own = {
         name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
     }

@@ -1,4 +1,4 @@
-"""Calls of layers and losses: states come in and go out, loops run, statistics move."""
+"""Calls of layers and losses, with their states, loops and moving statistics."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from harness.language.tree import Assignment, Call
 from harness.program.dims import shape_text
 from harness.program.ir import Meaning, Node, Phase, Type
 
-# What a layer's call says of itself, for backends that may claim it and for exports.
+# Attributes of a call's node, for backends with a layer of their own and for exports.
 
 
 def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """The attributes of a call's node. ``noise`` says whether any comes in."""
+    """Return the attributes of a layer call's node; ``noise`` is True if noise is an input."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {
@@ -57,9 +57,10 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
 
 
 def held_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
-    """The same for what a layer of layers, or a model, holds itself: parameters and noise, which
-    are what the call gives. Inputs come in where noise is declared, as they say how many numbers
-    it has."""
+    """Return the attributes of the call that gives a layer's or a model's own parameters and noise.
+
+    The inputs are arguments only if noise is declared, because they decide its size.
+    """
     spec = call.instance.layer
     return {
         **_known(call),
@@ -85,24 +86,24 @@ def _known(call: LayerCall) -> dict[str, Any]:
 
 
 class LayerEvaluator(Evaluator):
-    """Evaluates equations in which layers and losses may be called."""
+    """Evaluates equations that may call layers and losses."""
 
     def __init__(self, library: Library, phase: Phase, numbers: Mapping[str, int]) -> None:
         super().__init__(library)
         self.phase = phase
         self.maker = LayerMaker(library, numbers)
         self.instances: dict[str, Instance] = {}
-        self.moved: dict[int, int] = {}  # a statistic's value -> its new value
+        self.moved: dict[int, int] = {}  # statistic's value -> its new value
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
         losses = self.library.names("loss") if scope.losses else ()
         return tuple(sorted([*super().callable_names(scope), *losses, *scope.layers]))
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
-        """The values of an assignment's targets; a layer gives its output, then its states.
+        """Return the values of an assignment's targets; a layer gives its output, then its states.
 
         Raises:
-            SpecError: there are more or fewer targets than results.
+            SpecError: the number of targets differs from the number of results.
         """
         expr = assignment.value
         if not (isinstance(expr, Call) and expr.function in scope.layers):
@@ -153,7 +154,7 @@ class LayerEvaluator(Evaluator):
         return result
 
     def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
-        """End the body; a result is a value of its own even where it is just an argument."""
+        """End the body and append its call; a first result that is also an argument is copied."""
         if outputs[0] in inputs or outputs[0] in outputs[1:]:
             outputs[0] = self.builder.emit("multiply", self.builder.constant(1.0), outputs[0])
         body = self.builder.end(inputs, outputs)
@@ -184,7 +185,7 @@ class LayerEvaluator(Evaluator):
         inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
     def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
-        """Call a layer: its output, then its final states; of a chain, the output alone."""
+        """Call a layer; return its output and final states. A chain returns only its output."""
         spec = instance.layer
         inputs = list(spec.inputs)
         states = () if instance.chain else list(spec.state)
@@ -197,9 +198,9 @@ class LayerEvaluator(Evaluator):
         return [values[inputs[0]]]
 
     def _applied(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
-        """The results of a layer that is not a chain."""
+        """Return the results of a single layer (no chain)."""
         spec = instance.layer
-        instance.calls += 1  # after its arguments, which may be calls of the same layer
+        instance.calls += 1  # arguments may call the same layer, so count after them
         owner = instance.shares or instance
         owner.calls += owner is not instance
         label = instance.name + (f"#{owner.calls}" if owner.calls > 1 else "")
@@ -213,7 +214,7 @@ class LayerEvaluator(Evaluator):
             return self._alone(call)
 
     def _composed(self, call: LayerCall) -> int:
-        """The output of a layer that is made of others: its equations stand where it is called."""
+        """Return the output of a layer made of other layers; its equations are inlined."""
         instance, inner, spec = call.instance, call.scope, call.instance.layer
         document = instance.definition.document
         owner = Owner(
@@ -241,18 +242,20 @@ class LayerEvaluator(Evaluator):
         return output
 
     def own(self, call: LayerCall, holder: Meaning) -> None:
-        """Bring the parameters and the noise into scope that a layer, or a model, has beside its
-        layers: as results of a call that gives nothing else, so that a layer has them, as all."""
+        """Bring a layer's or a model's own parameters and noise into scope.
+
+        They are results of a call, so that every parameter belongs to a layer.
+        """
         instance, spec = call.instance, call.instance.layer
         names = (*spec.parameters, *spec.noise)
         make_variables(call, self.builder, self.places)
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
         own = {n: port.value for n, port in instance.parameters.items()}
-        # How many numbers are drawn, inputs say.
+        # The inputs decide the size of the noise.
         given = [call.values[n] for n in spec.inputs] if spec.noise else []
         held = [*own.values(), *(call.scope.value(n) for n in spec.noise)]
-        one = self.builder.constant(1.0)  # what a call gives is a value of its own
+        one = self.builder.constant(1.0)  # results must be new values
         results = [self.builder.emit("multiply", one, value) for value in held]
         info = held_info(call, holder, bool(noise))
         made = self.close([*given, *noise, *own.values()], results, info)
@@ -260,7 +263,7 @@ class LayerEvaluator(Evaluator):
         self.places.update(dict.fromkeys(made, call.place))
 
     def _check_same(self, call: LayerCall, name: str, attributes: Mapping[str, Attribute]) -> None:
-        """A layer that is called again has the same layers inside."""
+        """Check that another call of a layer gives a nested layer the same attributes."""
         part = call.instance.inner[name]
         for attribute, value in attributes.items():
             if value != part.attributes[attribute]:
@@ -271,7 +274,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def _alone(self, call: LayerCall) -> list[int]:
-        """The results of a layer with equations of its own, as one call that may be claimed."""
+        """Return the results of a layer with its own equations, as one call that a backend may
+        replace."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
         self.states_of(call)
@@ -296,7 +300,7 @@ class LayerEvaluator(Evaluator):
         return results
 
     def _equations(self, call: LayerCall) -> tuple[int, list[int]]:
-        """The output of a layer's equations, its last states and its new statistics."""
+        """Return the output of a layer's equations, with its last states and new statistics."""
         instance, inner = call.instance, call.scope
         spec, document = instance.layer, instance.definition.document
         finals = self.several_scans(call) if spec.scans else []
@@ -319,7 +323,7 @@ class LayerEvaluator(Evaluator):
         return output, finals
 
     def states_of(self, call: LayerCall) -> None:
-        """The initial states: those given, else what the definition says."""
+        """Add the initial states to the call's values, if the call does not give them."""
         for name, state in call.instance.layer.state.items():
             shape = call.dims("state", name, state.shape)
             if name not in call.values:
@@ -331,8 +335,11 @@ class LayerEvaluator(Evaluator):
                 )
 
     def several_scans(self, call: LayerCall) -> list[int]:
-        """The last states of several loops. Their stacked outputs come into scope by their names,
-        and states as they are after the last step. What a step assigns is its own."""
+        """Run the loops of a layer and return the last states.
+
+        Each loop's stacked output comes into scope by the loop's name, and so do the last states.
+        Other names that a step assigns stay local to the loop.
+        """
         spec, inner = call.instance.layer, call.scope
         last: dict[str, int] = {}
         given = dict(inner.names)
@@ -354,7 +361,7 @@ class LayerEvaluator(Evaluator):
         carried: Sequence[str],
         scope: Scope,
     ) -> tuple[int, list[int]]:
-        """The stacked output of a loop, and what it carries after the last step."""
+        """Return the stacked output of a loop, and its carried values after the last step."""
         layer = call.instance.layer
         loop = DeclaredLoop(
             document=call.instance.definition.document,
@@ -389,7 +396,7 @@ class LayerEvaluator(Evaluator):
     def _check_total(self, call: LayerCall) -> None:
         spec, definition, inner = call.instance.layer, call.instance.definition, call.scope
         if spec.inference is not None and self.phase == "inference":
-            return  # inference needs less: what the two forms use is checked in training
+            return  # inference may use less than is declared; the check is made in training
         for section, singular in SINGULAR.items():
             check_used(inner, getattr(spec, section), definition.document, section, singular)
 

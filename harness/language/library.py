@@ -1,4 +1,4 @@
-"""Where definitions live: the specs that ship, and folders that a user adds before them."""
+"""Lookup of definitions: the shipped specs, and user folders with precedence."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from harness.language.names import is_model_name
 from harness.language.schema import KINDS
 from harness.language.strict import Documented
 
-# Two files with one name: a name means one file in a run, or nobody knows which one was meant.
+# Duplicate names: in a run, a name must mean one file.
 
-# Not parsed: a file beside the one that is wanted may be wrong in any way.
+# A regular expression, because a neighbouring file may not be valid YAML.
 _DECLARED = r"^{}:[ \t]*[\"']?([^\s\"'#]+)"
 
 
 def same_file(one: Path | Traversable | None, other: Path | Traversable | None) -> bool:
-    """Whether two paths are one file, however they are spelled and linked."""
+    """Return whether two paths are the same file, whatever their spelling and links."""
     if not isinstance(one, Path) or not isinstance(other, Path):
         return one is not None and one == other
     try:
@@ -39,7 +39,7 @@ def same_file(one: Path | Traversable | None, other: Path | Traversable | None) 
 
 
 def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Place]]]:
-    """By name, the files that declare it, each with the place of the name."""
+    """Return the files that declare each name, with the place of the name."""
     pattern = re.compile(_DECLARED.format(kind), re.MULTILINE)
     found: dict[str, list[tuple[Path, Place]]] = {}
     for path in paths:
@@ -56,7 +56,7 @@ def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Pl
 
 
 def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
-    """The error of a file at ``place`` that bears the name of another one."""
+    """Return the error for a file at ``place`` that has the name of another file."""
     return SpecError(
         f"{kind} {name!r} stands in another file, too: {other}. Under one name the results of the "
         f"two could not be told apart: give one of them another name",
@@ -67,7 +67,7 @@ def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
 def first_clash(
     kind: str, name: str, place: Place, path: Path, others: Sequence[tuple[Path, Place]]
 ) -> SpecError | None:
-    """The error of the first other file that bears the name of the file ``path``, if any does."""
+    """Return the error for the first other file with the same name as ``path``, or None."""
     rivals = (other for rival, other in others if not same_file(rival, path))
     other = next(rivals, None)
     return None if other is None else clash(kind, name, place, other)
@@ -86,9 +86,9 @@ D = TypeVar("D", bound=Documented)
 
 @dataclass(frozen=True)
 class Definition:
-    """A validated file and the document that it came from, for places.
+    """A validated file and its document, for places.
 
-    ``path`` is where the file is; None for a text that is not a file.
+    ``path`` is None if the text does not come from a file.
     """
 
     document: Document
@@ -97,17 +97,17 @@ class Definition:
 
     @property
     def name(self) -> tuple[str, Place]:
-        """The name that the file declares, and where."""
+        """The name that the file declares, and its place."""
         kind = next(kind for kind, form in KINDS.items() if isinstance(self.content, form))
         return getattr(self.content, kind), self.document.place_of((kind,))
 
 
 @dataclass
 class Library:
-    """Looks definitions up by kind and name, and keeps those that it has read.
+    """Definitions by kind and name, cached after reading.
 
-    ``folders`` are searched in order, before the specs that ship; ``overrides`` maps
-    ``(kind, name)`` to the text of a definition to be used instead of either.
+    ``folders`` are searched in order, before the shipped specs. ``overrides`` maps ``(kind, name)``
+    to a text that replaces any file.
     """
 
     folders: tuple[Path, ...] = ()
@@ -116,43 +116,43 @@ class Library:
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
     replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
-    """Where a folder's definition stands that is in place of one that ships, and where that is."""
+    """Places of a folder's definition and of the shipped definition that it replaces."""
     unusual: dict[Place, str] = field(default_factory=dict)
-    """Attributes that a definition calls unusual: what it says, by where they are given."""
+    """Notes on unusual attribute values, by the place of the value."""
     checksums: dict[tuple[str, str], str] = field(default_factory=dict)
-    """What definitions mean, by kind and name, as far as it was asked for."""
+    """Cached meanings of definitions, by kind and name."""
     reading: list[str] = field(default_factory=list)
-    """The definitions that are being read for that, each for the one before it."""
+    """Stack of the definitions whose meaning is being computed."""
 
     def __post_init__(self) -> None:
         for folder in self.folders:
-            # Not Path.is_dir, which raises where a folder may not be entered or a name is too long.
+            # Path.is_dir raises if a folder is not accessible or its name is too long.
             if not os.path.isdir(folder):
                 raise UsageError(f"there is no folder {displayed(folder)!r} of definitions")
 
     @cached_property
     def hints(self) -> Hints:
-        """The hints at names of frameworks; read when a message needs them."""
+        """The hints for names of frameworks, read when a message needs them."""
         return hints_of(self.folders)
 
     def find(self, kind: str, name: str, place: Place | None = None) -> Definition:
-        """The definition; :class:`SpecError` at ``place`` if there is none of that name."""
+        """Return a definition; :class:`SpecError` at ``place`` if the name is unknown."""
         key = (kind, name)
         if key not in self._read:
             self._read[key] = self._load(kind, name, place)
         return self._read[key]
 
     def lines(self, file: str) -> tuple[str, ...]:
-        """The lines of a file that a definition was read from; none of another one."""
+        """Return the lines of a file that a definition was read from; () for other files."""
         documents = (definition.document for definition in self._read.values())
         return next((d.lines for d in documents if d.file == file), ())
 
     def was_read(self, kind: str, name: str) -> bool:
-        """Whether something that was read refers to a definition."""
+        """Return whether a definition is in the cache."""
         return (kind, name) in self._read
 
     def forget(self, kind: str, name: str) -> None:
-        """Do not keep a definition that was read: nothing else refers to it."""
+        """Drop a definition from the cache."""
         self._read.pop((kind, name), None)
 
     def _load(self, kind: str, name: str, place: Place | None) -> Definition:
@@ -174,8 +174,11 @@ class Library:
         return _shipped(kind, name)
 
     def misplaced(self, kind: str, name: str, place: Place | None = None) -> str:
-        """Where the file is that was meant, if it is where none is looked for: elsewhere in the
-        folders, or in one beside the file that asks for it, or here."""
+        """Return a hint at a file with this name in a folder that is not searched, or "".
+
+        The search covers other subfolders, folders near the file at ``place``, and the current
+        folder.
+        """
         if not is_model_name(name):
             return ""
         if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():
@@ -195,10 +198,10 @@ class Library:
         return ""
 
     def _only(self, kind: str, found: Definition) -> Definition:
-        """The definition of a user's file; :class:`SpecError` if another file has its name.
+        """Return a definition; :class:`SpecError` if another file declares its name.
 
-        A layer, a function, a loss or an optimizer may take the place of one that ships; a model
-        may not, for its name is what results are filed under.
+        A layer, function, loss or optimizer may replace a shipped one. A model may not, because
+        results are stored under its name.
         """
         (name, place), path = found.name, found.path
         assert isinstance(path, Path)
@@ -214,7 +217,7 @@ class Library:
         return found
 
     def _rivals(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
-        """By name, the files of all folders that declare it."""
+        """Return the files of all folders that declare each name."""
         if kind not in self._declaring:
             paths = [
                 folder / FOLDERS[kind] / f"{name}.yaml"
@@ -225,15 +228,15 @@ class Library:
         return self._declaring[kind]
 
     def has(self, kind: str, name: str) -> bool:
-        """Whether there is such a definition."""
+        """Return whether a definition exists."""
         return name in self.names(kind)
 
     def is_model(self, name: str) -> bool:
-        """Whether a model is meant: by its name or by its file."""
+        """Return whether ``name`` is a model's name or file."""
         return self.has("model", name) or is_model_file(name)
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """All names of a kind, sorted."""
+        """Return all names of a kind, sorted."""
         if kind not in self._names:
             found = {name for k, name in self.overrides if k == kind}
             for folder in self.folders:
@@ -243,11 +246,10 @@ class Library:
         return self._names[kind]
 
     def matching(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Models by name or by file, where a pattern such as ``lesson6/*`` stands for all that it
-        matches; each once.
+        """Return models by name or file, each once; patterns such as ``lesson6/*`` are expanded.
 
         Raises:
-            UsageError: a pattern matches none.
+            UsageError: a pattern matches no model.
         """
         found: list[str] = []
         for name in names:
@@ -262,14 +264,14 @@ class Library:
         return tuple(dict.fromkeys(found))
 
     def model(self, name: str) -> Definition:
-        """A model by name (``lesson6/simple_rnn``) or by the path of its file."""
+        """Return a model by name (``lesson6/simple_rnn``) or by the path of its file."""
         if is_model_file(name) and not self.has("model", name):
             return self._only("model", _checked_file("model", Path(name), None))
         return self.find("model", name)
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a model is asked for by its file."""
+    """Return whether ``name`` is the path of a model's file."""
     return name.endswith((".yaml", ".yml")) or os.path.exists(name)
 
 
@@ -280,7 +282,7 @@ def _shipped_names(kind: str) -> tuple[str, ...]:
 
 @cache
 def _shipped(kind: str, name: str) -> Definition:
-    """A definition that ships; none changes while a process lives, so it is read once."""
+    """Return a shipped definition; it never changes, so it is read once per process."""
     relative = f"{FOLDERS[kind]}/{name}.yaml"
     path = files("harness.specs").joinpath(relative)
     document = parse(path.read_text(encoding="utf-8"), f"specs/{relative}")
@@ -288,7 +290,7 @@ def _shipped(kind: str, name: str) -> Definition:
 
 
 def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
-    """The names of the files in a folder and, not too deep (links may go round), below it."""
+    """Yield the names of YAML files in a folder, to a limited depth because links may be cyclic."""
     try:
         entries = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -316,13 +318,13 @@ def _checked(kind: str, document: Document, name: str | None) -> Definition:
 
 
 def content(definition: Definition, kind: type[D]) -> D:
-    """The definition's content, typed."""
+    """Return the definition's content with its type."""
     assert isinstance(definition.content, kind)
     return definition.content
 
 
 def lesson6() -> tuple[str, ...]:
-    """The names of the Lesson 6 models, in the order of the notebook."""
+    """Return the names of the Lesson 6 models, in the order of the notebook."""
     return tuple(
         f"lesson6/{name}"
         for name in (

@@ -22,7 +22,7 @@ SINGULAR: Mapping[str, str] = {
     "noise": "noise",
     "statistics": "statistic",
 }
-# The inputs of a loop and their slices; or what it carries, and the stacked outputs.
+# Inputs of a loop and their slices, or carried values and stacked outputs.
 Carried = tuple[list[int], list[int]]
 
 
@@ -30,7 +30,7 @@ Carried = tuple[list[int], list[int]]
 class DeclaredLoop:
     """A loop of a definition: ``step`` over slices of ``sources``, which are inputs or noise.
 
-    ``path`` is where the loop stands in the document. ``means`` are what noise is in inference.
+    ``path`` is the loop's place in the document. ``means`` are the means of noise, for inference.
     """
 
     document: Document
@@ -46,11 +46,12 @@ class DeclaredLoop:
 
 
 def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
-    """The inputs of a loop with the steps first, and one step's slice of each, which come into
-    scope.
+    """Return a loop's inputs with the time axis first, and one step's slice of each.
+
+    The slices come into scope.
 
     Raises:
-        SpecError: an input is unknown, has no axis of steps, or another number of them.
+        SpecError: an input is unknown, lacks the axis of the loop, or has a different length.
     """
     sequences: list[int] = []
     slices: list[int] = []
@@ -94,11 +95,10 @@ def run_loop(
     output: str | None = None,
     reverse: bool = False,
 ) -> Carried:
-    """Run a loop: what it carries after the last step, and the stacked ``output`` if any.
+    """Run a loop; return the carried values after the last step, and the stacked ``output``.
 
     Raises:
-        SpecError: a state is of another shape after a step, or is never assigned, or a slice
-            is never used.
+        SpecError: a state changes its shape or is never assigned, or a slice is never used.
     """
     document, scope, names = loop.document, loop.scope, list(carried)
     scope.names.update(zip(names, map(BoundValue, carries), strict=True))
@@ -132,10 +132,10 @@ def check_kept(
     before: int,
     after: int,
 ) -> None:
-    """Check that a state or a statistic keeps its shape.
+    """Check that a state or a statistic keeps its type.
 
     Raises:
-        SpecError: it does not.
+        SpecError: its shape or kind changes.
     """
     wanted, found = made.type_of(before), made.type_of(after)
     if found != wanted:

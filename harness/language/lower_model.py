@@ -1,4 +1,4 @@
-"""One pass over a model at one phase, from its declarations and equations to a program."""
+"""Lowering of a model at one phase: from its declarations and equations to a program."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from harness.language.wellformed import check_numbers, check_told, room_of
 from harness.program.dims import Dim, shape_text
 from harness.program.ir import Meaning, Phase, Port, Program, Type
 
-# The parameters of a model itself, beside those of its layers: ``own.latents``.
+# Parameters of the model itself, outside its layers, such as ``own.latents``.
 
-# What stands before their names, as the name of a layer stands before those of its parameters.
+# Prefix of their names, in place of a layer's name.
 OWN = "own"
-# Who else may have a name in the files of frameworks.
+# Sections whose names also occur in the files of frameworks.
 NAMED = ("inputs", "state", "targets", "layers")
 
 
 def declared(model: schema.Model) -> Mapping[str, schema.Parameter]:
-    """The parameters that a model declares itself."""
+    """Return the parameters that a model declares itself."""
     return model.parameters if isinstance(model.parameters, dict) else {}
 
 
@@ -41,9 +41,9 @@ def bring_in(
     scope: Scope,
     sizes: Mapping[str, Dim],
 ) -> list[Instance]:
-    """Bring a model's own parameters into the scope of its equations, as if a layer gave them.
+    """Bring a model's own parameters into scope, as results of a pseudo-layer.
 
-    Returns that layer; none where there are no such parameters.
+    Return that layer, or [] if there are no such parameters.
 
     Raises:
         SpecError: a shape or a law is wrong, or the layer's name is taken.
@@ -76,7 +76,7 @@ SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
 
 
 class Lowering:
-    """One pass over a model at one phase; ``sizes`` are those that differ from the model's."""
+    """One pass over a model at one phase; ``sizes`` override the model's."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Lowering:
         self.used_sizes: set[str] = set()
 
     def program(self) -> Program:
-        """Lower everything."""
+        """Return the program of the whole model."""
         model, evaluator = self.model, self.evaluator
         self._check_names()
         errors = ErrorList()
@@ -180,7 +180,7 @@ class Lowering:
         return ports
 
     def _noise(self) -> list[Port]:
-        """The model's own noise: values to come in, or in inference its mean."""
+        """Return the model's own noise: an input in training, its mean in inference."""
         ports = []
         for name, given in self.model.noise.items():
             path, builder = ("noise", name, "shape"), self.evaluator.builder
@@ -199,7 +199,7 @@ class Lowering:
         return ports
 
     def _drawn(self, noise: Iterable[Port], instances: Iterable[Instance]) -> list[Port]:
-        """All noise that is an input: in inference none is."""
+        """Return all noise that is an input; there is none in inference."""
         if self.phase == "inference":
             return []
         return [*noise, *(port for instance in instances for port in instance.noise)]
@@ -216,7 +216,7 @@ class Lowering:
         self.used_sizes.update(self.evaluator.maker.structural)
 
     def _check_leaves(self, instances: Iterable[Instance]) -> None:
-        """Files of frameworks have ``blocks_0_up`` for ``blocks.0.up``: no two may be one there."""
+        """Check that layer names stay distinct in framework files, where '.' becomes '_'."""
         sections = (self.model.inputs, self.model.state, self.model.targets)
         found = {name: name for section in sections for name in section}
         for instance in instances:
@@ -229,7 +229,8 @@ class Lowering:
                 )
 
     def _check_assigned(self, scope: Scope, state: list[Port]) -> None:
-        """States get a next value of their shape; other declared names stay what they are."""
+        """Check that states get a next value of their type, and that other declared names are
+        unassigned."""
         for section in ("layers", "targets", "metrics"):
             for name in getattr(self.model, section):
                 if name in scope.assigned:
@@ -249,7 +250,7 @@ class Lowering:
                 )
 
     def _name_results(self) -> None:
-        """A layer's result that no equation names is named after the layer, for messages."""
+        """Name a layer's unassigned results after the layer, for messages."""
         builder = self.evaluator.builder
         for node in builder.nodes:
             if node.op == "call":
@@ -258,14 +259,14 @@ class Lowering:
                     builder.names.setdefault(output, f"{label}/{result}")
 
     def _losses(self, scope: Scope) -> tuple[int | None, list[Port]]:
-        """The loss and the metrics: one number each."""
+        """Return the loss and the metrics, each a single number."""
         scope.losses = True
         found = {path: self._number(text, path, scope) for path, text in self._reduced().items()}
         loss = found.pop(("loss",), None)
         return loss, [Port(name, value) for (_, name), value in found.items()]
 
     def _reduced(self) -> dict[tuple[str, ...], str]:
-        """The texts of the loss and of the metrics, by where they stand."""
+        """Return the texts of the loss and the metrics, by path."""
         found: dict[tuple[str, ...], str] = {}
         if self.model.loss is not None:
             found["loss",] = self.model.loss
@@ -285,7 +286,7 @@ class Lowering:
         return value
 
     def _check_used(self, scope: Scope) -> None:
-        """All that is declared is used."""
+        """Check that every declared name is used."""
         errors = ErrorList()
         self.used_sizes.update(scope.used)
         called = {name for name, i in self.evaluator.instances.items() if i.calls}

@@ -1,4 +1,4 @@
-"""An optimizer's update as a program, with what a model says of it."""
+"""Lowering of an optimizer, with a model's settings for it, to an update rule."""
 
 from __future__ import annotations
 
@@ -27,24 +27,21 @@ from harness.program.ir import Node, Port, Type
 from harness.program.primitives import ELEMENTWISE, EVERY
 from harness.program.updates import ENTRIES, MATRIX, Total, UpdateRule
 
-# One rule of an optimizer: its equations, for parameters of any shape or for matrices.
-
-# Equations of an optimizer: entry by entry, and numbers that are made of a whole tensor.
+# Limits of an optimizer's equations: elementwise operations, and reductions over a whole tensor.
 
 NUMBER = Type(())
-# Primitives that make one number of all entries; their axes are those that the parameter has.
+# Primitives that reduce all entries to one number; their axes are all axes of the parameter.
 WHOLE = frozenset({"sum", "max"})
-# All that an update may be made of: primitives whose every entry is made of one of each operand,
-# and those.
+# Primitives allowed in an update: elementwise ones and whole-tensor reductions.
 ALLOWED = frozenset(
     {*ELEMENTWISE.intersection(EVERY), *WHOLE, "astype", "constant", "extent", "stop_gradient"}
 )
 REDUCTIONS = ("sum", "max", "mean", "var")
-# What moves the entries of a matrix, and multiplies two.
+# Further primitives allowed for matrices.
 OF_MATRICES = frozenset({"matmul", "permute_dims", "expand_dims", "squeeze"})
 
 
-# What an update that is none of these is told; an update of matrices has further primitives.
+# Messages about primitives that are not allowed.
 _OF_ENTRIES = (
     "{} is not elementwise, and an optimizer's update must be: backends run it on tensors of any "
     "shape (allowed: + - * / ** < <= > >= == !=, exp, log, tanh, sqrt, erf, sin, cos, floor, "
@@ -58,11 +55,11 @@ _OF_MATRICES = (
 
 
 class UpdateBuilder(Builder):
-    """Collects the nodes of an update, part by part, and refuses what no update is made of.
+    """Builder of an update's nodes, part by part; rejects primitives that no update may use.
 
-    In truth a parameter has two axes, or none, or five, and a framework keeps it transposed or
-    joined with others: which entries stand in one row is nothing that a rule could know. With
-    ``matrices`` it is a matrix as the definition of its layer declares it.
+    A parameter may have any number of axes, and a framework may store it transposed or joined. So a
+    rule cannot know which entries share a row. With ``matrices`` the parameter is a matrix, as its
+    layer declares it.
     """
 
     def __init__(self, matrices: bool) -> None:
@@ -71,7 +68,7 @@ class UpdateBuilder(Builder):
         self.refusal = _OF_MATRICES if matrices else _OF_ENTRIES
 
     def taken(self) -> tuple[Node, ...]:
-        """The nodes made since this was last asked."""
+        """Return and remove the nodes made since the last call."""
         made = tuple(self.nodes)
         self.nodes.clear()
         return made
@@ -80,7 +77,7 @@ class UpdateBuilder(Builder):
         """Append a primitive.
 
         Raises:
-            TypeMismatch: it is none of those, or the operands do not fit.
+            TypeMismatch: the primitive is not allowed, or the operands do not fit.
         """
         if op not in self.allowed:
             raise TypeMismatch(self.refusal.format(f"{op} ({EVERY[op]})" if op in EVERY else op))
@@ -88,18 +85,20 @@ class UpdateBuilder(Builder):
 
 
 class UpdateEvaluator(Evaluator):
-    """Evaluates an optimizer's equations: for matrices, or for a row of entries, where a reduction
-    is over the whole tensor and there is no product."""
+    """Evaluates an optimizer's equations, for matrices or for a vector of entries.
+
+    For a vector, a reduction covers the whole tensor, and there is no matrix product.
+    """
 
     def __init__(self, library: Library, builder: UpdateBuilder, matrices: bool) -> None:
         super().__init__(library)
         self.builder, self.matrices = builder, matrices
 
     def typed(self, expr: Expr, scope: Scope, what: str, wanted: Type) -> int:
-        """The value of an expression that is of a type.
+        """Return the value of an expression, which must have the type ``wanted``.
 
         Raises:
-            SpecError: it is of another.
+            SpecError: the type differs.
         """
         value = self.tensor(expr, scope)
         if (found := self.type_of(value)) != wanted:
@@ -107,7 +106,7 @@ class UpdateEvaluator(Evaluator):
         return value
 
     def call(self, expr: Call, scope: Scope) -> int:
-        """The value of a call.
+        """Return the value of a call.
 
         Raises:
             SpecError: a reduction names axes; or as for :meth:`.Evaluator.call`.
@@ -126,10 +125,10 @@ class UpdateEvaluator(Evaluator):
     def product(self, left: int, right: int, place: Place) -> int:
         if self.matrices:
             return super().product(left, right, place)
-        return self.emit("matmul", left, right, place=place)  # which is refused
+        return self.emit("matmul", left, right, place=place)  # the builder rejects this
 
 
-# How a slot may start, beside numbers and attributes. Zeros are what it starts as unless told.
+# Initial values of a slot, besides numbers and attributes; None means zeros.
 STARTS: Mapping[str, Mapping[str, Any] | None] = {
     "zeros": None,
     "ones": {"constant": {"value": 1.0}},
@@ -139,10 +138,10 @@ STARTS: Mapping[str, Mapping[str, Any] | None] = {
 
 @dataclass(frozen=True)
 class Around:
-    """What a model puts around an optimizer's equations: texts, and where they stand.
+    """Additions of a model to an optimizer's equations, as texts with their paths.
 
-    ``schedule`` and each of ``given`` (attributes as equations of the step) come with the path to
-    them in the model's document. ``accumulate`` and ``average`` are numbers.
+    ``schedule`` and each of ``given`` (attributes as equations of the step) come with their path in
+    the model's document. ``accumulate`` and ``average`` are numbers.
     """
 
     document: Document
@@ -154,14 +153,15 @@ class Around:
     average: float | None = None
 
     def expression(self, text: str, path: KeyPath) -> Expr:
-        """An expression of the model's file."""
+        """Parse an expression of the model's file."""
         return parse_expression(text, self.document.locator(path))
 
 
 class RuleLowering:
-    """One optimizer, and what a model puts around it, on their way to a rule.
+    """Lowering of one optimizer, with a model's additions, to a rule.
 
-    With ``matrices`` it is the rule of those. ``used`` are then the names that its equations read.
+    With ``matrices`` it makes the rule for matrices. After :meth:`rule`, ``used`` holds the names
+    that the equations read.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class RuleLowering:
         self.used: set[str] = set()
 
     def rule(self, name: str) -> UpdateRule:
-        """The rule."""
+        """Return the update rule."""
         document, spec, part = self.definition.document, self.spec, self.part
         outer, rate = self._outer()
         scope = Scope({**self.attributes, **self.sizes}, frozenset({"p", *part.slots}))
@@ -236,7 +236,7 @@ class RuleLowering:
         )
 
     def _outer(self) -> tuple[dict[str, int], int]:
-        """What the model makes of the gradient and of the learning rate."""
+        """Return the names with the model's ``gradient``, and the scheduled learning rate."""
         around, rate = self.around, self.values["learning_rate"]
         names = {"p": self.values["p"], "g": self.added.gradient, "t": self.added.count}
         scope = Scope({n: BoundValue(v) for n, v in names.items()})
@@ -265,7 +265,7 @@ class RuleLowering:
         scope.names[name] = BoundValue(value)
 
     def _by_step(self) -> dict[str, int]:
-        """The attributes that the model gives as equations of the step."""
+        """Return the attributes that the model gives as equations of the step."""
         found = {}
         for name, (text, path) in self.around.given.items():
             if name == "learning_rate":
@@ -282,10 +282,10 @@ class RuleLowering:
         return self.evaluator.typed(self.around.expression(text, path), scope, what, NUMBER)
 
     def _type_of_slot(self, slot: str) -> Type:
-        """That of the parameter, or of a shape of its own.
+        """Return a slot's type: the parameter's, or that of the slot's declared shape.
 
         Raises:
-            SpecError: the shape has something else in it than rows, columns and numbers.
+            SpecError: the shape contains something other than rows, columns and numbers.
         """
         given = self.part.slots[slot]
         if not isinstance(given, ShapedSlot):
@@ -295,10 +295,10 @@ class RuleLowering:
         return Type(read_dims(given.shape, self.sizes, RestAxes(), lambda n: at((*path, n))))
 
     def _start(self, slot: str) -> Mapping[str, Any] | None:
-        """How a slot starts.
+        """Return a slot's initial value; None means zeros.
 
         Raises:
-            SpecError: it is none of the ways in which one can.
+            SpecError: the initial value is unknown.
         """
         given = self.part.slots[slot]
         if isinstance(given, ShapedSlot):
@@ -317,8 +317,10 @@ class RuleLowering:
         return {"constant": {"value": number}} if number else None
 
     def _check_all(self, scope: Scope) -> None:
-        """What is carried on gets a next value of its shape, and all slots are used; of attributes
-        and totals it is said in ``used``."""
+        """Check that p and all slots get a next value of their type, and that all slots are used.
+
+        Record the names that are read in ``used``.
+        """
         document, slots = self.definition.document, (*self.path, "slots")
         starts = {start for start in self.part.slots.values() if isinstance(start, str)}
         self.used = scope.used | starts
@@ -335,10 +337,10 @@ class RuleLowering:
 
 
 def lower_use(library: Library, use: OptimizerUse, document: Document) -> UpdateRule:
-    """The rule of a model's ``optimizer``, with those of its groups of parameters.
+    """Return the rule of a model's ``optimizer``, with the rules of its parameter groups.
 
     Raises:
-        SpecError: as for :func:`lower_update`.
+        SpecError: as for :func:`lower_update`, or a group is wrong.
     """
     given, root = dict(use.model_extra or {}), ("optimizer",)
     paths: dict[str, KeyPath] = {name: (*root, name) for name in given}
@@ -402,10 +404,10 @@ def lower_update(
     place_of: PlaceOf | None,
     around: Around | None = None,
 ) -> UpdateRule:
-    """The rule of optimizer ``name`` with some attributes given.
+    """Return the rule of optimizer ``name`` with some attributes given.
 
     Raises:
-        SpecError: there is no such optimizer, it has no learning_rate, or is wrong in another way.
+        SpecError: the optimizer is unknown, has no learning_rate, or is wrong in another way.
     """
     at = place_of("optimizer", False) if place_of else None
     definition = library.find("optimizer", name, at)
@@ -436,7 +438,7 @@ def lower_update(
 
 
 def _check_rate(rate: Any, at: Place) -> None:
-    """:class:`SpecError` for a rate at which steps go up."""
+    """Raise :class:`SpecError` for a negative learning rate."""
     if isinstance(rate, float) and rate < 0:
         raise SpecError(
             f"a learning rate is 0 or more, found {rate:g}: steps go down the gradient; "

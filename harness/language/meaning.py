@@ -1,9 +1,12 @@
-"""What a definition means: its equations as data, with all that they call written out.
+"""Meaning of a definition as a checksum of its equations, with all called functions inlined.
 
 Two definitions mean the same if they declare the same inputs, attributes, parameters, states and
-statistics and compute the same of them. Comments, prose, defaults, laws of initial values and the
-names of axes and of what equations assign are no part of it; nor is in how many equations one thing
-is said. The functions that are called are, whatever they are called.
+statistics and compute the same values from them. Their meaning does not depend on:
+
+- comments, prose, defaults and laws of initial values;
+- the names of axes and of assigned values;
+- the split of a formula into equations;
+- the names of called functions (their content counts).
 """
 
 from __future__ import annotations
@@ -28,29 +31,29 @@ from harness.language.scope import FunctionName
 from harness.program.dims import Dim
 from harness.program.ir import Meaning
 
-# The parts that the meaning of definitions is made of: axes by number, kinds, checksums.
+# Parts of a meaning: axes by number, kinds, checksums.
 
-# Digits of a checksum: enough that no two definitions have one by chance.
+# Digits of a checksum: enough to make a collision by chance practically impossible.
 DIGITS = 16
-Names = dict[str, str]  # what each name of a body of equations stands for, as a checksum
+Names = dict[str, str]  # checksum of each name's value in a body of equations
 Shapes = Mapping[str, object]
 
 
 def sum_of(*parts: Any) -> str:
-    """The checksum of names, numbers and checksums in this order."""
+    """Return the checksum of names, numbers and checksums in this order."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
 class Axes:
-    """The axes of a definition's shapes: by number in the order in which its inputs name them."""
+    """The axes of a definition's shapes, numbered in the order in which its inputs name them."""
 
     def __init__(self, attributes: Mapping[str, object]) -> None:
         self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
-        # Those that are whole numbers may stand in shapes, too.
+        # Attributes that are whole numbers may also occur in shapes.
         self.numbers = {n: Dim.of(n) for n in attributes if n not in self.dims}
 
     def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
-        """The inputs in their order: name, axes, and the axis that an index is below."""
+        """Return the inputs in order: name, axes, and the axis that bounds an index."""
         return [(name, self._input(given)) for name, given in inputs.items()]
 
     def _input(self, given: Any) -> Any:
@@ -67,18 +70,18 @@ class Axes:
         return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
 
     def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
-        """A declared shape of these axes."""
+        """Return a declared shape in numbered axes."""
         at = document.place_of(())
         known = {**self.numbers, **self.dims}
         return [a if a == REST else str(read_dim(a, known, at)) for a in axes]
 
     def names(self) -> Names:
-        """What the axes stand for in equations: how long they are."""
+        """Return the checksums of the sizes, by the names that equations use."""
         return {name: sum_of("size", str(dim)) for name, dim in self.dims.items()}
 
 
 def kinds_of(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
-    """What each attribute is: a size, true or false, the name of a function, or a number."""
+    """Return the kind of each attribute: size, truth, function or number."""
 
     def kind(default: Any) -> str:
         if default == "size" or isinstance(default, bool):
@@ -93,7 +96,7 @@ FORMS = ("equations", "training", "inference")
 
 
 def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
-    """What a definition means, and the functions that a use of it has among its attributes."""
+    """Return the meaning of a definition, with the functions that its attributes name."""
     functions = {
         attribute: known(library, "function", value.function)
         for attribute, value in attributes.items()
@@ -103,19 +106,18 @@ def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Att
 
 
 def of_held(layer: Meaning) -> Meaning:
-    """What the parameters and the noise mean that a layer of layers holds itself: nothing that is
-    known by the name, or by the equations, of the layer."""
+    """Return the meaning of a layer's own parameters and noise, under a separate name."""
     return Meaning(f"parameters of {layer.name}", sum_of("held", layer.checksum), {})
 
 
 def known(library: Library, kind: str, name: str) -> str:
-    """The name by which backends know a definition.
+    """Return the name by which backends know a definition.
 
-    That is the name of the definition that ships and means the same; else the definition's own,
-    with the checksum where another definition ships under that name.
+    This is the name of the shipped definition with the same meaning, if any. Otherwise it is the
+    definition's own name, with the checksum if a shipped definition has that name.
     """
     if not library.folders and not library.overrides:
-        return name  # there is nothing but what ships, which takes a tenth of a second to read
+        return name  # only shipped definitions, and reading them all takes 0.1 s
     shipped, own = _shipped(kind), checksum(library, kind, name)
     same = [other for other, found in shipped.items() if found == own]
     if same:
@@ -124,10 +126,10 @@ def known(library: Library, kind: str, name: str) -> str:
 
 
 def checksum(library: Library, kind: str, name: str) -> str:
-    """The meaning of a definition, its functions among it, as a checksum.
+    """Return the meaning of a definition, including the functions that it calls, as a checksum.
 
     Raises:
-        SpecError: it, or a function that it calls, cannot be read.
+        SpecError: the definition, or a function that it calls, cannot be read.
     """
     key = (kind, name)
     if key not in library.checksums:
@@ -141,13 +143,13 @@ def checksum(library: Library, kind: str, name: str) -> str:
 
 @cache
 def _shipped(kind: str) -> Mapping[str, str]:
-    """The checksums of the definitions that ship, by name."""
+    """Return the checksums of the shipped definitions by name."""
     library = Library()
     return {name: checksum(library, kind, name) for name in library.names(kind)}
 
 
 class _DefinitionReader:
-    """Reads definitions for what each name of their equations comes to."""
+    """Computes the checksum of each name in the equations of definitions."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -192,7 +194,7 @@ class _DefinitionReader:
         return sum_of("layer", inputs, kinds_of(spec.attributes), groups, kept, results, *drawn)
 
     def _scans(self, spec: schema.Layer, given: Names, document: Document) -> Names:
-        """What the outputs of several loops, and the states after them, come to."""
+        """Return the checksums of several loops' outputs and of the states after them."""
         found: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
@@ -203,7 +205,7 @@ class _DefinitionReader:
         return found
 
     def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
-        """What each layer of a layer comes to: its definition, and all that it is given."""
+        """Return the checksums of nested layers: their definitions and everything given to them."""
         found = {}
         for name, use in spec.layers.items():
             at = document.place_of(("layers", name))
@@ -271,7 +273,7 @@ class _DefinitionReader:
         return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
 
     def run(self, equations: Iterable[tree.Assignment], given: Names) -> Names:
-        """What all names come to, those that are given too."""
+        """Return the checksums of all names, including those in ``given``."""
         names = dict(given)
         for equation in equations:
             value = self.of(equation.value, names)
@@ -280,7 +282,7 @@ class _DefinitionReader:
         return names
 
     def of(self, expr: tree.Expr, names: Names) -> str:
-        """What an expression comes to, of what its names do."""
+        """Return the checksum of an expression from the checksums of its names."""
         match expr:
             case tree.Number(value):
                 return sum_of("number", float(value))
@@ -328,7 +330,7 @@ class _DefinitionReader:
         return self.function(definition, dict(zip(inputs, arguments, strict=False)) | named)
 
     def _literal(self, value: bool | float | str) -> str:
-        """An attribute's value, as equations would have it."""
+        """Return the checksum of an attribute's value, as equations would have it."""
         if isinstance(value, bool):
             return sum_of("truth", value)
         if isinstance(value, float | int):
@@ -338,25 +340,27 @@ class _DefinitionReader:
         return sum_of("word", value)
 
     def function(self, definition: Definition, arguments: Names) -> str:
-        """A function of these arguments; attributes that are not among them are at their defaults,
-        which so are part of what it means."""
+        """Return the checksum of a function with these arguments.
+
+        Missing attributes have their defaults, which are then part of the meaning.
+        """
         spec, locate = content(definition, schema.Function), definition.document.locator
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
         equations = parse_equations(spec.equations, locate(("equations",)))
         defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
         names = self.run(equations, axes.names() | defaults | arguments)
-        # What '...' stands for, in axis=..., is said by the shapes that the inputs declare.
+        # The declared shapes of the inputs decide the axes of '...' in axis=....
         shapes = [shape for _, shape in inputs]
         return sum_of("function", shapes, names[spec.output])
 
 
 def _slices(scan: schema.Scan) -> Names:
-    """What each step's slice comes to."""
+    """Return the checksum of each slice name."""
     way = () if (scan.axis, scan.reverse) == (1, False) else (scan.axis, scan.reverse)
     return {name: sum_of("slice", source, *way) for name, source in scan.over.items()}
 
 
 def _each(what: str, names: Iterable[str]) -> Names:
-    """Names that stand for what is given to a definition."""
+    """Return checksums for names that are given to a definition."""
     return {name: sum_of(what, name) for name in names}

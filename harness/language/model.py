@@ -1,4 +1,4 @@
-"""From a model file to its program."""
+"""Loading of a model file: its programs, update rule and data."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ from harness.program.ir import Node, Phase, Program
 from harness.program.signature import nearest_sizes
 from harness.program.updates import UpdateRule
 
-# What a user should know of definitions that are right, but may not be what was meant.
+# Notes on valid definitions that may not be what the user meant.
 
 
 def notes(library: Library) -> list[str]:
-    """Return in words: the definitions that ship and are not used, since a folder has others of
-    their names, and attributes of which a definition says that they are unusual."""
+    """Return notes on shipped definitions that a folder replaces, and on unusual attributes."""
     told = []
     for (kind, name), (place, shipped) in library.replaced.items():
         same = known(library, kind, name) == name
@@ -46,7 +45,7 @@ def notes(library: Library) -> list[str]:
 
 
 PHASES: tuple[Phase, ...] = ("training", "inference")
-# Of models whose data do not say how long a sequence is, and at which batch that is looked for.
+# Sequence length if the data do not give one, and the batch size for its search.
 DEFAULT_LENGTH = 8
 DEFAULT_BATCH = 64
 
@@ -54,7 +53,7 @@ DEFAULT_BATCH = 64
 class Spec:
     """A loaded model: its programs at both phases, its optimizer's update, its training and data.
 
-    Loading checks all of it; an instance that exists is right.
+    Loading checks everything, so every instance is valid.
     """
 
     def __init__(self, library: Library, definition: Definition) -> None:
@@ -62,7 +61,7 @@ class Spec:
         self.definition, self.document = definition, definition.document
         self.model = content(definition, schema.Model)
         self.name = self.model.model
-        # By the sizes that decide how many layers there are, where they differ from the model's.
+        # By the sizes that decide the number of layers, if they differ from the model's.
         self._lowered: dict[tuple[tuple[str, int], ...], dict[Phase, Program]] = {}
         errors = ErrorList()
         with errors.part():
@@ -93,7 +92,7 @@ class Spec:
         return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows, words=3)
 
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
-        """The program at a phase, with some sizes overridden; SpecError for a wrong one."""
+        """Return the program at a phase, with some sizes overridden; SpecError for a wrong size."""
         known = self.programs[phase].sizes
         at = self.document.place_of_key(("sizes",))
         for name, size in sizes.items():
@@ -114,7 +113,7 @@ class Spec:
         return program
 
     def _lower(self, sizes: Mapping[str, int]) -> dict[Phase, Program]:
-        """The programs at both phases, anew where there are more or fewer layers."""
+        """Return the programs at both phases, lowered again if the number of layers changes."""
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
             with placed(self.document.place_of_key(("equations",))):
@@ -126,19 +125,22 @@ class Spec:
 
     @property
     def length(self) -> int:
-        """Time steps of a sequence, for models that read any number: those of the spec's data,
-        else the number nearest to :data:`DEFAULT_LENGTH` that the model can have."""
+        """The sequence length (time steps) for models that read any length.
+
+        It is the window length of the spec's data, or else the possible length nearest to
+        :data:`DEFAULT_LENGTH`.
+        """
         data = self.model.data
         if isinstance(data, schema.Data):
             return data.windows.length
         return nearest_sizes(self.programs["training"], DEFAULT_BATCH, DEFAULT_LENGTH)[1]
 
     def rule(self, name: str, **attributes: float) -> UpdateRule:
-        """The update rule of any optimizer in the spec's library."""
+        """Return the update rule of any optimizer in the spec's library."""
         return lower_update(self.library, name, attributes, None)
 
     def _check_parameters(self) -> None:
-        """The spec's own count, as a guard against a layer of another form."""
+        """Compare the number of parameters with the spec's count, to detect changed layers."""
         program, declared = self.programs["training"], self.model.parameters
         counts = {
             p.name: prod(program.shape(p)) for p in (*program.parameters, *program.statistics)
@@ -162,7 +164,8 @@ class Spec:
         return lower_use(self.library, use, self.document)
 
     def _check_groups(self, use: OptimizerUse) -> None:
-        """Every pattern has a parameter, and every group one that no group before it has."""
+        """Check that every pattern matches a parameter, and that no earlier groups match all of a
+        group."""
         names = [port.name for port in self.programs["training"].parameters]
         taken: set[str] = set()
         for number, group in enumerate(use.groups):
@@ -217,7 +220,7 @@ def load_spec(
 ) -> Spec:
     """Load a model by name or by its file's path.
 
-    ``folders`` hold more definitions (``layers/NAME.yaml`` ...), searched before those that ship.
+    ``folders`` hold more definitions (``layers/NAME.yaml`` ...), searched before the shipped ones.
     Raises :class:`~harness.errors.SpecError` for a wrong file, ``UsageError`` for an unknown name.
     """
     library = Library(tuple(Path(f) for f in folders), dict(overrides or {}))
@@ -228,16 +231,16 @@ def load_spec(
 
 @cache
 def _shipped(name: str) -> Spec:
-    """A model that ships, of definitions that ship: none changes while a process lives."""
+    """Return a shipped model; it never changes, so it is loaded once per process."""
     library = Library()
     return Spec(library, library.model(name))
 
 
 def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Spec]:
-    """Load several models, each file once, however often and in whatever spelling it is named.
+    """Load several models; a file that is named twice is loaded once.
 
-    Raises what :func:`load_spec` does, and :class:`~harness.errors.SpecError` for two files that
-    declare one name: the results of the one would stand for both.
+    Raises the errors of :func:`load_spec`, and :class:`~harness.errors.SpecError` if two files
+    declare the same name, because their results would be mixed.
     """
     folders = tuple(folders)
     found: dict[str, Spec] = {}
@@ -251,39 +254,39 @@ def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list
 
 
 def notes_on(specs: Iterable[Spec]) -> list[str]:
-    """Return each note on the definitions of some specs once."""
+    """Return the notes on the definitions of some specs, each once."""
     return list(dict.fromkeys(told for spec in specs for told in notes(spec.library)))
 
 
-# The meaning of a spec as one checksum: weights and records are of that, not of a text.
+# Fingerprint of a spec: weights and records belong to a meaning, not to a text.
 
-# What is not in a program's meaning: the model's name, numbers that the arrays decide, places in
-# files, and the names of values, for messages; those of inputs and outputs are in the ports. What
-# definitions mean is in the nodes themselves.
+# Fields without meaning: the model's name, sizes that arrays decide, places in files, and names of
+# values for messages (names of inputs and outputs are in the ports). The meanings of definitions
+# are left out because the nodes contain their equations.
 PROSE = {
     Program: {"name", "sizes", "names", "structural", "room"},
     Node: {"place"},
     UpdateRule: {"meaning"},
 }
 
-# What came later, and is told only where it says something: what is older keeps its checksum.
+# Fields that were added later and count only if set, so that older fingerprints stay valid.
 LATER: Mapping[type, set[str]] = {
     UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added", "matrices"}
 }
 
 
 def fingerprint(spec: Spec) -> str:
-    """The sha256 (hex) of what a spec means.
+    """Return the sha256 (hex) of a spec's meaning.
 
-    That is its programs at both phases, with the laws of the initial values and the loss, and its
-    optimizer; not its sizes, comments and prose, nor the names of values inside a definition.
+    The meaning is the programs at both phases, with the initializers and the loss, and the
+    optimizer. Sizes, comments, prose and the names of values inside a definition do not count.
     """
     meaning = _meaning([spec.programs["training"], spec.programs["inference"], spec.update])
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
 def _meaning(value: Any) -> Any:
-    """A program, or a part of one, as JSON: all but its prose, with maps in any order."""
+    """Return a program, or a part of it, as JSON without its prose."""
     if is_dataclass(value) and not isinstance(value, type):
         told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
         later = LATER.get(type(value), ())
@@ -299,15 +302,15 @@ def _meaning(value: Any) -> Any:
     return value
 
 
-# Many models at hand, of which few are in memory: the others are made again from their text.
+# Many models, few of them in memory: the others are parsed again from their text.
 
 KEPT = 64
-"""Models in memory; a loaded one takes some 60 KiB."""
+"""Largest number of models in memory; a loaded model takes about 60 KiB."""
 
 
 @dataclass(frozen=True)
 class _Text:
-    """The text that a model is made from again: its file may be another by then."""
+    """The text of a model, kept because its file may change."""
 
     file: str
     text: str
@@ -328,7 +331,7 @@ class _Text:
 
 
 class Shelf:
-    """Models by name, in the order in which they were added, which share one library."""
+    """Models by name, in the order of their addition, with one shared library."""
 
     def __init__(self, library: Library, kept: int = KEPT) -> None:
         self.library, self.kept = library, kept
@@ -340,8 +343,8 @@ class Shelf:
         """Load a model by name or by its file's path.
 
         Raises:
-            SpecError: its file is wrong, or another one has declared its name.
-            UsageError: there is none of this name.
+            SpecError: the file is wrong, or another file has declared the same name.
+            UsageError: the name is unknown.
         """
         definition = self.library.model(name)
         self.library.forget("model", name)
@@ -370,12 +373,12 @@ class Shelf:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models' own names."""
+        """The names that the models declare."""
         return tuple(self._texts)
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the models' definitions."""
+        """The notes on the models' definitions."""
         return notes(self.library)
 
     def _keep(self, spec: Spec) -> None:

@@ -1,4 +1,4 @@
-"""The form of a spec's names; ``docs/spec-language.md#names`` has the same in words."""
+"""Form of a spec's names; ``docs/spec-language.md#names`` describes it in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import shorten
 
 LONGEST = 60
 _LETTERS = f"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST - 1}}}"
-# A model's name may be part of a path: nothing in it may lead out of a folder, or be an option.
+# A model's name may be part of a path: it must not leave a folder or look like an option.
 _PART = f"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{LONGEST - 1}}}"
 _PATH = f"{_PART}(/{_PART}){{0,3}}"
 
@@ -51,18 +51,18 @@ def _check_name(value: str) -> str:
     return value
 
 
-# Of layers, parameters, sizes, inputs, states, outputs and all else that equations can name.
+# Name of a layer, parameter, size, input, state, output or anything else in equations.
 Name = Annotated[str, AfterValidator(_check_name), _name_schema]
-# Of definitions that no equation names, and of metrics.
+# Name of a metric, or of a definition that equations do not name.
 FreeName = Annotated[str, AfterValidator(_check_free_name), _name_schema]
 ModelName = Annotated[str, AfterValidator(_check_model_name), _model_schema]
 
 
 def is_name(value: str) -> bool:
-    """Whether a text is a name that equations can have."""
+    """Return whether equations can use a text as a name."""
     return re.fullmatch(_LETTERS, value) is not None
 
 
 def is_model_name(value: str) -> bool:
-    """Whether a text is a name that a model may have."""
+    """Return whether a text is a valid model name."""
     return re.fullmatch(_PATH, value) is not None

@@ -1,18 +1,18 @@
-"""Noise: random numbers that a step is given, by their law, their name and the step's number.
+"""Noise: random inputs of a training step, drawn from a law, a name and the step number.
 
-Frameworks' generators differ, so none of them draws: every backend is handed the same numbers, as
-an input of the step. Anybody can draw them again. Philox4x64-10 (Salmon, Moraes, Dror and Shaw,
-2011: "Parallel random numbers: as easy as 1, 2, 3") turns a counter of four 64-bit words and a key
-of two into four random words. The key is the first 16 bytes of the sha256 of the noise's name in
-UTF-8, as two little-endian words; the counter is (block, step, seed, 0), with blocks from 1 on.
-Words fill an array in C order. With ``u = (word >> 11) / 2**53``, an entry is
+Random generators of frameworks differ, so every backend receives the same numbers as inputs. They
+are reproducible with Philox4x64-10 (Salmon, Moraes, Dror and Shaw, 2011: "Parallel random numbers:
+as easy as 1, 2, 3"). It turns a counter of four 64-bit words and a key of two words into four
+random words. The key is the first 16 bytes of the sha256 of the noise's name in UTF-8, as two
+little-endian words. The counter is (block, step, seed, 0), with blocks from 1 on. Words fill an
+array in C order. With ``u = (word >> 11) / 2**53``, an entry is
 
 - uniform: ``low + (high - low) * u``;
-- bernoulli: 1 where ``u < keep``, else 0;
-- normal: from two words at a time, ``r = sqrt(-2 * log(1 - u_1))``, the entries ``mean + std * r *
-  cos(2 * pi * u_2)`` and ``mean + std * r * sin(2 * pi * u_2)`` (Box and Muller, 1958);
+- bernoulli: 1 if ``u < keep``, else 0;
+- normal: two words give ``r = sqrt(-2 * log(1 - u_1))`` and the two entries ``mean + std * r *
+  cos(2 * pi * u_2)`` and ``mean + std * r * sin(2 * pi * u_2)`` (Box and Muller, 1958).
 
-computed in float64, then rounded to float32, so that every dtype computes on the same numbers.
+Entries are computed in float64, then rounded to float32, so that every dtype uses the same numbers.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from harness.language.attributes import Attribute, number_of
 from harness.program.ir import Program
 from harness.program.signature import noise_ports
 
-# The arguments of each law, and what they are if they are not given.
+# Arguments of each law with their defaults; None: required.
 LAWS: Mapping[str, Mapping[str, float | None]] = {
     "normal": {"mean": 0.0, "std": 1.0},
     "uniform": {"low": 0.0, "high": 1.0},
     "bernoulli": {"keep": None},
 }
-# Bits of a word that make a float64 from 0 to below 1.
+# Random bits of a float64 in [0, 1).
 MANTISSA = 53
 
 
 def read_law(
     declared: schema.Noise, attributes: Mapping[str, Attribute], used: set[str], place: Place
 ) -> dict[str, Any]:
-    """The law of a noise as plain data: ``noise``, its name, and ``arguments``, all of them.
+    """Return the law of a noise as plain data: its name (``noise``) and all ``arguments``.
 
-    An argument is a number, or names an attribute that is one; those go into ``used``.
+    An argument is a number, or the name of an attribute, which is added to ``used``.
 
     Raises:
-        SpecError: there is no such law, or an argument is missing, unknown or impossible.
+        SpecError: the law is unknown, or an argument is missing, unknown or impossible.
     """
     given = {declared.law: {}} if isinstance(declared.law, str) else declared.law
     if len(given) != 1:
@@ -79,7 +79,7 @@ def read_law(
 
 
 def _check(name: str, given: Mapping[str, float], place: Place) -> None:
-    """:class:`SpecError` for a law that no random number can follow, or that is no noise."""
+    """Raise :class:`SpecError` for impossible arguments of a law."""
     if name == "normal" and given["std"] <= 0:
         raise SpecError(f"std of normal noise is above 0, found {given['std']:g}", place)
     if name == "uniform" and given["low"] >= given["high"]:
@@ -94,7 +94,7 @@ def _check(name: str, given: Mapping[str, float], place: Place) -> None:
 
 
 def mean_of(law: Mapping[str, Any]) -> float:
-    """The mean of a law: what noise is in inference."""
+    """Return the mean of a law, which replaces noise in inference."""
     given = law["arguments"]
     match law["noise"]:
         case "normal":
@@ -108,7 +108,7 @@ def mean_of(law: Mapping[str, Any]) -> float:
 def draw_noise(
     law: Mapping[str, Any], shape: tuple[int, ...], name: str, seed: int, step: int
 ) -> Array:
-    """The numbers of a noise of that name at a step, in float64; the module says how."""
+    """Draw the noise with this name at a step, in float64, as the module's docstring describes."""
     count = math.prod(shape)
     key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8")
     bits = np.random.Philox(key=key, counter=np.array([0, step, seed, 0], np.uint64))
@@ -130,7 +130,8 @@ def draw_noise(
 
 
 def noise_of(program: Program, sizes: Mapping[str, int], seed: int, step: int = 0) -> ArrayDict:
-    """All noise of a program at a step, by name; ``sizes`` are those that the arrays decide."""
+    """Draw all noise of a program at a step, by name; ``sizes`` are the sizes that arrays
+    decide."""
     return {
         port.name: draw_noise(port.init or {}, program.shape(port, sizes), port.name, seed, step)
         for port in noise_ports(program)

@@ -1,4 +1,4 @@
-"""Operators of equations in primitives: conditions, products by ``@``, indices and slices."""
+"""Operators of equations as primitives: conditions, products by ``@``, indices and slices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.language.axis_functions import arity
 from harness.language.scope import LanguageValues, Scope, is_whole
 from harness.program.dims import Dim, shape_text
 
-# Comparisons of floats and of indices, and what joins them: all on floats.
+# Comparisons and logical operators, computed on floats.
 
 COMPARISONS: Mapping[str, tuple[str, bool]] = {
     "<": ("less", False),
@@ -20,7 +20,7 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
     "==": ("equal", False),
 }
 
-# What may be done with indices where they are compared.
+# Arithmetic allowed on indices in a comparison.
 SUMS: Mapping[str, str] = {"+": "add", "-": "subtract", "*": "multiply"}
 
 
@@ -32,7 +32,7 @@ def compared(
     right: tree.Expr,
     scope: Scope,
 ) -> int:
-    """A condition of two values, both floats or both whole numbers; ``==`` of two conditions too.
+    """Return the comparison of two floats, two whole numbers, or (``==``) two conditions.
 
     Raises:
         SpecError: an index is compared with floats.
@@ -51,7 +51,7 @@ def compared(
         a, b = b, a
     if not (counts or counts_too):
         return evaluator.emit(op, a, b, place=expr.place)
-    # Between whole numbers, so that no rounding and no tie decides.
+    # Compare with a midpoint between whole numbers, so that rounding and ties do not matter.
     half = evaluator.builder.constant(0.5)
     a, b = evaluator.floats(a), evaluator.floats(b)
     if op == "less":
@@ -62,11 +62,12 @@ def compared(
 
 
 def _side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
-    """A side of a comparison, and whether there are indices in it: those are numbers here, to
-    that whole numbers and sizes may be added to, or multiplied by.
+    """Return a side of a comparison as a number, and whether it contains an index.
+
+    Whole numbers and sizes may be added to an index, subtracted or multiplied.
 
     Raises:
-        SpecError: an index is put together with floats.
+        SpecError: an index is combined with floats.
     """
     if not (isinstance(expr, tree.Binary) and expr.operator in SUMS):
         value = evaluator.tensor(expr, scope)
@@ -89,16 +90,15 @@ def _check_whole(side: tree.Expr, scope: Scope) -> None:
 
 
 def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:
-    """A condition that is always true, or never: an attribute."""
+    """Return an attribute's truth value as a condition."""
     one, other = evaluator.builder.constant(1.0), evaluator.builder.constant(float(truth))
     return evaluator.emit("equal", one, other, place=place)
 
 
 def chosen(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
-    """``where(condition, a, b)``; of an attribute that is true or false, a or b itself.
+    """Compute ``where(condition, a, b)``; for an attribute's truth value, return a or b itself.
 
-    Both are evaluated, so that what the other value of the attribute would choose is checked too;
-    what nothing reads is not run.
+    Both are evaluated and so checked. The program does not run values that nothing reads.
     """
     arity(expr, 3)
     values = [evaluator.tensor(argument, scope) for argument in expr.arguments]
@@ -112,10 +112,10 @@ def chosen(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
 
 
 def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: Scope) -> int:
-    """An operand of ``&``, ``|`` or ``~`` as floats, 1 where it is true.
+    """Return an operand of ``&``, ``|`` or ``~`` as floats, 1 for true.
 
     Raises:
-        SpecError: it is no condition.
+        SpecError: the operand is not a condition.
     """
     value = evaluator.tensor(expr, scope)
     if evaluator.type_of(value).kind != "bool":
@@ -127,7 +127,7 @@ def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: 
 
 
 def inverted(evaluator: LanguageValues, floats: int, place: Place) -> int:
-    """Where a condition, as floats, is not true."""
+    """Return the negation of a condition that is given as floats."""
     return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
 
 
@@ -139,7 +139,7 @@ def joined(
     scope: Scope,
     place: Place,
 ) -> int:
-    """Conditions as floats: both are true if their product is 1, none if their sum is 0."""
+    """Join two conditions, as floats: ``&`` if their product is 1, ``|`` if their sum is not 0."""
     a, b = (condition(evaluator, operator, e, scope) for e in (left, right))
     if operator == "&":
         both = evaluator.emit("multiply", a, b, place=place)
@@ -148,15 +148,17 @@ def joined(
     return inverted(evaluator, evaluator.floats(neither), place)
 
 
-# Products by ``@``: of matrices, and of a vector with either.
+# Products by ``@`` of matrices and vectors.
 
 
 def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
-    """``left @ right``. A vector is a row on the left and a column on the right; the axis of one
-    entry that this gives it is dropped from the product, as in the Python array API standard.
+    """Return ``left @ right``.
+
+    A vector is a row on the left and a column on the right. The product drops the axis of length 1
+    that this adds, as in the Python array API standard.
 
     Raises:
-        SpecError: an operand is a single number, or the two do not fit.
+        SpecError: an operand is a single number, or the operands do not fit.
     """
     types = [evaluator.type_of(value) for value in (left, right)]
     ranks = [len(type_.shape) for type_ in types]
@@ -176,8 +178,8 @@ def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -
 
 
 def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Place) -> None:
-    """:class:`SpecError` for a vector whose length is not that of the axis that it is summed with,
-    or that meets a single number."""
+    """Raise :class:`SpecError` if a vector meets a single number or an axis of a different
+    length."""
     first, second = evaluator.type_of(left), evaluator.type_of(right)
     told = f"{evaluator.tell(left)} and {evaluator.tell(right)}"
     if not (first.shape and second.shape):
@@ -196,10 +198,10 @@ def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Plac
 def indexed(
     evaluator: LanguageValues, value: int, items: Sequence[tree.Item], place: Place, scope: Scope
 ) -> int:
-    """The part of a value that the items choose; a position drops its axis.
+    """Return the part of a value that the items select; a position drops its axis.
 
     Raises:
-        SpecError: there are more items than axes, two ``...``, or one that does not fit.
+        SpecError: there are more items than axes, two ``...``, or an item does not fit.
     """
     rank = len(evaluator.type_of(value).shape)
     given = sum(not isinstance(item, tree.Rest | tree.NewAxis) for item in items)
@@ -277,7 +279,8 @@ def _sliced(
 
 
 def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
-    """Every so many entries of an axis, from the first on: the first of each group of them."""
+    """Return every ``step``-th entry of an axis, from the first on; its length must be a
+    multiple."""
     shape = evaluator.type_of(value).shape
     length = shape[axis]
     if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
@@ -296,7 +299,7 @@ def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: P
 
 
 def _bound(given: tree.Expr | None, length: Dim, absent: Dim, scope: Scope) -> Dim:
-    """Where a slice begins or ends; what has a minus sign counts from the end of the axis."""
+    """Return the start or stop of a slice; a minus sign counts from the end of the axis."""
     if given is None:
         return absent
     if isinstance(given, tree.Negate):

@@ -1,4 +1,4 @@
-"""The form of an optimizer's file, and of what a model says of its optimizer."""
+"""Form of an optimizer's file, and of a model's ``optimizer`` section."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ParameterGroup(BaseModel):
 
     @property
     def patterns(self) -> list[str]:
-        """Those of ``parameters``, also of one by itself."""
+        """The patterns in ``parameters``, always as a list."""
         return [self.parameters] if isinstance(self.parameters, str) else self.parameters
 
 

@@ -1,7 +1,7 @@
-"""The form of a spec file: the shape of the data, before any of it is given a meaning.
+"""Form of a spec file: the structure of its data, before names and equations are read.
 
-The same models give the JSON Schema for editors (:func:`json_schema`). Names, shapes and
-equations are text here; ``harness.language.model`` reads them and says what is wrong with them.
+The same models give the JSON Schema for editors (:func:`json_schema`). Names, shapes and equations
+are plain text here; ``harness.language.model`` reads and checks them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.language.optimizer_schema import Optimizer, OptimizerUse
 from harness.language.strict import Axes, Documented, Strict, key
 
 Positive = Annotated[int, Field(ge=1)]
-# A law, and its arguments: numbers, or in a definition the names of attributes that are numbers.
+# A law with its arguments: numbers or, in a definition, names of attributes with numbers.
 Initializer = str | dict[str, dict[str, float | str]]
 Attributes = dict[Name, bool | float | str]
 
@@ -28,7 +28,7 @@ class Input(Strict):
     """``shape`` in axes. ``index`` names the size that integer values stay below, ``at_most`` one
     that they may be as large as; ``boolean`` values are true or false. Others are floats."""
 
-    # What to write for keys that people know from frameworks.
+    # What to write instead of keys from the frameworks.
     INSTEAD: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("dtype", "type"),
         "whole numbers are declared by 'index: SIZE', truth values by 'boolean: true'; floats have "
@@ -71,7 +71,7 @@ class Noise(Strict):
 
 
 def start_of(init: str | float) -> float:
-    """The number that every entry of a state starts as, of what its ``init`` says."""
+    """Return the initial value of every entry of a state, from its ``init``."""
     return {"zeros": 0.0, "ones": 1.0}[init] if isinstance(init, str) else float(init)
 
 
@@ -85,7 +85,7 @@ class State(Strict):
 
     @property
     def start(self) -> float:
-        """The number that every entry starts as."""
+        """The initial value of every entry."""
         return start_of(self.init)
 
 
@@ -350,7 +350,7 @@ KINDS: dict[str, type[Documented]] = {
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema of one kind of spec file, for editors."""
+    """Return the JSON Schema of one kind of spec file, for editors."""
     return KINDS[kind].model_json_schema()
 
 
@@ -358,7 +358,7 @@ def run_schema(asked: Any) -> CommandResult:
     """Return the JSON Schema of the ``kind`` of spec file.
 
     Raises:
-        UsageError: there is no such kind.
+        UsageError: the kind is unknown.
     """
     check_known("kind", asked.kind, KINDS)
     schema = json_schema(asked.kind)

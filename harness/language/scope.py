@@ -1,4 +1,4 @@
-"""The names of one body of equations: what each stands for, and which of them were used."""
+"""Names in one body of equations: their bindings, and which of them are used."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class FunctionName:
     function: str
 
 
-# What a name can stand for. A float, and true or false, is an attribute, a Dim a size.
+# Possible bindings of a name. A float or truth value is an attribute; a Dim is a size.
 Binding = BoundValue | FunctionName | bool | float | Dim
 
 
 @dataclass
 class Scope:
-    """The names of one body of equations, and what may be done with them.
+    """The names of one body of equations, with their allowed uses.
 
-    ``changing`` are the given names that an equation may assign (states, statistics, slots);
-    ``layers`` are the instances that may be called here; ``losses`` says whether losses may.
+    ``changing`` are given names that an equation may assign (states, statistics, slots). ``layers``
+    are the instances that equations can call. ``losses`` is True if equations can call losses.
     """
 
     names: dict[str, Binding]
@@ -55,7 +55,8 @@ class Scope:
     losses: bool = False
 
     def look_up(self, name: Name) -> Binding:
-        """The binding; :class:`SpecError` for a name that was never defined."""
+        """Return the binding of a name and mark the name as used; :class:`SpecError` if it is
+        unknown."""
         if name.id not in self.names:
             known = sorted(self.names)
             if hint := shipped_hints().constants.get(name.id):
@@ -69,10 +70,10 @@ class Scope:
         return self.names[name.id]
 
     def check_assignable(self, target: Name) -> None:
-        """Check that a name is given a value once, and never one that is given from outside.
+        """Check that a name is assigned only once, and is not a given name.
 
         Raises:
-            SpecError: it is assigned already, or given.
+            SpecError: the name is already assigned, or given.
         """
         name = target.id
         if name in self.assigned:
@@ -93,25 +94,24 @@ class Scope:
         self.names[target.id] = BoundValue(value)
 
     def size(self, expression: Expr) -> Dim:
-        """The dimension that an expression of the sizes in scope stands for.
+        """Return the dimension of an expression of sizes in scope, and mark its names as used.
 
         Raises:
-            SpecError: it has something else in it.
+            SpecError: the expression contains something else.
         """
         found = size_of(expression, as_sizes(self.names))
         self.used.update(names_in(expression))
         return found
 
     def value(self, name: str) -> int:
-        """The value of a name that is known to be a tensor."""
+        """Return the value of a name that is known to be a tensor."""
         bound = self.names[name]
         assert isinstance(bound, BoundValue)
         return bound.value
 
 
 def as_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
-    """The names that may stand for how long an axis is: sizes, and attributes that are whole
-    numbers."""
+    """Return the names that may be the length of an axis: sizes, and whole-number attributes."""
     found = ((name, _as_size(binding)) for name, binding in names.items())
     return {name: size for name, size in found if size is not None}
 
@@ -123,7 +123,7 @@ def _as_size(binding: object) -> Dim | None:
 
 
 def is_whole(expression: Expr, scope: Scope) -> bool:
-    """Whether an expression is made of sizes and whole numbers."""
+    """Return whether an expression consists of sizes and whole numbers."""
     match expression:
         case Number(value):
             return isinstance(value, int)
@@ -138,7 +138,7 @@ def is_whole(expression: Expr, scope: Scope) -> bool:
 
 
 def names_in(expression: Expr) -> set[str]:
-    """The names of an expression of sizes."""
+    """Return the names of an expression of sizes."""
     if isinstance(expression, Binary):
         return names_in(expression.left) | names_in(expression.right)
     return {expression.id} if isinstance(expression, Name) else set()
@@ -147,10 +147,10 @@ def names_in(expression: Expr) -> set[str]:
 def check_used(
     scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
-    """Check that what is declared is used, or changing it would silently change nothing.
+    """Check that every declared name is used; changing an unused one would have no effect.
 
     Raises:
-        SpecError: a name is not.
+        SpecError: a name is not used.
     """
     _check_among(scope.used, "used", names, document, section, kind)
 
@@ -158,10 +158,10 @@ def check_used(
 def check_assigned(
     scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
-    """Check that what is carried on is given a next value.
+    """Check that every carried name is assigned a next value.
 
     Raises:
-        SpecError: a name is not.
+        SpecError: a name is not assigned.
     """
     _check_among(scope.assigned, "assigned", names, document, section, kind)
 
@@ -182,10 +182,10 @@ def _check_among(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
-    """Check that what an equation computes is read by another, or is kept.
+    """Check that every computed name is read by another equation, or is in ``kept``.
 
     Raises:
-        SpecError: a name is not.
+        SpecError: a name is never read.
     """
     kept = frozenset(kept)
     for assignment in equations:
@@ -194,7 +194,7 @@ def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str
                 raise SpecError(f"{target.id!r} is computed but never used", target.place)
 
 
-# The values of equations that are being evaluated, and where each was made.
+# Values during the evaluation of equations, and their places.
 
 
 class LanguageValues(ABC):
@@ -206,14 +206,14 @@ class LanguageValues(ABC):
 
     @abstractmethod
     def tensor(self, expr: Expr, scope: Scope) -> int:
-        """The value of an expression."""
+        """Return the value of an expression."""
 
     @contextmanager
     def at(self, place: Place) -> Iterator[None]:
-        """Give the place of an equation to the nodes made inside, and to their errors.
+        """Give the place of an equation to the nodes made in the block, and to their errors.
 
         Raises:
-            SpecError: what is made inside does not fit.
+            SpecError: a node's operands do not fit.
         """
         before = self.builder.place
         self.builder.place = f"{place.file}:{place.line}"
@@ -226,27 +226,27 @@ class LanguageValues(ABC):
             self.builder.place = before
 
     def type_of(self, value: int) -> Type:
-        """A value's type."""
+        """Return the type of a value."""
         return self.builder.types[value]
 
     def floats(self, value: int) -> int:
-        """An index or a condition as floats; floats as they are."""
+        """Return an index or a condition as floats; return floats unchanged."""
         if self.type_of(value).kind == "float":
             return value
         return self.builder.emit("astype", value)
 
     def tell(self, value: int) -> str:
-        """A value's name, type and origin, for messages."""
+        """Return a value's name, type and origin, for messages."""
         name = self.builder.names.get(value, "the value")
         place = self.places.get(value)
         return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
 
     def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
-        """Makes errors about a value handed to a call at ``place``."""
+        """Return a function that makes errors about a value passed to a call at ``place``."""
         return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
-        """Append a primitive; an error tells where each operand came from.
+        """Append a primitive; an error names the origin of each operand.
 
         Raises:
             SpecError: the operands do not fit.

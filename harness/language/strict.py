@@ -1,4 +1,4 @@
-"""What every form of a spec file is made of."""
+"""Building blocks of the forms of spec files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def key(meaning: str, example: object, default: Any = ...) -> Any:
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors, types are not converted, instances do not change."""
+    """Base of all forms: unknown keys are errors, types are not converted, instances are
+    immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 

@@ -1,4 +1,4 @@
-"""The parts of equations, as data."""
+"""Syntax tree of equations."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from harness.errors import Place
 
 @dataclass(frozen=True)
 class ExprNode:
-    """Part of an equation. Two nodes are equal if they say the same, wherever they stand."""
+    """A part of an equation; equality ignores the place."""
 
     place: Place = field(kw_only=True, compare=False, repr=False)
 
@@ -26,7 +26,7 @@ class Name(ExprNode):
 
 @dataclass(frozen=True)
 class Rest(ExprNode):
-    """``...``: all axes that are not named, in an index or as the value of a keyword."""
+    """``...`` in an index or as a keyword's value: all axes that are not named."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Call(ExprNode):
 
 @dataclass(frozen=True)
 class Binary(ExprNode):
-    """``operator`` is one of + - * / ** @ & |."""
+    """A binary operation; ``operator`` is one of + - * / ** @ & |."""
 
     operator: str
     left: "Expr"
@@ -52,14 +52,14 @@ class Negate(ExprNode):
 
 @dataclass(frozen=True)
 class Invert(ExprNode):
-    """``~condition``."""
+    """A negated condition: ``~condition``."""
 
     operand: "Expr"
 
 
 @dataclass(frozen=True)
 class Compare(ExprNode):
-    """``operator`` is one of < <= > >= == !=."""
+    """A comparison; ``operator`` is one of < <= > >= == !=."""
 
     operator: str
     left: "Expr"
@@ -68,14 +68,15 @@ class Compare(ExprNode):
 
 @dataclass(frozen=True)
 class IndexItem(ExprNode):
-    """One position along an axis, a number or a size; a minus sign counts from its end."""
+    """A single position along an axis, a number or a size; a minus sign counts from the end."""
 
     value: "int | Expr"
 
 
 @dataclass(frozen=True)
 class SliceItem(ExprNode):
-    """``start`` and ``stop`` are numbers and sizes; a minus sign counts from the end."""
+    """A slice; ``start`` and ``stop`` are numbers or sizes, and a minus sign counts from the
+    end."""
 
     start: "Expr | None"
     stop: "Expr | None"
@@ -95,7 +96,7 @@ class Index(ExprNode):
 
 @dataclass(frozen=True)
 class List(ExprNode):
-    """``[a, b]``, which only an argument of a call can be."""
+    """A list ``[a, b]``, allowed only as an argument of a call."""
 
     items: tuple["Expr", ...]
 

@@ -1,6 +1,6 @@
-"""Whether a program that came as data is one: every value defined, typed, and of a known operation.
+"""Validity checks of a program: values defined and typed, operations known, sizes possible.
 
-What the harness lowers itself is right by construction; what a reproducer holds may be anything.
+Programs that the harness lowers are valid by construction; a reproducer may contain anything.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from harness.program.infer import INFER, TypeMismatch
 from harness.program.ir import Block, Node, Port, Program, Type, walk_nodes
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
 
-# Sizes that cannot be: what a program's shapes come to in numbers, where arrays have no say.
+# Impossible sizes: numbers in a program's shapes, except sizes that arrays decide.
 
-# What may be said of windows, and the least number that it may be.
+# Smallest allowed values of the attributes of windows.
 LEAST: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0}
 
 
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` for an axis below 1, more entries than any array has, a slice beyond
-    its axis, or windows that are not those of an axis.
+    """Raise :class:`SpecError` for sizes that are impossible in numbers.
 
-    ``places`` tell where a value was made; errors about others stand at ``otherwise``.
+    Errors are an axis below 1, too many entries, a slice beyond its axis, or windows that do not
+    fit. ``places`` locate values; ``otherwise`` is the place of all other errors.
     """
     sizes = program.sizes
     for value, type_ in program.types.items():
@@ -76,8 +76,11 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
 
 
 def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` where equations need a batch or a time that no input and no state
-    has as an axis: no array would say how long it is. Losses may take it of the targets."""
+    """Raise :class:`SpecError` if equations need batch or time, but no input or state has that
+    axis.
+
+    Losses may also take batch and time from the targets.
+    """
     given = (*program.inputs, *program.state)
     told = {n for port in given for dim in program.type_of(port).shape for n in dim.names}
     first_target = min((port.value for port in program.targets), default=len(program.types))
@@ -101,7 +104,10 @@ def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) 
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:
-    """What slices and windows leave of their axes, where the arrays decide how much that is."""
+    """Return the dimensions that must be 0 or more for slices and windows to fit.
+
+    Dimensions that are known as numbers, or are never negative, are left out.
+    """
     found: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
         for axis, count in _windowed(program, node):
@@ -114,13 +120,13 @@ def room_of(program: Program) -> tuple[Dim, ...]:
 
 
 def _windowed(program: Program, node: Node) -> Iterator[tuple[WindowedAxis, Dim]]:
-    """The windowed axes of a node, each with the number of its windows; of others none."""
+    """Yield the windowed axes of a node, each with its number of windows."""
     if node.op in ("windows", "overlap_add"):
         yield from windowed_axes(node.op, program.types[node.inputs[0]].shape, node.attributes)
 
 
 def _below(dim: Dim) -> bool:
-    """Whether it could be below 0 for some sizes from 1 on."""
+    """Return whether a dimension is below 0 for some sizes of 1 or more."""
     return any(c < 0 for _, c in dim.terms) or dim.constant + sum(c for _, c in dim.terms) < 0
 
 
@@ -128,22 +134,22 @@ def _number(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return dim.resolve(sizes) if all(name in sizes for name in dim.names) else None
 
 
-# What inferring the type of an operation with wrong operands or attributes can raise.
+# Errors that type inference raises for wrong operands or attributes.
 MISFITS = (TypeMismatch, KeyError, IndexError, TypeError, ValueError, AttributeError, HarnessError)
 INCOMING = ("inputs", "targets", "state", "statistics", "parameters")
 OUTGOING = ("outputs", "new_state", "new_statistics", "metrics")
 
 
 class MalformedProgram(HarnessError):
-    """Data are not a program; the message says what is wrong."""
+    """Data that are not a valid program; the message says why."""
 
 
 def check_program(program: Program) -> None:
-    """Check a program in all its parts.
+    """Check all parts of a program.
 
     Raises:
-        MalformedProgram: a value is unknown, defined twice or of another type, an operation is
-            unknown or has other operands, a size has no number or an absurd one.
+        MalformedProgram: a value is unknown, defined twice or has a wrong type; an operation is
+            unknown or has wrong operands; or a size is missing or impossible.
     """
     if not isinstance(program, Program):
         raise MalformedProgram(f"this is not a program but {shorten(repr(program))}")
@@ -207,7 +213,7 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
             f"{node.op} does not fit its operands: {shorten(str(error))}"
         ) from None
     _define(program, known, (output,), node.op)
-    # The bound of an index is a promise of whoever made it; shape and kind follow.
+    # The bound of an index is a promise, so only shape and kind must match.
     wanted = program.types[output]
     if (found.shape, found.kind) != (wanted.shape, wanted.kind):
         raise MalformedProgram(f"{node.op} gives {found}, and value {output} is {wanted}")
@@ -234,7 +240,7 @@ def _check_body(program: Program, known: set[int], node: Node) -> None:
 
 
 def _check_call(node: Node) -> None:
-    """Check what a call says of itself, for backends that may claim it."""
+    """Check the attributes of a call, which backends read."""
     given = node.attributes
     for name in ("label", "definition", *(["instance"] if "instance" in given else [])):
         if not isinstance(given.get(name), str):
@@ -255,7 +261,8 @@ def _check_call(node: Node) -> None:
 
 
 def _check_scan(program: Program, node: Node, body: Block) -> None:
-    """Check that what goes around a loop is of the same type each time, and slices are of it."""
+    """Check that carried values keep their types, and that slices have the types of their
+    sequences."""
     count, reverse = node.attributes.get("carries"), node.attributes.get("reverse")
     fits = len(body.inputs) == len(node.inputs) and isinstance(reverse, bool)
     if not isinstance(count, int) or not 0 <= count < len(node.inputs) or not fits:
