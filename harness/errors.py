@@ -162,20 +162,14 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -> UsageError:
-    """Return the error for a ``value`` that is not a known name of a ``what``.
-
-    The message lists the known names. ``instead`` replaces the spelling guess.
-    """
+    """Return the error for an unknown ``value``; ``instead`` replaces the spelling guess."""
     names = tuple(known)
     hint = f"; give {instead}" if instead else did_you_mean(value, names)
     return UsageError(f"unknown {what} {value!r}{hint}{known_names(names, hint)}")
 
 
 def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
-    """Return `` (known: a, b)``.
-
-    If there is a ``hint`` and the list is long, name ``command`` instead, which lists all names.
-    """
+    """Return `` (known: a, b)``; after a ``hint``, name ``command`` instead of a long list."""
     listed = tuple(names)
     if not hint or len(listed) <= MOST_LISTED:
         return f" (known: {', '.join(listed) or 'none'})"

@@ -48,7 +48,7 @@ MOST_NAMED = 2
 
 @dataclass(frozen=True)
 class Complaint:
-    """One error in the data, at the key or the value of ``path``."""
+    """An error in the data, at the key or the value of ``path``."""
 
     path: KeyPath
     message: str

@@ -175,7 +175,7 @@ def mark_export(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that a path resolves to, existing or not; :class:`FileFault` if
+    """Return the file that a path resolves to, even if missing; :class:`FileFault` if
     impossible."""
     name = displayed(path)
     try:
@@ -256,7 +256,6 @@ def _keys(path: Path, head: bytes, limit: int) -> set[str]:
 
 
 def _object(text: bytes) -> dict[str, object] | None:
-    """Return the JSON object in a text, or None."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

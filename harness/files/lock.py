@@ -119,7 +119,6 @@ def _holder(handle: int) -> str:
 
 
 def _busy(path: Path, lock: Path, instead: str = "give another --weights") -> str:
-    """Return a message with the process that holds the lock and what to do."""
     who = ""
     with contextlib.suppress(OSError):
         handle = _open(lock, 0)

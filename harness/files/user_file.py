@@ -42,10 +42,7 @@ KINDS = (
 
 
 class FileFault(HarnessError):
-    """A file that cannot be read; ``reason`` says why, without the file's name.
-
-    ``missing`` is True if there is no such file.
-    """
+    """A file that cannot be read, with a ``reason`` without its name; ``missing``: no such file."""
 
     def __init__(self, path: str, reason: str, missing: bool = False) -> None:
         super().__init__(f"{path}: {reason}")
@@ -53,9 +50,7 @@ class FileFault(HarnessError):
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
-    """Return the content of a regular file of at most ``limit`` bytes.
-
-    ``what`` names the expected content in the message.
+    """Return the content of a regular file of at most ``limit`` bytes; ``what`` names it in errors.
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.
@@ -119,9 +114,7 @@ def check_regular(path: str | os.PathLike[str], limit: int, what: str) -> None:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[BinaryIO]:
-    """Open a regular file of at most ``limit`` bytes, to read parts of it.
-
-    ``what`` names the expected content in the message.
+    """Open a regular file of at most ``limit`` bytes for reading; ``what`` names it in errors.
 
     Raises:
         FileFault: there is no such file, or it is not a regular file, is larger, or cannot be read.

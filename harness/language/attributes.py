@@ -145,7 +145,6 @@ def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float
 
 
 def _no_function(hints: Hints, name: str, value: str, known: Collection[str]) -> str:
-    """Return the error text for an attribute that names no function."""
     found = shorten(value)
     if not is_name(value):
         return (

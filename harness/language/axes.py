@@ -182,10 +182,7 @@ KEYS = ("index", "at_most", "boolean")
 
 @dataclass(frozen=True)
 class Entries:
-    """The kind of an input's entries, and a bound for whole numbers.
-
-    Whole numbers stay below ``size`` + ``more``; ``size`` is a name or a number.
-    """
+    """The kind of an input's entries; whole numbers stay below ``size`` + ``more``."""
 
     kind: Kind = "float"
     size: int | str | None = None

@@ -113,8 +113,7 @@ def axes_of(
 
 
 def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
-    """Return the axes that ``...`` stands for; its position in the declared shapes must be
-    unique."""
+    """Return the axes that ``...`` stands for in the declared shapes."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
         raise SpecError("axis=... needs a '...' in the shape of an input", given.place)
@@ -163,8 +162,8 @@ def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
 def _given(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
-    """Return a call's other arguments, its keywords, its first value with the axis last, and the
-    axis.
+    """Return a call's other arguments, its keywords, its first value and its axis, moved to the
+    end.
 
     Functions in MOVES accept entries of any kind; the others need floats.
     """
@@ -234,8 +233,7 @@ def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
 
 
 def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``argmax(x, axis=-1)``: the index of the largest entry, the first if there are
-    ties."""
+    """Compute ``argmax(x, axis=-1)``: the index of the first of the largest entries."""
     return _first(evaluator, _given(evaluator, expr, 1, scope)[2], expr)
 
 
@@ -259,8 +257,7 @@ def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int]:
-    """Compute ``values, indices = top_k(x, k, axis=-1)``: the k largest entries in descending
-    order.
+    """Compute ``values, indices = top_k(x, k, axis=-1)``: the k largest entries, descending.
 
     Raises:
         SpecError: the axis has fewer than k entries.
@@ -284,8 +281,8 @@ def largest(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take(x, i, axis=0)``: for axis 1, x ``[a, rows, b]`` and i ``[...]`` give ``[a,
-    ..., b]``.
+    """Compute ``take(x, i, axis=0)``; for axis 1, x ``[a, rows, b]``, i ``[...]`` -> ``[a, ...,
+    b]``.
 
     Raises:
         SpecError: the value has no such axis, or is a single number.
@@ -329,10 +326,7 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _hold_places(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
-    """Raise :class:`SpecError` if an index does not fit the axis of a value.
-
-    For take_along_axis, the other axes of the index must be equal to the value's.
-    """
+    """Raise :class:`SpecError` if an index does not fit an axis of a value, or its other axes."""
     found, length = evaluator.type_of(index), value.shape[axis]
     told = f"{expr.function} along axis {axis} of {value}: {evaluator.tell(index)}"
     if found.kind != "index":

@@ -21,9 +21,7 @@ EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
 
 
 def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: the entries of each window.
-
-    The entries lie on new axes after ``axes``; ``axes`` now count windows.
+    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``; each window's entries lie on new axes.
 
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
@@ -43,8 +41,6 @@ def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     """Compute ``overlap_add(y, axes=[1, 2], size=[3, 3])``, the transpose of ``windows``.
-
-    Each window is added at its position.
 
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.

@@ -123,7 +123,6 @@ def _check_form(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_unusual(document: Document, layer: schema.Layer) -> None:
-    """Check that every unusual attribute is a number."""
     numbers = [n for n, default in layer.attributes.items() if type(default) in (int, float)]
     for name in layer.unusual:
         if name not in numbers:
@@ -134,7 +133,6 @@ def _check_unusual(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_loss(document: Document, loss: schema.Loss) -> None:
-    """Check that a loss has both a state and a scan, or neither."""
     if bool(loss.state) != (loss.scan is not None):
         here, other = ("state", "scan") if loss.state else ("scan", "state")
         raise SpecError(f"{here!r} needs a {other!r}", document.place_of_key((here,)))

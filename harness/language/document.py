@@ -340,10 +340,8 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Located:
-    """A map from a position (line, column) in a text, both from 0, to its place in the file.
-
-    ``start`` is the place of position (0, 0).
-    """
+    """A map from (line, column) in a text, both from 0, to a place; ``start`` is the origin's
+    place."""
 
     start: Place
 
@@ -354,7 +352,7 @@ class Located:
 
 @dataclass(frozen=True)
 class Document:
-    """One spec file: plain data, with the place of each part.
+    """The content of a spec file as plain data, with the place of each part.
 
     A path is the keys and indices from the root, as in ``("layers", "rnn", "units")``; the empty
     path is the root.
@@ -376,8 +374,7 @@ class Document:
         return self.nodes.values[path].place
 
     def place_of_key(self, path: KeyPath) -> Place:
-        """Return the start of the key of the value at ``path``; in a list, the start of the
-        item."""
+        """Return the start of the key of the value at ``path``, or of an item of a list."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
     def locator(self, path: KeyPath) -> Located:

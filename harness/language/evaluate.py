@@ -259,7 +259,7 @@ class Evaluator(LanguageValues):
         expr: tree.Call,
         scope: Scope,
     ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
-        """Return the scope for the equations of a function or loss, its inputs and its
+        """Return a scope for the equations of a function or loss, with its inputs and
         attributes."""
         attributes = attributes_of(
             self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
@@ -321,8 +321,7 @@ class Evaluator(LanguageValues):
         sizes: dict[str, Dim],
         any_kind: bool = False,
     ) -> None:
-        """Match the arguments' kinds and shapes with the declared ones; bind the inputs in
-        ``inner``.
+        """Check the arguments' kinds and shapes, and bind the inputs in ``inner``.
 
         Raises:
             SpecError: a shape, or the bound of an index, does not match.

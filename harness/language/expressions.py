@@ -46,8 +46,7 @@ _MODULES = frozenset(
 
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
-    """Return ``text`` without its comments; raise SpecError at the first token that is not
-    allowed."""
+    """Return ``text`` without its comments; raise SpecError at the first invalid token."""
     if len(text) > MAX_BLOCK:
         message = f"{len(text):,} characters of equations; at most {MAX_BLOCK:,} are allowed"
         raise SpecError(message, locate(0, 0))
@@ -123,7 +122,6 @@ def _check_name(name: str, place: Place) -> None:
 
 
 def _refusal(match: re.Match[str]) -> str:
-    """Return the error text for a token that is not allowed, with what to write if known."""
     source, line, hints = match.group(), match.string, shipped_hints()
     if not source.isascii():
         return f"only ASCII characters are allowed outside comments, found {source!r}"

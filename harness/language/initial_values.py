@@ -71,8 +71,7 @@ def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
 
 
 def blocks(program: Program) -> list[list[Port]]:
-    """Return the groups of parameters that are drawn together, in the order of their first
-    members."""
+    """Return the groups of parameters that are drawn together, ordered by their first members."""
     groups: dict[str, list[Port]] = {}
     for port in program.parameters:
         init = port.init or {}

@@ -146,7 +146,7 @@ def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
 
 @dataclass
 class LayerCall:
-    """One call of a layer during evaluation; ``means`` are the means of its noise, by name."""
+    """A call of a layer during evaluation; ``means`` are the means of its noise, by name."""
 
     instance: Instance
     place: Place
@@ -258,7 +258,6 @@ def _check_shared(full: str, made: Shape, shape: Shape, first: Place, place: Pla
 
 
 def _check_fixed(full: str, shape: Shape, place: Place) -> None:
-    """Check that a parameter's shape does not depend on the sizes that arrays decide."""
     for dim in shape:
         for name in dim.names:
             if name in FREE_SIZES:
@@ -270,7 +269,6 @@ def _check_fixed(full: str, shape: Shape, place: Place) -> None:
 
 
 def _check_blocks(call: LayerCall, builder: Builder) -> None:
-    """Check that the parameters of a block differ only in their last axis."""
     instance = call.instance
     first: dict[str, Shape] = {}
     for name, parameter in instance.layer.parameters.items():
@@ -423,7 +421,6 @@ class LayerMaker:
             raise SpecError(f"layers hold each other more than {MAX_NESTED} deep", at)
 
     def _links(self, owner: Owner, name: str, repeat: int | str) -> int:
-        """Return the number of layers in a chain."""
         at = owner.document.place_of(("layers", name, "repeat"))
         dim = read_dim(repeat, owner.sizes, at)
         for size in dim.names:

@@ -263,7 +263,6 @@ class LayerEvaluator(Evaluator):
         self.places.update(dict.fromkeys(made, call.place))
 
     def _check_same(self, call: LayerCall, name: str, attributes: Mapping[str, Attribute]) -> None:
-        """Check that another call of a layer gives a nested layer the same attributes."""
         part = call.instance.inner[name]
         for attribute, value in attributes.items():
             if value != part.attributes[attribute]:
@@ -274,8 +273,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def _alone(self, call: LayerCall) -> list[int]:
-        """Return the results of a layer with its own equations, as one call that a backend may
-        replace."""
+        """Return the results of a layer with its own equations, as one call that backends may
+        claim."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
         self.states_of(call)

@@ -46,9 +46,7 @@ class DeclaredLoop:
 
 
 def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
-    """Return a loop's inputs with the time axis first, and one step's slice of each.
-
-    The slices come into scope.
+    """Return a loop's inputs, the loop's axis first, and one step's slice of each; bind the slices.
 
     Raises:
         SpecError: an input is unknown, lacks the axis of the loop, or has a different length.

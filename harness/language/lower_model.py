@@ -76,7 +76,7 @@ SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
 
 
 class Lowering:
-    """One pass over a model at one phase; ``sizes`` override the model's."""
+    """A pass over a model at one phase; ``sizes`` override the model's."""
 
     def __init__(
         self,
@@ -199,7 +199,6 @@ class Lowering:
         return ports
 
     def _drawn(self, noise: Iterable[Port], instances: Iterable[Instance]) -> list[Port]:
-        """Return all noise that is an input; there is none in inference."""
         if self.phase == "inference":
             return []
         return [*noise, *(port for instance in instances for port in instance.noise)]
@@ -229,8 +228,7 @@ class Lowering:
                 )
 
     def _check_assigned(self, scope: Scope, state: list[Port]) -> None:
-        """Check that states get a next value of their type, and that other declared names are
-        unassigned."""
+        """Check that states get a next value of their type, and that no other name is assigned."""
         for section in ("layers", "targets", "metrics"):
             for name in getattr(self.model, section):
                 if name in scope.assigned:
@@ -259,7 +257,6 @@ class Lowering:
                     builder.names.setdefault(output, f"{label}/{result}")
 
     def _losses(self, scope: Scope) -> tuple[int | None, list[Port]]:
-        """Return the loss and the metrics, each a single number."""
         scope.losses = True
         found = {path: self._number(text, path, scope) for path, text in self._reduced().items()}
         loss = found.pop(("loss",), None)
@@ -286,7 +283,6 @@ class Lowering:
         return value
 
     def _check_used(self, scope: Scope) -> None:
-        """Check that every declared name is used."""
         errors = ErrorList()
         self.used_sizes.update(scope.used)
         called = {name for name, i in self.evaluator.instances.items() if i.calls}

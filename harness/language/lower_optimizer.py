@@ -438,7 +438,6 @@ def lower_update(
 
 
 def _check_rate(rate: Any, at: Place) -> None:
-    """Raise :class:`SpecError` for a negative learning rate."""
     if isinstance(rate, float) and rate < 0:
         raise SpecError(
             f"a learning rate is 0 or more, found {rate:g}: steps go down the gradient; "

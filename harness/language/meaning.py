@@ -143,7 +143,6 @@ def checksum(library: Library, kind: str, name: str) -> str:
 
 @cache
 def _shipped(kind: str) -> Mapping[str, str]:
-    """Return the checksums of the shipped definitions by name."""
     library = Library()
     return {name: checksum(library, kind, name) for name in library.names(kind)}
 
@@ -356,7 +355,6 @@ class _DefinitionReader:
 
 
 def _slices(scan: schema.Scan) -> Names:
-    """Return the checksum of each slice name."""
     way = () if (scan.axis, scan.reverse) == (1, False) else (scan.axis, scan.reverse)
     return {name: sum_of("slice", source, *way) for name, source in scan.over.items()}
 

@@ -164,8 +164,7 @@ class Spec:
         return lower_use(self.library, use, self.document)
 
     def _check_groups(self, use: OptimizerUse) -> None:
-        """Check that every pattern matches a parameter, and that no earlier groups match all of a
-        group."""
+        """Check that every pattern matches, and that every group has a parameter of its own."""
         names = [port.name for port in self.programs["training"].parameters]
         taken: set[str] = set()
         for number, group in enumerate(use.groups):

@@ -79,7 +79,6 @@ def read_law(
 
 
 def _check(name: str, given: Mapping[str, float], place: Place) -> None:
-    """Raise :class:`SpecError` for impossible arguments of a law."""
     if name == "normal" and given["std"] <= 0:
         raise SpecError(f"std of normal noise is above 0, found {given['std']:g}", place)
     if name == "uniform" and given["low"] >= given["high"]:
@@ -130,8 +129,7 @@ def draw_noise(
 
 
 def noise_of(program: Program, sizes: Mapping[str, int], seed: int, step: int = 0) -> ArrayDict:
-    """Draw all noise of a program at a step, by name; ``sizes`` are the sizes that arrays
-    decide."""
+    """Draw all noise of a program at a step, by name; ``sizes`` are those that arrays decide."""
     return {
         port.name: draw_noise(port.init or {}, program.shape(port, sizes), port.name, seed, step)
         for port in noise_ports(program)

@@ -178,8 +178,7 @@ def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -
 
 
 def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Place) -> None:
-    """Raise :class:`SpecError` if a vector meets a single number or an axis of a different
-    length."""
+    """Raise :class:`SpecError` if a vector meets a single number or an axis of a wrong length."""
     first, second = evaluator.type_of(left), evaluator.type_of(right)
     told = f"{evaluator.tell(left)} and {evaluator.tell(right)}"
     if not (first.shape and second.shape):
@@ -279,8 +278,7 @@ def _sliced(
 
 
 def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
-    """Return every ``step``-th entry of an axis, from the first on; its length must be a
-    multiple."""
+    """Return every ``step``-th entry of an axis from the first; ``step`` must divide its length."""
     shape = evaluator.type_of(value).shape
     length = shape[axis]
     if any(c % step for c in (length.constant, *(c for _, c in length.terms))):

@@ -55,7 +55,7 @@ class Scope:
     losses: bool = False
 
     def look_up(self, name: Name) -> Binding:
-        """Return the binding of a name and mark the name as used; :class:`SpecError` if it is
+        """Return a name's binding and mark the name as used; :class:`SpecError` if it is
         unknown."""
         if name.id not in self.names:
             known = sorted(self.names)

@@ -16,8 +16,7 @@ def key(meaning: str, example: object, default: Any = ...) -> Any:
 
 
 class Strict(BaseModel):
-    """Base of all forms: unknown keys are errors, types are not converted, instances are
-    immutable."""
+    """Base of all forms: immutable, without type conversion; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 

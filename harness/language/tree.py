@@ -75,8 +75,7 @@ class IndexItem(ExprNode):
 
 @dataclass(frozen=True)
 class SliceItem(ExprNode):
-    """A slice; ``start`` and ``stop`` are numbers or sizes, and a minus sign counts from the
-    end."""
+    """A slice; ``start`` and ``stop`` are numbers or sizes, from the end with a minus sign."""
 
     start: "Expr | None"
     stop: "Expr | None"

@@ -23,7 +23,7 @@ LEAST: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
     """Raise :class:`SpecError` for sizes that are impossible in numbers.
 
-    Errors are an axis below 1, too many entries, a slice beyond its axis, or windows that do not
+    Examples are an axis below 1, too many entries, a slice beyond its axis, or windows that do not
     fit. ``places`` locate values; ``otherwise`` is the place of all other errors.
     """
     sizes = program.sizes
@@ -76,8 +76,7 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
 
 
 def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` if equations need batch or time, but no input or state has that
-    axis.
+    """Raise :class:`SpecError` if equations need batch or time, but no input or state has it.
 
     Losses may also take batch and time from the targets.
     """
@@ -120,7 +119,6 @@ def room_of(program: Program) -> tuple[Dim, ...]:
 
 
 def _windowed(program: Program, node: Node) -> Iterator[tuple[WindowedAxis, Dim]]:
-    """Yield the windowed axes of a node, each with its number of windows."""
     if node.op in ("windows", "overlap_add"):
         yield from windowed_axes(node.op, program.types[node.inputs[0]].shape, node.attributes)
 
@@ -261,8 +259,7 @@ def _check_call(node: Node) -> None:
 
 
 def _check_scan(program: Program, node: Node, body: Block) -> None:
-    """Check that carried values keep their types, and that slices have the types of their
-    sequences."""
+    """Check that carried values keep their types, and that slices fit their sequences."""
     count, reverse = node.attributes.get("carries"), node.attributes.get("reverse")
     fits = len(body.inputs) == len(node.inputs) and isinstance(reverse, bool)
     if not isinstance(count, int) or not 0 <= count < len(node.inputs) or not fits:

@@ -18,7 +18,7 @@ Order = Literal["shuffled", "sequential"]
 class Batches(Sequence[IndexArray]):
     """The row numbers of each batch of one epoch; see :func:`batches`.
 
-    Rows are shuffled when the first batch is read. The number of batches and rows is known before.
+    Rows are shuffled when the first batch is read.
     """
 
     def __init__(

@@ -155,10 +155,7 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
 
 
 def _without_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
-    """Drop a text's byte-order mark.
-
-    Return the encoding of the rest, the offset of its first byte in messages, and the rest.
-    """
+    """Drop a byte-order mark; return the encoding of the rest, the rest's offset, and the rest."""
     if name not in MARKS:
         return name, 0, pieces
     first = b""
@@ -320,7 +317,6 @@ def _with_unix_newlines(url: str, path: str, _: object) -> None:
 
 
 def _local(path: str, encoding: str) -> Corpus:
-    """Return the copy of the notebook's corpus that the environment variable names."""
     try:
         found = _file("nietzsche", path, encoding)
     except UsageError as error:

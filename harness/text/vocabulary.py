@@ -88,8 +88,7 @@ class Vocabulary:
 
     @cached_property
     def _table(self) -> Array:
-        """Index of each code point, ``len(self)`` if unknown; the last entry covers all higher
-        ones."""
+        """Index of each code point, ``len(self)`` if unknown; the last entry covers all others."""
         known = _code_points("".join(self.characters))
         table = np.full(int(known[-1]) + 2, len(self), np.min_scalar_type(len(self)))
         table[known] = np.arange(len(self))
@@ -175,10 +174,7 @@ def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
 
 
 def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int, width: int) -> int:
-    """Check the arguments and return the number of windows.
-
-    ``width`` characters of each window must lie in the text.
-    """
+    """Check the arguments and return the number of rows, each of ``width`` characters."""
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, least) in smallest.items():
