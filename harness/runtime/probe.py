@@ -1,9 +1,8 @@
-"""Each primitive by itself: what it gives at the types that a model asks it for.
+"""Run each primitive by itself and compare its result with its declared type.
 
-A wrong dtype may hide behind the next primitive, and a wrong shape shows only where it first does
-harm. So every primitive that a session walks is run once by itself, eagerly, on arrays of the
-types that it meets there, and what it gives is held against its type. Values are not compared:
-that is what all other checks do.
+The next primitive may hide a wrong dtype, and a wrong shape shows only later. The probe therefore
+runs every primitive of a session once by itself, eagerly, on arrays of the types that occur there.
+Values are not compared: the other checks do that.
 """
 
 from __future__ import annotations
@@ -31,11 +30,9 @@ from harness.runtime.precision import host_dtype
 from harness.runtime.promises import ContractError, array
 from harness.runtime.session import Session
 
-# One call of every primitive, for which no model is needed.
-
 
 def every_primitive(offers: Collection[str]) -> Builder:
-    """A call of every primitive: of those that a backend must have, and of those in ``offers``."""
+    """Return a builder with a call of every required primitive, and of those in ``offers``."""
     builder = Builder()
 
     def value(*shape: int, kind: Kind = "float", bound: int | None = None) -> int:
@@ -96,16 +93,16 @@ def every_primitive(offers: Collection[str]) -> Builder:
     return builder
 
 
-# Entries of a parameter, as the rule of an optimizer sees it.
+# Number of entries of the parameter in an optimizer's rule.
 ENTRIES = 5
-# What a walker makes without a primitive.
+# Operations that an interpreter computes without a primitive.
 WALKED = frozenset({"constant", "extent"})
 KINDS: Mapping[str, str] = {"index": "iu", "bool": "b"}
 
 
 @dataclass(frozen=True)
 class TensorForm:
-    """A type in numbers; ``bound`` is the number of classes of an index."""
+    """A type with numbers for sizes; ``bound`` is the number of classes of an index."""
 
     shape: tuple[int, ...]
     kind: Kind = "float"
@@ -127,18 +124,18 @@ class PrimitiveCall:
 
 @dataclass
 class Probe:
-    """The primitives of one process, tried one by one; what was well made is not made again.
+    """The primitives of one process, tried one by one; correct calls are not repeated.
 
-    ``traceback`` is that of the one that raised.
+    ``traceback`` is the traceback of the call that raised.
     """
 
     traceback: str = ""
     _right: set[Any] = field(default_factory=set)
 
     def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> Probed:
-        """How many calls were ``tried``, and the first fault of each primitive in words.
+        """Return the number of calls ``tried``, and the first fault of each primitive as text.
 
-        ``setting`` is what else a result may depend on, such as the dtype.
+        ``setting`` is anything else that a result may depend on, such as the dtype.
         """
         self.traceback = ""
         trips = (
@@ -148,7 +145,7 @@ class Probe:
             TensorForm((2,), "bool"),
         )
         broken = next(filter(None, (self._round_trip(session, form) for form in trips)), "")
-        if broken:  # then nothing of what a primitive gives can be judged
+        if broken:  # without a round trip no result of a primitive can be judged
             return {"tried": len(trips), "faults": [broken], "traceback": self.traceback}
         faults: dict[str, str] = {}
         every = dict.fromkeys([*calls(session, sizes), *_samples(session)])
@@ -164,7 +161,7 @@ class Probe:
                 faults[call.op] = fault
             else:
                 self._right.add((setting, call))
-            if self.traceback:  # what comes after something raised may come of it
+            if self.traceback:  # later faults may be consequences of this one
                 break
         return {"tried": tried, "faults": list(faults.values()), "traceback": self.traceback}
 
@@ -175,9 +172,9 @@ class Probe:
             return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
 
     def _together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
-        """Whether all is well with these calls, made by one function.
+        """Return whether these calls are all correct, compiled as one function.
 
-        A framework that compiles takes the longer for each call that is made by itself.
+        Compiling each call by itself would take longer.
         """
         table = session.table
 
@@ -196,7 +193,7 @@ class Probe:
             forms = {form for call in pending for form in call.inputs}
             found = session.backend.compile(make)({}, {repr(f): _tensor(session, f) for f in forms})
             made = [found[str(number)] for number in range(len(pending))]
-        except Exception:  # which of the calls it was is found one by one
+        except Exception:  # the faulty call is then found one by one
             return False
         wrong = (self._wrong(session, m, c.result, "") for m, c in zip(made, pending, strict=True))
         right = not any(wrong)
@@ -204,7 +201,7 @@ class Probe:
         return right
 
     def _fault(self, session: Session, call: PrimitiveCall) -> str:
-        """The fault of a call, in words; empty if there is none."""
+        """Return the fault of a call as text; empty if there is none."""
         attributes = dict(call.attributes)
         try:
             inputs = [_tensor(session, form) for form in call.inputs]
@@ -247,10 +244,10 @@ class Probe:
 
 
 def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]:
-    """Every call of a primitive that a session's functions may walk, in the order of its programs.
+    """Yield every call of a primitive that a session's functions may run, in program order.
 
-    Of its own layers, losses and optimizers the framework asks no primitive, and where it has
-    automatic differentiation there is no derived gradient.
+    The framework's own layers, losses and optimizers call no primitives. A framework with automatic
+    differentiation needs no derived gradient.
     """
     phases: tuple[Phase, ...] = ("training", "inference")
     for phase in phases:
@@ -271,14 +268,15 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
 
 
 def _samples(session: Session) -> Iterator[PrimitiveCall]:
-    """A call of every primitive that the backend has, also of those that a model has no use for."""
+    """Yield a call of every primitive that the backend has, including primitives that no model
+    uses."""
     backend = session.backend
     made = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
     yield from _of(made.nodes, made.types, {}, session)
 
 
 def _walked(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
-    """Nodes with those inside of loops and calls, but for claimed calls."""
+    """Yield nodes, including those inside loops and calls, but not inside claimed calls."""
     for node in nodes:
         if node.op == "call" and call_key(node) in claimed:
             continue
@@ -309,7 +307,7 @@ def _of(
 
 
 def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[PrimitiveCall]:
-    """The calls that :func:`harness.runtime.interpreter.loop` makes beside the body of a loop."""
+    """Yield the calls that :func:`harness.runtime.interpreter.loop` makes outside a loop's body."""
     count = node.carries
     for value in node.inputs[count:]:
         whole = form(value)
@@ -328,7 +326,7 @@ def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[Primi
 
 
 def _tensor(session: Session, form: TensorForm) -> Any:
-    """A tensor of a form: numbers above 0, indices over their range, both truth values."""
+    """Return a tensor of a form: numbers above 0, random valid indices, or random truth values."""
     random = np.random.default_rng(0)
     if form.kind == "float":
         return session.float_tensor(random.uniform(0.5, 1.5, form.shape))

@@ -1,7 +1,7 @@
-"""The promises of a backend's methods: the border of the worker.
+"""Check the promises of a backend's methods at the border of the worker.
 
-What comes from a plugin is looked at where it comes in, so that a broken promise is an error that
-names the method, and not another one deep in what was built on it.
+Values from a plugin are checked where they enter. A broken promise is then an error that names the
+method, not a later error in code that uses the value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.arrays import Array, travels
 from harness.errors import shorten
 from harness.program.primitives import OFFERED, TABLE
 
-# What every record repeats: versions and settings.
+# Limits of texts that every record repeats: versions and settings.
 MOST_TEXTS = 100
 LONGEST = 200
 MOST_BYTES = 2**63
@@ -26,19 +26,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ContractError(Exception):
-    """A method of a backend returned something else than it promises; the message says which."""
+    """The error of a backend's method that breaks its promise; the message names the method."""
 
 
 def described(value: Any) -> str:
-    """A value by its type, for a message."""
+    """Return a value's type as text for a message."""
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def instance(value: T, kind: type[Any], source: str, wanted: str) -> T:
-    """A value that ``source`` returned, of the kind that is wanted.
+    """Return the value that ``source`` returned if it has the expected type.
 
     Raises:
-        ContractError: it is of another.
+        ContractError: it has another type.
     """
     if not isinstance(value, kind):
         raise ContractError(f"{source} returned {described(value)}; {wanted} is wanted")
@@ -46,7 +46,7 @@ def instance(value: T, kind: type[Any], source: str, wanted: str) -> T:
 
 
 def function(value: F, source: str) -> F:
-    """A function that ``source`` returned.
+    """Return the value that ``source`` returned if it can be called.
 
     Raises:
         ContractError: it cannot be called.
@@ -57,7 +57,7 @@ def function(value: F, source: str) -> F:
 
 
 def named(value: Any, source: str) -> Mapping[str, Any]:
-    """Tensors by name.
+    """Return the value that ``source`` returned if it is a mapping.
 
     Raises:
         ContractError: it is not a mapping.
@@ -67,10 +67,10 @@ def named(value: Any, source: str) -> Mapping[str, Any]:
 
 
 def pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
-    """Two things.
+    """Return the value that ``source`` returned if it has two entries.
 
     Raises:
-        ContractError: there are not two.
+        ContractError: it does not have two entries.
     """
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ContractError(f"{source} returned {described(value)}; {wanted} are wanted")
@@ -78,10 +78,10 @@ def pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
 
 
 def table(value: Any) -> Mapping[str, Callable[..., Any]]:
-    """The table of primitives.
+    """Return the table of primitives if it maps names to functions.
 
     Raises:
-        ContractError: it is none, or holds something else than functions.
+        ContractError: it is not a mapping, or a value is not a function.
     """
     instance(value, Mapping, "primitives", "a dictionary of functions by name")
     for name, primitive in value.items():
@@ -94,10 +94,10 @@ def table(value: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def texts(value: Any, source: str) -> dict[str, str]:
-    """Texts by name, each cut to what a line can hold; what is not text is made one.
+    """Return texts by name, each cut to the length of a line; other values become text.
 
     Raises:
-        ContractError: it is not a mapping, or has very many names.
+        ContractError: it is not a mapping, or has more than :data:`MOST_TEXTS` names.
     """
     found = instance(value, Mapping, source, "a dictionary of texts by name")
     if len(found) > MOST_TEXTS:
@@ -106,7 +106,7 @@ def texts(value: Any, source: str) -> dict[str, str]:
 
 
 def memory(value: Any, source: str) -> int | None:
-    """A number of bytes, or None.
+    """Return a number of bytes, or None.
 
     Raises:
         ContractError: it is not a whole number, or one that no machine has.
@@ -120,10 +120,10 @@ def memory(value: Any, source: str) -> int | None:
 
 
 def names(value: Any, source: str) -> list[str]:
-    """A list of names.
+    """Return a list of names.
 
     Raises:
-        ContractError: it is none; one text is none either.
+        ContractError: it is not a list of names; a single text is not one either.
     """
     listed = isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes)
     if not listed or not all(isinstance(name, str) for name in value):
@@ -133,11 +133,12 @@ def names(value: Any, source: str) -> list[str]:
 
 
 def lacking(backend: Any, dtype: str) -> list[str]:
-    """Return the offered primitives that a backend says it lacks in a dtype; none of what is no
-    backend.
+    """Return the offered primitives that a backend says it lacks in a dtype.
+
+    An object without ``lacks`` lacks none.
 
     Raises:
-        ContractError: they are no list of names, or one of them is no offered primitive.
+        ContractError: they are not a list of names, or a name is not an offered primitive.
     """
     source = f"lacks({dtype!r})"
     found = names(getattr(backend, "lacks", lambda _: ())(dtype), source)
@@ -149,10 +150,10 @@ def lacking(backend: Any, dtype: str) -> list[str]:
 
 
 def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
-    """As many results as a claimed call has.
+    """Return the results of a claimed call if there is one for each entry of ``nodes``.
 
     Raises:
-        ContractError: there are more or fewer, or it is not a list of them.
+        ContractError: there are more or fewer, or they are not in a list or a tuple.
     """
     if not isinstance(values, tuple | list) or len(values) != len(nodes):
         found = f"{len(values)} results" if isinstance(values, tuple | list) else described(values)
@@ -161,10 +162,10 @@ def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
 
 
 def array(value: Any, name: str) -> Array:
-    """An array that ``numpy()`` made of a tensor, the result ``name``.
+    """Return the array that ``numpy()`` returned for the result ``name``.
 
     Raises:
-        ContractError: it is not an array, or of a dtype that is not numpy's own.
+        ContractError: it is not an array, or has a dtype that is not numpy's own.
     """
     if not isinstance(value, np.ndarray | np.generic):
         raise ContractError(

@@ -1,4 +1,4 @@
-"""The verbs of a worker: the few calls through which the parent drives a session."""
+"""Serve the verbs of a worker: the few calls through which the parent drives a session."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from harness.runtime.step_service import Payload, StepService
 
 
 class SessionService(StepService):
-    """Holds the current session of one backend. Every verb takes and gives plain data."""
+    """The current session of one backend. Its verbs take and return plain data."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
@@ -64,9 +64,12 @@ class SessionService(StepService):
         device: str = "cpu",
         quick: bool = False,
     ) -> Opened:
-        """Start a session, in place of the last one; says which path each layer takes, whether the
-        backend promises to keep denormals, whether its bits repeat, and whether the framework makes
-        the gradient, in a pass by itself as in a whole step."""
+        """Start a session, in place of the last one.
+
+        Return the path of each layer, and whether the backend promises to keep denormals, whether
+        its bits repeat, and whether the framework differentiates, in a single pass as in a whole
+        step.
+        """
         self.backend.quick, self.backend.exact = quick, False
         self._setting = (dtype, device)
         self._session = open_session(self.backend, training, inference, rule, path, dtype, device)
@@ -85,22 +88,22 @@ class SessionService(StepService):
         return session.automatic(session.plain("training", "loss")) is not None
 
     def use_rule(self, rule: Any) -> Paths:
-        """Train with another optimizer; parameters must be loaded anew."""
+        """Train with another optimizer; parameters must be loaded again."""
         self.session.use_rule(decoded(rule))
         return {"paths": self.session.paths()}
 
     def load(self, parameters: Payload, statistics: Payload) -> None:
-        """Set all parameters and statistics; optimizer state starts anew."""
+        """Set all parameters and statistics; optimizer state is reset."""
         self.session.load(parameters, statistics)
 
     def read(self) -> Kept:
-        """Parameters, statistics and slots, by neutral names."""
+        """Return parameters, statistics and slots, by neutral names."""
         return self.session.read()
 
     def forward(
         self, phase: Any, inputs: Payload, state: Payload, targets: Payload | None = None
     ) -> Tensors:
-        """Results by name."""
+        """Return results by name."""
         return self.session.forward(phase, inputs, state, targets)
 
     def gradients(
@@ -111,16 +114,17 @@ class SessionService(StepService):
         targets: Payload,
         cotangents: Payload | None = None,
     ) -> Gradients:
-        """``results`` and ``gradients``, of the loss or along cotangents."""
+        """Return ``results`` and ``gradients``, of the loss or along cotangents."""
         results, gradients = self.session.gradients(phase, inputs, state, targets, cotangents)
         return {"results": results, "gradients": gradients}
 
     def train(
         self, batches: Sequence[Payload], state: Payload
     ) -> Annotated[list[Stepped], Counted("batches")]:
-        """One step for each batch (``inputs``, ``targets``, ``learning_rate``).
+        """Make one step for each batch (``inputs``, ``targets``, ``learning_rate``).
 
-        The state is carried. After each step: its results, and everything that training changes.
+        The state is carried from step to step. Return for each step its results, and everything
+        that training changes.
         """
         steps: list[Stepped] = []
         for batch in batches:
@@ -132,7 +136,7 @@ class SessionService(StepService):
         return steps
 
     def primitives(self, batch: int, time: int) -> Probed:
-        """How many calls of primitives were ``tried``, the ``faults`` in words, a ``traceback``."""
+        """Return the number of calls ``tried``, the ``faults`` as text and a ``traceback``."""
         sizes = {"batch": batch, "time": time}
         return self._probe.run(self.session, sizes, self._setting)
 
@@ -144,9 +148,12 @@ class SessionService(StepService):
         state: Payload,
         targets: Payload,
     ) -> Annotated[list[Tensors], Length(3)]:
-        """An inference pass of arrays that lie in memory with gaps and their axes in reverse, one
-        of tensors that are views with their axes in reverse, where the framework has views; and
-        results and ``gradient.NAME`` in training of arrays as in the first."""
+        """Return the results of three passes on unusual memory layouts.
+
+        The first is an inference pass on arrays with gaps in memory and their axes reversed. The
+        second is an inference pass on tensors that are transposed views, if the framework has
+        views. The third is a training pass on arrays as in the first, with ``gradient.NAME``.
+        """
         session = self.session
         session.load(_scattered(parameters), _scattered(statistics))
         arrays = session.forward("inference", _scattered(inputs), _scattered(state))
@@ -164,7 +171,7 @@ class SessionService(StepService):
         return [arrays, session.to_numpy(promises.named(results, COMPILED)), trained]
 
     def _view(self, array: Array) -> Any:
-        """A tensor of an array that was made of its transpose."""
+        """Return an array's tensor as a transposed view of the tensor of its transpose."""
         session, axes = self.session, tuple(reversed(range(array.ndim)))
         floats = array.dtype.kind == "f"
         made = session.float_tensor(array.T) if floats else session.backend.tensor(array.T.copy())
@@ -178,8 +185,8 @@ class SessionService(StepService):
         targets: Payload | None = None,
         instead: Sequence[Any] = (),
     ) -> list[Traced]:
-        """Every named value of a forward pass, as :meth:`.session.Session.trace` has them."""
-        # A session of a backend's own may know the plain form alone.
+        """Return every named value of a forward pass, as :meth:`.session.Session.trace` does."""
+        # A backend's own session may not have the optional arguments.
         more: dict[str, Any] = {} if targets is None else {"targets": targets}
         if instead:
             more["instead"] = [tuple(entry) for entry in instead]
@@ -188,12 +195,12 @@ class SessionService(StepService):
     def aliasing(
         self, parameters: Payload, statistics: Payload, calls: Sequence[Payload]
     ) -> list[str]:
-        """Arrays that are shared and must not be: faults in words, none if all is well.
+        """Return faults as text: arrays that share memory but must not; none if all is well.
 
-        Each call holds ``inputs`` and ``state``; two different ones are needed.
+        Each call holds ``inputs`` and ``state``; two different calls are needed.
         """
         faults: list[str] = []
-        # Copies: what came over the wire is kept to compare with.
+        # Copies: the received arrays are kept for comparison.
         given = {n: np.array(a) for n, a in parameters.items()}
         own_calls = [
             {g: {n: np.array(a) for n, a in call[g].items()} for g in ("inputs", "state")}
@@ -216,7 +223,7 @@ class SessionService(StepService):
 
 
 def _scattered(arrays: Arrays) -> ArrayDict:
-    """The same arrays with their axes in reverse in memory, and other numbers between theirs."""
+    """Return equal arrays with their axes reversed in memory, and gaps filled with ones."""
     found = {}
     for name, array in arrays.items():
         last, *others = reversed(array.shape) if array.ndim else (1,)
@@ -236,18 +243,18 @@ def _changed(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:
 
 
 def _misspelt(table: Table, missing: Sequence[str]) -> str:
-    """Which entries of a table may be meant for primitives that it lacks."""
+    """Return text that lists entries of a table that may be misspelled primitives."""
     pairs = ((name, closest(name, missing)) for name in table if name not in TABLE)
     likely = [f"{name!r} may be meant for {near!r}" for name, near in pairs if near]
     return f"; {', '.join(likely)}" if likely else ""
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """The function that answers the calls that reach a worker.
+    """Return the function that answers the calls to a worker.
 
     Raises:
         UsageError: the table is incomplete.
-        ContractError: the backend is none, or has no name or no table.
+        ContractError: the object is not a backend, or has no name or no table.
     """
     promises.instance(backend, Backend, "harness_backend", "a harness.extend.Backend")
     if not isinstance(getattr(backend, "name", None), str):

@@ -1,10 +1,11 @@
 """A session: one model on one backend, on one path, in one dtype. Runs inside the worker.
 
-Tensors are passed by name: parameters under the framework's packed names (``rnn/kernel``) or
-their own (``rnn.W``), and ``input.NAME``, ``target.NAME``, ``state.NAME``, ``statistics.NAME``
-and ``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``, ``statistics.NAME``,
+Tensors are passed by name: parameters under the framework's packed names (``rnn/kernel``) or their
+own (``rnn.W``), and ``input.NAME``, ``target.NAME``, ``state.NAME``, ``statistics.NAME`` and
+``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``, ``statistics.NAME``,
 ``metric.NAME`` and ``loss``. Arrays have the shapes of the program's ports (``[batch, time]``).
-Given ones are copied, integers into int64; returned ones the caller's. Floats: :mod:`.precision`.
+Arguments are copied, integers into int64. Returned arrays belong to the caller. For floats see
+:mod:`.precision`.
 """
 
 from __future__ import annotations
@@ -41,20 +42,18 @@ from harness.runtime.paths import ExecutionPath
 from harness.runtime.precision import host_dtype
 from harness.runtime.updates import RATE, STEP, Update, around, claimed, started, steps_made
 
-# The named values of a pass, noted as they are made, and put in the place of others.
-
-# Behind a name that several values have.
+# Suffix of a name that several values have.
 _NUMBER = re.compile(r"#\d+$")
-# One named value: its name, its time step where it was made in a loop, and the array.
+# A named value: its name, its time step if it was made in a loop, and the array.
 Named = tuple[str, int | None, Array]
 
 
 def distinct_names(program: Program) -> dict[int, str]:
-    """The names of a program's values, with a number where several have one, such as the values of
-    a loss that is called twice, or an LSTM's outputs and last state. What is made in loops is
-    apart: it has a time step.
+    """Return the names of a program's values, numbered if several values have the same name.
 
-    They are numbered as the program has them. A framework's layer makes the same in another order.
+    Examples are a loss that is called twice, or an LSTM's outputs and last state. Values in loops
+    are numbered separately: they have a time step. Numbers follow the order of the program. A
+    framework's layer may compute the same values in another order.
     """
     looped = {
         output
@@ -72,14 +71,14 @@ def distinct_names(program: Program) -> dict[int, str]:
 
 
 def undistinguished(name: str) -> str:
-    """A name of :func:`distinct_names` without its number, as the program has it."""
+    """Return a name of :func:`distinct_names` without its number, as the program has it."""
     return _NUMBER.sub("", name)
 
 
 def places(program: Program) -> dict[str, str]:
-    """``file:line`` of the equation of every named value."""
+    """Return the place (``file:line``) of the equation of every named value."""
     nodes = list(walk_nodes(program.nodes))
-    # What a call or a loop returns was made inside it.
+    # The results of a call or a loop were made inside it.
     nodes.sort(key=lambda node: node.body is not None)
     found: dict[str, str] = {}
     for node in nodes:
@@ -91,9 +90,9 @@ def places(program: Program) -> dict[str, str]:
 
 @dataclass
 class Tracing:
-    """A watch of a program's run. Values of ``instead`` take the place of those that are made.
+    """A record of the named values of a run. Values of ``instead`` replace computed values.
 
-    ``tensor`` makes a tensor of an array, and ``array`` an array of a tensor and its name.
+    ``tensor`` converts an array to a tensor, and ``array`` a tensor and its name to an array.
     """
 
     program: Program
@@ -107,7 +106,7 @@ class Tracing:
         self._others = {(name, time): array for name, time, array in self.instead}
 
     def watch(self, value: int, tensor: Any, time: int | None) -> Any:
-        """Note a value that has a name; the tensor that it goes on with."""
+        """Record a named value, and return the tensor to continue with."""
         name = self._names.get(value)
         if name is None:
             return None
@@ -121,7 +120,7 @@ UPDATED = ("update()", "the next state and the next variables")
 
 
 class Session(Functions):
-    """One model in training; :class:`~harness.runtime.functions.Functions` has its functions."""
+    """A model in training; :class:`~harness.runtime.functions.Functions` has its functions."""
 
     def __init__(
         self,
@@ -142,9 +141,12 @@ class Session(Functions):
         self.use_rule(rule)
 
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
-        """Train with another optimizer from the next :meth:`load` on; without ``claim`` by its
-        equations, whatever the framework has. :class:`.promises.ContractError` as for claims."""
-        # A step in float16 may have to be left out, as a whole.
+        """Train with another optimizer from the next :meth:`load` on.
+
+        Without ``claim``, use its equations even if the framework has its own optimizer.
+        :class:`.promises.ContractError` as for claims.
+        """
+        # In float16 a whole step may have to be skipped.
         claim = claim and self.claims and not self.scales
         self.rule = rule
         self.optimizer = claimed(self.backend, rule, self.layout) if rule and claim else None
@@ -153,7 +155,8 @@ class Session(Functions):
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
-        """What runs each layer and loss, and the ``optimizer``: a label, or ``equations``."""
+        """Return the path of each layer and loss, and of the ``optimizer``: a label, or
+        ``equations``."""
         natives = self.natives["training"]
         keys = map(call_key, self.programs["training"].calls)
         found = {key: natives[key].label if key in natives else "equations" for key in keys}
@@ -162,17 +165,17 @@ class Session(Functions):
         return found
 
     def trained(self) -> Tensors:
-        """The variables that are trained, by packed name."""
+        """Return the trained variables, by packed name."""
         return {n: v for n, v in self.variables.items() if n not in self.layout.frozen}
 
     def neutral(self, tensors: Tensors) -> ArrayDict:
-        """Packed tensors as neutral arrays by parameter; those that are not there are skipped."""
+        """Return packed tensors as neutral arrays by parameter; missing tensors are skipped."""
         return self.layout.unpack(self.to_numpy(tensors))
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
-        """Set neutral parameters and statistics, and forget all optimizer state.
+        """Set neutral parameters and statistics, and reset all optimizer state.
 
-        :class:`UsageError` for one that is missing, unknown or of another shape.
+        :class:`UsageError` if one is missing, unknown or of another shape.
         """
         program = self.programs["training"]
         check_arrays("parameter", port_shapes(program, program.parameters), parameters)
@@ -187,7 +190,8 @@ class Session(Functions):
 
     @cached_property
     def optimizer_state(self) -> Any:
-        """What a claimed optimizer keeps; begun late, as most loads are for passes alone."""
+        """The state of a claimed optimizer; made on first use, because most loads are for passes
+        only."""
         assert self.optimizer is not None
         return self.optimizer.start(self.trained())
 
@@ -195,18 +199,19 @@ class Session(Functions):
         return {n: self.float_tensor(a) for n, a in arrays.items()}
 
     def slot(self, name: str, tensors: Tensors) -> ArrayDict:
-        """A slot's tensors as neutral arrays by parameter."""
+        """Return a slot's tensors as neutral arrays by parameter."""
         return self.rule_update().unpacked(name, self.to_numpy(tensors))
 
     def forget(self) -> None:
-        """Let go of everything that :meth:`load` and later steps have made."""
+        """Drop everything that :meth:`load` and later steps have made."""
         self.variables, self.statistics, self.slots = {}, {}, {}
         vars(self).pop("optimizer_state", None)
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
-        """Take up the optimizer's equations (not a claimed one) after ``steps`` steps.
+        """Resume the optimizer's equations (not a claimed optimizer) after ``steps`` steps.
 
-        ``slots`` are neutral, by slot and parameter. :class:`UsageError` for other slots.
+        ``slots`` are neutral, by slot and parameter. :class:`UsageError` for unknown or missing
+        slots.
         """
         assert self.rule is not None
         assert self.optimizer is None
@@ -216,7 +221,8 @@ class Session(Functions):
         self.steps = steps
 
     def read(self) -> Kept:
-        """``parameters`` and ``statistics`` by neutral name, ``slots`` by slot and parameter."""
+        """Return ``parameters`` and ``statistics`` by neutral name, ``slots`` by slot and
+        parameter."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
             slots = promises.named(self.optimizer.slots(self.optimizer_state), "slots()")
@@ -229,7 +235,7 @@ class Session(Functions):
     def forward(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> ArrayDict:
-        """Outputs, new state, new statistics; with targets, the loss and metrics too.
+        """Return outputs, new state and new statistics; with targets, the loss and metrics too.
 
         :class:`UsageError` as for :meth:`arguments`.
         """
@@ -245,10 +251,11 @@ class Session(Functions):
         targets: Arrays,
         cotangents: Arrays | None = None,
     ) -> tuple[ArrayDict, ArrayDict]:
-        """Results, and gradients by neutral parameter, ``input.NAME`` and ``state.NAME``.
+        """Return results, and gradients by neutral parameter, ``input.NAME`` and ``state.NAME``.
 
-        Of the loss; or, with ``cotangents`` by result name, of the inner product with them.
-        :class:`UsageError` as for :meth:`arguments`, and where a claimed call has no gradient.
+        The gradients are those of the loss or, with ``cotangents`` by result name, of the inner
+        product with them. :class:`UsageError` as for :meth:`arguments`, and if a claimed call has
+        no gradient.
         """
         variables, constants = self.arguments(phase, inputs, state, targets)
         mode: Mode = "loss" if cotangents is None else "cotangents"
@@ -267,10 +274,10 @@ class Session(Functions):
         targets: Arrays | None = None,
         instead: Sequence[Named] = (),
     ) -> list[Named]:
-        """Every named value in the order it is made: (name, time step inside a loop, array).
+        """Return every named value in the order of computation: (name, time step in a loop, array).
 
-        With targets the loss's own values too. Values of ``instead`` take the place of those that
-        were made. Claimed layers show their results only, and loops run step by step.
+        With targets, the values of the loss are included. Values of ``instead`` replace computed
+        values. Claimed layers show only their results, and loops run step by step.
         """
         tracing = Tracing(self.programs[phase], instead, self.float_tensor, self.array)
         variables, constants = self.arguments(phase, inputs, state, targets or {})
@@ -281,7 +288,7 @@ class Session(Functions):
     def step(
         self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float
     ) -> ArrayDict:
-        """One training step from what was loaded; the results are from before the update."""
+        """Make one training step; the results are from before the update."""
         variables, constants = self.arguments("training", inputs, state, targets)
         results, gradients = self._differentiated("training", "loss", variables, constants)
         self.steps += 1
@@ -314,8 +321,11 @@ class Session(Functions):
     def updated(
         self, run: Function, variables: Tensors, gradients: Tensors, kept: Tensors, rate: float
     ) -> Tensors:
-        """Variables by name and slots as ``SLOT.NAME``, after the optimizer's equations, which
-        ``run`` does. ``kept`` holds the slots before, and :data:`.updates.STEP`."""
+        """Return variables by name and slots as ``SLOT.NAME`` after an update.
+
+        ``run`` computes the optimizer's equations. ``kept`` holds the slots before, and
+        :data:`.updates.STEP`.
+        """
         constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
         constants |= self._rule_constants(variables, gradients, kept[STEP], rate)
         results = promises.named(run(variables, constants), COMPILED)
@@ -324,13 +334,14 @@ class Session(Functions):
     def fed(
         self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
     ) -> tuple[Tensors, Any]:
-        """What a claimed optimizer is given at a step; see :meth:`.updates.Update.fed`."""
+        """Return the gradients and the learning rate for a claimed optimizer
+        (:meth:`.updates.Update.fed`)."""
         constants = self._rule_constants(variables, gradients, step, learning_rate)
         made = self.rule_update().fed(variables, constants)
         return made, made.pop(RATE)
 
     def rule_update(self) -> Update:
-        """The optimizer's equations for every variable; one for all steps: it keeps its nodes."""
+        """Return the optimizer's equations for every variable, the same object in every step."""
         assert self._update is not None
         return self._update
 
@@ -343,9 +354,10 @@ class Session(Functions):
     def arguments(
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays
     ) -> tuple[Tensors, Tensors]:
-        """Checked arrays as tensors: (what is differentiated against, the rest); noise in training.
+        """Check arrays and convert them to tensors: (variables to differentiate by, constants).
 
-        :class:`UsageError` as for :func:`~harness.program.signature.check_batch`.
+        Noise is included in training only. :class:`UsageError` as for
+        :func:`~harness.program.signature.check_batch`.
         """
         program = self.programs[phase]
         if phase == "inference":
@@ -370,24 +382,20 @@ class Session(Functions):
     def _differentiated(
         self, phase: Phase, mode: Mode, variables: Tensors, constants: Tensors
     ) -> tuple[Tensors, Tensors]:
-        """Results and gradients of a gradient function."""
         made = self.gradient_function(phase, mode)(variables, {**constants, **self.scaling})
         both = promises.pair(made, COMPILED, "results and gradients")
         results, gradients = (promises.named(one, COMPILED) for one in both)
         return {n: t for n, t in results.items() if n != "scalar"}, dict(gradients)
 
 
-# How a session begins in a worker, whatever it is for.
-
-
 class CannotStart(Exception):
-    """A framework that is installed and loaded computes nothing here, as without any device."""
+    """The error of a framework that loads but cannot compute here, for example without a device."""
 
 
 def open_session(
     backend: Backend, training: Any, inference: Any, rule: Any, path: str, dtype: str, device: str
 ) -> Session:
-    """A session of programs that came over the wire, on a backend that is made ready for it.
+    """Prepare the backend and return a session of serialized programs.
 
     Raises:
         CannotStart: the framework cannot make a tensor and read it.
@@ -406,10 +414,10 @@ def open_session(
 def make_session(
     backend: Backend, training: Program, inference: Program, **choices: Any
 ) -> Session:
-    """The session of a model that a backend makes, or the plain one.
+    """Return the backend's own session of a model, or the plain one.
 
     Raises:
-        ContractError: what the backend made is not a session.
+        ContractError: the backend returned something else than a session.
     """
     made = backend.session(training, inference, **choices)
     if made is None:

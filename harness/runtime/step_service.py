@@ -1,4 +1,4 @@
-"""The verbs of a worker that are about speed: they prepare a pipeline and run its clock."""
+"""Serve the verbs of a worker that measure speed: prepare a pipeline and run its clock."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ from harness.runtime.session import open_session
 from harness.runtime.step_loop import Clock, Pipeline
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
 
-# The peaks of a device: how fast a backend multiplies matrices and adds arrays.
-
-# Of each of the three arrays of the bandwidth test, far beyond any cache: numbers on a CPU, and
-# bytes on a card, where the L2 alone of an H100 has 50 MB, and later ones have more.
+# Size of each of the three arrays of the bandwidth test, far beyond any cache: numbers on a CPU,
+# bytes on a card. The L2 cache of an H100 has 50 MB, and later cards have more.
 LARGE_ARRAY, LARGE_ON_CARD = 1 << 24, 1 << 29
 TRIES = 5
-# So many entries of a product are looked at, and may be off by this share of the root of the number
-# of their terms.
+# Number of checked entries of a product, and their allowed error as a share of the square root of
+# the number of terms.
 LOOKED_AT, OFF = 16, 0.1
-# A product that is read takes no more than so many times as long as one that nobody reads, without
-# what reading takes; where it takes so many seconds, beside which a call is nothing.
+# If a product that is read takes more than READ times as long as an unread one, and more than LONG
+# seconds, the backend has deferred it. Read-back is excluded; below LONG, calls would matter.
 READ, LONG = 2.0, 1e-3
 
 Binary = Callable[[Any, Any], Any]
 
 
 def bandwidth_numbers(device: str, dtype: str) -> int:
-    """How many numbers each array of the bandwidth test has."""
+    """Return the length of each array of the bandwidth test."""
     return LARGE_ARRAY if card_of(device) is None else LARGE_ON_CARD // WIDTHS[dtype]
 
 
 class PeakMeter:
-    """Measures with one backend on one device, in a dtype. What it is told is looked at: a product
-    must be one, and must have been made when the clock stopped."""
+    """The peak speeds of one backend on one device, in a dtype.
+
+    The meter verifies results: a product must be correct, and computed before the clock stops.
+    """
 
     def __init__(self, backend: Backend, device: str, dtype: str) -> None:
         self.backend, self.device, self.dtype = backend, device, dtype
 
     def product(self, m: int, k: int, n: int) -> float:
-        """FLOP/s of a product ``[m, k] @ [k, n]``.
+        """Return the FLOP/s of a product ``[m, k] @ [k, n]``.
 
         Raises:
-            ContractError: what ``matmul`` gives is not the product.
+            ContractError: the result of ``matmul`` is not the product.
         """
         random = np.random.default_rng(0)
         arrays = [random.standard_normal(s, np.float32) for s in ((m, k), (k, n))]
@@ -74,14 +74,14 @@ class PeakMeter:
         multiply = self._compiled("matmul")
         alone = self._seconds(multiply, left, right)
         read = min(self._read(multiply, left, right, *arrays) for _ in range(TRIES))
-        # Whoever makes a product only when it is read has made none before.
+        # A backend that multiplies only when the result is read has not multiplied before.
         put_off = read > max(READ * alone, LONG)
         return 2 * m * k * n / (read if put_off else alone)
 
     def bandwidth(self) -> float:
-        """Bytes/s of an addition of arrays beyond all caches."""
+        """Return the bytes/s of an addition of arrays beyond all caches."""
         numbers = bandwidth_numbers(self.device, self.dtype)
-        # What is added does not matter, and drawing so many numbers takes a second.
+        # The values do not matter, and drawing so many random numbers takes a second.
         large = [
             self.backend.tensor(np.full(numbers, value, host_dtype(self.dtype)))
             for value in (1.0, 2.0)
@@ -98,14 +98,13 @@ class PeakMeter:
         return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
 
     def _operand(self, array: Array) -> Any:
-        """What products are made of in a session of the dtype."""
+        """Return an array as an operand of products, in the session's product dtype."""
         made = self.backend.tensor(array.astype(host_dtype(self.dtype)))
         narrowed = narrow(self.dtype)
         return self.backend.primitives["astype"](made, dtype=narrowed) if narrowed else made
 
     def _read(self, multiply: Binary, a: Any, b: Any, left: Array, right: Array) -> float:
-        """Seconds of a product that is read, without what reading takes; some of its entries, drawn
-        then, must be right."""
+        """Time one product, excluding read-back; verify randomly chosen entries."""
         cast, wide = self.backend.primitives["astype"], host_dtype(self.dtype)
         started = time.perf_counter()
         made = multiply(a, b)
@@ -124,7 +123,7 @@ class PeakMeter:
         return taken
 
     def _seconds(self, run: Binary, a: Any, b: Any) -> float:
-        """The best of several tries; as many runs in each as take a hundredth of a second."""
+        """Return the best seconds per run of several tries; each try takes about 0.01 seconds."""
 
         def timed(count: int) -> float:
             started = time.perf_counter()
@@ -139,7 +138,7 @@ class PeakMeter:
 
 
 def _is_product(found: Array, left: Array, right: Array) -> bool:
-    """Whether entries that are drawn now are those of the product."""
+    """Return whether randomly chosen entries are those of the product."""
     rows, columns = shape = len(left), right.shape[1]
     most, draw = OFF * left.shape[1] ** 0.5, SystemRandom()
     places = [(draw.randrange(rows), draw.randrange(columns)) for _ in range(LOOKED_AT)]
@@ -153,7 +152,7 @@ Payload = dict[str, Any]
 
 
 class StepService:
-    """Holds the pipeline of one backend."""
+    """The pipelines of one backend, by path."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -188,7 +187,7 @@ class StepService:
         quick: bool = False,
         beside: bool = False,
     ) -> Prepared:
-        """A pipeline in place of the last one, or beside those of other paths.
+        """Make a pipeline in place of the last ones or, if ``beside``, next to other paths.
 
         Returns the path of each layer, seconds, steps a call, and the backend's settings.
         """
@@ -225,15 +224,18 @@ class StepService:
         many: int,
         starts: Sequence[int],
     ) -> Annotated[Descended, Counted("starts", "later")]:
-        """Train as a training does: the derived gradient and the optimizer's equations, compiled
-        for speed, ``many`` steps in a call where the backend has a way, denormals flushed. Before
-        the last ``many``, what the others have made is taken up as from a checkpoint.
+        """Train as a training run does: derived gradient and the optimizer's equations.
 
-        Each number of ``starts`` counts steps that are taken as made: the first ``many`` batches
-        are trained on from there, with the given parameters and fresh slots.
+        The steps are compiled for speed, ``many`` in a call if the backend supports it, with
+        denormals flushed. Before the last ``many`` steps, the training is resumed as from a
+        checkpoint.
 
-        Returns the sum of the losses of all steps, one for each batch, what they have made, and
-        what the steps from each of ``starts`` have made, as ``later``.
+        Each number in ``starts`` begins another training on the first ``many`` batches, with the
+        given parameters and fresh slots. The number counts the steps that are taken as already
+        made.
+
+        Returns the sum of the losses of all steps, one for each batch, and the values after them.
+        ``later`` holds the values after the steps from each of ``starts``.
         """
         self.backend.quick = False
         self.backend.flush_denormals(True)
@@ -262,69 +264,67 @@ class StepService:
             self.backend.flush_denormals(False)
 
     def select(self, path: str) -> None:
-        """Go on with the pipeline of a path, from its start, and let all others go."""
+        """Restart the pipeline of a path, and drop all others."""
         self._path, self._pipelines = path, {path: self._pipelines[path]}
         self.pipeline.restart()
         gc.collect()
         self._forget_peaks()
 
     def together(self, wanted: bool) -> Count:
-        """Whether several steps go into one call, where the backend has a way; steps a call."""
+        """Set whether several steps go into one call, if the backend supports it; return steps a
+        call."""
         self.pipeline.together = wanted
         return self.pipeline.many
 
     def feed(self, batches: Sequence[Payload], beside: bool = False) -> None:
-        """Other batches of the same shapes, in place of all or beside the first."""
+        """Feed other batches of the same shapes, in place of all or beside the first."""
         self.pipeline.feed(batches, beside)
 
     def turn(self, number: int) -> None:
-        """Go on with the first set of batches (0), or with the one beside it (1)."""
+        """Go on with the first set of batches (0), or with the set beside it (1)."""
         self.pipeline.turn(number)
 
     def restart(self, parameters: Payload | None = None) -> None:
-        """Begin anew from the values given to :meth:`prepare`, or from other parameters."""
+        """Restart from the values given to :meth:`prepare`, or from other parameters."""
         self.pipeline.restart(parameters)
 
     def latency(self, first: int, count: int) -> Annotated[list[Seconds], Counted("count")]:
-        """Seconds of each of ``count`` steps from ``first`` on, every one waited for."""
+        """Return the seconds of each of ``count`` steps from ``first`` on; wait for every step."""
         return Clock(self.pipeline).latency(first, count)
 
     def stages(
         self, first: int, count: int, many: int = 1
     ) -> Annotated[list[Annotated[list[Seconds], Length(3)]], Counted("count")]:
-        """Of each step, or call of ``many``, the seconds until it has begun, until it is done, and
-        of reading it again. See :meth:`harness.runtime.step_loop.Clock.stages`.
-        """
+        """Return the seconds of each stage; see :meth:`harness.runtime.step_loop.Clock.stages`."""
         return [list(step) for step in Clock(self.pipeline).stages(first, count, many)]
 
     def throughput(self, first: int, count: int) -> Seconds:
-        """Seconds of ``count`` steps in a row with one wait at their end."""
+        """Return the seconds of ``count`` steps in a row with one wait at their end."""
         return Clock(self.pipeline).throughput(first, count)
 
     def values(self, first: int, count: int) -> Annotated[list[Arrays], Counted("count")]:
-        """The results of each of ``count`` steps from ``first`` on."""
+        """Return the results of each of ``count`` steps from ``first`` on."""
         steps = Clock(self.pipeline).values(first, count)
         return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
     def last(self, back: int) -> Arrays:
-        """The results of the step ``back`` before the last, of those of the last call, as they
-        were read when the clock stopped."""
+        """Return the results of the step ``back`` before the last; see :meth:`.Pipeline.last`."""
         return {n: promises.array(a, n) for n, a in self.pipeline.last(back).items()}
 
     def copying(self) -> Seconds:
-        """Seconds of reading what is like the last results, and needs no work."""
+        """Return the seconds to read finished tensors like the last results."""
         return self.pipeline.copying()
 
     def parameters(self) -> Carried:
-        """Parameters, statistics and slots as they now are, by neutral names, and ``others``."""
+        """Return the current parameters, statistics and slots by neutral names, and ``others``."""
         return self.pipeline.parameters()
 
     def overhead(self, count: int) -> Seconds:
-        """Seconds of a step that are the harness's own."""
+        """Return the seconds of a step that the harness itself takes."""
         return self.pipeline.overhead(count)
 
     def memory(self) -> MemoryAnswer:
-        """The most bytes that the process and the device held since :meth:`prepare`."""
+        """Return the most bytes that the process and the device held since :meth:`prepare`."""
         return {
             "resident": memory.peak(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
@@ -337,7 +337,8 @@ class StepService:
     def peaks(
         self, dtype: str, sizes: Sequence[Sequence[int]]
     ) -> Annotated[Peaks, Counted("sizes", "products")]:
-        """FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this device."""
+        """Return FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this
+        device."""
         peaks = PeakMeter(self.backend, self._device, dtype)
         return {
             "products": [peaks.product(m, k, n) for m, k, n in sizes],

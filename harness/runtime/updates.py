@@ -1,8 +1,8 @@
-"""An optimizer's equations for every variable of a session: the one place where they are run.
+"""Run an optimizer's equations for every variable of a session. No other module runs them.
 
-Variables are packed where a layer is claimed, several parameters in one tensor. Entry by entry
-that is all the same; where a rule makes one number of a whole parameter, or has another attribute
-for one, tensors are taken apart for it, and put together again.
+The variables of a claimed layer are packed: one tensor holds several parameters. Elementwise
+equations do not depend on packing. If a rule reduces a whole parameter to a number, or has another
+attribute for a parameter, the tensors are unpacked for it and packed again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, KeptNodes, Table, perform
 from harness.runtime.native import Function, GradientFunction, Layout, NativeOptimizer, Tensors
 
-# The number of the step, from 1, which the equations of an optimizer may ask for.
+# Name of the step number, counted from 1, which an optimizer's equations may use.
 STEP = "step"
 RATE = "learning_rate"
 Values = dict[int, Any]
@@ -43,7 +43,7 @@ MakeInterpreter = Callable[[Mapping[str, int]], Interpreter]
 
 
 def started(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
-    """What every slot starts as, by slot and neutral parameter that has it."""
+    """Return the initial value of every slot, by slot and neutral parameter."""
     shapes = slot_shapes(rule, {n: a.shape for n, a in parameters.items()})
     return {
         port.name: {
@@ -68,25 +68,28 @@ def _start(slot: Port, shape: tuple[int, ...], parameter: Array) -> Array:
 
 
 def steps_made(following: Array) -> int:
-    """How many steps the optimizer has made, by the number of the step that follows."""
+    """Return the number of steps that the optimizer has made, from the number of the next step."""
     return int(following) - 1
 
 
 def claimable(rule: UpdateRule, layout: Layout) -> bool:
-    """Whether a framework's own optimizer can stand for a rule: one for all parameters, whose
-    attributes stay what they are from step to step, which keeps what the definition keeps, of the
-    parameters' shapes, and over no tensor of several parameters where it matters which entries are
-    those of one."""
+    """Return whether a framework's own optimizer can replace a rule.
+
+    It must be one rule for all parameters, with attributes that stay constant and no slots beyond
+    the definition's, of the parameters' shapes. If the rule depends on which entries belong to one
+    parameter, no tensor may hold several parameters.
+    """
     if rule.groups or rule.varying or rule.added or by_rank(rule):
         return False
     return not (by_parameter(rule) and layout.joined)
 
 
 def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimizer | None:
-    """The framework's own optimizer for a rule, if it has one.
+    """Return the framework's own optimizer for a rule, if it has one.
 
     Raises:
-        ContractError: what the backend gives is something else.
+        ContractError: the backend returned something else, or an optimizer that clips gradients
+            although the model does not.
     """
     if not claimable(rule, layout):
         return None
@@ -100,16 +103,16 @@ def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimiz
 
 
 def around(rule: UpdateRule, optimizer: NativeOptimizer | None) -> UpdateRule:
-    """A rule less what the framework's own optimizer does of what the model puts around it."""
+    """Return a rule without its clipping if the optimizer clips gradients itself."""
     return replace(rule, fed=None, totals=()) if optimizer and optimizer.clips else rule
 
 
 class Update:
     """A rule over the variables of a layout.
 
-    Slots are packed as variables are, but for a rule that tells matrices from others: there those
-    of each parameter are kept by themselves, by its own name, as not all have the same.
-    ``interpreter`` makes one for sizes, in which ``table`` holds the primitives.
+    Slots are packed as variables are. If the rule distinguishes matrices from other parameters,
+    slots are kept per parameter under its own name, because not all parameters have the same slots.
+    ``interpreter`` makes an interpreter for sizes; ``table`` holds the primitives.
     """
 
     def __init__(
@@ -121,16 +124,16 @@ class Update:
         self._rules = {n: rule.of(n, len(shape)) for n, shape in layout.shapes.items()}
         shapes = slot_shapes(rule, layout.shapes)
         names = [port.name for port in rule.every_slot] if by_rank(rule) else []
-        # By slot, the shapes of those that are kept by themselves, by parameter.
+        # The shapes of slots that are kept per parameter, by slot and parameter.
         self.own_slots = {name: shapes.get(name, {}) for name in names}
         self._kept_nodes = KeptNodes()
         wanted = [v for v in (rule.rate, rule.fed) if v is not None]
-        # Whether a claimed optimizer is given another gradient or learning rate than the step's.
+        # Whether a claimed optimizer gets a changed gradient or learning rate.
         self.feeds = bool(wanted)
         self._feeding = needed_nodes(rule.nodes, wanted)
 
     def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        """Arrays by slot and parameter as they are kept: by variable that is trained."""
+        """Convert arrays by slot and neutral parameter to arrays by slot and trained variable."""
         found: dict[str, Arrays] = {}
         for slot, neutral in slots.items():
             whole = neutral if slot in self.own_slots else self.layout.pack(neutral)
@@ -138,12 +141,15 @@ class Update:
         return found
 
     def unpacked(self, slot: str, kept: Arrays) -> ArrayDict:
-        """A slot's arrays by parameter, of what :meth:`packed` gives."""
+        """Invert :meth:`packed` for one slot: return its arrays by parameter."""
         return dict(kept) if slot in self.own_slots else self.layout.unpack(kept)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """From ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate`` to
-        ``parameter.NAME`` and ``SLOT.NAME``."""
+        """Compute an update.
+
+        ``constants`` holds ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate``. The
+        results are ``parameter.NAME`` and ``SLOT.NAME``.
+        """
         names = [port.name for port in self.rule.every_slot]
         groups = {"parameter": variables}
         for group in ("gradient", *names):
@@ -151,7 +157,7 @@ class Update:
             groups[group] = {n: constants[f"{group}.{n}"] for n in own}
         values = self._values(groups, constants)
         made: dict[str, Tensors] = {group: {} for group in ("parameter", *names)}
-        # What one parameter's equations make on the way is not held until the last one's are run.
+        # Free the intermediate values of each parameter before the next one's equations run.
         for name in tuple(values):
             rule = self._rule(name)
             env = self._run(rule, rule.nodes, values.pop(name))
@@ -165,8 +171,10 @@ class Update:
         }
 
     def fed(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """What a claimed optimizer is given of ``gradient.NAME``, by name, and ``learning_rate``
-        where the model has a schedule."""
+        """Return the gradients, by name, and the ``learning_rate`` for a claimed optimizer.
+
+        The equations around the optimizer, such as clipping and a schedule, have changed them.
+        """
         rule = self.rule
         groups = {"parameter": variables}
         groups["gradient"] = {n: constants[f"gradient.{n}"] for n in variables}
@@ -179,7 +187,7 @@ class Update:
         return {**self._together("gradient", gradients), RATE: rate}
 
     def _values(self, groups: Mapping[str, Tensors], constants: Tensors) -> dict[str, Values]:
-        """By parameter, the values that its equations begin with, with all totals."""
+        """Return the initial values of the equations, by parameter, including all totals."""
         apart = {group: self._apart(group, tensors) for group, tensors in groups.items()}
         found: dict[str, Values] = {}
         for name, tensor in apart["parameter"].items():
@@ -211,7 +219,7 @@ class Update:
         return prepared.run(env)
 
     def _rule(self, name: str) -> UpdateRule:
-        """The rule of a parameter, or of a tensor that holds several."""
+        """Return the rule of a parameter, or of a tensor that holds several."""
         return self._rules.get(name, self.rule)
 
     def _apart(self, group: str, tensors: Tensors) -> Tensors:
@@ -223,17 +231,16 @@ class Update:
         return self.layout.packed(self.table, tensors) if whole else tensors
 
 
-# Loss scaling of a session in float16, where its steps are walked: see
-# :mod:`harness.program.updates`.
+# Loss scaling of a session in float16: see :mod:`harness.program.updates`.
 
 
 def begun(scalar: Callable[[float], Any]) -> Tensors:
-    """What is carried from step to step, before the first."""
+    """Return the initial loss scaling, which is carried from step to step."""
     return {SCALE: scalar(FIRST), GOOD: scalar(0.0)}
 
 
 def scaled(function: Function, table: Table) -> Function:
-    """A function with its ``scalar`` multiplied by the scale, which is among its constants."""
+    """Return a function whose ``scalar`` is multiplied by the scale, one of its constants."""
 
     def run(variables: Tensors, constants: Tensors) -> Tensors:
         results = function(variables, constants)
@@ -244,7 +251,7 @@ def scaled(function: Function, table: Table) -> Function:
 
 
 def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
-    """The gradient of what was scaled, divided by the scale."""
+    """Return a gradient function that divides the gradients by the scale."""
 
     def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
         results, gradients = function(variables, constants)
@@ -257,8 +264,11 @@ def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
 def left_by(
     interpreter: Interpreter, gradients: Tensors, before: Tensors, made: Tensors
 ) -> tuple[Tensors, Tensors]:
-    """What a step leaves of what it has ``made``, the number of the next step among it; and what
-    :func:`begun` has: see :func:`harness.program.updates.guarded`."""
+    """Return the values that a guarded step leaves, and the new loss scaling.
+
+    The values include the number of the next step. If a gradient is not finite, the step is
+    skipped: see :func:`harness.program.updates.guarded`.
+    """
     builder, values = Builder(), {}
 
     def numbered(tensors: Tensors) -> dict[str, int]:

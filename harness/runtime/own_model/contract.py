@@ -1,4 +1,4 @@
-"""What a framework must do with a model of a user's own."""
+"""The contract of a framework that runs users' own models."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from typing import Any, TypeVar
 from harness.arrays import ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
 
-# The file of a user's own model, and what it names: a module is imported, and nothing else is.
-#
-# Only what the user names as ``FILE.py:NAME`` becomes code, in a process of its own.
+# Only a file that the user names as ``FILE.py:NAME`` runs as code, in a process of its own.
 
 T = TypeVar("T")
 MODULE = "model_of_a_user"
@@ -26,9 +24,10 @@ MODULE = "model_of_a_user"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """``FILE.py:NAME``, or a file that holds a whole model (``NAME`` is then empty).
+    """The file of a user's model: ``FILE.py:NAME``, or a file that holds a whole model.
 
-    ``parameters`` is a further name in the file, of the arrays that a function takes first.
+    ``NAME`` is empty for a whole model. ``parameters`` names further arrays in the file, the first
+    argument of a function.
     """
 
     path: Path
@@ -39,12 +38,12 @@ class ModelFile:
         return ":".join(filter(None, (self.path.name, self.name, self.parameters)))
 
     def load(self) -> tuple[Any, Any]:
-        """What the file's ``name`` and ``parameters`` are (None without a name).
+        """Import the file; return its objects ``name`` and ``parameters`` (None without a name).
 
         Raises:
             UsageError: the file raises, or has no such name.
         """
-        # Modules beside it can be imported, and none of them hides one that is installed.
+        # The file may import modules beside it; they do not hide installed modules.
         sys.path.append(str(self.path.parent))
         spec = importlib.util.spec_from_file_location(MODULE, self.path)
         assert spec is not None
@@ -74,7 +73,7 @@ def _is_own(module: Any, name: str, value: Any) -> bool:
 
 
 def told(file: ModelFile, what: str, work: Callable[[], T]) -> T:
-    """What ``work`` returns.
+    """Run the user's code and return its result.
 
     Raises:
         UsageError: the user's code raised; the message says what, and where in the file.
@@ -85,7 +84,7 @@ def told(file: ModelFile, what: str, work: Callable[[], T]) -> T:
         raise
     except UsageError:
         raise
-    # Of any kind, and SystemExit: it is anybody's code.
+    # The user's code may raise anything, including SystemExit.
     except (Exception, SystemExit) as error:
         if "OutOfMemory" in type(error).__name__:
             raise
@@ -105,12 +104,12 @@ def _place(error: BaseException, path: Path) -> str:
 
 
 def sizes_taken(made_by: Any, sizes: Iterable[str]) -> tuple[str, ...]:
-    """The sizes that a class or a function can be called with, by keyword."""
+    """Return the sizes that a class or a function takes by keyword."""
     return tuple(name for name in sizes if name in parameters_of(made_by))
 
 
 def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of a class or a function; none where they cannot be known."""
+    """Return the parameters of a class or a function; none if they cannot be known."""
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -118,8 +117,11 @@ def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
 
 
 def names_taken(function: Any, skip: int = 0) -> tuple[str, ...] | None:
-    """The names that a call takes, in order, after the first ``skip``; None where there are
-    ``*arguments``, which have none."""
+    """Return the argument names of a call, in order, after the first ``skip``.
+
+    Return None if the arguments cannot be known, or if the function takes ``*arguments``, which
+    have no names.
+    """
     kinds = parameters_of(function)
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if not kinds or any(p.kind is variadic[0] for p in kinds.values()):
@@ -128,7 +130,7 @@ def names_taken(function: Any, skip: int = 0) -> tuple[str, ...] | None:
 
 
 def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **more: Any) -> Any:
-    """What a class or a function of the user's makes, called with the sizes that it takes.
+    """Call a user's class or function with the sizes that it takes, and return the result.
 
     Raises:
         UsageError: it takes something else, or raises.
@@ -150,15 +152,15 @@ def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **mor
     return told(file, f"raised as {name} was called", lambda: found(**given))
 
 
-# What a call has returned, in whatever form, as tensors by name: ``output.NAME``, ``state.NAME``.
+# Converts the return value of a call to tensors by name: ``output.NAME``, ``state.NAME``.
 Naming = Callable[[Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Placing:
-    """How a call is given what it takes: names of tensors (``input.x``), in order and by keyword.
+    """The arguments of a call: names of tensors (``input.x``), by position and by keyword.
 
-    A keyword may hold a dictionary of several: the state, by the spec's names.
+    A keyword may hold a dictionary of several tensors: the state, by the spec's names.
     """
 
     positional: tuple[str, ...]
@@ -166,7 +168,7 @@ class Placing:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All tensors that a call takes."""
+        """The names of the tensors that a call takes."""
         found = list(self.positional)
         for value in self.keywords.values():
             found += [value] if isinstance(value, str) else value.values()
@@ -185,8 +187,11 @@ class Placing:
 
 @dataclass(frozen=True)
 class ModelArray:
-    """An array of a model. One that is ``trained`` must be given by the spec as a whole; another
-    one (a buffer, a constant of a graph) stays as it is where the spec has nothing for it."""
+    """An array of a model.
+
+    The spec must give the whole of a ``trained`` array. Another array (a buffer, a constant of a
+    graph) stays as it is if the spec has nothing for it.
+    """
 
     shape: tuple[int, ...]
     trained: bool = True
@@ -196,11 +201,11 @@ class OwnModel(ABC):
     """A model that a user has written or trained, in the dtype and on the device of the session.
 
     Attributes:
-        label: What it is, for the record: ``torch.nn.Module Gru``.
-        takes: The names of what a call takes, in their order; None where they cannot be known.
+        label: The model's description for the record: ``torch.nn.Module Gru``.
+        takes: The names of a call's arguments, in their order; None if they cannot be known.
         differentiates: Whether there is :meth:`gradients`.
-        trains: Whether it has a training mode, in which it moves its own statistics.
-        tensor: What it must return, where the framework takes nothing else.
+        trains: Whether it has a training mode, in which it updates its moving statistics.
+        tensor: The type that its results must have, if the framework requires one.
         spelled: The framework's names of moving statistics, by those of the definitions that ship.
     """
 
@@ -213,57 +218,60 @@ class OwnModel(ABC):
 
     @abstractmethod
     def entries(self) -> Mapping[str, ModelArray]:
-        """The model's arrays by its own names (``rnn.weight_ih_l0``); the same one once."""
+        """Return the model's arrays by its own names (``rnn.weight_ih_l0``), each array once."""
 
     @abstractmethod
     def read(self, name: str) -> Any:
-        """An array of the model as it is now, which the caller may write into."""
+        """Return an array of the model with its current values; the caller may write into it."""
 
     @abstractmethod
     def put(self, arrays: Arrays) -> None:
-        """Give arrays new values, by the model's own names."""
+        """Set arrays to new values, by the model's own names."""
 
     @abstractmethod
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
-        """The results of a forward pass, by name.
+        """Return the results of a forward pass, by name.
 
         Args:
             given: Arrays by name: int64, bool, and float64 for all floats.
-            placing: Which of them go where.
-            naming: Makes tensors by name of what the call returned.
-            training: Whether the model is to be in its training mode.
+            placing: The position or keyword of each array in the call.
+            naming: A function that names the tensors in the call's return value.
+            training: Whether to run the model in its training mode.
         """
 
     def shaped(self, name: str, tensor: Any, wanted: tuple[int, ...]) -> Any:
-        """A result in the shape that the spec has; :class:`UsageError` for another one."""
+        """Return a result in the spec's shape; raise :class:`UsageError` if the shapes differ."""
         return reshaped(name, tensor, wanted, lambda t, shape: t.reshape(shape))
 
     def gradients(
         self, given: Arrays, placing: Placing, naming: Naming, cotangents: Arrays, training: bool
     ) -> tuple[ArrayDict, ArrayDict]:
-        """Results, and the gradients of their inner product with ``cotangents``.
+        """Return results, and the gradients of their inner product with ``cotangents``.
 
         Returns:
-            The results as :meth:`run` has them, and gradients by the model's own names and by
-            those of ``given`` that are floats.
+            The results as in :meth:`run`. The gradients by the model's own names, and by the names
+            of the floats in ``given``.
         """
         raise NotImplementedError
 
 
 class OwnModels(ABC):
-    """How a framework opens models of users; a backend returns it by
-    :meth:`harness.runtime.backend.Backend.own_models`, a format by its own method of that name."""
+    """A framework's way to open models of users.
+
+    A backend returns it from :meth:`harness.runtime.backend.Backend.own_models`, a format from its
+    method of the same name.
+    """
 
     dtypes: tuple[str, ...] = ("float64", "float32")
 
     @abstractmethod
     def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
-        """Those of the spec's sizes that the model takes any number for.
+        """Return the spec's sizes for which the model accepts any number.
 
         Args:
-            found: What the user has named in a module; None for a file of a whole model.
-            parameters: What the user has named as its parameters, None without.
-            sizes: The spec's own.
+            found: The object that the user has named in a module; None for a file of a whole model.
+            parameters: The object that the user has named as its parameters, None without.
+            sizes: The spec's own sizes.
         """
 
     @abstractmethod
@@ -275,23 +283,23 @@ class OwnModels(ABC):
         sizes: Mapping[str, int],
         wanted: Mapping[str, ModelArray],
     ) -> OwnModel:
-        """Make the model, at these sizes where it takes them.
+        """Make the model, with these sizes if it takes them.
 
         Args:
-            file: Where it comes from; its path is that of a file that is there.
-            found: As of :meth:`sizes`.
-            parameters: As of :meth:`sizes`.
+            file: The model's file, which exists.
+            found: As in :meth:`sizes`.
+            parameters: As in :meth:`sizes`.
             sizes: The sizes of the session.
-            wanted: The spec's arrays under the names that the model is asked for, for a model that
-                is a function of arrays.
+            wanted: The spec's arrays under the model's names, for a model that is a function of
+                arrays.
 
         Raises:
-            UsageError: it is none that the framework runs.
+            UsageError: the framework does not run such a model.
         """
 
 
 def reshaped(name: str, tensor: Any, wanted: tuple[int, ...], reshape: Any) -> Any:
-    """A tensor in the shape that the spec has; of a state, axes of length 1 may be more.
+    """Return a tensor in the spec's shape; a state may have other axes of length 1.
 
     Raises:
         UsageError: it has another shape.

@@ -1,4 +1,4 @@
-"""The parameters of a spec in the arrays of a user's model, by name, there and back."""
+"""Match the parameters of a spec with the arrays of a user's model, by name, in both directions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from harness.runtime.own_model.contract import ModelArray, OwnModel
 from harness.runtime.own_model.renames import ArrayPart, Rename, fits, hint, renamed, view_of
 from harness.runtime.packing import Part
 
-# Both sides of a match: the parameters of a spec, and the arrays of a user's model.
-
 
 class Sides:
-    """A program, and the ``entries`` of a model, which ``rules`` and names bring together.
+    """The two sides of a match: a program, and the ``entries`` of a model.
 
-    ``natives`` are the framework's own layers of the program. The ``layout`` has those whose
-    tensors the model has (``rnn.weight_ih_l0``); of the others it has the spec's parameters
-    (``rnn.W_z``). ``every`` is the layout with all of them, ``shapes`` are those of ``layout``;
-    ``spelled`` is :attr:`.contract.OwnModel.spelled`.
+    ``rules`` and names connect them. ``natives`` are the framework's own layers of the program. For
+    layers whose tensors the model has, ``layout`` has these tensors (``rnn.weight_ih_l0``); for the
+    others it has the spec's parameters (``rnn.W_z``). ``every`` is the layout with all native
+    layers. ``shapes`` are the shapes of ``layout``. ``spelled`` is
+    :attr:`.contract.OwnModel.spelled`.
     """
 
     def __init__(
@@ -49,12 +48,13 @@ class Sides:
         self.shapes = {n: a.shape for n, a in self.layout.pack(zeros).items()}
 
     def _has_pieces(self, owner: str, native: Native) -> bool:
-        """Whether the model has a layer's tensors, and not its parameters one by one."""
+        """Return whether the model has a layer's packed tensors, not its single parameters."""
         pieces = [n for n in native.packing.pieces if n not in native.packing.frozen]
         return bool(pieces) and all(self.view(f"{owner}.{n}") is not None for n in pieces)
 
     def view(self, name: str) -> ArrayPart | None:
-        """Where an array of the spec, or a tensor of its layer, is in the model, if anywhere."""
+        """Return the model's part for an array of the spec, or for a layer's tensor; None if
+        missing."""
         text = renamed(name, self.rules)[0]
         found, other = view_of(text, self.entries), self.spelled.get(local_of(text))
         if found is None and other is not None:
@@ -62,26 +62,26 @@ class Sides:
         return found
 
     def names(self) -> list[str]:
-        """All that rules may be about: parameters, tensors of layers, and statistics."""
+        """Return all names that rules may mention: of parameters, layers' tensors and
+        statistics."""
         pieces = [f"{k}.{n}" for k, packing in self.every.claimed.items() for n in packing.pieces]
         ports = (*self.program.parameters, *self.program.statistics)
         return list(dict.fromkeys([*(port.name for port in ports), *pieces]))
 
 
 def dotted(name: str) -> str:
-    """A tensor's name in a layout as rules have it: ``rnn.kernel`` of ``rnn/kernel``."""
+    """Return the name that rules use for a layout's tensor: ``rnn.kernel`` for ``rnn/kernel``."""
     return name.replace("/", ".")
 
 
-# What is told where the weights of a spec and those of a user's model do not match.
-
+# Limits of the names in a message: in all, and of one layer.
 SHOWN, OF_A_LAYER = 8, 3
 # A tensor's name with a number in it: ``weight_ih_l0_reverse``.
 NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
 
 
 def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
-    """That an array of the spec does not fit its part of the model, and what would mend it."""
+    """Return the message for an array whose part of the model has another shape, with a fix."""
     found = view.shape(sides.entries[view.key].shape)
     sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
     words = (
@@ -108,8 +108,10 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
 
 
 def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """What makes one shape of the other as frameworks differ: a matrix is transposed, a kernel
-    ``[units, channels, ...]`` in place of ``[..., channels, units]``. Empty where that is none."""
+    """Return the ``--map`` suffix that converts one shape to the other, empty if none does.
+
+    A matrix is transposed; a kernel ``[units, channels, ...]`` becomes ``[..., channels, units]``.
+    """
     axes = (*range(2, len(found)), 1, 0)
     if len(found) < 2 or tuple(found[axis] for axis in axes) != wanted:
         return ""
@@ -117,7 +119,7 @@ def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 
 def _sizes(sides: Sides) -> str:
-    """The sizes that the model seems to have, where they are others than the program's."""
+    """Return the sizes that the model seems to have, if they differ from the program's."""
     bound: dict[str, int] = {}
     for port in sides.program.parameters:
         view, part = _alone(sides, port.name)
@@ -132,7 +134,7 @@ def _sizes(sides: Sides) -> str:
 
 
 def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
-    """The part of the model that is one parameter of the spec, and how it lies there."""
+    """Return the model's part that holds one parameter of the spec, and the parameter's layout."""
     packing, plain = sides.layout.claimed.get(owner_of(name)), Part(local_of(name))
     if packing is None:
         return sides.view(name), plain
@@ -145,8 +147,10 @@ def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
 def unmatched(
     sides: Sides, missing: Sequence[str], left: Sequence[str], kept: Sequence[str]
 ) -> str:
-    """That arrays are on one side only, and the rules that would bring them together. ``kept`` are
-    those of the model that nothing is in, ``left`` the trained ones of them."""
+    """Return the message for arrays on one side only, with rules that would connect them.
+
+    ``kept`` are the model's arrays without a counterpart, ``left`` the trained arrays among them.
+    """
     listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
     without = f"the spec has nothing for {_some(listed)}"
     if not missing:
@@ -166,7 +170,7 @@ def unmatched(
 
 
 def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
-    """What is missing with its shapes, the parameters of a layer together."""
+    """Return the missing arrays with their shapes, grouped by layer."""
     moving = {p.name: sides.program.shape(p) for p in sides.program.statistics}
     shapes, layers = {**sides.shapes, **moving}, dict[str, list[str]]()
     for name in missing:
@@ -176,8 +180,11 @@ def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
 
 
 def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
-    """Rules that may be meant: layers whose tensors have the same names and shapes, then single
-    arrays of a shape that only one has."""
+    """Yield rules that may be meant.
+
+    First come layers whose tensors have the same names and shapes, then single arrays of a shape
+    that occurs only once.
+    """
     free = {key: sides.entries[key].shape for key in left}
     alone = []
     for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
@@ -198,7 +205,7 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
     for name, shape in shapes.items():
         fitting = [key for key, s in free.items() if s == shape or _turn(s, shape)]
         rivals = [n for n, s in shapes.items() if s == shape or _turn(s, shape) or _turn(shape, s)]
-        # Of a square array either way fits: which, nobody can tell from here.
+        # A square array fits either way, so no rule can be guessed.
         if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _turn(shape, shape)):
             key = fitting[0]
             yield f"{dotted(name)}={key}{'' if free[key] == shape else _turn(free[key], shape)}"
@@ -211,8 +218,10 @@ def _keys(prefix: str, pieces: Iterable[str]) -> set[str]:
 def _numbered(
     free: dict[str, tuple[int, ...]], owner: str, prefix: str, pieces: dict[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, set[str]]]:
-    """Rules for a layer that is one of several in one of the model's, such as the second of a
-    stack: its tensors have another number in their names. Each with the tensors."""
+    """Yield rules for a layer that is one of several in a layer of the model, with its tensors.
+
+    An example is the second layer of a stack: its tensors have another number in their names.
+    """
     parts = [NUMBERED.fullmatch(name) for name in pieces]
     ends = {(m["word"], m["number"]) for m in parts if m is not None}
     if not pieces or None in parts or len(ends) > 1:
@@ -228,12 +237,12 @@ def _numbered(
 
 
 def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]) -> bool:
-    """Whether all tensors of a layer are free under a prefix."""
+    """Return whether all tensors of a layer are free under a prefix."""
     return bool(pieces) and all(free.get(f"{prefix}.{n}") == s for n, s in pieces.items())
 
 
 def _pieces(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
-    """The tensors of a layer in the framework's own form, or else in the spec's."""
+    """Return the shapes of a layer's tensors in the framework's own form, or else in the spec's."""
     packing = sides.every.claimed.get(owner)
     shapes = {n: s for n, s in sides.every.shapes.items() if owner_of(n) == owner}
     local = {local_of(n): np.zeros(s) for n, s in shapes.items()}
@@ -249,7 +258,7 @@ def _some(names: Sequence[str], most: int = SHOWN) -> str:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an array of the spec is: its own shape there, and the part of the model's array."""
+    """The place of an array of the spec: the array's shape, and the part of the model's array."""
 
     shape: tuple[int, ...]
     view: ArrayPart
@@ -257,7 +266,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """The arrays of a spec in those of a model. ``kept`` stay as the model has them."""
+    """The places of a spec's arrays in a model. The arrays in ``kept`` stay unchanged."""
 
     layout: Layout
     places: Mapping[str, Placement]
@@ -265,7 +274,7 @@ class ModelWeights:
     kept: Sequence[str] = field(default=())
 
     def put(self, model: OwnModel, parameters: Arrays, statistics: Arrays) -> None:
-        """Give the model the spec's parameters and statistics."""
+        """Copy the spec's parameters and statistics into the model."""
         packed = self.layout.pack(parameters)
         changed: ArrayDict = {}
         for name, place in (*self.places.items(), *self.statistics.items()):
@@ -278,7 +287,7 @@ class ModelWeights:
         model.put(changed)
 
     def take(self, arrays: Arrays) -> ArrayDict:
-        """Gradients of the model's arrays as those of the spec's parameters."""
+        """Convert gradients of the model's arrays to gradients of the spec's parameters."""
         return self.layout.unpack(
             {
                 name: place.view.of(arrays[place.view.key]).reshape(place.shape)
@@ -288,30 +297,30 @@ class ModelWeights:
         )
 
     def moved(self, model: OwnModel) -> ArrayDict:
-        """The model's statistics as they are now, by ``statistics.NAME``."""
+        """Return the model's current statistics, by ``statistics.NAME``."""
         return {
             f"statistics.{name}": place.view.of(model.read(place.view.key)).reshape(place.shape)
             for name, place in self.statistics.items()
         }
 
     def described(self) -> dict[str, str]:
-        """By name of the spec, where each array is."""
+        """Return the place of each array as text, by name of the spec."""
         both = {**self.places, **self.statistics}
         return {dotted(name): str(place.view) for name, place in both.items()}
 
 
 class Matching:
-    """Finds the weights of a program in a model, by rules and by name."""
+    """A search for a program's weights in a model, by rules and by name."""
 
     def __init__(self, sides: Sides) -> None:
         self.sides, self.entries = sides, sides.entries
 
     def weights(self) -> ModelWeights:
-        """All of them.
+        """Return the places of all weights.
 
         Raises:
-            UsageError: one is missing, left over, of another shape or in two places; or a rule
-                is about nothing.
+            UsageError: an array is missing, left over, of another shape or in two places; or a rule
+                matches nothing.
         """
         self._check_rules()
         frozen = self.sides.layout.frozen
@@ -350,7 +359,7 @@ class Matching:
         return Placement(shape, view)
 
     def _left_over(self, places: Iterable[tuple[str, Placement]]) -> list[str]:
-        """What the model has and the spec does not give, with slices where it gives a part.
+        """Return the trained arrays of the model that the spec does not give as a whole.
 
         Raises:
             UsageError: two arrays of the spec are in one place.
@@ -375,7 +384,11 @@ class Matching:
         return [key for key in trained if key not in owners or not owners[key].all()]
 
     def _check_rules(self) -> None:
-        """:class:`UsageError` for a rule about nothing, and for one that leads nowhere."""
+        """Check that every rule matches a name and leads to an array of the model.
+
+        Raises:
+            UsageError: a rule does not.
+        """
         used: set[Rename] = set()
         known = self.sides.names()
         for name in known:

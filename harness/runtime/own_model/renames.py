@@ -1,9 +1,9 @@
-"""Which array of a user's model holds a parameter of the spec: ``OURS=THEIRS`` rules.
+"""Read ``OURS=THEIRS`` rules: the array of a user's model that holds a parameter of the spec.
 
 ``OURS`` is a parameter (``out.W``), a framework's tensor of a layer (``rnn.weight_ih_l0``), or a
-layer, whose parts are then renamed with it (``rnn=gru``). A ``*`` stands for one part of a name
-between dots, or for some of one, and for the same in ``THEIRS``. ``THEIRS`` may end in slices and a
-transposition of its array, as numpy has them: ``attn.c_attn.weight[:32].T``.
+layer, whose parts are then renamed with it (``rnn=gru``). A ``*`` matches one part of a name
+between dots, or a piece of a part, and stands for the same text in ``THEIRS``. ``THEIRS`` may end
+in slices and a transposition of its array, as in numpy: ``attn.c_attn.weight[:32].T``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ BOUND = re.compile(r"\s*(-?[0-9]{1,9})?\s*")
 
 @dataclass(frozen=True)
 class Rename:
-    """One rule."""
+    """A rule ``OURS=THEIRS``."""
 
     ours: tuple[str, ...]
     theirs: str
 
     @staticmethod
     def of(text: str) -> Rename:
-        """Read ``OURS=THEIRS``; :class:`UsageError` for another form."""
+        """Read ``OURS=THEIRS``; raise :class:`UsageError` for another form."""
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         if not ours or not equals or not theirs:
             raise UsageError(
@@ -44,7 +44,7 @@ class Rename:
         return Rename(tuple(ours.split(".")), theirs)
 
     def renamed(self, name: str) -> str | None:
-        """What a name becomes; None where the rule is not about it."""
+        """Return the new name; None if the rule does not match the name."""
         parts = name.split(".")
         head, rest = parts[: len(self.ours)], parts[len(self.ours) :]
         if len(head) < len(self.ours):
@@ -61,8 +61,10 @@ class Rename:
 
 
 def _stars(pattern: str, part: str) -> list[str] | None:
-    """What each ``*`` of a pattern stands for in a part of a name, the first for as much as it can;
-    None where the part is another. Each text between stars is looked for once, from the end."""
+    """Return the text that each ``*`` of a pattern matches, None if the pattern does not match.
+
+    The first star matches as much as possible: the texts between stars are searched from the end.
+    """
     first, *texts = pattern.split("*")
     if not texts:
         return [] if part == pattern else None
@@ -76,12 +78,13 @@ def _stars(pattern: str, part: str) -> list[str] | None:
             return None
         found.append(part[start + len(text) : end])
         end = start
-    # The first of these is what stands behind the last text: nothing.
+    # The first entry is the text after the last match, which is empty.
     return [part[len(first) : end], *found[:0:-1]]
 
 
 def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
-    """What a name becomes by the rule that says most of it, and that rule; itself without one."""
+    """Return the new name by the most specific rule, and that rule; the old name and None without
+    one."""
     found = [(rule, new) for rule in rules if (new := rule.renamed(name)) is not None]
     if not found:
         return name, None
@@ -91,7 +94,7 @@ def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
 
 @dataclass(frozen=True)
 class ArrayPart:
-    """A part of an array of the model's: ``theirs[index].transpose(axes)``."""
+    """A part of an array of the model: ``theirs[index].transpose(axes)``."""
 
     key: str
     index: tuple[Any, ...] = ()
@@ -99,16 +102,16 @@ class ArrayPart:
     text: str = ""
 
     def of(self, array: Array) -> Array:
-        """The part, as a view of the array; what numpy raises where it has none."""
+        """Return the part as a view of the array; numpy raises if the array has no such part."""
         part = array[(*self.index, ...)]
         return part if self.axes is None else part.transpose(self.axes or None)
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the part of an array of a shape; what numpy raises where it has none."""
+        """Return the part's shape in an array of shape ``whole``; numpy raises if it has none."""
         return self.of(np.broadcast_to(np.zeros((), np.bool_), whole)).shape
 
     def is_cut(self, whole: tuple[int, ...]) -> bool:
-        """Whether a slice goes beyond an array of a shape, which numpy leaves out silently."""
+        """Return whether a slice exceeds an array of shape ``whole``: numpy silently cuts it."""
         pairs = zip(self.index, whole, strict=False)
         return any(isinstance(i, slice) and (i.stop or 0) > length for i, length in pairs)
 
@@ -117,14 +120,14 @@ class ArrayPart:
 
 
 def view_of(text: str, keys: Collection[str]) -> ArrayPart | None:
-    """The part of an array that a text names; None where there is no such array.
+    """Return the part of an array that a text names; None if there is no such array.
 
     Raises:
-        UsageError: its slices are none.
+        UsageError: the slices are malformed.
     """
     if text in keys:
         return ArrayPart(text, text=text)
-    # The first place from which on there is nothing but slices and a transposition.
+    # Find the first place after which only slices and a transposition follow.
     for start in range(1, len(text)):
         key, rest = text[:start], text[start:]
         if key in keys and (match := SUFFIX.match(rest)) is not None:
@@ -155,7 +158,7 @@ def _index(text: str, whole: str) -> tuple[Any, ...]:
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether one shape becomes the other by cutting and joining axes that stand together."""
+    """Return whether splitting and joining neighbouring axes converts one shape to the other."""
     if np.prod(found, dtype=int) != np.prod(wanted, dtype=int):
         return False
     one, other = [n for n in found if n != 1], [n for n in wanted if n != 1]
@@ -163,7 +166,7 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _refines(fine: list[int], coarse: list[int]) -> bool:
-    """Whether joining neighbours of ``fine`` gives ``coarse``."""
+    """Return whether joining neighbours of ``fine`` gives ``coarse``."""
     at = 0
     for length in coarse:
         product = 1
@@ -176,6 +179,6 @@ def _refines(fine: list[int], coarse: list[int]) -> bool:
 
 
 def hint(text: str, keys: Collection[str]) -> str:
-    """A name that may have been meant, and what there is."""
+    """Return a hint that suggests a similar name and lists the names."""
     listed = shorten(", ".join(keys), 200) or "none"
     return f"{did_you_mean(text, keys)} (the model has: {listed})"

@@ -1,4 +1,4 @@
-"""The verbs of a worker that runs a model of a user's: described, attached, given weights, run."""
+"""Serve the verbs of a worker for a user's model: describe, attach, load, forward, gradients."""
 
 from __future__ import annotations
 
@@ -33,23 +33,21 @@ from harness.runtime.own_model.contract import (
 from harness.runtime.own_model.matching import Matching, ModelWeights, Sides
 from harness.runtime.own_model.renames import Rename, renamed
 
-# What a user's model takes and returns, by the names of the spec.
-
 STATE, NOISE = "state", "noise"
 
 
 def placing(
     program: Program, takes: Sequence[str] | None, asked: Sequence[str], noise: Sequence[str] = ()
 ) -> Placing:
-    """Where the spec's inputs, state and noise go in a call that takes these names.
+    """Return how a call with these argument names gets the spec's inputs, state and noise.
 
-    ``asked`` are those of ``--takes``: names of inputs and of noise, and ``state.NAME``, in order.
-    Without them inputs go by keyword where the call has all their names, and else in the spec's
-    order; the state goes where the call has its names, or one ``state`` for a dictionary of all.
-    For ``noise``, the names of the spec's, see :func:`_noise_taken`.
+    ``asked`` are the names in ``--takes``: names of inputs and of noise, and ``state.NAME``, in
+    order. Without them, inputs go by keyword if the call has all their names, else in the spec's
+    order. The state goes to arguments of its names, or to one ``state``, a dictionary of all.
+    ``noise`` are the spec's noise names; :func:`_noise_taken` places them.
 
     Raises:
-        UsageError: a name is none of the spec's, or there are too few places.
+        UsageError: a name is not in the spec, or the call has too few arguments.
     """
     inputs = {port.name: f"input.{port.name}" for port in program.inputs}
     state = {port.name: f"state.{port.name}" for port in program.state}
@@ -79,8 +77,11 @@ def placing(
 def _noise_taken(
     noise: Mapping[str, str], names: Collection[str]
 ) -> dict[str, str | Mapping[str, str]]:
-    """The noise by the names of a call: ``sample.unit`` or ``sample_unit``, ``unit`` if no other
-    noise is called so, or one ``noise``, a dictionary if the spec has several."""
+    """Return the noise by argument name.
+
+    An argument may be ``sample.unit``, ``sample_unit``, ``unit`` if no other noise has that name,
+    or one ``noise``: a dictionary if the spec has several.
+    """
     if noise and NOISE in names:
         return {NOISE: noise if len(noise) > 1 else next(iter(noise.values()))}
     local = Counter(local_of(name) for name in noise)
@@ -102,7 +103,7 @@ def _known(option: str, name: str, known: Mapping[str, str]) -> str:
 
 
 def of_the_loss(training: Program) -> list[str]:
-    """The outputs that the loss is of: what a model that returns one tensor is taken to return."""
+    """Return the outputs that the loss uses: a model that returns one tensor returns these."""
     named = {port.value: port.name for port in training.outputs}
     used = [
         value
@@ -116,7 +117,7 @@ def of_the_loss(training: Program) -> list[str]:
 
 @dataclass(frozen=True)
 class Results:
-    """The names of what a model returns. ``asked`` are those of ``--returns``, in order."""
+    """The names of a model's results. ``asked`` are the names in ``--returns``, in order."""
 
     training: Program
     inference: Program
@@ -124,15 +125,15 @@ class Results:
 
     @property
     def known(self) -> dict[str, str]:
-        """Full names by what they may be called: ``logits``, ``state.h``."""
+        """Full names by the names that a model may use: ``logits``, ``state.h``."""
         full = [n for n in result_ports(self.inference, "forward") if "statistics." not in n]
         return {n.removeprefix("output."): n for n in full}
 
     def named(self, returned: Any) -> dict[str, Any]:
-        """Tensors by name: those of dictionaries by their keys, others by their order.
+        """Return tensors by name: tensors in dictionaries by their keys, others by their order.
 
         Raises:
-            UsageError: there are more or fewer than the spec has, or none by its names.
+            UsageError: there are more or fewer than the spec has, or none has a name of the spec.
         """
         leaves = list(_leaves(returned))
         if not leaves:
@@ -164,7 +165,7 @@ class Results:
         return found
 
     def _order(self, plain: Sequence[Any], found: Mapping[str, Any]) -> list[str]:
-        """The names of tensors without one."""
+        """Return names for the tensors without one."""
         known = {n: full for n, full in self.known.items() if full not in found}
         outputs = [full for full in known.values() if full.startswith("output.")]
         state = [full for full in known.values() if full.startswith("state.")]
@@ -188,7 +189,7 @@ class Results:
 
 
 def _leaves(returned: Any, key: str | None = None) -> Iterator[tuple[str | None, Any]]:
-    """Tensors within dictionaries, lists and tuples, each with the innermost key above it."""
+    """Yield tensors in dictionaries, lists and tuples, each with the innermost key above it."""
     if isinstance(returned, Mapping):
         for name, value in returned.items():
             yield from _leaves(value, str(name))
@@ -209,12 +210,11 @@ CALLED = "raised as it was called"
 
 
 class OwnModelService:
-    """Holds one model of a user's. Every verb takes and gives plain data, as those of a backend's
-    session do.
+    """The service for one model of a user. Its verbs take and return plain data.
 
     Args:
-        name: Of the backend or the format, for messages.
-        served: The backend; or a format, which has ``own_models`` too.
+        name: The name of the backend or the format, for messages.
+        served: The backend, or a format that has ``own_models``.
     """
 
     def __init__(self, name: str, served: Any) -> None:
@@ -231,21 +231,21 @@ class OwnModelService:
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """The versions for the greeting of the process."""
+        """Return the versions for the greeting of the process."""
         return self.served.versions()  # type: ignore[no-any-return]
 
     def devices(self) -> Sequence[str]:
-        """The devices for the greeting of the process."""
+        """Return the devices for the greeting of the process."""
         return self.served.devices() if isinstance(self.served, Backend) else ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """The dtypes that models run in."""
+        """Return the dtypes that models run in."""
         return self.opener.dtypes
 
     def describe(
         self, path: str, name: str, parameters: str, sizes: Mapping[str, int]
     ) -> DescribedModel:
-        """The ``sizes`` that the model takes any number for."""
+        """Return the ``sizes`` for which the model accepts any number."""
         self._load(ModelFile(Path(path), name, parameters))
         return {"sizes": list(self.opener.sizes(*self._loaded, sizes))}
 
@@ -267,7 +267,7 @@ class OwnModelService:
         takes: Sequence[str] = (),
         returns: Sequence[str] = (),
     ) -> AttachedModel:
-        """Make the model, and find the spec's weights in it; says what was found."""
+        """Make the model and find the spec's weights in it; describe both."""
         file = ModelFile(Path(path), name, parameters)
         self._load(file)
         if isinstance(self.served, Backend):
@@ -297,13 +297,13 @@ class OwnModelService:
         }
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
-        """Give the model the spec's parameters and statistics."""
+        """Copy the spec's parameters and statistics into the model."""
         self.weights.put(self.model, parameters, statistics)
 
     def forward(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> Tensors:
-        """What the model returns, by the names of the spec; in training its statistics too."""
+        """Return the model's results by the spec's names; in training its statistics too."""
         given, shapes = self._given(inputs, state)
         naming = self._naming(shapes)
         training = phase == "training"
@@ -314,7 +314,7 @@ class OwnModelService:
     def gradients(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays, cotangents: Arrays
     ) -> Gradients:
-        """``results``, and ``gradients`` of their inner product with ``cotangents``."""
+        """Return ``results``, and ``gradients`` of their inner product with ``cotangents``."""
         given, shapes = self._given(inputs, state)
         naming, training = self._naming(shapes), phase == "training"
         results, found = self._called(
@@ -329,7 +329,7 @@ class OwnModelService:
         return told(self._file, CALLED, work)
 
     def _given(self, inputs: Arrays, state: Arrays) -> tuple[ArrayDict, dict[str, tuple[int, ...]]]:
-        """What the call takes, by name, and the shape of every result."""
+        """Return the arguments of the call, by name, and the shape of every result."""
         program = self.inference
         own = {port.name: inputs[port.name] for port in program.inputs}
         bound = check_batch(program, {"input": own, "state": state})
@@ -363,7 +363,7 @@ class OwnModelService:
         return dict(results)
 
     def _hold_dtype(self, name: str, dtype: Any) -> None:
-        """Raise :class:`UsageError` for floats of another dtype of any framework."""
+        """Raise :class:`UsageError` if a tensor of any framework has floats of another dtype."""
         found = getattr(dtype, "name", str(dtype).rpartition(".")[2])
         if "float" in found and found != self.dtype:
             other = f", or ask for --dtype {found}" if found in self.opener.dtypes else ""
@@ -374,7 +374,7 @@ class OwnModelService:
 
 
 def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
-    """The spec's arrays under the names that the rules give them."""
+    """Return the spec's arrays under the model's names, which the rules give."""
     found = {}
     for port in (*program.parameters, *program.statistics):
         text, shape = renamed(port.name, rules)[0], program.shape(port)
@@ -385,12 +385,12 @@ def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """What answers the calls that reach the worker of a backend."""
+    """Return the service that answers calls to the worker of a backend."""
     return OwnModelService(backend.name, backend)
 
 
 def of_format(name: str) -> OwnModelService:
-    """What answers the calls that reach the process of a format."""
+    """Return the service that answers calls to the process of a format."""
     kind = plugins.PluginKind(
         "format", FORMATS_GROUP, plugins.UnknownBackend, plugins.BrokenBackend
     )
