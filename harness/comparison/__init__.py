@@ -1,1 +1,1 @@
-"""What changed between two runs, of checks or of speeds: an upgrade, another machine, a commit."""
+"""Changes between two runs of checks or of speeds: an upgrade, a new machine, a commit."""

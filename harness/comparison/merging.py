@@ -1,4 +1,4 @@
-"""The command ``merge``: files of several runs become one."""
+"""Command ``merge``: join the files of several runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KINDS = (kinds.RECORDS, kinds.RESULTS)
 
 
 def run_merge(asked: MergeOptions) -> CommandResult:
-    """Join files, and write the whole.
+    """Join files, and write the result.
 
     Raises:
-        UsageError: the files are not of one kind, or it cannot be written, or what it would
-            replace has cells that none of the files has.
+        UsageError: the files are of different kinds, the output cannot be written, or the output
+            has cells that none of the files has.
         HarnessError: a file cannot be read, or is damaged.
     """
     files, output = asked.files, asked.output
@@ -50,7 +50,7 @@ def run_merge(asked: MergeOptions) -> CommandResult:
 
 
 def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> None:
-    """:class:`UsageError` where the output is there and has cells that are not in the files."""
+    """Raise :class:`UsageError` if the existing output has cells that are not in the files."""
     if not (output.exists() and output.stat().st_size) or any(map(output.samefile, files)):
         return
     instead = "remove it, name another --output, or give it among the files to keep its cells"
@@ -66,10 +66,10 @@ def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> 
 
 
 def merge(files: Sequence[Path]) -> Merged:
-    """The joined content of files, and what is to be known of it.
+    """Return the joined content of files.
 
     Raises:
-        UsageError: the files are not of one kind, or of runs with other options.
+        UsageError: the files are of different kinds, or of runs with different options.
         HarnessError: a file cannot be read, or is damaged.
     """
     if _kind(files) is kinds.RECORDS:
@@ -78,7 +78,6 @@ def merge(files: Sequence[Path]) -> Merged:
 
 
 def _kind(files: Sequence[Path]) -> kinds.FileKind:
-    """The kind of all files."""
     found: dict[str, tuple[kinds.FileKind, Path]] = {}
     for path in files:
         try:

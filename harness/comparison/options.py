@@ -1,4 +1,4 @@
-"""The options of ``compare``, ``upgrade`` and ``merge``. Imports nothing that takes time."""
+"""Options of ``compare``, ``upgrade`` and ``merge``. The module imports nothing slow."""
 
 from __future__ import annotations
 

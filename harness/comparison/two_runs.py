@@ -1,4 +1,4 @@
-"""Two runs held against each other: two files, or two columns of one file."""
+"""Comparison of two runs: two files, or two columns of one file."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NAMES = {True: "a record file of 'harness check'", False: "results of 'harness b
 
 
 def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunChanges:
-    """What changed from one file to another; ``threshold`` is for speeds.
+    """Compare two files; ``threshold`` is for speeds.
 
     Raises:
-        UsageError: a file is of neither kind, or they are not of one kind.
+        UsageError: a file is of a wrong kind, or the files are of different kinds.
         HarnessError: a file cannot be read, or is damaged.
     """
     first, second = load(old), load(new)
@@ -52,11 +52,11 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
 
 
 def load(path: Path) -> Records | SpeedFile:
-    """The content of a file, by its kind.
+    """Return the content of a record file or a file of speeds.
 
     Raises:
-        UsageError: it is of neither kind, or cannot be opened.
-        HarnessError: it is damaged.
+        UsageError: the file is of neither kind, or cannot be opened.
+        HarnessError: the file is damaged.
     """
     name = displayed(path)
     try:
@@ -74,11 +74,11 @@ def load(path: Path) -> Records | SpeedFile:
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
-    """What changes from one column of a file to another; ``threshold`` is for speeds.
+    """Compare two columns of a file; ``threshold`` is for speeds.
 
     Raises:
-        UsageError: the file is of neither kind, or has no such column.
-        HarnessError: it cannot be read, or is damaged.
+        UsageError: the file is of a wrong kind, or has no such column.
+        HarnessError: the file cannot be read, or is damaged.
     """
     content = load(path)
     if isinstance(content, Records):
@@ -93,10 +93,10 @@ def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD)
 def of_cells(
     cells: Cells, old: str, new: str, where: str, begun: Set[Cell] | None = None
 ) -> RunChanges:
-    """The changes of verdicts and accuracy from one column to another.
+    """Return the changes of verdicts and accuracy from one column to the other.
 
-    ``begun`` are the cells that a run which was stopped has begun: what it has not come to in one
-    column is neither lost nor new.
+    ``begun`` are the cells that a stopped run began. A cell not begun in one of the columns is
+    neither lost nor new.
 
     Raises:
         UsageError: there is no such column.
@@ -108,7 +108,7 @@ def of_cells(
         before = {cell: result for cell, result in before.items() if cell in begun}
         after = {c: r for c, r in after.items() if replace(c, backend=old) in begun}
     renamed = {c: replace(r, cell=replace(r.cell, backend=new)) for c, r in before.items()}
-    # That interpreters are two is what columns are for; two backends have code of their own.
+    # Two columns always have two interpreters, and two backends always have different code.
     own = {"interpreter"}
     around = surroundings(None, renamed, None, after)
     if backend_of(old) != backend_of(new):
@@ -121,7 +121,7 @@ def of_cells(
 
 
 def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: str) -> RunChanges:
-    """The changes of speed beyond ``threshold`` and the noise from one column to another.
+    """Return the changes of speed beyond ``threshold`` and the noise between two columns.
 
     Raises:
         UsageError: there is no such column.
@@ -136,7 +136,7 @@ def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: s
 
 
 def _of_both(each: Differing) -> bool:
-    """Whether both sides have an entry: what only one of two frameworks is made of is no change."""
+    """Return whether both sides have an entry; parts of only one framework are no change."""
     return NONE not in (each.old, each.new)
 
 
@@ -153,7 +153,7 @@ def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:
 
 
 def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
-    """The content with the cells of one column only, under another name."""
+    """Return the content with only the cells of one column, with a new name."""
     mine = content.only(lambda entry: entry.params.backend == name)
     workers = content.environment.workers
     told = {"workers": {called: workers[name]} if name in workers else {}}
@@ -169,10 +169,10 @@ def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
 
 
 def run_compare(asked: CompareOptions) -> CommandResult:
-    """Compare two files, or two columns of one.
+    """Compare two files, or two columns of one file.
 
     Raises:
-        UsageError: there is one file, and nothing in it to compare; or there is too much of both.
+        UsageError: there is one file without ``--between``, or two files with it.
     """
     new, columns = asked.new, asked.between
     if (new is None) == (columns is None):

@@ -1,4 +1,4 @@
-"""Does an upgrade change a number, or a speed? Two versions of a framework side by side."""
+"""Command ``upgrade``: compare numbers and speeds of two versions of a framework."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ Draw = Callable[[Any], None]
 
 
 def run_upgrade(asked: UpgradeOptions) -> CommandResult:
-    """Check an old column and a new one, then time them; print each part when it is done, unless
-    JSON is wanted.
+    """Check an old column and a new one, then time them; print each part when it is done.
+
+    Nothing is printed with ``--json``.
 
     Raises:
-        UsageError: there are not two columns, or nothing of the kind is wanted.
+        UsageError: there are not two columns, or ``--want`` has an unknown value.
         NotMade: an environment cannot be made.
         HarnessError: a spec or a file is wrong.
     """
@@ -72,7 +73,7 @@ def run_upgrade(asked: UpgradeOptions) -> CommandResult:
 
 
 def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
-    """What is checked, and what is timed."""
+    """Return the request of the checks, and of the timing."""
     columns = (asked.old, asked.new)
     one, other = (backend_of(as_label(column).partition("=")[0]) for column in columns)
     if one != other:
@@ -92,7 +93,8 @@ def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
 
 
 def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
-    """What changes of verdicts and digits; 3 with it where a column could not be run."""
+    """Return exit code 3 if a column could not be run, else 0, and changes of verdicts and
+    digits."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
@@ -112,7 +114,7 @@ def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunCh
 def _speeds(
     timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
 ) -> tuple[int, RunChanges]:
-    """What changes of speed; 3 with it where a column could not be timed."""
+    """Return exit code 3 if a column could not be timed, else 0, and the changes of speed."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)
     with Bench(timing, events=progress) as bench, progress.bar:

@@ -1,1 +1,1 @@
-"""Where the frameworks' defaults differ: a catalogue, and the runs that hold it against them."""
+"""Differences between the frameworks' defaults: a catalogue, and runs that verify it."""

@@ -1,4 +1,4 @@
-"""The catalogue of defaults that differ, ``specs/defaults/*.yaml``, and what is asked of it."""
+"""Catalogue of defaults that differ, in ``specs/defaults/*.yaml``, and queries of it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from harness.language.document import parse, validate
 from harness.language.strict import Strict
 from harness.runtime.hookspecs import Measured
 
-# A number that was written down, to a few digits, stands for all that round to it.
+# Relative tolerance of a measured number, because the catalogue rounds to a few digits.
 NEAR = 0.01
 
 
 class Framework(Strict):
-    """One framework in an entry: what it ``does`` where nothing is said, what its plugin's
-    measurement of it gives, and what to ``set`` so that all agree."""
+    """One framework in an entry.
+
+    ``does`` is its default. ``measured`` is the result of its plugin's measurement. ``set`` is the
+    setting that makes all frameworks agree.
+    """
 
     does: str
     set: str
     measured: bool | int | float | str
 
     def holds(self, found: Measured) -> bool:
-        """Whether a measurement is what is written."""
+        """Return whether a measurement agrees with the catalogue."""
         written = self.measured
         if isinstance(written, float) and isinstance(found, int | float):
             return math.isclose(written, found, rel_tol=NEAR, abs_tol=1e-12)
@@ -35,8 +38,11 @@ class Framework(Strict):
 
 
 class DefaultEntry(Strict):
-    """One default. ``agree_on`` is what all do once they are set; ``apart`` what the difference
-    makes; ``elsewhere`` what others do, whom nothing is measured of."""
+    """One default.
+
+    ``agree_on`` is the behaviour of all frameworks once they are set. ``apart`` is the effect of
+    the difference. ``elsewhere`` is about frameworks that are not measured.
+    """
 
     layers: list[str] = Field(min_length=1)
     parts: str
@@ -47,7 +53,7 @@ class DefaultEntry(Strict):
     source: str
 
     def differs(self, names: Sequence[str]) -> bool:
-        """Whether these frameworks, all of which have a say, do not do the same."""
+        """Return whether all these frameworks are in the entry, and do not do the same."""
         found = [self.frameworks.get(name) for name in names]
         measured = [framework.measured for framework in found if framework is not None]
         if len(measured) < len(names):
@@ -56,7 +62,7 @@ class DefaultEntry(Strict):
 
 
 class CatalogueFile(Strict):
-    """One file."""
+    """Content of one file."""
 
     defaults: dict[str, DefaultEntry]
 
@@ -66,10 +72,10 @@ Entries = Mapping[str, DefaultEntry]
 
 @cache
 def groups() -> dict[str, dict[str, DefaultEntry]]:
-    """All entries by name, by the names of their files.
+    """Return all entries by name, grouped by the names of their files.
 
     Raises:
-        SpecError: a file has another form.
+        SpecError: a file has a wrong form.
     """
     found: dict[str, dict[str, DefaultEntry]] = {}
     folder = files("harness.specs").joinpath("defaults")
@@ -82,25 +88,25 @@ def groups() -> dict[str, dict[str, DefaultEntry]]:
 
 
 def catalogue() -> dict[str, DefaultEntry]:
-    """All entries by name."""
+    """Return all entries by name."""
     return {name: entry for group in groups().values() for name, entry in group.items()}
 
 
 def layers(entries: Entries) -> list[str]:
-    """All that entries are about, sorted: layers, functions, losses, optimizers and more."""
+    """Return the subjects of entries, sorted: layers, functions, losses, optimizers and more."""
     return sorted({layer for entry in entries.values() for layer in entry.layers})
 
 
 def frameworks(entries: Entries) -> list[str]:
-    """All frameworks that entries speak of, sorted."""
+    """Return the frameworks in entries, sorted."""
     return sorted({name for entry in entries.values() for name in entry.frameworks})
 
 
 def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]:
-    """The entries about a layer, or of a name; ``between`` frameworks, those where they differ.
+    """Return the entries about a layer, or of a name; only those where ``between`` differ.
 
     Raises:
-        UsageError: there is no such layer or framework, or the two frameworks are one.
+        UsageError: there is no such layer or framework, or the two frameworks are the same.
     """
     entries = catalogue()
     known = frameworks(entries)
@@ -120,12 +126,12 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]
 
 
 def shown(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
-    """The frameworks of an entry that are asked for; all if none are named."""
+    """Return the requested frameworks of an entry; all if none are named."""
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
 
 def record(name: str, entry: DefaultEntry, between: Sequence[str]) -> dict[str, object]:
-    """An entry as plain data."""
+    """Return an entry as plain data."""
     found = entry.model_dump()
     found["frameworks"] = {n: f.model_dump() for n, f in shown(entry, between).items()}
     return {"name": name, **found}

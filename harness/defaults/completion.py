@@ -1,4 +1,4 @@
-"""The values that a shell completes for ``differences``."""
+"""Shell completion for ``differences``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.command.options import completers
 
 
 def definitions(ctx: click.Context) -> Iterable[str]:
-    """Those of which defaults are listed in which frameworks differ."""
+    """Return the names of layers and the like that the catalogue covers."""
     from harness.defaults.catalogue import catalogue, layers
 
     return layers(catalogue())
 
 
 def compared(ctx: click.Context) -> Iterable[str]:
-    """The frameworks of that list."""
+    """Return the frameworks in the catalogue."""
     from harness.defaults.catalogue import catalogue, frameworks
 
     return frameworks(catalogue())

@@ -1,4 +1,4 @@
-"""The command ``differences``: what it prints, and its exit codes."""
+"""Command ``differences``: output and exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from harness.output.templates import filled
 
 
 def page() -> str:
-    """The catalogue as a page of Markdown: ``docs/differences.md``."""
+    """Return the catalogue as a page of Markdown: ``docs/differences.md``."""
     values = {"groups": groups(), "count": len(catalogue())}
     return filled("harness.defaults", "differences.md", **values)
 
@@ -40,7 +40,7 @@ STYLES = {"as written": "green", "changed": "bold red", "error": "bold red"}
 
 
 def run_differences(asked: DifferencesOptions) -> CommandResult:
-    """Look up the entries, and measure them if that is asked for.
+    """Look up the entries, and measure them with ``--run``.
 
     Raises:
         UsageError: there is no such layer or framework, or options do not go together.
@@ -98,8 +98,10 @@ def _measures(
     between: Sequence[str],
     held: Mapping[tuple[str, str], Held],
 ) -> None:
-    """What each framework does and what to set: a table, or paragraphs where a word of it, such as
-    a call to copy, would be broken."""
+    """Print the behaviour and the setting of each framework as a table.
+
+    Print paragraphs instead if the table would break a word, such as a call to copy.
+    """
     heads = ["  framework", "does", "set this", *(["now"] if held else [])]
     rows: list[list[Text]] = []
     for framework, its in shown(one, between).items():
@@ -126,9 +128,10 @@ def _measures(
 
 
 def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
-    """The widths of a table's columns in which no word is broken; empty where there are none.
+    """Return column widths that break no word; empty if the table does not fit.
 
-    Each has that of its longest word. What is left goes where more is wanted, in equal parts.
+    Each column has the width of its longest word. The remaining width is shared equally among
+    columns that want more.
     """
     by_column = list(zip(*rows, strict=True))
     wanted = [max(text.cell_len for text in column) for column in by_column]

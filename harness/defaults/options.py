@@ -1,4 +1,4 @@
-"""The options of ``differences``. Imports nothing that takes time."""
+"""Options of ``differences``. The module imports nothing slow."""
 
 from __future__ import annotations
 

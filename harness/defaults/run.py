@@ -1,4 +1,4 @@
-"""The catalogue held against the frameworks that are installed, each in a process of its own."""
+"""Verification of the catalogue with the installed frameworks, each in a separate process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
 @dataclass(frozen=True)
 class Held:
-    """What a framework does now, against what is written of one entry."""
+    """The result of one framework for one entry."""
 
     entry: str
     framework: str
@@ -34,8 +34,10 @@ class Held:
 
 @dataclass
 class Verification:
-    """All that was measured. ``versions`` are those of each framework that ran, and ``troubles``
-    say of each other one why it did not."""
+    """The results of all measurements.
+
+    ``versions`` are those of each framework that ran. ``troubles`` are the reasons of the others.
+    """
 
     held: list[Held] = field(default_factory=list)
     versions: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -43,7 +45,7 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """0: all is as written; 1: a default has changed; 3: something could not be measured."""
+        """The exit code: 0 as written, 1 for a changed default, 3 if a measurement is missing."""
         verdicts = {one.verdict for one in self.held}
         if "changed" in verdicts:
             return 1
@@ -53,7 +55,7 @@ class Verification:
 def verify(
     entries: Entries, frameworks: Sequence[str], tell: Callable[[str], None] = lambda name: None
 ) -> Verification:
-    """Measure the entries on these frameworks, one after the other; ``tell`` is told of each."""
+    """Measure the entries on these frameworks in turn; ``tell`` gets the name of each."""
     found = Verification()
     installed = available()
     for framework in frameworks:

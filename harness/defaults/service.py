@@ -1,4 +1,4 @@
-"""The verb of a worker that measures the defaults of its framework."""
+"""Worker service that measures the defaults of its framework."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from harness.runtime.plugins import BACKENDS
 
 
 class DefaultsService:
-    """Holds the measurements of one framework."""
+    """The measurements of one framework."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
     def measure(self, names: Sequence[str]) -> dict[str, MeasuredAnswer]:
-        """By entry a ``value``, or an ``error`` in words; what is not measured is left out."""
+        """Return a ``value`` or an ``error`` text by entry; leave out what is not measured."""
         probes: Probes = BACKENDS.call(self.backend.name, "harness_defaults") or Probes()
         return {name: _measured(probes[name]) for name in names if name in probes}
 
@@ -27,7 +27,7 @@ class DefaultsService:
 def _measured(probe: Callable[[], Any]) -> MeasuredAnswer:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a default that is warned of is still a default
+            warnings.simplefilter("ignore")  # a default that causes a warning is still a default
             value = probe()
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:500]}
@@ -35,7 +35,7 @@ def _measured(probe: Callable[[], Any]) -> MeasuredAnswer:
 
 
 def handler(backend: Backend) -> Callable[[str, dict[str, Any]], Any]:
-    """The function that answers calls about defaults."""
+    """Return the function that answers calls about defaults."""
     service = DefaultsService(backend)
 
     def answer(verb: str, payload: dict[str, Any]) -> Any:

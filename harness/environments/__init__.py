@@ -1,1 +1,1 @@
-"""Environments of other versions, made once and kept in the user's cache folder."""
+"""Environments with other framework versions, made once and kept in the user's cache folder."""

@@ -1,7 +1,7 @@
-"""Where environments are kept, one folder a column, and which of them are whole.
+"""Cache of environments: one folder for each column.
 
-``environment.json`` is written last, when all in the folder was tried: a folder without it was
-never whole, and is not looked at.
+``environment.json`` is written last, after everything in the folder was tried. A folder without the
+file is incomplete and is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PYTHON = Path("bin", "python")
 
 
 class NoEnvironment(UsageError):
-    """Environments of ``columns`` are missing, or have another harness."""
+    """Error for missing environments of ``columns``, or environments with a different harness."""
 
     def __init__(self, message: str, columns: Sequence[str]) -> None:
         super().__init__(message)
@@ -45,8 +45,10 @@ Word = Annotated[str, AfterValidator(_one_line)]
 
 
 class About(Form):
-    """What ``environment.json`` says. ``harness_code`` is empty where the environment has no copy
-    of the harness but uses its source in place."""
+    """Content of ``environment.json``.
+
+    ``harness_code`` is empty if the environment uses the source of the harness in place.
+    """
 
     column: Word
     requirements: Annotated[list[Word], Field(min_length=1)]
@@ -59,41 +61,41 @@ class About(Form):
 
 @dataclass(frozen=True)
 class MadeEnvironment:
-    """An environment that is whole."""
+    """A complete environment."""
 
     folder: Path
     about: About
 
     @property
     def python(self) -> str:
-        """Its interpreter."""
+        """The path of the interpreter."""
         return str(self.folder / PYTHON)
 
     @property
     def is_of_today(self) -> bool:
-        """Whether its copy of the harness is the code that runs here."""
+        """Whether the environment's copy of the harness is the code that runs here."""
         return self.about.harness_code in ("", digest("harness"))
 
 
 def root() -> Path:
-    """The folder of all environments."""
-    import pooch  # here, as no other command needs it
+    """Return the folder of all environments."""
+    import pooch  # import here: no other command needs it
 
     return Path(pooch.os_cache(CACHE)) / FOLDER
 
 
 def kept() -> dict[str, MadeEnvironment]:
-    """The environments that are whole, by column."""
+    """Return the complete environments by column."""
     return looked_through()[0]
 
 
 def looked_through() -> tuple[dict[str, MadeEnvironment], list[str]]:
-    """The environments that are whole, by column, and in words, whose file cannot be read."""
+    """Return the complete environments by column, and the errors of unreadable ones."""
     found: dict[str, MadeEnvironment] = {}
     damaged = []
     try:
         folders = sorted(path for path in root().iterdir() if path.is_dir())
-    except OSError:  # there are none yet
+    except OSError:  # no environment was made yet
         return {}, []
     for folder in folders:
         try:
@@ -106,7 +108,7 @@ def looked_through() -> tuple[dict[str, MadeEnvironment], list[str]]:
 
 
 def at(folder: Path) -> MadeEnvironment | None:
-    """The environment in a folder, None if there is none that is whole.
+    """Return the environment in a folder, or None if there is no complete one.
 
     Raises:
         UsageError: its file cannot be read.
@@ -125,7 +127,7 @@ def at(folder: Path) -> MadeEnvironment | None:
 
 
 def _installed(backend: str) -> str:
-    """The version of a backend's framework beside this harness, without what follows its ``+``."""
+    """Return the installed version of a backend's framework without its local part (``+...``)."""
     try:
         return version(backend.partition("-")[0]).partition("+")[0]
     except PackageNotFoundError:
@@ -133,12 +135,12 @@ def _installed(backend: str) -> str:
 
 
 def interpreter(column: str) -> str:
-    """The interpreter of a column's environment.
+    """Return the interpreter of a column's environment.
 
     Raises:
-        NoEnvironment: there is none, or its copy of the harness is another one than this.
-        UsageError: its file cannot be read; there is none, and the label is no version, or the
-            installed one.
+        NoEnvironment: there is no environment, or its copy of the harness differs from this one.
+        UsageError: its file cannot be read; or there is no environment, and the label is not a
+            version or is the installed version.
     """
     found = at(root() / column)
     backend, _, label = column.partition("@")

@@ -1,9 +1,9 @@
-"""Columns of a table: a backend, or one version of it in an environment of its own.
+"""Columns of a table: a backend, or one version of it in a separate environment.
 
-``torch@2.6=/path/to/python`` is the backend ``torch`` in another interpreter, under a name of its
-own: what is measured and recorded of it bears the whole name ``torch@2.6``. What is known of the
-backend itself (its known differences, its layers) goes by the part before the ``@``. ``torch==2.6``
-is another spelling of ``torch@2.6``.
+``torch@2.6=/path/to/python`` is the backend ``torch`` in a different interpreter. Measurements and
+records have the whole name ``torch@2.6``. Facts about the backend, such as known differences and
+layers, belong to the part before the ``@``. ``torch==2.6`` is an alternative spelling of
+``torch@2.6``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.runtime import needs
 from harness.runtime.labels import LABEL, VERSION
 from harness.runtime.plugins import available
 
-# How a column is written.
+# Spellings of a column, for messages.
 FORMS = (
     "write torch, torch==2.12 or torch@2.12 (a version that 'harness env' has made), or "
     "torch@LABEL=/path/to/python"
@@ -31,10 +31,10 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a run, in order, and the interpreters of those that have one of their own.
+    """The columns of a run, in order, and the interpreters of columns that have their own.
 
-    ``lacking`` are backends that are installed without their framework, each with what brings it:
-    they are left out where no backend is named.
+    ``lacking`` are installed backends without their framework, each with the way to install it.
+    They are left out if no backend is named.
     """
 
     names: tuple[str, ...]
@@ -43,15 +43,15 @@ class Columns:
 
 
 def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
-    """The columns that are asked for (``BACKEND[@LABEL][=INTERPRETER]``; ``BACKEND==VERSION`` is
-    ``BACKEND@VERSION``), each once; with none, every installed backend that has its framework.
+    """Return the requested columns, or every installed backend with its framework.
 
-    ``pythons`` are interpreters by column, beside those named here. A label without either is an
-    environment that ``harness env`` has made.
+    A column is ``BACKEND[@LABEL][=INTERPRETER]``; ``BACKEND==VERSION`` is ``BACKEND@VERSION``.
+    ``pythons`` are further interpreters by column. A label without an interpreter names an
+    environment made by ``harness env``.
 
     Raises:
         NoEnvironment: environments of this harness are missing.
-        UsageError: a backend is unknown, a label is none, or a column has two interpreters.
+        UsageError: a backend is unknown, a label is invalid, or a column has two interpreters.
     """
     given = dict(pythons or {})
     if not asked:
@@ -81,8 +81,9 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
 
 
 def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, str]) -> Columns:
-    """The columns of ``--backend`` and ``--python``; an interpreter that is given for all is that
-    of the columns without one of their own.
+    """Return the columns of ``--backend`` and ``--python``.
+
+    An interpreter for all applies to the columns without their own.
 
     Raises:
         UsageError: as :func:`choose`, or ``--python`` is not an interpreter of a column.
@@ -95,11 +96,12 @@ def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, st
 
 
 def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict[str, Any]:
-    """The options of a command by field, with its columns, and their interpreters and variables:
-    items of the command line, or mappings by backend.
+    """Return the options of a command by field, with columns, interpreters and variables resolved.
+
+    They come as items of the command line, or as mappings by backend.
 
     Raises:
-        UsageError: as :func:`choose`, or an option has another form.
+        UsageError: as :func:`choose`, or an option has a wrong form.
     """
     backends, environment = given.get("backends", ()), given.get(variables, ())
     columns = of_options(backends, given.get("pythons", ()))
@@ -110,12 +112,12 @@ def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict
 
 
 def names_of(backends: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns of ``--backend``, for what is given to all of them."""
+    """Return the names of the columns of ``--backend``, for options that apply to all of them."""
     return tuple(_parts(item)[0] for item in backends) or tuple(available())
 
 
 def one(asked: str, python: str | None = None) -> tuple[str, str]:
-    """The one column that is asked for, and its interpreter: this one if none is named.
+    """Return the only requested column, and its interpreter; the default is this interpreter.
 
     Raises:
         UsageError: as :func:`choose`.
@@ -126,10 +128,10 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
 
 
 def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, dict[str, str]]:
-    """The one column that is run, its interpreter, and the variables of its process.
+    """Return the only column that is run, its interpreter, and the variables of its process.
 
     Raises:
-        UsageError: as :func:`choose`, or an option is given for another backend.
+        UsageError: as :func:`choose`, or an option is given for a different backend.
     """
     name, own = _parts(backend)
     python, environment = options.process_of(asked, name, own)
@@ -138,7 +140,8 @@ def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, d
 
 
 def left_out(lacking: Mapping[str, str]) -> list[str]:
-    """In words, the backends that are left out, each with what brings its framework."""
+    """Return sentences on the backends that are left out, with the way to install each
+    framework."""
     return [
         f"{name} is left out, its framework is not installed: {how}"
         for name, how in lacking.items()
@@ -154,16 +157,16 @@ def _every(pythons: dict[str, str]) -> Columns:
 
 
 def _parts(item: str) -> tuple[str, str]:
-    """The name of a column and its interpreter, "" if none is named."""
+    """Return the name of a column and its interpreter, or "" without one."""
     name, _, python = options.as_label(item).partition("=")
     return name, python
 
 
 def _read(item: str) -> tuple[str, str]:
-    """The parts of a column that is asked for, checked.
+    """Return the checked name and interpreter of a requested column.
 
     Raises:
-        UsageError: the backend is unknown, the label is none, or no interpreter follows a '='.
+        UsageError: the backend is unknown, the label is invalid, or no interpreter follows a '='.
     """
     name, python = _parts(item)
     backend, at, label = name.partition("@")

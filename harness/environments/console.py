@@ -1,4 +1,4 @@
-"""The command ``env``: what it prints, and its exit codes."""
+"""Command ``env``: output and exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_env(asked: EnvOptions) -> CommandResult:
     """Make, list or remove environments.
 
     Raises:
-        UsageError: the words do not fit what is asked for.
+        UsageError: the words do not fit the options.
         NotMade: the environment cannot be made.
     """
     words = asked.words
@@ -47,12 +47,11 @@ def run_env(asked: EnvOptions) -> CommandResult:
 
 
 def choose_or_make(asked: Sequence[str]) -> Columns:
-    """The columns that are asked for; on a terminal, missing environments are made after a
-    question.
+    """Return the requested columns; on a terminal, offer to make missing environments.
 
     Raises:
-        NoEnvironment: environments are missing, and nobody is asked or the answer is no.
-        NotMade: one cannot be made.
+        NoEnvironment: environments are missing, and the answer is no or there is no terminal.
+        NotMade: an environment cannot be made.
         UsageError: as :func:`.columns.choose`.
     """
     try:
@@ -68,7 +67,7 @@ def choose_or_make(asked: Sequence[str]) -> Columns:
 
 
 def _agreed(question: str) -> bool:
-    """Whether a person at a terminal answers yes; nobody else is asked."""
+    """Return whether the user at a terminal answers yes; without a terminal, return False."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     tell(f"{question} [y/N]", error=True)
@@ -100,7 +99,7 @@ def _line(found: MadeEnvironment) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files; those that an installer shares between environments are counted too."""
+    """Return the bytes of all files, including files shared between environments."""
     return sum(
         os.lstat(os.path.join(parent, name)).st_size
         for parent, _, names in os.walk(folder)

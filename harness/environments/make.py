@@ -1,4 +1,4 @@
-"""Making an environment: whole, or not at all, and by one process at a time."""
+"""Making of an environment: completely or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from harness.files.user_file import displayed
 from harness.runtime.code_digest import digest
 from harness.runtime.labels import contradiction
 
-# Lines of a failed command's output that are shown.
+# Maximum lines shown of a failed command's output.
 SHOWN = 20
 
 
 class NotMade(CouldNotRun):
-    """An environment could not be made; nothing is left of it."""
+    """Error for an environment that could not be made; nothing is left of it."""
 
 
 def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) -> MadeEnvironment:
-    """The environment that is wanted: the one that is there, or a new one on an interpreter.
+    """Return the wanted environment: the existing one, or a new one on an interpreter.
 
-    ``tell`` is called with what is being done. With ``force`` it is made anew.
+    ``tell`` is called with progress messages. ``force`` replaces an existing environment.
 
     Raises:
         NotMade: it cannot be installed, or the backend does not work in it.
-        UsageError: one of other requirements is there, or a link, or another process is making it.
+        UsageError: an environment with other requirements or a link is there, or a different
+            process is making it.
     """
     folder = cache.root() / wanted.column
     try:
@@ -54,7 +55,7 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
         try:
             shutil.rmtree(folder, ignore_errors=True)
             about = _install(wanted, folder, python, tell)
-            os.sync()  # before it is called whole
+            os.sync()  # before the file marks it as complete
             write_whole(folder / cache.ABOUT, json.dumps(about, indent=1).encode())
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -65,10 +66,10 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
 
 
 def remove(column: str) -> Path:
-    """Remove an environment, or what a killed process has left of one; returns its folder.
+    """Remove an environment, or the rest of an unfinished one, and return its folder.
 
     Raises:
-        UsageError: there is none, it is a link, or another process is making it.
+        UsageError: there is none, it is a link, or a different process is making it.
     """
     folder = cache.root() / column
     if not folder.is_dir():
@@ -76,7 +77,8 @@ def remove(column: str) -> Path:
         raise UsageError(f"there is no environment of {column} (there are: {known})")
     _check_no_link(folder)
     with held(folder, "remove it then"):
-        # First what makes it one: a removal that is cut short leaves nothing to be taken for good.
+        # Remove the marker first: an interrupted removal then leaves no seemingly complete
+        # environment.
         (folder / cache.ABOUT).unlink(missing_ok=True)
         shutil.rmtree(folder)
     return folder
@@ -93,7 +95,7 @@ def _check_no_link(folder: Path) -> None:
 def _install(
     wanted: Wanted, folder: Path, python: str, tell: Callable[[str], None]
 ) -> Mapping[str, object]:
-    """Fill the folder and try it; what is to be written of it."""
+    """Install into the folder, try the backend, and return the content of ``environment.json``."""
     uv = shutil.which("uv")
     own = str(folder / cache.PYTHON)
     make = (
@@ -128,10 +130,10 @@ def _install(
 
 
 def _run(command: Sequence[str], folder: Path) -> str:
-    """What a command prints to its standard output.
+    """Return the standard output of a command.
 
     Raises:
-        NotMade: it fails, or cannot be run.
+        NotMade: the command fails, or cannot be run.
     """
     try:
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")

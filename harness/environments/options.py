@@ -1,4 +1,4 @@
-"""The options of ``env``. Imports nothing that takes time."""
+"""Options of ``env``. The module imports nothing slow."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Run in a new environment (``python -m harness.environments.proof torch``): prints the versions
-of a backend that works there, as JSON; fails with its traceback where it does not."""
+"""Proof that a backend works in a new environment (``python -m harness.environments.proof torch``).
+
+It prints the backend's versions as JSON, or fails with its traceback.
+"""
 
 from __future__ import annotations
 

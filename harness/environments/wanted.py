@@ -1,5 +1,4 @@
-"""What is asked for with ``harness env``: a backend, the version of its framework, and what else
-its environment is to have."""
+"""Requests of ``harness env``: a backend, its framework's version, and further requirements."""
 
 from __future__ import annotations
 
@@ -26,22 +25,21 @@ from harness.runtime.labels import LABEL
 from harness.runtime.needs import requirements, unknown_backend
 from harness.runtime.plugins import installed
 
-# An installed distribution as a wheel again, so that another environment gets the same code.
-#
-# Nothing is built: the files that the installer wrote down are packed as they are. Of an editable
-# installation these are the few that lead to its source, so that its copy is editable too.
+# Installed distributions are packed as wheels again, so that a new environment gets the same code.
+# Nothing is built: the files recorded by the installer are packed unchanged. For an editable
+# installation these files only lead to its source, so its copy is editable too.
 
-# What the next installer writes anew.
+# Files that the next installer writes anew.
 NOT_PACKED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 
 
 def distribution(name: str) -> Distribution:
-    """A distribution of which an installer has written down the files.
+    """Return an installed distribution whose files an installer has recorded.
 
     Raises:
-        UsageError: there is none: it is imported from its source, or another tool put it there.
+        UsageError: there is none: it is imported from its source, or a different tool installed it.
     """
-    # Beside a source tree there is an egg-info, without that.
+    # A source tree's egg-info has no such record.
     found = next((d for d in distributions(name=name) if d.read_text("RECORD")), None)
     if found is None:
         raise UsageError(
@@ -53,14 +51,14 @@ def distribution(name: str) -> Distribution:
 
 
 def is_editable(found: Distribution) -> bool:
-    """Whether a distribution is installed so that its source is used in place."""
+    """Return whether a distribution uses its source in place."""
     text = found.read_text("direct_url.json")
     told = json.loads(text) if text else {}
     return bool(told.get("dir_info", {}).get("editable"))
 
 
 def pack(found: Distribution, folder: Path) -> Path:
-    """Write the wheel of a distribution into a folder."""
+    """Write the wheel of a distribution into a folder, and return its path."""
     tag = message_from_string(found.read_text("WHEEL") or "").get("Tag", "py3-none-any")
     name = re.sub(r"[-_.]+", "_", found.name)
     path = folder / f"{name}-{found.version}-{tag}.whl"
@@ -80,7 +78,8 @@ def pack(found: Distribution, folder: Path) -> Path:
 
 
 def _is_packed(file: PackagePath) -> bool:
-    """Not scripts, which lie elsewhere and are made from the entry points, and nothing compiled."""
+    """Return False for scripts, which are made from entry points, compiled and installer's
+    files."""
     inner = ".." not in file.parts and "__pycache__" not in file.parts
     return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
 
@@ -90,10 +89,10 @@ DISTRIBUTION = "backend-comparison-harness"
 
 @dataclass(frozen=True)
 class Wanted:
-    """An environment to be made: the column that will use it, and what pip is to install.
+    """An environment to be made: the column that will use it, and the requirements for pip.
 
-    ``packed`` are the installed distributions that go into it as they are: the harness, and that
-    of the backend where it is another one.
+    ``packed`` are the installed distributions copied into it: the harness, and the backend's
+    distribution if it is a different one.
     """
 
     column: str
@@ -103,18 +102,18 @@ class Wanted:
 
 
 def read(words: Sequence[str]) -> Wanted:
-    """From ``BACKEND==VERSION`` or ``BACKEND@VERSION``, and further requirements.
+    """Read ``BACKEND==VERSION`` or ``BACKEND@VERSION``, and further requirements.
 
     Raises:
-        UsageError: the first is of another form, its backend is unknown, or another one is no
-            requirement.
+        UsageError: the first word has a wrong form, its backend is unknown, or a further word is
+            not a requirement.
     """
     backend, version = _pinned(*words[:2])
     _, entry = installed(ENTRY_POINT_GROUP)[backend]
     own = entry.dist.name if entry.dist else DISTRIBUTION
     found = {str(canonicalize_name(r.name)): r for r in requirements(distribution(own), backend)}
     framework = next((n for n in (backend, backend.split("-")[0]) if n in found), backend)
-    # Without the marker that it is of an extra.
+    # Drop the marker that limits a requirement to an extra.
     chosen = {
         name: one.name
         + (f"[{','.join(sorted(one.extras))}]" if one.extras else "")
@@ -138,10 +137,10 @@ def read(words: Sequence[str]) -> Wanted:
 
 
 def column_of(word: str) -> str:
-    """The column of an environment that is there: ``torch@2.6``, or as it was asked for.
+    """Return the column for ``torch@2.6``, or for the spelling that made it.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the word is neither.
     """
     column = as_label(word)
     _, at, label = column.partition("@")
@@ -156,7 +155,7 @@ def column_of(word: str) -> str:
 
 
 def _pinned(word: str, after: str = "") -> tuple[str, str]:
-    """The backend and the version of a word; ``after`` is the next word."""
+    """Return the backend and the version in a word; ``after`` is the next word, for the hint."""
     backend, equals, version = word.partition("@" if "@" in word else "==")
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():
         parts = f"{word} {after}".split()

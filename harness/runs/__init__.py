@@ -1,1 +1,1 @@
-"""What runs of checks and of benchmarks have in common: shards, and runs joined or compared."""
+"""Common parts of runs of checks and of benchmarks: shards, plans and comparison."""

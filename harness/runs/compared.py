@@ -1,5 +1,4 @@
-"""Two runs side by side, of checks or of speeds: what is not the same around them, and the words
-in which their changes are told."""
+"""Comparison of two runs of checks or of speeds: environment, and changes in words."""
 
 from __future__ import annotations
 
@@ -9,18 +8,18 @@ from typing import Protocol
 
 from harness.output.markdown import escaped
 
-# What stands for an entry that a run does not have.
+# Text for an entry that a run does not have.
 NONE = "none"
-# Digits that moved of so many cells and pairs are shown, those that lost most first.
+# Maximum number of moved digits shown, the largest loss first.
 MOST_MOVED = 10
 
 
 @dataclass(frozen=True)
 class Differing:
-    """An entry that two runs do not share: a version, a variable, a processor.
+    """An entry that differs between two runs: a version, a variable, a processor.
 
-    ``of`` are the backends or specs that it is about, none where it is about the whole run. An
-    entry with ``words`` is one whose values say nothing to a person, such as a checksum.
+    ``of`` are the backends or specs that it is about; it is empty for the whole run. ``words``
+    replace values that mean nothing to a reader, such as a checksum.
     """
 
     what: str
@@ -30,7 +29,7 @@ class Differing:
     words: str = ""
 
     def record(self) -> dict[str, object]:
-        """As plain data."""
+        """Return plain data."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -42,7 +41,7 @@ class Differing:
 
 
 def became(old: str | None, new: str | None) -> str:
-    """In words, what an entry was and what it is; None where it is not there."""
+    """Return an entry's change in words; None stands for a missing value."""
     if old is None:
         return f"{new} where there was {NONE}"
     return f"{NONE} where there was {old}" if new is None else f"{old} became {new}"
@@ -54,7 +53,7 @@ def differing(
     of: tuple[str, ...] = (),
     words: Mapping[str, str] | None = None,
 ) -> list[Differing]:
-    """The entries of two flat maps that are not the same; ``words`` are those of checksums."""
+    """Return the entries that differ between two flat maps; ``words`` replace checksums."""
     words = words or {}
     return [
         Differing(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
@@ -64,11 +63,11 @@ def differing(
 
 
 def merged(found: Iterable[Differing]) -> list[Differing]:
-    """The same entry of several backends or specs becomes one."""
+    """Merge the same entry of several backends or specs into one."""
     together: dict[Differing, dict[str, None]] = {}
     first: dict[Differing, Differing] = {}
     for each in found:
-        # Checksums that have changed are not the same for two specs.
+        # Changed checksums differ from spec to spec.
         alike = replace(each, of=()) if not each.words else Differing(each.what, "", "")
         first.setdefault(alike, each)
         together.setdefault(alike, {}).update(dict.fromkeys(each.of))
@@ -80,7 +79,7 @@ def _text(value: object) -> str:
 
 
 def unreached(which: str, how: str) -> str:
-    """In words, that of some cells of a run nothing is known; ``how`` far it came."""
+    """Say that the other cells are not compared; ``how`` says how far the run came."""
     return f"{which} was {how}: the others are not compared"
 
 
@@ -93,7 +92,7 @@ class MovedDigits:
     new: float
 
     def record(self) -> dict[str, object]:
-        """As plain data."""
+        """Return plain data."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -101,23 +100,23 @@ class MovedDigits:
 
 
 class Change(Protocol):
-    """One change of one cell, of whatever kind of run."""
+    """One change of one cell, in any kind of run."""
 
     @property
     def kind(self) -> str:
-        """One of the kinds of its run."""
+        """The kind of the change: a key of :data:`HEADINGS`."""
 
     @property
     def worse(self) -> bool:
-        """Whether it counts: exit code 1."""
+        """Whether the change makes the exit code 1."""
 
     def record(self) -> dict[str, object]:
-        """As plain data."""
+        """Return plain data."""
 
 
 UNCHANGED = "nothing changed"
 MOVED = "digits of agreement that moved"
-# In words, one and several.
+# Singular and plural of each kind.
 HEADINGS: Mapping[str, tuple[str, str]] = {
     "new-difference": ("new difference", "new differences"),
     "verdict-changed": ("changed verdict", "changed verdicts"),
@@ -132,8 +131,11 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 
 
 def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = "") -> str:
-    """``2 new differences, 1 lost; not worse: 3 new``; without any change, that nothing got worse
-    although digits moved, or that nothing changed. ``unsure`` says of what nothing is known."""
+    """Return the counts of changes, such as ``2 new differences, 1 lost; not worse: 3 new``.
+
+    Without a change, say that nothing got worse although digits moved, or that nothing changed.
+    ``unsure`` says for which cells changes are unknown.
+    """
     worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
     if worse and others:
         told = f"{worse}; not worse: {others}"
@@ -154,12 +156,12 @@ def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
 
 @dataclass(frozen=True)
 class RunChanges:
-    """All changes between two runs, and what is not the same around them.
+    """The changes between two runs, and the differences of their environments.
 
-    ``what`` stands before the count of changes: since when, or beyond what. ``limits`` say what
-    could not be compared. ``moved`` are digits that are not what they were, those that lost most
-    first; most of them are no change, as the model or its rounding errors are others. ``unsure``
-    says in how many cells a change could not be seen.
+    ``what`` stands before the counts of changes: since when, or beyond what. ``limits`` say what
+    could not be compared. ``moved`` are digits that moved, the largest loss first; most have causes
+    other than a change of result, such as a new model. ``unsure`` says in how many cells a change
+    could not be seen.
     """
 
     environment: Sequence[Differing]
@@ -171,17 +173,17 @@ class RunChanges:
 
     @property
     def exit_code(self) -> int:
-        """1 if anything is worse than it was, else 0."""
+        """The exit code: 1 if anything is worse, else 0."""
         return int(any(change.worse for change in self.changes))
 
     @property
     def sentence(self) -> str:
-        """How many changes of each kind, and since when or beyond what."""
+        """The counts of changes by kind, and since when or beyond what."""
         told = counted(self.changes, self.moved, self.unsure)
         return f"{self.what}: {told}" if self.what else told
 
     def lines(self) -> list[str]:
-        """For people: the environment, the changes under headings, and how many there are."""
+        """Return the environment, the changes under headings, and their counts, as lines."""
         found = [*self.limits, *(f"not the same: {each}" for each in self.environment)]
         for heading, changes in self._headed().items():
             found += [f"{heading}:", *(f"  {change}" for change in changes)]
@@ -190,7 +192,7 @@ class RunChanges:
         return [*found, self.sentence]
 
     def markdown(self) -> str:
-        """For a pull request, or the summary of a step."""
+        """Return Markdown, for a pull request or the summary of a step."""
         found = [f"**{escaped(self.sentence)}**", ""]
         found += [text for limit in self.limits for text in (escaped(limit), "")]
         for heading, changes in self._headed().items():
@@ -202,7 +204,7 @@ class RunChanges:
         return "\n".join(found)
 
     def record(self) -> dict[str, object]:
-        """As plain data."""
+        """Return plain data."""
         return {
             "environment": [each.record() for each in self.environment],
             "changes": [change.record() for change in self.changes],

@@ -1,4 +1,4 @@
-"""The whole plans that runs are of, or have shards of: which cells of them are missing?"""
+"""Plans of whole runs, and the cells that are missing from their shards."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from pydantic import Field
 from harness.files.forms import Form
 from harness.runs.shards import Shard
 
-# Characters of all names of a plan; of one with more they are not made again.
+# Maximum characters of all names of a plan; names of larger plans are not generated.
 MOST_NAMED = 1 << 27
 
 
 class RunPlan(Form):
-    """The whole plan that a run is of; ``shard`` is ``2/4``, or None where it has all of it. The
-    names of its cells are :func:`joined` of each combination of an entry of each of the ``axes``.
+    """The whole plan that a run belongs to.
+
+    ``shard`` is such as ``2/4``, or None if the run has the whole plan. The names of the cells are
+    the :func:`joined` combinations of one entry of each of the ``axes``.
     """
 
     cells: Annotated[int, Field(ge=0, lt=2**63)]
@@ -30,7 +32,7 @@ class RunPlan(Form):
 
     @classmethod
     def of(cls, axes: Sequence[Collection[str]], shard: Shard | None) -> Self:
-        """The plan whose cells are named by these axes."""
+        """Return the plan whose cells are named by these axes."""
         names = _names(axes)
         told = [sorted(axis) for axis in axes]
         part = str(shard) if shard else None
@@ -38,14 +40,13 @@ class RunPlan(Form):
 
 
 def joined(parts: Iterable[str]) -> str:
-    """The name of a cell of a plan, of an entry of each axis."""
+    """Return the name of a cell of a plan, from an entry of each axis."""
     return "\n".join(parts)
 
 
 @dataclass
 class Plans:
-    """The plans of several runs: which of their shards are there, how many cells each has, and
-    their names, as far as the records tell them."""
+    """The plans of several runs: their shards, numbers of cells, and names if recorded."""
 
     shards: dict[str, set[str]]
     cells: dict[str, int]
@@ -53,7 +54,7 @@ class Plans:
 
     @classmethod
     def of(cls, found: Iterable[RunPlan]) -> Self:
-        """The plans of some records of them."""
+        """Collect the plans of some runs."""
         plans = cls({}, {}, {})
         for plan in found:
             digest, axes = plan.digest, plan.axes
@@ -61,17 +62,16 @@ class Plans:
             plans.shards.setdefault(digest, set()).add(plan.shard or "1/1")
             if digest not in plans.names and axes and _length(axes) <= MOST_NAMED:
                 names = _names(axes)
-                # What does not match is of somebody who has changed one of the two.
+                # A digest that does not match means that the file was edited.
                 if _digest(names) == digest:
                     plans.names[digest] = names
         return plans
 
     def told(self, ended: Collection[str]) -> tuple[int, list[str]]:
-        """How many cells are missing, and what is told of shards; ``ended`` are the names of the
-        cells that are there.
+        """Return the number of missing cells, and remarks on shards; ``ended`` are cell names.
 
-        Of a plan that does not name its cells it is known only how many they are, and that each
-        shard has at least one: of several such plans no fewer cells are missing than is told.
+        For a plan that does not name its cells, only their number is known, and that each shard has
+        at least one. With several such plans, the result is a lower bound.
         """
         lines = []
         least = 0
@@ -101,7 +101,7 @@ def _names(axes: Sequence[Collection[str]]) -> set[str]:
 
 
 def _length(axes: Sequence[Collection[str]]) -> int:
-    """At most so many characters are in the names of a plan."""
+    """Return an upper bound of the characters in the names of a plan."""
     longest = sum(max(map(len, axis), default=0) + 1 for axis in axes)
     return math.prod(map(len, axes)) * longest
 

@@ -1,7 +1,7 @@
-"""Shards of a run: which part of a plan each of several machines takes.
+"""Shards of a run: the part of a plan that each of several machines takes.
 
-Every unit of a plan is in exactly one shard, whatever the order in which it was asked for, so that
-machines that know nothing of each other need only their own number.
+Every unit of a plan is in exactly one shard, in whatever order it was requested. Each machine
+therefore needs only its own number.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Shard:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """A shard as it is asked for: ``2/4``.
+        """Read a shard such as ``2/4``.
 
         Raises:
-            UsageError: it is none.
+            UsageError: the text is not a shard.
         """
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         number, count = map(int, found.groups()) if found else (0, 0)
@@ -41,11 +41,11 @@ class Shard:
         return cls(number, count)
 
     def part(self, items: Iterable[T], name: Callable[[T], Sequence[str]], kind: str) -> list[T]:
-        """The items of this shard, in their order.
+        """Return the items of this shard, in their order.
 
-        ``name`` is what identifies an item, by what its cost depends on first: of each such kind
-        every shard gets as many, give or take one. Items that share a name stay together, unless
-        there are fewer names than shards.
+        ``name`` identifies an item; its first part is a kind of equal cost. Every shard gets the
+        same number of each kind, plus or minus one. Items with the same name stay together. There
+        must be at least as many items as shards.
 
         Raises:
             UsageError: there are fewer items than shards.
@@ -66,9 +66,9 @@ class Shard:
 
 
 def _dealt(name: Sequence[str]) -> tuple[str, ...]:
-    """The order in which names are dealt: by kind, and within it as if shuffled, for neighbours
-    cost alike."""
-    import hashlib  # takes a tenth of the time of harness --help
+    """Return the sort key for dealing names: by kind, then pseudo-random, as neighbours cost
+    alike."""
+    import hashlib  # importing it takes a tenth of the time of harness --help
 
     kind, *rest = name
     return kind, hashlib.sha256("\n".join(rest).encode()).hexdigest()

@@ -1,5 +1,5 @@
-"""The checks as a pytest suite, for whoever writes a backend.
+"""Checks as a pytest suite, for authors of backends.
 
-``pytest --pyargs harness.suite --backend NAME`` has one test for each spec, dtype and check. See
-:mod:`harness.suite.plugin` for the options.
+``pytest --pyargs harness.suite --backend NAME`` has one test for each spec, dtype and check.
+:mod:`harness.suite.plugin` adds the options.
 """

@@ -1,4 +1,4 @@
-"""Cells that run when the first of their tests asks, each once."""
+"""Cells of the suite: each runs once, when the first of its tests needs it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from harness.results.findings import Finding
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 NAME = f"{__package__}.test_checks"
-"""Where the tests are, wherever it is installed: ``pytest --pyargs`` takes it."""
+"""Name of the tests' module, as ``pytest --pyargs`` takes it."""
 
 # Findings of a cell whose checks could not begin.
 BEFORE = ("oracle", "start", "open")
-# Those that a test of the suite shows.
+# Findings that a test of the suite shows.
 SHOWN = frozenset({*FINDINGS, *FINDINGS.values(), *BEFORE})
 
 
 class Cells:
-    """The results of a session's cells; ``selected`` are the (cell, check) pairs to be asked for,
-    in their order.
+    """The results of a session's cells; ``selected`` are the (cell, check) pairs, in order.
 
-    A cell runs the groups of its selected checks only, so that ``-k`` saves time too.
+    A cell runs only the groups of its selected checks, so that ``-k`` saves time too.
     """
 
     def __init__(self, engine: Engine, selected: Iterable[tuple[Cell, str]]) -> None:
@@ -46,31 +45,33 @@ class Cells:
         self._counted: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
-        """The findings of a cell for a check, and whatever kept it from having any.
+        """Return the findings of a cell for a check, and failures before the check.
 
         Raises:
             LookupError: the cell has a finding that no test of the suite would show.
-            BaseException: what ended the run of the cell.
-            pytest.fail.Exception: that run was ended when an earlier test asked for it.
+            BaseException: the exception that ended the run of the cell.
+            pytest.fail.Exception: that run already ended this way for an earlier test.
         """
         found = self._result(cell).findings
         return [f for f in found if f.check in (check, FINDINGS[check], *BEFORE)]
 
     def has_run(self, cell: Cell) -> bool:
-        """Whether a cell came to its end, so that what is asked of it is there."""
+        """Return whether a cell ran to its end, so that its results exist."""
         return cell in self._results
 
     def location(self, cell: Cell) -> str:
-        """Where the cell's forward pass first parts from the oracle, if it does."""
+        """Return the place where the cell's forward pass first differs from the oracle, or ""."""
         return self._result(cell).location
 
     def places(self, cell: Cell) -> Iterator[str]:
-        """``file:line`` of where the cell goes wrong, and of its model."""
+        """Yield ``file:line`` of the cell's fault, and of its model."""
         return places(self._result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
-        """How long a check of a cell took. What it shares with others, such as the start of the
-        backend, is counted once: with the first that is asked for."""
+        """Return the duration of a cell's check.
+
+        Time shared by the checks, such as the start of the backend, counts for the first one.
+        """
         result = self._result(cell)
         counted = self._counted.setdefault(cell, set())
         found = 0.0
@@ -79,7 +80,7 @@ class Cells:
         for finding in self.findings(cell, check):
             found += 0.0 if finding.check in counted else finding.seconds
             counted.add(finding.check)
-        counted.add("")  # what is shared
+        counted.add("")  # marks the shared time as counted
         return found
 
     def _result(self, cell: Cell) -> CellResult:
@@ -89,7 +90,7 @@ class Cells:
         if cell not in self._results:
             try:
                 self._results[cell] = self._run(cell)
-            except BaseException as error:  # a limit of time of the session's is one
+            except BaseException as error:  # such as a time limit of the session
                 self._failed[cell] = f"{type(error).__name__}: {error}"
                 raise
         return self._results[cell]
@@ -98,7 +99,7 @@ class Cells:
         if self._in_turn:
             for backend, worker in self.engine.workers.items():
                 if backend != cell.backend:
-                    worker.close()  # its turn is over
+                    worker.close()  # no more tests for this backend
         result = self.engine.run_cell(cell, tuple(self._groups[cell]))
         if hidden := [f.check for f in result.findings if f.check not in SHOWN]:
             raise LookupError(f"no test shows the findings {', '.join(hidden)} of {cell}")
@@ -106,34 +107,39 @@ class Cells:
 
 
 def identity(cell: Cell) -> str:
-    """``torch-lesson6/simple_rnn-float32``, and what of the cell is not the default: reports of
-    several backends can be merged."""
+    """Return a name such as ``torch-lesson6/simple_rnn-float32``, with path and device if unusual.
+
+    It includes the backend, so that reports of several backends can be merged.
+    """
     usual = {"native", "cpu"}
     further = [part for part in (cell.path, cell.device) if part not in usual]
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
 
 
 def tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
-    """The plan of an engine, check by check, by the parameters of a test's name."""
+    """Return the plan of an engine, check by check, by the parameters in a test's name."""
     return {
         f"{identity(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
     }
 
 
 def parameters(nodeid: str) -> str:
-    """Those of the name of one of the suite's tests, "" if it is none."""
+    """Return the parameters in the name of a test of the suite; "" for other tests."""
     name, _, rest = nodeid.partition("[")
     return rest.rpartition("]")[0] if name.startswith(f"{NAME}::") else ""
 
 
-# What the suite tells beside pytest's own lines: how long each check took, and on GitHub where.
-#
-# Reports carry their cell as plain data: with pytest-xdist they come from another process.
+# Output of the suite in addition to pytest's lines: the duration of each check, and annotations on
+# GitHub. Reports carry their cell as plain data, because with pytest-xdist they come from a
+# different process.
 
 
 class Told:
-    """A plugin of one session that was asked for ``backends``; ``tests`` are what it has by the
-    parameters of their names, and ``reports`` those of checks, as they come."""
+    """Plugin of one session with ``backends``.
+
+    ``tests`` are the suite's tests by the parameters in their names. ``reports`` are the reports of
+    checks, in order of arrival.
+    """
 
     def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
@@ -143,7 +149,8 @@ class Told:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """The duration of a test is that of its check: the whole cell has run in the first."""
+        """Set a test's duration to that of its check, because the first test runs the whole
+        cell."""
         report = yield
         given = getattr(item, "funcargs", {})
         cells = given.get("cells")
@@ -157,8 +164,10 @@ class Told:
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Keep what the end is told from; a test whose process was lost, or that could not be
-        begun, is of a cell too."""
+        """Keep the reports of checks.
+
+        A test whose process was lost, or which could not begin, is assigned to its cell too.
+        """
         lost = not hasattr(report, "harness") and report.failed
         if lost and (found := self._tests.get(parameters(report.nodeid))):
             cell, check = found
@@ -167,8 +176,10 @@ class Told:
             self.reports.append(report)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Nothing compared is an error, as in ``harness check``: a backend of which all tests were
-        skipped is not a success."""
+        """Fail a session in which nothing was compared for a backend, as ``harness check`` does.
+
+        A backend whose tests were all skipped is no success.
+        """
         whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
         if whole and not _is_part(session.config):
             asked = {backend_of(report) for report in self.reports}
@@ -177,7 +188,7 @@ class Told:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Errors beside lines of files, and the summary of the step, where GitHub runs this."""
+        """Write annotations and the summary of the step if GitHub runs this."""
         if _is_part(terminalreporter.config):
             return
         if annotating():
@@ -192,23 +203,26 @@ class Told:
 
 
 def _is_part(config: pytest.Config) -> bool:
-    """Whether this is a process of pytest-xdist, whose reports another one collects."""
+    """Return whether this is a worker of pytest-xdist, whose reports the main process collects."""
     return hasattr(config, "workerinput")
 
 
 def backend_of(report: Any) -> str:
-    """The backend that a report is about."""
+    """Return the backend of a report."""
     return str(report.harness["cell"]["backend"])
 
 
 def was_compared(report: Any) -> bool:
-    """Whether a check had something to compare: it agrees, or differs as known."""
+    """Return whether a check compared something: it agrees, or differs as known."""
     return bool(report.passed or hasattr(report, "wasxfail"))
 
 
 def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
-    """How many checks passed of every system on every backend, those in the order in which they
-    were ``asked`` for, and what failed: reports come as processes end."""
+    """Return a table of passed checks by system and backend, and the failures.
+
+    The backends are in the order in which they were ``asked`` for, because reports arrive as
+    processes end.
+    """
     told = set(map(backend_of, reports))
     backends = [*(b for b in asked if b in told), *sorted(told.difference(asked))]
     rows: dict[str, dict[str, list[Any]]] = {}
@@ -224,7 +238,7 @@ def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
 
 
 def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
-    """Of each cell that fails: a title with its checks, what the first of them says, and places."""
+    """Return for each failed cell: a title with its checks, the first message, and places."""
     cells: dict[str, list[Any]] = {}
     for report in reports:
         if report.failed:

@@ -1,4 +1,4 @@
-"""One test for each spec, dtype and check; the cells that they share."""
+"""Parametrisation of the suite by spec, dtype and check, and the cells shared by tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.suite.cells import ENGINE, Cells, tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The plan of the engine, check by check; nothing where pytest only tells of fixtures."""
+    """Parametrise with the engine's plan; with nothing if pytest runs no tests."""
     engine = metafunc.config.stash.get(ENGINE, None)
     planned = tests(engine) if engine is not None else {}
     values = [pytest.param(*given, id=name) for name, given in planned.items()]
@@ -17,7 +17,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def cells(request: pytest.FixtureRequest) -> Cells:
-    """The cells of this session."""
+    """Return the cells of this session."""
     calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     selected = [(c["cell"], c["check"]) for c in calls if "cell" in c and "check" in c]
     return Cells(request.config.stash[ENGINE], selected)

@@ -1,4 +1,4 @@
-"""The options of the suite, and the request that they stand for."""
+"""Options of the suite, and the request made from them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from harness.command.ranges import Range
 from harness.errors import HarnessError
 from harness.output.printing import shown
 
-# Options with which pytest tells something and runs no test.
+# Options with which pytest prints information and runs no test.
 TELLING = ("help", "version", "markers", "showfixtures", "cacheshow")
-# Options of the suite: those of the cells that a test can be of.
+# Options of the suite, taken from the options of cells.
 OPTIONS = [one for one in options_of(CellOptions) if one.suite]
-# Ways of pytest-xdist that run each test in one process.
+# Modes of pytest-xdist that run each test in one process.
 SPREADING = ("load", "loadfile", "loadgroup", "loadscope", "worksteal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add those of ``harness check`` that the suite has; most begin with ``--harness``."""
+    """Add the options of ``harness check`` that the suite has; most begin with ``--harness``."""
     group = parser.getgroup("harness.suite", "checks of a backend against the oracle")
     for one in OPTIONS:
         several = one.type.startswith("tuple")
-        # No backend is one too few here: a suite is for whoever writes one.
+        # The suite must have a backend, so the help does not offer all backends.
         told = one.help if one.name != "backends" else "Backends to check."
         more: dict[str, Any] = {"help": told.removesuffix(".")}
         if one.shown:
@@ -48,10 +48,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the engine: a wrong name ends pytest before anything is collected.
+    """Open the engine, so that a wrong name ends pytest before anything is collected.
 
     Raises:
-        UsageError: no backend is named, or something asked for cannot be. pytest's own.
+        UsageError: no backend is named, or a request is invalid. The class is pytest's.
     """
     if any(getattr(config.option, name, None) for name in TELLING):
         return
@@ -76,8 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """The suite under the same name wherever it is installed, so that reports of several machines
-    can be merged and what a cache of failures holds is found again."""
+    """Return the module of the suite with the same name on every machine.
+
+    Reports of several machines can then be merged, and a cache of failures stays valid.
+    """
     from harness.suite.cells import NAME
 
     if not module_path.samefile(Path(__file__).with_name("test_checks.py")):
@@ -88,7 +90,7 @@ def pytest_pycollect_makemodule(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With pytest-xdist, what belongs together stays together."""
+    """Return a scheduler for pytest-xdist that keeps the tests of a model together."""
     from harness.suite.cells import ENGINE, tests
 
     if config.getoption("dist") not in SPREADING:
@@ -99,7 +101,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _value(one: Option, given: Any) -> Any:
-    """The value of an option's field, with names by repetition or by comma, each once."""
+    """Return the value of an option's field; names may be repeated or separated by commas."""
     if not one.type.startswith("tuple"):
         return one.read(given) if given is not None else None
     words = given
@@ -113,7 +115,7 @@ def _value(one: Option, given: Any) -> Any:
 
 
 def _number(allowed: Range) -> Callable[[str], float]:
-    """The function that argparse reads a number with."""
+    """Return the function with which argparse reads a number."""
 
     def read(text: str) -> float:
         try:
@@ -125,7 +127,7 @@ def _number(allowed: Range) -> Callable[[str], float]:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the workers."""
+    """Close the engine and its workers."""
     from harness.suite.cells import ENGINE
 
     engine = config.stash.get(ENGINE, None)

@@ -1,8 +1,8 @@
-"""How pytest-xdist hands out the tests: those of a model on a backend go to one process.
+"""Scheduling for pytest-xdist: all tests of a model on a backend go to one process.
 
-A cell runs in the process that is asked for the first of its checks, and the oracle's part of it
-serves all dtypes of the model. Spread over the processes, each of them would run nearly all.
-Imported where pytest-xdist asks for it, and not without it.
+A cell runs in the process that gets the first of its checks, and the oracle's results serve all
+dtypes of the model. If the tests were spread over processes, each process would run nearly all
+cells. Only pytest-xdist imports this module.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from harness.suite.cells import parameters
 
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """A unit of work is a model on a backend; of other tests in the session, what ``--dist`` says.
+    """Scheduler whose unit of work is a model on a backend; other tests follow ``--dist``.
 
-    ``tests`` are those of the suite by the parameters of their names.
+    ``tests`` are the suite's tests by the parameters in their names.
     """
 
     def __init__(
@@ -45,8 +45,11 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return nodeid
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """What a process leaves that has ended: others take the rest, and the test that it died in
-        is returned, to be told as failed. It is not run again, or it would be told twice."""
+        """Reassign the work of an ended process, and return the test in which it died.
+
+        pytest-xdist reports that test as failed. It is not run again, or it would be reported
+        twice.
+        """
         workload = self.assigned_work.pop(node)
         left = [
             (unit, test) for unit in workload.values() for test, done in unit.items() if not done

@@ -1,1 +1,1 @@
-"""A difference for those who can repair it: shown without the harness, in words of an issue."""
+"""Reports of differences for framework developers: a script without the harness, and an issue."""

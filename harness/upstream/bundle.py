@@ -1,4 +1,4 @@
-"""What a reproducer holds beside its program: a script with the framework alone, and an issue."""
+"""Files beside a reproducer's program: a script with the framework alone, and an issue."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from harness.upstream import script
 from harness.upstream.script import Shown
 from harness.worker.launch import Launch
 
-# Seconds for the process of a format to write a model.
+# Seconds that the process of a format may take to write a model.
 PATIENCE = 300.0
 STEM, ISSUE = "model", "issue.md"
 IN_GRADIENT = "gradient."
-# Exit codes of a process that a framework has crashed.
+# Exit codes of a crashed process.
 CRASHES: Mapping[int | None, str] = {
     -number: number.name
     for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
@@ -51,7 +51,7 @@ CRASHES: Mapping[int | None, str] = {
 
 
 def format_of(backend: str) -> str | None:
-    """The format of a backend's own package, which writes models of its framework; or none."""
+    """Return the format in a backend's package that writes models of its framework, or None."""
     origin = plugins.available().get(backend_of(backend))
     if origin is None:
         return None
@@ -63,9 +63,9 @@ def format_of(backend: str) -> str | None:
 
 
 class Upstream:
-    """Writes scripts and issues beside the reproducers of a run; processes are kept between them.
+    """Writer of scripts and issues beside the reproducers of a run; it keeps processes open.
 
-    Use as a context manager.
+    Use it as a context manager.
     """
 
     def __init__(self, request: Request) -> None:
@@ -80,12 +80,13 @@ class Upstream:
             caller.worker.close()
 
     def write(self, folder: Path, result: CellResult) -> list[str]:
-        """Write them beside the reproducer in a folder, run the script, and tell in lines what it
-        shows. ``result`` is that of the reproducer's cell.
+        """Write script and issue beside the reproducer in a folder, and return lines on the result.
+
+        ``result`` is the result of the reproducer's cell. The script is run.
 
         Raises:
             UsageError: a file cannot be written.
-            OracleFault: there is not the time or the memory for what is expected.
+            OracleFault: the oracle lacks the time or the memory for the expected values.
         """
         made = load(folder)
         backend, check = result.cell.backend, made.run.check
@@ -101,7 +102,7 @@ class Upstream:
                 folder, "an issue", {ISSUE: (issue(result, check, verdict, versions), kinds.ISSUE)}
             )
             return [f"  no script without the harness: {fault}"]
-        # The framework's own functions that ran in the cell, and that the script does not call.
+        # The framework's functions that ran in the cell, but that the script does not call.
         called = {EQUATIONS, *(label for key, label in result.layers.items() if key in layers)}
         not_called = list(dict.fromkeys(n for n in result.layers.values() if n not in called))
         verdict = _verdict(shown, name, not_called)
@@ -114,12 +115,14 @@ class Upstream:
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
     ) -> tuple[list[str], Shown, Collection[str]]:
-        """Write the script with what it reads, and run it. Also returns the layers that it computes
-        by the framework's own functions."""
+        """Write the script with its files, and run it.
+
+        Also return the layers that it computes by the framework's own functions.
+        """
         cell = result.cell
         caller = self._caller(cell.backend, name)
         material, along = made.run.material, _along(made)
-        # The model of the reproducer with its numbers.
+        # The reproducer's model, with its numbers.
         parameters, statistics = (
             {n: np.asarray(a, cell.dtype, order="C") for n, a in arrays.items()}
             for arrays in (material.parameters, material.statistics)
@@ -175,7 +178,7 @@ class Upstream:
 
 
 def title(result: CellResult, check: str) -> str:
-    """One line: whose layer, which number of it, how far off."""
+    """Return one line with the layer at fault, the wrong number, and its error."""
     cell = result.cell
     keys = result.blamed_layers or result.wrong_layers or result.named_layers
     if result.blame and result.blame.who not in ("layer", "spec"):
@@ -197,10 +200,10 @@ def issue(
     printed: str = "",
     files: Sequence[str] = (),
 ) -> bytes:
-    """The text of an issue, in Markdown: title, versions, script, what is expected and what comes.
+    """Return the Markdown of an issue: title, versions, script, expected and found values.
 
-    ``verdict`` says whether it should be sent, and to whom; ``source`` is the script, ``printed``
-    what it prints, and ``files`` are those beside it.
+    ``verdict`` says whether the issue should be sent, and to whom. ``source`` is the script,
+    ``printed`` its output, and ``files`` are the files beside it.
     """
     finding = _finding(result, check)
     text = filled(
@@ -231,8 +234,8 @@ def _put(
     contents: Mapping[str, tuple[bytes, kinds.FileKind]],
     moved: Sequence[Path] = (),
 ) -> None:
-    """Put contents by name, and files that were written elsewhere, into a folder, none over a file
-    of another kind."""
+    """Write contents by name and move files into a folder; never overwrite a file of a different
+    kind."""
     try:
         for file in moved:
             kinds.mark_export(file)
@@ -249,13 +252,13 @@ def _put(
 
 
 def _along(made: Reproducer) -> ArrayDict:
-    """A direction for each output and new state."""
+    """Return a direction for each output and new state."""
     sizes = chosen_sizes(made.inference, made.run.material)
     return cotangents(made.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
 def _expected(made: Reproducer, along: ArrayDict) -> Expected:
-    """What inference gives, and its gradients along a direction."""
+    """Return the results of inference, and its gradients along a direction."""
     material = made.run.material
 
     def run(session: Session) -> list[Arrays]:
@@ -272,9 +275,9 @@ def _expected(made: Reproducer, along: ArrayDict) -> Expected:
 def _renamed(
     expected: Expected, neutral: Arrays, named: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
-    """Expected arrays by the names that the script has for them, each with what it may be off by.
+    """Return expected arrays by the names in the script, each with its tolerance.
 
-    What rounding alone changes by half is left out.
+    Arrays that rounding alone may change by half are left out.
     """
     scale, noise = scales(expected.values), expected.noise(dtype)
     limits = {
@@ -287,7 +290,7 @@ def _renamed(
         for name, array in expected.values.items()
         if name in limits and not name.startswith(IN_GRADIENT)
     }
-    # A framework's own tensor may be made of several gradients: the widest limit is its.
+    # A framework's tensor may hold several gradients, so it gets the widest tolerance.
     own = [limits[f"{IN_GRADIENT}{n}"] for n in neutral if f"{IN_GRADIENT}{n}" in limits]
     for name, array in named.items() if own else ():
         found[f"{IN_GRADIENT}{name}"] = (array, max(own))
@@ -295,7 +298,7 @@ def _renamed(
 
 
 def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
-    """What the runs of a script say. Runs that agree clear nobody."""
+    """Return the conclusion from the script's runs; agreement does not clear any side."""
     if shown.code == 1 and "results differ" in shown.printed:
         at_fault = f"The script shows it with {name} alone: the framework's own layer is at fault."
         if script.VARIES in shown.printed:
@@ -318,7 +321,7 @@ def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
 
 
 def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
-    """Write them beside one reproducer of a backend, and tell in lines what it shows."""
+    """Write script and issue beside one reproducer of a backend, and return lines on the result."""
     name, environment = launch.backend, dict(launch.environment)
     request = Request(pythons={name: launch.python}, environment={name: environment})
     with Upstream(request) as upstream:
@@ -326,7 +329,7 @@ def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
 
 
 def run_reduce(asked: ReduceOptions) -> CommandResult:
-    """Reduce a reproducer, and write a script and an issue beside what is left.
+    """Reduce a reproducer, and write a script and an issue beside the reduced one.
 
     Raises:
         HarnessError: the folder holds no reproducer that differs, or the backend cannot be run.

@@ -1,4 +1,4 @@
-"""A script that shows a difference with numpy and one framework: its text, and its run."""
+"""Script that shows a difference with numpy and one framework: its text, and its run."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from harness.output.templates import filled
 from harness.worker import exchange
 
 FILE, ARRAYS = "reproduce.py", "reproduce.npz"
-# Seconds that a script may take: it imports a framework and compiles a model.
+# Seconds that a script may take; it imports a framework and compiles a model.
 PATIENCE = 300.0
-# Resident bytes that it may take, with all that it starts, if nobody says otherwise.
+# Default limit of resident bytes, including child processes.
 MEMORY = 8 << 30
-# Processes in which a script must agree before it counts as one that does not show the difference.
+# Number of processes in which a script must agree before it counts as not reproducing.
 RUNS = 3
-# Characters of what it prints that are kept.
+# Maximum characters kept of the output.
 KEPT = 20_000
-# What the script itself defines beside the model.
+# Names that the script defines in addition to the model.
 OWN = frozenset(
     {
         *("sys", "np", "os", "Path", "FOLDER", "ALLOWED", "FILLED"),
         *("run", "fill_freed_memory", "error_of", "main"),
     }
 )
-# Passes that the script runs, each after it has filled freed memory with another number.
+# Passes of the script; before each, it fills freed memory with a different number.
 PASSES = 4
-# What it prints of a result that is right in some passes only.
+# Text that the script prints for a result that is right in some passes only.
 VARIES = " passes on the same numbers"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The outcome of a script's run: the exit code, None if it took too long or too much memory,
-    and what it printed. ``runs`` counts the processes; those before the last one agreed."""
+    """The outcome of a script's run.
+
+    ``code`` is the exit code, or None if the script took too long or too much memory. ``runs``
+    counts the processes; all before the last one agreed.
+    """
 
     code: int | None
     printed: str
@@ -55,10 +58,10 @@ def composed(
     allowed: Mapping[str, float],
     environment: Mapping[str, str],
 ) -> str:
-    """The whole text.
+    """Return the whole text of the script.
 
     Raises:
-        UsageError: the model has a name that the script needs for itself.
+        UsageError: the model has a name that the script needs itself.
     """
     taken = sorted(_defined(made.module) & OWN)
     if taken:
@@ -81,7 +84,7 @@ def composed(
 
 
 def _defined(module: str) -> set[str]:
-    """What a module's text defines at its top."""
+    """Return the names that a module's text defines at its top level."""
     found = set()
     for node in ast.parse(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -103,7 +106,7 @@ def run_until_it_differs(
 ) -> Shown:
     """Run the script of a folder in fresh processes until one does not agree, :data:`RUNS` at most.
 
-    A kernel that reads memory which it has not written may be right in one process by luck.
+    A kernel that reads uninitialised memory may be right in one process by luck.
     """
     for number in range(1, RUNS + 1):
         shown = replace(run(folder, python, environment, memory), runs=number)
@@ -115,11 +118,11 @@ def run_until_it_differs(
 def run(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> Shown:
-    """Run the script of a folder by itself, as whoever gets it would.
+    """Run the script of a folder alone, as its recipient would.
 
-    It runs as a worker does, under a guardian. ``memory`` is in resident bytes.
+    A guardian watches the process, as for a worker. ``memory`` is in resident bytes.
     """
-    # Found now, as a shell would, and in the folder of the run: PYTHONPATH may be relative to it.
+    # Resolve the interpreter here, because PYTHONPATH may be relative to the run's folder.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
     ended = exchange.run(command, variables, PATIENCE, memory or MEMORY)
