@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own, without the import: every command starts here
+TYPE_CHECKING = False  # like typing.TYPE_CHECKING without the import: every command starts here
 if TYPE_CHECKING:
     from harness.api.checking import cells as cells
     from harness.api.checking import check as check
@@ -61,17 +61,17 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Return a function, a class or the version when it is first asked for.
+    """Import and return a function, a class or the version at its first use.
 
     Raises:
-        AttributeError: anything else is asked for.
+        AttributeError: there is no such name.
     """
     from importlib import import_module, metadata
 
     if name == "__version__":
         return metadata.version("backend-comparison-harness")
-    # Every command and every worker starts here, so that a module is imported when it is used. Its
-    # name is written out: the code that a result depends on is found by reading.
+    # Every command and every worker starts here, so modules are imported at their first use. Their
+    # names are written out, because the search for the code behind a result reads this source.
     if name in ("cells", "check", "run_cell", "run_demo"):
         module = import_module("harness.api.checking")
     elif name in ("load", "run"):

@@ -1,4 +1,4 @@
-"""Types of numpy arrays, by the names that all rooms use; and the dtypes that may be sent."""
+"""Types of numpy arrays, and the dtypes that may travel between processes."""
 
 from __future__ import annotations
 
@@ -12,37 +12,36 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
-# By name, to be read only; and such as may be changed.
+# Arrays by name: read-only, and mutable.
 Arrays = Mapping[str, Array]
 ArrayDict = dict[str, Array]
 
 
 def widened(array: npt.ArrayLike) -> Array:
-    """Floats as float64; conditions and indices as they are."""
+    """Return floats as float64, and other arrays unchanged."""
     found = np.asarray(array)
     return found.astype(np.float64) if found.dtype.kind == "f" else found
 
 
-# The dtypes that travel between processes, by name: numbers, times and text.
-#
-# A name from the wire is looked up here. It is never read by numpy, whose reader knows structures,
-# objects and lists of further dtypes too.
+# The dtypes that travel between processes, by name: numbers, times and text. A name from the wire
+# is looked up here and never parsed by numpy, whose parser also accepts structures, objects and
+# lists.
 _NUMBERS = ("b1", "i1", "u1", *(f"{k}{n}" for k in "iu" for n in (2, 4, 8)), "f2", "f4", "f8")
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 _TIMES = [f"{kind}8[{unit}]" for kind in "mM" for unit in _UNITS]
-# By name and in either byte order.
+# By name, in both byte orders.
 _DTYPES = {
     dtype.str: dtype
     for name in (*_NUMBERS, "c8", "c16", *_TIMES)
     for dtype in (np.dtype(f"{order}{name}") for order in "<>")
 }
 _TEXT = re.compile(r"[<>|][US]([1-9][0-9]{0,4})")
-# Characters, or bytes, of one entry.
+# Maximum characters or bytes of one entry.
 _LONGEST_TEXT = 1 << 16
 
 
 def dtype_named(name: str) -> np.dtype[Any] | None:
-    """The dtype of a name as ``dtype.str`` gives it, None for one that does not travel."""
+    """Return the dtype of a name such as ``dtype.str``; None if the dtype does not travel."""
     text = _TEXT.fullmatch(name)
     if text and int(text[1]) <= _LONGEST_TEXT:
         return np.dtype(name)
@@ -50,7 +49,7 @@ def dtype_named(name: str) -> np.dtype[Any] | None:
 
 
 def travels(dtype: np.dtype[Any]) -> bool:
-    """Whether arrays of a dtype can be sent."""
-    # What other packages register has the name of what it is made of, such as "<V2".
+    """Return whether arrays of a dtype can be sent."""
+    # A dtype registered by a different package has the name of its storage, such as "<V2".
     found = dtype_named(dtype.str)
     return found is not None and found == dtype

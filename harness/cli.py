@@ -1,6 +1,7 @@
-"""The entry point of ``harness``: how a command starts and ends, whatever becomes of it.
+"""Entry point of ``harness``: start and end of a command, also after errors and signals.
 
-Imports next to nothing before signals are heard; the commands are in :mod:`harness.commands`.
+The module imports almost nothing before signals are handled; the commands are in
+:mod:`harness.commands`.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import sys
 
 from harness.command import interrupts
 
-TYPE_CHECKING = False  # typing's own, without the import
+TYPE_CHECKING = False  # like typing.TYPE_CHECKING, without the import
 if TYPE_CHECKING:
     from typing import Any
 
 USAGE = 2
-# What a shell sets when it asks for what can be typed next.
+# Variable that a shell sets when it asks for completions.
 COMPLETE = "_HARNESS_COMPLETE"
-# What a shell says of a program that a closed pipe has ended: 128 and SIGPIPE.
+# Exit code that shells report for SIGPIPE: 128 plus 13.
 CLOSED_PIPE = 141
-# EX_SOFTWARE of sysexits.h: Python's own 1 would say that something differs.
+# EX_SOFTWARE of sysexits.h: Python's own 1 would mean that something differs.
 UNEXPECTED = 70
 
 
 def main() -> None:
-    """Entry point of ``harness``."""
+    """Run ``harness`` and exit with its code."""
     interrupts.arm()
     _open_standard_files()
     try:
@@ -33,13 +34,13 @@ def main() -> None:
         code = _show_unexpected()
     interrupts.disarm()
     if code == interrupts.INTERRUPTED:
-        # Threads may be in the middle of long sums, and nobody waits for those any more.
+        # Threads may still compute, and nobody needs their results any more.
         interrupts.leave()
     sys.exit(code)
 
 
 def __getattr__(name: str) -> Any:
-    # The group of commands, for whoever runs it in a process of their own.
+    # The group of commands, for programs that run it in their own process.
     if name != "cli":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from harness.commands import cli
@@ -48,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _open_standard_files() -> None:
-    """Have the numbers 0, 1 and 2 taken: else the next file opened would get what is printed."""
+    """Open the descriptors 0, 1 and 2, so that no later file becomes standard output."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -57,9 +58,9 @@ def _open_standard_files() -> None:
 
 
 def _show_unexpected() -> int:
-    """Write the traceback of the error that is being handled; returns the exit code.
+    """Write the traceback of the current error, and return the exit code.
 
-    Nothing of the harness is imported: the error may have come from an import.
+    Nothing of the harness is imported, because the error may have come from an import.
     """
     import contextlib
     import traceback
@@ -75,7 +76,7 @@ def _show_unexpected() -> int:
 
 
 def _run() -> int:
-    """Run the command that was asked for; returns the exit code."""
+    """Run the requested command, and return the exit code."""
     from harness.output import printing
 
     printing.guard_streams()
@@ -120,9 +121,9 @@ def _command() -> int:
 
 
 def _told(error: Any) -> str:
-    """As every other error: the message first, with nothing before it; then where help is."""
+    """Return a message of click in the harness's form: the message first, then the usage."""
     message: str = error.format_message().rstrip(".")
-    # As click begins a message of its own; a name or an option at the start stays as it is.
+    # Lower the first letter of click's own messages, but not of names and options.
     if message[1:2].islower():
         message = message[0].lower() + message[1:]
     context = getattr(error, "ctx", None)

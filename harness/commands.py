@@ -1,6 +1,6 @@
-"""All commands: the options of each, whose class has its help, and the function that runs it.
+"""Commands, each with its class of options, which holds the help, and its function.
 
-What a command needs beside click is imported when it is run.
+Everything but click is imported when a command runs.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from harness.training.options import TrainOptions
 if TYPE_CHECKING:
     from harness.command.outcome import CommandResult
 
-# Where the values that shells complete are filled in, when they are imported.
+# These modules register the values that shells complete.
 COMPLETIONS = (check_completion, defaults_completion)
 
 
 def execute(verb: Verb, **given: Any) -> None:
-    """Run a command to its end; a user's error is a message and an exit code, and no traceback."""
+    """Run a command to its end; report a user's error with a message and an exit code."""
     try:
         if verb.needs_workers:
             check_workers()
         work = verb.prepare(verb.asked(given))
-        # These two run what a signal can stop themselves, and then write reports.
+        # These two handle signals themselves, and then write reports.
         whole = verb.work in (_check, _bench)
         code = work() if whole else stoppable(partial(_show, work, given))
     except HarnessError as error:
@@ -79,7 +79,7 @@ def _show(work: Callable[[], CommandResult | int], given: Mapping[str, Any]) -> 
 
 
 def _show_on_github(error: HarnessError, text: str) -> None:
-    """Show why a command did not run beside the lines at fault, and in the summary of the step."""
+    """Show an error as annotations of the lines at fault, and in the summary of the step."""
     from harness.output import github, markdown
     from harness.output.printing import annotate, annotating, say
 
@@ -100,7 +100,7 @@ def _show_on_github(error: HarnessError, text: str) -> None:
 
 
 def _meant_for_a_list(given: Mapping[str, Any]) -> str:
-    """What a SPEC that is a backend's name was meant to be: ``--backend torch jax``."""
+    """Return a hint if a SPEC is a backend's name, as in ``--backend torch jax``; otherwise ""."""
     named = given.get("backends") or ()
     if not named or not given.get("specs"):
         return ""
@@ -119,7 +119,7 @@ def cli() -> None:
 
 
 def _check(asked: CheckOptions) -> int:
-    """Check, and write the reports that are asked for; return the exit code."""
+    """Check, and write the requested reports; return the exit code."""
     from harness.checking.console import PrintOptions, run_check
     from harness.report.reported import Reported
     from harness.results.file import holds_ended
@@ -148,7 +148,7 @@ def _check(asked: CheckOptions) -> int:
 
 
 def check_request_of(given: Mapping[str, Any]) -> Any:
-    """The request that options stand for, by field; :class:`UsageError` for a bad one."""
+    """Return the check request of the options; raise :class:`UsageError` for invalid ones."""
     from harness.environments.columns import of_command
     from harness.given.check_request import check_request
 
@@ -156,7 +156,7 @@ def check_request_of(given: Mapping[str, Any]) -> Any:
 
 
 def _bench(asked: BenchOptions) -> int:
-    """Time, and write the reports that are asked for; return the exit code."""
+    """Time, and write the requested reports; return the exit code."""
     from harness.report.reported import Reported
     from harness.timing.console import run_bench
 
@@ -168,7 +168,7 @@ def _bench(asked: BenchOptions) -> int:
 
 
 def bench_request_of(given: Mapping[str, Any]) -> Any:
-    """The request that options stand for, by field; :class:`UsageError` for one that cannot be."""
+    """Return the timing request of the options; raise :class:`UsageError` for invalid ones."""
     from harness.environments.columns import of_command
     from harness.timing.request import BenchRequest
 
@@ -180,7 +180,7 @@ def bench_request_of(given: Mapping[str, Any]) -> Any:
     return BenchRequest.of(of_command(given))
 
 
-# The function of each command takes its options and returns its outcome or its exit code.
+# Each function takes the options and returns an outcome or an exit code.
 for _verb in (
     Verb("check", CheckOptions, _check),
     Verb("bench", BenchOptions, _bench),

@@ -1,1 +1,1 @@
-"""Processes on many machines: where they are, what they do next, and what becomes of lost work."""
+"""Processes on many machines: nodes, distribution of work, and recovery of lost work."""

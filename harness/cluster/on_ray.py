@@ -1,4 +1,4 @@
-"""Ray: its nodes, and processes on them that answer calls. No other module imports it."""
+"""Ray: its nodes, and processes on them that answer calls. No other module imports Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.errors import HarnessError, UsageError
 
 EXTRA = "backend-comparison-harness[ray]"
 NAMESPACE = "harness"
-# What Ray would print into a terminal of ours: its own doings, and what actors print.
+# Settings that keep Ray's own messages and the output of actors off the terminal.
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -27,21 +27,21 @@ QUIET = {
 }
 
 
-# Seconds in which the head of a cluster must take a connection.
+# Seconds in which the head of a cluster must accept a connection.
 REACHED = 5.0
 
 
 class Lost(Exception):
-    """The process that was to answer is gone, or its machine is; the message says how."""
+    """Error for a call whose process or machine was lost; the message says how."""
 
 
 class ClusterError(HarnessError):
-    """There is no cluster, or it cannot do what was asked of it."""
+    """Error for a missing cluster, or for a request that it cannot fulfil."""
 
 
 @dataclass(frozen=True)
 class ClusterNode:
-    """A machine of the cluster, or a part of one: ``address`` tells machines apart."""
+    """A machine of the cluster, or a part of one: ``address`` identifies the machine."""
 
     id: str
     name: str
@@ -54,10 +54,10 @@ class ClusterNode:
 
 
 def address_of(on: str) -> str:
-    """The address of a cluster, from what ``--on`` says.
+    """Return the address of a cluster from the value of ``--on``.
 
     Raises:
-        UsageError: it is neither ``ray`` nor ``ray://HOST:PORT``.
+        UsageError: the value is neither ``ray`` nor ``ray://HOST:PORT``.
     """
     scheme, separator, address = on.partition("://")
     if scheme != "ray" or bool(separator) != bool(address):
@@ -69,14 +69,14 @@ def address_of(on: str) -> str:
 
 
 class Cluster:
-    """A connection to a cluster. Use as a context manager: its actors end with it."""
+    """Connection to a cluster. A context manager: its actors end with it."""
 
     def __init__(self, on: str) -> None:
         """Connect.
 
         Raises:
-            UsageError: Ray is not installed, or ``on`` is no address.
-            ClusterError: there is no cluster at that address, or not one of this version.
+            UsageError: Ray is not installed, or ``on`` is not an address.
+            ClusterError: there is no cluster at that address, or it has a different version of Ray.
         """
         address = address_of(on)
         _check_reached(address)
@@ -122,7 +122,7 @@ class Cluster:
         self._ray.shutdown()
 
     def nodes(self) -> list[ClusterNode]:
-        """The nodes that are alive and have a processor to give."""
+        """Return the live nodes that offer a processor."""
         found = []
         for told in self._ray.nodes():
             resources = told.get("Resources", {})
@@ -140,7 +140,7 @@ class Cluster:
     def actor(
         self, node: ClusterNode, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
     ) -> Actor:
-        """A process on a node, which has a ``module:Class`` made from ``argument``."""
+        """Start a process on a node; it creates a ``module:Class`` from ``argument``."""
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         placed = strategies.NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
         remote = self._ray.remote(_Host).options(
@@ -152,18 +152,21 @@ class Cluster:
 
 
 def _silence_nodes() -> None:
-    """Ray prints what nodes tell, of one that has died among others, to the standard output, which
-    may be JSON, whatever it is told of logs. Where it does so is no public part of it."""
+    """Keep Ray from printing messages of nodes.
+
+    Ray prints them to standard output, which may be JSON, regardless of its log settings. The
+    patched function is not public.
+    """
 
     def untold(*_: object, **__: object) -> None:
-        """Nothing is printed: the harness tells itself of a node that is lost."""
+        """Print nothing: the harness itself reports a lost node."""
 
     worker: Any = importlib.import_module("ray._private.worker")
     worker.print_to_stdstream = untold
 
 
 def _check_reached(address: str) -> None:
-    """Ray waits for minutes where nobody listens, and tells about it on the terminal."""
+    """Raise :class:`ClusterError` early: Ray waits for minutes if nothing listens."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
@@ -178,7 +181,7 @@ def _check_reached(address: str) -> None:
 
 
 class Actor:
-    """A process on a node. Use as a context manager."""
+    """Process on a node. A context manager."""
 
     def __init__(self, ray: Any, handle: Any, among: list[Actor]) -> None:
         self._ray, self._handle, self._among = ray, handle, among
@@ -190,22 +193,22 @@ class Actor:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
-        with contextlib.suppress(ValueError):  # another thread was first
+        with contextlib.suppress(ValueError):  # another thread already closed it
             self._among.remove(self)
-            with contextlib.suppress(Exception):  # it is gone, or the connection is
+            with contextlib.suppress(Exception):  # the process or the connection is gone
                 self._ray.kill(self._handle)
 
     def begin(self, method: str, *arguments: Any) -> Any:
-        """Call a method; calls are answered one after another."""
+        """Start a method call and return its handle; calls are answered in order."""
         return self._handle.call.remote(method, *arguments)
 
     def result(self, begun: Any) -> Any:
-        """What a call of :meth:`begin` gives.
+        """Return the result of a call from :meth:`begin`.
 
         Raises:
             Lost: the process has ended, or its node.
-            ClusterError: it cannot do that: what it is made of is missing or wrong there.
+            ClusterError: the call failed there; for example, a module or file is missing on the
+                node.
         """
         errors = self._ray.exceptions
         try:
@@ -219,24 +222,24 @@ class Actor:
         return value
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method and wait for what it gives.
+        """Call a method and wait for its result.
 
         Raises:
-            Lost: as of :meth:`result`.
-            ClusterError: as of :meth:`result`.
+            Lost: as in :meth:`result`.
+            ClusterError: as in :meth:`result`.
         """
         return self.result(self.begin(method, *arguments))
 
 
 class _Host:
-    """The process's own side: makes the object when it is first asked."""
+    """Remote side of an actor; it creates the object at the first call."""
 
     def __init__(self, target: str, argument: Any) -> None:
         self._target, self._argument = target, argument
         self._made: Any = None
 
     def call(self, method: str, *arguments: Any) -> tuple[str, Any]:
-        # Errors travel as text: an exception of ours need not be one that can be made again there.
+        # Errors travel as text, because our exceptions may not unpickle on this side.
         try:
             if self._made is None:
                 module, _, name = self._target.partition(":")
@@ -248,20 +251,20 @@ class _Host:
             return "fault", traceback.format_exc()
 
 
-# Work that is spread over nodes: each kind of it has one process a node, and what a lost process
-# was doing is done elsewhere.
+# Distribution of work over nodes. Each kind of work has at most one process on each node, and the
+# work of a lost process is done elsewhere.
 
 T = TypeVar("T", bound=Hashable)
-# So often may a process be lost over one item; and so often in a row on one node before any.
+# Maximum losses of a process for one item, and in a row on one node before its first item.
 TRIES, FAILURES = 2, 3
-# Seconds between two looks at which nodes there are.
+# Seconds between two checks for new nodes.
 LOOK = 1.0
-# Seconds that threads are waited for when a run is stopped.
+# Seconds to wait for threads when a run stops.
 STOPPING = 2.0
 
 
 class Queue(Generic[T]):
-    """Items that wait, by their kind; who works on which; and how often an item was lost."""
+    """Queue of items by kind, with the busy kinds of each node and the losses of each item."""
 
     def __init__(self, items: Iterable[T], kind: Callable[[T], str]) -> None:
         self._waiting: dict[str, deque[T]] = {}
@@ -274,31 +277,31 @@ class Queue(Generic[T]):
         self._changed = threading.Condition()
         self._stopped = False
         self.taken: Counter[int] = Counter()
-        """How many items each thread has taken."""
+        """Number of items that each thread has taken."""
         self.error: BaseException | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do, or to be waited for."""
+        """Whether nothing is left to do or to wait for."""
         return self._stopped or not self._left
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Give out nothing more."""
+        """Stop handing out items."""
         with self._changed:
             self._stopped = True
             self.error = self.error or error
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end, but no longer than so."""
+        """Wait for the end, but at most ``seconds``."""
         with self._changed:
             self._changed.wait_for(lambda: self.finished, seconds)
 
     def claim(self, node: str) -> str | None:
-        """A kind of which something waits, and nobody else does on this node; None at the end.
+        """Return a kind with waiting items that this node does not work on; None at the end.
 
-        That of which most waits for each of its processes. Waits while there is none: what another
-        node is doing may come back.
+        Prefer the kind with the most waiting items for each of its processes. Wait while there is
+        no such kind, because items of other nodes may come back.
         """
         with self._changed:
             while not self.finished:
@@ -312,13 +315,13 @@ class Queue(Generic[T]):
         return None
 
     def release(self, node: str, kind: str) -> None:
-        """The node does no more of that kind for now."""
+        """Record that the node no longer works on that kind."""
         with self._changed:
             self._busy.discard((node, kind))
             self._changed.notify_all()
 
     def take(self, kind: str) -> T | None:
-        """The next item of a kind, or None."""
+        """Return the next item of a kind, or None."""
         with self._changed:
             waiting = self._waiting[kind]
             if not waiting or self._stopped:
@@ -327,14 +330,14 @@ class Queue(Generic[T]):
             return waiting.popleft()
 
     def done(self, item: T) -> None:
-        """An item has come to its end."""
+        """Record that an item has ended."""
         with self._changed:
             self._left -= 1
             if self.finished:
                 self._changed.notify_all()
 
     def lost(self, item: T) -> bool:
-        """A process was lost over an item; whether it is tried again."""
+        """Record that a process was lost over an item; return whether the item is tried again."""
         with self._changed:
             self._lost[item] += 1
             again = self._lost[item] < TRIES
@@ -350,10 +353,10 @@ def spread(
     slots: Callable[[ClusterNode], int],
     work: Callable[[ClusterNode, str], None],
 ) -> None:
-    """Work on a queue until it is finished, on all nodes that there are or that come to be.
+    """Work on a queue until it is finished, on all present and future nodes.
 
-    A node has so many ``slots``, each a thread here. ``work`` starts a process on a node, and does
-    with it what waits of a kind.
+    Each of a node's ``slots`` is a thread here. ``work`` starts a process on a node, and uses it
+    for the waiting items of a kind.
 
     Raises:
         ClusterError: no node is left that could do the rest.
@@ -368,7 +371,7 @@ def spread(
                     known.add(node.id)
                     for _ in range(slots(node)):
                         arguments = (cluster, queue, node, work, given_up)
-                        # Not waited for at the end of this process, whatever Ray is doing.
+                        # A daemon thread, so that a blocked call to Ray does not delay the exit.
                         thread = threading.Thread(target=_slot, args=arguments, daemon=True)
                         thread.start()
                         threads.append(thread)
@@ -404,7 +407,7 @@ def _slot(
         except Lost as lost:
             if node not in cluster.nodes():
                 return
-            # What was lost over an item is counted there.
+            # Losses over an item are counted by the queue.
             failures = failures + 1 if queue.taken[me] == before else 0
             if failures == FAILURES:
                 given_up.append(f"{node}: {lost}")

@@ -19,7 +19,7 @@ NEAR = 0.01
 
 
 class Framework(Strict):
-    """One framework in an entry.
+    """An entry's facts about one framework.
 
     ``does`` is its default. ``measured`` is the result of its plugin's measurement. ``set`` is the
     setting that makes all frameworks agree.
@@ -38,7 +38,7 @@ class Framework(Strict):
 
 
 class DefaultEntry(Strict):
-    """One default.
+    """A default that differs between frameworks.
 
     ``agree_on`` is the behaviour of all frameworks once they are set. ``apart`` is the effect of
     the difference. ``elsewhere`` is about frameworks that are not measured.

@@ -1,1 +1,1 @@
-"""A first look: a small check, and the same with a planted fault."""
+"""Demonstration: a small check, and the same check with a planted fault."""

@@ -1,4 +1,4 @@
-"""A planted fault, as a plugin makes it: the biases of two gates are handed over exchanged."""
+"""Planted fault of the demo: the biases of two gates are exchanged, as in a faulty plugin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.runtime import service
 from harness.runtime.backend import Backend
 
 GATES = ("b_z", "b_r")
-# The backend that stays right.
+# The backend without the fault.
 RIGHT = "numpy"
 
 

@@ -1,4 +1,4 @@
-"""What ``demo`` runs, and what it says around it."""
+"""Command ``demo``: its check, and the text around it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from harness.worker.launch import SERVICE
 SPEC = "lesson6/keras_gru"
 SIZES = {"hidden": 16, "vocab": 20}
 CHECKS = ("values", "training-sgd", "batch-independence", "causality")
-# Where a planted fault leaves its reproducer, in the folder that the demo runs in.
+# Folder for the reproducer of a planted fault, in the current folder.
 FAILURES = Path("harness-demo")
-# In this order, by how soon they start.
+# Preferred frameworks, the fastest to start first.
 LIKED = ("torch", "jax", "keras")
 
 
 def run_demo(asked: DemoOptions) -> int:
-    """Check one model on numpy and a framework; returns the exit code. A planted fault leaves a
-    reproducer in the folder :data:`FAILURES`.
+    """Check one model on numpy and a framework, and return the exit code.
+
+    A planted fault leaves a reproducer in the folder :data:`FAILURES`.
 
     Raises:
         UsageError: there is no such backend, or no reproducer can be written here.

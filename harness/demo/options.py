@@ -1,4 +1,4 @@
-"""The options of ``demo``. Imports nothing that takes time."""
+"""Options of ``demo``. The module imports nothing slow."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Numbers of a user's own: read, and run once through any backend or the oracle."""
+"""Passes over a user's own numbers, through any backend or the oracle."""

@@ -1,4 +1,4 @@
-"""The request of a check, from the options of any entrance."""
+"""Request of a check, from the options of any interface."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FIELDS = {each.name for each in fields(Request)} - {"against"}
 
 
 def check_request(given: Mapping[str, Any]) -> Request:
-    """Return the request of the options that were given, by field of :class:`.CheckOptions`.
+    """Return the request of the given options, by field of :class:`.CheckOptions`.
 
     Raises:
-        UsageError: an option has a value that there is not, or two do not go together.
+        UsageError: an option has an unknown value, or two options do not go together.
         HarnessError: a spec, or a file, is wrong.
     """
     specs = Library(given.get("folders", ())).matching(given.get("specs", ()))
@@ -45,7 +45,7 @@ def check_request(given: Mapping[str, Any]) -> Request:
 
 
 def _paths(names: Sequence[str]) -> tuple[str, ...]:
-    """Each path once; :class:`UsageError` for an unknown one."""
+    """Return each path once; raise :class:`UsageError` for an unknown one."""
     for name in names:
         if name not in (*PATHS, "all"):
             instead = "'native,equations'" if name == "both" else ""
@@ -53,9 +53,9 @@ def _paths(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(p for name in names for p in (PATHS if name == "all" else [name])))
 
 
-# The request of a check of a model of a user's own, from the options of the command line.
+# Requests of checks of a user's own model.
 
-# Of no use to a model that is not the harness' own.
+# Options that have no meaning for a user's own model, with the reason.
 REFUSED: Mapping[str, str] = {
     "on": "a model of your own is run on this machine",
     "reproducers": "a reproducer holds the spec's program, and no model of your own",
@@ -67,10 +67,10 @@ OF_MODEL = ("maps", "takes", "returns")
 
 
 def of_model(request: Request, given: Mapping[str, Any]) -> Request:
-    """The request of ``--against``; without it, the request as it is.
+    """Return the request of ``--against``; without that option, return the request unchanged.
 
     Raises:
-        UsageError: there is none to ask for, or an option has no meaning with it, or without it.
+        UsageError: the model cannot be requested, or an option needs or excludes ``--against``.
     """
     if given.get("against") is None:
         for name in OF_MODEL:
@@ -99,7 +99,7 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
         *(given.get(name, ()) for name in OF_MODEL),
     )
     framework = backend_of(own.column)
-    # What a file holds is of one dtype, nearly always this one.
+    # The arrays of a file have one dtype, nearly always float32.
     one = not own.name and tuple(request.dtypes) == DTYPES
     return replace(
         request,

@@ -1,4 +1,4 @@
-"""The command ``run``: what it prints and writes, and its exit codes."""
+"""Command ``run``: output, written files and exit codes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from harness.language.model import load_spec
 
 
 def run_run(asked: PassOptions) -> CommandResult:
-    """Run once, and write what came of it.
+    """Run one pass, and write its results.
 
     Raises:
-        UsageError: no results can be written to the place of the output.
+        UsageError: the results cannot be written to the output.
         HarnessError: a spec, a file or an option is wrong.
         BackendError: the backend could not be run.
     """
@@ -53,7 +53,8 @@ def run_run(asked: PassOptions) -> CommandResult:
 
 
 def arrays_of(result: PassResult) -> ArrayDict:
-    """All results by name, as the file has them: ``output.NAME``, ``loss``, ``gradient.NAME``."""
+    """Return all results by their names in the file: ``output.NAME``, ``loss``,
+    ``gradient.NAME``."""
     groups: dict[str, Mapping[str, npt.ArrayLike]] = {
         "output": result.outputs,
         "state": result.state,
@@ -80,7 +81,7 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
-    """Return a pass as ``--json`` prints it."""
+    """Return the data that ``--json`` prints for a pass."""
     loss = result.loss
     return {
         "loss": loss if loss is None or math.isfinite(loss) else str(loss),
@@ -91,11 +92,11 @@ def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
 
 
 def text_of(result: PassResult, arrays: ArrayDict) -> str:
-    """What is printed: sizes and paths, then a line for each array."""
+    """Return the printed text: sizes and paths, then a line for each array."""
     paths = ", ".join(f"{layer}: {path}" for layer, path in result.paths.items())
     lines = [f"at {', '.join(f'{n} {size}' for n, size in result.sizes.items())}; {paths}"]
     for name, array in arrays.items():
-        # One number is shown, of several their shape.
+        # A scalar shows its value, an array its shape and dtype.
         shown = f"{float(array):.9g}" if not array.shape else f"{list(array.shape)} {array.dtype}"
         lines.append(f"{name} {shown}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Where a user's numbers come from: mappings, files of weights, ``.npz`` files of a batch."""
+"""Sources of a user's numbers: mappings, files of weights, ``.npz`` files of a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.language.model import Spec, load_spec
 from harness.oracle.given import Given, Numbers, Source, given_numbers
 from harness.program.signature import group_of
 
-# What the names of arrays begin with in a file of inputs, but for the inputs themselves.
+# Prefixes of the names of states and targets in a file of inputs; inputs have none.
 STATE, TARGET = "state.", "target."
 
 
@@ -28,14 +28,15 @@ def gather(
     state: Numbers = None,
     targets: Numbers = None,
 ) -> Given:
-    """The numbers of mappings and files, checked against a spec at its sizes, but for ``sizes``.
+    """Read mappings and files, and check the numbers against a spec.
 
-    ``parameters`` hold statistics too, or none of them; of a file that ``harness train`` wrote, its
-    own sizes hold. ``inputs`` hold ``state.NAME`` and ``target.NAME`` too, where it is a file.
+    ``sizes`` replace the spec's own sizes. ``parameters`` hold all statistics or none; a file of
+    ``harness train`` has its own sizes. If ``inputs`` is a file, it may hold ``state.NAME`` and
+    ``target.NAME`` too.
 
     Raises:
-        UsageError: a group or a size is given twice, and a file of inputs cannot be read.
-        HarnessError: other files cannot be, or the numbers do not fit, as in
+        UsageError: a group or a size is given twice, or a file of inputs cannot be read.
+        HarnessError: a different file cannot be read, or the numbers do not fit, as in
             :func:`~harness.oracle.given.given_numbers`.
     """
     files = {
@@ -80,11 +81,11 @@ def gather_for(
     sizes: Mapping[str, int],
     **sources: Any,
 ) -> Given | None:
-    """As :func:`gather`, for the one spec of a request; None if nothing is given.
+    """Call :func:`gather` for the only spec of a request; return None if nothing is given.
 
     Raises:
-        UsageError: there are several.
-        HarnessError: as there.
+        UsageError: there is not exactly one spec.
+        HarnessError: as in :func:`gather`.
     """
     if all(source is None for source in sources.values()):
         return None
@@ -95,10 +96,10 @@ def gather_for(
 
 
 def read_inputs(path: str | Path) -> ArrayDict:
-    """The arrays of an ``.npz`` file, of at most :data:`MAX_INPUTS` bytes packed and unpacked.
+    """Read the arrays of an ``.npz`` file, at most :data:`MAX_INPUTS` bytes packed and unpacked.
 
     Raises:
-        UsageError: it cannot be read, or holds something else than arrays of numbers.
+        UsageError: the file cannot be read, or holds something other than arrays of numbers.
     """
     try:
         return read_npz(read_bytes(path, MAX_INPUTS, "inputs"), MAX_INPUTS)
@@ -111,7 +112,7 @@ def read_inputs(path: str | Path) -> ArrayDict:
 
 
 def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
-    """:class:`UsageError` for a target or a state of a file that has the name of an input."""
+    """Raise :class:`UsageError` for a target or a state of a file without its prefix."""
     program = spec.programs["training"]
     own = {port.name for port in program.inputs}
     for prefix, ports in ((STATE, program.state), (TARGET, program.targets)):
@@ -123,7 +124,7 @@ def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
 
 
 def _parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
-    """The sizes that parameters say they have, and their arrays by name, with the statistics."""
+    """Return the sizes that parameters declare, and their arrays by name, with the statistics."""
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):

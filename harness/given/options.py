@@ -1,4 +1,4 @@
-"""The options of ``run``. Imports nothing that takes time."""
+"""Options of ``run``. The module imports nothing slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass over a user's own numbers, on any backend or on the oracle itself."""
+"""A pass over a user's own numbers, on any backend or on the oracle itself."""
 
 from __future__ import annotations
 
@@ -39,18 +39,19 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 class BackendError(CouldNotRun):
-    """A backend could not be run."""
+    """Error for a backend that could not be run."""
 
 
 @dataclass(frozen=True, eq=False)
 class PassResult:
-    """What a pass gave: arrays by neutral name, empty where they were not wanted.
+    """The results of a pass: arrays by neutral name, empty if they were not wanted.
 
-    Floats have the run's dtype. Shapes are the spec's own: ``[batch, time, ...]`` for a sequence.
-    ``state`` is the new state, ``statistics`` the moving ones after the batch. ``gradients`` are
-    those of the loss, by parameter, and ``input.NAME`` and ``state.NAME`` for floats. ``paths``
-    says what ran each layer and loss: the framework's own, or ``equations``. ``sizes`` are all
-    sizes, batch and time among them.
+    - Floats have the run's dtype. Shapes are the spec's own: ``[batch, time, ...]`` for a sequence.
+    - ``state`` is the new state. ``statistics`` are the moving statistics after the batch.
+    - ``gradients`` are those of the loss, by parameter, and ``input.NAME`` and ``state.NAME`` for
+        floats.
+    - ``paths`` says what ran each layer and loss: the framework's own code, or ``equations``.
+    - ``sizes`` are all sizes, including batch and time.
     """
 
     outputs: ArrayDict
@@ -66,10 +67,10 @@ class PassResult:
 def run_once(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
 ) -> PassResult:
-    """One pass; see :func:`harness.run`.
+    """Run one pass, as :func:`harness.run` does.
 
     Raises:
-        HarnessError: what is asked for cannot be, or the backend could not be run.
+        HarnessError: the request is invalid, or the backend could not be run.
     """
     _check(spec, backend, given, want, settings)
     programs = (
@@ -104,7 +105,7 @@ def run_once(
 def _check(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
 ) -> None:
-    """:class:`UsageError` for what no run can do."""
+    """Raise :class:`UsageError` for a request that no run can fulfil."""
     if isinstance(want, str) or not want:
         raise UsageError(f"want lists one or more of {', '.join(WANTED)}, found {want!r}")
     asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
@@ -138,7 +139,7 @@ def _names(ports: Any) -> str:
 
 
 def _whole(program: Program, given: Given, seed: int) -> Arguments:
-    """All arguments: what is not given is as at the start of a training, noise too."""
+    """Return all arguments; missing ones, and noise, are as at the start of a training."""
     arrays = given.arrays
     sizes = {"batch": given.batch or 1, "time": given.time or 1}
     return Arguments(

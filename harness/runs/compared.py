@@ -100,7 +100,7 @@ class MovedDigits:
 
 
 class Change(Protocol):
-    """One change of one cell, in any kind of run."""
+    """A change of one cell, in any kind of run."""
 
     @property
     def kind(self) -> str:
