@@ -1,4 +1,4 @@
-"""Grows a list of nodes: numbers the values, infers their types, remembers where they came from."""
+"""Build a list of nodes: number the values, infer their types, remember their places."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Builder:
     _open: list[list[Node]] = field(default_factory=list)
 
     def value(self, type_: Type, name: str = "") -> int:
-        """A new value."""
+        """Add a value and return its number."""
         number = len(self.types)
         self.types[number] = type_
         if name:
@@ -30,8 +30,7 @@ class Builder:
         return number
 
     def name(self, value: int, name: str, place: str) -> None:
-        """Name a value that has no name. ``place`` is the equation that names it, not the function
-        that it calls."""
+        """Name a value that has no name. ``place`` is the equation that names it."""
         if value in self.names:
             return
         self.names[value] = name
@@ -51,11 +50,11 @@ class Builder:
         (self._open[-1] if self._open else self.nodes).append(node)
 
     def begin(self) -> None:
-        """Open a body: what is emitted goes there until :meth:`end`."""
+        """Open a body, which gets the emitted nodes until :meth:`end`."""
         self._open.append([])
 
     def end(self, inputs: Sequence[int], outputs: Sequence[int]) -> Block:
-        """Close the body."""
+        """Close the body and return it."""
         return Block(tuple(inputs), tuple(self._open.pop()), tuple(outputs))
 
     def scan(
@@ -66,11 +65,11 @@ class Builder:
         *,
         reverse: bool = False,
     ) -> tuple[list[int], list[int]]:
-        """Loop over the first axis of ``sequences``.
+        """Loop over the first axis of ``sequences``; return (last carried values, stacked values).
 
-        The body takes the carried values, then one slice of each sequence; it gives the next
-        carried values, then what is stacked. Returns (last carried values, stacked values).
-        ``reverse`` runs from the last step to the first; stacked values keep the order of time.
+        The body takes the carried values, then one slice of each sequence. It gives the next
+        carried values, then those to stack. ``reverse`` runs from the last step to the first;
+        stacked values keep the order of time.
         """
         length = self.types[sequences[0]].shape[0]
         count = len(carries)
@@ -83,16 +82,16 @@ class Builder:
         return last, stacked
 
     def constant(self, value: float) -> int:
-        """A literal number."""
+        """Append a literal number."""
         return self.emit("constant", value=float(value))
 
     def filled(self, value: float, shape: Shape) -> int:
-        """One number in every entry of a shape."""
+        """Fill a shape with one number."""
         number = self.constant(value)
         return self.emit("broadcast_to", number, shape=shape) if shape else number
 
     def zeros(self, shape: Shape) -> int:
-        """Zeros of a shape."""
+        """Fill a shape with zeros."""
         return self.filled(0.0, shape)
 
     def reduce_to(self, value: int, shape: Shape) -> int:
@@ -113,25 +112,25 @@ class Builder:
         return value
 
     def mean(self, value: int, axes: Iterable[int], *, keepdims: bool) -> int:
-        """Mean over some axes."""
+        """Append the mean over some axes."""
         axes = tuple(axes)
         dims = tuple(self.types[value].shape[a] for a in axes)
         total = self.emit("sum", value, axis=axes, keepdims=keepdims)
         return self.emit("divide", total, self.emit("extent", dims=dims))
 
     def axis_first(self, value: int, axis: int) -> int:
-        """An axis moved before all others."""
+        """Move an axis before all others."""
         rest = (a for a in range(len(self.types[value].shape)) if a != axis)
         return self.emit("permute_dims", value, axes=(axis, *rest)) if axis else value
 
     def axis_back(self, value: int, axis: int) -> int:
-        """The first axis moved to where it was, which undoes :meth:`axis_first`."""
+        """Move the first axis to where it was, which undoes :meth:`axis_first`."""
         rank = len(self.types[value].shape)
         order = (*range(1, axis + 1), 0, *range(axis + 1, rank))
         return self.emit("permute_dims", value, axes=order) if axis else value
 
     def slice_axis(self, value: int, axis: int, start: Dim | int, stop: Dim | int) -> int:
-        """``start:stop`` along one axis; the value itself where that is all of it."""
+        """Take ``start:stop`` along one axis; return the value itself if that is all of it."""
         start, stop = Dim.of(start), Dim.of(stop)
         if start == Dim() and stop == self.types[value].shape[axis]:
             return value

@@ -1,4 +1,4 @@
-"""Clipping of gradients, known again in the equations that a model makes of them."""
+"""Recognise the clipping of gradients in the equations of a model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from harness.program.ir import Node
 from harness.program.updates import UpdateRule
 
 ROOT, SQUARE = 0.5, 2.0
-# Numbers that float32 holds, and products of two of them too.
+# Bounds of the numbers: float32 holds these and products of two.
 LEAST, MOST = 2.0**-60, 2.0**60
 
 
 @dataclass(frozen=True)
 class Clipping:
-    """What frameworks do with gradients that are too long, before the optimizer reads them.
+    """The clipping of gradients that are too long, before the optimizer reads them.
 
     Attributes:
         by: ``value``: each entry is cut off at ``-limit`` and ``limit``. ``norm``: each parameter's
             gradient, and ``global_norm``: all of them together, are
             ``g * min(1, limit / (norm + epsilon))`` (Pascanu, Mikolov and Bengio, 2013).
-        limit: From 2^-60 to 2^60.
-        epsilon: 0, or as large; 0 for ``value``.
+        limit: A number from 2^-60 to 2^60.
+        epsilon: 0, or a number in the same range; 0 for ``value``.
     """
 
     by: Literal["value", "norm", "global_norm"]
@@ -42,24 +42,25 @@ Factors = frozenset[tuple[Hashable, int]]
 
 
 class _Factored(NamedTuple):
-    """A number above 0 times factors, each to the power of 1 or -1: the gradient, norms, and what
-    is neither (its value). None of them is there twice, as ``g / g`` is no number at 0."""
+    """A number above 0 times factors, each to the power of 1 or -1: the gradient, norms, other
+    values. No factor is there twice, because ``g / g`` is NaN at 0."""
 
     number: float
     factors: Factors = frozenset()
 
 
 def clipping(rule: UpdateRule) -> Clipping | None:
-    """The clipping that a model's ``gradient`` is, however it is written; None for anything else.
+    """Return the clipping that a model's ``gradient`` is, however it is written; None for other
+    forms.
 
     ``g * minimum(1, c / norm)``, ``g * c / maximum(c, norm)`` and ``where(norm < c, g, g * c /
-    norm)`` are one; so are ``g * g`` and ``g ** 2``, ``sqrt(x)`` and ``x ** 0.5``.
+    norm)`` are one form; so are ``g * g`` and ``g ** 2``, ``sqrt(x)`` and ``x ** 0.5``.
     """
     return None if rule.fed is None else _FedGradient(rule).clipping(rule.fed)
 
 
 class _FedGradient:
-    """The values of a rule, as far as clipping is made of them."""
+    """The values of a rule from which clipping is made."""
 
     def __init__(self, rule: UpdateRule) -> None:
         self.gradient = rule.gradient
@@ -67,14 +68,12 @@ class _FedGradient:
         self.totals = {total.value: total.part for total in rule.totals}
 
     def clipping(self, value: int) -> Clipping | None:
-        """The clipping that makes a value."""
+        """Return the clipping that makes a value."""
         return self._by_value(value) or self._chosen(value) or self._scaled(value)
 
     def _by_value(self, value: int) -> Clipping | None:
-        """``maximum(minimum(g, c), -c)``, or ``minimum(maximum(g, -c), c)``.
-
-        Not with the numbers first: what is NaN would be one of them, which in frameworks stays NaN.
-        """
+        """Match ``maximum(minimum(g, c), -c)``, or ``minimum(maximum(g, -c), c)``. The numbers may
+        not come first: they would replace NaN, which stays NaN in frameworks."""
         outer = self._bound(value)
         inner = None if outer is None else self._bound(outer[2])
         if outer is None or inner is None or inner[2] != self.gradient or inner[0] == outer[0]:
@@ -86,7 +85,7 @@ class _FedGradient:
         return Clipping("value", high)
 
     def _chosen(self, value: int) -> Clipping | None:
-        """``where(norm < c, g, g * c / norm)``."""
+        """Match ``where(norm < c, g, g * c / norm)``."""
         node = self._node(value, "where")
         compared = self._node(node.inputs[0], "less", "less_equal") if node is not None else None
         if node is None or compared is None:
@@ -104,7 +103,7 @@ class _FedGradient:
         return self._made(norm, made.number, most.number / least.number)
 
     def _scaled(self, value: int) -> Clipping | None:
-        """``g * minimum(1, c / norm)``, or ``g * c / maximum(c, norm)``."""
+        """Match ``g * minimum(1, c / norm)``, or ``g * c / maximum(c, norm)``."""
         made = self._product(value)
         rest = made.factors - {(self.gradient, 1)} if made is not None else frozenset()
         if made is None or len(made.factors) != 2 or len(rest) != 1:
@@ -125,18 +124,19 @@ class _FedGradient:
         return self._made(norm, limit, limit)
 
     def _norm_of(self, factors: Factors, power: int) -> _Norm | None:
-        """The norm in a product of the gradient and a norm to that power, and nothing else."""
+        """Return the norm in a product of only the gradient and a norm to that power."""
         norms = [factor for factor, _ in factors if isinstance(factor, _Norm)]
         return norms[0] if norms and factors == {(self.gradient, 1), (norms[0], power)} else None
 
     @staticmethod
     def _made(norm: _Norm, limit: float, begins: float) -> Clipping | None:
-        """By a norm, if cutting begins at the limit that is cut to."""
+        """Return clipping by a norm, if it begins at the limit to which it cuts."""
         by = "global_norm" if norm.whole_model else "norm"
         return Clipping(by, limit, norm.epsilon) if begins == limit else None  # type: ignore[arg-type]
 
     def _product(self, value: int) -> _Factored | None:
-        """The product that a value is; None for a number that is not above 0, or out of range."""
+        """Return the product that a value is; None if a number in it is out of range, or not above
+        0."""
         node = self._node(value, "multiply", "divide", "constant")
         if node is None:
             return _Factored(1.0, frozenset({(self._norm(value) or value, 1)}))
@@ -157,7 +157,7 @@ class _FedGradient:
         )
 
     def _norm(self, value: int) -> _Norm | None:
-        """``sqrt(sum of g * g)``, with an epsilon beside it or without."""
+        """Match ``sqrt(sum of g * g)``, with or without an added epsilon."""
         added = self._node(value, "add")
         for norm, more in (added.inputs, added.inputs[::-1]) if added is not None else ():
             epsilon, found = self._number(more), self._norm(norm)
@@ -178,14 +178,14 @@ class _FedGradient:
         return _Norm(whole) if of_two else None
 
     def _power(self, value: int, exponent: float) -> int | None:
-        """x where a value is ``x ** exponent``."""
+        """Return x if a value is ``x ** exponent``."""
         if exponent == ROOT and (root := self._node(value, "sqrt")) is not None:
             return root.inputs[0]
         node = self._node(value, "power")
         return node.inputs[0] if node and self._number(node.inputs[1]) == exponent else None
 
     def _bound(self, value: int) -> tuple[Literal["min", "max"], int, int] | None:
-        """``minimum(a, b)`` or ``maximum(a, b)``, as they are written with ``where``."""
+        """Match ``minimum(a, b)`` or ``maximum(a, b)``, written with ``where``."""
         node = self._node(value, "where")
         compared = self._node(node.inputs[0], "less", "less_equal") if node is not None else None
         if node is None or compared is None:
@@ -196,7 +196,7 @@ class _FedGradient:
         return ("max", one, other) if compared.inputs == (other, one) else None
 
     def _number(self, value: int) -> float | None:
-        """A number above 0."""
+        """Return the number above 0 that a value is, or None."""
         found = self._product(value)
         return None if found is None or found.factors else found.number
 

@@ -1,8 +1,8 @@
 """Symbolic dimensions: sums of products of size names, such as ``heads * head + vocab``.
 
-A program is written for any batch and any time length, so its shapes hold names; numbers enter
-only when arrays do. Concatenation adds, slicing subtracts, joining axes multiplies; nothing in
-the language divides.
+A program is written for any batch and any time length, so its shapes hold names; arrays bring the
+numbers. Concatenation adds, slicing subtracts, joining axes multiplies; nothing in the language
+divides.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 
 from harness.errors import SpecError, UsageError, did_you_mean
 
-# Limits on what a few short equations could make grow without end. Of a dimension: the products
-# that it adds up, the sizes in each product, and any number. Of a shape: its axes (as many as
-# numpy 1 has), and the sizes that it names, so that it stays short enough to read.
+# Limits, because a few short equations could make sizes grow without end. Limits of a dimension:
+# the products that it adds up, the sizes in each product, and any number. Limits of a shape: its
+# axes (as many as numpy 1 has), and the sizes that it names, so that people can read it.
 MOST_TERMS, MOST_FACTORS, LARGEST = 32, 8, 2**63 - 1
 MOST_AXES, MOST_NAMED = 32, 100
 
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """``constant + sum(coefficient * product)``; terms are sorted and never zero.
+    """A dimension ``constant + sum(coefficient * product)``; terms are sorted and never zero.
 
     A product is written as its names in order with ``*`` between them: ``head*heads``.
 
     Raises:
-        SpecError: a dimension would be larger than the limits; it has no place.
+        SpecError: a dimension would be larger than the limits; the error has no place.
     """
 
     constant: int = 0
@@ -52,7 +52,7 @@ class Dim:
 
     @staticmethod
     def of(value: Dim | int | str) -> Dim:
-        """The dimension that a number or a size name stands for."""
+        """Return the dimension of a number or a size name."""
         if isinstance(value, Dim):
             return value
         if isinstance(value, str):
@@ -83,8 +83,7 @@ class Dim:
         return self + Dim(-other.constant, tuple((name, -c) for name, c in other.terms))
 
     def divided(self, by: Dim) -> Dim | None:
-        """The dimension that ``by``, a single product of sizes, goes into as often; None where
-        that is none."""
+        """Return the quotient by ``by``, a single product of sizes; None if there is none."""
         if by.constant or len(by.terms) != 1 or self.constant:
             return None
         ((product_, coefficient),) = by.terms
@@ -109,11 +108,11 @@ class Dim:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The size names that it depends on."""
+        """The size names in the dimension."""
         return tuple(dict.fromkeys(name for term, _ in self.terms for name in term.split("*")))
 
     def resolve(self, sizes: Mapping[str, int]) -> int:
-        """The number that it stands for; :class:`UsageError` for a size not in ``sizes``."""
+        """Return the dimension's number; :class:`UsageError` for a size not in ``sizes``."""
         if not self.terms:
             return self.constant
         try:
@@ -137,13 +136,13 @@ class Dim:
 
 
 Shape = tuple[Dim, ...]
-# What an operation is told beside its operands, by name: dimensions, numbers, texts, and tuples.
+# Attributes of an operation by name: dimensions, numbers, texts, and tuples.
 Attributes = Mapping[str, Any]
 ONE = Dim(1)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    """The product of dimensions: the length of the axis that they make together."""
+    """Return the product of dimensions: the length of the axis that they make together."""
     result = ONE
     for dim in dims:
         result = result * dim
@@ -151,10 +150,10 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 
 def check_shape(shape: Shape) -> None:
-    """Check that a value of this shape is one that frameworks can hold and people can read.
+    """Check that frameworks can hold a value of this shape and people can read it.
 
     Raises:
-        SpecError: there are too many axes, or sums of sizes too long; it has no place.
+        SpecError: there are too many axes, or too long sums of sizes; the error has no place.
     """
     if len(shape) > MOST_AXES:
         raise SpecError(f"a value has at most {MOST_AXES} axes, found {len(shape)}")
@@ -167,17 +166,17 @@ def check_shape(shape: Shape) -> None:
 
 
 def entries(shape: Iterable[Dim]) -> int:
-    """A number that two shapes share if they have as many entries as each other at all sizes.
+    """Return a number that is equal for shapes with equally many entries at all sizes.
 
-    It is how many there are where each size is a large number that only its name decides, so that
-    no product of sums has to be written out. Shapes that differ have the same by chance once in
+    It is the number of entries if each size is a large number that only its name decides, so that
+    no product of sums has to be written out. Different shapes get the same number by chance once in
     2**50 or less.
     """
     return prod(dim.resolve(_LARGE) for dim in shape)
 
 
 class _LargeSizes(dict[str, int]):
-    """For each size name a large number."""
+    """A large number for each size name, seeded by the name."""
 
     def __missing__(self, name: str) -> int:
         self[name] = Random(name).randrange(2**60, 2**61)
@@ -188,22 +187,22 @@ _LARGE = _LargeSizes()
 
 
 def shape_text(shape: Iterable[Dim]) -> str:
-    """``[batch, time, units]``."""
+    """Return the text of a shape: ``[batch, time, units]``."""
     return "[" + ", ".join(str(dim) for dim in shape) + "]"
 
 
 def resolve_shape(shape: Iterable[Dim], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape in numbers."""
+    """Return the shape in numbers."""
     return tuple(dim.resolve(sizes) for dim in shape)
 
 
 def bind(
     name: str, shape: Shape, found: Sequence[int], sizes: Mapping[str, int], bound: dict[str, int]
 ) -> None:
-    """Match an array's shape against a declared one, adding the sizes that it fixes to ``bound``.
+    """Match an array's shape against a declared one, and add the sizes that it fixes to ``bound``.
 
-    ``sizes`` are fixed already (hidden units, classes); ``bound`` collects those that arrays may
-    choose (batch, time). Raises :class:`UsageError` where they contradict each other.
+    ``sizes`` are fixed already (hidden units, classes). ``bound`` collects those that arrays decide
+    (batch, time). Raises :class:`UsageError` if they contradict each other.
     """
     if len(shape) != len(found):
         raise UsageError(
@@ -228,7 +227,7 @@ def bind(
 
 
 def _solved(label: str, dim: Dim, size: str, length: int, known: Mapping[str, int]) -> int:
-    """The size that makes ``dim``, in which it is no square, as long as the array's axis."""
+    """Return the size that makes ``dim``, linear in it, as long as the array's axis."""
     rest, one, two = (dim.resolve({**known, size: number}) for number in (0, 1, 2))
     value, remainder = divmod(int(length) - rest, one - rest) if one != rest else (0, 0)
     if remainder or value < 1 or two - one != one - rest:

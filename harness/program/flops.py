@@ -1,7 +1,7 @@
-"""Floating-point operations of a program, counted node by node.
+"""Count the floating-point operations of a program, node by node.
 
-A product of ``[m, k]`` and ``[k, n]`` counts 2mkn; an elementwise primitive counts one for each
-entry of its result, whatever it costs the machine; moving data counts nothing.
+A product of ``[m, k]`` and ``[k, n]`` counts 2mkn. An elementwise primitive counts one for each
+entry of its result, whatever it costs the machine. Moving data counts nothing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """All operations."""
+        """Operations of both kinds."""
         return self.products + self.elementwise
 
 
 def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int]) -> Flops:
-    """The operations of some nodes; a loop's body counts once for each step."""
+    """Count the operations of nodes; a loop's body counts once for each step."""
     parts = (_of(node, types, sizes) * times for node, times in runs(nodes, types, sizes))
     return sum(parts, Flops())
 
@@ -45,7 +45,7 @@ def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, 
 def runs(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], times: int = 1
 ) -> Iterator[tuple[Node, int]]:
-    """Every node without a body, and how often it runs: in a loop, once for each step."""
+    """Yield every node without a body, and how often it runs: in a loop, once for each step."""
     for node in nodes:
         if node.body is None:
             yield node, times
@@ -55,7 +55,7 @@ def runs(
 
 
 def steps_of(node: Node, types: Mapping[int, Type], sizes: Mapping[str, int]) -> int:
-    """How many steps a scan makes."""
+    """Return the number of steps of a scan."""
     return types[node.inputs[node.carries]].shape[0].resolve(sizes)
 
 

@@ -1,7 +1,7 @@
-"""Fused operations: what a backend may offer beyond the primitives, for plans to use.
+"""Fused operations: optional operations of backends beyond the primitives, for plans to use.
 
-Each means exactly the composition of primitives that it is found as, and a backend may offer any
-subset: a plan holds only those that its backend has.
+Each means exactly the composition of primitives that it replaces. A plan holds only those that its
+backend offers.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from harness.program.ir import Node, reads
 
-# Maxima that may leave NaN out: what is made of them has it from elsewhere.
+# Maxima that may drop NaN, because all that is made of them gets the NaN from elsewhere.
 #
-# A softmax subtracts the largest of each row before it takes exponentials. Whether that largest is
-# NaN where the row has one shows nowhere: the row's sum of exponentials is NaN by itself, and all
-# that comes of the row is divided by it. Where a framework has a faster maximum that drops NaN, it
-# may take that one here, and nowhere else.
+# A softmax subtracts the largest entry of each row before it takes exponentials. If a row has a
+# NaN, its largest entry need not be NaN: the row's sum of exponentials is NaN, and divides all that
+# comes of the row. If a framework has a faster maximum that drops NaN, it may use that one here,
+# and nowhere else.
 
-# NaN in any operand is NaN in the result, entry by entry. Not ``power``: 1 ** NaN is 1.
+# A NaN in any operand is NaN in the result, entry by entry. Not ``power``: 1 ** NaN is 1.
 PASSING = frozenset(
     {*("add", "subtract", "multiply", "divide", "negative", "exp", "log", "tanh", "sqrt")}
     | {"stop_gradient", "broadcast_to"}
@@ -25,8 +25,8 @@ PASSING = frozenset(
 
 
 def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
-    """The values of ``max`` among ``nodes`` in which NaN may be lost, if nothing but the values
-    ``ends`` is looked at, and if the axis of the maximum is the last."""
+    """Return the values of ``max`` among ``nodes`` in which NaN may be lost. This holds if only the
+    values ``ends`` are looked at, and if the maximum is over the last axis."""
     read = [{*reads(node)} for node in nodes]
     last = {value: number for number, values in enumerate(read) for value in values}
     last.update(dict.fromkeys(ends, len(nodes)))
@@ -37,11 +37,14 @@ def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
 def _is_loose(
     number: int, nodes: Sequence[Node], read: Sequence[Set[int]], last: Mapping[int, int]
 ) -> bool:
-    """Whether each value that is made of a maximum is made of its rows' NaN, too, before it is
-    looked at or goes into what may hide it. ``last`` is where a value is last read."""
+    """Return whether each value that is made of a maximum gets its rows' NaN from elsewhere.
+
+    It must do so before it is looked at, or read by an operation that may hide NaN. ``last`` has
+    the place of the last reader of a value.
+    """
     most = nodes[number]
-    # Values with the NaN of the maximum's operand in each entry, or in all of each row; and those
-    # that lack it where the maximum does, up to the place where the last of them is read.
+    # ``entries`` have the NaN of the maximum's operand in each entry, ``rows`` in all of each row.
+    # ``lacking`` lack it if the maximum does; the last of them is read at ``until``.
     entries, rows, lacking = set(most.inputs), set[int](), {most.output}
     until = last.get(most.output, number)
     while number < until:
@@ -86,7 +89,7 @@ FUSED: Mapping[str, str] = {
     "softmax": "exp(x - max(x)) over its sum, along the last axis",
     "log_sum_exp": "log(sum(exp(x))) along the last axis, kept as length 1",
 }
-# What takes the place of a primitive where it may be less exact, on every path: no node of a plan.
+# Less exact replacements of a primitive on every path; they are no nodes of a plan.
 IN_PLACE: Mapping[str, str] = {
     "loose_max": "max, which may leave NaN out: where all that is made of it has them anyway",
 }

@@ -1,14 +1,13 @@
-"""A model of sequences as a program of one step, which keeps what later steps read of it.
+"""A sequence model as a program of one step, which keeps what later steps read.
 
-Of the program of a whole sequence each value that has an axis of time is made for the step at hand
-only, a *row*. Where a row reads all steps of another value, as attention reads keys and values,
-that value is kept: a state of ``limit`` steps, into which each step writes its row. A window over
-the last steps keeps these, a scan what it carries. So a step costs what it adds, and not what was
-read before.
+Each value with a time axis is made for the current step only, as a *row*. If a row reads all steps
+of another value, as attention reads keys and values, that value is kept: a state of ``limit``
+steps, into which each step writes its row. A window over the last steps keeps these steps, and a
+scan keeps its carried values. A step therefore costs only its own work.
 
-This is right for whatever reads no later steps: what stands behind the step at hand in what is
-kept is anything, and must not be looked at. :func:`incremental` does not prove that of a program;
-who runs one step by step holds it against the whole.
+This is right only for values that read no later steps: entries of the kept state behind the current
+step are arbitrary and must not be read. :func:`incremental` does not prove that. Callers must
+compare a step-by-step run with the whole program.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ from harness.program.ir import (
 )
 from harness.program.primitives import ELEMENTWISE
 
-# Which part of its operands a node needs for one entry of an axis of what it makes.
+# The part of its operands that a node needs for one entry along an axis of its output.
 
-# A value and the axis of which one entry is meant; None is all of it.
+# A value and the axis along which one entry is meant; None is the whole value.
 Form = tuple[int, int | None]
 
 
 class NoRow(Exception):
-    """An entry of an axis cannot be made by itself; the message says of what, and why."""
+    """An entry along an axis cannot be made by itself; the message says of which value, and why."""
 
 
 def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
-    """What a node needs of its operands to make one entry of an axis of its output, as the same
-    node of these.
+    """Return the forms of its operands from which a node makes one entry along an axis of its
+    output.
 
     Raises:
         NoRow: it needs more, or another node.
@@ -65,7 +64,7 @@ Axes = Sequence[int | None]
 
 
 def _aligned(shapes: Sequence[Shape], made: Shape, axis: int) -> Axes:
-    """The axis of each operand that is broadcast to one; None where it has one entry, or none."""
+    """Return the axis of each operand that is broadcast to ``axis``, or None."""
     found: list[int | None] = []
     for shape in shapes:
         own = axis - (len(made) - len(shape))
@@ -74,7 +73,7 @@ def _aligned(shapes: Sequence[Shape], made: Shape, axis: int) -> Axes:
 
 
 def _reshape(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """The same axis before, with as many entries before it and behind."""
+    """Return the axis before reshaping, if as many entries come before and behind it."""
     shape, made = shapes[0], node.attributes["shape"]
     wanted = (entries(made[:axis]), made[axis], entries(made[axis + 1 :]))
     for own, dim in enumerate(shape):
@@ -102,7 +101,7 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
 
 
 def _along_another(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """Of a node that goes along one axis of its operands, which keep their places."""
+    """Return the axes for a node along another axis; its operands keep their places."""
     own = node.attributes.get("axis", len(shapes[0]) - 1)
     return None if axis == own else [axis] * len(shapes)
 
@@ -131,18 +130,18 @@ _AXES: Mapping[str, Callable[[Node, Sequence[Shape], int], Axes | None]] = {
 }
 
 
-# Which values of a program one step of its output is made of, and in which form each of them.
+# For one step of the output: the values that it depends on, and the form of each.
 
 TIME = Dim.of("time")
 
 
 def times(type_: Type) -> list[int]:
-    """The axes of time."""
+    """Return the time axes of a type."""
     return [axis for axis, dim in enumerate(type_.shape) if dim == TIME]
 
 
 def special(node: Node, axis: int) -> str:
-    """What kind of node it is whose row is not the same node of rows; empty for any other."""
+    """Return the kind of a node whose row is not the same node of rows; empty for any other."""
     if node.op == "slice" and node.attributes["axis"] == axis:
         return "table"
     if node.op == "windows" and axis in node.attributes["axes"]:
@@ -151,10 +150,10 @@ def special(node: Node, axis: int) -> str:
 
 
 class Demands:
-    """What the output ``value`` of a program asks for at one step.
+    """The values that the output ``value`` of a program needs for one step.
 
-    ``nodes`` are those that it needs, ``moving`` the values that another text would change, and
-    ``asked`` the forms of each value: an axis of time whose row is asked for, or None for all.
+    ``nodes`` are the needed nodes. ``moving`` are the values that depend on inputs with a time
+    axis. ``asked`` has the needed forms of each value: the time axis of a row, or None for all.
 
     Raises:
         NoRow: a step cannot be made by itself.
@@ -177,11 +176,11 @@ class Demands:
                         self._ask(form)
 
     def named(self, value: int) -> str:
-        """A value as a message calls it."""
+        """Return the name of a value for a message."""
         return self.program.names.get(value, f"a value {self.types[value]}")
 
     def _only(self, value: int) -> int:
-        """The only axis of time of what a text decides."""
+        """Return the only time axis of a moving value."""
         found, shape = times(self.types[value]), self.types[value].shape
         if len(found) != 1 or sum("time" in dim.names for dim in shape) != 1:
             raise NoRow(f"{self.named(value)} has no axis of steps, or more than one")
@@ -238,9 +237,10 @@ POSITION = "position"
 
 
 def incremental(program: Program, output: str, limit: int) -> Program:
-    """One step of a program without a state: an input ``position``, and the others of one step.
+    """Return one step of a program without a state, with an additional input ``position``.
 
-    Its only output is ``output`` at that step; at position 0 nothing of the state is read.
+    The inputs have one step. The only output is ``output`` at that step. At position 0 nothing of
+    the state is read.
 
     Raises:
         NoRow: a step cannot be made by itself; the message says why.
@@ -264,7 +264,7 @@ class _StepBuilder:
         self.types, self.asked = self.program.types, self.demands.asked
 
     def made(self, output: str) -> Program:
-        """The program of a step."""
+        """Return the program of a step."""
         program = self.program
         groups = {
             name: [self._port(port) for port in getattr(program, name)]
@@ -309,7 +309,7 @@ class _StepBuilder:
                 self.forms[form] = make(node, number, axis)
 
     def _whole(self, node: Node, value: int) -> int:
-        """All steps: of what the text decides those that are kept."""
+        """Return all steps of a value; of a moving value, the kept steps."""
         if value in self.demands.moving:
             return self._kept(value)
         if node.op == "scan":
@@ -326,7 +326,7 @@ class _StepBuilder:
         return self.build.emit(node.op, *inputs, **attributes)
 
     def _kept(self, value: int) -> int:
-        """A value of which each step writes its row: the state of it, with this one."""
+        """Return the kept state of a value with this step's row written into it."""
         (axis,) = times(self.types[value])
         before = self._state(self._sized(self.types[value]))
         emit = self.build.emit
@@ -342,7 +342,7 @@ class _StepBuilder:
         return self.position
 
     def _table(self, node: Node, _: int, axis: int) -> int:
-        """The row of a table that is at the step: exactly one times it, and no other."""
+        """Return a table's row at the step: the sum over rows, times 1 there and 0 elsewhere."""
         emit, table = self.build.emit, self.forms[node.inputs[0], None]
         rank, rows = len(self.build.types[table].shape), self.build.types[table].shape[axis]
         steps = emit("astype", emit("arange", stop=rows))
@@ -379,7 +379,7 @@ class _StepBuilder:
         return stacked[number - count]
 
     def _body(self, block: Block, around: Mapping[int, int]) -> Block:
-        """The same body on other values, and of other sizes."""
+        """Return the same body on other values and with other sizes."""
         at = dict(around)
 
         def new(value: int) -> int:
@@ -405,13 +405,13 @@ class _StepBuilder:
         return made
 
     def _started(self, start: int, type_: Type) -> int:
-        """A state that is ``start`` at position 0."""
+        """Return a new state, which is ``start`` at position 0."""
         emit, before = self.build.emit, self._state(type_)
         first = emit("equal", emit("astype", self.position), self.build.constant(0.0))
         return emit("where", first, start, before)
 
     def _port(self, port: Port) -> Port:
-        """A port of the program of a step, its value in all forms that are asked for."""
+        """Return a port of the step's program, and bind its value's form."""
         type_, value = self.types[port.value], port.value
         if axes := times(type_):
             (axis,) = axes
@@ -433,7 +433,7 @@ class _StepBuilder:
         return {name: self._sizes(value) for name, value in node.attributes.items()}
 
     def _sizes(self, value: Any) -> Any:
-        """A dimension, or several, with ``limit`` steps."""
+        """Replace the time size by ``limit`` in a dimension or several."""
         if isinstance(value, Dim):
             return value.substitute({"time": self.limit})
         return tuple(map(self._sizes, value)) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""The type that each primitive gives, from the types of what it takes."""
+"""Infer the type of each primitive's result from the types of its operands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.program.windows import overlap_shape, windows_shape
 
 
 class TypeMismatch(Exception):
-    """Operands that do not fit; the message says which and why. Wrapped where a place is known."""
+    """Mismatch of operands; the message says which and why. Callers that know the place wrap it."""
 
 
 Infer = Callable[[tuple[Type, ...], Attributes], Type]
@@ -25,7 +25,7 @@ def _floats(op: str, types: tuple[Type, ...]) -> None:
 
 
 def broadcast_shapes(op: str, shapes: tuple[Shape, ...]) -> Shape:
-    """The common shape under the array API's broadcasting; :class:`TypeMismatch` if none."""
+    """Return the common shape under the array API's broadcasting; :class:`TypeMismatch` if none."""
     first, *others = [shape for shape in shapes if shape] or [()]
     if all(shape == first for shape in others):
         return first
@@ -63,7 +63,7 @@ def _where(types: tuple[Type, ...], _: Attributes) -> Type:
 
 
 def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
-    """All floats, all conditions, or all indices below one size."""
+    """Return the type of values that are all floats, conditions, or indices below one size."""
     first = types[0]
     for type_ in types:
         if type_.kind != first.kind:
@@ -270,7 +270,7 @@ def _addmm(types: tuple[Type, ...], attributes: Attributes) -> Type:
     return product
 
 
-# Of the fused operations (:mod:`harness.program.fused`).
+# Types of the fused operations (:mod:`harness.program.fused`).
 FUSED_TYPES: Mapping[str, Infer] = {
     **dict.fromkeys(("sigmoid", "relu", "clip", "scatter_add", "softmax"), _first),
     **{f"{op}_gradient": INFER["add"] for op in ("sigmoid", "tanh", "relu", "clip")},
@@ -280,6 +280,6 @@ FUSED_TYPES: Mapping[str, Infer] = {
 
 
 def infer(op: str, types: tuple[Type, ...], attributes: Attributes) -> Type:
-    """The type of a primitive's or a fused operation's result."""
+    """Return the type of a primitive's or a fused operation's result."""
     rule = INFER[op] if op in INFER else FUSED_TYPES[op]
     return rule(types, attributes)

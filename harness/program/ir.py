@@ -1,8 +1,8 @@
-"""The program: what a specification means, as immutable, typed, named values.
+"""The program: a specification as immutable, typed, named values.
 
-A program is a list of nodes over numbered values. Two ops have a body: ``scan`` (a loop over
-time), and ``call`` (one layer or loss, its equations inlined, so that a backend may run its own
-kernel for the whole of it). A body refers to the values around it by their numbers.
+A program is a list of nodes over numbered values. Two ops have a body: ``scan`` (a loop over time),
+and ``call`` (one layer or loss with its equations inlined, so that a backend may run its own kernel
+instead). A body refers to outer values by their numbers.
 """
 
 from __future__ import annotations
@@ -49,10 +49,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation: ``outputs = op(inputs, **attributes)``.
-
-    ``place`` is the ``file:line`` of the equation that it came from.
-    """
+    """An operation ``outputs = op(inputs, **attributes)``; ``place`` is ``file:line`` of its
+    equation."""
 
     op: str
     inputs: tuple[int, ...]
@@ -75,25 +73,25 @@ class Node:
 
     @property
     def carries(self) -> int:
-        """How many of a scan's inputs are carried from step to step; the others are sequences."""
+        """Number of inputs that a scan carries from step to step; the others are sequences."""
         count: int = self.attributes["carries"]
         return count
 
     @property
     def reverse(self) -> bool:
-        """Whether a scan goes from the last step to the first."""
+        """True if a scan goes from the last step to the first."""
         return bool(self.attributes["reverse"])
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a definition means, by which backends claim it, whatever it is called.
+    """The meaning of a definition, by which backends recognise it under any name.
 
     Attributes:
-        name: That of the definition that ships and means the same; else the definition's own, and
-            where another one ships under that, with the checksum: ``lstm@0f3a...``.
-        checksum: That of its equations as data, and of all that they call.
-        functions: The same names of the functions among its attributes, by attribute.
+        name: The name of the shipped definition with this meaning; else the definition's own name,
+            with the checksum if a different one ships under it: ``lstm@0f3a...``.
+        checksum: The checksum of its equations as data, and of all that they call.
+        functions: The names, formed alike, of the functions among its attributes, by attribute.
     """
 
     name: str
@@ -103,7 +101,7 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A named value that crosses the program's border, with how it is first filled."""
+    """A named value at the program's border, and how it is first filled."""
 
     name: str
     value: int
@@ -115,11 +113,13 @@ class Program:
     """A model at one phase.
 
     ``inputs``, ``targets``, ``state``, ``statistics`` and ``parameters`` come in; ``outputs``,
-    ``new_state``, ``new_statistics``, ``loss`` and ``metrics`` go out. State is carried from
-    batch to batch and reset to its initial value; statistics (moving means) are never reset.
-    ``sizes`` gives a number to every size name but those that the arrays decide. ``structural``
-    are those that decide how many layers there are: another number is another program. ``room``
-    is what slices leave of axes where arrays decide how much that is; none may be below 0.
+    ``new_state``, ``new_statistics``, ``loss`` and ``metrics`` go out. State is carried from batch
+    to batch and reset to its initial value; statistics (moving means) are never reset.
+
+    ``sizes`` gives a number to every size name except those that the arrays decide. ``structural``
+    names the sizes that decide how many layers there are; with a different number the program is
+    different. ``room`` is what slices leave of axes whose lengths the arrays decide; none may be
+    below 0.
     """
 
     name: str
@@ -143,11 +143,11 @@ class Program:
     room: tuple[Dim, ...] = ()
 
     def type_of(self, port: Port) -> Type:
-        """The type of a port's value."""
+        """Return the type of a port's value."""
         return self.types[port.value]
 
     def shape(self, port: Port, sizes: Mapping[str, int] | None = None) -> tuple[int, ...]:
-        """A port's shape in numbers, under the program's sizes and those of the arrays."""
+        """Return a port's shape in numbers; ``sizes`` are those of the arrays."""
         known = {**self.sizes, **(sizes or {})}
         return tuple(dim.resolve(known) for dim in self.type_of(port).shape)
 
@@ -157,12 +157,12 @@ class Program:
         return tuple(node for node in self.nodes if node.op == "call")
 
     def with_sizes(self, /, **sizes: int) -> Program:
-        """The same program at other sizes."""
+        """Return the same program at other sizes."""
         return replace(self, sizes={**self.sizes, **sizes})
 
 
 def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
-    """Every node, those inside bodies included."""
+    """Yield every node, including those inside bodies."""
     for node in nodes:
         yield node
         if node.body is not None:
@@ -170,7 +170,7 @@ def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
 
 
 def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """The nodes with every call replaced by its body."""
+    """Return the nodes with every call replaced by its body."""
     flat: list[Node] = []
     for node in nodes:
         if node.op == "call":
@@ -181,7 +181,7 @@ def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def free_values(block: Block) -> tuple[int, ...]:
-    """The outer values that a block refers to, in order of first use."""
+    """Return the outer values that a block refers to, in order of first use."""
     defined = set(block.inputs)
     free: dict[int, None] = {}
     for node in block.nodes:
@@ -199,7 +199,7 @@ def free_values(block: Block) -> tuple[int, ...]:
 
 
 def reads(node: Node) -> tuple[int, ...]:
-    """What a node reads from around it, its body included."""
+    """Return the outer values that a node reads, including its body's."""
     return (*node.inputs, *free_values(node.body)) if node.body is not None else node.inputs
 
 
@@ -210,10 +210,8 @@ def needed(
     reads: Callable[[T], Iterable[V]],
     narrowed: Callable[[T, set[V]], T] | None = None,
 ) -> tuple[T, ...]:
-    """Dead-code elimination: only the items that write what later ones read, or what is wanted.
-
-    ``narrowed(item, needed)`` is an item without what nothing needs of it.
-    """
+    """Eliminate dead code: keep the items that write wanted values, or values that later ones read.
+    ``narrowed(item, needed)`` returns an item without its parts that nothing needs."""
     live = set(wanted)
     kept: list[T] = []
     for item in reversed(tuple(items)):
@@ -227,5 +225,5 @@ def needed(
 
 
 def needed_nodes(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
-    """Only the nodes that the wanted values depend on; loops stay whole."""
+    """Return the nodes that the wanted values depend on; loops stay whole."""
     return needed(nodes, wanted, lambda node: node.outputs, reads)

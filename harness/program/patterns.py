@@ -1,7 +1,7 @@
-"""Compositions of primitives that have a name: what plans run as one, and source is written with.
+"""Named compositions of primitives, which plans run as one operation and source is written with.
 
-Each function is given what is known of the values so far and the inputs of the last node of a
-composition; it gives the name, the operand and the attributes, or None for anything else.
+Each function gets the values known so far and the inputs of a composition's last node. It returns
+the name, the operand and the attributes, or None for anything else.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ class Known(Protocol):
     """The nodes met so far."""
 
     def node(self, value: int, *ops: str) -> Node | None:
-        """The node that makes a value, if it is one of ``ops``."""
+        """Return the node that makes a value, if it is one of ``ops``."""
 
     def number(self, value: int) -> float | None:
-        """The number that a value is, if that is known."""
+        """Return the number that a value is, if known."""
 
     def rank(self, value: int) -> int:
-        """The number of axes."""
+        """Return the number of axes."""
 
 
 def relu(g: Known, inputs: Sequence[int]) -> Found | None:
-    """``where(x <= 0, 0, x) -> relu(x)``."""
+    """Match ``where(x <= 0, 0, x) -> relu(x)``."""
     found = _bound(g, inputs)
     if found is None or found[1] != 0 or not found[2]:
         return None
@@ -36,7 +36,7 @@ def relu(g: Known, inputs: Sequence[int]) -> Found | None:
 
 
 def clip(g: Known, inputs: Sequence[int]) -> Found | None:
-    """``where(h <= y, h, y) -> clip(x, l, h)`` for ``y = where(x <= l, l, x)``."""
+    """Match ``where(h <= y, h, y) -> clip(x, l, h)`` for ``y = where(x <= l, l, x)``."""
     outer = _bound(g, inputs)
     limited = None if outer is None or outer[2] else g.node(outer[0], "relu", "where")
     if outer is None or limited is None:
@@ -50,7 +50,7 @@ def clip(g: Known, inputs: Sequence[int]) -> Found | None:
 
 
 def sigmoid(g: Known, inputs: Sequence[int]) -> Found | None:
-    """``0.5 + 0.5 * tanh(0.5 * x) -> sigmoid(x)``."""
+    """Match ``0.5 + 0.5 * tanh(0.5 * x) -> sigmoid(x)``."""
     for a, b in (inputs, inputs[::-1]):
         half = _times(g, b, 0.5) if g.number(a) == 0.5 else None
         tanh = g.node(half, "tanh") if half is not None else None
@@ -61,7 +61,7 @@ def sigmoid(g: Known, inputs: Sequence[int]) -> Found | None:
 
 
 def softmax(g: Known, inputs: Sequence[int]) -> Found | None:
-    """``e / sum(e) -> softmax(x)`` for ``e = exp(x - max(x))``."""
+    """Match ``e / sum(e) -> softmax(x)`` for ``e = exp(x - max(x))``."""
     exp, total = g.node(inputs[0], "exp"), g.node(inputs[1], "sum")
     if exp is None or total is None or total.inputs != (exp.output,) or not _last(g, total):
         return None
@@ -70,7 +70,7 @@ def softmax(g: Known, inputs: Sequence[int]) -> Found | None:
 
 
 def log_softmax(g: Known, inputs: Sequence[int]) -> Found | None:
-    """``y - log(sum(exp(y))) -> log_softmax(x)`` for ``y = x - max(x)``."""
+    """Match ``y - log(sum(exp(y))) -> log_softmax(x)`` for ``y = x - max(x)``."""
     log = g.node(inputs[1], "log")
     total = None if log is None else g.node(log.inputs[0], "sum")
     exp = None if total is None else g.node(total.inputs[0], "exp")
@@ -81,7 +81,7 @@ def log_softmax(g: Known, inputs: Sequence[int]) -> Found | None:
 
 
 def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
-    """``(x, bound, below)`` of ``where(x <= bound, bound, x)``, or of that with ``bound <= x``."""
+    """Return ``(x, bound, below)`` for ``where(x <= bound, bound, x)``, or with ``bound <= x``."""
     compared, bound, x = g.node(inputs[0], "less_equal"), g.number(inputs[1]), inputs[2]
     if compared is None or bound is None:
         return None
@@ -92,7 +92,7 @@ def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
 
 
 def _times(g: Known, value: int, figure: float) -> int | None:
-    """x where a value is ``figure * x``."""
+    """Return x if a value is ``figure * x``."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(a) == figure:
@@ -101,11 +101,11 @@ def _times(g: Known, value: int, figure: float) -> int | None:
 
 
 def _shifted(g: Known, value: int) -> int | None:
-    """x where a value is x less its largest entry along the last axis."""
+    """Return x if a value is x less its largest entry along the last axis."""
     node = g.node(value, "subtract")
     if node is None:
         return None
-    whole = g.node(node.inputs[1], "stop_gradient")  # where something is yet to be differentiated
+    whole = g.node(node.inputs[1], "stop_gradient")  # before differentiation
     most = g.node(node.inputs[1] if whole is None else whole.inputs[0], "max")
     if most is None or most.inputs != node.inputs[:1] or not _last(g, most):
         return None
@@ -113,6 +113,6 @@ def _shifted(g: Known, value: int) -> int | None:
 
 
 def _last(g: Known, node: Node) -> bool:
-    """Whether a reduction is over the last axis, and keeps it."""
+    """Return whether a reduction is over the last axis, and keeps it."""
     last = g.rank(node.inputs[0]) - 1
     return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])

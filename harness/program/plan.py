@@ -1,4 +1,4 @@
-"""A plan: one whole step of a model, with every size known, as a backend runs it at speed."""
+"""Plans: one step of a model with every size known, as a backend runs it at speed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from harness.program.passes.unroll import LONGEST_FUSED
 from harness.program.signature import crossing_ports, result_ports
 from harness.program.updates import GOOD, SCALE, UpdateRule, at_shape, guarded, type_at
 
-# How the names of what a batch holds begin.
+# Prefixes of the names of a batch's arrays.
 BATCH = ("input.", "target.")
-# The sum of losses, in and out.
+# The sum of losses, carried from step to step.
 TOTAL = "loss.sum"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Nodes without calls, and what crosses the border by name.
+    """Nodes without calls, and the values at the border by name.
 
-    ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to that
-    of the input that it replaces in the next step: the caller gives such an input away, so that it
-    may be overwritten. ``sizes`` gives a number to every size, batch and time included. ``orders``
-    names the inputs of a batch that are taken with their axes in another order than the program's,
-    as ``permute_dims`` has it: who feeds batches arranges each once, not every step anew.
-    ``products`` is the dtype of the operands of products, where that is narrower than ``dtype``.
+    ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to the
+    input that it replaces in the next step: the caller gives such an input away, and it may be
+    overwritten. ``sizes`` gives a number to every size, batch and time included. ``orders`` has the
+    permutation of each batch input that the plan takes permuted: the caller permutes each batch
+    once, not at every step. ``products`` is the dtype of the operands of products, if it is
+    narrower than ``dtype``.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Plan:
     products: str = ""
 
     def shape(self, value: int) -> tuple[int, ...]:
-        """The shape of a value, in numbers."""
+        """Return the shape of a value, in numbers."""
         return tuple(dim.resolve(self.sizes) for dim in self.types[value].shape)
 
     @property
     def operations(self) -> Counter[str]:
-        """How many operations of each kind one step is, those of a loop once for each of its."""
+        """Number of operations of each kind in a step; a loop's body counts once per loop step."""
         found: Counter[str] = Counter()
         for node, times in runs(self.nodes, self.types, self.sizes):
             found[node.op] += times
@@ -70,10 +70,8 @@ def forward_plan(
     moved: bool = True,
     fuses: bool = False,
 ) -> Plan:
-    """A forward pass: the outputs that nothing else uses, and the state.
-
-    See :func:`harness.program.passes.optimise` for ``moved`` and ``fuses``.
-    """
+    """Plan a forward pass: the outputs that nothing else uses, and the state. See
+    :func:`harness.program.passes.optimise` for ``moved`` and ``fuses``."""
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
     nodes = _with_literal_zeros(inline_calls(program.nodes))
@@ -93,13 +91,13 @@ def training_plan(
     scales: bool = False,
     fuses: bool = False,
 ) -> Plan:
-    """A training step: loss, gradient, update. Slots are named ``m.rnn.W``, as the rule has them.
+    """Plan a training step: loss, gradient, update. Slots are named ``m.rnn.W``, as in the rule.
 
-    ``step`` comes in as a float, from 1, and goes out as that of the next step. With ``total`` so
-    does :data:`TOTAL`, to which the loss is added; where it ``scales`` the loss, what
-    :mod:`harness.program.updates` carries. The program is
-    optimised before it is differentiated, so that the backward pass is that of the better
-    program, and once more as a whole. See :func:`harness.program.passes.optimise` for ``fuses``.
+    ``step`` comes in as a float, from 1, and goes out as the next step's. With ``total``, the loss
+    is added to :data:`TOTAL`. With ``scales``, the loss is scaled, and the plan carries
+    :data:`SCALE` and :data:`GOOD`. The program is optimised before it is differentiated, so that
+    the backward pass is that of the better program, and once more as a whole. See
+    :func:`harness.program.passes.optimise` for ``fuses``.
     """
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
@@ -135,8 +133,11 @@ def training_plan(
 
 
 def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """The nodes with ``0 * x`` as ``x - x``, which no rule takes for zeros, as one does a product
-    with a state of zeros. What is made of an index or a condition is finite, and stays."""
+    """Write ``0 * x`` as ``x - x``, which no rule takes for zeros.
+
+    A rule replaces a product with a state of zeros, but a model's own ``0 * x`` must keep NaN. If
+    ``x`` is made of an index or a condition, it is finite, and the product stays.
+    """
     nodes = tuple(nodes)
     every = tuple(walk_nodes(nodes))
     zeros = {n.output for n in every if n.op == "constant" and n.attributes["value"] == 0}
@@ -162,7 +163,7 @@ def _updates(
     step: int,
     learning_rate: float,
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """The slots that come in and what goes out, by name; emits every parameter's update."""
+    """Emit every parameter's update; return the slots that come in and the values that go out."""
     rate = builder.constant(learning_rate)
     after = builder.emit("add", step, builder.constant(1.0))
     slots: dict[str, int] = {}
@@ -194,10 +195,10 @@ def _updates(
 
 
 def _differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
-    """An update whose differences of numbers are those of a dtype, as where they are computed.
+    """Compute differences of constants in the dtype, as the equations do.
 
-    Adam's 1 - 0.999 must be what 1 - 0.999 ** t is at t = 1: of which both are a thousandth off by
-    as much, their quotient is not.
+    Adam's 1 - 0.999 must be what 1 - 0.999 ** t is at t = 1. Each may be off, but both by the same
+    error, so that their quotient is exact.
     """
     kind = {"float32": np.float32}.get(dtype, np.float64)
     numbers: dict[int, float] = {}
@@ -217,7 +218,7 @@ def _add_total(
     values: Mapping[str, dict[int, int]],
     builder: Builder,
 ) -> None:
-    """Append a sum over all parameters, and make it known to the rule of each."""
+    """Append a sum over all parameters, and bind it in the rule of each."""
     whole = None
     for name, env in values.items():
         own = rules[name]
@@ -230,7 +231,7 @@ def _add_total(
 
 
 def _copy(rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder: Builder) -> None:
-    """Append nodes of a rule for one parameter, with values of their own."""
+    """Append a rule's nodes for one parameter, with new values."""
     shape = builder.types[env[rule.parameter]].shape
     for node in at_shape(rule, nodes, shape):
         for output in node.outputs:
@@ -251,8 +252,8 @@ def _plan(
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
     inputs |= further
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())
-    # What goes out under a name that comes in is carried, though a step may not read it: a slot
-    # whose coefficient is 0, a state that is made of the batch alone.
+    # An output with the name of an input is carried, even if a step does not read the input: a slot
+    # with coefficient 0, or a state that is made of the batch alone.
     inputs = {n: value for n, value in inputs.items() if value in used or n in outputs}
     carried = {name: name for name in outputs if name in inputs}
     nodes, inputs, orders = _ordered(nodes, inputs)
@@ -262,10 +263,8 @@ def _plan(
 def _ordered(
     nodes: tuple[Node, ...], inputs: Mapping[str, int]
 ) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
-    """Take the inputs of a batch in the order of axes that they are brought into in any case.
-
-    What reads such an input as the program has it gets it by way of the inverse.
-    """
+    """Take batch inputs in the axis order into which the plan permutes them anyway. Other readers
+    of such an input read it through the inverse."""
     taken, orders, back = dict(inputs), {}, []
     for name, value in inputs.items():
         if not name.startswith(BATCH):

@@ -1,9 +1,9 @@
-"""The closed list of primitives: what each takes and gives; :mod:`.infer` has the types.
+"""The closed list of primitives: operands and results. :mod:`.infer` has the types.
 
-Names and meaning follow the Python array API standard (2024.12) where it has the function;
-``segment_sum``, ``one_hot``, ``constant``, ``extent``, ``stop_gradient`` and ``scan`` are added.
-What a backend's table must hold is :data:`TABLE`; :data:`OFFERED` is what it may lack, and then
-runs the models that need none of it. ``constant``, ``extent``, ``scan`` and ``call`` are walked.
+Names and meaning follow the Python array API standard (2024.12) if it has the function;
+``segment_sum``, ``one_hot``, ``constant``, ``extent``, ``stop_gradient`` and ``scan`` are added. A
+backend's table must hold :data:`TABLE`. It may lack parts of :data:`OFFERED`, and then runs the
+models that do not need them. ``constant``, ``extent``, ``scan`` and ``call`` are in no table.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ OFFERED: Mapping[str, str] = {
     "argsort": "indices that sort the last axis upwards; ties keep their order, NaN is last",
 }
 EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
-# Primitives of which each entry is made of those at its place in the operands.
+# Primitives that compute each entry from those at its place in the operands.
 UNARY = ("exp", "log", "tanh", "sqrt", "negative", "erf", "sin", "cos", "floor")
 BINARY = ("add", "subtract", "multiply", "divide", "power")
 COMPARISONS = ("less", "less_equal", "equal")
 ELEMENTWISE = frozenset({*UNARY, *BINARY, *COMPARISONS, "where"})
-# What the derivative of one is made of beside what every backend has.
+# Pairs of offered primitives: the derivative of one needs the other.
 _PAIRS = (("sin", "cos"), ("windows", "overlap_add"))
 DERIVED: Mapping[str, str] = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 
 
 def offers_needed(ops: Iterable[str]) -> set[str]:
-    """What a backend must offer to run these operations and their derivatives."""
+    """Return what a backend must offer to run these operations and their derivatives."""
     needed = {op for op in ops if op in OFFERED}
     return needed | {DERIVED[op] for op in needed if op in DERIVED}

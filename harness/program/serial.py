@@ -1,4 +1,4 @@
-"""Programs and update rules as plain data, for the way to a worker and into a reproducer."""
+"""Convert programs and update rules to plain data, for workers and reproducers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CLASSES: Mapping[str, type] = {
 }
 NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in CLASSES.values()}
 MOST_DEPTH = 100
-# Texts whose values a worker keeps: those of a cell's checks, and some of the cells before it.
+# Number of texts whose values a worker keeps: those of a cell's checks, and of some earlier cells.
 KEPT = 64
-# By the number of a program, a reference by which its text goes with it, and the text.
+# By ``id`` of a program: a reference that removes the text with the program, and the text.
 _texts: dict[int, tuple[weakref.ref[Program], str]] = {}
 PLAIN = (bool, int, float, str, type(None))
 Test = Callable[[Any], bool]
 
 
 def encode(value: Any) -> Any:
-    """A value as lists, strings, numbers and None only. Lists come back as tuples.
+    """Convert a value to JSON data. Lists come back as tuples.
 
     Raises:
         HarnessError: it holds something that a program cannot.
@@ -49,8 +49,7 @@ def encode(value: Any) -> Any:
 
 
 def encoded(value: Any) -> str:
-    """A value as one text, for :func:`decoded` in a worker; that of a program is made once, as a
-    check sends the same ones many times.
+    """Return a value as one text for :func:`decoded`; a program's text is made once and sent often.
 
     Raises:
         HarnessError: as for :func:`encode`.
@@ -66,7 +65,7 @@ def encoded(value: Any) -> str:
 
 @lru_cache(maxsize=KEPT)
 def decoded(text: str) -> Any:
-    """The value that :func:`encoded` was given; the same object for the same text.
+    """Return the value that :func:`encoded` was given; the same object for the same text.
 
     Raises:
         HarnessError: as for :func:`decode`.
@@ -75,7 +74,7 @@ def decoded(text: str) -> Any:
 
 
 def digest(value: Any) -> str:
-    """The sha256 (hex) of a value as data: two of one digest are the same.
+    """Return the sha256 (hex) of a value as data; values with equal digests are the same.
 
     Raises:
         HarnessError: as for :func:`encode`.
@@ -84,11 +83,11 @@ def digest(value: Any) -> str:
 
 
 def decode(data: Any) -> Any:
-    """The value that :func:`encode` was given.
+    """Return the value that :func:`encode` was given.
 
     Raises:
-        HarnessError: the data are not what :func:`encode` gives: another class, a field of another
-            type, nesting without end.
+        HarnessError: the data are not from :func:`encode`: another class, a field of another type,
+            nesting without end.
     """
     return _decode(data, 0)
 
@@ -102,7 +101,7 @@ def _decode(data: Any, depth: int) -> Any:
         return _mapping(data, depth + 1) if "map" in data else _instance(data, depth + 1)
     if isinstance(data, str):
         return _text(data)
-    # More than 64 bits no worker could be told.
+    # Workers accept no integers of more than 64 bits.
     if isinstance(data, PLAIN) and not (isinstance(data, int) and abs(data) >> 63):
         return data
     raise HarnessError(f"a program holds no {type(data).__name__} such as {shorten(repr(data))}")
@@ -143,7 +142,7 @@ def _instance(data: Mapping[str, object], depth: int) -> Any:
 
 @cache
 def _tests(cls: type) -> Mapping[str, Test]:
-    """For each field of a class, whether a value is of its type."""
+    """Return for each field of a class the test of its type."""
     hints = get_type_hints(cls)
     return {field.name: _test(hints[field.name]) for field in fields(cls)}
 

@@ -1,18 +1,19 @@
-"""Series by which a function is computed where a library lacks it: numbers alone, no arrays."""
+"""Series of functions that a library lacks, as plain numbers."""
 
 from __future__ import annotations
 
 import math
 from functools import cache
 
-# Of erf: points from 0 to LAST, STEP apart, and as many terms around each. From LAST on erf is 1 in
-# float64.
+# Points of the series of erf, from 0 to LAST, STEP apart, and as many TERMS around each. From LAST
+# on erf is 1 in float64.
 STEP, LAST, TERMS = 1 / 16, 6.0, 10
 
 
 @cache
 def erf_series() -> tuple[tuple[float, ...], ...]:
-    """The coefficients of Taylor's series of erf around points: for each power those of all points.
+    """Return the coefficients of erf's Taylor series around points: for each power those of all
+    points.
 
     The derivatives are those of the integrand, ``erf^(n+1)(x) = 2 / sqrt(pi) (-1)^n H_n(x)
     exp(-x^2)`` with Hermite's polynomials, ``H_(n+1) = 2 x H_n - 2 n H_(n-1)`` (Abramowitz and

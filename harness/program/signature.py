@@ -1,4 +1,4 @@
-"""What crosses a program's border, by name, and the checks that arrays must pass to come in."""
+"""Values at a program's border, by name, and the checks of arrays that come in."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.errors import UsageError
 from harness.program.dims import Dim, bind
 from harness.program.ir import Node, Port, Program, needed_nodes
 
-# Batches and lengths that a model can have, where slices and windows ask for some.
+# Batch sizes and lengths that the slices and windows of a model allow.
 
-# How far from what is wanted a batch or a length is looked for.
+# Largest distance from the wanted batch size and length in the search.
 REACH = 1024
 
 
 def lacking(program: Program, sizes: Mapping[str, int]) -> Dim | None:
-    """What would be below 0 at these sizes, of what slices and windows leave of their axes."""
+    """Return the first of ``program.room`` that is below 0 at these sizes; None if none is."""
     known = {**program.sizes, **sizes}
     for dim in program.room:
         if set(dim.names) <= known.keys() and dim.resolve(known) < 0:
@@ -29,16 +29,17 @@ def lacking(program: Program, sizes: Mapping[str, int]) -> Dim | None:
 
 
 def fits(program: Program, batch: int, time: int) -> bool:
-    """Whether the model can have such a batch and such a length."""
+    """Return whether the model allows this batch size and length."""
     return lacking(program, {"batch": batch, "time": time}) is None
 
 
 def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
-    """The batch and the length that the model can have, the nearest to those that are wanted;
-    of two the smaller one.
+    """Return the allowed batch size and length that are nearest to those wanted.
+
+    Between two as near, the smaller one is taken.
 
     Raises:
-        UsageError: it can have none within :data:`REACH` of them.
+        UsageError: none is allowed within :data:`REACH` of them.
     """
     short = None
     for length in _around(time):
@@ -58,7 +59,7 @@ def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
 
 
 def _around(wanted: int) -> Iterable[int]:
-    """Numbers from 1 on, the nearest to one first."""
+    """Yield the numbers from 1 on, the nearest to ``wanted`` first."""
     yield wanted
     for off in range(1, REACH):
         if wanted - off >= 1:
@@ -66,8 +67,8 @@ def _around(wanted: int) -> Iterable[int]:
         yield wanted + off
 
 
-# What is asked of a program: its outputs; with the loss and metrics; along cotangents; or only
-# what a training step and a forward pass are run for, as they are timed.
+# Results of a program: its outputs; with the loss and metrics; along cotangents; or only those of a
+# training step or of a forward pass, as they are timed.
 Mode = Literal["forward", "loss", "cotangents", "step", "ends"]
 
 
@@ -75,27 +76,27 @@ T = TypeVar("T")
 
 
 def call_key(node: Node) -> str:
-    """A layer's instance, or a loss's name."""
+    """Return a layer's instance, or a loss's name."""
     return str(node.attributes.get("instance", node.attributes["label"]))
 
 
 def owner_of(name: str) -> str:
-    """The layer that a parameter or statistic belongs to: ``blocks.0.up`` of ``blocks.0.up.W``."""
+    """Return the layer of a parameter or statistic: ``blocks.0.up`` for ``blocks.0.up.W``."""
     return name.rpartition(".")[0]
 
 
 def local_of(name: str) -> str:
-    """A parameter's or statistic's name inside of its layer: ``W`` of ``blocks.0.up.W``."""
+    """Return a parameter's or statistic's name in its layer: ``W`` for ``blocks.0.up.W``."""
     return name.rpartition(".")[2]
 
 
-# So many variables of a model are looked at one by one; a pass for each of more would take time by
-# the square of a model's depth.
+# Most variables that are checked one by one. A pass for each of more would take time quadratic in a
+# model's depth.
 ONE_BY_ONE = 64
 
 
 def by_kind(names: Iterable[str]) -> list[list[str]]:
-    """Names that differ in numbers alone, together: a parameter of all blocks of a model."""
+    """Group names that differ only in numbers: a parameter of all blocks of a model."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
@@ -103,14 +104,14 @@ def by_kind(names: Iterable[str]) -> list[list[str]]:
 
 
 def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:
-    """The shapes of a call's parameters and statistics, by local name."""
+    """Return the shapes of a call's parameters and statistics, by local name."""
     ports = {p.value: p for p in (*program.parameters, *program.statistics)}
     roles = zip(node.attributes["roles"], node.inputs, strict=True)
     return {role: program.shape(ports[i]) for role, i in roles if i in ports}
 
 
 def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
-    """Everything that comes in, with the prefix of its name."""
+    """Yield every port that comes in, with the prefix of its name."""
     for prefix, ports in (
         ("", program.parameters),
         ("input.", program.inputs),
@@ -123,12 +124,12 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
 
 
 def noise_ports(program: Program) -> tuple[Port, ...]:
-    """The inputs that the harness draws anew for every step, by the law in their ``init``."""
+    """Return the inputs that the harness draws for every step, by the law in their ``init``."""
     return tuple(port for port in program.inputs if "noise" in (port.init or {}))
 
 
 def float_inputs(program: Program) -> tuple[Port, ...]:
-    """The inputs of floats that a batch gives: but for noise."""
+    """Return the float inputs of a batch, without noise."""
     noise = noise_ports(program)
     return tuple(
         port
@@ -138,19 +139,19 @@ def float_inputs(program: Program) -> tuple[Port, ...]:
 
 
 def length_ports(program: Program) -> tuple[Port, ...]:
-    """The inputs and targets that are lengths of rows: whole numbers up to a size."""
+    """Return the inputs and targets that are lengths of rows: integers up to a size."""
     ports = (*program.inputs, *program.targets)
     return tuple(port for port in ports if "lengths" in (port.init or {}))
 
 
 def without_noise(program: Program, inputs: Mapping[str, T]) -> dict[str, T]:
-    """Inputs without those that are noise of ``program``."""
+    """Return the inputs that are not noise of ``program``."""
     noise = {port.name for port in noise_ports(program)}
     return {name: array for name, array in inputs.items() if name not in noise}
 
 
 def variable_ports(program: Program) -> dict[str, Port]:
-    """The ports that gradients are taken with respect to: parameters, float inputs and state."""
+    """Return the ports to differentiate against: parameters, float inputs and float state."""
     return {
         f"{prefix}{port.name}": port
         for prefix, port in crossing_ports(program)
@@ -159,9 +160,10 @@ def variable_ports(program: Program) -> dict[str, Port]:
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:
-    """The values that go out, by name; the loss and metrics only where there are targets.
+    """Return the values that go out in a mode, by name.
 
-    ``step`` has no outputs and no metrics; ``ends`` has the outputs that nothing is made of.
+    ``loss`` has the loss and metrics. ``step`` has the loss, but no outputs and no metrics.
+    ``ends`` has only those outputs from which no other output is made.
     """
     results = {f"output.{p.name}": p.value for p in program.outputs if mode != "step"}
     if mode == "ends":
@@ -178,12 +180,12 @@ def result_ports(program: Program, mode: Mode) -> dict[str, int]:
 
 
 def group_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
-    """Those whose names begin so, by the rest of their names: ``state.`` gives the state."""
+    """Return the values whose names start with ``prefix``, by the rest of their names."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def check_names(group: str, wanted: Iterable[str], given: Mapping[str, object]) -> None:
-    """Check that every name has its array, and that nothing else was given.
+    """Check that every name is given, and nothing else.
 
     Raises:
         UsageError: one is missing or unknown.
@@ -200,12 +202,12 @@ def check_names(group: str, wanted: Iterable[str], given: Mapping[str, object]) 
 def port_shapes(
     program: Program, ports: Iterable[Port], sizes: Mapping[str, int] | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of ports in numbers, by name."""
+    """Return the shapes of ports in numbers, by name."""
     return {port.name: program.shape(port, sizes) for port in ports}
 
 
 def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Arrays) -> None:
-    """Check that every name has its array of its shape, and that nothing else was given.
+    """Check the names and shapes of arrays.
 
     Raises:
         UsageError: one is missing, unknown or of another shape.
@@ -218,13 +220,13 @@ def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Array
 
 
 def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int]:
-    """The sizes that the arrays of a batch choose (batch, time).
+    """Check the arrays of a batch, and return the sizes that they decide (batch, time).
 
-    ``groups`` are arrays by port name, under ``input``, ``state`` and ``target``.
+    ``groups`` holds arrays by port name, under ``input``, ``state`` and ``target``.
 
     Raises:
-        UsageError: an array is missing or unknown, has another shape, or an index out of range:
-            frameworks clamp, wrap, or read zeros there, each in its own way.
+        UsageError: an array is missing or unknown, has another shape, or an index out of range,
+            which some frameworks clamp, others wrap, and others read as zeros.
     """
     bound: dict[str, int] = {}
     for group, given in groups.items():
@@ -242,10 +244,10 @@ def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int
 def check_entries(
     program: Program, port: Port, name: str, given: Any, sizes: Mapping[str, int]
 ) -> None:
-    """Check that an array holds what its port does; ``sizes`` are those that the arrays decide.
+    """Check the entries of an array against its port; ``sizes`` are those that the arrays decide.
 
     Raises:
-        UsageError: an entry is out of range, or they are no whole numbers or truth values.
+        UsageError: an entry is out of range, or the entries are no integers or booleans.
     """
     type_, array = program.type_of(port), np.asarray(given)
     if type_.bound is not None:
@@ -255,7 +257,7 @@ def check_entries(
 
 
 def check_room(program: Program, bound: Mapping[str, int]) -> None:
-    """Check that the sizes that arrays choose leave slices and windows inside of their axes.
+    """Check that the sizes of the arrays keep slices and windows inside their axes.
 
     Raises:
         UsageError: one is too large, or too small.
@@ -270,12 +272,12 @@ def check_room(program: Program, bound: Mapping[str, int]) -> None:
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:
-    """The ports that come anew with every batch, by what their names begin with."""
+    """Return the ports of each batch, by the prefix of their names."""
     return {"input": program.inputs, "state": program.state, "target": program.targets}
 
 
 def check_index(name: str, array: Array, bound: int) -> None:
-    """Check that all are integers from 0 up to, not including, ``bound``.
+    """Check that all entries are integers from 0 to ``bound - 1``.
 
     Raises:
         UsageError: one is not; the message says which.

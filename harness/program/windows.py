@@ -1,7 +1,7 @@
-"""Windows along axes: which entries each has, how many fit, and what that leaves of the axis.
+"""Windows along axes: their entries, how many fit, and what is left of the axis.
 
 Window ``i`` of an axis has the entries ``i * stride + j * dilation - padding`` for ``j`` below
-``size``. What lies before or behind the axis, no further than its padding, is padded.
+``size``. Entries before or behind the axis are padding.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ EACH = ("axes", "size", "stride", "dilation", "padding", "after", "length")
 
 
 class FramedAxis(NamedTuple):
-    """What a backend is given of one windowed axis, in numbers; ``length`` is that of the result:
-    of ``windows`` how many there are, of ``overlap_add`` the entries of the axis."""
+    """Numbers of a windowed axis for a backend. ``length`` is that of the result: for ``windows``
+    their number, for ``overlap_add`` the axis."""
 
     axis: int
     size: int
@@ -29,13 +29,13 @@ class FramedAxis(NamedTuple):
     length: int
 
     def entries(self, place: int, count: int) -> slice:
-        """Where in the padded axis the entry at a place of each of ``count`` windows is."""
+        """Return the slice of the padded axis with entry ``place`` of each of ``count`` windows."""
         start = place * self.dilation
         return slice(start, start + self.stride * (count - 1) + 1, self.stride)
 
 
 def framed_axes(framing: Mapping[str, Sequence[int]]) -> tuple[FramedAxis, ...]:
-    """The axes of the attributes of a ``windows`` or ``overlap_add``."""
+    """Return the axes in the attributes of a ``windows`` or ``overlap_add``."""
     columns = (framing[name] for name in EACH)
     return tuple(FramedAxis(*axis) for axis in zip(*columns, strict=True))
 
@@ -52,30 +52,27 @@ class WindowedAxis:
     after: Dim
 
     def covered(self, count: Dim) -> Dim:
-        """The entries from the first of the first window to the last of the last one."""
+        """Return the number of entries from the first window's first to the last one's last."""
         return self.stride * (count - 1) + self.dilation * (self.size - 1) + 1
 
     def room(self, count: Dim) -> tuple[Dim, Dim]:
-        """What so many windows leave of the padded axis, and what is missing to one more, less 1:
-        neither may be below 0."""
+        """Return the entries that ``count`` windows leave, and those missing to one more window,
+        less 1. Neither may be below 0. Both are of the padded axis."""
         left = self.length + self.padding + self.after - self.covered(count)
         return left, self.stride - 1 - left
 
     def beyond(self) -> Dim:
-        """What a single window leaves of the padded axis."""
+        """Return the entries that a single window leaves of the padded axis."""
         return self.length + self.padding + self.after - self.covered(ONE)
 
     def count(self) -> Dim | None:
-        """How many windows fit, if sizes without a quotient can say it.
-
-        A sum of multiples of the stride and a number is one: floor((s * a + c) / s) is
-        a + floor(c / s).
-        """
+        """Return how many windows fit, or None if that cannot be written without a quotient. For
+        multiples of the stride plus a number it can: floor((s * a + c) / s) is a + floor(c / s)."""
         left = self.beyond()
         if self.stride == ONE:
             return left + 1
         if self.stride.terms:
-            # Of a stride without a number only the floors of 0 and of -1 parts are known.
+            # If the stride is symbolic, floor(c / s) is known only for c = 0 and c = -1.
             whole = (left - left.constant).divided(self.stride)
             known = left.constant in (0, -1)
             return whole + left.constant + 1 if whole is not None and known else None
@@ -86,7 +83,7 @@ class WindowedAxis:
 
 
 def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = None) -> str:
-    """In words, that so many windows are not those of an axis; in numbers where all are known."""
+    """Describe why ``count`` windows do not fit an axis, in numbers if all sizes are known."""
     known = {name: Dim(size) for name, size in (sizes or {}).items()}
     told = {f.name: getattr(axis, f.name).substitute(known) for f in fields(axis)}
     found = [f"{count.substitute(known)} windows of {told['size']}"]
@@ -103,7 +100,7 @@ def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = Non
 def windowed_axes(
     op: str, shape: Shape, attributes: Attributes
 ) -> Iterator[tuple[WindowedAxis, Dim]]:
-    """Each axis of a ``windows`` or ``overlap_add`` with the number of its windows; ``shape`` is
+    """Yield each axis of a ``windows`` or ``overlap_add`` with its number of windows. ``shape`` is
     that of the operand."""
     columns = (attributes[name] for name in EACH)
     for axis, size, stride, dilation, padding, after, length in zip(*columns, strict=True):
@@ -113,8 +110,8 @@ def windowed_axes(
 
 
 def windows_shape(shape: Shape, attributes: Attributes) -> Shape:
-    """The shape of ``windows``: counts in place of the axes, and the windows' own axes behind the
-    last of them."""
+    """Return the shape of ``windows``: counts instead of the axes, then the axes inside a window.
+    The latter stand behind the last windowed axis."""
     axes, counts = (
         attributes["axes"],
         dict(zip(attributes["axes"], attributes["length"], strict=True)),
@@ -124,7 +121,7 @@ def windows_shape(shape: Shape, attributes: Attributes) -> Shape:
 
 
 def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
-    """The shape of ``overlap_add``: the axes at their length, without those of the windows."""
+    """Return the shape of ``overlap_add``: the axes at their length, without the windows' own."""
     axes = attributes["axes"]
     lengths = dict(zip(axes, attributes["length"], strict=True))
     outer = (*shape[: axes[-1] + 1], *shape[axes[-1] + 1 + len(axes) :])
@@ -132,15 +129,15 @@ def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
 
 
 def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
-    """How much is padded before and behind each axis of a value of that rank."""
+    """Return the padding before and behind each axis of a value of that rank."""
     both = zip(attributes["padding"], attributes["after"], strict=True)
     known = dict(zip(attributes["axes"], both, strict=True))
     return [known.get(axis, (0, 0)) for axis in range(rank)]
 
 
 def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
-    """The order of axes that ``windows`` gives, where each axis of ``axes`` was taken by itself, so
-    that its windows stand right behind it."""
+    """Return the permutation to the axis order of ``windows`` from axes taken one by one. Each axis
+    of ``axes`` was taken by itself, so that its windows stand right behind it."""
     places = [axis + sum(other < axis for other in axes) for axis in range(rank)]
     last = axes[-1] + 1
     return [*places[:last], *(places[axis] + 1 for axis in axes), *places[last:]]

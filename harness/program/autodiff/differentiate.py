@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of a program: the result is again nodes in the same primitives."""
+"""Differentiate a program in reverse mode; the result is again nodes in the same primitives."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.program.ir import Port, Program, inline_calls, needed_nodes
 class Derivative:
     """A program with its gradient appended.
 
-    ``seeds`` are the cotangents that come in, one for each differentiated output; ``gradients``
-    are those that go out, one for each value differentiated against, in the order asked for.
+    ``seeds`` are the cotangents that come in, one for each differentiated output. ``gradients`` go
+    out, one for each value differentiated against, in the order asked for.
     """
 
     program: Program
@@ -31,11 +31,11 @@ def differentiate(
     keep: Iterable[int] = (),
     fused: Iterable[str] = (),
 ) -> Derivative:
-    """The vector-Jacobian product of ``outputs`` with respect to ``against``.
+    """Return the vector-Jacobian product of ``outputs`` with respect to ``against``.
 
-    The gradient of a value that no output depends on is zeros of its shape. Nodes that neither
-    the outputs, the gradients nor the values in ``keep`` need are left out. ``fused`` names the
-    fused operations that the backward pass may use.
+    If no output depends on a value, its gradient is zeros of its shape. Nodes that neither the
+    outputs, the gradients nor the values in ``keep`` need are left out. ``fused`` names the fused
+    operations that the backward pass may use.
     """
     builder = Builder(dict(program.types), dict(program.names))
     wanted = [*(port.value for port in outputs), *keep]

@@ -1,8 +1,8 @@
-"""One reverse pass over nodes, whatever the rules of their operations.
+"""Run a reverse pass over nodes, whatever the rules of their operations.
 
-The backward pass is written as a careful engineer would write it: the forward loop stacks only
-what the backward loop reads, and a weight that is used at every step gets its gradient from one
-product over all steps after the loop, not from a sum of small ones inside it.
+The forward loop stacks only what the backward loop reads. A weight that is used at every step gets
+its gradient from one product over all steps after the loop, not from a sum of small products inside
+it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ CONSTANT = frozenset(
 
 
 def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Loops without what does not change from step to step, and that before them.
+    """Move nodes that do not change from step to step out of their loops, before them.
 
     The passes hoist too, node by node as they emit a program anew; that also merges common
-    subexpressions and asks for sizes. A derivative is taken of a program as it was written: that
-    of the oracle must not be one that the passes have changed.
+    subexpressions and needs sizes. The derivative is taken of a program as it was written: the
+    oracle's derivative must not come from a program that the passes have changed.
     """
     result: list[Node] = []
     for node in nodes:
@@ -52,7 +52,7 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
-    """The values through which a derivative with respect to ``against`` flows."""
+    """Return the values through which a derivative with respect to ``against`` flows."""
     active = set(against)
     for node in nodes:
         if node.op == "scan":
@@ -92,7 +92,7 @@ class SliceCotangent:
 
 
 def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
-    """Rows of pieces that do not overlap, as far as symbolic sizes can tell."""
+    """Group pieces into rows that do not overlap, as far as symbolic sizes can tell."""
     found: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
         row = next((r for r in found if _not_negative(piece.start - r[-1].stop)), None)
@@ -107,16 +107,16 @@ def _not_negative(dim: Dim) -> bool:
     return dim.constant >= 0 and all(c >= 0 for _, c in dim.terms)
 
 
-# Adds to the cotangents of a node's inputs, given that of its output.
+# Adds to the cotangents of a node's inputs, from the cotangent of its output.
 Rule = Callable[["Reverse", Node, int], None]
 
-# What only looks at a value otherwise: the backward loop does it again rather than read a stack.
+# Views of a value: the backward loop makes them again and reads no stack of them.
 VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
 
 
 @dataclass
 class Reverse:
-    """One backward pass over a list of nodes, collecting cotangents by value."""
+    """The backward pass over a list of nodes, collecting cotangents by value."""
 
     builder: Builder
     forward: list[Node]
@@ -127,11 +127,11 @@ class Reverse:
     pieces: dict[int, list[SliceCotangent]] = field(default_factory=dict)
 
     def offers(self, op: str) -> bool:
-        """Whether a fused operation may be used."""
+        """Return whether a fused operation may be used."""
         return op in self.fused
 
     def active(self, value: int) -> bool:
-        """Whether a derivative is wanted for ``value``."""
+        """Return whether ``value`` needs a derivative."""
         return value in self.live
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
@@ -139,15 +139,15 @@ class Reverse:
         return self.builder.emit(op, *inputs, **attributes)
 
     def constant(self, value: float) -> int:
-        """A literal number."""
+        """Append a literal number."""
         return self.builder.constant(value)
 
     def see(self, value: int) -> int:
-        """The forward value, readable from the backward pass."""
+        """Return the forward value, readable from the backward pass."""
         return value
 
     def made_by(self, value: int, op: str) -> bool:
-        """Whether a forward value is the result of such an operation, as far as is known here."""
+        """Return whether ``op`` makes a forward value, as far as is known here."""
         return any(node.op == op and value in node.outputs for node in self.forward)
 
     def add(self, value: int, cotangent: int) -> None:
@@ -165,7 +165,7 @@ class Reverse:
             self.pieces.setdefault(value, []).append(SliceCotangent(axis, start, stop, cotangent))
 
     def settle(self, value: int) -> int | None:
-        """A value's whole cotangent, None if nothing came."""
+        """Return a value's whole cotangent, None if nothing came."""
         pieces = self.pieces.pop(value, [])
         shape = self.builder.types[value].shape
         for axis in dict.fromkeys(piece.axis for piece in pieces):
@@ -174,7 +174,7 @@ class Reverse:
         return self.cotangents.get(value)
 
     def _side_by_side(self, row: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
-        """Slices that do not overlap as one value, with zeros where there is none."""
+        """Join slices that do not overlap, with zeros in the gaps."""
         pieces: list[int] = []
         end = Dim()
 
@@ -196,12 +196,12 @@ class Reverse:
         self.add(weight, self.emit("tensordot", self.see(left), cotangent, axes=(axes, axes)))
 
     def cotangent(self, value: int, shape: Shape) -> int:
-        """The collected cotangent, zeros if nothing came."""
+        """Return the collected cotangent, zeros if nothing came."""
         found = self.settle(value)
         return self.builder.zeros(shape) if found is None else found
 
     def run(self, nodes: Sequence[Node]) -> None:
-        """Go through the nodes from the last to the first."""
+        """Process the nodes from the last to the first."""
         for node in reversed(tuple(nodes)):
             self.builder.place = node.place
             if all(self.settle(o) is None for o in node.outputs):
@@ -255,7 +255,7 @@ class _ScanReverse(Reverse):
         return value in self.made and self.made[value].op == op
 
     def _view(self, value: int) -> Node | None:
-        """The node of the body that makes a value, where it is a move only."""
+        """Return the node of the body that makes a value, if it is a view."""
         node = self.made.get(value)
         return node if node is not None and node.op in VIEWS else None
 
@@ -277,13 +277,13 @@ class _ScanReverse(Reverse):
         if weight in self.local:
             super().add_product(weight, left, cotangent)
         elif left in self.local:
-            self._slice(left)  # of a view, too: the product is of what it was in all steps
+            self._slice(left)  # also of a view: the product reads all its steps
             self.products.append((weight, left, cotangent))
         else:
             super().add_product(weight, left, cotangent)
 
     def build(self, outer: Mapping[int, int]) -> tuple[list[tuple[int, int]], Node]:
-        """The cotangents of the loop's inputs and captures, and the loop with its stacks."""
+        """Return the cotangents of the loop's inputs and captures, and the loop with its stacks."""
         b, count = self.builder, self.count
         types = b.types
         carried = [i for i, v in enumerate(self.body.inputs[:count]) if self.active(v)]
@@ -337,7 +337,7 @@ class _ScanReverse(Reverse):
         return results
 
     def _augment(self, residuals: Sequence[int]) -> tuple[Node, dict[int, int]]:
-        """The forward loop, also stacking the residuals; and where each one's stack is."""
+        """Return the forward loop that also stacks the residuals, and the stack of each."""
         sequences = dict(
             zip(self.body.inputs[self.count :], self.node.inputs[self.count :], strict=True)
         )

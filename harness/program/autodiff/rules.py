@@ -1,10 +1,10 @@
-"""The derivative rule of each primitive: from the output's cotangent to those of the inputs.
+"""Derivative rules of the primitives: from the output's cotangent to those of the inputs.
 
 Each rule adds, through ``r.add``, the vector-Jacobian product for every float input. ``r.see(v)``
-gives the forward value ``v`` where the backward pass can read it. What has no derivative is
-listed in :data:`.reverse.CONSTANT`. Of the fused operations, those have a rule that may be in a
-program before it is differentiated. Formulas: Giles, "An extended collection of matrix derivative
-results" (2008) for the products; elementary calculus for the rest.
+gives the forward value ``v`` in a form that the backward pass can read. :data:`.reverse.CONSTANT`
+lists the ops without a derivative. A fused operation has a rule if it may be in a program before it
+is differentiated. Formulas: Giles, "An extended collection of matrix derivative results" (2008) for
+the products; elementary calculus for the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.program.ir import Node
 
 # The slope of erf at 0.
 SLOPE = 2 / sqrt(pi)
-# Of a node that passes on nothing else, the cotangent of the first operand.
+# Returns the cotangent of the first operand, for a node that has no other.
 Passed = Callable[[Reverse, Node, int], int]
 
 
@@ -41,7 +41,7 @@ def _tanh(r: Reverse, node: Node, g: int) -> None:
 
 
 def _erf(r: Reverse, node: Node, g: int) -> int:
-    """``2 / sqrt(pi) * exp(-x * x)``, the integrand by which erf is defined."""
+    """Multiply by ``2 / sqrt(pi) * exp(-x * x)``, the integrand by which erf is defined."""
     x = r.see(node.inputs[0])
     bell = r.emit("exp", r.emit("negative", r.emit("multiply", x, x)))
     return r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell))
@@ -98,8 +98,8 @@ def _where(r: Reverse, node: Node, g: int) -> None:
 
 
 def _windowed(transpose: str) -> Rule:
-    """``windows`` and ``overlap_add`` are linear, and each the transpose of the other. What pads an
-    array is a constant."""
+    """Return the rule of ``windows`` or ``overlap_add``: both are linear, each the other's
+    transpose. Padding is a constant."""
 
     def rule(r: Reverse, node: Node, g: int) -> None:
         (value,), attributes = node.inputs, dict(node.attributes)
@@ -134,7 +134,7 @@ def _take(r: Reverse, node: Node, g: int) -> None:
 
 
 def _cumulative_sum(r: Reverse, node: Node, g: int) -> None:
-    """Each entry is in its own sum and all later ones: the sums from the end."""
+    """Sum from the end: each entry is in its own sum and all later ones."""
     last = len(r.builder.types[node.output].shape) - 1
     sums = r.emit("cumulative_sum", r.emit("flip", g, axis=last))
     r.add(node.inputs[0], r.emit("flip", sums, axis=last))
@@ -146,7 +146,7 @@ def _take_along_axis(r: Reverse, node: Node, g: int) -> None:
     last = len(shape) - 1
     classes = r.builder.types[table].shape[-1]
     if r.made_by(indices, "argsort"):
-        # A whole row in another order, which the order of the order undoes.
+        # A row in another order, which the argsort of the indices undoes.
         undone = r.emit("argsort", r.emit("astype", r.see(indices)))
         r.add(table, r.emit("take_along_axis", g, undone))
     elif shape[-1] == ONE:
@@ -166,8 +166,8 @@ def _sum(r: Reverse, node: Node, g: int) -> None:
 
 
 def _max(r: Reverse, node: Node, g: int) -> None:
-    """Entries that tie share the cotangent evenly, as in torch.amax, jax.numpy.max and TensorFlow's
-    reduce_max."""
+    """Share the cotangent evenly among entries that tie, as torch.amax, jax.numpy.max and
+    TensorFlow's reduce_max do."""
     x, most, axes = r.see(node.inputs[0]), r.see(node.output), node.attributes["axis"]
     if not node.attributes["keepdims"]:
         for axis in sorted(axes):
@@ -214,7 +214,7 @@ def _relu(r: Reverse, node: Node, g: int) -> None:
 
 
 def _clip(r: Reverse, node: Node, g: int) -> None:
-    """The result tells as well as the input whether that lay inside the bounds."""
+    """Test the result, which tells as well as the input whether that lay inside the bounds."""
     y, bounds = r.see(node.output), node.attributes
     if r.offers("clip_gradient"):
         r.add(node.inputs[0], r.emit("clip_gradient", g, y, **bounds))
