@@ -141,8 +141,7 @@ class Jax(Backend):
 
     @property
     def _quick(self) -> bool:
-        """Quick compilation; not on a card, where the checked computation would differ from the
-        timed one."""
+        """Quick compilation, but not on a card: checked and timed code would differ."""
         return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:

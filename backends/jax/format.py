@@ -42,8 +42,7 @@ HEADER = 1 << 14
 
 
 class JaxFormat(Format):
-    """The format ``jax``: ``NAME.npz``, arrays by path (``rnn/W``), and ``NAME.py``, source that
-    imports only JAX."""
+    """The format ``jax``: arrays by path (``rnn/W``) in ``NAME.npz``, and source in ``NAME.py``."""
 
     name = "jax"
     suffix = ".npz"
@@ -117,7 +116,6 @@ def _key(name: str) -> str:
 
 @contextmanager
 def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
-    """Open an npz file and yield its arrays by key."""
     hint = "write one with numpy.savez, its keys as in rnn/W"
     with reading(path, "an npz file", hint), opened(path, MAX_WEIGHTS, "an npz file") as file:
         if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:

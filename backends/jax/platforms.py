@@ -110,8 +110,7 @@ class PeakMemory:
         self._before = _peak(device) or 0
 
     def told(self, device: Any) -> int | None:
-        """Return the peak in bytes; None if the device has no memory of its own, or the peak has
-        not risen."""
+        """Return the peak in bytes; None if it has not risen, or is not measured."""
         found = _peak(device)
         return found if found is not None and found > self._before else None
 

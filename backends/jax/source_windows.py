@@ -10,8 +10,7 @@ from harness.extend.source import Emitter
 
 
 def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
-    """Yield for each axis the positions of window entries, ``[count, size]``, with axes of length 1
-    for the other axes."""
+    """Yield the positions of window entries, ``[count, size]`` among axes of length 1."""
     attributes, axes = node.attributes, node.attributes["axes"]
     if axes != tuple(range(axes[0], axes[-1] + 1)):
         raise UsageError(

@@ -48,8 +48,8 @@ def scan(
     reverse: bool,
     quick: bool,
 ) -> tuple[list[Any], list[Any]]:
-    """Return a ``jax.lax.scan``; unroll a short one so that XLA can fuse its steps, unless its
-    carries are large or ``quick``."""
+    """Return a ``jax.lax.scan``, unrolled if it is short, so that XLA can fuse its steps. Large
+    carries and ``quick`` prevent unrolling."""
 
     def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
         return step(carried, slices)

@@ -36,8 +36,7 @@ def text(archive: Archive, name: str, limit: int = DESCRIBED) -> str:
 
 
 def layers(config: str) -> dict[str, tuple[str, str]]:
-    """Return the class and the variable group of each layer in a model's configuration, by layer
-    name."""
+    """Return the class and the variable group of each layer in a configuration, by name."""
     try:
         entries = json.loads(config)["config"]["layers"]
         classes = [(e["config"]["name"], e["class_name"], e.get("module")) for e in entries]
@@ -120,8 +119,7 @@ def _child(place: Any, name: str, kind: Any) -> Any:
 
 
 def _check(dataset: Any) -> None:
-    """Raise :class:`Damaged` if a dataset is stored outside of the file, or unpacks to more than it
-    has."""
+    """Raise :class:`Damaged` for external data, foreign filters or huge chunks."""
     name = dataset.name
     if dataset.shape is None or dataset.external or dataset.is_virtual:
         raise Damaged(f"the numbers of {name} are not in the file")

@@ -161,8 +161,7 @@ def _arguments(
     roles: Mapping[str, int],
     weights: Mapping[int, str],
 ) -> dict[int, str]:
-    """Return the arguments by name: values made elsewhere, and inputs with the lengths of free
-    axes."""
+    """Return the arguments by name: outer values, and inputs with free lengths."""
     values = [v for v in free_values(Block((), nodes, outputs)) if v not in weights]
     outer = [port.value for port in (*program.inputs, *program.state)]
     for size in sorted(free_sizes(program, nodes)):

@@ -118,7 +118,6 @@ class KerasFormat(Format):
             )
 
     def _fill(self, built: Any, exported: Exported) -> None:
-        """Set the variables of a model's layers."""
         given = {**exported.parameters, **exported.statistics}
         for instance in dict.fromkeys(owner_of(name) for name in given):
             own = {local_of(n): a for n, a in given.items() if owner_of(n) == instance}
@@ -178,8 +177,7 @@ class KerasFormat(Format):
         )
 
     def _load(self, path: Path) -> Any:
-        """Load a model that this format has written; Keras creates the objects that the file
-        names."""
+        """Load a file of this format; Keras creates all objects that the file names."""
         try:
             return self.keras.models.load_model(path, compile=False)
         # A damaged or foreign file can raise any exception in Keras.
@@ -229,7 +227,6 @@ def _finish(path: Path, notes: Mapping[str, Any]) -> None:
 
 
 def _module_text(path: Path, texts: Mapping[str, str]) -> str:
-    """Return the source of the module beside ``path``."""
     told_of = [
         HEAD.format(literals.told(path.name)),
         "",
@@ -248,7 +245,6 @@ def _is_ours(module: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Archive]:
-    """Open a ``.keras`` file as an archive."""
     hint = "it is an archive that model.save('NAME.keras') writes"
     with reading(path, "a .keras file", hint), archive(path, "a .keras file") as parts:
         missing = [name for name in PARTS if name not in parts.names]

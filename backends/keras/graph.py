@@ -29,8 +29,7 @@ Told = Callable[[Tensors], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A claimed layer: ``layer`` holds its variables and is part of the model; ``told`` gives extra
-    call arguments."""
+    """A claimed layer: ``layer`` holds its variables; ``told`` returns extra call arguments."""
 
     layer: Any
     told: Told | None = None
@@ -63,8 +62,7 @@ def _widened(made: Sequence[Any], cast: Any) -> list[Any]:
 def eager(
     layer: Any, training: bool, cast: Any, told: Told | None = None
 ) -> Callable[[Tensors, Tensors], Sequence[Any]]:
-    """Return the layer's call outside of a model, with given variables; a mixed policy needs a
-    ``cast``."""
+    """Return the layer's call outside of a model; a mixed policy needs a ``cast``."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         sources, states = _source(layer, values), _states(values)
@@ -86,8 +84,7 @@ def eager(
 
 
 def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
-    """Return the layer's call inside a model; a constant initial state of zeros is left to
-    Keras."""
+    """Return the layer's call inside a model; Keras makes an initial state of zeros."""
 
     def claimed(node: Node) -> Line:
         roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
@@ -179,8 +176,7 @@ class KerasModels(WholeModel):
         return self._graphs[key]
 
     def _build(self, phase: Phase, sizes: Mapping[str, int]) -> BuiltModel:
-        """Build the model of outputs, states and statistics; the loss runs after it, as in
-        Keras."""
+        """Build the model; the loss runs after it, as in Keras."""
         program, keras_tensor = self.session.programs[phase], self.keras.KerasTensor
 
         def is_zero(value: Any) -> bool:
@@ -222,8 +218,7 @@ class KerasModels(WholeModel):
     def _variables(
         self, program: Program, model: Any
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
-        """Return the trained variables by name, and the fixed ones with their values in the
-        program."""
+        """Return the names of trained variables, and the fixed variables with their values."""
         owners = {
             id(v): (key, name)
             for key, layer in self.layers.items()

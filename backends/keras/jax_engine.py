@@ -34,8 +34,7 @@ class JaxEngine:
         }
 
     def tensor(self, array: Any) -> Any:
-        """Return a tensor of an array that nobody else writes to; Keras would compile a copy for
-        each shape."""
+        """Return a tensor of an unshared array; Keras would compile a copy for each shape."""
         return self.jax.device_put(array)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
@@ -60,8 +59,7 @@ class JaxEngine:
         return platforms.settings(self.jax)
 
     def peak(self) -> int | None:
-        """Return the peak memory of the card in bytes since :meth:`forget_peak`; None on the CPU,
-        or if the peak has not risen."""
+        """Return the card's peak bytes since :meth:`forget_peak`; None if it has not risen."""
         return self._peak.told(self._started)
 
     def forget_peak(self) -> None:

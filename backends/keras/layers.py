@@ -58,7 +58,6 @@ def _gru(way: str = "") -> Packing:
 
 
 def _both_ways(made: Callable[[str], Packing]) -> Packing:
-    """Return the packing of a layer for each direction."""
     ways = {"forward": made(""), "backward": made("back_")}
     return Packing({f"{way}.{n}": p for way, one in ways.items() for n, p in one.pieces.items()})
 
@@ -131,8 +130,7 @@ IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
-    """Return the arguments of a convolution or pool; a value is None if Keras computes
-    differently."""
+    """Return the arguments of a convolution or pool; None marks one that Keras lacks."""
     given = layer.attributes
     stride, padding = int(given["stride"]), int(given["padding"])
     if kind in POOLS:

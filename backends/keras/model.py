@@ -47,8 +47,7 @@ class Module:
         return self.defined[name]
 
     def layer(self, stem: str, text_of: Callable[[str], str]) -> Any:
-        """Return the class with the source ``text_of(name)``; different texts get different
-        names."""
+        """Return the class with the source ``text_of(name)``; each text has its own name."""
         name, number = stem, 1
         while self.texts.get(name, text_of(name)) != text_of(name):
             number += 1
@@ -57,8 +56,7 @@ class Module:
 
 
 class Claims(Keras):
-    """Claims of Keras layers in any dtype; the module provides an activation that Keras no longer
-    has."""
+    """Claims of Keras layers in any dtype; the module adds an activation that Keras dropped."""
 
     def __init__(self, name: str, engine: str) -> None:
         super().__init__(name, engine)
@@ -70,8 +68,7 @@ class Claims(Keras):
         self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """Claim a layer unless Keras composes it of other layers: a file of those cannot be read
-        back."""
+        """Claim a layer, unless Keras composes it of others: those files are not read back."""
         composed = layer.definition in (*ATTENTION, *TWO_WAYS)
         return None if composed else super().claim(layer)
 
@@ -122,8 +119,7 @@ class Assembly:
         self.forms: dict[str, dict[str, Custom]] = {}
 
     def built(self) -> Built:
-        """Return the finished model; its outputs are a dict, with new state under
-        ``state.NAME``."""
+        """Return the finished model; its outputs are a dict, new state is ``state.NAME``."""
         program = self.program
         for prefix, ports in (("", program.inputs), ("state.", program.state)):
             for port in ports:
@@ -268,8 +264,7 @@ class Assembly:
 
 
 def _idioms(ops: Any) -> Table:
-    """Return Keras' functions for compositions of primitives; softmax is missing, because it is a
-    layer."""
+    """Return Keras' functions for compositions of primitives, except softmax, a layer."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
         "clip": lambda x, low, high: ops.clip(x, low, high),

@@ -95,7 +95,6 @@ class KerasOptimizer(NativeOptimizer):
         return [self.backend.tensor(array) for array in self.first]
 
     def _make(self, variables: Tensors) -> None:
-        """Create the Keras optimizer, its initial state and its step."""
         keras, order = self.keras, list(variables)
         number = np.float64 if keras.config.floatx() == "float64" else float  # see the module
         settings = {

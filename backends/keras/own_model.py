@@ -26,8 +26,7 @@ from .layers import WAYS
 
 
 class KerasOwnModels(OwnModels):
-    """The Keras models of a user. Files are loaded in Keras' safe mode, which runs no code of
-    theirs."""
+    """The Keras models of a user; files load in safe mode, which runs none of their code."""
 
     def __init__(self, backend: Any) -> None:
         self.backend, self.keras = backend, backend.keras

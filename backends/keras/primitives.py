@@ -49,8 +49,7 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
 def _operation(
     keras: Any, shaped: Callable[..., Any], function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Wrap an engine's function for use in a model; ``shaped`` is Keras' own, which infers the
-    shape."""
+    """Wrap an engine's function for a model; ``shaped`` is Keras' own, for the shape."""
 
     class Exact(keras.Operation):
         def __init__(self, attributes: Mapping[str, Any]) -> None:

@@ -89,8 +89,7 @@ class CallWriter:
         return self.lines
 
     def _result(self, value: int) -> str:
-        """Return a result as a tensor; numbers are converted, and weights unwrapped because they
-        add differently."""
+        """Return a result as a tensor, not a number or a weight (weights add differently)."""
         text = self._texts[value]
         if value in self._numbers:
             return f"ops.full((), {text}, dtype=self.compute_dtype)"
@@ -234,8 +233,8 @@ def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-# How a script runs a model; see :class:`harness.extend.Script`. It computes no gradients, because
-# each engine differentiates in its own way.
+# The script that runs a model; see :class:`harness.extend.Script`. It computes no gradients,
+# because each engine differentiates in its own way.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs and the new state by name."""
     model = keras.models.load_model(FOLDER / {weights}, compile=False)

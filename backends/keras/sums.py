@@ -1,6 +1,6 @@
 """Sums of two tensors, in which Keras on TensorFlow may mistake an operand for a bias.
 
-``keras.ops.add(x, y)`` calls ``tf.nn.bias_add`` if all axes of y but one have length 1, and that
+``keras.ops.add(x, y)`` calls ``tf.nn.bias_add`` if only one axis of y is longer than 1, and that
 axis is as long as axis 1 or the last axis of x. A column ``[3, 1]`` is then added to a square ``[3,
 3]`` like a row (https://github.com/keras-team/keras/pull/20386). The operator ``x + y`` is correct:
 it is TensorFlow's own.
@@ -13,8 +13,7 @@ from harness.extend.program import Dim, Node
 
 
 def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
-    """Return the operands of a sum in an order that no engine mistakes for a bias; None if neither
-    is safe."""
+    """Return the operands in an order without the bias mistake; None if there is none."""
     a, b = node.inputs
     for first, second in ((a, b), (b, a)):
         if adds_right(program, first, second):
@@ -23,8 +22,7 @@ def order_of_sum(program: Program, node: Node) -> tuple[int, int] | None:
 
 
 def adds_right(program: Program, first: int, second: int) -> bool:
-    """Return whether the second operand has the first's axes or their last ones, so that a bias
-    would be correct."""
+    """Return whether ``second`` has the axes of ``first``, or the last of them, which is safe."""
     whole, part = (program.types[value].shape for value in (first, second))
     while part and part[0] == Dim(1):
         part = part[1:]

@@ -47,13 +47,11 @@ class TensorFlowEngine:
         self._card: int | None = None
 
     def _erf(self, x: Any) -> Any:
-        """Return erf of clipped values: TensorFlow's own is NaN for an infinite float64, and erf is
-        1 beyond 6."""
+        """Return erf with clipped input: TensorFlow's own is NaN at infinity in float64."""
         return self.tf.math.erf(self.tf.clip_by_value(x, -9.0, 9.0))
 
     def _max(self, x: Any, axis: Any, keepdims: bool) -> Any:
-        """Return the maximum with NaN, which compiled XLA code ignores: see
-        :mod:`..jax.primitives`."""
+        """Return the maximum with NaN, which XLA ignores: see :mod:`..jax.primitives`."""
         tf = self.tf
         lost = tf.reduce_any(tf.math.is_nan(x), axis, keepdims)
         found = tf.reduce_max(x, axis, keepdims)
@@ -110,13 +108,11 @@ class TensorFlowEngine:
 
     @property
     def index(self) -> str:
-        """The dtype of a model's indices: TensorFlow keeps int32 in host memory, so a card would
-        copy it."""
+        """The dtype of indices: TensorFlow keeps int32 in host memory, so a card would copy it."""
         return "int32" if self._card is None else "int64"
 
     def peak(self) -> int | None:
-        """Return the peak memory of the card in bytes since :meth:`forget_peak`; None on the
-        CPU."""
+        """Return the card's peak bytes since :meth:`forget_peak`; None on the CPU."""
         if self._card is None:
             return None
         found: int = self.tf.config.experimental.get_memory_info(f"GPU:{self._card}")["peak"]
@@ -128,7 +124,7 @@ class TensorFlowEngine:
             self.tf.config.experimental.reset_memory_stats(f"GPU:{self._card}")
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function as it is: tracing costs more than a check's few calls, and rounds
+        """Return the function, eager: tracing costs more than a few calls, and rounds
         differently."""
         return function
 
@@ -225,8 +221,8 @@ class TensorFlowEngine:
             self.tf.test.experimental.sync_devices()
 
     def gradient(self, function: Function) -> GradientFunction:
-        """Return dense gradients. An embedding's gradient has repeated rows, and Keras' optimizers
-        would square the rows before adding them."""
+        """Return dense gradients: Keras would square an embedding's rows before it adds equal
+        ones."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             with self.tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -59,8 +59,7 @@ class TorchEngine:
         return found
 
     def peak(self) -> int | None:
-        """Return the peak memory of the card in bytes since :meth:`forget_peak`; None on the
-        CPU."""
+        """Return the card's peak bytes since :meth:`forget_peak`; None on the CPU."""
         found: int | None = self._cuda.peak(self._device)
         return found
 

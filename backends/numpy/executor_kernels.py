@@ -110,8 +110,7 @@ class NumpyKernels:
                 call()
 
     def scratch(self, shape: Sequence[int], dtype: Any, key: int = 0) -> Array:
-        """Return memory for the duration of a call; ``key`` distinguishes several arrays of one
-        call."""
+        """Return memory for the time of a call; ``key`` tells its arrays apart."""
         size = int(np.prod(shape, dtype=np.int64))
         name = (np.dtype(dtype), key)
         if name not in self._scratch or self._scratch[name].size < size:
@@ -119,8 +118,7 @@ class NumpyKernels:
         return self._scratch[name][:size].reshape(shape)
 
     def _array(self, operand: Any) -> Array:
-        """Return a number as an array without axes, which ufuncs accept four times faster than a
-        float."""
+        """Return a number as a 0-d array, which ufuncs accept four times faster than a float."""
         return operand if isinstance(operand, np.ndarray) else np.array(operand, self.dtype)
 
     def _ufunc(self, ufunc: Any, out: Array, *inputs: Any) -> Call:
@@ -197,8 +195,7 @@ class NumpyKernels:
         return partial(np.matmul, x, np.ones(x.shape[1], x.dtype), out)
 
     def _max(self, out: Array, x: Array) -> Call:
-        """Return each row's maximum; in row order by argmax, which takes half the time for short
-        rows."""
+        """Return each row's maximum; in dense rows by argmax, up to twice as fast."""
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]

@@ -24,8 +24,7 @@ def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
 
 
 def overlap_add(x: Array, **framing: Each) -> Array:
-    """Return the sum of windows, as the primitive ``overlap_add``, one addition for each place in a
-    window."""
+    """Return the sum of windows, as the primitive ``overlap_add``."""
     axes = framed_axes(framing)
     last = axes[-1].axis + 1
     shape = [*x.shape[:last], *x.shape[last + len(axes) :]]

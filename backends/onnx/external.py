@@ -24,8 +24,7 @@ def check_one_file(model: Any, name: str) -> None:
 
 
 def _external(message: Any) -> Iterator[Any]:
-    """Yield the external tensors below a protobuf message: in graphs, attributes, branches,
-    functions."""
+    """Yield the external tensors of a protobuf message, at any depth."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         if message.data_location == message.EXTERNAL or message.external_data:
             yield message

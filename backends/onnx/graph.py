@@ -70,8 +70,7 @@ class Graph:
         return [(port, self._names[port.value]) for port in ports]
 
     def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
-        """Give values their output names; return the values that already have a name and need a
-        copy."""
+        """Give values their output names; return the already named ones, which need a copy."""
         copies = []
         for port, name in zip(ends, names, strict=True):
             if port.value in self._names:
@@ -156,8 +155,7 @@ class Graph:
         )
 
     def emit(self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
-        """Add a node and return its first output; without ``outputs`` its only output gets a new
-        name."""
+        """Add a node and return its first output; without ``outputs`` it makes one name."""
         outputs = outputs or (self._unique(f"{self._label or 'value'}/{op.lower()}"),)
         node = helper.make_node(op, inputs, outputs, name=f"{outputs[0]}:{op}", **attributes)
         node.doc_string = self._place

@@ -34,8 +34,7 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
-    """Return the claim of an attention with one joint input projection, as in
-    torch.nn.MultiheadAttention."""
+    """Return the claim of an attention with one input projection (MultiheadAttention)."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]

@@ -31,8 +31,7 @@ SHORT = 8
 def _short_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> Any:
-    """Sort short rows by comparing all pairs: stable, NaN last, as in ``torch.sort``. Leave long
-    rows to torch."""
+    """Sort short rows by comparing all pairs, as ``torch.sort``: stable, NaN last."""
     count = x.shape[dim]
     if count > SHORT or descending or dim not in (-1, x.dim() - 1):
         return NotImplemented
@@ -51,8 +50,7 @@ DECOMPOSED = {torch.ops.aten.sort.stable: _short_sort}
 
 
 def has_compiler() -> bool:
-    """Return whether a C++ compiler is installed: without one, torch.compile fails at the first
-    call."""
+    """Return whether there is a C++ compiler, which torch.compile needs at the first call."""
     return any(map(shutil.which, COMPILERS))
 
 

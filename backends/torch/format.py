@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 
 class TorchFormat(Format):
-    """The format ``torch``: ``NAME.pt``, a plain state_dict, and ``NAME.py``, source that imports
-    only torch."""
+    """The format ``torch``: a plain state_dict in ``NAME.pt``, and source in ``NAME.py``."""
 
     name = "torch"
     suffix = ".pt"

@@ -61,8 +61,7 @@ def convolution(layer: ClaimableCall) -> Native | None:
 
 
 def pool(layer: ClaimableCall) -> Native | None:
-    """Return the claim of a mean or max pool; None if torch cannot pad it (by half a window at
-    most)."""
+    """Return the claim of a mean or max pool; torch pads by half a window at most."""
     given = layer.attributes
     window = Dim.of(given["window"])
     stride, padding = int(given["stride"]), int(given["padding"])

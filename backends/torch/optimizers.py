@@ -115,7 +115,7 @@ class TorchOptimizer(NativeOptimizer):
         }
 
 
-# What clip_grad_norm_ adds to the norm.
+# Added to the norm by clip_grad_norm_.
 NORM_EPSILON = 1e-6
 MOMENTS: Mapping[str, str] = {"m": "exp_avg", "v": "exp_avg_sq"}
 FUSED: Mapping[str, bool] = {"fused": True}
@@ -167,8 +167,7 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
 
 
 def _clip(wanted: Clipping | None) -> _Clip | None:
-    """Return torch's clipping function if it clips as the rule does; torch has no norm for each
-    parameter."""
+    """Return torch's own clipping, or None; torch has no norm per parameter."""
     match wanted:
         case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
             return _Clip("clip_grad_norm_", wanted.limit)
@@ -178,8 +177,7 @@ def _clip(wanted: Clipping | None) -> _Clip | None:
 
 
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
-    """Return the torch.optim class with the same update, or None; ``double`` means float64
-    tensors."""
+    """Return the torch.optim class with the same update, or None; ``double`` means float64."""
     made = _made(rule.name, rule.attributes, double)
     try:
         if made is not None:

@@ -136,8 +136,7 @@ class TorchModel(OwnModel):
 
 @contextmanager
 def _default(dtype: torch.dtype) -> Iterator[None]:
-    """Set the default dtype, so that tensors made by the user's code (masks, states) have it
-    too."""
+    """Set the default dtype for tensors that the user's code makes (masks, states)."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

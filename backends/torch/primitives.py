@@ -50,7 +50,7 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return the input unchanged if there are no axes: torch would reduce all axes."""
+    """Wrap a reduction to return its input if there are no axes: torch would reduce all."""
 
     def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
         return reduce(x, axis, keepdims) if axis else x

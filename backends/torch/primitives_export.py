@@ -180,8 +180,7 @@ class TorchDialect(Dialect):
             self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
 
     def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
-        """Set a carried value before the first step; reuse the source variable if nothing else
-        reads it."""
+        """Set a carried value before the first step, in its source variable if that is free."""
         code = e.operand(start)
         text = e.read(code)
         free = code.parts == (start,) and not e.left[start] and e.home.get(start) == e.depth
@@ -220,7 +219,7 @@ class TorchDialect(Dialect):
             e.settle(whole, Code((f"torch.stack({steps}, 0)",)), "stack")
 
 
-# How a script runs a module; see :class:`harness.extend.Script`.
+# The script that runs a module; see :class:`harness.extend.Script`.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs, the new state, and the gradients along cotangents, all by name."""
     model = {model}()

@@ -88,8 +88,7 @@ def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
 
 
 def _of_gates(layer: ClaimableCall, order: str, second: Callable[[str], Piece]) -> dict[str, Piece]:
-    """Return the packing of each direction in torch's gate order; ``second`` makes the second
-    bias."""
+    """Return the packing in torch's gate order; ``second`` makes the second bias."""
     pieces: dict[str, Piece] = {}
     for way, end in directions(layer):
         pieces |= {

@@ -55,8 +55,7 @@ class Unfold(torch.autograd.Function):
 
 
 class OverlapAdd(torch.autograd.Function):
-    """Sum of windows: one addition for each place in a window. Autograd would copy the partial sum
-    for each place."""
+    """Sum of windows; autograd would copy the partial sum for each place in a window."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: Axes) -> Tensor:

@@ -1,1 +1,1 @@
-"""One process a backend, whatever the backend does to itself; knows no model."""
+"""Worker processes, one for each backend, isolated from its faults; they know no model."""

@@ -1,8 +1,7 @@
-"""The answers of workers, validated: the border of the parent.
+"""Validate the answers of workers, which the parent does not trust.
 
-A worker holds foreign code, so nothing that it sends is trusted. Each verb is a method of a
-service, and its return annotation is the type of the answer. An answer of another type is an error
-of that call, never an exception in the parent.
+A worker runs foreign code. Each verb is a method of a service, and its return annotation is the
+type of the answer. A wrong type is an error of the call, never an exception in the parent.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from harness.runtime.answers import Counted, Greeting, IllFormed, shown
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):
-    """The type of each verb's answer, by the service that answers; made when first used.
+    """The answer type of each verb of a service, made at first use.
 
     Args:
         service: The class whose public methods with a return annotation are the verbs.
-        prefix: Of the names of the verbs on the wire.
+        prefix: The prefix of the verbs' names in messages.
     """
 
     def __init__(self, service: type, prefix: str = "") -> None:
@@ -51,7 +50,7 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
         return len(self.types)
 
     def counted(self, verb: str) -> Iterator[Counted]:
-        """The lists of an answer whose length an argument determines."""
+        """Yield the lists of an answer that have their length from an argument."""
         for mark in getattr(self.types[verb], "__metadata__", ()):
             if isinstance(mark, Counted):
                 yield mark
@@ -61,10 +60,10 @@ _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 
 
 def formed(form: TypeAdapter[Any], value: Any) -> Any:
-    """A value of a form.
+    """Return a value after validating it.
 
     Raises:
-        IllFormed: it has another; the message says where, and what was found there.
+        IllFormed: the value has another type; the message has the place and the value there.
     """
     try:
         return form.validate_python(value, strict=True)
@@ -77,10 +76,10 @@ def formed(form: TypeAdapter[Any], value: Any) -> Any:
 
 
 def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> Any:
-    """The answer of a worker to a verb, in the form that the verb has.
+    """Return a worker's answer to a verb after validating it.
 
     Raises:
-        IllFormed: it has another.
+        IllFormed: the answer has another type or length.
     """
     found = formed(forms[verb], value)
     for mark in forms.counted(verb):
@@ -93,10 +92,10 @@ def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> A
 
 
 def greeted(value: Any, backend: str) -> Mapping[str, Any]:
-    """The greeting of a backend's worker.
+    """Return the greeting of a backend's worker after validating it.
 
     Raises:
-        IllFormed: it is not of the form of a greeting, or another's.
+        IllFormed: it is not a greeting, or another backend's.
     """
     try:
         found: Mapping[str, Any] = formed(_GREETING, value)
@@ -112,7 +111,7 @@ def greeted(value: Any, backend: str) -> Mapping[str, Any]:
 
 
 def is_answer(message: Any, number: int) -> bool:
-    """Whether a message is an answer at all, and to the call of this number."""
+    """Return whether a message is a well-formed answer to the call with this number."""
     if not isinstance(message, dict) or message.get("id") != number:
         return False
     seconds, status = message.get("seconds"), message.get("status")

@@ -1,6 +1,6 @@
-"""GPUs, as the driver's own tool nvidia-smi tells of them: what they are, and what they are doing.
+"""Identify and watch GPUs with the driver's tool nvidia-smi.
 
-It comes with every driver and needs no package; where there is none, there are no cards here.
+Every driver includes the tool. If it is missing, this machine has no cards.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any
 
 SMI = "nvidia-smi"
 PLAIN = "--format=csv,noheader"
-# What a card is: the same in every run, so that results of two can be told apart by it.
+# Identity of a card: the same in every run, so that results of two cards can be told apart.
 FIELDS = (
     *("name", "uuid", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem"),
     *("mig.mode.current", "memory.total"),
 )
-# What it is doing: the reasons for its clocks last, whose name differs between drivers.
+# Activity of a card; the reasons for its clocks are last, because their name differs between
+# drivers.
 STATE = (
     *("uuid", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "memory.used"),
     "clocks_event_reasons.active",
 )
 OLD_REASONS = "clocks_throttle_reasons.active"
-# Bits of nvmlDeviceGetCurrentClocksEventReasons, as nvml.h has them.
+# Bits of nvmlDeviceGetCurrentClocksEventReasons, from nvml.h.
 REASONS: Mapping[int, str] = {
     0x1: "idle",
     0x2: "clocks set by a user",
@@ -37,8 +38,7 @@ REASONS: Mapping[int, str] = {
     0x80: "power brake",
     0x100: "display clocks",
 }
-# Those under which a speed is not that of the card as it is sold. At its power cap a card works as
-# it is meant to.
+# Reasons for which a card is slower than sold. The power cap is normal operation.
 SLOWED = frozenset(
     {
         *("hardware slowdown", "thermal slowdown by software", "thermal slowdown by hardware"),
@@ -50,7 +50,7 @@ SECONDS, BETWEEN = 20.0, 0.5
 
 @dataclass(frozen=True)
 class CardState:
-    """One look at one card: MHz, degrees Celsius, watts, bytes; None for what it does not tell."""
+    """A look at a card: MHz, degrees Celsius, watts, bytes; None if it does not report a value."""
 
     uuid: str
     sm: float | None
@@ -62,7 +62,7 @@ class CardState:
 
 
 def cards() -> list[dict[str, str]]:
-    """Name, UUID, driver, limits, MIG and memory of each GPU, with units; none without a driver."""
+    """Return name, UUID, driver, limits, MIG and memory of each GPU, with units."""
     rows = _rows([f"--query-gpu={','.join(FIELDS)}", PLAIN]) or []
     return [dict(zip(FIELDS, row, strict=False)) for row in rows]
 
@@ -70,11 +70,11 @@ def cards() -> list[dict[str, str]]:
 def card_used(
     known: Sequence[Mapping[str, str]], number: int, visible: str | None
 ) -> Mapping[str, str] | None:
-    """The card that a process has under a number; None if that cannot be told.
+    """Return the card that a process knows by a number; None if unknown.
 
     Args:
-        known: All of the machine, in the order of their numbers.
-        number: That of ``cuda:N``.
+        known: All cards of the machine, in the order of their numbers.
+        number: The number in ``cuda:N``.
         visible: ``CUDA_VISIBLE_DEVICES`` of the process, None if it is not set.
     """
     wanted = str(number)
@@ -87,18 +87,15 @@ def card_used(
 
 
 def processes(uuid: str) -> dict[int, int | None]:
-    """Bytes of a card by the process that holds them, None for what the driver does not tell.
-
-    In a container the numbers may be those of the machine outside.
-    """
+    """Return the bytes of a card that each process holds, None if the driver does not report them.
+    In a container the process numbers may be those of the host."""
     rows = _rows(["--query-compute-apps=gpu_uuid,pid,used_memory", f"{PLAIN},nounits"]) or []
     own = (row[1:] for row in rows if len(row) == 3 and row[0] == uuid and row[1].isdecimal())
     return {int(pid): _bytes(used) for pid, used in own}
 
 
 class Watch:
-    """Looks at all cards twice a second, for as long as it is entered, through the driver: nothing
-    runs on a card for it."""
+    """Context in which nvidia-smi looks at all cards twice a second, without using them."""
 
     def __init__(self) -> None:
         self.states: list[CardState] = []
@@ -129,7 +126,7 @@ class Watch:
 
 
 def state(line: str) -> CardState | None:
-    """A line of nvidia-smi about :data:`STATE`, without units; None for one that is none."""
+    """Parse nvidia-smi's line of :data:`STATE`, without units; return None for other lines."""
     found = [part.strip() for part in line.split(",")]
     if len(found) != len(STATE):
         return None
@@ -139,7 +136,7 @@ def state(line: str) -> CardState | None:
 
 
 def reasons(bits: str) -> tuple[str, ...]:
-    """Why the clocks are what they are, in words; nothing where the driver does not tell."""
+    """Return the reasons for the clocks in words; empty if the driver does not report them."""
     try:
         found = int(bits, 16)
     except ValueError:
@@ -149,8 +146,7 @@ def reasons(bits: str) -> tuple[str, ...]:
 
 
 def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
-    """What a card did while it was looked at: the range of its clocks in MHz, the most of its
-    degrees, watts and bytes, and all reasons for its clocks."""
+    """Return a card's range of clocks, its highest other values, and all clock reasons."""
     own = [one for one in states if one.uuid == uuid]
 
     def values(name: str) -> list[Any]:
@@ -169,7 +165,7 @@ def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
 
 
 def _state_fields() -> Sequence[str]:
-    """The fields of a state, as this driver names them."""
+    """Return the fields of a state with this driver's names."""
     for fields in (STATE, (*STATE[:-1], OLD_REASONS)):
         if _rows([f"--query-gpu={','.join(fields)}", PLAIN]) is not None:
             return fields
@@ -177,7 +173,7 @@ def _state_fields() -> Sequence[str]:
 
 
 def _rows(arguments: Sequence[str]) -> list[list[str]] | None:
-    """The table that nvidia-smi prints; None where it is not there or refuses."""
+    """Return the table that nvidia-smi prints; None if it is missing or fails."""
     try:
         done = subprocess.run(
             [SMI, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False

@@ -1,7 +1,7 @@
-"""The answer of a worker process within a time, its deadline, and a limit on its memory.
+"""Exchange messages with a worker process, within a deadline and a memory limit.
 
-A call waits for the answer on the socket and for the end of the process on its pidfd, never for
-the end of the stream alone: a forked grandchild may hold the stream open for ever.
+A call waits for the answer on the socket and for the end of the process on its pidfd. The end of
+the stream alone is not enough: a forked grandchild may keep the stream open forever.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from harness.worker.process import Process
 Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
 
 TICK = 0.05
-"""Seconds between two looks at a process."""
+"""Seconds between two checks of a process."""
 _CLOSING = 0.3
 
 
 class LostWorker(Exception):
-    """The worker is no longer of use: it has ended, or must be ended."""
+    """The worker has ended or must be ended."""
 
     def __init__(self, status: Status, cause: str) -> None:
         super().__init__(status, cause)
@@ -39,12 +39,12 @@ class LostWorker(Exception):
 def exchange(
     process: Process, request: frames.FrameWriter | None, timeout: float | None, limit: int | None
 ) -> Any:
-    """The next message of the process, after ``request`` has been sent to it.
+    """Send ``request`` to the process and return its next message.
 
     Raises:
         LostWorker: the process ended, was too slow, or took more than ``limit`` bytes of memory.
     """
-    # Nobody can send arrays that are larger than the memory that it may have.
+    # A process cannot send arrays that are larger than its memory limit.
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
     connection, reader = process.connection, frames.FrameReader(allowed)
     deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -62,7 +62,7 @@ def exchange(
                 poll.modify(connection, select.POLLIN)
             if events & ~select.POLLOUT and reader.advance(connection):
                 return reader.message
-            # An answer that was complete before the process ended is still an answer.
+            # A complete answer counts even if the process has ended.
             if process.pidfd in ready and _drain(reader, connection):
                 return reader.message
         except (frames.EndOfStream, frames.FrameError, OSError) as error:
@@ -76,16 +76,16 @@ def exchange(
 
 
 def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read what an ended process has left; return True, or raise if that is not a whole frame."""
+    """Read the last frame of an ended process; return True, or raise if it is incomplete."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
             return True
-    # Nothing left, and no end either: a forked child holds the other end of the stream.
+    # No data and no end of the stream: a forked child holds it open.
     raise frames.EndOfStream("the process ended without an answer")
 
 
 def watch(process: Process, limit: int | None) -> None:
-    """Keep the log of a process small.
+    """Trim the log of a process and check its memory.
 
     Raises:
         LostWorker: the process takes more than ``limit`` bytes of memory.
@@ -98,18 +98,13 @@ def watch(process: Process, limit: int | None) -> None:
         )
 
 
-# Run any program as a worker is run: under a guardian, with limits of time, memory and output.
-#
-# :func:`main` is what the guardian's child runs: it becomes the program. Linux only.
-
-# The exit code of a shell for a command that cannot be run.
+# A shell's exit code for a command that cannot run.
 NOT_RUN = 127
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a program: its exit code, or the ``cause`` for which it was ended, and the last
-    64 KiB of what it printed."""
+    """The end of a program: its exit code or ``cause``, and the last 64 KiB it printed."""
 
     code: int | None
     printed: str
@@ -119,10 +114,10 @@ class Ended:
 def run(
     command: Sequence[str], environment: Mapping[str, str], timeout: float, memory: int
 ) -> Ended:
-    """Run a program to its end, or until it takes longer or more memory than it may.
+    """Run a program until it ends, or exceeds its time or memory.
 
-    All that it has started ends with it, and also with this process. ``timeout`` is in seconds,
-    ``memory`` in resident bytes of the program and its descendants.
+    All processes that it has started end with it, and also with this process. ``timeout`` is in
+    seconds, ``memory`` in resident bytes of the program and its descendants.
 
     Raises:
         OSError: no process can be started.
@@ -148,7 +143,7 @@ def _wait(process: Process, timeout: float, memory: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Become the program; the last two arguments are ``--fd N``, a socket that it does not use."""
+    """Become the program; the last two arguments, ``--fd N``, are an unused socket."""
     *command, _, descriptor = arguments
     os.close(int(descriptor))
     try:

@@ -1,13 +1,12 @@
 """Messages between the harness and a worker: msgpack frames with numpy arrays over a socket.
 
-A frame is a header of two 8-byte big-endian sizes (message, arrays), the msgpack message, and the
-bytes of its arrays one after the other. In the message an array is an extension of type 1 that
-holds its dtype and shape, so an array is written from where it lies and received into where it
-will stay: no copy is made of a C-contiguous array at either end. A numpy scalar is an extension
-of type 2 that holds its dtype and bytes.
+A frame has three parts: a header of two 8-byte big-endian sizes (message, arrays), the msgpack
+message, and the bytes of its arrays in order. In the message, an array is an extension of type 1
+with its dtype and shape. C-contiguous arrays are sent and received without a copy. A numpy scalar
+is an extension of type 2 with its dtype and bytes.
 
-Values keep their bits, dtype (byte order included) and shape. Tuples arrive as lists. Subclasses
-of the built-in types arrive as the built-in type.
+Values keep their bits, dtype (including byte order) and shape. Tuples arrive as lists, and
+subclasses of built-in types as the built-in type.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ import numpy as np
 from harness.arrays import Array, dtype_named, travels
 from harness.errors import shorten
 
-MAX_FRAME = 8 << 30  # bytes, where no other limit is given
+MAX_FRAME = 8 << 30  # bytes, unless another limit is given
 
 MAX_MESSAGE = 16 << 20
-"""The limit of the message without its arrays: names, programs, lists of numbers."""
+"""The most bytes of a message without its arrays: names, programs, lists of numbers."""
 
 _HEADER = Struct(">QQ")
 _ARRAY, _SCALAR = 1, 2
 _WRITE_SIZE = 1 << 20
-# What one list, dictionary and shape may have: msgpack takes memory for a list as it is announced.
+# The largest list, dictionary and number of axes: msgpack allocates a list when it is announced.
 _LONGEST_LIST, _LARGEST_MAP, _MOST_AXES = 1 << 20, 1 << 17, 32
 _PLAIN: dict[type, Callable[[Any], Any]] = {
     Mapping: dict,
@@ -45,21 +44,21 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 
 
 class FrameError(Exception):
-    """The stream holds no usable frame: cut off in the middle, too large or not understood."""
+    """A truncated, oversized or malformed frame."""
 
 
 class EndOfStream(EOFError):
-    """The other end closed the stream between two frames."""
+    """The end of the stream between two frames."""
 
 
 class Unencodable(TypeError):
-    """The message holds what cannot travel, or is too large; nothing was sent."""
+    """A message that cannot be encoded or is too large; nothing was sent."""
 
 
 def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
-    """The pieces of the frame of ``message``; arrays in it must not change until sent.
+    """Return the pieces of the frame of ``message``; its arrays must not change until sent.
 
-    ``escape`` sends half a surrogate pair, which has no bytes in UTF-8, as its escape sequence.
+    ``escape`` encodes half a surrogate pair, which UTF-8 cannot, as its escape sequence.
 
     Raises:
         Unencodable: a value has no encoding, or the frame is over ``limit`` bytes.
@@ -67,7 +66,7 @@ def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[m
     arrays: list[Array] = []
     errors = "backslashreplace" if escape else "strict"
     default = partial(_extension, arrays)
-    # Strict, so that `default` sees numpy's float64, which is a subclass of float.
+    # Strict, so that `default` gets numpy's float64, a subclass of float.
     try:
         body = msgpack.packb(message, default=default, strict_types=True, unicode_errors=errors)
     except Unencodable:
@@ -99,7 +98,7 @@ def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
 
 
 def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
-    """The next message of a blocking socket.
+    """Return the next message of a blocking socket.
 
     Raises:
         EndOfStream: the other end closed the stream after a whole frame.
@@ -112,14 +111,14 @@ def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
 
 
 class FrameWriter:
-    """Writes one frame in as many pieces as a non-blocking socket asks for."""
+    """Writer of one frame, in pieces, to a non-blocking socket."""
 
     def __init__(self, message: Any) -> None:
         """Encode ``message``; raises what ``encode`` raises."""
         self._pieces = encode(message)[::-1]
 
     def advance(self, connection: socket.socket) -> bool:
-        """Write what the socket takes now; return whether the frame is complete.
+        """Write as much as the socket accepts now; return whether the frame is complete.
 
         Raises:
             OSError: the other end is gone.
@@ -138,7 +137,7 @@ class FrameWriter:
 
 
 class FrameReader:
-    """Reads one frame in whatever pieces a socket has it; then ``message`` is the message."""
+    """Reader of one frame, in pieces; ``message`` is the complete message."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.message: Any = None
@@ -175,12 +174,12 @@ class FrameReader:
         return False
 
     def _plan(self) -> Generator[memoryview, None, Any]:
-        """The memory to be filled next, part by part; returns the message."""
+        """Yield the buffers to fill, one after the other; return the message."""
         header = bytearray(_HEADER.size)
         yield memoryview(header)
         size, array_bytes = _HEADER.unpack(header)
-        # Checked before any memory is taken: a stray print into the socket must not look like a
-        # frame of many exabytes.
+        # Checked before any allocation: text printed into the socket must not look like a frame of
+        # many exabytes.
         for what, announced, allowed in (
             ("frame", size + array_bytes, self._limit),
             ("message without arrays", size, MAX_MESSAGE),
@@ -202,7 +201,7 @@ class FrameReader:
 
 
 class _Arrays:
-    """The arrays that a message announces, within the bytes that its header announced."""
+    """The announced arrays of a message, limited to the bytes in its header."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -211,7 +210,7 @@ class _Arrays:
     def extension(self, code: int, data: bytes) -> Any:
         if code not in (_ARRAY, _SCALAR):
             raise FrameError(f"extension type {code} is unknown; 1 and 2 are known")
-        # Two entries, the second of which may be a shape.
+        # Two entries: a dtype, and a shape or bytes.
         pair = msgpack.unpackb(data, max_array_len=_MOST_AXES, max_map_len=0, max_ext_len=0)
         if not isinstance(pair, list) or len(pair) != 2:
             raise FrameError("an array is announced without dtype and shape")
@@ -229,7 +228,7 @@ class _Arrays:
         self.budget -= math.prod(shape) * dtype.itemsize
         if self.budget < 0:
             raise FrameError("the arrays of a frame are larger than its header says")
-        # Linux gives it memory as it is filled, not as it is announced.
+        # Linux allocates memory when it is filled, not here.
         array = np.empty(shape, dtype)
         self.received.append(array)
         return array
@@ -246,8 +245,7 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
         )
     except FrameError:
         raise
-    # Anything else comes from bytes that were not made by this module, and msgpack and numpy have
-    # many ways to say so; what is too large for the memory is among them.
+    # Foreign bytes can raise many exceptions in msgpack and numpy, out of memory included.
     except Exception as error:
         raise FrameError(f"a frame cannot be decoded: {type(error).__name__}: {error}") from error
     if arrays.budget:
@@ -256,9 +254,9 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
 
 
 def _extension(arrays: list[Array], value: Any) -> Any:
-    """What stands in the message for a value that msgpack does not know."""
+    """Return the msgpack form of a value that msgpack does not know."""
     if type(value) is np.ndarray:
-        # Not ascontiguousarray: that would turn a 0-d array into one of shape [1].
+        # Not ascontiguousarray, which turns a 0-d array into shape [1].
         array = np.asarray(value, order="C")
         arrays.append(array)
         return msgpack.ExtType(_ARRAY, msgpack.packb([_dtype_name(array.dtype), array.shape]))
@@ -295,5 +293,5 @@ def _plain_dtype(name: Any) -> np.dtype[Any]:
 
 
 def _bytes_of(array: Array) -> memoryview:
-    # Viewed as bytes first: a memoryview cannot cast from every format, as of another byte order.
+    # View as bytes first: a memoryview cannot cast every format, such as another byte order.
     return array.reshape(-1).view(np.uint8).data

@@ -1,14 +1,14 @@
-"""The process between the harness and a worker: whatever the worker starts ends with it.
+"""The guardian process between the harness and a worker: it ends all that the worker starts.
 
-Started as ``python -m harness.worker.guardian PARENT MODULE ARGUMENTS --report N``. It forks before
-anything large is imported; the child becomes the worker by running ``MODULE.main(ARGUMENTS)``, and
-the guardian, which does nothing else, waits. As a *subreaper* it inherits every descendant whose
-own parent has ended, so that a daemon (two forks and a setsid) cannot leave it. It kills all of
-them when the worker ends, when it is told to by a signal, and when its parent ends, however that
-happens: the kernel tells it.
+It is started as ``python -m harness.worker.guardian PARENT MODULE ARGUMENTS --report N`` and forks
+before any large import. The child becomes the worker by running ``MODULE.main(ARGUMENTS)``; the
+guardian only waits. As a *subreaper* it inherits every descendant whose parent has ended, so a
+daemon (two forks and a setsid) cannot escape. It kills all descendants when the worker ends, when a
+signal says so, or when its parent ends, which the kernel reports.
 
-To the descriptor N it writes one line when the worker runs, its process number, and one when
-nothing is left, the worker's exit status; without the second line it was killed itself. Linux only.
+It writes two lines to the descriptor N: the worker's process number at its start, and the worker's
+exit status when no process is left. If the second line is missing, the guardian itself was killed.
+Linux only.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _TITLE = b"harness-guardian"
-# How long a descendant that was killed may take until it is looked at again, in seconds.
+# Seconds before a killed descendant is checked again.
 _PAUSE = 0.02
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that tell a guardian to end all, also if it is stopped."""
+    """Return the signals that make a guardian, even a stopped one, end all its processes."""
     return signal.SIGTERM, signal.SIGCONT
 
 
 def main() -> None:
-    """Become guardian and worker; only the worker returns."""
+    """Fork into guardian and worker; only the worker returns."""
     parent, module, *arguments, _, report = sys.argv[1:]
     _hear_of_the_end_of(int(parent), signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # A parent that ignores SIGCHLD would have its children's children vanish unseen.
+    # With SIGCHLD ignored, as a parent may pass it on, ended children would vanish unseen.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     guardian, worker = os.getpid(), os.fork()
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes whose parent is ``pid``; it may miss some while others end."""
+    """Return the processes whose parent is ``pid``; some may be missed while others end."""
     found: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ def children(pid: int) -> list[int]:
 
 
 def is_guardian(pid: int) -> bool:
-    """Whether a process is a guardian, which sees to the rest by itself once it is told."""
+    """Return whether a process is a guardian, which ends its own worker when told."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
     return False
@@ -70,7 +70,7 @@ def is_guardian(pid: int) -> bool:
 def _hear_of_the_end_of(parent: int, number: signal.Signals) -> None:
     """Have the kernel send ``number`` to this process when the thread that started it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
-    # The parent may have ended before the line above: then no signal will ever come.
+    # The parent may have ended before the prctl: then the signal never comes.
     if os.getppid() != parent:
         os._exit(1)
 
@@ -81,8 +81,8 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _guard(worker: int, report: int) -> None:
-    """Wait for the end of the worker, or for being told to end it; then end all, and leave."""
-    # The worker's socket must be its own: the parent waits for the end of the stream.
+    """Wait for the worker's end or a signal; then end all processes and exit."""
+    # Close the worker's socket here: the parent waits for the end of the stream.
     os.closerange(3, report)
     os.closerange(report + 1, 256)
     _take_title()
@@ -90,7 +90,7 @@ def _guard(worker: int, report: int) -> None:
     status: int | None = None
     ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
     while status is None:
-        # All signals are blocked, so none is lost between one wait and the next.
+        # All signals are blocked, so none is lost between two waits.
         if signal.sigwait({*ending, signal.SIGCHLD}) in ending:
             break
         status = _reap(worker)
@@ -99,12 +99,12 @@ def _guard(worker: int, report: int) -> None:
 
 
 def _tell(report: int, number: int) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it any more
+    with contextlib.suppress(OSError):  # no reader is left
         os.write(report, b"%d\n" % number)
 
 
 def _end_all(worker: int, status: int | None) -> int:
-    """Kill all descendants, as often as it takes until none is left; the worker's exit status."""
+    """Kill descendants until none is left; return the worker's exit status."""
     refused: set[int] = set()
     while True:
         left = set(children(os.getpid())) - refused
@@ -119,10 +119,10 @@ def _end_all(worker: int, status: int | None) -> int:
 
 
 def _kill(child: int) -> bool:
-    """Kill a child and its whole group, at one stroke; False if this is not allowed.
+    """Kill a child and its process group; return False if that is not allowed.
 
-    Only children are killed, never their children: until a child is waited for, no other process
-    can have its number. What it leaves behind becomes a child in its turn.
+    Only direct children are killed: until the guardian waits for a child, its number cannot be
+    reused. Orphans become children themselves.
     """
     try:
         group = os.getpgid(child)
@@ -137,7 +137,7 @@ def _kill(child: int) -> bool:
 
 
 def _reap(worker: int) -> int | None:
-    """Wait for all children that have ended; the status of the worker if it is among them."""
+    """Wait for all ended children; return the worker's status if it is among them."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -155,8 +155,8 @@ def _childless() -> bool:
 
 
 def _take_title() -> None:
-    """Show in lists of processes as what it is: by its command line it looks like a worker."""
-    with contextlib.suppress(OSError):  # where /proc is read-only it stays unnamed
+    """Change the name in process lists: the command line looks like a worker's."""
+    with contextlib.suppress(OSError):  # /proc may be read-only
         Path("/proc/self/comm").write_bytes(_TITLE[:15])
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         start, end = int(fields[45]), int(fields[46])

@@ -1,4 +1,4 @@
-"""How the worker of one backend is started."""
+"""Start settings and command line of a backend's worker."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.errors import UsageError
 from harness.runtime.labels import backend_of
 
 SERVICE = "harness.runtime.service:handler"
-"""What answers the calls of a check, if nothing else is said."""
+"""The default service, which answers the calls of a check."""
 START_TIMEOUT = 300.0
-"""Seconds that a start may take: a large framework on a slow disk is imported in minutes."""
+"""Seconds that a start may take: importing a large framework from a slow disk takes minutes."""
 VARIABLE = "HARNESS_START_TIMEOUT"
-"""Environment variable with another number of them, for all commands."""
+"""Environment variable that replaces :data:`START_TIMEOUT` for all commands."""
 
 
 def usual_start_timeout() -> float:
-    """Seconds that a start may take if nobody says otherwise.
+    """Return the default seconds that a start may take.
 
     Raises:
         UsageError: the environment variable for it is not a positive number.
@@ -37,13 +37,15 @@ def usual_start_timeout() -> float:
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start the worker of one backend, or of a column of its own (``torch@2.6``).
+    """Start settings of the worker of one backend, or of a named column (``torch@2.6``).
 
-    ``environment`` is added to the parent's. ``memory_limit`` is in resident bytes of the process
-    and its descendants, and None is no limit. ``start_timeout`` is in seconds. ``service``
-    (``module:function``) answers calls with the backend; ``handler`` in its place, and the backend
-    is then not loaded. ``cores`` is how many of the processor's cores it may use, None for all.
-    With ``deterministic`` the backend is to give the same bits for the same call, on any device.
+    - ``environment`` is added to the parent's.
+    - ``memory_limit`` is in resident bytes of the process and its descendants; None is no limit.
+    - ``service`` (``module:function``) answers calls with the loaded backend; ``handler``, if
+      given, answers them without loading the backend.
+    - ``cores`` is the number of processor cores that it may use, None for all.
+    - ``deterministic`` asks the backend for the same bits at every call, on any device.
+    - ``start_timeout`` is in seconds.
     """
 
     backend: str
@@ -57,7 +59,7 @@ class Launch:
     start_timeout: float = field(default_factory=usual_start_timeout)
 
     def command(self) -> list[str]:
-        """The command line, but for the numbers of the descriptors."""
+        """Return the command line without the numbers of the descriptors."""
         command = guarded(
             self.python, "harness.worker.serve", ["--backend", backend_of(self.backend)]
         )
@@ -70,9 +72,8 @@ class Launch:
         return command if self.cores is None else [*command, "--cores", str(self.cores)]
 
     def variables(self) -> dict[str, str]:
-        """The whole environment of the process."""
-        # Unbuffered, in C as well: what was printed before a crash must be in the log, and what
-        # a call has printed must be in the log of that call.
+        """Return the whole environment of the process."""
+        # Unbuffered, so that the log has all output of a call, also before a crash.
         return {
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
@@ -82,14 +83,13 @@ class Launch:
 
 
 def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
-    """The command line of a guardian whose child runs ``module.main(arguments)``, but for the
-    numbers of the descriptors."""
-    # -P keeps the current folder off the import path: a torch.py there must not be imported.
+    """Return a guardian's command line that runs ``module.main``, without the descriptors."""
+    # -P keeps the current folder off the import path, so that a torch.py there is not imported.
     return [python, "-P", "-m", "harness.worker.guardian", str(os.getpid()), module, *arguments]
 
 
 def thread_settings(count: int) -> dict[str, str]:
-    """The variables from which numerical libraries take their number of threads."""
+    """Return the variables that set the number of threads of numerical libraries."""
     names = ("OMP", "OPENBLAS", "MKL")
     found = {f"{name}_NUM_THREADS": str(count) for name in names}
     return {**found, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}

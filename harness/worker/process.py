@@ -1,6 +1,6 @@
-"""Worker processes: started from one lasting thread, logged, measured, and surely ended.
+"""Start, log, measure and reliably end worker processes, from one lasting thread.
 
-What is started is a :mod:`harness.worker.guardian`, whose child is the worker. Linux only: it uses
+Each start runs a :mod:`harness.worker.guardian`, whose child is the worker. Linux only: it uses
 pidfd, PR_SET_PDEATHSIG (set by guardian and worker) and /proc.
 """
 
@@ -28,32 +28,28 @@ from harness.command.interrupts import before_leaving
 from harness.files.system import check_workers
 from harness.worker.guardian import children, ending_signals, is_guardian
 
-# The output of worker processes.
-
 LOG_TAIL = 64 << 10
-"""Bytes of a log that are kept: the last ones."""
+"""The last bytes of a log, which are kept."""
 
 _LOG_ON_DISK = 16 << 20
-# Of linux/falloc.h: a part of a file gives its blocks back, and the rest stays where it is.
+# From linux/falloc.h: free the blocks of a part of a file, and keep its size.
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
-# A worker that still prints after so many looks will print the tail anew.
+# After so many reads, a worker that still prints will soon print a new tail.
 _READ_AGAIN = 10
-# Of struct stat, in which a block is of so many bytes on every file system.
+# Bytes of a block in struct stat, on every file system.
 _BLOCK = 512
 
 
 def _has_freed(handle: int, size: int) -> bool:
-    """Free the first bytes of a file; return whether its file system can."""
+    """Free the first bytes of a file; return whether its file system supports that."""
     fallocate = ctypes.CDLL(None).fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
 
 
 class Log:
-    """The output of a worker: a file without a name; its tail is kept, and the rest counted.
-
-    Having no name, it is gone with the last process that holds it, however that one ends.
-    """
+    """Output of a worker in an unnamed file: its tail, and a count of all bytes. The file
+    disappears with the last process that holds it."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed by `close`)
@@ -62,7 +58,7 @@ class Log:
         self._lock = threading.Lock()
         import fcntl
 
-        # With O_APPEND the worker goes on at the new end after the file was cut.
+        # With O_APPEND the worker writes at the new end after the file is cut.
         flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
         fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
 
@@ -70,7 +66,7 @@ class Log:
         return self._file.fileno()
 
     def clear(self) -> None:
-        """Forget what was printed so far."""
+        """Discard the output so far."""
         with self._lock:
             os.ftruncate(self.fileno(), 0)
             self._tail = b""
@@ -78,9 +74,7 @@ class Log:
 
     def watch(self) -> None:
         """Free the start of the file if it has grown large; call this often while the worker runs.
-
-        What is printed in the meantime is kept, where the file system has holes.
-        """
+        Output during this call is kept if the file system supports holes."""
         with self._lock:
             if self._file.closed:
                 return
@@ -90,18 +84,18 @@ class Log:
             size = found.st_size
             if _has_freed(self.fileno(), size - LOG_TAIL):
                 return
-            # The file system has no holes.
+            # The file system cannot free a part of a file.
             for _ in range(_READ_AGAIN):
                 read, self._tail = size, self._read_tail(size)
                 size = os.fstat(self.fileno()).st_size
-                if size == read:  # the worker may be at its last words just now
+                if size == read:  # read again: these may be the worker's last words
                     break
-            # What is written between that look and this line is neither counted nor kept.
+            # Output between that look and this line is lost and not counted.
             os.ftruncate(self.fileno(), 0)
             self._dropped += size
 
     def read(self) -> tuple[str, int]:
-        """The tail of what was printed since ``clear``, and the number of bytes in all."""
+        """Return the tail of the output since ``clear``, and the number of all its bytes."""
         with self._lock:
             size = os.fstat(self.fileno()).st_size
             tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]
@@ -115,14 +109,11 @@ class Log:
         return os.pread(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
 
 
-# Processes that outlived their worker and its guardian, found by a variable of their environment.
-#
-# A guardian ends all that its worker has started; this is for when the guardian itself was killed.
-# One that is still there is told to do its work, and not killed in the middle of it: it finds what
-# has emptied its environment, too.
-# Every worker is given a token, which what it starts inherits and what is forked cannot lose: the
-# namespace of the process numbers, the harness process with the time at which that was started, and
-# a number of the worker. Linux only.
+# Find processes that outlived their worker and its guardian by a variable of their environment. A
+# guardian ends all processes of its worker, so this is only for a killed guardian. A live guardian
+# is signalled, not killed: it also finds processes that have cleared their environment. Every
+# worker gets a token, which its processes inherit: the namespace of process numbers, the harness
+# process with its start time, and the number of the worker.
 
 TOKEN_VARIABLE = "HARNESS_WORKER"
 
@@ -131,17 +122,17 @@ _numbers = itertools.count()
 
 
 def new_token() -> str:
-    """A token for a worker of this process."""
+    """Return a new token for a worker of this process."""
     return f"{_namespace()} {os.getpid()} {_started(os.getpid())} {next(_numbers)}"
 
 
 def end_holders(token: str) -> None:
-    """Kill every process that holds this token, again and again until none is left."""
+    """Kill all processes that hold this token, repeatedly, for at most a second."""
     _end_all(lambda found: found == token)
 
 
 def end_abandoned() -> None:
-    """Kill what workers of harness processes have left that are no longer there themselves."""
+    """Kill processes that workers of ended harness processes have left."""
     _end_all(_is_abandoned)
 
 
@@ -152,14 +143,13 @@ def _end_all(condemned: Callable[[str], bool]) -> None:
 
 
 def _end_one(pid: int, condemned: Callable[[str], bool]) -> bool:
-    """Kill the process ``pid`` if its token is condemned, or tell it to end if it is a guardian;
-    return whether it was alive."""
+    """End a process with a condemned token; return whether it was alive."""
     if not condemned(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            # Looked at again: the number may have gone to another process before it was held.
+            # Check again: the number may have been reused before the pidfd was opened.
             if condemned(_token_of(pid)):
                 for number in ending_signals() if is_guardian(pid) else (signal.SIGKILL,):
                     signal.pidfd_send_signal(pidfd, number)
@@ -173,7 +163,7 @@ def _is_abandoned(token: str) -> bool:
     namespace, _, rest = token.partition(" ")
     pid, _, rest = rest.partition(" ")
     started, _, _ = rest.partition(" ")
-    # Of another namespace (a container's) the numbers mean other processes than here.
+    # In another namespace (a container's) process numbers mean other processes.
     if namespace != _namespace() or not pid.isdecimal():
         return False
     return _started(int(pid)) != started
@@ -184,7 +174,7 @@ def _processes() -> Iterator[int]:
 
 
 def _token_of(pid: int) -> str:
-    """The token of a process, empty where it has none, or has ended, or is another's."""
+    """Return the token of a process; empty if it has none, has ended or is another user's."""
     prefix = TOKEN_VARIABLE.encode() + b"="
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -198,7 +188,7 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process was started, in the kernel's ticks; empty once it has ended."""
+    """Return the start time of a process in the kernel's ticks; empty once it has ended."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
@@ -210,13 +200,11 @@ _WATCH_SECONDS = 0.5
 
 
 class Process:
-    """One running worker process: its socket, its log, and the pidfd of its guardian.
-
-    The guardian ends when the worker has ended, and all that the worker had started with it.
-    """
+    """A running worker process: its socket, its log, and the pidfd of its guardian. The guardian
+    ends after the worker and all processes that the worker has started."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start ``command``, a guardian's but for its two descriptors: ``--fd N --report N``.
+        """Start ``command``, a guardian's command line, with ``--fd N --report N`` appended.
 
         Raises:
             OSError: the command cannot be started.
@@ -264,24 +252,25 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Process number of the worker; of its guardian as long as there is no worker yet."""
+        """The worker's process number, or the guardian's until the worker exists."""
         return (self._reported() or [self._popen.pid])[0]
 
     def has_ended(self, wait: float = 0.0) -> bool:
-        """Whether the process has ended, after waiting for that at most ``wait`` seconds."""
+        """Return whether the process has ended, after waiting at most ``wait`` seconds."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(wait * 1000))
 
     def end(self) -> int | None:
-        """Kill the worker and all that it started, free everything but the log; the exit status.
+        """Kill the worker and all that it started, free everything but the log; return the exit
+        status.
 
-        The status is negative for a signal, as in ``subprocess``, and None if the kernel does not
-        end the process in time, as it may while a device driver holds it.
+        As in ``subprocess``, the status is negative for a signal. It is None if the kernel does not
+        end the process in time, for example because a device driver holds it.
         """
         _tell_to_end(self._popen.pid)
         if not self.has_ended(_REAP_SECONDS) and not self._reported():
-            self._popen.kill()  # it hangs before it has started a worker
+            self._popen.kill()  # it hangs before the worker's start
         _live.pop(self._popen.pid, None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_REAP_SECONDS)
@@ -289,21 +278,21 @@ class Process:
         match self._reported():
             case [_, status]:
                 code = os.waitstatus_to_exitcode(status)
-            case _:  # the guardian was killed before its work was done
+            case _:  # the guardian was killed before it finished
                 end_holders(self._token)
         os.close(self.pidfd)
         self._close()
         return code
 
     def memory(self) -> int:
-        """The resident bytes of the worker and its descendants; 0 once it has ended."""
+        """Return the resident bytes of the worker and its descendants; 0 once it has ended."""
         processes = _descendants(self._popen.pid)
         if len(processes) > 1:
             return sum(map(_proportional, processes))
         return sum(map(_resident, processes))
 
     def _reported(self) -> list[int]:
-        """What the guardian has told: nothing yet, the worker's number, and its exit status."""
+        """Return the guardian's reports so far: the worker's number, then its exit status."""
         with contextlib.suppress(OSError):  # nothing new, or closed
             self._told += os.read(self._report, 64)
         return [int(line) for line in self._told.split(b"\n")[:-1]]
@@ -311,7 +300,7 @@ class Process:
     def _close(self) -> None:
         self.connection.close()
         os.close(self._report)
-        self._report = -1  # the number may be another file's soon
+        self._report = -1  # the number may be reused
 
 
 def kill_all() -> None:
@@ -323,7 +312,7 @@ def kill_all() -> None:
 before_leaving.append(kill_all)
 
 _live: dict[int, Log] = {}
-"""Of the guardians that were not waited for yet: their numbers, and their workers' logs."""
+"""The logs of workers, by the process number of a guardian that was not waited for yet."""
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _spawner: threading.Thread | None = None
 _spawner_lock = threading.Lock()
@@ -333,8 +322,8 @@ def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Pope
     """Call ``start`` in the thread that starts all workers.
 
     The kernel's parent-death signal comes when the *thread* that started a child ends, so a
-    worker started from a short-lived thread would die with it. This thread is a daemon because
-    Python joins other threads before the last user thread has finished with its workers.
+    short-lived thread would kill its worker. The thread is a daemon because Python joins other
+    threads while user threads may still need their workers.
     """
     global _spawner
     with _spawner_lock:
@@ -353,7 +342,7 @@ def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Pope
     try:
         return future.result()
     except BaseException:
-        future.add_done_callback(_end_unwanted)  # after Ctrl-C nobody else would
+        future.add_done_callback(_end_unwanted)  # after Ctrl-C no caller will end it
         raise
 
 
@@ -363,7 +352,7 @@ def _end_unwanted(future: Future[subprocess.Popen[bytes]]) -> None:
 
 
 def _spawn_forever() -> None:
-    """Start workers as they are asked for; in between, see to it that no log fills the disk."""
+    """Start workers on request; in between, trim their logs."""
     jobs, swept = _jobs, False
     while True:
         try:
@@ -377,14 +366,14 @@ def _spawn_forever() -> None:
 
 
 def _forget_parent() -> None:
-    """In a forked child: the workers are the parent's, and the spawner did not come along."""
+    """Reset a forked child: the workers and the spawner are the parent's."""
     global _spawner, _spawner_lock, _jobs
     _live.clear()
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
 
 
 def _tell_to_end(guardian: int) -> None:
-    """Have a guardian kill its worker and all that this has started, should it be stopped too."""
+    """Signal a guardian, even a stopped one, to end all its processes."""
     with contextlib.suppress(ProcessLookupError):
         for number in ending_signals():
             os.kill(guardian, number)
@@ -405,10 +394,8 @@ def _resident(pid: int) -> int:
 
 
 def _proportional(pid: int) -> int:
-    """The resident bytes of a process, a page shared by n processes counted as 1/n.
-
-    A forked child shares nearly all of its parent's pages: plain sums would count them twice.
-    """
+    """Return the resident bytes of a process; a page that n processes share counts 1/n. A forked
+    child shares most pages of its parent, so a plain sum would count them twice."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -421,7 +408,7 @@ os.register_at_fork(after_in_child=_forget_parent)
 
 
 def exit_cause(code: int | None, when: str) -> str:
-    """For a person: the exit code, and when the process ended, or the name of its signal."""
+    """Describe an exit code and when the process ended, or name its signal."""
     if code is None:
         return "it ended, and the kernel still holds it"
     if code >= 0:

@@ -1,4 +1,4 @@
-"""A session in another process, behind a deadline."""
+"""A client of a session in another process, with a deadline."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ from harness.worker import answers
 from harness.worker.answers import Forms
 from harness.worker.worker import Outcome, Worker
 
-# With what the faulthandler of a dying process begins.
+# The first words of Python's faulthandler in a crash.
 DYING = "Fatal Python error:"
-# What results hold: arrays, and what stands in the place of one.
+# Results by name: arrays, or the description of a value that is no proper array.
 Tensors = dict[str, Array | Misfit]
 Service = TypeVar("Service")
-# One named value: its name, its time step where it was made in a loop, and the array.
+# A named value: its name, its time step in a loop, and the array.
 Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
-    """A call that did not succeed; ``outcome`` says how, and ``backend`` of whom, where several
-    are asked."""
+    """A failed call: ``outcome`` tells how it failed, ``backend`` names whose call it was."""
 
     def __init__(self, verb: str, outcome: Outcome, backend: str = "") -> None:
         super().__init__(f"{verb}: {outcome.cause}")
@@ -43,28 +42,28 @@ class WorkerFault(Exception):
 
     @property
     def traceback(self) -> str:
-        """What is behind it."""
+        """The traceback of the failure."""
         return told(self.outcome)
 
     @property
     def cannot_start(self) -> bool:
-        """Whether the backend computes nothing at all here."""
+        """True if the backend cannot compute anything here."""
         return self.outcome.kind == CannotStart.__name__
 
     @property
     def users_error(self) -> str | None:
-        """What a :class:`UsageError` in the worker said, None where it was something else."""
+        """The message of a :class:`UsageError` in the worker, None for other errors."""
         return self.outcome.message if self.outcome.kind == UsageError.__name__ else None
 
 
 def told(outcome: Outcome) -> str:
-    """The traceback of what was raised, or what Python wrote of itself as it crashed."""
+    """Return the traceback of an exception, or Python's report of its own crash."""
     start = outcome.log.find(DYING)
     return outcome.traceback or (outcome.log[start:] if start >= 0 else "")
 
 
 def with_trace(message: str, traceback: str) -> str:
-    """A message for standard error, and under it the traceback that is behind it, if any."""
+    """Return a message for standard error, followed by its traceback if there is one."""
     if not traceback:
         return message
     return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
@@ -77,11 +76,8 @@ def not_offered(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> str:
-    """What of these a worker does not claim, by its own greeting, to have; empty if nothing.
-
-    ``programs`` and rules may need primitives that a backend need not have, and a ``path`` a
-    compiler.
-    """
+    """Return the first of these that a worker's greeting does not offer, in words; empty if it
+    offers all. ``programs`` and rules may need optional primitives, and a ``path`` a compiler."""
     if not offers_path(hello, path):
         return f"path {path!r} is not offered: there is no compiler of whole steps"
     every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
@@ -100,7 +96,7 @@ def not_offered(
 
 
 def offers_of(hello: Mapping[str, Any], dtype: str) -> frozenset[str]:
-    """Return the primitives, of those that a backend need not have, that it has in a dtype."""
+    """Return the optional primitives that a backend has in a dtype."""
     lacking = hello.get("lacks", {}).get(dtype, ())
     return frozenset(hello.get("primitives", ())).difference(lacking)
 
@@ -112,11 +108,11 @@ def check_offered(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> None:
-    """Start a worker, and check that it has these: see :func:`not_offered`.
+    """Start a worker and check that it offers all of these: see :func:`not_offered`.
 
     Raises:
-        WorkerFault: it does not start.
-        UsageError: it does not offer one of them.
+        WorkerFault: the worker does not start.
+        UsageError: the worker does not offer one of them.
     """
     lacking = not_offered(hello_of(worker), device, dtype, programs, path)
     if lacking:
@@ -124,10 +120,10 @@ def check_offered(
 
 
 def hello_of(worker: Worker) -> Mapping[str, Any]:
-    """The greeting of a worker, which is started.
+    """Start a worker and return its greeting.
 
     Raises:
-        WorkerFault: it does not start.
+        WorkerFault: the worker does not start.
     """
     started = worker.start()
     if not started.ok:
@@ -136,8 +132,7 @@ def hello_of(worker: Worker) -> Mapping[str, Any]:
 
 
 def nearest_device(worker: Worker, wanted: str) -> str:
-    """The device on which a worker's backend is held against another one on the device that is
-    wanted: its CPU, if it has none such, as numpy beside a card.
+    """Return the wanted device if the worker has it, otherwise its CPU (numpy beside a card).
 
     Raises:
         WorkerFault: the worker does not start.
@@ -147,14 +142,14 @@ def nearest_device(worker: Worker, wanted: str) -> str:
 
 
 def offers_path(hello: Mapping[str, Any], path: str) -> bool:
-    """Whether a worker has a path, by its own greeting: not all have a compiler of whole steps."""
+    """Return whether a worker's greeting offers a path: not all have a compiler of whole steps."""
     return path not in COMPILED_PATHS or path in hello.get("compiles", ())
 
 
 def asked(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """What came of a call; an answer that is not of the verb's form is an error of the call."""
+    """Return the outcome of a call; an invalid answer is an error of the call."""
     outcome = worker.call(verb, payload, timeout)
     if not outcome.ok:
         return outcome
@@ -167,10 +162,10 @@ def asked(
 def answered(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """The outcome of a call that succeeded.
+    """Return the outcome of a successful call.
 
     Raises:
-        WorkerFault: it did not, or its answer is not of the verb's form.
+        WorkerFault: the call failed, or its answer is invalid.
     """
     outcome = asked(worker, forms, verb, payload, timeout)
     if not outcome.ok:
@@ -180,17 +175,17 @@ def answered(
 
 @cache
 def session_forms() -> Forms:
-    """The answers of a session; importing the service takes time that not every command needs."""
+    """Return the answer types of a session; the import of the service takes time."""
     from harness.runtime.service import SessionService
 
     return Forms(SessionService)
 
 
 def client(service: type[Service], call: Callable[..., Any], prefix: str = "") -> Service:
-    """Return a client of ``service``: each of its methods calls the verb of its name.
+    """Return a client of ``service``: each of its methods calls the verb of the same name.
 
-    The client has the methods of the service itself, with the same parameters and types, so no verb
-    is declared twice. ``call`` gets the name of a verb, behind ``prefix``, and its arguments.
+    The client has the methods of the service with their parameters and types, so no verb is
+    declared twice. ``call`` gets the verb's name after ``prefix``, and its arguments.
     """
     return cast("Service", _Client(service, call, prefix))
 
@@ -210,7 +205,7 @@ class _Client:
         signature = _signature(self.service, verb)
 
         def run(*arguments: Any, **named: Any) -> Any:
-            # Arguments that are left out stay so: a baseline need not know them.
+            # Omitted arguments stay omitted: an older baseline may not know them.
             bound = signature.bind(self, *arguments, **named).arguments
             return self.call(self.prefix + verb, **{n: bound[n] for n in [*bound][1:]})
 
@@ -218,12 +213,13 @@ class _Client:
 
 
 class Remote:
-    """Drives one worker's session, whose answers have ``forms``. All calls together must end
-    ``timeout`` seconds from now, to which is added what is ``excused`` in between: the seconds that
-    the caller took for itself.
-    ``denormals`` is whether the backend of the open session promises to keep them, ``repeats``
-    whether its gradients have the same bits each time, and ``automatic`` whether the framework
-    makes them, in whole steps too."""
+    """A client of one worker's session, with answers of the types in ``forms``.
+
+    All calls together must end within ``timeout`` seconds from now, plus ``excused()``, the seconds
+    that the caller itself took. ``denormals``: the backend of the open session promises to keep
+    denormals. ``repeats``: its gradients have the same bits each time. ``automatic``: the framework
+    computes the gradients, in whole steps too.
+    """
 
     def __init__(
         self,
@@ -238,11 +234,11 @@ class Remote:
         self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """The verb's value; :class:`WorkerFault` if it failed, crashed or came too late."""
+        """Return the verb's value; raise :class:`WorkerFault` if it failed, crashed or was late."""
         return answered(self.worker, self.forms, verb, payload, self._left()).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
-        """The outcome of a verb that is allowed to fail."""
+        """Return the outcome of a verb that may fail."""
         return asked(self.worker, self.forms, verb, payload, self._left())
 
     def _left(self) -> float:
@@ -257,7 +253,7 @@ class Remote:
         dtype: str,
         device: str,
     ) -> dict[str, str]:
-        """Start a session that is compiled quickly; returns the path of each layer."""
+        """Open a session with quick compilation; return the path of each layer."""
         value = self.call(
             "open",
             training=encoded(training),
@@ -274,7 +270,7 @@ class Remote:
         return dict(value["paths"])
 
     def use_rule(self, rule: UpdateRule) -> dict[str, str]:
-        """Train with another optimizer."""
+        """Change the optimizer; return the path of each layer."""
         return dict(self.call("use_rule", rule=encoded(rule))["paths"])
 
     def load(self, material: Arguments) -> None:
@@ -288,7 +284,7 @@ class Remote:
         state: Mapping[str, Any],
         targets: Arrays | None = None,
     ) -> Tensors:
-        """Results of a forward pass."""
+        """Return the results of a forward pass."""
         payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}
         found: Tensors = self.call("forward", **payload)
         return found
@@ -296,7 +292,7 @@ class Remote:
     def gradients(
         self, material: Arguments, along: Arrays | None = None, phase: Phase = "training"
     ) -> Tensors:
-        """Results, and ``gradient.NAME``."""
+        """Return the results, and the gradients as ``gradient.NAME``."""
         value = self.call(
             "gradients",
             phase=phase,
@@ -316,8 +312,8 @@ class Remote:
         loss: bool = False,
         instead: Sequence[tuple[str, int | None, Array]] = (),
     ) -> list[Traced]:
-        """Every named value of a forward pass, with its time step in a loop; with ``loss`` those
-        of the loss, too. Values of ``instead`` take the place of those that are made."""
+        """Return every named value of a forward pass, with its time step in a loop. ``loss`` adds
+        the values of the loss. Values in ``instead`` replace computed ones."""
         more: dict[str, Any] = {"targets": material.targets} if loss else {}
         if instead:
             more["instead"] = [list(entry) for entry in instead]
@@ -327,13 +323,13 @@ class Remote:
         return [(name, step, value) for name, step, value in found]
 
     def probe(self, batch: int, time: int) -> dict[str, Any]:
-        """How many primitives were ``tried`` by themselves, and their ``faults`` in words."""
+        """Test single primitives; return the number ``tried`` and their ``faults`` in words."""
         probed: dict[str, Any] = self.call("primitives", batch=batch, time=time)
         return probed
 
     def train(
         self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """One step for each batch: ``results``, ``parameters``, ``statistics`` and ``slots``."""
+        """Train on each batch; return ``results``, ``parameters``, ``statistics``, ``slots``."""
         steps: list[dict[str, Any]] = self.call("train", batches=list(batches), state=state)
         return steps

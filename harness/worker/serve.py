@@ -34,7 +34,7 @@ from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
 from harness.worker import frames
 
-# Which variables of its process a worker tells of: those that decide digits or speed.
+# The variables that a worker reports: they affect digits or speed.
 
 REPORTED = (
     *("KERAS_BACKEND", "XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS", "JAX_DISABLE_JIT"),
@@ -44,17 +44,17 @@ REPORTED = (
 REPORTED_PREFIXES = (
     *("MALLOC_", "OPENBLAS_", "TF_", "JAX_DEFAULT_", "JAX_NUMPY_", "CUBLAS", "CUDNN_"),
     *("CUDA_LAUNCH_", "CUDA_DEVICE_", "CUDA_MODULE_", "CUDA_VISIBLE_"),
-    *("PYTORCH_", "XLA_PYTHON_CLIENT_"),  # PYTORCH_: of its allocator
+    *("PYTORCH_", "XLA_PYTHON_CLIENT_"),  # PYTORCH_: its allocator
     *("OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_"),  # threads, and the order of sums
     *("ATEN_", "DNNL_", "ONEDNN_", "NPY_", "TORCHDYNAMO_", "TORCHINDUCTOR_"),  # which kernels
 )
-# Where what is compiled is kept decides neither, nor whether a library may be there twice or after
-# a fork: torch sets the first for itself as it compiles, and an import of scikit-learn the others.
+# Cache folders affect neither. Nor do the variables that allow a library twice or after a fork.
+# torch sets the first itself when it compiles, and an import of scikit-learn sets the others.
 UNREPORTED = ("_CACHE_DIR", "_CACHE_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
 
 def reported(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of a process's variables that decide digits or speed."""
+    """Return the variables of a process that affect digits or speed."""
     deciding = (n for n in sorted(variables) if n in REPORTED or n.startswith(REPORTED_PREFIXES))
     return {name: variables[name] for name in deciding if not name.endswith(UNREPORTED)}
 
@@ -63,14 +63,14 @@ Handler = Callable[[str, dict[str, Any]], Any]
 
 
 class LostModules(HarnessError):
-    """A backend has changed ``sys.modules`` so that nothing can be computed in its process."""
+    """A backend replaced modules in ``sys.modules``, so its process cannot compute any more."""
 
 
 GREETING = 0
 """The id of the greeting; calls count from 1."""
 
 _TEXT_LIMIT = 64 << 10
-# Characters of a message of a framework, on one line: its traceback has all of it.
+# The most characters of a framework's message, on one line; the traceback has all of it.
 LONGEST = 300
 _OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
 _OUT_OF_MEMORY_WORDS = (
@@ -83,7 +83,7 @@ _OUT_OF_MEMORY_WORDS = (
     "cuda_error_out_of_memory",
     "cudaerrormemoryallocation",
 )
-# What a device says after which every later call of the process may fail.
+# Errors of a device after which every later call of the process may fail.
 _DEVICE_KINDS = ("AcceleratorError", "InternalError")
 _DEVICE_WORDS = (
     "cuda error",
@@ -108,7 +108,7 @@ _DEVICE_WORDS = (
     "ze_result_error_",
     "mps backend",
 )
-# How XLA begins a message about a fault that is not the caller's.
+# Prefixes of XLA's messages about faults that are not the caller's.
 _XLA_KINDS, _XLA_WORDS = ("XlaRuntimeError", "JaxRuntimeError"), ("internal:", "data_loss:")
 
 
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     own_pid, own_modules = os.getpid(), _own_modules()
     if options.cores is not None:
-        # What XLA and others take for the number of cores; their threads inherit it.
+        # XLA and others use this as the number of cores; their threads inherit it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     faulthandler.enable()
     connection = socket.socket(fileno=options.fd)
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 def _prepare(
     options: argparse.Namespace, arguments: Sequence[str], own_pid: int
 ) -> tuple[Handler, dict[str, Any]]:
-    """What answers the calls, and the greeting. May start the process anew instead."""
+    """Return the handler of calls and the greeting; may restart this process."""
     name: str = options.backend
     if options.handler is not None:
         served = answer = _resolve(options.handler)(name)
@@ -179,10 +179,8 @@ def _prepare(
 
 
 def _enter(environment: dict[str, str], arguments: Sequence[str]) -> None:
-    """Start this program anew under ``environment``, unless that is what it already has.
-
-    A framework, and the C libraries under it, read their variables when the process starts.
-    """
+    """Restart this program with ``environment``, unless it is set already. A framework and its C
+    libraries read their variables when the process starts."""
     if all(os.environ.get(name) == text for name, text in environment.items()):
         return
     command = [sys.executable, "-P", "-m", "harness.worker.serve", *arguments, "--environment-set"]
@@ -196,7 +194,7 @@ def _resolve(path: str) -> Callable[[Any], Any]:
 
 
 def _greeting(name: str, served: Any) -> dict[str, Any]:
-    # With all that a backend has imported by now, and for which no start should wait.
+    # Imports of the backend are done by now, and no start should wait for more.
     from harness.runtime.backend import doubts
 
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
@@ -219,7 +217,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 
 
 def _own_modules() -> dict[str, ModuleType]:
-    """Return numpy and the harness's modules that are imported by now."""
+    """Return the imported modules of numpy and the harness."""
     packages = ("harness", "numpy")
     return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in packages}
 
@@ -228,7 +226,7 @@ def _serve(
     connection: socket.socket, answer: Handler, own_pid: int, modules: Mapping[str, ModuleType]
 ) -> None:
     while True:
-        # In a function of its own, so that nothing of a call stays in memory until the next one.
+        # A separate function, so that no object of a call stays in memory until the next.
         _serve_one(connection, answer, own_pid, modules)
 
 
@@ -240,12 +238,12 @@ def _serve_one(
     _leave_if_forked(own_pid)
     lost = [name for name, module in modules.items() if sys.modules.get(name) is not module]
     if lost:
-        # An import would make a second copy of each: its classes and settings are others.
+        # An import would make a second copy of each, with other classes and settings.
         told = f"{len(lost)} modules, such as {lost[0]}, were removed from sys.modules or replaced"
         error = LostModules(f"{told} during this call: its process is ended")
         reply |= {**_failure(error), "spent": True}
     try:
-        # A plugin's text may hold anything, and is told all the same.
+        # A plugin's text may hold any characters: escape them.
         frames.send(connection, reply, escape=True)
     except frames.Unencodable as error:
         failed = {"id": reply["id"], "seconds": reply["seconds"], **_failure(error)}
@@ -254,7 +252,7 @@ def _serve_one(
 
 def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
-    # Everything is caught, sys.exit too: no exception of one call may cost the warm worker.
+    # Catch everything, even sys.exit: an exception must not cost the warm worker.
     try:
         value = answer(request["verb"], request["payload"])
         outcome: dict[str, Any] = {"status": "ok", "value": value}
@@ -264,7 +262,7 @@ def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """The part of an answer that tells of ``error``; all of it is plain, valid text."""
+    """Return the part of an answer that describes ``error``, in plain, valid text."""
     out_of_memory = any(map(_is_out_of_memory, _chain(error)))
     return {
         "status": "out-of-memory" if out_of_memory else "error",
@@ -276,7 +274,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback of ``error``, or the one that it carries; "" for a user's error."""
+    """Return the traceback of ``error``, or the one that it carries; "" for a user's error."""
     inner = getattr(error, "traceback", "")
     if isinstance(inner, str) and inner:
         return inner
@@ -284,7 +282,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and all that it was raised from, or while it was handled."""
+    """Yield an error and all its causes and contexts."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -325,7 +323,7 @@ def _message(error: BaseException, limit: int | None = None) -> str:
 
 
 def _text(text: str) -> str:
-    # The last part of a long text: in a traceback that is where the error is.
+    # The end of a long traceback has the error.
     return text[-_TEXT_LIMIT:].encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,7 +1,6 @@
-"""One warm worker process per backend: calls it, and survives whatever the backend does.
+"""Start one warm worker process for each backend, and survive the backend's faults.
 
-How long a call may take, and how much memory, is held in :mod:`harness.worker.exchange`.
-Linux only.
+:mod:`harness.worker.exchange` enforces the limits of time and memory. Linux only.
 """
 
 from __future__ import annotations
@@ -29,16 +28,14 @@ from harness.worker.launch import Launch
 from harness.worker.process import Process, exit_cause, kill_all
 from harness.worker.serve import GREETING
 
-# What an interpreter of the user's lacks to run a worker, and the command that installs it.
-
+# The distribution that a user's interpreter needs to run a worker.
 HARNESS = "backend-comparison-harness"
 _LACKS = re.compile(r"No module named '?harness\b")
 _OLD = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
 def hint(python: str, backend: str, said: str) -> str:
-    """How to mend an interpreter that has printed ``said``; empty for the one that runs here, and
-    where nothing is lacking that is known."""
+    """Return how to repair an interpreter that has printed ``said``; empty if unknown."""
     if python == sys.executable:
         return ""
     own = distribution(HARNESS)
@@ -56,7 +53,7 @@ def hint(python: str, backend: str, said: str) -> str:
 
 
 def requirement(found: Distribution, extra: str) -> str:
-    """What pip is told to install a distribution as it is here, with an extra if it has that."""
+    """Return pip's requirement for a distribution as installed here, with its extra."""
     extras = found.metadata.get_all("Provides-Extra") or []
     part = f"[{extra}]" if extra in extras else ""
     address = urlparse(json.loads(found.read_text("direct_url.json") or "{}").get("url", ""))
@@ -74,12 +71,13 @@ _STARTS_TRIED = 2
 class Outcome:
     """The outcome of one call.
 
-    ``value`` is the result of an ok call. ``cause`` says for a person what went wrong: "SIGSEGV",
-    "exit code 0 in mid-call", "no answer in 4.0 s", "ValueError: ...". ``log`` is the last 64 KiB
-    of what was printed during the call, and ``log_bytes`` counts all of it. ``seconds`` is on the
-    worker's own clock, or how long was waited where no answer came. ``start_failed`` tells that
-    the worker could not be started, so that the call itself was never made. ``kind`` is the class
-    of the exception that the call raised, if it raised one.
+    - ``value`` is the result of an ok call.
+    - ``cause`` describes a failure: "SIGSEGV", "exit code 0 in mid-call", "no answer in 4.0 s",
+      "ValueError: ...".
+    - ``log`` is the last 64 KiB of output during the call, and ``log_bytes`` counts all of it.
+    - ``seconds`` is on the worker's own clock, or the time waited if no answer came.
+    - ``start_failed``: the worker did not start, so the call was never made.
+    - ``kind`` is the class of the exception that the call raised, if any.
     """
 
     status: Status
@@ -103,12 +101,11 @@ class Outcome:
 
 
 class Worker:
-    """A worker process that is started when it is needed and stays warm.
+    """A worker process that starts on demand and stays warm.
 
-    After a crash, a time-out or too much memory the next call starts a new process from the same
-    ``Launch``; ``starts`` counts them. A start that hung, or the second in a row that failed in
-    another way, was the last one: later calls have its outcome at once. Calls from several threads
-    take turns.
+    After a crash, a timeout or too much memory, the next call starts a new process from the same
+    ``Launch``; ``starts`` counts them. No start is tried after one that hung, or after two failures
+    in a row: later calls return that outcome at once. Calls from several threads take turns.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -123,38 +120,38 @@ class Worker:
 
     @property
     def hello(self) -> Mapping[str, Any] | None:
-        """What the running process, or the last one, said of itself; None before the first."""
+        """The greeting of the present or last process; None before the first."""
         return self._hello
 
     @property
     def versions(self) -> str:
-        """What runs there and which of it, as the hello says; nothing before the first start."""
+        """The versions in the greeting; empty before the first start."""
         told = (self._hello or {}).get("versions", {})
         return ", ".join(f"{name} {version}" for name, version in told.items())
 
     @property
     def pid(self) -> int | None:
-        """Process number of the worker, None while there is none."""
+        """The process number of the worker, None while there is none."""
         return self._process.pid if self._process else None
 
     @property
     def given_up(self) -> bool:
-        """Whether no further start is tried."""
+        """True if no further start is tried."""
         return self._last_word is not None
 
     def start(self) -> Outcome:
-        """Start the process unless it runs; the value of an ok outcome is its hello."""
+        """Start the process unless it runs; the value of an ok outcome is its greeting."""
         with self._lock:
             return self._ready()
 
     def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
-        """Have the worker answer; ``timeout`` is in seconds, without the time of a start.
+        """Call a verb of the worker; ``timeout`` is in seconds, without the time of a start.
 
-        Nothing that the backend does raises here: every trouble is an ``Outcome``. So is the end of
-        a process since the call before, whose session a new process would not have.
+        A fault of the backend is an ``Outcome`` and raises nothing. A process that ended since the
+        last call is a fault too, because a new process would not have its session.
 
         Raises:
-            harness.worker.frames.Unencodable: the payload cannot travel.
+            harness.worker.frames.Unencodable: the payload cannot be encoded.
         """
         with self._lock:
             self._calls += 1
@@ -170,7 +167,7 @@ class Worker:
             return self._run(self._process, request, timeout)
 
     def close(self) -> None:
-        """End the process and its whole group; a later call would start a new one."""
+        """End the process and its whole group; a later call starts a new one."""
         with self._lock:
             if self._process is not None:
                 self._end(self._process)
@@ -232,7 +229,7 @@ class Worker:
     ) -> Outcome:
         """Send one request, or nothing at the start, and wait for one answer."""
         started = time.monotonic()
-        if request:  # what a new process has printed before this line tells of its start
+        if request:  # output of a new process before this line belongs to its start
             process.log.clear()
         try:
             answer = exchange(process, request, timeout, self.launch.memory_limit)
@@ -244,19 +241,19 @@ class Worker:
                 process, "in mid-call" if request else "at its start", lost, seconds
             )
         except BaseException:
-            # Ctrl-C in mid-call: the answer that is still to come must never meet a later call.
+            # Ctrl-C during a call: its late answer must not reach a later call.
             self._end(process)
             raise
         outcome = _outcome(answer, *process.log.read())
         if answer.get("spent"):
-            # After a fault of its device every call of a process may fail, whatever it is.
+            # After a device fault every later call of the process may fail.
             self._end(process)
         return outcome
 
     def _buried(
         self, process: Process, when: str, lost: LostWorker | None = None, seconds: float = 0.0
     ) -> Outcome:
-        """End what is left of the process, and tell what became of it."""
+        """End the rest of the process and return the outcome."""
         code = process.end()
         self._process = None
         log, count = process.log.read()
