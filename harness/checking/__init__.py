@@ -1,1 +1,1 @@
-"""Who agrees: every backend held against the oracle, cell by cell."""
+"""Checks of every backend against the oracle, cell by cell."""

@@ -29,8 +29,7 @@ class Baseline:
     def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
         """Read the earlier run.
 
-        The cells of a deleted model count as lost if one of the ``patterns`` matches its name,
-        because the new run has no name for them.
+        If one of the ``patterns`` matches the name of a deleted model, its cells count as lost.
 
         Raises:
             UsageError: no cell in it has ended, or a cell has on several machines, but not on this.
@@ -55,11 +54,8 @@ class Baseline:
         return RunChanges(around, changes_of(old, new), f"since {self.name}", moved=moved)
 
     def _asked_for(self, engine: Engine) -> Cells:
-        """Return the old cells and checks that the request covers.
-
-        A request without backends or specs covers all, and a pattern all its matches: deleted ones
-        are lost.
-        """
+        """Return the old cells and checks that the request covers. A request without backends or
+        specs covers all, and a pattern all its matches: deleted ones are lost."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
         others = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
@@ -81,9 +77,7 @@ class Baseline:
 
 def since(compared: RunChanges, own: int) -> int:
     """Return the exit code of a compared run whose own code is ``own``: old failures do not count.
-
-    Code 3 stays 3: nothing is known of a backend that could not run.
-    """
+    Code 3 stays 3: nothing is known of a backend that could not run."""
     if compared.exit_code:
         return own or 1
     return own if own == 3 else 0

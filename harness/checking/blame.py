@@ -88,9 +88,7 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
     """Return the framework's own layers that cause a difference on the native path, by model name.
-
-    All of them if the cause is unknown.
-    """
+    All of them if the cause is unknown."""
     native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
         before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
@@ -121,7 +119,6 @@ def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _agrees(context: Context, check: str) -> bool:
-    """Return whether a check passes on the context's path."""
     context.open(context.case.spec.update)
     try:
         for finding in CHECKS[FINDINGS[check]](context):
@@ -145,19 +142,14 @@ def _witness(context: Context, result: CellResult, check: str, label: str) -> Wi
 
 
 class Witnesses:
-    """Own layers that differ from the equations.
-
-    If the layers of two frameworks agree with each other, the equations are wrong.
-    """
+    """Own layers that differ from the equations; if two frameworks' layers agree, the spec is
+    wrong."""
 
     def __init__(self) -> None:
         self._known: list[tuple[Witness, CellResult]] = []
 
     def heard(self, result: CellResult) -> list[CellResult]:
-        """Compare a result with earlier ones and set the blame of those that agree.
-
-        Return the earlier ones.
-        """
+        """Compare a result with earlier ones; set the blame of those that agree; return them."""
         mine, result.witness = result.witness, None
         if mine is None:
             return []

@@ -77,10 +77,8 @@ class CheckChange:
 
 @dataclass(frozen=True)
 class CellChange:
-    """A change of a cell, with its checks; no checks if the whole cell changed.
-
-    ``old`` and ``new`` are the cell's results, None in a run without the cell.
-    """
+    """A change of a cell, with its checks; no checks if the whole cell changed. ``old`` and ``new``
+    are the cell's results, None in a run without the cell."""
 
     kind: Kind
     cell: Cell
@@ -262,7 +260,6 @@ def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind,
 
 
 def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
-    """Return the kind of a change of verdict and whether it is worse."""
     if new == "differ" and old in PASSING:
         return "new-difference", True
     if old not in PASSING and new in ("agree", "known-difference"):

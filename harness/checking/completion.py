@@ -40,10 +40,8 @@ def formats(ctx: click.Context) -> Iterable[str]:
 
 
 def models(ctx: click.Context) -> Iterable[str]:
-    """Return the models by name, also of the given folders, and the YAML files of this folder.
-
-    For ``explain``, also all other definitions.
-    """
+    """Return the models by name, also of the given folders, and the YAML files of this folder. For
+    ``explain``, also all other definitions."""
     from harness.language.library import FOLDERS, Library
 
     library = Library(_folders(ctx))

@@ -44,9 +44,7 @@ class Beside(Protocol):
 @dataclass(frozen=True)
 class PrintOptions:
     """Options of the command ``check`` that decide what is printed and kept beside the records.
-
-    ``specs`` are the models as the user named them: names, files and patterns.
-    """
+    ``specs`` are the models as the user named them: names, files and patterns."""
 
     as_json: bool = False
     verbose: bool = False

@@ -11,10 +11,7 @@ from harness.results.lines import Pair
 
 
 class CheckEvents:
-    """The events of a run; override the methods of interest.
-
-    Several threads call them, one call at a time.
-    """
+    """The events of a run. Override the methods of interest; threads call them one at a time."""
 
     def planned(self, cells: Sequence[Cell]) -> None:
         """Receive all cells before the first one starts."""
@@ -51,8 +48,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The exit code: 0 all agree or differ as known; 1 something differs; 3 a backend could not
-        run.
+        """The exit code: 0 all agree or differ as known; 1 some differ; 3 a backend could not run.
 
         A cell without an applicable check does not count. If all others pass but none agrees or
         differs as known, the code is 3.

@@ -40,10 +40,8 @@ _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
 def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """Return the lines of a listing, whose parts each belong to a name.
-
-    Links of a chain (``blocks.3``) that differ only in their number appear once.
-    """
+    """Return the lines of a listing, whose parts each belong to a name. Links of a chain
+    (``blocks.3``) that differ only in their number appear once."""
     # The outermost chain of a name and its link; the name itself if it is in no chain.
     found_links = ((_LINK.match(name), name, lines) for name, lines in parts)
     links = (((m[1], m[2]) if m else (name, ""), lines) for m, name, lines in found_links)
@@ -86,10 +84,8 @@ def _form(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Explained:
-    """A model and its program; ``free`` are the sizes ``batch`` and ``time``.
-
-    ``launches`` are the backends that report the paths of the layers.
-    """
+    """A model and its program; ``free`` are the sizes ``batch`` and ``time``. ``launches`` are the
+    backends that report the paths of the layers."""
 
     spec: Spec
     program: Program
@@ -98,7 +94,7 @@ class Explained:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """All sizes, including batch and time."""
+        """The sizes, including batch and time."""
         return {**self.program.sizes, **self.free}
 
     def text(self) -> str:
@@ -221,7 +217,6 @@ def explain(
 
 
 def _ports(program: Program) -> dict[str, Sequence[Port]]:
-    """Return the ports of a program by their kind."""
     noise = noise_ports(program)
     return {
         "inputs": [port for port in program.inputs if port not in noise],
@@ -243,7 +238,6 @@ def _type(program: Program, port: Port) -> str:
 
 
 def _parameters(program: Program) -> str:
-    """Return a table of the parameters, with a subtotal per layer and a total."""
     parts: list[tuple[str, list[str]]] = []
     layers: dict[str, int] = {}
     trained = 0

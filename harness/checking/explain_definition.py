@@ -36,7 +36,7 @@ def drawn() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """All definitions of a name, except models, by their kinds."""
+    """The definitions of a name, except models, by their kinds."""
 
     name: str
     library: Library

@@ -51,7 +51,7 @@ class Failure:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """All sizes by name."""
+        """The sizes by name, including batch and time."""
         return {**self.free, **self.program.sizes}
 
     def expected(self) -> Expected:
@@ -73,10 +73,8 @@ class Failure:
 
 
 def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
-    """Return the failure with another size, cut to the first or the last entries along it.
-
-    None if the program does not allow the size, or if the arrays are too small.
-    """
+    """Return the failure with another size, cut to the first or the last entries along it. None if
+    the program does not allow the size, or if the arrays are too small."""
     sizes = {**failure.sizes, name: size}
     programs = [failure.training, failure.inference]
     if any(name in program.structural for program in programs):
@@ -134,10 +132,8 @@ SEED = 20
 
 
 def segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Return the nodes from ``start`` to ``stop`` as a failure of their own.
-
-    None if they have no float result that is used elsewhere, or if they make no valid program.
-    """
+    """Return the nodes from ``start`` to ``stop`` as a failure of their own. None if they have no
+    float result that is used elsewhere, or if they make no valid program."""
     program = failure.program
     nodes = program.nodes[start:stop]
     made = {value for node in nodes for value in node.outputs}
@@ -237,10 +233,8 @@ def _made(
 
 
 def pruned(program: Program) -> Program:
-    """Return the program without unused values and sizes; the values are numbered anew.
-
-    Code that adds to a program relies on consecutive numbers.
-    """
+    """Return the program without unused values and sizes; the values are numbered anew. Code that
+    adds to a program relies on consecutive numbers."""
     used = {port.value for _, port in crossing_ports(program)} | _results(program)
     for node in walk_nodes(program.nodes):
         used |= {*node.inputs, *node.outputs}

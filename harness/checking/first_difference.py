@@ -93,10 +93,8 @@ UPDATE = ("training", "training-sgd")
 
 @dataclass(frozen=True, eq=False)
 class TracedPart:
-    """A traced value, or one time step of it, and its tolerance.
-
-    A value with a ``reason`` has the wrong shape or dtype and is not compared.
-    """
+    """A traced value, or one time step of it, and its tolerance. A value with a ``reason`` has the
+    wrong shape or dtype and is not compared."""
 
     name: str
     step: int | None
@@ -116,16 +114,14 @@ class TracedPart:
 
     @property
     def agrees(self) -> bool:
-        """Whether the error is within the tolerance."""
+        """True if the error is within the tolerance."""
         return self.error <= self.allowed
 
 
 @dataclass(frozen=True)
 class Location:
-    """The first wrong named value, in the order of computation.
-
-    ``right_if`` is a change of parameters that would explain it.
-    """
+    """The first wrong named value, in the order of computation. ``right_if`` is a change of
+    parameters that would explain it."""
 
     part: TracedPart
     place: str
@@ -256,10 +252,8 @@ def _size(array: Array) -> float:
 
 
 def makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
-    """Return the layers and losses that a wrong result or value depends on, in order.
-
-    Paths through values that are known to be ``right`` do not count.
-    """
+    """Return the layers and losses that a wrong result or value depends on, in order. Paths through
+    values that are known to be ``right`` do not count."""
     results = {f"output.{port.name}": port.value for port in program.outputs}
     results |= {f"state.{port.name}": port.value for port in program.new_state}
     results |= {name: number for number, name in program.names.items()}

@@ -116,7 +116,6 @@ def days(results: Sequence[CellResult]) -> Iterator[str]:
 
 
 def _now() -> str:
-    """Return the time in the format of a record's head."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
@@ -217,10 +216,8 @@ def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greeti
 
 
 def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
-    """Return the words of the command that runs a cell again as the run with this head did.
-
-    With ``checks``, only those; otherwise the checks of that run.
-    """
+    """Return the words of the command that runs a cell again as the run with this head did. With
+    ``checks``, only those; otherwise the checks of that run."""
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
     own = request.against

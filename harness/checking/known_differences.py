@@ -32,10 +32,8 @@ from harness.runtime.native import calls_by_layer
 
 
 def accepted(result: CellResult, checks: Sequence[str]) -> str:
-    """Return the draft of a file that accepts the findings of some checks of a cell.
-
-    There is one entry per check, because an entry that matches an agreeing check is a fault.
-    """
+    """Return the draft of a file that accepts the findings of some checks of a cell. There is one
+    entry per check, because an entry that matches an agreeing check is a fault."""
     cell, entries = result.cell, {}
     location, blame = result.location, result.blame.words if result.blame else ""
     words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
@@ -60,11 +58,8 @@ FILE, FORMER = "known_differences.yaml", "differences.yaml"
 
 
 class ParameterMatch(Strict):
-    """Shell patterns of the parameters whose gradients are wrong.
-
-    They match the definition of the parameter's layer, its attributes by name, and the parameter's
-    shape (``1, 1, [1-7], *``).
-    """
+    """Shell patterns of the parameters whose gradients are wrong. They match the definition of the
+    parameter's layer, its attributes by name, and the parameter's shape (``1, 1, [1-7], *``)."""
 
     definition: str = "*"
     attributes: Mapping[str, int | str] = {}
@@ -188,10 +183,8 @@ def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]
 
 
 def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
-    """Return whether only gradients of these parameters are wrong.
-
-    In training only the first wrong step counts, because later steps continue from its result.
-    """
+    """Return whether only gradients of these parameters are wrong. In training only the first wrong
+    step counts, because later steps continue from its result."""
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
     steps = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
     first = [text for text, step in zip(wrong, steps, strict=True) if step == min(steps)]

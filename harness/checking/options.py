@@ -202,7 +202,7 @@ class ListOptions:
     as_json: bool = shared.as_json()
 
 
-# What can be listed.
+# The kinds that can be listed.
 LISTED = tuple(one.name for one in options_of(ListOptions) if one.section == LIST)
 # Kinds of files that have a JSON Schema.
 SCHEMAS = ("model", "layer", "function", "loss", "optimizer")

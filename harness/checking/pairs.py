@@ -25,10 +25,8 @@ FEW = 3
 
 
 class Pairs:
-    """The pairs of a run; ``outliers`` are lines on backends that stand apart, by group.
-
-    They are computed as cells end. Results and outputs are kept until their group is complete.
-    """
+    """The pairs of a run; ``outliers`` are lines on backends that stand apart, by group. They are
+    computed as cells end. Results and outputs are kept until their group is complete."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups = [group_of(cell) for cell in cells]
@@ -133,10 +131,8 @@ def _statement(
 
 
 def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
-    """Return the largest error and its tensor.
-
-    The error is infinite if the shapes differ or if only one side has the tensor.
-    """
+    """Return the largest error and its tensor. The error is infinite if the shapes differ or if
+    only one side has the tensor."""
     sizes = [scales(arrays) for arrays in (one, other)]
     worst = (0.0, next(iter(one), ""))
     for name in dict.fromkeys([*one, *other]):
@@ -189,10 +185,8 @@ def outlier(members: Sequence[CellResult]) -> str:
 
 
 def _output_gap(one: CellResult, other: CellResult) -> float:
-    """Return the largest difference of outputs, relative to the larger size.
-
-    It is infinite if a shape differs, or if unequal outputs have numbers that are not finite.
-    """
+    """Return the largest difference of outputs, relative to the larger size. It is infinite if a
+    shape differs, or if unequal outputs have numbers that are not finite."""
     worst = 0.0
     for name, array in one.outputs.items():
         if name not in other.outputs or array.shape != other.outputs[name].shape:

@@ -95,11 +95,8 @@ class Signatures:
 
 
 class Greetings:
-    """The greetings of a run's workers.
-
-    A worker is started for its greeting only if it runs on another interpreter, or if the record
-    differs from what is installed here.
-    """
+    """The greetings of a run's workers. A worker is started for its greeting only if it runs on
+    another interpreter, or if the record differs from what is installed here."""
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
         self.request, self.workers = request, workers

@@ -39,10 +39,8 @@ ROUNDS = 4
 
 @dataclass
 class Search:
-    """A search for a smaller failure, limited to ``seconds``.
-
-    ``tried`` counts the passes that ran; ``show`` is called before each.
-    """
+    """A search for a smaller failure, limited to ``seconds``. ``tried`` counts the passes that ran;
+    ``show`` is called before each."""
 
     differs: Differs
     seconds: float
@@ -55,7 +53,7 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """Whether the time is up; the smallest failure so far is then the answer."""
+        """True if the time is up; the smallest failure so far is then the answer."""
         return time.monotonic() > self._end
 
     def smallest(self, failure: Failure) -> Failure:
@@ -126,7 +124,6 @@ class Search:
         return segment(failure, start, stop) or failure
 
     def _accepted(self, candidates: Iterator[Failure | None]) -> Failure | None:
-        """Return the first candidate that still fails."""
         return next((c for c in candidates if c is not None and self._stays(c)), None)
 
     def _stays(self, candidate: Failure | None) -> bool:
@@ -276,7 +273,6 @@ def _layers(failure: Failure) -> list[str]:
 
 
 def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
-    """Return lines on the sizes and layers that are left."""
     sizes = [
         f"{name} {size} -> {small.sizes[name]}" if name in small.sizes else f"{name} {size} -> gone"
         for name, size in whole.sizes.items()

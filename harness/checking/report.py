@@ -75,9 +75,7 @@ def _entry(result: CellResult) -> Text:
 
 def problems(report: Report, most: int | None = 2) -> list[str]:
     """Return a paragraph for each cell that does not pass: the place and the first failing checks.
-
-    At most ``most`` checks are shown in full (None: all); the others are only named.
-    """
+    At most ``most`` checks are shown in full (None: all); the others are only named."""
     lines = []
     for result in report.results:
         failing = [f for f in result.findings if f.verdict not in PASSING]
@@ -163,8 +161,7 @@ def outliers(report: Report) -> list[str]:
 
 
 def given(request: Request, specs: Shelf) -> list[str]:
-    """Return which numbers were given, at which sizes, and which were drawn; empty if none were
-    given."""
+    """Return which numbers were given or drawn, at which sizes; empty if none were given."""
     found = request.given
     if found is None:
         return []
@@ -247,10 +244,8 @@ def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
 
 
 def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
-    """Return annotations of the failing cells, at the wrong line or at the model's.
-
-    If the run was compared with an older one, only what got worse is an error.
-    """
+    """Return annotations of the failing cells, at the wrong line or at the model's. If the run was
+    compared with an older one, only what got worse is an error."""
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
     found: list[str] = []
     if compared is not None:

@@ -82,8 +82,8 @@ class Pass:
     cotangents: ArrayDict | None = None
 
     def run(self, remote: Remote) -> Tensors:
-        """Run the pass in an open session; raise :class:`harness.worker.remote.WorkerFault` if it
-        fails."""
+        """Run the pass in an open session; a failure is a
+        :class:`harness.worker.remote.WorkerFault`."""
         remote.load(self.material)
         if self.phase == "inference":
             return remote.forward("inference", self.material.inputs, self.material.state)
@@ -117,10 +117,8 @@ class CellForm(Form):
 
 
 class Meta(Form):
-    """The contents of ``program.json``.
-
-    ``noise`` is the yardstick of each tensor in the cell's dtype, before the floor.
-    """
+    """The contents of ``program.json``; ``noise`` has the yardsticks in the dtype, before the
+    floor."""
 
     cell: CellForm
     check: str
@@ -158,10 +156,8 @@ def pass_of(case: Case, check: str) -> Pass:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that reproducers can be written to the folder; raise :class:`UsageError` if not.
-
-    A folder that the test creates is removed again.
-    """
+    """Check that reproducers can be written to the folder; raise :class:`UsageError` if not. A
+    folder that the test creates is removed again."""
     made = [one for one in (folder, *folder.parents) if not os.path.exists(one)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,17 +172,14 @@ def check_writable(folder: Path) -> None:
 
 
 def folder_of(folder: Path, cell: Cell) -> Path:
-    """Return the folder of a cell's reproducer:
-    ``failures/lesson6/keras_gru/torch-float32-native``."""
+    """Return a cell's folder: ``failures/lesson6/keras_gru/torch-float32-native``."""
     # Names of models are paths of up to four parts, so "a/b" and "a-b" have different folders.
     return folder / cell.spec / f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
-    """Write the reproducer of a check in :data:`MATERIALS`; return its folder.
-
-    Each file is written completely or not at all. Raise :class:`UsageError` if that fails.
-    """
+    """Write the reproducer of a check in :data:`MATERIALS`, each file completely or not at all;
+    return its folder. Raise :class:`UsageError` if that fails."""
     target = folder_of(folder, cell)
     run = pass_of(case, check)
     write(target, Reproducer(cell, case.training, case.inference, run, run.expected(case)))

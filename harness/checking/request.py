@@ -221,9 +221,6 @@ def _check_given(given: Given, dtypes: Sequence[str]) -> None:
 
 def slowest_first(names: Sequence[str]) -> list[str]:
     """Return the backends, slowest to start and compile first, so that they do not run alone at the
-    end.
-
-    JAX and Keras come first, and before them Keras on JAX.
-    """
+    end. JAX and Keras come first, and before them Keras on JAX."""
     slow = ("keras", "jax")
     return sorted(names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow)))

@@ -363,8 +363,7 @@ class NodeCells:
         return self._workers.runner(task).signature(task.cell)
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
-        """Return a cell's result and its oracle proof; keep the result's arrays only with
-        ``share``."""
+        """Return a cell's result and its oracle proof; ``share`` keeps the result's arrays."""
         runner = self._workers.runner(task)
         with one_thread():
             result = runner.run_cell(task.cell)
@@ -402,8 +401,7 @@ class _There:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return what decides the cell's numbers there; start the cell without waiting for the
-        answer."""
+        """Return what decides the cell's numbers there; meanwhile the cell starts."""
         asked = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
         found: Mapping[str, str] = self._actor.result(asked)

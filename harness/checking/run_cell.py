@@ -76,10 +76,8 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class CellRun:
-    """The inputs of a cell's run.
-
-    ``case`` is small, ``own`` has the spec's own sizes, ``checks`` are patterns of group names.
-    """
+    """The inputs of a cell's run. ``case`` is small, ``own`` has the spec's own sizes, ``checks``
+    are patterns of group names."""
 
     cell: Cell
     case: Case
@@ -92,11 +90,8 @@ class CellRun:
     thorough: bool = False
 
     def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
-        """Run the cell's checks; call ``tell`` with each finding.
-
-        An error of the backend becomes a finding. An error of the harness itself affects only this
-        cell.
-        """
+        """Run the cell's checks; call ``tell`` with each finding. An error of the backend becomes a
+        finding. An error of the harness itself affects only this cell."""
         result = CellResult(self.cell)
         started = time.perf_counter()
         for finding in self._guarded(result):
@@ -202,9 +197,7 @@ def divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
     """Return the errors and tolerances of all traced values, and an excerpt of the wrong equation.
-
-    ``first`` is the first wrong part; ``place`` is ``file:line`` of its equation, or empty.
-    """
+    ``first`` is the first wrong part; ``place`` is ``file:line`` of its equation, or empty."""
     links: dict[str, Link] = {}
     steps = []
     for part in judged:
@@ -236,10 +229,8 @@ PRIMITIVES = "primitives"
 
 @dataclass(frozen=True)
 class SpecOnBackend:
-    """A spec's program on a backend.
-
-    ``repeat`` is the number of runs of a soak; ``dtypes`` are the dtypes that the run checks.
-    """
+    """A spec's program on a backend. ``repeat`` is the number of runs of a soak; ``dtypes`` are the
+    dtypes that the run checks."""
 
     repeat: int = 0
     dtypes: tuple[str, ...] = ()
@@ -271,10 +262,8 @@ class SpecOnBackend:
         )
 
     def _is_for(self, check: str, run: CellRun) -> bool:
-        """Return whether a check runs in the cell's dtype.
-
-        A check that another cell makes does not run again unless the user names it.
-        """
+        """Return whether a check runs in the cell's dtype. A check that another cell makes does not
+        run again unless the user names it."""
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
             return False

@@ -52,10 +52,8 @@ KEPT = 32
 
 
 class SharedCases:
-    """Cases by spec, each made once.
-
-    ``proofs`` are the distances of the oracle's gradients from the complex step, by spec.
-    """
+    """Cases by spec, each made once. ``proofs`` are the distances of the oracle's gradients from
+    the complex step, by spec."""
 
     def __init__(self, request: Request, kept: int = KEPT) -> None:
         self.request, self.kept = request, kept
@@ -284,7 +282,6 @@ class CellRunner:
         }
 
     def _files(self) -> dict[str, str]:
-        """Return the user's files of the run, by option."""
         given, own = self.request.given, self.request.against
         found = {option: str(path) for option, path in (given.files if given else {}).items()}
         return found if own is None else {"--against": own.target, **found}
@@ -311,10 +308,8 @@ class CellRunner:
         return result
 
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
-        """Run one cell of the plan; the worker of its backend stays warm.
-
-        ``checks`` are patterns; empty means the request's.
-        """
+        """Run one cell of the plan; the worker of its backend stays warm. ``checks`` are patterns;
+        empty means the request's."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
         patience = Patience(request.timeout, self.stopping)
 

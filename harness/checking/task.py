@@ -123,7 +123,7 @@ class CellReport:
 
     @property
     def agrees(self) -> bool:
-        """Whether the cell agrees, differs as known, or has nothing to compare."""
+        """True if the cell agrees, differs as known, or has nothing to compare."""
         return self.verdict in PASSING
 
     @property

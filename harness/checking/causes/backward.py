@@ -106,10 +106,8 @@ def untapped(program: Program, like: Program) -> Program:
 def _with_taps(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
-    """Return a batch of the tapped program.
-
-    Taps are zeros, pulls the gradients of cut values, and ``along`` the direction of the results.
-    """
+    """Return a batch of the tapped program. Taps are zeros, pulls the gradients of cut values, and
+    ``along`` the direction of the results."""
     bound = chosen_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
@@ -122,8 +120,8 @@ def _with_taps(
 
 # Opens a session of the programs on the backend and returns its gradients of the loss.
 Ask = Callable[[Program, Program, Arguments], Tensors]
-# Gradients are called scaled if they are the right ones times a factor, to the relative error SAME,
-# and the factor differs from 1 by more than APART.
+# A gradient is scaled if it is the right one times a factor, to the relative error SAME. The factor
+# differs from 1 by more than APART.
 SAME, APART = 1e-4, 1e-2
 GRADIENT, INPUT = "gradient.", "gradient.input."
 
@@ -141,8 +139,7 @@ class Backward:
     others: Ask | None = None  # another backend, which replaces the oracle
 
     def causes(self) -> Causes | None:
-        """Return the layers that make a wrong gradient from right ones; None if all gradients
-        agree."""
+        """Return the layers that make a wrong gradient from right ones; None if there is none."""
         pulls: dict[str, Array] = {}
         found: list[Cause] = []
         excused: set[str] = set()

@@ -17,7 +17,7 @@ MOST = 4
 
 @dataclass(frozen=True)
 class Cause:
-    """One wrong result whose inputs are all right.
+    """A wrong result whose inputs are all right.
 
     ``names`` are the names of the values, gradients or slots; ``place`` is ``file:line`` of the
     equation; ``hint`` is the change that would make it right.
@@ -40,9 +40,7 @@ class Cause:
 @dataclass(frozen=True)
 class Causes:
     """Causes in the order in which they occur; ``proof`` says what agrees once they are replaced.
-
-    ``proved`` is true if everything else agrees with the right values in their places.
-    """
+    ``proved`` is true if everything else agrees with the right values in their places."""
 
     found: Sequence[Cause]
     proved: bool = False
@@ -59,10 +57,8 @@ class Causes:
 
 
 def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Causes:
-    """Return causes that were replaced by the right ``values``.
-
-    The ``rest`` then agrees, or ``left`` says what still differs.
-    """
+    """Return causes that were replaced by the right ``values``. The ``rest`` then agrees, or
+    ``left`` says what still differs."""
     its, they = "its place", "it is the cause"
     if len(found) > 1:
         its, they = "their places", "these are the causes"

@@ -49,9 +49,7 @@ BATCHES = 3
 @dataclass(frozen=True)
 class Finder:
     """A search for the causes of a backend's differences from the oracle or from another backend.
-
-    ``other`` is the session of the other backend; ``against`` is its name.
-    """
+    ``other`` is the session of the other backend; ``against`` is its name."""
 
     context: Context
     other: Context | None = None
@@ -85,7 +83,6 @@ class Finder:
         return found or self._backward(material, {}) or self._update(TRAINING[1])
 
     def _ordinary(self, wrong: Mapping[str, Finding]) -> Causes | None:
-        """Return the causes on the case's own material: forward, backward, update."""
         material = self.context.case.material
         found = self._forward("training", material)
         if found is None and any(check in wrong for check in INFERENCE):
@@ -111,10 +108,8 @@ class Finder:
         return found
 
     def _gradients(self, material: Arguments, names: list[str], of_loss: bool) -> Causes | None:
-        """Return the causes of wrong gradients.
-
-        If the backend accepts no changed program, the cause names the wrong gradients.
-        """
+        """Return the causes of wrong gradients. If the backend accepts no changed program, the
+        cause names the wrong gradients."""
         case = self.context.case
         try:
             found = self._backward(material, {} if of_loss else case.cotangents)
@@ -132,11 +127,8 @@ class Finder:
         return Causes.one("backward", what, names)
 
     def _training(self, check: str) -> Causes | None:
-        """Return the causes of wrong training steps.
-
-        The search tries other batches than the first, then calls that leave something behind, then
-        the update.
-        """
+        """Return the causes of wrong training steps. The search tries other batches than the first,
+        then calls that leave something behind, then the update."""
         case = self.context.case
         for number in range(1, BATCHES + 1):
             other = case.material.with_batch(case.batch_of(case.batch, case.time, number))
@@ -145,7 +137,6 @@ class Finder:
         return self._kept(case.material) or self._update(check)
 
     def _elsewhere(self, wrong: Mapping[str, Finding]) -> Causes | None:
-        """Return the causes on the material of other checks."""
         found = None
         for check in wrong:
             if check == LARGE:
@@ -163,7 +154,6 @@ class Finder:
         return finder._at(case.material, LARGE)
 
     def _at(self, material: Arguments, where: str) -> Causes | None:
-        """Return the causes on other material, with its name in the text."""
         try:
             found = self._forward("training", material) or self._parts(material)
             found = found or self._backward(material, {})
@@ -188,11 +178,9 @@ class Finder:
     # The questions of a search: passes of changed programs and with replaced values.
 
     def _forward(self, phase: Phase, material: Arguments) -> Causes | None:
-        """Return the wrong values of a forward pass whose inputs are right; None if all agree.
-
-        The search replaces a wrong value in every time step. The next value that is wrong is a
-        cause of its own.
-        """
+        """Return the wrong values of a forward pass whose inputs are right; None if all agree. The
+        search replaces a wrong value in every time step. The next value that is wrong is a cause of
+        its own."""
         context, loss = self.context, phase == "training"
         others = None
         if self.other is not None:
@@ -224,8 +212,8 @@ class Finder:
         return substituted(found, f"values of {self.against}", "everything else agrees", left)
 
     def _parts(self, material: Arguments) -> Causes | None:
-        """Return the layers and operations that give wrong results on right inputs, as the backend
-        runs them: compiled, with its own loops."""
+        """Return the parts that are wrong on right inputs, as the backend runs them: compiled, with
+        loops."""
         context = self.context
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
@@ -257,7 +245,6 @@ class Finder:
         return [d.name.removeprefix("output.") for d in off]
 
     def _backward(self, material: Arguments, along: Mapping[str, Array]) -> Causes | None:
-        """Return the causes in a backward pass of the loss and, along a direction, of results."""
         context = self.context
         others = _ask(self.other) if self.other else None
         ask, dtype = _ask(context), context.dtype
@@ -297,7 +284,6 @@ class Finder:
         return replace(Causes.one("backward", what, off, proof), proved=True)
 
     def _update(self, check: str) -> Causes | None:
-        """Return the causes in training steps, by the spec's optimizer or by gradient descent."""
         context, case = self.context, self.context.case
         own = check == "training"
         rule = case.spec.update if own else case.spec.rule("sgd")
@@ -323,7 +309,6 @@ def _pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Trace
 
 
 def _results(context: Context, training: Program, inference: Program, batch: Arguments) -> Tensors:
-    """Return the results and gradients of the programs in a new session."""
     setting = (context.path, context.dtype, context.device)
     context.remote.open(training, inference, None, *setting)
     context.remote.load(batch)

@@ -26,9 +26,7 @@ from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_de
 @dataclass(frozen=True)
 class Localised:
     """The result of a search: the causes (None if all agrees) and the checks that differ.
-
-    ``elsewhere`` is the device of the other backend if it differs from the cell's.
-    """
+    ``elsewhere`` is the device of the other backend if it differs from the cell's."""
 
     cell: Cell
     against: str

@@ -213,10 +213,8 @@ def update_causes(
     train: Train,
     dtype: str,
 ) -> Causes | None:
-    """Return the causes of wrong training steps; None if all steps are as ``expected``.
-
-    The optimizer alone is always compared with the oracle.
-    """
+    """Return the causes of wrong training steps; None if all steps are as ``expected``. The
+    optimizer alone is always compared with the oracle."""
     own = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
     )

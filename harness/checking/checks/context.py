@@ -37,8 +37,7 @@ Found = Mapping[str, Array | Misfit]
 
 @dataclass(frozen=True)
 class Context:
-    """One cell: a backend session that is open on ``case``; ``own`` is the case at the spec's
-    sizes.
+    """A cell: a backend session that is open on ``case``; ``own`` has the spec's own sizes.
 
     ``repeat`` is the number of runs of a soak. ``brief`` is true if this cell is float64 and
     another cell of the run makes all checks in float32.
@@ -63,7 +62,7 @@ class Context:
 
     @property
     def narrowed(self) -> bool:
-        """Whether products are computed in a narrower dtype than the rest."""
+        """True if products are computed in a narrower dtype than the rest."""
         return bool(narrow(self.dtype))
 
     def open(self, rule: UpdateRule | None = None) -> dict[str, str]:
@@ -99,11 +98,8 @@ class Context:
         return self.run_twice(len(batches))
 
     def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
-        """Run ``2 * count`` steps of the prepared pipeline of ``count`` batches.
-
-        Return the results of the second half, and the parameters, statistics and slots after all
-        steps.
-        """
+        """Run ``2 * count`` steps of the prepared pipeline of ``count`` batches. Return the results
+        of the second half, and the parameters, statistics and slots after all steps."""
         call = self.remote.call
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
@@ -148,10 +144,8 @@ def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
 
 
 def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -> str:
-    """Return ": " and the first entry in which two arrays of the same shape differ.
-
-    The text is empty if one is not an array, if their shapes differ, or if they are equal.
-    """
+    """Return ": " and the first entry in which two arrays of the same shape differ. The text is
+    empty if one is not an array, if their shapes differ, or if they are equal."""
     if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
         return ""
     if found.shape != expected.shape:

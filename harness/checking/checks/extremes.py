@@ -46,12 +46,10 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Accept gradients that are not finite if the dtype's range ends in the backward pass.
-
-    float16 overflows often; float32 does for equations that overflow (exp of logits, log of a
-    softmax). In a backward pass the overflow may come one layer earlier or later. If one gradient
-    has no digit left, a gradient that is not finite is therefore no fault.
-    """
+    """Accept gradients that are not finite if the dtype's range ends in the backward pass. float16
+    overflows often; float32 does for equations that overflow (exp of logits, log of a softmax). In
+    a backward pass the overflow may come one layer earlier or later. If one gradient has no digit
+    left, a gradient that is not finite is therefore no fault."""
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
     over = any(d.yardstick >= 1 for d in gradients)
     for d in deviations:
@@ -68,14 +66,12 @@ def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
 
 
 def saturation(context: Context) -> Iterator[Finding]:
-    """Compare with saturated activations: state and all matrices but the last layer's about 4 times
-    as large."""
+    """Compare with saturated activations: state and inner matrices are about 4 times as large."""
     yield _compared(context, "saturation", saturated_material(context.case))
 
 
 def saturated_material(case: Case) -> Arguments:
-    """Return the material with state and all matrices but the last layer's times a factor of
-    :data:`SATURATING`."""
+    """Return the material of :func:`saturation`, with a factor of :data:`SATURATING`."""
     return case.found_once("saturation", lambda: _most_saturated(case))
 
 
@@ -114,9 +110,7 @@ def kinks(context: Context) -> Iterator[Finding]:
 
 def corner_material(case: Case) -> Arguments:
     """Return the material whose pre-activations are the biases alone, set to :data:`CORNERS`.
-
-    Matrices are 0, except the last layer's and tables. Each bias starts at another corner.
-    """
+    Matrices are 0, except the last layer's and tables. Each bias starts at another corner."""
     last = last_layer(case)
     parameters = {}
     for number, port in enumerate(case.training.parameters):
@@ -139,8 +133,7 @@ def starts_at(port: Port, *laws: str) -> bool:
 
 
 def kink_material(case: Case) -> Arguments:
-    """Return the inputs at the kink: zero biases, inputs and states; half of the embedding rows
-    zero."""
+    """Return the material at the kink: zero biases, inputs, states and half the embedding rows."""
     parameters = {}
     for port in case.training.parameters:
         array = np.array(case.material.parameters[port.name])
@@ -155,10 +148,8 @@ def kink_material(case: Case) -> Arguments:
 
 
 def embedding_rows(context: Context) -> Iterator[Finding]:
-    """Compare with the same index everywhere, also in targets: 0, then 1, then the last one.
-
-    No other index occurs, so most embedding rows are never read.
-    """
+    """Compare with the same index everywhere, also in targets: 0, then 1, then the last one. No
+    other index occurs, so most embedding rows are never read."""
     case = context.case
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
@@ -181,10 +172,8 @@ def index_material(case: Case, value: int) -> Arguments:
 
 
 def bad_index(context: Context) -> Iterator[Finding]:
-    """Check that an index out of range is an error, not a clamped, wrapped or zero row.
-
-    Later passes of the session must be unaffected.
-    """
+    """Check that an index out of range is an error, not a clamped, wrapped or zero row. Later
+    passes of the session must be unaffected."""
     case = context.case
     bounds = class_counts(case, case.training.inputs)
     if not bounds:
@@ -231,13 +220,12 @@ def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
 
 
 def nan(context: Context) -> Iterator[Finding]:
-    """Check that NaN in a whole parameter reaches each output and loss that it must; one parameter
-    at a time.
+    """Check that NaN in a whole parameter reaches each output and loss that it must.
 
-    If there are many parameters, only those of the first and last of repeated blocks are tested.
-    One gradient must become NaN if the oracle has a gradient that is all NaN. Not every gradient
-    must: the slope of a relu at NaN is 0 or 1 by definition, and rows that nobody read may have a
-    gradient of 0.
+    The parameters are tested one by one; if there are many, only those of the first and last of
+    repeated blocks. If the oracle has a gradient that is all NaN, some gradient must be NaN. Not
+    every gradient must: the slope of a relu at NaN is 0 or 1 by definition, and rows that nobody
+    read may have a gradient of 0.
     """
     case = context.case
     if not case.training.parameters:
@@ -314,10 +302,8 @@ NOISE = 2.0**-21
 
 
 def tails(context: Context) -> Iterator[Finding]:
-    """Compare with pre-activations of up to a thousand and a state of up to a hundred.
-
-    Saturating functions must not overflow, and the other ones must not be clipped.
-    """
+    """Compare with pre-activations of up to a thousand and a state of up to a hundred. Saturating
+    functions must not overflow, and the other ones must not be clipped."""
     case = context.case
     if not any(_is_bias(case, port) for port in _inner(case)):
         return
@@ -358,9 +344,7 @@ def _is_bias(case: Case, port: Port) -> bool:
 
 def far_inputs(context: Context) -> Iterator[Finding]:
     """Compare with inputs and tables about 64 times as large, and matrices as much smaller.
-
-    Saturation stays the same, so that only a clipped input or embedding makes a difference.
-    """
+    Saturation stays the same, so that only a clipped input or embedding makes a difference."""
     material = far_material(context.case)
     if material is None:
         return
@@ -440,17 +424,13 @@ def _before_a_root(case: Case) -> set[int] | None:
 
 
 def least(case: Case) -> float:
-    """Return the least noise for values of about a thousand.
-
-    In a normalisation ``x * a - mean * a`` is as correct as ``(x - mean) * a``, but is rounded at
-    the size of x.
-    """
+    """Return the least noise for values of about a thousand. A normalisation may compute ``x * a -
+    mean * a`` in place of ``(x - mean) * a``, which is rounded at the size of x."""
     return NOISE if _before_a_root(case) is None else OFFSET * ROUNDOFF
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:
-    """Compare with an excluded class: its logit is -inf, its probability 0, and nothing becomes
-    NaN."""
+    """Compare with an excluded class: its logit is -inf, its probability 0, and no value is NaN."""
     case = context.case
     material = masked_material(case)
     if material is None:

@@ -160,10 +160,8 @@ def _jumps() -> Array:
 
 
 def _addends(random: np.random.Generator) -> Array:
-    """Return rows for sums: small numbers, integers, and rows with a NaN or an infinity.
-
-    The entries before the NaN or the infinity have a finite sum.
-    """
+    """Return rows for sums: small numbers, integers, and rows with a NaN or an infinity. The
+    entries before the NaN or the infinity have a finite sum."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(-9, 10, CLASSES)
     rows[2, LOST] = np.nan
@@ -172,10 +170,8 @@ def _addends(random: np.random.Generator) -> Array:
 
 
 def _lost_rows(random: np.random.Generator) -> Array:
-    """Return rows with NaN in every other row and an infinity in two of the others.
-
-    There are more numbers than XLA takes as one piece on a CPU.
-    """
+    """Return rows with NaN in every other row and an infinity in two of the others. There are more
+    numbers than XLA takes as one piece on a CPU."""
     rows = random.normal(size=(130, CLASSES))
     rows[::2, LOST] = np.nan
     rows[1, LOST], rows[3, LOST] = np.inf, -np.inf
@@ -183,8 +179,7 @@ def _lost_rows(random: np.random.Generator) -> Array:
 
 
 def _keys(random: np.random.Generator) -> Array:
-    """Return rows to be sorted: distinct, with ties, constant, signed zeros, with infinities and
-    NaN, and with differences in the last place."""
+    """Return rows to sort: distinct, tied, constant, signed zeros, infinities, NaN, near-equal."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(0, 7, CLASSES)
     rows[2] = 1.5
@@ -215,10 +210,8 @@ MATERIAL = {"functions": material, "further": further}
 
 
 def functions(context: Context) -> Iterator[Finding]:
-    """Compare each function at a thousand points, in a session and as a planned step.
-
-    The rarer functions are tested only if the model uses an optional primitive.
-    """
+    """Compare each function at a thousand points, in a session and as a planned step. The rarer
+    functions are tested only if the model uses an optional primitive."""
     finding = Finding("functions")
     for name in MATERIAL if _offers(context.case.training.nodes) else ("functions",):
         finding.deviations += once(context, name, partial(_functions, context, name))
@@ -266,11 +259,9 @@ def _compared(context: Context, name: str, found: Found, exact: Arrays) -> list[
 def _with_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
-    """Return the deviation with the call and its arguments in the text of its point.
-
-    If each row is one call, the wrong row is computed once more alone: a kernel has different code
-    for whole vectors and for the remainder.
-    """
+    """Return the deviation with the call and its arguments in the text of its point. If each row is
+    one call, the wrong row is computed once more alone: a kernel has different code for whole
+    vectors and for the remainder."""
     point, case = deviation.point, context.case
     assert point is not None
     equations = dict(line.split(" = ", 1) for line in probe(name).model.equations.splitlines())
@@ -313,8 +304,7 @@ def _deviation(
 
 @cache
 def _case(name: str, offers: frozenset[str]) -> Case:
-    """Return the case of a probe, with the outputs that need no optional primitives but the
-    ``offers``."""
+    """Return the case of a probe without outputs that need primitives beyond the ``offers``."""
     case = probe_case(name, len(points()), MATERIAL[name])
     case.training, case.inference = (_fitting(p, offers) for p in (case.training, case.inference))
     return case
@@ -337,7 +327,6 @@ def _offers(nodes: tuple[Node, ...]) -> set[str]:
 
 @cache
 def _exact(case: Case) -> Mapping[str, Array]:
-    """Compute a probe's outputs in numpy's longest float type."""
     groups = {"": case.material.parameters, "input.": case.material.inputs}
     env = {}
     for prefix, port in crossing_ports(case.inference):

@@ -69,10 +69,8 @@ def batch_independence(context: Context) -> Iterator[Finding]:
 
 
 def causality(context: Context) -> Iterator[Finding]:
-    """Check that later inputs change earlier outputs only if they do so in the oracle.
-
-    Outputs that depend on the changed inputs in the oracle must change, too.
-    """
+    """Check that later inputs change earlier outputs only if they do so in the oracle. Outputs that
+    depend on the changed inputs in the oracle must change, too."""
     case = context.case
     axes = _axes(case, "time")
     timed = {p.name: a for p in case.inference.inputs for a in [_axis(case.inference, p, "time")]}
@@ -117,7 +115,6 @@ def causality(context: Context) -> Iterator[Finding]:
 
 
 def _axis(program: Program, port: Port, dim: str) -> int | None:
-    """Return the axis of a port that has the dimension; None if there is none."""
     names = [str(d) for d in program.type_of(port).shape]
     return names.index(dim) if dim in names else None
 
@@ -148,12 +145,10 @@ def _formed(found: Arrays, names: Mapping[str, int], like: Arrays) -> Arrays:
 
 
 def _rows(found: Arrays, axes: Mapping[str, int], rows: list[int]) -> dict[int, ArrayDict]:
-    """Return each example's slice of the results."""
     return {row: {n: found[n].take([row], axis) for n, axis in axes.items()} for row in rows}
 
 
 def _example(case: Case, row: int) -> Arguments:
-    """Return the case's arguments with one example of the batch."""
     program, material = case.training, case.material
 
     def one(ports: tuple[Port, ...], arrays: Arrays) -> ArrayDict:
@@ -178,10 +173,8 @@ def _halves(array: Array, axis: int, step: int) -> tuple[Array, Array]:
 
 
 def soak(context: Context) -> Iterator[Finding]:
-    """Repeat results and gradients of one batch ``--repeat`` times.
-
-    The bits must be the same if the backend's repeat; otherwise the results must agree.
-    """
+    """Repeat results and gradients of one batch ``--repeat`` times. The bits must be the same if
+    the backend's repeat; otherwise the results must agree."""
     if not context.repeat:
         return
     material = context.case.material
@@ -221,10 +214,8 @@ def shapes(context: Context) -> Iterator[Finding]:
 
 
 def other_shapes(case: Case) -> list[tuple[int, int]]:
-    """Return the sizes for :func:`shapes`, or the nearest that the model can have.
-
-    One example; one step; equal numbers of examples and steps, larger than before; a smaller batch.
-    """
+    """Return the sizes for :func:`shapes`, or the nearest that the model can have. One example; one
+    step; equal numbers of examples and steps, larger than before; a smaller batch."""
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
     if has_time:
         smaller, longer = max(case.batch - 1, 1), case.time + 1
@@ -237,9 +228,7 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 def partial_batch(context: Context) -> Iterator[Finding]:
     """Compare loss and gradients of a smaller last batch, which must be averaged over its own size.
-
-    Then rerun the full batch, as another epoch does.
-    """
+    Then rerun the full batch, as another epoch does."""
     case = context.case
     if not can_be_smaller(case):
         return
@@ -257,9 +246,7 @@ def partial_batch(context: Context) -> Iterator[Finding]:
 
 def single_example(context: Context) -> Iterator[Finding]:
     """Compare results and gradients of one step of one example, or of the smallest possible batch.
-
-    The session first computes a whole batch of the spec's training size, which is compared, too.
-    """
+    The session first computes a whole batch of the spec's training size, which is compared, too."""
     case = context.case
     batch, time = nearest_sizes(case.training, 1, 1)
     if (batch, time) == (case.batch, case.time):
@@ -291,11 +278,8 @@ def smaller_batch(case: Case) -> Arguments:
 
 
 def repeatability(context: Context) -> Iterator[Finding]:
-    """Check that repeated calls and many forward passes return the same bits.
-
-    The results need only agree if the backend's bits do not repeat. Loading again must reset the
-    session.
-    """
+    """Check that repeated calls and many forward passes return the same bits. The results need only
+    agree if the backend's bits do not repeat. Loading again must reset the session."""
     case = context.case
     finding = Finding("repeatability")
     many = FEWER if context.dtype == "float64" else PASSES

@@ -85,10 +85,7 @@ def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
 
 
 def numerous_case(case: Case, own: Case) -> Case | None:
-    """Return the case with more than 16 of what the spec has few of, made once for all backends.
-
-    None if no size can be raised.
-    """
+    """Return the case whose small sizes are raised above 16; None if no size can be raised."""
     with _making:
         if case not in _numerous:
             sizes, made = _more(case, own), None
@@ -138,10 +135,8 @@ def _free(case: Case, own: Case) -> dict[str, int]:
 
 
 def _more(case: Case, own: Case) -> dict[str, int]:
-    """Return sizes with numbers above 16 for the small sizes of the spec, smallest first.
-
-    A size is raised only if the model accepts it and has at most :data:`ENTRIES` numbers.
-    """
+    """Return sizes with numbers above 16 for the small sizes of the spec, smallest first. A size is
+    raised only if the model accepts it and has at most :data:`ENTRIES` numbers."""
     program, stated = case.training, case.spec.model.sizes
     few = {
         n: size
@@ -174,11 +169,8 @@ def _classes(program: Program) -> set[str]:
 def _repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
-    """Draw a batch that repeats a few examples, off all kinks; half of the indices are the last
-    one.
-
-    See :data:`harness.oracle.kinks.Drawing`.
-    """
+    """Draw a batch of a few repeated examples, off all kinks. Half of the indices are the last one.
+    See :data:`harness.oracle.kinks.Drawing`."""
     sizes = {**training.sizes, "batch": batch, "time": time}
 
     def made(number: int) -> Arguments:
@@ -254,11 +246,9 @@ def large_sizes(context: Context) -> Iterator[Finding]:
 def _tested(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
-    """Compare an inference and its loss, without training; the noise is at least ``floor``.
-
-    With extreme values a kernel for large sizes may overflow or cancel although the one for small
-    sizes does not.
-    """
+    """Compare an inference and its loss, without training; the noise is at least ``floor``. With
+    extreme values a kernel for large sizes may overflow or cancel although the one for small sizes
+    does not."""
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
     found = context.remote.forward("inference", material.inputs, material.state, targets)
@@ -282,10 +272,7 @@ def _of_a_step(context: Context, case: Case) -> list[Deviation]:
 
 
 def large_counts(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients with more of what the spec has few of, in a new session.
-
-    All other sizes are small.
-    """
+    """Compare with the spec's small sizes raised above 16, in a new session."""
     case = numerous_case(context.case, context.own)
     if case is None:
         return
@@ -350,9 +337,7 @@ def _stepped(context: Context, expected: Arrays) -> ArrayDict:
 
 def strides(context: Context) -> Iterator[Finding]:
     """Compare results for arrays with gaps and reversed axes, and for tensors that are views.
-
-    Inference, and the results and gradients of training, must equal those of contiguous arrays.
-    """
+    Inference, and the results and gradients of training, must equal those of contiguous arrays."""
     case = context.case
     material = case.material
     found = context.remote.call(

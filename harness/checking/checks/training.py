@@ -30,10 +30,8 @@ RATES_TRIED = 5
 
 
 def own_optimizer(context: Context) -> Iterator[Finding]:
-    """Train with the spec's own optimizer; its learning rate is divided by 8 half way.
-
-    In float64 only: Adam divides a gradient by its own size, rounding errors included.
-    """
+    """Train with the spec's own optimizer; its learning rate is divided by 8 half way. In float64
+    only: Adam divides a gradient by its own size, rounding errors included."""
     update = context.case.spec.update
     if update is None or context.dtype != "float64":
         return
@@ -48,7 +46,7 @@ def sgd(context: Context) -> Iterator[Finding]:
 def stable(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
-    """Return the rate, or the rate over a power of 16, with which training is stable; and the
+    """Return the rate, or the rate over a power of 16, with which training is stable, and the
     result.
 
     If training diverges, only rounding is left after a few steps. The rate is a float32 number, so
@@ -74,8 +72,7 @@ def stable(
 
 
 def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
-    """Return the ``inputs`` and ``targets`` of ``count`` batches; the case's own first, if ``time``
-    fits."""
+    """Return the ``inputs`` and ``targets`` of batches; the case's own first, if ``time`` fits."""
     time = time or case.time
     others = (case.batch_of(case.batch, time, n) for n in range(1, count))
     first = case.material if time == case.time else case.batch_of(case.batch, time, count)
@@ -215,11 +212,9 @@ def pipeline(context: Context) -> Iterator[Finding]:
 def _hold_nan(
     context: Context, finding: Finding, batches: Batches, rule: UpdateRule, rate: float
 ) -> None:
-    """Run steps of the prepared pipeline with NaN in all parameters; the losses must be NaN.
-
-    A kernel may lose the NaN of a single parameter, which the check ``nan`` covers. The second loss
-    shows what the first step has made of the parameters.
-    """
+    """Run steps of the prepared pipeline with NaN in all parameters; the losses must be NaN. A
+    kernel may lose the NaN of a single parameter, which the check ``nan`` covers. The second loss
+    shows what the first step has made of the parameters."""
     material = context.case.material
     parameters = {n: np.full_like(a, np.nan) for n, a in material.parameters.items()}
     context.remote.call("restart", parameters=parameters)
@@ -254,10 +249,8 @@ def trained(context: Context) -> Iterator[Finding]:
 
 
 def _rule(context: Context) -> tuple[UpdateRule, float]:
-    """Return the rule and learning rate: the spec's own in float64, otherwise gradient descent.
-
-    An optimizer divides gradients by each other; only in float64 is rounding small beside them.
-    """
+    """Return the rule and learning rate: the spec's own in float64, otherwise gradient descent. An
+    optimizer divides gradients by each other; only in float64 is rounding small beside them."""
     spec = context.case.spec
     if spec.update is None or context.dtype != "float64":
         return spec.rule("sgd"), RATE
@@ -271,11 +264,8 @@ def descended(
     rate: float,
     starts: Sequence[int] = (),
 ) -> ArrayDict:
-    """Return the results of :data:`MADE` steps, run as ``harness train`` runs them.
-
-    For each of ``starts``, also the results of :data:`TOGETHER` steps that continue from that step
-    count.
-    """
+    """Return the results of :data:`MADE` steps, run as ``harness train`` runs them. For each of
+    ``starts``, also the results of :data:`TOGETHER` steps that continue from that step count."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
     values: ArrayDict = {"sum of losses": np.asarray(found["total"], context.kept)}
     made = {MADE: found, **{n + TOGETHER: f for n, f in zip(starts, found["later"], strict=True)}}
@@ -285,8 +275,7 @@ def descended(
 
 
 def summed(expected: Expected) -> Expected:
-    """Return the expected values after :data:`MADE` steps, with the sum of all losses for each
-    loss."""
+    """Return the expected values after :data:`MADE` steps; the losses are replaced by their sum."""
     losses = [f"step {n}: loss" for n in range(1, MADE + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {MADE}: ")}
     values.pop(losses[-1])

@@ -1,9 +1,9 @@
 """Checks of faults that show late: many optimizer steps, and many batches through one state.
 
-A wrong bias correction from step 11 on, or one update in five that is left out, does not show in
-four steps, and a hundred steps of a network are slow. The optimizer therefore trains
-``probe/steps``, whose gradients are given. Rounding errors do not feed on themselves there, so
-float32 can also be compared with the spec's own optimizer.
+Four steps do not show a wrong bias correction from step 11 on, or one update in five that is left
+out. A hundred steps of a network are slow, so the optimizer trains ``probe/steps``, whose gradients
+are given. Rounding errors do not grow there, so float32 can also be compared with the spec's own
+optimizer.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
-    """Compare many steps of the spec's own optimizer: one by one, in a pipeline, and as in
-    training.
+    """Compare many steps of the spec's own optimizer: one by one, in a pipeline, as in training.
 
     Training steps also start at late step counts. If a float32 cell makes all steps, float64 makes
     few.
@@ -82,11 +81,9 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """Return the deviations of all ways of running the steps, in new sessions.
-
-    In narrow dtypes the gradients are exact, and the updates are compared in float32. Parameters,
-    slots and the step number must therefore be float32.
-    """
+    """Return the deviations of all ways of running the steps, in new sessions. In narrow dtypes the
+    gradients are exact, and the updates are compared in float32. Parameters, slots and the step
+    number must therefore be float32."""
     case, remote = _point(), context.remote
     steps, alone = _steps(context, rule)
     broken = f"step {len(alone)}: " if np.isnan(alone[-1]["inputs"]["x"]).any() else "none: "
@@ -201,11 +198,9 @@ def _compared(
 
 
 def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayDict, Expected]:
-    """Return the parameters after a step from far parameters, and the expected ones.
-
-    The step is tiny beside these parameters, so that only a wrong bound on them shows. The open
-    session is used.
-    """
+    """Return the parameters after a step from far parameters, and the expected ones. The step is
+    tiny beside these parameters, so that only a wrong bound on them shows. The open session is
+    used."""
     case, narrowed = _point(), context.narrowed
     far = single(AWAY / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
@@ -224,16 +219,13 @@ def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayD
 
 
 def _joined(found: Arrays, losses: Sequence[str]) -> ArrayDict:
-    """Return the results with all losses as one array."""
     rest = {name: array for name, array in found.items() if name not in losses}
     return {**rest, LOSSES: np.concatenate([np.ravel(found[name]) for name in losses])}
 
 
 def _together(expected: Expected, losses: Sequence[str]) -> Expected:
-    """Return the expected values with all losses as one array, scaled by the largest loss.
-
-    A single loss can be nearly 0 as a sum of many terms; then nobody computes it with many digits.
-    """
+    """Return the expected values with all losses as one array, scaled by the largest loss. A single
+    loss can be nearly 0 as a sum of many terms; then nobody computes it with many digits."""
     values = _joined(expected.values, losses)
     sizes = np.abs(values[LOSSES])
 
@@ -246,10 +238,8 @@ def _together(expected: Expected, losses: Sequence[str]) -> Expected:
 
 
 def _left_out(expected: Expected, last: int) -> Expected:
-    """Return the values for float16: the last step changes no parameter and no slot.
-
-    Its gradients are not finite. Without loss scaling only the broken entry would change.
-    """
+    """Return the values for float16: the last step changes no parameter and no slot. Its gradients
+    are not finite. Without loss scaling only the broken entry would change."""
     values = dict(expected.values)
     for name in expected.values:
         before = name.replace(f"step {last}: ", f"step {last - 1}: ")
@@ -270,10 +260,8 @@ def _point() -> Case:
 
 def _gradients(count: int, narrowed: bool) -> Array:
     """Return gradients of shape ``[count, batch, entries]``, of the same magnitudes at all steps.
-
     Their values and signs differ, except at :data:`STILL` and :data:`AGAIN`. If ``narrowed``, each
-    has seven bits, so that the sum of a batch has eight.
-    """
+    has seven bits, so that the sum of a batch has eight."""
     random = np.random.default_rng(7)
     found = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
     if narrowed:

@@ -48,8 +48,7 @@ def initial_values(context: Context) -> Iterator[Finding]:
 
 
 def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
-    """Compare an inference and its gradients at the initial values of a training: scales of 1,
-    biases, states and means of 0."""
+    """Compare at the initial values of a training: scales of 1, biases, states and means of 0."""
     case, remote = context.case, context.remote
     statistics = initial_statistics(case.training)
     state = initial_state(case.training, case.batch)
@@ -123,11 +122,8 @@ def inference(context: Context) -> Iterator[Finding]:
 
 
 def held_out(context: Context) -> Iterator[Finding]:
-    """Compare the losses and metrics of two held-out batches on the inference program.
-
-    The second batch starts from the first one's state. Parameters and statistics must stay
-    unchanged.
-    """
+    """Compare the losses and metrics of two held-out batches on the inference program. The second
+    batch starts from the first one's state. Parameters and statistics must stay unchanged."""
     case, remote = context.case, context.remote
     if case.inference.loss is None:
         return

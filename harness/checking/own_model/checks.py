@@ -67,11 +67,8 @@ class ModelContext:
 
     @property
     def has_training(self) -> bool:
-        """Whether a training pass can be compared.
-
-        The spec must have moving statistics or noise, and the model must compute the same from the
-        same numbers.
-        """
+        """True if a training pass can be compared. The spec must have moving statistics or noise,
+        and the model must compute the same from the same numbers."""
         program = self.case.training
         if self.unseen_noise or not (program.statistics or noise_ports(program)):
             return False
@@ -126,10 +123,7 @@ def inference(context: ModelContext) -> Iterator[Finding]:
 
 
 def cotangents(context: ModelContext) -> Iterator[Finding]:
-    """Compare the gradients of the results along a random direction.
-
-    They are the gradients of all parameters and of all float inputs and state.
-    """
+    """Compare the gradients of all parameters, float inputs and state along a random direction."""
     if not context.differentiates:
         return
     case, material = context.case, context.material(context.case.material)
@@ -192,10 +186,7 @@ ROUNDING = 64 * 2.0**-24
 
 
 def saturation(context: ModelContext) -> Iterator[Finding]:
-    """Compare outputs with saturated activations.
-
-    Functions that differ only beyond 6 are equal at ordinary numbers.
-    """
+    """Compare outputs with saturated activations: some functions differ only beyond 6."""
     far = saturated_material(context.case)
     inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
     yield _far_out(context, "saturation", replace(far, inputs=inputs))

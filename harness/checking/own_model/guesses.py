@@ -131,8 +131,6 @@ def _left_out(program: Program) -> Callable[[Node], Sequence[Node]]:
 
 
 def _each(programs: Programs, place: str, op: str, change: Change) -> Programs:
-    """Return programs in which all nodes of a place and an operation are changed."""
-
     def one(program: Program) -> Program:
         changed = change(program)
         return _mapped(program, lambda n: changed(n) if (n.place, n.op) == (place, op) else (n,))
@@ -260,10 +258,8 @@ def _results(session: Session, material: Arguments) -> ArrayDict:
 
 
 def _turned(program: Program, material: Arguments) -> Arguments | None:
-    """Return the batch with its first two axes swapped.
-
-    None if the first two axes of an input are not batch and time, or if the model has state.
-    """
+    """Return the batch with its first two axes swapped. None if the first two axes of an input are
+    not batch and time, or if the model has state."""
     for port in program.inputs:
         dims = [str(dim) for dim in program.type_of(port).shape[:2]]
         if dims != ["batch", "time"] and port not in noise_ports(program):
@@ -278,10 +274,8 @@ def _swapped(arrays: ArrayDict) -> ArrayDict:
 
 
 def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
-    """Yield each layer with an update gate, and parameters with the gate's argument negated.
-
-    A sigmoid of the negated argument is 1 minus the gate.
-    """
+    """Yield each layer with an update gate, and parameters that negate the gate's argument. A
+    sigmoid of the negated argument is 1 minus the gate."""
     layers: dict[str, list[str]] = {}
     for name in parameters:
         if local_of(name).rpartition("_")[2] == UPDATE_GATE:
@@ -292,7 +286,6 @@ def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
 
 
 def _epsilons(program: Program) -> dict[float, tuple[str, ...]]:
-    """Return the layers that have each value of an epsilon."""
     found: dict[float, tuple[str, ...]] = {}
     for node in walk_nodes(program.nodes):
         given = node.attributes.get("attributes", {}) if node.op == "call" else {}

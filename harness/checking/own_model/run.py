@@ -107,10 +107,7 @@ FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "b
 
 def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
     """Return a hint: the tensors that differ, from which time step on, and a change that explains
-    it.
-
-    The hint names the layers and the attribute concerned.
-    """
+    it. The hint names the layers and the attribute concerned."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
         return Hint("the model gives other numbers each time, and nothing else can be said of it")
@@ -143,7 +140,6 @@ def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
 
 
 def _owners(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the layers that the gradients or statistics belong to."""
     own = (name.removeprefix("gradient.").removeprefix(PREFIX) for name in names)
     return tuple(dict.fromkeys(filter(None, map(owner_of, own))))
 
@@ -195,10 +191,7 @@ def _axis(context: ModelContext, name: str, size: str) -> int | None:
 
 
 def _rows(context: ModelContext, name: str, off: Array) -> str:
-    """Return the wrong rows of the batch, if others are right.
-
-    An example is a row of length 0, for which a model may have no answer.
-    """
+    """Return the wrong rows of the batch if others are right: for example, those of length 0."""
     axis = _axis(context, name, "batch")
     if axis is None:
         return ""
@@ -305,10 +298,8 @@ class UsersModel:
         return ()
 
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open the model at small sizes if it takes any, otherwise at the spec's own.
-
-        See :class:`.run_cell.Subject`.
-        """
+        """Open the model at small sizes if it takes any, otherwise at the spec's own. See
+        :class:`.run_cell.Subject`."""
         remote = Remote(run.worker, run.timeout, spent, FORMS)
         with self._users_errors():
             context = self._attached(run, remote, result)
@@ -363,7 +354,6 @@ class UsersModel:
 
 
 def _explain(context: ModelContext, result: CellResult) -> None:
-    """Explain how the model differs from the spec."""
     try:
         with at_work():
             found = located(context, result.findings)
