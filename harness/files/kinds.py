@@ -95,8 +95,7 @@ def check_kind(path: Path, kind: FileKind) -> bool:
     """Check an existing file as :func:`check_place` does, but not its folder.
 
     Raises:
-        FileFault: the file has a different kind or is write-protected, or a new name has a wrong
-            ending.
+        FileFault: the file is of a different kind or write-protected, or a new name is wrong.
     """
     name = displayed(path)
     try:
@@ -148,18 +147,13 @@ def described(path: Path) -> str:
 
 
 def not_text(path: Path) -> str:
-    """Return the kind of a file, in words, if it cannot be a user's text; "" otherwise.
-
-    Files of the harness, archives and weights are not a user's text.
-    """
+    """Return the kind of a file, in words, if it is not a user's text; "" otherwise."""
     words = described(path)
     return "" if words in TEXTS else words
 
 
 def mark_export(path: Path) -> None:
-    """Mark an exported file: in an archive's comment, or in the last line of a module.
-
-    Other formats get no mark. The file is flushed to disk.
+    """Mark an exported file in an archive's comment or a module's last line; others stay unmarked.
 
     Raises:
         OSError: the file cannot be written.
@@ -175,8 +169,7 @@ def mark_export(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that a path resolves to, even if missing; :class:`FileFault` if
-    impossible."""
+    """Return the file that a path resolves to; :class:`FileFault` if it cannot be a file."""
     name = displayed(path)
     try:
         target = Path(os.path.realpath(path))

@@ -32,8 +32,7 @@ def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
     On file systems without locks, nothing is held. ``instead`` is an alternative for the message.
 
     Raises:
-        UsageError: another process holds the lock (the message names it), or the lock cannot be
-            made.
+        UsageError: another process holds the lock, or the lock cannot be made.
     """
     lock = _place(path)
     try:

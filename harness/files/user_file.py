@@ -70,8 +70,7 @@ def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator
     """Yield the content of a file in pieces of :data:`PIECE` bytes; the last may be shorter.
 
     Raises:
-        FileFault: as in :func:`read_bytes`; if a file grows during reading, at the piece that
-            exceeds the limit.
+        FileFault: as in :func:`read_bytes`; also if the file grows beyond the limit.
     """
     count = 0
     with opened(path, limit, what) as file:

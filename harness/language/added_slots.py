@@ -15,11 +15,10 @@ GATHERED, AVERAGED = "_gathered", "_averaged"
 class AddedSlots:
     """Equations around an optimizer's own, for ``accumulate`` steps per update.
 
-    The optimizer's equations read ``count`` as ``t`` and ``gradient`` as ``g``. ``count`` is the
-    number of the update that a step belongs to, from 1. ``gradient`` is the mean of the gradients
-    gathered so far. The optimizer's equations run at every step; :meth:`finished` discards their
-    results between updates. ``starts`` gives the initial value of each of ``slots``, which have the
-    parameter's type ``type_``.
+    The optimizer's equations read ``count``, the number of the update from 1, as ``t``. They read
+    ``gradient``, the mean of the gradients gathered so far, as ``g``. They run at every step;
+    :meth:`finished` discards their results between updates. ``starts`` gives the initial value of
+    each of ``slots``, which have the parameter's type ``type_``.
     """
 
     def __init__(
@@ -51,10 +50,7 @@ class AddedSlots:
         self.due = emit("less", emit("multiply", self.count, steps), after)
 
     def finished(self, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-        """Return the new values of ``p`` and every slot.
-
-        ``before`` are their old values, ``after`` the results of the optimizer's equations.
-        """
+        """Return the new ``p`` and slots, from the old values and the optimizer's results."""
         emit, constant = self.builder.emit, self.builder.constant
         found, old = dict(after), dict(before)
         if self.average is not None:

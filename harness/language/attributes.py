@@ -169,9 +169,7 @@ def number_of(
     used: set[str],
     place: Place,
 ) -> float:
-    """Return the number of a law's argument: the argument itself, or the attribute that it names.
-
-    An attribute's name is added to ``used``.
+    """Return the number of a law's argument, or of the attribute that it names (added to ``used``).
 
     Raises:
         SpecError: the argument names no attribute with a number, or is not finite.
@@ -217,10 +215,9 @@ def inputs_of(
     optional: Sequence[str] = (),
     attributes: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Return the values of a call's inputs.
+    """Return the values of a call's inputs, positional arguments first.
 
-    Positional arguments come first. Keywords are inputs or initial states (``optional``). Keywords
-    in ``attributes`` are ignored.
+    Keywords are inputs or initial states (``optional``); those in ``attributes`` are ignored.
 
     Raises:
         SpecError: an argument is missing, unknown or given twice.
@@ -276,10 +273,7 @@ def attributes_of(
 
 
 def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
-    """Return a keyword's value: a dimension for a size, otherwise a plain value as in YAML.
-
-    A name may be an attribute in scope. A number may be a sum or product of sizes.
-    """
+    """Return a keyword's value: a dimension for a size, otherwise a plain value as in YAML."""
     if default == "size":
         return scope.size(value)
     match value:

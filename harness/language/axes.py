@@ -23,10 +23,7 @@ _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
-    """Return a dimension of known sizes.
-
-    :class:`SpecError` for an unknown size, an axis below 1, or an operation other than + - *.
-    """
+    """Return a dimension of known sizes; :class:`SpecError` if it is not one."""
     if isinstance(given, int) and not isinstance(given, bool):
         if given < 1:
             raise SpecError(f"an axis has 1 entry or more, found {given}", place)
@@ -88,9 +85,9 @@ REST, BATCH = "...", "batch"
 
 @dataclass
 class RestAxes:
-    """The axes that ``...`` stands for in one definition, bound by the first input with ``...``.
+    """The axes that ``...`` stands for in one definition; ``dims`` is None until an input binds it.
 
-    ``starts`` are the positions of ``...`` in the declared shapes. ``dims`` is None until bound.
+    ``starts`` are the positions of ``...`` in the declared shapes.
     """
 
     dims: Shape | None = None
@@ -103,9 +100,7 @@ def read_dims(
     rest: RestAxes,
     place_of: Callable[[int], Place],
 ) -> Shape:
-    """Return declared axes as dimensions, with ``...`` expanded.
-
-    ``place_of`` returns the place of the axis with a given number.
+    """Return declared axes as dimensions, with ``...`` expanded; ``place_of`` locates an axis.
 
     Raises:
         SpecError: a size is unknown, or no input binds ``...``.

@@ -162,11 +162,7 @@ def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
 def _given(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
-    """Return a call's other arguments, its keywords, its first value and its axis, moved to the
-    end.
-
-    Functions in MOVES accept entries of any kind; the others need floats.
-    """
+    """Return a call's other arguments, keywords, first value (axis moved to the end) and axis."""
     keywords = arity(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
@@ -281,8 +277,7 @@ def largest(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take(x, i, axis=0)``; for axis 1, x ``[a, rows, b]``, i ``[...]`` -> ``[a, ...,
-    b]``.
+    """Compute ``take(x, i, axis=0)``; axis 1: x ``[a, rows, b]``, i ``[...]`` -> ``[a, ..., b]``.
 
     Raises:
         SpecError: the value has no such axis, or is a single number.
@@ -303,11 +298,7 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take_along_axis(x, i, axis=-1)``.
-
-    The index i has the axes of x, with any length along the axis. If i lacks that axis, so does the
-    result.
-    """
+    """Compute ``take_along_axis(x, i, axis=-1)``; if i lacks the axis, so does the result."""
     (given,), _, value, axis = _given(evaluator, expr, 2, scope)
     index, type_ = evaluator.tensor(given, scope), evaluator.type_of(value)
     rank = len(type_.shape)
@@ -349,9 +340,7 @@ def _without(shape: Shape, axis: int) -> Shape:
 
 
 def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Sum x ``[a, ..., b]`` by an index i ``[...]`` below ``rows``; the result is ``[a, rows, b]``.
-
-    ``axis`` is the first axis of x that i covers.
+    """Compute ``segment_sum(x, i, axis=1)``: x ``[a, ..., b]``, i ``[...]`` -> ``[a, rows, b]``.
 
     Raises:
         SpecError: i is not an index, or its axes differ from those of x from ``axis`` on.

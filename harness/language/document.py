@@ -25,8 +25,7 @@ def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, without a byte-order mark.
 
     Raises:
-        SpecError: the file is missing, unreadable, not a regular file, larger than ``MAX_BYTES``,
-            of a different kind, or not UTF-8.
+        SpecError: the file is not readable, too large, of a different kind, or not UTF-8.
     """
     place = Place(displayed(path))
     try:
@@ -94,11 +93,7 @@ _TRAPS = [(re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hin
 
 
 def plain_value(text: str) -> Scalar:
-    """Return the value of an unquoted scalar.
-
-    Raises:
-        ValueError: the text is ambiguous, missing or too large; the message says what to write.
-    """
+    """Return the value of an unquoted scalar; ValueError says what to write instead."""
     if not text:
         raise ValueError("a value is missing")
     if text in _BOOLEANS:
@@ -155,11 +150,7 @@ class Nodes:
 
 
 def read_nodes(text: str, file: str) -> Nodes:
-    r"""Read one YAML document; "\n" is the only line break in ``text``.
-
-    Raises:
-        SpecError: the text is not strict YAML, or is empty.
-    """
+    r"""Read one YAML document with LF line breaks; SpecError if it is not strict YAML."""
     if bad := _UNPRINTABLE.search(text):
         line_start = text.rfind("\n", 0, bad.start()) + 1
         line = text.count("\n", 0, bad.start()) + 1
@@ -340,8 +331,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Located:
-    """A map from (line, column) in a text, both from 0, to a place; ``start`` is the origin's
-    place."""
+    """A map from (line, column) in a text, both from 0, to a place; ``start`` is that of (0, 0)."""
 
     start: Place
 
@@ -381,8 +371,7 @@ class Document:
         """Return the map from positions in the scalar at ``path`` to places in the file.
 
         Raises:
-            SpecError: the places are unknown: a folded text (``>``), or a text outside a ``|``
-                block with several lines or escapes.
+            SpecError: it is a folded text, or has several lines or escapes outside a ``|`` block.
             KeyError: the document has no value at ``path``.
         """
         spot = self.nodes.values[path]
@@ -411,11 +400,7 @@ def load(path: Path) -> Document:
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse the text of a spec file; ``file`` is the name in places.
-
-    Raises:
-        SpecError: the text is too long, or not strict YAML.
-    """
+    """Parse the text of a spec file; ``file`` is the name in places. Raises SpecError."""
     if len(text) > MAX_BYTES:
         message = f"{len(text):,} characters are too many for a spec; at most {MAX_BYTES:,}"
         raise SpecError(message, Place(file))

@@ -53,7 +53,7 @@ SPARSE = "sparse_"
 
 
 class Evaluator(LanguageValues):
-    """Evaluates equations that call functions; subclasses allow other calls."""
+    """Evaluator of equations that call functions; subclasses allow other calls."""
 
     def __init__(self, library: Library) -> None:
         super().__init__()
@@ -259,8 +259,7 @@ class Evaluator(LanguageValues):
         expr: tree.Call,
         scope: Scope,
     ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
-        """Return a scope for the equations of a function or loss, with its inputs and
-        attributes."""
+        """Return a scope for a definition's equations, with its inputs and attributes."""
         attributes = attributes_of(
             self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
         )
@@ -366,10 +365,7 @@ class Evaluator(LanguageValues):
 def _unknown_function(
     library: Library, name: str, known: Iterable[str], place: Place, layers: Iterable[str] = ()
 ) -> str:
-    """Return the error text for an unknown function, with a hint if one is known.
-
-    ``layers`` are those of ``known`` that a model or layer declares.
-    """
+    """Return the error text for an unknown function; ``layers`` are the layers among ``known``."""
     if hint := library.hints.functions.get(name):
         return f"the language has no function {name!r}: {hint}"
     if library.has("layer", name):

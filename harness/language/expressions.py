@@ -173,9 +173,7 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 
 @lru_cache(CACHED)
 def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
-    """Parse a block of equations, one assignment per line.
-
-    ``locate(line, column)`` maps a position in ``text``, counted from 0, to a place in the file.
+    """Parse equations, one assignment per line; ``locate(line, column)``, from 0, gives places.
 
     Raises:
         SpecError: a part of the text is not in the language, or there is no equation.
@@ -200,7 +198,7 @@ def parse_expression(text: str, locate: Locate) -> tree.Expr:
 
 
 class _Reader:
-    """Converts Python's syntax tree of one text to ours; rejects everything not listed."""
+    """Converter of Python's syntax tree of one text to ours; rejects everything not listed."""
 
     def __init__(self, text: str, locate: Locate) -> None:
         self.locate = locate

@@ -31,8 +31,7 @@ ByName = Annotated[dict[str, str], AfterValidator(_by_name)]
 class Hints(Strict):
     """The hints by name; a key may list several names with commas.
 
-    Keys of ``definitions`` are in lower case, without underscores and without any prefix before a
-    dot.
+    Keys of ``definitions`` are in lower case, without underscores and without dotted prefixes.
     """
 
     functions: ByName = {}

@@ -73,11 +73,10 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Independent:
-    """A distribution of independent entries, symmetric about ``mean``.
+    """A distribution of independent entries, symmetric about ``mean`` and within ``bound`` of it.
 
-    No entry is further than ``bound`` from ``mean`` (None: unbounded). ``sample(generator, count)``
-    draws standardised deviations (mean 0, std 1). ``cdf(z)`` is the probability of a standardised
-    deviation below z.
+    ``sample(generator, count)`` draws standardised deviations (mean 0, std 1). ``cdf(z)`` is the
+    probability of a standardised deviation below z.
     """
 
     mean: float
@@ -331,8 +330,7 @@ class Law:
     """An initializer's name, the fans of its parameter, and all of its arguments.
 
     Raises:
-        UsageError: the name is unknown, an argument is missing, unknown or impossible, or a fan is
-            below 1.
+        UsageError: the name is unknown, an argument is wrong or missing, or a fan is below 1.
     """
 
     name: str

@@ -132,9 +132,9 @@ class Instance:
 
 
 def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """Yield the layers that hold parameters or noise, or have no nested layers, in order.
+    """Yield the layers with parameters, noise, or no nested layers, each before its nested ones.
 
-    A layer comes before the layers nested in it. Layers that share parameters are skipped.
+    Layers that share parameters are skipped.
     """
     for instance in instances:
         if instance.shares is not None:
@@ -196,9 +196,7 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
 def make_noise(
     call: LayerCall, builder: Builder, places: dict[int, Place], phase: Phase
 ) -> list[int]:
-    """Bring a call's noise into scope and return the new program inputs, in order.
-
-    In training, every call has its own inputs. In inference, noise is its mean.
+    """Bring a call's noise into scope, in inference as its mean; return the new program inputs.
 
     Raises:
         SpecError: a law or a shape is wrong.
@@ -308,10 +306,8 @@ class Owner:
 
 @dataclass
 class LayerMaker:
-    """Makes instances; ``numbers`` are the model's sizes.
-
-    ``structural`` collects the sizes that decide the number of layers.
-    """
+    """Maker of layers; ``numbers`` are the model's sizes, ``structural`` those that decide the
+    count."""
 
     library: Library
     numbers: Mapping[str, int]

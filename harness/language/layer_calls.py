@@ -57,7 +57,7 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
 
 
 def held_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
-    """Return the attributes of the call that gives a layer's or a model's own parameters and noise.
+    """Return the attributes of a call that gives a layer's, or a model's, own parameters and noise.
 
     The inputs are arguments only if noise is declared, because they decide its size.
     """
@@ -86,7 +86,7 @@ def _known(call: LayerCall) -> dict[str, Any]:
 
 
 class LayerEvaluator(Evaluator):
-    """Evaluates equations that may call layers and losses."""
+    """Evaluator of equations that may call layers and losses."""
 
     def __init__(self, library: Library, phase: Phase, numbers: Mapping[str, int]) -> None:
         super().__init__(library)
@@ -154,7 +154,7 @@ class LayerEvaluator(Evaluator):
         return result
 
     def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
-        """End the body and append its call; a first result that is also an argument is copied."""
+        """End the body and append its call; copy the first result if it is not a new value."""
         if outputs[0] in inputs or outputs[0] in outputs[1:]:
             outputs[0] = self.builder.emit("multiply", self.builder.constant(1.0), outputs[0])
         body = self.builder.end(inputs, outputs)
@@ -242,10 +242,8 @@ class LayerEvaluator(Evaluator):
         return output
 
     def own(self, call: LayerCall, holder: Meaning) -> None:
-        """Bring a layer's or a model's own parameters and noise into scope.
-
-        They are results of a call, so that every parameter belongs to a layer.
-        """
+        """Bring a layer's, or a model's, own parameters and noise into scope, as a call's
+        results."""
         instance, spec = call.instance, call.instance.layer
         names = (*spec.parameters, *spec.noise)
         make_variables(call, self.builder, self.places)
@@ -273,8 +271,7 @@ class LayerEvaluator(Evaluator):
                 )
 
     def _alone(self, call: LayerCall) -> list[int]:
-        """Return the results of a layer with its own equations, as one call that backends may
-        claim."""
+        """Return the results of a layer with its own equations, as a call that can be claimed."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
         self.states_of(call)
@@ -334,11 +331,7 @@ class LayerEvaluator(Evaluator):
                 )
 
     def several_scans(self, call: LayerCall) -> list[int]:
-        """Run the loops of a layer and return the last states.
-
-        Each loop's stacked output comes into scope by the loop's name, and so do the last states.
-        Other names that a step assigns stay local to the loop.
-        """
+        """Run a layer's loops and return the last states; bind the outputs and states."""
         spec, inner = call.instance.layer, call.scope
         last: dict[str, int] = {}
         given = dict(inner.names)

@@ -174,11 +174,7 @@ class Library:
         return _shipped(kind, name)
 
     def misplaced(self, kind: str, name: str, place: Place | None = None) -> str:
-        """Return a hint at a file with this name in a folder that is not searched, or "".
-
-        The search covers other subfolders, folders near the file at ``place``, and the current
-        folder.
-        """
+        """Return a hint at a file with this name in a folder that is not searched, or ""."""
         if not is_model_name(name):
             return ""
         if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():

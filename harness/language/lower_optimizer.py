@@ -85,10 +85,7 @@ class UpdateBuilder(Builder):
 
 
 class UpdateEvaluator(Evaluator):
-    """Evaluates an optimizer's equations, for matrices or for a vector of entries.
-
-    For a vector, a reduction covers the whole tensor, and there is no matrix product.
-    """
+    """Evaluator of an optimizer's equations; without ``matrices``, reductions are whole-tensor."""
 
     def __init__(self, library: Library, builder: UpdateBuilder, matrices: bool) -> None:
         super().__init__(library)
@@ -160,8 +157,7 @@ class Around:
 class RuleLowering:
     """Lowering of one optimizer, with a model's additions, to a rule.
 
-    With ``matrices`` it makes the rule for matrices. After :meth:`rule`, ``used`` holds the names
-    that the equations read.
+    With ``matrices`` the rule is for matrices. ``used`` holds the names that the equations read.
     """
 
     def __init__(
@@ -317,10 +313,7 @@ class RuleLowering:
         return {"constant": {"value": number}} if number else None
 
     def _check_all(self, scope: Scope) -> None:
-        """Check that p and all slots get a next value of their type, and that all slots are used.
-
-        Record the names that are read in ``used``.
-        """
+        """Check the next values of p and the slots; collect the names that are read in ``used``."""
         document, slots = self.definition.document, (*self.path, "slots")
         starts = {start for start in self.part.slots.values() if isinstance(start, str)}
         self.used = scope.used | starts

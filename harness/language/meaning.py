@@ -148,7 +148,7 @@ def _shipped(kind: str) -> Mapping[str, str]:
 
 
 class _DefinitionReader:
-    """Computes the checksum of each name in the equations of definitions."""
+    """Reader of definitions that computes the checksum of each name in their equations."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -339,10 +339,7 @@ class _DefinitionReader:
         return sum_of("word", value)
 
     def function(self, definition: Definition, arguments: Names) -> str:
-        """Return the checksum of a function with these arguments.
-
-        Missing attributes have their defaults, which are then part of the meaning.
-        """
+        """Return the checksum of a function with these arguments, or else its defaults."""
         spec, locate = content(definition, schema.Function), definition.document.locator
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)

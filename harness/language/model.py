@@ -125,11 +125,7 @@ class Spec:
 
     @property
     def length(self) -> int:
-        """The sequence length (time steps) for models that read any length.
-
-        It is the window length of the spec's data, or else the possible length nearest to
-        :data:`DEFAULT_LENGTH`.
-        """
+        """The window length of the data, or else the possible length nearest to the default."""
         data = self.model.data
         if isinstance(data, schema.Data):
             return data.windows.length

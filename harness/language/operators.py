@@ -62,9 +62,9 @@ def compared(
 
 
 def _side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
-    """Return a side of a comparison as a number, and whether it contains an index.
+    """Return the value of a side of a comparison, and whether it contains an index.
 
-    Whole numbers and sizes may be added to an index, subtracted or multiplied.
+    A sum, difference or product may combine an index with whole numbers and sizes.
 
     Raises:
         SpecError: an index is combined with floats.
@@ -152,10 +152,9 @@ def joined(
 
 
 def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
-    """Return ``left @ right``.
+    """Return ``left @ right``; a vector is a row on the left and a column on the right.
 
-    A vector is a row on the left and a column on the right. The product drops the axis of length 1
-    that this adds, as in the Python array API standard.
+    The product drops the axis of length 1 that this adds (Python array API standard).
 
     Raises:
         SpecError: an operand is a single number, or the operands do not fit.

@@ -55,8 +55,7 @@ class Scope:
     losses: bool = False
 
     def look_up(self, name: Name) -> Binding:
-        """Return a name's binding and mark the name as used; :class:`SpecError` if it is
-        unknown."""
+        """Return a name's binding and mark the name as used; :class:`SpecError` if unknown."""
         if name.id not in self.names:
             known = sorted(self.names)
             if hint := shipped_hints().constants.get(name.id):

@@ -23,7 +23,7 @@ LEAST: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
     """Raise :class:`SpecError` for sizes that are impossible in numbers.
 
-    Examples are an axis below 1, too many entries, a slice beyond its axis, or windows that do not
+    Examples are an axis below 1, too many entries, a slice beyond its axis, and windows that do not
     fit. ``places`` locate values; ``otherwise`` is the place of all other errors.
     """
     sizes = program.sizes
@@ -76,7 +76,7 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
 
 
 def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` if equations need batch or time, but no input or state has it.
+    """Raise :class:`SpecError` if equations need batch or time and no input or state has it.
 
     Losses may also take batch and time from the targets.
     """
@@ -103,10 +103,7 @@ def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) 
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:
-    """Return the dimensions that must be 0 or more for slices and windows to fit.
-
-    Dimensions that are known as numbers, or are never negative, are left out.
-    """
+    """Return the dimensions, not known as numbers, that slices and windows need to be 0 or more."""
     found: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
         for axis, count in _windowed(program, node):

@@ -67,9 +67,8 @@ def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epo
     """Return the row numbers of each batch of one epoch, each of shape ``[size]``.
 
     Without ``whole_only`` the last batch holds the remaining rows. A shuffled order depends only on
-    ``seed`` and ``epoch``. A model that carries its state from batch to batch needs
-    ``order="sequential"`` and ``whole_only=True``: row j of a batch then follows row j of the
-    previous batch.
+    ``seed`` and ``epoch``. If a model carries its state between batches, it needs ``"sequential"``
+    and ``whole_only``: row j then continues row j of the previous batch.
 
     Raises:
         UsageError: there is no batch, or the order is unknown.

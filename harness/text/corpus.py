@@ -89,9 +89,8 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
 def builtin_text() -> str:
     """Return an English text of over 300,000 characters that needs no network.
 
-    The text is the language reference that Python ships for ``help()``: the topics sorted by name,
-    with a blank line between two. The text depends on the version of Python, but not on the
-    machine.
+    The text is Python's language reference for ``help()``: the topics sorted by name, with a blank
+    line between two. The text depends only on the version of Python.
 
     Raises:
         UsageError: this Python was packaged without the module.
@@ -120,8 +119,7 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
     """Yield the text of a file in pieces, decoded from ``encoding``, with LF line ends.
 
     Raises:
-        UsageError: the encoding is unknown, the file cannot be read, or its bytes are not in that
-            encoding.
+        UsageError: the encoding is unknown, or the file cannot be read or decoded.
     """
     _check_encoding(encoding)
     # Decode bytes here: text mode would use the locale's encoding. The number of distinct
