@@ -1,1 +1,1 @@
-"""Training a spec on a text: batches, steps, checkpoints."""
+"""Train a spec on a text or on arrays, with checkpoints."""

@@ -1,8 +1,8 @@
-"""A run in the middle: weights, what the optimizer keeps, the state, and how far it has come.
+"""Checkpoints of a training: weights, optimizer slots, state, and position in the run.
 
-A checkpoint is a file of weights (:mod:`harness.convert.weights`), whole or not there, with its
-checksum; what is not a weight is among its statistics under names with slashes: ``slot/m/rnn.W``,
-``state/h``.
+A checkpoint is a file of weights (:mod:`harness.convert.weights`), complete or missing, with its
+checksum. Arrays that are not weights are among its statistics under names with slashes:
+``slot/m/rnn.W``, ``state/h``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 
 class Position(HeaderPart):
-    """Where in the run: ``epoch``, ``step`` in the epoch, ``steps`` in all, and ``sums``: of the
-    losses, and the rows, of each stretch of the epoch so far."""
+    """The position in a run: ``epoch``, ``step`` in the epoch, and ``steps`` in all.
+
+    ``sums`` has the sum of the losses and the rows of each stretch of the epoch so far.
+    """
 
     epoch: Count
     step: Count
@@ -43,7 +45,7 @@ class Position(HeaderPart):
 
 
 class Epoch(HeaderPart):
-    """The figures of an epoch that is done."""
+    """The figures of a finished epoch."""
 
     epoch: Positive
     learning_rate: FiniteFloat
@@ -57,10 +59,10 @@ class Epoch(HeaderPart):
 
 
 class History(HeaderPart):
-    """The run in a checkpoint; more than this is kept as it is.
+    """The run of a checkpoint; further keys are kept unchanged.
 
-    ``run`` tells it from other runs. ``replaces`` is the checksum of the weights of another run
-    that this one was told to replace, and may not yet have.
+    ``run`` identifies the run. ``replaces`` is the checksum of the weights of another run that this
+    run was told to replace, but may not have replaced yet.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -81,8 +83,11 @@ class History(HeaderPart):
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """``slots`` are by slot and parameter. ``position`` is a :class:`Position` as plain data.
-    ``scaling`` is what float16 keeps of its scale, see :mod:`harness.program.updates`."""
+    """A checkpoint in memory.
+
+    ``slots`` are by slot and parameter. ``position`` is a :class:`Position` as plain data.
+    ``scaling`` is the state of float16's loss scale, see :mod:`harness.program.updates`.
+    """
 
     weights: Weights
     slots: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
@@ -92,20 +97,19 @@ class Checkpoint:
 
     @property
     def to_use(self) -> Weights:
-        """The weights that are used after the training: the means of the parameters over the
-        updates, where the model asks for them."""
+        """The weights to use after the training: averaged parameters if the model asks for them."""
         averaged = self.slots.get(AVERAGED)
         return replace(self.weights, parameters=averaged) if averaged else self.weights
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """All that a run goes on from, by the names that they have in the file."""
+        """The arrays that a resumed run needs, by their names in the file."""
         given = self.weights
         return {**given.parameters, **given.statistics, **self.more}
 
     @property
     def more(self) -> dict[str, Array]:
-        """The arrays that are not weights, by the names that they have in the file."""
+        """The arrays that are not weights, by their names in the file."""
         slots = {
             f"{SLOT}{slot}/{name}": array
             for slot, arrays in self.slots.items()
@@ -116,12 +120,16 @@ class Checkpoint:
 
 
 def place_of(path: Path) -> Path:
-    """Where the checkpoint of a file of weights is."""
+    """Return the path of the checkpoint that belongs to a file of weights."""
     return path.parent / f"{path.name}.checkpoint"
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whole; :class:`WeightsError` if that cannot be."""
+    """Write a checkpoint completely or not at all.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
     given = checkpoint.weights
     history = {**given.history, "position": dict(checkpoint.position)}
     statistics = {**given.statistics, **checkpoint.more}
@@ -130,7 +138,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; :class:`WeightsError` for a file that is none, or is damaged."""
+    """Read a checkpoint.
+
+    Raises:
+        WeightsError: the file is not a checkpoint, or is damaged.
+    """
     found = weights.load(path, kinds.CHECKPOINT)
     _check_history(path, found)
     parts: dict[str, dict[str, Array]] = {SLOT: {}, STATE: {}, SCALING: {}, "": {}}
@@ -148,9 +160,9 @@ def load(path: Path) -> Checkpoint:
 
 
 def _check_history(path: Path, found: Weights) -> None:
-    """:class:`WeightsError` for a history that is not of the form that a training writes."""
+    """Raise :class:`WeightsError` if the history does not have the form that a training writes."""
     try:
-        # As JSON, in which a list may be a tuple.
+        # Validate as JSON, in which a list counts as a tuple.
         history = History.model_validate_json(json.dumps(dict(found.history)))
     except ValidationError as error:
         reason = told(error)
@@ -165,18 +177,18 @@ def _check_history(path: Path, found: Weights) -> None:
     )
 
 
-# Taking up a run that was cut off: whether a checkpoint is of this very run, in every part.
+# Resuming an interrupted run: checks that a checkpoint belongs to the same run.
 
 FORCE = "--force starts over in its place"
 
 
 def find(path: Path | None, setup: Setup) -> Checkpoint | None:
-    """The checkpoint to go on from; None where there is neither one nor weights.
+    """Return the checkpoint to resume from; None if there is no checkpoint and no file of weights.
 
     Raises:
-        UsageError: it is of another run, or the weights beside it are.
+        UsageError: it belongs to another run, or the weights beside it do.
         WeightsError: it is damaged, or not of this model.
-        FileFault: something else is in its place.
+        FileFault: its place is taken by a file of another kind.
     """
     if path is None:
         raise UsageError("--resume needs --weights: the checkpoint lies beside that file")
@@ -201,17 +213,17 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
 
 
 def has_weights(path: Path, found: Checkpoint) -> bool:
-    """Whether the weights at a path are those of a checkpoint's run, and not of one before it."""
+    """Return whether the weights at a path belong to a checkpoint's run, not to an earlier run."""
     return kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == found.weights.history["run"]
 
 
 def _run_of(path: Path) -> Any:
-    """Which run weights are of; None for those that no training has made."""
+    """Return the run of weights; None if they do not come from a training."""
     return weights.load(path).history.get("run")
 
 
 def _check_beside(path: Path, found: Checkpoint) -> None:
-    """That weights are of the run, or those that it was told to replace."""
+    """Check that weights are of the run, or that the run was told to replace them."""
     made_with = found.weights.history
     if weights.stated_digest(path) == made_with.get("replaces"):
         return
@@ -242,7 +254,7 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
 
 
 def _alike(found: Any, wanted: Any) -> bool:
-    """A text is the same wherever it lies: its checksum says so."""
+    """Compare two values; a text is compared by its checksum, not by its name."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
         named = isinstance(found, Mapping) and isinstance(found.get("name"), str)
         return named and {**found, "name": wanted["name"]} == wanted
@@ -250,7 +262,7 @@ def _alike(found: Any, wanted: Any) -> bool:
 
 
 def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
-    """In words, what a run like this one cannot have left."""
+    """Yield descriptions of everything in a checkpoint that a run like this cannot have written."""
     position, recipe = found.position, setup.recipe
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))
@@ -287,7 +299,7 @@ def _listed(names: Mapping[str, object]) -> str:
 
 
 def _difference(found: Any, wanted: Any) -> str:
-    """The difference of two values, briefly."""
+    """Describe the difference of two values briefly."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         names = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
         return ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in names)

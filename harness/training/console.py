@@ -1,4 +1,4 @@
-"""The command ``train``: what it prints, and its exit codes."""
+"""The command ``train``: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from harness.training.proof import Disproved
 from harness.training.request import Setup, TrainRequest, prepare
 from harness.training.run import Diverged, TrainEvents, TrainingRun
 
-# What training shows while it goes, on standard error.
+# The progress of a training, on standard error.
 
 
 class TrainProgress(TrainEvents):
-    """A bar on a terminal, a line for each epoch everywhere."""
+    """Progress of a training: a bar on a terminal, and a line for each epoch everywhere."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "training")
@@ -87,7 +87,7 @@ class TrainProgress(TrainEvents):
 
 
 def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
-    """An epoch in one line."""
+    """Return a line with the figures of an epoch."""
     held_out = entry["held_out_loss"]
     other = "" if held_out is None else f", held out {held_out:.4f}"
     metrics = entry["held_out_metrics"].items()
@@ -99,7 +99,7 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
 
 
 def _grown(setup: Setup) -> str:
-    """The sizes that are not the spec's own."""
+    """Describe the sizes that differ from the spec's."""
     own = setup.spec.programs["training"].sizes
     changed = {name: size for name, size in setup.sizes.items() if size != own[name]}
     listed = ", ".join(f"{name} {size} instead of {own[name]}" for name, size in changed.items())
@@ -124,7 +124,7 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
         progress.bar.line(told)
     with TrainingRun(setup, path, progress) as training:
         if path is not None:
-            # Again: another training may have come to its end since.
+            # Check again: another training may have ended since.
             check_place(path, asked.resume, asked.force, mine=True)
         try:
             with progress.bar:
@@ -141,13 +141,13 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
 
 
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
-    """Check now, and not after an epoch, that files can be kept there; nothing is touched.
+    """Check before an epoch that files can be written there; nothing is touched.
 
-    ``mine`` tells that this process has the right to write there.
+    ``mine`` says that this process holds the lock of the place.
 
     Raises:
         UsageError: another training writes there, or has left files and no option says what to do.
-        FileFault: something else is there, or nothing can be written.
+        FileFault: the place has a file of another kind, or cannot be written.
     """
     if resume and force:
         raise UsageError("--resume continues what is there, --force starts over: give one")
@@ -166,7 +166,7 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
 
 
 def _kept(training: TrainingRun) -> str:
-    """In words, what an interrupted run leaves, and how to go on."""
+    """Describe what an interrupted run leaves, and how to continue."""
     path = training.path
     if path is None:
         return "nothing was kept (--weights FILE keeps what was trained)"

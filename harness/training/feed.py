@@ -1,4 +1,4 @@
-"""The batches of a spec from the indices of a text: windows, one-hot rows, zeros."""
+"""Make the batches of a training: from the rows of any data, and from the windows of a text."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from harness.runtime.precision import host_dtype
 from harness.text.batches import Batches, Order, batches
 from harness.text.vocabulary import column, hot_rows, row_count, windows
 
-# How a training goes through its rows: what the spec says of it, and what is usual.
+# The way of a training through its rows: the spec's declaration, or defaults.
 
-# The rows of a batch where neither spec nor request says how many.
+# The rows of a batch if neither spec nor request gives a number.
 BATCH = 32
 
 
 def training_of(spec: Spec) -> schema.Training:
-    """The spec's ``training``. Without one: one epoch, in batches of :data:`BATCH` shuffled rows,
-    at the learning rate of its optimizer. Rows of a model that carries a state keep their order,
-    and fill whole batches.
+    """Return the spec's ``training``, or a default.
+
+    The default is one epoch in batches of :data:`BATCH` shuffled rows, at the learning rate of the
+    optimizer. With a state, rows keep their order and fill whole batches.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -50,7 +51,9 @@ def training_of(spec: Spec) -> schema.Training:
 
 
 def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
-    """The learning rate of each epoch: the spec's phases, cut or carried on to ``epochs``.
+    """Return the learning rate of each epoch: the spec's phases, cut or extended to ``epochs``.
+
+    The last rate is repeated.
 
     Raises:
         UsageError: the spec has no optimizer, or its epochs are too many.
@@ -63,16 +66,16 @@ def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
     return (rates + [rates[-1]] * epochs)[:epochs]
 
 
-# What all feeds have: the rows of an epoch in their order, those that are held out, and noise.
+# The common part of all feeds: the ordered rows of an epoch, the held-out rows, and noise.
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How batches are made of rows: plain data, for a worker. What a row is, the data say.
+    """The way to make batches from rows, as plain data for a worker.
 
-    Of a text, rows are windows of ``length`` characters; ``offsets`` are by array name, in
-    characters from the start of a window, and an array of zeros has none. Of arrays, ``length`` is
-    1. Of all rows the last ``held_out`` are never trained on; ``examples`` bounds the others.
+    Of a text, rows are windows of ``length`` characters. ``offsets`` are by array name, in
+    characters from the start of a window; None means an array of zeros. Of arrays, ``length`` is 1.
+    The last ``held_out`` rows are never trained on; ``examples`` limits the number of the others.
     """
 
     length: int
@@ -101,13 +104,13 @@ class RowFeed(ABC):
         self._epochs: dict[int, Batches] = {}
 
     def epoch(self, number: int) -> Batches:
-        """The row numbers of each batch of an epoch; the order depends on the seed only.
+        """Return the row numbers of each batch of an epoch; the order depends on the seed only.
 
         Raises:
             UsageError: there are too few rows for a batch.
         """
         if number not in self._epochs:
-            self._epochs.clear()  # before another order is drawn, not after
+            self._epochs.clear()  # free memory before drawing another order
             self._epochs[number] = batches(
                 self.rows,
                 self.recipe.batch,
@@ -120,11 +123,11 @@ class RowFeed(ABC):
 
     @property
     def tested(self) -> int:
-        """How many rows a batch of :meth:`held_out` has."""
+        """The number of rows in a batch of :meth:`held_out`."""
         return min(self.recipe.batch, self.recipe.held_out)
 
     def held_out(self) -> Iterator[IndexArray]:
-        """The rows of each batch that is never trained on, in order; whole batches only."""
+        """Yield the rows of each held-out batch in order; whole batches only."""
         size = self.tested
         if not size:
             return
@@ -134,11 +137,11 @@ class RowFeed(ABC):
     def batch(
         self, rows: Array, compact: Collection[str] = (), step: int | None = None
     ) -> dict[str, Array]:
-        """The arrays of some rows by ``input.NAME`` and ``target.NAME``; rows of any shape
-        ``[..., batch]`` give arrays ``[..., batch, time]`` and so on.
+        """Return the arrays of some rows by ``input.NAME`` and ``target.NAME``.
 
-        Those in ``compact`` are indices in place of their one-hot form. With the number of a
-        ``step`` the noise of that, and of those after it for rows ``[steps, batch]``.
+        Rows of shape ``[..., batch]`` give arrays ``[..., batch, time]`` and so on. Arrays in
+        ``compact`` are indices instead of one-hot. The number of a ``step`` adds its noise; for
+        rows ``[steps, batch]``, the noise of the following steps too.
         """
         taken = self.taken(rows)
         found = {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
@@ -146,19 +149,19 @@ class RowFeed(ABC):
 
     @abstractmethod
     def taken(self, rows: Array) -> dict[str, Array]:
-        """The arrays of some rows; what is to be one-hot as indices."""
+        """Return the arrays of some rows, with indices for one-hot arrays."""
 
     @abstractmethod
     def expand(self, name: str, taken: Array) -> Array:
-        """The one-hot form of indices, if the array is to have it."""
+        """Return the one-hot form of indices if the array is one-hot, else the array."""
 
     @property
     @abstractmethod
     def classes(self) -> dict[str, int]:
-        """How many classes each array of one-hot rows has."""
+        """The number of classes of each one-hot array."""
 
     def _drawn(self, rows: Array, step: int) -> dict[str, Array]:
-        """The noise of as many steps as there are rows of row numbers."""
+        """Return the noise of one step, or of as many steps as ``rows`` ``[steps, batch]`` has."""
         sizes = {"batch": rows.shape[-1], "time": self._time}
         count = len(rows) if rows.ndim > 1 else 1
         steps = [
@@ -177,8 +180,9 @@ def recipe_of_rows(
     cut: tuple[int, int, int] = (1, 1, 0),
     offsets: Mapping[str, int | None] | None = None,
 ) -> Recipe:
-    """The recipe of a spec for so many rows, of which a share is held out; those of a text are
-    ``cut`` by length, stride and how many are left out.
+    """Return the recipe of a spec for a number of rows, of which a share is held out.
+
+    For a text, ``cut`` is the length, the stride and the number of rows dropped at the end.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -196,13 +200,13 @@ def recipe_of_rows(
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
-    """The recipe that a spec declares for a text of ``length`` characters.
+    """Return the recipe that a spec declares for a text of ``length`` characters.
 
-    ``held_out`` is the share of its rows.
+    ``held_out`` is a share of the rows.
 
     Raises:
         UsageError: the spec does not say how a text is cut into its arrays, it has no optimizer, or
-            the share leaves nothing to train on.
+            the share is not from 0 to below 1.
     """
     data = spec.model.data
     if not isinstance(data, schema.Data):
@@ -223,11 +227,13 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
 
 
 class Feed(RowFeed):
-    """Batches of a text. ``indices`` is the whole of it, in any dtype of whole numbers; a shape of
-    a program's port decides whether an array is one character a row, a window, or its one-hot
-    form. Windows are cut when a batch is: the text is held once, by whoever gives it.
+    """Batches of a text, given as the indices of all its characters, of any integer dtype.
 
-    Raises :class:`UsageError` for a text too short for a batch.
+    The shape of a program's port decides whether an array is one character per row, a window, or
+    its one-hot form. Windows are cut when a batch is made, so the text is stored once.
+
+    Raises:
+        UsageError: the text is too short for a batch.
     """
 
     def __init__(
@@ -243,11 +249,11 @@ class Feed(RowFeed):
             for group, found in ports.items()
             for port in found
         }
-        # What every source is below needs no look at its own part of the text.
+        # If all sources allow the largest index, they need not check their parts of the text.
         largest = int(indices.max())
         for source in self._sources.values():
             source.check(largest)
-        self.epoch(0)  # raises now, and not in the worker, where there is no batch
+        self.epoch(0)  # raise now, not in the worker, if there is no batch
 
     def taken(self, rows: Array) -> dict[str, Array]:
         return {name: source(rows) for name, source in self._sources.items()}
@@ -262,7 +268,7 @@ class Feed(RowFeed):
 
 
 class _Source:
-    """One array of a model: from row numbers to its part of a batch."""
+    """An array of a model, which maps row numbers to its part of a batch."""
 
     def __init__(
         self,
@@ -288,7 +294,10 @@ class _Source:
         self._limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
 
     def check(self, largest: int) -> None:
-        """:class:`UsageError` for an index that has no class; none in the text is larger."""
+        """Raise :class:`UsageError` for an index without a class.
+
+        ``largest`` is the largest index of the text.
+        """
         if self._offset is None or largest < self._limit:
             return
         found = int(self._rows.max())
@@ -305,10 +314,9 @@ class _Source:
 
 
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
-    """Sizes that count characters, where the text has more than the spec expects.
+    """Return the sizes to raise because the text has more characters than the spec expects.
 
-    They are those that bound an index which is cut from the text, or the last axis of its one-hot
-    form.
+    These sizes bound an index that is cut from the text, or are the last axis of its one-hot form.
     """
     data = spec.model.data
     assert isinstance(data, schema.Data)

@@ -1,4 +1,4 @@
-"""The options of ``train``. Imports nothing that takes time."""
+"""The options of ``train``. This module imports nothing slow."""
 
 from __future__ import annotations
 

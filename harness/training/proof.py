@@ -1,10 +1,12 @@
-"""The first steps of a training, held against the oracle before it goes on.
+"""Prove the first steps of a training before it continues.
 
-Three things are looked at. The first few steps, one by one, against the oracle; and with them one
-on the last batch of an epoch, where that is smaller, and one at the next rate, if there
-is one: each is a step that is compiled anew. The loss of a batch that is held out, against the
-oracle. And as many steps as go into one sum of losses, in the way in which the training goes on,
-against the same steps one by one.
+The proof has three parts:
+
+- The first few steps one by one, against the oracle. One more uses the last batch of an epoch
+  if that is smaller, and one the next learning rate if there is one: each compiles anew.
+- The loss of a held-out batch, against the oracle.
+- As many steps as go into one sum of losses, run as in the training, against the same steps one
+  by one.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ from harness.runtime.session import Session
 from harness.training.remote import TrainRemote
 from harness.training.service import SUMMED
 
-# What a user does next where a backend is wrong.
+# The next command for a user if a backend is wrong.
 
 
 def look_closer(
     spec: str, backend: str, device: str, folders: Iterable[Path], sizes: Mapping[str, int]
 ) -> str:
-    """In words, the command that holds a model on a backend against the oracle, path by path."""
+    """Suggest the command that checks a model on a backend against the oracle, path by path."""
     words = ["harness", "check", spec, "--backend", backend, "--path", "all"]
     words += ["--device", device] if device != "cpu" else []
     words += [word for folder in folders for word in ("--specs", str(folder))]
@@ -49,9 +51,9 @@ def look_closer(
     return f"to look closer, run {command_line(words)}"
 
 
-# Steps that the oracle makes, too, and the share of --timeout that it may take for them.
+# Steps that the oracle repeats, and the share of --timeout that it may take for them.
 STEPS, PATIENCE = 3, 0.1
-# Seconds that the steps of one of the two ways may take: of a slow step there are fewer.
+# Seconds that the steps in a row, or one by one, may take: slow steps are fewer.
 SECONDS = 1.0
 HELD_OUT = "held-out loss"
 UNTOLD = (
@@ -60,20 +62,19 @@ UNTOLD = (
 
 
 class Disproved(HarnessError):
-    """The first steps of a training are not those of the oracle."""
+    """The first steps of a training do not agree with the oracle."""
 
 
 def prove(remote: TrainRemote) -> dict[str, Any]:
-    """Prove the steps of a training that has begun in a worker; it must be loaded anew after.
+    """Prove the steps of a training that has begun in a worker; afterwards it must be loaded again.
 
-    Returns what the record says of it: the first ``steps`` that the oracle made too, or ``why`` it
-    has none;
-    ``in_a_row``, the steps that were made in both ways; ``worst``, ``error`` and ``allowed`` of the
-    furthest tensor; ``seconds``.
+    Return the proof for the record: ``steps``, the first steps that the oracle repeated, or ``why``
+    there are none; ``in_a_row``, the steps made in both ways; ``worst``, ``error`` and ``allowed``
+    of the tensor with the largest error; ``seconds``.
 
     Raises:
         Disproved: a step is wrong.
-        UsageError: a step has no number by the spec itself.
+        UsageError: a step is not finite by the spec itself.
         TrainingError: the worker fails.
     """
     proof, began = _Proof(remote), time.perf_counter()
@@ -113,7 +114,7 @@ class _Proof:
         self.parameters = initial_parameters(setup.training, seed)
         self.statistics = initial_statistics(setup.training)
         self.dtype = setup.request.dtype
-        # The rate and the number of each step that the oracle makes, too.
+        # The rate and the batch number of each step that the oracle repeats.
         self.shown = [(self.rate, number) for number in range(self.few)]
         last = len(self.batches) - 1
         if len(self.batches[last]) != len(self.batches[0]):
@@ -122,7 +123,7 @@ class _Proof:
         self.shown += [(rate, min(self.few, last)) for rate in others[:1]]
 
     def by_the_oracle(self) -> list[Deviation]:
-        """Some steps, by the oracle and by the worker."""
+        """Compare some steps of the worker with the oracle."""
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle(session)])
@@ -137,11 +138,11 @@ class _Proof:
         expected = beside_start(expected, self.parameters)
         found = self._made(self.parameters, [(*step, 1) for step in self.shown])
         deviations = expected.deviations(found, self.dtype)
-        # Rounding that some steps have magnified may send a relu of the next to its other side.
+        # Rounding errors that grow over steps may move a relu to its other side.
         return deviations if all(d.agrees for d in deviations) else self._each(reference)
 
     def _each(self, reference: Reference) -> list[Deviation]:
-        """Each step for itself, from what those before it have left in the worker."""
+        """Compare each step alone, from the values that the worker had before it."""
         deviations: list[Deviation] = []
         self.remote.calls.load(self.parameters, self.statistics)
         left = self.remote.calls.snapshot()
@@ -157,7 +158,7 @@ class _Proof:
         return deviations
 
     def held_out(self) -> list[Deviation]:
-        """The loss of a batch that is held out, by the oracle and by the worker."""
+        """Compare the loss of a held-out batch with the oracle."""
         setup = self.setup
         if not setup.feed.tested:
             return []
@@ -169,7 +170,7 @@ class _Proof:
         return expected.deviations({HELD_OUT: loss}, self.dtype)
 
     def affordable(self) -> int:
-        """How many steps are made in a row and one by one; the worker has made some already."""
+        """Return how many steps to make in a row and one by one, from the time of a step."""
         self._made(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
@@ -177,11 +178,11 @@ class _Proof:
         return min(self.many, max(most, self.few))
 
     def in_a_row(self) -> list[Deviation]:
-        """As many steps as there are in a sum, in a row and one by one."""
+        """Compare the steps of one sum, run in a row, with the same steps one by one."""
         row = self._made(self.parameters, [(self.rate, 0, self.many)])
         single = self._made(self.parameters, self._calls(self.many))
         start = shaken(self.parameters, self.dtype, np.random.default_rng(0))
-        # Where rounding sends a step elsewhere, it does so from shaken parameters as well.
+        # If rounding changes a step much, it also does so from parameters with other last digits.
         noise = apart(single, self._made(start, self._calls(self.many)))
         least = FLOOR * PRECISION[self.dtype] * self.many
         noise = {n: max(e, least) for n, e in noise.items()}
@@ -189,12 +190,14 @@ class _Proof:
         return expected.deviations(row, self.dtype)
 
     def _calls(self, count: int) -> list[tuple[float, int, int]]:
-        """The first steps, one by one."""
+        """Return the calls of the first steps, one by one."""
         return [(self.rate, number, 1) for number in range(count)]
 
     def _made(self, parameters: ArrayDict, calls: list[tuple[float, int, int]]) -> ArrayDict:
-        """What some calls of the worker have left, each of a rate, the number of its first step and
-        how many it makes, and the sum of losses."""
+        """Return the values and the sum of losses after some calls of the worker.
+
+        A call has a rate, the number of its first step and the number of steps.
+        """
         self.remote.calls.load(parameters, self.statistics)
         total = 0.0
         for rate, first, count in calls:
@@ -222,7 +225,7 @@ class _Proof:
     def _step(
         self, session: Session, number: int, state: Mapping[str, Array]
     ) -> tuple[float, ArrayDict]:
-        """One of the steps that are shown: the sum of its losses, and the next state."""
+        """Make one of the steps in ``shown``; return the sum of its losses and the next state."""
         rate, batch = self.shown[number]
         rows = self.batches[batch]
         arrays = self.setup.feed.batch(rows, step=number)
@@ -247,5 +250,5 @@ class _Proof:
 
 
 def _states(step: int, state: Mapping[str, Array]) -> ArrayDict:
-    """What goes from a step to the next beside what is trained."""
+    """Return the state after a step, by name."""
     return {f"step {step}: state.{n}": array for n, array in state.items()}

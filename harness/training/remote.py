@@ -1,4 +1,4 @@
-"""The training of a worker as typed calls, which :mod:`harness.training.service` answers."""
+"""The training in a worker as typed calls, answered by :mod:`harness.training.service`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, answered, client
 from harness.worker.worker import Worker
 
-# What a worker hands over to be kept, held against what the model has.
+# Check of a worker's snapshot against the model.
 
 
 class TrainingError(CouldNotRun):
-    """The worker failed."""
+    """Failure of a worker."""
 
 
 def check_kept(setup: Setup, found: Snapshot) -> None:
-    """A snapshot has every array of the model and its optimizer, of its shape, as floats.
+    """Check that a snapshot has every array of the model and optimizer, in its shape, as floats.
 
     Raises:
-        TrainingError: it has not; the message names the array.
+        TrainingError: an array is missing or wrong; the message names it.
     """
     program, rule = setup.training, setup.spec.update
     sizes = {"batch": setup.recipe.batch}
@@ -60,8 +60,11 @@ class TrainRemote:
 
     @cached_property
     def calls(self) -> TrainService:
-        """The service in the worker. All calls raise :class:`UsageError` for what a backend cannot
-        do, and :class:`TrainingError` for a call that fails."""
+        """The service in the worker.
+
+        Each call raises :class:`UsageError` if the backend cannot do it, and :class:`TrainingError`
+        if it fails.
+        """
         return client(TrainService, self._ask, PREFIX)
 
     @cached_property
@@ -69,7 +72,7 @@ class TrainRemote:
         return Forms(TrainService, PREFIX)
 
     def begin(self, path: str) -> Beginning:
-        """Begin a training on a path, still without parameters."""
+        """Begin a training on a path, without parameters yet."""
         setup, request = self.setup, self.setup.request
         return self.calls.begin(
             training=encoded(setup.training),

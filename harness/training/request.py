@@ -1,4 +1,4 @@
-"""The request of a training, and all that follows from it before anything is run."""
+"""Prepare a training: load and check everything in its request before anything runs."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from harness.training.table import Declared, Table, TableFeed, table
 from harness.worker.launch import Launch, thread_settings
 
 PATHS = ("derived", "compiled", "native", "native-compiled", "equations")
-FASTEST = "fastest"  # of these, as trials before the training find it
+FASTEST = "fastest"  # the fastest of these in trials before the training
 SERVICE = "harness.training.service:handler"
 
 
 @dataclass(frozen=True)
 class TrainRequest(TrainingOptions):
-    """What to train; see :class:`.TrainingOptions`."""
+    """The training to run; the fields are in :class:`.TrainingOptions`."""
 
     @property
     def launch(self) -> Launch:
-        """How the worker is started."""
+        """The way to start the worker."""
         cores = self.threads or len(os.sched_getaffinity(0))
         environment = {**thread_settings(cores), **self.environment}
         return Launch(
@@ -55,10 +55,10 @@ class TrainRequest(TrainingOptions):
 
 @dataclass(frozen=True)
 class Setup:
-    """A request that was found to be possible.
+    """A request that was checked, with everything loaded.
 
-    ``rates`` are the learning rate of each epoch. The sizes are the spec's but for those that
-    count characters, where the text has more.
+    ``rates`` has the learning rate of each epoch. ``sizes`` are the spec's or the request's; sizes
+    that count characters are raised if the text has more.
     """
 
     request: TrainRequest
@@ -73,7 +73,7 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, object]:
-        """All that decides the numbers of the run beside backend and versions: as JSON."""
+        """Everything that decides the numbers of the run, except backend and versions; as JSON."""
         request = self.request
         return {
             "text": {"name": self.data.name, "sha256": self.data.sha256},
@@ -85,12 +85,16 @@ class Setup:
 
     @property
     def characters(self) -> int:
-        """Characters that the rows of an epoch read."""
+        """The number of characters that the rows of an epoch read."""
         return self.feed.epoch(0).rows * self.recipe.length
 
 
 def prepare(request: TrainRequest) -> Setup:
-    """Load, read and check everything; :class:`HarnessError` for what cannot be."""
+    """Load, read and check everything.
+
+    Raises:
+        HarnessError: the request, the spec or the data are wrong.
+    """
     _check(request)
     spec = load_spec(request.spec, request.folders)
     rates = rates_of(spec, request.epochs)
@@ -124,8 +128,9 @@ def prepare(request: TrainRequest) -> Setup:
 
 
 def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
-    """What is said of a model's arrays; None for one that is trained on a text. Arrays of a file
-    that only the request names have the names of inputs and targets.
+    """Return the declaration of a model's arrays; None for a model that is trained on a text.
+
+    If only the request names a file, its arrays have the names of inputs and targets.
 
     Raises:
         UsageError: a text is given to a model of arrays, or arrays to a model of text.
@@ -158,8 +163,11 @@ def _check(request: TrainRequest) -> None:
 
 
 def _check_size(training: Program, rule: UpdateRule) -> None:
-    """:class:`UsageError` for a model whose checkpoint could not be read again, or whose
-    parameters could not be drawn: before memory is taken for them."""
+    """Check, before memory is allocated, that a checkpoint of the model can be read again.
+
+    Raises:
+        UsageError: the model is too large.
+    """
     shapes = port_shapes(training, training.parameters)
     numbers = sum(map(math.prod, shapes.values()))
     wanted = 8 * (numbers + slot_entries(rule, shapes))

@@ -1,4 +1,4 @@
-"""A run of training: the loop over epochs in the parent, the steps in the worker."""
+"""A training run: the loop over epochs in the parent, the steps in the worker."""
 
 from __future__ import annotations
 
@@ -31,48 +31,48 @@ from harness.training.service import SUMMED
 from harness.worker.remote import check_offered, hello_of, offers_path, told
 from harness.worker.worker import Worker
 
-# What is told of a training while it goes.
+# Events of a training.
 
 
 class TrainEvents:
-    """What a run tells while it goes; override what is of interest."""
+    """Events of a training run; override the ones of interest."""
 
     def anew(self, place: Path) -> None:
-        """The run was to be taken up, and there is no checkpoint: it begins at the first step."""
+        """Receive the place without a checkpoint: the resumed run begins at its first step."""
 
     def doubted(self, backend: str, doubts: Sequence[str]) -> None:
-        """What of a backend looks like a mistake, when its worker has started."""
+        """Receive attributes of a backend that look like mistakes, when its worker has started."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
-        """The paths were tried: seconds a step on each, of which the fastest is taken."""
+        """Receive the seconds of a step on each path that was tried; the fastest is chosen."""
 
     def proved(self, proof: Mapping[str, Any]) -> None:
-        """The first steps are right: see :func:`harness.training.proof.prove`."""
+        """Receive the proof of the first steps: see :func:`harness.training.proof.prove`."""
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
-        """The run begins, or is taken up, at a step of an epoch."""
+        """Receive the step of an epoch at which the run begins or resumes."""
 
     def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
-        """Steps were made: the mean loss of the epoch so far, characters a second of late."""
+        """Receive the mean loss of the epoch so far, and the recent characters per second."""
 
     def ended(self, entry: Mapping[str, Any]) -> None:
-        """An epoch is done."""
+        """Receive the figures of a finished epoch."""
 
 
-# How a training begins in a worker: on which path, and from which parameters.
+# The start of a training in a worker: its path and its initial parameters.
 
-# A trial of a path: so many further runs of it, unless one takes longer than these seconds.
+# A trial of a path has TRIES further runs, unless the first takes LONG seconds.
 TRIES, LONG = 3, 1.0
 
 
 def load_first(remote: TrainRemote) -> None:
-    """Load the parameters that the seed gives."""
+    """Load the initial parameters of the seed."""
     training, seed = remote.setup.training, remote.setup.request.seed
     remote.calls.load(initial_parameters(training, seed), initial_statistics(training))
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Seconds a step on each path, compiled, from the first parameters. Nothing of it is kept."""
+    """Return the seconds of a step on each path, after compilation; nothing else is kept."""
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 
     def seconds() -> float:
@@ -88,7 +88,7 @@ def trials(remote: TrainRemote) -> dict[str, float]:
         try:
             seconds()  # compiles
         except (TrainingError, UsageError):
-            # A step may be too long for a compiler: the path that gives it none is here, too.
+            # A step may be too long for the compiler; the paths without it are tried too.
             if path in COMPILED_PATHS:
                 continue
             raise
@@ -98,9 +98,9 @@ def trials(remote: TrainRemote) -> dict[str, float]:
     return found
 
 
-# Seconds of work that go into one call of the worker: how often the progress moves.
+# Seconds of work in one call of the worker, after which the progress is updated.
 CALL = 0.5
-# Points of the loss curve within an epoch.
+# The number of points of the loss curve in an epoch.
 POINTS = 20
 
 
@@ -109,11 +109,11 @@ class Diverged(HarnessError):
 
 
 class TrainingRun:
-    """A run. Use as a context manager, so that no worker outlives it, and nobody else writes there.
+    """A training run. Use it as a context manager, so that it holds its lock and ends its worker.
 
-    ``path`` is where the weights go, and beside it the checkpoints; None keeps nothing. A
-    ``worker`` that is given stays open. ``kept`` tells whether there is a checkpoint of this run,
-    ``saved`` whether there are weights of it.
+    ``path`` is the file of weights, with the checkpoints beside it; with None nothing is written. A
+    given ``worker`` stays open. ``kept`` says whether this run has a checkpoint, ``saved`` whether
+    it has weights.
     """
 
     def __init__(
@@ -146,16 +146,15 @@ class TrainingRun:
         self._open.close()
 
     def run(self, resume: bool = False) -> Weights:
-        """Train to the end; the last weights, which are saved too.
+        """Train to the end; save and return the last weights.
 
-        Without ``resume``, weights and a checkpoint that are there are replaced, each when there
-        is a new one.
+        Without ``resume``, existing weights and checkpoints are replaced as soon as new ones exist.
 
         Raises:
             Disproved: the first steps are wrong.
             Diverged: the loss, or a parameter, became NaN or infinite.
             TrainingError: the worker fails.
-            UsageError: the checkpoint is that of another run.
+            UsageError: the checkpoint belongs to another run.
         """
         found = checkpoint.find(self.path, self.setup) if resume else None
         if resume and found is None and self.path is not None:
@@ -190,8 +189,10 @@ class TrainingRun:
         self._remote.calls.load(made.parameters, made.statistics, *kept, steps)
 
     def _chosen(self, found: Checkpoint | None) -> str:
-        """The path asked for. The fastest is that of the checkpoint, as another rounds otherwise,
-        or the one that trials find."""
+        """Return the path: the requested one, the checkpoint's, or the fastest of the trials.
+
+        A resumed run keeps the path of its checkpoint, because another path rounds differently.
+        """
         request = self.setup.request
         if request.path != FASTEST:
             return request.path
@@ -213,8 +214,10 @@ class TrainingRun:
         self.events.doubted(request.backend, hello_of(self.worker).get("doubts", ()))
 
     def _replace(self) -> None:
-        """Where another run has left something: begin with a checkpoint in place of its own, so
-        that it cannot be taken up for this one. Its weights stay until there are new ones."""
+        """Replace the checkpoint of another run at once, so that nobody resumes from it by mistake.
+
+        The weights of the other run stay until there are new ones.
+        """
         if self.path is None:
             return
         place = checkpoint.place_of(self.path)
@@ -262,7 +265,7 @@ class TrainingRun:
             )
 
     def _summed(self) -> tuple[float, int]:
-        """Of the epoch so far: the sum of its losses, always added in the same order, and rows."""
+        """Return the sum of the losses and the rows of the epoch so far, added in a fixed order."""
         sums = self._position["sums"]
         return sum(total for total, _ in sums), sum(rows for _, rows in sums)
 
@@ -271,7 +274,7 @@ class TrainingRun:
         return loss / max(1, rows)
 
     def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
-        """Close an epoch: its entry, the loss on what is held out, a checkpoint."""
+        """Close an epoch: evaluate held-out rows, add the epoch's figures, save a checkpoint."""
         held_out = self._remote.calls.evaluate() or {}
         read = self._summed()[1] * self.setup.recipe.length
         share = steps / len(self.setup.feed.epoch(epoch))
@@ -345,13 +348,13 @@ class TrainingRun:
 
 
 def _count(per_step: float, left: int) -> int:
-    """Steps of the next call: whole sums, about :data:`CALL` seconds of them."""
+    """Return the number of steps of the next call: whole sums, for about :data:`CALL` seconds."""
     wanted = CALL / per_step if per_step else SUMMED
     return min(left, max(1, int(wanted / SUMMED)) * SUMMED)
 
 
 def _whole(steps: int) -> int:
-    """As many steps, rounded up to whole sums."""
+    """Round steps up to whole sums."""
     return -(-steps // SUMMED) * SUMMED
 
 
@@ -359,7 +362,10 @@ __all__ = ["Diverged", "TrainingError", "TrainingRun", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:
-    """Mean losses over at most :data:`POINTS` stretches of an epoch, all but the last as long."""
+    """Return the mean losses over at most :data:`POINTS` stretches of an epoch.
+
+    All stretches but the last have the same length.
+    """
     together = -(-len(sums) // POINTS)
     parts = [sums[i : i + together] for i in range(0, len(sums), together)]
     return [sum(total for total, _ in p) / sum(rows for _, rows in p) for p in parts]

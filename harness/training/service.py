@@ -1,4 +1,4 @@
-"""The verbs of a worker that are about training: steps over data, at the speed of a pipeline."""
+"""The verbs of a worker for training: steps over data at full speed."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from harness.text.shared import mapped
 from harness.training.feed import Feed, Recipe, RowFeed
 from harness.training.table import TableFeed, mapped_arrays
 
-# Steps whose losses are summed on the device before the host asks. Every sum begins at a multiple
-# of it in its epoch, so that a run that was resumed adds up the same numbers in the same order.
-SUMMED = 64  # a multiple of what goes into one call
+# Steps whose losses are summed on the device before the host reads the sum. Every sum begins at a
+# multiple of SUMMED in its epoch, so that a resumed run adds the same numbers in the same order.
+SUMMED = 64  # a multiple of the steps per call
 
 
 Payload = dict[str, Any]
-# Of the verbs of a training, beside those of a session.
+# The prefix of the training verbs, which differ from the session verbs.
 PREFIX = "train_"
 
 
 class TrainService:
-    """Holds the training of one backend.
+    """The training of one backend.
 
-    The optimizer is always the spec's equations: what it keeps is neutral, so that a run can be
-    taken up by any backend. All calls raise :class:`UsageError` for what does not fit the program.
+    The optimizer always runs as the spec's equations: its slots are neutral, so any backend can
+    resume a run. All calls raise :class:`UsageError` for arguments that do not fit the program.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -67,9 +67,9 @@ class TrainService:
         text: Mapping[str, Any],
         seed: int,
     ) -> Beginning:
-        """A training in place of the last one, on data that another process has laid out.
+        """Begin a training in place of the last one, on data in another process's memory.
 
-        Returns the path of each layer and the settings.
+        Return the path of each layer and the settings.
         """
         self.backend.quick, self.backend.exact = False, True
         flushed = self.backend.flush_denormals()
@@ -95,7 +95,7 @@ class TrainService:
         scaling: Arrays | None = None,
         steps: int = 0,
     ) -> None:
-        """Go on from these arrays; whatever is missing is that of the start."""
+        """Continue from these arrays; missing ones get their initial values."""
         self.steps.take_up(
             {
                 "parameters": parameters,
@@ -108,8 +108,11 @@ class TrainService:
         )
 
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
-        """Steps ``first`` and on of an epoch: the sum of each :data:`SUMMED` losses, every loss
-        times the rows of its batch. Each epoch begins with the first state."""
+        """Make ``count`` steps of an epoch from step ``first``.
+
+        Return the sum of each :data:`SUMMED` losses, every loss multiplied by the rows of its
+        batch. Each epoch begins with the first state.
+        """
         steps, session = self.steps, self.steps.session
         rows = self._feed.epoch(epoch)[first : first + count]
         if first == 0:
@@ -119,16 +122,17 @@ class TrainService:
         return [self._sum(rate, rows[i : i + SUMMED]) for i in range(0, len(rows), SUMMED)]
 
     def snapshot(self) -> Snapshot:
-        """Neutral parameters, statistics, slots and state, the number of steps made, and in
-        float16 the scale of the loss."""
+        """Return parameters, statistics, slots, state, the number of steps and the loss scale.
+
+        The names are neutral. Only float16 has a loss scale.
+        """
         return self.steps.left()
 
     def evaluate(self, most: int | None = None) -> dict[str, float] | None:
-        """The mean ``loss`` on the rows that are held out, with the inference program, and by
-        ``metric.NAME`` the metrics; None if there are none. Of no more than ``most`` batches, if
-        that is given.
+        """Return the mean ``loss`` and ``metric.NAME`` on the held-out rows, None without rows.
 
-        Where the model keeps a mean of its parameters, the same of that as further metrics.
+        The inference program computes them, on at most ``most`` batches. If the model averages its
+        parameters, ``metric.averaged_NAME`` has the same values with the averages.
         """
         steps, session = self.steps, self.steps.session
         if not self._feed.tested:
@@ -147,7 +151,7 @@ class TrainService:
         return found | {f"metric.averaged_{name}": value for name, value in named.items()}
 
     def memory(self) -> MemoryAnswer:
-        """Bytes: of the process now, and the most in use on a device since the training began."""
+        """Return the bytes of the process now, and the device's peak since the training began."""
         return {
             "resident": memory.resident(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
@@ -168,7 +172,7 @@ class TrainService:
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _sum(self, rate: float, batches: Sequence[Any]) -> float:
-        """The losses of some steps, times their rows."""
+        """Make some steps, and return the sum of their losses times their rows."""
         size = self._feed.recipe.batch
         whole = [rows for rows in batches if len(rows) == size]
         total = self.steps.run(rate, np.stack(whole)) * size if whole else 0.0
@@ -182,9 +186,9 @@ class TrainService:
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """The function that answers calls about training, and all that any worker is asked.
+    """Return the function that answers the training calls and the general calls of a worker.
 
-    Raises what :func:`harness.runtime.service.handler` does.
+    It raises the same errors as :func:`harness.runtime.service.handler`.
     """
     others, verbs = service.handler(backend), TrainService(backend)
 

@@ -1,4 +1,4 @@
-"""Data that are not text: arrays of a file or of a data set, one row an example, as batches."""
+"""Batches from arrays of a file or a data set; one row is an example."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.runtime.answers import WHOLE
 from harness.text.shared import Shared, mapped
 from harness.training.feed import Recipe, RowFeed
 
-# Data sets with a name: those that installed packages carry, so that none is downloaded.
+# Named data sets, which installed packages contain, so that nothing is downloaded.
 
 PACKAGE, FILE = "scikit-learn", "datasets/data/digits.csv.gz"
 INSTALL = (
@@ -35,29 +35,29 @@ INSTALL = (
     "arrays with --data FILE"
 )
 ROWS, SIDE, LEVELS = 1797, 8, 16
-MOST = 1 << 20  # bytes that are read of the file, packed and unpacked
-# Of the pixels and classes as bytes, a row an image.
+MOST = 1 << 20  # the most bytes of the file, packed and unpacked
+# The checksum of the pixels and classes as bytes, one row per image.
 SHA256 = "68aea062d35a127749050fa0e52dca09d6569ac08092c925610e0954e172dde2"
 
 
 def data_set(name: str) -> ArrayDict:
-    """The arrays of a data set by name, a row an example.
+    """Return the arrays of a named data set, one row per example.
 
     Raises:
-        UsageError: the package that carries it is not installed, or has other data.
+        UsageError: the package of the data set is not installed, or has different data.
     """
     return {"digits": digits}[name]()
 
 
 def digits() -> ArrayDict:
-    """Images of written digits, in the order of the file.
+    """Return images of handwritten digits, in the order of the file.
 
     ``pixels`` ``[rows, 64]``, ``images`` ``[rows, 8, 8, 1]``, ``images_rgb`` ``[rows, 8, 8, 3]``
-    (three times the same) and ``images_32`` ``[rows, 32, 32, 1]``, from 0 to 1, and ``label``
-    ``[rows]``. A pixel is the share of ink in a block of 4 by 4 of what was scanned
-    (Alpaydin and Kaynak, 1998, the test part of "Optical recognition of handwritten digits");
-    ``images_32`` has that share in each place of the block. The package is not imported, which
-    would take a second, but its file is read.
+    (three equal channels) and ``images_32`` ``[rows, 32, 32, 1]`` are from 0 to 1. ``label`` is
+    ``[rows]``. A pixel is the share of ink in a block of 4 by 4 of the scan (Alpaydin and Kaynak,
+    1998, the test part of "Optical recognition of handwritten digits"); ``images_32`` repeats that
+    share in each place of the block. The file is read without importing the package, which would
+    take a second.
     """
     found = _table(_place())
     pixels = found[:, :-1].astype(np.float32) / np.float32(LEVELS)
@@ -82,7 +82,7 @@ def _place() -> Path:
 
 
 def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """The numbers of the file, ``[rows, pixels and class]``."""
+    """Return the numbers of the file, ``[rows, pixels and class]``."""
     try:
         packed = io.BytesIO(read_bytes(path, MOST, "a data set"))
         text = gzip.GzipFile(fileobj=packed).read(MOST)
@@ -97,16 +97,18 @@ def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 
 
 BATCH = Dim.of("batch")
-# What a spec that is not trained on a text says of its data.
+# The declaration of data that are not a text.
 Declared = schema.ArrayFile | schema.DataSet
 INSTEAD = "name the file with --data FILE"
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The arrays of a model by name of its inputs and targets, each ``[rows, ...]`` or the same for
-    all rows, and where they came from. Other processes may map them; ``sizes`` are those that the
-    arrays decide."""
+    """The arrays of a model by name of its inputs and targets, and their source.
+
+    Each array is ``[rows, ...]``, or shared by all rows. Other processes may map them. ``sizes``
+    are the sizes that the arrays decide.
+    """
 
     name: str
     sha256: str
@@ -119,7 +121,7 @@ class Table:
     other: str = "other data"
 
     def told(self) -> dict[str, object]:
-        """The way to the arrays for :func:`mapped_arrays` in another process."""
+        """Return the description of the arrays for :func:`mapped_arrays` in another process."""
         return {
             "arrays": {
                 name: {**shared.told(), "shape": list(self.shapes[name])}
@@ -128,26 +130,25 @@ class Table:
         }
 
     def summary(self) -> str:
-        """What is known of it, in a few words."""
+        """Describe the table in a few words."""
         return f"{self.rows:,} rows"
 
     def here(self) -> dict[str, Array]:
-        """The arrays in this process."""
+        """Return the arrays in this process."""
         return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
 
 
 def mapped_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
-    """The arrays of another process, where they lie; OSError once that has ended."""
+    """Map the arrays of another process; OSError once that process has ended."""
     return {n: mapped(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
 
 
 def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -> Table:
-    """The data that a spec declares, or those of another file.
+    """Return the data that a spec declares, or the data of another file.
 
     Raises:
-        UsageError: there is no such file or data set, an array is missing, or is not what the
-            model takes.
-        FileFault: it cannot be read.
+        UsageError: the file or data set is missing, or an array is missing or does not fit.
+        FileFault: the file cannot be read.
     """
     name: str
     if isinstance(declared, schema.DataSet) and file is None:
@@ -175,7 +176,7 @@ def _arrays_of(path: Path) -> ArrayDict:
 
 
 def _beside(spec: Spec, declared: Declared) -> Path:
-    """The file that a spec names: one beside it, as a spec may be a stranger's."""
+    """Return the file that a spec names: only beside it, because a spec may be untrusted."""
     assert isinstance(declared, schema.ArrayFile)
     name = declared.npz
     at = spec.document.place_of(("data", "npz"))
@@ -194,7 +195,7 @@ def _beside(spec: Spec, declared: Declared) -> Path:
 def _of_ports(
     file: str, program: Program, declared: Declared, found: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
-    """The arrays by the names of the model, as they are given to it, and the sizes of theirs."""
+    """Return the arrays by the names of the model's ports, and the sizes that they decide."""
     plain = [port for port in program.inputs if port not in noise_ports(program)]
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}
@@ -239,14 +240,15 @@ def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[
 
 
 def has_rows(type_: Type) -> bool:
-    """Whether each row has an array of its own; else all have the same, such as a graph's edges."""
+    """Return whether each row has an array of its own; else all share one, as a graph's edges."""
     return type_.shape[:1] == (BATCH,)
 
 
 class TableFeed(RowFeed):
     """Batches of arrays ``[rows, ...]`` by ``input.NAME`` and ``target.NAME``.
 
-    Raises :class:`UsageError` for too few rows for a batch.
+    Raises:
+        UsageError: there are too few rows for a batch.
     """
 
     def __init__(
@@ -260,13 +262,13 @@ class TableFeed(RowFeed):
         for name, array in arrays.items():
             bind(name, self._types[name].shape, array.shape, program.sizes, sizes)
         super().__init__(program, given, sizes["batch"], sizes.get("time", 1), dtype, seed)
-        self.epoch(0)  # raises now, and not in the worker, where there is no batch
+        self.epoch(0)  # raise now, not in the worker, if there is no batch
 
     def taken(self, rows: Array) -> dict[str, Array]:
         found = {}
         for name, array in self._arrays.items():
             type_ = self._types[name]
-            # A step takes an array whole that all its rows share.
+            # A step gets the whole of an array that all its rows share.
             own = (
                 array[rows]
                 if has_rows(type_)

@@ -1,1 +1,1 @@
-"""Writing on from a prompt, with a model that was trained on characters."""
+"""Continue a prompt with a model that was trained on characters."""

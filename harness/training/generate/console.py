@@ -1,4 +1,4 @@
-"""The command ``generate``: what it prints, and its exit codes."""
+"""The command ``generate``: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.output.progress import Progress
 from harness.training.generate.request import GenerateOptions, GenerateRequest
 from harness.training.generate.writing import ALL, KEPT, ReadingPace, prepare
 
-# Equal characters at the end of a text from which on it is told to repeat itself.
+# The least number of equal characters at the end of a text that counts as repetition.
 REPEATED = 10
 
 
@@ -33,7 +33,7 @@ def run_generate(asked: GenerateOptions) -> CommandResult:
     paces: dict[str, ReadingPace] = {}
     for backend in request.backends:
         shown = not texts and not as_json
-        # Where a terminal shows the text as it is written, there is no bar, but until it begins.
+        # On a terminal the bar is shown until the text begins.
         drawn = shown and sys.stdout.isatty()
         characters: list[str] = []
         paces[backend] = ReadingPace()
@@ -75,7 +75,7 @@ def request_of(given: Mapping[str, Any]) -> GenerateRequest:
 
 
 def monotonous(text: str, request: GenerateRequest) -> str:
-    """What to do if a greedy text ends in one character for ever; else nothing."""
+    """Return advice if a greedy text ends in the same character; else an empty text."""
     last = text[-1:]
     if request.temperature or len(text) - len(text.rstrip(last)) < max(REPEATED, len(text) / 2):
         return ""
@@ -86,7 +86,7 @@ def monotonous(text: str, request: GenerateRequest) -> str:
 
 
 def pace_line(pace: ReadingPace) -> str:
-    """How fast each way of reading was, where what is kept was used; else nothing."""
+    """Describe the speed of each way of reading if kept values were used; else return ""."""
     told = pace.told()
     if KEPT not in told:
         return ""
@@ -99,7 +99,7 @@ def pace_line(pace: ReadingPace) -> str:
 
 
 def differences(texts: Mapping[str, str]) -> str:
-    """Where the texts of backends differ from the first one's; empty if they do not."""
+    """Describe the differences of the texts from the first text; empty if there are none."""
     (first, base), *others = texts.items()
     lines = []
     for backend, text in others:

@@ -1,4 +1,4 @@
-"""A model that writes on: its context as arrays, and which output is the next character."""
+"""A model that continues a text: its context as arrays, and its output of probabilities."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from harness.text.vocabulary import Vocabulary, one_hot
 
 @dataclass(frozen=True)
 class Reader:
-    """How a model reads characters.
+    """The way a model reads characters.
 
-    ``fixed`` is the number of characters that it takes, each an input of its own, or None where
-    it has a time axis. Of a time axis at most ``window`` characters are given, as in training;
-    a stateful model gets each character once, and keeps what it needs. ``step`` reads one of them
-    from what was kept of those before, as long as they fit into the window; None where the model
-    does not allow it.
+    ``fixed`` is the number of characters that it reads, each an input of its own; None with a time
+    axis. A time axis has at most ``window`` characters, as in training. A stateful model reads each
+    character once. ``step`` is the program that reads one character from the values kept of earlier
+    ones, as long as they fit into the window; None if the model does not allow it.
     """
 
     program: Program
@@ -42,11 +41,15 @@ class Reader:
 
     @property
     def reach(self) -> int:
-        """How many characters before the next one it reads at most, if it keeps no state."""
+        """The most characters before the next one that a model without state reads."""
         return self.fixed or self.window
 
     def check_prompt(self, prompt: str) -> None:
-        """:class:`UsageError` for one that is too short."""
+        """Check the length of a prompt.
+
+        Raises:
+            UsageError: it is too short.
+        """
         least = self.fixed or 1
         if len(prompt) < least:
             wanted = f"at least {least} character{'s' if least > 1 else ''}"
@@ -56,7 +59,7 @@ class Reader:
 
     @property
     def classes(self) -> int:
-        """How many characters it can read and write, at most."""
+        """The most characters that the model can read and write."""
         program = self.program
         (written,) = (p for p in program.outputs if p.name == self.output)
         dims = [program.type_of(written).shape[-1]]
@@ -67,18 +70,18 @@ class Reader:
         return min(dim.resolve(program.sizes) for dim in dims)
 
     def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
-        """The arrays for some characters, of batch 1; of too many the last are read."""
+        """Return the arrays for some characters, with batch 1; of too many, only the last."""
         text = np.asarray(indices, np.int64)
         if self.fixed is not None or not self.stateful:
             text = text[-self.reach :]
         return {port.name: self._input(port, text) for port in self.program.inputs}
 
     def first_state(self) -> dict[str, Array]:
-        """The state before the first character."""
+        """Return the state before the first character."""
         return initial_state(self.program, 1)
 
     def probabilities(self, results: Arrays) -> Array:
-        """Of the character after the last one that was read, ``[classes]``."""
+        """Return the probabilities ``[classes]`` of the next character."""
         found = np.asarray(results[f"output.{self.output}"], np.float64)
         last: Array = found.reshape(-1, found.shape[-1])[-1]
         return last
@@ -96,7 +99,7 @@ class Reader:
 
 
 def check_results(program: Program, output: str, results: Mapping[str, Array], time: int) -> None:
-    """Check that what a backend returned for ``time`` characters is what the program has.
+    """Check that a backend's results for ``time`` characters have the program's form.
 
     Raises:
         IllFormed: the output or a state is missing, or of another shape.
@@ -115,10 +118,11 @@ def check_results(program: Program, output: str, results: Mapping[str, Array], t
 
 
 def reader(spec: Spec, weights: Weights) -> Reader:
-    """How a spec reads, at the sizes of its weights.
+    """Return how a spec reads, at the sizes of its weights.
 
-    Raises :class:`UsageError` for a spec that does not say how its arrays are cut from a text, or
-    that has no probabilities among its outputs; :class:`WeightsError` for weights of another model.
+    Raises:
+        UsageError: the spec does not say how its arrays are cut from a text, or has no output.
+        WeightsError: the weights belong to a different model.
     """
     check(weights, spec)
     data = spec.model.data
@@ -143,7 +147,7 @@ def reader(spec: Spec, weights: Weights) -> Reader:
 def _step(
     program: Program, offsets: Mapping[str, int | None], output: str, window: int
 ) -> Program | None:
-    """The program of one step; None where a step cannot be made by itself."""
+    """Return the program of one step; None if a step cannot run alone."""
     whole = (p for p in program.inputs if "time" not in _names(program, p))
     if any(offsets[port.name] is not None for port in whole):
         return None
@@ -158,7 +162,11 @@ def _names(program: Program, port: Port) -> list[str]:
 
 
 def vocabulary(weights: Weights) -> Vocabulary:
-    """The characters of weights; :class:`UsageError` for weights without."""
+    """Return the characters of weights.
+
+    Raises:
+        UsageError: the weights have no characters.
+    """
     if not weights.vocabulary:
         raise UsageError(
             f"the weights of {weights.spec} have no vocabulary, so their classes stand for no "
@@ -173,7 +181,7 @@ def vocabulary(weights: Weights) -> Vocabulary:
 
 
 def _output(program: Program) -> str:
-    """The last output that nothing else is made of: the probabilities of the next character."""
+    """Return the last output that nothing else uses: the next character's probabilities."""
     ends = [n for n in result_ports(program, "ends") if n.startswith("output.")]
     if not ends:
         raise UsageError(f"{program.name} has no output to read a character from")

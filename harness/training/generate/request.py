@@ -1,4 +1,4 @@
-"""What is asked of a writer, and how it says that a backend failed."""
+"""The options of ``generate``, and the error for a failed backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import CouldNotRun
 
 
 class GenerateError(CouldNotRun):
-    """A backend failed."""
+    """Failure of a backend."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Writing on, character after character, on one backend."""
+"""Continue a text, character by character, on one backend."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, hello_of, offers_of
 from harness.worker.worker import Worker
 
-# How one backend reads a text: step by step from what it has kept, or all of it each time.
+# Reading a text on one backend: step by step from kept values, or the whole text each time.
 
 DAY = 24 * 3600.0
-# So many of the first results of each way are held against the oracle, and of those to come each
-# that is twice as far as the one before.
+# The first PROVEN results of each way are compared with the oracle, and later those whose number
+# is a power of 2.
 PROVEN = 3
-# The ways to read: each character once, or all that the model can read each time.
+# The ways to read: each character once, or everything that the model can read each time.
 KEPT, ALL = "kept", "all"
 
 
 @dataclass
 class ReadingPace:
-    """What reading took: for each way the calls that gave a character, and their seconds; of the
-    first call of a way, which compiles, nothing."""
+    """The pace of reading: calls and seconds of each way.
+
+    The first call of a way does not count, because it compiles.
+    """
 
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class ReadingPace:
         self.calls[way] = self.calls.get(way, -1) + 1
 
     def told(self) -> dict[str, dict[str, float]]:
-        """Characters, and characters a second, of each way."""
+        """Return the characters, and the characters per second, of each way."""
         return {
             way: {"characters": count, "characters_per_second": count / self.seconds[way]}
             for way, count in self.calls.items()
@@ -66,10 +68,11 @@ class ReadingPace:
 
 @dataclass
 class Reading:
-    """The reading of a text that grows, by one backend; ``text`` are indices of characters.
+    """The reading of a growing text by one backend; ``text`` has the indices of characters.
 
-    Where the model allows it, and as long as the text fits into its window, a character is read by
-    itself (way :data:`KEPT`); else all that the model can read, each time (:data:`ALL`).
+    While the text fits into the window, and if the model allows it, each character is read once
+    (way :data:`KEPT`). Otherwise everything that the model can read is read each time
+    (:data:`ALL`).
     """
 
     request: GenerateRequest
@@ -89,12 +92,12 @@ class Reading:
         self._reference: Reference | None = None
 
     def probabilities(self) -> Iterator[Array]:
-        """Those of the character after the text, ``[classes]``, each time for a longer text.
+        """Yield the probabilities ``[classes]`` of the next character, each time for a longer text.
 
         Raises:
             GenerateError: the backend does not agree with the oracle.
-            IllFormed: what it returns is not of the model's form.
-            UsageError: it does not offer what is asked for.
+            IllFormed: its results do not have the model's form.
+            UsageError: it does not offer the device, the dtype or the path.
             WorkerFault: it failed.
         """
         step = self.reader.step if self.request.cache else None
@@ -107,8 +110,11 @@ class Reading:
         return needed <= offers_of(hello_of(self.worker), self.request.dtype)
 
     def _by_steps(self, program: Program) -> Iterator[Array]:
-        """Each character once. What is kept begins as ones: an entry that nobody has written, and
-        that is read all the same, shows in what is held against the whole."""
+        """Yield the probabilities from a program that reads each character once.
+
+        The kept values begin as ones: if an entry is read that was never written, the comparison
+        with the whole shows it.
+        """
         known, given = self.reader, 0
         self._open(program)
         state = {p.name: np.ones(program.shape(p, {"batch": 1})) for p in program.state}
@@ -158,8 +164,10 @@ class Reading:
         return found
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
-        """Hold results against those of the oracle, which reads everything; of an output that has
-        fewer steps, against its last."""
+        """Compare results with the oracle, which reads everything.
+
+        An output with fewer steps is compared with the oracle's last steps.
+        """
         if self._reference is None:
             self._reference = Reference(self.training, self.reader.program)
 
@@ -178,12 +186,12 @@ class Reading:
 
 
 def _is_proven(number: int) -> bool:
-    """Whether a result, counted from 0, is held against the oracle."""
+    """Return whether a result, counted from 0, is compared with the oracle."""
     return number < PROVEN or number & (number - 1) == 0
 
 
 def _last(array: Array, shape: Sequence[int]) -> Any:
-    """The last steps of an array, as many as there are in a shape that differs in these only."""
+    """Return the last steps of an array, as many as ``shape`` has."""
     return array if array.shape == shape else array[:, -shape[1] :]
 
 
@@ -192,7 +200,7 @@ Choose = Callable[[Array], int]
 
 @dataclass(frozen=True)
 class TextWriter:
-    """A request that was found to be possible."""
+    """A checked request with its loaded model."""
 
     request: GenerateRequest
     spec: Spec
@@ -202,10 +210,11 @@ class TextWriter:
     prompt: tuple[int, ...]
 
     def write(self, backend: str, pace: ReadingPace | None = None) -> Iterator[str]:
-        """The characters after the prompt, as they are found; ``pace`` is told what they take.
+        """Yield the characters after the prompt; ``pace`` counts the calls.
 
-        Raises :class:`UsageError` for a device or dtype that is not offered, and
-        :class:`GenerateError` for a backend that fails.
+        Raises:
+            UsageError: the device or dtype is not offered.
+            GenerateError: the backend fails.
         """
         request = self.request
         training = self.spec.program("training", **self.weights.sizes)
@@ -225,7 +234,11 @@ class TextWriter:
 
 
 def prepare(request: GenerateRequest) -> TextWriter:
-    """Load and check everything; :class:`HarnessError` for what cannot be."""
+    """Load and check everything.
+
+    Raises:
+        HarnessError: the request, the spec or the weights are wrong.
+    """
     check_ranges(request)
     check_device(request.device, request.backends)
     spec = load_spec(request.spec, request.folders)
@@ -238,9 +251,10 @@ def prepare(request: GenerateRequest) -> TextWriter:
 
 
 def chooser(request: GenerateRequest, characters: int) -> Choose:
-    """How the next character is taken from probabilities ``[classes]``.
+    """Return the function that chooses the next character from probabilities ``[classes]``.
 
-    Never the padding, nor a class without a character. The random numbers depend on the seed only.
+    It never chooses the padding, nor a class without a character. The random numbers depend on the
+    seed only. It raises :class:`GenerateError` if the values are not probabilities.
     """
     random = generator(request.seed, "generate")
 
@@ -255,7 +269,7 @@ def chooser(request: GenerateRequest, characters: int) -> Choose:
             )
         if not request.temperature:
             return 1 + int(np.argmax(allowed))
-        # The likeliest has 0, whatever the temperature: the others' may become -inf, but not NaN.
+        # The likeliest has score 0 at any temperature; others may become -inf, but not NaN.
         with np.errstate(divide="ignore", over="ignore"):
             scores = np.log(allowed) - np.log(allowed.max())
             scores /= request.temperature
