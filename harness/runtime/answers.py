@@ -109,10 +109,8 @@ class Length:
 
 @dataclass(frozen=True)
 class Counted:
-    """A constraint on the length of a list: the argument named ``argument``, or its length.
-
-    The list is the field ``within`` of the answer, or the answer itself.
-    """
+    """A constraint on the length of a list: the argument named ``argument``, or its length. The
+    list is the field ``within`` of the answer, or the answer itself."""
 
     argument: str
     within: str = ""

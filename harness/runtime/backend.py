@@ -222,10 +222,8 @@ class Backend(ABC):
         return stack(self.primitives, tensors)
 
     def unstack(self, tensor: Any) -> Sequence[Any]:
-        """Split a tensor ``[count, ...]`` into its ``count`` views ``[...]``.
-
-        The harness calls it only if :attr:`rewrites` is true.
-        """
+        """Split a tensor ``[count, ...]`` into its ``count`` views ``[...]``. The harness calls it
+        only if :attr:`rewrites` is true."""
         table = self.primitives
         parts = (table["slice"](tensor, axis=0, start=i, stop=i + 1) for i in range(len(tensor)))
         return [table["squeeze"](part, axis=0) for part in parts]
@@ -263,10 +261,8 @@ class Backend(ABC):
         return {}
 
     def device_memory(self) -> int | None:
-        """Return the most bytes of device memory in use since :meth:`forget_device_memory`.
-
-        Return None if the device has no memory of its own, or the framework cannot tell.
-        """
+        """Return the most bytes of device memory in use since :meth:`forget_device_memory`. Return
+        None if the device has no memory of its own, or the framework cannot tell."""
         return None
 
     def forget_device_memory(self) -> None:  # noqa: B027 - an offer, nothing to do without a device
@@ -305,10 +301,8 @@ class Backend(ABC):
         return None
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        """Return the framework's own optimizer if its update is exactly this rule, else None.
-
-        The harness asks on native paths only. Timed whole steps need :meth:`value_and_gradient`.
-        """
+        """Return the framework's own optimizer if its update is exactly this rule, else None. The
+        harness asks on native paths only. Timed whole steps need :meth:`value_and_gradient`."""
         return None
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Any:
@@ -324,10 +318,8 @@ class Backend(ABC):
         return None
 
     def own_models(self) -> Any:
-        """Return the object that runs users' models for ``harness check --against``, or None.
-
-        The result is a :class:`harness.extend.models.OwnModels`.
-        """
+        """Return the object that runs users' models for ``harness check --against``, or None. The
+        result is a :class:`harness.extend.models.OwnModels`."""
         return None
 
 

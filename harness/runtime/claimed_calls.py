@@ -19,10 +19,8 @@ Given = Callable[[Values], tuple[Tensors, Tensors]]
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
-    """Return a backend's claims on a program: layers by instance, losses by name.
-
-    A layer with several calls is claimed only if the backend claims every call.
-    """
+    """Return a backend's claims on a program: layers by instance, losses by name. A layer with
+    several calls is claimed only if the backend claims every call."""
     found: dict[str, Native] = {}
     for key, calls in calls_by_layer(program, phase).items():
         natives = [_claim(backend, call) for call in calls]
@@ -54,7 +52,6 @@ def _claimed(key: str, native: Native) -> Claimed:
 
 
 def _given(node: Node, key: str, native: Native) -> Given:
-    """Return a function that collects a claimed call's (inputs by role, packed parameters)."""
     roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
     names = [(name, f"{key}/{name}") for name in native.packing.pieces]
 

@@ -116,11 +116,11 @@ def digest(module: str, beside: Collection[str] = ()) -> str:
     """Return the sha256 (hex) of a module's code, "" if none is found.
 
     It covers the module's file and all files of every package that contains it, also in different
-    folders. For a package inside another, it covers only the modules that the module imports,
-    directly or indirectly, and their data files; if the source does not show the imports, it covers
-    everything. ``beside`` are further top-level modules and packages of the distribution. Each
-    imported one counts as a whole, and all of them if the source does not show the imports.
-    Compiled extensions, and data above 1 MiB, count by size and time of change.
+    folders. For a package inside another, it covers only the module's imports, direct and indirect,
+    and their data files. If the source does not show the imports, it covers everything. ``beside``
+    are further top-level modules and packages of the distribution. Each imported one counts as a
+    whole, and all of them if the source does not show the imports. Compiled extensions, and data
+    above 1 MiB, count by size and time of change.
     """
     name = module.partition(":")[0]
     specs = _find(name)
@@ -192,10 +192,8 @@ def _within(names: Iterable[str], part: str) -> Iterator[str]:
 
 
 def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
-    """Return the files of imported top-level modules and packages, also indirectly imported.
-
-    If a file does not show its imports, return the files of all.
-    """
+    """Return the files of imported top-level modules and packages, also indirectly imported. If a
+    file does not show its imports, return the files of all."""
     found: dict[Path, None] = {}
     waiting = list(files) if tops else []
     while waiting and tops:
@@ -244,7 +242,6 @@ def _files(spec: ModuleSpec) -> list[Path]:
 
 
 def _data(folder: Path) -> Iterator[Path]:
-    """Return the data files in a package's folder, and in subfolders that are not packages."""
     return (path for path in _walked(folder, into_packages=False) if _is_data(path))
 
 

@@ -52,13 +52,14 @@ COMPILED = "what compile() made"
 class Functions:
     """The forward and gradient functions of one model on one backend.
 
-    ``path`` is ``native`` (claimed calls run the framework's own layers), ``equations`` (all nodes
-    are interpreted), ``derived`` (the same, with the derived gradient), ``compiled`` (the same, but
-    whole steps go through :meth:`.Backend.compile_plan`) or ``native-compiled`` (as ``native``, but
-    steps go through :meth:`.Backend.compile_native`). Functions map (variables, constants) to
-    results; :mod:`harness.runtime.session` lists the names. Variables are the parameters, float
-    inputs and float state; everything else is a constant. A :data:`harness.program.signature.Mode`
-    selects the results.
+    ``path`` is one of five. ``native``: claimed calls run the framework's own layers.
+    ``equations``: all nodes are interpreted. ``derived``: the same, with the derived gradient.
+    ``compiled``: the same, but whole steps go through :meth:`.Backend.compile_plan`.
+    ``native-compiled``: as ``native``, but steps go through :meth:`.Backend.compile_native`.
+
+    Functions map (variables, constants) to results; :mod:`harness.runtime.session` lists the names.
+    Variables are the parameters, float inputs and float state; everything else is a constant. A
+    :data:`harness.program.signature.Mode` selects the results.
 
     Raises:
         ContractError: a claim of the backend is not a :class:`.native.Native`.

@@ -36,7 +36,7 @@ Watch = Callable[[int, Any, "int | None"], Any]
 
 
 class Loop(Protocol):
-    """How a backend runs a scan; :func:`loop` is the plain implementation."""
+    """A backend's way to run a scan; :func:`loop` is the plain implementation."""
 
     def __call__(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool, /
@@ -233,10 +233,8 @@ def loop(
     reverse: bool,
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """Run a scan as a plain loop over the first axis, with slices and concatenation.
-
-    ``tell`` is called with each time step before it runs.
-    """
+    """Run a scan as a plain loop over the first axis, with slices and concatenation. ``tell`` is
+    called with each time step before it runs."""
     length = int(sequences[0].shape[0])
     steps = range(length - 1, -1, -1) if reverse else range(length)
     rows: list[list[Any]] = []
@@ -299,10 +297,8 @@ MOST_KEPT = 64
 
 
 class KeptNodes:
-    """A cache of prepared nodes. The key identifies the nodes and the sizes.
-
-    A compiler may trace a run: each run makes its constants anew.
-    """
+    """A cache of prepared nodes. The key identifies the nodes and the sizes. A compiler may trace a
+    run: each run makes its constants anew."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, PreparedNodes] = {}
@@ -314,10 +310,7 @@ class KeptNodes:
         ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
         """Return the prepared nodes of a key; prepare those that ``made`` returns if the key is
-        new.
-
-        If ``ends`` is given, only these results are read.
-        """
+        new. If ``ends`` is given, only these results are read."""
         if key not in self._kept:
             if len(self._kept) == MOST_KEPT:
                 self._kept.clear()

@@ -67,8 +67,8 @@ GIB = 1 << 30
 def check_fits(program: Program, batch: int, time: int, given: Mapping[str, int]) -> None:
     """Check that a program fits the available memory before any array is made.
 
-    The estimate is a lower bound: all parameters and statistics, and only the largest of the values
-    inside. ``given`` are the sizes that the user set; the message names them.
+    The estimate is a lower bound: all parameters and statistics, and the largest of the other
+    values. ``given`` are the sizes that the user set; the message names them.
 
     Raises:
         UsageError: the program needs more memory than is free.

@@ -149,7 +149,7 @@ class Native:
     LSTM's ``x`` ``[batch, time, features]``, ``h`` and ``c`` ``[batch, units]``; a loss's
     ``logits`` ``[..., classes]`` and ``target``. ``packed`` holds the parameters by the names of
     ``packing``. The call does not write into its arguments. It returns a list or a tuple with one
-    tensor for each name in ``node.attributes["results"]``, in that order: the output, the last
+    tensor for each name in ``node.attributes["results"]``. The order is the output, the last
     states, the new statistics (in inference the given ones). A loss returns one number for each
     example, not their mean. The backend's own automatic differentiation differentiates the call.
 
@@ -190,7 +190,7 @@ class Layout:
 
     @property
     def joined(self) -> bool:
-        """Whether a packed tensor holds several parameters."""
+        """True if a packed tensor holds several parameters."""
         pieces = (piece for packing in self.claimed.values() for piece in packing.pieces.values())
         return any(isinstance(piece, Join | Stack) for piece in pieces)
 

@@ -35,10 +35,8 @@ HOST: Table = {
 
 @dataclass(frozen=True)
 class Part:
-    """A neutral parameter: transposed or with its ``axes`` in this order, then reshaped.
-
-    Reshaping to ``shape`` keeps the numbers in the same order.
-    """
+    """A neutral parameter: transposed or with its ``axes`` in this order, then reshaped. Reshaping
+    to ``shape`` keeps the numbers in the same order."""
 
     name: str
     transpose: bool = False

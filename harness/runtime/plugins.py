@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
 
 class BrokenPlugin(HarnessError):
-    """The error of a plugin that is installed but cannot be used.
-
-    ``traceback`` is the text of the error that its own code raised, "" if there was none.
-    """
+    """The error of a plugin that is installed but cannot be used. ``traceback`` is the text of the
+    error that its own code raised, "" if there was none."""
 
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
@@ -46,10 +44,8 @@ class BrokenBackend(BrokenPlugin):
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a backend, from the metadata of an installed distribution.
-
-    ``rivals`` are other distributions that claim the same name. A name with rivals is not loaded.
-    """
+    """The origin of a backend, from the metadata of an installed distribution. ``rivals`` are other
+    distributions that claim the same name. A name with rivals is not loaded."""
 
     name: str
     distribution: str
@@ -162,11 +158,8 @@ def _installed(
 
 @dataclass(frozen=True)
 class PluginKind:
-    """A kind of plugin: its ``noun``, and its group of entry points.
-
-    ``unknown`` is the error for a name without a plugin, ``broken`` the error for a plugin that
-    cannot be used.
-    """
+    """A kind of plugin: its ``noun``, and its group of entry points. ``unknown`` is the error for a
+    name without a plugin, ``broken`` the error for a plugin that cannot be used."""
 
     noun: str
     group: str
@@ -248,8 +241,6 @@ def advice(dist: Distribution, wanted: Sequence[str]) -> str:
 
 
 def _extra(entry: EntryPoint) -> str:
-    """Return a hint how to install a plugin's requirements, if its distribution has extras for
-    them."""
     wanted = extras(entry.dist, entry.name) if entry.dist else []
     return f"; install it with: {advice(entry.dist, wanted)}" if entry.dist and wanted else ""
 

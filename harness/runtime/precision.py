@@ -3,7 +3,7 @@
 A session of ``bfloat16`` or ``float16`` rounds the operands and the result of every product to that
 dtype; the sums of a product are in float32. Parameters, slots, statistics, the step number, losses,
 sums and all other operations are float32. An update is often smaller than a parameter's last place
-in bfloat16, in which a count also ends at 256 and 0.999 is 1 (Micikevicius et al. 2018, "Mixed
+in bfloat16. In bfloat16 a count also ends at 256, and 0.999 is 1 (Micikevicius et al. 2018, "Mixed
 precision training", section 3).
 """
 
@@ -65,10 +65,8 @@ def with_products_in(table: Table, dtype: str) -> Table:
 
 
 def rounded_to(array: Array, dtype: str) -> Array:
-    """Return a float array, in its own dtype, rounded to the nearest number of a narrow dtype.
-
-    Ties go to even. numpy needs this: it has no bfloat16 and no fast products in float16.
-    """
+    """Return a float array, in its own dtype, rounded to the nearest number of a narrow dtype. Ties
+    go to even. numpy needs this: it has no bfloat16 and no fast products in float16."""
     if dtype == "float16":
         with np.errstate(over="ignore"):  # beyond 65504 is infinity
             return array.astype(np.float16).astype(array.dtype)

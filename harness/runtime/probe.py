@@ -125,18 +125,14 @@ class PrimitiveCall:
 @dataclass
 class Probe:
     """The primitives of one process, tried one by one; correct calls are not repeated.
-
-    ``traceback`` is the traceback of the call that raised.
-    """
+    ``traceback`` is the traceback of the call that raised."""
 
     traceback: str = ""
     _right: set[Any] = field(default_factory=set)
 
     def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> Probed:
         """Return the number of calls ``tried``, and the first fault of each primitive as text.
-
-        ``setting`` is anything else that a result may depend on, such as the dtype.
-        """
+        ``setting`` is anything else that a result may depend on, such as the dtype."""
         self.traceback = ""
         trips = (
             TensorForm((2, 3)),
@@ -172,10 +168,8 @@ class Probe:
             return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
 
     def _together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
-        """Return whether these calls are all correct, compiled as one function.
-
-        Compiling each call by itself would take longer.
-        """
+        """Return whether these calls are all correct, compiled as one function. Compiling each call
+        by itself would take longer."""
         table = session.table
 
         def make(_: Tensors, given: Tensors) -> Tensors:
@@ -201,7 +195,6 @@ class Probe:
         return right
 
     def _fault(self, session: Session, call: PrimitiveCall) -> str:
-        """Return the fault of a call as text; empty if there is none."""
         attributes = dict(call.attributes)
         try:
             inputs = [_tensor(session, form) for form in call.inputs]

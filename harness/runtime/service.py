@@ -64,11 +64,10 @@ class SessionService(StepService):
         device: str = "cpu",
         quick: bool = False,
     ) -> Opened:
-        """Start a session, in place of the last one.
+        """Start a session, in place of the last one, and return the path of each layer.
 
-        Return the path of each layer, and whether the backend promises to keep denormals, whether
-        its bits repeat, and whether the framework differentiates, in a single pass as in a whole
-        step.
+        The flags in the answer: whether the backend promises to keep denormals, whether its bits
+        repeat, and whether the framework differentiates, in single passes and in whole steps.
         """
         self.backend.quick, self.backend.exact = quick, False
         self._setting = (dtype, device)
@@ -195,10 +194,8 @@ class SessionService(StepService):
     def aliasing(
         self, parameters: Payload, statistics: Payload, calls: Sequence[Payload]
     ) -> list[str]:
-        """Return faults as text: arrays that share memory but must not; none if all is well.
-
-        Each call holds ``inputs`` and ``state``; two different calls are needed.
-        """
+        """Return faults as text: arrays that share memory but must not; none if all is well. Each
+        call holds ``inputs`` and ``state``; two different calls are needed."""
         faults: list[str] = []
         # Copies: the received arrays are kept for comparison.
         given = {n: np.array(a) for n, a in parameters.items()}
@@ -243,7 +240,6 @@ def _changed(what: str, before: Arrays, after: Arrays, when: str) -> list[str]:
 
 
 def _misspelt(table: Table, missing: Sequence[str]) -> str:
-    """Return text that lists entries of a table that may be misspelled primitives."""
     pairs = ((name, closest(name, missing)) for name in table if name not in TABLE)
     likely = [f"{name!r} may be meant for {near!r}" for name, near in pairs if near]
     return f"; {', '.join(likely)}" if likely else ""

@@ -91,9 +91,7 @@ def places(program: Program) -> dict[str, str]:
 @dataclass
 class Tracing:
     """A record of the named values of a run. Values of ``instead`` replace computed values.
-
-    ``tensor`` converts an array to a tensor, and ``array`` a tensor and its name to an array.
-    """
+    ``tensor`` converts an array to a tensor, and ``array`` a tensor and its name to an array."""
 
     program: Program
     instead: Sequence[Named]
@@ -173,10 +171,8 @@ class Session(Functions):
         return self.layout.unpack(self.to_numpy(tensors))
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
-        """Set neutral parameters and statistics, and reset all optimizer state.
-
-        :class:`UsageError` if one is missing, unknown or of another shape.
-        """
+        """Set neutral parameters and statistics, and reset all optimizer state. :class:`UsageError`
+        if one is missing, unknown or of another shape."""
         program = self.programs["training"]
         check_arrays("parameter", port_shapes(program, program.parameters), parameters)
         check_arrays("statistic", port_shapes(program, program.statistics), statistics)
@@ -236,9 +232,7 @@ class Session(Functions):
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> ArrayDict:
         """Return outputs, new state and new statistics; with targets, the loss and metrics too.
-
-        :class:`UsageError` as for :meth:`arguments`.
-        """
+        :class:`UsageError` as for :meth:`arguments`."""
         mode: Mode = "forward" if targets is None else "loss"
         results = self.function(phase, mode)(*self.arguments(phase, inputs, state, targets or {}))
         return self.to_numpy(promises.named(results, COMPILED))
@@ -321,11 +315,8 @@ class Session(Functions):
     def updated(
         self, run: Function, variables: Tensors, gradients: Tensors, kept: Tensors, rate: float
     ) -> Tensors:
-        """Return variables by name and slots as ``SLOT.NAME`` after an update.
-
-        ``run`` computes the optimizer's equations. ``kept`` holds the slots before, and
-        :data:`.updates.STEP`.
-        """
+        """Return variables by name and slots as ``SLOT.NAME`` after an update. ``run`` computes the
+        optimizer's equations. ``kept`` holds the slots before, and :data:`.updates.STEP`."""
         constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
         constants |= self._rule_constants(variables, gradients, kept[STEP], rate)
         results = promises.named(run(variables, constants), COMPILED)

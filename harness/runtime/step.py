@@ -143,14 +143,12 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
 
 
 def _as_compiled(session: Session, function: F) -> F:
-    """Compile a function with the framework's own layers, on path ``native-compiled`` only."""
     if session.path != "native-compiled":
         return function
     return promises.function(session.backend.compile_native(function), "compile_native()")
 
 
 def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
-    """Return a plan as a function that picks the plan's inputs from the tensors given."""
     plan, backend = replace(plan, products=session.products), session.backend
     if session.path == "compiled":
         run = promises.function(backend.compile_plan(plan), "compile_plan()")
@@ -219,9 +217,7 @@ def _training(
     session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
 ) -> TrainingStep | None:
     """Return a step with the framework's own gradient, and with its own optimizer if claimed.
-
-    Return None if the framework has no automatic differentiation.
-    """
+    Return None if the framework has no automatic differentiation."""
     trained = tuple(session.trained())
     frozen = tuple(n for n in session.variables if n not in trained)
     function = session.scripted("training", "step", sizes)

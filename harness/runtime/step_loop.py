@@ -28,9 +28,7 @@ class Steps(Protocol):
 
     def start(self, index: int) -> Any:
         """Begin step ``index``, on batch ``index`` modulo their number, without waiting for it.
-
-        Returns the handle that :meth:`finish` takes.
-        """
+        Returns the handle that :meth:`finish` takes."""
 
     def finish(self, handle: Any) -> Results:
         """Wait for a step; return its ``loss`` in training, its outputs in a forward pass."""
@@ -234,11 +232,8 @@ class Pipeline:
         self._fed = self._sets[number]
 
     def restart(self, parameters: Arrays | None = None) -> None:
-        """Reset statistics, state, optimizer and parameters (or load ``parameters``).
-
-        If tensors can be written to, fixed tensors keep their memory, because a step may be bound
-        to it.
-        """
+        """Reset statistics, state, optimizer and parameters (or load ``parameters``). If tensors
+        can be written to, fixed tensors keep their memory, because a step may be bound to it."""
         first, statistics, _ = self._values
         backend, before = self.session.backend, self._carry.fixed
         self.session.load(first if parameters is None else parameters, statistics)
@@ -316,9 +311,7 @@ class Pipeline:
 
     def parameters(self) -> Carried:
         """Return the current neutral ``parameters``, ``statistics`` and ``slots``, and ``others``.
-
-        ``others`` holds everything else that goes from step to step, such as the state.
-        """
+        ``others`` holds everything else that goes from step to step, such as the state."""
         store(self.session, self._carry.carried)
         kept = self.session.read()
         slots = {f"{s}.{n}" for s, named in self.session.slots.items() for n in named}
@@ -332,9 +325,7 @@ class Pipeline:
 
     def overhead(self, count: int) -> float:
         """Return the seconds of :meth:`start` without the framework's share, then :meth:`restart`.
-
-        If the framework has compiled the step, the whole step is left out.
-        """
+        If the framework has compiled the step, the whole step is left out."""
         arguments = self._carry.carried, self._carry.fixed, self._batches[0]
         if self._loop.one is self._step_advance:
             idle = self._step.idle(*arguments)
@@ -370,7 +361,6 @@ class Pipeline:
         return {n: t for n, t in both.items() if n.startswith(BATCH)}
 
     def _arranged(self, batch: Tensors) -> Tensors:
-        """Return a batch with its tensors in the axis orders that the step asks for."""
         backend, orders = self.session.backend, self._step.orders
         moved = {n: backend.numpy(batch[n]).transpose(axes) for n, axes in orders.items()}
         return {**batch, **{n: backend.tensor(np.asarray(a, order="C")) for n, a in moved.items()}}

@@ -54,10 +54,8 @@ def bandwidth_numbers(device: str, dtype: str) -> int:
 
 
 class PeakMeter:
-    """The peak speeds of one backend on one device, in a dtype.
-
-    The meter verifies results: a product must be correct, and computed before the clock stops.
-    """
+    """The peak speeds of one backend on one device, in a dtype. The meter verifies results: a
+    product must be correct, and computed before the clock stops."""
 
     def __init__(self, backend: Backend, device: str, dtype: str) -> None:
         self.backend, self.device, self.dtype = backend, device, dtype
@@ -98,7 +96,6 @@ class PeakMeter:
         return lambda a, b: compiled({"a": a, "b": b}, {})["result"]
 
     def _operand(self, array: Array) -> Any:
-        """Return an array as an operand of products, in the session's product dtype."""
         made = self.backend.tensor(array.astype(host_dtype(self.dtype)))
         narrowed = narrow(self.dtype)
         return self.backend.primitives["astype"](made, dtype=narrowed) if narrowed else made
@@ -187,10 +184,8 @@ class StepService:
         quick: bool = False,
         beside: bool = False,
     ) -> Prepared:
-        """Make a pipeline in place of the last ones or, if ``beside``, next to other paths.
-
-        Returns the path of each layer, seconds, steps a call, and the backend's settings.
-        """
+        """Make a pipeline in place of the last ones or, if ``beside``, next to other paths. Returns
+        the path of each layer, seconds, steps a call, and the backend's settings."""
         self._pipelines = self._pipelines if beside else {}
         started = time.perf_counter()
         self.backend.quick, self.backend.exact = quick, False

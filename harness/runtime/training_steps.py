@@ -181,8 +181,6 @@ class ListedBatches:
 
 
 class _Steps(NamedTuple):
-    """A step loop and its loader."""
-
     loop: StepLoop
     loader: Loader
 
@@ -245,10 +243,8 @@ class TrainingSteps:
         }
 
     def take_up(self, left: Mapping[str, Any]) -> None:
-        """Resume from the result of :meth:`left`.
-
-        If its slots, state or scaling are empty, :meth:`.session.Session.load` makes them.
-        """
+        """Resume from the result of :meth:`left`. Empty slots and scaling are those after
+        :meth:`.session.Session.load`."""
         session, scaling, steps = self.session, left["scaling"], left["steps"]
         session.load(left["parameters"], left["statistics"])
         if left["slots"]:

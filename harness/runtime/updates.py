@@ -145,11 +145,8 @@ class Update:
         return dict(kept) if slot in self.own_slots else self.layout.unpack(kept)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """Compute an update.
-
-        ``constants`` holds ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate``. The
-        results are ``parameter.NAME`` and ``SLOT.NAME``.
-        """
+        """Compute an update. ``constants`` holds ``gradient.NAME``, ``SLOT.NAME``, ``step`` and
+        ``learning_rate``. The results are ``parameter.NAME`` and ``SLOT.NAME``."""
         names = [port.name for port in self.rule.every_slot]
         groups = {"parameter": variables}
         for group in ("gradient", *names):
@@ -171,10 +168,8 @@ class Update:
         }
 
     def fed(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """Return the gradients, by name, and the ``learning_rate`` for a claimed optimizer.
-
-        The equations around the optimizer, such as clipping and a schedule, have changed them.
-        """
+        """Return the gradients, by name, and the ``learning_rate`` for a claimed optimizer. The
+        equations around the optimizer, such as clipping and a schedule, have changed them."""
         rule = self.rule
         groups = {"parameter": variables}
         groups["gradient"] = {n: constants[f"gradient.{n}"] for n in variables}
@@ -219,7 +214,6 @@ class Update:
         return prepared.run(env)
 
     def _rule(self, name: str) -> UpdateRule:
-        """Return the rule of a parameter, or of a tensor that holds several."""
         return self._rules.get(name, self.rule)
 
     def _apart(self, group: str, tensors: Tensors) -> Tensors:

@@ -189,7 +189,6 @@ class Executor:
         return self._copied
 
     def _calls_on(self, flats: Sequence[Any]) -> list[Call]:
-        """Return all calls, reading the inputs from these flat tensors."""
         for view, flat in zip(self._inputs.values(), flats, strict=True):
             self._given[view.buffer] = flat
         calls = list(self._calls)

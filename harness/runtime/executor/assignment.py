@@ -124,9 +124,7 @@ class MemoryPlan:
 
     def _take(self, buffer: Buffer) -> Allocation:
         """Return the smallest free allocation of at most twice the size, the last freed if several.
-
-        If none fits, return a new one.
-        """
+        If none fits, return a new one."""
         free = self._free[buffer.kind]
         fitting = [b for b in free if buffer.size <= b.size <= 2 * buffer.size]
         if not fitting:

@@ -21,10 +21,8 @@ Role = Literal["temporary", "input", "carried", "constant"]
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Flat memory for ``size`` entries of one kind; compared by identity.
-
-    ``fills`` gives a constant's entries in order, as pairs of a count and a number.
-    """
+    """Flat memory for ``size`` entries of one kind; compared by identity. ``fills`` gives a
+    constant's entries in order, as pairs of a count and a number."""
 
     size: int
     kind: Kind
@@ -105,10 +103,8 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def merge(self, *groups: int) -> View | None:
-        """Merge neighbouring axes: ``groups`` counts the axes of each group.
-
-        Return None if that needs a copy. A group of no axes becomes an axis of length 1.
-        """
+        """Merge neighbouring axes: ``groups`` counts the axes of each group. Return None if that
+        needs a copy. A group of no axes becomes an axis of length 1."""
         shape: list[int] = []
         strides: list[int] = []
         start = 0

@@ -104,10 +104,8 @@ def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
 def homes_of(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
-    """Return places for the values of a block; joined values are computed in place.
-
-    ``new`` makes a new view for a value.
-    """
+    """Return places for the values of a block; joined values are computed in place. ``new`` makes a
+    new view for a value."""
     found = dict(homes)
     made = {o for node in nodes for o in node.outputs}
 

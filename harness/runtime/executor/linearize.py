@@ -131,9 +131,9 @@ def _row(sequence: Operand, time: int) -> Operand:
 class _Stacks:
     """The places of a loop's stacked values.
 
-    If the values that enter a step are stacked for a carried value, the stack has one row more than
-    there are steps: the start, then the value that each step leaves. The entering and the leaving
-    values are two views of the stack.
+    If a carried value is stacked as it enters each step, its stack has ``length + 1`` rows: the
+    start, then the value that each step leaves. Entering and leaving values are two views of the
+    stack.
     """
 
     def __init__(
@@ -162,5 +162,4 @@ class _Stacks:
                     self._homes[value] = self.views[value]
 
     def homes(self, time: int) -> dict[int, View]:
-        """Return the places for the values that step ``time`` computes."""
         return {value: view.row(time) for value, view in self._homes.items()}

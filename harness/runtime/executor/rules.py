@@ -71,7 +71,6 @@ def _framed(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
 
 
 def _at(framed: View, axes: Shape, place: Sequence[int]) -> View:
-    """Return the entry at ``place`` of every window."""
     for number in place:
         framed = framed.narrow(axes[-1] + 1, number, number + 1).squeeze(axes[-1] + 1)
     return framed
@@ -102,8 +101,6 @@ def _reshape(work: Work) -> Operand:
 
 
 def _whole(op: str) -> Rule:
-    """Return a rule for whole operands, with any order of axes."""
-
     def rule(work: Work) -> Operand:
         out = work.place()
         work.assembler.emit(op, out, *work.operands())

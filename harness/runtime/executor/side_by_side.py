@@ -52,10 +52,8 @@ class SideBySide:
         return replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """Return the joined buffers that replace others, if every part replaces the same part.
-
-        Two groups may have their members in different orders.
-        """
+        """Return the joined buffers that replace others, if every part replaces the same part. Two
+        groups may have their members in different orders."""
         parts: dict[tuple[Buffer, Buffer], int] = defaultdict(int)
         for new, old in replaced.items():
             at, before = (self.place(View(b, (b.size,), (1,))) for b in (new, old))
@@ -150,7 +148,6 @@ def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chai
 
 
 def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
-    """Return the numbers of the instructions that read or write each buffer, in order."""
     found: dict[Buffer, list[int]] = defaultdict(list)
     for number, one in enumerate(instructions):
         for buffer in dict.fromkeys(view.buffer for view in (*one.reads(), one.out)):
@@ -161,10 +158,8 @@ def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
 def _chains(
     instructions: Sequence[Instruction], uses: Mapping[Buffer, Sequence[int]]
 ) -> Iterator[_Chain]:
-    """Yield chains: instructions on whole small buffers, connected by shared buffers.
-
-    Each chain starts from a carried buffer.
-    """
+    """Yield chains: instructions on whole small buffers, connected by shared buffers. Each chain
+    starts from a carried buffer."""
     writers = Counter(one.out.buffer for one in instructions)
     joinable = {
         n
@@ -247,10 +242,8 @@ def _movable(
     instructions: Sequence[Instruction],
     uses: Mapping[Buffer, Sequence[int]],
 ) -> list[_Chain]:
-    """Return the chains that may wait until the last one ends.
-
-    Until then, nothing else may read their results or write the buffers that they have read.
-    """
+    """Return the chains that may wait until the last one ends. Until then, nothing else may read
+    their results or write the buffers that they have read."""
     end = max(chain.numbers[-1] for chain in chains)
 
     def waits(chain: _Chain) -> bool:

@@ -1,7 +1,7 @@
 """Elementwise work tile by tile: a chain of instructions runs on rows that stay in the cache.
 
-Neighbouring instructions form a chain if running all of them on some rows, then on the next rows,
-gives the same result as running one after another on all rows.
+Neighbouring instructions form a chain if they may run tile by tile: all of them on some rows, then
+all on the next rows. The result must be the same as for one after another on all rows.
 """
 
 from __future__ import annotations

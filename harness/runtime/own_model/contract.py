@@ -117,11 +117,8 @@ def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
 
 
 def names_taken(function: Any, skip: int = 0) -> tuple[str, ...] | None:
-    """Return the argument names of a call, in order, after the first ``skip``.
-
-    Return None if the arguments cannot be known, or if the function takes ``*arguments``, which
-    have no names.
-    """
+    """Return the argument names of a call, in order, after the first ``skip``. Return None if the
+    arguments cannot be known, or if the function takes ``*arguments``, which have no names."""
     kinds = parameters_of(function)
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if not kinds or any(p.kind is variadic[0] for p in kinds.values()):
@@ -158,10 +155,8 @@ Naming = Callable[[Any], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Placing:
-    """The arguments of a call: names of tensors (``input.x``), by position and by keyword.
-
-    A keyword may hold a dictionary of several tensors: the state, by the spec's names.
-    """
+    """The arguments of a call: names of tensors (``input.x``), by position and by keyword. A
+    keyword may hold a dictionary of several tensors: the state, by the spec's names."""
 
     positional: tuple[str, ...]
     keywords: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
@@ -187,11 +182,8 @@ class Placing:
 
 @dataclass(frozen=True)
 class ModelArray:
-    """An array of a model.
-
-    The spec must give the whole of a ``trained`` array. Another array (a buffer, a constant of a
-    graph) stays as it is if the spec has nothing for it.
-    """
+    """An array of a model. The spec must give the whole of a ``trained`` array. Another array (a
+    buffer, a constant of a graph) stays as it is if the spec has nothing for it."""
 
     shape: tuple[int, ...]
     trained: bool = True

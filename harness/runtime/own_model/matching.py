@@ -62,8 +62,7 @@ class Sides:
         return found
 
     def names(self) -> list[str]:
-        """Return all names that rules may mention: of parameters, layers' tensors and
-        statistics."""
+        """Return all names that rules may mention: parameters, layers' tensors, statistics."""
         pieces = [f"{k}.{n}" for k, packing in self.every.claimed.items() for n in packing.pieces]
         ports = (*self.program.parameters, *self.program.statistics)
         return list(dict.fromkeys([*(port.name for port in ports), *pieces]))
@@ -108,10 +107,8 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
 
 
 def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """Return the ``--map`` suffix that converts one shape to the other, empty if none does.
-
-    A matrix is transposed; a kernel ``[units, channels, ...]`` becomes ``[..., channels, units]``.
-    """
+    """Return the ``--map`` suffix that converts one shape to the other, empty if none does. A
+    matrix is transposed; a kernel ``[units, channels, ...]`` becomes ``[..., channels, units]``."""
     axes = (*range(2, len(found)), 1, 0)
     if len(found) < 2 or tuple(found[axis] for axis in axes) != wanted:
         return ""
@@ -147,10 +144,8 @@ def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
 def unmatched(
     sides: Sides, missing: Sequence[str], left: Sequence[str], kept: Sequence[str]
 ) -> str:
-    """Return the message for arrays on one side only, with rules that would connect them.
-
-    ``kept`` are the model's arrays without a counterpart, ``left`` the trained arrays among them.
-    """
+    """Return the message for arrays on one side only, with rules that would connect them. ``kept``
+    are the model's arrays without a counterpart, ``left`` the trained arrays among them."""
     listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
     without = f"the spec has nothing for {_some(listed)}"
     if not missing:
@@ -170,7 +165,6 @@ def unmatched(
 
 
 def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
-    """Return the missing arrays with their shapes, grouped by layer."""
     moving = {p.name: sides.program.shape(p) for p in sides.program.statistics}
     shapes, layers = {**sides.shapes, **moving}, dict[str, list[str]]()
     for name in missing:
@@ -180,11 +174,8 @@ def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
 
 
 def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
-    """Yield rules that may be meant.
-
-    First come layers whose tensors have the same names and shapes, then single arrays of a shape
-    that occurs only once.
-    """
+    """Yield rules that may be meant. First come layers whose tensors have the same names and
+    shapes, then single arrays of a shape that occurs only once."""
     free = {key: sides.entries[key].shape for key in left}
     alone = []
     for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
@@ -218,10 +209,8 @@ def _keys(prefix: str, pieces: Iterable[str]) -> set[str]:
 def _numbered(
     free: dict[str, tuple[int, ...]], owner: str, prefix: str, pieces: dict[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, set[str]]]:
-    """Yield rules for a layer that is one of several in a layer of the model, with its tensors.
-
-    An example is the second layer of a stack: its tensors have another number in their names.
-    """
+    """Yield rules for a layer that is one of several in a layer of the model, with its tensors. An
+    example is the second layer of a stack: its tensors have another number in their names."""
     parts = [NUMBERED.fullmatch(name) for name in pieces]
     ends = {(m["word"], m["number"]) for m in parts if m is not None}
     if not pieces or None in parts or len(ends) > 1:
@@ -237,7 +226,6 @@ def _numbered(
 
 
 def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[int, ...]]) -> bool:
-    """Return whether all tensors of a layer are free under a prefix."""
     return bool(pieces) and all(free.get(f"{prefix}.{n}") == s for n, s in pieces.items())
 
 

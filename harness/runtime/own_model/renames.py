@@ -61,10 +61,8 @@ class Rename:
 
 
 def _stars(pattern: str, part: str) -> list[str] | None:
-    """Return the text that each ``*`` of a pattern matches, None if the pattern does not match.
-
-    The first star matches as much as possible: the texts between stars are searched from the end.
-    """
+    """Return the text that each ``*`` of a pattern matches, None if the pattern does not match. The
+    first star matches as much as possible: the texts between stars are searched from the end."""
     first, *texts = pattern.split("*")
     if not texts:
         return [] if part == pattern else None

@@ -165,7 +165,6 @@ class Results:
         return found
 
     def _order(self, plain: Sequence[Any], found: Mapping[str, Any]) -> list[str]:
-        """Return names for the tensors without one."""
         known = {n: full for n, full in self.known.items() if full not in found}
         outputs = [full for full in known.values() if full.startswith("output.")]
         state = [full for full in known.values() if full.startswith("state.")]
@@ -374,7 +373,6 @@ class OwnModelService:
 
 
 def _wanted(program: Program, rules: Sequence[Rename]) -> dict[str, ModelArray]:
-    """Return the spec's arrays under the model's names, which the rules give."""
     found = {}
     for port in (*program.parameters, *program.statistics):
         text, shape = renamed(port.name, rules)[0], program.shape(port)
