@@ -88,7 +88,7 @@ class Log:
             for _ in range(_READ_AGAIN):
                 read, self._tail = size, self._read_tail(size)
                 size = os.fstat(self.fileno()).st_size
-                if size == read:  # read again: these may be the worker's last words
+                if size == read:  # if not, these may be its last words: read again
                     break
             # Output between that look and this line is lost and not counted.
             os.ftruncate(self.fileno(), 0)
