@@ -1,1 +1,1 @@
-"""A program, arrays and one framework: what runs in the process of a backend."""
+"""Code of a backend's process: it runs a program on arrays with one framework."""

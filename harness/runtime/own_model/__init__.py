@@ -1,1 +1,1 @@
-"""A model of a user's own, in the process of its framework: found, given weights, run."""
+"""Users' own models: open them in their framework's process, load weights, run them."""
