@@ -46,7 +46,7 @@ OPCODES = (
     *(pickle.SHORT_BINUNICODE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
     *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPERSID, pickle.REDUCE, pickle.BUILD),
 )
-# Bytes that a storage may have beyond the tensors of its state_dict.
+# A storage may be larger than its tensors: up to four times the model's bytes, or this many.
 SPARE = 1 << 26
 
 

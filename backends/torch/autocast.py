@@ -20,7 +20,7 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
     """Return the layer under ``torch.autocast``, with results in float32.
 
     Autocast chooses the dtype of each operation: narrow for products, float32 for losses and
-    normalisations. If oneDNN cannot train the layer, torch runs the layer without oneDNN, and the
+    normalisations. If oneDNN cannot train an LSTM, torch runs the LSTM without oneDNN, and the
     label says so.
     """
     kind, narrow = torch.device(device).type, getattr(torch, dtype)
