@@ -70,7 +70,7 @@ def run_check(
     ``beside`` writes additional files into the folders of reproducers.
 
     Raises:
-        UsageError: nothing applies of what was asked for.
+        UsageError: none of the requested checks applies.
     """
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:

@@ -122,9 +122,10 @@ def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:
     return np.ascontiguousarray(array[index]).reshape(shape)
 
 
-# A part of a program as a program: the values it reads are inputs, its results are outputs.  The
-# inputs are the oracle's values. The loss is ``sum(output * along)`` over all outputs; ``along`` is
-# an input, so a training pass shows results and gradients at once.
+# A part of a program as a program: the values it reads are inputs, its results are outputs.
+#
+# The inputs are the oracle's values. The loss is ``sum(output * along)`` over all outputs;
+# ``along`` is an input, so a training pass shows results and gradients at once.
 
 VALUE, ALONG = "value.", "along."
 # Seed of the directions of outputs; it must differ from the seeds of cases.

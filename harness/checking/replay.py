@@ -191,8 +191,8 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
     """Reduce a reproducer and write the result.
 
     Raises:
-        UsageError: the folder holds no reproducer, it agrees, or there is something at the place
-            of the new one.
+        UsageError: the folder holds no reproducer, the reproducer agrees, or the new folder
+            exists already.
         CouldNotRun: the backend, or the oracle, could not be run.
     """
     folder = asked.folder
@@ -243,7 +243,7 @@ def _beside(folder: Path) -> Path:
     name.
 
     Raises:
-        UsageError: nothing can stand beside it.
+        UsageError: the folder has no name.
     """
     whole = folder.resolve()
     if not whole.name:

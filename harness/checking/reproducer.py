@@ -242,7 +242,7 @@ def chosen_sizes(program: Program, material: Arguments) -> dict[str, int]:
     """Return the sizes that the arrays of a batch determine: batch and time.
 
     Raises:
-        UsageError: two arrays contradict each other, or the program.
+        UsageError: an array contradicts another array or the program.
     """
     found: dict[str, int] = {}
     for group in ("inputs", "state", "targets"):

@@ -48,7 +48,7 @@ QUICK: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Request(RunOptions):
-    """What to check."""
+    """The settings of a run: what to check, and how."""
 
     handler: str | None = None
     service: str = SERVICE
@@ -185,7 +185,7 @@ def checks_of(request: Request) -> tuple[str, ...]:
     """Return the patterns of checks; for given numbers, the names of the checks that use them.
 
     Raises:
-        UsageError: a pattern matches no check, or none that is made at given numbers.
+        UsageError: a pattern matches no check, or no check that uses given numbers.
     """
     chosen = choose_checks(request.checks)
     if request.given is None:

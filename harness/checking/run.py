@@ -242,8 +242,10 @@ class ThisMachine:
         runner.workers[backend].close()
 
 
-# A check on a cluster: a warm process for each node and backend.  The parent keeps the plan, the
-# record and the progress. The arrays for comparing backends with each other travel with the result.
+# A check on a cluster: a warm process for each node and backend.
+#
+# The parent keeps the plan, the record and the progress. The arrays for comparing backends with
+# each other travel with the result.
 
 HOST = "harness.checking.run:NodeCells"
 

@@ -42,10 +42,12 @@ from harness.runs.plans import RunPlan
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker
 
-# The cases of a run, which all backends share.  Several backends go through the specs at the same
-# time, so they ask for a case again and again. A case is dropped with the last cell of its spec. If
-# a run has more specs than are kept, the case that was unused longest is dropped earlier and made
-# again for later backends. That takes longer, but the memory of a run stays constant.
+# The cases of a run, which all backends share.
+#
+# Several backends go through the specs at the same time, so they ask for a case again and again. A
+# case is dropped with the last cell of its spec. If a run has more specs than are kept, the case
+# that was unused longest is dropped earlier and made again for later backends. That takes longer,
+# but the memory of a run stays constant.
 
 KEPT = 32
 """The number of specs whose cases are kept; more than a run of Lesson 6 has."""
@@ -81,7 +83,7 @@ class SharedCases:
         """Return a spec's case, small or at its own sizes.
 
         Raises:
-            OracleFault: the oracle could not make it, now or at the first try.
+            OracleFault: the oracle could not make the case, now or at the first try.
         """
         with self._turn(spec.name):
             if spec.name in self._faults:

@@ -27,6 +27,7 @@ from harness.runtime.session import Session
 from harness.worker.remote import Tensors
 
 # A program that shows the gradients of intermediate values, and lets a right gradient replace one.
+#
 # A tap is an input of zeros that is added to a value; its gradient is the value's gradient. A cut
 # value passes no gradient backwards; a given gradient replaces it: ``y -> stop_gradient(y) + tap``,
 # and ``sum(y * pull)`` is added to the loss.

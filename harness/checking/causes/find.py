@@ -76,7 +76,7 @@ class Finder:
         """Return the causes of the differences between two backends; None if there are none.
 
         Raises:
-            WorkerFault: one of them crashed, hung or raised an error.
+            WorkerFault: a backend crashed, hung or raised an error.
         """
         material = self.context.case.material
         found = self._forward("training", material) or self._forward("inference", material)
@@ -240,7 +240,7 @@ class Finder:
         expected = alone.expected().only("output.")
         results = _results(self.context, alone.training, alone.inference, alone.run.material)
         found = expected.deviations(part(results, "output."), dtype)
-        # A result of another form has it whatever its inputs are.
+        # A wrong shape or dtype does not depend on the inputs.
         off = [d for d in found if not d.agrees and not d.reason]
         return [d.name.removeprefix("output.") for d in off]
 

@@ -79,7 +79,7 @@ def localise(
 
     Raises:
         WorkerFault: a backend crashed, hung or raised an error.
-        OracleFault: there is not the time or the memory for the oracle.
+        OracleFault: there is not enough time or memory for the oracle.
         UsageError: the backend offers no such device or dtype.
     """
     if against is not None:
@@ -133,7 +133,7 @@ def _check_ran(result: CellResult) -> None:
 
 
 def run_localise(asked: LocaliseOptions) -> CommandResult:
-    """Localise.
+    """Find the cause of a difference, as ``harness localise`` does.
 
     Raises:
         UsageError: the spec, a backend or an option is wrong.

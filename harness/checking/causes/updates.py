@@ -27,8 +27,9 @@ from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import WorkerFault
 
-# Steps of the optimizer alone, and the mistakes that would explain its results.  The loss ``sum(p *
-# g)`` over all parameters has exactly the gradient ``g``, whatever the parameters are.
+# Steps of the optimizer alone, and the mistakes that would explain its results.
+#
+# The loss ``sum(p * g)`` over all parameters has exactly the gradient ``g`` at every point.
 
 # Opens a session of the programs with an optimizer on the backend, and returns its steps.
 Train = Callable[[Program, Program, UpdateRule, Arguments, Batches], Sequence[Step]]

@@ -202,6 +202,7 @@ def hold_again(
 
 
 # Probes: the harness' own models in ``specs/probes/``, which test a framework whatever the model.
+#
 # A result of a probe holds for every cell of a process. It is computed once, and all cells of one
 # dtype, device and path share the finding.
 

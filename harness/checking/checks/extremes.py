@@ -287,8 +287,9 @@ def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None
         finding.faults.append(f"no gradient is NaN where all of {name} is")
 
 
-# Extreme values in a model: saturated gates, a mean far larger than the spread, -inf.  Each is a
-# pass of a function and at sizes that other checks have already compiled.
+# Extreme values in a model: saturated gates, a mean far larger than the spread, -inf.
+#
+# Each is a pass of a function and at sizes that other checks have already compiled.
 
 # Beyond exp's range in float32 and float64, and the point from which tanh is 1 in every digit.
 TAILS = (-17.0, 40.0, -95.0, 120.0, -750.0, 17.0, -40.0, 95.0, -120.0, 1000.0, -1000.0)
@@ -424,8 +425,10 @@ def _before_a_root(case: Case) -> set[int] | None:
 
 
 def least(case: Case) -> float:
-    """Return the least noise for values of about a thousand. A normalisation may compute ``x * a -
-    mean * a`` in place of ``(x - mean) * a``, which is rounded at the size of x."""
+    """Return the least noise for values of about a thousand.
+
+    A normalisation may compute ``x * a - mean * a``, which is rounded at the size of x.
+    """
     return NOISE if _before_a_root(case) is None else OFFSET * ROUNDOFF
 
 

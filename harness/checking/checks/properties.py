@@ -28,8 +28,9 @@ from harness.program.signature import fits, nearest_sizes
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments, IllFormed, whole
 
-# A result must not depend on other examples of the batch or on later time steps.  The oracle
-# decides whether a model has the property: a dependence of its own results is no fault.
+# A result must not depend on other examples of the batch or on later time steps.
+#
+# The oracle decides whether a model has the property: a dependence of its own results is no fault.
 
 # The greatest number of examples that are run one by one, spread over the batch.
 ROWS = 4
@@ -133,7 +134,7 @@ def _formed(found: Arrays, names: Mapping[str, int], like: Arrays) -> Arrays:
     """Return the results, which must have the names and shapes of the oracle's.
 
     Raises:
-        IllFormed: one is not there, or of another shape.
+        IllFormed: a result is missing or has another shape.
     """
     for name in names:
         if name not in found:

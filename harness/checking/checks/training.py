@@ -156,8 +156,8 @@ BATCHES, PIPELINE_STEPS = 2, 4
 # first ones.
 TRAINED, TOGETHER = 16, 8
 MADE = TRAINED + TOGETHER
-# Time steps of these batches: compilation for speed is slow and unrolls the time steps. ``harness
-# train`` proves its first steps at its own sizes.
+# Time steps of these batches: compilation for speed is slow and unrolls the time steps.
+# ``harness train`` proves its first steps at its own sizes.
 TIME = 2
 
 

@@ -93,8 +93,8 @@ def against(
     """Parse a target of ``--against``; ``backends`` are the values of ``--backend``.
 
     Raises:
-        UsageError: there is no such file, it is none that holds a model, or nothing tells which
-            framework runs it.
+        UsageError: there is no such file, it holds no model, or the framework that runs it is
+            unknown.
     """
     path, name, parameters = _parts(target)
     checksum = _checksum(path)
