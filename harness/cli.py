@@ -58,10 +58,7 @@ def _open_standard_files() -> None:
 
 
 def _show_unexpected() -> int:
-    """Write the traceback of the current error, and return the exit code.
-
-    Nothing of the harness is imported, because the error may have come from an import.
-    """
+    """Write the current error's traceback without importing the harness; return the exit code."""
     import contextlib
     import traceback
 

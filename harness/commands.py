@@ -1,7 +1,4 @@
-"""Commands, each with its class of options, which holds the help, and its function.
-
-Everything but click is imported when a command runs.
-"""
+"""Commands: their options, whose class holds the help, and their functions, imported at the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,1 @@
-"""Functions of ``import harness``, and their results.
-
-``harness`` imports these modules at its start, so slow imports are left to the calls.
-"""
+"""Functions of ``import harness``, and their results; slow imports are left to the calls."""

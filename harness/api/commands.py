@@ -1,7 +1,6 @@
 """Functions of the commands without a result class of their own.
 
-Their arguments and texts are those of the command. ``commands.pyi``, written by docs/options.py,
-shows the signatures to editors and type checkers.
+``commands.pyi``, written by docs/options.py, shows their signatures to editors and type checkers.
 """
 
 from __future__ import annotations

@@ -27,14 +27,11 @@ Run = str | PathLike[str] | BenchReport
 
 
 class Comparison(compared.RunChanges):
-    """Changes between two runs, gravest first; ``environment`` lists differences around the
-    runs."""
+    """Changes between two runs, gravest first; ``environment`` lists what differs around them."""
 
     @classmethod
     def of(cls, old: Run, new: Run | None, columns: Any, threshold: float | str) -> Self:
-        """Return the comparison of two runs, or of two columns of a file.
-
-        A run is a file, or a report of :func:`harness.bench`.
+        """Return the comparison of two runs (files or bench reports), or of two columns of a file.
 
         Raises:
             UsageError: the threshold is no share, the two runs are of different kinds, a column

@@ -135,7 +135,7 @@ def _numbered(notes: Sequence[str]) -> list[str]:
 
 
 def _speed(text: str) -> TintedText:
-    """Return a speed's entry: the fastest, marked by ``*``, is good; a failure is bad."""
+    """Tint a speed: good for the fastest, which bears a ``*``, and bad for a failure."""
     if text.startswith("*"):
         return TintedText(text, "good")
     return TintedText(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")

@@ -152,10 +152,9 @@ class Cluster:
 
 
 def _silence_nodes() -> None:
-    """Keep Ray from printing messages of nodes.
+    """Keep Ray from printing messages of nodes to standard output, which may be JSON.
 
-    Ray prints them to standard output, which may be JSON, regardless of its log settings. The
-    patched function is not public.
+    Ray does so regardless of its log settings. The patched function is not public.
     """
 
     def untold(*_: object, **__: object) -> None:
@@ -300,8 +299,8 @@ class Queue(Generic[T]):
     def claim(self, node: str) -> str | None:
         """Return a kind with waiting items that this node does not work on; None at the end.
 
-        Prefer the kind with the most waiting items for each of its processes. Wait while there is
-        no such kind, because items of other nodes may come back.
+        The kind with the most waiting items for each of its processes comes first. The call waits
+        while there is no such kind, because items of other nodes may come back.
         """
         with self._changed:
             while not self.finished:

@@ -1,9 +1,8 @@
 """Completion in bash, zsh and fish; click's own scripts break some words of the harness.
 
 Bash breaks a word at ``=``, ``:`` and ``@``, zsh replaces ``--option=value`` as a whole, and fish
-splits a list at its commas. The scripts here pass the whole line. The class of each shell says how
-it inserts a value. The answers are ``type,value`` lines, as click's are. The type ``part`` is a
-value that goes on, so that no space follows it.
+splits a list at its commas. The scripts here pass the whole line and read ``type,value`` lines, as
+click's do. After a value of type ``part`` no space follows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Options as fields of a dataclass: declared once for all interfaces.
 
-The type of a field says how its value is read; :class:`Option` says everything else. This module
-makes the command line from it, :mod:`harness.api.signature` the Python functions, and
-:mod:`harness.suite.options` the options of pytest.
+A field's type says how its value is read; :class:`Option` says everything else. The command line is
+made here, the Python functions in :mod:`harness.api.signature`, and pytest's options in
+:mod:`harness.suite.options`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """End of an interrupted command: one line on standard error, exit code 130, nothing left behind.
 
-The signals are Ctrl-C (SIGINT), SIGTERM and SIGHUP. Signals that were ignored when the process
-started stay ignored, as in a shell's background job. At first a signal ends the process at once,
-because there is nothing to clean up, and an exception would disturb the running imports. Within
-:func:`stoppable` a signal raises ``KeyboardInterrupt``, so that workers end and files are whole.
+The signals are Ctrl-C (SIGINT), SIGTERM and SIGHUP, unless they were ignored at the start, as in a
+shell's background job. At first a signal ends the process at once, because an exception would
+disturb the running imports. Within :func:`stoppable` a signal raises ``KeyboardInterrupt``, so that
+workers end and files are whole.
 
 The module imports almost nothing, so that the time before :func:`arm` is short.
 """
@@ -66,8 +66,7 @@ def disarm() -> None:
 def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
     """Return the value of ``run``, or 130 after an interrupt and its cleanup.
 
-    The printed line ends with the notes of the interrupt, or else with the text that ``told``
-    returns.
+    The printed line ends with the interrupt's notes, or else with the text that ``told`` returns.
     """
     global _telling, _told
     from harness.output.printing import tell
@@ -100,8 +99,7 @@ def leave() -> NoReturn:
 def _watch() -> None:
     """Start a thread that ends the process after a signal even if the main thread runs C code.
 
-    Python's handlers run between two instructions of the main thread, and one product of large
-    matrices takes minutes.
+    Python handles signals only between two instructions, and one large matmul takes minutes.
     """
     import threading
 

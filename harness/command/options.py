@@ -183,8 +183,7 @@ class ProcessOptions(Protocol):
 
 
 def one_interpreter(items: Sequence[str]) -> str:
-    """Join and check ``[BACKEND=]INTERPRETER`` items; raise :class:`UsageError` if they
-    conflict."""
+    """Join ``[BACKEND=]INTERPRETER`` items; raise :class:`UsageError` if they conflict."""
     interpreters(items, tuple)
     return ",".join(items)
 

@@ -17,9 +17,8 @@ from harness.output.printing import console, drawing, say, shown, tell
 class CommandResult:
     """The result of a command.
 
-    ``data`` may be a function that returns the data. ``text`` may be a function that draws on a
-    console, for tables. ``wrap`` says whether a terminal breaks the text between words. ``printed``
-    says that the command printed the text as it ran.
+    ``data`` may be a function that returns the data, ``text`` a function that draws on a console.
+    ``wrap`` says whether a terminal wraps the text. ``printed`` says that it is printed already.
     """
 
     data: Any

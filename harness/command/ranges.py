@@ -17,7 +17,7 @@ from harness.errors import UsageError, shorten
 class Range:
     """A range from ``least`` to ``most``, inclusive; of whole numbers only if ``whole``.
 
-    Messages use ``what``, the name of the number, and ``allowed``, the allowed values in words.
+    Messages use ``what``, the number's name, and ``allowed``, the allowed values in words.
     """
 
     what: str
@@ -27,10 +27,7 @@ class Range:
     whole: bool = True
 
     def check(self, value: Any, what: str = "") -> Any:
-        """Return the number; raise :class:`UsageError` for other values and numbers out of range.
-
-        ``what`` is a more specific name for messages.
-        """
+        """Return a valid number, or raise :class:`UsageError`, which calls the number ``what``."""
         kinds = (int,) if self.whole else (int, float)
         right = isinstance(value, kinds) and not isinstance(value, bool)
         # NaN fails every comparison, so the test must be this way round.

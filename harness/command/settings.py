@@ -1,8 +1,7 @@
 """Defaults of options: ``[tool.harness]`` of the nearest ``pyproject.toml``, and ``HARNESS_*``.
 
 The order is: command line, environment, file, built-in default. A setting for one command comes
-before a setting for all commands. A ``pyproject.toml`` is trusted, as an interpreter given by
-``--python`` is.
+before a setting for all. The file is trusted, as an interpreter given by ``--python`` is.
 """
 
 from __future__ import annotations

@@ -91,11 +91,8 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse like click, with better errors.
-
-        ``UsageError`` names the replacement of a former option. ``BadParameter`` names the origin
-        of a wrong default.
-        """
+        """Parse like click; name a former option's replacement (``UsageError``) and a default's
+        origin (``BadParameter``) in errors."""
         for argument in args:
             new = FORMER.get(self.name or "", {}).get(argument.partition("=")[0])
             if new:
@@ -189,8 +186,7 @@ class Verbs(click.Group):
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
-    """Return ``check and bench have one`` for the commands that have this option, or an empty
-    text."""
+    """Return ``check and bench have one`` for commands with this option; "" if there are none."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
     found = [name for name, known in words.items() if option.lstrip("-") in known]
@@ -265,8 +261,7 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
 
 
 def _value(option: click.Option, setting: settings.Setting) -> Any:
-    """Return a setting in the form of an option's values; None if the setting is for other
-    commands."""
+    """Return a setting in the form of an option's values; None if it is for other commands."""
     value, name = setting.value, _word(option)
     if option.is_flag:
         if not isinstance(value, bool):
@@ -309,10 +304,8 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 
 
 def origins(message: str) -> str:
-    """Return where the options named in a message were set, unless on the command line.
-
-    The form is `` (--dtype is from pyproject.toml:5:1)``.
-    """
+    """Return where options named in a message were set: `` (--dtype is from
+    pyproject.toml:5:1)``."""
     ctx = click.get_current_context(silent=True)
     found = []
     for param in ctx.command.params if ctx is not None else ():

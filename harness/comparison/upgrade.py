@@ -31,9 +31,7 @@ Draw = Callable[[Any], None]
 
 
 def run_upgrade(asked: UpgradeOptions) -> CommandResult:
-    """Check an old column and a new one, then time them; print each part when it is done.
-
-    Nothing is printed with ``--json``.
+    """Check and time two columns; print each part when it is done, unless JSON is wanted.
 
     Raises:
         UsageError: there are not two columns, or ``--want`` has an unknown value.
@@ -93,8 +91,7 @@ def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
 
 
 def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
-    """Return exit code 3 if a column could not be run, else 0, and changes of verdicts and
-    digits."""
+    """Return 3 if a column could not be run, else 0, and the changes of verdicts and digits."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
@@ -114,7 +111,7 @@ def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunCh
 def _speeds(
     timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
 ) -> tuple[int, RunChanges]:
-    """Return exit code 3 if a column could not be timed, else 0, and the changes of speed."""
+    """Return 3 if a column could not be timed, else 0, and the changes of speed."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)
     with Bench(timing, events=progress) as bench, progress.bar:

@@ -21,7 +21,7 @@ NEAR = 0.01
 class Framework(Strict):
     """An entry's facts about one framework.
 
-    ``does`` is its default. ``measured`` is the result of its plugin's measurement. ``set`` is the
+    ``does`` is its default, ``measured`` the value that its plugin should measure, and ``set`` the
     setting that makes all frameworks agree.
     """
 
@@ -40,8 +40,8 @@ class Framework(Strict):
 class DefaultEntry(Strict):
     """A default that differs between frameworks.
 
-    ``agree_on`` is the behaviour of all frameworks once they are set. ``apart`` is the effect of
-    the difference. ``elsewhere`` is about frameworks that are not measured.
+    ``agree_on`` is the behaviour once all are set, ``apart`` the effect of the difference, and
+    ``elsewhere`` is about frameworks that are not measured.
     """
 
     layers: list[str] = Field(min_length=1)

@@ -98,10 +98,8 @@ def _measures(
     between: Sequence[str],
     held: Mapping[tuple[str, str], Held],
 ) -> None:
-    """Print the behaviour and the setting of each framework as a table.
-
-    Print paragraphs instead if the table would break a word, such as a call to copy.
-    """
+    """Print what each framework does and what to set: a table, or paragraphs if words would
+    break."""
     heads = ["  framework", "does", "set this", *(["now"] if held else [])]
     rows: list[list[Text]] = []
     for framework, its in shown(one, between).items():
@@ -130,8 +128,7 @@ def _measures(
 def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
     """Return column widths that break no word; empty if the table does not fit.
 
-    Each column has the width of its longest word. The remaining width is shared equally among
-    columns that want more.
+    Columns start at the width of their longest word and share the rest equally.
     """
     by_column = list(zip(*rows, strict=True))
     wanted = [max(text.cell_len for text in column) for column in by_column]

@@ -34,10 +34,8 @@ class Held:
 
 @dataclass
 class Verification:
-    """The results of all measurements.
-
-    ``versions`` are those of each framework that ran. ``troubles`` are the reasons of the others.
-    """
+    """The results of all measurements: versions of the frameworks that ran, and why others did
+    not."""
 
     held: list[Held] = field(default_factory=list)
     versions: dict[str, Mapping[str, str]] = field(default_factory=dict)

@@ -1,7 +1,6 @@
 """Cache of environments: one folder for each column.
 
-``environment.json`` is written last, after everything in the folder was tried. A folder without the
-file is incomplete and is ignored.
+``environment.json`` is written last. A folder without the file is incomplete and is ignored.
 """
 
 from __future__ import annotations
@@ -45,10 +44,7 @@ Word = Annotated[str, AfterValidator(_one_line)]
 
 
 class About(Form):
-    """Content of ``environment.json``.
-
-    ``harness_code`` is empty if the environment uses the source of the harness in place.
-    """
+    """Content of ``environment.json``; ``harness_code`` is empty for a harness used in place."""
 
     column: Word
     requirements: Annotated[list[Word], Field(min_length=1)]

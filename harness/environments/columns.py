@@ -1,9 +1,8 @@
 """Columns of a table: a backend, or one version of it in a separate environment.
 
-``torch@2.6=/path/to/python`` is the backend ``torch`` in a different interpreter. Measurements and
-records have the whole name ``torch@2.6``. Facts about the backend, such as known differences and
-layers, belong to the part before the ``@``. ``torch==2.6`` is an alternative spelling of
-``torch@2.6``.
+``torch@2.6=/path/to/python`` is the backend ``torch`` in a different interpreter; ``torch==2.6``
+means ``torch@2.6``. Measurements and records have the whole name ``torch@2.6``. Known differences
+and layers belong to the part before the ``@``.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ FORMS = (
 class Columns:
     """The columns of a run, in order, and the interpreters of columns that have their own.
 
-    ``lacking`` are installed backends without their framework, each with the way to install it.
-    They are left out if no backend is named.
+    ``lacking`` are backends without their framework, left out by default, and how to install it.
     """
 
     names: tuple[str, ...]
@@ -43,11 +41,10 @@ class Columns:
 
 
 def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
-    """Return the requested columns, or every installed backend with its framework.
+    """Return the requested columns; by default every installed backend that has its framework.
 
-    A column is ``BACKEND[@LABEL][=INTERPRETER]``; ``BACKEND==VERSION`` is ``BACKEND@VERSION``.
-    ``pythons`` are further interpreters by column. A label without an interpreter names an
-    environment made by ``harness env``.
+    A column is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` are further
+    interpreters. A label without an interpreter names an environment made by ``harness env``.
 
     Raises:
         NoEnvironment: environments of this harness are missing.
@@ -81,9 +78,7 @@ def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Co
 
 
 def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, str]) -> Columns:
-    """Return the columns of ``--backend`` and ``--python``.
-
-    An interpreter for all applies to the columns without their own.
+    """Return the columns of ``--backend``, with their interpreters from ``--python``.
 
     Raises:
         UsageError: as :func:`choose`, or ``--python`` is not an interpreter of a column.
@@ -96,9 +91,7 @@ def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, st
 
 
 def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict[str, Any]:
-    """Return the options of a command by field, with columns, interpreters and variables resolved.
-
-    They come as items of the command line, or as mappings by backend.
+    """Return the options of a command by field, with its columns, interpreters and variables.
 
     Raises:
         UsageError: as :func:`choose`, or an option has a wrong form.
@@ -140,8 +133,7 @@ def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, d
 
 
 def left_out(lacking: Mapping[str, str]) -> list[str]:
-    """Return sentences on the backends that are left out, with the way to install each
-    framework."""
+    """Return sentences on backends that are left out, with how to install their frameworks."""
     return [
         f"{name} is left out, its framework is not installed: {how}"
         for name, how in lacking.items()

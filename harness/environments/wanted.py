@@ -78,8 +78,8 @@ def pack(found: Distribution, folder: Path) -> Path:
 
 
 def _is_packed(file: PackagePath) -> bool:
-    """Return False for scripts, which are made from entry points, compiled and installer's
-    files."""
+    """Return whether a file goes into the wheel: no scripts, compiled files or installer's
+    records."""
     inner = ".." not in file.parts and "__pycache__" not in file.parts
     return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
 

@@ -53,8 +53,7 @@ def run_run(asked: PassOptions) -> CommandResult:
 
 
 def arrays_of(result: PassResult) -> ArrayDict:
-    """Return all results by their names in the file: ``output.NAME``, ``loss``,
-    ``gradient.NAME``."""
+    """Return all results by their names in a file: ``output.NAME``, ``loss``, ``gradient.NAME``."""
     groups: dict[str, Mapping[str, npt.ArrayLike]] = {
         "output": result.outputs,
         "state": result.state,

@@ -1,7 +1,7 @@
 """Wrapping of lines: broken between words, but never within commands to copy.
 
-A command in a message counts as one word, and so does an option with its value. If it does not fit,
-it runs past the edge as one line that can be copied.
+A command counts as one word, and so does an option with its value. If it does not fit, it runs past
+the edge as one line.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ _COPIED = re.compile(
 def wrapped(text: str, columns: int, further: int = 2) -> str:
     """Return the text with lines of at most ``columns``, broken between words; words stay whole.
 
-    Columns are separated by two spaces or more. A continuation line stands below the last column.
-    If too little room is left there, it is indented by ``further`` more than its line, or by less
-    if a word needs the room.
+    A continuation line stands below the last column, which follows two spaces or more. If too
+    little room is left there, it is indented by ``further``, or by less if a word needs the room.
     """
     found: list[str] = []
     for row in unbroken(text).expandtabs().split("\n"):
@@ -59,10 +58,8 @@ def wrapped(text: str, columns: int, further: int = 2) -> str:
 
 
 def unbroken(text: str) -> str:
-    """Return the text with substitutes for spaces and hyphens of commands to copy.
-
-    :func:`restored` reverses it.
-    """
+    """Return the text with substitutes for a command's spaces and hyphens; undo by
+    :func:`restored`."""
     return _COPIED.sub(lambda found: _joined(found[0]), text)
 
 

@@ -1,7 +1,6 @@
 """GitHub Actions: annotations of a line of a file, and the summary of a step.
 
-Environment variables say whether they are available. The texts come from untrusted specs, backends
-and records, so they are escaped.
+Untrusted texts from specs, backends and records are escaped.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))?(?::(?P<col>\d+))?", re.DO
 
 
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
-    """Return the line that makes GitHub show a message.
+    """Return the line that makes GitHub show a message at the first of ``places`` in the
+    repository.
 
-    The message stands at the first of ``places`` whose file is in the repository. A place is
-    ``file:line`` or ``file:line:column``.
+    A place is ``file``, ``file:line`` or ``file:line:column``.
     """
     properties = {"title": visible(title)}
     for place in places:

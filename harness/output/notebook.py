@@ -1,7 +1,7 @@
 """Results in a notebook: small tables in HTML, and pandas DataFrames.
 
-Untrusted names and messages never become markup. Colours are tints over the page's own, so that
-tables are readable in dark and light themes. Each colour repeats information that is also in words.
+Untrusted names never become markup. Colours are tints, readable in dark and light themes, and every
+fact that a colour shows is also in words.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ def html_table(
 ) -> str:
     """Return a self-contained table in HTML; ``notes`` are plain text below it.
 
-    The first ``words`` columns are left-aligned text with all their spaces. The others are
-    right-aligned figures.
+    The first ``words`` columns are text, aligned left. The others are figures, aligned right.
     """
     head = "".join(_cell("th", title, number < words) for number, title in enumerate(columns))
     lines = (

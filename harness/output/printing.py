@@ -1,10 +1,9 @@
 """Printing: the only way out, so that no untrusted text acts on the terminal or in CI.
 
-A name, a message or a file name may hold control characters, which move the cursor, set the
-window's title or feed the keyboard. It may also hold square brackets, which rich takes for markup.
-All output goes through :func:`say`, or through :func:`line` and :func:`entry` to a console. GitHub
-Actions takes some lines for commands: a command's standard streams pass only those of
-:func:`annotate`.
+Control characters move the cursor, set the window's title or feed the keyboard, and rich takes
+square brackets for markup. All output goes through :func:`say`, or through :func:`line` and
+:func:`entry` to a console. GitHub Actions takes some lines for commands: the standard streams pass
+only those of :func:`annotate`.
 """
 
 from __future__ import annotations
@@ -108,10 +107,7 @@ class OutputLost(Exception):
 
 
 class _Output(io.RawIOBase):
-    """Raw stream that raises :class:`OutputLost` on failure.
-
-    If errors cannot be printed either (not ``told``), it drops the data.
-    """
+    """Raw stream that raises :class:`OutputLost` on failure, or drops the data if not ``told``."""
 
     def __init__(self, raw: io.RawIOBase, *, told: bool) -> None:
         self._raw, self._told = raw, told
@@ -151,11 +147,8 @@ class _Guarded(io.TextIOWrapper):
 
 
 def guard_streams() -> None:
-    """Replace the standard streams by guarded ones.
-
-    Standard output then raises :class:`OutputLost`. Both streams take any text, and give GitHub no
-    commands.
-    """
+    """Let both standard streams take any text without GitHub commands; failures of standard output
+    raise :class:`OutputLost`."""
     sys.stdout = _guarded(sys.stdout, told=True)
     sys.stderr = _guarded(sys.stderr, told=False)
 
@@ -183,8 +176,7 @@ def abandon_output() -> None:
 
 
 def visible(text: str) -> str:
-    """Return the text with escapes such as ``\\x1b`` for control characters; lines and tabs
-    stay."""
+    """Return the text with control characters as ``\\x1b``; lines and tabs stay."""
     return _UNSEEN.sub(_escaped, text)
 
 

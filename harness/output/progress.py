@@ -1,8 +1,4 @@
-"""Progress of a command on standard error, with the time left.
-
-A terminal has a transient bar below the printed lines. Pipes, files and dumb terminals have plain
-lines.
-"""
+"""Progress of a command on standard error: a bar on terminals, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -61,9 +57,9 @@ class Progress:
         self._drawn.stop()
 
     def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
-        """Set the total, and the part that is already done; time counts from now on.
+        """Set the total and the part already done; time counts from now on.
 
-        Without ``forecast``, the time left is not shown; with few unequal parts it would be noise.
+        Without ``forecast`` the time left is not shown; for few unequal parts it would be noise.
         """
         self.total, self.done, self._forecast = total, done, forecast
         self._began, self._first = self._clock(), done
@@ -99,8 +95,8 @@ class Progress:
             self.line(text)
 
     def now(self, text: str) -> None:
-        """Show one of many small steps below the bar; without a bar, print a line after a
-        silence."""
+        """Show one of many small steps below the bar, or as a line after a silence without a
+        bar."""
         self.doing(text)
         if not self.live and self._clock() - self._printed >= SILENCE:
             self.line(text)
@@ -112,8 +108,7 @@ class Progress:
     def left(self) -> str:
         """Return ``about 0:01:40 left``; empty while it is unknown, and at the end.
 
-        The pace of the finished parts gives the time, which falls while a part runs. If a part
-        takes longer than the average, the time covers only the parts after it.
+        The time falls while a part runs, at most to the time of the parts after it.
         """
         gone, made = self._marked - self._began, self.done - self._first
         if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:

@@ -14,10 +14,7 @@ def command_line(words: Iterable[str]) -> str:
 
 
 def quoted(word: str) -> str:
-    """Return a word quoted for a shell.
-
-    Control characters become escapes in ``$'...'``, which bash and zsh know.
-    """
+    """Return a word quoted for bash and zsh; control characters become escapes in ``$'...'``."""
     if visible(word) == word and not {"\n", "\t"} & set(word):
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"

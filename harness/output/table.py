@@ -1,7 +1,7 @@
 """Tables for any width: in one piece, in parts, or as paragraphs.
 
-Nothing is ever cut. If a table is wider than the terminal, alike columns are shown in parts. If a
-part is too wide too, or the columns are of different kinds, each row becomes a paragraph.
+Nothing is cut. If a table is too wide, alike columns are shown in parts. If these are too wide or
+the columns are of different kinds, each row becomes a paragraph.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FEWEST = 2
 
 @dataclass
 class Grid:
-    """Rows of texts under a title. The first ``names`` columns name the row.
+    """Rows of texts under a title; the first ``names`` columns name the row.
 
     ``alike`` says that the other columns are of one kind, such as backends.
     """

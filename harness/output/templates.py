@@ -8,10 +8,7 @@ from harness.output.markdown import escaped
 
 
 def filled(package: str, name: str, **values: object) -> str:
-    """Return the text of template ``name.j2`` of a package, filled with values.
-
-    The filter ``markdown`` escapes untrusted texts.
-    """
+    """Return template ``name.j2`` of a package with values; filter ``markdown`` escapes texts."""
     templates = Environment(
         loader=PackageLoader(package, ""),
         undefined=StrictUndefined,

@@ -158,10 +158,10 @@ def _part(result: CellResult) -> DtypePart:
 
 
 def headroom(findings: Iterable[Finding]) -> float:
-    """Return how far the worst measured error is below its tolerance, from 0 to 1.
+    """Return the headroom of the worst measured error: decades below the tolerance.
 
-    The unit is :data:`MOST_HEADROOM` decades. The headroom is 0 at the tolerance or above, and 1
-    far below it or if every result is exact.
+    It is scaled by :data:`MOST_HEADROOM`: 0 at the tolerance or above, 1 far below or if all is
+    exact.
     """
     ratios = [share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None]
     nearest = max(ratios, default=0.0)

@@ -115,9 +115,7 @@ def check_output(output: Path, form: str) -> None:
 
 
 def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
-    """Check the reports of a command before its run, as :func:`check_output` does.
-
-    ``outputs`` are paths by format; ``results`` is the file that the reports are made of.
+    """Check the reports of a command before its run; ``results`` is the file that they show.
 
     Raises:
         UsageError: a report cannot be written, its name belongs to a different format, or two
@@ -167,9 +165,7 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> No
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Pause garbage collection: all data live until written, and collecting takes a third of the
-    time.
-    """
+    """Pause garbage collection, which takes a third of the time although no data can be freed."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -28,11 +28,8 @@ SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 
 @dataclass(frozen=True)
 class Headline:
-    """The top of a report.
-
-    ``tone`` is ``good`` if all passes, ``bad`` if something differs or got worse, and ``broken`` if
-    something could not be run and nothing differs.
-    """
+    """The top of a report; the tone is bad if something differs or got worse, else broken if
+    something could not be run."""
 
     tone: Tone
     sentence: str

@@ -42,8 +42,8 @@ class Point:
 class DigitsLine:
     """The line of a cell's digits over the checks.
 
-    ``parts`` are points of polylines. ``dots`` are the single results, with a tone and words.
-    ``dashes`` mark the upgrades. ``first`` and ``last`` are digits.
+    ``parts`` are polylines, ``dots`` the results, ``dashes`` the upgrades; ``first`` and ``last``
+    are digits.
     """
 
     label: str
@@ -127,9 +127,9 @@ def _line(
 
 
 def _drop(points: Sequence[Point]) -> float:
-    """Return the digits lost in the last check: best passing digits minus last digits.
+    """Return the digits lost since the best check that passed.
 
-    A cell that stopped passing counts as 16 lost digits. A cell that never passed gets half of
+    A cell that no longer passes has lost 16. A cell that never passed has lost half of
     :data:`LOST`, so that it stands before those that pass.
     """
     if points[-1].verdict not in PASSING:

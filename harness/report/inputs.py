@@ -90,10 +90,7 @@ class CheckRun:
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)
 
     def pairs(self, *, every: bool) -> list[str]:
-        """Return statements of how many digits backends share.
-
-        The statements are about ``every`` pair, or, if there are many, only about the worst pair.
-        """
+        """Return how many digits backends share: for ``every`` pair, or if many, for the worst."""
         found = recorded(self.records)
         return statements(found, self.cells.values(), every=every, others="all are below")
 
@@ -152,9 +149,7 @@ class Inputs:
         return [*every][-MOST_COMMANDS:]
 
     def told_apart(self, run: BenchRun) -> str:
-        """Return the label that separates a file's speeds from other files; empty for a single
-        file.
-        """
+        """Return the label that separates a file's speeds from other files; empty for one file."""
         return run.name if len(self.benches) > 1 else ""
 
 

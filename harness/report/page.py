@@ -54,9 +54,9 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
     """Return the data of cells and charts as JSON for an element ``script``.
 
     ``names`` are texts; other parts refer to them by number. ``entries`` has, by an entry's number,
-    one object for each dtype. Its checks are rows: check, verdict, error, yardstick, tolerance,
-    worst tensor, held, seconds, detail, spread, growth. Empty values at the end of a row are left
-    out. ``charts`` has the views of each chart by baseline.
+    one object for each dtype. Its checks are rows, shortened from the end: check, verdict, error,
+    yardstick, tolerance, worst tensor, held, seconds, detail, spread, growth. ``charts`` has the
+    views of each chart by baseline.
     """
     names = Names()
     found = {
@@ -166,10 +166,9 @@ def page(
     baseline: str | None = None,
     differences: Differences | None = None,
 ) -> str:
-    """Return the text of the page.
+    """Return the text of the page, with speeds relative to ``baseline``.
 
-    ``baseline`` is the backend that speeds are compared with. ``news`` are the changes since an
-    older run. ``differences`` are the known differences.
+    ``news`` are changes since an older run; ``differences`` are the known differences.
     """
     drawn = svg_pictures.available()
     check = inputs.check

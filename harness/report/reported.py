@@ -17,11 +17,11 @@ ENDED = (0, 1, 3)
 
 
 class Reported:
-    """Context manager that writes the reports a run's options ask for, when the run has ended.
+    """Context manager that writes the reports a run's options ask for when the run has ended.
 
-    ``results`` is the file of the run's results. If no option names one, the file is temporary.
-    After an interrupt, the reports are written if ``worth`` accepts the file; a temporary file then
-    stays. The caller sets ``code`` to the exit code.
+    The reports show the file ``results``, which is temporary if no option names one. After an
+    interrupt, reports are written and the file stays only if it is ``worth`` it. The caller sets
+    ``code``.
 
     Raises:
         UsageError: a report cannot be written, or two options name the same file.

@@ -25,10 +25,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """The speeds of one mode, batch and sizes: rows of systems, each with its cells by backend.
-
-    ``refused`` are cells without a speed, and the reasons.
-    """
+    """The speeds of one mode, batch and sizes, by system and backend; ``refused`` have no speed."""
 
     title: str
     unit: str
@@ -45,10 +42,7 @@ def counted(files: Sequence[SpeedFile]) -> str:
 
 
 def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
-    """Return a chart for each mode, batch and sizes, with speeds relative to the baseline.
-
-    ``of`` names the file in the titles.
-    """
+    """Return a chart for each mode, batch and sizes; ``of`` names the file in the titles."""
     title = _titles(file, of)
     found: dict[str, list[Timed]] = {}
     for speed in file.benchmarks:
@@ -63,11 +57,7 @@ def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
 
 
 def _titles(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
-    """Return a function that gives the title of the chart for a cell.
-
-    Titles include every parameter that differs between cells. Two cells of the same system and
-    backend therefore never share a place.
-    """
+    """Return a function from a cell to its chart's title, with all parameters that differ."""
     values: dict[str, set[str]] = {}
     every = [speed.params for speed in file.benchmarks]
     every += [cell.params for cell in file.harness.without_speed]
@@ -165,11 +155,7 @@ class ChartSpot:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart relative to one baseline.
-
-    ``ticks`` have places and labels. ``one`` is the place of the baseline. ``spots`` are by system
-    and backend, and None for a cell without a speed.
-    """
+    """A chart relative to a baseline, whose place is ``one``; spots are by system and backend."""
 
     label: str
     ticks: Sequence[tuple[float, str]]
@@ -188,11 +174,7 @@ class ChartView:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart of the page.
-
-    ``view`` is shown first; ``views`` are all views by baseline. ``rows`` hold the texts before and
-    after the ratio to the baseline.
-    """
+    """A chart of the page: the first view, all views by baseline, and the texts of the rows."""
 
     chart: Chart
     looks: Mapping[str, tuple[str, str]]

@@ -70,10 +70,8 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _look(number: int) -> tuple[str, int, str]:
-    """Return the colour, marker number and line style of a series.
-
-    The first 32 series all differ, and never by colour alone.
-    """
+    """Return a series' colour, marker number and line style; 32 series differ in more than
+    colour."""
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
     return COLOURS[number % len(COLOURS)], shape, dashes

@@ -59,9 +59,8 @@ class TimeStep:
 class Trouble:
     """A cell that does not pass.
 
-    ``reproducer`` is the command that writes a reproducer. ``known`` is the text of a file
-    ``known_differences.yaml`` that accepts the differences. Both are empty if they would do
-    nothing.
+    ``reproducer`` is a command. ``known`` is the text of a ``known_differences.yaml`` that accepts
+    the differences. They are empty if they would do nothing.
     """
 
     title: str
@@ -158,7 +157,7 @@ def _chain(found: Divergence) -> list[Stop]:
 
 
 def _beyond(error: float, allowed: float) -> float:
-    """Return how far an error exceeds the limit: 0 if allowed, 1 from nearly a million times."""
+    """Return how far an error exceeds the limit: 0 if allowed, 1 at 100,000 times or more."""
     if error <= allowed:
         return 0.0
     return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0

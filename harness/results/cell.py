@@ -33,8 +33,8 @@ class Link(Form):
 class Divergence(Form):
     """The values of a pass in the order of computation.
 
-    ``first`` is the first wrong value. ``steps`` are its time steps with error and tolerance.
-    ``lines`` are the lines of ``file`` from line ``start`` on; the value's equation is on ``line``.
+    ``steps`` are the time steps of ``first``, the first wrong value, whose equation is on ``line``
+    of ``file``. ``lines`` are the file's lines from ``start`` on.
     """
 
     first: str

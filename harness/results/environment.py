@@ -92,9 +92,8 @@ def machine(*, timed: bool = False) -> Machine:
 def identity() -> str:
     """Return an identifier of this machine that survives restarts.
 
-    The identifier is a digest of the system's number, the host name and the processor. Images of
-    containers share their number, and many hosts share names such as ``localhost``. The digest
-    keeps the number private.
+    It is a digest, because the system's number is private. It includes the host name and the
+    processor, because images of containers share their number.
     """
     number = ""
     for path in NUMBERS:

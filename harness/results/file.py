@@ -50,10 +50,7 @@ class RecordWriter:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
     def append(self, *lines: RecordLine, durable: bool = True) -> None:
-        """Append some lines.
-
-        If ``durable``, the lines are on the disk on return. Otherwise a power cut may lose them,
-        but the end of this process does not.
+        """Append some lines; if ``durable``, they survive a power cut once this returns.
 
         Raises:
             RecordError: the disk is full or broken; earlier lines stay readable.

@@ -88,9 +88,8 @@ Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
 class Blame(Form):
     """The part at fault for a difference, and the reason as a sentence.
 
-    ``layer`` is the framework's own layer, ``plugin`` the backend's code between harness and
-    framework, ``gradient`` the framework's differentiation, and ``spec`` the equations. ``unknown``
-    means that the other path could not be run.
+    ``plugin`` is the backend's code between harness and framework, ``gradient`` the framework's
+    differentiation, and ``unknown`` means that the other path could not be run.
     """
 
     who: Who
@@ -104,8 +103,8 @@ class Blame(Form):
 class Finding:
     """Result of one check: tensors compared, properties that held, and faults in words.
 
-    ``note`` says which values could not be compared, and why. ``sizes`` is set if the check has
-    other sizes than the rest of the cell.
+    ``note`` says which values could not be compared. ``sizes`` is set if they differ from the
+    cell's.
     """
 
     check: str
@@ -169,8 +168,7 @@ class Finding:
 
     @property
     def detail(self) -> str:
-        """The faults and the values that could not be compared, in words; empty if there are
-        none."""
+        """The faults, and the values that could not be compared, in words."""
         if self.words:
             return self.words
         wrong = [d for d in self.deviations if not d.agrees]
@@ -202,8 +200,7 @@ def failed(findings: Iterable[Finding]) -> list[Finding]:
 def digits(findings: Iterable[Finding]) -> float | None:
     """Return the decimal digits, at most 16, in which the worst measured tensor agrees.
 
-    If checks fail, the worst tensor of the first failed check counts, because messages describe
-    that check first. Return None if nothing was measured.
+    If checks fail, the first of them counts, as in messages. Return None if nothing was measured.
     """
     findings = [*findings]
     wrong = failed(findings)

@@ -94,11 +94,8 @@ class RequestRecord(Sparse):
 
 
 class CheckedModel(Sparse):
-    """A checked model.
-
-    ``sizes`` include batch and time. ``layers`` maps the name of each layer to its definition.
-    ``attributes`` are those that differ from the defaults.
-    """
+    """A checked model: ``sizes`` with batch and time, the definition of each of the ``layers``, and
+    the ``attributes`` that differ from the defaults."""
 
     LEFT_OUT = frozenset({"attributes"})
 
@@ -112,9 +109,8 @@ class CheckedModel(Sparse):
 class Head(RecordLine):
     """The first line of a run.
 
-    ``folders`` are from ``--specs``. ``sources`` are files by the name of their spec, ``files``
-    other files by option. ``limits`` are those of a cell. ``notes`` are the run's remarks on the
-    specs. ``planned`` is the number of cells.
+    ``folders`` are from ``--specs``, ``sources`` files by spec, ``files`` others by option,
+    ``limits`` those of a cell, ``notes`` remarks on specs, ``planned`` the number of cells.
     """
 
     LEFT_OUT = frozenset({"plan", "columns", "planned", "notes"})
@@ -160,9 +156,9 @@ class CellLine(RecordLine):
 class Begin(CellLine):
     """The start of a cell.
 
-    ``signature`` decides the cell's numbers. ``since`` is the start of the earlier run whose
-    verdict is kept. In merged files, ``started`` is the start of the cell's own run, and ``copy``
-    counts contradicting results of one cell, from 2 on.
+    ``signature`` identifies everything that the numbers depend on. ``since`` is the start of the
+    run whose verdict is kept. In merged files, ``started`` is the start of the cell's run, and
+    ``copy`` counts contradicting results from 2 on.
     """
 
     LEFT_OUT = frozenset({"since"})
@@ -174,17 +170,15 @@ class Begin(CellLine):
 
     @classmethod
     def of(cls, cell: Cell, signature: Mapping[str, str] | None, since: str = "") -> Self:
-        """Return the line of a cell that starts, or whose result is kept ``since`` an earlier
-        run."""
+        """Return the line of a cell that starts, or that is kept ``since`` an earlier run."""
         own = None if signature is None else dict(signature)
         return cls(**vars(cell), signature=own, since=since or None)
 
 
 class Result(CellLine):
-    """The result of one check of a cell.
+    """The result of one check of a cell; numbers are None if no tensor was compared.
 
-    The numbers belong to a compared tensor; all are None without one. ``compared`` counts the
-    tensors; records of older versions lack it.
+    ``compared`` counts the tensors; records of older versions lack it.
     """
 
     LEFT_OUT = frozenset({"spread", "growth", "compared"})
@@ -261,8 +255,7 @@ class BlameLine(CellLine):
 
 
 class End(CellLine):
-    """The end of a cell. ``greeting`` is its worker's; ``checksum`` covers all lines of the
-    cell."""
+    """The end of a cell, with the greeting of its worker and a checksum of its lines."""
 
     LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers"})
     kind: Literal["end"] = "end"
@@ -297,11 +290,7 @@ class End(CellLine):
 
 
 class Pair(RecordLine):
-    """The distance of two backends.
-
-    ``error`` is the largest difference of any tensor, relative to the tensor's largest magnitude.
-    ``worst`` names the tensor.
-    """
+    """The largest difference of two backends in any tensor, relative to the tensor's magnitude."""
 
     kind: Literal["pair"] = "pair"
     spec: str

@@ -43,9 +43,9 @@ OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
 class Merged:
     """The content of a merged file, and remarks on it.
 
-    ``duplicates`` counts, by file, the cells that a different file had from the same origin with
-    the same outcome. ``contradictions`` describe cells with a different outcome. ``shards``
-    describe the runs made in parts, and ``missing`` counts the planned cells that are missing.
+    ``duplicates`` counts, by file, cells that were in a different file with the same outcome.
+    ``contradictions`` describe cells with different outcomes, ``shards`` the parts of runs.
+    ``missing`` counts planned cells that are missing.
     """
 
     kind: str
@@ -116,8 +116,7 @@ def check_alike(
 def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
     """Return remarks on specs whose name means different models in the results.
 
-    Each entry is the name of a file, a spec, and an identifier of the model, or None if the file
-    does not record it.
+    Each entry is a file's name, a spec, and an identifier of the model, or None if not recorded.
     """
     files: dict[str, dict[str, None]] = {}
     models: dict[str, set[str]] = {}
@@ -297,10 +296,8 @@ def _plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
 
 
 class _KeptEntries:
-    """The cells kept so far, each with its name in its run and its origin.
-
-    Each cell records its origin, so that merging merged files again is safe.
-    """
+    """The cells kept so far, with their origin; files that were merged before can be merged
+    again."""
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
         self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []

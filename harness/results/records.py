@@ -120,23 +120,19 @@ class Records:
     def cells(self) -> Origins:
         """The complete cells, each from every origin.
 
-        The last run counts for each origin. A cell that began again there and was cut off is left
-        out.
+        The last run of an origin counts. A cell is left out if it began again there and was cut
+        off.
         """
         return self._blocks[0]
 
     @property
     def every_block(self) -> list[CellBlock]:
-        """The blocks of :attr:`cells`, with those that a later run in the file replaces.
-
-        Merged files are not in the order of time.
-        """
+        """The blocks of :attr:`cells`, also those that a later run in the file replaces."""
         return [block for block in self._blocks[1] if block.cell in self.cells]
 
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
-        """The results of :attr:`cells`. Cells from several origins have the origin in the backend's
-        name."""
+        """The results of :attr:`cells`; with several origins, backends are named after them."""
         return apart(self.cells)[0]
 
     @cached_property
@@ -160,9 +156,8 @@ class Records:
         return f"stopped after {done} of {planned} cells" if done < planned else ""
 
     def of_machine(self, machine: str, what: str) -> dict[Cell, CellResult]:
-        """Return the results of :attr:`cells` from this machine, or from the only other machine.
-
-        Each cell has its last version.
+        """Return the last results of :attr:`cells` from this machine, or from the only other
+        machine.
 
         Raises:
             UsageError: a cell was run on several machines, but not on this one.
@@ -222,10 +217,8 @@ class Records:
 
 
 def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
-    """Remove and return the blocks that a cell may replace when it begins again.
-
-    The version of the new run is known only at its end.
-    """
+    """Remove and return the blocks that a new run of a cell may replace, depending on its
+    version."""
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
 
@@ -244,10 +237,7 @@ def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]
 
 
 def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
-    """Return the cells to compare, each from the last version of every machine.
-
-    A cell from several machines has the machine in the name of its backend.
-    """
+    """Return the last version's cells of each machine, named by machine if there are several."""
     found = []
     for records in files:
         newest: dict[Cell, dict[CellOrigin, CellBlock]] = {}
@@ -259,10 +249,7 @@ def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
 
 
 def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
-    """Return the results by cell, separate for each origin.
-
-    If a cell of a backend has several origins, each origin gets its own name in all files.
-    """
+    """Return the results by cell; a backend with several origins gets a name for each origin."""
     several: dict[str, set[str]] = {}
     for cells in files:
         for cell, origins in cells.items():

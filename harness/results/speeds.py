@@ -85,10 +85,8 @@ class Parameters(Form):
 
 
 class SpeedOrigin(Form):
-    """The origin of a cell in a merged file: its machine, versions and run.
-
-    ``run`` is a checksum of the run's file. ``backend`` and ``group`` are the names in that file.
-    """
+    """The origin of a cell in a merged file: its backend, group, machine, versions and run
+    there."""
 
     backend: str
     machine: MachineOf
@@ -173,8 +171,7 @@ class Incomplete(Form):
 
 
 class Further(Form):
-    """The top-level field ``harness``. ``commands`` are the arguments of the commands that
-    wrote."""
+    """The top-level field ``harness``; ``commands`` are arguments of the commands that wrote it."""
 
     without_speed: list[NoSpeed]
     slopes: list[dict[str, object]] = Field(default_factory=list)

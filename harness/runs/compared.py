@@ -18,8 +18,8 @@ MOST_MOVED = 10
 class Differing:
     """An entry that differs between two runs: a version, a variable, a processor.
 
-    ``of`` are the backends or specs that it is about; it is empty for the whole run. ``words``
-    replace values that mean nothing to a reader, such as a checksum.
+    ``of`` are its backends or specs; it is empty for the whole run. ``words`` replace values that
+    mean nothing to a reader, such as a checksum.
     """
 
     what: str
@@ -133,8 +133,7 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = "") -> str:
     """Return the counts of changes, such as ``2 new differences, 1 lost; not worse: 3 new``.
 
-    Without a change, say that nothing got worse although digits moved, or that nothing changed.
-    ``unsure`` says for which cells changes are unknown.
+    Without changes, say so. ``unsure`` says for which cells changes are unknown.
     """
     worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
     if worse and others:
@@ -158,10 +157,9 @@ def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
 class RunChanges:
     """The changes between two runs, and the differences of their environments.
 
-    ``what`` stands before the counts of changes: since when, or beyond what. ``limits`` say what
-    could not be compared. ``moved`` are digits that moved, the largest loss first; most have causes
-    other than a change of result, such as a new model. ``unsure`` says in how many cells a change
-    could not be seen.
+    ``what`` introduces the counts: since when, or beyond what. ``limits`` say what could not be
+    compared. ``moved`` are digits that moved, the largest loss first. ``unsure`` says in how many
+    cells a change could not be seen.
     """
 
     environment: Sequence[Differing]

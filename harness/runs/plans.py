@@ -19,10 +19,9 @@ MOST_NAMED = 1 << 27
 
 
 class RunPlan(Form):
-    """The whole plan that a run belongs to.
+    """The whole plan of a run; ``shard`` is such as ``2/4``, or None for all of it.
 
-    ``shard`` is such as ``2/4``, or None if the run has the whole plan. The names of the cells are
-    the :func:`joined` combinations of one entry of each of the ``axes``.
+    Cells are named by the :func:`joined` combinations of one entry of each of the ``axes``.
     """
 
     cells: Annotated[int, Field(ge=0, lt=2**63)]
@@ -70,8 +69,8 @@ class Plans:
     def told(self, ended: Collection[str]) -> tuple[int, list[str]]:
         """Return the number of missing cells, and remarks on shards; ``ended`` are cell names.
 
-        For a plan that does not name its cells, only their number is known, and that each shard has
-        at least one. With several such plans, the result is a lower bound.
+        Of a plan that does not name its cells, each missing shard counts as one cell at least. With
+        several such plans, the number is a lower bound.
         """
         lines = []
         least = 0

@@ -1,7 +1,6 @@
 """Shards of a run: the part of a plan that each of several machines takes.
 
-Every unit of a plan is in exactly one shard, in whatever order it was requested. Each machine
-therefore needs only its own number.
+A unit's shard does not depend on the order of units, so machines need only their own number.
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ class Shard:
     def part(self, items: Iterable[T], name: Callable[[T], Sequence[str]], kind: str) -> list[T]:
         """Return the items of this shard, in their order.
 
-        ``name`` identifies an item; its first part is a kind of equal cost. Every shard gets the
-        same number of each kind, plus or minus one. Items with the same name stay together. There
-        must be at least as many items as shards.
+        ``name`` identifies an item; its first part is a kind of equal cost, and the names of a kind
+        are dealt out evenly. Items with the same name stay together.
 
         Raises:
             UsageError: there are fewer items than shards.
@@ -66,8 +64,7 @@ class Shard:
 
 
 def _dealt(name: Sequence[str]) -> tuple[str, ...]:
-    """Return the sort key for dealing names: by kind, then pseudo-random, as neighbours cost
-    alike."""
+    """Return the order of dealing: by kind, then pseudo-random, because neighbours cost alike."""
     import hashlib  # importing it takes a tenth of the time of harness --help
 
     kind, *rest = name

@@ -1,5 +1,4 @@
 """Checks as a pytest suite, for authors of backends.
 
 ``pytest --pyargs harness.suite --backend NAME`` has one test for each spec, dtype and check.
-:mod:`harness.suite.plugin` adds the options.
 """

@@ -28,10 +28,7 @@ SHOWN = frozenset({*FINDINGS, *FINDINGS.values(), *BEFORE})
 
 
 class Cells:
-    """The results of a session's cells; ``selected`` are the (cell, check) pairs, in order.
-
-    A cell runs only the groups of its selected checks, so that ``-k`` saves time too.
-    """
+    """The results of a session's cells, which run only the groups of their ``selected`` checks."""
 
     def __init__(self, engine: Engine, selected: Iterable[tuple[Cell, str]]) -> None:
         self.engine = engine
@@ -68,10 +65,8 @@ class Cells:
         return places(self._result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
-        """Return the duration of a cell's check.
-
-        Time shared by the checks, such as the start of the backend, counts for the first one.
-        """
+        """Return the duration of a cell's check; time that checks share counts for the first
+        one."""
         result = self._result(cell)
         counted = self._counted.setdefault(cell, set())
         found = 0.0
@@ -107,10 +102,8 @@ class Cells:
 
 
 def identity(cell: Cell) -> str:
-    """Return a name such as ``torch-lesson6/simple_rnn-float32``, with path and device if unusual.
-
-    It includes the backend, so that reports of several backends can be merged.
-    """
+    """Return a name with the backend, so that reports merge:
+    ``torch-lesson6/simple_rnn-float32``."""
     usual = {"native", "cpu"}
     further = [part for part in (cell.path, cell.device) if part not in usual]
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
@@ -135,11 +128,8 @@ def parameters(nodeid: str) -> str:
 
 
 class Told:
-    """Plugin of one session with ``backends``.
-
-    ``tests`` are the suite's tests by the parameters in their names. ``reports`` are the reports of
-    checks, in order of arrival.
-    """
+    """Plugin that collects the reports of a session's ``tests``, by the parameters in their
+    names."""
 
     def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
@@ -149,8 +139,7 @@ class Told:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """Set a test's duration to that of its check, because the first test runs the whole
-        cell."""
+        """Set a test's duration to that of its check: the first test runs the whole cell."""
         report = yield
         given = getattr(item, "funcargs", {})
         cells = given.get("cells")
@@ -164,10 +153,7 @@ class Told:
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Keep the reports of checks.
-
-        A test whose process was lost, or which could not begin, is assigned to its cell too.
-        """
+        """Keep a check's report, also of a test whose process was lost or that could not begin."""
         lost = not hasattr(report, "harness") and report.failed
         if lost and (found := self._tests.get(parameters(report.nodeid))):
             cell, check = found
@@ -176,10 +162,7 @@ class Told:
             self.reports.append(report)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Fail a session in which nothing was compared for a backend, as ``harness check`` does.
-
-        A backend whose tests were all skipped is no success.
-        """
+        """Fail if nothing was compared for a backend: skipping all its tests is no success."""
         whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
         if whole and not _is_part(session.config):
             asked = {backend_of(report) for report in self.reports}
@@ -218,11 +201,8 @@ def was_compared(report: Any) -> bool:
 
 
 def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
-    """Return a table of passed checks by system and backend, and the failures.
-
-    The backends are in the order in which they were ``asked`` for, because reports arrive as
-    processes end.
-    """
+    """Return a table of passed checks by system and backend, in the order ``asked``, and
+    failures."""
     told = set(map(backend_of, reports))
     backends = [*(b for b in asked if b in told), *sorted(told.difference(asked))]
     rows: dict[str, dict[str, list[Any]]] = {}

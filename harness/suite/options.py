@@ -76,10 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """Return the module of the suite with the same name on every machine.
-
-    Reports of several machines can then be merged, and a cache of failures stays valid.
-    """
+    """Return the suite's module with the same name everywhere, so that reports can be merged."""
     from harness.suite.cells import NAME
 
     if not module_path.samefile(Path(__file__).with_name("test_checks.py")):

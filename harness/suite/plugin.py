@@ -1,7 +1,7 @@
 """Plugin that adds the suite's options to ``pytest --pyargs harness.suite`` only.
 
-pytest loads this file in every session of an environment with the harness. It does nothing unless
-the suite is named, so that the options can have short names.
+pytest loads this file in every session. The options have short names, so other sessions must not
+get them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Scheduling for pytest-xdist: all tests of a model on a backend go to one process.
 
-A cell runs in the process that gets the first of its checks, and the oracle's results serve all
-dtypes of the model. If the tests were spread over processes, each process would run nearly all
-cells. Only pytest-xdist imports this module.
+The first check of a cell runs the whole cell, and the oracle's results serve all its dtypes. Spread
+over processes, each process would run nearly all cells.
 """
 
 from __future__ import annotations
@@ -19,10 +18,7 @@ from harness.suite.cells import parameters
 
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Scheduler whose unit of work is a model on a backend; other tests follow ``--dist``.
-
-    ``tests`` are the suite's tests by the parameters in their names.
-    """
+    """Scheduler whose unit of work is a model on a backend; other tests follow ``--dist``."""
 
     def __init__(
         self, config: pytest.Config, log: Producer, tests: Mapping[str, tuple[Cell, str]]
@@ -45,11 +41,8 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return nodeid
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Reassign the work of an ended process, and return the test in which it died.
-
-        pytest-xdist reports that test as failed. It is not run again, or it would be reported
-        twice.
-        """
+        """Reassign an ended process's work; return the test in which it died, to be reported
+        once."""
         workload = self.assigned_work.pop(node)
         left = [
             (unit, test) for unit in workload.values() for test, done in unit.items() if not done

@@ -63,10 +63,7 @@ def format_of(backend: str) -> str | None:
 
 
 class Upstream:
-    """Writer of scripts and issues beside the reproducers of a run; it keeps processes open.
-
-    Use it as a context manager.
-    """
+    """Context manager that writes scripts and issues beside the reproducers of a run."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -80,9 +77,8 @@ class Upstream:
             caller.worker.close()
 
     def write(self, folder: Path, result: CellResult) -> list[str]:
-        """Write script and issue beside the reproducer in a folder, and return lines on the result.
-
-        ``result`` is the result of the reproducer's cell. The script is run.
+        """Write script and issue beside a folder's reproducer, run the script, and return its
+        findings.
 
         Raises:
             UsageError: a file cannot be written.
@@ -115,10 +111,8 @@ class Upstream:
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
     ) -> tuple[list[str], Shown, Collection[str]]:
-        """Write the script with its files, and run it.
-
-        Also return the layers that it computes by the framework's own functions.
-        """
+        """Write and run the script; also return the layers that the framework's own functions
+        compute."""
         cell = result.cell
         caller = self._caller(cell.backend, name)
         material, along = made.run.material, _along(made)
@@ -202,8 +196,7 @@ def issue(
 ) -> bytes:
     """Return the Markdown of an issue: title, versions, script, expected and found values.
 
-    ``verdict`` says whether the issue should be sent, and to whom. ``source`` is the script,
-    ``printed`` its output, and ``files`` are the files beside it.
+    ``verdict`` says whether and to whom it should be sent; ``files`` are those beside the script.
     """
     finding = _finding(result, check)
     text = filled(
@@ -234,8 +227,7 @@ def _put(
     contents: Mapping[str, tuple[bytes, kinds.FileKind]],
     moved: Sequence[Path] = (),
 ) -> None:
-    """Write contents by name and move files into a folder; never overwrite a file of a different
-    kind."""
+    """Write contents and move files into a folder, but not over files of a different kind."""
     try:
         for file in moved:
             kinds.mark_export(file)
@@ -275,10 +267,8 @@ def _expected(made: Reproducer, along: ArrayDict) -> Expected:
 def _renamed(
     expected: Expected, neutral: Arrays, named: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
-    """Return expected arrays by the names in the script, each with its tolerance.
-
-    Arrays that rounding alone may change by half are left out.
-    """
+    """Return expected arrays by the script's names with tolerances; leave out mere rounding
+    noise."""
     scale, noise = scales(expected.values), expected.noise(dtype)
     limits = {
         name: K * max(noise[name], FLOOR * PRECISION[dtype]) * scale[name]

@@ -40,10 +40,9 @@ VARIES = " passes on the same numbers"
 
 @dataclass(frozen=True)
 class Shown:
-    """The outcome of a script's run.
+    """The outcome of a script's run; ``code`` is None if it took too long or too much memory.
 
-    ``code`` is the exit code, or None if the script took too long or too much memory. ``runs``
-    counts the processes; all before the last one agreed.
+    ``runs`` counts the processes; all before the last one agreed.
     """
 
     code: int | None
@@ -104,7 +103,7 @@ def _without_docstring(module: str) -> str:
 def run_until_it_differs(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> Shown:
-    """Run the script of a folder in fresh processes until one does not agree, :data:`RUNS` at most.
+    """Run a folder's script in fresh processes until one does not agree, :data:`RUNS` at most.
 
     A kernel that reads uninitialised memory may be right in one process by luck.
     """
@@ -118,10 +117,7 @@ def run_until_it_differs(
 def run(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> Shown:
-    """Run the script of a folder alone, as its recipient would.
-
-    A guardian watches the process, as for a worker. ``memory`` is in resident bytes.
-    """
+    """Run the script of a folder alone, under a guardian; ``memory`` is in resident bytes."""
     # Resolve the interpreter here, because PYTHONPATH may be relative to the run's folder.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
