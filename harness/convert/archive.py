@@ -1,8 +1,4 @@
-"""Read archives from untrusted sources with limits on the size of every part.
-
-The sizes that an archive declares are read first. A part is loaded only if it is within its
-limit.
-"""
+"""Read archives from untrusted sources: a part is loaded only if its declared size is allowed."""
 
 from __future__ import annotations
 
@@ -65,28 +61,17 @@ class Archive:
         self.names = archive.namelist()
 
     def part(self, name: str, limit: int) -> bytes:
-        """Return a whole part of at most ``limit`` bytes.
-
-        Raises:
-            Damaged: the part is missing, damaged or too long.
-        """
+        """Return a whole part of at most ``limit`` bytes. Raises :class:`Damaged`."""
         return self._read(name, limit, whole=True)
 
     def start(self, name: str, limit: int) -> bytes:
-        """Return the first ``limit`` bytes of a part, or the whole part if it is shorter.
-
-        Raises:
-            Damaged: the part is missing or damaged.
-        """
+        """Return the first ``limit`` bytes of a part, or all of it. Raises :class:`Damaged`."""
         return self._read(name, limit, whole=False)
 
     def stream(self, name: str, limit: int) -> IO[bytes]:
         """Return a part as a file: in place if it is stored uncompressed, else as a copy in memory.
 
-        A copy has at most ``limit`` bytes.
-
-        Raises:
-            Damaged: the part is missing or damaged, or the copy would be too long.
+        A copy has at most ``limit`` bytes. Raises :class:`Damaged`.
         """
         info = self._info(name)
         if info.compress_type != zipfile.ZIP_STORED:
@@ -178,11 +163,7 @@ def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
-    """Check that a file has the same keys as the model.
-
-    Raises:
-        UsageError: keys are missing or unknown.
-    """
+    """Check that a file has the keys of the model; :class:`UsageError` lists the differences."""
     found, wanted = list(found), list(wanted)
     there, known = set(found), set(wanted)
     missing, unknown = [k for k in wanted if k not in there], [k for k in found if k not in known]
@@ -198,9 +179,8 @@ def read_arrays(
 ) -> dict[str, Array]:
     """Return the wanted arrays, C-contiguous, after checking all declarations.
 
-    Raises:
-        UsageError: keys or shapes differ, the dtypes are not all float32 or all float64, or an
-            array differs from its declaration.
+    Raises :class:`UsageError` for other keys, shapes or dtypes, and for an array that differs from
+    its declaration.
     """
     check_names(path, found, wanted)
     check_declared(path, found, wanted)
@@ -216,11 +196,7 @@ def read_arrays(
 def check_declared(
     path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Check the declared shapes, and that all dtypes are float32 or all float64.
-
-    Raises:
-        UsageError: a shape or a dtype is wrong.
-    """
+    """Check the shapes and the dtype, float32 or float64; :class:`UsageError` if one is wrong."""
     name = displayed(path)
     for key, shape in wanted.items():
         if found[key].shape != shape:

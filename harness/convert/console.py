@@ -29,8 +29,6 @@ WORDS = {
 
 
 class _CallLines:
-    """A progress line for each call."""
-
     def __init__(self, bar: Progress, format_: str) -> None:
         self.bar, self.format, self.made = bar, format_, 0
         bar.plan(len(STEPS[bar.what]), forecast=False)

@@ -1,9 +1,8 @@
 """The formats of weights by name: each converts between the harness and a framework's files.
 
-A distribution names its formats in the entry-point group ``harness.formats``; the entry point's
-value is a module that implements :class:`harness.runtime.hookspecs.Hooks`. Listing the formats
-imports none. A format is imported in a process of its own (:func:`launch`), so no framework
-enters the parent.
+A distribution names its formats in the entry-point group ``harness.formats``. An entry point is
+a module that implements :class:`harness.runtime.hookspecs.Hooks`. A format is imported in a
+process of its own only (:func:`launch`), so no framework enters the parent.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class Exported:
     def of(payload: Mapping[str, Any]) -> Exported:
         """Return the inverse of :meth:`payload`, with the arrays in the model's own order.
 
-        Files of weights have any order, but the same weights must give the same bytes.
+        Files have any order, but the same weights must give the same bytes.
         """
         training = decode(payload["training"])
         parameters, statistics = payload["parameters"], payload["statistics"]
@@ -120,10 +119,7 @@ class Script:
 
 
 def fitted(training: Program, inference: Program) -> Program:
-    """Return the program that the arrays of a file must fit.
-
-    A file has no noise, so a model with noise must fit the inference program.
-    """
+    """Return the program that a file's arrays must fit; a file has no arrays for noise."""
     return inference if noise_ports(training) else training
 
 
@@ -180,8 +176,7 @@ class Format(ABC):
         """Run the written model with its framework alone, in the dtype of its weights.
 
         Args:
-            path: The path given to :meth:`write`, by the same process. The other files are beside
-                it.
+            path: The path given to :meth:`write`, by the same process, beside the other files.
             inputs: By name, ``[batch, ...]``: int64 indices and float64 floats. Batch and time
                 change between calls.
             state: By name, ``[batch, ...]``, float64: the state before the first step.
@@ -193,7 +188,7 @@ class Format(ABC):
     def doubt(self, dtype: str) -> str:
         """Explain why outputs in ``dtype`` may differ without a fault; "" if nothing is known.
 
-        Say what the framework does to float64 or float32 here, and what to do instead.
+        Say what the framework does to the dtype, and what to do instead.
         """
         return ""
 
@@ -214,7 +209,7 @@ class Format(ABC):
         raise UsageError(f"format {self.name!r} writes no source that runs its models")
 
     def own_models(self) -> Any:
-        """Return what runs users' own models, a :class:`harness.extend.models.OwnModels`, or None.
+        """Return the :class:`harness.extend.models.OwnModels` that runs users' own models, or None.
 
         ``harness check --against`` uses it if no backend of this name does.
         """

@@ -86,11 +86,7 @@ class FormatFault(CouldNotRun):
 
 @dataclass(frozen=True)
 class Exporting:
-    """The result of an export.
-
-    If the outputs differ, ``files`` is empty, and ``doubt`` is the explanation of the format
-    (:meth:`.formats.Format.doubt`).
-    """
+    """The result of an export; if the outputs differ, no ``files``, and the format's ``doubt``."""
 
     spec: str
     dtype: str
@@ -135,12 +131,7 @@ class Caller:
         return dict((self.worker.hello or {}).get("versions", {}))
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """Return the answer to a verb.
-
-        Raises:
-            UsageError: the user made an error.
-            FormatFault: the process failed.
-        """
+        """Return the answer to a verb, or raise :class:`UsageError` or :class:`FormatFault`."""
         self.tell(verb)
         try:
             return answered(self.worker, FORMS, verb, payload, self.timeout).value
@@ -196,8 +187,7 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
 def exported_of(spec: Spec, given: Weights) -> formats.Exported:
     """Return the weights with the programs of their sizes.
 
-    Raises:
-        UsageError: the weights have several dtypes, or one that is neither float32 nor float64.
+    Raises :class:`UsageError` for several dtypes, or one that is neither float32 nor float64.
     """
     dtypes = {str(a.dtype) for a in (*given.parameters.values(), *given.statistics.values())}
     if len(dtypes) > 1:
@@ -253,7 +243,6 @@ def import_(request: Import, tell: Tell = untold) -> Weights:
 
 
 def _check(given: Weights, spec: Spec, file: Path) -> None:
-    """Check weights against the spec; a :class:`WeightsError` names the file."""
     try:
         weights.check(given, spec)
     except WeightsError as error:
@@ -261,7 +250,6 @@ def _check(given: Weights, spec: Spec, file: Path) -> None:
 
 
 def _target(request: Export, spec: Spec, suffix: str) -> Path:
-    """Return the file to write; raise :class:`UsageError` if it cannot be written."""
     if request.output is not None:  # export has checked that it can be written
         if request.output.suffix != suffix:
             raise UsageError(
@@ -304,10 +292,7 @@ def made_in(folder: Path, file: Path, request: Export) -> Path:
 
 
 def _refuse(files: Sequence[Path], kind: FileKind, force: bool) -> None:
-    """Raise :class:`UsageError` for files that cannot be written, or exist and may not be replaced.
-
-    ``force`` replaces files of the same kind only.
-    """
+    """Raise :class:`UsageError` for files that cannot be written, or exist without ``force``."""
     for file in files:
         try:
             there = kinds.check_place(file, kind)
@@ -333,7 +318,6 @@ def _mark(files: Sequence[Path]) -> None:
 
 
 def _put(files: Sequence[Path], targets: Sequence[Path]) -> None:
-    """Move files to their places, and sync the folder to disk."""
     try:
         for file, target in zip(files, targets, strict=True):
             os.replace(file, target)

@@ -284,7 +284,6 @@ def not_finite(arrays: Mapping[str, Array]) -> str | None:
 
 
 def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
-    """Describe the sizes and arrays that differ from the spec."""
     known = spec.programs["training"].sizes
     missing = [name for name in known if name not in weights.sizes]
     if missing:
@@ -360,7 +359,6 @@ def _plain(name: str, array: Array) -> Array:
 
 
 def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
-    """Check that a file starts as its kind does."""
     if head[8 : DIGEST.start] != OPENING:
         what = "it is empty" if not head else "it does not begin as they do"
         raise WeightsError(f"{name!r} is not a file of weights, or is damaged: {what}; {GIVE}")
@@ -370,7 +368,6 @@ def _check_start(name: str, path: Path, head: bytes, kind: FileKind) -> None:
 
 
 def _check_bytes(name: str, data: bytes) -> None:
-    """Check that a file is complete and undamaged."""
     stated = data[DIGEST].decode("ascii", "replace")
     whole = memoryview(data)
     actual = digest(whole[: DIGEST.start], ZEROS.encode(), whole[DIGEST.stop :])
@@ -382,10 +379,7 @@ def _check_bytes(name: str, data: bytes) -> None:
 
 
 def _weights(data: bytes, wanted: str) -> Weights:
-    """Return the weights of a file with a valid checksum.
-
-    Malformed content raises one of :data:`MALFORMED`.
-    """
+    """Return the weights of a file with a valid checksum; raise one of :data:`MALFORMED`."""
     end = 8 + int.from_bytes(data[:8], "little")
     metadata = parse(memoryview(data)[8:end]).metadata
     if metadata.format != wanted:
@@ -449,7 +443,6 @@ def load_plain(path: str | Path) -> ArrayDict:
 
 
 def _foreign(data: bytes) -> tuple[str, str]:
-    """Return the first tensor of another dtype: its name, and its dtype in the file."""
     read: Callable[[bytes], Iterable[tuple[str, dict[str, Any]]]] = deserialize
     dtypes = {tensor: str(found["dtype"]) for tensor, found in read(data)}
     return next((tensor, d) for tensor, d in dtypes.items() if d not in ("F32", "F64"))

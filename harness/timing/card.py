@@ -14,10 +14,7 @@ from harness.worker.cards import SLOWED, Watch, card_used, cards, processes, sum
 
 @contextmanager
 def watched(contestants: Sequence[Contestant]) -> Iterator[None]:
-    """Watch the GPU during the rounds, and put its summary into the records.
-
-    On the CPU nothing is recorded.
-    """
+    """Watch the GPU during the rounds, and record its summary; on the CPU do nothing."""
     number = card_of(contestants[0].device)
     if number is None:
         yield

@@ -137,11 +137,7 @@ def compare(
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
-    """Check that a file has a cell: comparing nothing must not pass.
-
-    Raises:
-        UsageError: the file has no cell.
-    """
+    """Check that a file has a cell; else raise :class:`UsageError`."""
     if not content.entries:
         raise UsageError(f"{name} holds no cell that was timed")
 
@@ -285,7 +281,6 @@ def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Differing]:
 
 
 def _models(old: SpeedFile, new: SpeedFile) -> list[Differing]:
-    """Return the specs whose meaning or own sizes have changed."""
     before, after = (
         {entry.params.spec: entry.extra_info.model for entry in content.benchmarks}
         for content in (old, new)

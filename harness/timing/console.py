@@ -137,11 +137,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
 
 
 def check_reference(name: str, labels: Sequence[str]) -> None:
-    """Check that the reference backend is timed, before an hour is spent.
-
-    Raises:
-        UsageError: the backend is not timed.
-    """
+    """Check that the reference backend is timed; else raise :class:`UsageError`."""
     if name not in labels:
         raise UsageError(
             f"--relative-to {name!r} is not timed{did_you_mean(name, labels)} "
@@ -167,7 +163,6 @@ def relative_lines(content: SpeedFile, reference: str) -> list[str]:
 
 
 def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None) -> SpeedFile:
-    """Return the content of the file of results, with the command that made it."""
     found = bench.document(planned)
     told = {"commands": [list(arguments)]}
     return found.model_copy(update={"harness": found.harness.model_copy(update=told)})
@@ -191,9 +186,8 @@ def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Pr
 
 
 def results_exit_code(results: Sequence[TimedResult]) -> int:
-    """Return the exit code of a run.
+    """Return 0 if every cell has a speed, 1 if one was refused, 3 if one could not be run.
 
-    0: every cell has a speed. 1: a cell was refused or differs. 3: a cell could not be run.
     Unsupported cells do not count, unless nothing was measured or refused.
     """
     statuses = {result.status for result in results}
@@ -203,14 +197,11 @@ def results_exit_code(results: Sequence[TimedResult]) -> int:
 
 
 class _Printer:
-    """Standard output, as tables or as Markdown."""
-
     def __init__(self, markdown: bool) -> None:
         self.markdown = markdown
         self.console = console()
 
     def results(self, results: Sequence[TimedResult], verbose: bool) -> None:
-        """Print the tables of speeds, then the notes about them."""
         grids, notes = table.grids(results)
         for grid in [*grids, *([table.details(results)] if verbose else [])]:
             self.grid(grid)
@@ -232,14 +223,12 @@ class _Printer:
         )
 
     def comparison(self, found: RunChanges) -> None:
-        """Print the changes from an earlier file."""
         if self.markdown:
             say(found.markdown())
         else:
             self.lines(found.lines())
 
     def grid(self, grid: Grid) -> None:
-        """Print one table."""
         if self.markdown:
             say(grid.markdown(), end="\n\n")
         else:

@@ -124,10 +124,9 @@ UNKNOWN = 0.02
 
 @dataclass(frozen=True)
 class TimedRow:
-    """Seconds of steps in a row, by two clocks.
+    """Seconds of steps in a row: ``told`` by the worker's clock, ``passed`` by ours.
 
-    ``told`` is by the worker's clock, ``passed`` by the clock of the harness. ``wait`` is the
-    worker's mean wait for a processor in the meantime.
+    ``wait`` is the worker's mean wait for a processor in the meantime.
     """
 
     told: float
@@ -175,10 +174,9 @@ class Played:
 class Pace:
     """Seconds of a step in one round.
 
-    ``row`` is for steps in a row. A step alone takes ``begun`` seconds to start, and then ``done``
-    until its results are there. Reading the results once more takes ``again``. ``longer`` is the
-    longer of ``begun`` and ``done``, without reading. The processors' seconds are ``row_processor``
-    in a row, and ``alone_processor`` alone.
+    ``row`` is for a step in a row. A step alone takes ``begun`` to start, then ``done`` until its
+    results are there, and ``again`` to read them once more; ``longer`` is the longer of the first
+    two without reading. ``row_processor`` and ``alone_processor`` are processor time.
     """
 
     row: float
@@ -202,10 +200,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Handed:
-    """Wall and processor seconds from feeding batches until some steps on them end.
-
-    After :meth:`beyond`, without the seconds of the steps.
-    """
+    """Wall and processor seconds from feeding batches until some steps end, minus those steps."""
 
     wall: float
     processor: float
@@ -322,10 +317,7 @@ class Contestant:
         return told
 
     def _waited(self) -> tuple[float, float]:
-        """Return the seconds that the answering thread waited for a processor, and how often.
-
-        The numbers come from the operating system; both are 0 if it has none.
-        """
+        """Return how long and how often the answering thread waited for a processor, or zeros."""
         pid = self.worker.pid
         try:
             _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()

@@ -186,11 +186,10 @@ def _products(
 
 
 def least_bytes(case: TimedCase) -> int:
-    """Return the bytes that a step must move at least.
+    """Return the bytes that a step must move at least, without intermediate values.
 
     A forward pass reads each parameter and the batch once. A training step also writes and reads
-    each gradient, reads and writes each slot, and writes each parameter. Intermediate values do
-    not count.
+    each gradient, reads and writes each slot, and writes each parameter.
     """
     width = WIDTHS[case.dtype]
     train = case.group.mode == "train"

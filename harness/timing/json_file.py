@@ -165,11 +165,7 @@ def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, obje
 
 
 def check_writable(path: Path) -> None:
-    """Check that the results can be written, before they are measured.
-
-    Raises:
-        DocumentError: they cannot be written.
-    """
+    """Check that results can be written, before measuring; else raise :class:`DocumentError`."""
     try:
         kinds.check_place(path, kinds.RESULTS)
     except FileFault as fault:
@@ -191,11 +187,7 @@ def write(path: Path, content: SpeedFile) -> None:
 
 
 def read(path: Path) -> SpeedFile:
-    """Read a file of results.
-
-    Raises:
-        DocumentError: it cannot be read, or is not the result of a run.
-    """
+    """Read a file of results; raise :class:`DocumentError` for any other file."""
     try:
         head = read_head(path, kinds.HEAD)
         if head and kinds.RECORDS.matches(path, head):

@@ -87,10 +87,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """A speed ratio: the ratio of geometric means, with its 95% confidence interval.
-
-    With a single round the interval is from 0 to infinity.
-    """
+    """A ratio of geometric means with its 95% confidence interval: 0 to infinity for one round."""
 
     value: float
     low: float

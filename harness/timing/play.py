@@ -56,7 +56,7 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
 
 
 def sample(contestant: Contestant, seconds: float) -> None:
-    """Time a short round for its pace: ``seconds`` of steps in a row, and as many steps alone.
+    """Time a short round for its pace: ``seconds`` of steps in a row, then steps alone.
 
     The batches are those of the last round.
     """

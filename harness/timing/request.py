@@ -65,8 +65,7 @@ class BenchRequest(TimingOptions):
 class Entry:
     """A worker that takes part, under the name that its cells show.
 
-    A ``baseline`` is code outside the harness: without paths, parameters to read, or primitives to
-    measure a peak.
+    A ``baseline`` is code outside the harness, without paths, parameters or primitives.
     """
 
     label: str
@@ -117,11 +116,7 @@ class TimedCell:
 
 
 def check_request(request: BenchRequest) -> None:
-    """Check the values of a request that need no model.
-
-    Raises:
-        UsageError: a value is missing, unknown or out of range.
-    """
+    """Check the values of a request; raise :class:`UsageError` for a wrong one."""
     for kind, given, known in (
         ("dtype", (request.dtype,), DTYPES),
         ("path", (request.path,), PATHS),
@@ -141,11 +136,7 @@ def check_request(request: BenchRequest) -> None:
 
 
 def groups_of(request: BenchRequest) -> list[Group]:
-    """Return the groups in the order of the run.
-
-    Raises:
-        UsageError: a size has its own option, or no model has it.
-    """
+    """Return the groups in the order of the run; :class:`UsageError` for an unknown size."""
     specs = load_specs(request.specs or lesson6(), request.folders)
     for name in request.sizes:
         if name in FREE_SIZES:
@@ -250,10 +241,9 @@ def has_time(spec: Spec) -> bool:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """The plan of a run.
+    """The plan of a run: ``every`` group of all shards, and the ``groups`` of this shard.
 
-    ``every`` are the groups of all shards, ``groups`` the groups of this shard. ``lacking`` has the
-    backends without an installed framework, each with the way to install it.
+    ``lacking`` has the backends without an installed framework, and how to install it.
     """
 
     request: BenchRequest

@@ -85,8 +85,6 @@ def measure(
 def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
     """Start the worker and prepare the requested path, or the fastest correct path.
 
-    ``trying`` receives each path that is tried.
-
     Raises:
         Unsupported: the backend does not offer the path.
     """
@@ -228,8 +226,7 @@ def _prepared(contestant: Contestant, path: str, beside: bool = False) -> TriedP
 def _settle(contestant: Contestant) -> float:
     """Estimate the time of a step, from the backend's own clock and from the work it left undone.
 
-    Return the part from the undone work. A backend that claims to be done at once must not be asked
-    for millions of steps.
+    Return the second part: a backend that claims to be done at once must not get millions of steps.
     """
     count, tries, undone = 3, [], []
     for _ in range(ESTIMATES):

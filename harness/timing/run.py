@@ -80,7 +80,6 @@ class LocalTimer:
         return found
 
     def _measured(self, group: Group) -> list[TimedResult]:
-        """Return the cells of one group, one for each entry."""
         request, entries = self._request, self._plan.entries
         try:
             case = self._case(group)
@@ -122,11 +121,8 @@ class LocalTimer:
 class Bench:
     """A run of a request. Use it as a context manager, so that no worker outlives it.
 
-    ``entries`` defaults to the entries of the request.
-
-    Raises:
-        UsageError: the request is invalid.
-        ClusterError: the cluster does not exist (:class:`.on_ray.ClusterError`).
+    ``entries`` defaults to the entries of the request. Raises :class:`UsageError` for an invalid
+    request, and :class:`.on_ray.ClusterError` if the cluster does not exist.
     """
 
     def __init__(
@@ -177,10 +173,7 @@ class Bench:
             self.events.ended(result)
 
     def document(self, planned: int | None = None) -> SpeedFile:
-        """Return the content of the file of results so far.
-
-        :func:`.json_file.document` explains ``planned``. On a cluster, each machine describes
-        itself.
+        """Return the content of the file of results so far, see :func:`.json_file.document`.
 
         Raises:
             HarnessError: the results of several machines cannot be joined.
@@ -201,10 +194,7 @@ KIND = "groups"
 
 
 class ClusterTimer:
-    """A timer of groups on the nodes of a cluster.
-
-    Each machine times one group at a time, with all of its processors, or with one card.
-    """
+    """A timer of groups on a cluster: on each machine one at a time, with all cores or a card."""
 
     def __init__(self, plan: BenchPlan) -> None:
         """Connect to the cluster.

@@ -146,10 +146,7 @@ class TimedCase:
         return beside_start(expected, self.material.parameters)
 
     def means_nothing(self) -> bool:
-        """Return whether nothing can be compared.
-
-        In training: a loss is not finite. In a forward pass: no output is finite.
-        """
+        """Return whether nothing can be compared: a loss or all outputs are not finite."""
         values = self.expected.values
         losses = [a for n, a in values.items() if n.endswith(": loss")]
         if losses:
@@ -157,10 +154,7 @@ class TimedCase:
         return not any(np.isfinite(a).any() for a in values.values())
 
     def following(self, number: int, batch: Batch, left: Left) -> Expected:
-        """Return the expected results of step ``number`` (from 1) from the values in ``left``.
-
-        Their noise is not measured yet.
-        """
+        """Return the expected results of step ``number`` (from 1), without noise, from ``left``."""
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
         return beside_start(expected, left["parameters"])
 
@@ -194,10 +188,7 @@ class TimedCase:
     def compare(
         self, found: Mapping[str, Array], expected: Expected | None = None
     ) -> list[Deviation]:
-        """Return one deviation for each tensor that was found or is missing.
-
-        ``expected`` defaults to the results of the compared steps.
-        """
+        """Return one deviation per tensor; ``expected`` defaults to the compared steps' results."""
         return (expected or self.expected).deviations(found, self.dtype)
 
     def _mixed(self, seed: int) -> int:
@@ -231,7 +222,6 @@ class TimedCase:
 
     @cached_property
     def _ends(self) -> list[str]:
-        """The outputs of a timed forward pass."""
         ends = result_ports(self.programs["forward"], "ends")
         return [name for name in ends if name.startswith("output.")]
 

@@ -125,11 +125,7 @@ def place_of(path: Path) -> Path:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint completely or not at all.
-
-    Raises:
-        WeightsError: it cannot be written.
-    """
+    """Write a checkpoint completely or not at all; else raise :class:`WeightsError`."""
     given = checkpoint.weights
     history = {**given.history, "position": dict(checkpoint.position)}
     statistics = {**given.statistics, **checkpoint.more}
@@ -138,11 +134,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        WeightsError: the file is not a checkpoint, or is damaged.
-    """
+    """Read a checkpoint; raise :class:`WeightsError` if it is damaged or another file."""
     found = weights.load(path, kinds.CHECKPOINT)
     _check_history(path, found)
     parts: dict[str, dict[str, Array]] = {SLOT: {}, STATE: {}, SCALING: {}, "": {}}
@@ -160,7 +152,6 @@ def load(path: Path) -> Checkpoint:
 
 
 def _check_history(path: Path, found: Weights) -> None:
-    """Raise :class:`WeightsError` if the history does not have the form that a training writes."""
     try:
         # Validate as JSON, in which a list counts as a tuple.
         history = History.model_validate_json(json.dumps(dict(found.history)))
@@ -213,12 +204,11 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
 
 
 def has_weights(path: Path, found: Checkpoint) -> bool:
-    """Return whether the weights at a path belong to a checkpoint's run, not to an earlier run."""
+    """Return whether the weights at a path belong to a checkpoint's run."""
     return kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == found.weights.history["run"]
 
 
 def _run_of(path: Path) -> Any:
-    """Return the run of weights; None if they do not come from a training."""
     return weights.load(path).history.get("run")
 
 
@@ -299,7 +289,6 @@ def _listed(names: Mapping[str, object]) -> str:
 
 
 def _difference(found: Any, wanted: Any) -> str:
-    """Describe the difference of two values briefly."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         names = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
         return ", ".join(f"{n} {found.get(n)!r}, now {wanted.get(n)!r}" for n in names)

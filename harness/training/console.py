@@ -166,7 +166,6 @@ def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> No
 
 
 def _kept(training: TrainingRun) -> str:
-    """Describe what an interrupted run leaves, and how to continue."""
     path = training.path
     if path is None:
         return "nothing was kept (--weights FILE keeps what was trained)"

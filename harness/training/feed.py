@@ -53,8 +53,6 @@ def training_of(spec: Spec) -> schema.Training:
 def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
     """Return the learning rate of each epoch: the spec's phases, cut or extended to ``epochs``.
 
-    The last rate is repeated.
-
     Raises:
         UsageError: the spec has no optimizer, or its epochs are too many.
     """
@@ -182,7 +180,7 @@ def recipe_of_rows(
 ) -> Recipe:
     """Return the recipe of a spec for a number of rows, of which a share is held out.
 
-    For a text, ``cut`` is the length, the stride and the number of rows dropped at the end.
+    A text is ``cut`` by length, stride and the number of rows dropped at the end.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -200,13 +198,11 @@ def recipe_of_rows(
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
-    """Return the recipe that a spec declares for a text of ``length`` characters.
-
-    ``held_out`` is a share of the rows.
+    """Return the recipe that a spec declares for ``length`` characters; ``held_out`` is a share.
 
     Raises:
-        UsageError: the spec does not say how a text is cut into its arrays, it has no optimizer, or
-            the share is not from 0 to below 1.
+        UsageError: the spec has no ``data`` for a text or no optimizer, or the share is not from 0
+            to below 1.
     """
     data = spec.model.data
     if not isinstance(data, schema.Data):
@@ -230,10 +226,8 @@ class Feed(RowFeed):
     """Batches of a text, given as the indices of all its characters, of any integer dtype.
 
     The shape of a program's port decides whether an array is one character per row, a window, or
-    its one-hot form. Windows are cut when a batch is made, so the text is stored once.
-
-    Raises:
-        UsageError: the text is too short for a batch.
+    its one-hot form. Windows are cut when a batch is made, so the text is stored once. Raises
+    :class:`UsageError` if the text is too short for a batch.
     """
 
     def __init__(
@@ -294,10 +288,7 @@ class _Source:
         self._limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
 
     def check(self, largest: int) -> None:
-        """Raise :class:`UsageError` for an index without a class.
-
-        ``largest`` is the largest index of the text.
-        """
+        """Raise :class:`UsageError` for an index without a class; ``largest`` is the text's."""
         if self._offset is None or largest < self._limit:
             return
         found = int(self._rows.max())
@@ -316,7 +307,7 @@ class _Source:
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
     """Return the sizes to raise because the text has more characters than the spec expects.
 
-    These sizes bound an index that is cut from the text, or are the last axis of its one-hot form.
+    They bound an index from the text, or are the last axis of its one-hot form.
     """
     data = spec.model.data
     assert isinstance(data, schema.Data)

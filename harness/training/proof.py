@@ -2,11 +2,10 @@
 
 The proof has three parts:
 
-- The first few steps one by one, against the oracle. One more uses the last batch of an epoch
-  if that is smaller, and one the next learning rate if there is one: each compiles anew.
+- Single steps against the oracle: the first few, one on a smaller last batch of an epoch, and
+  one at the next learning rate. Each of the last two compiles anew.
 - The loss of a held-out batch, against the oracle.
-- As many steps as go into one sum of losses, run as in the training, against the same steps one
-  by one.
+- The steps of one sum of losses, run as in the training, against the same steps one by one.
 """
 
 from __future__ import annotations
@@ -123,7 +122,6 @@ class _Proof:
         self.shown += [(rate, min(self.few, last)) for rate in others[:1]]
 
     def by_the_oracle(self) -> list[Deviation]:
-        """Compare some steps of the worker with the oracle."""
         setup = self.setup
         reference = Reference(setup.training, setup.inference, setup.spec.update, orders=FEW)
         expected = reference.expect(lambda session: [self._oracle(session)])
@@ -158,7 +156,6 @@ class _Proof:
         return deviations
 
     def held_out(self) -> list[Deviation]:
-        """Compare the loss of a held-out batch with the oracle."""
         setup = self.setup
         if not setup.feed.tested:
             return []
@@ -170,7 +167,7 @@ class _Proof:
         return expected.deviations({HELD_OUT: loss}, self.dtype)
 
     def affordable(self) -> int:
-        """Return how many steps to make in a row and one by one, from the time of a step."""
+        """Return how many steps to make in a row and one by one."""
         self._made(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
@@ -190,7 +187,6 @@ class _Proof:
         return expected.deviations(row, self.dtype)
 
     def _calls(self, count: int) -> list[tuple[float, int, int]]:
-        """Return the calls of the first steps, one by one."""
         return [(self.rate, number, 1) for number in range(count)]
 
     def _made(self, parameters: ArrayDict, calls: list[tuple[float, int, int]]) -> ArrayDict:
@@ -250,5 +246,4 @@ class _Proof:
 
 
 def _states(step: int, state: Mapping[str, Array]) -> ArrayDict:
-    """Return the state after a step, by name."""
     return {f"step {step}: state.{n}": array for n, array in state.items()}

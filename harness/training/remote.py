@@ -60,11 +60,7 @@ class TrainRemote:
 
     @cached_property
     def calls(self) -> TrainService:
-        """The service in the worker.
-
-        Each call raises :class:`UsageError` if the backend cannot do it, and :class:`TrainingError`
-        if it fails.
-        """
+        """The service in the worker; calls raise :class:`UsageError` or :class:`TrainingError`."""
         return client(TrainService, self._ask, PREFIX)
 
     @cached_property

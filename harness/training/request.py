@@ -90,11 +90,7 @@ class Setup:
 
 
 def prepare(request: TrainRequest) -> Setup:
-    """Load, read and check everything.
-
-    Raises:
-        HarnessError: the request, the spec or the data are wrong.
-    """
+    """Load, read and check everything; raise a :class:`HarnessError` if something is wrong."""
     _check(request)
     spec = load_spec(request.spec, request.folders)
     rates = rates_of(spec, request.epochs)
@@ -130,8 +126,6 @@ def prepare(request: TrainRequest) -> Setup:
 def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
     """Return the declaration of a model's arrays; None for a model that is trained on a text.
 
-    If only the request names a file, its arrays have the names of inputs and targets.
-
     Raises:
         UsageError: a text is given to a model of arrays, or arrays to a model of text.
     """
@@ -163,11 +157,7 @@ def _check(request: TrainRequest) -> None:
 
 
 def _check_size(training: Program, rule: UpdateRule) -> None:
-    """Check, before memory is allocated, that a checkpoint of the model can be read again.
-
-    Raises:
-        UsageError: the model is too large.
-    """
+    """Raise :class:`UsageError`, before allocating memory, for a model too large to save."""
     shapes = port_shapes(training, training.parameters)
     numbers = sum(map(math.prod, shapes.values()))
     wanted = 8 * (numbers + slot_entries(rule, shapes))

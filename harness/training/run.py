@@ -214,7 +214,7 @@ class TrainingRun:
         self.events.doubted(request.backend, hello_of(self.worker).get("doubts", ()))
 
     def _replace(self) -> None:
-        """Replace the checkpoint of another run at once, so that nobody resumes from it by mistake.
+        """Replace another run's checkpoint at once, so that nobody resumes from it by mistake.
 
         The weights of the other run stay until there are new ones.
         """
@@ -274,7 +274,6 @@ class TrainingRun:
         return loss / max(1, rows)
 
     def _end(self, epoch: int, rate: float, steps: int, seconds: float) -> None:
-        """Close an epoch: evaluate held-out rows, add the epoch's figures, save a checkpoint."""
         held_out = self._remote.calls.evaluate() or {}
         read = self._summed()[1] * self.setup.recipe.length
         share = steps / len(self.setup.feed.epoch(epoch))
@@ -362,10 +361,7 @@ __all__ = ["Diverged", "TrainingError", "TrainingRun", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:
-    """Return the mean losses over at most :data:`POINTS` stretches of an epoch.
-
-    All stretches but the last have the same length.
-    """
+    """Return the mean losses over at most :data:`POINTS` stretches of an epoch."""
     together = -(-len(sums) // POINTS)
     parts = [sums[i : i + together] for i in range(0, len(sums), together)]
     return [sum(total for total, _ in p) / sum(rows for _, rows in p) for p in parts]

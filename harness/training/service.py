@@ -69,7 +69,7 @@ class TrainService:
     ) -> Beginning:
         """Begin a training in place of the last one, on data in another process's memory.
 
-        Return the path of each layer and the settings.
+        Returns the path of each layer and the settings.
         """
         self.backend.quick, self.backend.exact = False, True
         flushed = self.backend.flush_denormals()
@@ -188,7 +188,7 @@ class TrainService:
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     """Return the function that answers the training calls and the general calls of a worker.
 
-    It raises the same errors as :func:`harness.runtime.service.handler`.
+    Raises what :func:`harness.runtime.service.handler` does.
     """
     others, verbs = service.handler(backend), TrainService(backend)
 

@@ -52,12 +52,11 @@ def data_set(name: str) -> ArrayDict:
 def digits() -> ArrayDict:
     """Return images of handwritten digits, in the order of the file.
 
-    ``pixels`` ``[rows, 64]``, ``images`` ``[rows, 8, 8, 1]``, ``images_rgb`` ``[rows, 8, 8, 3]``
-    (three equal channels) and ``images_32`` ``[rows, 32, 32, 1]`` are from 0 to 1. ``label`` is
-    ``[rows]``. A pixel is the share of ink in a block of 4 by 4 of the scan (Alpaydin and Kaynak,
-    1998, the test part of "Optical recognition of handwritten digits"); ``images_32`` repeats that
-    share in each place of the block. The file is read without importing the package, which would
-    take a second.
+    ``pixels`` is ``[rows, 64]``, ``images`` ``[rows, 8, 8, 1]``, ``images_rgb`` ``[rows, 8, 8, 3]``
+    with three equal channels, and ``images_32`` ``[rows, 32, 32, 1]``; ``label`` is ``[rows]``.
+    A pixel from 0 to 1 is the share of ink in a block of 4 by 4 of the scan; ``images_32`` repeats
+    it in each place. The source is the test part of "Optical recognition of handwritten digits"
+    (Alpaydin and Kaynak, 1998). The file is read because importing its package takes a second.
     """
     found = _table(_place())
     pixels = found[:, :-1].astype(np.float32) / np.float32(LEVELS)
@@ -247,8 +246,7 @@ def has_rows(type_: Type) -> bool:
 class TableFeed(RowFeed):
     """Batches of arrays ``[rows, ...]`` by ``input.NAME`` and ``target.NAME``.
 
-    Raises:
-        UsageError: there are too few rows for a batch.
+    Raises :class:`UsageError` for too few rows for a batch.
     """
 
     def __init__(

@@ -76,14 +76,12 @@ def common_code(
 
 
 def _text(e: Emitter, value: Any) -> str:
-    """Format an attribute: sizes and shapes as expressions."""
     if isinstance(value, tuple) and all(isinstance(part, int | Dim) for part in value):
         return e.shape(value)
     return e.size(value) if isinstance(value, Dim) else repr(value)
 
 
 def _axes(node: Node) -> bool:
-    """Return whether an operation does anything along its axes."""
     if node.op == "permute_dims":
         axes = node.attributes["axes"]
         return bool(axes != tuple(range(len(axes))))

@@ -1,7 +1,7 @@
 """Write the nodes of one function as Python source, in the dialect of a framework.
 
-A value that is read once and has no name is written where it is read. A variable is reused for
-a value of the same name when the old value has no readers left.
+A value with one reader and no name is written where it is read. A variable is reused for a
+value of the same name when the old value has no readers left.
 """
 
 from __future__ import annotations
@@ -75,10 +75,7 @@ _PLACE = re.compile(r"([%^]\d+)")
 
 @dataclass(frozen=True)
 class Code:
-    """An expression: pieces of text, and numbers of values.
-
-    ``plain`` marks a Python number, not a tensor.
-    """
+    """An expression: text and numbers of values; ``plain`` marks a Python number, not a tensor."""
 
     parts: tuple[str | int, ...]
     level: int = ATOM
@@ -164,10 +161,8 @@ class Dialect(ABC):
     def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
         """Return noise of a distribution (:mod:`harness.language.noise`), drawn at every call.
 
-        Only dialects that write layers in training form need it.
-
         Raises:
-            NotImplementedError: this dialect has no noise.
+            NotImplementedError: the dialect does not write layers in training form.
         """
         raise NotImplementedError
 
@@ -384,7 +379,6 @@ def _tells(dim: Dim, size: str) -> bool:
 
 
 def _solved(text: str, dim: Dim) -> str:
-    """Return the size, solved from the text of a length."""
     ((_, factor),) = dim.terms
     if dim.constant:
         text += f" {'-+'[dim.constant < 0]} {abs(dim.constant)}"

@@ -48,10 +48,7 @@ class LayerForm:
 
 @dataclass
 class SourceModel:
-    """A model's inference, prepared for writing.
-
-    ``calls`` has the form and the method of every call of ``nodes``, by label.
-    """
+    """A model's inference, prepared for writing; ``calls`` has the form and method by label."""
 
     program: Program
     types: Mapping[int, Type]
@@ -109,7 +106,7 @@ def model(training: Program, inference: Program) -> SourceModel:
 
 
 def _with_floats(program: Program) -> list[Node]:
-    """Return the nodes, with the equations of calls without float inputs in place of the calls.
+    """Return the nodes, with calls without float inputs replaced by their equations.
 
     Such a layer, such as a table of positions, would not know the dtype of the model.
     """

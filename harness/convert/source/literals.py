@@ -59,8 +59,8 @@ _QUOTES = re.compile(r'"(?=")|(?<=")"|"\Z')
 def text(value: str) -> str:
     """Return a name or another short text as a literal in double quotes.
 
-    Brackets, commas and percent signs are escaped too, because lines are broken at brackets and
-    commas, and templates are filled at percent signs.
+    Brackets, commas and percent signs are escaped too, because lines are broken and templates are
+    filled there.
     """
     pieces = (c if _PLAIN.fullmatch(c) else _code(c) for c in value)
     return '"' + "".join(pieces) + '"'

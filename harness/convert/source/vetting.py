@@ -202,7 +202,6 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _is_data(node: ast.expr) -> bool:
-    """Return whether a value is text, or a tuple of texts."""
     return _is_text(node) or (isinstance(node, ast.Tuple) and all(map(_is_text, node.elts)))
 
 

@@ -58,8 +58,8 @@ UNSEEN = 1.5
 def check_unseen(contestant: Contestant) -> None:
     """Check that new batches take no longer than the batches of the last round.
 
-    The speed was measured on the batches of the last round. The new batches are each seen once, and
-    are more than a cache holds. The check times steps in a row and single steps.
+    The new batches are each seen once, and are more than a cache holds. The check times steps in a
+    row and single steps.
 
     Raises:
         Refused: they take longer.
@@ -122,10 +122,7 @@ def _unseen_one_by_one(contestant: Contestant) -> Times:
 
 
 def _warm(contestant: Contestant) -> None:
-    """Turn back to the batches of the last round, and run steps that warm all caches.
-
-    A small cache has dropped some of these batches.
-    """
+    """Turn back to the batches of the last round, and run steps that warm all caches."""
     contestant.steps.turn(0)
     contestant.throughput(2 * ROTATING)
 
@@ -150,15 +147,14 @@ def check_handing_over(contestant: Contestant) -> None:
     """Check that feeding batches and running steps takes no longer than the steps and the copies.
 
     A backend that computes the results when it gets a batch makes its steps in no time. This work
-    shows in the wall time and processor time from the feeding to the end of the first steps.
+    shows from the feeding to the end of the first steps. Only forward passes are checked.
 
     On a CPU the smaller of two numbers counts: the median of the processor times (idle threads may
     spin), and the lower quartile of the wall times (other processes may delay them). On a GPU the
-    least wall time counts. If the time is too long, more samples are taken. In training nothing is
-    checked.
+    least wall time counts.
 
     Raises:
-        Refused: it takes longer.
+        Refused: it takes longer, also in further samples.
     """
     if contestant.case.group.mode != "forward":
         return
@@ -190,7 +186,6 @@ def _of_copies(contestant: Contestant) -> float:
 
 
 def _handing_sample(contestant: Contestant) -> Handed:
-    """Time the feeding of new batches once more."""
     before, started = contestant.processor(), time.perf_counter()
     contestant.steps.feed(contestant.case.unseen())
     contestant.throughput(ROTATING)
@@ -211,9 +206,7 @@ LONGEST = 5
 
 
 def check_clock(contestant: Contestant) -> None:
-    """Compare the worker's clock with our own around every call of the timed rounds.
-
-    Other calls do not count, because a clock may be right there and wrong in the rounds.
+    """Compare the worker's clock with our own in the timed rounds: it may be right elsewhere.
 
     Raises:
         Refused: the worker's clock lost more time than messages take.
@@ -411,9 +404,8 @@ def _unconvincing(found: Scaling) -> str:
 def _held_up(found: Scaling) -> bool:
     """Return whether a busy machine explains why long runs took too long.
 
-    A delay takes no processor time, so the processor ratios stay low. If threads spin while they
-    wait, the short runs must have left no work undone, and their steps must be as long as single
-    ones.
+    A delay takes no processor time. If threads spin while they wait, the short runs must have left
+    no work undone, and their steps must be as long as single ones.
     """
     if min(found.processor_ratios, default=inf) <= FACTOR * (1 + LINEAR):
         return True

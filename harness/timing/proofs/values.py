@@ -150,7 +150,6 @@ def _replayed(contestant: Contestant, played: Played, start: ArrayDict) -> Array
 
 
 def _steps_until(played: Played) -> int:
-    """Return the number of steps before the values were read."""
     return sum(count for _, count in played.calls[: played.until])
 
 
@@ -218,9 +217,9 @@ def _refusal(steps: int, furthest: Deviation) -> str:
 
 
 def check_step(contestant: Contestant) -> None:
-    """Check that one step of a timed round agrees with the oracle, from the values before the step.
+    """Check that one step of a timed round agrees with the oracle.
 
-    Without values that go from step to step, only the results of the step are compared.
+    The oracle makes the same step from the values before it in the worker.
 
     Raises:
         Refused: it does not agree.
@@ -246,10 +245,7 @@ def check_step(contestant: Contestant) -> None:
 
 
 def _by_noise(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
-    """Compare with the noise of the first steps; if that fails, measure the noise of this step.
-
-    The second takes longer.
-    """
+    """Compare with the noise of the first steps; if that fails, measure the noise of this step."""
     case = contestant.case
     known: dict[str, float] = {}
     for name, error in case.expected.noise(case.dtype).items():
@@ -265,7 +261,6 @@ Found = tuple[int, int, Left, Arrays]
 
 
 def _read(contestant: Contestant, played: Played) -> Found:
-    """Return a step whose results were read when a clock stopped."""
     material, (index, results) = contestant.case.material, SECRET.choice([*played.reads.items()])
     left: Left = {
         "parameters": material.parameters,
@@ -302,11 +297,7 @@ Values = Sequence[Arrays]
 
 
 def check_values(contestant: Contestant) -> None:
-    """Check that the results of the first steps agree with the oracle.
-
-    Raises:
-        Refused: they do not.
-    """
+    """Check that the first steps agree with the oracle; else raise :class:`Refused`."""
     results, after = compared_steps(contestant)
     case = contestant.case
     found = case.found(results, after)

@@ -45,11 +45,7 @@ class Reader:
         return self.fixed or self.window
 
     def check_prompt(self, prompt: str) -> None:
-        """Check the length of a prompt.
-
-        Raises:
-            UsageError: it is too short.
-        """
+        """Raise :class:`UsageError` if the prompt is too short."""
         least = self.fixed or 1
         if len(prompt) < least:
             wanted = f"at least {least} character{'s' if least > 1 else ''}"
@@ -120,9 +116,8 @@ def check_results(program: Program, output: str, results: Mapping[str, Array], t
 def reader(spec: Spec, weights: Weights) -> Reader:
     """Return how a spec reads, at the sizes of its weights.
 
-    Raises:
-        UsageError: the spec does not say how its arrays are cut from a text, or has no output.
-        WeightsError: the weights belong to a different model.
+    Raises :class:`UsageError` for a spec that cannot read a text, and :class:`WeightsError` for
+    weights of a different model.
     """
     check(weights, spec)
     data = spec.model.data
@@ -162,11 +157,7 @@ def _names(program: Program, port: Port) -> list[str]:
 
 
 def vocabulary(weights: Weights) -> Vocabulary:
-    """Return the characters of weights.
-
-    Raises:
-        UsageError: the weights have no characters.
-    """
+    """Return the characters of weights; :class:`UsageError` if there are none."""
     if not weights.vocabulary:
         raise UsageError(
             f"the weights of {weights.spec} have no vocabulary, so their classes stand for no "

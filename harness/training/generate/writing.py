@@ -43,10 +43,7 @@ KEPT, ALL = "kept", "all"
 
 @dataclass
 class ReadingPace:
-    """The pace of reading: calls and seconds of each way.
-
-    The first call of a way does not count, because it compiles.
-    """
+    """Calls and seconds of each way of reading, without the first call, which compiles."""
 
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -112,8 +109,7 @@ class Reading:
     def _by_steps(self, program: Program) -> Iterator[Array]:
         """Yield the probabilities from a program that reads each character once.
 
-        The kept values begin as ones: if an entry is read that was never written, the comparison
-        with the whole shows it.
+        The kept values begin as ones, so a read of an entry that was never written fails the proof.
         """
         known, given = self.reader, 0
         self._open(program)
@@ -164,10 +160,7 @@ class Reading:
         return found
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
-        """Compare results with the oracle, which reads everything.
-
-        An output with fewer steps is compared with the oracle's last steps.
-        """
+        """Compare results with the last steps of the oracle, which reads everything."""
         if self._reference is None:
             self._reference = Reference(self.training, self.reader.program)
 
@@ -212,9 +205,8 @@ class TextWriter:
     def write(self, backend: str, pace: ReadingPace | None = None) -> Iterator[str]:
         """Yield the characters after the prompt; ``pace`` counts the calls.
 
-        Raises:
-            UsageError: the device or dtype is not offered.
-            GenerateError: the backend fails.
+        Raises :class:`UsageError` for a device or dtype that is not offered, and
+        :class:`GenerateError` for a backend that fails.
         """
         request = self.request
         training = self.spec.program("training", **self.weights.sizes)
@@ -234,11 +226,7 @@ class TextWriter:
 
 
 def prepare(request: GenerateRequest) -> TextWriter:
-    """Load and check everything.
-
-    Raises:
-        HarnessError: the request, the spec or the weights are wrong.
-    """
+    """Load and check everything; raise a :class:`HarnessError` if something is wrong."""
     check_ranges(request)
     check_device(request.device, request.backends)
     spec = load_spec(request.spec, request.folders)
@@ -253,8 +241,8 @@ def prepare(request: GenerateRequest) -> TextWriter:
 def chooser(request: GenerateRequest, characters: int) -> Choose:
     """Return the function that chooses the next character from probabilities ``[classes]``.
 
-    It never chooses the padding, nor a class without a character. The random numbers depend on the
-    seed only. It raises :class:`GenerateError` if the values are not probabilities.
+    It never chooses the padding, nor a class without a character. Its random numbers depend on the
+    seed only.
     """
     random = generator(request.seed, "generate")
 
