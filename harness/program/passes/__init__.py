@@ -1,4 +1,4 @@
-"""Passes over a program: the same values from less work."""
+"""Passes over a program: compute the same values with less work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Rules = Mapping[str, Sequence[Rule]]
 
 
 def merged(*tables: Rules) -> dict[str, tuple[Rule, ...]]:
-    """The rules of several passes, tried in this order."""
+    """Merge the rules of several passes; they are tried in this order."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for table in tables:
         for op, some in table.items():
@@ -41,10 +41,10 @@ def _simplify(steps: Rules) -> Rules:
     return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, rows.RULES, steps)
 
 
-# By whether loops stay as they are.
+# Rules by whether loops stay as they are.
 SIMPLIFY = {False: _simplify(loops.RULES), True: _simplify(loops.STAYING)}
 TABLES = {stay: merged(rules, loops.SCALES, tables.RULES) for stay, rules in SIMPLIFY.items()}
-# Once there is nothing left to differentiate.
+# Rules for nodes that nobody differentiates any more.
 FINAL: Mapping[str, tuple[Rule, ...]] = {"stop_gradient": (lambda g, inputs, _: inputs[0],)}
 
 
@@ -60,16 +60,19 @@ def optimise(
     fuses: bool = False,
     longest: int | None = None,
 ) -> tuple[Node, ...]:
-    """Nodes without calls that give the same ``wanted`` values, faster.
+    """Return nodes without calls that compute the same ``wanted`` values faster.
 
-    New values are numbered by ``builder``. ``sizes`` gives a number to every size; what pays
+    ``builder`` numbers new values. ``sizes`` gives a number to every size; which changes pay
     depends on them. ``fused`` names the fused operations that may be used. ``final`` is false for
-    nodes that are yet to be differentiated. Without ``moved`` no product is joined with another or
-    leaves its loop: a compiler that fuses a product with what follows may be faster so. Nor is a
-    loop written out that carries much, so that each step uses the memory of the last again; its
-    products are joined as far as they go, being too large for what follows to be fused with them.
-    Where what runs them ``fuses`` the elementwise work in a loop, that stays there. Loops of more
-    than ``longest`` steps, where it is given, are not written out.
+    nodes that are yet to be differentiated.
+
+    Without ``moved``, no product is joined with another or leaves its loop, because a compiler that
+    fuses a product with later work may be faster so. Loops that carry much are then not unrolled,
+    so that each step reuses the memory of the last. Their products are joined, because they are too
+    large to be fused with later work.
+
+    With ``fuses``, elementwise work stays in its loop, and the compiler fuses it there. Loops of
+    more than ``longest`` steps, if given, are not unrolled.
     """
     with _uncollected():
         choices = (tuple(fused), final, moved, fuses, longest)
@@ -78,8 +81,8 @@ def optimise(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without looking for cycles: passes make objects by the million, nearly all without any, and
-    looking took a quarter of the time of large programs."""
+    """Disable the garbage collector during the block. Passes make millions of objects, nearly all
+    without cycles; the search for cycles took a quarter of the time of large programs."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -106,7 +109,7 @@ def _optimised(
 
     early = merged(fuse.rules_of(fuse.EARLY, fused), simplify)
     late, of_products = (fuse.rules_of(found, fused) for found in (fuse.LATE, fuse.PRODUCTS))
-    # The last nodes, and the rules that make the same of them again.
+    # The last nodes, and the rules that do not change them.
     settled: tuple[Node, ...] = ()
     idle: tuple[Rules, ...] = ()
 
@@ -121,7 +124,7 @@ def _optimised(
         if settled is not before:
             settled, idle = before, ()
         new = [rule for rule in rules if not any(rule is other for other in idle)]
-        # What is idle is tried again only once other rules have changed something.
+        # Idle rules are tried again only after other rules have changed something.
         if len(new) == len(rules) or (new and rebuilt(before, new) != before):
             found = rebuilt(before, rules)
             if found != before:

@@ -1,4 +1,4 @@
-"""Arithmetic: known numbers computed, and what changes nothing left out: ``1 * x -> x``."""
+"""Arithmetic: compute known numbers, and drop operations without effect: ``1 * x -> x``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.program.primitives import COMPARISONS
 
 
 def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
-    """The shape that values broadcast to."""
+    """Return the shape that values broadcast to."""
     return broadcast_shapes("", tuple(g.shape(i) for i in inputs))
 
 
@@ -37,7 +37,8 @@ def _computed(op: str) -> Rule:
 
 
 def _narrow(op: str) -> Rule:
-    """Operands without a broadcast that the result does not need: ``broadcast(a) + b -> a + b``."""
+    """Return the rule that drops a broadcast that the result does not need: ``broadcast(a) + b -> a
+    + b``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for position, value in enumerate(inputs):
@@ -57,7 +58,7 @@ def _same_shape(g: Rewriter, value: int, inputs: Sequence[int]) -> bool:
 
 
 def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``0 + x -> x``; ``-a + b -> b - a``."""
+    """Rewrite ``0 + x -> x``; ``-a + b -> b - a``."""
     for a, b in (inputs, inputs[::-1]):
         if g.number(a) == 0 and _same_shape(g, b, inputs):
             return b
@@ -68,7 +69,7 @@ def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | 
 
 
 def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``z * a + (1 - z) * b -> b + z * (a - b)``, whose gradient is shorter too."""
+    """Rewrite ``z * a + (1 - z) * b -> b + z * (a - b)``, whose gradient is shorter too."""
     left, right = (g.node(i, "multiply") for i in inputs)
     if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
         return None
@@ -84,7 +85,7 @@ def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _subtract(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``x - 0 -> x``; ``0 - x -> -x``; ``a - (-b) -> a + b``."""
+    """Rewrite ``x - 0 -> x``; ``0 - x -> -x``; ``a - (-b) -> a + b``."""
     a, b = inputs
     if g.number(b) == 0 and _same_shape(g, a, inputs):
         return a
@@ -97,7 +98,7 @@ def _subtract(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 
 
 def _negative(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``-(-x) -> x``; ``-(a - b) -> b - a``; ``-(c * x) -> (-c) * x``."""
+    """Rewrite ``-(-x) -> x``; ``-(a - b) -> b - a``; ``-(c * x) -> (-c) * x``."""
     node = g.node(inputs[0], "negative", "multiply", "subtract")
     if node is None:
         return None
@@ -114,7 +115,7 @@ def _negative(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 
 
 def _multiply(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``1 * x -> x``; ``c * (-x) -> (-c) * x``; ``c * (d * x) -> (c * d) * x``."""
+    """Rewrite ``1 * x -> x``; ``c * (-x) -> (-c) * x``; ``c * (d * x) -> (c * d) * x``."""
     for a, b in (inputs, inputs[::-1]):
         number = g.number(a)
         if number is None:
@@ -138,7 +139,7 @@ def _multiply(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 def _product_of_multiples(
     g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
 ) -> int | None:
-    """One scaling less: ``(c * x) * (d * x) -> (c * d) * (x * x)``."""
+    """Save one scaling: ``(c * x) * (d * x) -> (c * d) * (x * x)``."""
     (c, x), (d, y) = (_multiple(g, i) for i in inputs)
     if x != y or inputs == (x, y) or not 1e-30 < abs(c * d) < 1e30:
         return None
@@ -146,7 +147,7 @@ def _product_of_multiples(
 
 
 def _multiple(g: Rewriter, value: int) -> tuple[float, int]:
-    """The factor and the rest of a value; 1 and the value where there is no factor."""
+    """Return the factor and the rest of a value; 1 and the value if there is no factor."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
         factor = g.number(a)
@@ -156,7 +157,7 @@ def _multiple(g: Rewriter, value: int) -> tuple[float, int]:
 
 
 def _divide(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``x / c -> (1 / c) * x``."""
+    """Rewrite ``x / c -> (1 / c) * x``."""
     number = g.number(inputs[1])
     if number is None or number == 0 or not isfinite(1 / number):
         return None
@@ -164,7 +165,7 @@ def _divide(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _power(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``x ** 1 -> x``; ``x ** 2 -> x * x``."""
+    """Rewrite ``x ** 1 -> x``; ``x ** 2 -> x * x``."""
     base, exponent = inputs
     if not _same_shape(g, base, inputs):
         return None
@@ -181,7 +182,7 @@ def _extent(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Factors and signs moved to the result, which is smaller: ``sum(c * x) -> c * sum(x)``."""
+    """Move factors and signs to the result, which is smaller: ``sum(c * x) -> c * sum(x)``."""
     node = g.node(inputs[0], "negative", "multiply", "sum")
     if node is None or g.uses[inputs[0]] > 1:
         return None
@@ -196,7 +197,7 @@ def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | 
 
 
 def _sum_of_sum(g: Rewriter, value: int, first: Attributes, second: Attributes) -> int | None:
-    """``sum(sum(x, 1), 0) -> sum(x, (0, 1))``."""
+    """Rewrite ``sum(sum(x, 1), 0) -> sum(x, (0, 1))``."""
     if first["keepdims"] or second["keepdims"]:
         return None
     left = [axis for axis in range(g.rank(value)) if axis not in first["axis"]]

@@ -1,8 +1,5 @@
-"""Biases as a row of the weight: ``x @ W + b -> [x, 1] @ [W; b]``.
-
-Nothing is added to the product afterwards, and the gradient of ``W`` has that of ``b`` as its last
-row.
-"""
+"""Make biases a row of the weight: ``x @ W + b -> [x, 1] @ [W; b]``. Nothing is added to the
+product afterwards. The last row of ``W``'s gradient is that of ``b``."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``x @ W + b -> [x, 1] @ [W; b]``, where ``x`` comes in and is narrow.
+    """Rewrite ``x @ W + b -> [x, 1] @ [W; b]``, if ``x`` comes in and is narrow.
 
-    A copy of it with ones then costs less than adding. The copy is in the order of the steps,
-    which is of use to the gradient too.
+    A copy of ``x`` with ones then costs less than adding. The copy is in the order of the steps,
+    which the gradient can use too.
     """
     for bias, value in (inputs, inputs[::-1]):
         product = g.node(value, "matmul")
@@ -34,7 +31,7 @@ def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _given(g: Rewriter, value: int) -> bool:
-    """Whether a value comes in, and is not a matrix: that may be a weight, which has a gradient."""
+    """Return whether a value comes in and is no matrix, which may be a weight with a gradient."""
     node = g.node(value, "permute_dims")
     return (node.inputs[0] if node is not None else value) not in g.made and g.rank(value) > 2
 

@@ -1,7 +1,7 @@
-"""Work for each class that is then reduced: ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``.
+"""Move work out of sums over classes: ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``.
 
-What is the same for all classes of a row is taken out, so that neither a loss nor its gradient goes
-over all classes for it.
+Terms that are the same for all classes of a row are taken out, so that neither a loss nor its
+gradient goes over all classes for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Entry of a difference: ``(a - b)[i] -> a[i] - b``, with one ``b`` for each row."""
+    """Rewrite ``(a - b)[i] -> a[i] - b``, with one ``b`` for each row."""
     value, indices = inputs
     node = g.node(value, "add", "subtract", "multiply", "divide")
     if node is None or g.uses[value] > 1:
@@ -31,7 +31,7 @@ def _entry(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``, with one ``b`` for each row."""
+    """Rewrite ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``, with one ``b`` for each row."""
     product = g.node(inputs[0], "multiply")
     last = g.rank(inputs[0]) - 1
     if product is None or attributes["axis"] != (last,):
@@ -51,7 +51,7 @@ def _weighted_sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) 
 
 
 def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``c * a + r * b -> c * (a + (r / c) * b)``, with one ``r`` for each row."""
+    """Rewrite ``c * a + r * b -> c * (a + (r / c) * b)``, with one ``r`` for each row."""
     for scaled, weighted in (inputs, inputs[::-1]):
         left, right = g.node(scaled, "multiply"), g.node(weighted, "multiply")
         if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
@@ -68,12 +68,12 @@ def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _by_row(g: Rewriter, value: int, like: int) -> bool:
-    """Whether a value has one entry for each row of another."""
+    """Return whether a value has one entry for each row of another."""
     return g.rank(like) > 0 and g.shape(value) == (*g.shape(like)[:-1], ONE) != g.shape(like)
 
 
 def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
-    """The number and the rest of a value that is a multiple."""
+    """Return the number and the rest of a value that is a multiple, else None."""
     node = g.node(value, "multiply")
     for c, rest in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(c) is not None and g.rank(c) == 0:
@@ -82,7 +82,7 @@ def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
 
 
 def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Factor of many rows, moved to their weight: ``(c * x) @ W -> x @ (c * W)``."""
+    """Move a factor of many rows to their weight: ``(c * x) @ W -> x @ (c * W)``."""
     found = _scaled(g, inputs[0])
     if found is None or g.rank(inputs[1]) != 2 or g.count(inputs[1]) >= g.count(inputs[0]):
         return None
@@ -90,7 +90,7 @@ def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -
 
 
 def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Factor of many rows, moved to their sum: ``sum(c * x) -> c * sum(x)``; of products alike."""
+    """Move a factor of many rows to their sum or product: ``sum(c * x) -> c * sum(x)``."""
     for position, value in enumerate(inputs):
         found = _scaled(g, value)
         if found is not None:
@@ -101,7 +101,7 @@ def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
 
 
 RULES: Mapping[str, Sequence[Rule]] = {"take_along_axis": (_entry,), "sum": (_weighted_sum,)}
-# Factors stay where a program has them until its gradient has been derived from there.
+# Rules that move factors, used only after the gradient has been derived.
 FACTORS: Mapping[str, Sequence[Rule]] = {
     "add": (_common_factor,),
     "matmul": (_scaled_rows,),

@@ -1,4 +1,4 @@
-"""Fused operations, for a backend that has them: ``where(x <= 0, 0, x) -> relu(x)``."""
+"""Use the fused operations that a backend offers: ``where(x <= 0, 0, x) -> relu(x)``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -> Rule:
-    """The rule that writes what a pattern finds as one operation."""
+    """Return the rule that writes what a pattern finds as one operation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = find(g, inputs)
@@ -20,12 +20,12 @@ def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -
 
 
 def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Found | None:
-    """As the pattern, unless a gradient needs the exponentials too."""
+    """Match a softmax, unless a gradient needs the exponentials too."""
     return patterns.softmax(g, inputs) if g.uses[inputs[0]] == 2 else None
 
 
 def _addmm(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``c + a @ b -> addmm(c, a, b)``."""
+    """Rewrite ``c + a @ b -> addmm(c, a, b)``."""
     for a, b in (inputs, inputs[::-1]):
         product = g.node(b, "matmul")
         if product is None or g.uses[b] > 1 or any(g.rank(i) != 2 for i in product.inputs):
@@ -36,7 +36,7 @@ def _addmm(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _scatter(sign: int) -> Rule:
-    """``x + g * one_hot(i) -> scatter_add(x, i, g)``, with one ``g`` for each row."""
+    """Return the rule ``x + g * one_hot(i) -> scatter_add(x, i, g)``, with one ``g`` a row."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for x, chosen in (inputs, inputs[::-1]) if sign == 1 else (inputs,):
@@ -59,8 +59,8 @@ def _scatter(sign: int) -> Rule:
 
 
 Found = Mapping[str, tuple[tuple[str, Rule], ...]]
-# By fused operation, the rules that find it, each with the operation that it looks at: those that
-# are used before anything else is done to a program, and when all else is done.
+# Rules by fused operation, each with the operation that it looks at. EARLY rules are used before
+# all other passes, LATE rules after them.
 EARLY: Found = {
     "relu": (("where", _named(patterns.relu)),),
     "clip": (("where", _named(patterns.clip)),),
@@ -70,12 +70,12 @@ LATE: Found = {
     "softmax": (("divide", _named(_softmax)),),
     "scatter_add": (("add", _scatter(1)), ("subtract", _scatter(-1))),
 }
-# For sums with a product, which would hide products from other rules.
+# Rules for sums with a product, which would hide products from other rules.
 PRODUCTS: Found = {"addmm": (("add", _addmm),)}
 
 
 def rules_of(found: Found, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """The rules for the fused operations that a backend has, by what they look at."""
+    """Return the rules for the fused operations that a backend has, by what they look at."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for op, rule in (each for name in fused for each in found.get(name, ())):
         rules[op] = (*rules.get(op, ()), rule)

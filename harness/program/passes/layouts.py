@@ -1,9 +1,9 @@
-"""A value that is read in two orders of axes made in the one of the two that moves less.
+"""Make a value that is read in two axis orders in the one that moves less.
 
-Permutations move down (:mod:`.transposes`) until something reads the value as it was, such as what
-goes around the sum over the edges of a graph. Where all that the value is made of can be had in the
-other order, it is made in that one, and what read it as it was reads it through the inverse: which
-moves down in its turn, and meets the permutations there.
+Permutations move down (:mod:`.transposes`) until a node reads the value as it was, such as a node
+beside the sum over the edges of a graph. If all operands of the value can be had in the other
+order, the value is made in that order. The other nodes then read it through the inverse, which
+moves down in its turn and meets the permutations there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAME_AXES = frozenset({*ELEMENTWISE, "relu", "clip", "sigmoid", "astype", "stop_
 
 
 def moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> int:
-    """The entries of all permutations outside of loops, but of what is given."""
+    """Count the entries of all permutations outside of loops, except of program inputs."""
     made = {o for node in nodes for o in node.outputs}
     found = (n.output for n in nodes if n.op == "permute_dims" and n.inputs[0] in made)
     return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in found)
@@ -33,7 +33,7 @@ def moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> 
 def turned(
     nodes: Sequence[Node], wanted: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
-    """The nodes with one such value in its other order, for each that there is."""
+    """Yield the nodes with one such value in its other order, for each such value."""
     made = {o: node for node in nodes for o in node.outputs}
     uses = Counter([*wanted, *(v for node in nodes for v in reads(node))])
     fixed: set[tuple[int, Axes]] = set()
@@ -50,7 +50,7 @@ def turned(
 
 @dataclass
 class _Upwards:
-    """A value and what it is made of, in another order of axes; ``found`` has the new of each."""
+    """A value and its operands in another order of axes; ``found`` has the new value of each."""
 
     builder: Builder
     made: Mapping[int, Node]
@@ -60,11 +60,11 @@ class _Upwards:
     fixed: set[tuple[int, Axes]] = field(default_factory=set)
 
     def covered(self) -> set[int]:
-        """The values that are made by way of the new."""
+        """Return the old values that the new ones replace."""
         return {value for value, _ in self.found}
 
     def back(self) -> list[Node]:
-        """What the values were, from the new."""
+        """Return the permutations that make the old values from the new ones."""
         first = {old: (new, axes) for (old, axes), new in reversed(self.found.items())}
         return [
             Node("permute_dims", (new,), (old,), {"axes": inverse(axes)})
@@ -72,7 +72,7 @@ class _Upwards:
         ]
 
     def turn(self, value: int, axes: Axes, number: int) -> bool:
-        """Make a value with its axes in this order, under a number; whether it can be made so."""
+        """Make a value with its axes in this order, under a number; return whether that works."""
         own, waiting = (value, axes), [(value, axes)]
         while waiting:
             key = waiting[-1]
@@ -94,13 +94,12 @@ class _Upwards:
         return own in self.found
 
     def _settled(self, key: tuple[int, Axes]) -> bool:
-        """Whether it is known how a value is had in an order, or that it is not; what is given is
-        permuted."""
+        """Return whether a value is already made in an order, cannot be, or is a program input."""
         return key in self.found or key in self.fixed or key[0] not in self.made
 
     def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:
-        """The operands and their orders, () as they are, for a node's value in this one; None if
-        it cannot be had."""
+        """Return the operands and their orders for a node's value in this order; None if
+        impossible. The order () leaves an operand as it is."""
         rank, inputs = len(axes), node.inputs
         if node.op in SAME_AXES:
             return [(i, () if _stays(self.rank(i), axes) else axes) for i in inputs]
@@ -115,7 +114,7 @@ class _Upwards:
         return None
 
     def _in_order(self, value: int, axes: Axes) -> int:
-        """A value that is known to be had so; it may have only the last axes of the result."""
+        """Return a value in this order; it may have only the last axes of the result."""
         if not axes:
             return value
         if (value, axes) in self.found:
@@ -139,12 +138,12 @@ class _Upwards:
         return number
 
     def rank(self, value: int) -> int:
-        """The number of axes."""
+        """Return the number of axes."""
         return len(self.builder.types[value].shape)
 
 
 def _stays(rank: int, axes: Axes) -> bool:
-    """Whether an operand of so many axes is the same in this order."""
+    """Return whether an operand of ``rank`` axes is the same in this order."""
     first = len(axes) - rank
     return axes[first:] == tuple(range(first, len(axes)))
 

@@ -1,7 +1,5 @@
-"""Work taken out of loops: ``x[t] @ W -> (x @ W)[t]``.
-
-Sums are put in an order that shows what can be: ``h @ U + x[t] @ W + b -> (b + x[t] @ W) + h @ U``.
-"""
+"""Take work out of loops: ``x[t] @ W -> (x @ W)[t]``. Sums get an order that shows what can leave:
+``h @ U + x[t] @ W + b -> (b + x[t] @ W) + h @ U``."""
 
 from __future__ import annotations
 
@@ -17,12 +15,13 @@ from harness.program.primitives import ELEMENTWISE
 
 MOVES = frozenset({"permute_dims", "expand_dims", "squeeze"})
 STEPWISE = frozenset({"matmul", "add", "subtract", "take", *MOVES})
-# Entries of what elementwise work may make of a sequence outside of its loop: 4 MiB in float32.
+# Most entries that elementwise work outside of its loop may make of a sequence: 4 MiB in float32.
 MOST_LIFTED = 1 << 20
 
 
 def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes) -> bool:
-    """Whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @ W)[t]``."""
+    """Return whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @
+    W)[t]``."""
     if op in STEPWISE or (op == "multiply" and any(g.number(i) is not None for i in inputs)):
         return True
     if op not in ELEMENTWISE:
@@ -33,12 +32,12 @@ def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def sinks_products(_: Rewriter, node: Node) -> bool:
-    """Whether a product for a stack, or a move, goes after the loop: always."""
+    """Return whether a node for a stack is a product or a move: these always go after the loop."""
     return node.op in ("matmul", *MOVES)
 
 
 def sinks(g: Rewriter, node: Node) -> bool:
-    """Whether work for a stack goes after the loop: ``stack(h @ W) -> stack(h) @ W``."""
+    """Return whether work for a stack goes after the loop: ``stack(h @ W) -> stack(h) @ W``."""
     if sinks_products(g, node):
         return True
     if node.op != "sum" and node.op not in ELEMENTWISE:
@@ -49,19 +48,17 @@ def sinks(g: Rewriter, node: Node) -> bool:
 
 
 def _at_once(steps: int, count: int) -> bool:
-    """Whether work of each step that makes or reads so many entries is done for all of them.
+    """Return whether work on ``count`` entries a step is done for all steps at once.
 
-    Only out of loops that are not written out, and where all steps together stay in a cache: done
-    step by step it needs the memory of one step.
+    It leaves only loops that are not unrolled, and only if all steps together fit into a cache.
+    Step by step it needs the memory of one step.
     """
     return steps > LONGEST and steps * count <= MOST_LIFTED
 
 
 def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Terms that do not change first, then those of sequences, then the rest.
-
-    Outside of loops small terms come first, so that biases are one: ``(x + b) + c -> (b + c) + x``.
-    """
+    """Put terms that do not change first, then those of sequences, then the rest. Outside of loops
+    small terms come first, so that biases become one: ``(x + b) + c -> (b + c) + x``."""
     depth = max(g.depth(i) for i in inputs)
     terms = _terms(g, inputs, depth)
     early = _early_terms(g, terms, depth)
@@ -76,7 +73,7 @@ def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
 
 
 def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
-    """The terms of a sum that are to come first, in order."""
+    """Return the terms of a sum that come first, in order."""
     if depth:
         ranks = [_when_known(g, term, depth) for term in terms]
     else:
@@ -87,15 +84,15 @@ def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
 
 
 def _terms(g: Rewriter, inputs: Sequence[int], depth: int) -> list[int]:
-    """The terms of a sum, those of its parts in place of the parts."""
+    """Return the terms of a sum, with those of its parts in place of the parts."""
     return [value for value, part in _parts(g, inputs, depth) if part is None]
 
 
 def _parts(
     g: Rewriter, inputs: Sequence[int], depth: int
 ) -> Iterator[tuple[int, tuple[int, ...] | None]]:
-    """The terms of a sum, and before its own terms every sum among them that nothing else reads,
-    with its operands."""
+    """Yield the terms of a sum, and each inner sum that nothing else reads before its own terms. An
+    inner sum comes with its operands, a term with None."""
     waiting = list(reversed(inputs))
     while waiting:
         value = waiting.pop()
@@ -108,8 +105,8 @@ def _parts(
 
 
 def _summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
-    """Whether a part of a sum is the sum of just the early terms already."""
-    # How many early terms a part has; none that counts where it has another one too.
+    """Return whether a part of a sum is already the sum of exactly the early terms."""
+    # The number of early terms in a part; any other term makes it too small to count.
     counts: dict[int, int] = {}
     known = set(early)
     for value, part in reversed([*_parts(g, inputs, depth)]):
@@ -123,14 +120,14 @@ def _summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]
 
 
 def _when_known(g: Rewriter, value: int, depth: int) -> int:
-    """When a term is known. 0: before the loop; 1: with the sequences; 2: in the step."""
+    """Return when a term is known. 0: before the loop; 1: with the sequences; 2: in the step."""
     if g.depth(value) < depth:
         return 0
     return 1 if value in g.scopes[depth].slices else 2
 
 
 def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Factor of a sum, moved to smaller weights: ``c * (x @ W + b) -> x @ (c * W) + c * b``."""
+    """Move a factor of a sum to smaller weights: ``c * (x @ W + b) -> x @ (c * W) + c * b``."""
     for number, value in (inputs, inputs[::-1]):
         if g.number(number) is None or g.rank(number) or g.uses[value] > 1:
             continue
@@ -155,7 +152,7 @@ def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _scalable(g: Rewriter, term: int, value: int) -> bool:
-    """Whether a term is a product with a weight so small that scaling that pays."""
+    """Return whether a term is a product with a weight so small that scaling the weight pays."""
     node = g.node(term, "matmul")
     if node is None or g.uses[term] > 1 or g.rank(node.inputs[1]) != 2:
         return False
@@ -164,14 +161,14 @@ def _scalable(g: Rewriter, term: int, value: int) -> bool:
 
 
 def _early(g: Rewriter, term: int, value: int) -> bool:
-    """Whether scaling a term costs little: it is small, or known before the step."""
+    """Return whether scaling a term costs little: it is small, or known before the step."""
     depth = g.depth(value)
     small = 8 * g.count(term) <= g.count(value)
     return small or (depth > 0 and _when_known(g, term, depth) < 2)
 
 
 def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A step's product of values, some known before: ``[x, h] @ [W; U] -> x @ W + h @ U``."""
+    """Split a step's product of values, some known before: ``[x, h] @ [W; U] -> x @ W + h @ U``."""
     joined = g.node(inputs[0], "concat")
     depth = g.depth(inputs[0])
     if joined is None or not depth or g.rank(inputs[1]) != 2:
@@ -191,7 +188,7 @@ def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
 
 
 def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """A step's two products with weights as one: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
+    """Join a step's two products with weights: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
     first, second = (g.node(value, "matmul") for value in inputs)
     if first is None or second is None or any(g.uses[value] > 1 for value in inputs):
         return None
@@ -206,7 +203,7 @@ def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 RULES: Mapping[str, Sequence[Rule]] = {"add": (_sum_order,), "matmul": (_of_joined,)}
-# Instead of those, in loops that products do not leave and that are not written out.
+# Rules instead of those, in loops that products do not leave and that are not unrolled.
 STAYING: Mapping[str, Sequence[Rule]] = {"add": (_beside,)}
-# What would hide a fused operation from those that look for it.
+# Rules that would hide a fused operation from the rules that look for it.
 SCALES: Mapping[str, Sequence[Rule]] = {"multiply": (_scaled,)}

@@ -1,4 +1,4 @@
-"""Order of nodes by what they read."""
+"""Order nodes by what they read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.program.ir import Node, reads
 
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
-    """The largest run of some nodes, from the first on, of which none needs another."""
+    """Choose nodes of a group, from the first on, of which none needs another."""
     places = {id(node): 1 << i for i, node in enumerate(group)}
     behind: dict[int, int] = {}
     chosen: list[Node] = []
@@ -31,7 +31,7 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
 
 
 def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
-    """Of each group of some nodes, whether none of it needs another."""
+    """Return for each group whether no node of it needs another one of it."""
     own: dict[int, list[tuple[int, int]]] = defaultdict(list)
     masks, bit = [0] * len(groups), 1
     for number, group in enumerate(groups):
@@ -55,7 +55,7 @@ def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]
 
 
 def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
-    """Whether there is an order still if each of several groups is one node."""
+    """Return whether the nodes can still be ordered if each group is one node."""
     one = {id(node): id(group[0]) for group in groups for node in group}
     maker = {o: one.get(id(node), id(node)) for node in nodes for o in node.outputs}
     needs: dict[int, set[int]] = defaultdict(set)
@@ -70,7 +70,7 @@ def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
 
 
 def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """The nodes such that each comes after what it reads, else in the order given."""
+    """Sort nodes such that each comes after what it reads; else keep the given order."""
     maker = {o: i for i, node in enumerate(nodes) for o in node.outputs}
     needs = [{maker[v] for v in reads(node) if v in maker} for node in nodes]
     readers: dict[int, list[int]] = defaultdict(list)

@@ -1,7 +1,7 @@
-"""Like operations joined, the gates of a cell above all: ``x @ W, x @ V -> x @ [W, V]``.
+"""Join like operations, above all the gates of a cell: ``x @ W, x @ V -> x @ [W, V]``.
 
-Products with the same right side have their rows joined: ``x @ W, y @ W -> [x; y] @ W``. What is
-then done alike to neighbouring slices is done to both at once: ``f(x[:n]), f(x[n:]) -> f(x)``.
+Products with the same right side have their rows joined: ``x @ W, y @ W -> [x; y] @ W``. Like
+operations on neighbouring slices are then done at once: ``f(x[:n]), f(x[n:]) -> f(x)``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.program.passes.order import acyclic, apart, in_order, independent
 from harness.program.passes.rewriter import COMMUTATIVE, joined_type
 from harness.program.primitives import ELEMENTWISE
 
-# Operands that are slices of one value, and the like nodes on them that can be one node.
+# Slices of one value as operands, and the like nodes on them that can be one node.
 
 FUSED = ("sigmoid", "relu", "clip", "sigmoid_gradient", "tanh_gradient", "relu_gradient")
 ALONG_AXES = frozenset({*ELEMENTWISE, *FUSED, "clip_gradient", "stop_gradient", "astype"})
@@ -26,7 +26,7 @@ ALONG_AXES = frozenset({*ELEMENTWISE, *FUSED, "clip_gradient", "stop_gradient", 
 
 @dataclass(frozen=True)
 class Slice:
-    """A value that is ``start:stop`` of a source along one axis; ``start`` in numbers too."""
+    """A value that is ``start:stop`` of a source along one axis."""
 
     source: int
     axis: int
@@ -36,10 +36,8 @@ class Slice:
 
 @dataclass(frozen=True)
 class Siblings:
-    """Like nodes, which are one node of their joined operands.
-
-    ``columns`` are the axes along which the operands are joined, None where all nodes share one.
-    """
+    """Like nodes, which can be one node of their joined operands. ``columns`` are the axes along
+    which operands are joined; None if all nodes share the operand."""
 
     nodes: tuple[Node, ...]
     columns: tuple[int | None, ...]
@@ -48,7 +46,7 @@ class Siblings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node that may be joined with others of an equal ``key``, in the order of ``start``."""
+    """A node that may be joined with others of an equal ``key``, in the order of their slices."""
 
     node: Node
     key: Any
@@ -58,7 +56,7 @@ class Candidate:
 
 
 class SliceFinder:
-    """Reads a list of nodes for what can be joined."""
+    """Finder of nodes that can be joined, in a list of nodes."""
 
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:
         self.nodes, self.builder, self.sizes = nodes, builder, sizes
@@ -66,14 +64,14 @@ class SliceFinder:
         self.slices = {n.output for n in nodes if n.op == "slice"}
 
     def count(self, value: int) -> int:
-        """The number of entries."""
+        """Return the number of entries."""
         total = 1
         for dim in self.builder.types[value].shape:
             total *= dim.resolve(self.sizes)
         return total
 
     def as_slice(self, value: int) -> Slice | None:
-        """A value as a slice of another."""
+        """Return a value as a slice of another, or None."""
         if value not in self.slices:
             return None
         node = self.made[value]
@@ -81,7 +79,7 @@ class SliceFinder:
         return Slice(node.inputs[0], node.attributes["axis"], start, stop)
 
     def out_axis(self, node: Node, position: int, axis: int) -> int | None:
-        """The axis of a node's result that an axis of an operand becomes, if it stays whole."""
+        """Return the axis of a node's result that an operand's axis becomes, if it stays whole."""
         types = self.builder.types
         rank = len(types[node.inputs[position]].shape)
         result = len(types[node.output].shape)
@@ -109,7 +107,7 @@ class SliceFinder:
         return axis if node.attributes["keepdims"] else axis - sum(a < axis for a in axes)
 
     def candidate(self, node: Node) -> Candidate | None:
-        """The node as one that works on slices, if an operand is a slice."""
+        """Return the node as a candidate, if an operand is a slice."""
         if node.body is not None or self.slices.isdisjoint(node.inputs):
             return None
         found = [self.as_slice(i) for i in node.inputs]
@@ -144,11 +142,11 @@ class SliceFinder:
             else:
                 return None
         if not any(cuts):
-            return None  # the slice is one entry, which meets all of the others: nothing is cut
+            return None  # the slice is one entry, which is broadcast: nothing is cut
         return Candidate(node, tuple(key), tuple(columns), axis, tuple(cuts))
 
     def _own_axis(self, node: Node, position: int, value: int, axis: int) -> int | None:
-        """The axis of an operand that becomes ``axis`` of the result, None if it has none."""
+        """Return the axis of an operand that becomes ``axis`` of the result, or None."""
         shape = self.builder.types[value].shape
         for own in range(len(shape)):
             if self.out_axis(node, position, own) == axis:
@@ -159,12 +157,12 @@ class SliceFinder:
         return None
 
     def _cheap(self, value: int, node: Node) -> bool:
-        """Whether joining operands that are not slices costs little beside the work on them."""
+        """Return whether joining an operand that is not a slice costs little beside the node."""
         index = self.builder.types[value].kind == "index"
         return index or 4 * self.count(value) <= self.count(node.output)
 
     def runs(self, candidates: Iterable[Candidate]) -> Iterable[Siblings]:
-        """Runs of candidates whose slices lie side by side."""
+        """Yield runs of candidates whose slices lie side by side."""
 
         def first(candidate: Candidate) -> int:
             cut = next(p for p in candidate.cuts if p is not None)
@@ -192,17 +190,17 @@ def _siblings(run: Sequence[Candidate]) -> Siblings:
     return Siblings(tuple(c.node for c in run), run[0].columns, run[0].axis)
 
 
-# What products of all kinds go through first.
+# Operations through which products of all kinds go first.
 PASSING = frozenset({"add", "subtract", "take"})
 
 
 def join(
     nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int], fuses: bool = False
 ) -> tuple[Node, ...]:
-    """The nodes, and those of every loop, with like ones joined.
+    """Join like nodes, also inside every loop.
 
-    Where a compiler ``fuses``, products for different loops stay apart: XLA makes what they are
-    joined to in the loops, of the gradients of both, and that several times a step.
+    With ``fuses``, products for different loops stay apart: XLA would make the joined value inside
+    the loops, from the gradients of both, several times a step.
     """
 
     def joined(body: Block) -> Block:
@@ -226,8 +224,7 @@ class _Joiner:
         return nodes
 
     def _find(self, nodes: Sequence[Node]) -> list[Siblings]:
-        """Groups that can be joined at once: of elementwise work, or if there is none, of
-        products."""
+        """Return groups that can be joined at once: of elementwise work, else of products."""
         finder = SliceFinder(nodes, self.builder, self.sizes)
         buckets: dict[Any, list[Any]] = defaultdict(list)
         for node in nodes:
@@ -245,7 +242,7 @@ class _Joiner:
         return []
 
     def _products(self, nodes: Sequence[Node], finder: SliceFinder) -> Iterator[Siblings]:
-        """Matrix products with one side in common."""
+        """Yield matrix products with one side in common."""
         left: dict[Any, list[Node]] = defaultdict(list)
         right: dict[Any, list[Node]] = defaultdict(list)
         types = self.builder.types
@@ -268,7 +265,8 @@ class _Joiner:
                 yield Siblings(chosen, (0, None), 0)
 
     def _given(self, weight: int, finder: SliceFinder, node: Node) -> bool:
-        """Whether joining a right side costs little: once for a loop, or less than the product."""
+        """Return whether joining a right side costs little: once a loop, or less than the
+        product."""
         if self.body is not None:
             return weight not in finder.made and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)
@@ -285,7 +283,7 @@ class _Joiner:
         return in_order([node for some in kept for node in some])
 
     def _as_one(self, siblings: Siblings, made: Mapping[int, Node]) -> list[Node]:
-        """One node in place of several, and the slices of it that those were."""
+        """Return one node in place of several, and the slices of it that replace them."""
         added: list[Node] = []
         operands = []
         for position, axis in enumerate(siblings.columns):
@@ -307,7 +305,7 @@ class _Joiner:
     def _column(
         self, values: Sequence[int], axis: int, made: Mapping[int, Node], added: list[Node]
     ) -> int:
-        """Operands side by side: one slice where they are neighbouring slices, else joined."""
+        """Join operands: as one slice if they are neighbouring slices, else by concat."""
         parts = [made.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):
@@ -329,7 +327,7 @@ class _Joiner:
 
 
 def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
-    """From the first on, those that have no node of one before."""
+    """Keep each group that shares no node with an earlier one."""
     found, taken = [], set[int]()
     for siblings in groups:
         own = set(map(id, siblings.nodes))
@@ -340,7 +338,7 @@ def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
 
 
 def _slices_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """The nodes with slices as the first operands of what commutes, so that like nodes look it."""
+    """Put slices first among the operands of commutative nodes, so that like nodes look alike."""
     nodes = tuple(nodes)
     parts = {node.output for node in nodes if node.op == "slice"}
     return tuple(
@@ -366,7 +364,7 @@ def _neighbours(parts: Sequence[Node | None], axis: int) -> bool:
 
 
 def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
-    """Who reads each value; a sequence of a loop is read by those who read its slice."""
+    """Return the readers of each value; readers of a step's slice also read its sequence."""
     users: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
         for value in node.inputs:
@@ -380,9 +378,8 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 
 
 def _loops(nodes: Sequence[Node]) -> dict[int, int]:
-    """The values that go into one loop alone, also as what else is made of them, by the loop's
-    first result."""
-    # Of each value all loops that it goes into.
+    """Map each value that goes into exactly one loop, also indirectly, to its first result."""
+    # The loops that each value goes into.
     ends: dict[int, set[int]] = defaultdict(set)
     for node in reversed(nodes):
         into = {node.outputs[0]} if node.body else ends[node.output]
@@ -392,10 +389,10 @@ def _loops(nodes: Sequence[Node]) -> dict[int, int]:
 
 
 def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
-    """Products in an order such that those whose results go the same way are neighbours.
+    """Order products such that those whose results are used alike are neighbours.
 
-    The order goes by the sums that products end up in: those of a cell's input and state get the
-    same one.
+    The order follows the sums that products end up in: the products of a cell's input and state get
+    the same order.
     """
     ends = [_end(node.output, users) for node in nodes]
     kinds = [
@@ -408,7 +405,7 @@ def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[N
 
 
 def _end(value: int, users: Mapping[int, list[Node]]) -> int:
-    """What a value has become when something else than a sum is done to it."""
+    """Return the last value that a value becomes by sums and takes alone."""
     readers = users.get(value, [])
     while len(readers) == 1 and readers[0].op in PASSING:
         value = readers[0].output

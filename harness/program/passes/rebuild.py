@@ -1,4 +1,4 @@
-"""A list of nodes emitted anew under some rules, with the same values coming out."""
+"""Emit a list of nodes anew under some rules, with the same values coming out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harness.program.ir import Block, Node, free_values, needed, needed_nodes, r
 from harness.program.passes.rewriter import MOST, LoopScope, Policy, Rewriter, Rule
 
 # (rewriter, node of a loop's body) -> whether the stack of its result is made after the loop, from
-# the stacks of what it is made of.
+# the stacks of its operands.
 Sinks = Callable[[Rewriter, Node], bool]
 
 
 @dataclass
 class Rebuild:
-    """The values of the old nodes, by number, and the rewriter that emits the new ones."""
+    """The new value of each old one, by number, and the rewriter that emits the new nodes."""
 
     rewriter: Rewriter
     sinks: Sinks | None = None
@@ -78,7 +78,7 @@ class Rebuild:
             self._bind(old, self._whole(value, depth, known, wholes[0]), uses)
 
     def _slice(self, whole: int, depth: int, number: int) -> int:
-        """A step's slice of a sequence; ``x[:, a:b][t] -> x[t][a:b]``."""
+        """Return a step's slice of a sequence; ``x[:, a:b][t] -> x[t][a:b]``."""
         g = self.rewriter
         part = g.node(whole, "slice")
         if part is None or part.attributes["axis"] == 0:
@@ -90,7 +90,7 @@ class Rebuild:
     def _needed_stacks(
         self, scope: LoopScope, depth: int, wanted: Sequence[int], held: set[int]
     ) -> list[int]:
-        """The body's values that must be stacked for all wanted stacks to be had."""
+        """Return the body's values to stack, from which all wanted stacks can be made."""
         made = {o: n for n in scope.nodes for o in n.outputs}
         found: dict[int, None] = {}
         stack = list(wanted)
@@ -109,7 +109,7 @@ class Rebuild:
         return node.op != "scan" and self.sinks is not None and self.sinks(self.rewriter, node)
 
     def _whole(self, value: int, depth: int, known: dict[int, int], like: int) -> int:
-        """A value of the closed body, stacked over all steps."""
+        """Return a value of the closed body, stacked over all steps."""
         waiting = [value]
         while waiting:
             inner = waiting[-1]
@@ -120,14 +120,14 @@ class Rebuild:
         return known[value]
 
     def _lacking(self, value: int, depth: int, known: Mapping[int, int]) -> list[int]:
-        """The values of the body of which the stack of one is made, and which have none yet."""
+        """Return the body's values without a stack yet, of which a value's stack is made."""
         g = self.rewriter
         if value in known or g.depth(value) < depth:
             return []
         return [i for i in g.made[value].inputs if g.depth(i) == depth and i not in known]
 
     def _stacked(self, value: int, depth: int, known: Mapping[int, int], like: int) -> int:
-        """A value's stack, once those that it is made of are known."""
+        """Return a value's stack, once the stacks of its operands are known."""
         g = self.rewriter
         if value in known:
             return known[value]
@@ -140,7 +140,7 @@ class Rebuild:
 
 
 def covered(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
-    """Stacks that are slices of others: by value the other's value, and the slice of its stack."""
+    """Return the stacks that are slices of others: by value, the other value and the slice."""
     found: dict[int, tuple[int, dict[str, Any]]] = {}
     for whole in stacks:
         node = g.node(whole, "concat")
@@ -170,7 +170,7 @@ def rebuild_nodes(
     lifts: Policy | None = None,
     sinks: Sinks | None = None,
 ) -> tuple[Node, ...]:
-    """The nodes emitted anew; the wanted values keep their numbers."""
+    """Emit the nodes anew; the wanted values keep their numbers."""
     nodes, wanted = tuple(nodes), tuple(dict.fromkeys(wanted))
     count = sum(1 for _ in walk_nodes(nodes))
     pass_ = Rebuild(Rewriter(builder, sizes, rules, lifts, most=MOST * (1 + count)), sinks)
@@ -179,7 +179,7 @@ def rebuild_nodes(
 
 
 def _named(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
-    """The rewriter's nodes, with each wanted value under its own number."""
+    """Return the rewriter's nodes, with each wanted value under its own number."""
     names: dict[int, int] = {}
     aliases = []
     for own, found in wanted.items():
@@ -195,12 +195,12 @@ def _named(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
 
 
 def prune(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
-    """Only the nodes that the wanted values depend on; loops lose what nothing reads."""
+    """Keep the nodes that the wanted values depend on; loops lose what nothing reads."""
     return needed(nodes, wanted, lambda node: node.outputs, reads, _pruned_loop)
 
 
 def _pruned_loop(node: Node, live: set[int]) -> Node:
-    """A loop without the carries and stacks that nothing reads; any other node as it is."""
+    """Drop the carries and stacks of a loop that nothing reads; leave any other node as it is."""
     if node.op != "scan":
         return node
     body, count = node.block, node.carries
@@ -224,7 +224,7 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
 
 
 def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
-    """How often each value is read, in bodies too; ``wanted`` ones once more."""
+    """Count how often each value is read, in bodies too; ``wanted`` ones once more."""
 
     def read(nodes: Iterable[Node]) -> Iterator[int]:
         for node in nodes:
@@ -237,7 +237,7 @@ def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
-    """The nodes with values renumbered, in bodies too."""
+    """Renumber values in nodes and in their bodies."""
     result: list[Node] = []
     for node in nodes if names else ():
         body = node.body

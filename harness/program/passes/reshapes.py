@@ -1,4 +1,4 @@
-"""Moves that undo each other, and moves of one number everywhere: ``squeeze(expand(x)) -> x``."""
+"""Drop moves that undo each other or move one number: ``squeeze(expand(x)) -> x``."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _slice(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 def _slice_of_concat(
     g: Rewriter, parts: tuple[int, ...], axis: int, start: Dim, stop: Dim
 ) -> int | None:
-    """The joined value that a slice lies in, if it lies in one: ``[a, b][:n] -> a[:n]``."""
+    """Slice the joined value that a slice lies in, if it lies in one: ``[a, b][:n] -> a[:n]``."""
     offset, low, high = Dim(), start.resolve(g.sizes), stop.resolve(g.sizes)
     for part in parts:
         end = offset + g.shape(part)[axis]
@@ -120,7 +120,7 @@ def _concat(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
-    """The values that a row is joined of, or a stretch of one."""
+    """Return the values that a row, or a stretch of one, is joined of."""
     inner = g.node(value, "concat")
     if inner is not None and inner.attributes["axis"] == axis:
         return inner.inputs
@@ -138,7 +138,7 @@ def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
 
 
 def _adjacent(g: Rewriter, left: int, right: int, axis: int) -> int | None:
-    """Neighbours as one value: ``[x[:n], x[n:m]] -> x[:m]``; the same number twice."""
+    """Join neighbours: ``[x[:n], x[n:m]] -> x[:m]``, or the same number twice."""
     number = g.number(left)
     if number is not None and repr(number) == repr(g.number(right)):
         shape = g.shape(left)
@@ -161,7 +161,8 @@ def _flip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Last row of a loop's stack: ``stack[-1] -> carried``, if the loop carries that out."""
+    """Take the carried value for a stack's last row, if they are the same: ``stack[-1] ->
+    carried``."""
     part = g.node(inputs[0], "slice")
     if part is None or attributes["axis"] != 0 or part.attributes["axis"] != 0:
         return None

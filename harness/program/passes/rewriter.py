@@ -1,13 +1,14 @@
-"""Rewriter of a program: nodes emitted one by one, each once, as far out as they can be.
+"""Rewriter of a program: emits nodes one by one, each once, as far out of loops as they can be.
 
-Emitting applies the rules of the pass, finds a common subexpression if there is one, and puts the
-node into the outermost loop that holds all its inputs: what does not change from step to step
-leaves its loop by itself. What depends on nothing but slices of sequences may be lifted: done for
-the whole sequence at once, before the loop.
+Emitting applies the rules of the pass, reuses a common subexpression if there is one, and puts the
+node into the outermost loop that holds all its inputs. So a node that does not change from step to
+step leaves its loop. A node that depends only on slices of sequences may be lifted: done for the
+whole sequence at once, before the loop.
 
-Emitting ends. What a rule emits is put to the rules too, and is nearer to an end by a measure that
-tests/support/measure.py has. Should two rules yet undo each other, what is asked for while it is
-being rewritten is made as it is; so is what is deeper than :data:`DEEPEST` or after :data:`MOST`.
+Emitting ends. The rules apply to the nodes that a rule emits, too; these are nearer to an end by a
+measure that tests/support/measure.py has. If two rules still undo each other, a node that is
+emitted while it is being rewritten stays as it is. So does a node deeper than :data:`DEEPEST` or
+after :data:`MOST`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from harness.program.infer import infer
 from harness.program.ir import Block, Node, Type, free_values
 
 COMMUTATIVE = frozenset({"add", "multiply", "equal"})
-# Applications of rules inside of each other, and in a pass for each node; plans of Lesson 6 need 3
-# and less than 1.
+# Limits on the nesting of rules, and on applications in a pass for each node. Plans of Lesson 6
+# need 3 and less than 1.
 DEEPEST, MOST = 60, 100
 
-# (rewriter, inputs, attributes) -> a value that is the same, or None where the rule does not apply.
+# (rewriter, inputs, attributes) -> an equal value, or None if the rule does not apply.
 Rule = Callable[["Rewriter", tuple[int, ...], Attributes], "int | None"]
 # (rewriter, op, inputs, attributes) -> whether to do it for the whole sequence, before the loop.
 Policy = Callable[["Rewriter", str, tuple[int, ...], Attributes], bool]
@@ -58,46 +59,46 @@ class Rewriter:
     uses: Counter[int] = field(default_factory=Counter)
     counts: dict[int, int] = field(default_factory=dict)
     place: str = ""
-    # Applications of rules that may still come, and what is being rewritten.
+    # Applications of rules that are left, and the keys being rewritten.
     most: int = MOST
     open: set[Any] = field(default_factory=set)
 
-    # --- What is known of a value
+    # --- Facts about a value
 
     def type(self, value: int) -> Type:
-        """The type of a value."""
+        """Return the type of a value."""
         return self.builder.types[value]
 
     def shape(self, value: int) -> tuple[Dim, ...]:
-        """The symbolic shape of a value."""
+        """Return the symbolic shape of a value."""
         return self.builder.types[value].shape
 
     def rank(self, value: int) -> int:
-        """The number of axes."""
+        """Return the number of axes."""
         return len(self.builder.types[value].shape)
 
     def count(self, value: int) -> int:
-        """The number of entries."""
+        """Return the number of entries."""
         if value not in self.counts:
             self.counts[value] = prod(dim.resolve(self.sizes) for dim in self.shape(value))
         return self.counts[value]
 
     def node(self, value: int, *ops: str) -> Node | None:
-        """The node that makes a value, if it is one of ``ops``."""
+        """Return the node that makes a value, if it is one of ``ops``."""
         node = self.made.get(value)
         return node if node is not None and node.op in ops else None
 
     def depth(self, value: int) -> int:
-        """How many loops a value is inside of."""
+        """Return the number of loops around a value."""
         return self.home.get(value, 0)
 
     def steps(self, depth: int) -> int:
-        """How many steps the loop at a depth has; 1 outside of all."""
+        """Return the number of steps of the loop at a depth; 1 outside of all."""
         whole = next(iter(self.scopes[depth].sequences), None)
         return 1 if whole is None else self.shape(whole)[0].resolve(self.sizes)
 
     def number(self, value: int) -> float | None:
-        """The number that all entries of a value are, if that is known."""
+        """Return the number that all entries of a value are, if known."""
         node = self.made.get(value)
         while node is not None and node.op in ("broadcast_to", "expand_dims"):
             node = self.made.get(node.inputs[0])
@@ -108,15 +109,15 @@ class Rewriter:
     # --- Emitting
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """A value made by ``op``, or one that is the same."""
+        """Return a value made by ``op``, or an equal one."""
         return self.apply(op, inputs, attributes)
 
     def constant(self, value: float) -> int:
-        """A literal number."""
+        """Emit a literal number."""
         return self.emit("constant", value=float(value))
 
     def full(self, value: float, shape: Sequence[Dim]) -> int:
-        """One number in all places."""
+        """Emit one number in all places of a shape."""
         number = self.constant(value)
         return self.emit("broadcast_to", number, shape=tuple(shape)) if shape else number
 
@@ -127,7 +128,7 @@ class Rewriter:
         attributes: Attributes,
         old: Node | None = None,
     ) -> int:
-        """As :meth:`emit`; what is new has the number of the ``old`` node's value, if it fits."""
+        """Emit like :meth:`emit`; a new node keeps the number of ``old``, if it fits."""
         key = _key(op, inputs, attributes)
         same = self._rewritten(key, op, inputs, attributes)
         if same is not None:
@@ -171,7 +172,7 @@ class Rewriter:
     def _rewritten(
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Attributes
     ) -> int | None:
-        """What the first rule makes of it that applies."""
+        """Return the value of the first rule that applies, or None."""
         rules = self.rules.get(op)
         if not rules or key in self.open or len(self.open) >= DEEPEST or self.most <= 0:
             return None
@@ -191,7 +192,7 @@ class Rewriter:
         return self.slice_of(self.batched(op, whole, step, attributes), depth)
 
     def slice_of(self, whole: int, depth: int, number: int | None = None) -> int:
-        """The slice of a sequence that the loop at ``depth`` has at each of its steps."""
+        """Return the slice of a sequence at each step of the loop at ``depth``."""
         scope = self.scopes[depth]
         if whole not in scope.sequences:
             value = self.builder.value(self.step_type(whole)) if number is None else number
@@ -203,7 +204,7 @@ class Rewriter:
     def batched(
         self, op: str, whole: Sequence[int], step: Sequence[bool], attributes: Attributes
     ) -> int:
-        """``op`` of one step, done for all steps: operands with ``step`` have a first axis more."""
+        """Do ``op`` for all steps at once; operands with ``step`` have an additional first axis."""
         attributes = dict(attributes)
         if op in ("sum", "max"):
             attributes["axis"] = tuple(axis + 1 for axis in attributes["axis"])
@@ -228,12 +229,12 @@ class Rewriter:
     # --- Loops
 
     def step_type(self, whole: int) -> Type:
-        """The type of one step's slice of a sequence."""
+        """Return the type of one step's slice of a sequence."""
         type_ = self.type(whole)
         return Type(type_.shape[1:], type_.kind, type_.bound)
 
     def stacked_type(self, value: int, like: int) -> Type:
-        """The type of a body's value stacked over as many steps as the sequence ``like`` has."""
+        """Return the type of a body's value stacked over the steps of the sequence ``like``."""
         type_ = self.type(value)
         return Type((self.shape(like)[0], *type_.shape), type_.kind, type_.bound)
 
@@ -243,7 +244,7 @@ class Rewriter:
         return self.scopes[-1]
 
     def enter(self, number: int) -> int:
-        """Make a value one that the innermost open body is given."""
+        """Make a value an input of the innermost open body."""
         self.home[number] = len(self.scopes) - 1
         return number
 
@@ -272,7 +273,7 @@ class Rewriter:
 
 
 def joined_type(types: Sequence[Type], axis: int) -> Type:
-    """The type of values side by side; plans join indices too."""
+    """Return the type of values side by side; plans join indices too."""
     shape = list(types[0].shape)
     for type_ in types[1:]:
         shape[axis] = shape[axis] + type_.shape[axis]

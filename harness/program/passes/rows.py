@@ -1,6 +1,5 @@
-"""Axes that only the left side of a product has, as rows of it: each of many matrices ``W[e]`` then
-meets all rows at once, ``x[r, None, :] @ W[e] -> (x[None, r, :] @ W)[e, r]``.
-"""
+"""Turn axes that only the left side of a product has into rows of it. Each of many matrices
+``W[e]`` then meets all rows at once: ``x[r, None, :] @ W[e] -> (x[None, r, :] @ W)[e, r]``."""
 
 from __future__ import annotations
 
@@ -31,8 +30,7 @@ def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _laid_out(g: Rewriter, value: int, shape: tuple[Dim, ...], axes: tuple[int, ...]) -> int:
-    """A value of as many entries as ``shape``, with its axes in this order; axes of one entry move
-    for nothing."""
+    """Reshape a value to ``shape`` and permute its axes; moving axes of one entry is free."""
     moved = tuple(shape[a] for a in axes)
     long = [a for a in axes if shape[a] != ONE]
     if long == sorted(long):

@@ -1,4 +1,4 @@
-"""Work on a table before rows are chosen from it: ``table[i] @ W -> (table @ W)[i]``."""
+"""Work on a table before choosing rows from it: ``table[i] @ W -> (table @ W)[i]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.program.primitives import BINARY, UNARY
 
 
 def _chosen(g: Rewriter, value: int) -> tuple[int, int] | None:
-    """Table and indices of a take with more indices than the table has rows."""
+    """Return table and indices of a take with more indices than the table has rows."""
     node = g.node(value, "take")
     if node is None:
         return None
@@ -21,7 +21,7 @@ def _chosen(g: Rewriter, value: int) -> tuple[int, int] | None:
 
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``table[i] @ W -> (table @ W)[i]``."""
+    """Rewrite ``table[i] @ W -> (table @ W)[i]``."""
     chosen = _chosen(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2 or g.rank(inputs[1]) != 2:
         return None
@@ -29,7 +29,7 @@ def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
 
 
 def _elementwise(op: str) -> Rule:
-    """``f(table[i], b) -> f(table, b)[i]``."""
+    """Return the rule ``f(table[i], b) -> f(table, b)[i]``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = [_chosen(g, i) for i in inputs]
@@ -51,13 +51,13 @@ def _elementwise(op: str) -> Rule:
 
 
 def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
-    """Whether a value is the same for every row of a table of this shape."""
+    """Return whether a value is the same for every row of a table of this shape."""
     own = g.shape(value)
     return len(own) < len(table) and own == table[len(table) - len(own) :]
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Sum over chosen rows by how often each is: ``sum(table[i]) -> counts(i) @ table``."""
+    """Sum chosen rows by how often each is chosen: ``sum(table[i]) -> counts(i) @ table``."""
     chosen = _chosen(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2:
         return None

@@ -1,8 +1,8 @@
-"""Permutations moved down until they meet their inverse, or something small: ``f(x.T) -> f(x).T``.
+"""Move permutations down to their inverse, or to something small: ``f(x.T) -> f(x).T``.
 
-A loop runs over the first axis, data come batch first: what follows a loop so stays in the loop's
-own order. Only a program's inputs, indices above all, are permuted where they come in: such a
-permutation moves up, and every other one down, so that none goes both ways.
+A loop runs over the first axis, and data come batch first: the work after a loop so stays in the
+loop's own order. Only permutations of a program's inputs, above all of indices, move up, to where
+the inputs come in. Every other one moves down, so that none goes both ways.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.program.primitives import BINARY, COMPARISONS, UNARY
 
 
 def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
-    """What a permutation is of, and its axes, if it is one that moves down."""
+    """Return the operand and the axes of a permutation that moves down, else None."""
     node = g.node(value, "permute_dims")
     if node is None or _given(g, node.inputs[0]):
         return None
@@ -24,7 +24,7 @@ def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
 
 
 def _given(g: Rewriter, value: int) -> bool:
-    """Whether a value is an input of the program, or an index, seen through moves."""
+    """Return whether a value is a program input, seen through moves, or an index."""
     while (node := g.node(value, "permute_dims", "expand_dims", "squeeze")) is not None:
         value = node.inputs[0]
     return value not in g.made or g.type(value).kind == "index"
@@ -49,7 +49,7 @@ def _elementwise(op: str) -> Rule:
 
 
 def _unmoved(g: Rewriter, value: int, axes: Axes) -> int | None:
-    """The operand such that permuting it by ``axes`` gives ``value``, where that is cheap."""
+    """Return the operand that gives ``value`` if permuted by ``axes``, if it is cheap."""
     moved = _moved(g, value)
     if moved is not None and moved[1] == axes:
         return moved[0]
@@ -62,8 +62,8 @@ def _unmoved(g: Rewriter, value: int, axes: Axes) -> int | None:
 
 
 def _sinking(op: str) -> Rule:
-    """``f(x.T, b) -> f(x, b.T).T``, where nothing else reads the permutation, and b has fewer
-    axes."""
+    """Return the rule ``f(x.T, b) -> f(x, b.T).T`` for ``b`` with fewer axes. It applies if nothing
+    else reads the permutation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for place, value in enumerate(inputs):
@@ -82,7 +82,7 @@ def _sinking(op: str) -> Rule:
 
 
 def _widened(g: Rewriter, value: int, axes: Axes) -> int:
-    """A value of fewer axes, permuted as a result of these is."""
+    """Permute a value of fewer axes as a result of these axes is permuted."""
     missing = len(axes) - g.rank(value)
     if axes[missing:] == tuple(range(missing, len(axes))):
         return value
@@ -90,13 +90,13 @@ def _widened(g: Rewriter, value: int, axes: Axes) -> int:
     return g.emit("permute_dims", wide, axes=axes)
 
 
-# What becomes of a permutation that a node of one operand reads: the same node of what it permutes,
-# and the axes of a permutation of that; None where it stays.
+# Moves a permutation below its reader, a node of one operand: returns that node on the unpermuted
+# operand, and the axes that permute its result; None if the permutation stays.
 Below = Callable[[Rewriter, int, Axes, Attributes], "tuple[int, Axes] | None"]
 
 
 def _through(below: Below) -> Rule:
-    """``f(x.T) -> f(x).T``."""
+    """Return the rule ``f(x.T) -> f(x).T``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         moved = _moved(g, inputs[0])
@@ -107,7 +107,7 @@ def _through(below: Below) -> Rule:
 
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``x.T @ W -> (x @ W).T``, where the last axis stays."""
+    """Rewrite ``x.T @ W -> (x @ W).T``, if the last axis stays."""
     moved = _moved(g, inputs[0])
     if moved is None or g.rank(inputs[1]) != 2 or moved[1][-1] != len(moved[1]) - 1:
         return None
@@ -145,7 +145,7 @@ def _squeeze(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tup
 
 
 def _expand(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
-    """The new axis is last inside; others keep their numbers."""
+    """Make the new axis last inside; other axes keep their numbers."""
     new, last = attributes["axis"], len(axes)
     return g.emit("expand_dims", value, axis=last), (*axes[:new], last, *axes[new:])
 
@@ -160,7 +160,7 @@ def _broadcast(
 
 
 def _take(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``table[i].T -> table[i.T]``, where the permutation is of the indices' axes."""
+    """Rewrite ``table[i].T -> table[i.T]``, if only the indices' axes are permuted."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "take", "one_hot")
     if node is None:
@@ -182,7 +182,7 @@ def _take_along(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) ->
 
 
 def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``expand(x).T -> expand(x.T)``, where x is given and the new last axis stays."""
+    """Rewrite ``expand(x).T -> expand(x.T)``, if x is an input and the new last axis stays."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "expand_dims")
     last = len(axes) - 1
@@ -194,7 +194,7 @@ def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -
     return g.emit("expand_dims", inner, axis=last)
 
 
-# What moves a permutation further down, at the cost of one of something smaller.
+# Rules that move a permutation further down and permute something smaller instead.
 SINKING: Mapping[str, Sequence[Rule]] = {
     op: (_sinking(op),) for op in (*BINARY, *COMPARISONS, "where")
 }

@@ -1,4 +1,4 @@
-"""Loop unrolling: steps written out, first ones from zeros, last ones that nothing reads."""
+"""Loop unrolling: steps written out, and simpler first steps if a state starts at zeros."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from harness.program.passes.algebra import common_shape
 from harness.program.passes.rebuild import renamed
 from harness.program.passes.rewriter import Rewriter, Rule
 
-# Loops of more steps stay loops; so do those of a training whose steps a compiler fuses, which
-# would fuse across steps that are written out, and compute again what several of them read: on XLA
-# an LSTM of 24 steps then trains at half its speed.
+# Most steps of a loop that is unrolled; the second limit is for trainings whose steps a compiler
+# fuses. It would fuse across unrolled steps and recompute what several of them read: on XLA an LSTM
+# of 24 steps then trains at half its speed.
 LONGEST, LONGEST_FUSED = 32, 8
-# Numbers that a loop carries: if it carries as many, 2 MiB in float32, its steps outgrow a cache.
+# A loop that carries as many numbers, 2 MiB in float32, has steps that outgrow a cache.
 LARGE = 1 << 19
 
 
@@ -32,12 +32,10 @@ def unrolled(
     *,
     every: bool = True,
 ) -> tuple[Node, ...]:
-    """The nodes with short loops written out, step by step, and all sizes as numbers.
-
-    ``every`` loop of at most ``longest`` steps, or only those that do not carry much.
-    """
+    """Write out short loops, step by step, and put in all sizes as numbers. Loops of at most
+    ``longest`` steps are short. Without ``every``, loops that carry much stay."""
     nodes = _numbered(nodes, sizes)
-    known: dict[int, tuple[Type, Type]] = {}  # by identity, of objects that are kept beside it
+    known: dict[int, tuple[Type, Type]] = {}  # by id; the value keeps the object alive
     for value, type_ in builder.types.items():
         if id(type_) not in known:
             shape, bound = (_number(x, sizes) for x in (type_.shape, type_.bound))
@@ -54,7 +52,7 @@ def unrolled(
 
 
 def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> bool:
-    """Whether any of the loops carries ``LARGE`` numbers or more."""
+    """Return whether any of the loops carries ``LARGE`` numbers or more."""
 
     def carried(loop: Node) -> int:
         values = loop.inputs[: loop.carries]
@@ -78,7 +76,7 @@ def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ..
 
 
 def _number(value: Any, sizes: Mapping[str, int]) -> Any:
-    """A dimension, or those in a tuple, as numbers."""
+    """Put numbers into a dimension, or into those of a tuple."""
     if isinstance(value, Dim):
         return _counted(value.resolve(sizes))
     if isinstance(value, tuple):
@@ -88,12 +86,12 @@ def _number(value: Any, sizes: Mapping[str, int]) -> Any:
 
 @cache
 def _counted(number: int) -> Dim:
-    """One object for each number: shapes of the same ones are compared faster."""
+    """Return one object for each number: shapes of the same objects are compared faster."""
     return Dim(number)
 
 
 def _defined(nodes: Iterable[Node]) -> Iterator[int]:
-    """The values of some nodes and of their bodies, in order."""
+    """Yield the values of some nodes and of their bodies, in order."""
     for node in nodes:
         if node.body is not None:
             yield from node.body.inputs
@@ -102,8 +100,6 @@ def _defined(nodes: Iterable[Node]) -> Iterator[int]:
 
 
 class _UnrolledSteps:
-    """One loop's steps."""
-
     def __init__(self, node: Node, builder: Builder) -> None:
         self.node, self.body, self.builder = node, node.block, builder
         self.made: list[Node] = []
@@ -151,7 +147,7 @@ class _UnrolledSteps:
 
 
 def _zero_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Product with a state of zeros: ``0 @ U -> 0``, for finite weights."""
+    """Rewrite a product with a state of zeros: ``0 @ U -> 0``, for finite weights."""
     a, b = inputs
     if g.number(a) != 0 or g.rank(a) != 2 or g.rank(b) != 2:
         return None
@@ -159,14 +155,14 @@ def _zero_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) 
 
 
 def _zeros(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Gate of a state of zeros: ``z * 0 -> 0``, for finite gates."""
+    """Rewrite a gate of a state of zeros: ``z * 0 -> 0``, for finite gates."""
     if not any(g.number(i) == 0 for i in inputs):
         return None
     return g.full(0.0, common_shape(g, inputs))
 
 
 def _first_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Product of states of which the first is zeros: ``[0; h].T @ [a; b] -> h.T @ b``."""
+    """Drop the first state of a product if it is zeros: ``[0; h].T @ [a; b] -> h.T @ b``."""
     left, right = inputs
     row = g.node(left, "concat")
     if row is None or row.attributes["axis"] != 0 or g.number(row.inputs[0]) != 0:
