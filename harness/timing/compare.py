@@ -144,7 +144,7 @@ def check_cells(content: SpeedFile, name: str) -> None:
 
 @dataclass(frozen=True)
 class Unsure:
-    """Cells of both files that are too noisy to show a change of speed.
+    """Cells of both files in which a change of speed cannot be seen.
 
     ``of`` counts the cells of both files and ``once`` those timed in one round. ``doubted`` has
     the reason why a figure is unreliable, by cell.
@@ -181,7 +181,7 @@ class Unsure:
 
 
 def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsure:
-    """Find the cells of both files too noisy for a comparison, except those in ``found``."""
+    """Return the cells of both files with no change of speed in ``found`` that cannot show one."""
     after = new.timed
     both = {name: (entry, after[name]) for name, entry in old.timed.items() if name in after}
     told = {change.name for change in found if change.kind in ("slower", "faster")}

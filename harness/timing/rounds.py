@@ -29,7 +29,7 @@ from harness.worker.remote import WorkerFault, not_offered, offers_path
 
 # The candidates for the fastest correct path. In a forward pass ``equations`` leaves matmuls in
 # their loops, and ``derived`` moves them out. If the framework has a compiler, ``compiled``
-# compiles the plan of ``derived``, and ``native-compiled`` that of ``native``.
+# compiles what ``derived`` runs, and ``native-compiled`` what ``native`` runs.
 CANDIDATES = ("native", "derived", "compiled", "native-compiled", "equations")
 # Compiling a step of native layers takes half a minute and makes it at best little more than twice
 # as fast. It is tried only if the native path is within this factor of the fastest.
