@@ -73,7 +73,6 @@ def _show_unexpected() -> int:
 
 
 def _run() -> int:
-    """Run the requested command, and return the exit code."""
     from harness.output import printing
 
     printing.guard_streams()

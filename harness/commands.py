@@ -1,4 +1,4 @@
-"""Commands: their options, whose class holds the help, and their functions, imported at the run."""
+"""Commands: their options, whose class holds the help, and their functions, imported when run."""
 
 from __future__ import annotations
 
@@ -116,7 +116,6 @@ def cli() -> None:
 
 
 def _check(asked: CheckOptions) -> int:
-    """Check, and write the requested reports; return the exit code."""
     from harness.checking.console import PrintOptions, run_check
     from harness.report.reported import Reported
     from harness.results.file import holds_ended
@@ -153,7 +152,6 @@ def check_request_of(given: Mapping[str, Any]) -> Any:
 
 
 def _bench(asked: BenchOptions) -> int:
-    """Time, and write the requested reports; return the exit code."""
     from harness.report.reported import Reported
     from harness.timing.console import run_bench
 

@@ -153,7 +153,7 @@ def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[
 
 
 def _name_of(spec: Spec) -> str:
-    """Return the name by which a spec is found again, or else its file's path."""
+    """Return a spec's name if its library has it, else the path of its file."""
     if spec.library.has("model", spec.name):
         return spec.name
     return str(spec.definition.path)

@@ -85,8 +85,6 @@ complete --no-files --command %(prog_name)s --arguments '(%(complete_func)s)'
 
 
 class _Shell(ShellComplete):
-    """Base of the shells."""
-
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the words of the line before the cursor, and the unfinished word."""
         # A letter at the end keeps an empty last word.
@@ -112,7 +110,8 @@ class _Shell(ShellComplete):
 
 
 class Bash(_Shell):
-    """Completion of bash: escaped values that start where bash breaks the word."""
+    """Completion of bash: values are escaped, and start after the last character that breaks
+    words."""
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = _BASH

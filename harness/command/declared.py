@@ -100,7 +100,7 @@ class Option:
         """Return the value of the field for what click has read.
 
         Raises:
-            UsageError: the text has another form.
+            UsageError: the text has a wrong form.
         """
         if self.type == "bool":
             return value != (self.parameter != self.name)
@@ -153,7 +153,6 @@ class Option:
         return "=" in (self.metavar or "").replace("==", "")
 
     def _form(self) -> dict[str, Any]:
-        """Return click's arguments for the type of the values."""
         is_list = self.type.endswith("...]") and (self.word or "").startswith("-")
         if self.type == "bool":
             return {"is_flag": True}
@@ -206,7 +205,7 @@ def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the options that were given, by field.
 
     Raises:
-        UsageError: a text has another form than its field.
+        UsageError: a text does not fit its field.
     """
     return {
         one.name: one.read(given[one.parameter])
@@ -229,7 +228,7 @@ def asked_for(declared: type[R], given: Mapping[str, Any]) -> R:
 
 
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
-    """Return a dataclass made from those of the given values that it has fields for."""
+    """Return a dataclass made from the given values that it has fields for."""
     names = {each.name for each in fields(request)}  # type: ignore[arg-type]
     return request(**{name: value for name, value in given.items() if name in names})
 

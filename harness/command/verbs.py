@@ -228,7 +228,6 @@ def _word(option: click.Parameter) -> str:
 
 
 def _sentence(command: click.Command) -> str:
-    """Return the first sentence of a command's help."""
     paragraph = inspect.cleandoc(command.help or "").partition("\n\n")[0]
     return " ".join(paragraph.split()).partition(". ")[0].rstrip(".")
 

@@ -71,7 +71,6 @@ def run_upgrade(asked: UpgradeOptions) -> CommandResult:
 
 
 def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
-    """Return the request of the checks, and of the timing."""
     columns = (asked.old, asked.new)
     one, other = (backend_of(as_label(column).partition("=")[0]) for column in columns)
     if one != other:

@@ -98,8 +98,7 @@ def _measures(
     between: Sequence[str],
     held: Mapping[tuple[str, str], Held],
 ) -> None:
-    """Print what each framework does and what to set: a table, or paragraphs if words would
-    break."""
+    """Print each framework's default and setting: a table, or paragraphs if words would break."""
     heads = ["  framework", "does", "set this", *(["now"] if held else [])]
     rows: list[list[Text]] = []
     for framework, its in shown(one, between).items():

@@ -14,11 +14,11 @@ RIGHT = "numpy"
 
 
 def handler(backend: Backend) -> Callable[[str, Any], Any]:
-    """Return the calls of a worker whose backend has the fault; numpy stays right.
+    """Return the calls of a worker whose backend has the fault; numpy has none.
 
     Raises:
         UsageError: the table is incomplete.
-        ContractError: the backend is none, or has no name or no table.
+        ContractError: the backend is invalid, or has no name or no table.
     """
     answer = service.handler(backend)
     if backend.name == RIGHT:

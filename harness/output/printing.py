@@ -55,7 +55,7 @@ class CommandFilter:
 
 
 def harmless(text: str) -> str:
-    """Return a text without commands if GitHub Actions reads it, or else unchanged."""
+    """Return a text, without commands if GitHub Actions reads the output."""
     return CommandFilter()(text) if annotating() else text
 
 
@@ -209,7 +209,7 @@ def say(text: str, *, error: bool = False, end: str = "\n") -> None:
 
 
 def emit(text: str) -> None:
-    """Print a part of a generated text: to a terminal as :func:`say` does, else unchanged."""
+    """Print a part of a generated text, with control characters escaped on terminals only."""
     _write(sys.stdout, visible(text) if sys.stdout.isatty() else text)
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.output.folding import wrapped
 from harness.output.printing import entry, is_live, line, visible
 
-# Columns of the bar, and of the texts beside it.
+# Maximum columns of the bar, and columns of the other texts on its line.
 LONGEST, BESIDE = 30, 48
 # Seconds after which the pace gives the time left.
 EARLY = 1.0
@@ -95,8 +95,8 @@ class Progress:
             self.line(text)
 
     def now(self, text: str) -> None:
-        """Show one of many small steps below the bar, or as a line after a silence without a
-        bar."""
+        """Show one of many small steps below the bar; without a bar, print a line after a
+        silence."""
         self.doing(text)
         if not self.live and self._clock() - self._printed >= SILENCE:
             self.line(text)

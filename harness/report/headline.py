@@ -28,8 +28,10 @@ SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 
 @dataclass(frozen=True)
 class Headline:
-    """The top of a report; the tone is bad if something differs or got worse, else broken if
-    something could not be run."""
+    """The top of a report.
+
+    ``tone`` is bad if something differs or got worse, and broken if something only failed to run.
+    """
 
     tone: Tone
     sentence: str

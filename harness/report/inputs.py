@@ -84,7 +84,7 @@ class CheckRun:
 
     @property
     def comparisons(self) -> int | None:
-        """The number of compared tensors and properties; None if the file does not tell."""
+        """The number of compared tensors and properties; None if the file lacks it."""
         if any(line.compared is None for line in self.records.of_kind(Result)):
             return None
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)

@@ -70,8 +70,7 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _look(number: int) -> tuple[str, int, str]:
-    """Return a series' colour, marker number and line style; 32 series differ in more than
-    colour."""
+    """Return a series' colour, marker number and line style, unique for 32 series."""
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
     return COLOURS[number % len(COLOURS)], shape, dashes

@@ -92,8 +92,8 @@ class CellResult:
     remembered: bool = False  # decided by an earlier run than the record file's
     contradicted: bool = False  # the record file holds a different outcome of the same origin
     location: str = ""
-    # The layers whose value differs first in the forward pass or that a hint is about, and the
-    # attribute that the hint is about.
+    # The layers whose value differs first in the forward pass, or the layers and the attribute that
+    # a hint is about.
     wrong_layers: Sequence[str] = ()
     wrong_attribute: str = ""
     # The place of that value's equation, as file:line, and further layers that the location names.

@@ -76,8 +76,7 @@ MEASURING = frozenset(
 SHOWN = 3
 # Prefix of the names of results of a training step.
 STEP = re.compile(r"step (\d+): ")
-# The check of whole steps. It differs if gradients or a different check of training differs, and
-# also for reasons of its own.
+# The check of whole steps. It may differ alone, or because gradients or other training differ.
 WHOLE_STEPS = "pipeline-training"
 # Maximum number of training steps whose errors are kept.
 MOST_STEPS = 20

@@ -296,8 +296,7 @@ def _plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
 
 
 class _KeptEntries:
-    """The cells kept so far, with their origin; files that were merged before can be merged
-    again."""
+    """The cells kept so far, with their origins, so that merged files can be merged again."""
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
         self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []
@@ -324,7 +323,6 @@ class _KeptEntries:
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
     def _take(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
-        """Add a cell of the file ``name``."""
         cell, machine = entry.cell, origin.machine
         known = self._known.setdefault((cell, machine.id, origin.versions), [])
         for number in known:

@@ -217,8 +217,7 @@ class Records:
 
 
 def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
-    """Remove and return the blocks that a new run of a cell may replace, depending on its
-    version."""
+    """Take out and return the block that a new run of a cell may replace; its version decides."""
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
 
@@ -275,7 +274,6 @@ def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]
 def _named(
     backend: str, origin: CellOrigin, parts: Collection[str], hosts: Mapping[str, Collection[str]]
 ) -> str:
-    """Return a backend's name with the parts of the origin that separate it from others."""
     return backend + origin_label(
         version=(origin.version or "not started") if "version" in parts else None,
         host=origin.host if "machine" in parts else None,

@@ -148,7 +148,7 @@ def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure
 
 
 def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
-    """Return the digits that moved in words, and how many more there are; ``where`` those are."""
+    """Return the digits that moved in words; ``where`` says where the others are."""
     left = len(moved) - MOST_MOVED
     return [*map(str, moved[:MOST_MOVED]), *([f"and {left} more{where}"] if left > 0 else [])]
 

@@ -69,8 +69,7 @@ class Plans:
     def told(self, ended: Collection[str]) -> tuple[int, list[str]]:
         """Return the number of missing cells, and remarks on shards; ``ended`` are cell names.
 
-        Of a plan that does not name its cells, each missing shard counts as one cell at least. With
-        several such plans, the number is a lower bound.
+        The number is a lower bound if several plans do not all name their cells.
         """
         lines = []
         least = 0

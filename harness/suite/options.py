@@ -112,7 +112,6 @@ def _value(one: Option, given: Any) -> Any:
 
 
 def _number(allowed: Range) -> Callable[[str], float]:
-    """Return the function with which argparse reads a number."""
 
     def read(text: str) -> float:
         try:

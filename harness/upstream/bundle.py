@@ -111,8 +111,8 @@ class Upstream:
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
     ) -> tuple[list[str], Shown, Collection[str]]:
-        """Write and run the script; also return the layers that the framework's own functions
-        compute."""
+        """Write and run the script; also return the layers it computes by the framework's
+        functions."""
         cell = result.cell
         caller = self._caller(cell.backend, name)
         material, along = made.run.material, _along(made)
@@ -267,8 +267,7 @@ def _expected(made: Reproducer, along: ArrayDict) -> Expected:
 def _renamed(
     expected: Expected, neutral: Arrays, named: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
-    """Return expected arrays by the script's names with tolerances; leave out mere rounding
-    noise."""
+    """Return expected arrays with tolerances by the script's names; leave out mere noise."""
     scale, noise = scales(expected.values), expected.noise(dtype)
     limits = {
         name: K * max(noise[name], FLOOR * PRECISION[dtype]) * scale[name]
