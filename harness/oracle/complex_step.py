@@ -94,7 +94,7 @@ def _together(names: Sequence[str]) -> list[list[str]]:
 
 def _environment(case: Case) -> tuple[dict[int, Array], dict[str, int]]:
     """Return the case's material by value number, and all sizes. The arrays stay real: numpy
-    promotes to complex what the one shifted array takes part in."""
+    promotes values computed from the one shifted array to complex."""
     material, program = case.material, case.training
     groups = {
         "": material.parameters,

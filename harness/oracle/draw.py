@@ -1,7 +1,7 @@
 """Draw test values that make faults visible.
 
 Biases are not zero, gammas not one, moving statistics not at their start, recurrent weights not
-symmetric: with initial values, most planted faults do not reach an output. All values are
+symmetric. With initial values, most planted faults do not reach an output. All values are
 representable in float32, so that every dtype computes on the same numbers.
 """
 
@@ -112,9 +112,9 @@ def _whole(
 def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int) -> list[int]:
     """Return three lengths: full, none, and one step, or half of all in odd turns.
 
-    A model may have lengths of several kinds, as ``ctc`` has of steps and of labels; the first kind
-    is that of steps. In even turns the rows then are: full, one step more than labels, one label
-    more than steps.
+    If a model has two kinds of lengths, as ``ctc`` for steps and labels, the first kind counts
+    steps. In even turns the rows then are: full, one step more than labels, one label more than
+    steps.
     """
     known = {**program.sizes, **sizes}
     most = {}

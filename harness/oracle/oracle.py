@@ -1,6 +1,6 @@
 """The oracle: numpy in float64, one plain line per primitive, never optimised.
 
-The same table runs on complex128, which proves the oracle's gradients: the complex step f'(x) = Im
+The same table runs on complex128, which proves the oracle's gradients. The complex step f'(x) = Im
 f(x + ih) / h has no cancellation, so h = 1e-30 gives the derivative to rounding (Squire and Trapp,
 1998). Comparisons therefore use real parts, and ``stop_gradient`` drops the imaginary part.
 """
@@ -209,8 +209,7 @@ def _places(
 
 
 def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """Take the maximum by real parts; ties get the mean imaginary part, as they share a
-    gradient."""
+    """Take the maximum by real parts; ties get the mean imaginary part, as for a derivative."""
     most = np.asarray(np.max(np.real(x), axis=axis, keepdims=True))
     if np.iscomplexobj(x):
         tied = np.real(x) == most

@@ -1,8 +1,8 @@
 """Random rounding: each result is off by a unit in its last place.
 
-Terms may cancel exactly in one form of an equation and leave their rounding error in another form
-that is as right: ``x - mean(x)`` of a single row is 0, ``x * a - mean(x) * a`` is not. Orders of
-summation do not show that. Random rounding does (Monte Carlo arithmetic, Parker 1997).
+Terms may cancel exactly in one form of an equation and leave their rounding error in an equally
+correct form. For example, ``x - mean(x)`` of a single row is 0, but ``x * a - mean(x) * a`` is not.
+Orders of summation do not show that. Random rounding does (Monte Carlo arithmetic, Parker 1997).
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Deviation:
 
     @property
     def unit(self) -> str:
-        """Words that say what the error is relative to; empty if the error is not finite."""
+        """Words that name the scale of the error; empty if the error is not finite."""
         if not math.isfinite(self.error):
             return ""
         return " of its value" if self.point and not self.point.place else " of its largest entry"
@@ -181,8 +181,8 @@ def _largest(array: Array) -> float:
 def kind_of(name: str) -> tuple[str, str]:
     """Return the kind of a name: the part before the first dot, and the word behind a later space.
 
-    The kind of ``step 1: out.W moved`` is ``step 1: out`` with ``moved``. Displacements and slots
-    are different kinds, because one slot may hold gradients and another their squares.
+    The kind of ``step 1: out.W moved`` is ``step 1: out`` with ``moved``. Displacements and each
+    slot are different kinds: one slot may hold gradients, and a second one their squares.
     """
     first, _, rest = name.partition(".")
     return first, rest.partition(" ")[2]

@@ -2,9 +2,11 @@
 
 numpy runs the same equations in the dtype in several correct ways: orders of summation, and last
 places of transcendental functions (:data:`harness.oracle.oracle.ORDERS`). The largest error of a
-tensor is its noise. Three more runs add to the noise: random rounding of each result, exact zeros
-for sums that are zero by algebra (:class:`WithoutZeroSums`), and turned comparisons if rounding may
-turn them.
+tensor is its noise. Three more kinds of runs add to the noise:
+
+- random rounding of each result (:class:`.rounding.Rounded`)
+- exact zeros for sums that are zero by algebra (:class:`WithoutZeroSums`)
+- turned comparisons, if rounding may turn them (:class:`.kinks.Wavering`)
 """
 
 from __future__ import annotations
@@ -291,12 +293,10 @@ class Reference:
         ways.plain.forget()
         for oracle in ways.orders:
             stray(self._session(oracle, dtype))
-        # A float16 step also sums for its loss scaling, so the recorded order of sums does not
-        # apply.
+        # A float16 step also sums for its loss scaling: the recorded order does not apply.
         if dtype != "float16" and any(zero is not None for zero in zeros):
             ways.without_zero_sums.begin(zeros)
-            # Infinite errors do not count: a backend that divides by such a sum cannot leave it
-            # out.
+            # Without infinite errors: a backend that divides by such a sum cannot leave it out.
             stray(self._session(ways.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max)
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
@@ -304,8 +304,7 @@ class Reference:
             wavering, beyond = ways.wavering, 0.0
             for _ in range(2):  # all, then all but the nearest: two turned ones may cancel
                 wavering.begin(band, beyond)
-                # Infinite errors do not count: rounding does not turn a bound that keeps a
-                # logarithm from 0.
+                # Without infinite errors: rounding turns no bound that keeps a logarithm from 0.
                 stray(self._session(wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
                 beyond = NEXT * wavering.nearest
                 if beyond >= wavering.furthest:
@@ -318,8 +317,7 @@ class Reference:
         noise = at_least_typical(noise, self._kind)
         gradients = [name for name in noise if name.startswith("gradient.")]
         if dtype == "float16" and not all(np.isfinite(noise[name]) for name in gradients):
-            # If the gradient of a product overflows float16, so may the gradient of a term added to
-            # it.
+            # If a product's gradient overflows float16, so may that of an added term.
             noise |= dict.fromkeys(gradients, np.inf)
         return noise
 

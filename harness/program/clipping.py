@@ -54,14 +54,13 @@ def clipping(rule: UpdateRule) -> Clipping | None:
     forms.
 
     ``g * minimum(1, c / norm)``, ``g * c / maximum(c, norm)`` and ``where(norm < c, g, g * c /
-    norm)`` are one form; so are ``g * g`` and ``g ** 2``, ``sqrt(x)`` and ``x ** 0.5``.
+    norm)`` are the same clipping. So are forms with ``g * g`` or ``g ** 2``, ``sqrt(x)`` or ``x **
+    0.5``.
     """
     return None if rule.fed is None else _FedGradient(rule).clipping(rule.fed)
 
 
 class _FedGradient:
-    """The values of a rule from which clipping is made."""
-
     def __init__(self, rule: UpdateRule) -> None:
         self.gradient = rule.gradient
         self.nodes = {value: node for node in rule.own_nodes for value in node.outputs}

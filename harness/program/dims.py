@@ -168,8 +168,8 @@ def check_shape(shape: Shape) -> None:
 def entries(shape: Iterable[Dim]) -> int:
     """Return a number that is equal for shapes with equally many entries at all sizes.
 
-    It is the number of entries if each size is a large number that only its name decides, so that
-    no product of sums has to be written out. Different shapes get the same number by chance once in
+    It is the number of entries if each size is a large number that only its name decides. So no
+    product of sums has to be written out. Different shapes get the same number by chance once in
     2**50 or less.
     """
     return prod(dim.resolve(_LARGE) for dim in shape)

@@ -1,7 +1,7 @@
-"""A sequence model as a program of one step, which keeps what later steps read.
+"""A sequence model as a program of one step, which keeps the values that later steps read.
 
 Each value with a time axis is made for the current step only, as a *row*. If a row reads all steps
-of another value, as attention reads keys and values, that value is kept: a state of ``limit``
+of a value, as attention reads keys and values, that value is kept. It becomes a state of ``limit``
 steps, into which each step writes its row. A window over the last steps keeps these steps, and a
 scan keeps its carried values. A step therefore costs only its own work.
 
@@ -47,7 +47,7 @@ def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
     output.
 
     Raises:
-        NoRow: it needs more, or another node.
+        NoRow: it needs more, or a different node.
     """
     shapes = [types[value].shape for value in node.inputs]
     if node.op in _ALIGNED:
@@ -101,7 +101,7 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
 
 
 def _along_another(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """Return the axes for a node along another axis; its operands keep their places."""
+    """Return the axes for a node that goes along a different axis: operands keep their places."""
     own = node.attributes.get("axis", len(shapes[0]) - 1)
     return None if axis == own else [axis] * len(shapes)
 

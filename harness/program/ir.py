@@ -1,8 +1,8 @@
 """The program: a specification as immutable, typed, named values.
 
-A program is a list of nodes over numbered values. Two ops have a body: ``scan`` (a loop over time),
-and ``call`` (one layer or loss with its equations inlined, so that a backend may run its own kernel
-instead). A body refers to outer values by their numbers.
+A program is a list of nodes over numbered values. Two ops have a body, which refers to outer values
+by their numbers. ``scan`` is a loop over time. ``call`` is a layer or loss with its equations
+inlined, so that a backend may run its own kernel instead.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An operation ``outputs = op(inputs, **attributes)``; ``place`` is ``file:line`` of its
-    equation."""
+    """An operation ``outputs = op(inputs, **attributes)``; ``place`` is its equation's
+    ``file:line``."""
 
     op: str
     inputs: tuple[int, ...]
@@ -147,7 +147,7 @@ class Program:
         return self.types[port.value]
 
     def shape(self, port: Port, sizes: Mapping[str, int] | None = None) -> tuple[int, ...]:
-        """Return a port's shape in numbers; ``sizes`` are those of the arrays."""
+        """Return a port's shape in numbers; ``sizes`` gives the sizes that arrays decide."""
         known = {**self.sizes, **(sizes or {})}
         return tuple(dim.resolve(known) for dim in self.type_of(port).shape)
 

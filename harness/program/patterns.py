@@ -1,7 +1,7 @@
 """Named compositions of primitives, which plans run as one operation and source is written with.
 
 Each function gets the values known so far and the inputs of a composition's last node. It returns
-the name, the operand and the attributes, or None for anything else.
+the name, the operand and the attributes, or None without a match.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Plan:
     """Nodes without calls, and the values at the border by name.
 
     ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to the
-    input that it replaces in the next step: the caller gives such an input away, and it may be
+    input that it replaces in the next step. The caller gives such an input away, and it may be
     overwritten. ``sizes`` gives a number to every size, batch and time included. ``orders`` has the
     permutation of each batch input that the plan takes permuted: the caller permutes each batch
     once, not at every step. ``products`` is the dtype of the operands of products, if it is
@@ -95,9 +95,9 @@ def training_plan(
 
     ``step`` comes in as a float, from 1, and goes out as the next step's. With ``total``, the loss
     is added to :data:`TOTAL`. With ``scales``, the loss is scaled, and the plan carries
-    :data:`SCALE` and :data:`GOOD`. The program is optimised before it is differentiated, so that
-    the backward pass is that of the better program, and once more as a whole. See
-    :func:`harness.program.passes.optimise` for ``fuses``.
+    :data:`SCALE` and :data:`GOOD`. The program is optimised before and after it is differentiated:
+    the first pass shortens the backward pass, too. See :func:`harness.program.passes.optimise` for
+    ``fuses``.
     """
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
@@ -197,8 +197,8 @@ def _updates(
 def _differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
     """Compute differences of constants in the dtype, as the equations do.
 
-    Adam's 1 - 0.999 must be what 1 - 0.999 ** t is at t = 1. Each may be off, but both by the same
-    error, so that their quotient is exact.
+    Adam divides by 1 - 0.999 ** t, which must equal 1 - 0.999 at t = 1. Both may be off, but by the
+    same error, so that their quotient is exact.
     """
     kind = {"float32": np.float32}.get(dtype, np.float64)
     numbers: dict[int, float] = {}

@@ -142,7 +142,6 @@ def _instance(data: Mapping[str, object], depth: int) -> Any:
 
 @cache
 def _tests(cls: type) -> Mapping[str, Test]:
-    """Return for each field of a class the test of its type."""
     hints = get_type_hints(cls)
     return {field.name: _test(hints[field.name]) for field in fields(cls)}
 

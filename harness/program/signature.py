@@ -20,7 +20,7 @@ REACH = 1024
 
 
 def lacking(program: Program, sizes: Mapping[str, int]) -> Dim | None:
-    """Return the first of ``program.room`` that is below 0 at these sizes; None if none is."""
+    """Return the first of ``program.room`` that is below 0 at these sizes, or None."""
     known = {**program.sizes, **sizes}
     for dim in program.room:
         if set(dim.names) <= known.keys() and dim.resolve(known) < 0:
@@ -185,7 +185,7 @@ def group_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
 
 
 def check_names(group: str, wanted: Iterable[str], given: Mapping[str, object]) -> None:
-    """Check that every name is given, and nothing else.
+    """Check that every wanted name is given, and no unknown one.
 
     Raises:
         UsageError: one is missing or unknown.
@@ -210,7 +210,7 @@ def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Array
     """Check the names and shapes of arrays.
 
     Raises:
-        UsageError: one is missing, unknown or of another shape.
+        UsageError: one is missing, unknown or of the wrong shape.
     """
     check_names(group, shapes, given)
     for name, shape in shapes.items():
@@ -222,11 +222,11 @@ def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Array
 def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int]:
     """Check the arrays of a batch, and return the sizes that they decide (batch, time).
 
-    ``groups`` holds arrays by port name, under ``input``, ``state`` and ``target``.
+    ``groups`` holds arrays by port name, under ``input``, ``state`` and ``target``. Frameworks
+    clamp or wrap an index out of range, or read zeros.
 
     Raises:
-        UsageError: an array is missing or unknown, has another shape, or an index out of range,
-            which some frameworks clamp, others wrap, and others read as zeros.
+        UsageError: an array is missing or unknown, has the wrong shape, or an index out of range.
     """
     bound: dict[str, int] = {}
     for group, given in groups.items():

@@ -37,7 +37,7 @@ def guarded(
     made: Mapping[str, int],
 ) -> dict[str, int]:
     """Return the values after a step, with :data:`SCALE` and :data:`GOOD`. They are ``made`` if all
-    ``gradients`` are finite, else ``before``, which has the names of both."""
+    ``gradients`` are finite. If not, they are ``before``, which has the names of both."""
     total = builder.constant(0.0)
     for gradient in gradients.values():
         square = builder.emit("multiply", gradient, gradient)
@@ -122,15 +122,15 @@ class UpdateRule:
         return self if self.meaning is None else replace(self, name=self.meaning.name)
 
     def of(self, parameter: str, rank: int) -> UpdateRule:
-        """Return the rule of a parameter with ``rank`` axes. The first pattern that matches its
-        name decides, else this rule. Two axes get its ``matrices``."""
+        """Return the rule of a parameter with ``rank`` axes. It is the rule of the first pattern
+        that matches the name, or this one. For two axes, its ``matrices`` come first."""
         named = (rule for pattern, rule in self.groups.items() if fnmatchcase(parameter, pattern))
         found = next(named, self)
         return found if found.matrices is None or rank != 2 else found.matrices
 
     @property
     def every_rule(self) -> Iterator[UpdateRule]:
-        """This rule and those of groups, each followed by its rule of matrices."""
+        """This rule and the rules of groups, each followed by its rule of matrices."""
         for rule in (self, *self.groups.values()):
             yield rule
             if rule.matrices is not None:

@@ -17,8 +17,8 @@ EACH = ("axes", "size", "stride", "dilation", "padding", "after", "length")
 
 
 class FramedAxis(NamedTuple):
-    """Numbers of a windowed axis for a backend. ``length`` is that of the result: for ``windows``
-    their number, for ``overlap_add`` the axis."""
+    """Numbers of a windowed axis for a backend. ``length`` is the number of windows for
+    ``windows``, and the entries of the axis for ``overlap_add``."""
 
     axis: int
     size: int

@@ -1,8 +1,7 @@
 """Run a reverse pass over nodes, whatever the rules of their operations.
 
-The forward loop stacks only what the backward loop reads. A weight that is used at every step gets
-its gradient from one product over all steps after the loop, not from a sum of small products inside
-it.
+The forward loop stacks only values that the backward loop reads. If a weight is used at every step,
+its gradient is one product over all steps after the loop, not a sum of small products inside it.
 """
 
 from __future__ import annotations

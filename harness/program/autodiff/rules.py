@@ -1,4 +1,4 @@
-"""Derivative rules of the primitives: from the output's cotangent to those of the inputs.
+"""Derivative rules of the primitives: from the output's cotangent to the inputs' cotangents.
 
 Each rule adds, through ``r.add``, the vector-Jacobian product for every float input. ``r.see(v)``
 gives the forward value ``v`` in a form that the backward pass can read. :data:`.reverse.CONSTANT`
@@ -19,7 +19,7 @@ from harness.program.ir import Node
 
 # The slope of erf at 0.
 SLOPE = 2 / sqrt(pi)
-# Returns the cotangent of the first operand, for a node that has no other.
+# Returns the cotangent of the first operand, for a node with no other differentiable one.
 Passed = Callable[[Reverse, Node, int], int]
 
 
@@ -146,7 +146,7 @@ def _take_along_axis(r: Reverse, node: Node, g: int) -> None:
     last = len(shape) - 1
     classes = r.builder.types[table].shape[-1]
     if r.made_by(indices, "argsort"):
-        # A row in another order, which the argsort of the indices undoes.
+        # A row in sorted order; the argsort of the indices undoes that.
         undone = r.emit("argsort", r.emit("astype", r.see(indices)))
         r.add(table, r.emit("take_along_axis", g, undone))
     elif shape[-1] == ONE:

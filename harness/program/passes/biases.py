@@ -1,5 +1,5 @@
 """Make biases a row of the weight: ``x @ W + b -> [x, 1] @ [W; b]``. Nothing is added to the
-product afterwards. The last row of ``W``'s gradient is that of ``b``."""
+product afterwards. The gradient of ``b`` is the last row of the gradient of ``[W; b]``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Move work out of sums over classes: ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``.
 
-Terms that are the same for all classes of a row are taken out, so that neither a loss nor its
-gradient goes over all classes for them.
+A term that is the same for all classes of a row is taken out of the sum. Neither a loss nor its
+gradient then goes over all classes for that term.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _by_row(g: Rewriter, value: int, like: int) -> bool:
 
 
 def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
-    """Return the number and the rest of a value that is a multiple, else None."""
+    """Return the number and the rest of a value that is a multiple, or None."""
     node = g.node(value, "multiply")
     for c, rest in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(c) is not None and g.rank(c) == 0:

@@ -10,7 +10,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -> Rule:
-    """Return the rule that writes what a pattern finds as one operation."""
+    """Return the rule that writes a matched pattern as one operation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = find(g, inputs)
@@ -75,7 +75,7 @@ PRODUCTS: Found = {"addmm": (("add", _addmm),)}
 
 
 def rules_of(found: Found, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """Return the rules for the fused operations that a backend has, by what they look at."""
+    """Return the rules for the fused operations in ``fused``, by the op that they look at."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for op, rule in (each for name in fused for each in found.get(name, ())):
         rules[op] = (*rules.get(op, ()), rule)

@@ -50,7 +50,7 @@ def turned(
 
 @dataclass
 class _Upwards:
-    """A value and its operands in another order of axes; ``found`` has the new value of each."""
+    """A value and its operands in a different order of axes; ``found`` has the new values."""
 
     builder: Builder
     made: Mapping[int, Node]

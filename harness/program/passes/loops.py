@@ -1,4 +1,4 @@
-"""Take work out of loops: ``x[t] @ W -> (x @ W)[t]``. Sums get an order that shows what can leave:
+"""Take work out of loops: ``x[t] @ W -> (x @ W)[t]``. Sums are reordered so that terms can leave:
 ``h @ U + x[t] @ W + b -> (b + x[t] @ W) + h @ U``."""
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _at_once(steps: int, count: int) -> bool:
 
 
 def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Put terms that do not change first, then those of sequences, then the rest. Outside of loops
+    """Put terms that do not change first, then terms of sequences, then the rest. Outside of loops
     small terms come first, so that biases become one: ``(x + b) + c -> (b + c) + x``."""
     depth = max(g.depth(i) for i in inputs)
     terms = _terms(g, inputs, depth)
@@ -73,7 +73,6 @@ def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
 
 
 def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
-    """Return the terms of a sum that come first, in order."""
     if depth:
         ranks = [_when_known(g, term, depth) for term in terms]
     else:
@@ -84,7 +83,7 @@ def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
 
 
 def _terms(g: Rewriter, inputs: Sequence[int], depth: int) -> list[int]:
-    """Return the terms of a sum, with those of its parts in place of the parts."""
+    """Return the terms of a sum; inner sums that nothing else reads are replaced by their terms."""
     return [value for value, part in _parts(g, inputs, depth) if part is None]
 
 

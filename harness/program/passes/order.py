@@ -11,7 +11,7 @@ from harness.program.ir import Node, reads
 
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
-    """Choose nodes of a group, from the first on, of which none needs another."""
+    """Choose nodes of a group that do not need each other, from the first on."""
     places = {id(node): 1 << i for i, node in enumerate(group)}
     behind: dict[int, int] = {}
     chosen: list[Node] = []
@@ -31,7 +31,7 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
 
 
 def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
-    """Return for each group whether no node of it needs another one of it."""
+    """Return for each group whether its nodes do not need each other."""
     own: dict[int, list[tuple[int, int]]] = defaultdict(list)
     masks, bit = [0] * len(groups), 1
     for number, group in enumerate(groups):
@@ -70,7 +70,7 @@ def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
 
 
 def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Sort nodes such that each comes after what it reads; else keep the given order."""
+    """Sort nodes such that each comes after the nodes that it reads, else in the given order."""
     maker = {o: i for i, node in enumerate(nodes) for o in node.outputs}
     needs = [{maker[v] for v in reads(node) if v in maker} for node in nodes]
     readers: dict[int, list[int]] = defaultdict(list)

@@ -224,7 +224,7 @@ class _Joiner:
         return nodes
 
     def _find(self, nodes: Sequence[Node]) -> list[Siblings]:
-        """Return groups that can be joined at once: of elementwise work, else of products."""
+        """Return groups that can be joined at once: of elementwise work, or else of products."""
         finder = SliceFinder(nodes, self.builder, self.sizes)
         buckets: dict[Any, list[Any]] = defaultdict(list)
         for node in nodes:
@@ -265,8 +265,7 @@ class _Joiner:
                 yield Siblings(chosen, (0, None), 0)
 
     def _given(self, weight: int, finder: SliceFinder, node: Node) -> bool:
-        """Return whether joining a right side costs little: once a loop, or less than the
-        product."""
+        """Return whether joining a right side costs little: once per loop, or below the product."""
         if self.body is not None:
             return weight not in finder.made and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)
@@ -305,7 +304,7 @@ class _Joiner:
     def _column(
         self, values: Sequence[int], axis: int, made: Mapping[int, Node], added: list[Node]
     ) -> int:
-        """Join operands: as one slice if they are neighbouring slices, else by concat."""
+        """Join operands: as one slice if they are neighbouring slices, or by concat."""
         parts = [made.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):

@@ -1,11 +1,11 @@
 """Rewriter of a program: emits nodes one by one, each once, as far out of loops as they can be.
 
-Emitting applies the rules of the pass, reuses a common subexpression if there is one, and puts the
-node into the outermost loop that holds all its inputs. So a node that does not change from step to
-step leaves its loop. A node that depends only on slices of sequences may be lifted: done for the
+Emitting applies the rules of the pass and reuses a common subexpression if there is one. It puts
+the node into the outermost loop that holds all its inputs, so a node that does not change from step
+to step leaves its loop. A node that depends only on slices of sequences may be lifted: done for the
 whole sequence at once, before the loop.
 
-Emitting ends. The rules apply to the nodes that a rule emits, too; these are nearer to an end by a
+Emitting ends. The rules also apply to the nodes that a rule emits; these are nearer to an end by a
 measure that tests/support/measure.py has. If two rules still undo each other, a node that is
 emitted while it is being rewritten stays as it is. So does a node deeper than :data:`DEEPEST` or
 after :data:`MOST`.
@@ -172,7 +172,6 @@ class Rewriter:
     def _rewritten(
         self, key: Any, op: str, inputs: tuple[int, ...], attributes: Attributes
     ) -> int | None:
-        """Return the value of the first rule that applies, or None."""
         rules = self.rules.get(op)
         if not rules or key in self.open or len(self.open) >= DEEPEST or self.most <= 0:
             return None

@@ -16,7 +16,7 @@ from harness.program.primitives import BINARY, COMPARISONS, UNARY
 
 
 def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
-    """Return the operand and the axes of a permutation that moves down, else None."""
+    """Return the operand and the axes of a permutation that moves down, or None."""
     node = g.node(value, "permute_dims")
     if node is None or _given(g, node.inputs[0]):
         return None
