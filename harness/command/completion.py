@@ -110,8 +110,7 @@ class _Shell(ShellComplete):
 
 
 class Bash(_Shell):
-    """Completion of bash: values are escaped, and start after the last character that breaks
-    words."""
+    """Completion of bash: escaped values, from the last character on that breaks words."""
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = _BASH

@@ -91,8 +91,12 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse like click; name a former option's replacement (``UsageError``) and a default's
-        origin (``BadParameter``) in errors."""
+        """Parse like click; errors name a former option's replacement and a default's origin.
+
+        Raises:
+            UsageError: click's own: an option is unknown or a former one.
+            BadParameter: a value is wrong.
+        """
         for argument in args:
             new = FORMER.get(self.name or "", {}).get(argument.partition("=")[0])
             if new:
@@ -303,8 +307,7 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 
 
 def origins(message: str) -> str:
-    """Return where options named in a message were set: `` (--dtype is from
-    pyproject.toml:5:1)``."""
+    """Return the origins of options in a message: `` (--dtype is from pyproject.toml:5:1)``."""
     ctx = click.get_current_context(silent=True)
     found = []
     for param in ctx.command.params if ctx is not None else ():

@@ -34,8 +34,7 @@ class Held:
 
 @dataclass
 class Verification:
-    """The results of all measurements: versions of the frameworks that ran, and why others did
-    not."""
+    """The results of all measurements, the versions that ran, and the troubles of the others."""
 
     held: list[Held] = field(default_factory=list)
     versions: dict[str, Mapping[str, str]] = field(default_factory=dict)

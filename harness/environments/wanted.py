@@ -78,8 +78,7 @@ def pack(found: Distribution, folder: Path) -> Path:
 
 
 def _is_packed(file: PackagePath) -> bool:
-    """Return whether a file goes into the wheel: no scripts, no bytecode, no installer's
-    records."""
+    """Return whether a file goes into the wheel: no script, bytecode or installer's record."""
     inner = ".." not in file.parts and "__pycache__" not in file.parts
     return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
 

@@ -58,8 +58,7 @@ def wrapped(text: str, columns: int, further: int = 2) -> str:
 
 
 def unbroken(text: str) -> str:
-    """Return the text with substitutes for a command's spaces and hyphens; undo by
-    :func:`restored`."""
+    """Return the text with substitutes for spaces in commands, until it is :func:`restored`."""
     return _COPIED.sub(lambda found: _joined(found[0]), text)
 
 

@@ -95,8 +95,7 @@ class Progress:
             self.line(text)
 
     def now(self, text: str) -> None:
-        """Show one of many small steps below the bar; without a bar, print a line after a
-        silence."""
+        """Show a small step below the bar; without a bar, print a line after a silence."""
         self.doing(text)
         if not self.live and self._clock() - self._printed >= SILENCE:
             self.line(text)

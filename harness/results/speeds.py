@@ -85,8 +85,7 @@ class Parameters(Form):
 
 
 class SpeedOrigin(Form):
-    """The origin of a cell in a merged file: its backend, group, machine, versions and run
-    there."""
+    """The origin of a cell in a merged file: backend, group, machine, versions and run."""
 
     backend: str
     machine: MachineOf

@@ -47,7 +47,7 @@ class Cells:
         Raises:
             LookupError: the cell has a finding that no test of the suite would show.
             BaseException: the exception that ended the run of the cell.
-            pytest.fail.Exception: that run already ended this way for an earlier test.
+            pytest.fail.Exception: the run of the cell already ended so in an earlier test.
         """
         found = self._result(cell).findings
         return [f for f in found if f.check in (check, FINDINGS[check], *BEFORE)]
@@ -65,8 +65,7 @@ class Cells:
         return places(self._result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
-        """Return the duration of a cell's check; time that checks share counts for the first
-        one."""
+        """Return the duration of a cell's check; shared time counts for the first check."""
         result = self._result(cell)
         counted = self._counted.setdefault(cell, set())
         found = 0.0
@@ -102,8 +101,7 @@ class Cells:
 
 
 def identity(cell: Cell) -> str:
-    """Return a name with the backend, so that reports merge:
-    ``torch-lesson6/simple_rnn-float32``."""
+    """Return a name that is unique across backends: ``torch-lesson6/simple_rnn-float32``."""
     usual = {"native", "cpu"}
     further = [part for part in (cell.path, cell.device) if part not in usual]
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
@@ -128,8 +126,7 @@ def parameters(nodeid: str) -> str:
 
 
 class Told:
-    """Plugin that collects the reports of a session's ``tests``, by the parameters in their
-    names."""
+    """Plugin that collects a session's reports; ``tests`` are by the parameters in their names."""
 
     def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
@@ -201,8 +198,7 @@ def was_compared(report: Any) -> bool:
 
 
 def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
-    """Return a table of passed checks by system and backend, in the order ``asked``, and
-    failures."""
+    """Return a table of passed checks by system and backend, as ``asked``, and the failures."""
     told = set(map(backend_of, reports))
     backends = [*(b for b in asked if b in told), *sorted(told.difference(asked))]
     rows: dict[str, dict[str, list[Any]]] = {}

@@ -41,8 +41,7 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return nodeid
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Reassign an ended process's work; return the test in which it died, to be reported
-        once."""
+        """Reassign an ended process's work; return the test in which it died, which fails."""
         workload = self.assigned_work.pop(node)
         left = [
             (unit, test) for unit in workload.values() for test, done in unit.items() if not done

@@ -111,8 +111,7 @@ class Upstream:
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
     ) -> tuple[list[str], Shown, Collection[str]]:
-        """Write and run the script; also return the layers it computes by the framework's
-        functions."""
+        """Write and run the script; return its files, its outcome, and its native layers."""
         cell = result.cell
         caller = self._caller(cell.backend, name)
         material, along = made.run.material, _along(made)
