@@ -134,8 +134,8 @@ def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int
 def target(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
 ) -> Array:
-    """Draw classes; float targets mix 3/4 of one class and 1/4 of another, exactly 1 in all. A
-    float target without axes is any number."""
+    """Draw classes; float targets are 3/4 of one class plus 1/4 of another, so that rows sum to
+    exactly 1. A float target without axes is any number."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
     if type_.kind != "float":
@@ -147,7 +147,8 @@ def target(
 
 
 def cotangents(program: Program, batch: int, time: int, seed: int) -> ArrayDict:
-    """Draw a random cotangent for every output and new state (ones would not do for a softmax)."""
+    """Draw a random cotangent for every output and new state; ones would not do, because the sum of
+    a softmax has no gradient."""
     sizes = {**program.sizes, "batch": batch, "time": time}
     found = {}
     for name, value in result_ports(program, "forward").items():

@@ -59,8 +59,8 @@ class Given:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The sha256 (hex) of each given group, whatever file it came from; see
-        :func:`digest_of`."""
+        """The sha256 (hex) of each given group; see :func:`digest_of`. The source file does not
+        matter."""
         return {group: digest_of(arrays) for group, arrays in self.groups().items() if arrays}
 
     @property

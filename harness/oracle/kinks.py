@@ -104,7 +104,7 @@ class Wavering(Oracle):
         self._table["argsort"] = self._exchanged
 
     def begin(self, band: float, beyond: float = 0.0) -> None:
-        """Turn comparisons with gaps from ``beyond`` to ``band``, relative to the larger
+        """Turn comparisons with gaps above ``beyond``, up to ``band``, relative to the larger
         operand."""
         self._band, self._beyond = band, beyond
         self.nearest, self.furthest = np.inf, 0.0
@@ -222,11 +222,8 @@ def drawn(
 def off_kinks(
     program: Program, seed: int, make: Callable[[int], Arguments], tries: int = SEEDS_TRIED
 ) -> tuple[int, Arguments]:
-    """Return the first material off all kinks, or the one furthest off, and its number.
-
-    ``make`` draws a material from a number; at most ``tries`` numbers are tried, from ``seed *
-    SEEDS_TRIED`` on.
-    """
+    """Return the first material off all kinks, or the one furthest off, and its number. ``make``
+    draws a material from a number; at most ``tries`` numbers are tried."""
     best: tuple[float, int, Arguments] | None = None
     for number in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
         material = make(number)

@@ -173,8 +173,7 @@ TERMS: Mapping[str, Callable[..., int]] = {
 
 
 def _counted(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
-    """Return a mask of the entries that nobody rounds: whole numbers made of whole numbers. Returns
-    None if there are none."""
+    """Return a mask of whole numbers made of whole numbers, which nobody rounds, or None."""
     literal = op != "power" or np.ndim(arguments[1]) == 0
     if op not in COUNTING or not literal or y.size > MOST or not _whole(y.ravel()[:FIRST]).any():
         return None
@@ -190,8 +189,7 @@ def _whole(given: Any) -> Array:
 
 
 class Rounded(Oracle):
-    """The oracle with random rounding: each result is a unit in the last place off, up or down by a
-    coin.
+    """The oracle with random rounding: each result is off by a unit in its last place, by a coin.
 
     A long sum is off by more, and a product in a narrow dtype by a unit of that dtype. Comparisons,
     sorts and floors replay recorded decisions in order; otherwise comparisons of equal operands
@@ -234,8 +232,7 @@ class Rounded(Oracle):
             if y.dtype.kind != "f" or self._decisions is None:
                 return y
             if not any(map(np.ndim, arguments)):
-                # All implementations compute the same from literals: exponents, the bounds of a
-                # clip.
+                # All implementations compute the same from literals (exponents, bounds of a clip).
                 if not alone or not y % 1:
                     return y
                 if len(arguments) == 2:
@@ -278,8 +275,7 @@ class Rounded(Oracle):
 
 
 class Narrowed(Oracle):
-    """The oracle with more than products in a narrow dtype, as in a framework's own mixed
-    precision.
+    """The oracle with more than products in a narrow dtype, as in mixed precision of frameworks.
 
     The results of activations are rounded, so 1 - tanh(x) ** 2 has few digits if tanh(x) is near 1.
     Sums over examples are rounded, such as the gradient of a bias, and may overflow.

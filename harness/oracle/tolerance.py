@@ -29,8 +29,7 @@ VOID = 0.5
 DECADES = 5
 """Decades below and above the tolerance in the histogram of an error."""
 UNUSUAL = 8.0
-"""Yardsticks that no correct backend reaches: the most in a hundred seeds was 7.03
-(docs/method.md)."""
+"""Yardsticks that no correct backend reaches: at most 7.03 in a hundred seeds (docs/method.md)."""
 GROWN = 2.0
 """The factor by which an error in yardsticks must change between two runs to be reported."""
 
@@ -46,11 +45,10 @@ PRECISION: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class WorstEntry:
-    """The entry of a tensor with the largest error, both numbers as text, and how many entries are
-    off.
+    """The entry of a tensor with the largest error, with both numbers as text and a count of
+    errors.
 
-    ``words`` name the computed quantity if the ``place`` is not enough. ``note`` adds further
-    facts.
+    ``words`` name the computed quantity if the ``place`` is not enough. ``note`` adds more facts.
     """
 
     place: tuple[int, ...]
