@@ -132,8 +132,9 @@ class ErrorList:
 
 
 def one_or_many(errors: Sequence[SpecError]) -> SpecError:
-    """Return a single error itself, or several as one ``SpecErrors``."""
-    return errors[0] if len(errors) == 1 else SpecErrors(errors)
+    """Return a single error itself, or several as one ``SpecErrors``; drop repeated errors."""
+    different = [*{str(error): error for error in errors}.values()]
+    return different[0] if len(different) == 1 else SpecErrors(different)
 
 
 def closest(value: object, allowed: Iterable[str]) -> str | None:

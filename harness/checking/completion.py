@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from harness.checking.options import SCHEMAS
 from harness.command.options import completers
 from harness.errors import HarnessError
 from harness.runtime.paths import COMPILED_PATHS, KNOWN_DTYPES, PATHS
@@ -103,5 +104,6 @@ completers.update(
     phase=lambda ctx: ("training", "inference"),
     cluster=lambda ctx: ("ray", "ray://"),
     environment=environments,
+    schema=lambda ctx: SCHEMAS,
     want=wanted,
 )

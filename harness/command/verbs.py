@@ -18,6 +18,7 @@ from harness.command.declared import SECTIONS, asked_for, options_of, values
 from harness.command.help import CHAPTERS, FoldedContext, help_of, narrow, section
 from harness.command.options import completers
 from harness.errors import UsageError, closest, did_you_mean, shorten
+from harness.output.printing import emit
 
 # Key in a command's context: whether its help shows all options.
 ALL = f"{__name__}.all"
@@ -202,7 +203,7 @@ def _show_all(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     """Print the help with all options, and exit."""
     if value and not ctx.resilient_parsing:
         ctx.meta[ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
+        emit(f"{ctx.get_help()}\n")
         ctx.exit()
 
 

@@ -202,7 +202,7 @@ def onnx_file(folder: Path, dtype: str = "float32") -> Path:
 
 
 def test_an_onnx_file(dense: Path, tmp_path: Path, wording: Wording) -> None:
-    service = of_format("onnx").service
+    service = of_format("onnx")
     file, rules = str(onnx_file(tmp_path)), ["out.W=onnx::MatMul_3", "out.b=bias"]
     result = checked(service, dense, file, "float32", maps=rules, sizes=SIZES)
     assert result.verdict == "agree", [f.detail for f in result.findings]

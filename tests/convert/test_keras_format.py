@@ -36,7 +36,7 @@ import harness
 from harness.command.declared import asked_for
 from harness.convert.console import run_export
 from harness.convert.formats import launch
-from harness.convert.options import ExportOptions
+from harness.convert.request import ExportOptions
 from harness.language.library import lesson6
 from harness.worker.worker import Worker
 

@@ -38,6 +38,7 @@ UNSTEADY = (
     (r"(?<![\w.])\d[\d,]*\.\d[\w.+]*(?:(?<=e)[+-]\d+)?", "#"),
     (r"(?<![\w.])\d+e[+-]?\d+\b", "#"),
     (r"\b\d+(?= ?(?:s|ms|us|min|h|seconds|minutes|hours|[KMG]i?B|cores?)\b)", "#"),
+    (r"\b\d+(?=/s\b)", "#"),
     (r"(?<=process )\d+|(?<=port )\d+|\b\d+ of \d+(?= bytes)", "#"),
     # A list of all functions is longer with each one that is added.
     (r"\(known: [^()]{200,}", "(known: ..."),

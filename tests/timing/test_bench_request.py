@@ -22,7 +22,7 @@ from harness.oracle.tolerance import Deviation
 from harness.runtime.session import Session
 from harness.timing.figures import largest_product, least_bytes, work
 from harness.timing.options import BenchOptions
-from harness.timing.proofs.values_agree import told_digits
+from harness.timing.proofs.values import told_digits
 from harness.timing.request import (
     TUNINGS,
     BenchRequest,

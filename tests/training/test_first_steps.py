@@ -100,10 +100,10 @@ def test_steps_that_magnify_rounding_are_looked_at_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("fault", ["last-batch-stays", "off-when-fast"])
-def test_wrong_steps_are_not_gone_on_with(tmp_path: Path, fault: str, wording: Wording) -> None:
+def test_wrong_steps_are_not_gone_on_with(tmp_path: Path, fault: str) -> None:
     from harness_mutants import BACKENDS
 
-    with wording.raises(Disproved, "check lesson6/"):
+    with pytest.raises(Disproved, match="check lesson6/"):
         trained(tmp_path / "text", BACKENDS[0], fault)
 
 

@@ -135,13 +135,11 @@ def test_fault_of_the_device_ends_the_process(
 
 
 @pytest.mark.parametrize("lost", [{"prefix": ""}, {"prefix": "harness.errors", "again": True}])
-def test_a_process_without_its_modules_is_ended(
-    worker: Worker, lost: dict[str, Any], wording: Wording
-) -> None:
+def test_a_process_without_its_modules_is_ended(worker: Worker, lost: dict[str, Any]) -> None:
     """And the call that has removed them is at fault, not the one after it."""
     outcome = worker.call("lose_modules", lost)
     assert (outcome.status, outcome.cause.partition(":")[0]) == ("error", "LostModules")
-    wording.line(outcome.cause, "sys.modules")
+    assert "sys.modules" in outcome.cause
     assert worker.call("echo", {"value": 5}).value == 5
     assert worker.starts == 2
 
