@@ -61,7 +61,9 @@ def execute(verb: Verb, **given: Any) -> None:
 
             text = with_trace(text, trace)
         tell(text, error=True)
-        _show_on_github(error, text)
+        # A backend that failed while it ran is not a command that was not run.
+        if error.exit_code == UsageError.exit_code:
+            _show_on_github(error, text)
         code = error.exit_code
     sys.exit(code)
 

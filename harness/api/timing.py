@@ -157,8 +157,8 @@ def bench(
         UsageError: an argument has an unknown value.
         HarnessError: a spec is wrong.
     """
-    given = {"specs": specs, "backends": backends, **options}
-    request = BenchRequest.of(arguments.of(BenchOptions, given))
+    given = arguments.of(BenchOptions, {"specs": specs, "backends": backends, **options})
+    request = BenchRequest.of(given)
     with silent(), Reported(asked_for(BenchOptions, given)) as reported:
         with Bench(request) as run:
             report = BenchReport(request, run.run(), run.document())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.checking.explain_definition import Definitions
 from harness.checking.options import ExplainOptions
+from harness.command.options import variables
 from harness.command.outcome import CommandResult
 from harness.command.ranges import CELL_SECONDS
 from harness.environments.columns import of_command
@@ -165,6 +166,7 @@ def run_explain(asked: ExplainOptions) -> CommandResult:
         UsageError: nothing has that name.
     """
     launches = []
+    variables(tuple(asked.environment), tuple)  # refuses a wrong form, also without backends
     if asked.backends:
         given = of_command(vars(asked))
         launches = [

@@ -154,7 +154,8 @@ def run_list(asked: ListOptions) -> CommandResult:
     """List the requested kinds, or all."""
     chosen = [kind for kind in LISTED if getattr(asked, kind)]
     kinds = chosen or LISTED
-    text = as_text(kinds, asked.folders, described=bool(chosen))
+    # Text reads every definition, so it is made only if it is printed.
+    text = "" if asked.as_json else as_text(kinds, asked.folders, described=bool(chosen))
     return CommandResult(as_data(kinds, asked.folders), text)
 
 

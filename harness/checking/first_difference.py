@@ -275,34 +275,34 @@ def wrong_result(findings: Sequence[Finding]) -> str:
     return wrong[0].name if wrong else ""
 
 
-def later_layers(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """Return the layers whose gradients or parameters differ, according to a cell's findings."""
-    wrong = _deviating({f.check: f for f in findings}, (*BACKWARD, *UPDATE))
-    # From ``gradient.rnn.W`` and ``step 1: rnn.W moved``.
-    names = (d.name.rpartition(": ")[2].partition(" ")[0] for d in wrong)
-    owners = (owner_of(name.removeprefix("gradient.")) for name in names)
-    return tuple(dict.fromkeys(filter(None, owners)))
-
-
-def later_location(findings: Sequence[Finding], program: Program) -> str:
-    """Return the text for the wrong phase if every traced value agrees.
+def later_location(findings: Sequence[Finding], program: Program) -> tuple[str, tuple[str, ...]]:
+    """Return the text for the wrong phase if every traced value agrees, and the layers it names.
 
     The order is that of the phases: results that are not traced (a loss), gradients, updates. If
-    these are right on ordinary values, the text lists the checks that differ.
+    these are right on ordinary values, the text lists the checks that differ. The layers begin with
+    the likely cause: the one nearest to the loss, or the one of the worst parameter.
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _deviating(wrong, FORWARD)]:
-        return f"forward: every traced value agrees; wrong results: {listed(untraced)}"
+        return f"forward: every traced value agrees; wrong results: {listed(untraced)}", ()
     if gradients := {d.name for d in _deviating(wrong, BACKWARD)}:
-        named = listed(_from_the_loss(gradients, program))
-        return f"backward: the forward pass is right; wrong gradients: {named}"
+        names = [p.name for p in reversed(program.parameters) if f"gradient.{p.name}" in gradients]
+        named = listed(_with_layers(names, program) or sorted(gradients))
+        text = f"backward: the forward pass is right; wrong gradients: {named}"
+        return text, tuple(dict.fromkeys(filter(None, map(owner_of, names))))
     if steps := [d for d in _deviating(wrong, UPDATE) if d.name.startswith("step ")]:
         right = any(f.check in BACKWARD and f.verdict in PASSING for f in findings)
         known = "gradients are right" if right else "gradients were not compared"
         first = min(_step(d) for d in steps)
         name = worst([d for d in steps if _step(d) == first]).name
-        return f"update: {known}; the first wrong step is {name!r}"
-    return f"the forward pass on ordinary values is right; what differs is in: {', '.join(wrong)}"
+        # From ``step 1: rnn.W moved``.
+        owner = owner_of(name.partition(": ")[2].partition(" ")[0])
+        text = f"update: {known}; the first wrong step is {name!r}"
+        return text, (owner,) if owner else ()
+    return (
+        f"the forward pass on ordinary values is right; what differs is in: {', '.join(wrong)}",
+        (),
+    )
 
 
 def _deviating(wrong: Mapping[str, Finding], checks: Sequence[str]) -> list[Deviation]:
@@ -314,19 +314,14 @@ def _step(deviation: Deviation) -> int:
     return int(deviation.name.removeprefix("step ").partition(":")[0])
 
 
-def _from_the_loss(gradients: set[str], program: Program) -> list[str]:
-    """Return the gradients with their layers' definitions, in the order of the backward pass."""
+def _with_layers(names: Sequence[str], program: Program) -> list[str]:
+    """Return the gradients of parameters with their layers' definitions."""
     layers = {
         str(node.attributes["instance"]): str(node.attributes["definition"])
         for node in program.calls
         if "instance" in node.attributes
     }
-    names = [port.name for port in reversed(program.parameters)]
-    return [
-        f"gradient.{name} ({layers[owner_of(name)]})"
-        for name in names
-        if f"gradient.{name}" in gradients
-    ] or sorted(gradients)
+    return [f"gradient.{name} ({layers[owner_of(name)]})" for name in names]
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

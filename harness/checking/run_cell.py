@@ -14,7 +14,6 @@ from harness.checking.checks import CHECKS, FLOAT64_ONLY, IN_ONE, NOT_NARROW, Co
 from harness.checking.first_difference import (
     Expectations,
     TracedPart,
-    later_layers,
     later_location,
     makers,
     wrong_result,
@@ -310,8 +309,8 @@ def _location(run: CellRun, context: Context, result: CellResult) -> str:
             if wrong is None:
                 name, right = wrong_result(result.findings), {p.name for p in judged}
                 result.wrong_layers = makers(case.training, name, right) if name else ()
-                result.named_layers = later_layers(result.findings)
-                return later_location(result.findings, case.training)
+                text, result.named_layers = later_location(result.findings, case.training)
+                return text
             location = expectations.located(wrong)
             right = {p.name for p in judged if p.agrees} - {wrong.name}
             made = makers(case.training, undistinguished(wrong.name), right)

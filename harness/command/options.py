@@ -133,11 +133,15 @@ def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) ->
         UsageError: several items have no backend, or the same one.
     """
     items = [as_label(item) for item in items]
-    bare = [item for item in items if "=" not in item or "/" in item.partition("=")[0]]
+    bare = [item for item in items if not _has_name(item)]
     named = pairs("--python", [item for item in items if item not in bare])
     if len(bare) > 1:
         raise UsageError(f"--python gives {bare[0]!r} and {bare[1]!r}, both for every backend")
     return {**(dict.fromkeys(backends(), bare[0]) if bare else {}), **named}
+
+
+def _has_name(item: str) -> bool:
+    return "=" in item and "/" not in item.partition("=")[0]
 
 
 def variables(
@@ -183,9 +187,12 @@ class ProcessOptions(Protocol):
 
 
 def one_interpreter(items: Sequence[str]) -> str:
-    """Join ``[BACKEND=]INTERPRETER`` items; raise :class:`UsageError` if they conflict."""
+    """Join ``[BACKEND=]INTERPRETER`` items; raise :class:`UsageError` if they conflict.
+
+    The item without a backend comes first: ``NEXT_NAME`` splits only before names.
+    """
     interpreters(items, tuple)
-    return ",".join(items)
+    return ",".join(sorted(items, key=_has_name))
 
 
 def named_variables(items: Sequence[str]) -> dict[str, str]:

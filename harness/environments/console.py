@@ -15,7 +15,7 @@ from harness.environments.columns import Columns, choose
 from harness.environments.options import EnvOptions
 from harness.errors import UsageError
 from harness.files.user_file import MIB, displayed
-from harness.output.printing import tell
+from harness.output.printing import is_silent, tell
 
 
 def run_env(asked: EnvOptions) -> CommandResult:
@@ -29,7 +29,10 @@ def run_env(asked: EnvOptions) -> CommandResult:
     if asked.remove:
         if not words:
             raise UsageError("--remove removes which? 'harness env' lists what there is")
-        removed = [displayed(make.remove(wanted.column_of(word))) for word in words]
+        columns = [wanted.column_of(word) for word in words]
+        for column in columns:
+            make.folder_of(column)
+        removed = [displayed(make.remove(column)) for column in columns]
         return CommandResult({"removed": removed}, "\n".join(f"removed: {one}" for one in removed))
     if not words or asked.list:
         if words:
@@ -67,8 +70,8 @@ def choose_or_make(asked: Sequence[str]) -> Columns:
 
 
 def _agreed(question: str) -> bool:
-    """Return whether the user at a terminal answers yes; without a terminal, return False."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    """Return whether the user at a terminal answers yes; False without a terminal or if silent."""
+    if is_silent() or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     tell(f"{question} [y/N]", error=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

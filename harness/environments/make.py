@@ -65,17 +65,27 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
         return made
 
 
-def remove(column: str) -> Path:
-    """Remove an environment, or the rest of an unfinished one, and return its folder.
+def folder_of(column: str) -> Path:
+    """Return the folder of an environment, or of the rest of an unfinished one.
 
     Raises:
-        UsageError: there is none, it is a link, or a different process is making it.
+        UsageError: there is none, or it is a link.
     """
     folder = cache.root() / column
     if not folder.is_dir():
         known = ", ".join(cache.kept()) or "none"
         raise UsageError(f"there is no environment of {column} (there are: {known})")
     _check_no_link(folder)
+    return folder
+
+
+def remove(column: str) -> Path:
+    """Remove an environment, or the rest of an unfinished one, and return its folder.
+
+    Raises:
+        UsageError: there is none, it is a link, or a different process is making it.
+    """
+    folder = folder_of(column)
     with held(folder, "remove it then"):
         # Remove the marker first: an interrupted removal then leaves no seemingly complete
         # environment.

@@ -98,6 +98,11 @@ def silent() -> Iterator[None]:
         _SILENT.reset(before)
 
 
+def is_silent() -> bool:
+    """Return whether nothing is printed at present."""
+    return _SILENT.get()
+
+
 class OutputLost(Exception):
     """Error for standard output that takes no more; ``closed`` says that the reader has left."""
 

@@ -257,7 +257,7 @@ class BlameLine(CellLine):
 class End(CellLine):
     """The end of a cell, with the greeting of its worker and a checksum of its lines."""
 
-    LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers"})
+    LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers", "blamed"})
     kind: Literal["end"] = "end"
     verdict: Verdict
     seconds: Number
@@ -265,6 +265,7 @@ class End(CellLine):
     location: str
     place: str | None = None
     layers: Several[str] | None = None
+    blamed: Several[str] | None = None
     blame: Blame | None = None
     greeting: dict[str, str] | None = None
     divergence: Divergence | None = None
@@ -282,6 +283,7 @@ class End(CellLine):
             location=result.location,
             place=result.place or None,
             layers=tuple(dict.fromkeys((*result.wrong_layers, *result.named_layers))),
+            blamed=tuple(result.blamed_layers) or None,
             blame=result.blame,
             greeting=None if result.greeting is None else dict(result.greeting),
             divergence=result.divergence,

@@ -75,6 +75,7 @@ class CellBlock:
         found.could_not_run, found.not_compared = end.could_not_run, end.not_compared or ()
         found.divergence, found.blame = end.divergence, end.blame
         found.place, found.named_layers = end.place or "", end.layers or ()
+        found.blamed_layers = end.blamed or ()
         found.findings = [line.finding for line in self.results]
         for line in self.results[-1:]:
             found.version, found.layers = line.backend_version, line.layers

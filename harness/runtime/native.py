@@ -175,8 +175,9 @@ class Layout:
 
     def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
         self.shapes = {p.name: program.shape(p) for p in program.parameters}
-        owners = {owner_of(name) for name in self.shapes}
-        self.claimed = {key: native.packing for key, native in natives.items() if key in owners}
+        # In the order of the parameters, which is the order of an exported state_dict.
+        owners = dict.fromkeys(map(owner_of, self.shapes))
+        self.claimed = {key: natives[key].packing for key in owners if key in natives}
         self.plain = [name for name in self.shapes if owner_of(name) not in natives]
         self._local: dict[str, dict[str, tuple[int, ...]]] = {owner: {} for owner in self.claimed}
         for name, shape in self.shapes.items():

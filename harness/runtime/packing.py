@@ -89,6 +89,7 @@ class Join:
             cut = {"axis": self.axis % len(packed.shape), "start": start, "stop": stop}
             part.unpack(table, perform(table, "slice", [packed], cut), shapes, into)
             start = stop
+        _check_length(packed, self.axis, start)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Stack:
         return stack(table, [row.pack(table, neutral) for row in self.rows])
 
     def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
+        _check_length(packed, 0, len(self.rows))
         for number, row in enumerate(self.rows):
             cut = {"axis": 0, "start": number, "stop": number + 1}
             one = perform(table, "slice", [packed], cut)
@@ -120,8 +122,14 @@ class FrozenZeros:
         """Do nothing: frozen zeros hold no neutral parameter."""
 
 
+def _check_length(packed: Any, axis: int, length: int) -> None:
+    if packed.shape[axis] != length:
+        shape = tuple(packed.shape)
+        raise ValueError(f"axis {axis} of a packed tensor has length {length}, found shape {shape}")
+
+
 def _turned(table: Table, tensor: Any, axes: tuple[int, ...]) -> Any:
-    if axes == tuple(range(len(axes))):
+    if axes == tuple(range(len(tensor.shape))):
         return tensor
     return perform(table, "permute_dims", [tensor], {"axes": axes})
 

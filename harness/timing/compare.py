@@ -7,7 +7,7 @@ The files may come from different versions and machines. Nothing here prints.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 from harness.errors import UsageError, several, shorten
@@ -103,7 +103,7 @@ def changes(
         if any(short and entry is None for short, entry in zip(cut, pair, strict=True)):
             continue
         if isinstance(one, Timed) and isinstance(other, Timed):
-            found += _of_cell(name, one, other, threshold, baseline)
+            found += _of_cell(name, one, other, threshold)
         elif isinstance(one, Timed):
             reason = (
                 f"it no longer has a speed: {other.outcome}" if other else "it is no longer there"
@@ -117,6 +117,7 @@ def changes(
         elif isinstance(other, NoSpeed) and one is None:
             reason = f"it is new, and has no speed: {other.reason}"
             found.append(SpeedChange("new-cell", name, other.status in FAILED, reason=reason))
+    found = [replace(change, baseline=baseline) for change in found]
     return sorted(found, key=lambda c: (not c.worse, KINDS.index(c.kind)))
 
 
@@ -236,9 +237,7 @@ def relative(content: SpeedFile, baseline: str) -> list[Relative]:
     ]
 
 
-def _of_cell(
-    name: str, before: Timed, after: Timed, threshold: float, baseline: str
-) -> Iterator[SpeedChange]:
+def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterator[SpeedChange]:
     old, new = before.stats.median, after.stats.median
     found = speed(after.stats.data, before.stats.data)
     # As a share of the smaller, so that a change and its reversal are judged alike.
@@ -246,16 +245,16 @@ def _of_cell(
         slower = found.value < 1
         kind: Kind = "slower" if slower else "faster"
         doubt = _doubted({"the older": before, "the newer": after})
-        yield SpeedChange(kind, name, slower, old, new, found, baseline=baseline, doubt=doubt)
+        yield SpeedChange(kind, name, slower, old, new, found, doubt=doubt)
     ratios = before.ratio, after.ratio
     if ratios[0] is None or ratios[1] is None:
         return
     told = f"off by {ratios[0]:.2g} times the yardstick, now {ratios[1]:.2g} times"
     match moved(ratios[0], ratios[1]):
         case "lost":
-            yield SpeedChange("accuracy-lost", name, True, old, new, found, told, baseline)
+            yield SpeedChange("accuracy-lost", name, True, old, new, found, told)
         case "gained":
-            yield SpeedChange("accuracy-gained", name, False, old, new, found, told, baseline)
+            yield SpeedChange("accuracy-gained", name, False, old, new, found, told)
 
 
 def _doubted(entries: Mapping[str, Timed]) -> str:

@@ -204,6 +204,7 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
         UsageError: the spec has no ``data`` for a text or no optimizer, or the share is not from 0
             to below 1.
     """
+    training_of(spec)
     data = spec.model.data
     if not isinstance(data, schema.Data):
         names = ", ".join((*spec.model.inputs, *spec.model.targets))

@@ -155,9 +155,10 @@ def test_pandas_is_not_imported_before() -> None:
 
 
 def test_a_bench_shows_saves_and_compares_itself(tmp_path: Path) -> None:
-    timed = harness.bench(
-        SPEC, "numpy", modes="forward", batches=4, sizes=SIZES, rounds=2, path="equations"
-    )
+    options: dict[str, Any] = {"sizes": SIZES, "rounds": 2, "path": "equations"}
+    page = str(tmp_path / "speeds.html")
+    timed = harness.bench(SPEC, "numpy", modes="forward", batches=4, html=page, **options)
+    assert "forward" in Path(page).read_text(encoding="utf-8")
     html = is_small_and_whole(timed)
     assert "forward, batch 4" in html
     assert "forward, batch 4" in str(timed)

@@ -24,7 +24,7 @@ from harness.checking.options import LISTED, CheckOptions
 from harness.checking.request import QUICK
 from harness.command.declared import values
 from harness.command.help import help_of
-from harness.command.options import interpreters, only, variables
+from harness.command.options import NEXT_NAME, interpreters, one_interpreter, only, variables
 from harness.command.verbs import CHAPTERS
 from harness.commands import check_request_of, cli
 from harness.errors import UsageError
@@ -238,6 +238,9 @@ def test_interpreters_and_variables_of_one_backend_or_of_all(wording: Wording) -
         "numpy": {"A": "1"},
         "torch": {"A": "1", "B": "x:y=z"},
     }
+    for items in (["/a", "torch=/b"], ["torch=/b", "/a"], ["jax==0.4=/c", "/a"]):
+        joined = one_interpreter(items)
+        assert interpreters(NEXT_NAME.split(joined), both) == interpreters(items, both)
     for wrong in ("A", ":A=1", "=1", "numpy:=1"):
         with pytest.raises(UsageError, match="takes"):
             variables([wrong], both)
@@ -297,6 +300,19 @@ def test_files_and_folders_are_left_to_the_shell() -> None:
 
 
 # --- Definitions -------------------------------------------------------------------------------
+
+
+def test_a_list_for_programs_reads_no_definition(tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    (tmp_path / "layers" / "bad.yaml").write_text("broken: [", encoding="utf-8")
+    found = CliRunner().invoke(cli, ["list", "--layers", "--specs", str(tmp_path), "--json"])
+    assert "bad" in json.loads(found.output)["layer"]
+
+
+def test_a_wrong_variable_is_refused_without_a_backend() -> None:
+    found = CliRunner().invoke(cli, ["explain", "lesson6/simple_rnn", "--env", "nonsense"])
+    assert found.exit_code == 2
+    assert "'nonsense'" in found.stderr
 
 
 def test_explain_and_list_know_every_definition(wording: Wording) -> None:

@@ -107,6 +107,21 @@ def test_nan_payloads_and_signed_zeros_survive() -> None:
     assert back["W"].tobytes() == odd.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("piece", "packed"),
+    [
+        (Join((Part("a"), Part("b")), 1), (2, 5)),
+        (Stack((Part("a"), Part("b"))), (3, 2, 2)),
+        (Part("a", axes=(0, 1)), (2, 2, 2)),
+    ],
+)
+def test_a_packed_tensor_of_another_shape_is_an_error(
+    piece: Join | Stack | Part, packed: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"shape|axes"):
+        Packing({"k": piece}).unpack({"k": np.zeros(packed)}, {"a": (2, 2), "b": (2, 2)})
+
+
 def test_frozen_zeros_are_made_and_never_unpacked() -> None:
     packing = Packing({"b_hh": FrozenZeros((2, 4)), "b_ih": Part("b")})
     packed = packing.pack(NEUTRAL)

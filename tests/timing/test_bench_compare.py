@@ -16,7 +16,7 @@ from harness.cli import cli
 from harness.command.options import share
 from harness.errors import UsageError
 from harness.results.speeds import SpeedFile
-from harness.timing.compare import compare, environment_changes, relative
+from harness.timing.compare import changes, compare, environment_changes, relative
 from harness.timing.console import check_reference, relative_lines
 from harness.timing.contestant import TimedResult
 from harness.timing.json_file import DocumentError, document, read, write
@@ -120,6 +120,8 @@ def test_a_speed_that_is_had_again_is_repaired(wording: Wording) -> None:
     found = compare(made(refused("numpy")), BASE).changes
     assert [(c.kind, c.worse) for c in found] == [("repaired", False)]
     wording.line(found[0].words, "differs ... 1: loss ... 1")
+    of_columns = changes(made(refused("numpy")), BASE, baseline="torch@1")
+    assert [change.baseline for change in of_columns] == ["torch@1"]
     assert compare(made(refused("numpy")), made(refused("numpy"))).changes == []
 
 

@@ -56,6 +56,25 @@ def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
     return len(own) < len(table) and own == table[len(table) - len(own) :]
 
 
+def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
+    """``where(table[i] <= 0, 0, table[i]) -> where(table <= 0, 0, table)[i]``."""
+    compared = g.node(inputs[0], "less_equal", "less")
+    found = [_chosen(g, i) for i in inputs[1:]]
+    if compared is None:
+        return None
+    tests = [_chosen(g, i) for i in compared.inputs]
+    chosen = [c for c in (*tests, *found) if c is not None]
+    if not any(tests) or not any(found) or len(set(chosen)) > 1:
+        return None
+    table, indices = chosen[0]
+    whole = [*zip(compared.inputs, tests, strict=True), *zip(inputs[1:], found, strict=True)]
+    if not all(c is not None or _fits_rows(g, v, g.shape(table)) for v, c in whole):
+        return None
+    rows = [v if c is None else table for v, c in whole]
+    condition = g.apply(compared.op, tuple(rows[:2]), compared.attributes)
+    return g.emit("take", g.emit("where", condition, *rows[2:]), indices)
+
+
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
     """Sum chosen rows by how often each is chosen: ``sum(table[i]) -> counts(i) @ table``."""
     chosen = _chosen(g, inputs[0])
@@ -74,5 +93,6 @@ def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | 
 RULES: Mapping[str, Sequence[Rule]] = {
     "matmul": (_product,),
     **{op: (_elementwise(op),) for op in (*UNARY, *BINARY, "relu", "sigmoid", "clip")},
+    "where": (_where,),
     "sum": (_sum,),
 }
