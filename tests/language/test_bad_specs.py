@@ -22,7 +22,7 @@ from harness.language.model import load_spec
 
 FILES = sorted((Path(__file__).parent / "bad_specs").glob("*.yaml"))
 EXPECT = re.compile(r"# expect (\d+:\d+)(?: in (\S+))?\n")
-SECONDS = 2.0
+SECONDS = 4
 USER = """\
 model: user
 summary: Uses one definition.

@@ -49,12 +49,13 @@ def steady(text: str, folder: Path | None) -> str:
     """Replace folders, addresses, dates and measured numbers of a message by signs."""
     if folder is not None:
         text = text.replace(str(folder), "TMP")
+    # Before the temporary folder, which may hold the environment or the repository.
+    text = text.replace(sys.executable, "PYTHON").replace(str(REPOSITORY), "REPOSITORY")
     temporary = re.escape(tempfile.gettempdir())
     text = re.sub(
         rf"{temporary}/pytest-of-\S+?/pytest-\d+(?:/popen-gw\d+)?/[^/\s'\")]+", "TMP", text
     )
     text = re.sub(rf"{temporary}/(?!pytest-)[^/\s'\")]+", "TMP", text)
-    text = text.replace(sys.executable, "PYTHON").replace(str(REPOSITORY), "REPOSITORY")
     text = re.sub(rf"(?<=on ){re.escape(platform.node())}\b", "HOST", text)
     for pattern, sign in UNSTEADY:
         text = re.sub(pattern, sign, text)
