@@ -101,6 +101,19 @@ def run_check(
         return code
     target = console()
     show(target, *reports.tables(report))
+    for text in _sentences(engine, report, compared, reproducers, shown):
+        line(target, text)
+    return code
+
+
+def _sentences(
+    engine: Engine,
+    report: Report,
+    compared: RunChanges | None,
+    reproducers: Sequence[str],
+    shown: PrintOptions,
+) -> list[str]:
+    """Return the text that follows the tables: agreement, troubles, the summary, changes."""
     plain = reports.given(engine.request, engine.specs)
     plain += reports.kept(report)
     plain += statements(report.pairs, report.results, every=shown.pairs)
@@ -123,9 +136,7 @@ def run_check(
     plain.append(reports.summary(report))
     if compared is not None:
         plain += compared.lines()
-    for text in plain:
-        line(target, text)
-    return code
+    return plain
 
 
 def content(
