@@ -1,4 +1,4 @@
-"""Compare a run with an earlier record file as soon as it ends: ``check --baseline``."""
+"""Comparison of a run of checks with an earlier record file: ``check --baseline``."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from harness.runs.compared import RunChanges
 
 
 class Baseline:
-    """An earlier run. It is read before the new one begins, which may append to the same file."""
+    """The earlier run of ``check --baseline``. Its file is read before the new run begins, because
+    the new run may append to that file."""
 
     def __init__(self, path: Path, patterns: Sequence[str] = ()) -> None:
-        """Read the earlier run.
+        """Read the earlier run from its record file.
 
-        If one of the ``patterns`` matches the name of a deleted model, its cells count as lost.
+        If a spec was deleted since and one of the ``patterns`` matches its name, the spec's cells
+        count as lost.
 
         Raises:
-            UsageError: no cell in it has ended, or a cell has on several machines, but not on this.
+            UsageError: the file has no finished cell, or a cell was run on several machines,
+                but not on this one.
             RecordError: the file cannot be read.
         """
         self.name = displayed(path)
@@ -43,9 +46,10 @@ class Baseline:
             raise UsageError(f"--baseline {self.name} holds no cell that has ended")
 
     def compare(self, engine: Engine, report: Report, head: Head) -> RunChanges:
-        """Return the changes of a run; only requested cells can be lost."""
+        """Return the changes since the earlier run; a cell counts as lost only if it was requested
+        now."""
         new = {result.cell: engine.signed(result) for result in report.results}
-        # With --fail-fast, cells that did not start are not lost.
+        # With --fail-fast, cells that did not start do not count as lost.
         left = set(engine.cells()) - new.keys() if engine.request.fail_fast else ()
         old = {cell: found for cell, found in self._asked_for(engine).items() if cell not in left}
         around = surroundings(self.records.head, old, head, new)
@@ -54,8 +58,9 @@ class Baseline:
         return RunChanges(around, changes_of(old, new), f"since {self.name}", moved=moved)
 
     def _asked_for(self, engine: Engine) -> Cells:
-        """Return the old cells and checks that the request covers. A request without backends or
-        specs covers all, and a pattern all its matches: deleted ones are lost."""
+        """Return the earlier run's cells, with their checks, that the present request covers. A
+        request without backends or specs covers all of them. A pattern covers every spec that it
+        matches, so a deleted spec counts as lost."""
         request = engine.request
         checks = choose_checks(request.checks, request.thorough)
         others = {*engine.whole_plan()} - {*engine.cells()}  # of other shards
@@ -76,8 +81,9 @@ class Baseline:
 
 
 def since(compared: RunChanges, own: int) -> int:
-    """Return the exit code of a compared run whose own code is ``own``: old failures do not count.
-    Code 3 stays 3: nothing is known of a backend that could not run."""
+    """Return the exit code of a run that was compared with an earlier one; ``own`` is the run's
+    exit code without the comparison. Failures that the earlier run had too do not count. Code 3
+    stays 3, because a backend that could not run cannot be compared."""
     if compared.exit_code:
         return own or 1
     return own if own == 3 else 0

@@ -1,8 +1,8 @@
-"""Find the fault behind a difference by running the other paths of the same backend.
+"""Find the faulty code behind a difference by running the same backend on its other paths.
 
 A backend runs a model with the framework's own layers, with the equations, or with the gradient
-derived from the equations. If one path differs and another agrees, the fault is in the code that
-they do not share.
+derived from the equations. If one path differs from the oracle and another path agrees, the fault
+is in code that only the first path uses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.runtime.answers import IllFormed, Misfit
 from harness.worker.remote import Tensors, WorkerFault
 
 EQUATIONS = "equations"
-# Two correct layers both have rounding errors.
+# The rounding errors of two correct layers add up, so the tolerance is this many times the noise.
 APART = 2.0
 PRIMITIVES = "primitives"
 OPTIMIZER = "optimizer"
@@ -29,7 +29,8 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """The results of a framework's own layers, in a cell whose equations agree with the oracle."""
+    """The results of a framework's own layers that differ from the oracle, although the equations
+    on the same framework agree with it."""
 
     cell: Cell
     label: str
@@ -39,10 +40,10 @@ class Witness:
 
 
 def blame(context: Context, result: CellResult) -> None:
-    """Run the other paths on the first check that differs, and set the result's blame.
+    """Run the first check that differs on the other paths, and store who is at fault in the result.
 
     Raises:
-        WorkerFault: another path crashed, hung or raised an error, unlike this one.
+        WorkerFault: another path crashed, hung or raised an error.
     """
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is not None:
@@ -69,7 +70,7 @@ def _blamed(context: Context, result: CellResult, first: Finding) -> Blame:
 
 
 def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Who, str]:
-    """Return who is at fault and what the agreeing path runs."""
+    """Return who is at fault, and a text that says what the agreeing path runs."""
     if path == "derived":
         return "gradient", (
             "the gradient that is derived on the equations: it is the framework's "
@@ -87,8 +88,8 @@ def _by(context: Context, result: CellResult, check: str, path: str) -> tuple[Wh
 
 
 def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
-    """Return the framework's own layers that cause a difference on the native path, by model name.
-    All of them if the cause is unknown."""
+    """Return the names, in the model, of the framework's own layers that cause a difference on the
+    native path. If the cause is unknown, return all of the framework's own layers."""
     native = [key for key, label in result.layers.items() if label != EQUATIONS]
     if check in TRAINING and OPTIMIZER in native:
         before = [f for f in result.findings if f.check not in (*TRAINING, WHOLE_STEPS)]
@@ -99,12 +100,12 @@ def at_fault(result: CellResult, check: str) -> tuple[str, ...]:
 
 
 def _called(result: CellResult, key: str) -> str:
-    """Return the framework's name of a layer with its name in the model; an optimizer has none."""
+    """Return the framework's name of a layer, followed by the layer's name in the model."""
     return result.layers[key] + ("" if key == OPTIMIZER else f" (layer {key})")
 
 
 def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the other paths, those that share most code first."""
+    """Yield the other paths, starting with the path that shares most code with this one."""
     claimed = any(label != EQUATIONS for label in layers.values())
     if context.path == "native" and claimed:
         yield EQUATIONS
@@ -130,7 +131,7 @@ def _agrees(context: Context, check: str) -> bool:
 
 
 def _witness(context: Context, result: CellResult, check: str, label: str) -> Witness | None:
-    """Return the results of the native path, for the comparison with other backends."""
+    """Return the results of the native path, to be compared with those of other backends."""
     if check not in MATERIALS:
         return None
     context.open(context.case.spec.update)
@@ -142,14 +143,15 @@ def _witness(context: Context, result: CellResult, check: str, label: str) -> Wi
 
 
 class Witnesses:
-    """Own layers that differ from the equations; if two frameworks' layers agree, the spec is
-    wrong."""
+    """The framework layers that differ from the equations so far. If the layers of two frameworks
+    agree with each other, the spec's definition is at fault."""
 
     def __init__(self) -> None:
         self._known: list[tuple[Witness, CellResult]] = []
 
     def heard(self, result: CellResult) -> list[CellResult]:
-        """Compare a result with earlier ones; set the blame of those that agree; return them."""
+        """Compare the layers of a result with those of earlier results. If they agree, blame the
+        spec in both results. Return the earlier results that changed."""
         mine, result.witness = result.witness, None
         if mine is None:
             return []
@@ -186,5 +188,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def unheard(fault: WorkerFault | OracleFault) -> Blame:
-    """Return the blame if another path could not be run."""
+    """Return the blame for a difference if running another path failed."""
     return Blame(who="unknown", words=f"The other path could not be run: {fault}")

@@ -1,8 +1,6 @@
-"""Changes from one run of checks to another: verdicts, accuracy, cells and checks.
-
-The two runs may come from different versions and machines, because they are compared for that.
-Nothing here prints. ``docs/records.md`` explains the rules.
-"""
+"""Changes from one run of checks to another: verdicts, accuracy, cells and checks. The two runs may
+come from different versions and machines. Nothing in this module prints. ``docs/records.md``
+explains the rules."""
 
 from __future__ import annotations
 
@@ -29,27 +27,28 @@ Kind = Literal[
     "accuracy-gained",
     "new-cell",
 ]
-# In the order of the output, from grave to harmless.
+# The kinds of changes, from grave to harmless; the output has the same order.
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Findings that exist only if something is wrong; without them all is well. A group with several
-# findings has one of the group's own name if the check failed before them.
+# Findings that exist only if something is wrong. A group of several findings has a finding with the
+# group's name only if the check failed before its first comparison.
 GROUPS = frozenset(FINDINGS.values()) - frozenset(FINDINGS)
 ONLY_WHERE_WRONG = frozenset({"oracle", "start", "open", "harness", "primitives", *GROUPS})
-# Findings after which a cell has no others.
+# If a cell has one of these findings, it stopped there and has no later findings.
 BEFORE = frozenset({"oracle", "start", "open"})
-# Verdicts of a check that did not run, so that its absence is no loss.
+# Verdicts of checks that did not run; if such a check disappears, nothing is lost.
 NOT_MADE = frozenset({"not-applicable", "unsupported", "not-run"})
-# Entries of a signature that belong to a spec or to a backend. All others belong to the run.
+# Entries of a signature that describe a spec or a backend. All other entries describe the run.
 OF_SPEC = frozenset({"spec", "sizes"})
 OF_BACKEND = frozenset({"backend", "interpreter"})
 OF_MACHINE = ("host", "cpu", "usable_cores", "architecture")
-# The characters of a checksum that are shown.
+# Messages show this many characters of a checksum.
 SHORT = 12
 
 
 @dataclass(frozen=True)
 class CheckChange:
-    """A check of a cell in both runs; None for a run without a finding of the check."""
+    """The findings of a check of one cell in both runs; None if a run has no finding of that
+    check."""
 
     check: str
     old: Finding | None
@@ -77,8 +76,9 @@ class CheckChange:
 
 @dataclass(frozen=True)
 class CellChange:
-    """A change of a cell, with its checks; no checks if the whole cell changed. ``old`` and ``new``
-    are the cell's results, None in a run without the cell."""
+    """A change of a cell, with the checks that changed; without checks if the whole cell changed.
+    ``old`` and ``new`` are the cell's results. A result is None if that run does not have the
+    cell."""
 
     kind: Kind
     cell: Cell
@@ -90,7 +90,7 @@ class CellChange:
 
     @property
     def words(self) -> str:
-        """The change as text, without the cell."""
+        """The text of the change, without the name of the cell."""
         if not self.checks:
             return self.reason
         if self.kind in ("lost", "new-cell"):
@@ -117,11 +117,9 @@ Cells = Mapping[Cell, CellResult]
 
 
 def compare(old: Records, new: Records) -> RunChanges:
-    """Return all changes between two record files, gravest first, and the changed surroundings.
-
-    In a file with several runs the last run of each cell counts. If a run was interrupted, the
-    cells that it did not begin are neither lost nor new.
-    """
+    """Return all changes between two record files, gravest first, and the changes of versions and
+    machines. If a file has several runs of a cell, the last one counts. If a run was interrupted,
+    the cells that it did not begin count as neither lost nor new."""
     before, after = comparable(old, new)
     around = surroundings(old.head, before, new.head, after)
     moved = moved_digits(before, after, (recorded(old), recorded(new)))
@@ -140,7 +138,8 @@ def compare(old: Records, new: Records) -> RunChanges:
 
 
 def _same_sizes(around: Iterable[Differing], old: Records, new: Records) -> list[str]:
-    """Return lines on changed specs that both runs checked with the same equations and sizes."""
+    """Return a line for each changed spec that both runs checked with the same equations and
+    sizes."""
     found = []
     models = [
         {name: model for head in records.of_kind(Head) for name, model in head.models.items()}
@@ -157,7 +156,8 @@ def _same_sizes(around: Iterable[Differing], old: Records, new: Records) -> list
 
 
 def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellChange]:
-    """Return the changes, with another reason for lost cells that the newer run has ``begun``."""
+    """Return the changes. If the newer run had ``begun`` a lost cell, the reason says that it did
+    not finish."""
     return [
         replace(c, reason="it was begun and not finished")
         if c.new is None and c.cell in begun
@@ -169,7 +169,8 @@ def told_unfinished(found: Iterable[CellChange], begun: Set[Cell]) -> list[CellC
 def moved_digits(
     old: Cells, new: Cells, pairs: tuple[Iterable[Pair], Iterable[Pair]] = ((), ())
 ) -> list[MovedDigits]:
-    """Return the changed digits of cells and ``pairs``, as they are shown; largest loss first."""
+    """Return the cells and ``pairs`` whose printed number of agreeing digits changed, largest loss
+    first."""
     before, after = (
         {
             **{str(cell): digits(result.findings) for cell, result in cells.items()},
@@ -188,7 +189,8 @@ def moved_digits(
 def changes_of(old: Cells, new: Cells) -> list[CellChange]:
     """Return all changes between the cells of two runs, gravest first."""
     found: list[CellChange] = []
-    # A check that one dtype covers runs in that dtype only, if the run also has that dtype.
+    # Some checks run in one dtype only if the run includes that dtype. If another dtype of the new
+    # run made such a check, it is not lost.
     made: dict[Cell, set[str]] = {}
     for cell, result in new.items():
         once = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
@@ -207,11 +209,12 @@ def changes_of(old: Cells, new: Cells) -> list[CellChange]:
 
 
 def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[CellChange]:
-    """Return the changes of a cell; the checks in ``made`` cannot be lost."""
+    """Return the changes of a cell; the checks in ``made`` ran in another dtype and are not
+    lost."""
     before = old or CellResult(after.cell)
     olds = {f.check: f for f in before.findings}
     news = {f.check: f for f in after.findings}
-    # A cell that could not start has no checks; that is one change, not one per check.
+    # A cell that could not start has no checks. Report one change for the cell, not one per check.
     was_stopped, is_stopped = (
         any(f.check in BEFORE and f.verdict != "unsupported" for f in result.findings)
         for result in (before, after)
@@ -236,7 +239,8 @@ def _of_cell(old: CellResult | None, after: CellResult, made: Set[str]) -> list[
 
 
 def _judged(change: CheckChange, none_new: bool, none_lost: bool) -> tuple[Kind, bool] | None:
-    """Return the kind of a change and whether it is worse; None if there is no change."""
+    """Return the kind of a change, and whether it is a change for the worse; None if nothing
+    changed."""
     old, new = change.old, change.new
     if new is None:
         assert old is not None
@@ -265,8 +269,8 @@ def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     if old not in PASSING and new in ("agree", "known-difference"):
         return "repaired", False
     if new in PASSING:
-        # A listed difference is accepted, because its entry has a reason. A check that no longer
-        # runs is a loss.
+        # A known difference is accepted, because its entry gives a reason. It is worse if a check
+        # no longer runs.
         return "verdict-changed", old not in NOT_MADE and new in NOT_MADE
     return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
 
@@ -297,7 +301,8 @@ def _told(finding: Finding) -> str:
 def surroundings(
     before: Head | None, old: Cells, after: Head | None, new: Cells
 ) -> list[Differing]:
-    """Return the differences around two runs: in their heads and in their cells."""
+    """Return what differs around two runs: versions, machines and options, from the heads of their
+    files and from their cells."""
     one, other = (_flat(head) if head else {} for head in (before, after))
     found = differing(one, other)
     told = {each.what for each in found}
@@ -319,7 +324,8 @@ def _around_cell(one: CellResult, other: CellResult) -> Iterator[Differing]:
             yield _about(each, cell)
     if one.greeting is not None and other.greeting is not None:
         for each in differing(one.greeting, other.greeting, (cell.backend,), CHECKSUMS):
-            # The harness code is in both; the worker's entry is the code of another interpreter.
+            # The entry ``harness`` is in the head and in the cells; in a cell it may be the code
+            # that another interpreter loads.
             if each.what not in told:
                 yield each
 
@@ -343,7 +349,8 @@ def _flat(head: Head) -> dict[str, object]:
 
 
 def _asked(request: RequestRecord) -> dict[str, str | None]:
-    """Return the requested settings as text. The signatures of cells show a changed model file."""
+    """Return the requested settings as text. A changed model file is left out, because the
+    signatures of cells show it."""
     found: dict[str, str | None] = {
         name: _listed(getattr(request, name))
         for name in ("sizes", "checks", "seed", "thorough", "repeat", "deterministic")

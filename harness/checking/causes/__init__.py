@@ -1,2 +1,2 @@
-"""Find the causes of a difference by substitution: with the right value in one place, all else
-agrees."""
+"""Search for the causes of a difference: replace a wrong value by the right one, and see whether
+all other values then agree."""

@@ -1,4 +1,5 @@
-"""Find the causes in a backward pass: replace the first wrong gradient by the right one."""
+"""Search for the causes of wrong gradients: replace the first wrong gradient by the right one, and
+see which other gradients are still wrong."""
 
 from __future__ import annotations
 
@@ -26,17 +27,19 @@ from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import Tensors
 
-# A program that shows the gradients of intermediate values, and lets a right gradient replace one.
+# The search runs a changed program. It returns the gradients of intermediate values, and the caller
+# can replace such a gradient by the right one.
 #
-# A tap is an input of zeros that is added to a value; its gradient is the value's gradient. A cut
-# value passes no gradient backwards; a given gradient replaces it: ``y -> stop_gradient(y) + tap``,
-# and ``sum(y * pull)`` is added to the loss.
+# A tap is an input of zeros that is added to an intermediate value, so the gradient of the tap is
+# the gradient of the value. A cut value ``y`` becomes ``stop_gradient(y) + tap`` and passes no
+# gradient backwards. Instead, ``sum(y * pull)`` is added to the loss: the input ``pull`` is then
+# the gradient of ``y``.
 
 TAP, PULL, ALONG = "tap.", "pull.", "along."
 
 
 def tap_names(program: Program) -> dict[int, str]:
-    """Return the names of the taps by value: each float value outside of loops gets a tap."""
+    """Return, for each float value outside of loops, the name of its tap."""
     return {
         value: program.names.get(value) or f"value {value}"
         for node in program.nodes
@@ -47,7 +50,8 @@ def tap_names(program: Program) -> dict[int, str]:
 
 
 def tapped(program: Program, cut: Collection[str] = ()) -> Program:
-    """Return the program with all taps; the values named in ``cut`` are cut."""
+    """Return the program with a tap on each float value; values named in ``cut`` pass no
+    gradient."""
     builder = Builder(dict(program.types), dict(program.names))
     names = tap_names(program)
     moved: dict[int, int] = {}
@@ -55,7 +59,7 @@ def tapped(program: Program, cut: Collection[str] = ()) -> Program:
     terms = [program.loss]
 
     def added(name: str, value: int) -> int:
-        """Add an input of the same type as a value."""
+        """Add an input of the same type as a value, and return it."""
         inputs.append(Port(name, builder.value(builder.types[value])))
         return inputs[-1].value
 
@@ -93,7 +97,8 @@ def tapped(program: Program, cut: Collection[str] = ()) -> Program:
 
 
 def untapped(program: Program, like: Program) -> Program:
-    """Return the inference program with the same inputs, which it does not use."""
+    """Return the inference program with the same inputs as ``like``; it ignores the added
+    inputs."""
     builder = Builder(dict(program.types), dict(program.names))
     known = {port.name for port in (*program.inputs, *noise_ports(like))}
     extra = [
@@ -107,8 +112,8 @@ def untapped(program: Program, like: Program) -> Program:
 def _with_taps(
     program: Program, material: Arguments, pulls: Arrays, along: Mapping[str, Array]
 ) -> Arguments:
-    """Return a batch of the tapped program. Taps are zeros, pulls the gradients of cut values, and
-    ``along`` the direction of the results."""
+    """Return the arguments of the tapped program. Taps are zeros. ``pulls`` has the gradients of
+    the cut values, and ``along`` the direction of each result along which gradients are taken."""
     bound = chosen_sizes(program, material)
     inputs = dict(material.inputs)
     for port in program.inputs:
@@ -119,17 +124,20 @@ def _with_taps(
     return replace(material, inputs=inputs)
 
 
-# Opens a session of the programs on the backend and returns its gradients of the loss.
+# A function that opens a session of two programs on the backend and returns the gradients of the
+# loss.
 Ask = Callable[[Program, Program, Arguments], Tensors]
-# A gradient is scaled if it is the right one times a factor, to the relative error SAME. The factor
-# differs from 1 by more than APART.
+# Gradients are reported as scaled if they are the right gradients times one factor, up to the
+# relative error SAME, and if the factor differs from 1 by more than APART.
 SAME, APART = 1e-4, 1e-2
 GRADIENT, INPUT = "gradient.", "gradient.input."
 
 
 @dataclass(frozen=True)
 class Backward:
-    """A search: the case, the backend's answers, and the direction of results next to the loss."""
+    """A search for the operations that compute wrong gradients. ``ask`` runs programs on the
+    backend. ``along`` has the directions of results whose gradients are added to those of the
+    loss."""
 
     case: Case
     material: Arguments
@@ -137,10 +145,11 @@ class Backward:
     dtype: str
     reference: str
     along: Mapping[str, Array]
-    others: Ask | None = None  # another backend, which replaces the oracle
+    others: Ask | None = None  # runs programs on a second backend, compared instead of the oracle
 
     def causes(self) -> Causes | None:
-        """Return the layers that make a wrong gradient from right ones; None if there is none."""
+        """Return the layers that turn right gradients into a wrong one; None if all gradients are
+        right."""
         pulls: dict[str, Array] = {}
         found: list[Cause] = []
         excused: set[str] = set()
@@ -164,7 +173,7 @@ class Backward:
     def _wrong(
         self, pulls: Mapping[str, Array], excused: set[str]
     ) -> tuple[dict[str, Deviation], Arrays, Tensors]:
-        """Return the gradients that differ, the expected ones, and the backend's."""
+        """Return the gradients that differ, the expected gradients, and the backend's gradients."""
         training = tapped(self.case.training, pulls.keys())
         programs = (training, untapped(self.case.inference, training))
         batch = _with_taps(training, self.material, pulls, self.along)
@@ -196,17 +205,18 @@ class Backward:
         return Expected.within(values, noise, self.dtype)
 
     def _first(self, wrong: Mapping[str, Deviation]) -> tuple[Cause, set[str]]:
-        """Return the node nearest to the loss that makes wrong gradients, and their names."""
+        """Return the wrong node that is nearest to the loss, and the names of its wrong
+        gradients."""
         program = self.case.training
         taps = {value: f"{INPUT}{TAP}{name}" for value, name in tap_names(program).items()}
         names = {p.value: f"{GRADIENT}{p.name}" for p in program.parameters}
         names |= {p.value: f"{INPUT}{p.name}" for p in program.inputs}
         names |= {p.value: f"{GRADIENT}state.{p.name}" for p in program.state} | taps
-        # The nodes that receive a wrong gradient.
+        # The nodes that receive a wrong gradient from the nodes after them.
         late = {n.outputs for n in program.nodes if any(taps.get(o) in wrong for o in n.outputs)}
         for node in reversed(program.nodes):
-            # A value that several nodes read is this node's fault only if all of them receive right
-            # gradients.
+            # If several nodes read a value, the nodes' gradients are summed. The sum is this node's
+            # fault only if all of these nodes receive right gradients.
             made = {
                 names.get(value, "")
                 for value in (reads(node) if node.outputs not in late else ())
@@ -218,7 +228,8 @@ class Backward:
 
 
 def _scaled(wrong: Mapping[str, Deviation], right: Arrays, made: Tensors) -> Causes | None:
-    """Return the cause if all gradients are the right ones times one factor (not 0); else None."""
+    """Return the cause if all gradients are the right ones times the same nonzero factor, else
+    None."""
     names = [n for n, a in right.items() if np.abs(a).max(initial=0.0) > 0]
     found = {n: np.asarray(made[n], np.float64) for n in names if n in made}
     if len(found) < len(names) or any(found[n].shape != right[n].shape for n in names):
@@ -251,7 +262,8 @@ def _cause(node: Node | None, names: Sequence[str], wrong: Mapping[str, Deviatio
 
 
 def _is_own(name: str) -> bool:
-    """Return whether a gradient belongs to the model, not to an added pull or direction."""
+    """Return whether a gradient belongs to the model. Gradients of the inputs ``pull`` and
+    ``along``, which the search adds, do not."""
     inputs = name.startswith(INPUT) and not name.startswith(f"{INPUT}{TAP}")
     added = name.startswith((f"{INPUT}pull.", f"{INPUT}along."))
     return name.startswith(GRADIENT) and not (inputs and added)

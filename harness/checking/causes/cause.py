@@ -1,4 +1,4 @@
-"""The result of a search for causes."""
+"""The causes that a search has found, and their text."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Literal
 
 from harness.program.ir import Node
 
-# In the order in which phases run. A primitive is wrong by itself, a result is wrong as it is
-# returned, and a property is not a value.
+# The phases of a pass in the order in which they run. Special cases: "primitive" means that a
+# primitive is wrong by itself, "result" that only the returned value is wrong, and "property" that
+# a check without a wrong value differs.
 Phase = Literal["primitive", "forward", "result", "backward", "update", "property"]
-# The greatest number of causes that a search looks for; a backend with more is wrong throughout.
+# A search stops after this many causes: a backend with more is wrong everywhere.
 MOST = 4
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A wrong result whose inputs are all right.
-
-    ``names`` are the names of the values, gradients or slots; ``place`` is ``file:line`` of the
-    equation; ``hint`` is the change that would make it right.
-    """
+    """A layer or operation that computes a wrong result from right inputs. ``names`` are the names
+    of the wrong values, gradients or optimizer slots. ``place`` is the ``file:line`` of the
+    equation. ``hint`` is a change that would make the result right."""
 
     phase: Phase
     what: str
@@ -39,8 +38,8 @@ class Cause:
 
 @dataclass(frozen=True)
 class Causes:
-    """Causes in the order in which they occur; ``proof`` says what agrees once they are replaced.
-    ``proved`` is true if everything else agrees with the right values in their places."""
+    """Causes in the order in which they occur. ``proof`` says what agrees after the causes are
+    replaced by right values. ``proved`` is true if everything else then agrees."""
 
     found: Sequence[Cause]
     proved: bool = False
@@ -48,7 +47,7 @@ class Causes:
 
     @staticmethod
     def one(phase: Phase, what: str, names: Sequence[str] = (), proof: str = "") -> Causes:
-        """Return a single cause without a proof."""
+        """Return a single cause that no replacement has proved."""
         return Causes([Cause(phase, what, tuple(names))], False, proof)
 
     def lines(self) -> list[str]:
@@ -57,8 +56,9 @@ class Causes:
 
 
 def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Causes:
-    """Return causes that were replaced by the right ``values``. The ``rest`` then agrees, or
-    ``left`` says what still differs."""
+    """Return causes whose wrong values the search has replaced by right ones. ``values`` names the
+    right values in words and ``rest`` what then agrees. ``left`` says what still differs, or is
+    empty."""
     its, they = "its place", "it is the cause"
     if len(found) > 1:
         its, they = "their places", "these are the causes"
@@ -66,7 +66,8 @@ def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Ca
 
 
 def label(node: Node) -> str:
-    """Return the name and definition of a layer, or the name of an operation."""
+    """Return the name and the definition of a layer, or the name of an operation outside of
+    layers."""
     if node.op == "call":
         instance = node.attributes.get("instance", node.attributes["label"])
         return f"layer {instance} ({node.attributes['definition']})"

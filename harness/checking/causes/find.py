@@ -1,4 +1,5 @@
-"""Find the causes of a cell's differences, phase by phase, in the order in which phases run."""
+"""Search for the causes of a cell's differences, phase by phase, in the order in which phases
+run."""
 
 from __future__ import annotations
 
@@ -33,23 +34,24 @@ ORACLE = "the oracle"
 PRIMITIVES = "primitives"
 INFERENCE = ("inference", "carried-state")
 TRAINING = ("training", "training-sgd")
-# A result that changes from call to call is no sign of state kept from earlier calls.
+# If this check differs, results change from call to call, so a change does not prove that the
+# session keeps state from earlier calls.
 REPEATED = "repeatability"
-# Checks with material other than the case's, and the function that makes it.
+# Checks that run on other arguments than the case's, each with the function that makes them.
 ELSEWHERE: Mapping[str, Callable[[Case], Arguments | None]] = {
     **{c: m for c, m in MATERIALS.items() if c not in (*FORWARD, *BACKWARD, *INFERENCE)},
     "tails": tail_material,
     "offset": offset_material,
 }
 LARGE = "large-sizes"
-# The number of further training batches that are searched.
+# The search for wrong training steps tries this many further batches.
 BATCHES = 3
 
 
 @dataclass(frozen=True)
 class Finder:
-    """A search for the causes of a backend's differences from the oracle or from another backend.
-    ``other`` is the session of the other backend; ``against`` is its name."""
+    """A search for the causes of a backend's differences from the oracle or from a second backend.
+    ``other`` is the context of the second backend, and ``against`` its name."""
 
     context: Context
     other: Context | None = None
@@ -67,7 +69,7 @@ class Finder:
         found = self._ordinary(wrong) or self._elsewhere(wrong)
         if found is not None:
             return found
-        # The differences show on other values and in other calls only.
+        # The backend differs only on other values, or only in other calls.
         first = next(iter(wrong.values()))
         what = f"ordinary values are right; what differs is in {', '.join(wrong)}: {first.detail}"
         return Causes.one("property", what, (*wrong, *_off(first)))
@@ -101,15 +103,15 @@ class Finder:
             found = found or self._training(check)
         if found is None and training and REPEATED not in wrong:
             finding = wrong[training[0]]
-            # Steps that are right by themselves, but wrong in a session after other calls.
+            # The steps are right in a new session, but wrong in a session after other calls.
             what = f"{listed(_off(finding)) or finding.detail}: right in a session of its own, so "
             what += "that something is kept from other calls"
             found = Causes.one("update", what, _off(finding))
         return found
 
     def _gradients(self, material: Arguments, names: list[str], of_loss: bool) -> Causes | None:
-        """Return the causes of wrong gradients. If the backend accepts no changed program, the
-        cause names the wrong gradients."""
+        """Return the causes of wrong gradients. If the backend rejects the search's changed
+        programs, the returned cause only lists the wrong gradients."""
         case = self.context.case
         try:
             found = self._backward(material, {} if of_loss else case.cotangents)
@@ -127,8 +129,12 @@ class Finder:
         return Causes.one("backward", what, names)
 
     def _training(self, check: str) -> Causes | None:
-        """Return the causes of wrong training steps. The search tries other batches than the first,
-        then calls that leave something behind, then the update."""
+        """Return the causes of wrong training steps; the search tries three explanations in turn:
+
+        - an operation that is wrong on a later batch,
+        - state that the session keeps from earlier calls,
+        - a wrong update by the optimizer.
+        """
         case = self.context.case
         for number in range(1, BATCHES + 1):
             other = case.material.with_batch(case.batch_of(case.batch, case.time, number))
@@ -167,7 +173,7 @@ class Finder:
         return replace(found, found=causes)
 
     def _primitive(self, finding: Finding) -> Causes:
-        """Return the cause of a wrong primitive, and the first values it makes wrong."""
+        """Return the cause for a wrong primitive, with the first values that it makes wrong."""
         cause = Cause("primitive", finding.faults[0])
         try:
             forward = self._forward("training", self.context.case.material) or Causes(())
@@ -175,12 +181,12 @@ class Finder:
             forward = Causes(())
         return replace(forward, found=[cause, *forward.found])
 
-    # The questions of a search: passes of changed programs and with replaced values.
+    # The passes that the search runs, on changed programs or with replaced values.
 
     def _forward(self, phase: Phase, material: Arguments) -> Causes | None:
-        """Return the wrong values of a forward pass whose inputs are right; None if all agree. The
-        search replaces a wrong value in every time step. The next value that is wrong is a cause of
-        its own."""
+        """Return the forward values that are wrong although their inputs are right; None if all
+        agree. The search replaces each wrong value by the right one, in all time steps. A later
+        value that is still wrong is a separate cause."""
         context, loss = self.context, phase == "training"
         others = None
         if self.other is not None:
@@ -197,7 +203,7 @@ class Finder:
         while wrong and len(found) < MOST:
             first = wrong[0]
             cause = _cause(expected.located(first))
-            # An equation that is wrong in a second layer is replaced in all layers.
+            # If an equation is wrong in a second layer too, its values are replaced in all layers.
             again = cause.place and any(cause.place == other.place for other in found)
             found.append(cause)
             right |= expected.names_at(cause.place) if again else {first.name}
@@ -212,8 +218,8 @@ class Finder:
         return substituted(found, f"values of {self.against}", "everything else agrees", left)
 
     def _parts(self, material: Arguments) -> Causes | None:
-        """Return the parts that are wrong on right inputs, as the backend runs them: compiled, with
-        loops."""
+        """Return the nodes that are wrong on right inputs when the backend runs each as a program
+        of its own. Unlike a trace, such a program is compiled and its loops are real loops."""
         context = self.context
         run = Pass("outputs", "training", material)
         cell = Cell("", "", context.device, context.dtype, context.path)
@@ -240,7 +246,7 @@ class Finder:
         expected = alone.expected().only("output.")
         results = _results(self.context, alone.training, alone.inference, alone.run.material)
         found = expected.deviations(part(results, "output."), dtype)
-        # A wrong shape or dtype does not depend on the inputs.
+        # Leave out wrong shapes and dtypes: they do not depend on the inputs.
         off = [d for d in found if not d.agrees and not d.reason]
         return [d.name.removeprefix("output.") for d in off]
 
@@ -251,7 +257,7 @@ class Finder:
         return Backward(context.case, material, ask, dtype, self.against, along, others).causes()
 
     def _directions(self, material: Arguments) -> list[str]:
-        """Return the outputs and new states along which the gradients are wrong, one by one."""
+        """Return the outputs and new states whose gradients are wrong, testing them one by one."""
         context, found = self.context, []
         case = context.case
         context.open()
@@ -265,7 +271,8 @@ class Finder:
         return found
 
     def _kept(self, material: Arguments) -> Causes | None:
-        """Return the cause if a session's first gradients are right and later ones wrong."""
+        """Return the cause if the first gradients of a session are right and later gradients are
+        wrong."""
         context, case = self.context, self.context.case
         context.open()
         context.remote.load(material)
@@ -302,7 +309,8 @@ class Finder:
 
 
 def _pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Traced]:
-    """Open and load the case's own program; return its trace."""
+    """Open a session of the case's own program, load its parameters, and return the trace of one
+    pass."""
     context.open()
     context.remote.load(material)
     return context.remote.trace(phase, material, loss=phase == "training")

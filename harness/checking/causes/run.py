@@ -1,4 +1,4 @@
-"""``harness localise``: check one cell and find the cause of its differences."""
+"""The command ``harness localise``: check one cell and find the causes of its differences."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_de
 
 @dataclass(frozen=True)
 class Localised:
-    """The result of a search: the causes (None if all agrees) and the checks that differ.
-    ``elsewhere`` is the device of the other backend if it differs from the cell's."""
+    """The result of ``harness localise``: the causes (None if all checks agree) and the checks that
+    differ. ``elsewhere`` is the device of the second backend if it differs from the cell's
+    device."""
 
     cell: Cell
     against: str
@@ -73,13 +74,13 @@ def localise(
     against: str | None,
     show: Callable[[str], None] = lambda step: None,
 ) -> Localised:
-    """Find the cause of a cell's differences from the oracle, or from another backend.
+    """Find the causes of a cell's differences from the oracle, or from the backend ``against``.
 
-    ``show`` is called with the text of each step.
+    ``show`` is called with a text before each step.
 
     Raises:
         WorkerFault: a backend crashed, hung or raised an error.
-        OracleFault: there is not enough time or memory for the oracle.
+        OracleFault: the oracle ran out of time or memory.
         UsageError: the backend offers no such device or dtype.
     """
     if against is not None:
@@ -107,7 +108,7 @@ def _between(engine: Engine, cell: Cell, against: str) -> Localised:
 
 
 def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
-    """Return a context of a backend whose worker has started.
+    """Return a context of a backend whose worker process has started.
 
     Raises:
         UsageError: the backend does not offer what the cell needs.
@@ -123,7 +124,7 @@ def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
 
 
 def _check_ran(result: CellResult) -> None:
-    """Check that the cell's checks could compare its numbers."""
+    """Raise an error unless the cell's checks could compare numbers."""
     odd = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
     if odd is not None and all(f.verdict != "differ" for f in result.findings):
         told = f"{result.cell.backend}: {odd.check}: {odd.verdict}: {odd.detail}"
@@ -133,7 +134,7 @@ def _check_ran(result: CellResult) -> None:
 
 
 def run_localise(asked: LocaliseOptions) -> CommandResult:
-    """Find the cause of a difference, as ``harness localise`` does.
+    """Run the command ``harness localise``.
 
     Raises:
         UsageError: the spec, a backend or an option is wrong.
@@ -147,7 +148,7 @@ def run_localise(asked: LocaliseOptions) -> CommandResult:
         raise UsageError(f"{backend} is to be held against itself: name another backend")
     of_cell = {"specs": (asked.spec,), "backends": (backend, *others)}
     of_cell |= {"dtypes": (asked.dtype,), "paths": (asked.path,)}
-    # ``against`` of a request is a model of the user's; here it is a backend.
+    # In a request ``against`` means a user's own model; in this command it means a backend.
     request = build(Request, {**found, **of_cell, "against": None})
     with Engine(request) as engine:
         cells = [cell for cell in engine.cells() if cell.backend == backend]

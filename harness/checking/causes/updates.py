@@ -1,4 +1,5 @@
-"""Find the causes in training steps: feed right gradients, so that the optimizer runs alone."""
+"""Search for the causes of wrong training steps: feed right gradients, so that only the optimizer
+can be wrong."""
 
 from __future__ import annotations
 
@@ -27,18 +28,20 @@ from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 from harness.worker.remote import WorkerFault
 
-# Steps of the optimizer alone, and the mistakes that would explain its results.
+# Run the optimizer without the model, and try mistakes that would explain its results.
 #
 # The loss ``sum(p * g)`` over all parameters has exactly the gradient ``g`` at every point.
 
-# Opens a session of the programs with an optimizer on the backend, and returns its steps.
+# A function that opens a session of two programs and an update rule on the backend, and returns its
+# training steps.
 Train = Callable[[Program, Program, UpdateRule, Arguments, Batches], Sequence[Step]]
 GIVEN = "given."
 LOSS = ": loss"
 
 
 def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
-    """Return the values of successive steps by name, as the checks compare them."""
+    """Return the values of successive training steps in one dictionary, under the names that checks
+    use."""
     found: dict[str, Array] = {}
     for number, step in enumerate(steps, start=1):
         found |= step_values(number, step, material)
@@ -46,7 +49,8 @@ def step_arrays(steps: Sequence[Step], material: Arguments) -> Arrays:
 
 
 class Linear:
-    """An optimizer alone, run on the gradients of the oracle's steps."""
+    """Training steps of the optimizer alone, on the gradients that the oracle has in the real
+    training."""
 
     def __init__(self, case: Case, rule: UpdateRule, batches: Batches) -> None:
         self.case, self.rule = case, rule
@@ -71,7 +75,7 @@ class Linear:
         before: Callable[[Session, int], None] = lambda session, number: None,
         times: int = 1,
     ) -> Arrays:
-        """Run the steps ``times`` times each, with a call of ``before`` before each run."""
+        """Run each training step ``times`` times, and call ``before`` before each."""
         session.load(self.material.parameters, {})
         steps = []
         for number, batch in enumerate(batches):
@@ -83,15 +87,16 @@ class Linear:
         return step_arrays(steps, self.material)
 
     def steps(self, train: Train) -> Arrays:
-        """Return the values of the backend's steps."""
+        """Return the values of the steps that the backend makes with this optimizer."""
         made = train(self.program, self.inference, self.rule, self.material, self.batches)
         return step_arrays(made, self.material)
 
     def hint(self, found: Arrays, dtype: str) -> str:
-        """Return the known mistake that explains the backend's steps; empty if none does."""
+        """Return the known mistake that explains the backend's steps; an empty text if none
+        does."""
         for text, change in MISTAKES.items():
             noise = {n: 2 * e for n, e in self.expected.noise(dtype).items()}
-            # Losses are left out: they depend on the batches of the mistake.
+            # Leave out losses: they depend on the batches, which a mistake may change.
             changed = {n: a for n, a in change(self).items() if not n.endswith(LOSS)}
             wanted = {n: widened(a) for n, a in changed.items()}
             own = {n: a for n, a in found.items() if not n.endswith(LOSS)}
@@ -106,20 +111,21 @@ class Linear:
         return ""
 
     def changed(self, batches: Batches | None = None, **how: Any) -> Arrays:
-        """Return the oracle's values for other batches, or for steps run in another way."""
+        """Return the oracle's values for changed batches, or for steps with changed arguments."""
         programs = (self.program, self.inference)
         session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=self.rule)
         return self._trained(session, batches or self.batches, **how)
 
     def with_rates(self, change: Callable[[list[float]], list[float]]) -> Arrays:
-        """Return the oracle's values with other learning rates."""
+        """Return the oracle's values with changed learning rates; ``change`` maps the list of
+        rates."""
         rates = change([batch["learning_rate"] for batch in self.batches])
         pairs = zip(self.batches, rates, strict=True)
         return self.changed([{**batch, "learning_rate": rate} for batch, rate in pairs])
 
 
 def _short(rate: float, bits: int) -> float:
-    """Return a rate rounded to ``bits`` bits after the leading one."""
+    """Return a learning rate rounded to ``bits`` binary digits after the leading one."""
     fraction, exponent = np.frexp(rate)
     return float(np.ldexp(np.round(np.ldexp(fraction, bits + 1)), exponent - bits - 1))
 
@@ -163,7 +169,7 @@ MISTAKES: Mapping[str, Callable[[Linear], Arrays]] = {
 
 
 def _gradients(case: Case, rule: UpdateRule, batches: Batches) -> Iterator[Mapping[str, Array]]:
-    """Yield the gradients of the oracle's own steps."""
+    """Yield the gradients of each step of the oracle's training."""
     material = case.material
     programs = (case.training, case.inference)
     session = Session(Oracle(), *programs, path="derived", dtype="float64", rule=rule)
@@ -177,7 +183,8 @@ def _gradients(case: Case, rule: UpdateRule, batches: Batches) -> Iterator[Mappi
 
 
 def _linear(program: Program) -> Program:
-    """Return the program of ``sum(p * g)`` over all parameters; each ``g`` is an input."""
+    """Return the program of the loss ``sum(p * g)`` over all parameters; each gradient ``g`` is an
+    input."""
     builder = Builder()
     parameters, inputs, terms = [], [], []
     for port in program.parameters:
@@ -214,8 +221,9 @@ def update_causes(
     train: Train,
     dtype: str,
 ) -> Causes | None:
-    """Return the causes of wrong training steps; None if all steps are as ``expected``. The
-    optimizer alone is always compared with the oracle."""
+    """Return the causes of wrong training steps; None if all steps have the ``expected`` values.
+    The steps of the optimizer alone are always compared with the oracle, even if ``expected`` comes
+    from a second backend."""
     own = step_arrays(
         train(case.training, case.inference, rule, case.material, batches), case.material
     )
@@ -246,13 +254,14 @@ def update_causes(
 def _first_wrong(
     expected: Expected, found: Arrays, dtype: str
 ) -> tuple[str, tuple[str, ...], float | None] | None:
-    """Return the wrong values of the first wrong step: in words, their names, and the error."""
+    """Return the wrong values of the first wrong step: a text, the names, and the largest error."""
     off = [d for d in expected.deviations(found, dtype) if not d.agrees]
     if not off:
         return None
     first = min(map(_step, off))
     own = [d for d in off if _step(d) == first]
-    # Results come before slots, and slots before the parameters made from them.
+    # Sort results before optimizer slots, and slots before the parameters that are computed from
+    # them.
     own.sort(key=lambda d: (not d.name.endswith(LOSS), d.name.endswith(" moved"), -d.ratio))
     error = max(d.error for d in own)
     names = tuple(d.name.partition(": ")[2] for d in own)
@@ -267,7 +276,8 @@ def _step(deviation: Deviation) -> int:
 
 
 def _place(case: Case, rule: UpdateRule, names: Sequence[str]) -> str:
-    """Return the place of the equation of the first wrong slot, or of the parameter."""
+    """Return ``file:line`` of the equation of the first wrong optimizer slot, or of the
+    parameter."""
     shapes = port_shapes(case.training, case.training.parameters)
     wrong = [name.rpartition(" ") for name in names]
     owner, slot = next(((n, s) for n, _, s in wrong if s != "moved"), (wrong[0][0], ""))

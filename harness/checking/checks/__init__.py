@@ -22,7 +22,8 @@ from harness.results.findings import Finding
 
 Check = Callable[[Context], Iterable[Finding]]
 
-# Group name -> check. One group's findings come from the same calls.
+# Group name -> check function. One check function can report several findings, which come from the
+# same calls to the backend.
 CHECKS: Mapping[str, Check] = {
     "primitives": values.primitives,
     "values": values.values,
@@ -57,7 +58,7 @@ CHECKS: Mapping[str, Check] = {
     "strides": thresholds.strides,
     "long-state": trajectories.long_state,
     "soak": properties.soak,
-    # From here on, each opens sessions of its own.
+    # The checks from here on open further sessions of their own.
     "functions": functions.functions,
     "optimizer-steps": trajectories.optimizer_steps,
     "large-sizes": thresholds.large_sizes,
@@ -65,22 +66,23 @@ CHECKS: Mapping[str, Check] = {
     "own-sizes": values.own_sizes,
 }
 
-# Checks that also run on numbers that the user gives. The others need their own material: edge
-# values, other shapes, initial values.
+# Checks that also run on a user's own numbers. All other checks need special inputs or parameters:
+# edge values, different shapes, initial values.
 AT_GIVEN = (
     *("primitives", "values", "cotangents", "inference", "held-out", "carried-state", "training"),
     *("training-sgd", "pipeline-forward", "pipeline", "batch-independence", "causality"),
     *("repeatability", "aliasing"),
 )
 
-# Checks that sum over many steps amplify rounding, so they are compared in float64 only.
+# Checks that run in float64 only, because sums over many steps amplify rounding errors.
 FLOAT64_ONLY = frozenset({"training"})
 
-# In bfloat16 and float16 a framework's own layer rounds inputs off the exact kink.
+# Checks that do not run in bfloat16 and float16: a framework's own layer rounds inputs off the
+# exact kink.
 NOT_NARROW = frozenset({"kinks"})
 
-# If a run makes all checks in both dtypes: checks that find the same faults in either dtype, with
-# the one dtype that they run in. Each check costs compilations.
+# Checks that find the same faults in float32 and float64, mapped to a dtype. If a run includes both
+# dtypes, the check runs only in this dtype, because each check costs compilations.
 IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("shapes", "partial-batch", "pipeline", "nan"), "float64"),
     **dict.fromkeys(("batch-independence", "causality"), "float64"),
@@ -88,10 +90,12 @@ IN_ONE: Mapping[str, str] = {
     **dict.fromkeys(("large-counts", "pipeline-forward", "held-out", "single-example"), "float32"),
 }
 
-# Slow checks that rarely find what the others miss: run only if named, or with --thorough.
+# Slow checks that rarely find faults that no other check finds. They run only if the user names
+# them, or with --thorough.
 THOROUGH = frozenset({"own-sizes"})
 
-# Groups whose findings have other names than the group: those findings, in the order of the checks.
+# Group name -> names of its findings, in the order of the comparisons. A group that is missing here
+# has one finding with the group's name.
 SEVERAL: Mapping[str, tuple[str, ...]] = {
     "values": ("outputs", "loss", "state", "statistics", "gradients"),
     "cotangents": ("cotangent-gradients",),
@@ -99,7 +103,7 @@ SEVERAL: Mapping[str, tuple[str, ...]] = {
     "kinks": ("kinks", "corners"),
     "embedding-rows": ("index-zero", "repeated-index", "last-index"),
 }
-# Finding -> the group that makes it.
+# Finding name -> name of its group.
 FINDINGS: Mapping[str, str] = {
     finding: group for group in CHECKS for finding in SEVERAL.get(group, (group,))
 }

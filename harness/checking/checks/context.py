@@ -1,4 +1,4 @@
-"""The context of a check: one cell, its backend session and the helpers that checks share."""
+"""The context of a check: the cell, its backend session, and helper functions that checks share."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ from harness.worker.remote import Remote, Tensors
 from harness.worker.worker import Worker
 
 T = TypeVar("T")
-# A training batch: ``inputs``, ``targets`` and the ``learning_rate`` of the step. A step result:
-# ``results``, ``parameters``, ``statistics`` and ``slots``.
+# A batch is a dictionary with ``inputs``, ``targets`` and the ``learning_rate`` of the step. The
+# result of a step has ``results``, ``parameters``, ``statistics`` and ``slots``.
 Batch = Mapping[str, Any]
 Batches = Sequence[Batch]
 Step = Mapping[str, Any]
-# Results by name; a Misfit stands for a result of the wrong form.
+# Results by name. A Misfit replaces a result that is no array of the right type.
 Found = Mapping[str, Array | Misfit]
 
 
 @dataclass(frozen=True)
 class Context:
-    """A cell: a backend session that is open on ``case``; ``own`` has the spec's own sizes.
+    """The arguments of every check: a cell's case, and the worker that runs it on a backend.
 
-    ``repeat`` is the number of runs of a soak. ``brief`` is true if this cell is float64 and
-    another cell of the run makes all checks in float32.
+    ``case`` has small sizes and ``own`` the spec's sizes. ``repeat`` is the number of repetitions
+    in the check ``soak``. ``brief`` is true in a float64 cell if a float32 cell of the same run
+    makes all checks.
     """
 
     case: Case
@@ -49,7 +50,7 @@ class Context:
     path: str
     dtype: str
     device: str
-    # Kept for the comparison with other backends.
+    # Results that are stored to compare backends with each other.
     outputs: dict[str, Array] = field(default_factory=dict)
     values: dict[str, Array] = field(default_factory=dict)
     repeat: int = 0
@@ -57,16 +58,16 @@ class Context:
 
     @property
     def kept(self) -> str:
-        """The dtype of all floats except the operands of products."""
+        """The dtype of all floats except operands of matrix products."""
         return host_dtype(self.dtype)
 
     @property
     def narrowed(self) -> bool:
-        """True if products are computed in a narrower dtype than the rest."""
+        """True if operands of matrix products have a narrower dtype than other floats."""
         return bool(narrow(self.dtype))
 
     def open(self, rule: UpdateRule | None = None) -> dict[str, str]:
-        """Open a session of the case; return what runs each layer."""
+        """Open a session of the case; return by layer name the code that runs it."""
         case, setting = self.case, (self.path, self.dtype, self.device)
         return self.remote.open(case.training, case.inference, rule, *setting)
 
@@ -78,28 +79,29 @@ class Context:
         return context
 
     def finding(self, check: str, found: Found, expected: Expected) -> Finding:
-        """Compare results with the expected ones in the cell's dtype; see :func:`compared`."""
+        """Compare results with the expected ones in the cell's dtype, as :func:`compared` does."""
         return compared(check, found, expected, self.dtype)
 
     def compare_gradients(self, check: str, material: Arguments, expected: Expected) -> Finding:
-        """Compare the results and gradients of the loss for a material."""
+        """Compare the loss, the other results and all gradients of the loss for given arguments."""
         self.remote.load(material)
         return self.finding(check, self.remote.gradients(material), expected)
 
     def forward(self, material: Arguments) -> Tensors:
-        """Run inference on the material's batch; parameters must be loaded."""
+        """Run inference on the batch in ``material``; parameters must be loaded already."""
         return self.remote.forward("inference", material.inputs, material.state)
 
     def timed(
         self, mode: str, batches: Batches, rule: UpdateRule | None, rate: float
     ) -> tuple[list[ArrayDict], Step]:
-        """Prepare a pipeline and run its steps; see :meth:`run_twice`."""
+        """Prepare a pipeline of batches and run its steps, as :meth:`run_twice` does."""
         self.prepare(mode, batches, rule, rate)
         return self.run_twice(len(batches))
 
     def run_twice(self, count: int) -> tuple[list[ArrayDict], Step]:
-        """Run ``2 * count`` steps of the prepared pipeline of ``count`` batches. Return the results
-        of the second half, and the parameters, statistics and slots after all steps."""
+        """Run ``2 * count`` steps of a prepared pipeline that has ``count`` batches. Return the
+        results of the second half of the steps. Also return the parameters, statistics and
+        optimizer slots after the last step."""
         call = self.remote.call
         call("throughput", first=0, count=count)
         return call("values", first=count, count=count), call("parameters")
@@ -111,7 +113,7 @@ class Context:
     def steps(
         self, verb: str, batches: Batches, rule: UpdateRule | None, rate: float, **further: Any
     ) -> Any:
-        """Call a worker verb that starts steps of the case from its material; return its answer."""
+        """Call a method of the worker that starts steps of this case, and return its answer."""
         material = self.case.material
         return self.remote.call(
             verb,
@@ -130,7 +132,7 @@ class Context:
 
 
 def compared(check: str, found: Found, expected: Expected, dtype: str) -> Finding:
-    """Compare all expected values, and report values that were not expected."""
+    """Compare all expected values with the results; a result that is not expected is a fault."""
     deviations = expected.deviations(found, dtype)
     if deviations:
         furthest = deviations.index(worst(deviations))
@@ -144,8 +146,8 @@ def part(found: Mapping[str, T], *prefixes: str) -> dict[str, T]:
 
 
 def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -> str:
-    """Return ": " and the first entry in which two arrays of the same shape differ. The text is
-    empty if one is not an array, if their shapes differ, or if they are equal."""
+    """Return ": " and the first entry in which two arrays differ. Return an empty text if the
+    arrays are equal, differ in shape, or are not arrays."""
     if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
         return ""
     if found.shape != expected.shape:
@@ -155,8 +157,8 @@ def where_apart(found: Array | Misfit | None, expected: Array | Misfit | None) -
 
 
 def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False) -> bool:
-    """Return whether two arrays have the same numbers (NaN equals NaN) or, with ``bits``, the same
-    bytes. Two equal misfits also count as equal."""
+    """Return whether two arrays have the same numbers (NaN equals NaN), or the same bytes with
+    ``bits``. Two results that are not arrays can be equal too."""
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return isinstance(a, Misfit) and isinstance(b, Misfit) and a == b
     if bits:
@@ -164,7 +166,8 @@ def equal(a: Array | Misfit | None, b: Array | Misfit | None, bits: bool = False
     return bool(np.array_equal(a, b, equal_nan=True))
 
 
-# A repeated call must return the same bits, or agree if the backend promises no bits (GPU atomics).
+# A repeated call must return the same bits. If the backend does not promise that (GPU atomics), the
+# results must agree within the tolerance.
 
 
 def hold_again(
@@ -175,17 +178,17 @@ def hold_again(
     expected: Callable[[], Expected],
     fault: str,
 ) -> int:
-    """Compare the results of a repeated call with the first ones and add the faults to a finding.
+    """Compare a repeated call with the first call, and add each difference to a finding as a fault.
 
     Args:
         first: Results of the first call by name, of any shapes.
         later: Results of the later call.
-        expected: Returns the oracle's results. It is called only if the backend's bits do not
-            repeat; the two calls may then differ by its noise.
+        expected: Function that returns the oracle's results. It is called only if the backend does
+            not repeat bits; the two calls may then differ by the oracle's noise.
         fault: The message for a tensor that differs, with ``{}`` for its name.
 
     Returns:
-        The number of tensors that had to have the same bits.
+        The number of tensors that were compared bit by bit.
     """
     if context.remote.repeats:
         finding.faults += [
@@ -201,16 +204,17 @@ def hold_again(
     return 0
 
 
-# Probes: the harness' own models in ``specs/probes/``, which test a framework whatever the model.
+# Probes are the harness' own small models in ``specs/probes/``. They test a framework independently
+# of the user's model.
 #
-# A result of a probe holds for every cell of a process. It is computed once, and all cells of one
-# dtype, device and path share the finding.
+# A probe gives the same result for every model. It runs once in each worker process, and all cells
+# with the same dtype, device and path share the result.
 
 _known: WeakKeyDictionary[Worker, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 def once(context: Context, key: Hashable, ask: Callable[[], T]) -> T:
-    """Return ``ask()``; a worker process computes it once per device, dtype, path and key."""
+    """Return ``ask()``, calling it only once per worker process, device, dtype, path and key."""
     worker = context.remote.worker
     known = _known.setdefault(worker, {})
     full = (worker.starts, context.device, context.dtype, context.path, key)
@@ -222,13 +226,13 @@ def once(context: Context, key: Hashable, ask: Callable[[], T]) -> T:
 
 @cache
 def probe(name: str) -> Spec:
-    """Load a model of ``specs/probes/``."""
+    """Load a model from ``specs/probes/``."""
     text = files("harness.specs.probes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return load_spec(f"probe/{name}", overrides={("model", f"probe/{name}"): text})
 
 
 def probe_case(name: str, batch: int, make: Callable[[Program], Arguments]) -> Case:
-    """Return the case of a probe, whose material ``make`` builds instead of drawing it."""
+    """Return the case of a probe; ``make`` builds its parameters and batch, which are not drawn."""
 
     def made(training: Program, _: Program, seed: int) -> tuple[int, Arguments]:
         return seed, make(training)

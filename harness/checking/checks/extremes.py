@@ -19,13 +19,13 @@ from harness.program.signature import ONE_BY_ONE, by_kind, float_inputs, owner_o
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments
 
-# Kinks of common activations. The kink at 3 of a slope of 1/6 is missing: no float holds 1/6, so
-# correct frameworks fall on either side of it.
+# The kinks of common activations. The kink at 3 of ``relu6(x + 3) / 6`` is missing: no float equals
+# 1/6, so correct frameworks fall on different sides of it.
 CORNERS = (-2.5, -1.0, 0.0, 1.0, 2.5, 6.0)
-# Factors that saturate gates, largest first. Unbounded activations may overflow with all but the
-# last group.
+# Factors that saturate gates, largest group first. Unbounded activations may overflow with every
+# group but the last.
 SATURATING = ((4.0, 4.5, 5.0, 5.5), (2.0, 2.25, 2.5), (1.25, 1.5))
-# Check -> the index that fills its batch.
+# Name of a finding -> the index that fills its whole batch.
 INDICES = {"index-zero": 0, "repeated-index": 1, "last-index": -1}
 ERRORS_FOR_BAD_INPUT = ("UsageError", "IndexError", "ValueError", "InvalidArgumentError")
 
@@ -36,7 +36,8 @@ def _compared(context: Context, check: str, material: Arguments) -> Finding:
 
 
 def extremes(context: Context) -> Iterator[Finding]:
-    """Compare with the last layer's weights times 1,024: logits beyond exp's range in float32."""
+    """Compare results with the last layer's weights times 1,024, so that ``exp`` of the logits
+    overflows in float32."""
     finding = _compared(context, "extremes", extreme_material(context.case))
     finding.deviations = [*_where_the_dtype_ends(finding.deviations)]
     for d in finding.deviations:
@@ -46,10 +47,12 @@ def extremes(context: Context) -> Iterator[Finding]:
 
 
 def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation]:
-    """Accept gradients that are not finite if the dtype's range ends in the backward pass. float16
-    overflows often; float32 does for equations that overflow (exp of logits, log of a softmax). In
-    a backward pass the overflow may come one layer earlier or later. If one gradient has no digit
-    left, a gradient that is not finite is therefore no fault."""
+    """Accept a gradient that is not finite if some gradient of the oracle has no correct digit left
+    in this dtype.
+
+    float16 often overflows. float32 overflows if the equations do (``exp`` of logits, ``log`` of a
+    softmax). In a backward pass the overflow may then happen one layer earlier or later.
+    """
     gradients = [d for d in deviations if d.name.startswith("gradient.")]
     over = any(d.yardstick >= 1 for d in gradients)
     for d in deviations:
@@ -58,7 +61,7 @@ def _where_the_dtype_ends(deviations: Sequence[Deviation]) -> Iterator[Deviation
 
 
 def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
-    """Return the material with the last layer's weights times ``factor``, a power of two."""
+    """Return the arguments with the last layer's weights times ``factor``, a power of two."""
     last = last_layer(case)
     arrays = case.material.parameters
     parameters = {n: a * factor if n.startswith(last) else a for n, a in arrays.items()}
@@ -66,12 +69,13 @@ def extreme_material(case: Case, factor: float = 1024.0) -> Arguments:
 
 
 def saturation(context: Context) -> Iterator[Finding]:
-    """Compare with saturated activations: state and inner matrices are about 4 times as large."""
+    """Compare results at saturated activations: state and inner matrices are about 4 times as large
+    as usual."""
     yield _compared(context, "saturation", saturated_material(context.case))
 
 
 def saturated_material(case: Case) -> Arguments:
-    """Return the material of :func:`saturation`, with a factor of :data:`SATURATING`."""
+    """Return the arguments of :func:`saturation`, scaled by a factor of :data:`SATURATING`."""
     return case.found_once("saturation", lambda: _most_saturated(case))
 
 
@@ -96,21 +100,24 @@ def _saturated(case: Case, factor: float) -> Arguments:
 
 
 def last_layer(case: Case) -> str:
-    """Return the prefix of the last layer's parameter names; "." if there are no parameters."""
+    """Return the prefix of the last layer's parameter names (``out.``); "." if no layer has
+    parameters."""
     parameters = case.training.parameters
     return owner_of(parameters[-1].name) + "." if parameters else "."
 
 
 def kinks(context: Context) -> Iterator[Finding]:
-    """Compare with pre-activations exactly on a kink: all 0 (relu'(0) = 0), then other corners."""
+    """Compare results at pre-activations exactly on a kink: first all 0 (relu'(0) = 0), then other
+    kinks."""
     case = context.case
     yield _compared(context, "kinks", kink_material(case))
     yield _compared(context, "corners", corner_material(case))
 
 
 def corner_material(case: Case) -> Arguments:
-    """Return the material whose pre-activations are the biases alone, set to :data:`CORNERS`.
-    Matrices are 0, except the last layer's and tables. Each bias starts at another corner."""
+    """Return arguments whose pre-activations equal the biases, which are set to :data:`CORNERS`.
+    Matrices are 0, except those of the last layer and embedding tables. Each bias vector starts
+    with a different entry of :data:`CORNERS`."""
     last = last_layer(case)
     parameters = {}
     for number, port in enumerate(case.training.parameters):
@@ -133,7 +140,8 @@ def starts_at(port: Port, *laws: str) -> bool:
 
 
 def kink_material(case: Case) -> Arguments:
-    """Return the material at the kink: zero biases, inputs, states and half the embedding rows."""
+    """Return arguments at the kink: zero biases, inputs and states; half of the embedding rows
+    zero."""
     parameters = {}
     for port in case.training.parameters:
         array = np.array(case.material.parameters[port.name])
@@ -148,8 +156,8 @@ def kink_material(case: Case) -> Arguments:
 
 
 def embedding_rows(context: Context) -> Iterator[Finding]:
-    """Compare with the same index everywhere, also in targets: 0, then 1, then the last one. No
-    other index occurs, so most embedding rows are never read."""
+    """Compare batches in which every index is the same, also in targets: all 0, then all 1, then
+    all the last index. Most embedding rows are therefore not used."""
     case = context.case
     if all(a.dtype.kind != "i" for a in case.material.inputs.values()):
         return
@@ -158,7 +166,8 @@ def embedding_rows(context: Context) -> Iterator[Finding]:
 
 
 def index_material(case: Case, value: int) -> Arguments:
-    """Return the material with ``value`` as every index, also in targets; -1 is the last."""
+    """Return the arguments with ``value`` for every index, also in targets; -1 means the last
+    index."""
     program, material = case.training, case.material
 
     def filled(ports: tuple[Port, ...], arrays: ArrayDict) -> ArrayDict:
@@ -172,8 +181,9 @@ def index_material(case: Case, value: int) -> Arguments:
 
 
 def bad_index(context: Context) -> Iterator[Finding]:
-    """Check that an index out of range is an error, not a clamped, wrapped or zero row. Later
-    passes of the session must be unaffected."""
+    """Check that the backend raises an error for an index out of range. Clamping or wrapping the
+    index, or returning a row of zeros, is a fault. Later calls in the session must give the same
+    results as before."""
     case = context.case
     bounds = class_counts(case, case.training.inputs)
     if not bounds:
@@ -199,7 +209,7 @@ def bad_index(context: Context) -> Iterator[Finding]:
 def _refused(
     context: Context, finding: Finding, name: str, value: int, verb: str, **asked: Any
 ) -> None:
-    """Check that a verb rejects an input with one index out of range."""
+    """Check that a call of the worker raises an error if one index of an input is out of range."""
     material = context.case.material
     inputs = {n: np.array(a) for n, a in material.inputs.items()}
     inputs[name].flat[0] = value
@@ -212,7 +222,7 @@ def _refused(
 
 
 def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
-    """Return the number of classes of each port that holds indices."""
+    """Return the number of allowed indices of each input or target that holds indices."""
     program = case.training
     types = {port.name: program.type_of(port) for port in ports}
     sizes = {**program.sizes, "batch": case.batch, "time": case.time}
@@ -220,12 +230,14 @@ def class_counts(case: Case, ports: Iterable[Port]) -> dict[str, int]:
 
 
 def nan(context: Context) -> Iterator[Finding]:
-    """Check that NaN in a whole parameter reaches each output and loss that it must.
+    """Fill one parameter with NaN and check that every output and loss that depends on it is NaN.
 
-    The parameters are tested one by one; if there are many, only those of the first and last of
-    repeated blocks. If the oracle has a gradient that is all NaN, some gradient must be NaN. Not
-    every gradient must: the slope of a relu at NaN is 0 or 1 by definition, and rows that nobody
-    read may have a gradient of 0.
+    The check tests each parameter alone. If there are many, it tests the parameters of the first
+    and last repeated block only.
+
+    If some gradient of the oracle is all NaN, the backend must have NaN in some gradient. It need
+    not have NaN in all of them: the slope of relu at NaN is 0 or 1 by definition, and embedding
+    rows that are not used may have a gradient of 0.
     """
     case = context.case
     if not case.training.parameters:
@@ -241,7 +253,8 @@ def nan(context: Context) -> Iterator[Finding]:
 
 
 def nan_inputs(context: Context) -> Iterator[Finding]:
-    """Check the same for NaN in float inputs, in the state and in the first parameter."""
+    """Fill float inputs, then the state, then the first parameter with NaN, and check as in
+    :func:`nan`."""
     program = context.case.training
     groups = {
         "parameters": program.parameters[:1],
@@ -287,24 +300,26 @@ def _hold_nan(context: Context, finding: Finding, group: str, name: str) -> None
         finding.faults.append(f"no gradient is NaN where all of {name} is")
 
 
-# Extreme values in a model: saturated gates, a mean far larger than the spread, -inf.
+# The next checks run a model on extreme values: saturated gates, data whose mean is far larger than
+# their spread, logits of -inf.
 #
-# Each is a pass of a function and at sizes that other checks have already compiled.
+# They call functions at sizes that earlier checks have compiled already.
 
-# Beyond exp's range in float32 and float64, and the point from which tanh is 1 in every digit.
+# Pre-activations outside the range of exp in float32 and float64, and beyond the point at which
+# tanh rounds to 1.
 TAILS = (-17.0, 40.0, -95.0, 120.0, -750.0, 17.0, -40.0, 95.0, -120.0, 1000.0, -1000.0)
 FAR_STATE = 64.0
 OFFSET = 1024.0
-# Factors that are exact in float32.
+# Factors for float inputs; all are exact in float32.
 FAR = (64.0, 96.0, 48.0)
-# Noise of the tails in float32: few numbers decide a result there, and a yardstick of few numbers
-# can be too small by luck.
+# Least noise in float32 at extreme values. Few numbers decide such a result, so the measured noise
+# may be too small by chance.
 NOISE = 2.0**-21
 
 
 def tails(context: Context) -> Iterator[Finding]:
-    """Compare with pre-activations of up to a thousand and a state of up to a hundred. Saturating
-    functions must not overflow, and the other ones must not be clipped."""
+    """Compare results at pre-activations of up to 1,000 and a state about 64 times as large as
+    usual. Saturating functions must not overflow, and unbounded functions must not be clipped."""
     case = context.case
     if not any(_is_bias(case, port) for port in _inner(case)):
         return
@@ -314,11 +329,9 @@ def tails(context: Context) -> Iterator[Finding]:
 
 
 def tail_material(case: Case) -> Arguments:
-    """Return the material of :func:`tails`.
-
-    Matrices are 0, except the last layer's and tables. Biases are :data:`TAILS`. Every second
-    number of the state is :data:`FAR_STATE` times as large.
-    """
+    """Return the arguments of :func:`tails`. Matrices are 0, except those of the last layer and
+    embedding tables. Biases are :data:`TAILS`. Every second number of the state is multiplied by
+    :data:`FAR_STATE`."""
     parameters = dict(case.material.parameters)
     for number, port in enumerate(_inner(case)):
         array = np.array(parameters[port.name])
@@ -339,13 +352,15 @@ def _inner(case: Case) -> list[Port]:
 
 
 def _is_bias(case: Case, port: Port) -> bool:
-    """Return whether a port is a vector that starts at 0, or at 1 as a forget gate's bias does."""
+    """Return whether a parameter is a vector that starts at 0, or at 1 as the bias of a forget
+    gate."""
     return len(case.training.type_of(port).shape) == 1 and starts_at(port, "zeros", "ones")
 
 
 def far_inputs(context: Context) -> Iterator[Finding]:
-    """Compare with inputs and tables about 64 times as large, and matrices as much smaller.
-    Saturation stays the same, so that only a clipped input or embedding makes a difference."""
+    """Compare results at inputs and embedding tables about 64 times as large, and matrices divided
+    by the same factor. The products are unchanged, so only a backend that clips an input or an
+    embedding differs."""
     material = far_material(context.case)
     if material is None:
         return
@@ -354,10 +369,9 @@ def far_inputs(context: Context) -> Iterator[Finding]:
 
 
 def far_material(case: Case) -> Arguments | None:
-    """Return the material of :func:`far_inputs`; None if there are no float inputs and no tables.
-
-    Noise is not scaled. Of the factors in :data:`FAR`, the first that keeps off the kinks is taken.
-    """
+    """Return the arguments of :func:`far_inputs`; None if the model has no float inputs and no
+    embedding tables. Noise inputs are not scaled. The factor is the one in :data:`FAR` that keeps
+    values furthest from kinks."""
     material = case.material
     inputs = {port.name for port in float_inputs(case.training)}
     tables = {n for n in material.parameters if is_table(n)}
@@ -378,11 +392,9 @@ def far_material(case: Case) -> Arguments | None:
 
 
 def offset(context: Context) -> Iterator[Finding]:
-    """Compare with data whose mean is a thousand times their spread, if the model takes a variance.
-
-    Only a forward pass is compared: gradients jump if a gate crosses a kink, and values that have
-    lost three digits do cross some.
-    """
+    """Compare a normalisation on data whose mean is a thousand times their standard deviation. Only
+    a forward pass is compared. The values have lost three digits, so some of them cross a kink, and
+    gradients jump there."""
     material = offset_material(context.case)
     if material is None:
         return
@@ -396,11 +408,9 @@ def offset(context: Context) -> Iterator[Finding]:
 
 
 def offset_material(case: Case) -> Arguments | None:
-    """Return the material with everything that is normalised moved by :data:`OFFSET`.
-
-    A square root identifies a normalisation. Float inputs, and the tables and biases that are read
-    before the first root, are moved. None if there is no root.
-    """
+    """Return the arguments with :data:`OFFSET` added to everything that is normalised. The first
+    square root in the program marks the first normalisation. Float inputs are moved, and the tables
+    and biases that are read before that root. None if the program has no square root."""
     before = _before_a_root(case)
     if before is None:
         return None
@@ -415,7 +425,8 @@ def offset_material(case: Case) -> Arguments | None:
 
 
 def _before_a_root(case: Case) -> set[int] | None:
-    """Return the values read before the first node with a square root; None without one."""
+    """Return the values that are read before the first square root; None if there is no square
+    root."""
     read: set[int] = set()
     for node in case.training.nodes:
         if any(inner.op == "sqrt" for inner in walk_nodes([node])):
@@ -425,15 +436,14 @@ def _before_a_root(case: Case) -> set[int] | None:
 
 
 def least(case: Case) -> float:
-    """Return the least noise for values of about a thousand.
-
-    A normalisation may compute ``x * a - mean * a``, which is rounded at the size of x.
-    """
+    """Return the least noise for values of about 1,000. A normalisation may compute ``x * a - mean
+    * a``, whose rounding error is relative to the size of ``x``."""
     return NOISE if _before_a_root(case) is None else OFFSET * ROUNDOFF
 
 
 def minus_infinity(context: Context) -> Iterator[Finding]:
-    """Compare with an excluded class: its logit is -inf, its probability 0, and no value is NaN."""
+    """Compare results with an excluded class: its logit is -inf, its probability is 0, and no
+    output is NaN."""
     case = context.case
     material = masked_material(case)
     if material is None:
@@ -442,14 +452,15 @@ def minus_infinity(context: Context) -> Iterator[Finding]:
     if np.isfinite(expected.values["loss"]):
         yield context.compare_gradients("minus-infinity", material, expected)
         return
-    # Targets are probabilities here: 0 * -inf is NaN, so only the outputs can be compared.
+    # If targets are probabilities, only outputs are compared: a loss with 0 * -inf is NaN.
     context.remote.load(material)
     expected = case.forward("inference", material, "minus-infinity")
     yield context.finding("minus-infinity", context.forward(material), expected)
 
 
 def masked_material(case: Case) -> Arguments | None:
-    """Return the material with one last bias -inf and no target of its class; None without bias."""
+    """Return the arguments with one entry of the last bias at -inf, and without targets of that
+    class. None if the last layer has no bias."""
     biases = [
         port
         for port in case.training.parameters
@@ -462,7 +473,8 @@ def masked_material(case: Case) -> Arguments | None:
     bias[masked] = -np.inf
     bounds = class_counts(case, case.training.targets)
     targets = {
-        # Other integer targets are classes of another layer, or lengths.
+        # Integer targets with a different number of classes belong to another layer, or are
+        # lengths.
         n: np.where(a == masked, (masked + 1) % len(bias), a) if bounds.get(n) == len(bias) else a
         for n, a in case.material.targets.items()
     }

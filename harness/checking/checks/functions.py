@@ -1,7 +1,9 @@
-"""Functions and primitives by value, entry by entry, where approximations end.
+"""Checks of single functions and primitives at many points, entry by entry, up to the ends of a
+dtype's range.
 
-A network hides errors of its functions at large arguments: random weights give pre-activations of
-at most about 16. An error in one entry of a thousand is less than the noise of a tensor.
+A model hides errors of its functions at large arguments, because random weights give
+pre-activations of at most about 16. In a model, an error in one entry of a thousand is also smaller
+than the tensor's noise.
 """
 
 from __future__ import annotations
@@ -33,21 +35,22 @@ from harness.worker.remote import offers_of
 
 # The inputs of the function probes, and the allowed error of each result.
 
-# Ends of exp in float32 and float64, and of tanh; indices of a byte; a thousand; ends of integers
-# of two and four bytes, and of float32.
+# Points near which implementations change: where exp overflows in float32 and float64, where tanh
+# rounds to 1, 128, 1,000, the largest 16-bit and 32-bit integers, and the largest float32.
 ENDS = [22, 25, 30, 37, 38, 40, 50, 60, 70, 80, 87, 88, 89, 90, 100, 103, 104, 110, 127, 128]
 FAR = [200, 300, 500, 700, 709, 710, 744, 746, 800, 1000]
 FURTHEST = [4e4, 1e6, 3e9, 1e12, 1e20, 1e30, 3e38]
-# Layers that keep their drawn parameters. In all others weights are 1 and biases 0.
+# Prefixes of the layers whose parameters are drawn. In all other layers weights are 1 and biases 0.
 DRAWN = ("table.", "wide.", "narrow.", "read.")
-# Rows have 300 entries; NaN or infinity stands at this place.
+# Rows have CLASSES entries; a row with NaN or infinity has it at index LOST.
 CLASSES, LOST = 300, 200
 
 
 @dataclass(frozen=True)
 class Promise:
-    """The allowed error of each entry of a result: ``units`` of roundoff, relative to the entry or
-    to ``least``, whichever is larger. See ``specs/probes/promises.yaml``."""
+    """The allowed error of each entry of a result: ``units`` times the roundoff, relative to the
+    entry's size or to ``least``, whichever is larger. The numbers are in
+    ``specs/probes/promises.yaml``."""
 
     units: float
     least: float = 0.0
@@ -55,7 +58,7 @@ class Promise:
 
 @cache
 def promises(probe: str) -> Mapping[str, Promise]:
-    """Return the promises of a probe's outputs."""
+    """Return the allowed errors of a probe's outputs, by the output's name."""
     text = files("harness.specs.probes").joinpath("promises.yaml").read_text(encoding="utf-8")
     return {
         name: Promise(row["units"], row.get("least", 0.0))
@@ -64,14 +67,17 @@ def promises(probe: str) -> Mapping[str, Promise]:
     }
 
 
-# Outputs of denormal numbers, which a backend may flush to 0 unless it promises denormals.
+# Outputs computed from denormal numbers. A backend may flush denormals to 0 unless it promises not
+# to.
 OF_DENORMALS = frozenset({"log_of_tiny", "sqrt_of_tiny"})
-# Outputs of layers and products, which round their inputs in bfloat16 and float16.
+# Outputs of layers and matrix products. In bfloat16 and float16 these round their inputs, so they
+# are not compared.
 OF_LAYERS = re.compile(r"joined|joined_128|steps_16|rows|rows_in_order|.*_of_dense|products_.*")
 
 
 def points() -> Array:
-    """Return numbers of both signs from the smallest to the largest, infinities and NaN."""
+    """Return test arguments of both signs from the smallest to the largest float32, infinities and
+    NaN."""
     tiny = [0.0, 2.0**-149, 2.0**-130, 2.0**-126]
     near = [np.logspace(-30, -1, 30), np.linspace(0.0513, 20.0133, 397)]
     found = single(np.concatenate([tiny, *near, ENDS, FAR, FURTHEST]))
@@ -96,7 +102,7 @@ def material(program: Program) -> Arguments:
         "a": a,
         "b": b,
     }
-    # The last row more than 64 times, and every row.
+    # Indices: every row, and the last row more than 64 times.
     indices = np.arange(count) % CLASSES
     indices[:100] = CLASSES - 1
     inputs = _columns(columns, count) | {
@@ -105,7 +111,7 @@ def material(program: Program) -> Arguments:
         "lost_rows": single(_lost_rows(random)),
         "indices": indices,
         "wanted": np.array([299, 256, 255, 0, 128, 64]),
-        # NaN goes into part 0 and infinities into parts 1 and 2; the other parts are finite.
+        # Part 0 has NaN, parts 1 and 2 have infinities, and all other parts are finite.
         "parts": np.array([0, 1, 0, 2, *([0, 3, 0, 4, 0, 5] * 21)]),
         "square": single(random.normal(size=(128, 128))),
         "long": single(random.normal(size=(6, 1024))),
@@ -122,7 +128,8 @@ def further(program: Program) -> Arguments:
     given = draw(program, count, 1, 17)
     columns = {
         "x": x,
-        # Without the ends: frameworks multiply before they divide, and may flush the smallest to 0.
+        # Leave out the largest and smallest numbers: frameworks multiply before they divide, and
+        # may flush denormals to 0.
         "bounded": x[(x == 0) | np.isnan(x) | (abs(x) >= 2.0**-126) & (abs(x) <= 1e30)],
         "jumps": _jumps(),
         "signed": np.concatenate([[0.0, -1.0, 1.0, -2.0, -3.5], random.normal(size=count) * 4]),
@@ -135,7 +142,7 @@ def further(program: Program) -> Arguments:
         "addends": single(_addends(random)),
         "keys": single(_keys(random)),
         "flat": single(random.normal(size=(6, CLASSES))),
-        # Far below 0: the padding of a maximum must be lower still.
+        # Values far below 0: the padding of a maximum must be lower than these.
         "image": single(random.normal(size=(6, 9, 11, 70)) - 3e4),
     }
     return replace(given, parameters=_parameters(given.parameters), inputs=inputs)
@@ -146,13 +153,15 @@ def _columns(columns: Mapping[str, npt.ArrayLike], count: int) -> ArrayDict:
 
 
 def _positive() -> Array:
-    """Return arguments of logarithms and roots: all of float32's range, and many numbers near 1."""
+    """Return arguments for logarithms and roots: the whole range of float32, and many numbers near
+    1."""
     every = [0, np.inf, 1], np.logspace(-37, 38.4, 300), np.linspace(0.5, 2, 300)
     return np.concatenate(every)
 
 
 def _jumps() -> Array:
-    """Return integers, the floats next to them, halves, and large floats, which are integers."""
+    """Return arguments for rounding functions: integers, the floats next to them, halves, and
+    floats so large that all are integers."""
     whole = np.concatenate([np.arange(-60.0, 61.0), [3e4, 4e4, 2.0**23 - 1, 3e9, 3e38]])
     near = np.nextafter(whole[whole != 0].astype(np.float32), np.float32(-np.inf))
     found = np.concatenate([whole, near, whole[:121] + 0.5])
@@ -160,8 +169,8 @@ def _jumps() -> Array:
 
 
 def _addends(random: np.random.Generator) -> Array:
-    """Return rows for sums: small numbers, integers, and rows with a NaN or an infinity. The
-    entries before the NaN or the infinity have a finite sum."""
+    """Return rows for sums: small numbers, integers, and rows with one NaN or infinity. The entries
+    before that NaN or infinity have a finite sum."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(-9, 10, CLASSES)
     rows[2, LOST] = np.nan
@@ -170,8 +179,8 @@ def _addends(random: np.random.Generator) -> Array:
 
 
 def _lost_rows(random: np.random.Generator) -> Array:
-    """Return rows with NaN in every other row and an infinity in two of the others. There are more
-    numbers than XLA takes as one piece on a CPU."""
+    """Return rows of which every second has NaN, and two of the others infinity. There are more
+    numbers than XLA processes as one block on a CPU."""
     rows = random.normal(size=(130, CLASSES))
     rows[::2, LOST] = np.nan
     rows[1, LOST], rows[3, LOST] = np.inf, -np.inf
@@ -179,7 +188,8 @@ def _lost_rows(random: np.random.Generator) -> Array:
 
 
 def _keys(random: np.random.Generator) -> Array:
-    """Return rows to sort: distinct, tied, constant, signed zeros, infinities, NaN, near-equal."""
+    """Return rows to sort: distinct, tied, constant, signed zeros, infinities, NaN, nearly
+    equal."""
     rows = random.normal(size=(6, CLASSES))
     rows[1] = random.integers(0, 7, CLASSES)
     rows[2] = 1.5
@@ -190,7 +200,8 @@ def _keys(random: np.random.Generator) -> Array:
 
 
 def _logits(random: np.random.Generator) -> Array:
-    """Return rows of logits: spread, spread far, masked, equal, of one class, and far from 0."""
+    """Return rows of logits: near each other, far apart, masked, equal, of a single class, and far
+    from 0."""
     logits = random.normal(size=(6, CLASSES)) * np.array([[5], [300], [1], [0], [1], [1]])
     logits[2, ::3] = -np.inf
     logits[4, : CLASSES - 1] = -np.inf
@@ -199,19 +210,20 @@ def _logits(random: np.random.Generator) -> Array:
 
 
 def _parameters(drawn: Mapping[str, Array]) -> ArrayDict:
-    """Return parameters that make a layer of one unit its activation alone."""
+    """Return parameters with which a layer of one unit returns the activation of its input."""
     unit = {n: np.full_like(a, n.endswith(".W")) for n, a in drawn.items()}
     return unit | {n: a for n, a in drawn.items() if n.startswith(DRAWN)}
 
 
 Run = Callable[[Context, Arrays], Found]
-# Probe -> the function that makes its arguments.
+# Name of a probe -> the function that returns its arguments.
 MATERIAL = {"functions": material, "further": further}
 
 
 def functions(context: Context) -> Iterator[Finding]:
-    """Compare each function at a thousand points, in a session and as a planned step. The rarer
-    functions are tested only if the model uses an optional primitive."""
+    """Compare each function at about a thousand points, in a session and as a compiled plan.
+    Functions that need optional primitives are tested only if the checked model uses such a
+    primitive."""
     finding = Finding("functions")
     for name in MATERIAL if _offers(context.case.training.nodes) else ("functions",):
         finding.deviations += once(context, name, partial(_functions, context, name))
@@ -219,7 +231,8 @@ def functions(context: Context) -> Iterator[Finding]:
 
 
 def _functions(context: Context, name: str) -> list[Deviation]:
-    """Compare the outputs of a probe that the backend has primitives for, in a new session."""
+    """Compare the outputs of a probe in a new session; leave out outputs that need a primitive
+    which the backend lacks."""
     remote = context.remote
     own = context.opened(_case(name, offers_of(remote.worker.hello or {}, context.dtype)))
     return [
@@ -238,7 +251,8 @@ def _planned(context: Context, inputs: Arrays) -> Found:
 
 
 def _deviations(context: Context, name: str, run: Run) -> list[Deviation]:
-    """Return the deviations of a probe's outputs; the first wrong ones name the call."""
+    """Return the deviation of each output of a probe. The first wrong outputs come with the
+    function call that gives them."""
     exact, inputs = _exact(context.case), context.case.material.inputs
     found = _compared(context, name, run(context, inputs), exact)
     wrong = [d for d in found if d.point is not None][:SHOWN]
@@ -259,9 +273,9 @@ def _compared(context: Context, name: str, found: Found, exact: Arrays) -> list[
 def _with_call(
     context: Context, name: str, run: Run, deviation: Deviation, exact: Array
 ) -> Deviation:
-    """Return the deviation with the call and its arguments in the text of its point. If each row is
-    one call, the wrong row is computed once more alone: a kernel has different code for whole
-    vectors and for the remainder."""
+    """Return the deviation with the text of its wrong call and the call's arguments. If each row of
+    the batch is one call, run the wrong row once more alone. Kernels use different code for whole
+    vectors and for the remainder, so the row may then be right."""
     point, case = deviation.point, context.case
     assert point is not None
     equations = dict(line.split(" = ", 1) for line in probe(name).model.equations.splitlines())
@@ -282,18 +296,18 @@ def _with_call(
 def _deviation(
     name: str, found: Any, exact: Array, promise: Promise, dtype: str, denormals: bool
 ) -> Deviation:
-    """Return the deviation of the furthest entry of one output, compared with its promise."""
+    """Return the largest error of one output, compared with the allowed error of each entry."""
     limits = np.finfo(dtype)
     unit = float(limits.eps) / 2
     array = tensor(found)
     if isinstance(array, Misfit) or array.shape != exact.shape or array.dtype != dtype:
-        # Only the form is compared here: this is not an array of the right shape and dtype.
+        # This is not an array of the right shape and dtype, so only those are compared.
         return compare({name: found}, {name: np.zeros(exact.shape)}, {}, dtype)[0]
     with np.errstate(all="ignore"):
         right = np.where(abs(exact) > limits.max, np.copysign(np.inf, exact), exact)
         same = (array == right) | (np.isnan(array) & np.isnan(right))
         gap = abs(array - right)
-        # Numbers below the smallest normal one have fewer digits, or are 0.
+        # Denormal numbers have fewer digits, or are flushed to 0.
         lost = 2 * limits.smallest_subnormal if denormals else limits.tiny
         error = gap / np.maximum(abs(right), max(promise.least, float(limits.tiny)))
         error = np.where(same | (gap <= lost), 0, np.nan_to_num(error, nan=np.inf, posinf=np.inf))
@@ -304,14 +318,16 @@ def _deviation(
 
 @cache
 def _case(name: str, offers: frozenset[str]) -> Case:
-    """Return the case of a probe without outputs that need primitives beyond the ``offers``."""
+    """Return the case of a probe, without outputs that need an optional primitive which the backend
+    does not offer."""
     case = probe_case(name, len(points()), MATERIAL[name])
     case.training, case.inference = (_fitting(p, offers) for p in (case.training, case.inference))
     return case
 
 
 def _fitting(program: Program, offers: frozenset[str]) -> Program:
-    """Return a program without its loss and the outputs that need more than the ``offers``."""
+    """Return a program without its loss and without outputs that need a primitive that is not in
+    ``offers``."""
     nodes = program.nodes
     outputs = tuple(
         port for port in program.outputs if _offers(needed_nodes(nodes, [port.value])) <= offers

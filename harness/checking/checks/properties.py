@@ -28,16 +28,17 @@ from harness.program.signature import fits, nearest_sizes
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments, IllFormed, whole
 
-# A result must not depend on other examples of the batch or on later time steps.
+# An example's result must not depend on the other examples of its batch, nor on later time steps.
 #
-# The oracle decides whether a model has the property: a dependence of its own results is no fault.
+# The oracle decides whether a model has this property. If the oracle's results depend on other
+# examples or later steps, the backend's may too.
 
-# The greatest number of examples that are run one by one, spread over the batch.
+# At most this many examples, spread over the batch, run one by one.
 ROWS = 4
 
 
 def batch_independence(context: Context) -> Iterator[Finding]:
-    """Compare the inference of a batch with the inference of its examples one by one."""
+    """Compare inference on a whole batch with inference on its examples one by one."""
     case = context.case
     axes = _axes(case, "batch")
     if not axes or not fits(case.inference, 1, case.time):
@@ -58,7 +59,7 @@ def batch_independence(context: Context) -> Iterator[Finding]:
             return
         alone.append(_formed(whole(context.forward(material)), axes, expected))
     finding = Finding("batch-independence")
-    # Both sides have rounding errors: twice the noise.
+    # Both results have rounding errors, so the noise is doubled.
     noise = {name: 2 * main.noise(context.dtype)[name] for name in axes}
     joined = {n: np.concatenate([a[n] for a in alone], axis) for n, axis in axes.items()}
     together = {
@@ -70,8 +71,8 @@ def batch_independence(context: Context) -> Iterator[Finding]:
 
 
 def causality(context: Context) -> Iterator[Finding]:
-    """Check that later inputs change earlier outputs only if they do so in the oracle. Outputs that
-    depend on the changed inputs in the oracle must change, too."""
+    """Change later inputs, and check that earlier outputs change only if the oracle's outputs do.
+    Outputs that depend on the changed inputs in the oracle must change."""
     case = context.case
     axes = _axes(case, "time")
     timed = {p.name: a for p in case.inference.inputs for a in [_axis(case.inference, p, "time")]}
@@ -81,7 +82,7 @@ def causality(context: Context) -> Iterator[Finding]:
     other = case.batch_of(case.batch, case.time, 2)
     given = case.material.inputs
     inputs = {
-        # Later steps are taken from another batch.
+        # The changed inputs of the later steps come from a different batch.
         name: np.concatenate(
             [_halves(given[name], axis, step)[0], _halves(other.inputs[name], axis, step)[1]], axis
         )
@@ -104,7 +105,7 @@ def causality(context: Context) -> Iterator[Finding]:
                 finding.faults.append(
                     f"{name} before step {step} depends on the input at {step} or later"
                 )
-        # A change below rounding need not be visible.
+        # A change that is smaller than the rounding error may be invisible.
         seen = K * max(noise[name], FLOOR * PRECISION[context.dtype])
         if relative_error(after[1], before[1], scale[name]) > seen:
             finding.held, finding.note = finding.held + 1, ""
@@ -121,7 +122,7 @@ def _axis(program: Program, port: Port, dim: str) -> int | None:
 
 
 def _axes(case: Case, dim: str) -> dict[str, int]:
-    """Return the axis of each output with the dimension; for "batch", also of new states."""
+    """Return by output name the index of the axis ``dim``. For "batch", new states are included."""
     program = case.inference
     ports = {f"output.{p.name}": p for p in program.outputs}
     if dim == "batch":
@@ -131,7 +132,7 @@ def _axes(case: Case, dim: str) -> dict[str, int]:
 
 
 def _formed(found: Arrays, names: Mapping[str, int], like: Arrays) -> Arrays:
-    """Return the results, which must have the names and shapes of the oracle's.
+    """Return the results that are named, after checking that their shapes equal the oracle's.
 
     Raises:
         IllFormed: a result is missing or has another shape.
@@ -170,12 +171,13 @@ def _halves(array: Array, axis: int, step: int) -> tuple[Array, Array]:
     return early, late
 
 
-# A soak finds faults that show in one run of many, such as a race between threads.
+# The check ``soak`` repeats a call many times, to find rare faults such as a race between threads.
 
 
 def soak(context: Context) -> Iterator[Finding]:
-    """Repeat results and gradients of one batch ``--repeat`` times. The bits must be the same if
-    the backend's repeat; otherwise the results must agree."""
+    """Repeat results and gradients of one batch ``--repeat`` times. If the backend promises to
+    repeat bits, all repetitions must have the same bits. Otherwise they must agree within the
+    tolerance."""
     if not context.repeat:
         return
     material = context.case.material
@@ -189,12 +191,14 @@ def soak(context: Context) -> Iterator[Finding]:
     yield finding
 
 
-# Forward passes in a row. In float64 more of them would find nothing more.
+# The number of repeated forward passes, and a smaller number for float64, where more passes find no
+# further faults.
 PASSES, FEWER = 20, 4
 
 
 def shapes(context: Context) -> Iterator[Finding]:
-    """Compare other batch sizes and lengths in the same session; then rerun the first one."""
+    """Compare other batch sizes and sequence lengths in one session, then repeat the first
+    batch."""
     case = context.case
     context.remote.load(case.material)
     before = context.forward(case.material)
@@ -215,8 +219,14 @@ def shapes(context: Context) -> Iterator[Finding]:
 
 
 def other_shapes(case: Case) -> list[tuple[int, int]]:
-    """Return the sizes for :func:`shapes`, or the nearest that the model can have. One example; one
-    step; equal numbers of examples and steps, larger than before; a smaller batch."""
+    """Return pairs of batch size and number of time steps, or the nearest pairs that the model
+    accepts:
+
+    - one example,
+    - one time step,
+    - equally many examples and steps, more than before,
+    - a smaller batch.
+    """
     has_time = any("time" in d.names for t in case.inference.types.values() for d in t.shape)
     if has_time:
         smaller, longer = max(case.batch - 1, 1), case.time + 1
@@ -228,8 +238,8 @@ def other_shapes(case: Case) -> list[tuple[int, int]]:
 
 
 def partial_batch(context: Context) -> Iterator[Finding]:
-    """Compare loss and gradients of a smaller last batch, which must be averaged over its own size.
-    Then rerun the full batch, as another epoch does."""
+    """Compare loss and gradients of a smaller last batch, whose loss must be averaged over its own
+    size. Then repeat the full batch, as the next epoch does."""
     case = context.case
     if not can_be_smaller(case):
         return
@@ -246,8 +256,9 @@ def partial_batch(context: Context) -> Iterator[Finding]:
 
 
 def single_example(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients of one step of one example, or of the smallest possible batch.
-    The session first computes a whole batch of the spec's training size, which is compared, too."""
+    """Compare results and gradients of one example with one time step, or of the smallest batch
+    that the model accepts. The session first computes a batch of the spec's training size, which is
+    compared as well."""
     case = context.case
     batch, time = nearest_sizes(case.training, 1, 1)
     if (batch, time) == (case.batch, case.time):
@@ -269,18 +280,19 @@ def single_example(context: Context) -> Iterator[Finding]:
 
 
 def can_be_smaller(case: Case) -> bool:
-    """Return whether the model can have a batch with one example less."""
+    """Return whether the model accepts a batch with one example less."""
     return case.batch > 1 and fits(case.training, case.batch - 1, case.time)
 
 
 def smaller_batch(case: Case) -> Arguments:
-    """Return the case's arguments with a batch of one example less."""
+    """Return the case's arguments with a batch that has one example less."""
     return case.batch_of(case.batch - 1, case.time)
 
 
 def repeatability(context: Context) -> Iterator[Finding]:
-    """Check that repeated calls and many forward passes return the same bits. The results need only
-    agree if the backend's bits do not repeat. Loading again must reset the session."""
+    """Check that repeated calls and many forward passes in a row return the same bits. If the
+    backend does not promise to repeat bits, the results must only agree. Loading the parameters
+    again must reset the session."""
     case = context.case
     finding = Finding("repeatability")
     many = FEWER if context.dtype == "float64" else PASSES
@@ -302,7 +314,7 @@ def repeatability(context: Context) -> Iterator[Finding]:
 
 
 def aliasing(context: Context) -> Iterator[Finding]:
-    """Check that the caller's arrays and earlier results are not overwritten."""
+    """Check that a call overwrites neither the caller's arrays nor the results of earlier calls."""
     case = context.case
     other = case.batch_of(case.batch, case.time, 3)
     calls = [{"inputs": m.inputs, "state": m.state} for m in (case.material, other)]

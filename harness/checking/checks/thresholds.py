@@ -1,4 +1,4 @@
-"""Checks of large sizes, and of arrays with an unusual memory layout."""
+"""Checks at large sizes, and with arrays of an unusual memory layout."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ from harness.program.signature import fits, nearest_sizes, noise_ports
 from harness.results.findings import Finding
 from harness.runtime.answers import Arguments
 
-# Cases with many examples, time steps, units and classes, or with more of what a spec has few of.
+# The cases below have many examples, time steps, units and classes. A further case raises sizes
+# that are small in every spec, such as the number of attention heads.
 
-# Phase -> examples (and units), and time steps. Each is beyond a power of two at which a buffer, a
-# block or a type may end: the batch beyond 32 and 64, time beyond 16 and 32, classes beyond 64, 128
-# and 256. Units equal examples, because a backend that confuses the two axes then raises no shape
-# error. One phase fills whole tiles of 32, and time whole eights, as users' sizes do. The other
-# leaves a remainder. Other sizes do not fill tiles; if there are none, classes do not.
+# Phase -> the number of examples (also used for units), and of time steps. Each number exceeds
+# powers of two at which a buffer, a block or a type may end: 64 examples, 16 or 32 time steps, 256
+# classes. Units equal examples, because a backend that confuses the two axes then computes wrong
+# numbers instead of raising a shape error. 96 examples fill whole tiles of 32, and 24 time steps
+# whole groups of 8, as users' sizes do; 99 and 35 leave a remainder. Of the other sizes, at least
+# one does not fill tiles.
 LARGE: Mapping[Phase, tuple[int, int]] = {"training": (96, 35), "inference": (99, 24)}
 CLASSES, OTHERS, REMAINDER = 304, 51, 4
-# Distinct examples in a batch. Only these have their own comparisons; with few of them none is so
-# near its threshold that float32 falls to the other side.
+# A large batch repeats this many distinct examples. With few distinct examples, no value is so near
+# a kink that float32 falls on its other side.
 DISTINCT = 3
-# Sizes that are small in a spec are small in all cases: attention heads, experts. Such a size goes
-# beyond 16 only while the model has at most this many numbers.
+# Some sizes are small in every case, such as the number of attention heads or experts. Such a size
+# is raised to 17 or more, unless the model would then have more than ENTRIES numbers.
 MANY, ENTRIES = 17, 600_000
-# A whole batch of more numbers is not made.
+# :func:`whole_batch` makes no batch of more numbers than this.
 MOST = 4_000_000
-# Users' sizes are multiples of this, and kernels may have special code for them.
+# Users' sizes are often multiples of this number, and kernels may have special code for multiples.
 TILE = 16
 _cases: WeakKeyDictionary[Case, dict[Phase, Case]] = WeakKeyDictionary()
 _numerous: WeakKeyDictionary[Case, Case | None] = WeakKeyDictionary()
@@ -51,7 +53,8 @@ _making = Lock()
 
 
 def large_case(case: Case, own: Case, phase: Phase) -> Case:
-    """Return the large case of a spec for a phase; it is made once for all backends."""
+    """Return the large case of a spec for a phase; the case is cached, and all backends share
+    it."""
     with _making:
         cases = _cases.setdefault(case, {})
         if phase not in cases:
@@ -66,7 +69,8 @@ def large_case(case: Case, own: Case, phase: Phase) -> Case:
 
 
 def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
-    """Return large numbers for the sizes that the run has not set; set sizes stay."""
+    """Return large numbers for the sizes that the user has not set; sizes that the user has set
+    stay."""
     program, free = case.training, _free(case, own)
     inner = [n for n in free if n not in _classes(program)]
     classes = count(CLASSES if inner[1:] else CLASSES - REMAINDER, TILE)
@@ -79,13 +83,14 @@ def _sizes(case: Case, own: Case, units: int) -> dict[str, int]:
             sizes[name] = next(classes)
     try:
         case.spec.program(**sizes)
-    except SpecError:  # a model that slices an axis, for example, may allow few sizes
+    except SpecError:  # e.g. a model that slices an axis accepts few sizes
         return dict(own.training.sizes)
     return sizes
 
 
 def numerous_case(case: Case, own: Case) -> Case | None:
-    """Return the case whose small sizes are raised above 16; None if no size can be raised."""
+    """Return the case whose smallest sizes are raised to 17 or more; None if no size can be
+    raised."""
     with _making:
         if case not in _numerous:
             sizes, made = _more(case, own), None
@@ -96,11 +101,9 @@ def numerous_case(case: Case, own: Case) -> Case | None:
 
 
 def whole_batch(case: Case) -> Arguments | None:
-    """Return a batch of the spec's training size, made of random rows of the small case.
-
-    Those rows are off all kinks; targets are drawn. None if the spec states no batch size or if the
-    batch is too large.
-    """
+    """Return a batch of the spec's training batch size, made of random rows of the small case.
+    These rows keep values away from kinks; targets are drawn. None if the spec states no batch
+    size, or if the batch would be too large."""
     training = case.spec.model.training
     batch = 0 if training is None else nearest_sizes(case.training, training.batch, case.time)[0]
     if not batch or entries_of(case.training, batch, case.time) > MOST:
@@ -124,7 +127,7 @@ def whole_batch(case: Case) -> Arguments | None:
 
 
 def _free(case: Case, own: Case) -> dict[str, int]:
-    """Return the spec's sizes that are smaller in the case, largest first."""
+    """Return the sizes that are smaller in the case than in the spec, largest first."""
     sizes = own.training.sizes
     free = {
         n: size
@@ -135,8 +138,8 @@ def _free(case: Case, own: Case) -> dict[str, int]:
 
 
 def _more(case: Case, own: Case) -> dict[str, int]:
-    """Return sizes with numbers above 16 for the small sizes of the spec, smallest first. A size is
-    raised only if the model accepts it and has at most :data:`ENTRIES` numbers."""
+    """Return numbers above 16 for small sizes of the spec, smallest first. A size is raised only if
+    the model accepts it and then has at most :data:`ENTRIES` numbers."""
     program, stated = case.training, case.spec.model.sizes
     few = {
         n: size
@@ -150,7 +153,7 @@ def _more(case: Case, own: Case) -> dict[str, int]:
         tried = {**sizes, name: next(numbers)}
         try:
             made = case.spec.program(**tried)
-        except SpecError:  # a part may not be larger than the whole, for example
+        except SpecError:  # e.g. a part may not be larger than the whole
             continue
         entries = entries_of(made, case.batch, case.time)
         if entries <= ENTRIES and fits(made, case.batch, case.time):
@@ -159,7 +162,8 @@ def _more(case: Case, own: Case) -> dict[str, int]:
 
 
 def _classes(program: Program) -> set[str]:
-    """Return the sizes that count classes: bounds of indices, and last axes of targets."""
+    """Return the names of sizes that count classes: upper bounds of indices, and last axes of
+    targets."""
     types = [program.type_of(port) for port in (*program.inputs, *program.targets)]
     bounds = {str(type_.bound) for type_ in types if type_.bound is not None}
     targets = [program.type_of(port) for port in program.targets]
@@ -169,13 +173,15 @@ def _classes(program: Program) -> set[str]:
 def _repeated(
     training: Program, _: Program, seed: int, *, batch: int, time: int
 ) -> tuple[int, Arguments]:
-    """Draw a batch of a few repeated examples, off all kinks. Half of the indices are the last one.
-    See :data:`harness.oracle.kinks.Drawing`."""
+    """Draw a batch that repeats a few examples, with all values away from kinks. Half of the
+    indices in the batch are the last index. The arguments are those of
+    :data:`harness.oracle.kinks.Drawing`."""
     sizes = {**training.sizes, "batch": batch, "time": time}
 
     def made(number: int) -> Arguments:
         given = draw(training, batch, time, number)
-        # At random: if rows came in turn, reading a wrong row would often return the same values.
+        # Repeat the rows in random order. In a regular order, a wrong row would often have the same
+        # values as the right one.
         rows = np.random.default_rng(number).integers(0, DISTINCT, batch)
         rows %= batch
 
@@ -202,25 +208,24 @@ def _rows(
 
 
 def _taken(program: Program, port: Port, array: Array, rows: Array) -> Array:
-    """Return some rows of an array; the whole array if it has no batch axis."""
+    """Return the rows of an array with these numbers; the whole array if it has no batch axis."""
     axes = [str(dim) for dim in program.type_of(port).shape]
     return np.take(array, rows, axes.index("batch")) if "batch" in axes else array
 
 
-# Learning rate of a single step, so large that the initial parameters are rounded away; exact.
+# Learning rate of a single step: so large that the initial parameters vanish in rounding, and exact
+# in float32.
 RATE = 2.0**20
-# Factors of the last layer's weights for far logits: the exp of a difference of two logits is
-# beyond the dtype.
+# Factors of the last layer's weights with which exp of the difference of two logits overflows in
+# the dtype.
 FACTORS = {"float64": 2.0**14}
 FACTOR = 2.0**10
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients at sizes beyond what buffers hold.
-
-    In float32 a whole training step also runs. If the framework's own autodiff makes the gradients,
-    only that step shows them.
-    """
+    """Compare results and gradients at sizes beyond the usual ends of buffers. In float32 a whole
+    training step runs as well. If the framework's autodiff computes the gradients, they are
+    compared through that step only."""
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
@@ -246,9 +251,8 @@ def large_sizes(context: Context) -> Iterator[Finding]:
 def _tested(
     context: Context, case: Case, material: Arguments, key: Any, floor: float = 0.0
 ) -> list[Deviation]:
-    """Compare an inference and its loss, without training; the noise is at least ``floor``. With
-    extreme values a kernel for large sizes may overflow or cancel although the one for small sizes
-    does not."""
+    """Compare outputs and loss of inference at extreme values; the noise is at least ``floor``. A
+    kernel for large sizes may overflow or cancel where the kernel for small sizes does not."""
     targets = None if case.inference.loss is None else material.targets
     expected = case.forward("inference", material, key, targets).at_least(floor)
     found = context.remote.forward("inference", material.inputs, material.state, targets)
@@ -256,10 +260,11 @@ def _tested(
 
 
 def _of_a_step(context: Context, case: Case) -> list[Deviation]:
-    """Compare one training step, and the training-mode results if they differ from inference."""
+    """Compare one training step. If training differs from inference, also compare a forward pass in
+    training mode."""
     remote, expected = context.remote, _expected(case)
     deviations: list[Deviation] = []
-    # True if the model behaves differently in training and in inference.
+    # True if the model computes different results in training and in inference.
     has_phases = case.training.statistics or noise_ports(case.training)
     if remote.automatic and has_phases:
         context.opened(case)
@@ -272,7 +277,8 @@ def _of_a_step(context: Context, case: Case) -> list[Deviation]:
 
 
 def large_counts(context: Context) -> Iterator[Finding]:
-    """Compare with the spec's small sizes raised above 16, in a new session."""
+    """Compare a new session in which the spec's small sizes, such as attention heads, are raised
+    above 16."""
     case = numerous_case(context.case, context.own)
     if case is None:
         return
@@ -287,10 +293,11 @@ def _expected(case: Case) -> Expected:
 
 
 def with_rows(expected: Expected, rows: int) -> Expected:
-    """Return the expected values with noise for gradients that are all 0.
+    """Return the expected values; if all gradients are 0, with noise that grows with the number of
+    rows.
 
-    If a loss depends on no parameter, as with a single class, gradients are the rounding error of
-    each row's probability. These errors may have the same sign in all rows.
+    If the loss does not depend on any parameter, as with a single class, the backend's gradients
+    are rounding errors, one for each row. The errors may have the same sign in all rows.
     """
     if any(gradient.any() for gradient in expected.only("gradient.").values.values()):
         return expected
@@ -298,7 +305,8 @@ def with_rows(expected: Expected, rows: int) -> Expected:
 
 
 def _rounded(case: Case, expected: Expected, stepped: Arrays) -> Expected:
-    """Return the expected values of a step, with the rounding of its large parameters."""
+    """Return the expected values of a step, with the rounding errors of its large parameters as
+    noise."""
     values = {n: a for n, a in expected.values.items() if n in stepped}
     scale = scales(values)
     read = {
@@ -315,10 +323,11 @@ def _rounded(case: Case, expected: Expected, stepped: Arrays) -> Expected:
 
 
 def _stepped(context: Context, expected: Arrays) -> ArrayDict:
-    """Return the loss of one whole step of gradient descent, and the gradients that it followed."""
+    """Return the loss of one step of gradient descent, and the gradients computed from the change
+    of the parameters."""
     material = context.case.material
     batches = [{"inputs": material.inputs, "targets": material.targets}]
-    # Prepared with a batch of zeros, which the real batch overwrites.
+    # Prepare the step with a batch of zeros, which the real batch then overwrites.
     zeros = [
         {k: {n: np.zeros_like(a) for n, a in given.items()} for k, given in batches[0].items()}
     ]
@@ -336,8 +345,9 @@ def _stepped(context: Context, expected: Arrays) -> ArrayDict:
 
 
 def strides(context: Context) -> Iterator[Finding]:
-    """Compare results for arrays with gaps and reversed axes, and for tensors that are views.
-    Inference, and the results and gradients of training, must equal those of contiguous arrays."""
+    """Compare passes on arrays with gaps, with reversed axes, and on views with passes on
+    contiguous arrays. Inference must give the same results, and training the same results and
+    gradients."""
     case = context.case
     material = case.material
     found = context.remote.call(
