@@ -1,1 +1,1 @@
-"""Trusted speed measurement: backends timed in turn, with proofs that they do the work."""
+"""Speed measurement: backends are timed in turn, and must prove that they did the work."""

@@ -1,4 +1,4 @@
-"""Record the state and the memory of the GPU while rounds are timed."""
+"""Record the clock state and the memory of the GPU while rounds are timed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.worker.cards import SLOWED, Watch, card_used, cards, processes, sum
 
 @contextmanager
 def watched(contestants: Sequence[Contestant]) -> Iterator[None]:
-    """Watch the GPU during the rounds, and record its summary; on the CPU do nothing."""
+    """Watch the GPU during the rounds and store a summary in each record; on the CPU do nothing."""
     number = card_of(contestants[0].device)
     if number is None:
         yield
@@ -35,14 +35,15 @@ def watched(contestants: Sequence[Contestant]) -> Iterator[None]:
 def shared(
     held: Mapping[int, int | None], own: int | None, used: int | None
 ) -> dict[str, int | None]:
-    """Return the bytes on a card of this worker and of all other processes; None if unknown.
+    """Return the bytes that this worker and all other processes use on a GPU; None if unknown.
 
-    The workers of a group are alive together, each with its context and its allocator's cache.
+    The workers of a group are alive at the same time. Each has a CUDA context and an allocator
+    cache.
 
     Args:
         held: Bytes by process id.
         own: The process id of the worker.
-        used: The most bytes in use on the card, by all processes.
+        used: The peak of the bytes in use on the GPU, by all processes together.
     """
     mine = held.get(own) if own is not None else None
     if used is None or mine is None:
@@ -51,7 +52,7 @@ def shared(
 
 
 def slowed(record: Mapping[str, Any]) -> list[str]:
-    """Return why a speed is unreliable because the card slowed down; empty if it did not."""
+    """Return a message that the GPU slowed down during the timing; an empty list if it did not."""
     found = [reason for reason in record.get("reasons", ()) if reason in SLOWED]
     if not found:
         return []

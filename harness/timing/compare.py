@@ -1,7 +1,7 @@
-"""Compare two files of speeds: cells that changed in speed or accuracy, beyond the noise.
+"""Comparison of two files of speeds: cells whose speed or accuracy changed by more than the noise.
 
-The files may come from different versions and machines. Nothing here prints.
-``docs/benchmarks.md`` explains the rules.
+The files may come from different versions and machines. Nothing here prints. ``docs/benchmarks.md``
+explains the rules.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from harness.timing.noise import WORTHLESS, SpeedRatio, speed, worthless
 Kind = Literal[
     "slower", "accuracy-lost", "lost", "faster", "accuracy-gained", "repaired", "new-cell"
 ]
-# From grave to harmless: the order of the output.
+# The kinds of change in the order of the output: the gravest first.
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Unreliable cells that are named with their reason.
+# The number of unreliable cells that the output names, each with its reason.
 MOST_DOUBTED = 3
-# Characters of one such reason.
+# The most characters of a reason.
 MOST_REASON = 200
 THRESHOLD = 0.1
 """The default share by which a speed must change to be reported."""
@@ -33,9 +33,10 @@ FAILED = frozenset({"refused", "broken"})
 
 @dataclass(frozen=True)
 class SpeedChange:
-    """A change of one cell: median seconds of a step, None without a speed.
+    """A change of one cell. ``old`` and ``new`` are median seconds per step, None without a speed.
 
-    ``speed`` is the speed of the new file relative to the old, or to the column ``baseline``.
+    ``speed`` is the new speed divided by the old speed. If ``baseline`` names a backend, the old
+    speed is the speed of that backend.
     """
 
     kind: Kind
@@ -90,9 +91,9 @@ class Relative:
 def changes(
     old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
 ) -> list[SpeedChange]:
-    """Return all changes from an old file to a new one, gravest first.
+    """Return all changes from an old file to a new file, gravest first.
 
-    ``threshold`` is the share by which a speed must change to be reported. A cell that an
+    A change of speed is reported if it exceeds ``threshold``, a share of the speed. A cell that an
     interrupted run did not reach is neither lost nor new.
     """
     before, after = ({**each.lacking, **each.timed} for each in (old, new))
@@ -124,9 +125,10 @@ def changes(
 def compare(
     old: SpeedFile, new: SpeedFile, threshold: float = THRESHOLD, baseline: str = ""
 ) -> RunChanges:
-    """Compare two files: the changes of cells, and the changes of versions and machines.
+    """Compare two files: the changes of cells, of versions and of machines.
 
-    With ``baseline`` the files are two columns of one run, and ``baseline`` names the older.
+    With ``baseline``, the two files hold two backends of the same run, and ``baseline`` is the name
+    of the backend in the ``old`` file.
     """
     found = changes(old, new, threshold, baseline)
     what = f"beyond {threshold * 100:g}% and the noise"
@@ -138,17 +140,17 @@ def compare(
 
 
 def check_cells(content: SpeedFile, name: str) -> None:
-    """Check that a file has a cell; else raise :class:`UsageError`."""
+    """Raise :class:`UsageError` if a file has no cells."""
     if not content.entries:
         raise UsageError(f"{name} holds no cell that was timed")
 
 
 @dataclass(frozen=True)
 class Unsure:
-    """Cells of both files in which a change of speed cannot be seen.
+    """A count of the cells of both files whose change of speed cannot be judged.
 
-    ``of`` counts the cells of both files and ``once`` those timed in one round. ``doubted`` has
-    the reason why a figure is unreliable, by cell.
+    ``of`` is the number of cells that both files time, and ``once`` the number of cells with only
+    one timed round. ``doubted`` maps a cell to the reason why its speed is unreliable.
     """
 
     of: int
@@ -162,7 +164,7 @@ class Unsure:
 
     @property
     def limits(self) -> list[str]:
-        """The reasons in words."""
+        """The reasons as sentences for the output."""
         found = []
         if once := self.once:
             found.append(
@@ -182,7 +184,10 @@ class Unsure:
 
 
 def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsure:
-    """Return the cells of both files with no change of speed in ``found`` that cannot show one."""
+    """Return the cells in both files whose change of speed cannot be judged.
+
+    A cell with a reported change of speed in ``found`` does not count as unreliable.
+    """
     after = new.timed
     both = {name: (entry, after[name]) for name, entry in old.timed.items() if name in after}
     told = {change.name for change in found if change.kind in ("slower", "faster")}
@@ -196,7 +201,7 @@ def unsure(old: SpeedFile, new: SpeedFile, found: Sequence[SpeedChange]) -> Unsu
 
 
 def _why_doubted(pair: tuple[Timed, Timed]) -> str:
-    """Return why the first unreliable figure of a pair is unreliable; empty if both are fine."""
+    """Return why the first unreliable speed of a pair is unreliable; empty if both are reliable."""
     for which, entry in zip(("older", "newer"), pair, strict=True):
         for doubt in entry.extra_info.doubts:
             if worthless([doubt]):
@@ -206,10 +211,11 @@ def _why_doubted(pair: tuple[Timed, Timed]) -> str:
 
 
 def asked_for(old: SpeedFile, new: SpeedFile, backends: Collection[str]) -> SpeedFile:
-    """Return the older file without the cells that the newer run was not asked to time.
+    """Return the older file, reduced to the cells that the newer run was asked to time.
 
-    With ``backends`` only the cells of the newer file stay. Without, all installed backends were
-    asked for, so the cells of a backend that is gone stay too, and count as lost.
+    With ``backends``, these are the cells of the newer file. Without, the newer run was asked for
+    all installed backends. Cells of a backend that is no longer installed then stay, and count as
+    lost.
     """
     names = {entry.cell for entry in new.entries}
     present = {entry.params.backend for entry in new.entries}
@@ -240,7 +246,7 @@ def relative(content: SpeedFile, baseline: str) -> list[Relative]:
 def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterator[SpeedChange]:
     old, new = before.stats.median, after.stats.median
     found = speed(after.stats.data, before.stats.data)
-    # As a share of the smaller, so that a change and its reversal are judged alike.
+    # Divide by the smaller speed, so that a change and its reversal are judged alike.
     if found.known and max(found.value, 1 / found.value) - 1 > threshold:
         slower = found.value < 1
         kind: Kind = "slower" if slower else "faster"
@@ -258,7 +264,7 @@ def _of_cell(name: str, before: Timed, after: Timed, threshold: float) -> Iterat
 
 
 def _doubted(entries: Mapping[str, Timed]) -> str:
-    """Return in words which of the named figures are unreliable; empty if none is."""
+    """Return text that says which of the named speeds are unreliable; empty if all are reliable."""
     found = [n for n, e in entries.items() if worthless(e.extra_info.doubts)]
     if not found:
         return ""
@@ -266,7 +272,7 @@ def _doubted(entries: Mapping[str, Timed]) -> str:
 
 
 def environment_changes(old: SpeedFile, new: SpeedFile) -> list[Differing]:
-    """Return the differences around two files: versions, machine, threads, variables, models."""
+    """Return the differences in versions, machine, threads, environment variables and models."""
     first, second = old.environment, new.environment
     found = differing(_flat(first), _flat(second))
     if "cpu" not in (first.device, second.device):

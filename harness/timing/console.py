@@ -1,4 +1,4 @@
-"""The command ``bench``: its progress bar, its output and its exit code."""
+"""The command ``bench``: its progress bar, output and exit code."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ from harness.timing.proofs import PROOFS
 from harness.timing.request import BenchRequest, Group
 from harness.timing.run import Bench
 
-# Steps of a cell besides its rounds: prepare, warm up, compute the figures, and the proofs.
+# The progress steps of a cell besides its rounds: prepare, warm up, compute the speed, and the
+# proofs.
 BESIDE = 3 + len(PROOFS)
 
 
 class BenchProgress(BenchEvents):
-    """Progress of a run: a bar on a terminal, a line for each cell elsewhere."""
+    """Progress of ``bench``: a bar on a terminal, otherwise a line for each finished cell."""
 
     def __init__(self, target: Console, rounds: int) -> None:
         self.bar = Progress(target, "timing")
@@ -63,7 +64,7 @@ class BenchProgress(BenchEvents):
     def ended(self, result: TimedResult) -> None:
         self.bar.once(result.cell.backend, result.record.hello.get("doubts", ()))
         self._ended += 1
-        # A refused cell skips the rest of its steps.
+        # A cell that lost its speed skips its remaining steps.
         self._done = max(self._done, self._ended * self._parts)
         self._count()
         if result.measured:
@@ -81,9 +82,9 @@ class BenchProgress(BenchEvents):
 
 
 def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptions) -> int:
-    """Time a request, print the results, and return the exit code.
+    """Time all cells of a request, print the results, and return the exit code.
 
-    ``arguments`` are those of the command; the file of results records them.
+    The file of results records ``arguments``, the arguments of the command.
     """
     target, baseline = asked.records, asked.baseline
     if target is not None:
@@ -118,7 +119,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
         if target is not None:
             write(target, new)
     finally:
-        # Show the results of an hour even if they could not be written.
+        # Show the results even if the file could not be written: they may have taken an hour.
         if not asked.as_json:
             show.results(results, asked.verbose)
             show.lines(left_out(bench.plan.lacking))
@@ -137,7 +138,7 @@ def run_bench(request: BenchRequest, arguments: Sequence[str], asked: BenchOptio
 
 
 def check_reference(name: str, labels: Sequence[str]) -> None:
-    """Check that the reference backend is timed; else raise :class:`UsageError`."""
+    """Raise :class:`UsageError` if the backend of ``--relative-to`` is not timed."""
     if name not in labels:
         raise UsageError(
             f"--relative-to {name!r} is not timed{did_you_mean(name, labels)} "
@@ -146,7 +147,7 @@ def check_reference(name: str, labels: Sequence[str]) -> None:
 
 
 def relative_lines(content: SpeedFile, reference: str) -> list[str]:
-    """Return lines with the speeds relative to ``reference``: by cell, and their geometric mean."""
+    """Return lines with each cell's speed relative to ``reference``, and each backend's mean."""
     found = relative(content, reference)
     if not found:
         return [f"nothing has a speed beside one of {reference}"]
@@ -169,7 +170,7 @@ def _document(bench: Bench, arguments: Sequence[str], planned: int | None = None
 
 
 def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Printer) -> str:
-    """Show and write the results of an interrupted run; return in words what became of them."""
+    """Show and write the results of an interrupted run; return text that says where they are."""
     done = bench.results
     if not done:
         return "nothing was measured yet"
@@ -186,9 +187,9 @@ def _kept(bench: Bench, target: Path | None, arguments: Sequence[str], show: _Pr
 
 
 def results_exit_code(results: Sequence[TimedResult]) -> int:
-    """Return 0 if every cell has a speed, 1 if one was refused, 3 if one could not be run.
+    """Return 0 if every cell has a speed, 1 if a cell was refused, 3 if a cell could not be run.
 
-    Unsupported cells do not count, unless nothing was measured or refused.
+    Unsupported cells are ignored, unless all cells are unsupported.
     """
     statuses = {result.status for result in results}
     if "broken" in statuses or not statuses & {"measured", "refused"}:
@@ -235,7 +236,7 @@ class _Printer:
             show(self.console, grid)
 
     def lines(self, lines: Sequence[str]) -> None:
-        """Print plain lines, in Markdown as items of a list."""
+        """Print plain lines; in Markdown print a list with an item per line."""
         for text in lines:
             if self.markdown:
                 say(f"- {escaped(text)}")

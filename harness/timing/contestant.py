@@ -1,4 +1,4 @@
-"""A contestant: the worker of one backend in one group, and the record of its cell."""
+"""Contestants of a benchmark: a backend's worker in one group, and the record of its cell."""
 
 from __future__ import annotations
 
@@ -17,40 +17,46 @@ from harness.timing.workload import ROTATING, Batch, Left, TimedCase
 from harness.worker.remote import WorkerFault, answered, client, not_offered, session_forms
 from harness.worker.worker import Outcome, Worker
 
-# Fields that a file of results stores elsewhere, or not at all.
+# Fields of the record that a file of results stores elsewhere or omits.
 NOT_TOLD = frozenset({"hello", "settings", "latencies"})
 
 
 @dataclass
 class Record:
-    """The measurements of a cell; None or empty if not reached. In seconds, bytes and FLOP/s."""
+    """The measurements of a cell, in seconds, bytes and FLOP/s.
 
-    # The worker's description of itself, and the flags of its backend.
+    A field stays None or empty if the measurement ended before it.
+    """
+
+    # The worker's description of itself, and the settings of its backend.
     hello: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
-    # A checksum of the spec's meaning and of all sizes.
+    # A checksum of the spec and of all sizes.
     model: str = ""
-    # The paths that were tried (path, right, seconds, reason), the chosen path, what runs each
-    # layer on it, and the number of steps per call.
+    # ``candidates`` lists the tried paths (path, right, seconds, reason). The next fields are the
+    # chosen path, what runs each layer on it (native or equations), and the number of steps per
+    # call.
     candidates: Sequence[Mapping[str, object]] = ()
     path: str = ""
     paths: Mapping[str, str] = field(default_factory=dict)
     many: int | None = None
-    # Seconds to prepare the path, of its first step, and of both minus one usual step.
+    # Seconds to prepare the path, seconds of its first step, and the sum minus the median step.
     prepare: float | None = None
     first: float | None = None
     compile: float | None = None
-    # steps, steady, medians
+    # The keys: steps, steady, medians.
     warm_up: Mapping[str, Any] = field(default_factory=dict)
-    # Seconds of single steps, each waited for. Then spreads (median, q1, q3, min, max): of these,
-    # of steps in a row, and of what is read per second, with its unit.
+    # ``latencies`` has the seconds of single steps, each waited for. The next three fields have
+    # median, q1, q3, min and max: of the latencies, of steps in a row, and of the samples or
+    # characters read per second (with the unit).
     latencies: list[float] = field(default_factory=list)
     latency: Mapping[str, float] = field(default_factory=dict)
     step: Mapping[str, float] = field(default_factory=dict)
     rate: Mapping[str, Any] = field(default_factory=dict)
-    # Operations of a step as written, by kind; operations of the matmuls that it needs at least;
-    # and the rates computed from them. ``peak``: large, own, own_size, and the backends that
-    # reached them (large_by, own_by).
+    # ``flops`` counts the operations of a step as written, by kind. ``products`` counts the
+    # operations of the matmuls that the step needs at least. The fields below are computed from
+    # these counts. ``peak`` has large, own and own_size, and the backends that reached the peaks
+    # (large_by, own_by).
     flops: Mapping[str, int] = field(default_factory=dict)
     products: int | None = None
     flops_per_second: float | None = None
@@ -59,14 +65,14 @@ class Record:
     share_of_own_peak: float | None = None
     bandwidth: Mapping[str, float] = field(default_factory=dict)
     share_of_bandwidth: float | None = None
-    # The GPU during the rounds (see harness.worker.cards.summary), its UUID, and the bytes on it of
-    # this worker and of all others.
+    # The GPU during the rounds (see harness.worker.cards.summary): its UUID, and the bytes on it
+    # used by this worker and by all other processes.
     card: Mapping[str, object] = field(default_factory=dict)
-    # resident, device
+    # The keys: resident, device.
     memory: Mapping[str, Any] = field(default_factory=dict)
-    # seconds, share
+    # The keys: seconds, share.
     overhead: Mapping[str, float] = field(default_factory=dict)
-    # The numbers of the proofs.
+    # The measurements of the proofs, one field per proof.
     values: Mapping[str, Any] = field(default_factory=dict)
     waits: Mapping[str, object] = field(default_factory=dict)
     clock: Mapping[str, float] = field(default_factory=dict)
@@ -77,31 +83,31 @@ class Record:
     rounds_again: Mapping[str, object] = field(default_factory=dict)
     later_step: Mapping[str, object] = field(default_factory=dict)
     hardware: Mapping[str, float] = field(default_factory=dict)
-    # Reasons why the figure is unreliable although it was proved.
+    # Reasons why the speed is unreliable although it passed all proofs.
     doubts: Sequence[str] = ()
 
     def told(self) -> dict[str, object]:
-        """Return the fields that were reached, for a file of results."""
+        """Return the fields that are not None and not empty, for a file of results."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NOT_TOLD}
         return {name: value for name, value in found.items() if value or value == 0.0}
 
 
-# The cell has a speed; or it failed a proof, or the backend does not offer what was asked for, or
-# could not be run.
+# ``measured``: the cell has a speed. ``refused``: it failed a proof. ``unsupported``: the backend
+# does not offer the cell. ``broken``: the backend could not be run.
 Status = Literal["measured", "refused", "unsupported", "broken"]
 
 
 class Refused(Exception):
-    """Refusal of a speed; the message says why."""
+    """Refusal to report a speed, e.g. after a failed proof; the message has the reason."""
 
 
 class Unsupported(Exception):
-    """The backend does not claim to offer what was asked for, which is not a fault."""
+    """Signal that a backend does not claim to support a device, dtype, primitive or path."""
 
 
 @dataclass
 class TimedResult:
-    """The result of a cell. ``seconds`` has the seconds of one step, one number per round."""
+    """The result of a cell. ``seconds`` has one number per round: the seconds per step."""
 
     cell: TimedCell
     entry: Entry
@@ -118,15 +124,15 @@ class TimedResult:
         return self.status == "measured"
 
 
-# The assumed seconds of one wait for a processor, if the system does not report it.
+# The assumed seconds that a thread waits for a free core, if the system does not report them.
 UNKNOWN = 0.02
 
 
 @dataclass(frozen=True)
 class TimedRow:
-    """Seconds of steps in a row: ``told`` by the worker's clock, ``passed`` by ours.
+    """Seconds of steps in a row: ``told`` by the worker's clock, ``passed`` by the harness's clock.
 
-    ``wait`` is the worker's mean wait for a processor in the meantime.
+    ``wait`` is the mean time that the worker waited for a free core meanwhile.
     """
 
     told: float
@@ -135,7 +141,7 @@ class TimedRow:
 
     @property
     def lost(self) -> float:
-        """The share of the worker's time that only the clock of the harness shows."""
+        """The time that the worker's clock missed, relative to the time that it reported."""
         return (self.passed - self.told) / max(self.told, 1e-9)
 
 
@@ -143,11 +149,11 @@ class TimedRow:
 class Played:
     """A timed round, with everything needed to repeat it.
 
-    ``calls`` are the first index and the number of steps of each call, from the start. ``clock``
-    has the time of the row by both clocks. ``reads`` has the results of some steps by index, read
-    when a clock stopped. If requested, ``parameters`` has all values after the first ``until``
-    calls, and ``reading`` the seconds of reading them, twice. ``drawn`` marks a round to be
-    repeated as a whole.
+    ``calls`` has the first index and the number of steps of each call since the restart. ``clock``
+    has the time of the row by both clocks. ``reads`` maps the index of a step to its results, read
+    when a clock stopped. ``drawn`` is True if the whole round may be repeated. Then ``parameters``
+    has all values after the first ``until`` calls, and ``reading`` the seconds of two readings of
+    them.
     """
 
     batches: Sequence[Batch]
@@ -161,7 +167,7 @@ class Played:
 
     @property
     def seconds(self) -> float:
-        """The seconds of the row, by the worker's clock."""
+        """The seconds of the timed row of steps, by the worker's clock."""
         return self.clock.told
 
     @property
@@ -172,11 +178,12 @@ class Played:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a step in one round.
+    """Seconds per step in one round, in a row and alone.
 
-    ``row`` is for a step in a row. A step alone takes ``begun`` to start, then ``done`` until its
-    results are there, and ``again`` to read them once more; ``longer`` is the longer of the first
-    two without reading. ``row_processor`` and ``alone_processor`` are processor time.
+    ``row`` is the time per step in a row. A single step takes ``begun`` seconds to start, then
+    ``done`` until its results are there, and ``again`` to read them a second time. ``longer`` is
+    the longer of ``begun`` and ``done - again``. ``row_processor`` and ``alone_processor`` are
+    processor time.
     """
 
     row: float
@@ -189,35 +196,40 @@ class Pace:
 
     @property
     def share(self) -> float:
-        """The time in a row over the longer part of the time alone."""
+        """The time per step in a row, divided by the longer part of a single step."""
         return self.row / max(self.longer, 1e-9)
 
     @property
     def processor_share(self) -> float:
-        """The processors' time in a row over the time alone without its two readings of results."""
+        """The processor time per step in a row, divided by that of a single step.
+
+        The time of the two readings of results is first subtracted from the single step.
+        """
         return self.row_processor / max(self.alone_processor - 2 * self.again, 1e-9)
 
 
 @dataclass(frozen=True)
 class Handed:
-    """Wall and processor seconds from feeding batches until some steps end, minus those steps."""
+    """Wall and processor time to feed batches and run some steps, minus the time of these steps."""
 
     wall: float
     processor: float
 
     def beyond(self, steps: int, wall: float, processor: float) -> Handed:
-        """Subtract the time of ``steps`` steps, given the seconds of one."""
+        """Subtract the time of ``steps`` steps; ``wall`` and ``processor`` are seconds per step."""
         return Handed(self.wall - steps * wall, self.processor - steps * processor)
 
 
 @dataclass
 class Contestant:
-    """An entry in one group: its worker and its measurements.
+    """The worker of one entry in one group, and its measurements.
 
-    ``next`` is the index of the next step, and ``many`` the number of steps per call. ``latency``
-    is the best time of a step, which decides how many steps fit a time. ``peaks`` outlives the
-    group: the peaks by (process, size). ``played``, ``paces`` and ``handed`` have an entry per
-    round: what was timed, its paces, and the time to feed its batches. ``clocks`` has all rows.
+    - ``next`` is the index of the next step, and ``many`` the number of steps per call.
+    - ``latency`` is the estimated time of a step; it decides how many steps fill a given time.
+    - ``peaks`` maps (process, size) to peak FLOP/s, and is shared by all groups.
+    - ``played``, ``paces`` and ``handed`` have an entry per round: what was timed, its times per
+      step, and the time to feed its batches.
+    - ``clocks`` has the times of all rows of steps.
     """
 
     entry: Entry
@@ -247,11 +259,11 @@ class Contestant:
 
     @property
     def carries(self) -> bool:
-        """True if values go from step to step: in training, and with state."""
+        """True if values pass from one step to the next: in training, and in models with state."""
         return self.case.group.mode == "train" or bool(self.case.program.state)
 
     def attempt(self, part: Callable[[Contestant], None]) -> None:
-        """Do a part of the measurement, unless the cell has lost its speed already."""
+        """Run one part of the measurement, unless the cell has already lost its speed."""
         if not self.result.measured:
             return
         try:
@@ -270,11 +282,14 @@ class Contestant:
 
     @cached_property  # cached, so that no timed call builds it
     def steps(self) -> StepService:
-        """The steps in the worker; a call raises WorkerFault if it fails or exceeds the timeout."""
+        """The client that runs steps in the worker.
+
+        A call raises WorkerFault if it fails or times out.
+        """
         return client(StepService, lambda verb, **payload: self._ask(verb, payload).value)
 
     def seconds_of_values(self, first: int, count: int) -> float:
-        """Return the seconds that the worker took to answer with the results of some steps."""
+        """Return the seconds that the worker took to reply with the results of ``count`` steps."""
         return self._ask("values", {"first": first, "count": count}).seconds
 
     def _ask(self, verb: str, payload: Mapping[str, object]) -> Outcome:
@@ -284,8 +299,8 @@ class Contestant:
         """Start the worker if it is not running, and return its description of itself.
 
         Raises:
-            WorkerFault: it does not start.
-            Unsupported: it does not offer the device, the dtype or a primitive.
+            WorkerFault: the worker does not start.
+            Unsupported: the backend does not offer the device, the dtype or a primitive.
         """
         outcome = self.worker.start()
         if not outcome.ok:
@@ -298,17 +313,23 @@ class Contestant:
         return hello
 
     def take(self, count: int) -> int:
-        """Reserve ``count`` steps, starting with the first batch; return the first index."""
+        """Reserve the indices of ``count`` steps, and return the first index.
+
+        The first index is a multiple of :data:`ROTATING`, so the first step uses the first batch.
+        """
         first = self.next
         self.next += -(-count // ROTATING) * ROTATING
         return first
 
     def throughput(self, count: int) -> float:
-        """Return the seconds of ``count`` steps with one wait at the end."""
+        """Run ``count`` steps in a row, wait once at the end, and return the seconds."""
         return self.row(self.take(count), count)
 
     def row(self, first: int, count: int) -> float:
-        """Time ``count`` steps in a row from ``first``, by the worker's clock and by our own."""
+        """Time ``count`` steps in a row, by the worker's clock and by the harness's clock.
+
+        ``first`` is the index of the first step.
+        """
         before, started = self._waited(), time.perf_counter()
         told = self.steps.throughput(first, count)
         passed = time.perf_counter() - started
@@ -317,7 +338,7 @@ class Contestant:
         return told
 
     def _waited(self) -> tuple[float, float]:
-        """Return how long and how often the answering thread waited for a processor, or zeros."""
+        """Return how long and how often the worker waited for a free core; (0, 0) if unknown."""
         pid = self.worker.pid
         try:
             _, nanoseconds, times = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
@@ -326,17 +347,17 @@ class Contestant:
         return int(nanoseconds) / 1e9, float(times)
 
     def processor(self) -> float:
-        """Return the processor seconds of all threads of the worker, from the operating system."""
+        """Return the processor seconds of all threads of the worker."""
         pid = self.worker.pid
-        # The number of another process's clock, as clock_getcpuclockid(3) makes it on Linux.
+        # The id of another process's CPU clock, computed like clock_getcpuclockid(3) on Linux.
         return time.clock_gettime((~pid << 3) | 2) if pid else 0.0
 
     def latencies(self, count: int) -> list[float]:
-        """Return the seconds of each of ``count`` steps, each waited for."""
+        """Return the seconds of each of ``count`` steps; the worker waits for every step."""
         return self.steps.latency(self.take(count), count)
 
     def steps_in(self, seconds: float, least: int = 3) -> int:
-        """Return how many steps take ``seconds``, rounded up to whole calls."""
+        """Return how many steps take ``seconds``: at least ``least``, a multiple of ``many``."""
         count = max(least, round(seconds / max(self.latency, 1e-7)))
         return -(-count // self.many) * self.many
 
@@ -344,31 +365,31 @@ class Contestant:
         self.result.status, self.result.reason = status, reason
         self.result.seconds, self.result.traceback = [], trace
         if trace:
-            # A later group must not inherit the state of this process.
+            # Close the worker, so that a later group starts with a new process.
             self.worker.close()
 
 
 def fault_text(fault: WorkerFault) -> str:
-    """Return which call failed and how."""
+    """Return text that says which call failed and how."""
     outcome = fault.outcome
     what = "" if outcome.status == "error" else f"{outcome.status}: "
     return f"{what}{fault.verb}: {outcome.cause}"
 
 
 class BenchEvents:
-    """Events of a run while it goes on; override the ones of interest."""
+    """Callbacks during a run of ``bench``; override the callbacks of interest."""
 
     def planned(self, cells: int) -> None:
-        """Receive the number of cells, before the first."""
+        """Receive the number of cells, before the first cell starts."""
 
     def expecting(self, group: Group) -> None:
-        """Receive the group whose results the oracle computes now."""
+        """Receive the group whose expected results the oracle computes next."""
 
     def doing(self, result: TimedResult, what: str) -> None:
-        """Receive the part of a cell's measurement that begins."""
+        """Receive the cell and the part of its measurement that begins, e.g. "warming up"."""
 
     def trying(self, result: TimedResult, path: str) -> None:
-        """Receive the path that is tried, to find the fastest."""
+        """Receive the path that is tried next, in the search for the fastest path."""
 
     def ended(self, result: TimedResult) -> None:
         """Receive the result of a cell."""

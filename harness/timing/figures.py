@@ -1,4 +1,4 @@
-"""Turn seconds into figures: characters and FLOP per second, shares of the peaks, memory."""
+"""Convert seconds into characters per second, FLOP/s, shares of the peaks, and memory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from harness.timing.contestant import Contestant
 from harness.timing.proofs.times import check_hardware
 from harness.timing.workload import TimedCase
 
-# ``(m, k, n)`` of the matmul that measures the peak. A size of 2048 does not fill a GPU.
+# ``(m, k, n)`` of the matmul that measures the peak FLOP/s. 2048 is too small to keep a GPU busy.
 LARGE, LARGE_ON_CARD = (2048, 2048, 2048), (8192, 8192, 8192)
 OVERHEAD_STEPS = 200
-# A small matmul may be at most this many times as fast as the large one.
+# The rate of a small matmul is capped at this multiple of the rate of the large matmul.
 FASTER = 2.0
 
 Size = tuple[int, int, int]
 
 
 def finish(contestant: Contestant) -> None:
-    """Complete the record of a cell, and refuse a cell that was faster than its hardware."""
+    """Complete the record of a cell; refuse a cell that was faster than its hardware allows."""
     record, case, seconds = contestant.record, contestant.case, contestant.result.seconds
     step = median(seconds)
     latencies = record.latencies
@@ -61,10 +61,10 @@ def finish(contestant: Contestant) -> None:
 
 
 def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
-    """Set the share of the peak of every cell; no share exceeds 1.
+    """Set every cell's share of the peak FLOP/s, which is at most 1.
 
-    A peak is the fastest matmul of its size by any contestant. A faster step raises the peak,
-    because the products of a step are matmuls too.
+    The peak of a size is the fastest rate that any contestant reached in a matmul of this size. If
+    the matmuls of a step ran at a higher rate, that rate is the peak.
     """
     measured = [c for c in contestants if c.result.measured and not c.entry.baseline]
     reached = [
@@ -100,7 +100,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
-    """Return what is read per second, from the spread of a step's seconds: low becomes high."""
+    """Return the samples or characters per second, given the spread of a step's seconds."""
     mirrored = {"median": "median", "q1": "q3", "q3": "q1", "min": "max", "max": "min"}
     return {name: read / step[other] for name, other in mirrored.items()}
 
@@ -108,10 +108,11 @@ def rates(read: int, step: Mapping[str, float]) -> dict[str, float]:
 def measured_peaks(
     contestant: Contestant, own: Size, anew: bool = False
 ) -> tuple[dict[Size, float], float]:
-    """Return the peak FLOP/s by size, and the bytes/s.
+    """Return the peak FLOP/s by size, and the memory bandwidth in bytes/s.
 
-    They are measured once per process and size, or ``anew``; the best measurement counts. A small
-    matmul is verified less strictly, so its rate is capped at :data:`FASTER` times the large one's.
+    Each size is measured once per process, or again if ``anew``; the best measurement counts. A
+    small matmul is verified less strictly, so its rate is capped at :data:`FASTER` times the rate
+    of the large matmul.
     """
     known: dict[Any, float] = contestant.peaks
     key, large = contestant.worker.pid, large_product(contestant.device)
@@ -127,7 +128,7 @@ def measured_peaks(
 
 
 def large_product(device: str) -> Size:
-    """Return the ``(m, k, n)`` of the matmul that measures a device's peak."""
+    """Return the ``(m, k, n)`` of the matmul that measures the peak of a device."""
     return LARGE if card_of(device) is None else LARGE_ON_CARD
 
 
@@ -154,7 +155,10 @@ def work(case: TimedCase) -> dict[str, int]:
 
 
 def _update(rule: UpdateRule, program: Program) -> Flops:
-    """Count one operation per parameter entry and per node that works on entries."""
+    """Count the operations of an optimizer step.
+
+    Each elementwise or reducing node counts one operation per entry of the parameter.
+    """
     operations = 0
     for parameter in program.parameters:
         shape = program.shape(parameter)
@@ -186,7 +190,7 @@ def _products(
 
 
 def least_bytes(case: TimedCase) -> int:
-    """Return the bytes that a step must move at least, without intermediate values.
+    """Return the minimum bytes that a step must move, ignoring intermediate values.
 
     A forward pass reads each parameter and the batch once. A training step also writes and reads
     each gradient, reads and writes each slot, and writes each parameter.

@@ -1,9 +1,9 @@
-"""Read and write the file of a run, in pytest-benchmark's format and by its own classes.
+"""Reader and writer of the results of ``bench``, in the JSON format of pytest-benchmark.
 
-A measured cell is one benchmark, and the number of a round is the seconds of one step. The
-format has no place for some values: they are in each ``extra_info``, under ``harness`` in
-``machine_info`` (environment), and under ``harness`` at the top (cells without a speed,
-slopes, tunings).
+A measured cell is one benchmark. The data of a benchmark are seconds per step, a number per round.
+Values without a field in the format are stored in three places: in each ``extra_info``, under
+``harness`` in ``machine_info`` (the environment), and under ``harness`` at the top (cells without a
+speed, slopes, tunings).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.timing.request import BenchRequest
 from harness.timing.sweep import gains, slopes
 from harness.worker.cards import cards
 
-# The fields of the record that a cell without a speed keeps.
+# The fields of the record that are stored for a cell without a speed.
 TOLD_PROOFS = (
     *("path", "values", "clock", "waits", "pace", "unseen", "handing_over", "timed_way"),
     *("rounds_again", "later_step", "hardware"),
@@ -52,9 +52,9 @@ def document(
     planned: int | None = None,
     plan: RunPlan | None = None,
 ) -> SpeedFile:
-    """Return the content of the file of a run.
+    """Return the content of the file of results.
 
-    ``planned`` is the number of cells of an interrupted run, which marks it as incomplete.
+    ``planned`` is given if the run was interrupted: the number of cells that it was to time.
     ``plan`` is the plan of all shards.
     """
     measured = [_benchmark(request, result) for result in results if result.measured]
@@ -72,13 +72,13 @@ def document(
 
 @cache
 def _machine() -> Mapping[str, object]:
-    """Return pytest-benchmark's description of the machine; cached, as it starts a process."""
+    """Return pytest-benchmark's description of the machine; cached, because it starts a process."""
     found: Mapping[str, object] = pytest_benchmark_generate_machine_info()
     return found
 
 
 def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[str, object]:
-    """Return the machine, the request, and what each worker said of itself."""
+    """Return the machine, the settings of the request, and each worker's description of itself."""
     return {
         "harness": version("backend-comparison-harness"),
         "machine": this_machine(timed=True).model_dump(exclude_unset=True),
@@ -95,7 +95,10 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
 
 
 def workers(results: Iterable[TimedResult]) -> dict[str, object]:
-    """Return by entry: versions, interpreter, environment variables, settings of the backend."""
+    """Return each worker's versions, interpreter, environment variables and backend settings.
+
+    The keys are the labels of the entries.
+    """
     found: dict[str, object] = {}
     for result in results:
         hello = result.record.hello
@@ -111,7 +114,10 @@ def workers(results: Iterable[TimedResult]) -> dict[str, object]:
 
 
 def cell_name(request: BenchRequest, result: TimedResult) -> str:
-    """Return ``spec[backend-mode-b64-t8]``, plus dtype, device and path if not the default."""
+    """Return the name of a cell, e.g. ``spec[backend-mode-b64-t8]``.
+
+    The dtype, device and path are added if they are not the default.
+    """
     name = str(result.cell)
     usual = {"float32", "cpu", "fastest"}
     further = [v for v in (request.dtype, request.device, request.path) if v not in usual]
@@ -119,7 +125,7 @@ def cell_name(request: BenchRequest, result: TimedResult) -> str:
 
 
 def parameters(request: BenchRequest, result: TimedResult) -> dict[str, object]:
-    """Return the parameters that identify a cell."""
+    """Return the values that identify a cell, such as spec, backend, mode and batch."""
     cell = result.cell
     return {
         "spec": cell.spec,
@@ -165,7 +171,7 @@ def _without_speed(request: BenchRequest, result: TimedResult) -> dict[str, obje
 
 
 def check_writable(path: Path) -> None:
-    """Check that results can be written, before measuring; else raise :class:`DocumentError`."""
+    """Raise :class:`DocumentError` if results cannot be written; called before measuring."""
     try:
         kinds.check_place(path, kinds.RESULTS)
     except FileFault as fault:
@@ -173,10 +179,10 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, content: SpeedFile) -> None:
-    """Write a file completely or not at all; replace older results.
+    """Write a file atomically; older results in it are replaced.
 
     Raises:
-        DocumentError: it cannot be written, or the file there is of another kind.
+        DocumentError: the file cannot be written, or it exists and is not a file of results.
     """
     data = written(content)
     try:

@@ -1,4 +1,4 @@
-"""Decide how much faster one sample of rounds is than another, and which figures are noise."""
+"""Decide how much faster one sample of rounds is than another, and which speeds are too noisy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from functools import partial
 
 import numpy as np
 
-# A figure is unreliable if half its interquartile range exceeds this share of the median. The
-# default of ``--threshold`` is the same share.
+# A speed is unreliable if half the interquartile range of its rounds exceeds this share of their
+# median. ``--threshold`` has the same default.
 SPREAD = 0.1
-# The most load from other processes, as a share of the cores.
+# The allowed load from other processes, per core.
 BUSY = 0.5
 WORTHLESS = "not to be relied on"
 
 
 @dataclass(frozen=True)
 class Load:
-    """Load averages of one minute before and after a group, and the run's own part of each."""
+    """Load averages of the last minute before and after a group is timed.
+
+    ``own_at_start`` and ``own`` are the parts of ``start`` and ``end`` that the run itself may
+    cause.
+    """
 
     start: float
     own_at_start: float
@@ -35,12 +39,12 @@ class Load:
 
 
 def spread_of(quartiles: Mapping[str, float]) -> float:
-    """Return half the interquartile range over the median."""
+    """Return half the interquartile range divided by the median."""
     return (quartiles["q3"] - quartiles["q1"]) / 2 / quartiles["median"]
 
 
 def warning(load: float, cores: int) -> str:
-    """Return a warning if the machine is busy before anything is timed, else an empty text."""
+    """Return a warning if the machine is busy before the timing starts, else an empty string."""
     if load <= BUSY * cores:
         return ""
     return (
@@ -50,7 +54,7 @@ def warning(load: float, cores: int) -> str:
 
 
 def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
-    """Return the reasons why a figure is unreliable; empty if it is reliable."""
+    """Return the reasons why a speed is unreliable; empty if it is reliable."""
     found = []
     if spread_of(rate) > SPREAD:
         found.append(
@@ -63,7 +67,7 @@ def doubts(rate: Mapping[str, float], load: Load, cores: int) -> list[str]:
 
 
 def other_work(load: Load, cores: int) -> str:
-    """Describe the load from other processes while a group was timed; empty if there was none."""
+    """Describe the load from other processes while a group was timed; empty if the load was low."""
     for when, total, own in (
         ("before", load.start, load.own_at_start),
         ("after", load.end, load.own),
@@ -78,7 +82,7 @@ def other_work(load: Load, cores: int) -> str:
 
 
 def worthless(doubts: Sequence[str]) -> bool:
-    """Return whether one of the doubts is about the figure itself."""
+    """Return whether one of the doubts says that the speed is unreliable."""
     return any(doubt.startswith(WORTHLESS) for doubt in doubts)
 
 
@@ -87,7 +91,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """A ratio of geometric means with its 95% confidence interval: 0 to infinity for one round."""
+    """The ratio of two speeds with its 95% confidence interval.
+
+    After a single round the interval is 0 to infinity.
+    """
 
     value: float
     low: float
@@ -95,7 +102,7 @@ class SpeedRatio:
 
     @property
     def known(self) -> bool:
-        """True if the interval excludes 1, so that one side is faster."""
+        """True if the interval excludes 1, so it is clear which side is faster."""
         return not self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
@@ -109,10 +116,10 @@ class SpeedRatio:
 
 
 def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> SpeedRatio:
-    """Return the speed of rounds relative to ``base``, by a t-test on the logarithms.
+    """Return the speed of rounds relative to the rounds ``base``, by a t-test on the logarithms.
 
-    ``paired`` rounds were measured in turn, so that a disturbance slowed both: they get a paired
-    test if their numbers are equal. Others get Welch's test.
+    Use ``paired`` if the two sides were timed in turn, so that a disturbance slowed both sides.
+    Equal numbers of rounds then get a paired t-test. All others get Welch's test.
     """
     new, old = np.log(seconds), np.log(base)
     value = math.exp(old.mean() - new.mean())
@@ -120,28 +127,28 @@ def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = Fal
     spread = np.ptp(old - new) if paired else max(np.ptp(old), np.ptp(new))
     if min(len(new), len(old)) < 2:
         return SpeedRatio(value, 0.0, math.inf)
-    if spread < 1e-12:  # no variation: no uncertainty
+    if spread < 1e-12:  # no variation, so no uncertainty
         return SpeedRatio(value, value, value)
-    from scipy import stats  # takes a second to import
+    from scipy import stats  # slow import: about a second
 
     with warnings.catch_warnings():
-        # "The data are nearly identical": the interval is as narrow as it should be.
+        # scipy warns about nearly identical data, but the narrow interval is right.
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
         found = test(old, new)
         low, high = found.confidence_interval(CONFIDENCE)
-    # A huge spread would overflow the exponential.
+    # Clip the bounds, because ``exp`` overflows if the spread is huge.
     low, high = (float(np.exp(np.clip(bound, -700.0, 700.0))) for bound in (low, high))
     return SpeedRatio(value, low, high)
 
 
 def beyond_noise(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Return whether rounds that were measured in turn show that one side is faster."""
+    """Return whether one side is clearly faster; the rounds of the two sides were timed in turn."""
     return speed(first, second, paired=True).known
 
 
 def _digits(value: float, width: float) -> str:
-    """Format a value with as many digits as the interval leaves, and at least two."""
+    """Format a value with the digits that the width of its interval justifies, at least two."""
     size = min(width, abs(value) / 10) or abs(value) / 1000
     places = max(0, -math.floor(math.log10(size)))
     return f"{value:.{min(places, 12)}f}"

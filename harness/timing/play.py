@@ -1,7 +1,7 @@
-"""Time a round: steps in a row, then single steps that are waited for.
+"""Timing of a round: steps in a row, then single steps that are waited for.
 
-A round can be repeated later. Its results are read when a clock stops, so a backend cannot
-replace them afterwards.
+A round can be repeated later to verify its results. The results are read as soon as a clock stops,
+so a backend cannot replace them afterwards.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from statistics import median
 from harness.timing.contestant import Contestant, Handed, Pace, Played
 from harness.timing.workload import ROTATING, SECRET, Batch, Left
 
-# Seconds of the steps before a round, of a round, and of the steps that are waited for.
+# Seconds of the untimed steps before a round, of the timed row, and of the single steps.
 WARMING, ROUND, WAITED = 0.06, 0.25, 0.06
-# Reading results counts as reading up to COPIES times the time of reading similar arrays, plus
-# SLACK seconds.
+# Reading the results of a step may take COPIES times as long as reading similar arrays, plus SLACK
+# seconds. Any longer time counts as work of the step.
 COPIES, SLACK = 3.0, 2e-5
-# The most seconds that a call costs beyond its steps.
+# The most seconds that a call may cost in addition to its steps.
 CALL = 1e-3
 
 
 def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = False) -> None:
-    """Time one round: one number of throughput and some of latency, after untimed steps of both.
+    """Time one round: a row of steps for the throughput, then single steps for the latency.
 
-    A round restarts from the initial values, on new batches, so that it can be repeated. If it is
-    ``drawn``, the values that it leaves are read and stored. A baseline keeps its batches and
-    continues from its values.
+    Untimed steps run before the row. The round restarts from the initial values on new batches, so
+    that it can be repeated. If ``drawn``, the values after the row are read and stored. A baseline
+    (code outside the harness) keeps its batches and continues from its current values.
     """
     steps, count = contestant.steps, contestant.steps_in(ROUND)
     baseline = contestant.entry.baseline
@@ -56,10 +56,7 @@ def one_round(contestant: Contestant, batches: Sequence[Batch], drawn: bool = Fa
 
 
 def sample(contestant: Contestant, seconds: float) -> None:
-    """Time a short round for its pace: ``seconds`` of steps in a row, then steps alone.
-
-    The batches are those of the last round.
-    """
+    """Time a short round for :class:`Pace`: steps in a row for ``seconds``, then single steps."""
     count = contestant.steps_in(seconds)
     contestant.steps.restart()
     first = contestant.take(count)
@@ -71,7 +68,7 @@ def sample(contestant: Contestant, seconds: float) -> None:
 
 
 def _in_a_row(contestant: Contestant, first: int, count: int) -> tuple[float, float]:
-    """Return the wall seconds and the processor seconds of one step in a row."""
+    """Run steps in a row; return the wall seconds and the processor seconds per step."""
     before = contestant.processor()
     seconds = contestant.row(first, count)
     return seconds / count, (contestant.processor() - before) / count
@@ -83,7 +80,10 @@ def _played(
     calls: Sequence[tuple[int, int]],
     drawn: bool,
 ) -> Played:
-    """Read the results of the row; a secret draw after the row decides which step is read."""
+    """Read the results of a row of steps, and return the row with them.
+
+    Which step is read is drawn secretly, and only after the row has run.
+    """
     steps, (first, count) = contestant.steps, calls[-1]
     back = SECRET.randrange(contestant.many)
     reads = {first + count - 1 - back: steps.last(back)}
@@ -98,9 +98,10 @@ def _played(
 
 
 def _alone_after(contestant: Contestant, row: float, row_processor: float, count: int) -> None:
-    """Time single steps, and add them to the last round: ``count`` steps, up to twice as many.
+    """Time ``count`` to twice as many single steps, and add them to the last round.
 
-    Their number is drawn secretly, so no backend knows which step is the last and is read.
+    The number of steps is drawn secretly, so no backend knows which step is the last and will be
+    read.
     """
     steps, many, played = contestant.steps, contestant.many, contestant.played[-1]
     count += SECRET.randrange(count)
@@ -109,7 +110,7 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     processor = (contestant.processor() - before) / count
     contestant.record.latencies += [begun + done for begun, done, _ in stages]
     single = 0.0
-    if many > 1:  # as calls in a row have several steps
+    if many > 1:  # calls in a row have several steps, so time such calls too
         single = min(median(begun + done for begun, done, _ in stages), row + CALL)
         count = -(-count // many)
         first, before = contestant.take(count * many), contestant.processor()
@@ -119,12 +120,13 @@ def _alone_after(contestant: Contestant, row: float, row_processor: float, count
     back = SECRET.randrange(many)
     reads = {**played.reads, first + count * many - 1 - back: steps.last(back)}
     contestant.played[-1] = replace(played, calls=calls, reads=reads)
-    most = COPIES * steps.copying() + SLACK  # repeated work is not reading
+    most = COPIES * steps.copying() + SLACK  # a longer time is work, not reading
     stages = [[begun, done, min(again, most)] for begun, done, again in stages]
     begun, done, again = (median(times) / many for times in zip(*stages, strict=True))
-    # Take the longer part of each step before the median. A backend may do the work of one step at
-    # its start and of the next at its end: then the median of each part would be half a step.
-    # Subtracting a call of a single step from a call of several removes the cost of a call.
+    # Take the longer part of each step, then the median. A backend may do the work of one step when
+    # the step starts, and the work of the next step when that step ends. The median of each part
+    # would then be half a step. The time of a single-step call is subtracted, which removes the
+    # cost of a call.
     whole = median(max(start, end - read) for start, end, read in stages)
     longer = (whole - single) / max(many - 1, 1)
     contestant.paces.append(Pace(row, begun, done, again, longer, row_processor, processor))

@@ -1,4 +1,4 @@
-"""The request of a timing: its cells, its backends, and the plan of entries and groups."""
+"""The request for a timing (cells and backends), and its plan of entries and groups."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from harness.worker.launch import Launch, thread_settings
 DTYPES = (*paths.KNOWN_DTYPES, "tf32")
 PATHS = ("fastest", *paths.PATHS, *paths.COMPILED_PATHS)
 
-# Settings of the allocator that help some models and harm others. --tune tries them and shows the
-# result; they are never a default.
+# Allocator settings that make some models faster and others slower. --tune tries them and shows the
+# result. They are never the default.
 TUNINGS: Mapping[str, Mapping[str, str]] = {
     "malloc": {
         "MALLOC_MMAP_THRESHOLD_": "8000000000",
@@ -46,7 +46,7 @@ class BenchRequest(TimingOptions):
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """Return the request of the given options, with patterns of models resolved.
+        """Return the request with the given options; patterns of model names are resolved.
 
         Raises:
             UsageError: a pattern matches no model.
@@ -63,7 +63,7 @@ class BenchRequest(TimingOptions):
 
 @dataclass(frozen=True)
 class Entry:
-    """A worker that takes part, under the name that its cells show.
+    """A backend to time, with its settings and the label that names it in the results.
 
     A ``baseline`` is code outside the harness, without paths, parameters or primitives.
     """
@@ -81,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """A model at some sizes in one mode; all entries are timed on it in turn."""
+    """A model with sizes and a mode; all entries are timed on the group in turn."""
 
     spec: Spec
     mode: str
@@ -91,17 +91,17 @@ class Group:
 
     @property
     def name(self) -> tuple[str, ...]:
-        """The parts that identify the group, ordered by their effect on its cost."""
+        """The mode, spec, batch, length and sizes, which identify the group."""
         return group_name((self.mode, self.spec.name, self.batch, self.time), self.sizes)
 
     def cell(self, label: str) -> TimedCell:
-        """Return the cell of an entry."""
+        """Return the cell of the entry with this label."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
 
 
 @dataclass(frozen=True)
 class TimedCell:
-    """The coordinates of one number in a table."""
+    """The coordinates of one timed cell: spec, backend, mode and sizes."""
 
     spec: str
     backend: str
@@ -116,7 +116,7 @@ class TimedCell:
 
 
 def check_request(request: BenchRequest) -> None:
-    """Check the values of a request; raise :class:`UsageError` for a wrong one."""
+    """Raise :class:`UsageError` if a value of the request is not allowed."""
     for kind, given, known in (
         ("dtype", (request.dtype,), DTYPES),
         ("path", (request.path,), PATHS),
@@ -136,7 +136,10 @@ def check_request(request: BenchRequest) -> None:
 
 
 def groups_of(request: BenchRequest) -> list[Group]:
-    """Return the groups in the order of the run; :class:`UsageError` for an unknown size."""
+    """Return the groups in the order of the run.
+
+    Raise :class:`UsageError` for an unknown size.
+    """
     specs = load_specs(request.specs or lesson6(), request.folders)
     for name in request.sizes:
         if name in FREE_SIZES:
@@ -156,7 +159,7 @@ def groups_of(request: BenchRequest) -> list[Group]:
 
 
 def entries_from(request: BenchRequest) -> list[Entry]:
-    """Return an entry for each backend; with ``tune`` another for each known setting.
+    """Return an entry for each backend; with ``tune`` also an entry for each of :data:`TUNINGS`.
 
     Raises:
         UsageError: a backend is unknown, or an interpreter or environment is given for a backend
@@ -185,7 +188,7 @@ def entries_from(request: BenchRequest) -> list[Entry]:
 
 
 def lacking_of(request: BenchRequest) -> Mapping[str, str]:
-    """Return the backends without an installed framework, each with the way to install it."""
+    """Return the backends whose framework is not installed, each with the way to install it."""
     return choose(request.backends, request.pythons).lacking
 
 
@@ -195,7 +198,10 @@ def launch(
     python: str = sys.executable,
     settings: Mapping[str, str] | None = None,
 ) -> Launch:
-    """Return how to start a worker: threads, settings, then the environment of the request."""
+    """Return how to start a worker.
+
+    Its environment has the thread settings, then ``settings``, then the variables of the request.
+    """
     environment = {
         **thread_settings(request.thread_count),
         **(settings or {}),
@@ -205,10 +211,11 @@ def launch(
 
 
 def characters_read(spec: Spec, time: int) -> tuple[int, str]:
-    """Return how many units one sample of a batch counts, and their name.
+    """Return the number of units in one sample of a batch, and the name of the unit.
 
-    A model that reads sequences counts ``time`` characters. Inputs of one index per sample count
-    one character each. Any other model counts one sample.
+    For a model that reads sequences, a sample has ``time`` characters. For a model with index
+    inputs, a sample has one character per input. For any other model, a sample is one unit:
+    "samples".
     """
     program = spec.program("inference")
     types = [program.type_of(port) for port in program.inputs]
@@ -219,7 +226,7 @@ def characters_read(spec: Spec, time: int) -> tuple[int, str]:
 
 
 def _modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
-    """Return the modes that a model can be timed in: without an optimizer, forward only."""
+    """Return the modes that a model can be timed in: only forward if it has no optimizer."""
     modes = tuple(mode for mode in asked if mode != "train" or spec.update is not None)
     if not modes:
         raise UsageError(f"{spec.name} has no optimizer: time it with --mode forward")
@@ -227,14 +234,14 @@ def _modes(spec: Spec, asked: Iterable[str]) -> tuple[str, ...]:
 
 
 def _times(spec: Spec, asked: Sequence[int]) -> tuple[int, ...]:
-    """Return the lengths to time: the requested ones, if the model's inputs have a length."""
+    """Return the lengths to time: the requested lengths, if the model reads sequences."""
     if not has_time(spec):
         return (characters_read(spec, 1)[0],)
     return tuple(dict.fromkeys(asked)) or (spec.length,)
 
 
 def has_time(spec: Spec) -> bool:
-    """Return whether the model reads sequences of any length."""
+    """Return whether the model reads sequences of variable length."""
     program = spec.program("inference")
     return any("time" in dim.names for p in program.inputs for dim in program.type_of(p).shape)
 
@@ -243,7 +250,7 @@ def has_time(spec: Spec) -> bool:
 class BenchPlan:
     """The plan of a run: ``every`` group of all shards, and the ``groups`` of this shard.
 
-    ``lacking`` has the backends without an installed framework, and how to install it.
+    ``lacking`` maps a backend whose framework is not installed to the way to install it.
     """
 
     request: BenchRequest
@@ -263,17 +270,17 @@ class BenchPlan:
         lacking = lacking_of(request) if entries is None else {}
         entries = entries_from(request) if entries is None else entries
         every, shard = groups_of(request), request.shard
-        # The entries of a group are timed in turn, so on one machine.
+        # The entries of a group are timed in turn, so a group is never split across machines.
         groups = every if shard is None else shard.part(every, attrgetter("name"), "group")
         return cls(request, [*entries], every, groups, lacking)
 
     @property
     def cells(self) -> list[TimedCell]:
-        """The cells of this shard: an entry in a group each, group by group."""
+        """The cells of this shard, group by group: one cell per entry and group."""
         return [group.cell(entry.label) for group in self.groups for entry in self.entries]
 
     def record(self) -> RunPlan:
-        """Return the description of the whole plan for a file of results."""
+        """Return the description of the plan of all shards for a file of results."""
         groups = {joined(group.name) for group in self.every}
         labels = {entry.label for entry in self.entries}
         return RunPlan.of([groups, labels], self.request.shard)

@@ -1,6 +1,6 @@
-"""Measure one group: prepare all contestants, time rounds in shuffled order, then run the proofs.
+"""Measurement of one group: prepare all contestants, time rounds in random order, run the proofs.
 
-Only one worker computes at a time: all others wait.
+Only one worker computes at a time; all other workers wait.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from harness.timing.proofs.values import check_values
 from harness.timing.workload import SECRET, Batch
 from harness.worker.remote import WorkerFault, not_offered, offers_path
 
-# The candidates for the fastest correct path. In a forward pass ``equations`` leaves matmuls in
-# their loops, and ``derived`` moves them out. If the framework has a compiler, ``compiled``
-# compiles what ``derived`` runs, and ``native-compiled`` what ``native`` runs.
+# The candidate paths in the search for the fastest. In a forward pass ``equations`` leaves matmuls
+# in their loops, and ``derived`` moves them out. If the framework has a compiler, ``compiled``
+# compiles the program of ``derived``, and ``native-compiled`` the program of ``native``.
 CANDIDATES = ("native", "derived", "compiled", "native-compiled", "equations")
-# Compiling a step of native layers takes half a minute and makes it at best little more than twice
-# as fast. It is tried only if the native path is within this factor of the fastest.
+# Compiling a step of native layers takes half a minute and makes it at most about twice as fast. So
+# ``native-compiled`` is tried only if ``native`` takes less than this multiple of the fastest time.
 NEAR = 2.5
-# By mode, the path that equals ``native`` if the framework has no layers of its own for the spec.
+# By mode, the path that runs the same as ``native`` if the framework has no native layers for the
+# spec.
 REPEATED = {"train": "equations", "forward": "derived"}
-# Seconds of a candidate's trial, of a batch of warm-up steps, and of the whole warm-up.
+# Seconds of a trial of a path, of a batch of warm-up steps, and of the whole warm-up.
 TRIAL, WARMING, WARMED = 0.1, 0.06, 5.0
 TRIALS = 4
-# Steady: the median of a batch of steps is this close to the median of the batch before.
+# Warm-up ends when the medians of two successive batches of steps differ by at most this share.
 STEADY = 0.05
 MOST_BATCHES = 60
-# The first estimate of a step's time is the best of this many tries.
+# The number of tries whose best is the first estimate of a step's time.
 ESTIMATES = 3
 
 Tell = Callable[[TimedResult, str], None]
@@ -83,7 +84,7 @@ def measure(
 
 
 def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
-    """Start the worker and prepare the requested path, or the fastest correct path.
+    """Start the worker and prepare the requested path; ``fastest`` finds the fastest correct path.
 
     Raises:
         Unsupported: the backend does not offer the path.
@@ -110,8 +111,8 @@ def prepare(contestant: Contestant, path: str, trying: Tell) -> None:
 class TriedPath:
     """A path and the result of its trial.
 
-    ``paths`` has what runs each layer, and ``seconds`` the time of a step. One call could make
-    ``several`` steps, and makes ``many``.
+    ``paths`` maps each layer to what runs it (native or equations), and ``seconds`` is the time of
+    a step. ``several`` is the possible number of steps per call, and ``many`` the number used.
     """
 
     path: str
@@ -134,7 +135,7 @@ class TriedPath:
 
 
 def _fastest(contestant: Contestant, trying: Tell) -> TriedPath:
-    """Try every path that may differ, and prepare the fastest correct one."""
+    """Try the paths that may differ in speed, and prepare the fastest correct path."""
     tried: list[TriedPath] = []
     starts = contestant.worker.starts
     repeated = REPEATED[contestant.case.group.mode]

@@ -22,7 +22,8 @@ from harness.timing.rounds import measure
 from harness.timing.workload import TimedCase
 from harness.worker.worker import Worker
 
-# Stores the results of a group, and the content of their file if another machine timed them.
+# A function that stores the results of a group. If another machine timed the group, it also gets
+# the content of that machine's file.
 Keep = Callable[[Sequence[TimedResult], SpeedFile | None], None]
 
 NO_NUMBER = (
@@ -32,38 +33,38 @@ NO_NUMBER = (
 
 
 class GroupTimer(Protocol):
-    """The timer of a plan's groups, on this machine or on a cluster."""
+    """The interface of a timer of groups, on this machine or on a cluster."""
 
     def run(self, keep: Keep) -> None:
-        """Time all groups; pass each to ``keep`` as soon as it is timed."""
+        """Time all groups; pass the results of each group to ``keep`` as soon as it is timed."""
 
     def close(self) -> None:
-        """End all processes that were started."""
+        """Stop all processes that this timer has started."""
 
 
 class LocalTimer:
-    """A timer that times groups on this machine in sequence, with a worker per entry."""
+    """A timer that runs groups on this machine one after another, with one worker per entry."""
 
     def __init__(self, plan: BenchPlan, events: BenchEvents) -> None:
         self._plan, self._request, self._events = plan, plan.request, events
         self.workers = {c.label: Worker(c.launch) for c in plan.entries}
-        """Workers by the label of their entry; none is started yet."""
+        """The workers by the label of their entry. No worker is started yet."""
         self._peaks: dict[str, dict[Any, float]] = {c.label: {} for c in plan.entries}
         self._shuffle = random.Random(plan.request.seed)
         self._own = 0.0  # the load that the previous group caused
 
     def close(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         for worker in self.workers.values():
             worker.close()
 
     def run(self, keep: Keep) -> None:
-        """Time all groups in sequence: two groups never share the machine."""
+        """Time all groups one after another, so that two groups never share the machine."""
         for group in self._plan.groups:
             keep(self.timed(group), None)
 
     def timed(self, group: Group) -> list[TimedResult]:
-        """Return the cells of one group, with the reasons to doubt their figures."""
+        """Time one group; return its results, with the reasons to doubt each speed."""
         start, threads = Load.now(), float(self._request.thread_count)
         found = self._measured(group)
         load = Load(start, self._own, Load.now(), threads)
@@ -105,7 +106,7 @@ class LocalTimer:
         """Return a group's case with its expected values.
 
         Raises:
-            OracleFault: time or memory does not suffice.
+            OracleFault: the oracle lacks time or memory to compute the values.
         """
         program = group.spec.program("training", **group.sizes)
         entries = entries_of(program, group.batch, group.time)
@@ -119,7 +120,7 @@ class LocalTimer:
 
 
 class Bench:
-    """A run of a request. Use it as a context manager, so that no worker outlives it.
+    """A run of a request. Use it as a context manager, so that all workers stop at its end.
 
     ``entries`` defaults to the entries of the request. Raises :class:`UsageError` for an invalid
     request, and :class:`.on_ray.ClusterError` if the cluster does not exist.
@@ -137,7 +138,7 @@ class Bench:
             ClusterTimer(self.plan) if request.on else LocalTimer(self.plan, self.events)
         )
         self.results: list[TimedResult] = []
-        """Results of all finished groups, also after an interruption."""
+        """The results of all finished groups. They are also valid after an interruption."""
         self._contents: list[SpeedFile] = []  # of groups timed on other machines
 
     def __enter__(self) -> Bench:
@@ -147,7 +148,7 @@ class Bench:
         self.close()
 
     def close(self) -> None:
-        """End all workers and all processes on a cluster."""
+        """Stop all workers and all processes on a cluster."""
         self.timer.close()
 
     def run(self) -> list[TimedResult]:
@@ -164,8 +165,8 @@ class Bench:
         return self.results
 
     def _keep(self, found: Sequence[TimedResult], content: SpeedFile | None) -> None:
-        # Store results before they are reported, so that an interrupted run has all reported
-        # results.
+        # Store results before they are reported. An interrupted run then has every result that it
+        # reported.
         if content is not None:
             self._contents.append(content)
         self.results += found
@@ -173,7 +174,7 @@ class Bench:
             self.events.ended(result)
 
     def document(self, planned: int | None = None) -> SpeedFile:
-        """Return the content of the file of results so far, see :func:`.json_file.document`.
+        """Return the content of the file of the results so far, see :func:`.json_file.document`.
 
         Raises:
             HarnessError: the results of several machines cannot be joined.
@@ -182,7 +183,8 @@ class Bench:
         if not self._contents:
             return whole
         found = join(self._contents)
-        # Facts about several groups together are only valid if one machine timed them.
+        # Slopes and tunings compare several groups, so they are valid only if one machine timed
+        # them all.
         apart = found.environment.machines
         names = {"incomplete"} if apart else {"incomplete", "slopes", "tunings"}
         told = {n: getattr(whole.harness, n) for n in names & whole.harness.model_fields_set}
@@ -194,13 +196,16 @@ KIND = "groups"
 
 
 class ClusterTimer:
-    """A timer of groups on a cluster: on each machine one at a time, with all cores or a card."""
+    """A timer of groups on a cluster.
+
+    Each machine times one group at a time, with all cores or one GPU.
+    """
 
     def __init__(self, plan: BenchPlan) -> None:
         """Connect to the cluster.
 
         Raises:
-            UsageError: as of :class:`.on_ray.Cluster`.
+            UsageError: as for :class:`.on_ray.Cluster`.
             ClusterError: there is no cluster.
         """
         self._plan, self._request = plan, plan.request
@@ -208,11 +213,11 @@ class ClusterTimer:
         self._cluster = Cluster(plan.request.on)
 
     def close(self) -> None:
-        """End all processes on the cluster."""
+        """Stop all processes on the cluster."""
         self._cluster.close()
 
     def run(self, keep: Keep) -> None:
-        """Time all groups; pass each to ``keep`` as soon as it is timed.
+        """Time all groups; pass the results of each group to ``keep`` as soon as it is timed.
 
         Raises:
             ClusterError: no node is left for the remaining groups.
@@ -222,7 +227,7 @@ class ClusterTimer:
         on_card = self._request.device != "cpu"
 
         def slots(node: ClusterNode) -> int:
-            # Nodes with one address share their processors, so they count as one machine.
+            # Nodes with the same address share their cores, so they count as one machine.
             first = machines.setdefault(node.address, node.id) == node.id
             return int(first and (node.gpus > 0 or not on_card))
 
@@ -243,7 +248,7 @@ class ClusterTimer:
         spread(self._cluster, queue, slots, work)
 
     def _given_up(self, number: int, why: str) -> tuple[list[TimedResult], SpeedFile]:
-        """Return the cells, all broken, of a group whose process was lost twice."""
+        """Return all cells of a group as broken, because two processes that timed it were lost."""
         words = f"the process that timed it was lost, and a second one too: {why}"
         plan, group = self._plan, self._plan.groups[number]
         found = [TimedResult(group.cell(e.label), e, "broken", words) for e in plan.entries]
@@ -251,13 +256,13 @@ class ClusterTimer:
 
 
 class NodeTimer:
-    """The timer in a process on a node, with workers of its own."""
+    """The timer in a process on a cluster node; it starts workers on that node."""
 
     def __init__(self, request: BenchRequest) -> None:
         self._plan = BenchPlan.of(request)
         self._timer = LocalTimer(self._plan, BenchEvents())
 
     def run(self, number: int) -> tuple[list[TimedResult], SpeedFile]:
-        """Return the results of a group of the plan, and the content of a file with them."""
+        """Time one group of the plan; return its results, and a file of results with them."""
         found = self._timer.timed(self._plan.groups[number])
         return found, document(self._plan.request, found, plan=self._plan.record())

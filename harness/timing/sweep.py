@@ -1,4 +1,4 @@
-"""Compare cells: how seconds grow with a size, and which settings help."""
+"""Comparison of cells: how seconds grow with a size, and which environment settings help."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.timing.contestant import TimedResult
 from harness.timing.noise import beyond_noise
 from harness.timing.request import TUNINGS
 
-# Smaller gains or losses are not reported.
+# Gains or losses below this share are not reported.
 WORTH = 0.03
 
 
 def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Return, for every cell with a setting, its speed relative to the plain cell."""
+    """Return the speed of every cell with a tuning, relative to the cell without the tuning."""
     plain = {str(r.cell): r for r in results if not r.entry.tuning and r.measured}
     found = []
     for result in results:
@@ -44,7 +44,7 @@ def gains(results: Sequence[TimedResult]) -> list[dict[str, object]]:
 
 
 def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return lines that say which settings paid or harmed, on which cell and by how much."""
+    """Return lines that say which settings help or harm which cell, and by how much."""
     told = [
         f"{gain['cell']}: {gain['tuning']} {gain['verdict']}: {gain['speed_ratio']:.2f} times the "
         f"speed"
@@ -61,11 +61,7 @@ def gain_lines(found: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def slopes(results: Sequence[TimedResult]) -> list[dict[str, object]]:
-    """Fit log(seconds) over log(value) for each size that varies while the others stay.
-
-    The slope is 1 if twice the work takes twice as long, and 0 if it takes the same time.
-    ``r_squared`` is the coefficient of determination; with two points it is always 1.
-    """
+    """Fit log(seconds) against log(size), for each size that varies while others are constant."""
     families: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for result in results:
         if result.measured:

@@ -1,4 +1,4 @@
-"""Format a run as tables of speeds, one for each mode, batch and sizes, with footnotes."""
+"""Tables of speeds: one table for each mode, batch and sizes, with footnotes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def grids(results: Sequence[TimedResult]) -> tuple[list[Grid], list[str]]:
             families.setdefault(title, []).append(result)
     found = [_grid(title, cells, notes) for title, cells in families.items()]
     for result in results:
-        # Settings are listed below the tables, but a cell without a speed under one is a footnote.
+        # Settings are listed below the tables, so a cell with a setting has no row. If the cell has
+        # no speed, a footnote says why.
         if result.entry.tuning and not result.measured:
             _note(result, notes, result.reason)
     return found, notes
@@ -46,9 +47,9 @@ def _grid(title: str, cells: Sequence[TimedResult], notes: list[str]) -> Grid:
 
 
 def _best(cells: Sequence[TimedResult]) -> list[TimedResult]:
-    """Return the fastest cell and those within noise of it, without unreliable ones.
+    """Return the fastest cell and all reliable cells that are equally fast within the noise.
 
-    If the fastest is unreliable, or alone, no cell is returned.
+    Return an empty list if the fastest cell is unreliable, or if only one cell has a speed.
     """
     measured = [c for c in cells if c.measured]
     if len(measured) < 2:
@@ -72,7 +73,7 @@ def _text(result: TimedResult, best: bool, notes: list[str]) -> str:
         speed += f" [{_note(result, notes, doubt)}]"
     many = result.record.many or 1
     path = f"{result.record.path}{f' x{many}' if many > 1 else ''}"
-    # The digits of the worst tensor that has any: rounding to a narrow dtype can leave none.
+    # The digits of the worst tensor. Tensors that consist of rounding errors are ignored.
     digits = result.record.values["digits"]
     right = "no digits told" if digits is None else f"{digits:.1f} digits"
     return f"{speed}\n{path}\n{right}"
@@ -86,13 +87,13 @@ def _note(result: TimedResult, notes: list[str], reason: str) -> int:
 
 
 def tracebacks(results: Sequence[TimedResult]) -> list[str]:
-    """Return the errors of cells without a speed, once for each backend."""
+    """Return the tracebacks of cells without a speed, each only once per backend."""
     found = {(r.entry.label, r.traceback): r for r in results if r.traceback}
     return [with_trace(f"{label}: {r.reason}", r.traceback) for (label, _), r in found.items()]
 
 
 def details(results: Sequence[TimedResult]) -> Grid:
-    """Return a table with further figures of every measured cell."""
+    """Return a table with further measurements of every measured cell."""
     columns: dict[str, Callable[[TimedResult], str]] = {
         "latency ms": lambda r: f"{r.record.latency['median'] * 1e3:.3g}",
         "step ms": lambda r: f"{r.record.step['median'] * 1e3:.3g}",

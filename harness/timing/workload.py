@@ -1,4 +1,4 @@
-"""The work of a group's contestants, and the oracle's results for it."""
+"""The test data of a group (parameters, batches), and the oracle's expected results."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from harness.runtime.updates import STEP
 from harness.timing.request import Group, characters_read
 
 Batch = dict[str, dict[str, Array]]
-# The values after some steps: parameters, statistics, slots, and others by neutral names.
+# Values after some steps: parameters, statistics, slots, and ``others`` (e.g. the state).
 Left = Mapping[str, Any]
 
-# The number of batches that rotate, so that no result can be used twice.
+# The number of batches that the steps cycle through.
 ROTATING = 8
-# Draws that no worker can know in advance.
+# Random numbers that no worker can predict.
 SECRET = SystemRandom()
-# The steps whose results are compared. The first batch comes twice: in training its second result
-# differs, which reveals a cache. At a large batch two steps and one order of summation must
-# suffice, because the oracle is slow.
+# The indices of the steps whose results are compared. The first batch is used twice: in training
+# its second result differs, so a cached result is detected. For a large batch the oracle is slow,
+# so two steps and fewer orders of summation must suffice.
 COMPARED = (0, ROTATING, 1)
 LARGE = 256
 
 
 class TimedCase:
-    """The parameters, batches and expected results of a group, all drawn from ``seed``."""
+    """The parameters, batches and expected results of a group, all drawn with ``seed``."""
 
     def __init__(self, group: Group, dtype: str, seed: int) -> None:
         spec, self.group, self.dtype, self.seed = group.spec, group, dtype, seed
@@ -58,7 +58,7 @@ class TimedCase:
 
     @cached_property
     def model(self) -> str:
-        """A checksum of the spec's meaning and of all sizes."""
+        """A checksum of the spec and of all sizes."""
         return digest([fingerprint(self.group.spec), sorted(self.program.sizes.items())])
 
     @property
@@ -73,7 +73,7 @@ class TimedCase:
 
     @cached_property
     def products(self) -> int:
-        """The operations of the matmuls of the smallest plan, which a step needs at least."""
+        """The operations in the matmuls of the cheapest plan: the minimum that a step needs."""
         program, sizes = self.program, {**self.program.sizes, **self.sizes}
         if self.group.mode == "forward":
             plans = [forward_plan(program, sizes, self.dtype, (), moved=m) for m in (True, False)]
@@ -85,10 +85,10 @@ class TimedCase:
 
     @cached_property
     def learning_rate(self) -> float:
-        """The learning rate: that of the spec's training, else of its optimizer.
+        """The learning rate of the spec's training, or of its optimizer if there is no training.
 
-        Optimizers without slots, such as SGD, use a smaller rate at batches above the spec's. Their
-        losses are sums, so a large batch would drive the parameters to infinity.
+        For optimizers without slots, such as SGD, the rate is reduced if the batch is larger than
+        the spec's batch. Losses are sums over the batch, so the parameters would otherwise diverge.
         """
         training = self.group.spec.model.training
         if self.rule is None:
@@ -99,7 +99,7 @@ class TimedCase:
         return rate if self.rule.every_slot else rate * min(1.0, training.batch / self.group.batch)
 
     def fresh(self, number: int) -> list[Batch]:
-        """Return the ``number``-th set of batches; sets have no batch in common."""
+        """Return :data:`ROTATING` batches; another ``number`` gives entirely different batches."""
         program, sizes = self.programs["train"], self.sizes
         seeds = range(number * ROTATING, (number + 1) * ROTATING)
         return [
@@ -113,11 +113,11 @@ class TimedCase:
         ]
 
     def unseen(self) -> list[Batch]:
-        """Return a set of batches that no worker has seen or could have drawn before."""
+        """Return batches that no worker has seen or can predict."""
         return self.fresh(1 + SECRET.getrandbits(32))
 
     def payload(self, path: str, device: str) -> dict[str, Any]:
-        """Return the arguments of the verb ``prepare``."""
+        """Return the arguments of the worker's command ``prepare``."""
         return {
             "training": encoded(self.programs["train"]),
             "inference": encoded(self.programs["forward"]),
@@ -141,12 +141,12 @@ class TimedCase:
 
     @cached_property
     def expected(self) -> Expected:
-        """The results of the compared steps, with the rounding error of the dtype."""
+        """The expected results of the compared steps, with the rounding error of the dtype."""
         expected = self._reference.expect(lambda session: [self.run(session)])
         return beside_start(expected, self.material.parameters)
 
     def means_nothing(self) -> bool:
-        """Return whether nothing can be compared: a loss or all outputs are not finite."""
+        """Return whether no comparison is possible: a loss or all outputs are not finite."""
         values = self.expected.values
         losses = [a for n, a in values.items() if n.endswith(": loss")]
         if losses:
@@ -154,12 +154,16 @@ class TimedCase:
         return not any(np.isfinite(a).any() for a in values.values())
 
     def following(self, number: int, batch: Batch, left: Left) -> Expected:
-        """Return the expected results of step ``number`` (from 1), without noise, from ``left``."""
+        """Return the expected results of step ``number`` (from 1).
+
+        The step starts from the values ``left``. The results are computed without their rounding
+        error.
+        """
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
         return beside_start(expected, left["parameters"])
 
     def run(self, session: Session) -> dict[str, Array]:
-        """Return the results of the compared steps in a session of the case's programs."""
+        """Run the compared steps in a session, and return their results by name."""
         return self._train(session) if self.group.mode == "train" else self._forward(session)
 
     def found(
@@ -169,10 +173,11 @@ class TimedCase:
         first: int = 1,
         start: Arrays | None = None,
     ) -> dict[str, Array]:
-        """Return a worker's results of steps, under the names of :attr:`expected`.
+        """Rename a worker's results of steps to the names of :attr:`expected`.
 
-        ``after`` has the worker's final values, and is empty in a forward pass. Its parameters were
-        ``start`` before, by default the case's own. ``first`` is the number of the first step.
+        ``after`` has the worker's values after the last step, and is empty in a forward pass.
+        ``start`` has the parameters before the first step (default: the case's own). ``first`` is
+        the number of the first step.
         """
         values: dict[str, Array] = {}
         for number, result in enumerate(results, start=first):
@@ -214,7 +219,7 @@ class TimedCase:
         if self.group.mode == "forward":
             results = session.forward("inference", batch["inputs"], state)
             return {f"step {number}: {n}": results[n] for n in self._ends}
-        # In float16, steps may have been skipped.
+        # In float16, steps with infinite gradients may have been skipped.
         session.load_slots(left["slots"], int(others.get(STEP, number)) - 1)
         results = session.step(batch["inputs"], state, batch["targets"], self.learning_rate)
         material = replace(self.material, parameters=dict(left["parameters"]))
@@ -238,5 +243,5 @@ class TimedCase:
 
 
 def kind(name: str) -> str:
-    """Return the kind of a value: losses are apart, as they are less noisy than parameters."""
+    """Return the kind of a value: "loss" or "tensor". Losses are less noisy than tensors."""
     return "loss" if name.endswith(": loss") else "tensor"

@@ -1,7 +1,7 @@
-"""The proofs that a backend must pass before its speed counts; each adds numbers to the record.
+"""The proofs that a backend must pass before its speed counts. Each proof stores its measurements.
 
 Two further proofs run elsewhere: :func:`.values.check_values` before anything is timed, and
-:func:`.times.check_hardware` when the figures are computed.
+:func:`.times.check_hardware` when a cell's record is completed.
 """
 
 from harness.timing.proofs.times import (
@@ -13,7 +13,7 @@ from harness.timing.proofs.times import (
 )
 from harness.timing.proofs.values import check_again, check_rounds, check_step, check_timed_way
 
-# In this order, because the batches of the last round are lost when others are fed.
+# The order matters: once other batches are fed, the batches of the last round are lost.
 PROOFS = (
     ("waits for work", check_waits),
     ("clock is true", check_clock),

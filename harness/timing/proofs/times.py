@@ -1,4 +1,4 @@
-"""Proofs by time: a backend waits for its work, skips none, and starts none before the clock."""
+"""Proofs by time: a backend waits for its work, skips no step, and computes none in advance."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.timing.contestant import Contestant, Handed, Pace, Refused, TimedRo
 from harness.timing.play import sample
 from harness.timing.workload import ROTATING
 
-# Proof that no step is faster than the hardware: its matmuls at several times the peak.
+# Proof that a step is not faster than the hardware: its matmuls run at most at HARDWARE x peak.
 
-# The most times that a matmul may be faster than the measured peak.
+# The rate of matmuls in a step may be at most this multiple of the measured peak.
 HARDWARE = 3.0
-# The peak is measured again this often, because the machine may have been busy the first time.
+# The number of times that the peak is measured again, as the machine may have been busy before.
 PEAK_TRIES = 3
 
 
@@ -28,12 +28,13 @@ def check_hardware(
     seconds: float,
     again: Callable[[], float],
 ) -> None:
-    """Check that a step is not faster than its matmuls at :data:`HARDWARE` times the peak.
+    """Check that a step takes as long as its matmuls would take at :data:`HARDWARE` times the peak.
 
-    ``again`` measures the peak once more.
+    ``products`` is the number of operations of these matmuls. ``again`` measures the peak once
+    more.
 
     Raises:
-        Refused: it is faster.
+        Refused: the step is faster.
     """
     for tried in count():
         least = products / (HARDWARE * peak)
@@ -48,21 +49,21 @@ def check_hardware(
         peak = max(peak, again())
 
 
-# Proof that no results are cached: new batches take no longer than known ones.
+# Proof that no results are cached: steps on new batches take no longer than on known batches.
 
 UNSEEN_TRIES = 3
-# The most times that a step on a new batch may take longer than on a known batch.
+# A step on a new batch may take at most this multiple of the time on a known batch.
 UNSEEN = 1.5
 
 
 def check_unseen(contestant: Contestant) -> None:
-    """Check that new batches take no longer than the batches of the last round.
+    """Check that steps on new batches take no longer than steps on the batches of the last round.
 
-    The new batches are each seen once, and are more than a cache holds. The check times steps in a
-    row and single steps.
+    Each new batch is used once, so a cache cannot have its results. The check times steps in a row
+    and single steps.
 
     Raises:
-        Refused: they take longer.
+        Refused: steps on new batches take longer.
     """
     for _ in range(UNSEEN_TRIES):
         ways = {
@@ -91,11 +92,12 @@ Times = tuple[list[float], list[float]]
 
 
 def _unseen_in_a_row(contestant: Contestant) -> Times:
-    """Return the seconds of some steps in a row: on new batches, and on those of the last round."""
+    """Return the seconds of steps in a row, on new batches and on those of the last round."""
     unseen, seen = [], []
     steps, count = contestant.steps, ROTATING
     for _ in range(UNSEEN_TRIES):
-        # The first steps on new memory cost more on every backend.
+        # On every backend, the first steps on newly allocated memory are slower. So feed other
+        # batches first.
         steps.feed(contestant.case.unseen(), beside=True)
         contestant.throughput(count)
         steps.feed(contestant.case.unseen(), beside=True)
@@ -108,7 +110,10 @@ def _unseen_in_a_row(contestant: Contestant) -> Times:
 
 
 def _unseen_one_by_one(contestant: Contestant) -> Times:
-    """Return the seconds of single steps, without the first of each, which starts cold."""
+    """Return the seconds of single steps, on new and on known batches.
+
+    The first step of each sample is left out, because it starts cold.
+    """
     unseen: list[float] = []
     seen: list[float] = []
     for _ in range(UNSEEN_TRIES):
@@ -122,7 +127,7 @@ def _unseen_one_by_one(contestant: Contestant) -> Times:
 
 
 def _warm(contestant: Contestant) -> None:
-    """Turn back to the batches of the last round, and run steps that warm all caches."""
+    """Switch back to the batches of the last round, and run steps that warm up all caches."""
     contestant.steps.turn(0)
     contestant.throughput(2 * ROTATING)
 
@@ -132,29 +137,30 @@ def _is_slower(unseen: Sequence[float], seen: Sequence[float]) -> bool:
     return median(unseen) > UNSEEN * median(seen) and apart
 
 
-# Proof that nothing is computed before the clock starts, while a batch is handed over.
+# Proof that no step is computed before the clock starts, while the batches are fed.
 
-# The allowed share of a step per batch before its step begins. A backend that saves a quarter of
-# a step must do as much beforehand.
+# The allowed time to feed a batch, as a share of a step. A backend that saves a quarter of a step
+# must do a quarter of a step in advance.
 BEFOREHAND = 1 / 3
-# The further time allowed per array, in seconds and by its bytes: about five times the need of
-# the slowest shipped backend.
+# The time allowed in addition per array, in seconds and by its bytes: about five times the time
+# that the slowest built-in backend needs.
 ARRAY_SECONDS, BYTES_PER_SECOND = 1e-3, 1e8
 HANDED_SAMPLES = 12
 
 
 def check_handing_over(contestant: Contestant) -> None:
-    """Check that feeding batches and running steps takes no longer than the steps and the copies.
+    """Check that feeding batches and running steps takes as long as the steps and the copies.
 
-    A backend that computes the results when it gets a batch makes its steps in no time. This work
-    shows from the feeding to the end of the first steps. Only forward passes are checked.
+    A backend could compute the results when it receives a batch: its steps would then take no time.
+    To detect this work, the check measures from the feeding of batches to the end of the first
+    steps. Only forward passes are checked.
 
-    On a CPU the smaller of two numbers counts: the median of the processor times (idle threads may
-    spin), and the lower quartile of the wall times (other processes may delay them). On a GPU the
-    least wall time counts.
+    On a CPU the smaller of two numbers counts: the median processor time (idle threads may spin),
+    or the lower quartile of the wall times (other processes may delay them). On a GPU the least
+    wall time counts.
 
     Raises:
-        Refused: it takes longer, also in further samples.
+        Refused: feeding takes longer, also in further samples.
     """
     if contestant.case.group.mode != "forward":
         return
@@ -180,7 +186,7 @@ def _handing_seconds(handed: Sequence[Handed], on_cpu: bool) -> float:
 
 
 def _of_copies(contestant: Contestant) -> float:
-    """Return the seconds that feeding all batches may take, however short a step is."""
+    """Return the seconds that feeding all batches may take, even if steps are very short."""
     arrays = [a for batch in contestant.case.batches for a in batch["inputs"].values()]
     return sum(ARRAY_SECONDS + a.nbytes / BYTES_PER_SECOND for a in arrays)
 
@@ -195,21 +201,21 @@ def _handing_sample(contestant: Contestant) -> Handed:
     return Handed(now - started, middle - before).beyond(ROTATING, seconds, processor)
 
 
-# Proof that the worker's clock, which times everything, goes as fast as our own.
+# Proof that the worker's clock, which times everything, runs as fast as the harness's clock.
 
-# Both clocks are the system's, so they differ by messages only. Allowed are MESSAGE seconds per
-# row, plus WAITS times the worker's mean wait for a processor. A worker can only wait longer by
-# work that takes the processors from its own steps.
+# The two clocks are the system's, so they differ only by the time of messages. The allowed
+# difference per row is MESSAGE seconds, plus WAITS times the worker's mean wait for a free core. To
+# cheat by waiting longer, a worker would have to take the cores from its own steps.
 MESSAGE, WAITS = 0.002, 3.0
-# The number of longest rows that count for a baseline, whose rounds are not stored.
+# A baseline's rounds are not stored, so this many of its longest rows are compared.
 LONGEST = 5
 
 
 def check_clock(contestant: Contestant) -> None:
-    """Compare the worker's clock with our own in the timed rounds: it may be right elsewhere.
+    """Compare the worker's clock with the harness's clock in the timed rounds.
 
     Raises:
-        Refused: the worker's clock lost more time than messages take.
+        Refused: the worker's clock missed more time than messages take.
     """
     rows = [played.clock for played in contestant.played]
     if contestant.entry.baseline:
@@ -224,43 +230,46 @@ def check_clock(contestant: Contestant) -> None:
 
 
 def compare_clocks(rows: Sequence[TimedRow]) -> tuple[float, float, float]:
-    """Return the seconds by the worker's clock, by our own, and the allowed difference.
+    """Return the seconds by the worker's clock, by the harness's clock, and the allowed difference.
 
-    Each is a sum over the better half of the rows plus one: those that lost least. A speed is the
-    median of its rounds, so cheating takes half of them, while a busy machine may delay the others.
+    Each number is a sum over the rows that lost least: half of the rows, plus one. A speed is the
+    median of its rounds, so cheating must affect half of them. A busy machine may delay the other
+    half.
     """
     kept = sorted(rows, key=lambda row: row.lost)[: len(rows) // 2 + 1]
     allowed = sum(MESSAGE + WAITS * row.wait for row in kept)
     return sum(row.told for row in kept), sum(row.passed for row in kept), allowed
 
 
-# Proof that unread steps are computed: each takes as long as a step that is read.
+# Proof that unread steps are computed: a step takes equally long whether its result is read or not.
 
-# The least wall time of a step in a row, as a share of the longer part of a step alone.
+# The least wall time of a step in a row, divided by the longer part of a single step.
 LEAST_SHARE = 0.75
-# The least share of processor time: smaller, because waiting for a step takes processor time too.
+# The same limit for processor time: lower, because waiting for a step also takes processor time.
 LEAST_PROCESSOR = 0.6
-# With this share of wall time, steps in a row did all their work whatever the processor time is.
+# If wall time has at least this share, processor time is ignored.
 LONG = 1.25
-# Below this share of processor time, or with too little wall time, up to PACE_SAMPLES are added.
+# If the share of processor time is below CLEAR, or wall time is too short, up to PACE_SAMPLES
+# samples are added.
 CLEAR, PACE_SAMPLES = 0.75, 6
 # Seconds of the steps in a row of a sample.
 TRIED = 0.1
 
 
 def check_pace(contestant: Contestant) -> None:
-    """Check that an unread step in a row takes about as long as a read step alone.
+    """Check that an unread step in a row takes about as long as a single step that is read.
 
-    In a row the next step may begin while one is computed, and nothing is read. So a step in a row
-    is compared with the longer part of a step alone: beginning it or waiting for it.
+    In a row, the next step may start while a step is still computed, and no result is read. So a
+    step in a row is compared with the longer part of a single step: its start, or the wait for its
+    results.
 
-    Wall time is unreliable on a busy machine, but processor time is not shortened by overlapping.
-    Processor time counts only on a CPU with one step per call: with several steps, waiting threads
+    Wall time is unreliable on a busy machine, but overlapping steps do not shorten processor time.
+    Processor time is used only on a CPU with one step per call: with several steps, waiting threads
     use processor time too. :func:`.values.check_rounds` compares the results of the single steps.
 
     Raises:
-        Refused: the wall time is much too short in every round and sample; or the processor time is
-            too short in half of them, and the wall time not clearly longer.
+        Refused: the wall time is much too short in every round and sample. Or the median processor
+            time is too short, and the wall time is not clearly longer.
     """
     paces = contestant.paces
     on_processors = contestant.device == "cpu" and contestant.many == 1
@@ -282,11 +291,13 @@ def check_pace(contestant: Contestant) -> None:
 def less(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
     """Return whether a step in a row took too little time.
 
-    Wall time counts if it is too short in every round: on a busy machine the best round decides.
-    Processor time counts if its median is too short, because single samples may be low by chance.
+    Wall time is too short if it is too short in every round: on a busy machine the best round
+    decides. Processor time is too short if its median is, because single samples may be low by
+    chance.
 
-    A thread that waits for a busy core may spin, mostly in a step that is waited for. So processor
-    time is ignored if the median wall time in a row is clearly longer than alone.
+    A thread that waits for a busy core may spin, mostly in steps that are waited for. So processor
+    time is ignored if the median wall time of a step in a row is clearly longer than that of a
+    single step.
     """
     if max(p.share for p in paces) < LEAST_SHARE:
         return True
@@ -295,27 +306,27 @@ def less(paces: Sequence[Pace], on_processors: bool, least: float) -> bool:
     return median(p.processor_share for p in paces) < least
 
 
-# FACTOR times the steps must take FACTOR times as long, within this share.
+# FACTOR times as many steps must take FACTOR times as long, within this share.
 LINEAR = 0.2
 FACTOR = 10
 RUN_TRIES = 3
-# Seconds of the first short runs, and the factor by which they grow if the numbers are unclear.
-# Noise disappears with length, a missing wait does not.
+# Seconds of the first short runs, and the factor by which runs grow if the result is unclear. In
+# longer runs noise disappears, but the effect of a missing wait stays.
 SHORT = 0.03
 LONGER = 3
 ATTEMPTS = 3
 
 
 def check_waits(contestant: Contestant) -> None:
-    """Check that ten times the steps take ten times as long, and leave no work undone.
+    """Check that ten times as many steps take ten times as long, and leave no work undone.
 
     Raises:
-        Refused: they do not.
+        Refused: the time grows differently, or work was left undone.
     """
     tried = []
     for attempt in range(ATTEMPTS):
         tried.append(_scaling(contestant, SHORT * LONGER**attempt))
-        # In the first attempt, another process may have delayed just the step after.
+        # In the first attempt, another process may have delayed the step after the run.
         if not _unconvincing(tried[-1]) or (attempt and tried[-1].is_gross):
             break
     contestant.record.waits = {**asdict(tried[-1]), "attempts": len(tried)}
@@ -326,9 +337,10 @@ def check_waits(contestant: Contestant) -> None:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Seconds of short runs of ``steps``, of runs :data:`FACTOR` times as long, and of single ones.
+    """Seconds of short runs of ``steps`` steps, of long runs and of single steps.
 
-    ``ratios`` are long over short by wall time, ``processor_ratios`` by processor time.
+    A long run has :data:`FACTOR` times as many steps. ``ratios`` divide the wall time of a long run
+    by that of a short run; ``processor_ratios`` divide the processor times.
     """
 
     steps: int
@@ -344,7 +356,7 @@ class Scaling:
 
     @property
     def is_gross(self) -> bool:
-        """True if so much work was left undone that longer runs would only leave more."""
+        """True if so much work was left undone that longer runs would only leave more undone."""
         return self.step_after - self.step_alone > FACTOR / 2 * self.step_alone
 
 
@@ -362,7 +374,7 @@ def _scaling(contestant: Contestant, seconds: float) -> Scaling:
         again = contestant.processor()
         long.append(contestant.throughput(FACTOR * count))
         worked.append((contestant.processor() - again) / max(between - before, 1e-9))
-        # The step after a run takes as long as the next one, unless work was left undone.
+        # The step after a run takes as long as the next step, unless the run left work undone.
         left.append(_one_step(contestant))
         alone.append(_one_step(contestant))
     return Scaling(
@@ -380,14 +392,15 @@ def _scaling(contestant: Contestant, seconds: float) -> Scaling:
 
 
 def _one_step(contestant: Contestant) -> float:
-    """Return the seconds until the worker answers with the result of a step, by its outer clock."""
+    """Return the seconds until the worker replies with the result of one step."""
     return contestant.seconds_of_values(contestant.take(1), 1)
 
 
 def _unconvincing(found: Scaling) -> str:
-    """Return why a backend seems not to wait; empty if it waits, or if noise is an explanation.
+    """Return why a backend seems not to wait for its work; empty if it seems to wait.
 
-    Noise goes both ways: a ratio counts if every try lies on the same side.
+    Noise makes some ratios too large and others too small. So a ratio is wrong only if every try
+    errs in the same direction.
     """
     least, most = FACTOR * (1 - LINEAR), FACTOR * (1 + LINEAR)
     if max(found.ratios) < least or (min(found.ratios) > most and not _held_up(found)):
@@ -404,8 +417,8 @@ def _unconvincing(found: Scaling) -> str:
 def _held_up(found: Scaling) -> bool:
     """Return whether a busy machine explains why long runs took too long.
 
-    A delay takes no processor time. If threads spin while they wait, the short runs must have left
-    no work undone, and their steps must be as long as single ones.
+    A delay by other processes takes no processor time. Waiting threads may spin, though: then the
+    short runs must have left no work undone, and their steps must take as long as single steps.
     """
     if min(found.processor_ratios, default=inf) <= FACTOR * (1 + LINEAR):
         return True

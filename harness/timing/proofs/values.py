@@ -1,4 +1,4 @@
-"""Proofs by values: the timed steps compute the results of the oracle and of single steps."""
+"""Proofs by values: the timed steps have the results of the oracle and of single steps."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ from harness.oracle.yardstick import Expected, apart
 from harness.timing.contestant import Contestant, Played, Refused
 from harness.timing.workload import ROTATING, SECRET, Left, TimedCase, kind
 
-# Proof that steps in a row end with the same values as the same steps one by one.
+# Proof that steps in a row end with the same values as the same steps run singly.
 #
-# The results of timed steps are not read, so a backend could compute less. Here the same steps
-# run again one by one. All values that go from step to step are compared, and the results of
-# some steps, which are chosen afterwards. Lengths, batches and last digits of the parameters are
-# drawn in the parent: no worker knows which steps will be compared.
+# The results of timed steps are not read, so a backend could compute less. This proof runs the same
+# steps again one at a time. It compares all values that pass from step to step, and the results of
+# some steps, chosen afterwards. The harness draws the lengths, the batches and the last digits of
+# the parameters, so no worker knows which steps will be compared.
 
-# Steps of the longest repeated run: as many as take SECONDS, from LEAST to STEPS.
+# The steps of the longest repeated run: as many as fit in SECONDS, but at least LEAST and at most
+# STEPS.
 LEAST, STEPS, SECONDS = 6, 24, 0.04
-# Further short runs by mode: a forward pass passes nothing on, so a run shows one step only.
+# The number of further short runs by mode. In a forward pass no values pass from step to step, so a
+# run verifies only one step.
 FURTHER = {"train": 1, "forward": 4}
-# The error of a whole round (hundreds of steps) up to which its rounding error is not measured.
+# The error of a whole round (hundreds of steps) that is accepted without measuring the rounding
+# error.
 ROUND = 0.02
-# The first reading of a round's values may take longer than the second: by this share of the
-# round, or by this many seconds.
+# The first reading of a round's values may take this much longer than the second reading: a share
+# of the round, or seconds.
 LEFT, LEFT_SECONDS = 0.2, 0.02
 
 
 @dataclass(frozen=True)
 class Run:
-    """Steps from the start: their number, and the index of the step whose results are read."""
+    """A run from the initial values: its number of steps, and the index of the step to read."""
 
     length: int
     read: int
 
 
 def check_timed_way(contestant: Contestant) -> None:
-    """Check that short runs of timed steps end with the values of the same steps one by one.
+    """Check that short runs of timed steps end with the same values as the same steps run singly.
 
-    The tolerance is 16 times the rounding error. The rounding error is measured with the same steps
+    The tolerance is 16 times the rounding error. To measure the rounding error, the same steps run
     from parameters that differ in their last digits.
 
     Raises:
-        Refused: they do not.
+        Refused: the values differ.
     """
     case, steps = contestant.case, contestant.steps
     steps.feed(case.unseen())
@@ -81,11 +84,11 @@ def check_timed_way(contestant: Contestant) -> None:
 def check_rounds(contestant: Contestant) -> None:
     """Repeat one timed round and the samples of the pace step by step, and compare the values.
 
-    The round is drawn when all are over. If nothing goes from step to step, some results of every
-    round are compared.
+    The round is drawn secretly. If no values pass from step to step, some results of every round
+    are compared.
 
     Raises:
-        Refused: the values differ, or the round left work to whoever reads its values.
+        Refused: the values differ, or the round left work to the reading of its values.
     """
     played = [p for p in contestant.played if p.drawn or not contestant.carries]
     furthest: Deviation | None = None
@@ -106,7 +109,7 @@ def check_rounds(contestant: Contestant) -> None:
 
 
 def _again(contestant: Contestant, played: Played) -> Deviation:
-    """Return the largest deviation of a round from its steps one by one."""
+    """Return the largest deviation between a round and the same steps run singly."""
     case, steps = contestant.case, contestant.steps
     steps.feed(played.batches)
     found: ArrayDict = {}
@@ -117,7 +120,7 @@ def _again(contestant: Contestant, played: Played) -> Deviation:
         expected: ArrayDict = {}
         for read in played.reads:
             expected |= _named(read, steps.values(read, 1)[0])
-        # Outputs of single steps have the noise of the outputs that the oracle computed.
+        # Outputs of single steps are as noisy as the outputs that the oracle computed.
         noise = dict.fromkeys(expected, max(case.expected.noise(case.dtype).values()))
         return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     start = case.material.parameters
@@ -154,7 +157,7 @@ def _steps_until(played: Played) -> int:
 
 
 def _runs(contestant: Contestant) -> Collection[Run]:
-    """Return the longest run and some short ones; the steps to read are drawn among the last."""
+    """Return the longest run and some short runs, each with the step to read drawn secretly."""
     many, further = contestant.many, FURTHER[contestant.case.group.mode]
     most = max(LEAST, min(STEPS, contestant.steps_in(SECONDS)))
     lengths = [2 + SECRET.randrange(LEAST) for _ in range(further)]
@@ -165,7 +168,7 @@ def _runs(contestant: Contestant) -> Collection[Run]:
 
 
 def _one_by_one(contestant: Contestant, runs: Sequence[Run], start: ArrayDict) -> ArrayDict:
-    """Return the results that the runs have read, and the values after the longest run."""
+    """Run the steps singly; return the results that ``runs`` read and the final values."""
     steps, done = contestant.steps, 0
     found: ArrayDict = {}
     steps.restart(start)
@@ -182,7 +185,7 @@ def _left(contestant: Contestant, count: int, start: ArrayDict) -> ArrayDict:
 
 
 def _carried(contestant: Contestant, count: int, left: Left, start: ArrayDict) -> ArrayDict:
-    """Return all values that go from step to step, parameters as their distance from the start."""
+    """Return all values that pass from step to step; parameters as differences from ``start``."""
     material = replace(contestant.case.material, parameters=start)
     found = step_values(count, {"results": {}, **left}, material)
     return found | {f"step {count}: {n}": a for n, a in left["others"].items()}
@@ -193,7 +196,7 @@ def _named(index: int, results: Mapping[str, Array]) -> ArrayDict:
 
 
 def _shaken(contestant: Contestant) -> ArrayDict:
-    """Return the initial parameters with other last digits, drawn secretly."""
+    """Return the initial parameters with different last digits, drawn secretly."""
     random = np.random.default_rng(SECRET.getrandbits(64))
     return shaken(contestant.case.material.parameters, contestant.case.dtype, random)
 
@@ -210,19 +213,19 @@ def _refusal(steps: int, furthest: Deviation) -> str:
     )
 
 
-# Proof that a round was right: one of its steps, drawn afterwards, agrees with the oracle.
+# Proof that a round was correct: one of its steps, drawn afterwards, agrees with the oracle.
 #
-# A backend knows the first steps: it could be right on the first batches, and later do nothing,
-# consistently. So the parent draws the batches of a round, and which step is compared.
+# A backend knows the first steps. It could be correct on the first batches and later consistently
+# do nothing. So the harness draws the batches of a round, and the step that is compared.
 
 
 def check_step(contestant: Contestant) -> None:
     """Check that one step of a timed round agrees with the oracle.
 
-    The oracle makes the same step from the values before it in the worker.
+    The oracle starts from the values that the worker had before this step.
 
     Raises:
-        Refused: it does not agree.
+        Refused: the step does not agree.
     """
     played = [p for p in contestant.played if p.drawn or not contestant.carries]
     if not played:
@@ -245,7 +248,7 @@ def check_step(contestant: Contestant) -> None:
 
 
 def _by_noise(contestant: Contestant, expected: Expected, found: Arrays) -> list[Deviation]:
-    """Compare with the noise of the first steps; if that fails, measure the noise of this step."""
+    """Compare a step, given the noise of the first steps; if that fails, measure its own noise."""
     case = contestant.case
     known: dict[str, float] = {}
     for name, error in case.expected.noise(case.dtype).items():
@@ -271,7 +274,7 @@ def _read(contestant: Contestant, played: Played) -> Found:
 
 
 def _step_again(contestant: Contestant, played: Played) -> Found:
-    """Repeat the round up to a drawn step; return the values before it and its results."""
+    """Repeat the round up to a drawn step; return the values before the step, and its results."""
     steps, train = contestant.steps, contestant.case.group.mode == "train"
     before = SECRET.randrange(played.steps)
     number = before + 1
@@ -290,14 +293,14 @@ def _step_again(contestant: Contestant, played: Played) -> Found:
     return number, first + before, left, found
 
 
-# The allowed error of a baseline's losses and outputs: it may use a different optimizer.
+# The allowed error of a baseline's losses and outputs: larger, as its optimizer may differ.
 BASELINE = 1e-3
 
 Values = Sequence[Arrays]
 
 
 def check_values(contestant: Contestant) -> None:
-    """Check that the first steps agree with the oracle; else raise :class:`Refused`."""
+    """Raise :class:`Refused` if the first steps do not agree with the oracle."""
     results, after = compared_steps(contestant)
     case = contestant.case
     found = case.found(results, after)
@@ -327,7 +330,10 @@ def check_values(contestant: Contestant) -> None:
 
 
 def told_digits(case: TimedCase, deviations: Sequence[Deviation]) -> float | None:
-    """Return the decimal digits of the worst tensor, or None if all tensors are mere rounding."""
+    """Return the number of correct decimal digits of the worst tensor.
+
+    Return None if every tensor consists of rounding errors.
+    """
     tells = case.expected.tells
     errors = [d.error for d in deviations if not d.void and tells(d.name, case.dtype)]
     return digits(max(errors)) if errors else None
@@ -357,10 +363,10 @@ def _check_baseline(contestant: Contestant, found: Arrays) -> None:
 
 
 def check_again(contestant: Contestant) -> None:
-    """Check that the results are still right after the timed rounds.
+    """Check that the results are still correct after the timed rounds.
 
     Raises:
-        Refused: they are not.
+        Refused: the results differ.
     """
     first = contestant.record.values
     contestant.steps.feed(contestant.case.batches)
@@ -369,7 +375,7 @@ def check_again(contestant: Contestant) -> None:
 
 
 def _gap(found: Any, expected: Any) -> float:
-    """Return the largest deviation over the largest magnitude; infinity if the shapes differ."""
+    """Return the largest deviation divided by the largest magnitude; infinity for other shapes."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if found.shape != expected.shape:
         return float("inf")
