@@ -1,4 +1,4 @@
-"""The values that a shell completes for options and arguments, by their kind."""
+"""Shell completion: the possible values of options and arguments, by their kind."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from harness.command.options import completers
 from harness.errors import HarnessError
 from harness.runtime.paths import COMPILED_PATHS, KNOWN_DTYPES, PATHS
 
-# Commands with dtypes of their own.
+# Commands that accept different dtypes than other commands.
 DTYPES_OF = {
     **dict.fromkeys(("bench", "train", "generate"), (*KNOWN_DTYPES, "tf32")),
     "run": ("float64", "float32"),
 }
-# Additional paths of some commands.
+# Commands that accept further paths.
 FURTHER = {"check": ("all",), **dict.fromkeys(("bench", "train"), (*COMPILED_PATHS, "fastest"))}
 MODES = ("forward", "train")
 TEXTS = ("builtin", "nietzsche")
 
 
 def backends(ctx: click.Context) -> Iterable[str]:
-    """Return the backends whose framework is installed, and the environments' versions."""
+    """Return the backends whose framework is installed, and the framework versions that have
+    environments."""
     from harness.environments import cache
     from harness.runtime.needs import own
     from harness.runtime.plugins import available
@@ -41,8 +42,8 @@ def formats(ctx: click.Context) -> Iterable[str]:
 
 
 def models(ctx: click.Context) -> Iterable[str]:
-    """Return the models by name, also of the given folders, and the YAML files of this folder. For
-    ``explain``, also all other definitions."""
+    """Return the names of models, including those in the folders given, and the YAML files of the
+    current folder. For ``explain``, also return the names of all other definitions."""
     from harness.language.library import FOLDERS, Library
 
     library = Library(_folders(ctx))
@@ -59,30 +60,31 @@ def checks(ctx: click.Context) -> Iterable[str]:
 
 
 def sizes(ctx: click.Context) -> Iterable[str]:
-    """Return the sizes of the specs on the command line."""
+    """Return the names of the sizes that the specs on the command line have."""
     from harness.language.library import lesson6
     from harness.language.model import load_spec
 
-    # Before the option's value is complete, click leaves the earlier arguments unread.
+    # While the value is incomplete, click has not yet parsed the earlier arguments.
     given = ctx.params.get("specs") or ctx.params.get("spec") or ctx.args or lesson6()
     found: dict[str, None] = {}
     for name in [given] if isinstance(given, str) else given:
         try:
             found.update(dict.fromkeys(load_spec(name, _folders(ctx)).model.sizes))
         except HarnessError:
-            continue  # the command reports the error; here the user is still typing
+            continue  # the user is still typing; the command itself will report the error
     return [f"{size}=" for size in found]
 
 
 def environments(ctx: click.Context) -> Iterable[str]:
-    """Return the environments that are kept."""
+    """Return the names of the environments that exist."""
     from harness.environments import cache
 
     return cache.kept()
 
 
 def wanted(ctx: click.Context) -> Iterable[str]:
-    """Return the results that a run can return; for an upgrade, the comparisons."""
+    """Return the names of the results that a run can return; for ``upgrade``, those of the
+    comparisons."""
     return ("numbers", "speed") if ctx.info_name == "upgrade" else ("outputs", "loss", "gradients")
 
 

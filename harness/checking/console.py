@@ -1,4 +1,4 @@
-"""Runs of the command line: progress during the run, tables and text at its end."""
+"""Checks run from the command line: progress during the run, tables and text at its end."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ from harness.runs.compared import RunChanges
 
 
 class Beside(Protocol):
-    """The writer of additional files in the folder of a reproducer."""
+    """A writer of additional files in the folder of a reproducer."""
 
     def write(self, folder: Path, result: CellResult) -> list[str]:
-        """Write the files and return lines about them."""
+        """Write the files, and return lines of text about them."""
 
 
 @dataclass(frozen=True)
 class PrintOptions:
-    """Options of the command ``check`` that decide what is printed and kept beside the records.
-    ``specs`` are the models as the user named them: names, files and patterns."""
+    """The options of ``harness check`` that decide what is printed, and which files are written
+    apart from the records. ``specs`` are the models as the user wrote them: names, files and
+    patterns."""
 
     as_json: bool = False
     verbose: bool = False
@@ -55,7 +56,7 @@ class PrintOptions:
 
     @classmethod
     def of(cls, asked: object) -> Self:
-        """Return the options of a command that are of this kind."""
+        """Return these options from the options of any command that has them."""
         return cls(**{each.name: getattr(asked, each.name) for each in fields(cls)})
 
 
@@ -65,7 +66,7 @@ def run_check(
     shown: PrintOptions = PrintOptions(),
     beside: Beside | None = None,
 ) -> int:
-    """Run a request, print its results and return the exit code.
+    """Run the requested checks, print the results and return the exit code.
 
     ``beside`` writes additional files into the folders of reproducers.
 
@@ -113,11 +114,12 @@ def _sentences(
     reproducers: Sequence[str],
     shown: PrintOptions,
 ) -> list[str]:
-    """Return the text that follows the tables: agreement, troubles, the summary, changes."""
+    """Return the text printed after the tables: agreement of backends, problems, the summary and
+    changes."""
     plain = reports.given(engine.request, engine.specs)
     plain += reports.kept(report)
     plain += statements(report.pairs, report.results, every=shown.pairs)
-    # Report what a backend does not offer once for all of its cells.
+    # If a backend lacks something, report that once for all of its cells.
     unsupported = (
         f"{result.cell.backend}: unsupported: {finding.detail}"
         for result in report.results
@@ -165,7 +167,8 @@ def content(
 def _reproducers(
     engine: Engine, report: Report, folder: Path | None, beside: Beside | None
 ) -> list[str]:
-    """Save reproducers; return a line for each differing cell, with the command to run it again."""
+    """Save a reproducer of each differing cell. Return a line per cell with the command that runs
+    the cell again."""
     lines: list[str] = []
     if folder is None:
         return lines
@@ -182,7 +185,7 @@ def _reproducers(
             except (
                 UsageError,
                 OracleFault,
-            ) as error:  # the results of the run are reported all the same
+            ) as error:  # still report the results of the run
                 lines.append(f"no reproducer of {cell}: {error}")
         elif differing:
             words = command_line(again(cell, engine.head, differing))
@@ -190,16 +193,18 @@ def _reproducers(
     return lines
 
 
-# Progress of a run of checks, on standard error.
+# The progress of the checks, printed on standard error.
 
-# A running cell counts at most this much, however many of its checks have ended.
+# The progress counts an unfinished cell as at most this share of a cell, even if most of its checks
+# have ended.
 NEARLY = 0.95
-# With fewer cells, their durations are too unequal for a forecast.
+# The progress bar forecasts no end for runs with fewer cells, because their durations differ too
+# much.
 FEW = 10
 
 
 class CheckProgress(CheckEvents):
-    """A progress bar on a terminal; elsewhere a line for each cell."""
+    """The progress display: a bar on a terminal, otherwise a line for each cell."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "checking")
@@ -234,7 +239,7 @@ class CheckProgress(CheckEvents):
         self._found.pop(result.cell, None)
         self._ended += 1
         if result.kept:
-            # A kept cell took no time, so it does not count for the forecast.
+            # A cell that is reused from an earlier run took no time, so the forecast ignores it.
             self.bar.plan(self._cells, self._ended, forecast=self._cells >= FEW)
         self._count()
         failing = result.verdict not in PASSING

@@ -1,4 +1,4 @@
-"""The events and the report of a run of checks."""
+"""The events of a run of checks, and its report."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from harness.results.lines import Pair
 
 
 class CheckEvents:
-    """The events of a run. Override the methods of interest; threads call them one at a time."""
+    """A receiver of the events of a run. Subclasses override the methods that they need; the run
+    calls one method at a time, from different threads."""
 
     def planned(self, cells: Sequence[Cell]) -> None:
         """Receive all cells before the first one starts."""
 
     def again(self, reasons: Sequence[str]) -> None:
-        """Receive the reasons why finished cells run again, before the first one starts."""
+        """Receive the reasons why cells that have results run again, before the first cell
+        starts."""
 
     def began(self, cell: Cell) -> None:
-        """Receive a cell that starts."""
+        """Receive a cell that is starting."""
 
     def starting(self, backend: str, seconds: float) -> None:
-        """Receive the start of a backend's process, which may take ``seconds`` seconds."""
+        """Receive that a backend's process starts, which may take up to ``seconds`` seconds."""
 
     def found(self, cell: Cell, finding: Finding) -> None:
-        """Receive a finding of a cell."""
+        """Receive a finding of a running cell."""
 
     def ended(self, result: CellResult) -> None:
         """Receive the result of a finished cell."""
@@ -34,24 +36,26 @@ class CheckEvents:
 
 @dataclass
 class Report:
-    """The results of a run, in the order of the plan."""
+    """The results of a run, in the order in which its cells were planned."""
 
     results: list[CellResult]
     outliers: list[str] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     left_out: int = 0
-    """The number of cells that did not start because another one failed."""
+    """The number of cells that did not start because an earlier cell failed."""
     lacking: Mapping[str, str] = field(default_factory=dict)
-    """Backends that were left out because their framework is missing -> what installs it."""
+    """The backends that were left out because their framework is not installed -> the command that
+    installs it."""
     seconds: float = 0.0
-    """The duration of the run."""
+    """The duration of the run in seconds."""
 
     @property
     def exit_code(self) -> int:
-        """The exit code: 0 all agree or differ as known; 1 some differ; 3 a backend could not run.
+        """The exit code of the run.
 
-        A cell without an applicable check does not count. If all others pass but none agrees or
-        differs as known, the code is 3.
+        - 0: all cells agree, or have known differences only;
+        - 1: some cells differ;
+        - 3: a backend could not run, or no cell compared anything.
         """
         verdicts = {r.verdict for r in self.results if r.findings}
         if any(r.could_not_run for r in self.results) or verdicts & {

@@ -1,4 +1,5 @@
-"""Explain a spec: its parameters, its program with shapes, its cost, and the layers' paths."""
+"""The explanation of a spec: its parameters, its program with shapes, its cost, and the code that
+runs each layer."""
 
 from __future__ import annotations
 
@@ -30,20 +31,22 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered
 from harness.worker.worker import Worker
 
-# Shortening of long listings: similar links of a chain appear once.
+# Long listings are shortened: of similar repeated blocks, only the first is shown.
 
-# Up to this many similar links of a chain are all shown.
+# Up to this many similar blocks, all are shown.
 MOST_ALIKE = 4
-# Longer listings and lines are cut: the longest model that ships has 1,200 lines.
+# Longer listings and longer lines are cut. The listing of the longest shipped model has 1,200
+# lines.
 MOST_LINES, LONGEST = 5000, 500
-# The name of a chain, and the number of a link.
+# The name and the number of a repeated block, e.g. ``blocks.3``.
 _LINK = re.compile(r"([A-Za-z_]\w*)\.(\d+)(?![\w])")
 
 
 def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
-    """Return the lines of a listing, whose parts each belong to a name. Links of a chain
-    (``blocks.3``) that differ only in their number appear once."""
-    # The outermost chain of a name and its link; the name itself if it is in no chain.
+    """Return the lines of a listing, given as pairs of a name and its lines. Repeated blocks
+    (``blocks.3``) that differ only in their number are shown once."""
+    # The outermost repeated block that a name belongs to, as its name and number; the name itself
+    # if there is none.
     found_links = ((_LINK.match(name), name, lines) for name, lines in parts)
     links = (((m[1], m[2]) if m else (name, ""), lines) for m, name, lines in found_links)
     joined = [
@@ -62,14 +65,16 @@ def shortened(parts: Iterable[tuple[str, list[str]]]) -> list[str]:
 
 
 def cut(lines: list[str]) -> list[str]:
-    """Return at most the lines, and the characters per line, that a person reads."""
+    """Return the lines, with an overlong listing cut to MOST_LINES and overlong lines to LONGEST
+    characters."""
     left = len(lines) - MOST_LINES
     shown = [f"{line[:LONGEST]}..." if line[LONGEST:] else line for line in lines[:MOST_LINES]]
     return [*shown, *([f"and {left:,} more lines (--json has all)"] if left > 0 else [])]
 
 
 def _form(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
-    """Return the key that alike links share; a part outside of a chain has its own."""
+    """Return a key that is equal for blocks that differ only in their number. A name outside of
+    repeated blocks is its own key."""
     chain, number = link
     if not number:
         return chain, ""
@@ -79,14 +84,14 @@ def _form(link: tuple[str, str], lines: list[str]) -> tuple[str, str]:
         lambda found: f"{chain}.[{int(found[1]) - int(number)}]",
         "\n".join(re.sub(" +", " ", line) for line in lines),
     )
-    # Values without a name are numbered in order of appearance.
+    # Number values without a name in their order of appearance.
     return chain, re.sub(r"%\d+", lambda v: values.setdefault(v[0], f"%[{len(values)}]"), text)
 
 
 @dataclass(frozen=True)
 class Explained:
-    """A model and its program; ``free`` are the sizes ``batch`` and ``time``. ``launches`` are the
-    backends that report the paths of the layers."""
+    """The explanation of a model; ``free`` has the numbers of the sizes ``batch`` and ``time``.
+    ``launches`` are the backends that are asked which code runs each layer."""
 
     spec: Spec
     program: Program
@@ -95,7 +100,7 @@ class Explained:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes, including batch and time."""
+        """All sizes by name, including batch and time."""
         return {**self.program.sizes, **self.free}
 
     def text(self) -> str:
@@ -125,7 +130,7 @@ class Explained:
         return "\n\n".join(parts)
 
     def data(self) -> list[dict[str, object]]:
-        """Return the explanation as data."""
+        """Return the explanation as plain data, for JSON."""
         spec, program = self.spec, self.program
         written = spec.model.model_dump(mode="json", exclude_none=True)
         kept = ("summary", "source", "equations", "loss", "metrics", "optimizer", "training")
@@ -160,13 +165,13 @@ class Explained:
 
 
 def run_explain(asked: ExplainOptions) -> CommandResult:
-    """Explain a model or a definition.
+    """Run the command ``harness explain``.
 
     Raises:
         UsageError: nothing has that name.
     """
     launches = []
-    variables(tuple(asked.environment), tuple)  # refuses a wrong form, also without backends
+    variables(tuple(asked.environment), tuple)  # rejects invalid values even if no backend is named
     if asked.backends:
         given = of_command(vars(asked))
         launches = [
@@ -188,9 +193,9 @@ def explain(
     launches: Sequence[Launch] = (),
     note: Callable[[str], None] = lambda text: None,
 ) -> Explained | Definitions:
-    """Return a model, or all other definitions of a name.
+    """Explain a model, or all other definitions with a name.
 
-    ``note`` is called with each note on the model's definitions.
+    ``note`` is called with the text of each remark on the model's definitions.
 
     Raises:
         UsageError: nothing has that name.
@@ -230,7 +235,8 @@ def _ports(program: Program) -> dict[str, Sequence[Port]]:
 
 
 def _type(program: Program, port: Port) -> str:
-    """Return the type as text: ``index [batch, time] below vocab``; for noise, its distribution."""
+    """Return the type of an input as text: ``index [batch, time] below vocab``; for noise, its
+    distribution."""
     type_ = program.type_of(port)
     below = f" below {type_.bound}" if type_.bound is not None else ""
     if port.init is not None and "noise" in port.init:
@@ -271,7 +277,7 @@ def _law(port: Port) -> str:
 def _listing(program: Program) -> str:
     parts: list[tuple[str, list[str]]] = []
     for node in program.nodes:
-        # A value without a name belongs to the preceding layer.
+        # A value without a name is listed with the layer before it.
         known = [program.names.get(output, "") for output in node.outputs]
         name = str(node.attributes["label"]) if node.op == "call" else next(filter(None, known), "")
         name = name or (parts[-1][0] if parts else "")
@@ -301,7 +307,8 @@ def _nodes(program: Program, nodes: Iterable[Node], indent: str) -> list[str]:
 
 
 def _definition(node: Node) -> str:
-    """Return a call's definition, and the name that backends know it by if that differs."""
+    """Return the name of a call's definition, with the name that backends use for it if that
+    differs."""
     own, meaning = str(node.attributes["definition"]), node.attributes["meaning"]
     given = node.attributes["attributes"]
     known = [] if meaning.name == own else [meaning.name]
@@ -337,7 +344,8 @@ def _losses(spec: Spec, program: Program) -> str:
 
 
 def _around(spec: Spec) -> list[str]:
-    """Return the optimizer's settings other than plain numbers."""
+    """Return the optimizer's settings that are not plain numbers, such as parameter groups and
+    clipping."""
     use = spec.model.optimizer
     assert use is not None
     said = {n: v for n, v in (use.model_extra or {}).items() if isinstance(v, str)}
@@ -362,7 +370,8 @@ def _around(spec: Spec) -> list[str]:
 
 
 def _counts(found: Explained) -> dict[str, flops.Flops]:
-    """Return the operations of a forward pass, and of one with its gradient."""
+    """Return the number of operations of a forward pass, and of a forward pass with its
+    gradient."""
     program, sizes = found.program, found.sizes
     counts = {"forward and loss": flops.count(program.nodes, program.types, sizes)}
     if program.loss is not None:
@@ -384,7 +393,8 @@ def _paths(found: Explained) -> str:
 
 
 def _paths_on(spec: Spec, launch: Launch) -> dict[str, str] | str:
-    """Return what runs each layer on a backend; or, as text, why that is unknown."""
+    """Return by layer the code that runs it on a backend, or a text that says why that is
+    unknown."""
     training, inference = spec.program("training"), spec.program("inference")
     with Worker(launch) as worker:
         try:

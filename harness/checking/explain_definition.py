@@ -1,4 +1,5 @@
-"""Explain a layer, function, loss, optimizer or initializer with the contents of its file."""
+"""The explanation of a layer, function, loss, optimizer or initializer: the contents of its
+file."""
 
 from __future__ import annotations
 
@@ -22,13 +23,13 @@ from harness.runtime.needs import own
 from harness.runtime.plugins import Origin, available
 
 KINDS = tuple(kind for kind in FOLDERS if kind != "model")
-# The parts of a definition that are equations, in the order of the output.
+# The fields of a definition that hold equations, in the order in which they are printed.
 EQUATIONS = ("equations", "training", "inference", "update")
 
 
 @cache
 def drawn() -> Mapping[str, str]:
-    """Return a description of each initializer's distribution."""
+    """Return by initializer a description of its distribution."""
     text = files("harness.specs").joinpath("initializers.yaml").read_text(encoding="utf-8")
     found: dict[str, str] = yaml.safe_load(text)
     return found
@@ -36,7 +37,7 @@ def drawn() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """The definitions of a name, except models, by their kinds."""
+    """All definitions with one name, except models, by their kinds."""
 
     name: str
     library: Library
@@ -44,7 +45,7 @@ class Definitions:
 
     @staticmethod
     def of(name: str, library: Library) -> Definitions:
-        """Return the definitions of a name; without kinds if there is none."""
+        """Return the definitions with a name; an empty collection if there are none."""
         kinds = [kind for kind in KINDS if library.has(kind, name)]
         initializer = ["initializer"] if name in initializers() else []
         return Definitions(name, library, (*kinds, *initializer))
@@ -60,7 +61,8 @@ class Definitions:
         )
 
     def data(self) -> list[dict[str, object]]:
-        """Return the contents of their files, and the models that use them."""
+        """Return the contents of the definitions' files, and the models that use the
+        definitions."""
         return [
             {"kind": kind, "name": self.name}
             | (
@@ -99,7 +101,8 @@ def _definition(kind: str, name: str, library: Library) -> str:
 
 
 def _loop(name: str, scan: Mapping[str, Any]) -> list[str]:
-    """Return the paragraphs of a loop; one of several is titled with its name."""
+    """Return the paragraphs that show a loop. If a definition has several loops, each is titled
+    with its name."""
     over = ", ".join(f"{step} of {whole}" for step, whole in scan["over"].items())
     way = " from the last to the first" if scan.get("reverse") is True else ""
     title = f"{name}: each step" if name else "each step"
@@ -115,7 +118,7 @@ def _table(title: str, values: Mapping[str, object]) -> str:
 
 
 def _words(value: Any) -> str:
-    """Return a mapping of a file as text: ``[features, units], init glorot_uniform, block W``."""
+    """Return a mapping from a file as text: ``[features, units], init glorot_uniform, block W``."""
     if isinstance(value, Mapping):
         shape = [_words(value["shape"])] if "shape" in value else []
         rest = {k: v for k, v in value.items() if k != "shape" and v != {}}
@@ -130,7 +133,7 @@ def _equations(title: str, text: str) -> str:
 
 
 def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
-    """Yield the models whose layers, optimizer or equations name a definition directly."""
+    """Yield the models that name a definition directly, in their layers, optimizer or equations."""
     for model in library.names("model"):
         given = library.model(model).content.model_dump(exclude_none=True)
         if kind == "layer":
@@ -144,23 +147,24 @@ def _models_with(kind: str, name: str, library: Library) -> Iterable[str]:
             yield model
 
 
-# Installed plugins and shipped definitions, by kind: for ``harness list``.
+# The command ``harness list``: installed plugins and shipped definitions, by kind.
 
-# Plural word -> kind of definition.
+# The plural that the command line accepts -> kind of definition.
 DEFINED = {folder: kind for kind, folder in FOLDERS.items()}
 
 
 def run_list(asked: ListOptions) -> CommandResult:
-    """List the requested kinds, or all."""
+    """Run the command ``harness list`` for the requested kinds, or for all."""
     chosen = [kind for kind in LISTED if getattr(asked, kind)]
     kinds = chosen or LISTED
-    # Text reads every definition, so it is made only if it is printed.
+    # The text is slow because it needs every definition, so it is made only if it is printed.
     text = "" if asked.as_json else as_text(kinds, asked.folders, described=bool(chosen))
     return CommandResult(as_data(kinds, asked.folders), text)
 
 
 def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object]:
-    """Return the plugins with their origin, and the names of definitions, by kind."""
+    """Return by kind the plugins, with the packages that they come from, or the names of the
+    definitions."""
     library = Library(folders)
     found: dict[str, object] = {}
     for kind in kinds:
@@ -184,7 +188,8 @@ def as_data(kinds: Sequence[str], folders: tuple[Path, ...]) -> dict[str, object
 
 
 def as_text(kinds: Sequence[str], folders: tuple[Path, ...], described: bool) -> str:
-    """Return a paragraph for each kind; ``described`` adds the summary of each definition."""
+    """Return a paragraph of text for each kind; with ``described``, include the summary of each
+    definition."""
     library = Library(folders)
     return "\n".join(line for kind in kinds for line in _lines(kind, library, described))
 

@@ -1,4 +1,4 @@
-"""A failing pass: its programs and numbers, at sizes that can be reduced."""
+"""A failing pass: its programs and arrays, and ways to make them smaller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.runtime.answers import Arguments
 
 @dataclass(frozen=True)
 class Failure:
-    """A pass on a backend."""
+    """A failing pass: the backend it ran on, its programs and its arrays."""
 
     cell: Cell
     training: Program
@@ -46,20 +46,20 @@ class Failure:
 
     @property
     def free(self) -> dict[str, int]:
-        """The sizes that the arrays determine: batch and time."""
+        """The sizes ``batch`` and ``time``, as the arrays have them."""
         return chosen_sizes(self.program, self.run.material)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes by name, including batch and time."""
+        """All sizes by name, including batch and time."""
         return {**self.free, **self.program.sizes}
 
     def expected(self) -> Expected:
         """Return the oracle's results of the pass.
 
         Raises:
-            UsageError: the oracle cannot run the program, which may come from anywhere.
-            OracleFault: there is not enough time or memory.
+            UsageError: the oracle cannot run the program (a reproducer can hold any program).
+            OracleFault: the oracle ran out of time or memory.
         """
         try:
             reference = Reference(self.training, self.inference)
@@ -73,8 +73,8 @@ class Failure:
 
 
 def resized(failure: Failure, name: str, size: int, *, first: bool) -> Failure | None:
-    """Return the failure with another size, cut to the first or the last entries along it. None if
-    the program does not allow the size, or if the arrays are too small."""
+    """Return the failure with a size changed, keeping the first or the last entries of each array.
+    None if the program does not allow the size, or if an array has too few entries."""
     sizes = {**failure.sizes, name: size}
     programs = [failure.training, failure.inference]
     if any(name in program.structural for program in programs):
@@ -113,7 +113,8 @@ def _cut(
 
 
 def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:
-    """Return the first or the last entries of an array along every axis."""
+    """Return the first or the last entries of an array along every axis, as many as ``shape``
+    says."""
     if len(shape) != array.ndim or any(n > m for n, m in zip(shape, array.shape, strict=True)):
         raise ValueError(f"{list(array.shape)} has no part of shape {list(shape)}")
     index = tuple(
@@ -122,19 +123,20 @@ def _part(array: Array, shape: tuple[int, ...], first: bool) -> Array:
     return np.ascontiguousarray(array[index]).reshape(shape)
 
 
-# A part of a program as a program: the values it reads are inputs, its results are outputs.
+# A segment is a program made of some nodes of another program. Values that the nodes read become
+# inputs, and their results become outputs.
 #
-# The inputs are the oracle's values. The loss is ``sum(output * along)`` over all outputs;
-# ``along`` is an input, so a training pass shows results and gradients at once.
+# The inputs have the values that the oracle computes. The loss is ``sum(output * along)`` over all
+# outputs, and ``along`` is an input. So a training pass returns both results and gradients.
 
 VALUE, ALONG = "value.", "along."
-# Seed of the directions of outputs; it must differ from the seeds of cases.
+# Seed of the random arrays ``along``; it must differ from the seeds of cases.
 SEED = 20
 
 
 def segment(failure: Failure, start: int, stop: int) -> Failure | None:
-    """Return the nodes from ``start`` to ``stop`` as a failure of their own. None if they have no
-    float result that is used elsewhere, or if they make no valid program."""
+    """Return the nodes from ``start`` to ``stop`` as a failure with a program of its own. None if
+    other nodes use no float result of these nodes, or if the nodes form no valid program."""
     program = failure.program
     nodes = program.nodes[start:stop]
     made = {value for node in nodes for value in node.outputs}
@@ -151,7 +153,7 @@ def segment(failure: Failure, start: int, stop: int) -> Failure | None:
 
 
 def _values(failure: Failure) -> Mapping[int, Array]:
-    """Return the oracle's values outside of loops, by number."""
+    """Return the values that the oracle computes outside of loops, by number."""
     program, material = failure.program, failure.run.material
     groups: dict[str, Mapping[str, Array]] = {
         "": material.parameters,
@@ -165,7 +167,7 @@ def _values(failure: Failure) -> Mapping[int, Array]:
         for prefix, port in crossing_ports(program)
         if port.name in groups[prefix]
     }
-    # Without targets the loss, and everything computed from it, is unknown.
+    # Without targets, the values of the loss and of nodes that use it are unknown.
     known, nodes = set(env), []
     for node in program.nodes:
         if known.issuperset(reads(node)):
@@ -234,8 +236,8 @@ def _made(
 
 
 def pruned(program: Program) -> Program:
-    """Return the program without unused values and sizes; the values are numbered anew. Code that
-    adds to a program relies on consecutive numbers."""
+    """Return the program without unused values and sizes; the remaining values are numbered anew.
+    Code that adds nodes to a program relies on consecutive numbers."""
     used = {port.value for _, port in crossing_ports(program)} | _results(program)
     for node in walk_nodes(program.nodes):
         used |= {*node.inputs, *node.outputs}
@@ -267,7 +269,7 @@ def _results(program: Program) -> set[int]:
 
 
 def inner_product(builder: Builder, one: int, other: int) -> int:
-    """Emit the inner product of two values and return it."""
+    """Add nodes that compute the inner product of two values, and return its number."""
     product = builder.emit("multiply", one, other)
     axes = tuple(range(len(builder.types[product].shape)))
     return builder.emit("sum", product, axis=axes, keepdims=False) if axes else product
@@ -278,6 +280,7 @@ def _name(program: Program, value: int) -> str:
 
 
 def _single(array: Array) -> Array:
-    """Return the array rounded to float32, so that every dtype works on the same numbers."""
+    """Return the array rounded to float32, so that it has the same numbers in float32 and
+    float64."""
     wide = np.asarray(array)
     return wide.astype(np.float32).astype(np.float64) if wide.dtype.kind == "f" else wide

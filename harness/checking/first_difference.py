@@ -1,8 +1,6 @@
-"""Find where a cell first differs from the oracle: phase, value, layer, equation, time step.
-
-The phases are forward (:class:`Expectations`), then backward and update (:func:`later_location`). A
-phase after a wrong one is wrong because of it.
-"""
+"""The place at which a cell first differs from the oracle: phase, value, layer, equation and time
+step. The phases are forward (:class:`Expectations`), then backward and update
+(:func:`later_location`). If a phase is wrong, later phases are wrong because of it."""
 
 from __future__ import annotations
 
@@ -34,11 +32,12 @@ from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session, places, undistinguished
 from harness.worker.remote import Traced
 
-# Mistakes in the transfer of parameters, and the change that undoes each of them.
+# Hypotheses are mistakes that a plugin may make when it passes parameters to the framework.
 
 
 def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
-    """Yield mistakes in the transfer of parameters: the layer, a text, the changed parameters."""
+    """Yield possible mistakes in passing parameters: the layer, a description, and the parameters
+    after that mistake."""
     trades = list(_trades(parameters))
     for layer, one, other, stems in trades:
         if len(stems) > 1:
@@ -55,7 +54,8 @@ def hypotheses(parameters: ArrayDict) -> Iterator[tuple[str, str, ArrayDict]]:
 
 
 def _trades(parameters: ArrayDict) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield each layer with two of its gates, and the stems (W, U, b) with equal shapes in both."""
+    """Yield pairs of gates of a layer, with the prefixes (W, U, b) of the parameters whose shapes
+    are equal for both gates."""
     gates: dict[str, dict[str, list[str]]] = {}
     for name in parameters:
         layer, local = owner_of(name), local_of(name)
@@ -82,9 +82,10 @@ def _traded(
     return traded
 
 
-# A hypothesis must change a value by this many tolerances; otherwise its fit proves nothing.
+# A hypothesis must change a value by more than this many tolerances. Otherwise agreement with the
+# changed value proves nothing.
 DECISIVE = 10.0
-# The start of a hint; the change that explains the difference follows.
+# The start of a hint; the description of a mistake follows.
 RIGHT_IF = "It is right if"
 FORWARD = ("outputs", "loss", "state", "statistics")
 BACKWARD = ("gradients", "cotangent-gradients")
@@ -93,8 +94,8 @@ UPDATE = ("training", "training-sgd")
 
 @dataclass(frozen=True, eq=False)
 class TracedPart:
-    """A traced value, or one time step of it, and its tolerance. A value with a ``reason`` has the
-    wrong shape or dtype and is not compared."""
+    """A traced value, or one time step of it, with its expected value and tolerance. If the value
+    has a wrong shape or dtype, ``reason`` says so, and the numbers are not compared."""
 
     name: str
     step: int | None
@@ -107,7 +108,7 @@ class TracedPart:
 
     @property
     def error(self) -> float:
-        """The error relative to the size of the expected value."""
+        """The error relative to the largest entry of the expected value."""
         if self.reason:
             return np.inf
         return relative_error(self.found, self.expected, _size(self.expected))
@@ -120,8 +121,8 @@ class TracedPart:
 
 @dataclass(frozen=True)
 class Location:
-    """The first wrong named value, in the order of computation. ``right_if`` is a change of
-    parameters that would explain it."""
+    """The place of the first wrong value with a name, in the order of computation. ``right_if``
+    describes a change of parameters that would explain the value."""
 
     part: TracedPart
     place: str
@@ -129,7 +130,7 @@ class Location:
 
     @property
     def layer(self) -> str:
-        """The layer that computes the value; empty if the model itself does."""
+        """The layer that computes the value; empty if the model's own equations compute it."""
         return self.part.name.rpartition("/")[0]
 
     @property
@@ -139,7 +140,7 @@ class Location:
 
     @property
     def where(self) -> str:
-        """The value and its time step."""
+        """The value, its layer and its time step, as text."""
         name = self.part.name.rpartition("/")[2]
         step = "" if self.part.step is None else f", time step {self.part.step}"
         return (f"{name} of layer {self.layer}" if self.layer else self.part.name) + step
@@ -156,11 +157,9 @@ Values = Mapping[tuple[str, int | None], Array]
 
 
 class Expectations:
-    """The oracle's values of a training pass by name and time step, and their noise in a dtype.
-
-    To compare two backends, the values of the second (``others``) replace the oracle's. The noise
-    is then twice as large.
-    """
+    """The oracle's values of a training pass by name and time step, and their noise in a dtype. To
+    compare two backends, pass the second backend's values as ``others``: they replace the oracle's,
+    and the noise is doubled."""
 
     def __init__(
         self,
@@ -192,11 +191,9 @@ class Expectations:
         return {(name, step): array for name, step, array in trace}
 
     def judged(self, found: Sequence[Traced]) -> list[TracedPart]:
-        """Return the parts of the trace that can be compared, in the order of computation.
-
-        A part of the wrong form has a reason. A whole sequence from a native layer is compared step
-        by step.
-        """
+        """Return the parts of a trace that the oracle has too, in the order of computation. A part
+        with a wrong shape or dtype has a ``reason``. If a native layer returns a whole sequence,
+        each time step is compared alone."""
         parts: list[TracedPart] = []
         noise: dict[TracedPart, float] = {}
         for name, step, array in found:
@@ -222,7 +219,7 @@ class Expectations:
         return [replace(part, allowed=K * max(typical.get(part, 0.0), floor)) for part in parts]
 
     def wrong(self, found: Sequence[Traced]) -> list[TracedPart]:
-        """Return the wrong parts, in the order of computation."""
+        """Return the wrong parts of a trace, in the order of computation."""
         return [part for part in self.judged(found) if not part.agrees]
 
     def located(self, part: TracedPart) -> Location:
@@ -231,11 +228,13 @@ class Expectations:
         return Location(part, place, "" if part.reason else self._right_if(part))
 
     def names_at(self, place: str) -> set[str]:
-        """Return the values that an equation computes, in all layers that have it."""
+        """Return the names of the values that the equation at ``place`` computes, in all layers
+        that contain it."""
         return {n for n, _ in self.values if self._places.get(undistinguished(n)) == place}
 
     def _right_if(self, part: TracedPart) -> str:
-        """Return the first change of parameters with which the oracle gives the backend's value."""
+        """Return the description of the first mistake with which the oracle computes the backend's
+        value; empty if there is none."""
         for _, text, parameters in hypotheses(self.material.parameters):
             material = replace(self.material, parameters=parameters)
             trace = self._oracle(material, "float64")
@@ -252,8 +251,8 @@ def _size(array: Array) -> float:
 
 
 def makers(program: Program, value: str, right: Collection[str]) -> tuple[str, ...]:
-    """Return the layers and losses that a wrong result or value depends on, in order. Paths through
-    values that are known to be ``right`` do not count."""
+    """Return the layers and losses on which a wrong result or value depends, in order. Values in
+    ``right`` are known to be right; the search stops at them."""
     results = {f"output.{port.name}": port.value for port in program.outputs}
     results |= {f"state.{port.name}": port.value for port in program.new_state}
     results |= {name: number for number, name in program.names.items()}
@@ -270,17 +269,19 @@ def makers(program: Program, value: str, right: Collection[str]) -> tuple[str, .
 
 
 def wrong_result(findings: Sequence[Finding]) -> str:
-    """Return the first result of the forward pass that differs; empty if all agree."""
+    """Return the name of the first result of the forward pass that differs; empty if all agree."""
     wrong = _deviating({f.check: f for f in findings if f.verdict == "differ"}, FORWARD)
     return wrong[0].name if wrong else ""
 
 
 def later_location(findings: Sequence[Finding], program: Program) -> tuple[str, tuple[str, ...]]:
-    """Return the text for the wrong phase if every traced value agrees, and the layers it names.
+    """Return a text on what is wrong if every traced value agrees, and the layers that the text
+    names.
 
-    The order is that of the phases: results that are not traced (a loss), gradients, updates. If
-    these are right on ordinary values, the text lists the checks that differ. The layers begin with
-    the likely cause: the one nearest to the loss, or the one of the worst parameter.
+    The text describes the first wrong phase: results that are not traced (a loss), then gradients,
+    then updates. If all of these are right on ordinary values, the text lists the checks that
+    differ. The first layer is the likeliest cause: the layer nearest to the loss, or the layer of
+    the parameter with the largest error.
     """
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if untraced := [d.name for d in _deviating(wrong, FORWARD)]:
@@ -295,7 +296,7 @@ def later_location(findings: Sequence[Finding], program: Program) -> tuple[str, 
         known = "gradients are right" if right else "gradients were not compared"
         first = min(_step(d) for d in steps)
         name = worst([d for d in steps if _step(d) == first]).name
-        # From ``step 1: rnn.W moved``.
+        # The names look like ``step 1: rnn.W moved``.
         owner = owner_of(name.partition(": ")[2].partition(" ")[0])
         text = f"update: {known}; the first wrong step is {name!r}"
         return text, (owner,) if owner else ()
@@ -315,7 +316,8 @@ def _step(deviation: Deviation) -> int:
 
 
 def _with_layers(names: Sequence[str], program: Program) -> list[str]:
-    """Return the gradients of parameters with their layers' definitions."""
+    """Return the names of the parameters whose gradients are wrong, each with its layer's
+    definition."""
     layers = {
         str(node.attributes["instance"]): str(node.attributes["definition"])
         for node in program.calls
@@ -325,6 +327,6 @@ def _with_layers(names: Sequence[str], program: Program) -> list[str]:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names, and the number of the others."""
+    """Return the first names as text, with the number of those left out."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Checks of optimizer steps, with a new batch at each step and a learning rate that changes."""
+"""Checks of training steps, with a new batch at each step and a learning rate that changes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from harness.runtime.answers import Misfit
 from harness.runtime.session import Session
 
 STEPS = 4
-# Learning rate of gradient descent. Not a power of two, so that a rate kept in too few bits
-# differs.
+# Learning rate of gradient descent. It is not a power of two, so a backend that stores it in too
+# few bits differs.
 RATE = 0.06
-# A trajectory is stable if rounding changes its typical tensor by less than this.
+# Training is stable if rounding errors change the median tensor by less than this, relative to its
+# size.
 STABLE = 2.0**-12
 RATES_TRIED = 5
 
 
 def own_optimizer(context: Context) -> Iterator[Finding]:
-    """Train with the spec's own optimizer; its learning rate is divided by 8 half way. In float64
-    only: Adam divides a gradient by its own size, rounding errors included."""
+    """Compare training steps with the spec's own optimizer; after half of the steps, its learning
+    rate is divided by 8. The check runs in float64 only: Adam divides a gradient by the gradient's
+    size, and so amplifies rounding errors."""
     update = context.case.spec.update
     if update is None or context.dtype != "float64":
         return
@@ -39,26 +41,27 @@ def own_optimizer(context: Context) -> Iterator[Finding]:
 
 
 def sgd(context: Context) -> Iterator[Finding]:
-    """Train with gradient descent: parameters move by the gradient; no quotient hides an error."""
+    """Compare training steps with gradient descent. Parameters then change by a multiple of the
+    gradient, so no division hides an error of the gradient."""
     yield _train(context, "training-sgd", context.case.spec.rule("sgd"), RATE)
 
 
 def stable(
     rate: float, dtype: str, expected: Callable[[float], Expected]
 ) -> tuple[float, Expected]:
-    """Return the rate, or the rate over a power of 16, with which training is stable, and the
-    result.
+    """Return the largest learning rate with which training is stable, of ``rate`` divided by powers
+    of 16, and its expected result.
 
-    If training diverges, only rounding is left after a few steps. The rate is a float32 number, so
-    that frameworks that keep it in float32 have the same rate.
+    If training diverges, results are only rounding errors after a few steps. The returned rate is a
+    float32 number, because some frameworks store the rate in float32.
     """
     best: tuple[float, float, Expected] | None = None
     for smaller in range(RATES_TRIED):
         tried = float(np.float32(rate / 16**smaller))
         found = expected(tried)
         noise = found.noise(dtype)
-        # The noise of the compared values alone shows a trajectory that diverges in its last steps.
-        # Beside a large parameter a small step is mostly rounding, too.
+        # Use the noise of the compared values only: it also shows training that diverges in its
+        # last steps. A small step of a large parameter is mostly rounding as well.
         compared = [noise[name] for name in found.values]
         typical = median(compared) if all(map(np.isfinite, compared)) else np.inf
         if best is None or typical < best[0]:
@@ -72,7 +75,8 @@ def stable(
 
 
 def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
-    """Return the ``inputs`` and ``targets`` of batches; the case's own first, if ``time`` fits."""
+    """Return ``inputs`` and ``targets`` of several batches. The first is the case's own batch,
+    unless ``time`` differs from the case's number of time steps."""
     time = time or case.time
     others = (case.batch_of(case.batch, time, n) for n in range(1, count))
     first = case.material if time == case.time else case.batch_of(case.batch, time, count)
@@ -80,7 +84,8 @@ def batches_of(case: Case, count: int, time: int | None = None) -> Batches:
 
 
 def planned(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batches, Expected]:
-    """Return the batches of the steps with their learning rates, and the oracle's results."""
+    """Return the batches with their learning rates, and the oracle's results of training on
+    them."""
     drawn = batches_of(case, STEPS)
 
     def batches_at(rate: float) -> Batches:
@@ -102,14 +107,15 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
     before: Arrays = {}
     state: Arrays = material.state
     for number, given in enumerate(batches, start=1):
-        # One call per step: several would hold the parameters and slots of all steps at once.
+        # Use one call per step: a call with several steps would keep the parameters and slots of
+        # all of them in memory.
         (step,) = context.remote.train([given], state)
         state, found = state_of(step["results"]), step_values(number, step, material)
         expected_now = expected.only(f"step {number}: ")
         finding.deviations += context.finding(check, found, expected_now).deviations
         before = before or found
         if number == STEPS // 2:
-            # A held-out pass between steps must leave nothing behind.
+            # A held-out pass between training steps must not change later steps.
             context.forward(material)
     _hold_inference(context, finding, step)
     _hold_fresh(context, finding, batches[:1], before, expected.only("step 1: "))
@@ -117,11 +123,12 @@ def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Findi
 
 
 def _hold_inference(context: Context, finding: Finding, step: Step) -> None:
-    """Check that inference after training equals inference with the trained parameters loaded."""
+    """Check that inference directly after training equals inference after the trained parameters
+    are loaded again."""
     case, remote = context.case, context.remote
     held = step["parameters"], step["statistics"]
     if any(isinstance(tensor, Misfit) for tensors in held for tensor in tensors.values()):
-        return  # reported for the step itself, and cannot be loaded
+        return  # already reported for the step, and cannot be loaded
     first = context.forward(case.material)
     made = replace(case.material, parameters=held[0], statistics=held[1])
     remote.load(made)
@@ -137,7 +144,8 @@ def _hold_fresh(
     before: Arrays,
     expected: Expected,
 ) -> None:
-    """Check that loading resets everything from earlier steps: slots, step count, learning rate."""
+    """Check that loading parameters resets everything that earlier steps changed: slots, step count
+    and learning rate."""
     material = context.case.material
     context.remote.load(material)
     (again,) = context.remote.train(batches, material.state)
@@ -146,27 +154,26 @@ def _hold_fresh(
     hold_again(context, finding, before, after, lambda: expected, fault)
 
 
-# Timed steps: planned, compiled, with reused memory, several steps in one call.
+# The next checks run steps as ``harness bench`` and ``harness train`` do: as a compiled plan with
+# reused memory, and with several steps per call.
 
-# Half of the steps run in a row, as many as there are batches: in one call if the backend can. The
-# results of the other half are read one by one.
+# The first half of the steps, one for each batch, runs in one call if the backend supports that. In
+# the second half, the check reads the results of each step.
 BATCHES, PIPELINE_STEPS = 2, 4
-# Steps of a training: as many as the batches that an executor keeps side by side, which are all
-# overwritten; the steps of one call; and the total with one more call, which continues from the
-# first ones.
+# TRAINED steps overwrite each of the batches that an executor keeps in memory. TOGETHER is the
+# number of steps per call. One more call continues from there, so MADE is the total number of
+# steps.
 TRAINED, TOGETHER = 16, 8
 MADE = TRAINED + TOGETHER
-# Time steps of these batches: compilation for speed is slow and unrolls the time steps.
-# ``harness train`` proves its first steps at its own sizes.
+# Time steps of these batches: few, because compiling is slow and unrolls the time steps. ``harness
+# train`` itself checks its first training steps at the full sizes.
 TIME = 2
 
 
 def pipeline_forward(context: Context) -> Iterator[Finding]:
-    """Compare forward passes of a pipeline, and one pass of the plan compiled for speed.
-
-    ``harness bench`` times that plan if it is the fastest way; ``harness train`` tests held-out
-    data with it.
-    """
+    """Compare forward passes in a pipeline, and one pass of the plan that is compiled for speed.
+    ``harness bench`` times that plan if it is the fastest way; ``harness train`` uses it to
+    evaluate held-out data."""
     case = context.case
     _, time = nearest_sizes(case.inference, case.batch, min(case.time, TIME))
     batches = batches_of(case, BATCHES, time if case.given is None else case.time)
@@ -185,11 +192,9 @@ def pipeline_forward(context: Context) -> Iterator[Finding]:
 
 
 def pipeline(context: Context) -> Iterator[Finding]:
-    """Compare training steps of a pipeline, after steps with NaN parameters.
-
-    The NaN must reach the losses and leave nothing behind. In float64 the spec's own optimizer
-    runs, in other dtypes gradient descent.
-    """
+    """Compare training steps in a pipeline, after steps with NaN in all parameters. With the NaN,
+    all losses must be NaN; after a restart, no NaN may remain. The steps use the spec's own
+    optimizer in float64, and gradient descent in other dtypes."""
     if context.case.spec.update is None:
         return
     batches, (rule, rate) = batches_of(context.case, BATCHES), _rule(context)
@@ -212,9 +217,9 @@ def pipeline(context: Context) -> Iterator[Finding]:
 def _hold_nan(
     context: Context, finding: Finding, batches: Batches, rule: UpdateRule, rate: float
 ) -> None:
-    """Run steps of the prepared pipeline with NaN in all parameters; the losses must be NaN. A
-    kernel may lose the NaN of a single parameter, which the check ``nan`` covers. The second loss
-    shows what the first step has made of the parameters."""
+    """Run steps of the prepared pipeline with NaN in all parameters, and check that the losses are
+    NaN. The check ``nan`` covers NaN in a single parameter, which a kernel may lose. The second
+    loss shows the parameters after the first step."""
     material = context.case.material
     parameters = {n: np.full_like(a, np.nan) for n, a in material.parameters.items()}
     context.remote.call("restart", parameters=parameters)
@@ -229,10 +234,11 @@ def _hold_nan(
 
 
 def trained(context: Context) -> Iterator[Finding]:
-    """Compare steps as ``harness train`` runs them: the derived gradient, compiled for speed.
+    """Compare training steps as ``harness train`` runs them: with the derived gradient, compiled
+    for speed.
 
-    Batches overwrite each other, several steps run in one call, and the device sums the losses. In
-    float64 the spec's own optimizer runs, in other dtypes gradient descent.
+    Batches overwrite each other, several steps run in one call, and the device sums the losses. The
+    steps use the spec's own optimizer in float64, and gradient descent in other dtypes.
     """
     case = context.case
     if case.spec.update is None:
@@ -249,8 +255,9 @@ def trained(context: Context) -> Iterator[Finding]:
 
 
 def _rule(context: Context) -> tuple[UpdateRule, float]:
-    """Return the rule and learning rate: the spec's own in float64, otherwise gradient descent. An
-    optimizer divides gradients by each other; only in float64 is rounding small beside them."""
+    """Return the update rule and its learning rate: the spec's own in float64, otherwise gradient
+    descent. An optimizer such as Adam divides gradients by gradients, so rounding errors stay small
+    in float64 only."""
     spec = context.case.spec
     if spec.update is None or context.dtype != "float64":
         return spec.rule("sgd"), RATE
@@ -264,8 +271,9 @@ def descended(
     rate: float,
     starts: Sequence[int] = (),
 ) -> ArrayDict:
-    """Return the results of :data:`MADE` steps, run as ``harness train`` runs them. For each of
-    ``starts``, also the results of :data:`TOGETHER` steps that continue from that step count."""
+    """Return the results of :data:`MADE` training steps, run as ``harness train`` runs them. For
+    each step count in ``starts``, also return the results of :data:`TOGETHER` steps that start with
+    that step count."""
     found = context.steps("descend", batches, rule, rate, many=TOGETHER, starts=list(starts))
     values: ArrayDict = {"sum of losses": np.asarray(found["total"], context.kept)}
     made = {MADE: found, **{n + TOGETHER: f for n, f in zip(starts, found["later"], strict=True)}}
@@ -275,7 +283,8 @@ def descended(
 
 
 def summed(expected: Expected) -> Expected:
-    """Return the expected values after :data:`MADE` steps; the losses are replaced by their sum."""
+    """Return the values expected after :data:`MADE` steps; the sum of the losses replaces the
+    losses."""
     losses = [f"step {n}: loss" for n in range(1, MADE + 1)]
     values = {n: a for n, a in expected.values.items() if n.startswith(f"step {MADE}: ")}
     values.pop(losses[-1])
@@ -296,12 +305,13 @@ def _pipeline_expected(
 
 
 def _ends(case: Case) -> list[str]:
-    """Return the names of the outputs that a forward pipeline returns."""
+    """Return the names of the outputs that a pipeline of forward passes returns."""
     return [n for n in result_ports(case.inference, "ends") if n.startswith("output.")]
 
 
 def _forward(context: Context, batches: Batches) -> Expected:
-    """Return the outputs of the last steps; each step starts from the state of the one before."""
+    """Return the expected outputs of the second half of the steps. Each step starts from the state
+    that the previous step returned."""
     material, wanted = context.case.material, _ends(context.case)
 
     def run(session: Session) -> Arrays:
@@ -318,7 +328,8 @@ def _forward(context: Context, batches: Batches) -> Expected:
 
 
 def _named(results: Batches, first: int = BATCHES + 1) -> ArrayDict:
-    """Return the results of successive steps in one dictionary; the first is step ``first``."""
+    """Return the results of successive steps in one dictionary. The number of the first step is
+    ``first``."""
     return {f"step {first + i}: {n}": a for i, r in enumerate(results) for n, a in r.items()}
 
 

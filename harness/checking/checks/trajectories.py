@@ -1,9 +1,10 @@
-"""Checks of faults that show late: many optimizer steps, and many batches through one state.
+"""Checks of faults that show late: after many optimizer steps, or after many batches that pass on a
+state.
 
-Four steps do not show a wrong bias correction from step 11 on, or one update in five that is left
-out. A hundred steps of a network are slow, so the optimizer trains ``probe/steps``, whose gradients
-are given. Rounding errors do not grow there, so float32 can also be compared with the spec's own
-optimizer.
+Four steps do not show a bias correction that is wrong from step 11 on, or an update that is skipped
+in every fifth step. A hundred steps of a network are slow. Therefore the optimizer trains
+``probe/steps``, a model whose gradients the check chooses. Rounding errors do not grow there, so
+the spec's own optimizer can be compared in float32 too.
 """
 
 from __future__ import annotations
@@ -30,48 +31,56 @@ from harness.runtime.precision import PRODUCTS
 from harness.runtime.session import Session
 
 BATCH = 2
-# Batches for a rule with slots: its step numbers exceed a byte, or in narrow dtypes 256, where
-# bfloat16 stops counting. FEW is for other rules. Each batch comes twice.
+# Numbers of batches; each batch is used twice. MANY is for optimizers with slots: the step number
+# exceeds 127, the largest signed byte. MORE is for narrow dtypes: the step number exceeds 256, from
+# which bfloat16 cannot count further. FEW is for optimizers without slots.
 MANY, MORE, FEW = 66, 134, 12
-# The compared steps: the first ones, and those around which a correction might change.
+# The numbers of the steps that are compared: the first steps, and steps around numbers at which a
+# bias correction might change.
 COMPARED = (1, 2, 3, 5, 6, 10, 11, 12, 20, 50, 100, 126, 127, 128, 129, 132)
 LATER = (256, 257, 258, 260, 268)
-# Not a power of two, half-way between two float16 numbers, and exact in float32, as Keras keeps it.
+# Learning rate: not a power of two, half-way between two float16 numbers, and exact in float32, in
+# which Keras stores it.
 RATE = 2.0**-10 * (1 + 2.0**-2 + 2.0**-11)
-# Learning rate of the step after all steps of RATE. One more step has rate 0, as at the end of a
-# schedule.
+# Learning rate of the step that follows all steps with RATE. After it comes a step with rate 0, as
+# at the end of a learning-rate schedule.
 SLOWER = RATE / 128
-# Step counts to start from: beyond a warm-up, and at the end of a schedule.
+# Step counts with which further steps start: after a warm-up, and at the end of a schedule.
 STARTS = (1000, 5000)
-# In float32, 1 - 0.999 has lost ten bits: the first steps of every Adam are off by that much.
+# Least noise in float32: ``1 - 0.999`` loses ten bits, so the first steps of every Adam have an
+# error of this size.
 NOISE = 2.0**-19
 LOSSES = "losses"
-# Magnitudes of a gradient's entries; one entry has no gradient.
+# The size of each entry of a gradient; the last entry is always 0.
 SIZES = np.array([1, 1, 2.0**-20, 0.1, 2, 0.01, 4, 0])
-# Steps counted from 0: those in which an entry has no gradient although it had one before; and the
-# step that repeats the batch before it.
+# Step numbers, counted from 0. In the steps STILL, the gradient of an entry is 0 although it was
+# not before. Step AGAIN repeats the gradients of the previous step.
 STILL, AGAIN = slice(3, 6), 7
-# One later step has gradients this many times as large, and every entry has one: XLA has no number
-# for an average of 0 beside them. In one more step an entry is NaN, and no other entry may change.
+# One later step has gradients LARGE times as large, and none of them is 0, because XLA flushes the
+# small average of such an entry to 0. In a last step the entry BROKEN is NaN, and the updates of
+# all other entries must be right.
 LARGE = 2.0**20
 BROKEN = 5
-# Offsets of unusually large parameters: an optimizer must not bound them. In narrow dtypes they are
-# divided to stay within float16.
+# Offsets that make parameters unusually large: an optimizer must not clip parameters. In narrow
+# dtypes the offsets are divided, so that float16 can hold them.
 AWAY = np.array([30, -300, 3e3, -3e4, 3e5, -3e6, 100, -10])
-# The number of batches that a state is carried through, and the batches that are compared.
+# A state passes through CARRIED batches; the results of the batches SEEN are compared.
 CARRIED, SEEN = 20, (6, 7, 13, 16, 20)
 
 
 def optimizer_steps(context: Context) -> Iterator[Finding]:
-    """Compare many steps of the spec's own optimizer: one by one, in a pipeline, as in training.
+    """Compare many steps of the spec's own optimizer, run in three ways:
 
-    Training steps also start at late step counts. If a float32 cell makes all steps, float64 makes
-    few.
+    - one by one,
+    - in a pipeline,
+    - as in ``harness train``, also from late step counts.
+
+    If a float32 cell of the run makes all steps, the float64 cell makes only few.
     """
     rule = context.case.spec.update
     if rule is None:
         return
-    # Only the existence of a rule's rate matters: these steps have their own rates.
+    # Replace the optimizer's learning rate: each step below has a learning rate of its own.
     rule = replace(rule, attributes={**rule.attributes, "learning_rate": RATE})
     rule = _on_the_point(rule)
     key = ("optimizer-steps", digest(rule))
@@ -81,13 +90,13 @@ def optimizer_steps(context: Context) -> Iterator[Finding]:
 
 
 def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
-    """Return the deviations of all ways of running the steps, in new sessions. In narrow dtypes the
-    gradients are exact, and the updates are compared in float32. Parameters, slots and the step
-    number must therefore be float32."""
+    """Return the deviations of the steps, run in each of the three ways in new sessions. In narrow
+    dtypes the gradients are exact and updates are compared in float32. So the backend must keep
+    parameters, slots and the step number in float32."""
     case, remote = _point(), context.remote
     steps, alone = _steps(context, rule)
     broken = f"step {len(alone)}: " if np.isnan(alone[-1]["inputs"]["x"]).any() else "none: "
-    # A rule's own products (Muon) are narrow, as all products are.
+    # Matrix products inside an optimizer (Muon) have the narrow dtype, like all matrix products.
     multiplies = any(node.op in PRODUCTS for node in walk_nodes(rule.every_node))
     compared = partial(_compared, context, multiplies, broken)
     count = len(steps) // 2
@@ -108,8 +117,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
     one_by_one = _together(replace(expected, values=wanted), losses)
     deviations = compared("one by one", _joined(found, losses), one_by_one)
     deviations += compared("from large parameters", *_from_afar(context, rule, steps[0]))
-    # The losses of the second half, which show where the earlier steps have led, and everything
-    # that the last step left.
+    # Compare the losses of the second half, which depend on all earlier updates, and all values
+    # after the last step.
     context = replace(context, case=case)
     results, after = context.timed("train", steps[:count], rule, RATE)
     losses = [f"step {count + i}: loss" for i in range(1, count + 1)]
@@ -125,7 +134,8 @@ def _optimizer_steps(context: Context, rule: UpdateRule) -> list[Deviation]:
 
 
 def _late(case: Case, rule: UpdateRule, steps: Batches, start: int) -> Expected:
-    """Return the expected values after the last of some steps, if ``start`` steps came before."""
+    """Return the values expected after the last of some steps, with ``start`` as the number of
+    earlier steps."""
     last = f"step {start + len(steps)}: "
     expected = case.train(rule, steps, case.material, "late", start).only(last)
     return replace(expected, values={n: a for n, a in expected.values.items() if "loss" not in n})
@@ -142,14 +152,14 @@ def _merged(*parts: Expected) -> Expected:
 
 
 def _steps(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
-    """Return the batches of the steps that all ways run, each twice; and those of the steps one by
-    one."""
+    """Return two lists of batches: those that all three ways run, each batch twice, and those of
+    the steps that run one by one."""
     narrowed = context.narrowed
     count = (MORE if narrowed else MANY) if rule.every_slot and not context.brief else FEW
     given = _gradients(count, narrowed)
     broken = np.array(given[0])
     broken[0, BROKEN] = np.nan
-    # float16 cannot hold large gradients times the loss scale.
+    # float16 cannot hold large gradients that are multiplied by the loss scale.
     large = given[0] if narrowed else LARGE * np.where(SIZES, given[0], 1)
     *batches, far, last = (
         {"inputs": {"x": x}, "targets": {}, "learning_rate": RATE} for x in (*given, large, broken)
@@ -157,15 +167,15 @@ def _steps(context: Context, rule: UpdateRule) -> tuple[Batches, Batches]:
     steps = [*batches, *batches]
     rates = [{**batches[0], "learning_rate": rate} for rate in (SLOWER, 0.0)]
     alone = [*steps, *rates, far]
-    # If a gradient is NaN, a norm is NaN, and frameworks treat it differently.
+    # If a gradient is NaN, its norm is NaN, which frameworks treat differently.
     if context.dtype == "float16" or not (rule.totals or by_parameter(rule)):
         alone.append(last)
     return steps, alone
 
 
 def _on_the_point(rule: UpdateRule) -> UpdateRule:
-    """Return the rule with its groups assigned to the probe's parameters in turn: the spec's
-    patterns match none of their names."""
+    """Return the optimizer with its parameter groups assigned to the probe's parameters in turn,
+    because the spec's patterns match none of the probe's names."""
     rules = [None, *rule.groups.values()]
     names = [port.name for port in _point().training.parameters]
     dealt = {name: rules[number % len(rules)] for number, name in enumerate(names)}
@@ -180,7 +190,8 @@ def _compared(
     found: Arrays,
     expected: Expected,
 ) -> list[Deviation]:
-    # XLA flushes denormals to 0. In narrow dtypes a loss comes from a rounded product.
+    # Leave out denormal values, because XLA flushes them to 0. In narrow dtypes also leave out
+    # losses, because a loss is a rounded product.
     least = np.finfo(context.kept).tiny
     left_out = {n for n, a in expected.values.items() if 0 < np.abs(a).max() < least}
     left_out |= {n for n in expected.values if context.narrowed and "loss" in n}
@@ -189,8 +200,8 @@ def _compared(
     )
     measured = expected.noise(context.dtype if multiplies else context.kept)
     noise = {n: max(measured[n], NOISE * PRECISION[context.kept]) for n in wanted}
-    # Values that are not finite in the spec itself (g / g with a gradient of 0) are not compared.
-    # The step with a NaN gradient is still compared if all other values are finite.
+    # If the spec's own values are not finite (g / g with a gradient of 0), they are not compared.
+    # The NaN of the last step is compared if all earlier values are finite.
     infinite = {n for n, a in expected.values.items() if not np.isfinite(a).all()}
     if any(not n.startswith(broken) for n in infinite):
         noise |= dict.fromkeys(wanted.keys() & infinite, np.inf)
@@ -198,9 +209,9 @@ def _compared(
 
 
 def _from_afar(context: Context, rule: UpdateRule, batch: Batch) -> tuple[ArrayDict, Expected]:
-    """Return the parameters after a step from far parameters, and the expected ones. The step is
-    tiny beside these parameters, so that only a wrong bound on them shows. The open session is
-    used."""
+    """Return the parameters after one step from very large parameters, and the expected parameters.
+    The step is tiny compared with these parameters, so only a backend that clips them differs. The
+    step runs in the open session."""
     case, narrowed = _point(), context.narrowed
     far = single(AWAY / (2**10 if narrowed else 1))
     parameters = {n: a + np.resize(far, a.shape) for n, a in case.material.parameters.items()}
@@ -224,8 +235,9 @@ def _joined(found: Arrays, losses: Sequence[str]) -> ArrayDict:
 
 
 def _together(expected: Expected, losses: Sequence[str]) -> Expected:
-    """Return the expected values with all losses as one array, scaled by the largest loss. A single
-    loss can be nearly 0 as a sum of many terms; then nobody computes it with many digits."""
+    """Return the expected values with all losses in one array, whose noise is relative to the
+    largest loss. A loss sums many terms, so a single loss can be nearly 0 and then has few correct
+    digits."""
     values = _joined(expected.values, losses)
     sizes = np.abs(values[LOSSES])
 
@@ -238,8 +250,9 @@ def _together(expected: Expected, losses: Sequence[str]) -> Expected:
 
 
 def _left_out(expected: Expected, last: int) -> Expected:
-    """Return the values for float16: the last step changes no parameter and no slot. Its gradients
-    are not finite. Without loss scaling only the broken entry would change."""
+    """Return the values expected in float16, where the last step changes neither parameters nor
+    slots. Its gradients are not finite, so loss scaling skips the step. Without loss scaling, only
+    the entry :data:`BROKEN` would change."""
     values = dict(expected.values)
     for name in expected.values:
         before = name.replace(f"step {last}: ", f"step {last - 1}: ")
@@ -251,7 +264,7 @@ def _left_out(expected: Expected, last: int) -> Expected:
 @cache
 def _point() -> Case:
     def make(program: Program) -> Arguments:
-        # From zero, so that a small step is not rounded beside a large parameter.
+        # Parameters start at zero, so that adding a small step to them is exact.
         given = draw(program, BATCH, 1, 0)
         return replace(given, parameters={n: 0 * a for n, a in given.parameters.items()})
 
@@ -259,9 +272,9 @@ def _point() -> Case:
 
 
 def _gradients(count: int, narrowed: bool) -> Array:
-    """Return gradients of shape ``[count, batch, entries]``, of the same magnitudes at all steps.
-    Their values and signs differ, except at :data:`STILL` and :data:`AGAIN`. If ``narrowed``, each
-    has seven bits, so that the sum of a batch has eight."""
+    """Return gradients of shape ``[count, batch, entries]`` whose entries have about the same size
+    at all steps. Values and signs differ between steps, except at :data:`STILL` and :data:`AGAIN`.
+    If ``narrowed``, each value has seven bits, so that the sum over a batch has eight."""
     random = np.random.default_rng(7)
     found = single(random.normal(size=(count, BATCH, len(SIZES))) * SIZES + 0.3 * SIZES)
     if narrowed:
@@ -273,7 +286,8 @@ def _gradients(count: int, narrowed: bool) -> Array:
 
 
 def long_state(context: Context) -> Iterator[Finding]:
-    """Compare a state that passes through twenty batches, in one call each and in a pipeline."""
+    """Compare results when twenty batches pass on a state: with one call per batch, and in a
+    pipeline."""
     case, start = context.case, context.case.material.state
     if not start:
         return
@@ -302,7 +316,8 @@ def long_state(context: Context) -> Iterator[Finding]:
 def _carried(
     forward: Callable[[Arrays, Arrays], ArrayDict], batches: Sequence[Arrays], state: Arrays
 ) -> ArrayDict:
-    """Return the results of the batches of :data:`SEEN`; each starts from the state before it."""
+    """Return the results of the batches :data:`SEEN`; each batch starts from the state that the
+    previous one returned."""
     found: ArrayDict = {}
     for number, inputs in enumerate(batches, start=1):
         results = forward(inputs, state)

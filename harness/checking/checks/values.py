@@ -19,15 +19,14 @@ from harness.results.findings import Finding
 from harness.runtime.answers import Misfit, whole
 from harness.runtime.session import Session
 
-# Initial values: the distribution of each parameter, and a round trip through the backend.
+# Check initial values: the distribution of each parameter, and whether the backend returns loaded
+# values unchanged.
 
 
 def initial_values(context: Context) -> Iterator[Finding]:
-    """Draw the parameters at the spec's own sizes and check their distributions.
-
-    Send them through the backend: it must return the same bits, in the cell's dtype. Then compare a
-    pass and its gradients at the initial values.
-    """
+    """Check the distributions of initial values, drawn at the spec's own sizes. Load the drawn
+    values: the backend must return the same bits, in the cell's dtype. Then compare a pass and its
+    gradients at these values."""
     case = context.case
     own = context.own.training
     if not own.parameters:
@@ -48,7 +47,8 @@ def initial_values(context: Context) -> Iterator[Finding]:
 
 
 def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
-    """Compare at the initial values of a training: scales of 1, biases, states and means of 0."""
+    """Compare a pass at the initial values of training: scales are 1; biases, states and means are
+    0."""
     case, remote = context.case, context.remote
     statistics = initial_statistics(case.training)
     state = initial_state(case.training, case.batch)
@@ -61,11 +61,12 @@ def _from_there(context: Context, drawn: ArrayDict) -> list[Deviation]:
     return prefixed("at the start, ", deviations)
 
 
-# Each primitive alone: the shape and the dtype of its result.
+# Test each primitive alone: only the shape and the dtype of its result.
 
 
 def primitives(context: Context) -> Iterator[Finding]:
-    """Test each primitive that the model uses, at the types it uses, once per process."""
+    """Test each primitive that the model uses, with the types that the model uses. Each primitive
+    is tested once per worker process."""
     case = context.case
     probed = context.remote.probe(case.batch, case.time)
     yield Finding(
@@ -76,12 +77,13 @@ def primitives(context: Context) -> Iterator[Finding]:
     )
 
 
-# Compared in a held-out pass. Outputs are included because a loss is a single number.
+# Values compared in a held-out pass. Outputs are included because a loss is only one number.
 TESTED = ("loss", "metric.", "output.")
 
 
 def values(context: Context) -> Iterator[Finding]:
-    """Compare a training pass: outputs, loss, metrics, state, statistics, gradients."""
+    """Compare a training pass: outputs, loss, metrics, new state, moving statistics and
+    gradients."""
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main")
@@ -102,7 +104,7 @@ def values(context: Context) -> Iterator[Finding]:
 
 
 def cotangents(context: Context) -> Iterator[Finding]:
-    """Compare the gradients along a random direction of all outputs and new states."""
+    """Compare gradients of all outputs and new states along a random direction."""
     case = context.case
     context.remote.load(case.material)
     expected = case.gradients(case.material, "main", case.cotangents).only("gradient.")
@@ -111,7 +113,7 @@ def cotangents(context: Context) -> Iterator[Finding]:
 
 
 def inference(context: Context) -> Iterator[Finding]:
-    """Compare an inference pass, which uses the moving statistics instead of the batch's."""
+    """Compare an inference pass, which uses the moving statistics instead of the batch's own."""
     case = context.case
     context.remote.load(case.material)
     expected = case.forward("inference", case.material, "main")
@@ -122,8 +124,8 @@ def inference(context: Context) -> Iterator[Finding]:
 
 
 def held_out(context: Context) -> Iterator[Finding]:
-    """Compare the losses and metrics of two held-out batches on the inference program. The second
-    batch starts from the first one's state. Parameters and statistics must stay unchanged."""
+    """Compare the losses and metrics of two held-out batches in inference mode. The second batch
+    starts from the state that the first returned. Parameters and statistics must not change."""
     case, remote = context.case, context.remote
     if case.inference.loss is None:
         return
@@ -157,7 +159,8 @@ def held_out(context: Context) -> Iterator[Finding]:
 
 
 def carried_state(context: Context) -> Iterator[Finding]:
-    """Compare two batches, the second from the first's state; then rerun the first."""
+    """Compare two batches, the second starting from the state that the first returned. Then repeat
+    the first."""
     case = context.case
     if not case.material.state:
         return
