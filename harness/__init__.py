@@ -1,4 +1,4 @@
-"""Compare how frameworks run one model: declared as data, checked against a float64 oracle.
+"""Compare how frameworks run one model, which is declared as data and checked by an oracle.
 
 >>> import harness
 >>> spec = harness.load("lesson6/simple_rnn")
@@ -61,10 +61,10 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import and return a function, a class or the version at its first use.
+    """Import and return an attribute of the package (a function, class or version) at first use.
 
     Raises:
-        AttributeError: there is no such name.
+        AttributeError: the package has no attribute of that name.
     """
     from importlib import import_module, metadata
 

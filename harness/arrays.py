@@ -1,4 +1,4 @@
-"""Types of numpy arrays, and the dtypes that may travel between processes."""
+"""Type annotations of numpy arrays, and the dtypes that processes may send to each other."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
-# Arrays by name: read-only, and mutable.
+# Mappings from names to arrays: a read-only and a mutable type.
 Arrays = Mapping[str, Array]
 ArrayDict = dict[str, Array]
 
 
 def widened(array: npt.ArrayLike) -> Array:
-    """Return floats as float64, and other arrays unchanged."""
+    """Return a float array as float64, and an array of any other dtype unchanged."""
     found = np.asarray(array)
     return found.astype(np.float64) if found.dtype.kind == "f" else found
 
@@ -41,7 +41,7 @@ _LONGEST_TEXT = 1 << 16
 
 
 def dtype_named(name: str) -> np.dtype[Any] | None:
-    """Return the dtype of a name such as ``dtype.str``; None if the dtype does not travel."""
+    """Return the dtype with a name like ``<f4``; None if processes may not send this dtype."""
     text = _TEXT.fullmatch(name)
     if text and int(text[1]) <= _LONGEST_TEXT:
         return np.dtype(name)
@@ -49,7 +49,7 @@ def dtype_named(name: str) -> np.dtype[Any] | None:
 
 
 def travels(dtype: np.dtype[Any]) -> bool:
-    """Return whether arrays of a dtype can be sent."""
-    # A dtype registered by a different package has the name of its storage, such as "<V2".
+    """Return whether a process can send arrays of a dtype to another process."""
+    # A dtype that another package registers (e.g. bfloat16) has the name of raw bytes, e.g. "<V2".
     found = dtype_named(dtype.str)
     return found is not None and found == dtype

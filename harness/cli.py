@@ -1,6 +1,6 @@
-"""Entry point of ``harness``: start and end of a command, also after errors and signals.
+"""Entry point of the command ``harness``, which turns errors and signals into exit codes.
 
-The module imports almost nothing before signals are handled; the commands are in
+The module imports almost nothing before the signal handlers are installed. The commands are in
 :mod:`harness.commands`.
 """
 
@@ -20,12 +20,12 @@ USAGE = 2
 COMPLETE = "_HARNESS_COMPLETE"
 # Exit code that shells report for SIGPIPE: 128 plus 13.
 CLOSED_PIPE = 141
-# EX_SOFTWARE of sysexits.h: Python's own 1 would mean that something differs.
+# EX_SOFTWARE of sysexits.h. Python exits with 1, which here means that a check found a difference.
 UNEXPECTED = 70
 
 
 def main() -> None:
-    """Run ``harness`` and exit with its code."""
+    """Run the command line ``harness`` and exit with the exit code of the command."""
     interrupts.arm()
     _open_standard_files()
     try:
@@ -34,7 +34,7 @@ def main() -> None:
         code = _show_unexpected()
     interrupts.disarm()
     if code == interrupts.INTERRUPTED:
-        # Threads may still compute, and nobody needs their results any more.
+        # Threads may still compute, but nobody needs their results.
         interrupts.leave()
     sys.exit(code)
 
@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _open_standard_files() -> None:
-    """Open the descriptors 0, 1 and 2, so that no later file becomes standard output."""
+    """Open closed descriptors 0, 1 and 2, so that no later file gets one of these numbers."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -58,7 +58,8 @@ def _open_standard_files() -> None:
 
 
 def _show_unexpected() -> int:
-    """Write the current error's traceback without importing the harness; return the exit code."""
+    """Write the traceback of the current error and return the exit code; import no module of the
+    harness."""
     import contextlib
     import traceback
 
@@ -117,7 +118,7 @@ def _command() -> int:
 
 
 def _told(error: Any) -> str:
-    """Return a message of click in the harness's form: the message first, then the usage."""
+    """Return the text of an error of click in the harness's style: message first, then usage."""
     message: str = error.format_message().rstrip(".")
     # Lower the first letter of click's own messages, but not of names and options.
     if message[1:2].islower():

@@ -1,4 +1,4 @@
-"""Commands: their options, whose class holds the help, and their functions, imported when run."""
+"""The click commands. Each command imports the function that does its work when it runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from harness.training.options import TrainOptions
 if TYPE_CHECKING:
     from harness.command.outcome import CommandResult
 
-# These modules register the values that shells complete.
+# When these modules are imported, they register the values that shells complete.
 COMPLETIONS = (check_completion, defaults_completion)
 
 
@@ -50,7 +50,7 @@ def execute(verb: Verb, **given: Any) -> None:
         if verb.needs_workers:
             check_workers()
         work = verb.prepare(verb.asked(given))
-        # These two handle signals themselves, and then write reports.
+        # `check` and `bench` handle signals themselves, because they still write reports then.
         whole = verb.work in (_check, _bench)
         code = work() if whole else stoppable(partial(_show, work, given))
     except HarnessError as error:
@@ -61,7 +61,7 @@ def execute(verb: Verb, **given: Any) -> None:
 
             text = with_trace(text, trace)
         tell(text, error=True)
-        # A backend that failed while it ran is not a command that was not run.
+        # Do not show this if the command did run and a backend failed.
         if error.exit_code == UsageError.exit_code:
             _show_on_github(error, text)
         code = error.exit_code
@@ -78,7 +78,7 @@ def _show(work: Callable[[], CommandResult | int], given: Mapping[str, Any]) -> 
 
 
 def _show_on_github(error: HarnessError, text: str) -> None:
-    """Show an error as annotations of the lines at fault, and in the summary of the step."""
+    """Show an error in GitHub Actions: annotate the wrong lines and extend the step summary."""
     from harness.output import github, markdown
     from harness.output.printing import annotate, annotating, say
 
@@ -99,7 +99,8 @@ def _show_on_github(error: HarnessError, text: str) -> None:
 
 
 def _meant_for_a_list(given: Mapping[str, Any]) -> str:
-    """Return a hint if a SPEC is a backend's name, as in ``--backend torch jax``; otherwise ""."""
+    """Return a hint if a given spec is the name of a backend, as in ``--backend torch jax``;
+    otherwise ""."""
     named = given.get("backends") or ()
     if not named or not given.get("specs"):
         return ""
@@ -146,7 +147,7 @@ def _check(asked: CheckOptions) -> int:
 
 
 def check_request_of(given: Mapping[str, Any]) -> Any:
-    """Return the check request of the options; raise :class:`UsageError` for invalid ones."""
+    """Build the check request from the options; raise :class:`UsageError` for invalid options."""
     from harness.environments.columns import of_command
     from harness.given.check_request import check_request
 
@@ -165,7 +166,7 @@ def _bench(asked: BenchOptions) -> int:
 
 
 def bench_request_of(given: Mapping[str, Any]) -> Any:
-    """Return the timing request of the options; raise :class:`UsageError` for invalid ones."""
+    """Build the timing request from the options; raise :class:`UsageError` for invalid options."""
     from harness.environments.columns import of_command
     from harness.timing.request import BenchRequest
 

@@ -1,13 +1,13 @@
-"""Errors meant for a person: what was found, where, and what to write instead."""
+"""Error classes and message parts: each message says what is wrong, where, and how to fix it."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-# Largest number of known names listed beside a guess: a longer list hides the guess.
+# A message with a spelling guess also lists the known names if there are at most this many.
 MOST_LISTED = 10
-# Names that other programs use for names of the harness.
+# Names of other programs, with the harness's name for the same thing.
 OTHER_WORDS = {
     **dict.fromkeys(("fp64", "f64", "double"), "float64"),
     **dict.fromkeys(("fp32", "f32", "single"), "float32"),
@@ -16,20 +16,20 @@ OTHER_WORDS = {
     **dict.fromkeys(("gpu", "nvidia"), "cuda"),
     "gpu:0": "cuda:0",
 }
-# Smallest similarity of two names for a guess, from 0 to 1: 'sdg' suggests 'sgd', but 'nonsense'
-# does not suggest 'dense'.
+# Smallest similarity (0 to 1) between a misspelled name and a guess: 'sdg' suggests 'sgd', but
+# 'nonsense' does not suggest 'dense'.
 LIKENESS = 0.65
 # Largest number of errors shown for one file; the others are counted.
 MOST_ERRORS = 20
-# Start of the note that names the cause of an error; frameworks add notes of their own.
+# Start of the exception note (`__notes__`) that names the cause; frameworks add other notes.
 _BLAME = "in the primitive "
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """A position in a file; lines and columns count from 1, columns in characters.
+    """A position in a file: line and column, both from 1; a column is one character wide.
 
-    A place without a line is the whole file, which may be missing.
+    Without a line, the position means the whole file, which may not exist.
     """
 
     file: str
@@ -50,7 +50,8 @@ class HarnessError(Exception):
 
 
 class CouldNotRun(HarnessError):
-    """A failure of a backend, or of a format's process; ``traceback`` is its traceback, or ""."""
+    """A failure of a backend or of a process that reads a model format. ``traceback`` is the text
+    of the original traceback, or ""."""
 
     exit_code = 3
 
@@ -77,7 +78,7 @@ class SpecError(HarnessError):
 
 @contextmanager
 def placed(place: Place) -> Iterator[None]:
-    """Add ``place`` to a :class:`SpecError` of the block that has no place."""
+    """Add ``place`` to a :class:`SpecError` that the ``with`` block raises without a place."""
     try:
         yield
     except SpecError as error:
@@ -106,14 +107,14 @@ class SpecErrors(SpecError):
 
 
 class ErrorList:
-    """Errors of independent parts, collected to be reported together."""
+    """A collector of the errors of several independent parts, which are raised together."""
 
     def __init__(self) -> None:
         self.found: list[SpecError] = []
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """Keep a :class:`SpecError` of the block and continue after the block."""
+        """Catch and store a :class:`SpecError` of the ``with`` block; continue after the block."""
         try:
             yield
         except SpecErrors as several_:
@@ -122,7 +123,7 @@ class ErrorList:
             self.found.append(error)
 
     def end(self) -> None:
-        """Raise the errors of all parts, if there are any.
+        """Raise the stored errors of all parts; do nothing if there are none.
 
         Raises:
             SpecError: a part failed; several errors are raised as one :class:`SpecErrors`.
@@ -132,7 +133,8 @@ class ErrorList:
 
 
 def one_or_many(errors: Sequence[SpecError]) -> SpecError:
-    """Return a single error itself, or several as one ``SpecErrors``; drop repeated errors."""
+    """Return one error for all ``errors``: the error itself if there is only one, otherwise a
+    ``SpecErrors``. Repeated errors are dropped."""
     different = [*{str(error): error for error in errors}.values()]
     return different[0] if len(different) == 1 else SpecErrors(different)
 
@@ -153,7 +155,7 @@ def closest(value: object, allowed: Iterable[str]) -> str | None:
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the closest allowed name, or "" if none is close.
 
-    If ``value`` is a comma-separated list of allowed names, the hint says that only one is taken.
+    If ``value`` is a list of allowed names such as "a,b", say that only one name is accepted.
     """
     allowed = tuple(allowed)
     if isinstance(value, str) and "," in value and {*value.split(",")} <= {*allowed}:
@@ -163,14 +165,16 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 def unknown(what: str, value: object, known: Iterable[str], instead: str = "") -> UsageError:
-    """Return the error for an unknown ``value``; ``instead`` replaces the spelling guess."""
+    """Return the error "unknown WHAT VALUE" with the known names and a spelling guess; the text
+    ``instead`` replaces the guess."""
     names = tuple(known)
     hint = f"; give {instead}" if instead else did_you_mean(value, names)
     return UsageError(f"unknown {what} {value!r}{hint}{known_names(names, hint)}")
 
 
 def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
-    """Return `` (known: a, b)``; after a ``hint``, name ``command`` instead of a long list."""
+    """Return `` (known: a, b)``. If the message has a ``hint`` and the list is long, name the
+    ``command`` that lists all names."""
     listed = tuple(names)
     if not hint or len(listed) <= MOST_LISTED:
         return f" (known: {', '.join(listed) or 'none'})"
@@ -178,7 +182,7 @@ def known_names(names: Iterable[str], hint: str, command: str = "") -> str:
 
 
 def check_known(what: str, value: object, known: Iterable[str]) -> None:
-    """Check that ``value`` is a known name of a ``what``.
+    """Check that ``value`` is one of the ``known`` names; ``what`` is the noun for the message.
 
     Raises:
         UsageError: the name is unknown.
@@ -189,7 +193,7 @@ def check_known(what: str, value: object, known: Iterable[str]) -> None:
 
 
 def several(count: int, what: str) -> str:
-    """Return a count with its noun: ``1 cell``, ``2 cells``."""
+    """Return a count with the noun ``what``, e.g. ``1 cell`` or ``2 cells``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
@@ -200,7 +204,7 @@ def shorten(text: str, limit: int = 60) -> str:
 
 
 def blame(error: BaseException, note: str) -> None:
-    """Add a note with the cause to an error, unless it has one already."""
+    """Add an exception note that names the cause, unless the error already has such a note."""
     if not blamed(error):
         error.add_note(f"{_BLAME}{note}")
 

@@ -1,17 +1,17 @@
-"""The public contract of a backend: everything that a backend may import from the harness.
+"""The public interface for backend plugins: everything that a backend may import from the harness.
 
-A plugin is a module with :func:`hookimpl` functions named as in
-:class:`harness.runtime.hookspecs.Hooks`, and a subclass of :class:`Backend`. Its methods document
-the shapes and dtypes that they receive, and the errors that they may raise.
-``docs/adding-a-backend.md`` explains one line by line. Further contracts have modules of their own:
+A plugin is a module with a subclass of :class:`Backend` and with functions that are decorated with
+:func:`hookimpl` and named as in :class:`harness.runtime.hookspecs.Hooks`. The docstrings of
+``Backend`` say which shapes and dtypes each method receives, and which errors it may raise.
+``docs/adding-a-backend.md`` explains a backend line by line. A plugin may import these modules too:
 
-- :mod:`harness.extend.program`: read the program of a model, for claims of layers and whole models.
+- :mod:`harness.extend.program`: read a model's program, to claim layers or the whole model.
 - :mod:`harness.extend.executor`: run plans with preallocated buffers.
 - :mod:`harness.extend.formats`: export and import files of weights (``docs/formats.md``).
 - :mod:`harness.extend.source`: write a model as source code.
 - :mod:`harness.extend.models`: run models of users for ``harness check --against``.
 
-Every other module of the harness is private: it may change in any release.
+All other modules of the harness are private and may change in any release.
 """
 
 from __future__ import annotations

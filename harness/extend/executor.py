@@ -1,4 +1,4 @@
-"""The executor that runs a plan with preallocated buffers, and the values of a session."""
+"""Classes for backends that run a plan with preallocated buffers."""
 
 from __future__ import annotations
 

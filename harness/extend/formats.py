@@ -1,4 +1,7 @@
-"""The contract of a file format: export a model, and read weights with limits, running no code."""
+"""Functions and classes for file formats that export a model and import its weights.
+
+Weights are read with size limits, and no code in a file is run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract for models of users, which ``harness check --against`` compares with a spec."""
+"""Classes for running a user's model, which ``harness check --against`` compares with a spec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program of a model, for backends that claim layers, write source code, or build graphs."""
+"""Classes and functions for reading a model's program, e.g. to claim layers or to write code."""
 
 from __future__ import annotations
 

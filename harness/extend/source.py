@@ -1,4 +1,7 @@
-"""Write a model as source code: expressions of a dialect, checked before they are run."""
+"""Functions and classes for writing a model as source code of a framework.
+
+Generated code is checked before it is run.
+"""
 
 from __future__ import annotations
 

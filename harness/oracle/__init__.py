@@ -1,1 +1,1 @@
-"""The float64 reference, its arguments, and the tolerances of results."""
+"""The float64 reference implementation, its test inputs, and the tolerances for results."""

@@ -1,7 +1,7 @@
-"""A case: one model at some sizes, its drawn arrays (the material), and the oracle's values.
+"""Test cases: one model at fixed sizes, random test arrays for it, and the oracle's results.
 
-Expected values are computed once and shared by all backends, dtypes and paths.
-:mod:`harness.oracle.yardstick` measures their noise.
+The oracle computes its results once, and the checks of all backends, dtypes and paths share them.
+:mod:`harness.oracle.yardstick` measures the rounding noise of these results.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from harness.runtime.answers import Arguments, Misfit
 from harness.runtime.precision import host_dtype
 from harness.runtime.session import Session, places, undistinguished
 
-# A loss for a program without one, so that its derivatives can be computed.
+# A loss for a program that has no loss, so that gradients can be computed.
 
 
 def with_loss(program: Program) -> Program:
-    """Return the program; without a loss, it gets the sum of each output's mean square. Indices and
-    conditions are cast to floats, through which no derivative flows."""
+    """Return the program itself if it has a loss; otherwise add the sum over the outputs of their
+    mean squares as loss. Integer and boolean outputs are cast to floats and get no gradient."""
     if program.loss is not None:
         return program
     builder = Builder(dict(program.types), dict(program.names), list(program.nodes))
@@ -57,21 +57,21 @@ def with_loss(program: Program) -> Program:
     return replace(program, types=builder.types, nodes=tuple(builder.nodes), loss=total)
 
 
-# Per number of a model: the oracle's peak memory beyond what it has taken before, and the least
-# time to draw and run it on any machine. Measured: 60 to 100 bytes, and 1.6e-8 seconds on the
-# fastest machine.
+# Memory and time for each number of a model (see `entries_of`): the additional peak memory of the
+# oracle, and a lower limit of the seconds to draw and run the model on any machine. Measured: 60 to
+# 100 bytes, and 1.6e-8 seconds on the fastest machine.
 BYTES = 64
 SECONDS = 1e-8
-# A model with more numbers gets only two orders of summation and random rounding.
+# A model with more numbers than this is measured with fewer orders of summation.
 LARGE = 100_000
 
 
 class Case:
-    """A model at some sizes, its material, and the oracle's values.
+    """A model at fixed sizes, its test arrays (``material``), and the oracle's results for them.
 
-    ``sizes`` override the spec's. ``drawing`` draws the material; the default draws off all kinks
-    and keeps what is ``given``. A model without a loss is trained on the mean squares of its
-    outputs, so that all of them are compared.
+    ``sizes`` override the sizes in the spec. ``drawing`` draws the test arrays. By default these
+    avoid all kinks, and the user's arrays (``given``) replace the drawn ones. If the model has no
+    loss, the loss is the sum of the mean squares of its outputs.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Case:
         self.entries = entries_of(self.training, batch, time)
         self._known: dict[Any, Expected] = {}
         self._found: dict[str, Arguments] = {}
-        # The last fault for lack of time or memory, and the run in which it happened.
+        # The last error for lack of time or memory, and the run of the harness that had it.
         self._fault: tuple[OracleFault, object] | None = None
         self._lock = threading.RLock()
         self._reference = Reference(
@@ -108,22 +108,22 @@ class Case:
 
     @property
     def sizes_text(self) -> str:
-        """Text of all sizes: ``batch 3, time 4, hidden 7``."""
+        """A text that lists all sizes, e.g. ``batch 3, time 4, hidden 7``."""
         every = {"batch": self.batch, "time": self.time, **self.training.sizes}
         return ", ".join(f"{name} {size}" for name, size in every.items())
 
     def program(self, phase: Phase) -> Program:
-        """Return the program of a phase."""
+        """Return the model's program for a phase: training or inference."""
         return self.training if phase == "training" else self.inference
 
     def batch_of(self, batch: int, time: int, seed: int = 1) -> Arguments:
-        """Draw another batch for the same parameters."""
+        """Draw a different batch of the given sizes; parameters and statistics stay the same."""
         with at_work(self.entries * BYTES):
             other = draw(self.training, batch, time, self.seed + 7919 * seed, turned=seed)
         return self.material.with_batch(other)
 
     def found_once(self, key: str, find: Callable[[], Arguments]) -> Arguments:
-        """Return the material cached under ``key``; the first call gets it from ``find``."""
+        """Return the test arrays cached under ``key``; the first call computes them by ``find``."""
         with self._lock:
             if key not in self._found:
                 self._found[key] = find()
@@ -131,8 +131,8 @@ class Case:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Run the oracle in one thread at a time; raise a fault again for the rest of its run. The
-        next run may have more time or memory, or may not be interrupted."""
+        """Let one thread at a time run the oracle. If the oracle fails for lack of time or memory,
+        raise the same error again until this run of the harness ends."""
         with at_work(), self._lock:
             if self._fault is not None and self._fault[1] is this_run():
                 raise self._fault[0]
@@ -144,10 +144,10 @@ class Case:
                 raise
 
     def expect(self, key: Any, run: Callable[[Session], Mapping[str, Array]]) -> Expected:
-        """Return the values of ``run`` on the oracle, cached under ``key``.
+        """Return the values that ``run`` computes with the oracle's session, cached under ``key``.
 
         Raises:
-            OracleFault: there is not enough time or memory; later calls of the run raise it again.
+            OracleFault: the oracle has too little time or memory for the computation.
         """
         return self._expect(key, lambda session: [run(session)])
 
@@ -160,7 +160,8 @@ class Case:
     def forward(
         self, phase: Phase, material: Arguments, key: Any, targets: Arrays | None = None
     ) -> Expected:
-        """Return the results of a forward pass; with targets, also the loss and metrics."""
+        """Return the oracle's results of a forward pass. If ``targets`` are given, the results
+        include the loss and the metrics."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -171,8 +172,9 @@ class Case:
     def gradients(
         self, material: Arguments, key: Any, along: Mapping[str, Array] | None = None
     ) -> Expected:
-        """Return the training results, and the gradients as ``gradient.NAME``. If one gradient is
-        not finite, none can be compared: see :meth:`.Expected.of_finite_gradients`."""
+        """Return the results of a training pass and the gradients, which are named
+        ``gradient.NAME``. If a gradient is not finite, no gradient is compared: see
+        :meth:`.Expected.of_finite_gradients`."""
 
         def run(session: Session) -> Mapping[str, Array]:
             session.load(material.parameters, material.statistics)
@@ -191,7 +193,8 @@ class Case:
         key: Any,
         start: int = 0,
     ) -> Expected:
-        """Return the :func:`step_values` of every step; ``start`` steps count as made before."""
+        """Train one step per batch; return the :func:`step_values` of every step. The step number
+        starts after ``start``."""
 
         def run(session: Session) -> Iterator[Mapping[str, Array]]:
             session.use_rule(rule)
@@ -212,7 +215,7 @@ class Case:
 
 
 def entries_of(program: Program, batch: int, time: int) -> int:
-    """Count the numbers of a model: its parameters and the values of a forward pass."""
+    """Return how many numbers a model's parameters, inputs and values of a forward pass hold."""
     free = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics, *program.inputs, *program.state)
     sizes = {**program.sizes, **free}
@@ -223,15 +226,15 @@ def entries_of(program: Program, batch: int, time: int) -> int:
 
 
 def state_of(results: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the new state among results."""
+    """Select the new state (names ``state.NAME``) from the results of a forward pass."""
     return group_of(results, "state.")
 
 
 def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> dict[str, Array]:
-    """Return the values to compare after a training step: loss, displacements, slots, statistics.
+    """Return the values to compare after a training step, by name: the loss, the change of each
+    parameter since the start of training, the optimizer's slots, and the moving statistics.
 
-    Parameters are compared by how far they moved. A step is small beside its parameter, so a wrong
-    step would hide behind it.
+    The change is compared and not the parameter, because a step is much smaller than the parameter.
     """
     prefix = f"step {number}: "
     found = {f"{prefix}{n}": a for n, a in step["results"].items() if n == "loss"}
@@ -244,8 +247,8 @@ def step_values(number: int, step: Mapping[str, Any], material: Arguments) -> di
 
 
 def beside_start(expected: Expected, parameters: Arrays) -> Expected:
-    """Give each displacement at least the rounding error of its parameter as noise. A displacement
-    of few numbers may agree in all measuring runs by luck."""
+    """Raise the noise of each parameter's change to at least the rounding error of the parameter.
+    The measured noise may be too small by luck if the parameter has few numbers."""
     sizes = {f"{n} moved": float(np.abs(a).max(initial=0.0)) for n, a in parameters.items()}
 
     @cache
@@ -259,26 +262,27 @@ def beside_start(expected: Expected, parameters: Arrays) -> Expected:
 
 
 def _moved(array: Any, start: Array | None) -> Any:
-    """Return how far a parameter moved; an array of the wrong form stays, for the comparison."""
+    """Return the change of a parameter; return an array of a wrong shape unchanged, because the
+    comparison reports it."""
     if start is None or isinstance(array, Misfit) or array.shape != start.shape:
         return array
     moved = np.asarray(array, np.float64) - start.astype(array.dtype).astype(np.float64)
-    # Without axes the difference is a numpy scalar, not an array.
+    # For an array without axes, the difference is a numpy scalar.
     return np.asarray(moved).astype(array.dtype)
 
 
 __all__ = ["Case", "Expected", "beside_start", "entries_of", "state_of", "step_values"]
 
 
-# Models whose compared values are all infinite or NaN.
+# Rejection of models whose compared values are all infinite or NaN.
 
 
 def check_meaning(case: Case) -> None:
-    """Reject a model that has nothing to compare.
+    """Reject a model whose results are not finite, because they cannot be compared.
 
     Raises:
-        UsageError: the loss is not finite in float64 at the drawn numbers; or, in a model without a
-            loss, no entry of an output is finite.
+        UsageError: the loss is not finite in float64 for the case's arrays. In a model without a
+            loss: an output has no finite entry.
     """
     if case.spec.model.loss is None:
         values = case.forward("inference", case.material, "main").values
@@ -298,7 +302,8 @@ def check_meaning(case: Case) -> None:
 
 
 def _origin(case: Case) -> str:
-    """Describe the first named value that is not finite and its equation; "" if there is none."""
+    """Describe the first named value with an entry that is not finite, and its equation; return ""
+    if all entries are finite."""
     program, material = case.training, case.material
     session = Session(Oracle(), program, case.inference, path="equations", dtype="float64")
     session.load(material.parameters, material.statistics)

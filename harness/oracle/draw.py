@@ -1,8 +1,8 @@
-"""Draw test values that make faults visible.
+"""Random test values that make errors of a backend visible.
 
-Biases are not zero, gammas not one, moving statistics not at their start, recurrent weights not
-symmetric. With initial values, most planted faults do not reach an output. All values are
-representable in float32, so that every dtype computes on the same numbers.
+Biases are not 0, scales are not 1, moving statistics differ from their initial values, and
+recurrent weights are not symmetric. With the usual initial values, most planted errors change no
+output. All values are representable in float32, so that float32 and float64 get the same numbers.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from harness.text.vocabulary import one_hot
 
 
 def single(array: Array) -> Array:
-    """Round to float32; return the values in float64."""
+    """Round an array to float32 precision and return it as float64."""
     return array.astype(np.float32).astype(np.float64)
 
 
 def draw(
     program: Program, batch: int, time: int, seed: int, gain: float = 1.0, turned: int = 0
 ) -> Arguments:
-    """Draw the arguments of a program for one batch. ``gain``, a power of two, multiplies matrices.
-    ``turned`` rotates the rows of masks and lengths."""
+    """Draw the parameters, statistics, inputs, state and targets of a program for one batch.
+    ``gain``, a power of two, multiplies all parameters with two or more axes. ``turned`` is the
+    number of rows by which the rows of masks and lengths are rotated."""
     sizes = {"batch": batch, "time": time}
     parameters = {p.name: parameter(program, p, seed) for p in program.parameters}
     return Arguments(
@@ -44,11 +45,12 @@ def draw(
 
 
 def parameter(program: Program, port: Port, seed: int) -> Array:
-    """Draw a parameter or statistic, away from all special values.
+    """Draw a parameter or a moving statistic that differs from special values such as 0 and 1.
 
-    Matrix entries have standard deviation 1.2 / sqrt(rows), so that gates leave their linear range
-    without saturating; all places of a kernel count as rows. Vectors that start at ones (scales and
-    variances) lie in 0.4 to 1.4. Other vectors lie in 0.2 to 0.7 with either sign.
+    The entries of matrices and kernels have the standard deviation 1.2 / sqrt(n), where n is the
+    product of all axes but the last. Gates then leave their linear range without saturating.
+    Entries of a vector lie between 0.4 and 1.4 if its initial value is 1 (scales and variances).
+    Entries of other vectors have a random sign and a magnitude between 0.2 and 0.7.
     """
     look()
     shape = program.shape(port)
@@ -69,7 +71,8 @@ def _starts_at_one(port: Port) -> bool:
 def data(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
 ) -> Array:
-    """Draw an input or a state: noise by its law, indices in range, or normal numbers."""
+    """Draw an input or a state: noise from its distribution, valid indices or masks, or normally
+    distributed floats."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if port in noise_ports(program):
         return draw_noise(port.init or {}, shape, port.name, seed, 0)
@@ -86,10 +89,11 @@ def _whole(
     random: np.random.Generator,
     turned: int,
 ) -> Array:
-    """Draw indices over the whole range, or a mask, with special rows for lengths and masks.
+    """Draw a mask, lengths or indices that cover the whole allowed range.
 
-    The first three rows of a mask are full, empty and one step long, rotated by ``turned``. In odd
-    turns the third row has half of the steps. :func:`_lengths` has the rows of lengths.
+    The first three rows of a mask are True for all steps, for no step, and for the first step only.
+    If ``turned`` is odd, the third row is True for the first half of the steps. The rows are then
+    rotated by ``turned``. For lengths, :func:`_lengths` chooses the first three rows.
     """
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     if type_.bound is None:
@@ -110,11 +114,12 @@ def _whole(
 
 
 def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int) -> list[int]:
-    """Return three lengths: full, none, and one step, or half of all in odd turns.
+    """Return the first three lengths: the maximum, 0, and 1 (half the maximum if ``turned`` is
+    odd).
 
-    If a model has two kinds of lengths, as ``ctc`` for steps and labels, the first kind counts
-    steps. In even turns the rows then are: full, one step more than labels, one label more than
-    steps.
+    A model may have two inputs of lengths, e.g. ``ctc``: the number of steps, then the number of
+    labels. If ``turned`` is even, the three rows are then: the maximum of each, one step more than
+    labels, one label more than steps.
     """
     known = {**program.sizes, **sizes}
     most = {}
@@ -134,8 +139,9 @@ def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int
 def target(
     program: Program, port: Port, sizes: Mapping[str, int], seed: int, turned: int = 0
 ) -> Array:
-    """Draw classes; float targets are 3/4 of one class plus 1/4 of another, so that rows sum to
-    exactly 1. A float target without axes is any number."""
+    """Draw a target: class indices, a mask, or floats. Each row of a float target is 0.75 at a
+    random class plus 0.25 at a second random class, so that it sums to exactly 1. A float target
+    without axes is a normally distributed number."""
     shape, type_ = program.shape(port, sizes), program.type_of(port)
     random = generator(seed, f"target {port.name} {shape}")
     if type_.kind != "float":
@@ -147,8 +153,8 @@ def target(
 
 
 def cotangents(program: Program, batch: int, time: int, seed: int) -> ArrayDict:
-    """Draw a random cotangent for every output and new state; ones would not do, because the sum of
-    a softmax has no gradient."""
+    """Draw a random cotangent (the gradient that flows into a backward pass) for every output and
+    new state. Cotangents of ones would hide errors: the gradient of the sum of a softmax is 0."""
     sizes = {**program.sizes, "batch": batch, "time": time}
     found = {}
     for name, value in result_ports(program, "forward").items():

@@ -1,4 +1,4 @@
-"""Numbers given by the user, in place of drawn ones."""
+"""Arrays of the user (parameters, inputs, targets), which replace the random test arrays."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from harness.program.signature import (
 )
 from harness.runtime.answers import NUMBERS, Arguments
 
-# Arrays of a group by name; None if the user gives none.
+# The user's arrays of a group (e.g. the parameters) by name; None if the user gives no arrays.
 Numbers = Mapping[str, Any] | None
-# Arrays by name, or a file of them.
+# Arrays by name, or the path of a file that holds them.
 Source = Mapping[str, Any] | str | Path | None
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """The user's numbers for a spec's arguments; a group that is not given is empty.
+    """The user's arrays for a spec, in groups (e.g. parameters); a missing group is empty.
 
-    Arrays are float64, int64 (indices) or bool (masks), and fit the program at ``sizes``. ``batch``
-    and ``time`` come from the arrays, or are the wanted sizes; None if neither says. ``files`` maps
-    options of the command line to the files of the arrays.
+    Arrays are float64, int64 (indices) or bool (masks), and their shapes fit the spec at ``sizes``.
+    ``batch`` and ``time`` are the sizes of the arrays or the sizes that the user asked for; None if
+    neither is known. ``files`` maps options of the command line to the files of the arrays.
     """
 
     spec: str
@@ -48,10 +48,10 @@ class Given:
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def over(self, drawn: Arguments, program: Program) -> Arguments:
-        """Return the drawn numbers with the given ones in their place. If inputs are given without
-        a state, the state is that before the first batch."""
+        """Return the drawn arrays, replaced by the user's arrays where there are any. If the user
+        gives inputs but no state, the state is the initial state."""
         found = {group: array or getattr(drawn, group) for group, array in self.groups().items()}
-        # Only noise may be missing among given inputs.
+        # Inputs of the user may lack the noise, which is then drawn.
         found["inputs"] = {**drawn.inputs, **self.arrays.inputs}
         if self.arrays.inputs and not self.arrays.state:
             found["state"] = started(program, drawn.state)
@@ -59,17 +59,16 @@ class Given:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The sha256 (hex) of each given group; see :func:`digest_of`. The source file does not
-        matter."""
+        """The sha256 (hex) of each group of arrays that the user gives; see :func:`digest_of`."""
         return {group: digest_of(arrays) for group, arrays in self.groups().items() if arrays}
 
     @property
     def decides_forward(self) -> bool:
-        """True if parameters and inputs are given: a forward pass then needs no drawn numbers."""
+        """True if the user gives parameters and inputs; they decide what a forward pass returns."""
         return bool(self.arrays.parameters and self.arrays.inputs)
 
     def groups(self) -> dict[str, ArrayDict]:
-        """Return all groups by name, also those that are not given."""
+        """Return the arrays of all groups by the group's name; a group without arrays is empty."""
         return {f.name: getattr(self.arrays, f.name) for f in fields(Arguments)}
 
 
@@ -84,11 +83,11 @@ def given_numbers(
     targets: Numbers = None,
     files: Mapping[str, Path] | None = None,
 ) -> Given:
-    """Check the user's arrays by name against a spec, and return them.
+    """Check the user's arrays against a spec, and convert them to a :class:`Given`.
 
-    Values may be anything that numpy converts. ``sizes`` are those that differ from the spec's;
-    batch and time come from the arrays. A group is given whole or not at all (None); only noise may
-    be missing among the inputs.
+    Each group maps names to values that numpy can convert to arrays. A group is None or holds all
+    of its arrays; only noise may be missing among the inputs. ``sizes`` are the sizes that differ
+    from the spec. The sizes batch and time come from the arrays.
 
     Raises:
         UsageError: a name is unknown or missing, an array has another shape or holds no numbers,
@@ -137,7 +136,8 @@ def given_numbers(
 
 
 def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Program:
-    """Return the program without the noise that is still to be drawn, if other inputs are given."""
+    """Return the program without its noise inputs that the user does not give. If the user gives no
+    inputs at all, return the program unchanged."""
     if inputs is None:
         return program
     left = {port.name for port in noise_ports(program)} - inputs.keys()
@@ -145,10 +145,10 @@ def _without_missing_noise(program: Program, inputs: ArrayDict | None) -> Progra
 
 
 def _arrays(group: str, program: Program, ports: Sequence[Port], numbers: Any) -> ArrayDict:
-    """Convert values to arrays: float64 for ports of floats, others as they are.
+    """Convert values to arrays: float64 if the port holds floats, otherwise with their own dtype.
 
     Raises:
-        UsageError: the values are not arrays of numbers by name.
+        UsageError: ``numbers`` is not a mapping from names to arrays of numbers.
     """
     if not isinstance(numbers, Mapping):
         raise UsageError(f"{group}s are arrays by name, found {type(numbers).__name__}")
@@ -174,7 +174,7 @@ def _check_kept(group: str, program: Program, ports: Sequence[Port], arrays: Arr
 
 
 def digest_of(arrays: Arrays) -> str:
-    """Return the sha256 (hex) of arrays by name: names, dtypes, shapes and bytes in C order."""
+    """Return the sha256 (hex) over the names, dtypes, shapes and bytes (in C order) of arrays."""
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         found.update(f"{name} {array.dtype.str} {list(array.shape)}\n".encode())

@@ -1,7 +1,8 @@
-"""Comparisons that rounding may turn: how near a run comes to one, and the effect of turning it.
+"""Comparisons (e.g. ``x < 0``) whose result a rounding error may change.
 
-The gradient of relu jumps at 0. If a value is within rounding of 0, two correct gradients differ by
-far more than rounding.
+This module measures how close the operands of comparisons are, and how results change if a
+comparison gives the opposite result. For example, the gradient of relu jumps at 0 (a kink). If a
+value is nearly 0, two correct gradients may differ by far more than a rounding error.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from harness.program.ir import Program
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 
-# A comparison nearer than this (relative to its operands) may fall the other way in float32.
+# If two operands are closer than this (relative to their size), float32 may order them differently.
 KINK_MARGIN = 1e-5
-# The effect of turned comparisons counts 1 / KINKS in the noise: a tolerance of 16 times the noise
-# (harness.oracle.tolerance.K) then allows it twice.
+# The noise includes the effect of flipped comparisons divided by KINKS. The tolerance is 16 times
+# the noise (harness.oracle.tolerance.K), so it allows this effect twice.
 KINKS = 8.0
 
 Compare = Callable[[Array, Array], Array]
@@ -31,11 +32,11 @@ ORDERED = ("less", "less_equal")
 
 
 class Watching(Oracle):
-    """The oracle with a record of its comparisons, and of how near the nearest was.
+    """The oracle with a record of all comparisons and of the smallest gap between their operands.
 
-    ``margin`` is the smallest gap relative to the operands' size. ``doubt`` is the smallest gap
-    that is not 0, because operands that are equal on purpose are equal in every backend.
-    ``decisions`` are the results of all comparisons, sorts and floors, in order.
+    ``margin`` is the smallest gap, relative to the size of the operands. ``doubt`` is the smallest
+    gap above 0, because operands that are equal on purpose are equal in every backend.
+    ``decisions`` lists the results of all comparisons, sorts and floors in order of execution.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class Watching(Oracle):
         self.forget()
 
     def forget(self) -> None:
-        """Forget all comparisons."""
+        """Delete the record of comparisons."""
         self.margin = self.doubt = np.inf
         self.decisions: list[Array] = []
 
@@ -59,14 +60,14 @@ class Watching(Oracle):
         return run
 
     def _floor(self, x: Array) -> Array:
-        """Record a floor as a comparison with the nearest whole number."""
+        """Compute floor, and record it as a comparison of ``x`` with the nearest whole number."""
         nearest = np.rint(x)
         self._near(x, np.where(np.isfinite(nearest), nearest, 0.0))
         self.decisions.append(np.asarray(TABLE["floor"](x)))
         return self.decisions[-1]
 
     def _argsort(self, x: Array) -> Array:
-        """Record a sort as comparisons of each entry with the next."""
+        """Compute argsort, and record it as comparisons of neighbours in the sorted order."""
         order = TABLE["argsort"](x)
         ordered = np.take_along_axis(x, order, -1)
         self._near(ordered[..., :-1], ordered[..., 1:])
@@ -91,10 +92,11 @@ class Watching(Oracle):
 
 
 class Wavering(Oracle):
-    """The oracle, which turns the comparisons of operands nearer than a band.
+    """The oracle with flipped comparisons: operands that nearly agree give the opposite result.
 
-    Of millions of relus some are always that near to their kink, and their effect on a gradient is
-    not a backend's fault. ``nearest`` and ``furthest`` are gaps of turned comparisons.
+    In a model with millions of relus, some inputs are always close to 0. The effect of rounding
+    there is not an error of the backend. ``nearest`` and ``furthest`` are the smallest and largest
+    relative gaps between operands of flipped comparisons.
     """
 
     def __init__(self) -> None:
@@ -104,8 +106,8 @@ class Wavering(Oracle):
         self._table["argsort"] = self._exchanged
 
     def begin(self, band: float, beyond: float = 0.0) -> None:
-        """Turn comparisons with gaps above ``beyond``, up to ``band``, relative to the larger
-        operand."""
+        """Start to flip comparisons of operands with a gap above ``beyond`` and at most ``band``,
+        relative to the larger operand."""
         self._band, self._beyond = band, beyond
         self.nearest, self.furthest = np.inf, 0.0
 
@@ -117,8 +119,8 @@ class Wavering(Oracle):
         return run
 
     def _near(self, gaps: Array, size: float) -> Array:
-        # In float64: the bound may overflow a narrow dtype, to which numpy would convert a Python
-        # float.
+        # Compare in float64: numpy would convert a Python float to the narrow dtype of `gaps`, in
+        # which the bound may overflow.
         near = (gaps > 0) & (gaps <= np.float64(self._band * size))
         if self._beyond:  # 0 times an infinite size is NaN
             near &= gaps > np.float64(self._beyond * size)
@@ -128,7 +130,8 @@ class Wavering(Oracle):
         return np.asarray(near)
 
     def _exchanged(self, x: Array) -> Array:
-        """Swap neighbours of the order that are within the band, each once."""
+        """Compute argsort with neighbours swapped if their gap is in the band; an entry is swapped
+        at most once."""
         order = np.array(TABLE["argsort"](x))
         ordered = np.take_along_axis(x, order, -1)
         near = self._near(ordered[..., 1:] - ordered[..., :-1], _size(x))
@@ -141,10 +144,11 @@ class Wavering(Oracle):
 
 
 class Rivals(Oracle):
-    """The oracle with a record of the smallest gap between the two largest entries of any maximum.
+    """The oracle with a record of the smallest gap between the largest and the second-largest entry
+    over all calls of ``max``.
 
-    ``gap`` is relative to the operand's size; ties do not count. A comparison that asks for the
-    largest entry never sees the second.
+    ``gap`` is relative to the size of the operand; gaps of 0 (ties) are ignored. The class
+    :class:`Watching` cannot measure this gap, because it sees only comparisons with the maximum.
     """
 
     def __init__(self) -> None:
@@ -153,7 +157,7 @@ class Rivals(Oracle):
         self.forget()
 
     def forget(self) -> None:
-        """Forget the smallest gap."""
+        """Delete the recorded gap."""
         self.gap = np.inf
 
     def _max(self, x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
@@ -169,7 +173,8 @@ def _size(array: Array) -> float:
 
 
 def kink_margin(program: Program, material: Arguments) -> float:
-    """Return the smallest gap of any comparison in a forward pass, relative to its operands."""
+    """Return the smallest gap between the operands of a comparison in a forward pass, relative to
+    the size of the operands."""
     oracle = Watching()
     session = Session(oracle, program, program, path="equations", dtype="float64")
     with at_work():
@@ -179,19 +184,19 @@ def kink_margin(program: Program, material: Arguments) -> float:
 
 
 def furthest(program: Program, materials: Iterable[Arguments]) -> Arguments:
-    """Return the first arguments off all kinks by :data:`KINK_MARGIN`, or those furthest off.
-    Rounding alone decides to which side a value on a kink falls."""
+    """Return the first arguments with a margin of at least :data:`KINK_MARGIN` from all kinks, or
+    the arguments with the largest margin if there are none."""
     return max(materials, key=lambda material: min(kink_margin(program, material), KINK_MARGIN))
 
 
-# Material off all kinks, on which two correct gradients agree: the first of many seeds.
+# Test arrays that avoid all kinks, so that two correct gradients agree. Many seeds are tried.
 
 SEEDS_TRIED = 40
-# Factors of matrices; the first one is used with which float32 does not overflow.
+# Factors for the matrices, tried in this order until float32 does not overflow.
 GAINS = (1.0, 2.0**-2, 2.0**-4, 2.0**-8)
 
-# Draws a case's material from its training and inference programs and a seed; returns the number
-# that it was drawn with, and the material.
+# A function that draws the test arrays of a case from its training program, its inference program
+# and a seed; returns the seed that it finally used, and the arrays.
 Drawing = Callable[[Program, Program, int], tuple[int, Arguments]]
 
 
@@ -204,8 +209,9 @@ def drawn(
     time: int,
     given: Given | None = None,
 ) -> tuple[int, Arguments]:
-    """Draw material off all kinks, with weights as large as float32 allows; keep what is ``given``.
-    It is a :data:`Drawing`, except for the sizes."""
+    """Draw test arrays that avoid all kinks, with the largest weights for which float32 does not
+    overflow. The user's arrays (``given``) replace the drawn ones. With ``batch``, ``time`` and
+    ``given`` bound, this function is a :data:`Drawing`."""
     tries = 1 if given is not None and given.decides_forward else SEEDS_TRIED
 
     def make(gain: float, number: int) -> Arguments:
@@ -222,8 +228,8 @@ def drawn(
 def off_kinks(
     program: Program, seed: int, make: Callable[[int], Arguments], tries: int = SEEDS_TRIED
 ) -> tuple[int, Arguments]:
-    """Return the first material off all kinks, or the one furthest off, and its number. ``make``
-    draws a material from a number; at most ``tries`` numbers are tried."""
+    """Draw test arrays with up to ``tries`` seeds, by ``make``; return the first seed whose arrays
+    avoid all kinks (or the seed with the largest margin), and its arrays."""
     best: tuple[float, int, Arguments] | None = None
     for number in range(seed * SEEDS_TRIED, seed * SEEDS_TRIED + tries):
         material = make(number)

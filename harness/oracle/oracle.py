@@ -1,8 +1,8 @@
-"""The oracle: numpy in float64, one plain line per primitive, never optimised.
+"""The oracle: an interpreter that runs each primitive with numpy in float64, without optimisations.
 
-The same table runs on complex128, which proves the oracle's gradients. The complex step f'(x) = Im
-f(x + ih) / h has no cancellation, so h = 1e-30 gives the derivative to rounding (Squire and Trapp,
-1998). Comparisons therefore use real parts, and ``stop_gradient`` drops the imaginary part.
+The primitives also accept complex128, for the test of the oracle's gradients by the complex step
+(:mod:`harness.oracle.complex_step`). Comparisons of complex numbers therefore use the real parts,
+and ``stop_gradient`` drops the imaginary part.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, Table, Watch
 from harness.runtime.precision import narrow, rounded_to
 
-# Other orders of the same computation, which show the effect of rounding alone.
+# Different orders of the same sums. Their results differ only by rounding errors.
 
-# Most additions of a sum that is made row by row; a longer sum adds several rows at a time.
+# Largest number of single additions in a product; longer products add several rows at a time.
 MOST_ROWS = 4096
 _ERF = np.frompyfunc(math.erf, 1, 1)
 
 
 def erf(x: Array) -> Array:
-    """Compute C's erf, entry by entry. A complex entry also gets the first Taylor term off the real
-    axis, which is exact for a complex step."""
+    """Compute the error function of each entry, as the C library does. A complex entry adds the
+    first Taylor term in the imaginary part, which is exact for a complex step."""
     x = np.asarray(x)
     whole = np.asarray(_ERF(np.asarray(x.real, np.float64)), np.float64)
     if not np.iscomplexobj(x):
@@ -43,8 +43,12 @@ def _reversed_matmul(a: Array, b: Array) -> Array:
 
 
 def _one_by_one(a: Array, b: Array) -> Array:
-    """Multiply row by row, as kernels with one accumulator do. Equal terms, as of equal examples,
-    are then rounded to the same side. numpy's own products may hide that."""
+    """Return the matrix product ``a @ b``, with the terms of each sum added one by one.
+
+    A kernel with a single accumulator computes products like this. Equal terms (e.g. of equal
+    examples) are then all rounded up or all rounded down, so that their rounding errors add up. In
+    numpy's own product they may cancel.
+    """
     size = max(1, -(-len(b) // MOST_ROWS))
     total = np.zeros((len(a), b.shape[-1]), a.dtype)
     product, made = np.multiply if size == 1 else np.matmul, np.empty_like(total)
@@ -64,14 +68,15 @@ def _halved_matmul(a: Array, b: Array) -> Array:
 
 
 def _reversed_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    # One axis after the other, from its end, adding one entry at a time.
+    # Sum over one axis at a time, adding single entries from the end of the axis.
     for a in sorted(axis, reverse=True):
         x = np.add.accumulate(np.flip(x, a), a).take([-1], a) if x.shape[a] else x
     return x if keepdims else x.reshape([n for a, n in enumerate(x.shape) if a not in axis])
 
 
 def _doubled_cumsum(x: Array) -> Array:
-    """Sum 1, 2, 4, ... neighbours, as an associative scan does."""
+    """Return the cumulative sum over the last axis, computed like a parallel scan: step n adds the
+    entry that is 2^n places before."""
     x, step = np.array(x), 1
     while step < x.shape[-1]:
         x[..., step:] = x[..., step:] + x[..., :-step]
@@ -88,7 +93,8 @@ def _halved_cumsum(x: Array) -> Array:
 def _ordered_tensordot(
     matmul: Callable[[Array, Array], Array], turn: int = 1
 ) -> Callable[..., Array]:
-    """Return a tensordot that sums over its axes in order, or in reverse order for ``turn`` -1."""
+    """Return a tensordot function that computes its sums by ``matmul``. With ``turn=-1`` it sums
+    over the axes in reverse order."""
 
     def tensordot(a: Array, b: Array, axes: tuple[Sequence[int], Sequence[int]]) -> Array:
         left, right = (part[::turn] for part in axes)
@@ -104,15 +110,16 @@ def _ordered_tensordot(
 
 
 def _nudged(function: Callable[[Array], Array], bound: float = np.inf) -> Callable[[Array], Array]:
-    """Return a function that is four units in the last place off, up or down by a fixed coin.
+    """Wrap a function: each result is about four units in the last place too high or too low.
 
-    No two libraries have the same exp, log or tanh, and later operations may magnify the
-    difference.
+    Results of exp, log or tanh differ between libraries, and later operations may magnify the
+    differences. The sign of each error is random with a fixed seed. ``bound`` limits the magnitude
+    of the results.
     """
 
     def run(x: Array) -> Array:
         y = np.asarray(function(x))
-        # Not alternating: a sum over the entries would cancel that.
+        # Signs are random: errors with alternating signs would cancel in a sum over the entries.
         coins = np.random.default_rng(y.size).integers(0, 2, y.shape)
         eps = np.finfo(y.dtype).eps
         return np.asarray(np.clip(y * (1 + (8 * coins - 4) * eps), -bound, bound), y.dtype)
@@ -135,8 +142,8 @@ ORDERS: Mapping[str, Table] = {
         "erf": _nudged(erf, bound=1.0),
         "sin": _nudged(np.sin, bound=1.0),
         "cos": _nudged(np.cos, bound=1.0),
-        # Sum over the axes in the other order: some frameworks put examples side by side, not time
-        # steps.
+        # Sum over the axes in reverse order, because memory layouts differ between frameworks: the
+        # innermost axis is the time steps or the examples.
         "tensordot": _ordered_tensordot(_one_by_one, turn=-1),
     },
     "halved": {
@@ -167,7 +174,8 @@ def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
 
 
 def _windows(x: Array, axes: tuple[int, ...], lowest: bool, **each: tuple[int, ...]) -> Array:
-    """Take the entries of all windows; :mod:`harness.program.windows` defines their places."""
+    """Return the entries of all sliding windows. :mod:`harness.program.windows` defines which
+    entries belong to a window."""
     pads = dict(zip(axes, zip(each["padding"], each["after"], strict=True), strict=True))
     x = np.pad(
         x,
@@ -180,7 +188,8 @@ def _windows(x: Array, axes: tuple[int, ...], lowest: bool, **each: tuple[int, .
 
 
 def _overlap_add(x: Array, axes: tuple[int, ...], **each: tuple[int, ...]) -> Array:
-    """Add windows at the same places, one axis after the other, and drop the padding."""
+    """Add the entries of windows to the positions from which ``_windows`` takes them, axis by axis;
+    drop the padding."""
     counts = tuple(x.shape[axis] for axis in axes)
     pads = zip(each["padding"], each["length"], each["after"], strict=True)
     lengths = {axis: sum(pad) for axis, pad in zip(axes, pads, strict=True)}
@@ -201,7 +210,8 @@ def _places(
     length: Sequence[int],
     **_: Sequence[int],
 ) -> list[Array]:
-    """Return for each axis the places ``[count, size]`` of window entries in the padded axis."""
+    """Return for each axis the positions of the window entries in the padded axis, shape
+    ``[number of windows, window size]``."""
     return [
         np.arange(count)[:, None] * step + np.arange(entries) * apart
         for entries, step, apart, count in zip(size, stride, dilation, length, strict=True)
@@ -209,7 +219,8 @@ def _places(
 
 
 def _max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """Take the maximum by real parts; ties get the mean imaginary part, as for a derivative."""
+    """Return the maximum of the real parts over ``axis``. The imaginary part of the result is the
+    mean over all tied entries, because the gradient of max is divided equally among ties."""
     most = np.asarray(np.max(np.real(x), axis=axis, keepdims=True))
     if np.iscomplexobj(x):
         tied = np.real(x) == most
@@ -261,9 +272,9 @@ _PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "tensordot": lambda a, b, axes: np.tensordot(a, b, axes),
     "stop_gradient": np.real,
 }
-# Views take no time, because they move no numbers.
+# Primitives that return views. They are fast, because they copy no numbers.
 _VIEWS = frozenset({"permute_dims", "broadcast_to", "expand_dims", "squeeze", "slice", "flip"})
-# All other primitives check the time limit first.
+# The table of primitives. All primitives except views check the time limit before they start.
 TABLE: Mapping[str, Callable[..., Any]] = {
     n: f if n in _VIEWS else patient(f) for n, f in _PRIMITIVES.items()
 }
@@ -276,20 +287,24 @@ def run(
     dtype: str = "float64",
     watch: Watch | None = None,
 ) -> dict[int, Array]:
-    """Run nodes on numpy arrays of ``dtype``: float64, float32 (the yardstick) or complex128."""
+    """Run nodes with numpy and return the value of each node's outputs by value number.
+
+    ``env`` holds the known values by number. ``dtype`` is float64, float32 (for the yardstick) or
+    complex128.
+    """
     kind = np.dtype(dtype).type
     interpreter = Interpreter(TABLE, sizes, dtype, lambda value: kind(value), watch=watch)
-    # The checks include saturated exponentials and NaN inputs on purpose.
+    # Ignore warnings: some checks cause overflows in exp, or feed NaN, on purpose.
     with np.errstate(all="ignore"):
         return interpreter.run(nodes, dict(env))
 
 
 class Oracle(Backend):
-    """The oracle as a backend, so that it trains and carries state through the same session.
+    """The oracle as a backend, so that the session class of all backends also trains the oracle.
 
-    In float32 it is the yardstick. ``order`` changes the order of sums or the last places of
-    transcendental functions, never their meaning. The spread is the noise that any correct backend
-    may show.
+    In float32, the same class computes the yardsticks. ``order`` (a key of :data:`ORDERS`) changes
+    the order of sums, or the last digits of functions such as exp. All orders are correct, so the
+    differences between their results are the noise that any correct backend may have.
     """
 
     name = "oracle"

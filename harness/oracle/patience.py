@@ -1,8 +1,8 @@
-"""Limits of the oracle's time and memory for one cell.
+"""Limits on the time and memory that the oracle may use for one cell.
 
-The oracle runs in the parent process, in a thread that cannot be killed. It therefore checks the
-clock itself, before each primitive and between the numbers that it draws. Work that does not fit
-into the time or memory is refused beforehand, so that a single step overruns little.
+The oracle runs in a thread of the parent process, and threads cannot be killed. The oracle
+therefore checks the clock itself: before each primitive and before it draws a parameter. Work that
+needs too much time or memory is rejected before it starts.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from typing import Any, Literal
 from harness.errors import HarnessError
 from harness.runtime.memory import available
 
-# Requests below this many bytes skip the memory check.
+# Work that needs fewer bytes than this skips the memory check.
 _SMALL = 64 << 20
-# The share of the available memory that the oracle may request; workers need the rest.
+# The share of the available memory that the oracle may use; the workers need the rest.
 _SHARE = 0.8
-# Bytes that each thread has requested and may not have allocated yet.
+# Bytes that each thread has reserved. A thread may not have allocated all of them yet.
 _asked: dict[int, int] = {}
 
 
 class OracleFault(HarnessError):
-    """The oracle lacks time or memory; no backend is to blame. ``verdict`` is the cell's."""
+    """A lack of time or memory for the oracle, which is not an error of the backend. ``verdict`` is
+    the verdict of the cell."""
 
     def __init__(self, message: str, verdict: Literal["timeout", "out-of-memory"]) -> None:
         super().__init__(message, verdict)
@@ -39,8 +40,8 @@ class OracleFault(HarnessError):
 
 
 class Patience:
-    """The oracle's share of one cell's time: ``limit`` and ``spent`` in seconds. ``stopped`` is set
-    when nobody waits for the result any more. All cells of a run share it."""
+    """The time limit of the oracle for one cell: ``limit`` and ``spent`` in seconds. The event
+    ``stopped`` is shared by all cells of a run, and is set when the run ends early."""
 
     def __init__(self, limit: float, stopped: threading.Event | None = None) -> None:
         self.limit, self.spent = limit, 0.0
@@ -50,7 +51,7 @@ class Patience:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Count the time of the block; a nested block is counted already."""
+        """Add the duration of the ``with`` block to ``spent``; a nested block adds nothing."""
         if self._since is not None:
             yield
             return
@@ -63,7 +64,7 @@ class Patience:
             self._since = None
 
     def look(self) -> None:
-        """Raise :class:`OracleFault` if the time is over or the run was ended."""
+        """Raise :class:`OracleFault` if the time limit has passed or the run was stopped."""
         if self._since is None:
             return
         if self.stopped.is_set():
@@ -72,7 +73,7 @@ class Patience:
             raise too_slow(f"was not done in {self.limit:g} s")
 
     def check(self, least: float) -> None:
-        """Raise :class:`OracleFault` if ``least`` seconds of work do not fit into the time left."""
+        """Raise :class:`OracleFault` if less than ``least`` seconds are left."""
         left = self.left()
         if left <= 0.0:
             raise too_slow(f"was not done in {self.limit:g} s")
@@ -82,7 +83,7 @@ class Patience:
             raise too_slow(f"needs {needed} s or more, and has {self.limit:g} s{used}")
 
     def left(self) -> float:
-        """Return the seconds that the oracle may still work."""
+        """Return the seconds that are left for the oracle."""
         since = 0.0 if self._since is None else time.monotonic() - self._since
         return self.limit - self.spent - since
 
@@ -92,7 +93,7 @@ _current: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 @contextmanager
 def with_patience(patience: Patience) -> Iterator[None]:
-    """Limit the oracle's work in this thread during the block."""
+    """Apply the time limit ``patience`` to the oracle in this thread during the ``with`` block."""
     before = _current.set(patience)
     try:
         yield
@@ -102,12 +103,13 @@ def with_patience(patience: Patience) -> Iterator[None]:
 
 @contextmanager
 def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
-    """Count the block as the oracle's work, which needs ``need`` bytes and at least ``least``
-    seconds.
+    """Check that the ``with`` block has enough time and memory, and count its time for the oracle.
+
+    The block needs ``need`` bytes and at least ``least`` seconds. Outside :func:`with_patience`
+    there is no time limit.
 
     Raises:
-        OracleFault: there is not enough time or memory. Without :func:`with_patience` only the
-            memory counts.
+        OracleFault: there is not enough time or memory.
     """
     patience = _current.get() or Patience(math.inf)
     try:
@@ -121,7 +123,8 @@ def at_work(need: int = 0, least: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def _asking(need: int) -> Iterator[None]:
-    """Reserve memory during the block, so that other threads count it."""
+    """Reserve ``need`` bytes during the ``with`` block; memory that other threads have reserved is
+    not available."""
     own = threading.get_ident()
     before = _asked.get(own, 0)
     if need > max(_SMALL, before):
@@ -145,26 +148,26 @@ def _asking(need: int) -> Iterator[None]:
 
 
 def spent() -> float:
-    """Return the seconds that the oracle has worked for this thread's cell."""
+    """Return the seconds that the oracle has used for the cell of this thread."""
     patience = _current.get()
     return 0.0 if patience is None else patience.spent
 
 
 def this_run() -> object:
-    """Return an object that identifies the run of this thread's work."""
+    """Return an object that is the same for all cells of one run of the harness."""
     patience = _current.get()
     return object() if patience is None else patience.stopped
 
 
 def look() -> None:
-    """Raise :class:`OracleFault` if the oracle's time in this thread is over."""
+    """Raise :class:`OracleFault` if the oracle's time limit in this thread has passed."""
     patience = _current.get()
     if patience is not None:
         patience.look()
 
 
 def patient(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that checks the clock before it begins."""
+    """Wrap a function so that each call first checks the oracle's time limit."""
 
     current = _current.get
 
@@ -179,7 +182,7 @@ def patient(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def too_slow(how: str) -> OracleFault:
-    """Return the fault of a slow oracle; ``how`` continues the words "the oracle"."""
+    """Return the error for an oracle that is too slow; its text is "the oracle " plus ``how``."""
     return OracleFault(
         f"the oracle {how}, which is not a fault of the backend; "
         "choose smaller sizes (--size) or more time (--timeout)",

@@ -1,8 +1,9 @@
-"""Random rounding: each result is off by a unit in its last place.
+"""Random rounding: each result is changed by one unit in its last place, up or down.
 
-Terms may cancel exactly in one form of an equation and leave their rounding error in an equally
-correct form. For example, ``x - mean(x)`` of a single row is 0, but ``x * a - mean(x) * a`` is not.
-Orders of summation do not show that. Random rounding does (Monte Carlo arithmetic, Parker 1997).
+An equation can be written in several correct ways, and terms may cancel exactly in only one of
+them. For example, ``x - mean(x)`` of a single row is 0, but ``x * a - mean(x) * a`` may leave a
+rounding error. Random rounding measures such errors (Monte Carlo arithmetic, Parker 1997); a
+different order of summation does not.
 """
 
 from __future__ import annotations
@@ -21,36 +22,38 @@ from harness.oracle.oracle import TABLE, Oracle
 from harness.oracle.tolerance import PRECISION, ROUNDOFF, without_size
 from harness.runtime.precision import PRODUCTS, narrow, rounded_to
 
-# Rounding errors of fused attention that its equations do not have.
+# Rounding errors that fused attention has and the equations of attention do not have.
 #
 # The gradient of fused attention computes its softmax as ``exp(x - log(sum(exp(x))))``. The
-# exponent is off by a last place of the subtracted term, so no row sums to 1. For the sum over each
-# row of ``(dy @ values) * weights`` it computes ``dy . (weights @ values)``, which is rounded at
-# the size of its own terms (Dao et al. 2022, algorithm 4). If a row is nearly one-hot, the
-# equations have neither error: a maximum is subtracted from itself, and so is an entry of the
-# gradient.
+# exponent has a rounding error as large as that of the subtracted term, so rows do not sum exactly
+# to 1. Instead of the sum over each row of ``(dy @ values) * weights``, fused attention computes
+# ``dy . (weights @ values)``, whose rounding error depends on the size of other terms (Dao et al.
+# 2022, algorithm 4). If a row is nearly one-hot, the equations have neither error, because they
+# subtract a maximum from itself and an entry of the gradient from itself.
 
 # Operations of softmax and its gradient.
 WATCHED = ("max", "subtract", "exp", "sum", "divide", "matmul", "multiply", "negative")
-# The next operation of a softmax, after each.
+# The operation that follows each operation in a softmax.
 NEXT = {"max": "subtract", "subtract": "exp", "exp": "sum", "sum": "divide"}
-# A shift further from 0 than this is a mask.
+# A maximum with a larger magnitude than this comes from a mask.
 FURTHEST = 1e6
-# Number of products followed at once: a layer's gradient makes its products side by side.
+# Number of matrix products that are tracked at a time, because a layer's gradient computes several
+# products before it uses them.
 RECENT_PRODUCTS = 4
-# Error of a sum in units in the last place, over the square root of the number of its terms.
+# Rounding error of a sum of n terms, in units in the last place, divided by sqrt(n).
 WALK = 0.3
 
 
 def walked(terms: int) -> float:
-    """Return the error of a sum of ``terms`` terms in units in its last place, added one after the
-    other (Higham 2002, 4.2)."""
+    """Return the typical rounding error of a sum of ``terms`` terms that are added one by one, in
+    units in the last place of the sum (Higham 2002, 4.2)."""
     return float(max(1.0, WALK * terms**0.5))
 
 
 @dataclass(frozen=True)
 class _Softmax:
-    """A partially matched softmax: last op, its result, and the shift."""
+    """A partly recognised softmax: its last operation so far, the result of this operation, and the
+    maximum (``shift``) that the softmax subtracts."""
 
     op: str
     made: Array
@@ -59,8 +62,8 @@ class _Softmax:
 
 @dataclass(frozen=True)
 class _Product:
-    """A matrix product, or its multiple by factors. ``size()`` returns the magnitude of the terms
-    behind each entry. ``weighted`` is True if a softmax is among the factors."""
+    """A matrix product, possibly multiplied or divided by other arrays. ``size()`` returns the
+    magnitude of the summed terms for each entry. ``weighted`` is True if a softmax is a factor."""
 
     made: Array
     size: Callable[[], Array]
@@ -68,21 +71,22 @@ class _Product:
 
 
 class Attention:
-    """The errors of fused attention, added to the operations of an oracle. ``signs(shape)`` draws
-    an array of 1 and -1."""
+    """A wrapper of the oracle's operations that adds the rounding errors of fused attention.
+    ``signs(shape)`` draws a random array of 1 and -1."""
 
     def __init__(self, signs: Callable[[tuple[int, ...]], Array]) -> None:
         self._signs = signs
         self.begin()
 
     def begin(self) -> None:
-        """Forget all operations seen."""
+        """Delete the record of recent operations."""
         self._softmax: _Softmax | None = None
         self._products: deque[_Product] = deque(maxlen=RECENT_PRODUCTS)
         self._weights: list[Array] = []
 
     def watched(self, op: str, function: Callable[..., Any]) -> Callable[..., Array]:
-        """Wrap the function of an op: its sums get the error that fused attention would add."""
+        """Wrap the function of an operation, so that sums in attention get the rounding error that
+        fused attention would have."""
 
         def run(*arguments: Any, **attributes: Any) -> Array:
             y = np.asarray(function(*arguments, **attributes))
@@ -129,7 +133,7 @@ class Attention:
                 self._products.append(self._scaled(made, y, operands[1], op))
 
     def _product_of(self, made: Array) -> _Product | None:
-        """Return the product that an array is, or is a multiple of; None for other arrays."""
+        """Return the tracked product whose result is this array object; None if there is none."""
         return next((product for product in self._products if made is product.made), None)
 
     def _scaled(self, product: _Product, y: Array, factor: Any, op: str) -> _Product:
@@ -142,20 +146,22 @@ ROUNDED = (
     *("add", "subtract", "multiply", "divide", "power", "sqrt", "exp", "log", "tanh"),
     *("sum", "cumulative_sum", "matmul", "tensordot"),
 )
-# Of these, operations in which libraries differ even for a single number.
+# Operations whose results differ between libraries even for a single number.
 ALONE = frozenset({"power", "exp", "log", "tanh"})
-# The share of this error that counts, because it is larger than the error of any one library.
+# Factor for the error of a run with random rounding, which is larger than that of any library.
 SHARE = 0.25
 SHAKEN = 2.0**-22
-# Runs with different coins, if a tensor of at most LUCKY numbers is only rounding error.
+# Number of runs with different random signs if a tensor of at most LUCKY numbers consists only of
+# rounding errors.
 THROWS, LUCKY = 4, 8
-# Operations that make whole numbers of whole numbers, up to the first that float32 lacks. An array
-# of more than MOST numbers is data, and so is one without a whole number among its FIRST.
+# Operations that can return exact integers if their operands are integers below FARTHEST, the limit
+# of float32. Results are not tested for integers if they have more than MOST entries, or if no
+# integer is among their FIRST entries.
 ENTRYWISE = frozenset({"add", "subtract", "multiply", "divide", "power"})
 COUNTING = ENTRYWISE | {"sum", "cumulative_sum"}
 MOST, FIRST = 1 << 16, 16
 FARTHEST = 2.0**24
-# Operations of activations, with results in [-1, 1].
+# Activation functions with results in [-1, 1].
 ACTIVE = ("tanh", "erf")
 
 
@@ -163,7 +169,7 @@ def _one(*_: Any, **__: Any) -> int:
     return 1
 
 
-# The number of terms that each entry of a result sums.
+# Functions that return how many terms are summed for each entry of an operation's result.
 TERMS: Mapping[str, Callable[..., int]] = {
     "sum": lambda x, axis, keepdims: prod(x.shape[a] for a in axis),
     "cumulative_sum": lambda x: int(x.shape[-1]),
@@ -173,7 +179,8 @@ TERMS: Mapping[str, Callable[..., int]] = {
 
 
 def _counted(op: str, arguments: Sequence[Any], y: Array) -> Array | None:
-    """Return a mask of whole numbers made of whole numbers, which nobody rounds, or None."""
+    """Return a mask of the entries that are exact integers computed from integers, which have no
+    rounding error; None if the operation or the result is not tested."""
     literal = op != "power" or np.ndim(arguments[1]) == 0
     if op not in COUNTING or not literal or y.size > MOST or not _whole(y.ravel()[:FIRST]).any():
         return None
@@ -189,15 +196,15 @@ def _whole(given: Any) -> Array:
 
 
 class Rounded(Oracle):
-    """The oracle with random rounding: each result is off by a unit in its last place, by a coin.
+    """The oracle with random rounding: each result is moved up or down by a unit in its last place.
 
-    A long sum is off by more, and a product in a narrow dtype by a unit of that dtype. Comparisons,
-    sorts and floors replay recorded decisions in order; otherwise comparisons of equal operands
-    would be turned.
+    Long sums are moved by more, and products in a narrow dtype (e.g. bfloat16) by its rounding
+    error. Exact integers such as counts and positions are not moved. Comparisons, sorts and floors
+    return the results that were recorded in an earlier run, because rounding would otherwise change
+    comparisons of equal operands.
 
-    Without decisions they are computed, and only products in a narrow dtype are off. Terms that
-    cancel to the last place of that dtype then leave a relu on either side of its kink. Counts and
-    places stay whole numbers.
+    Without recorded results, comparisons are computed, and only products in a narrow dtype are
+    moved. The input of a relu that is 0 except for rounding may then have either sign.
     """
 
     def __init__(self, dtype: str = "float64") -> None:
@@ -207,13 +214,14 @@ class Rounded(Oracle):
         decided = {op: self._decided(TABLE[op]) for op in (*ORDERED, "equal", "argsort", "floor")}
         off = {op: self._off(op, TERMS.get(op, _one)) for op in ROUNDED}
         if narrow(dtype):
-            # Rounding to the narrow dtype would remove units of float32 again.
+            # Move products by a unit of the narrow dtype: rounding would remove smaller changes.
             off |= {op: self._coarsely_off(TABLE[op], dtype) for op in PRODUCTS}
         self._table = {**self._table, **off, **decided}
         self._table |= {op: self._attention.watched(op, self._table[op]) for op in WATCHED}
 
     def begin(self, decisions: Sequence[Array] | None, coins: int = 0) -> None:
-        """Start a run with recorded decisions, or None, and a seed of the coins."""
+        """Prepare a new run. ``decisions`` are the recorded results of comparisons, or None;
+        ``coins`` is the seed of the random signs."""
         self._coins = np.random.default_rng(coins)
         self._decisions = None if decisions is None else iter(decisions)
         self._attention.begin()
@@ -232,13 +240,12 @@ class Rounded(Oracle):
             if y.dtype.kind != "f" or self._decisions is None:
                 return y
             if not any(map(np.ndim, arguments)):
-                # All implementations compute the same from literals (exponents, bounds of a clip).
+                # Results of literals (exponents, bounds of a clip) are the same in all frameworks.
                 if not alone or not y % 1:
                     return y
                 if len(arguments) == 2:
-                    # Some frameworks hold the base of a power of the step, such as 0.999, in
-                    # float32 and others in float64, for all steps; 1 - beta ** t magnifies the
-                    # difference.
+                    # For a power of the step number, e.g. 0.999 ** t, some frameworks store the
+                    # base in float32 and others in float64; 1 - beta ** t magnifies the difference.
                     base, exponent = arguments
                     return np.asarray(function(base * (1 + np.finfo(y.dtype).eps), exponent))
             off = self._nudge(y, np.finfo(y.dtype).eps * walked(terms(*arguments, **attributes)))
@@ -248,13 +255,15 @@ class Rounded(Oracle):
         return run
 
     def _coarsely_off(self, product: Callable[..., Any], dtype: str) -> Callable[..., Array]:
-        """Perturb a product by the largest rounding error of a narrow dtype."""
+        """Wrap a product so that its result is moved by the largest rounding error of a narrow
+        dtype."""
         most = ROUNDOFF * PRECISION[dtype]
         return lambda *a, **attributes: self._nudge(np.asarray(product(*a, **attributes)), most)
 
     def _nudge(self, y: Array, size: float) -> Array:
-        """Move each number up or down by the relative ``size``. Equal numbers move alike: repeated
-        examples make the same error wherever they are computed, and no mean cancels that error."""
+        """Move each number up or down by the relative ``size``. Equal numbers move in the same
+        direction, because repeated examples have equal rounding errors, which a mean over examples
+        does not cancel."""
         whole = np.dtype(f"u{y.itemsize}").type
         highest = 8 * y.itemsize - 1
         top, odd = whole(1 << highest), whole(self._coins.integers(1 << highest) | 1)
@@ -275,10 +284,11 @@ class Rounded(Oracle):
 
 
 class Narrowed(Oracle):
-    """The oracle with more than products in a narrow dtype, as in mixed precision of frameworks.
+    """The oracle with more operations in a narrow dtype than products, as in mixed-precision
+    training.
 
     The results of activations are rounded, so 1 - tanh(x) ** 2 has few digits if tanh(x) is near 1.
-    Sums over examples are rounded, such as the gradient of a bias, and may overflow.
+    Sums over examples, e.g. the gradient of a bias, are rounded too and may overflow.
     """
 
     def __init__(self, dtype: str) -> None:
@@ -296,20 +306,20 @@ class Narrowed(Oracle):
 
 
 def lucky(values: Arrays) -> list[str]:
-    """Return the tensors of few numbers that are only rounding error. By luck all these errors may
-    cancel in one random run, so the errors of the other runs count in full."""
+    """Return the names of tensors that have few entries and consist only of rounding errors. One
+    run with random rounding may miss these errors by luck, so several runs are needed."""
     return [name for name in without_size(values) if values[name].size <= LUCKY]
 
 
 def repeated(values: Arrays) -> bool:
-    """Return whether all rows of some output are equal. Few numbers then decide all later ones, and
-    one random run may spare them."""
+    """Return whether all rows of any output are equal. All results then depend on few numbers, and
+    one run with random rounding may miss their errors by luck."""
     outputs = (a for n, a in values.items() if n.startswith("output.") and a.ndim)
     return any(bool((a == a[:1]).all()) for a in outputs)
 
 
 def shaken(parameters: Arrays, dtype: str, random: np.random.Generator) -> ArrayDict:
-    """Return the parameters four units in the last place of a dtype off, up or down by a coin.
-    Training from them shows the effect of rounding on a whole run, which no oracle follows."""
+    """Move each parameter up or down by about four units in the last place of a dtype. A training
+    from these parameters shows how much rounding errors change a long training."""
     size = SHAKEN * PRECISION[dtype]
     return {n: a * (1 + size * random.choice((-1.0, 1.0), a.shape)) for n, a in parameters.items()}

@@ -1,11 +1,11 @@
-"""Tolerances: K times the noise of the dtype, measured for each tensor.
+"""Tolerances: K times the rounding noise of the dtype, which is measured for each tensor.
 
 The error of a tensor is its largest deviation from the oracle, divided by its scale (see
-:func:`scales`). The yardstick is the same error of numpy in the same dtype on the same equations
-and numbers, the largest over several orders of summation (see :mod:`harness.oracle.yardstick`). The
-tolerance is K times the yardstick, and at least K times a quarter unit in the last place. If the
-tolerance is half of the tensor or more, the dtype has no answer, and nothing is compared.
-``docs/method.md`` has the distribution from which K was chosen.
+:func:`scales`). The yardstick is the error of numpy, which runs the same equations on the same
+numbers in the same dtype. It is the largest error over several orders of summation (see
+:mod:`harness.oracle.yardstick`), and at least a quarter unit in the last place. The tolerance is K
+times the yardstick. If the tolerance is at least half of the scale, the dtype is too coarse for the
+tensor, and the tensor is not compared. ``docs/method.md`` shows how K was chosen.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from harness.runtime.answers import Misfit, tensor
 from harness.runtime.precision import narrow
 
 K = 16.0
-FLOOR = 2.0**-25  # of float32; K times it is 4.8e-7, four units in the last place
+FLOOR = 2.0**-25  # the least yardstick of float32; K times this is four units in the last place
 ROUNDOFF = 2.0**-24  # of float32: half a unit in the last place of 1
 VOID = 0.5
-"""The tolerance from which on a comparison says nothing."""
+"""The tolerance at and above which a tensor is not compared: the comparison would prove nothing."""
 DECADES = 5
-"""Decades below and above the tolerance in the histogram of an error."""
+"""The number of powers of ten below, and above, the tolerance in the histogram of errors."""
 UNUSUAL = 8.0
-"""Yardsticks that no correct backend reaches: at most 7.03 in a hundred seeds (docs/method.md)."""
+"""An error, in yardsticks, that no correct backend reaches (docs/method.md: at most 7.03 with a
+hundred seeds)."""
 GROWN = 2.0
-"""The factor by which an error in yardsticks must change between two runs to be reported."""
+"""The factor by which an error, in yardsticks, must change between two runs to be reported."""
 
-# Unit roundoff of a dtype relative to float32's.
+# The largest relative rounding error of each dtype, divided by that of float32.
 PRECISION: Mapping[str, float] = {
     "float32": 1.0,
     "float64": 2.0**-29,
@@ -45,10 +46,11 @@ PRECISION: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class WorstEntry:
-    """The entry of a tensor with the largest error, with both numbers as text and a count of
-    errors.
+    """The entry of a tensor with the largest error: its index ``place``, and the ``found`` and
+    ``expected`` numbers as text.
 
-    ``words`` name the computed quantity if the ``place`` is not enough. ``note`` adds more facts.
+    ``off`` of the tensor's ``entries`` exceed the tolerance. ``words`` describe the entry in
+    messages if the index is not enough. ``note`` adds text to the message.
     """
 
     place: tuple[int, ...]
@@ -69,26 +71,26 @@ class WorstEntry:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """The comparison of one tensor: ``error`` against ``yardstick``, both relative to the oracle.
-    ``point`` is the worst entry of a tensor that does not agree."""
+    """The result of comparing one tensor with the oracle. ``error`` and ``yardstick`` are relative
+    to the scale of the tensor. ``point`` is the worst entry if the tensor does not agree."""
 
     name: str
     error: float
     yardstick: float
     tolerance: float
     reason: str = ""
-    spread: tuple[int, ...] = ()  # of the worst tensor of a check: see :func:`spread`
+    spread: tuple[int, ...] = ()  # histogram of errors, only for the worst tensor of a check
     telling: bool = True  # see :func:`telling`
     point: WorstEntry | None = None
 
     @property
     def ratio(self) -> float:
-        """The error over the yardstick; 0 if nothing is compared."""
+        """The error divided by the yardstick; 0 if the tensor is not compared."""
         return 0.0 if self.void else self.error / self.yardstick
 
     @property
     def unit(self) -> str:
-        """Words that name the scale of the error; empty if the error is not finite."""
+        """The scale of the error as words, e.g. " of its value"; "" if the error is not finite."""
         if not math.isfinite(self.error):
             return ""
         return " of its value" if self.point and not self.point.place else " of its largest entry"
@@ -109,26 +111,29 @@ class Deviation:
 
     @property
     def void(self) -> bool:
-        """True if the dtype itself has no answer here, as after a trajectory that diverges."""
+        """True if the tensor is not compared because rounding errors are too large, e.g. after a
+        training that diverges."""
         return not self.reason and self.tolerance >= VOID
 
     @property
     def agrees(self) -> bool:
-        """True if the error is allowed or nothing is compared. A NaN error is not allowed."""
+        """True if the error is within the tolerance or the tensor is not compared. A NaN error is
+        never within the tolerance."""
         return self.void or (not self.reason and self.error <= self.tolerance)
 
 
-# A tensor below MILLIONTH of the largest of its kind is compared relative to THOUSANDTH of that
-# largest, with ROUNDINGS roundings of noise: a small variance that divides a cancelled sum makes it
-# larger.
+# If all entries of a tensor are below MILLIONTH of the largest entry of its kind, its scale is
+# THOUSANDTH of that largest entry. Its noise is ROUNDINGS rounding errors, because a division by a
+# small variance can magnify the errors.
 MILLIONTH, THOUSANDTH, ROUNDINGS = 2.0**-20, 2.0**-10, 1024
 
 
 def scales(expected: Arrays) -> dict[str, float]:
-    """Return the scale of each tensor's error: its largest magnitude.
+    """Return the scale by which each tensor's error is divided: the tensor's largest magnitude.
 
-    A tensor without a size of its own (:func:`without_size`) gets :data:`THOUSANDTH` of the largest
-    magnitude of its kind (:func:`kind_of`). The scale is 1 if all are zero.
+    If a tensor consists only of rounding errors (:func:`without_size`), its scale is
+    :data:`THOUSANDTH` of the largest magnitude in all tensors of its kind (:func:`kind_of`). The
+    scale is 1 if all tensors of a kind are 0.
     """
     own, kind = _sizes(expected)
     beside = {n: THOUSANDTH * kind[n] if _is_lost(s, kind[n]) else s for n, s in own.items()}
@@ -136,8 +141,8 @@ def scales(expected: Arrays) -> dict[str, float]:
 
 
 def without_size(expected: Arrays) -> list[str]:
-    """Return the tensors that are only rounding error: zero beside the largest of their kind. An
-    example is the gradient of a bias before a normalisation."""
+    """Return the names of tensors that consist only of rounding errors, e.g. the gradient of a bias
+    before a normalisation: their entries are tiny relative to other tensors of the same kind."""
     own, kind = _sizes(expected)
     return [name for name, size in own.items() if _is_lost(size, kind[name])]
 
@@ -147,17 +152,19 @@ def _is_lost(size: float, largest: float) -> bool:
 
 
 def noise_without_size(dtype: str) -> float:
-    """Return the least noise of tensors without a size, relative to their scale.
+    """Return the minimum noise of a tensor that consists only of rounding errors, relative to its
+    scale.
 
-    It is :data:`ROUNDINGS` roundings, capped so that a comparison still says something. In a narrow
-    dtype it is one rounding, which already makes the comparison void.
+    The noise is :data:`ROUNDINGS` rounding errors, limited so that the tensor is still compared. In
+    a narrow dtype it is one rounding error, with which the tensor is not compared.
     """
     one = ROUNDOFF / THOUSANDTH * PRECISION[dtype]
     return one if narrow(dtype) else min(ROUNDINGS * one, VOID / (2 * K))
 
 
 def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the largest magnitude of each tensor, and of its kind, by name."""
+    """Return two mappings by tensor name: the largest magnitude in the tensor, and the largest
+    magnitude in all tensors of its kind."""
     own: dict[str, float] = {}
     kinds: dict[tuple[str, str], float] = {}
     for name, array in expected.items():
@@ -168,7 +175,7 @@ def _sizes(expected: Arrays) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _largest(array: Array) -> float:
-    """Return the largest finite magnitude, or 0 if there is none."""
+    """Return the largest finite magnitude in an array, or 0 if no entry is finite."""
     largest = float(np.abs(array).max(initial=0.0))
     if np.isfinite(largest):
         return largest
@@ -177,34 +184,35 @@ def _largest(array: Array) -> float:
 
 
 def kind_of(name: str) -> tuple[str, str]:
-    """Return the kind of a name: the part before the first dot, and the word behind a later space.
+    """Return the kind of a tensor's name: the part before the first dot, and the text after the
+    first space behind that dot.
 
-    The kind of ``step 1: out.W moved`` is ``step 1: out`` with ``moved``. Displacements and each
-    slot are different kinds: one slot may hold gradients, and a second one their squares.
+    For example, ``step 1: out.W moved`` has the kind ``("step 1: out", "moved")``. Only tensors of
+    one kind have similar sizes: one slot may hold gradients, and another slot their squares.
     """
     first, _, rest = name.partition(".")
     return first, rest.partition(" ")[2]
 
 
-# A tensor with more float32 noise has few digits in every implementation: the gradient of
-# attention's key bias is only rounding error. Other tensors show how well two computations agree.
+# Largest float32 noise of a tensor that shows how well two computations agree. With more noise, all
+# correct implementations differ: e.g. the gradient of attention's key bias is only rounding errors.
 TELLING = 2.0**-12
 
 
 def telling(noise: float, dtype: str) -> bool:
-    """Return whether a tensor with this noise shows how well two computations agree. It does not if
-    it is only rounding error."""
+    """Return whether a tensor with this noise shows how well two computations agree. A tensor that
+    consists mostly of rounding errors does not."""
     return noise <= TELLING * PRECISION[dtype]
 
 
 def digits(error: float) -> float:
-    """Return the decimal digits that a relative error leaves, at most 16."""
+    """Return the number of correct decimal digits for a relative error, at most 16."""
     return max(0.0, min(16.0, -math.log10(max(error, 1e-16))))
 
 
 def relative_error(found: Array, expected: Array, scale: float) -> float:
-    """Return the largest deviation over ``scale``. Places where both are NaN or the same infinity
-    are equal. If only one is, the error is inf."""
+    """Return the largest deviation of any entry, divided by ``scale``. Two NaN, or two equal
+    infinities, agree. A NaN or infinity in only one of the arrays makes the result inf."""
     found = np.asarray(found, np.float64)
     if found.size == 0:
         return 0.0
@@ -218,8 +226,8 @@ def relative_error(found: Array, expected: Array, scale: float) -> float:
 
 
 def worst_point(found: Array, expected: Array, errors: Array, allowed: float) -> WorstEntry:
-    """Return the entry with the largest error; all arrays have the same shape. An entry that should
-    be finite and is not has an infinite error."""
+    """Return the entry with the largest error. ``errors`` has the relative error of each entry;
+    entries with an error above ``allowed`` are counted. All arrays have the same shape."""
     place = tuple(int(index) for index in np.unravel_index(np.argmax(errors), errors.shape))
     pair = found[place], expected[place]
     numbers = [f"{float(number):.6g}" for number in pair]
@@ -231,7 +239,8 @@ def worst_point(found: Array, expected: Array, errors: Array, allowed: float) ->
 
 
 def _errors(found: Array, expected: Array, scale: float) -> Array:
-    """Return the error of each entry over ``scale``, as :func:`relative_error` counts it."""
+    """Return the error of each entry, divided by ``scale``, by the rules of
+    :func:`relative_error`."""
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(found, np.float64) - expected) / scale
         same = (found == expected) | (np.isnan(found) & np.isnan(expected))
@@ -239,10 +248,11 @@ def _errors(found: Array, expected: Array, scale: float) -> Array:
 
 
 def spread(found: Array, expected: Array, scale: float, tolerance: float) -> tuple[int, ...]:
-    """Return the histogram of a tensor's error: ``2 * DECADES + 3`` counts of entries.
+    """Return a histogram of the errors of a tensor's entries, with ``2 * DECADES + 3`` counts.
 
-    The first count is of exact entries. The others are decades of the tolerance, from below
-    ``10**-DECADES`` of it to ``10**DECADES`` of it and more, NaN included.
+    The first count is the number of exact entries. Each further bin is a power of ten of error /
+    tolerance. The first of these bins has ratios below ``10**-DECADES``; the last bin has ratios of
+    at least ``10**DECADES`` and NaN.
     """
     with np.errstate(all="ignore"):
         gap = np.abs(np.asarray(found, np.float64) - expected).ravel()
@@ -267,7 +277,8 @@ def deviation(
     noise: float,
     dtype: str,
 ) -> Deviation:
-    """Compare one tensor. ``noise`` is the yardstick of the dtype, before the floor."""
+    """Compare one tensor with the oracle. ``noise`` is the measured rounding noise of the dtype; it
+    is raised to the least yardstick if it is smaller."""
     yardstick = max(noise, FLOOR * PRECISION[dtype])
     tolerance = K * yardstick
     array = tensor(found)
@@ -285,8 +296,8 @@ def deviation(
 
 
 def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
-    """Return why a value has the wrong form; empty if the form is right. Floats have ``dtype``.
-    Conditions are booleans, and indices are integers of any width."""
+    """Return a message if a value has a wrong shape or dtype, otherwise "". Floats must have
+    ``dtype``, conditions must be booleans, and indices may be integers of any width."""
     if isinstance(found, Misfit):
         return found.reason
     if found.shape != expected.shape:
@@ -299,7 +310,8 @@ def wrong_form(found: Array | Misfit, expected: Array, dtype: str) -> str:
 def compare(
     found: Mapping[str, object], expected: Arrays, noise: Mapping[str, float], dtype: str
 ) -> list[Deviation]:
-    """Compare tensors by name: one deviation per expected tensor, and one per unexpected tensor."""
+    """Compare all expected tensors with the found tensors of the same names; an unexpected tensor
+    is a deviation too."""
     scale = scales(expected)
     deviations = [
         deviation(name, found.get(name), array, scale[name], noise.get(name, 0.0), dtype)
@@ -312,10 +324,11 @@ def compare(
 
 
 def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
-    """Return whether accuracy was lost or gained between two runs, beyond what rounding explains.
+    """Return "lost" or "gained" if the accuracy changed between two runs by more than rounding
+    explains; otherwise "".
 
-    Both errors are in yardsticks of their own run. If different numbers, processors or orders of
-    summation make rounding larger, the yardstick grows too.
+    Each error is a multiple of the yardstick of its own run. If the inputs, the processor or the
+    order of summation change the rounding errors, they change the yardstick too.
     """
     if new > max(UNUSUAL, GROWN * old) or math.isnan(new) > math.isnan(old):
         return "lost"
@@ -325,12 +338,13 @@ def moved(old: float, new: float) -> Literal["lost", "gained", ""]:
 
 
 def worst(deviations: list[Deviation]) -> Deviation:
-    """Return the deviation furthest beyond its tolerance; if all agree, prefer a telling one."""
+    """Return the deviation with the largest error relative to its tolerance. If all tensors agree,
+    prefer a tensor that is not mostly rounding errors (:func:`telling`)."""
     return max(deviations, key=_beyond) if len(deviations) > 1 else deviations[0]
 
 
 def prefixed(words: str, deviations: Iterable[Deviation]) -> list[Deviation]:
-    """Return the deviations with ``words`` before their names."""
+    """Return copies of the deviations whose names start with ``words``."""
     return [replace(d, name=words + d.name) for d in deviations]
 
 

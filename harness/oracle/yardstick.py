@@ -1,12 +1,12 @@
-"""Yardsticks: the rounding error of a dtype, measured against the oracle for each tensor.
+"""Yardsticks: the rounding noise of each tensor in a dtype, measured against the oracle.
 
-numpy runs the same equations in the dtype in several correct ways: orders of summation, and last
-places of transcendental functions (:data:`harness.oracle.oracle.ORDERS`). The largest error of a
-tensor is its noise. Three more kinds of runs add to the noise:
+numpy runs the same equations in the dtype several times. The runs differ in the order of summation
+and in the last digits of functions such as exp (:data:`harness.oracle.oracle.ORDERS`). The largest
+error of a tensor in these runs is its noise. Three more kinds of runs may increase the noise:
 
-- random rounding of each result (:class:`.rounding.Rounded`)
-- exact zeros for sums that are zero by algebra (:class:`WithoutZeroSums`)
-- turned comparisons, if rounding may turn them (:class:`.kinks.Wavering`)
+- runs with random rounding of each result (:class:`.rounding.Rounded`)
+- a run with exact zeros for sums that are 0 in exact arithmetic (:class:`WithoutZeroSums`)
+- runs with flipped comparisons, if rounding may flip them (:class:`.kinks.Wavering`)
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ from harness.runtime.answers import Misfit, tensor
 from harness.runtime.precision import host_dtype, narrow
 from harness.runtime.session import Session
 
-# Sums that are zero by algebra: some frameworks leave them out of a gradient.
+# Sums that are 0 in exact arithmetic, which some frameworks leave out of a gradient.
 #
-# A fused normalization does not compute ``sum(x - mean(x))`` in its backward pass, because that sum
-# is zero. The derived gradient computes the sum. In float32 the sum holds the rounding error of the
-# mean, which cancels the same error in other terms. Both ways are right. Orders of summation and
-# random rounding do not show how far apart the two ways are.
+# A fused normalization does not compute ``sum(x - mean(x))`` in its backward pass, because this sum
+# is 0. The derived gradient computes it. In float32 the result is the rounding error of the mean,
+# which cancels the same error in other terms. Both gradients are correct. Runs with different
+# orders of summation or random rounding do not show how much these gradients differ.
 
-# A sum in float64 this small beside the sum of its magnitudes holds nothing but rounding errors,
-# even if its terms are differences of numbers a thousand times their size.
+# A float64 sum that is at most VANISHING times the sum of its absolute terms consists only of
+# rounding errors, even if each term is a difference of numbers that are a thousand times larger.
 VANISHING = 2.0**-32
 
 _sum = TABLE["sum"]
 
 
 class ZeroSumWatching(Watching):
-    """The oracle with a record of comparisons and of the entries of each sum that are zero by
-    algebra.
+    """The oracle with a record of comparisons, and of results of sums that are 0 in exact
+    arithmetic.
 
-    ``zeros`` has one boolean array per sum in the order of execution, or None for a sum without
-    such entries.
+    ``zeros`` has one item per sum in order of execution: a boolean array that marks such entries of
+    the result, or None if there are none.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class ZeroSumWatching(Watching):
         self._table = {**self._table, "sum": self._watched_sum}
 
     def forget(self) -> None:
-        """Forget the recorded comparisons and zeros."""
+        """Delete the record of comparisons and zeros."""
         super().forget()
         self.zeros: list[Array | None] = []
 
@@ -94,7 +94,7 @@ class WithoutZeroSums(Oracle):
         self._table = {**self._table, "sum": self._exact_sum}
 
     def begin(self, zeros: Sequence[Array | None]) -> None:
-        """Start a run of the same program, with the recorded zeros in the order of its sums."""
+        """Prepare a run of the program during which ``zeros`` were recorded."""
         self._zeros = iter(zeros)
 
     def _exact_sum(self, x: Array, **attributes: Any) -> Array:
@@ -104,28 +104,31 @@ class WithoutZeroSums(Oracle):
 
 Name = TypeVar("Name", bound=Hashable)
 Noise = Mapping[str, float]
-# Runs a session and yields the values to compare, by name, in one part or several.
+# A function that computes with a session and yields one or more mappings of values to compare.
 Run = Callable[[Session], Iterable[Arrays]]
 FEW = ("reversed",)
-"""Orders for a large model. "plain" in float64 is the oracle itself, without any error of sums."""
+"""The orders of summation that are run for a large model, in addition to "plain". In float64,
+"plain" is the oracle itself and shows no rounding error."""
 OTHERS = tuple(order for order in ORDERS if order != "plain")
-# float32 operands may compare the other way if their gap, relative to the largest, is below
-# DOUBTFUL or below DOUBTS times the typical noise.
+# Rounding may flip a float32 comparison if the gap between its operands, relative to the larger
+# operand, is at most DOUBTFUL or at most DOUBTS times the typical noise.
 DOUBTFUL, DOUBTS = 1e-6, 6.0
-NEXT = 1 + 1e-6  # times the nearest gap: leaves that comparison out
+NEXT = 1 + 1e-6  # the smallest gap times NEXT excludes only the comparison with this gap
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Expected values by name in float64, with their noise. ``measured(dtype)`` returns the noise
-    by name in float64, in float32, or with products in bfloat16 or float16."""
+    """Expected values (float64) by name, and their rounding noise. ``measured(dtype)`` returns the
+    noise by name, for computations in float64 or float32 or with products in bfloat16 or float16.
+    """
 
     values: Arrays
     measured: Callable[[str], Noise]
 
     @staticmethod
     def within(values: Arrays, noise: Noise, dtype: str) -> Expected:
-        """Return values with a noise known in one dtype; a name without noise has 0."""
+        """Return the expected ``values`` with the given noise in ``dtype``, which is scaled to
+        other dtypes. Values without a given noise have noise 0."""
 
         def measured(base: str) -> Noise:
             return {n: noise.get(n, 0.0) * PRECISION[base] / PRECISION[dtype] for n in values}
@@ -133,8 +136,8 @@ class Expected:
         return Expected(values, measured)
 
     def noise(self, dtype: str) -> Noise:
-        """Return the noise in a dtype by name, relative to the scale of the values."""
-        # numpy has no TF32: its noise is scaled from float32.
+        """Return the noise of each value in a dtype, relative to the scale of the value."""
+        # numpy has no TF32, so the noise of TF32 is computed from the noise of float32.
         base = "float32" if dtype == "tf32" else dtype
         factor = PRECISION[dtype] / PRECISION[base]
         measured = self.measured(base)
@@ -142,7 +145,7 @@ class Expected:
         zeros = {n: max(measured.get(n, 0.0) * factor, zero) for n in self._without_size}
         if dtype in ("float64", "float32"):
             return {**measured, **zeros}
-        # A backend that multiplies in a coarser dtype may round any value to it once.
+        # A backend that multiplies in a coarser dtype may round each value once to this dtype.
         least = FLOOR * PRECISION[dtype]
         return {name: max(error * factor, least) for name, error in measured.items()} | zeros
 
@@ -151,17 +154,18 @@ class Expected:
         return without_size(self.values)
 
     def tells(self, name: str, dtype: str) -> bool:
-        """Return whether the values of a name show how well two computations agree. See
+        """Return whether the tensor of a name shows how well two computations agree; see
         :func:`.tolerance.telling`."""
         kept = host_dtype(dtype)
         return telling(self.measured(kept).get(name, 0.0), kept)
 
     def deviations(self, found: Mapping[str, object], dtype: str) -> list[Deviation]:
-        """Compare values by name: one deviation per expected tensor and per unexpected one."""
+        """Compare found values with the expected values; return one deviation per expected and per
+        unexpected name."""
         return compare(found, self.values, self.noise(dtype), host_dtype(dtype))
 
     def spread(self, worst: Deviation, found: Mapping[str, object]) -> Deviation:
-        """Return the deviation with the histogram of its error, if numbers were compared."""
+        """Add the histogram of errors to the deviation ``worst``, if its tensor was compared."""
         array = tensor(found.get(worst.name))
         if worst.reason or worst.void or isinstance(array, Misfit):
             return worst
@@ -169,8 +173,8 @@ class Expected:
         return replace(worst, spread=spread(array, values, scale, worst.tolerance))
 
     def at_least(self, floor: float, prefix: str = "") -> Expected:
-        """Return the same values with a minimum noise for the names that start with ``prefix``.
-        ``floor`` is given for float32 and scaled to the other dtypes."""
+        """Return the same values; raise the noise of names that start with ``prefix`` to at least
+        ``floor``, which applies to float32 and is scaled to other dtypes."""
 
         def measured(base: str) -> Noise:
             least = floor * PRECISION[base]
@@ -182,18 +186,19 @@ class Expected:
         return replace(self, measured=measured)
 
     def of_finite_gradients(self) -> Expected:
-        """Give all gradients infinite noise if one of them is not finite. The form of a derivative
-        (0 times NaN, or a choice of 0) decides to which other gradients a NaN spreads."""
+        """Give all gradients infinite noise if one of them is not finite. Correct backends may
+        differ in which gradients become NaN: ``0 * NaN`` is NaN, but ``where`` may choose 0."""
         gradients = self.only("gradient.").values.values()
         if all(np.isfinite(gradient).all() for gradient in gradients):
             return self
         return self.at_least(np.inf, "gradient.")
 
     def where_rounding_decides(self) -> Expected:
-        """In a narrow dtype, give each tensor at least the largest void noise of its kind.
+        """In a narrow dtype: if the noise of a tensor is so large that the tensor is not compared,
+        give all tensors of the same kind at least this noise.
 
-        Rounding then decides which entry of a softmax becomes 1, and the measuring runs may agree
-        by luck for some tensors.
+        Rounding may then decide, e.g., which entry of a softmax becomes 1. The runs that measure
+        noise may agree by luck for some tensors.
         """
 
         def measured(base: str) -> Noise:
@@ -208,16 +213,17 @@ class Expected:
         return replace(self, measured=measured)
 
     def only(self, *prefixes: str) -> Expected:
-        """Return the values with names that start with one of ``prefixes``."""
+        """Select the values whose names start with one of ``prefixes``."""
         values = {n: a for n, a in self.values.items() if n.startswith(prefixes)}
         return replace(self, values=values)
 
 
 class Reference:
-    """The oracle and its yardsticks for one model. Sessions are left empty after each run.
+    """The oracle for one model, and the runs that measure its yardsticks.
 
-    ``guard`` is entered around all work. ``orders`` are the members of :data:`OTHERS` to run
-    besides the plain order. ``kind`` returns the kind of a name, as in :func:`at_least_typical`.
+    ``orders`` are the orders of summation to run in addition to "plain". ``guard`` returns a
+    context manager that is entered around all computations. ``kind`` groups names for
+    :func:`at_least_typical`. Sessions keep no arrays after a computation.
     """
 
     def __init__(
@@ -238,7 +244,8 @@ class Reference:
         self.oracle = self._session(self._watching, "float64")
 
     def expect(self, run: Run) -> Expected:
-        """Return the values of ``run`` on the oracle; noise is measured on demand, part by part."""
+        """Return the values that ``run`` computes on the oracle. Their noise is measured when it is
+        first needed."""
         with self._guard():
             self._watching.forget()
             parts = (part for part in run(self.oracle))
@@ -263,8 +270,8 @@ class Reference:
         dtype: str,
     ) -> Noise:
         scale, noise, few = scales(values), dict.fromkeys(values, 0.0), lucky(values)
-        # The errors of these tensors count in full. Optimizers divide the few by their own size, so
-        # in float64 all values depend on them.
+        # Errors of these tensors are not multiplied by SHARE. Optimizers divide tensors in `few` by
+        # their own size; in float64, all values depend on the result.
         thrown = (values if dtype == "float64" else few) if few else ()
 
         def stray(session: Session, share: float = 1.0, most: float = np.inf) -> None:
@@ -293,36 +300,38 @@ class Reference:
         ways.plain.forget()
         for oracle in ways.orders:
             stray(self._session(oracle, dtype))
-        # A float16 step also sums for its loss scaling: the recorded order does not apply.
+        # Not in float16: loss scaling adds more sums, so the recorded zeros do not fit the sums.
         if dtype != "float16" and any(zero is not None for zero in zeros):
             ways.without_zero_sums.begin(zeros)
-            # Without infinite errors: a backend that divides by such a sum cannot leave it out.
+            # Ignore infinite errors: a backend that divides by such a sum must compute it.
             stray(self._session(ways.without_zero_sums, dtype), 1.0, np.finfo(np.float64).max)
         typical = float(np.median([e for e in noise.values() if np.isfinite(e)] or [0.0]))
         band = max(DOUBTFUL * PRECISION[dtype], DOUBTS * typical)
         if doubt <= band:
             wavering, beyond = ways.wavering, 0.0
-            for _ in range(2):  # all, then all but the nearest: two turned ones may cancel
+            for _ in range(2):  # flip all, then all but the nearest: two flips may cancel
                 wavering.begin(band, beyond)
-                # Without infinite errors: rounding turns no bound that keeps a logarithm from 0.
+                # Ignore infinite errors: a flipped lower bound may give log(0), which no rounding
+                # error does.
                 stray(self._session(wavering, dtype), 1 / KINKS, np.finfo(np.float64).max)
                 beyond = NEXT * wavering.nearest
                 if beyond >= wavering.furthest:
                     break
         metrics = [name for name in noise if name.startswith("metric.")]
         if metrics and narrow(dtype) and (doubt <= band or self._rivals(run, ways.rivals) <= band):
-            # Rounding then decides which class is the likeliest. No run measures the effect of that
-            # on a metric that counts classes.
+            # Rounding decides which class is the most likely, so a metric that counts correct
+            # classes is not compared.
             noise |= dict.fromkeys(metrics, np.inf)
         noise = at_least_typical(noise, self._kind)
         gradients = [name for name in noise if name.startswith("gradient.")]
         if dtype == "float16" and not all(np.isfinite(noise[name]) for name in gradients):
-            # If a product's gradient overflows float16, so may that of an added term.
+            # If one gradient overflows float16, other gradients may overflow too.
             noise |= dict.fromkeys(gradients, np.inf)
         return noise
 
     def _rivals(self, run: Run, oracle: Rivals) -> float:
-        """Return the smallest gap between the two largest entries of any maximum."""
+        """Compute ``run`` in float64; return the smallest gap between the two largest entries in
+        any call of ``max``."""
         oracle.forget()
         session = self._session(oracle, "float64")
         for _ in run(session):
@@ -331,7 +340,8 @@ class Reference:
         return oracle.gap
 
     def _session(self, oracle: Oracle, dtype: str) -> Session:
-        """Return the session of an oracle, created once because each derives its own gradient."""
+        """Return the session of an oracle, which is created once, because each new session has to
+        derive the gradient again."""
         if oracle not in self._sessions:
             self._sessions[oracle] = Session(
                 oracle, *self._programs, path="derived", dtype=dtype, rule=self._rule
@@ -341,7 +351,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class _Ways:
-    """Oracles for one dtype, one for each way of computing."""
+    """The oracles that measure noise in one dtype; each of them computes in a different way."""
 
     orders: Sequence[Oracle]
     rounded: Rounded
@@ -352,8 +362,8 @@ class _Ways:
 
 
 def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda name: "") -> Noise:
-    """Return the distance by name between two runs that differ only by rounding. ``kind`` is as in
-    :func:`at_least_typical`."""
+    """Return the difference of each value between two runs that differ only by rounding, as noise.
+    ``kind`` groups names for :func:`at_least_typical`."""
     scale = scales(values)
     found = {n: relative_error(others[n], a, scale[n]) for n, a in values.items()}
     return at_least_typical(found, kind)
@@ -362,8 +372,8 @@ def apart(values: Arrays, others: Arrays, kind: Callable[[str], str] = lambda na
 def at_least_typical(
     noise: Mapping[Name, float], kind: Callable[[Name], str] = lambda name: ""
 ) -> dict[Name, float]:
-    """Raise each noise to the median of its kind: a single number can be right by luck. Noise that
-    is not finite stays, because the dtype has no answer there."""
+    """Raise each noise to at least the median of its kind, because the measured noise of a single
+    number can be 0 by luck. Infinite noise stays. ``kind`` maps a name to its kind."""
     kinds: dict[str, list[float]] = {}
     for name, error in noise.items():
         if np.isfinite(error):

@@ -1,1 +1,1 @@
-"""Training texts: where they come from and how they become arrays."""
+"""Training texts, and their conversion to arrays."""

@@ -1,4 +1,4 @@
-"""Training order of the rows of a text: the batches of an epoch, as row numbers."""
+"""Order in which an epoch uses the rows of a training text, as row numbers for each batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Order = Literal["shuffled", "sequential"]
 
 
 class Batches(Sequence[IndexArray]):
-    """The row numbers of each batch of one epoch; see :func:`batches`.
+    """A sequence with the row numbers of each batch of one epoch; see :func:`batches`.
 
-    Rows are shuffled when the first batch is read.
+    The rows are shuffled when the first batch is read.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Batches(Sequence[IndexArray]):
 
     @cached_property
     def _shuffled(self) -> Array:
-        # The same result as `permutation(rows)`, in half the memory.
+        # Gives the same order as `permutation(rows)`, which needs twice the memory.
         numbers = np.arange(self._rows, dtype=np.int32 if self._rows < 2**31 else np.int64)
         generator(*self._stream).shuffle(numbers)
         return numbers
@@ -66,12 +66,13 @@ class Batches(Sequence[IndexArray]):
 def batches(rows: int, size: int, order: Order, whole_only: bool, seed: int, epoch: int) -> Batches:
     """Return the row numbers of each batch of one epoch, each of shape ``[size]``.
 
-    Without ``whole_only`` the last batch holds the remaining rows. A shuffled order depends only on
-    ``seed`` and ``epoch``. If a model carries its state between batches, it needs ``"sequential"``
-    and ``whole_only``: row j then continues row j of the previous batch.
+    With ``whole_only``, rows that do not fill a batch are dropped; otherwise the last batch is
+    smaller. A shuffled order depends only on ``seed`` and ``epoch``. A model that carries its state
+    between batches needs ``"sequential"`` and ``whole_only``: row j of a batch then continues row j
+    of the previous batch.
 
     Raises:
-        UsageError: there is no batch, or the order is unknown.
+        UsageError: there are too few rows for a batch, or ``order`` or ``size`` is invalid.
     """
     if order not in get_args(Order):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Training text of a model: the built-in text, the notebook's corpus, or a file."""
+"""Sources of training text: the built-in text, the notebook's corpus, or a user's file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from harness.text.vocabulary import Vocabulary
 
 # Encodings whose decoders need the whole text at once.
 WHOLE = ("idna", "punycode")
-# Byte-order marks by encoding: the mark, the encoding of the rest, and the offset of the first byte
-# after the mark in error messages.
+# The possible byte-order marks of each encoding: the mark, the encoding of the bytes after it, and
+# the offset that error messages give to the first of these bytes.
 MARKS = {
     "utf-8-sig": ((codecs.BOM_UTF8, "utf-8", 0),),
     "utf-16": ((codecs.BOM_UTF16_LE, "utf-16-le", 2), (codecs.BOM_UTF16_BE, "utf-16-be", 2)),
@@ -38,10 +38,10 @@ UNMARKED = {
 
 @dataclass(frozen=True)
 class Text:
-    """A text with LF line ends, as the indices of its characters.
+    """A text with LF line ends, stored as one vocabulary index per character.
 
-    ``sha256`` (hex) is the hash of the text as UTF-8, so the file's encoding and line ends do not
-    change it.
+    ``sha256`` (hex) is the hash of the text in UTF-8. The encoding and the line ends of the source
+    file do not change this hash.
     """
 
     vocabulary: Vocabulary
@@ -56,7 +56,8 @@ class Text:
 
 
 def lay_out(pieces: Callable[[], Iterable[str]]) -> Text:
-    """Return the text of the pieces. ``pieces`` is called twice, so no piece must stay in memory.
+    """Join pieces of text into a :class:`Text`. ``pieces`` is called twice and yields the same
+    pieces each time, so that they need not stay in memory.
 
     Raises:
         UsageError: the text is empty, contains the padding character or half a surrogate pair, or
@@ -76,7 +77,7 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
         try:
             digest.update(piece.encode())
         except UnicodeEncodeError as error:
-            # Some encodings can hold half a pair, but weights and output cannot.
+            # Some encodings can hold half a surrogate pair, but files of weights and output cannot.
             raise UsageError(
                 f"the text has half a surrogate pair, U+{ord(piece[error.start]):04X}, at "
                 f"character {count + error.start + 1}, which is not a character: remove it, or "
@@ -87,13 +88,13 @@ def _hashed(pieces: Iterable[str], digest: hashlib._Hash) -> Iterator[str]:
 
 
 def builtin_text() -> str:
-    """Return an English text of over 300,000 characters that needs no network.
+    """Return an English text of over 300,000 characters that is part of Python.
 
-    The text is Python's language reference for ``help()``: the topics sorted by name, with a blank
-    line between two. The text depends only on the version of Python.
+    It consists of the topics of ``help()``, sorted by name and separated by blank lines. It depends
+    only on the version of Python.
 
     Raises:
-        UsageError: this Python was packaged without the module.
+        UsageError: this Python was packaged without the module ``pydoc_data``.
     """
     try:
         topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
@@ -107,10 +108,10 @@ def builtin_text() -> str:
 
 
 def read_text(path: str | Path, encoding: str = "utf-8") -> str:
-    """Return the whole text of a file, decoded as in ``text_pieces``.
+    """Return the whole text of a file, decoded by :func:`text_pieces`.
 
     Raises:
-        UsageError: as in ``text_pieces``.
+        UsageError: the encoding is unknown, or the file cannot be read or decoded.
     """
     return "".join(text_pieces(path, encoding))
 
@@ -136,7 +137,8 @@ def text_pieces(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
-    """Decode all pieces as ``bytes.decode`` decodes their sum, with its error positions."""
+    """Decode pieces of bytes one by one; errors have the positions that ``bytes.decode`` would
+    report for the joined bytes."""
     name, counted, pieces = _without_mark(pieces, codecs.lookup(encoding).name)
     decode = _decoder(name)
     if decode is None:
@@ -146,14 +148,15 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[str]:
         try:
             yield decode(piece, not piece)
         except UnicodeDecodeError as error:
-            # The decoder's bytes end with the last byte that was read.
+            # The error's bytes (`error.object`) end with the last byte that was read.
             place = counted - len(error.object) + error.start
             found = error.object[error.start]
             raise UnicodeError(f"byte 0x{found:02x} at offset {place} ({error.reason})") from None
 
 
 def _without_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterator[bytes]]:
-    """Drop a byte-order mark; return the encoding of the rest, the rest's offset, and the rest."""
+    """Drop a byte-order mark, if there is one; return the encoding, the offset and the pieces of
+    the bytes after it."""
     if name not in MARKS:
         return name, 0, pieces
     first = b""
@@ -166,7 +169,8 @@ def _without_mark(pieces: Iterator[bytes], name: str) -> tuple[str, int, Iterato
 
 
 def _decoder(name: str) -> Callable[[bytes, bool], str] | None:
-    """Return a function (piece, is_last) -> text; None if the encoding needs the whole text."""
+    """Return the encoding's incremental decoder, a function (piece, is_last) -> text; None if the
+    encoding can only decode a whole text."""
     make = codecs.lookup(name).incrementaldecoder
     return None if make is None or name in WHOLE else make().decode
 
@@ -222,21 +226,22 @@ class Corpus:
         return self.text.vocabulary
 
     def told(self) -> dict[str, str]:
-        """Return the location of the text's indices, for :func:`harness.text.shared.mapped`."""
+        """Return the location of the text's indices, from which
+        :func:`harness.text.shared.mapped` maps them."""
         return self.text.indices.told()
 
     def summary(self) -> str:
-        """Return the number of characters, in words."""
+        """Return the length of the text and of its vocabulary, as words for a message."""
         return f"{len(self.text):,} characters, {len(self.vocabulary)} distinct with the padding"
 
 
 def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
-    """Return a text by its name, or a file's text (``./builtin`` is a file of that name).
+    """Return the text ``builtin`` or ``nietzsche``, or the text of the file with the path ``name``.
 
     ``builtin`` needs no network and depends on the version of Python. ``nietzsche`` is the
-    notebook's text: the file in the environment variable HARNESS_CORPUS, or a download that the
-    user's cache folder keeps. Its checksum is always compared. ``encoding`` is the encoding of a
-    user's file.
+    notebook's text: the file in the environment variable HARNESS_CORPUS, or a download that is kept
+    in the user's cache folder. The checksum of this text must be right. ``encoding`` applies to a
+    user's file. For a file named ``builtin``, write ``./builtin``.
 
     Raises:
         UsageError: the text is unknown, cannot be read or decoded, or has a wrong checksum.
@@ -254,7 +259,7 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
     if name == "nietzsche":
         return _known(name, download(URL, SHA256), URL)
     try:
-        # Printable, whatever bytes the file's name has.
+        # Printable, even if the file's name contains bytes that are not text.
         shown = displayed(name)
         return _file(shown, name, encoding)
     except UsageError as error:
@@ -265,10 +270,11 @@ def corpus(name: str = "builtin", encoding: str = "utf-8") -> Corpus:
 
 
 def download(url: str, sha256: str, folder: Path | None = None) -> str:
-    """Return the text at a URL, from ``folder`` (by default the user's cache) if it is there.
+    """Return the text at a URL with LF line ends; download it unless ``folder`` already holds it.
 
-    Line ends are LF. ``sha256`` is the hash of the cached text: UTF-8 with LF. If the cached file
-    was changed, it is downloaded again. A download with a wrong hash is not kept.
+    ``folder`` is by default the user's cache. ``sha256`` is the hash of the text in UTF-8 with LF
+    line ends. If the hash of the cached file is wrong, the text is downloaded again. A download
+    with a wrong hash is not kept.
 
     Raises:
         UsageError: the download failed, or its hash is wrong.
@@ -290,7 +296,7 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
     except HTTPError as error:
         reason = f"the server answered {str(error).partition(' for url')[0]}"
     except RequestException as error:
-        # The cause comes last, after all attempts.
+        # The message lists the attempts first and the cause last.
         cause = str(error).rpartition("Caused by ")[2]
         reason = f"{type(error).__name__}, {shorten(cause, 200)}"
     except FileFault as fault:
@@ -306,7 +312,7 @@ def download(url: str, sha256: str, folder: Path | None = None) -> str:
 
 
 def _with_unix_newlines(url: str, path: str, _: object) -> None:
-    """Download to a file with LF line ends; pooch compares its checksum afterwards."""
+    """Download a text to a file with LF line ends; pooch calls this and then checks the hash."""
     from pooch import HTTPDownloader
 
     HTTPDownloader(timeout=SECONDS)(url, path, None)

@@ -1,4 +1,4 @@
-"""Long vector shared by several processes: one nameless file, mapped by each of them.
+"""Long vector that several processes share: each process maps the same unnamed temporary file.
 
 The file has no name, so it disappears with the last process that holds it.
 """
@@ -22,11 +22,11 @@ from harness.errors import UsageError
 class Shared:
     """A read-only vector of numbers ``[length]`` that other processes can map.
 
-    ``pieces`` have one dtype and are written to a file, so no process holds the vector in its own
-    memory. The kernel keeps the pages once, and may drop them if memory is short.
+    The ``pieces`` of the vector have one dtype and are written to a file. All processes share the
+    memory of that file, and the kernel may free it if memory is short.
 
     Raises:
-        UsageError: the folder of temporary files has no room.
+        UsageError: the disk of the folder for temporary files is full.
     """
 
     def __init__(self, pieces: Iterable[Array]) -> None:
@@ -39,7 +39,7 @@ class Shared:
             for piece in pieces:
                 dtype = piece.dtype
                 _write(file.fileno(), np.ascontiguousarray(piece).data.cast("B"))
-            # A separate handle, open as long as other processes may map the file.
+            # A second file descriptor, open as long as other processes may map the file.
             self._handle = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._handle)
         self.array = _map(self._handle, dtype)
@@ -54,10 +54,11 @@ class Shared:
 
 
 def mapped(told: Mapping[str, str]) -> Array:
-    """Map the vector of another process.
+    """Map the vector of another process; ``told`` is the result of that process's
+    :meth:`Shared.told`.
 
     Raises:
-        OSError: that process has ended.
+        OSError: the process that created the vector has ended.
     """
     handle = os.open(told["place"], os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -73,7 +74,8 @@ def _map(handle: int, dtype: np.dtype[Any]) -> Array:
 
 
 def _write(handle: int, content: memoryview) -> None:
-    """Write with system calls: on a full disk a mapping would raise a signal, not an error."""
+    """Write bytes to a file with ``os.write``, which raises an error if the disk is full; writing
+    to mapped memory would kill the process with a signal."""
     try:
         while content:
             content = content[os.write(handle, content) :]

@@ -1,4 +1,4 @@
-"""Conversion of a text to a spec's arrays: vocabulary, windows and one-hot rows."""
+"""Conversion of a text to the input and target arrays of a spec, by vocabulary and windows."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CODE_POINTS = 0x110000
 class Vocabulary:
     """The characters of a text; a character's index is its position in ``characters``.
 
-    ``characters`` starts with the padding character; the others follow in ascending order. No text
-    contains the padding character, so index 0 never occurs in data.
+    ``characters`` starts with the padding character; the characters of the text follow in ascending
+    order. A text never contains the padding character, so index 0 never occurs in data.
 
     Raises:
-        UsageError: ``characters`` does not have that form.
+        UsageError: ``characters`` does not start with the padding or is not in ascending order.
     """
 
     characters: tuple[str, ...]
@@ -40,7 +40,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str | Iterable[str]) -> Vocabulary:
-        """Return the vocabulary of a text, given whole or in pieces.
+        """Return the vocabulary of a text, which is one string or an iterable of its pieces.
 
         Raises:
             UsageError: the text is empty or contains the padding character.
@@ -88,7 +88,8 @@ class Vocabulary:
 
     @cached_property
     def _table(self) -> Array:
-        """Index of each code point, ``len(self)`` if unknown; the last entry covers all others."""
+        """The index of each Unicode code point; ``len(self)`` for an unknown one. The last entry
+        stands for all higher code points."""
         known = _code_points("".join(self.characters))
         table = np.full(int(known[-1]) + 2, len(self), np.min_scalar_type(len(self)))
         table[known] = np.arange(len(self))
@@ -105,9 +106,9 @@ class Vocabulary:
         return points.tobytes().decode("utf-32-le", "surrogatepass")
 
     def check_classes(self, classes: int) -> None:
-        """Check that a model with ``classes`` classes can read this vocabulary.
+        """Check that ``classes``, the number of classes of a model, covers the whole vocabulary.
 
-        More classes than characters are allowed: the additional classes never occur.
+        More classes than characters are allowed; the additional classes never occur in data.
 
         Raises:
             UsageError: there are fewer classes than characters.
@@ -142,13 +143,14 @@ def _checked_indices(indices: npt.ArrayLike, limit: int, of: str) -> IndexArray:
 def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
     """Return windows of ``length`` indices that start ``stride`` apart, shape ``[rows, length]``.
 
-    Row r is ``indices[r * stride + offset:][:length]``. The number of rows does not depend on
-    ``offset``: offset 0 gives the inputs, and offset 1 their targets, each the next character. The
-    last ``drop_last`` rows are left out. The result is a read-only view of the text.
+    Row r is ``indices[r * stride + offset:][:length]``. With offset 0 the windows are inputs; with
+    offset 1 they are the targets of these inputs: each entry is the next character. The number of
+    rows does not depend on ``offset``. The last ``drop_last`` rows are left out. The result is a
+    read-only view of ``indices``.
 
     Raises:
-        UsageError: no row is left, a row would pass the end of the text, or an argument is out of
-            range.
+        UsageError: the text is too short for one row, a row would pass the end of the text, or an
+            argument is out of range.
     """
     rows = _row_count(len(indices), length, stride, offset, drop_last, width=length)
     every = np.lib.stride_tricks.sliding_window_view(indices, length)
@@ -158,23 +160,25 @@ def windows(indices: Array, length: int, stride: int, offset: int = 0, drop_last
 def column(indices: Array, length: int, stride: int, offset: int = 0, drop_last: int = 0) -> Array:
     """Return one index for each row of ``windows(indices, length, stride)``, shape ``[rows]``.
 
-    Row r is ``indices[r * stride + offset]``: offset n is column n of the windows, and
-    ``offset=length`` is the character after each window. The result is a view of the text.
+    Row r is ``indices[r * stride + offset]``. Offset n gives column n of the windows, and
+    ``offset=length`` gives the character after each window. The result is a view of ``indices``.
 
     Raises:
-        UsageError: as in ``windows``.
+        UsageError: for the reasons for which ``windows`` raises it.
     """
     rows = _row_count(len(indices), length, stride, offset, drop_last, width=1)
     return indices[offset::stride][:rows]
 
 
 def row_count(size: int, length: int, stride: int, drop_last: int) -> int:
-    """Return the number of windows in a text of ``size`` characters; below 1 if it is too short."""
+    """Return the number of windows of ``length`` in a text of ``size`` characters. The result is
+    below 1 if the text is too short."""
     return len(range(0, size - 1 - length, stride)) - drop_last
 
 
 def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int, width: int) -> int:
-    """Check the arguments and return the number of rows, each of ``width`` characters."""
+    """Check the arguments of :func:`windows` or :func:`column`; return the number of rows. A row
+    takes ``width`` characters."""
     smallest = {"length": (length, 1), "stride": (stride, 1), "offset": (offset, 0)}
     smallest["drop_last"] = (drop_last, 0)
     for name, (value, least) in smallest.items():
@@ -197,7 +201,7 @@ def _row_count(size: int, length: int, stride: int, offset: int, drop_last: int,
 
 
 def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.float64) -> Array:
-    """Return 1 at each index and 0 elsewhere: shape ``[...]`` becomes ``[..., classes]``.
+    """Return one-hot rows (1 at the index, else 0): shape ``[...]`` becomes ``[..., classes]``.
 
     Raises:
         UsageError: an index is negative, or not below ``classes``.
@@ -206,7 +210,7 @@ def one_hot(indices: npt.ArrayLike, classes: int, dtype: npt.DTypeLike = np.floa
 
 
 def hot_rows(indices: Array, classes: int, dtype: npt.DTypeLike) -> Array:
-    """Return ``one_hot`` of indices that are already checked."""
+    """Return one-hot rows like ``one_hot``, but do not check that the indices are in range."""
     # Fill zeros: indexing rows of an identity matrix would need classes^2 entries.
     rows = np.zeros(indices.size * classes, dtype)
     rows[np.arange(0, rows.size, classes) + indices.reshape(-1)] = 1
