@@ -1,1 +1,1 @@
-"""Convert weights to and from the files of frameworks, and models to Python source."""
+"""Conversion of weights to and from the files of frameworks, and of models to Python source."""

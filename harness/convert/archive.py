@@ -1,4 +1,4 @@
-"""Read archives from untrusted sources: a part is loaded only if its declared size is allowed."""
+"""Reader of untrusted zip archives: a part is loaded only if its declared size is allowed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from harness.arrays import Array
 from harness.errors import UsageError, did_you_mean, shorten
 from harness.files.user_file import MAX_WEIGHTS, FileFault, displayed, opened
 
-# The most bytes of an archive's list of parts: about 50,000 parts.
+# The most bytes of an archive's list of parts: enough for about 50,000 parts.
 LISTED = 1 << 22
-# The most bytes of a part that describes arrays: a state_dict's pickle, a configuration.
+# The most bytes of a part that describes arrays, such as a state_dict's pickle or a configuration.
 DESCRIBED = 1 << 22
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# The exceptions of zipfile for a damaged archive; RuntimeError for an encrypted one.
+# The exceptions that zipfile raises for a damaged archive; RuntimeError means an encrypted archive.
 DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError),
     *(RuntimeError, KeyError, NotImplementedError, MemoryError),
@@ -31,11 +31,11 @@ DAMAGED = (
 
 
 class Damaged(Exception):
-    """An archive or a part cannot be read; the message fits into the middle of a sentence."""
+    """Error: an archive or part cannot be read. The message fits into the middle of a sentence."""
 
 
 class _Listing:
-    """A file that limits the length of its list of parts while zipfile reads the list."""
+    """A file that limits the length of its list of parts while zipfile reads this list."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.limited = file, True
@@ -43,7 +43,7 @@ class _Listing:
     def read(self, size: int = -1) -> bytes:
         if not self.limited:
             return self.file.read(size)
-        # Without a size zipfile reads to the end, which is near.
+        # If zipfile reads without a size, it reads to the end of the file, which is then near.
         content = self.file.read(LISTED + 1 if size < 0 else min(size, LISTED + 1))
         if len(content) > LISTED:
             raise Damaged("its list of parts is too long")
@@ -65,13 +65,17 @@ class Archive:
         return self._read(name, limit, whole=True)
 
     def start(self, name: str, limit: int) -> bytes:
-        """Return the first ``limit`` bytes of a part, or all of it. Raises :class:`Damaged`."""
+        """Return the first ``limit`` bytes of a part, or the whole part if it is shorter.
+
+        Raises :class:`Damaged`.
+        """
         return self._read(name, limit, whole=False)
 
     def stream(self, name: str, limit: int) -> IO[bytes]:
-        """Return a part as a file: in place if it is stored uncompressed, else as a copy in memory.
+        """Return a part as a file.
 
-        A copy has at most ``limit`` bytes. Raises :class:`Damaged`.
+        An uncompressed part is read from the archive. A compressed part is copied to memory first;
+        the copy has at most ``limit`` bytes. Raises :class:`Damaged`.
         """
         info = self._info(name)
         if info.compress_type != zipfile.ZIP_STORED:
@@ -102,17 +106,17 @@ def _undamaged(name: str) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        # zipfile's messages repeat names from the archive, of any length.
+        # zipfile's messages repeat names from the archive, which can be very long.
         raise Damaged(f"{shorten(name)} is damaged: {shorten(str(error), 200)}") from None
 
 
 @contextmanager
 def archive(path: Path, what: str) -> Iterator[Archive]:
-    """Open the archive in a file; its parts can be read while it is open.
+    """Open the archive in a file; its parts can be read until the context ends.
 
     Raises:
-        FileFault: the file cannot be read; ``what`` says what it should be.
-        Damaged: it is not an archive.
+        FileFault: the file cannot be read; ``what`` is the expected kind of file.
+        Damaged: the file is not an archive.
     """
     with opened(path, MAX_WEIGHTS, what) as file:
         listing = _Listing(file)
@@ -127,7 +131,7 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
 
 @contextmanager
 def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
-    """Turn the faults of a file that is read into a message with ``as_what`` and a ``hint``.
+    """Convert the faults of reading a file to a message with ``as_what`` and a ``hint``.
 
     Raises:
         UsageError: the file is damaged, or cannot be read.
@@ -140,7 +144,7 @@ def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
         raise UsageError(told) from error
 
 
-# A framework's file compared with a model, then its arrays.
+# Check of a framework's file against a model, before its arrays are loaded.
 #
 # The declared names, shapes and dtypes are compared before memory is allocated for an array.
 
@@ -150,7 +154,7 @@ FLOATS = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Declared:
-    """An array still in its file: its declared shape and dtype, and a function that loads it."""
+    """An array still in its file: its declared shape and dtype, and a function to load it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -158,12 +162,12 @@ class Declared:
 
 
 def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Return the bytes of arrays of these shapes in float64."""
+    """Return the bytes that arrays of these shapes take in float64."""
     return 8 * sum(math.prod(shape) for shape in shapes.values())
 
 
 def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
-    """Check that a file has the keys of the model; :class:`UsageError` lists the differences."""
+    """Raise :class:`UsageError` if keys of the model are missing in a file, or it has others."""
     found, wanted = list(found), list(wanted)
     there, known = set(found), set(wanted)
     missing, unknown = [k for k in wanted if k not in there], [k for k in found if k not in known]
@@ -177,7 +181,7 @@ def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None
 def read_arrays(
     path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Array]:
-    """Return the wanted arrays, C-contiguous, after checking all declarations.
+    """Check all declarations, then return the wanted arrays, C-contiguous.
 
     Raises :class:`UsageError` for other keys, shapes or dtypes, and for an array that differs from
     its declaration.
@@ -196,7 +200,7 @@ def read_arrays(
 def check_declared(
     path: Path, found: Mapping[str, Declared], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Check the shapes and the dtype, float32 or float64; :class:`UsageError` if one is wrong."""
+    """Raise :class:`UsageError` for a wrong shape, or a dtype other than float32 and float64."""
     name = displayed(path)
     for key, shape in wanted.items():
         if found[key].shape != shape:

@@ -1,4 +1,4 @@
-"""The commands ``export`` and ``import``: their output and their exit codes."""
+"""The commands ``export`` and ``import``: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.files.user_file import displayed
 from harness.output.printing import console
 from harness.output.progress import Progress
 
-# The calls to a format's process, by command. An export runs at two sizes of inputs.
+# The calls to a format's process, by command. An export runs the model on inputs of two sizes.
 STEPS = {
     "exporting": ("suffix", "write", "outputs", "outputs"),
     "importing": ("read",),
@@ -43,7 +43,7 @@ class _CallLines:
 
 
 def run_export(asked: ExportOptions) -> CommandResult:
-    """Export a model; the exit code is 1 if the outputs differ.
+    """Export a model; the exit code is 1 if the outputs differ from the oracle's.
 
     Raises:
         FormatFault: the format could not be run.
@@ -56,7 +56,7 @@ def run_export(asked: ExportOptions) -> CommandResult:
 
 
 def run_import(asked: ImportOptions) -> CommandResult:
-    """Import weights.
+    """Import weights from a framework's file.
 
     Raises:
         FormatFault: the format could not be run.

@@ -1,8 +1,8 @@
-"""The formats of weights by name: each converts between the harness and a framework's files.
+"""Formats of weights: each format converts between the harness and a framework's files.
 
-A distribution names its formats in the entry-point group ``harness.formats``. An entry point is
-a module that implements :class:`harness.runtime.hookspecs.Hooks`. A format is imported in a
-process of its own only (:func:`launch`), so no framework enters the parent.
+A distribution lists its formats in the entry-point group ``harness.formats``. An entry point is a
+module that implements :class:`harness.runtime.hookspecs.Hooks`. A format is imported only in its
+own process (:func:`launch`), so the harness process never imports a framework.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from harness.worker.launch import Launch
 
 
 class UnknownFormat(UsageError):
-    """No installed distribution names this format."""
+    """Error: no installed distribution has a format of this name."""
 
 
 class BrokenFormat(BrokenPlugin):
-    """An installed format cannot be used; ``traceback`` is that of its own code."""
+    """Error: an installed format cannot be used. ``traceback`` is from the format's own code."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A model with its weights, as input of a format.
+    """A model with its weights: the input of a format.
 
     Attributes:
         spec: The name of the model, such as ``lesson6/stateful_lstm``.
-        training: The training program, in the sizes of the weights.
-        inference: The inference program, which is to be written, in the same sizes.
-        parameters: By neutral name (``rnn.W``), in the model's own order. C-contiguous, of shape
-            ``training.shape(port)``, float32 or float64, all of one dtype.
-        statistics: Moving means and variances, in the same form.
+        training: The training program, at the sizes of the weights.
+        inference: The inference program, at the same sizes. The format writes this program.
+        parameters: Arrays by their names in the spec (``rnn.W``), in the order of the model. They
+            are C-contiguous, of shape ``training.shape(port)``, and all float32 or all float64.
+        statistics: Moving means and variances, with the same names, shapes and dtype rules.
         vocabulary: The characters by index; () if they are not known.
-        metadata: Plain JSON: the fingerprint of the spec, and the history of the weights.
+        metadata: JSON data: the fingerprint of the spec, and the history of the weights.
     """
 
     spec: str
@@ -80,9 +80,9 @@ class Exported:
 
     @staticmethod
     def of(payload: Mapping[str, Any]) -> Exported:
-        """Return the inverse of :meth:`payload`, with the arrays in the model's own order.
+        """Rebuild the model from :meth:`payload`, with the arrays in the order of the model.
 
-        Files have any order, but the same weights must give the same bytes.
+        Arrays arrive in any order, but the same weights must give the same bytes.
         """
         training = decode(payload["training"])
         parameters, statistics = payload["parameters"], payload["statistics"]
@@ -99,17 +99,18 @@ class Exported:
 
 @dataclass(frozen=True)
 class Script:
-    """The source that runs a written model with its framework, without the harness.
+    """Source code that runs a written model with its framework, without the harness.
 
     Attributes:
         module: The source of the model itself; "" if the weights file contains the whole model.
         source: The source of one function ``run(inputs, state, cotangents)``. It uses the names of
             ``module``, ``np`` and ``FOLDER``, the :class:`~pathlib.Path` of the files. It returns
-            arrays by name: ``output.NAME``, ``state.NAME`` and, if there are cotangents by such
-            names, ``gradient.KEY``: the gradients of their inner product with the results.
+            arrays by name: ``output.NAME`` and ``state.NAME``. ``cotangents`` has arrays by the
+            same names; if there are any, ``run`` also returns ``gradient.KEY``, the gradients of
+            the inner product of cotangents and results.
         gradients: The expected gradients by KEY; empty if ``run`` returns none.
-        layers: The layers of the model, by instance, that ``run`` computes with the framework's own
-            functions, as the backend does. It computes the equations of the others.
+        layers: The layers of the model (instance names) that ``run`` computes with the framework's
+            own functions, as the backend does. ``run`` computes the equations of all other layers.
     """
 
     module: str
@@ -119,12 +120,15 @@ class Script:
 
 
 def fitted(training: Program, inference: Program) -> Program:
-    """Return the program that a file's arrays must fit; a file has no arrays for noise."""
+    """Return the program whose arrays a file must contain: without noise, the training program.
+
+    A file has no arrays for noise, so a model with noise needs the inference program.
+    """
     return inference if noise_ports(training) else training
 
 
 class Format(ABC):
-    """A format. Instances live in a worker process of their own.
+    """A format of weights. Its instances live in their own worker process.
 
     The user sees the message of a :class:`UsageError` that a method raises. Any other exception is
     reported as a fault of the format, with its traceback.
@@ -139,7 +143,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, exported: Exported, path: Path) -> list[Path]:
-        """Write the model, each file completely (:func:`harness.files.atomic.whole`).
+        """Write the model; write each file atomically (:func:`harness.files.atomic.whole`).
 
         Args:
             exported: The model to write.
@@ -148,14 +152,14 @@ class Format(ABC):
 
         Returns:
             The files, ``path`` first. All are in the folder of ``path``, and their names begin with
-            its stem. The same model gives the same bytes.
+            the stem of ``path``. The same model gives the same bytes.
 
         Raises:
             UsageError: the model cannot be written in this format.
         """
 
     def read(self, path: Path, training: Program) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Read neutral parameters and statistics from an untrusted file as data; never run it.
+        """Read parameters and statistics from an untrusted file as data; never run the file.
 
         Args:
             path: A regular file, of any name and content.
@@ -163,11 +167,11 @@ class Format(ABC):
                 program, or for a model with noise the inference program.
 
         Returns:
-            An array for every port by neutral name, of shape ``training.shape(port)``: float32 or
-            float64, all of one dtype, with exactly the file's values.
+            Parameters and statistics by their names in the spec, one array per port, of shape
+            ``training.shape(port)``: all float32 or all float64, with exactly the file's values.
 
         Raises:
-            UsageError: the file is not of this format or model, or the format cannot be read back.
+            UsageError: the file is not of this format or model, or the format cannot be imported.
         """
         raise UsageError(f"format {self.name!r} is written only; it cannot be imported")
 
@@ -176,32 +180,34 @@ class Format(ABC):
         """Run the written model with its framework alone, in the dtype of its weights.
 
         Args:
-            path: The path given to :meth:`write`, by the same process, beside the other files.
-            inputs: By name, ``[batch, ...]``: int64 indices and float64 floats. Batch and time
-                change between calls.
-            state: By name, ``[batch, ...]``, float64: the state before the first step.
+            path: The path given to :meth:`write` in the same process; the other files are next to
+                it.
+            inputs: Arrays by name, ``[batch, ...]``: int64 indices or float64 values. Batch and
+                time change between calls.
+            state: Arrays by name, ``[batch, ...]``, float64: the state before the first step.
 
         Returns:
             ``output.NAME`` for every output and ``state.NAME`` for every new state.
         """
 
     def doubt(self, dtype: str) -> str:
-        """Explain why outputs in ``dtype`` may differ without a fault; "" if nothing is known.
+        """Explain why outputs in ``dtype`` may differ without a fault; "" if no reason is known.
 
-        Say what the framework does to the dtype, and what to do instead.
+        Say what the framework does with the dtype, and what to do instead.
         """
         return ""
 
     def script(self, path: Path, exported: Exported, gradients: Arrays) -> Script:
-        """Return the source that runs the written model, for a report to the framework's authors.
+        """Return source that runs the written model, for a bug report to the framework's authors.
 
         Args:
-            path: The path given to :meth:`write`, by the same process and with the same model.
+            path: The path given to :meth:`write`, in the same process and with the same model.
             exported: The model.
-            gradients: By neutral parameter, to be renamed to the framework's names.
+            gradients: The expected gradients by parameter name in the spec. The returned script has
+                them by the framework's names.
 
         Returns:
-            The sources. Text from the spec is in them only as literals, as in an export.
+            The sources. They contain text from the spec only as literals, as in an export.
 
         Raises:
             UsageError: the format writes no source that runs its models.
@@ -211,12 +217,12 @@ class Format(ABC):
     def own_models(self) -> Any:
         """Return the :class:`harness.extend.models.OwnModels` that runs users' own models, or None.
 
-        ``harness check --against`` uses it if no backend of this name does.
+        ``harness check --against`` uses it if no backend of this name runs users' models.
         """
         return None
 
     def versions(self) -> Mapping[str, str]:
-        """Return names and versions of the distributions that write and run, at most 100."""
+        """Return the versions of the distributions that write and run the files, at most 100."""
         return {"numpy": np.__version__}
 
 
@@ -224,7 +230,7 @@ FORMATS = PluginKind("format", FORMATS_GROUP, UnknownFormat, BrokenFormat)
 
 
 def available() -> dict[str, Origin]:
-    """Return every installed format by name, sorted; none is imported."""
+    """Return every installed format by name, sorted, without importing any."""
     return plugins.available(FORMATS_GROUP)
 
 
@@ -234,8 +240,8 @@ def launch(name: str, **options: Any) -> Launch:
     ``options`` are further fields of :class:`~harness.worker.launch.Launch`.
 
     Raises:
-        UnknownFormat: nothing of this name is installed.
-        BrokenFormat: two distributions claim the name.
+        UnknownFormat: no format of this name is installed.
+        BrokenFormat: two distributions have a format of this name.
     """
     FORMATS.find(name)
     return Launch(name, handler="harness.convert.formats:handler", **options)
@@ -245,7 +251,7 @@ def load(name: str) -> Format:
     """Import format ``name`` and its framework.
 
     Raises:
-        UnknownFormat: nothing of this name is installed.
+        UnknownFormat: no format of this name is installed.
         BrokenFormat: its module or framework fails to import, or implements no hook.
     """
     found: Format = FORMATS.load(name, "harness_format")
@@ -253,7 +259,7 @@ def load(name: str) -> Format:
 
 
 class FormatService:
-    """The verbs of a format's process. They take and return plain data."""
+    """The methods that the harness calls in a format's process. They take and return plain data."""
 
     def __init__(self, format_: Format) -> None:
         self.format, self.name = format_, format_.name
@@ -262,7 +268,7 @@ class FormatService:
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions for the greeting of the process."""
+        """Return the versions that the process sends when it starts."""
         return self.format.versions()
 
     def suffix(self) -> str:
@@ -311,7 +317,7 @@ class FormatService:
 
 
 def _full_disk(error: BaseException | None) -> str | None:
-    """Return the system's message for a full disk, also if a later error hides it; else None."""
+    """Return the system's message for a full disk, even if a later error hides it; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG):
             return error.strerror
@@ -323,7 +329,7 @@ def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
     """Return the function that answers calls in the worker of a format.
 
     Raises:
-        UnknownFormat: nothing of this name is installed.
-        BrokenFormat: as :func:`load`.
+        UnknownFormat: no format of this name is installed.
+        BrokenFormat: as for :func:`load`.
     """
     return FormatService(load(name))

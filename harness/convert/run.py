@@ -1,4 +1,4 @@
-"""Run an export or an import."""
+"""Runner of an export or an import."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from harness.worker.worker import Worker
 
 # Comparison of an exported model's outputs with the oracle.
 
-# (inputs, state) -> outputs and new state by name.
+# A function that runs the model: (inputs, state) -> outputs and new state by name.
 Run = Callable[[ArrayDict, ArrayDict], Arrays]
-# Batch and time of each run, or the nearest sizes that the model allows. A single run would miss a
-# file that is only right for one size.
+# Batch and length of each run; if the model does not allow these sizes, the nearest allowed sizes
+# are used. Two sizes are tried, because a file may be correct for only one size.
 SIZES = ((3, 7), (2, 1))
 
 
@@ -43,7 +43,8 @@ SIZES = ((3, 7), (2, 1))
 class Agreement:
     """The comparison of outputs with the oracle; ``worst`` has the largest error.
 
-    ``comparisons`` does not count outputs that are lost in rounding or not finite.
+    ``comparisons`` counts the compared outputs, without outputs that consist of rounding errors or
+    are not finite.
     """
 
     comparisons: int
@@ -51,20 +52,20 @@ class Agreement:
 
     @property
     def agrees(self) -> bool:
-        """True if all outputs agree, and there is at least one."""
+        """True if there is at least one comparison and all outputs agree."""
         return self.comparisons > 0 and self.worst.agrees
 
     @property
     def digits(self) -> float:
-        """Decimal digits of agreement of the worst output, at most 16."""
+        """The number of decimal digits in which the worst output agrees, at most 16."""
         return digits(self.worst.error)
 
 
 def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Agreement:
-    """Run on random inputs and state, and compare all outputs and the new state.
+    """Run the exported model on random inputs and state; compare all outputs and the new state.
 
     Raises:
-        UsageError: the model allows no batch and time at these sizes.
+        UsageError: the model allows no batch and length near these sizes.
     """
     program = spec.program("training", **given.sizes)
     tried = [nearest_sizes(program, batch, time) for batch, time in SIZES]
@@ -81,12 +82,15 @@ def agreement(spec: Spec, given: Weights, dtype: str, run: Run, seed: int) -> Ag
 
 
 class FormatFault(CouldNotRun):
-    """The process of a format failed, crashed or was too slow."""
+    """Failure of a format's process: an exception, a crash or a timeout."""
 
 
 @dataclass(frozen=True)
 class Exporting:
-    """The result of an export; if the outputs differ, no ``files``, and the format's ``doubt``."""
+    """The result of an export.
+
+    If the outputs differ, ``files`` is empty and ``doubt`` is the format's explanation.
+    """
 
     spec: str
     dtype: str
@@ -96,16 +100,16 @@ class Exporting:
     doubt: str = ""
 
 
-# Receives the verb of each call to a format's process.
+# A function that receives the name of each call to a format's process.
 Tell = Callable[[str], None]
 
 
 def untold(verb: str) -> None:
-    """Ignore the verb of a call."""
+    """Ignore the name of a call."""
 
 
 class Caller:
-    """The process of one format; it turns faults into messages."""
+    """The process of one format; its faults are raised as errors with a message for the user."""
 
     def __init__(
         self,
@@ -131,7 +135,10 @@ class Caller:
         return dict((self.worker.hello or {}).get("versions", {}))
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """Return the answer to a verb, or raise :class:`UsageError` or :class:`FormatFault`."""
+        """Call a method of the format, and return the answer.
+
+        Raise :class:`UsageError` or :class:`FormatFault` if the call fails.
+        """
         self.tell(verb)
         try:
             return answered(self.worker, FORMS, verb, payload, self.timeout).value
@@ -139,7 +146,7 @@ class Caller:
             if (error := fault.users_error) is not None:
                 raise UsageError(error) from None
             outcome, message = fault.outcome, f"format {self.name!r}: {fault.outcome.cause}"
-            # The message of a format that cannot be loaded names the format.
+            # This message already contains the name of the format.
             if outcome.kind == formats.BrokenFormat.__name__:
                 message = outcome.message
             raise FormatFault(message, fault.traceback) from None
@@ -152,7 +159,7 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
     """Write the files, run them, and keep them if they agree with the oracle.
 
     Raises:
-        HarnessError: the spec, the weights or the place is wrong, or the format is unknown.
+        HarnessError: the spec, the weights or the target is wrong, or the format is unknown.
         FormatFault: the format could not be run.
     """
     spec = load_spec(request.spec, request.folders)
@@ -185,9 +192,9 @@ def export(request: Export, tell: Tell = untold) -> Exporting:
 
 
 def exported_of(spec: Spec, given: Weights) -> formats.Exported:
-    """Return the weights with the programs of their sizes.
+    """Return the weights together with the model's programs at the sizes of the weights.
 
-    Raises :class:`UsageError` for several dtypes, or one that is neither float32 nor float64.
+    Raises :class:`UsageError` for several dtypes, or a dtype other than float32 and float64.
     """
     dtypes = {str(a.dtype) for a in (*given.parameters.values(), *given.statistics.values())}
     if len(dtypes) > 1:
@@ -206,10 +213,10 @@ def exported_of(spec: Spec, given: Weights) -> formats.Exported:
 
 
 def import_(request: Import, tell: Tell = untold) -> Weights:
-    """Read a framework's file and write it as weights.
+    """Read a framework's file and write its arrays as weights of the harness.
 
     Raises:
-        UsageError: the file or the place is wrong, or the format is unknown.
+        UsageError: the file or the target is wrong, or the format is unknown.
         HarnessError: the spec or the weights are wrong.
         FormatFault: the format could not be run.
     """
@@ -256,14 +263,14 @@ def _target(request: Export, spec: Spec, suffix: str) -> Path:
                 f"a file of format {request.format_!r} ends in {suffix}, found {request.output}"
             )
         return request.output
-    # The format is in the name, because several write a module NAME.py.
+    # The name contains the format, because several formats would write a module NAME.py.
     path = Path(f"{spec.name.rpartition('/')[2]}_{request.format_}{suffix}")
     _refuse_export([path], request.force)
     return path
 
 
 def _check_module(path: Path) -> None:
-    """Raise :class:`UsageError` if a module would hide another from programs in its folder."""
+    """Raise :class:`UsageError` if a module in this folder would hide an installed module."""
     if path.suffix != ".py":
         return
     known = path.stem in sys.stdlib_module_names
@@ -309,7 +316,7 @@ def _refuse_export(files: Sequence[Path], force: bool) -> None:
 
 
 def _mark(files: Sequence[Path]) -> None:
-    """Mark files as files of an export, which another export may replace."""
+    """Label files as exported files, which another export may replace."""
     try:
         for file in files:
             kinds.mark_export(file)

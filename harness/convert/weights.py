@@ -1,9 +1,10 @@
 """Weights as safetensors files, with metadata that identify their model.
 
-The tensors have their neutral names (``rnn.W``). The header's metadata are strings: ``format``,
-``spec`` and ``fingerprint`` as they are; ``sizes``, ``statistics`` (the names of these tensors),
-``vocabulary`` and ``history`` as JSON. ``sha256`` is the first: the checksum of the whole file
-with zeros in its own place, because safetensors itself does not detect a flipped bit.
+The tensors have the same names for all frameworks (``rnn.W``). The header's metadata are strings:
+``format``, ``spec`` and ``fingerprint`` are plain text; ``sizes``, ``statistics`` (the names of
+these tensors), ``vocabulary`` and ``history`` are JSON. ``sha256`` comes first, because safetensors
+itself does not detect a flipped bit. It is the checksum of the whole file, computed with zeros in
+place of the checksum.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ from harness.language.model import fingerprint
 from harness.text.vocabulary import Vocabulary
 
 # The header of a file of weights. Every field is validated, because the file is untrusted: the
-# checksum proves that it is undamaged, not who wrote it.
+# checksum proves that the file is undamaged, but not who wrote it.
 
-# The format in the header, by kind of file.
+# The field ``format`` of the header, by kind of file.
 FORMATS = {
     kinds.WEIGHTS: "backend-comparison-harness weights 1",
     kinds.CHECKPOINT: "backend-comparison-harness checkpoint 1",
 }
-# The place of the checksum, and its content while the checksum is computed.
+# The position of the checksum in the file, and the text in its place while it is computed.
 DIGEST = slice(8 + len(kinds.OPENING), 8 + len(kinds.OPENING) + 64)
 ZEROS = "0" * 64
-# The exceptions of writing or reading malformed weights.
+# The exceptions raised when malformed weights are written or read.
 MALFORMED = (
     SafetensorError,
     ValueError,
@@ -76,7 +77,7 @@ Characters = Annotated[tuple[Character, ...], AfterValidator(_in_order)]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(max_length=1000)]
 Hex = Annotated[str, Field(max_length=64)]
-# The limit of axes in numpy, and a length that exceeds any memory.
+# The maximum number of axes in numpy, and an axis length that exceeds any memory.
 Axes = Annotated[tuple[Annotated[int, Field(ge=0, le=2**48)], ...], Field(max_length=64)]
 
 
@@ -125,7 +126,7 @@ def parse(text: bytes | memoryview) -> Header:
     """Parse a header.
 
     Raises:
-        ValueError: it is too long or not a header; pydantic's error is a ValueError too.
+        ValueError: the header is too long or malformed; pydantic's error is a ValueError too.
     """
     if len(text) > MAX_HEADER:
         raise ValueError(f"its header has {len(text):,} bytes; at most {MAX_HEADER:,} are allowed")
@@ -151,7 +152,7 @@ def digest(*parts: bytes | bytearray | memoryview) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the reason of an error from :data:`MALFORMED`."""
+    """Return the text of an error of a type in :data:`MALFORMED`."""
     if isinstance(error, ValidationError):
         return told(error)
     return "there is not enough memory" if isinstance(error, MemoryError) else str(error)
@@ -175,16 +176,16 @@ GIVE = "give a file that 'harness train' or 'harness import' wrote"
 
 
 class WeightsError(HarnessError):
-    """Weights cannot be read or written, or belong to a different model."""
+    """Failure to read or write weights, or weights of a different model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
     """The arrays of a trained model, and everything needed to run it.
 
-    ``sizes`` are the program's, as the arrays have them. ``parameters`` and ``statistics`` have
-    neutral names, and are float32 or float64. ``vocabulary`` has the characters by index.
-    ``history`` is plain JSON: the origin of the weights.
+    ``sizes`` has the size of each of the program's axes. ``parameters`` and ``statistics`` have the
+    names of the spec, and are float32 or float64. ``vocabulary`` has the characters by index.
+    ``history`` is JSON data about the origin of the weights.
     """
 
     spec: str
@@ -197,12 +198,12 @@ class Weights:
 
 
 def save(path: str | Path, weights: Weights, kind: FileKind = kinds.WEIGHTS) -> None:
-    """Write weights completely or not at all; the same weights give the same bytes.
+    """Write weights atomically; the same weights give the same bytes.
 
     ``kind`` is the kind of file: weights, or a checkpoint. A file of another kind is not replaced.
 
     Raises:
-        WeightsError: the file cannot be written, or cannot hold these weights.
+        WeightsError: the file cannot be written, or the format cannot store these weights.
     """
     header, tensors = _content(weights, kind)
     try:
@@ -220,7 +221,7 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
     """
     name = displayed(path)
     try:
-        # Read the start first, because a file of another kind may be large.
+        # Read only the start first, because a file of another kind may be large.
         head = read_head(path, kinds.HEAD)
         _check_start(name, Path(path), head, kind)
         data = read_bytes(path, MAX_WEIGHTS, kind.name)
@@ -235,7 +236,7 @@ def load(path: str | Path, kind: FileKind = kinds.WEIGHTS) -> Weights:
 
 
 def stated_digest(path: str | Path) -> str:
-    """Return the checksum in the header of weights, which tells two files apart.
+    """Return the checksum in the header of weights; it differs between different weights.
 
     Raises:
         FileFault: the file cannot be read.
@@ -244,11 +245,11 @@ def stated_digest(path: str | Path) -> str:
 
 
 def check(weights: Weights, spec: Spec) -> None:
-    """Check that weights fit a spec, at the sizes of the weights, and are finite.
+    """Check that weights fit a spec (at the sizes of the weights) and are finite.
 
     Raises:
-        WeightsError: they belong to another model or version of it (the message lists all
-            differences), or are not finite.
+        WeightsError: the weights belong to another model or another version of this model (the
+            message lists all differences), or are not finite.
     """
     if weights.spec != spec.name:
         raise WeightsError(
@@ -279,7 +280,7 @@ def check(weights: Weights, spec: Spec) -> None:
 
 
 def not_finite(arrays: Mapping[str, Array]) -> str | None:
-    """Return the name of the first array with a NaN or an infinity, or None."""
+    """Return the name of the first array that contains NaN or infinity, or None."""
     return next((name for name, a in arrays.items() if not np.isfinite(a).all()), None)
 
 
@@ -313,7 +314,7 @@ def _differences(weights: Weights, spec: Spec) -> Iterator[str]:
 
 
 def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
-    """Return the file of weights: the header with its length, and the tensors."""
+    """Return the content of a file of weights: the header with its length, and the tensors."""
     both = sorted(set(weights.parameters) & set(weights.statistics))
     if both:
         raise WeightsError(f"{both[0]!r} is both a parameter and a statistic")
@@ -334,7 +335,7 @@ def _content(weights: Weights, kind: FileKind) -> tuple[bytes, memoryview]:
         # safetensors writes metadata in random order, so the bytes would differ each time.
         text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        # Check that the file can be read again.
+        # Check that the harness can read the header again.
         parse(text)
         if len(text) + len(data) > MAX_WEIGHTS:
             raise ValueError(f"{len(data):,} bytes are too many; at most {MAX_WEIGHTS:,} are read")
@@ -354,7 +355,7 @@ def _plain(name: str, array: Array) -> Array:
         raise WeightsError(f"{name!r} is {found.dtype}; weights are float32 or float64")
     if name == "__metadata__":
         raise WeightsError(f"no array can be named {name!r} in a safetensors file")
-    # Not ascontiguousarray, which makes shape [] into [1].
+    # ``ascontiguousarray`` would change the shape [] to [1].
     return np.asarray(found, order="C")
 
 
@@ -379,7 +380,7 @@ def _check_bytes(name: str, data: bytes) -> None:
 
 
 def _weights(data: bytes, wanted: str) -> Weights:
-    """Return the weights of a file with a valid checksum; raise one of :data:`MALFORMED`."""
+    """Return the weights of a file with a valid checksum; raise an error of :data:`MALFORMED`."""
     end = 8 + int.from_bytes(data[:8], "little")
     metadata = parse(memoryview(data)[8:end]).metadata
     if metadata.format != wanted:
@@ -396,17 +397,17 @@ def _weights(data: bytes, wanted: str) -> Weights:
     )
 
 
-# Parameters in a plain safetensors file of any program: arrays by neutral names.
+# Parameters in a safetensors file of any other program: arrays by the names of the spec.
 #
-# It does not name the model or its sizes, and has no checksum. The arrays are compared with the
-# spec by name and shape.
+# Such a file has no checksum, and does not contain the name or the sizes of the model. So the
+# arrays are compared with the spec by name and shape.
 
 # The start of a header without metadata: the name of an array, or the end of an empty header.
 STARTS = (b'{"', b"{}")
 
 
 def is_plain(path: str | Path) -> bool:
-    """Return whether a file looks like safetensors that the harness did not write."""
+    """Return whether a file looks like safetensors, but was not written by the harness."""
     try:
         head = read_head(path, 8 + len(OPENING))
     except FileFault:
@@ -415,7 +416,7 @@ def is_plain(path: str | Path) -> bool:
 
 
 def load_plain(path: str | Path) -> ArrayDict:
-    """Return the arrays by name; float32 or float64.
+    """Return the arrays by name; all are float32 or float64.
 
     Raises:
         WeightsError: the file cannot be read, is damaged, or has other content.

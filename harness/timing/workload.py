@@ -156,8 +156,8 @@ class TimedCase:
     def following(self, number: int, batch: Batch, left: Left) -> Expected:
         """Return the expected results of step ``number`` (from 1).
 
-        The step starts from the values ``left``. The results are computed without their rounding
-        error.
+        The step starts from the values ``left``. The rounding error of the results is measured only
+        when it is needed.
         """
         expected = self._reference.expect(lambda s: [self._follow(s, number, batch, left)])
         return beside_start(expected, left["parameters"])

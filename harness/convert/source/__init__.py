@@ -1,1 +1,1 @@
-"""Write a trained model as source code of a framework."""
+"""Writer of a trained model as source code of a framework."""

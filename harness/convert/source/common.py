@@ -1,4 +1,4 @@
-"""The common part of all dialects: operators, indexing, and the bodies of layers."""
+"""Source code that all frameworks share: operators, indexing, and the bodies of layers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ SIGNS: Mapping[str, tuple[str, int]] = {
 def common_code(
     e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, str]
 ) -> Code | None:
-    """Return the code of a node that all frameworks write alike, or by a template; None for others.
+    """Return the code of a node whose code is the same in all frameworks, or has a template.
 
-    A second power uses the template ``square``. A template may name attributes of the node, as in
-    ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's dtype.
+    Return None for any other node. The square of a value uses the template ``square``. A template
+    may contain names of the node's attributes, as in ``jnp.reshape(%0, {shape})``, and ``{like}``,
+    a tensor of the model's dtype.
     """
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
@@ -89,7 +90,7 @@ def _axes(node: Node) -> bool:
 
 
 def swaps_first(node: Node | None) -> bool:
-    """Return whether a node turns ``[batch, time, ...]`` into ``[time, batch, ...]`` or back."""
+    """Return whether a node swaps the first two axes, e.g. ``[batch, time, ...]``."""
     if node is None or node.op != "permute_dims":
         return False
     axes = node.attributes["axes"]
@@ -97,7 +98,7 @@ def swaps_first(node: Node | None) -> bool:
 
 
 def ends_of(e: Emitter, node: Node) -> list[str]:
-    """Return the names of a loop's carried values."""
+    """Return the variable names of the values that a loop passes from step to step."""
     count = node.carries
     return [
         e.base(inner) or e.base(after) or e.base(last) or "carried"
@@ -109,9 +110,10 @@ def ends_of(e: Emitter, node: Node) -> list[str]:
 
 @dataclass(frozen=True)
 class LayerBody:
-    """The equations of a layer's call in one phase, and the results to write.
+    """The equations of a layer's call in one phase (training or inference).
 
-    ``moves`` says that statistics are written before the function returns.
+    ``results`` has the indices of the results to return. ``moves`` is True if the function updates
+    statistics before it returns.
     """
 
     program: Program
@@ -135,8 +137,8 @@ class LayerBody:
         nodes, wanted = idioms.block(body.nodes, [body.outputs[n] for n in self.results])
 
         reads = count_reads(nodes, wanted)
-        # A result that nothing else reads is returned as an expression. In training the update of
-        # the statistics comes before the return.
+        # A result that nothing else reads is returned as an expression. In training, statistics are
+        # updated before the return, so all results are variables.
         bare = {v for v in wanted if reads[v] == 1} if not self.moves else set()
 
         def base(value: int) -> str:

@@ -1,4 +1,4 @@
-"""The prose and data of a generated file: docstrings with shapes, the vocabulary."""
+"""Docstrings with shapes, and the vocabulary constant, of a generated file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.program.ir import Port, Program
 
 
 def described(model: SourceModel, port: Port) -> str:
-    """Describe an input or state: ``chars: integers [batch, time] from 0 to 85``."""
+    """Describe an input or state, e.g. ``chars: integers [batch, time] from 0 to 85``."""
     type_ = model.program.type_of(port)
     shape = model.dims(type_.shape)
     if type_.bound is None:
@@ -23,7 +23,7 @@ def described(model: SourceModel, port: Port) -> str:
 
 
 def results(model: SourceModel) -> list[str]:
-    """Describe every output: ``logits: [batch, time, 86]``."""
+    """Describe every output, e.g. ``logits: [batch, time, 86]``."""
     types = model.types
     return [f"{told(n)}: {model.dims(types[v].shape)}" for n, v in model.outputs.items()]
 
@@ -39,14 +39,14 @@ def signature(model: SourceModel) -> list[str]:
 
 
 def form_title(form: LayerForm) -> str:
-    """Return the title of a form: ``Layer gru: activation relu, gate hard_sigmoid_fifth.``."""
+    """Return the title of a layer, e.g. ``Layer gru: activation relu, gate hard_sigmoid.``"""
     items = form.attributes.items()
     given = [f"{told(n)} {told(str(v))}" for n, v in items if not isinstance(v, Dim)]
     return f"Layer {told(form.definition)}{': ' if given else ''}{', '.join(given)}."
 
 
 def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
-    """Format named shapes: ``x [batch, time, 86], h [batch, 256]``."""
+    """Format names with shapes, e.g. ``x [batch, time, 86], h [batch, 256]``."""
     known = {name: Dim(size) for name, size in program.sizes.items()}
     texts = []
     for name, shape in named:
@@ -58,18 +58,21 @@ def shapes(program: Program, named: Sequence[tuple[str, Shape]]) -> str:
 def arrow(
     program: Program, given: Sequence[tuple[str, Shape]], made: Sequence[tuple[str, Shape]]
 ) -> str:
-    """Format inputs and results: ``x [batch, 3] -> y [batch, 4]``; results only without inputs."""
+    """Format inputs and results, e.g. ``x [batch, 3] -> y [batch, 4]``.
+
+    Without inputs, return only the results.
+    """
     return " -> ".join(filter(None, (shapes(program, given), shapes(program, made))))
 
 
 def names(every: Sequence[str]) -> str:
-    """Format a tuple of names."""
+    """Format a tuple of names as source code."""
     texts = [text(name) for name in every]
     return f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
 
 
 def vocabulary(characters: Sequence[str]) -> list[str]:
-    """Return the lines of a constant with the characters by index; empty without characters."""
+    """Return the lines of the constant ``VOCABULARY``; an empty list without characters."""
     if not characters:
         return []
     head = ["# The characters by index."]
@@ -84,7 +87,7 @@ def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
     space = INDENT * indent
     found: list[str] = []
     for line in lines:
-        # An indented line is an example, which is not wrapped.
+        # An indented line is an example. Do not wrap it.
         own = line.startswith(" ")
         found += [prose(line)] if own else _wrapped(prose(line), LINE - len(space) - 3)
     found[0] = f'"""{found[0]}'
@@ -101,7 +104,7 @@ def comment(line: str, indent: int = 0) -> str:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """Wrap named shapes: ``x [batch, 3], h [batch, 4] -> y [batch, 4]``."""
+    """Wrap names with shapes, e.g. ``x [batch, 3], h [batch, 4] -> y [batch, 4]``."""
     lines: list[str] = []
     for word in re.split(r"(?<=[,>]) (?![^\[]*\])", line):
         if lines and len(lines[-1]) + len(word) + 1 <= width:

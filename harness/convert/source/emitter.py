@@ -1,7 +1,7 @@
-"""Write the nodes of one function as Python source, in the dialect of a framework.
+"""Writer of one function as Python source, in the dialect of a framework.
 
-A value with one reader and no name is written where it is read. A variable is reused for a
-value of the same name when the old value has no readers left.
+A value without a name that is read once is written in the expression that reads it. A variable is
+reused for a new value of the same name if the old value is not read again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from harness.errors import UsageError
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Node, Type
 
-# Source lines in the style of a formatter: a long line is broken inside its brackets.
+# Line breaks in the style of a code formatter: a long line is broken inside its brackets.
 
 INDENT = "    "
 LINE = 99
 
 
 def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[str]:
-    """Format ``head(items)tail`` on one line, else the items on their line, else one per line."""
+    """Format ``head(items)tail`` on one line, with the items on their own line, or one per line."""
     space, joined = INDENT * indent, ", ".join(items)
     if len(line := f"{space}{head}{joined}{tail}") <= LINE:
         return [line]
@@ -35,7 +35,7 @@ def bracketed(indent: int, head: str, items: Sequence[str], tail: str) -> list[s
 
 
 def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[str]:
-    """Format ``head{"key": value, ...}`` on one line, else one item per line."""
+    """Format ``head{"key": value, ...}`` on one line, or with one item per line."""
     space = INDENT * indent
     pairs = [f"{text(key)}: {item}" for key, item in items]
     if len(line := f"{space}{head}{{{', '.join(pairs)}}}") <= LINE:
@@ -44,7 +44,7 @@ def mapping(indent: int, head: str, items: Sequence[tuple[str, str]]) -> list[st
 
 
 def statement(indent: int, line: str) -> list[str]:
-    """Format one statement; a long line is broken inside the brackets of the call at its end."""
+    """Format a statement; a long statement is broken inside the brackets of the call at its end."""
     if len(INDENT) * indent + len(line) <= LINE or not line.endswith(")"):
         return [INDENT * indent + line]
     depth, start = 0, len(line)
@@ -66,40 +66,41 @@ def _items(arguments: str) -> list[str]:
     return items
 
 
-# Expressions of Python source, made of text and of values that are named later.
+# Expressions of Python source. They contain text, and numbers of values that get names later.
 
-# How tightly an expression binds.
+# The precedence of an expression, from low to high.
 COMPARISON, SUM, PRODUCT, UNARY, ATOM = range(1, 6)
 _PLACE = re.compile(r"([%^]\d+)")
 
 
 @dataclass(frozen=True)
 class Code:
-    """An expression: text and numbers of values; ``plain`` marks a Python number, not a tensor."""
+    """An expression: text and numbers of values; ``plain`` means a Python number, not a tensor."""
 
     parts: tuple[str | int, ...]
     level: int = ATOM
     plain: bool = False
 
     def within(self, level: int) -> tuple[str | int, ...]:
-        """Return the pieces as an operand at a precedence ``level``, in parentheses if needed."""
+        """Return the parts as an operand at precedence ``level``, with parentheses if needed."""
         return self.parts if self.level >= level else ("(", *self.parts, ")")
 
 
 def value(number: int) -> Code:
-    """Return the expression of a value that has a name."""
+    """Return the expression that reads the variable of a value."""
     return Code((number,))
 
 
 def number(figure: float) -> Code:
-    """Return a literal."""
+    """Return the expression of a number."""
     return Code((repr(float(figure)),), ATOM if figure >= 0 else UNARY, plain=True)
 
 
 def fill(template: str, *operands: Code, plain: bool = False) -> Code:
-    """Fill a template: ``%0`` is the first operand, ``^0`` the same in front of a dot or ``[``.
+    """Fill a template: ``%0`` is the first operand; ``^0`` is the same before a dot or ``[``.
 
-    Every operand is in a template once, because the emitter counts the remaining reads.
+    ``^0`` adds parentheses if needed. A template contains every operand once, because the emitter
+    counts the remaining reads.
     """
     parts: list[str | int] = []
     for piece in _PLACE.split(template):
@@ -111,30 +112,30 @@ def fill(template: str, *operands: Code, plain: bool = False) -> Code:
 
 
 def infix(sign: str, level: int, left: Code, right: Code) -> Code:
-    """Return ``left sign right``, with parentheses by precedence."""
-    # A chain of comparisons has a different meaning in Python.
+    """Return ``left sign right``, with the necessary parentheses."""
+    # Python would chain comparisons: ``a < b < c`` means ``a < b and b < c``.
     first = left.within(level + 1 if level == COMPARISON else level)
     parts = (*first, f" {sign} ", *right.within(level + 1))
     return Code(parts, level, left.plain and right.plain)
 
 
 def listed(codes: Sequence[Code]) -> Code:
-    """Return ``a, b, c``."""
+    """Return expressions separated by commas, as in ``a, b, c``."""
     parts: list[str | int] = []
     for code in codes:
         parts += [", ", *code.parts] if parts else code.parts
     return Code(tuple(parts), 0)
 
 
-# Longer expressions are split; no line is longer than 99.
+# Expressions longer than this are split into variables, so lines have at most 99 characters.
 WIDTH = 72
 FREE = ("batch", "time")
-# Operations that work on Python's numbers as on tensors.
+# Operations whose source is the same for Python numbers and tensors.
 NUMERIC = ("negative", "add", "subtract", "multiply", "divide", "less", "less_equal", "equal")
 
 
 def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
-    """Count how often each value is read, also in bodies; ``wanted`` values once more."""
+    """Count how often each value is read, also in loop bodies; ``wanted`` adds a read per value."""
     reads = Counter(wanted)
     for node in nodes:
         reads.update(node.inputs)
@@ -144,11 +145,11 @@ def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 class Dialect(ABC):
-    """The source code of one framework's operations."""
+    """The interface of a framework's source code: how it writes operations and loops."""
 
     @abstractmethod
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        """Return one operation on expressions."""
+        """Return the expression of one operation on operands."""
 
     @abstractmethod
     def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
@@ -159,7 +160,7 @@ class Dialect(ABC):
         """Write a loop."""
 
     def noise(self, e: Emitter, law: Mapping[str, Any], shape: Shape) -> Code:
-        """Return noise of a distribution (:mod:`harness.language.noise`), drawn at every call.
+        """Return an expression that draws noise (:mod:`harness.language.noise`) at every call.
 
         Raises:
             NotImplementedError: the dialect does not write layers in training form.
@@ -169,11 +170,11 @@ class Dialect(ABC):
 
 @dataclass
 class Emitter:
-    """The source of one function while it is written.
+    """The state of writing one function.
 
-    ``base`` returns the spec's name of a value, or "". ``left`` counts the reads of a value that
-    are still to be written. ``pending`` has expressions that are written where they are read,
-    ``text`` the variables of other values, and ``owner`` the last value of a variable.
+    ``base`` returns the name of a value in the spec, or "". ``left`` counts how often a value is
+    still to be read. ``pending`` has the expressions of values without a variable, ``text`` the
+    variables of all other values, and ``owner`` the last value of each variable.
     """
 
     dialect: Dialect
@@ -199,7 +200,7 @@ class Emitter:
     # --- Values and names
 
     def argument(self, number_: int, name: str) -> str:
-        """Name a value that is an argument, and return the name."""
+        """Choose a variable name for an argument of the function, and return the name."""
         found = self.name(name)
         self.hold(number_, found)
         return found
@@ -209,7 +210,7 @@ class Emitter:
         self.text[number_], self.owner[name], self.home[number_] = name, number_, self.depth
 
     def name(self, base: str) -> str:
-        """Return a variable name: ``base`` if its old value has no readers left, else a new one."""
+        """Return a variable name: ``base`` if its old value is not read again, else a new name."""
         base = identifier(base)
         held = self.owner.get(base)
         if held is not None and not self.left[held] and self.home.get(held) == self.depth:
@@ -230,7 +231,7 @@ class Emitter:
         self.lines += statement(self.depth, line)
 
     def operand(self, number_: int) -> Code:
-        """Return the expression of a value at the place where it is read."""
+        """Return the expression that reads a value: its pending expression, or its variable."""
         code = self.pending.get(number_)
         if code is None:
             return value(number_)
@@ -239,7 +240,7 @@ class Emitter:
         return code
 
     def assign(self, number_: int, code: Code) -> None:
-        """Write ``name = code``."""
+        """Write ``name = code``, and record the name of the value."""
         text = self.read(code)
         name = self.name(self.base(number_) or self.words.get(number_, "part"))
         if name != text:
@@ -247,24 +248,24 @@ class Emitter:
         self.hold(number_, name)
 
     def tensor(self, code: Code) -> Code:
-        """Turn a Python number into a tensor."""
+        """Convert a Python number to a tensor; return a tensor unchanged."""
         return self.dialect.filled(self, code, ()) if code.plain else code
 
     def size(self, dim: Dim | int) -> str:
-        """Format a dimension: numbers, and the sizes that the arguments decide."""
+        """Format a dimension, such as ``86`` or ``time``."""
         known = {name: Dim(size) for name, size in self.sizes.items()}
         dim = Dim.of(dim).substitute(known)
         return str(dim).replace("*", " * ")
 
     def shape(self, shape: Iterable[Dim | int]) -> str:
-        """Format a tuple of dimensions."""
+        """Format a shape as a tuple of dimensions."""
         sizes = [self.size(dim) for dim in shape]
         return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
 
     # --- Nodes
 
     def block(self, nodes: Sequence[Node], outputs: Iterable[int]) -> None:
-        """Write the nodes of one body."""
+        """Write the nodes of one body (of the function or of a loop)."""
         before = self.direct, self.readers
         self.direct, self.readers = Counter(outputs), {}
         for node in nodes:
@@ -275,7 +276,7 @@ class Emitter:
         self.direct, self.readers = before
 
     def alone(self, number_: int) -> bool:
-        """Return whether a value is read once, in this same body."""
+        """Return whether a value is read exactly once, and in the body that is being written."""
         return self.left[number_] == 1 == self.direct[number_]
 
     def node(self, node: Node) -> None:
@@ -289,7 +290,7 @@ class Emitter:
             self.settle(node.output, self.built(node), node.op)
 
     def settle(self, number_: int, code: Code, op: str = "") -> None:
-        """Write an unnamed value with one reader where it is read, any other value here."""
+        """Keep an unnamed value as an expression if it is read once; assign any other value now."""
         self.words[number_] = WORDS.get(op, op or "part")
         if code.plain or (self.alone(number_) and not self.base(number_)):
             self.pending[number_] = code
@@ -297,11 +298,11 @@ class Emitter:
             self.assign(number_, code)
 
     def built(self, node: Node) -> Code:
-        """Return a node as an expression, with long operands assigned to variables first."""
+        """Return the expression of a node; operands that make it too long become variables."""
         operands = [self.operand(i) for i in node.inputs]
         while True:
             code = self.expression(node, operands)
-            # A Python number stays a number.
+            # Python numbers do not become variables.
             long = [n for n, o in enumerate(operands) if len(o.parts) > 1 and not o.plain]
             if len(self.render(code)) <= WIDTH or not long:
                 return code
@@ -310,7 +311,7 @@ class Emitter:
             operands[longest] = value(node.inputs[longest])
 
     def expression(self, node: Node, operands: Sequence[Code]) -> Code:
-        """Return a node as an expression of its operands."""
+        """Return the expression of a node, given the expressions of its operands."""
         if node.op == "constant":
             return number(node.attributes["value"])
         if node.op == "extent":
@@ -331,7 +332,7 @@ class Emitter:
             return self.dialect.filled(self, operands[0], node.attributes["shape"])
         numeric = node.op in NUMERIC or (node.op == "power" and not all(o.plain for o in operands))
         if not numeric:
-            # torch.where and jnp.where accept one number if the other is a tensor.
+            # torch.where and jnp.where accept one Python number if the other argument is a tensor.
             first = 2 if node.op == "where" and not operands[2].plain else 0
             operands = [o if first and n == 1 else self.tensor(o) for n, o in enumerate(operands)]
         return self.dialect.code(self, node, operands)
@@ -350,7 +351,7 @@ class Emitter:
         """Return lines that read the free sizes (batch, time) from the shapes of the arguments.
 
         Raises:
-            UsageError: no argument has such a size as an axis.
+            UsageError: no argument has an axis of such a size.
         """
         lines = []
         known = {name: Dim(size) for name, size in self.sizes.items()}
@@ -374,7 +375,7 @@ class Emitter:
 
 
 def _tells(dim: Dim, size: str) -> bool:
-    """Return whether a length determines a size: it grows with it, and with no other size."""
+    """Return whether the length of an axis, such as ``2 * time + 1``, determines ``size``."""
     return len(dim.terms) == 1 and dim.terms[0][0] == size and dim.terms[0][1] > 0
 
 

@@ -1,4 +1,4 @@
-"""The function of a whole model, common to all dialects."""
+"""Writer of the function of a whole model, shared by all dialects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from harness.program.ir import Node
 
 @dataclass(frozen=True)
 class Forward:
-    """A written function: arguments, names of the state, and returned expressions by name."""
+    """A written function: its arguments, the names of the state, and the returned expressions.
+
+    ``outputs`` and ``after`` (the new state) are pairs of name and expression.
+    """
 
     emitter: Emitter
     arguments: Sequence[str]
@@ -23,7 +26,10 @@ class Forward:
     after: Sequence[tuple[str, str]]
 
     def lines(self, model: SourceModel, start: Sequence[str]) -> list[str]:
-        """Return the body after ``start``, which makes the state if none is given."""
+        """Return the lines of the body.
+
+        ``start`` has the lines that create the state if the caller passes none.
+        """
         e = self.emitter
         first = list(start) if self.state else []
         for name, port in zip(self.state, model.program.state, strict=True):
@@ -33,7 +39,7 @@ class Forward:
 
 
 def emitter(model: SourceModel, dialect: Dialect, like: str, depth: int) -> Emitter:
-    """Return an emitter for the model's own equations."""
+    """Return an emitter for the equations outside of layers."""
     return Emitter(dialect, model.types, model.name, model.program.sizes, like, depth)
 
 
@@ -43,7 +49,7 @@ def forward(
     call: Callable[[Emitter, Node], None],
     reserved: Collection[str],
 ) -> Forward:
-    """Write the model's nodes."""
+    """Write the nodes of the model."""
     e.call, program = call, model.program
     e.reserved.update(reserved)
     wanted = [*model.outputs.values(), *model.state.values()]
@@ -62,9 +68,9 @@ def forward(
 def given(
     e: Emitter, model: SourceModel, node: Node, least: int = 0, width: int = WIDTH
 ) -> list[Code]:
-    """Return the arguments of a call in at most ``width`` characters, or as names.
+    """Return the arguments of a layer's call; if longer than ``width``, some become variables.
 
-    Zeros at the end are left out, if there are at least ``least`` of them.
+    If at least ``least`` arguments at the end are zeros, they are left out.
     """
     form, _ = model.calls[node.attributes["label"]]
     values = [value for _, value in form.roles(node)]
@@ -78,7 +84,7 @@ def given(
 
 
 def first_state(e: Emitter, model: SourceModel) -> list[tuple[str, str]]:
-    """Return the text of every initial state, by name."""
+    """Return pairs of a state's name and the source of its initial value."""
     items = []
     for port in model.program.state:
         start = repr(state_start(port))
@@ -89,7 +95,7 @@ def first_state(e: Emitter, model: SourceModel) -> list[tuple[str, str]]:
 
 
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
-    """Write the results of a call: one as an expression, several as variables."""
+    """Write the results of a call: a single result as an expression, several as variables."""
     if len(values) == 1:
         e.settle(values[0], code, word)
         return

@@ -1,7 +1,7 @@
-"""Replace compositions of primitives by operations that every framework has.
+"""Replacement of compositions of primitives by operations that every framework has.
 
-Each becomes one node: ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``, ``mean`` or
-``select`` (one place along an axis, which is dropped).
+Each composition becomes one node: ``relu``, ``clip``, ``sigmoid``, ``softmax``, ``log_softmax``,
+``mean`` or ``select``. ``select`` takes one index of an axis and drops the axis: ``x[:, -1]``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ Rule = Callable[["Idioms", Node], Found | None]
 
 @dataclass
 class Idioms:
-    """The nodes by the values that they make, and values that equal others."""
+    """The rewriter of nodes.
+
+    ``made`` maps a value to the node that computes it. ``same`` maps a value that was removed to
+    the equal value that replaces it.
+    """
 
     types: Mapping[int, Type]
     names: dict[int, str]
@@ -30,7 +34,7 @@ class Idioms:
     def block(
         self, nodes: Iterable[Node], wanted: Iterable[int]
     ) -> tuple[tuple[Node, ...], tuple[int, ...]]:
-        """Rewrite nodes; return the nodes that ``wanted`` needs, and the wanted values."""
+        """Rewrite nodes; return the nodes that ``wanted`` values need, and the wanted values."""
         found = [self._rewritten(node) for node in nodes]
         results = tuple(self._now(value) for value in wanted)
         kept = needed_nodes([node for node in found if node is not None], results)
@@ -69,17 +73,17 @@ class Idioms:
     # --- Facts about a value
 
     def node(self, value: int, *ops: str) -> Node | None:
-        """Return the node that makes a value, if it is one of ``ops``."""
+        """Return the node that computes a value, if its operation is one of ``ops``; else None."""
         node = self.made.get(value)
         return node if node is not None and node.op in ops else None
 
     def number(self, value: int) -> float | None:
-        """Return the number of a literal; None for other values."""
+        """Return the number of a constant; None for other values."""
         node = self.node(value, "constant")
         return None if node is None else float(node.attributes["value"])
 
     def rank(self, value: int) -> int:
-        """Return the number of axes."""
+        """Return the number of axes of a value."""
         return len(self.types[value].shape)
 
 

@@ -1,4 +1,4 @@
-"""Group the layers of a model into classes or functions; equal layers share one."""
+"""Grouping of a model's layers into classes or functions; equal layers share a class."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from harness.program.signature import call_key, local_shapes
 
 @dataclass
 class Method:
-    """A way to call the layers of a form: the equations of one of their calls.
+    """A way to call the layers of a form. Its equations are those of ``call``, one of the calls.
 
-    ``training`` is the same call in training if its equations differ, else None. ``results`` are
-    the places of the results that any caller reads. ``optional`` are roles that default to zeros.
+    ``training`` is the same call in training if its equations differ, else None. ``results`` has
+    the indices of the results that any caller reads. ``optional`` has the roles (names of
+    arguments) that default to zeros.
     """
 
     call: Node
@@ -31,7 +32,7 @@ class Method:
 
 @dataclass
 class LayerForm:
-    """Layers with the same definition, attributes and shapes."""
+    """A group of layers with the same definition, attributes and shapes; they share a class."""
 
     name: str
     definition: str
@@ -48,7 +49,11 @@ class LayerForm:
 
 @dataclass
 class SourceModel:
-    """A model's inference, prepared for writing; ``calls`` has the form and method by label."""
+    """The inference program of a model, prepared for writing.
+
+    ``instances`` maps a layer to its form; ``calls`` maps the label of a call to its form and
+    method.
+    """
 
     program: Program
     types: Mapping[int, Type]
@@ -60,7 +65,7 @@ class SourceModel:
     calls: Mapping[str, tuple[LayerForm, Method]]
 
     def name(self, value: int) -> str:
-        """Return the name of a value, of an output or state first; "" if it has none."""
+        """Return the name of a value, if possible of an output or state; "" if it has no name."""
         crossing = self.crossing.get(value)
         if crossing is not None:
             return crossing
@@ -75,17 +80,17 @@ class SourceModel:
 
     @cached_property
     def made(self) -> dict[int, Node]:
-        """The node that makes each value."""
+        """The node that computes each value."""
         return {output: node for node in self.nodes for output in node.outputs}
 
     def dims(self, shape: Sequence[Dim]) -> str:
-        """Format a shape with its known numbers: ``[batch, time, 86]``."""
+        """Format a shape; sizes with known numbers become numbers, e.g. ``[batch, time, 86]``."""
         known = {name: Dim(size) for name, size in self.program.sizes.items()}
         return "[" + ", ".join(str(dim.substitute(known)) for dim in shape) + "]"
 
 
 def model(training: Program, inference: Program) -> SourceModel:
-    """Return the model to be written."""
+    """Prepare the inference program of a model for writing."""
     names = dict(inference.names)
     idioms = Idioms(inference.types, names)
     ports = (*inference.outputs, *inference.new_state)
@@ -106,9 +111,9 @@ def model(training: Program, inference: Program) -> SourceModel:
 
 
 def _with_floats(program: Program) -> list[Node]:
-    """Return the nodes, with calls without float inputs replaced by their equations.
+    """Return the nodes; replace every call without float inputs by its equations.
 
-    Such a layer, such as a table of positions, would not know the dtype of the model.
+    A layer such as a table of positions has no float input, so it would not know the model's dtype.
     """
     nodes: list[Node] = []
     for node in program.nodes:
@@ -134,13 +139,14 @@ def _forms(
         form = instances.get(call_key(node)) or _form(inference, originals[label], forms)
         instances[call_key(node)] = form
         method = _method(form, originals[label], trained[label])
-        # A result that is an unchanged argument is replaced by the argument.
+        # If a result equals an argument, callers read the argument instead of the result.
         made_here = [(n, o) for n, o in enumerate(node.outputs) if o not in node.inputs]
         read = {n for n, output in made_here if used[output]}
         method.results = tuple(sorted(read.union(method.results)))
         method.optional |= _zeros(form, node, made)
         calls[label] = form, method
-    # Layers that only the loss reads are part of the weights, although no method is called.
+    # Layers that only the loss uses have weights, although the inference program does not call
+    # them.
     for node in originals.values():
         if call_key(node) not in instances and local_shapes(inference, node):
             instances[call_key(node)] = _form(inference, node, forms)
@@ -169,7 +175,7 @@ def _method(form: LayerForm, call: Node, training: Node) -> Method:
 
 
 def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[str]:
-    """Return the last roles of a call that are zeros; never the first role."""
+    """Return the last roles of a call whose values are zeros; the first role is never returned."""
     found: set[str] = set()
     for role, value in reversed(form.roles(call)[1:]):
         node = made.get(value)
@@ -180,7 +186,7 @@ def _zeros(form: LayerForm, call: Node, made: Mapping[int, Node]) -> frozenset[s
 
 
 def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
-    """Return whether a node makes an array of zeros."""
+    """Return whether a node computes an array of zeros."""
     if node is None or node.op != "broadcast_to":
         return False
     source = made.get(node.inputs[0])
@@ -188,7 +194,10 @@ def is_zeros(node: Node | None, made: Mapping[int, Node]) -> bool:
 
 
 def canonical(call: Node) -> Any:
-    """Return the equations of a call in a form that does not depend on the numbers of values."""
+    """Return the equations of a call as nested tuples; equal equations give equal tuples.
+
+    The numbers of the values do not matter.
+    """
     numbers: dict[int, int] = {}
 
     def known(value: int) -> int:

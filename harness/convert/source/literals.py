@@ -1,8 +1,8 @@
-"""Write untrusted text into generated source as literals.
+"""Conversion of untrusted text into literals of generated source.
 
-All text from a spec, a file name or a file of weights goes through :func:`text`,
-:func:`text_lines` or, in docstrings and comments, :func:`prose`. They return printable ASCII
-that cannot end the literal or the comment.
+All text from a spec, a file name or a file of weights goes through :func:`text`, :func:`text_lines`
+or, in docstrings and comments, :func:`prose`. These functions return printable ASCII that cannot
+end the literal or the comment.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import keyword
 import re
 from collections.abc import Collection, Iterable
 
-# Names of a spec as Python names.
+# Conversion of the names in a spec to Python names.
 
-# A file must not redefine Python's keywords and builtins. ``_`` is for unused values.
+# A generated file must not redefine Python's keywords and builtins. ``_`` is for unused values.
 PYTHON = frozenset({*keyword.kwlist, *dir(builtins), "_"})
-# The constants of every file.
+# The constants that every generated file has.
 CONSTANTS = frozenset({"INPUTS", "STATE", "VOCABULARY"})
 
 
 def camel(name: str, reserved: Collection[str] = ()) -> str:
-    """Format ``lesson6/sequence_rnn`` as ``SequenceRnn``; ``TrueModel`` if Python has the name."""
+    """Format ``lesson6/sequence_rnn`` as ``SequenceRnn``; append ``Model`` to a reserved name."""
     words = re.split(r"[^A-Za-z0-9]+|_", name.rpartition("/")[2])
     joined = "".join(word[:1].upper() + word[1:] for word in words)
     joined = joined if joined[:1].isalpha() else f"Model{joined}"
@@ -37,7 +37,7 @@ def identifier(name: str, reserved: Collection[str] = ()) -> str:
 
 
 def uses(lines: Iterable[str], module: str) -> bool:
-    """Return whether any line reads from a module, not from a name with the same ending."""
+    """Return whether any line uses an attribute of a module, e.g. ``math.`` but not ``my_math.``"""
     return any(re.search(rf'(?<![\w."]){module}\.', line) for line in lines)
 
 
@@ -49,18 +49,18 @@ def unique(base: str, taken: Collection[str]) -> str:
     return name
 
 
-# The characters of a name; none has a meaning in Python or in a template.
+# The characters that need no quotes or escapes in a name.
 _NAME = re.compile(r"[A-Za-z0-9_./:-]+", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9_./: -]", re.ASCII)
-# A quote beside another quote, or at the end of a line, where three may follow.
+# A quote next to another quote or at the end of a line: three quotes would end the docstring.
 _QUOTES = re.compile(r'"(?=")|(?<=")"|"\Z')
 
 
 def text(value: str) -> str:
-    """Return a name or another short text as a literal in double quotes.
+    """Return a name or other short text as a literal in double quotes.
 
-    Brackets, commas and percent signs are escaped too, because lines are broken and templates are
-    filled there.
+    Brackets, commas and percent signs are escaped too: lines of source are later broken at commas
+    and brackets, and templates are filled at percent signs.
     """
     pieces = (c if _PLAIN.fullmatch(c) else _code(c) for c in value)
     return '"' + "".join(pieces) + '"'
@@ -78,7 +78,7 @@ def text_lines(value: str, width: int) -> list[str]:
 
 
 def told(name: str) -> str:
-    """Return a name for prose: unchanged, or as a literal if it has unusual characters."""
+    """Return a name for docstrings: unchanged, or as a literal if it has unusual characters."""
     return name if _NAME.fullmatch(name) else text(name)
 
 

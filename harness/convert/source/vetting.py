@@ -1,8 +1,8 @@
-"""Check generated source before it is written or run: it may only do what an export does.
+"""Check of generated source before it is written or run: it contains only what an export writes.
 
-Names and notes from a spec are literals in it (:mod:`.literals`). If such text ever escaped
-from its quotes, this list would stop it: the kinds of statements and expressions, the imports,
-every called function and every name that is read.
+Names and notes from a spec are literals in the source (:mod:`.literals`). If such text ever escaped
+from its quotes, this check would reject it. The check covers the kinds of statements and
+expressions, the imports, every called function and every name that is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import ModuleType
 from harness.errors import UsageError, shorten
 from harness.files.user_file import FileFault, read_bytes
 
-# All kinds of nodes that emitters write. A file has no others.
+# The kinds of syntax nodes that emitters write; no other kind is allowed.
 KINDS: tuple[type[ast.AST], ...] = (
     *(ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.Return),
     *(ast.Import, ast.ImportFrom, ast.alias, ast.Assign, ast.Expr, ast.If, ast.For),
@@ -33,12 +33,12 @@ LITERALS = (str, int, float, bool, type(None))
 
 @dataclass(frozen=True)
 class Words:
-    """The words that the source of one format may use.
+    """The names and imports that the source of one format may use.
 
-    ``imports`` are whole statements, and ``roots`` the names that they bind. ``known`` are dotted
+    ``imports`` has whole statements, and ``roots`` the names that they bind. ``known`` has dotted
     names that begin with a root (``torch.zeros``). ``methods`` are called on values, ``python`` are
-    Python's own names, and ``keywords`` the names of arguments. Definitions may be decorated by a
-    call of ``decorator``.
+    Python's own names, and ``keywords`` the names of arguments. ``decorator`` is the only allowed
+    decorator.
     """
 
     imports: frozenset[str]
@@ -51,10 +51,10 @@ class Words:
 
 
 def vetted(source: str, words: Words, name: str) -> str:
-    """Return the source if it does only what an export to the format does.
+    """Return the source if it contains only what an export to the format writes.
 
     Raises:
-        UsageError: it does anything else; ``name`` identifies the source.
+        UsageError: the source contains anything else; the message begins with ``name``.
     """
     try:
         tree = ast.parse(source)
@@ -73,9 +73,10 @@ def vetted(source: str, words: Words, name: str) -> str:
 
 @dataclass
 class _SyntaxReader:
-    """The names of a tree, collected before its nodes are judged.
+    """The names in a syntax tree, collected before its nodes are checked.
 
-    ``inner`` are nodes in front of a dot, and ``attributes`` the attributes assigned to ``self``.
+    ``inner`` has the nodes in front of a dot, and ``attributes`` the attributes assigned to
+    ``self``.
     """
 
     words: Words
@@ -87,7 +88,7 @@ class _SyntaxReader:
     inner: set[ast.AST] = field(default_factory=set)
 
     def problems(self) -> Iterator[tuple[ast.AST, str]]:
-        """Yield the forbidden nodes, each with words that follow "no"."""
+        """Yield the forbidden nodes, each with text that continues "an export writes no ..."."""
         nodes = list(ast.walk(self.tree))
         for node in nodes:
             self._note(node)
@@ -153,7 +154,7 @@ class _SyntaxReader:
         return "" if node.name == "__init__" else self._new(node.name)
 
     def _new(self, name: str) -> str:
-        """Return the fault of a name that is bound: it may not redefine a known name."""
+        """Return the problem of an assigned name: it must not redefine a known name."""
         taken = name in self.words.roots or name in self.words.python or name.startswith("__")
         return f"other meaning of {name!r}" if taken or name == "self" else ""
 
@@ -190,7 +191,7 @@ class _SyntaxReader:
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return ``torch.nn.functional`` for dotted names; "" for anything else."""
+    """Return ``torch.nn.functional`` for such an attribute access; "" for any other expression."""
     if isinstance(node, ast.Name):
         return node.id
     inner = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
@@ -213,17 +214,17 @@ def _shown(node: ast.expr) -> str:
     return repr(shorten(ast.unparse(node)))
 
 
-# Generated source files, which are vetted and then run as a user would run them.
+# Execution of generated source files. A file is checked first, then run as a user would run it.
 
-# The most bytes of a file: ten times a file of a thousand layers.
+# The most bytes of a source file: ten times the size of a file with a thousand layers.
 LIMIT = 1 << 24
 
 
 def run_file(path: Path, words: Words) -> ModuleType:
-    """Return the module of a file; it is stored neither in ``sys.modules`` nor on disk.
+    """Run a source file, and return its module. Nothing is stored in ``sys.modules`` or on disk.
 
     Raises:
-        UsageError: the file is missing, or has something in it that no export writes.
+        UsageError: the file is missing, or contains something that no export writes.
     """
     if not path.is_file():
         raise UsageError(f"there is no {path.name} beside {path.with_suffix('').name}'s weights")
