@@ -1,14 +1,15 @@
-"""Reuse a folder of record files: cells that agreed do not run again while nothing has changed.
+"""Reuse of results from a folder of record files: cells that agreed do not run again until
+something changes.
 
-A kept cell replaces a run of today only if everything it depends on is the same: the request, and
-the signature and the greeting of :mod:`harness.checking.provenance`. The last run in that state
-decides, whatever the order of files and lines.
+A result from an earlier run is reused only if everything that the numbers depend on is the same:
+the request, and the signature and greeting of :mod:`harness.checking.provenance`. Of several runs
+under the same conditions, the last one decides, whatever the order of files and lines.
 
-- A cell whose last run did not pass runs again. Of runs that began in the same second, one that
+- A cell runs again if its last run did not pass. If two runs began in the same second, a run that
   did not pass counts as the last.
-- A run that began later than now had a wrong clock, and its passing results are ignored.
-- The lines of a cell carry a checksum, so that torn or edited lines are ignored.
-- Unreadable files are reported and skipped. At worst, a history makes more cells run.
+- A run that began in the future had a wrong clock, so its passing results are ignored.
+- The lines of a cell carry a checksum, so that incomplete or edited lines are ignored.
+- Unreadable files are reported and skipped. At worst, more cells run than necessary.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from harness.results.records import Records
 from harness.runtime.labels import backend_of
 
 SUFFIX = ".jsonl"
-# The verdicts that are reused. Cells that differ or could not run are run again.
+# Results with these verdicts are reused. Cells that differ or could not run always run again.
 KEPT: frozenset[Verdict] = frozenset({"agree", "known-difference"})
 
 
 def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], list[str]]:
-    """Return the results in a folder of runs with the same request, each cell's last run first.
+    """Return the results in a folder of record files from runs with the same request; for each
+    cell, the last run comes first.
 
-    Also return, in words, the files and cells that are ignored.
+    Also return texts about the files and cells that are ignored.
 
     Raises:
         UsageError: the path is no folder.
@@ -61,7 +63,7 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
         except RecordError as error:
             passed_over.append(f"passed over in the history: {error}")
             continue
-        # The blocks whose checksums match.
+        # Results whose checksum matches their lines.
         whole = [b for b in every if sealed(b.begin, b.results, b.end).checksum == b.end.checksum]
         results = [block.result() for block in whole if block.head and block.head.request == wanted]
         now = _now()
@@ -80,9 +82,10 @@ def read(folder: Path, request: Request) -> tuple[dict[Cell, list[CellResult]], 
 
 
 def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
-    """Return the last line of a cell with a checksum of all its lines."""
+    """Return the last line of a cell, with a checksum of all lines of the cell."""
     content = hashlib.sha256()
-    # A later cell may change the blame, and merging adds marks of runs and copies.
+    # The checksum leaves out the blame, which a later cell may change, and the fields that
+    # ``harness merge`` adds.
     for line in (begin, *results, end):
         fields = {n: v for n, v in line.plain().items() if n not in ("copy", "started", "checksum")}
         fields |= {"blame": None} if line is end else {}
@@ -97,7 +100,8 @@ def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
 
 
 def new_file(folder: Path) -> Path:
-    """Return a new file for the results that a run adds to a history; create the folder.
+    """Return the path of a new file in a history folder, for the results of this run; create the
+    folder.
 
     Raises:
         UsageError: the folder cannot be created.
@@ -110,7 +114,7 @@ def new_file(folder: Path) -> Path:
 
 
 def days(results: Sequence[CellResult]) -> Iterator[str]:
-    """Yield the days of the kept cells: ``8 from 2026-11-26``."""
+    """Yield the number of reused cells per day: ``8 from 2026-11-26``."""
     counts = Counter(result.since[:10] for result in results)
     yield from (f"{count} from {day}" for day, count in sorted(counts.items()))
 
@@ -119,11 +123,11 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-# Resuming an interrupted run: finished cells are read from the record file.
+# An interrupted run is resumed from its record file, which has the finished cells.
 
 
 def request_record(request: Request) -> RequestRecord:
-    """Return the settings that two runs must share if one may reuse the other's cells."""
+    """Return the settings that two runs must share if one run may reuse results of the other."""
     found = {one.name: getattr(request, one.name) for one in DECIDING}
     return RequestRecord(
         **{**found, "sizes": dict(sorted(request.sizes.items()))},
@@ -133,7 +137,8 @@ def request_record(request: Request) -> RequestRecord:
 
 
 def records_of(path: Path, request: Request) -> Records:
-    """Read a record file of the same run; return empty records if there is no file.
+    """Read the record file of a run with the same request; return empty records if there is no
+    file.
 
     Raises:
         RecordError: the file cannot be read, or a line lacks fields of its kind.
@@ -170,12 +175,12 @@ def take_up(
     greetings: Greetings,
     verdicts: Collection[Verdict] = VERDICTS,
 ) -> tuple[dict[Cell, CellResult], list[str]]:
-    """Return the cells of a plan that need no new run, and the reasons why others run again.
+    """Return the results of a plan's cells that need no new run, and texts that say why other cells
+    run again.
 
-    ``ended`` are the known results of each cell, the last one first; the reason of the last is
-    reported. The first result with today's signature and greeting decides, if its verdict is one of
-    ``verdicts``. ``signature`` returns what decides a cell's numbers now; ``greetings`` know the
-    workers.
+    For each cell, ``ended`` has its known results, the last one first. The first of them with
+    today's signature and greeting is reused, if its verdict is in ``verdicts``. ``signature``
+    returns a cell's signature today, and ``greetings`` the greetings of today's workers.
     """
     kept: dict[Cell, CellResult] = {}
     reasons: Counter[str] = Counter()
@@ -202,12 +207,13 @@ def take_up(
 
 
 def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greetings) -> str:
-    """Return why a cell must run again; empty if all that decides its numbers is the same."""
+    """Return why a cell must run again; an empty text if its signature and greeting are
+    unchanged."""
     if result.signature is None or result.greeting is None:
         return "the record file does not say under what it was run"
     wanted = dict(now)
     if not LIMITED & {finding.verdict for finding in result.findings}:
-        # A verdict that no limit has changed holds for every limit.
+        # If no check ran into a limit of time or memory, changed limits do not matter.
         wanted |= {name: text for name, text in result.signature.items() if name in LIMITS}
     differing = changes(result.signature, wanted)
     if not differing:
@@ -216,12 +222,12 @@ def _reason_to_run(result: CellResult, now: Mapping[str, str], greetings: Greeti
 
 
 def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str]:
-    """Return the words of the command that runs a cell again as the run with this head did. With
-    ``checks``, only those; otherwise the checks of that run."""
+    """Return the words of the command that runs a cell again, with the options of the run that has
+    this head. If ``checks`` is empty, the command names the same checks as that run."""
     head = head or Head.model_construct(environment={})
     request = head.request or RequestRecord()
     own = request.against
-    # The column of a user's own model is no backend; its backend is the part before @.
+    # A user's own model has a name such as ``torch@model.Gru``; its backend is the part before @.
     backend = backend_of(cell.backend) if own else cell.backend
     spec, environment = head.sources.get(cell.spec, cell.spec), head.environment
     words = ["harness", "check", spec, "--backend", backend, "--dtype", cell.dtype]
@@ -235,6 +241,6 @@ def again(cell: Cell, head: Head | None, checks: Sequence[str] = ()) -> list[str
 
 
 def _words(**values: object) -> list[str]:
-    """Return the command words for options of ``check``, by field."""
+    """Return the command-line words of ``check`` for options, which are given by field name."""
     known = {one.name: one for one in options_of(CheckOptions)}
     return [word for name, value in values.items() for word in known[name].words(value)]

@@ -1,9 +1,11 @@
-"""Known differences: faults of frameworks, as data, each with its reason and an upstream link.
+"""Known differences: a list of faults of frameworks, each with a reason and a link to the
+framework's issue.
 
-An entry turns matching ``differ`` findings into ``known-difference``. If a matching finding agrees,
-the difference has vanished, and that is reported as a fault. The exception is a difference that a
-test shows, because it does not show at all sizes. With ``parameter`` an entry excuses wrong
-gradients of some parameters, and nothing else that is wrong in the same finding.
+An entry changes the verdict of matching findings from ``differ`` to ``known-difference``. If a
+matching finding agrees, the framework has been repaired, and the check reports that the entry must
+be removed. This does not apply to entries with ``shown_by``, because such a difference appears at
+some sizes only. With ``parameter``, an entry covers wrong gradients of some parameters. If anything
+else in the finding is wrong, the finding still differs.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ from harness.results.findings import STEP, WHOLE_STEPS, Finding
 from harness.runtime.labels import backend_of
 from harness.runtime.native import calls_by_layer
 
-# Accepting a difference: a draft of its entries in ``known_differences.yaml``.
+# A user accepts a difference with entries in ``known_differences.yaml``; this is their draft.
 
 
 def accepted(result: CellResult, checks: Sequence[str]) -> str:
-    """Return the draft of a file that accepts the findings of some checks of a cell. There is one
-    entry per check, because an entry that matches an agreeing check is a fault."""
+    """Return the draft of a file that accepts the findings of some checks of a cell. Each check has
+    its own entry, because an entry that matches an agreeing check counts as a fault."""
     cell, entries = result.cell, {}
     location, blame = result.location, result.blame.words if result.blame else ""
     words = f"{location.rstrip('.')}. {blame}" if location and blame else location or blame
@@ -53,13 +55,14 @@ def accepted(result: CellResult, checks: Sequence[str]) -> str:
     return text
 
 
-# In ``specs/`` and in a user's folders; and its former name in these.
+# The file's name in ``specs/`` and in a user's folders, and its former name in a user's folders.
 FILE, FORMER = "known_differences.yaml", "differences.yaml"
 
 
 class ParameterMatch(Strict):
-    """Shell patterns of the parameters whose gradients are wrong. They match the definition of the
-    parameter's layer, its attributes by name, and the parameter's shape (``1, 1, [1-7], *``)."""
+    """Shell patterns that select the parameters whose gradients are wrong. The patterns match the
+    definition of the parameter's layer, the layer's attributes by name, and the parameter's shape
+    (``1, 1, [1-7], *``)."""
 
     definition: str = "*"
     attributes: Mapping[str, int | str] = {}
@@ -67,7 +70,7 @@ class ParameterMatch(Strict):
 
 
 class Match(Strict):
-    """Shell patterns of the findings that an entry is about."""
+    """Shell patterns that select the findings to which an entry applies."""
 
     backend: str
     spec: str = "*"
@@ -81,11 +84,9 @@ class Match(Strict):
 
 
 class Difference(Strict):
-    """A fault of a framework.
-
-    ``shown_by`` names the test that shows the fault and would notice its repair. Without ``match``
-    the harness works around the fault. With both, the fault shows at some sizes only.
-    """
+    """A fault of a framework. ``shown_by`` names the test that demonstrates the fault, and that
+    fails after the framework is repaired. Without ``match``, the harness works around the fault.
+    With both, the fault appears at some sizes only."""
 
     summary: str
     reason: str
@@ -103,19 +104,21 @@ class DifferenceFile(Strict):
 
 @dataclass
 class Differences:
-    """The entries of known differences."""
+    """All known differences by name."""
 
     entries: dict[str, Difference] = field(default_factory=dict)
 
     def apply(self, result: CellResult, finding: Finding, program: Program) -> None:
-        """Judge a finding again with the known differences; ``program`` is the checked one."""
+        """Change the verdict of a finding if a known difference matches; ``program`` is the checked
+        program."""
         for name, entry in self.entries.items():
             if entry.match is None or not _matches(entry.match, result, finding.check):
                 continue
             told = f"known difference {name}: {entry.summary}"
             if finding.verdict == "differ":
                 named = entry.match.parameter
-                # Results after several updates may be wrong because of an earlier gradient.
+                # Results of whole steps may be wrong because of a gradient that the same entry
+                # excuses.
                 later = finding.check == WHOLE_STEPS and not finding.faults
                 if named and not (
                     _only_gradients(finding, _names(entry.match, result, program))
@@ -134,7 +137,8 @@ class Differences:
             finding.faults += self._of_its_layers(result, program)
 
     def _of_its_layers(self, result: CellResult, program: Program) -> list[str]:
-        """Return hints at known differences of a cell's layers in other checks; no excuses."""
+        """Return hints at known differences that other checks have found in this cell's layers. The
+        hints do not change the verdict."""
         return [
             f"it may be known difference {name}, which other checks have shown of {layer}: "
             f"{entry.summary}"
@@ -151,21 +155,21 @@ def _matches(match: Match, result: CellResult, check: str) -> bool:
     found["backend"] = backend_of(result.cell.backend)
     return all(fnmatchcase(text, getattr(match, name)) for name, text in found.items()) and any(
         _ran(match, label)
-        for label in result.layers.values() or [""]  # nothing was opened
+        for label in result.layers.values() or [""]  # the session could not be opened
     )
 
 
 def _ran(match: Match, label: str) -> bool:
-    """Return whether one of the framework's functions that ran a layer matches."""
+    """Return whether a pattern matches one of the framework functions that ran a layer."""
     return any(fnmatchcase(part, match.layer) for part in label.split(", "))
 
 
 def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]:
-    """Return the matching parameters of matching layers in a program."""
+    """Return the names of the parameters in a program that an entry matches."""
     wanted = match.parameter or ParameterMatch()
 
     def fits(value: object, pattern: object) -> bool:
-        # The attribute as a spec has it: 2, not 2.0.
+        # Write the attribute as a spec does: 2, not 2.0.
         return fnmatchcase(f"{value:g}" if isinstance(value, float) else str(value), str(pattern))
 
     return frozenset(
@@ -183,8 +187,8 @@ def _names(match: Match, result: CellResult, program: Program) -> frozenset[str]
 
 
 def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
-    """Return whether only gradients of these parameters are wrong. In training only the first wrong
-    step counts, because later steps continue from its result."""
+    """Return whether a finding is wrong only in gradients of these parameters. In training, only
+    the first wrong step counts, because later steps start from its result."""
     wrong = [*finding.faults, *(d.name for d in finding.deviations if not d.agrees)]
     steps = [int(found[1]) if (found := STEP.search(text)) else 0 for text in wrong]
     first = [text for text, step in zip(wrong, steps, strict=True) if step == min(steps)]
@@ -193,13 +197,14 @@ def _only_gradients(finding: Finding, names: frozenset[str]) -> bool:
 
 
 def known_differences(folders: Iterable[Path] = ()) -> Differences:
-    """Return the shipped entries and those of a user's folders (``known_differences.yaml``)."""
+    """Return the known differences that ship with the harness and those in a user's folders
+    (``known_differences.yaml``)."""
     entries: dict[str, Difference] = {}
     shipped = files("harness.specs").joinpath(FILE)
     entries.update(_read(parse(shipped.read_text(encoding="utf-8"), f"specs/{FILE}")))
     for folder in folders:
         for name in (FORMER, FILE):
-            # Of any type: an attempt to read it reports the error.
+            # If the path is no regular file, loading it reports the error.
             if os.path.lexists(folder / name):
                 entries.update(_read(load(folder / name)))
     return Differences(entries)

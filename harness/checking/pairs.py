@@ -1,8 +1,6 @@
-"""Pairs of backends, compared without the oracle: to how many digits do they agree?
-
-All results of the training pass of the check ``values`` are compared on the same numbers: outputs,
-loss, state, statistics and gradients.
-"""
+"""Comparison of backends with each other, without the oracle: the number of digits to which they
+agree. Each pair is compared on all results of the training pass in the check ``values``: outputs,
+loss, state, statistics and gradients."""
 
 from __future__ import annotations
 
@@ -20,13 +18,14 @@ from harness.results.findings import PASSING, digits
 from harness.results.lines import Begin, Pair
 from harness.results.records import Records
 
-# Up to this many pairs are all reported.
+# If a run has at most this many pairs of backends, all of them are reported.
 FEW = 3
 
 
 class Pairs:
-    """The pairs of a run; ``outliers`` are lines on backends that stand apart, by group. They are
-    computed as cells end. Results and outputs are kept until their group is complete."""
+    """The comparisons between the backends of a run, made as cells end. ``outliers`` has a line for
+    each group of cells in which one backend differs from all others. The results of cells stay in
+    memory until all cells of their group have ended."""
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         groups = [group_of(cell) for cell in cells]
@@ -36,7 +35,8 @@ class Pairs:
         self.outliers: dict[Group, str] = dict.fromkeys(groups, "")
 
     def ended(self, result: CellResult) -> list[Pair]:
-        """Return the pairs of a finished cell with the cells that finished before."""
+        """Return the comparisons of a finished cell with the cells of its group that finished
+        earlier."""
         group = group_of(result.cell)
         members = self._ended[group]
         pairs = [self._pair(other, result) for other in members if other.values and result.values]
@@ -68,7 +68,8 @@ class Pairs:
 
 
 def recorded(records: Records) -> list[Pair]:
-    """Return the pairs of a record file, except those of a backend that began again later."""
+    """Return the pairs in a record file. If a cell ran again later, its earlier pairs are left
+    out."""
     found: dict[tuple[Group, frozenset[str]], Pair] = {}
     for line in records.lines:
         if isinstance(line, Begin):
@@ -87,10 +88,12 @@ def statements(
     every: bool = False,
     others: str = "--pairs shows all",
 ) -> list[str]:
-    """Return lines on how many digits backends agree to over all systems, and where they differ.
+    """Return a line per pair of backends: the number of digits to which they agree, and the results
+    in which they differ.
 
-    ``results`` show which cells differ. If there are many pairs, only the two backends that are
-    furthest apart are reported, unless ``every`` is set; ``others`` says where the others are.
+    ``results`` are used to find cells that differ from the oracle. If there are many pairs, only
+    the pair that is furthest apart is reported, unless ``every`` is set. ``others`` then says how
+    to see all pairs.
     """
     wrong = {r.cell: digits(r.findings) for r in results if r.verdict == "differ"}
     by_backends: dict[tuple[str, str], list[Pair]] = {}
@@ -117,8 +120,8 @@ def _statement(
         worst = max(found, key=lambda p: p.error)
         where = f"{worst.group[0]}: {worst.worst}" if several_systems else worst.worst
         what = f"{dtype} {path}" if several_paths else dtype
-        # Two backends that are wrong in the same way agree with each other. So do two of which one
-        # is wrong in a result that pairs do not compare.
+        # If both backends are wrong in the same way, they agree with each other. They also agree if
+        # one of them is wrong only in a result that pairs do not compare.
         known = (wrong.get(cell) for cell in worst.cells)
         if any(own is not None and worst.digits < own + 1 for own in known):
             differ.append(f"{what} ({worst.digits:.1f} digits in {where})")
@@ -131,8 +134,8 @@ def _statement(
 
 
 def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
-    """Return the largest error and its tensor. The error is infinite if the shapes differ or if
-    only one side has the tensor."""
+    """Return the largest relative error between two backends, and the tensor that has it. The error
+    is infinite if shapes differ, or if only one backend returns the tensor."""
     sizes = [scales(arrays) for arrays in (one, other)]
     worst = (0.0, next(iter(one), ""))
     for name in dict.fromkeys([*one, *other]):
@@ -145,30 +148,33 @@ def _distance(one: Arrays, other: Arrays) -> tuple[float, str]:
     return worst
 
 
-# Outliers: compare the outputs of backends pairwise, without the oracle.
+# An outlier is a backend whose outputs differ from those of all others, which agree with each
+# other.
 
 FEWEST = 3
-"""The least number of backends of which one can stand apart."""
+"""The least number of backends in a group for which outliers are computed."""
 
 Group = tuple[str, str, str, str]
 
 
 def group_of(cell: Cell) -> Group:
-    """Return all fields of a cell but the backend; cells that share them are compared."""
+    """Return all fields of a cell except the backend; cells with the same fields form a group."""
     return (cell.spec, cell.dtype, cell.path, cell.device)
 
 
 def group_name(cell: Cell) -> tuple[str, ...]:
-    """Return the name of a group; the parts that decide its cost come first."""
+    """Return the name of a group of cells; the fields that decide its cost come first."""
     return (f"{cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
 def outlier(members: Sequence[CellResult]) -> str:
-    """Return a line on the backend that stands apart in a group of cells; empty if none does."""
+    """Return a line about the backend whose outputs differ from those of all others; empty if there
+    is none."""
     members = [m for m in members if m.outputs]
     if len(members) < FEWEST or all(m.verdict in PASSING for m in members):
         return ""
-    # The lower median: of three backends, the two that agree are near one and far from the other.
+    # Use the lower median. With three backends, each of the two that agree is near one backend and
+    # far from another.
     median = {
         m.cell.backend: median_low([_output_gap(m, o) for o in members if o is not m])
         for m in members
@@ -185,8 +191,8 @@ def outlier(members: Sequence[CellResult]) -> str:
 
 
 def _output_gap(one: CellResult, other: CellResult) -> float:
-    """Return the largest difference of outputs, relative to the larger size. It is infinite if a
-    shape differs, or if unequal outputs have numbers that are not finite."""
+    """Return the largest difference between outputs, relative to the larger output. It is infinite
+    if shapes differ, or if outputs differ and are not all finite."""
     worst = 0.0
     for name, array in one.outputs.items():
         if name not in other.outputs or array.shape != other.outputs[name].shape:

@@ -1,8 +1,6 @@
-"""The conditions that decide a cell's numbers; recorded ones must equal today's.
-
-The parent knows a signature before a cell runs. A worker reports its greeting. Both are flat maps
-of texts, for the record and for messages on changes.
-"""
+"""The conditions on which a cell's numbers depend. A recorded result is reused only if they are
+unchanged. A *signature* is known before a cell runs. A *greeting* comes from the worker when it
+starts. Both map names to texts, which go into the record and into messages about changes."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ from harness.worker.cards import cards
 from harness.worker.serve import reported
 from harness.worker.worker import Worker
 
-# Entries that are checksums; messages say that they changed, without the values.
+# Entries that are checksums: messages only say that they changed, and do not show the values.
 CHECKSUMS: Mapping[str, str] = {
     "spec": "the spec has changed",
     "sizes": "the sizes have changed",
@@ -40,18 +38,19 @@ CHECKSUMS: Mapping[str, str] = {
     "machine": "it is another machine",
     "model": "the file of the model, or what is said of it, has changed",
 }
-# Entries of a signature only if the backend runs on the harness' own interpreter.
+# Entries that a signature has only if the backend runs on the harness' own interpreter.
 OF_OWN_INTERPRETER = ("backend",)
-# Entries that only decide whether a verdict is one of :data:`LIMITED`.
+# Entries that are limits. They matter only if a verdict is one of :data:`LIMITED`.
 LIMITS = ("--timeout", "--memory")
 LIMITED = frozenset({"timeout", "out-of-memory", "not-run"})
-# Variables that change which code an interpreter finds, so that the parent's search is no guide.
+# Variables that change which packages an interpreter finds. If one is set for a worker, the harness
+# cannot know the worker's versions without starting it.
 SEARCHING = ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PATH")
 PROSE = {"summary", "source"}
 
 
 class Signatures:
-    """The signatures of a run's cells."""
+    """The signatures of all cells of a run."""
 
     def __init__(self, request: Request, differences: Differences) -> None:
         self.request = request
@@ -70,7 +69,7 @@ class Signatures:
             "service": request.handler or request.service,
             **({"model": _checksum(request.against.record().plain())} if request.against else {}),
             "usable cores": str(own.usable_cores),
-            # A check that one dtype covers runs in another one if the first is not requested.
+            # Some checks run in one dtype only if the other dtypes are requested too.
             "dtypes": ", ".join(request.dtypes),
             **{f"variable {name}": text for name, text in reported(os.environ).items()},
         }
@@ -79,7 +78,8 @@ class Signatures:
         self._gpus: dict[str, str] = {}
 
     def of(self, cell: Cell, spec: Spec) -> dict[str, str]:
-        """Return the signature of a cell: what decides its numbers, apart from its own fields."""
+        """Return the signature of a cell: everything on which its numbers depend, except the cell's
+        own fields."""
         if spec.name not in self._specs:
             own = spec.model.model_dump(exclude=PROSE)
             sizes = [case_sizes(spec, self.request, own=case) for case in (False, True)]
@@ -95,8 +95,8 @@ class Signatures:
 
 
 class Greetings:
-    """The greetings of a run's workers. A worker is started for its greeting only if it runs on
-    another interpreter, or if the record differs from what is installed here."""
+    """The greetings of a run's workers. A worker is started to get its greeting only if it runs on
+    another interpreter, or if the recorded versions differ from those installed here."""
 
     def __init__(self, request: Request, workers: Mapping[str, Worker]) -> None:
         self.request, self.workers = request, workers
@@ -104,7 +104,7 @@ class Greetings:
         self._started: set[str] = set()
 
     def now(self, backend: str, recorded: Mapping[str, str]) -> Mapping[str, str]:
-        """Return today's greeting; empty if the worker cannot be started."""
+        """Return a backend's greeting today; empty if its worker cannot be started."""
         if self._asked.get(backend) != recorded and backend not in self._started:
             if self._is_own(backend) and _installed(backend, recorded) == recorded:
                 self._asked[backend] = recorded
@@ -121,7 +121,8 @@ class Greetings:
 
 
 def greeting(worker: Worker) -> dict[str, str] | None:
-    """Return the parts of a worker's greeting that decide numbers; None if it never greeted."""
+    """Return the versions and checksums in a worker's greeting on which numbers depend; None if the
+    worker never started."""
     hello = worker.hello
     if hello is None:
         return None
@@ -131,14 +132,15 @@ def greeting(worker: Worker) -> dict[str, str] | None:
 
 
 def origins(columns: Iterable[str]) -> dict[str, str]:
-    """Return the distribution and version of each column's backend."""
+    """Return for each backend the package that it comes from, with its version."""
     known = available()
     found = {name: known.get(backend_of(name)) for name in columns}
     return {name: f"{o.distribution} {o.version}" for name, o in found.items() if o is not None}
 
 
 def labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
-    """Return the backend and interpreter of each column that has its own name."""
+    """Return the backend and the interpreter of each worker whose name differs from its backend's
+    name."""
     return {
         name: {"backend": backend_of(name), "interpreter": worker.launch.python}
         for name, worker in workers.items()
@@ -147,7 +149,7 @@ def labelled(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return in words how the entries of two signatures or greetings differ."""
+    """Return texts that say how two signatures, or two greetings, differ."""
     before, now = known_of_both(before, now)
     found = []
     for name in dict.fromkeys([*before, *now]):
@@ -160,7 +162,8 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 def known_of_both(
     one: Mapping[str, str], other: Mapping[str, str]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Return two signatures, without entries that only one interpreter could know."""
+    """Return two signatures. If their interpreters differ, entries that only one of them has are
+    left out."""
     if one.get("interpreter") == other.get("interpreter"):
         return one, other
     hidden = {name for name in OF_OWN_INTERPRETER if (name in one) != (name in other)}
@@ -179,7 +182,8 @@ def _backend(name: str, request: Request) -> dict[str, str]:
 
 
 def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
-    """Return a recorded greeting with this interpreter's versions; unknown entries are left out."""
+    """Return the recorded greeting with the versions that are installed here; entries that are not
+    installed are left out."""
     found = {
         "Python": platform.python_version(),
         "code": code(backend_of(backend)),
@@ -188,9 +192,9 @@ def _installed(backend: str, recorded: Mapping[str, str]) -> dict[str, str]:
     for name in recorded:
         try:
             own, (public, plus, _) = version(name), recorded[name].partition("+")
-            # In the recorded form, if that only has a local version part in addition.
+            # Keep the recorded version if it only adds a local part (``2.1.0+cpu``).
             found.setdefault(name, recorded[name] if plus and own == public else own)
-        except (PackageNotFoundError, ValueError):  # an empty name is a ValueError
+        except (PackageNotFoundError, ValueError):  # an empty name raises ValueError
             continue
     return found
 

@@ -1,4 +1,5 @@
-"""Run reproducers again, on any backend, or reduce them while they still fail."""
+"""The commands ``replay`` and ``reduce``: run a reproducer again on any backend, or make it smaller
+while it still fails."""
 
 from __future__ import annotations
 
@@ -29,18 +30,18 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, nearest_device
 from harness.worker.worker import Worker
 
-# The search: halve sizes and leave out nodes while the failure remains.
+# The search makes sizes smaller and leaves out nodes, as long as the pass still fails.
 
-# Returns whether the pass still fails.
+# A function that runs a pass and returns whether it still fails.
 Differs = Callable[[Failure], bool]
-# Rounds over all sizes and nodes: a reduction of one may allow another.
+# The number of rounds over all sizes and nodes: after one reduction, others may become possible.
 ROUNDS = 4
 
 
 @dataclass
 class Search:
-    """A search for a smaller failure, limited to ``seconds``. ``tried`` counts the passes that ran;
-    ``show`` is called before each."""
+    """A search for a smaller failure, which takes at most ``seconds``. ``tried`` counts the passes
+    that have run. ``show`` is called before each pass."""
 
     differs: Differs
     seconds: float
@@ -53,11 +54,11 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """True if the time is up; the smallest failure so far is then the answer."""
+        """True if the time is up; the smallest failure found so far is then the result."""
         return time.monotonic() > self._end
 
     def smallest(self, failure: Failure) -> Failure:
-        """Return a failure from which the search can take no size and no node."""
+        """Return the smallest failure that the search finds."""
         for _ in range(ROUNDS):
             before = measure(failure)
             failure = self._nodes(self._sizes(failure))
@@ -66,7 +67,7 @@ class Search:
         return failure
 
     def _sizes(self, failure: Failure) -> Failure:
-        """Reduce the sizes: batch and time first, then the largest."""
+        """Reduce the sizes one by one: batch and time first, then the largest size."""
         sizes = failure.sizes
         order = sorted(sizes, key=lambda name: (name not in FREE_SIZES, -sizes[name], name))
         for name in order:
@@ -74,7 +75,8 @@ class Search:
         return failure
 
     def _size(self, failure: Failure, name: str) -> Failure:
-        """Reduce one size by delta debugging: take away as much as possible, halves first."""
+        """Reduce one size: try 1, then subtract as much as possible, starting with half of the
+        size."""
         size = failure.sizes.get(name, 1)
         smallest = self._accepted(resized(failure, name, 1, first=f) for f in (True, False))
         if size > 1 and smallest is not None:
@@ -95,10 +97,10 @@ class Search:
         return failure
 
     def _nodes(self, failure: Failure) -> Failure:
-        """Reduce the program to a single wrong node, or to a wrong part."""
+        """Reduce the program to a single wrong node, or to a sequence of nodes that is wrong."""
         count = len(failure.program.nodes)
         if count < 2 or any(p.name.startswith(ALONG) for p in failure.program.inputs):
-            return failure  # already a part
+            return failure  # already reduced to a part
         order = sorted(range(count), key=lambda n: failure.program.nodes[n].op != "call")
         alone = self._accepted(segment(failure, n, n + 1) for n in order)
         if alone is not None:
@@ -135,7 +137,8 @@ class Search:
 
 
 def measure(failure: Failure) -> tuple[int, int]:
-    """Return the size of a failure: the count of its numbers, then of its operations."""
+    """Return the number of entries in all arrays of a failure, and the number of operations of its
+    program."""
     material = failure.run.material
     groups = (
         material.parameters,
@@ -152,19 +155,19 @@ SUFFIX = "-reduced"
 
 @dataclass
 class Runner:
-    """A backend that runs failures, each for at most ``seconds``."""
+    """A backend that runs failing passes, each for at most ``seconds``."""
 
     worker: Worker
     seconds: float
     layers: Mapping[str, str] = field(default_factory=dict)
-    """The path of each layer in the last run."""
+    """The code that ran each layer in the last pass."""
 
     def deviations(self, failure: Failure) -> list[Deviation]:
-        """Compare the results of a pass with the oracle.
+        """Run a pass, and compare its results with the oracle's.
 
         Raises:
             WorkerFault: the pass could not be run.
-            OracleFault: there is not enough time or memory for the oracle.
+            OracleFault: the oracle ran out of time or memory.
         """
         cell = failure.cell
         remote = Remote(self.worker, self.seconds)
@@ -175,20 +178,22 @@ class Runner:
             return expected.deviations(failure.run.run(remote), cell.dtype)
 
     def differs(self, failure: Failure) -> bool:
-        """Return whether a number differs; a pass that fails to run is another failure."""
+        """Return whether a number differs. A pass that cannot run is a different failure, so it
+        does not count."""
         try:
             return any(not d.agrees and not d.reason for d in self.deviations(failure))
         except (WorkerFault, OracleFault, HarnessError, ValueError):
             return False
 
 
-# Writes additional files into a reproducer's folder, for a backend with this launch. Returns lines
-# about them.
+# A function that writes additional files into a reproducer's folder, for a backend with this
+# launch, and returns lines about them.
 Beside = Callable[[Launch, Path, CellResult], list[str]]
 
 
 def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
-    """Reduce a reproducer and write the result.
+    """Run the command ``harness reduce``: make a reproducer smaller, and write the result to a new
+    folder.
 
     Raises:
         UsageError: the folder holds no reproducer, the reproducer agrees, or the new folder
@@ -230,7 +235,7 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
     expected = small.expected()
     write(target, Reproducer(cell, small.training, small.inference, small.run, expected))
     result = CellResult(cell, [finding], runner.layers, version=version)
-    # All remaining layers are part of the failure.
+    # All layers that remain in the reduced program are part of the failure.
     result.wrong_layers = tuple(runner.layers)
     more = beside(launch, target, result)
     lines = _told(whole, small, search)
@@ -239,8 +244,9 @@ def run_reduce(asked: ReduceOptions, beside: Beside) -> CommandResult:
 
 
 def _beside(folder: Path) -> Path:
-    """Return the new folder, next to the old one; ``.``, ``..`` and links are resolved for its
-    name.
+    """Return the path of the new folder, next to the old one.
+
+    The paths ``.`` and ``..`` and symbolic links are resolved to get the old folder's name.
 
     Raises:
         UsageError: the folder has no name.
@@ -254,7 +260,7 @@ def _beside(folder: Path) -> Path:
 def _record(
     target: Path, cell: Cell, whole: Failure, small: Failure, search: Search, more: Sequence[str]
 ) -> dict[str, object]:
-    """Return the result of a reduction for ``--json``, with each ``before`` and ``after``."""
+    """Return the result of a reduction for ``--json``, with numbers ``before`` and ``after`` it."""
     return {
         "folder": os.fspath(target),
         **cell.record(),
@@ -287,14 +293,15 @@ def _told(whole: Failure, small: Failure, search: Search) -> list[str]:
     ]
 
 
-# Reproducers that run again, on their own backend or on another one.
+# The command ``harness replay`` runs a reproducer on its own backend or on another one.
 
-# A result that depends on the contents of memory may be right in one pass by luck.
+# A pass is repeated this many times, because a result that depends on uninitialised memory may be
+# right by chance.
 PASSES = 3
 
 
 def run_replay(asked: ReplayOptions) -> CommandResult:
-    """Run a reproducer; the exit code is 0 if all passes agree, 1 if one differs.
+    """Run the command ``harness replay``: the exit code is 0 if all passes agree, 1 if one differs.
 
     Raises:
         UsageError: the folder holds no expected values, or the backend does not offer what it
@@ -339,7 +346,8 @@ def run_replay(asked: ReplayOptions) -> CommandResult:
 
 
 def _tensor_record(deviation: Deviation) -> dict[str, object]:
-    """Return a tensor for ``--json``; ``error`` and ``allowed`` are relative to the oracle."""
+    """Return the deviation of a tensor for ``--json``; ``error`` and ``allowed`` are relative to
+    the oracle's values."""
     return {
         "name": deviation.name,
         "error": deviation.error,
@@ -350,9 +358,11 @@ def _tensor_record(deviation: Deviation) -> dict[str, object]:
 
 
 def placed(worker: Worker, cell: Cell, device: str | None, programs: Iterable[Program]) -> Cell:
-    """Return the reproducer's cell on a worker's backend and on the requested device.
+    """Return the cell in which a reproducer runs on a worker's backend: ``device``, or the
+    reproducer's own device.
 
-    Without a request the cell keeps its device. Another backend without such a device uses the CPU.
+    If no device is requested and a different backend lacks the reproducer's device, the cell runs
+    on the CPU.
 
     Raises:
         WorkerFault: the worker does not start.

@@ -1,4 +1,5 @@
-"""Parse ``--against``: a file, the names in it, and the framework that runs it."""
+"""The option ``--against``: a file, the model's name in it, and the framework that runs the
+model."""
 
 from __future__ import annotations
 
@@ -20,14 +21,13 @@ from harness.runtime.plugins import available
 
 PYTHON = ".py"
 MAX_SOURCE = 16 << 20
-# The greatest number of --map rules and of characters in a rule: no model has more named
-# parameters.
+# Limits on the number of --map rules and on the characters of a rule; no model needs more.
 MOST_RULES, LONGEST_RULE = 10_000, 1_000
 FORM = (
     "--against takes FILE.py:NAME, where NAME is a model, a class or a function of the file, or a "
     "file of a whole model"
 )
-# Suffixes of files that hold only weights.
+# Suffixes of files that hold weights but no model.
 WEIGHTS = {".pt", ".pth", ".safetensors", ".h5", ".npz", ".ckpt", ".bin"}
 SERVICE = "harness.runtime.own_model.service:handler"
 HANDLER = "harness.runtime.own_model.service:of_format"
@@ -36,12 +36,12 @@ OTHERS = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass(frozen=True)
 class Against:
-    """A user's own model.
+    """A user's own model to check.
 
-    ``column`` is its name in records, ``torch@model.Gru``: the framework that runs it and the
-    model. ``is_format`` is true if the framework is a file format and no backend. ``maps``,
-    ``takes`` and ``returns`` are the values of the options of those names. ``checksum`` is the
-    file's.
+    ``column`` is its name in records, e.g. ``torch@model.Gru``: the framework that runs it, and the
+    model. ``is_format`` is true if a file format such as ``onnx`` runs it, not a backend. ``maps``,
+    ``takes`` and ``returns`` are the values of the options with those names. ``checksum`` is the
+    checksum of the file.
     """
 
     path: Path
@@ -59,21 +59,21 @@ class Against:
 
     @property
     def target(self) -> str:
-        """The model in the form of the ``--against`` option."""
+        """The model as the value of the option ``--against``: ``model.py:Gru``."""
         return ":".join(filter(None, (str(self.path), self.name, self.parameters)))
 
     @property
     def service(self) -> dict[str, Any]:
-        """The handler of the worker's calls, as fields of a launch and of a request."""
+        """The function that handles the worker's calls, as a field of a launch and of a request."""
         return {"handler": HANDLER} if self.is_format else {"service": SERVICE}
 
     def place(self) -> dict[str, str]:
-        """Return the place of the model in the form that the worker takes."""
+        """Return the file, the model's name and its parameters, as arguments of a worker call."""
         path = str(self.path.absolute())
         return {"path": path, "name": self.name, "parameters": self.parameters}
 
     def record(self) -> OwnModelRecord:
-        """Return the model's entry in a record."""
+        """Return the model's entry in a record file."""
         return OwnModelRecord(
             model=str(self),
             sha256=self.checksum,
@@ -90,7 +90,7 @@ def against(
     takes: Sequence[str] = (),
     returns: Sequence[str] = (),
 ) -> Against:
-    """Parse a target of ``--against``; ``backends`` are the values of ``--backend``.
+    """Parse a value of ``--against``; ``backends`` are the values of ``--backend``.
 
     Raises:
         UsageError: there is no such file, it holds no model, or the framework that runs it is
@@ -116,7 +116,8 @@ def against(
 
 
 def _parts(target: str) -> tuple[Path, str, str]:
-    """Split ``FILE.py:NAME[:PARAMETERS]``, or return the path of a file of another kind."""
+    """Split ``FILE.py:NAME[:PARAMETERS]``; for a file of another kind, return its path and empty
+    texts."""
     found = re.fullmatch(r"(.+\.py):([^:/]*)(?::([^:/]*))?", target)
     if found is not None:
         names = [n for n in found.groups()[1:] if n is not None]
@@ -147,12 +148,12 @@ def _checksum(path: Path) -> str:
 
 
 def _imported(path: Path) -> str:
-    """Return the one installed backend that a file imports; the file is parsed, not run."""
+    """Return the only installed backend that a file imports. The file is parsed, not executed."""
     known = available()
     try:
         source = read_bytes(path, MAX_SOURCE, "a Python file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the user's code may have warnings
+            warnings.simplefilter("ignore")  # parsing the user's code may warn
             tree = ast.parse(source)
     except FileFault as fault:
         raise UsageError(f"cannot read the model {displayed(path)}: {fault.reason}") from None
@@ -167,7 +168,7 @@ def _imported(path: Path) -> str:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.add(node.module.partition(".")[0])
     found = sorted(modules & known.keys())
-    # numpy is imported along with other frameworks.
+    # Files for other frameworks often import numpy as well.
     found = [name for name in found if name != "numpy"] or found
     if len(found) != 1:
         what = f"imports {' and '.join(found)}" if found else "imports no framework itself"
@@ -179,7 +180,8 @@ def _imported(path: Path) -> str:
 
 
 def _rules(maps: Sequence[str]) -> tuple[str, ...]:
-    """Return the rules, including those of files: one per line, without comments after ``#``.
+    """Return the rules of ``--map``, and those in files that it names: one per line, ``#`` begins a
+    comment.
 
     Raises:
         UsageError: a file cannot be read; there are too many rules, or one is too long.
@@ -209,7 +211,7 @@ def _rules(maps: Sequence[str]) -> tuple[str, ...]:
 
 
 def _rule(text: str, place: str) -> str:
-    # A line of a file is not quoted: the path may lead to an unintended file.
+    # Do not quote a line of the file in the message: a wrong path may name a private file.
     if len(text) > LONGEST_RULE:
         raise UsageError(
             f"{place}: a rule of {len(text):,} characters; at most {LONGEST_RULE:,} are allowed"

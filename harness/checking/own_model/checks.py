@@ -1,8 +1,8 @@
-"""The checks of a user's own model: outputs, gradients, repeated calls and other shapes.
+"""The checks of a user's own model: outputs, gradients, repeated calls and different shapes.
 
-All but one run in the inference phase, in which a model draws no noise and updates no statistics.
-State that the model does not take starts as at the beginning of a sequence. Noise that it takes is
-at its mean in inference and drawn in training.
+All checks but one run inference, in which a model draws no noise and updates no statistics. If the
+model does not accept a state, its state starts as at the beginning of a sequence. Noise inputs are
+set to their mean in inference, and are drawn in training.
 """
 
 from __future__ import annotations
@@ -32,11 +32,9 @@ from harness.worker.remote import Remote, Tensors, WorkerFault
 
 @dataclass(frozen=True)
 class ModelContext:
-    """An attached model for ``case``.
-
-    ``takes`` are the inputs of its call (``input.chars``). ``found`` are the results of the first
-    call. ``moved`` are the statistics after a training pass: the model's and the spec's.
-    """
+    """A user's model that a worker has loaded for the checks of ``case``. ``takes`` are the
+    arguments of its call, such as ``input.chars``. ``found`` are the results of its first call.
+    ``moved`` has the moving statistics after a training pass: the model's, and the spec's."""
 
     case: Case
     remote: Remote
@@ -48,7 +46,8 @@ class ModelContext:
     moved: dict[str, tuple[Array, Array]] = field(default_factory=dict)
 
     def material(self, material: Arguments, *, noisy: bool = False) -> Arguments:
-        """Return the arguments as the model takes them; noise is at its mean unless ``noisy``."""
+        """Return the arguments that the model accepts; noise is set to its mean unless
+        ``noisy``."""
         taken = group_of(dict.fromkeys(self.takes), "state.")
         start = started(self.case.inference, material.state)
         state = {n: a if n in taken else start[n] for n, a in material.state.items()}
@@ -61,21 +60,22 @@ class ModelContext:
 
     @property
     def unseen_noise(self) -> list[str]:
-        """The noise of the spec that the model does not take."""
+        """The names of the spec's noise inputs that the model does not accept."""
         names = (port.name for port in noise_ports(self.case.training))
         return [name for name in names if f"input.{name}" not in self.takes]
 
     @property
     def has_training(self) -> bool:
-        """True if a training pass can be compared. The spec must have moving statistics or noise,
-        and the model must compute the same from the same numbers."""
+        """True if a training pass can be compared. The spec must have moving statistics or noise.
+        The model must accept the noise, and must update the statistics."""
         program = self.case.training
         if self.unseen_noise or not (program.statistics or noise_ports(program)):
             return False
         return self.trains or not program.statistics
 
     def not_compared(self) -> list[str]:
-        """List the parts of the spec that the checks skip because the model does not show them."""
+        """List the parts of the spec that no check compares, because the model does not accept or
+        return them."""
         program = self.case.inference
         state = [f"state.{p.name}" for p in program.state if f"state.{p.name}" not in self.takes]
         results = [n for n in result_ports(program, "forward") if "statistics." not in n]
@@ -91,17 +91,17 @@ class ModelContext:
         return left if self.differentiates else [*left, "gradients"]
 
     def forward(self, material: Arguments) -> Tensors:
-        """Run inference on the material's batch; parameters must be loaded."""
+        """Run inference on the batch in ``material``; parameters must be loaded already."""
         material = self.material(material)
         return self.remote.forward("inference", material.inputs, material.state)
 
     def expected(self, material: Arguments, key: Any, found: Tensors) -> Expected:
-        """Return the spec's values of the model's results."""
+        """Return the values that the spec expects for the model's results."""
         key = ("a user's model", self.takes, key)
         return of(self.case.forward("inference", self.material(material), key), found)
 
     def finding(self, check: str, found: Tensors, expected: Expected) -> Finding:
-        """Compare results with the expected ones in the cell's dtype; see :func:`compared`."""
+        """Compare results with the expected ones in the cell's dtype, as :func:`compared` does."""
         return compared(check, found, expected, self.dtype)
 
 
@@ -109,12 +109,12 @@ ModelCheck = Callable[[ModelContext], Iterator[Finding]]
 
 
 def of(expected: Expected, names: Container[str]) -> Expected:
-    """Return the expected values with these names."""
+    """Return the expected values that have these names."""
     return replace(expected, values={n: a for n, a in expected.values.items() if n in names})
 
 
 def inference(context: ModelContext) -> Iterator[Finding]:
-    """Compare the model's results: outputs and new state."""
+    """Compare the outputs and the new state of the model."""
     material = context.case.material
     context.remote.load(material)
     found = context.forward(material)
@@ -155,11 +155,9 @@ def cotangents(context: ModelContext) -> Iterator[Finding]:
 
 
 def values(context: ModelContext) -> Iterator[Finding]:
-    """Compare a training pass, if the spec has moving statistics or noise that the model takes.
-
-    Results use the batch's own statistics and drawn noise. The statistics after the pass are
-    compared, too.
-    """
+    """Compare a training pass, if the spec has moving statistics, or noise that the model accepts.
+    The pass uses the batch's own statistics and drawn noise. The moving statistics after the pass
+    are compared as well."""
     case = context.case
     if not context.has_training:
         return
@@ -179,21 +177,23 @@ def values(context: ModelContext) -> Iterator[Finding]:
     yield context.finding("statistics", moved, statistics)
 
 
-# Factor of the float inputs for saturated activations.
+# Factor of float inputs that saturates activations.
 FAR = 4.0
-# Rounding error that another order of the same operations may cause there, in float32.
+# Least noise in float32: the rounding error that a different order of the same operations may cause
+# at saturated activations.
 ROUNDING = 64 * 2.0**-24
 
 
 def saturation(context: ModelContext) -> Iterator[Finding]:
-    """Compare outputs with saturated activations: some functions differ only beyond 6."""
+    """Compare outputs at saturated activations: some functions differ only for arguments above
+    6."""
     far = saturated_material(context.case)
     inputs = {n: a * FAR if a.dtype.kind == "f" else a for n, a in far.inputs.items()}
     yield _far_out(context, "saturation", replace(far, inputs=inputs))
 
 
 def corners(context: ModelContext) -> Iterator[Finding]:
-    """Compare outputs if pre-activations are the biases alone."""
+    """Compare outputs at pre-activations that equal the biases."""
     yield _far_out(context, "corners", corner_material(context.case))
 
 
@@ -206,7 +206,7 @@ def _far_out(context: ModelContext, check: str, material: Arguments) -> Finding:
 
 
 def repeatability(context: ModelContext) -> Iterator[Finding]:
-    """Check that a repeated call returns the same bits."""
+    """Check that a second call with the same arguments returns the same bits."""
     material = context.case.material
     context.remote.load(material)
     first, second = context.forward(material), context.forward(material)
@@ -220,7 +220,7 @@ def repeatability(context: ModelContext) -> Iterator[Finding]:
 
 
 def shapes(context: ModelContext) -> Iterator[Finding]:
-    """Compare other batch sizes and lengths; raise :class:`WorkerFault` if the process is lost."""
+    """Compare different batch sizes and lengths; raise :class:`WorkerFault` if the process ends."""
     case = context.case
     context.remote.load(case.material)
     finding = Finding("shapes")
@@ -248,6 +248,6 @@ CHECKS: Mapping[str, ModelCheck] = {
     "cotangents": cotangents,
     "values": values,
     "saturation": saturation,
-    "kinks": corners,  # the group of that finding
+    "kinks": corners,  # the check that makes that finding
     "shapes": shapes,
 }

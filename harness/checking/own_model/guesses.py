@@ -1,7 +1,5 @@
-"""Guesses of what a user's own model does differently from the spec.
-
-A guess is right if the spec with that change gives the model's results.
-"""
+"""Guesses about how a user's own model differs from the spec. A guess is right if the spec with
+that one change gives the same results as the model."""
 
 from __future__ import annotations
 
@@ -25,23 +23,21 @@ from harness.program.signature import local_of, noise_ports, owner_of
 from harness.runtime.answers import Arguments
 from harness.runtime.session import Session
 
-# The spec's programs with one change that a user's model may have.
+# The spec's programs with one change that may explain the results of a user's model.
 
 Programs = tuple[Program, ...]
-# Returns the function that replaces a node of the program.
+# A function that takes a program and returns a function, which replaces a node by other nodes.
 Change = Callable[[Program], Callable[[Node], Sequence[Node]]]
 COMPARISONS = ("less", "less_equal")
 SCALING = {"multiply": "product with", "divide": "division by"}
-# Folders of definitions in which a number is part of the function itself.
+# Folders of definitions whose constants are part of a known function; guesses do not change them.
 FUNCTIONS = ("functions/", "losses/")
 
 
 def altered(programs: Programs) -> Iterator[tuple[str, Programs]]:
-    """Yield the text of each change and the changed programs.
-
-    A change affects all nodes of one place in a file. A comparison is off by one, as in a mask, or
-    a constant factor is left out, as the scale of attention.
-    """
+    """Yield a description of each change, with the changed programs. A change affects all nodes
+    that come from one line of a spec file. It makes a comparison off by one, as in a mask, or
+    leaves out a constant factor, such as the scale of attention."""
     program = programs[0]
     for place, op in _places(program, lambda node: node.op in COMPARISONS):
         for by, word in ((1.0, "more"), (-1.0, "less")):
@@ -56,7 +52,7 @@ def altered(programs: Programs) -> Iterator[tuple[str, Programs]]:
 def with_constant(
     programs: Programs, own: float, other: float, layers: Collection[str]
 ) -> Programs:
-    """Return programs with another number for a constant in calls of some layers."""
+    """Return programs in which some layers use the constant ``other`` in place of ``own``."""
 
     def changed(node: Node) -> Sequence[Node]:
         if node.op != "constant" or node.attributes.get("value") != own:
@@ -70,7 +66,8 @@ def with_constant(
 
 
 def _places(program: Program, wanted: Callable[[Node], bool]) -> dict[tuple[str, str], None]:
-    """Return the places of the wanted nodes, each with its operation, in order."""
+    """Return the ``file:line`` and the operation of the wanted nodes, in order and without
+    repetition."""
     nodes = (node for node in walk_nodes(program.nodes) if len(node.outputs) == 1 and wanted(node))
     return dict.fromkeys(
         (node.place, node.op)
@@ -80,13 +77,14 @@ def _places(program: Program, wanted: Callable[[Node], bool]) -> dict[tuple[str,
 
 
 def _factors(program: Program) -> dict[int, int]:
-    """Return, for each product with a number or quotient by one, the value that is scaled."""
+    """Return, for each product or quotient of a value and a constant, the number of the value that
+    is scaled."""
     numbers: set[int] = set()
     found: dict[int, int] = {}
     for node in walk_nodes(program.nodes):
         if node.body is not None:
             continue
-        if all(value in numbers for value in node.inputs):  # also of a constant, which reads none
+        if all(value in numbers for value in node.inputs):  # or there are no inputs
             numbers.update(value for value in node.outputs if not program.types[value].shape)
         elif node.op in SCALING:
             one, other = node.inputs
@@ -98,7 +96,7 @@ def _factors(program: Program) -> dict[int, int]:
 
 
 def _further(by: float) -> Change:
-    """Return a change that adds a number to the larger side of a comparison."""
+    """Return a change that adds a number to the right side of a comparison ``left < right``."""
 
     def change(program: Program) -> Callable[[Node], Sequence[Node]]:
         new = count(max(program.types) + 1)
@@ -143,7 +141,8 @@ def _mapped(
     change: Callable[[Node], Sequence[Node]],
     within: Callable[[Node], bool] | None = None,
 ) -> Program:
-    """Return a program with each node changed, also in bodies; or only ``within`` some calls."""
+    """Return a program with each node changed, loop bodies included. With ``within``, only nodes
+    inside the calls that it accepts are changed."""
 
     def one(node: Node, inside: bool) -> Sequence[Node]:
         if node.body is None:
@@ -159,39 +158,42 @@ def _mapped(
 
 @dataclass(frozen=True)
 class Hint:
-    """A sentence, and the layers and the attribute that it names, if any."""
+    """A sentence about a difference, with the layers and the attribute that it names, if any."""
 
     text: str
     layers: Sequence[str] = ()
     attribute: str = ""
 
     def behind(self, text: str) -> Hint:
-        """Return the hint with a text before its own."""
+        """Return the hint with another text before it."""
         return replace(self, text=f"{text}. {self.text}" if self.text else text)
 
     @classmethod
     def of_attribute(cls, attribute: str, layers: Sequence[str], other: float, own: float) -> Hint:
-        """Return the hint that an attribute of some layers has another value."""
+        """Return the hint that an attribute of some layers has the value ``other`` instead of
+        ``own``."""
         listed = " and ".join(layers) if len(layers) <= FEW else f"{len(layers)} layers"
         named = f"{attribute} of {listed}"
         words = f"{RIGHT_IF} {named} is {other:.4g} in place of the spec's {own:.4g}"
         return cls(words, layers, attribute)
 
 
-# A possible difference in the model, and the results of the spec with it.
+# A possible difference of the model, and a function that returns the spec's results with that
+# difference.
 Guess = tuple[Hint, Callable[[], ArrayDict]]
-# At most this many layers are named, and tried one by one.
+# If more layers than this have the same value, a hint gives their number instead of their names,
+# and the layers are not tried one by one.
 FEW = 4
-# Epsilons of frameworks and papers.
+# Values of epsilon that frameworks and papers use.
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
-# Functions, and others that are mistaken for them.
+# Pairs of a function, and a function that is often used in its place by mistake.
 TAKEN_FOR = (
     *permutations(("gelu", "gelu_tanh"), 2),
     *permutations(("sigmoid", "hard_sigmoid_fifth", "hard_sigmoid_sixth"), 2),
     *permutations(("relu", "gelu", "silu", "leaky_relu"), 2),
     *permutations(("rotary", "rotary_interleaved"), 2),
 )
-# The gate whose meaning differs: it weighs the old state in some layers, the candidate in others.
+# The update gate. In some frameworks it multiplies the old state, in others the candidate state.
 UPDATE_GATE = "z"
 
 
@@ -220,7 +222,7 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
     for text, changed in chain(_other_functions(context.case), altered(programs)):
         yield Hint(f"{RIGHT_IF} {text}"), by(changed)
     for own, layers in sorted(_epsilons(programs[1]).items()):
-        # All layers with the same epsilon; and each of them alone.
+        # Change epsilon in all layers that share its value, then in each of these layers alone.
         alone = [(layer,) for layer in layers] if len(layers) <= FEW else []
         for some in dict.fromkeys([layers, *alone]):
             for other in EPSILONS:
@@ -230,7 +232,8 @@ def guesses(context: ModelContext) -> Iterator[Guess]:
 
 
 def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
-    """Yield functions that are mistaken for one of the spec's, and the programs with them."""
+    """Yield guesses that the model uses a different function, with the programs that use that
+    function."""
     spec, sizes = case.spec, case.training.sizes
     known = {n: v for n, v in sizes.items() if n in spec.model.sizes}
     for own, other in TAKEN_FOR:
@@ -242,7 +245,7 @@ def _other_functions(case: Case) -> Iterator[tuple[str, Programs]]:
         overrides = {**spec.library.overrides, ("function", own): text}
         try:
             changed = Spec(Library(folders, overrides), spec.definition)
-        except SpecError:  # the other function lacks the attribute, or does not accept such shapes
+        except SpecError:  # the other function lacks an attribute, or rejects these shapes
             continue
         phases: tuple[Phase, Phase] = ("training", "inference")
         yield f"{other} stands for {own}", tuple(changed.program(p, **known) for p in phases)
@@ -258,8 +261,8 @@ def _results(session: Session, material: Arguments) -> ArrayDict:
 
 
 def _turned(program: Program, material: Arguments) -> Arguments | None:
-    """Return the batch with its first two axes swapped. None if the first two axes of an input are
-    not batch and time, or if the model has state."""
+    """Return the arguments with the first two axes of each input swapped. None if the first two
+    axes of an input are not batch and time, or if the model has a state."""
     for port in program.inputs:
         dims = [str(dim) for dim in program.type_of(port).shape[:2]]
         if dims != ["batch", "time"] and port not in noise_ports(program):
@@ -274,8 +277,8 @@ def _swapped(arrays: ArrayDict) -> ArrayDict:
 
 
 def _complements(parameters: ArrayDict) -> Iterator[tuple[str, ArrayDict]]:
-    """Yield each layer with an update gate, and parameters that negate the gate's argument. A
-    sigmoid of the negated argument is 1 minus the gate."""
+    """Yield each layer with an update gate, and parameters with which that gate becomes 1 minus the
+    gate. The parameters of the gate are negated, and sigmoid(-x) is 1 - sigmoid(x)."""
     layers: dict[str, list[str]] = {}
     for name in parameters:
         if local_of(name).rpartition("_")[2] == UPDATE_GATE:

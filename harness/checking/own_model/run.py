@@ -1,4 +1,5 @@
-"""Check a user's own model with the spec's weights, and explain how it differs."""
+"""Run the checks of a user's own model with the spec's weights, and explain how the model
+differs."""
 
 from __future__ import annotations
 
@@ -30,18 +31,20 @@ from harness.worker.remote import Remote, WorkerFault
 # Explain why the moving statistics of a user's model differ from the spec's.
 
 PREFIX = "statistics."
-# The share of a difference that a fit may leave, and the distance of a count from an integer.
+# An explanation may leave this share of a difference unexplained. A computed batch size may differ
+# from an integer by this share.
 LEFT, WHOLE = 1e-4, 1e-2
 
 
 def moved_otherwise(
     case: Case, moved: Mapping[str, tuple[Array, Array]], names: Sequence[str]
 ) -> Hint:
-    """Return a hint at another momentum or at the sample variance, if that explains everything.
+    """Return a hint that the model uses a different momentum or the sample variance, if that
+    explains all differences.
 
     Args:
-        case: The case with the spec's numbers.
-        moved: By ``statistics.NAME``: the model's values and the spec's.
+        case: The case whose statistics the model started from.
+        moved: ``statistics.NAME`` -> the model's values and the spec's values.
         names: The names of the tensors that differ.
     """
     wrong = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
@@ -66,7 +69,8 @@ def moved_otherwise(
 def _momenta(
     case: Case, found: Mapping[str, tuple[Array, Array]], before: Arrays
 ) -> Iterator[tuple[float, float] | None]:
-    """Yield per tensor the spec's momentum and the momentum that explains the result, or None."""
+    """Yield for each tensor the spec's momentum and the momentum that explains the model's values;
+    None if no momentum explains them."""
     own = {
         str(node.attributes["instance"]): node.attributes["attributes"].get("momentum")
         for node in case.training.calls
@@ -86,7 +90,8 @@ def _momenta(
 
 
 def _of_a_sample(made: Array, wanted: Array, before: Array) -> bool:
-    """Return whether the model used the sample variance, which is n / (n - 1) times the batch's."""
+    """Return whether the model used the sample variance, which is n / (n - 1) times the batch's
+    variance."""
     off = (made - wanted).ravel()
     known = np.stack([wanted.ravel(), before.ravel()], 1)
     if len(off) < 3 or not off.any():
@@ -97,17 +102,17 @@ def _of_a_sample(made: Array, wanted: Array, before: Array) -> bool:
     return bool(left <= LEFT * np.abs(off).max() and abs(count - round(count)) < WHOLE * count)
 
 
-# The greatest number of guesses, and of a model's numbers, for which guesses are tried.
+# At most this many guesses are tried, and only if the case has at most this many numbers.
 TRIED, ENTRIES = 200, 2_000_000
-# The range of float32 errors: a few last places, and their growth in a model.
+# Relative errors between these limits are typical of float32 in a model.
 LEAST_NARROW, MOST_NARROW = 1e-9, 1e-5
-# How the material of these checks differs from ordinary numbers.
+# How the numbers of these checks differ from ordinary numbers, as text.
 FAR_OUT = {"saturation": "weights and inputs four times as large", "corners": "biases alone"}
 
 
 def located(context: ModelContext, findings: Sequence[Finding]) -> Hint:
-    """Return a hint: the tensors that differ, from which time step on, and a change that explains
-    it. The hint names the layers and the attribute concerned."""
+    """Return a hint: which tensors differ, from which time step on, and which change of the spec
+    would explain that."""
     wrong = {f.check: f for f in findings if f.verdict == "differ"}
     if "repeatability" in wrong:
         return Hint("the model gives other numbers each time, and nothing else can be said of it")
@@ -153,7 +158,8 @@ def _expected(context: ModelContext) -> dict[str, Array]:
 
 
 def _parting(context: ModelContext, first: Deviation) -> str:
-    """Return how a tensor differs: number of wrong entries, the worst one, and the time steps."""
+    """Return how a tensor differs, as text: the number of wrong entries, the worst entry, and the
+    time steps."""
     made = context.found[first.name]
     if first.reason or not isinstance(made, np.ndarray):
         return str(first)
@@ -191,7 +197,8 @@ def _axis(context: ModelContext, name: str, size: str) -> int | None:
 
 
 def _rows(context: ModelContext, name: str, off: Array) -> str:
-    """Return the wrong rows of the batch if others are right: for example, those of length 0."""
+    """Return the numbers of the wrong rows as text, if other rows of the batch are right. If an
+    integer input has one value in exactly these rows, such as length 0, the text says so."""
     axis = _axis(context, name, "batch")
     if axis is None:
         return ""
@@ -210,7 +217,8 @@ def _rows(context: ModelContext, name: str, off: Array) -> str:
 
 
 def _hint(context: ModelContext, forward: Finding) -> Hint | None:
-    """Return the first guess for which the spec gives the model's results."""
+    """Return the hint of the first guess with which the spec gives the model's results; None if
+    there is none."""
     if context.case.entries > ENTRIES:
         return None
     wanted = _expected(context)
@@ -222,7 +230,8 @@ def _hint(context: ModelContext, forward: Finding) -> Hint | None:
             break
         values = changed()
         same_form = all(values[d.name].shape == wanted[d.name].shape for d in compared)
-        # The change must be larger than the tolerance; otherwise its fit would prove nothing.
+        # A guess must change the results by more than the tolerance. Otherwise agreement would
+        # prove nothing.
         if same_form and all(
             relative_error(found[d.name], values[d.name], scale[d.name]) <= d.tolerance
             for d in compared
@@ -237,7 +246,8 @@ def _hint(context: ModelContext, forward: Finding) -> Hint | None:
 
 
 def _other_output(context: ModelContext, first: Deviation) -> str:
-    """Return a hint if the output equals another output of the spec."""
+    """Return a hint if the output equals a different output of the spec; otherwise an empty
+    text."""
     found = context.found[first.name]
     if first.reason or not isinstance(found, np.ndarray):
         return ""
@@ -254,11 +264,11 @@ def _other_output(context: ModelContext, first: Deviation) -> str:
 
 
 def _function_of(context: ModelContext, first: Deviation) -> str:
-    """Return a hint if the output is a common function of the spec's logits."""
+    """Return a hint if the output is softmax, log_softmax or sigmoid of the spec's output."""
     made = context.found[first.name]
     if first.reason or not isinstance(made, np.ndarray) or not made.ndim:
         return ""
-    # Imported here because SciPy's import takes a fifth of a command's start.
+    # Imported here because importing SciPy takes a fifth of the start-up time of a command.
     from scipy.special import expit, log_softmax, softmax
 
     functions: Mapping[str, Callable[[Array], Array]] = {
@@ -275,31 +285,33 @@ def _function_of(context: ModelContext, first: Deviation) -> str:
 
 
 def _narrow(context: ModelContext, forward: Finding) -> str:
-    """Return a hint if something computes in float32 although float64 is asked for."""
+    """Return a hint if the model's errors are typical of float32 although the cell's dtype is
+    float64."""
     errors = [d.error for d in forward.deviations if not d.agrees]
     if context.dtype == "float64" and all(LEAST_NARROW < error < MOST_NARROW for error in errors):
         return "That is how far float32 is off: something in the model computes in it"
     return ""
 
 
-# The greatest length of the list of arrays that keep the model's values.
+# The text that lists the arrays which keep the model's own values has at most this many characters.
 KEPT = 200
 FORMS = Forms(OwnModelService)
 
 
 @dataclass(frozen=True)
 class UsersModel:
-    """A user's model, compared with the spec."""
+    """A user's model as the subject of a cell, compared with the spec."""
 
     against: Against
 
     def needs(self, _: Case) -> tuple[()]:
-        """Return no needs: the model does not run the spec's program."""
+        """Return an empty tuple: the model needs no primitives, because it does not run the spec's
+        program."""
         return ()
 
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open the model at small sizes if it takes any, otherwise at the spec's own. See
-        :class:`.run_cell.Subject`."""
+        """Open the model at small sizes if it accepts them, otherwise at the spec's own sizes. The
+        interface is :class:`.run_cell.Subject`."""
         remote = Remote(run.worker, run.timeout, spent, FORMS)
         with self._users_errors():
             context = self._attached(run, remote, result)
@@ -338,10 +350,10 @@ class UsersModel:
 
     @contextmanager
     def _users_errors(self) -> Iterator[None]:
-        """Turn a user's error in the model or in the options into the end of the run.
+        """Turn an error in the user's model or options into the end of the run.
 
         Raises:
-            CannotCheck: a call failed by a user's error.
+            CannotCheck: a call failed because of the user's model or options.
         """
         try:
             yield
