@@ -1,1 +1,1 @@
-"""Results of a run of checks or of a benchmark: in memory, and as the lines of a file."""
+"""The results of checks and benchmarks: in memory, and as lines of a file."""

@@ -1,4 +1,4 @@
-"""Cells of a run, their results, and how the values of a pass differ from the oracle's."""
+"""Cells of a run, their results, and the deviations of their values from the oracle."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.arrays import Arrays
 from harness.files.forms import Form, Number, Several
 from harness.results.findings import PASSING, Blame, Finding, Verdict, gravest
 
-# A step of training or a time step, its error, and its tolerance.
+# A training step or a time step, with its error and tolerance.
 Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
-    """A named value at its worst time step; the error is relative to the value's size."""
+    """A named value at the time step with its largest error, relative to the value's magnitude."""
 
     value: str
     error: Number
@@ -26,15 +26,15 @@ class Link(Form):
 
     @property
     def agrees(self) -> bool:
-        """Whether the error is allowed."""
+        """True if the error is within the tolerance."""
         return self.error <= self.allowed
 
 
 class Divergence(Form):
-    """The values of a pass in the order of computation.
+    """The values of a forward or backward pass, in the order of computation.
 
-    ``steps`` are the time steps of ``first``, the first wrong value, whose equation is on ``line``
-    of ``file``. ``lines`` are the file's lines from ``start`` on.
+    ``first`` is the first wrong value, and ``steps`` has its errors by time step. Its equation is
+    on ``line`` of ``file``. ``lines`` has the lines of the file from line ``start`` on.
     """
 
     first: str
@@ -51,7 +51,7 @@ CELL_FIELDS = ("spec", "backend", "device", "dtype", "path")
 
 @dataclass(frozen=True)
 class Cell:
-    """A spec on a backend and a device, in a dtype, on a path."""
+    """A combination of spec, backend, device, dtype and path."""
 
     spec: str
     backend: str
@@ -68,7 +68,7 @@ class Cell:
 
 
 def cell_name(cell: Cell) -> tuple[str, ...]:
-    """Return the name that identifies a cell; the parts that its cost depends on come first."""
+    """Return the name that identifies a cell. Its first part determines most of the cell's cost."""
     return (f"{cell.backend} {cell.dtype} {cell.path}", cell.spec, cell.device)
 
 
@@ -85,27 +85,27 @@ class CellResult:
     version: str = ""
     seconds: float = 0.0
     could_not_run: bool = False
-    kept: bool = False  # from a record file, not run now
+    kept: bool = False  # read from a record file, not run now
     signature: Mapping[str, str] | None = None  # if kept: see harness.checking.provenance
     greeting: Mapping[str, str] | None = None
-    since: str = ""  # if kept: start of the run that decided it
-    remembered: bool = False  # decided by an earlier run than the record file's
-    contradicted: bool = False  # the record file holds a different outcome of the same origin
+    since: str = ""  # if kept: the start time of the run that produced the verdict
+    remembered: bool = False  # the record file itself kept the result from an earlier run
+    contradicted: bool = False  # the record file has a different outcome of the same origin
     location: str = ""
-    # The layers whose value differs first in the forward pass, or the layers and the attribute that
-    # a hint is about.
+    # The layers whose value is the first wrong value in the forward pass. Or, if there is a hint,
+    # the layers and the attribute that it is about.
     wrong_layers: Sequence[str] = ()
     wrong_attribute: str = ""
-    # The place of that value's equation, as file:line, and further layers that the location names.
+    # The place of that value's equation as file:line, and other layers that ``location`` names.
     place: str = ""
     named_layers: Sequence[str] = ()
     blamed_layers: Sequence[str] = ()  # framework layers that are at fault
     right_if: str = ""  # a change of parameters that would explain that value
     blame: Blame | None = None
     divergence: Divergence | None = None
-    doubts: Sequence[str] = ()  # the worker's doubts about the backend, such as misspelt methods
+    doubts: Sequence[str] = ()  # possible mistakes in the backend, such as misspelt methods
     not_compared: Sequence[str] = ()  # values that no check could compare
-    witness: Any = None  # values of its layers, kept until other backends are compared
+    witness: Any = None  # values of the cell's layers, kept until other backends are compared
 
     @property
     def verdict(self) -> Verdict:
@@ -114,7 +114,7 @@ class CellResult:
 
     @property
     def error(self) -> float | None:
-        """The largest error of any tensor that was compared as a number."""
+        """The largest error among all compared tensors."""
         errors = [f.worst.error for f in self.findings if f.worst is not None]
         return max(errors, default=None)
 
@@ -131,12 +131,12 @@ class CellResult:
 
 
 def not_compared(results: Iterable[CellResult]) -> list[str]:
-    """Return the lists of values that no check of some cells could compare, each list once."""
+    """Return, without duplicates, the values of each cell that no check could compare."""
     return list(dict.fromkeys(", ".join(r.not_compared) for r in results if r.not_compared))
 
 
 def own_fault(error: Exception, check: str = "harness", seconds: float = 0.0) -> Finding:
-    """Return the finding for an exception of the harness itself, in a check or in a whole cell."""
+    """Return the finding for an exception in the harness itself, in a check or in a whole cell."""
     words = (
         "the harness could not judge this, which is a fault of its own: "
         f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Environment of a run: the machine, and the greeting of each worker."""
+"""Environment of a run: the machine, and the description that each worker sends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.files.forms import Form
 from harness.files.system import memory
 
 CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-# Files with the number that a system gets at installation; see machine-id(5).
+# Files with the random id that a system gets at installation; see machine-id(5).
 NUMBERS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
 
@@ -37,7 +37,7 @@ class Machine(Form):
 
 
 class MachineOf(Form):
-    """A machine in a merged file of several machines."""
+    """A machine whose results a merged file contains."""
 
     id: str
     host: str
@@ -45,7 +45,7 @@ class MachineOf(Form):
 
 
 class WorkerSaid(Form):
-    """The greeting of a worker, and the flags of its backend."""
+    """The description that a worker sends when it starts, and the settings of its backend."""
 
     versions: dict[str, str]
     python: str = ""
@@ -54,7 +54,7 @@ class WorkerSaid(Form):
 
     @property
     def told(self) -> str:
-        """The versions, in words."""
+        """The versions as text."""
         return ", ".join(f"{name} {text}" for name, text in self.versions.items())
 
 
@@ -74,7 +74,7 @@ class Environment(Form):
 
 
 def machine(*, timed: bool = False) -> Machine:
-    """Return the description of this machine; ``timed`` adds its clocks."""
+    """Return the description of this machine; ``timed`` adds its clock frequencies."""
     found = Machine(
         host=platform.node(),
         id=identity(),
@@ -92,8 +92,8 @@ def machine(*, timed: bool = False) -> Machine:
 def identity() -> str:
     """Return an identifier of this machine that survives restarts.
 
-    It is a digest, because the system's number is private. It includes the host name and the
-    processor, because images of containers share their number.
+    The identifier is a hash, because the system's id is private. The hash also covers the host name
+    and the processor, because copies of a container image have the same system id.
     """
     number = ""
     for path in NUMBERS:
@@ -112,7 +112,7 @@ def _cpu_model() -> str:
 
 
 def _clocks() -> dict[str, object]:
-    """Return the governor and the clocks of the first core in MHz, if they are readable."""
+    """Return the governor and the clock frequencies of the first core in MHz, if readable."""
     found: dict[str, object] = {}
     with contextlib.suppress(OSError):
         found["governor"] = (CPU / "scaling_governor").read_text().strip()

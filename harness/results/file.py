@@ -1,6 +1,6 @@
-"""Record files: JSON Lines, written to disk as each cell ends, so that no result is lost.
+"""Reader and writer of record files: JSON Lines, written to disk as soon as each cell ends.
 
-``docs/records.md`` describes the lines. Several processes may append to one file at once.
+``docs/records.md`` describes the lines. Several processes may append to one file at the same time.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from harness.files.user_file import MAX_RECORDS, FileFault, displayed, other_kin
 from harness.results.lines import FORMS, SCHEMA_VERSION, RecordLine, Torn
 from harness.results.records import Records
 
-# Maximum bytes of a line; a head of 100,000 specs needs a tenth of it.
+# The maximum bytes of a line. The head of a run of 100,000 specs needs a tenth of this.
 MAX_LINE = 64 << 20
-# Start of the line of a cell that ended.
+# The start of the line that ends a cell.
 _END = b'{"kind":"end",'
 
 
 class RecordError(HarnessError):
-    """Error for a record file that cannot be read or written, or has an invalid record."""
+    """Error: a record file cannot be read or written, or contains an invalid record."""
 
 
 class RecordWriter:
-    """Writer that appends whole lines to a record file."""
+    """A writer that appends whole lines to a record file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open ``path`` for appending; create the file if it does not exist.
@@ -50,7 +50,7 @@ class RecordWriter:
             raise RecordError(f"cannot write records to {displayed(path)}: {why(error)}") from None
 
     def append(self, *lines: RecordLine, durable: bool = True) -> None:
-        """Append some lines; if ``durable``, they survive a power cut once this returns.
+        """Append lines; if ``durable``, they survive a power failure once this method returns.
 
         Raises:
             RecordError: the disk is full or broken; earlier lines stay readable.
@@ -73,7 +73,7 @@ class RecordWriter:
             )
 
     def close(self) -> None:
-        """Close the file, or do nothing if it is closed. Remove a new file that stayed empty."""
+        """Close the file, if it is open. Delete a new file that stayed empty."""
         if self._fd >= 0:
             if self._is_new and not os.fstat(self._fd).st_size:
                 with contextlib.suppress(OSError):
@@ -89,8 +89,8 @@ class RecordWriter:
 
     @contextlib.contextmanager
     def _locked_file(self) -> Iterator[None]:
-        # Another writer must not come between the search for a torn line and the append. If the
-        # file system has no locks, one append is still one write.
+        # No other writer may append between the search for a torn line and this append. If the file
+        # system has no locks, an append is still a single write.
         with contextlib.suppress(OSError):
             flock(self._fd, "EX")
         try:
@@ -112,10 +112,10 @@ class RecordWriter:
 
 
 def _opened(path: Path) -> int:
-    """Open a regular file for appending, create it if missing, and never wait for a pipe."""
+    """Open a regular file for appending; create a missing file. Never wait for a pipe."""
     flags = opening("RDWR", "APPEND", "CREAT", "NONBLOCK", "NOCTTY", "CLOEXEC")
     handle = os.open(path, flags, 0o644)
-    # The file may have appeared since it was checked.
+    # The file may have been created after the check of its kind.
     if other := other_kind(os.fstat(handle)):
         os.close(handle)
         raise FileFault(displayed(path), other)
@@ -123,11 +123,11 @@ def _opened(path: Path) -> int:
 
 
 def read_records(path: str | os.PathLike[str]) -> Records:
-    """Read the lines of a record file; an incomplete last line is accepted and reported.
+    """Read the lines of a record file. An incomplete last line is no error; the result contains it.
 
     Raises:
-        RecordError: the file cannot be read, or a line other than the last is no valid record; the
-            message names file and line.
+        RecordError: the file cannot be read, or a line other than the last is not a valid record;
+            the message names file and line.
     """
     try:
         content = read_bytes(path, MAX_RECORDS, "records")
@@ -152,7 +152,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
         try:
             lines.append(parsed(rest))
         except Malformed as error:
-            # Truncated JSON is never valid JSON, so this line is wrong rather than torn.
+            # Truncated JSON is never valid JSON, so this line is wrong and not torn.
             raise RecordError(f"{path}:{len(whole) + 1}: {error}") from None
         except ValueError:
             torn = rest.decode("utf-8", "replace")
@@ -161,7 +161,7 @@ def read_records(path: str | os.PathLike[str]) -> Records:
 
 
 def holds_ended(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file has a cell that ended, in any run; False if the file is missing."""
+    """Return whether a record file has a finished cell in any run; False if the file is missing."""
     try:
         with open(path, "rb") as file:
             return any(line.startswith(_END) for line in file)
@@ -170,7 +170,7 @@ def holds_ended(path: str | os.PathLike[str]) -> bool:
 
 
 def encoded(fields: Mapping[str, object]) -> bytes:
-    """Return the line with these fields, as bytes."""
+    """Encode fields as a line of a record file."""
     text = json.dumps(plain(fields), allow_nan=False, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
 
@@ -179,7 +179,7 @@ def parsed(text: bytes) -> RecordLine | None:
     """Return the record in a line of text, or None if its kind is unknown.
 
     Raises:
-        Malformed: the line is too long, or lacks a field of its kind.
+        Malformed: the line is too long, or a field of its kind is missing.
         ValueError: the text is not a line of a record file.
     """
     if len(text) > MAX_LINE:
@@ -200,7 +200,7 @@ def parsed(text: bytes) -> RecordLine | None:
 
 
 def _tells_of_torn(text: bytes, torn: bytes) -> bool:
-    """Return whether this line is a writer's note that it found the line ``torn``."""
+    """Return whether the line ``text`` records that a writer found the incomplete line ``torn``."""
     with contextlib.suppress(ValueError):
         line = parsed(text)
         return isinstance(line, Torn) and line.bytes == len(torn)

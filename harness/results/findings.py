@@ -23,7 +23,7 @@ Verdict = Literal[
     "out-of-memory",
     "not-run",
 ]
-# Verdicts from harmless to grave: a cell shows the gravest verdict of its checks.
+# The verdicts from harmless to grave. The verdict of a cell is the gravest verdict of its checks.
 VERDICTS: tuple[Verdict, ...] = (
     "not-applicable",
     "agree",
@@ -39,7 +39,7 @@ VERDICTS: tuple[Verdict, ...] = (
 PASSING: frozenset[Verdict] = frozenset(
     {"not-applicable", "agree", "known-difference", "unsupported"}
 )
-# Short forms of the verdicts for tables.
+# Short labels of the verdicts for tables.
 MARKS: Mapping[Verdict, str] = {
     "not-applicable": "no answer",
     "agree": "",
@@ -52,10 +52,11 @@ MARKS: Mapping[Verdict, str] = {
     "out-of-memory": "OUT OF MEMORY",
     "not-run": "not run",
 }
-# Verdicts of a backend that did not run, in contrast to a backend that ran and was wrong.
+# Verdicts of a backend that did not run (a backend that ran with wrong results is not broken).
 BROKEN: frozenset[Verdict] = frozenset({"error", "crashed", "timeout", "out-of-memory", "not-run"})
 
-# The checks whose numbers say how closely a backend follows the oracle. The others test edges.
+# The checks whose errors measure how closely a backend follows the oracle. The other checks test
+# special inputs.
 MEASURING = frozenset(
     {
         "outputs",
@@ -72,13 +73,14 @@ MEASURING = frozenset(
     }
 )
 
-# Maximum number of wrong tensors shown for a finding.
+# The maximum number of wrong tensors that are shown for a finding.
 SHOWN = 3
-# Prefix of the names of results of a training step.
+# The prefix in the names of a training step's results.
 STEP = re.compile(r"step (\d+): ")
-# The check of whole steps. It may differ alone, or because gradients or other training differ.
+# The check of whole training steps. It may differ alone, or because a check of gradients or of
+# training differs.
 WHOLE_STEPS = "pipeline-training"
-# Maximum number of training steps whose errors are kept.
+# The maximum number of training steps whose errors are kept.
 MOST_STEPS = 20
 
 Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
@@ -87,8 +89,8 @@ Who = Literal["layer", "plugin", "gradient", "spec", "unknown"]
 class Blame(Form):
     """The part at fault for a difference, and the reason as a sentence.
 
-    ``plugin`` is the backend's code between harness and framework, ``gradient`` the framework's
-    differentiation, and ``unknown`` means that the other path could not be run.
+    ``plugin`` is the backend's code between harness and framework. ``gradient`` is the framework's
+    automatic differentiation. ``unknown`` means that the path to compare with could not be run.
     """
 
     who: Who
@@ -100,10 +102,10 @@ class Blame(Form):
 
 @dataclass(slots=True)
 class Finding:
-    """Result of one check: tensors compared, properties that held, and faults in words.
+    """The result of one check: compared tensors, tested properties, and faults as text.
 
-    ``note`` says which values could not be compared. ``sizes`` is set if they differ from the
-    cell's.
+    ``note`` says which values could not be compared. ``sizes`` is set if the check used other sizes
+    than the cell.
     """
 
     check: str
@@ -111,17 +113,20 @@ class Finding:
     faults: list[str] = field(default_factory=list)
     held: int = 0
     note: str = ""
-    excuse: str = ""  # the known difference that explains it, in words
+    excuse: str = ""  # the known difference that explains the deviations, as text
     sizes: str = ""
     verdict: Verdict = "agree"
     seconds: float = 0.0
-    traceback: str = ""  # of the exception, in the backend's process or in this one
-    words: str = ""  # the detail, if read from a record or settled
-    compared: int = 0  # number of deviations before most were dropped
-    kept_growth: tuple[tuple[int, float, float], ...] = ()  # as ``words``
+    traceback: str = ""  # of an exception in the backend's process or in the harness
+    words: str = ""  # the detail text, if read from a record file or kept by ``settle``
+    compared: int = 0  # the number of deviations before ``settle`` dropped them
+    kept_growth: tuple[tuple[int, float, float], ...] = ()  # kept like ``words``
 
     def judge(self) -> Finding:
-        """Set the verdict from the comparisons. No comparison and no note is an error."""
+        """Set the verdict from the comparisons.
+
+        The verdict is "error" if nothing was compared and no note says why.
+        """
         if self.faults or not all(d.agrees for d in self.deviations):
             self.verdict = "differ"
         elif all(d.void for d in self.deviations) and not self.held:
@@ -132,7 +137,7 @@ class Finding:
         return self
 
     def settle(self) -> None:
-        """Drop all deviations but the worst, and keep only the texts and counts of the others."""
+        """Drop all deviations except the worst; keep the text, the count and the growth of all."""
         if len(self.deviations) > 1:
             self.words, self.compared = self.detail, len(self.deviations)
             self.kept_growth = self.growth
@@ -140,18 +145,18 @@ class Finding:
 
     @property
     def comparisons(self) -> int:
-        """The number of compared tensors and checked properties."""
+        """The number of compared tensors and tested properties."""
         return max(len(self.deviations), self.compared) + self.held
 
     @property
     def worst(self) -> Deviation | None:
-        """The deviation furthest beyond its tolerance; None if nothing was compared."""
+        """The deviation that exceeds its tolerance most; None if nothing was compared."""
         compared = [d for d in self.deviations if not d.void]
         return worst(compared) if compared else None
 
     @property
     def growth(self) -> tuple[tuple[int, float, float], ...]:
-        """The worst tensor's error and tolerance at training steps: (step, error, tolerance)."""
+        """The error of the worst tensor at some training steps: (step, error, tolerance)."""
         if self.kept_growth:
             return self.kept_growth
         steps: dict[int, list[Deviation]] = {}
@@ -159,7 +164,7 @@ class Finding:
             found = STEP.search(deviation.name)
             if found and not deviation.void:
                 steps.setdefault(int(found[1]), []).append(deviation)
-        # Thin a long trajectory, but keep its first and last steps.
+        # Of a long training, keep only some steps, with the first and the last step.
         every = -(-len(steps) // MOST_STEPS) or 1
         looked = [*sorted(steps)[:-1:every], *sorted(steps)[-1:]]
         worsts = ((step, worst(steps[step])) for step in looked)
@@ -167,7 +172,7 @@ class Finding:
 
     @property
     def detail(self) -> str:
-        """The faults, and the values that could not be compared, in words."""
+        """Text with the faults, and with the values that could not be compared."""
         if self.words:
             return self.words
         wrong = [d for d in self.deviations if not d.agrees]
@@ -181,7 +186,7 @@ class Finding:
 def _some(deviations: list[Deviation]) -> list[str]:
     more = len(deviations) - SHOWN
     shown = deviations[:SHOWN]
-    # Tables and titles name the worst tensor, so it must be among those shown.
+    # Tables and titles name the worst tensor, so it must be among the shown tensors.
     if more > 0 and (most := worst(deviations)) not in shown:
         shown[-1] = most
     return [
@@ -191,15 +196,16 @@ def _some(deviations: list[Deviation]) -> list[str]:
 
 
 def failed(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that were made and do not pass; only measuring checks if any fails."""
+    """Return the findings that ran and do not pass. If measuring checks fail, return only these."""
     found = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
     return [f for f in found if f.check in MEASURING and f.worst] or found
 
 
 def digits(findings: Iterable[Finding]) -> float | None:
-    """Return the decimal digits, at most 16, in which the worst measured tensor agrees.
+    """Return the number of decimal digits, at most 16, in which the worst tensor agrees.
 
-    If checks fail, the first of them counts, as in messages. Return None if nothing was measured.
+    If checks fail, the first failed check counts, as in messages. Return None if nothing was
+    measured.
     """
     findings = [*findings]
     wrong = failed(findings)
@@ -211,5 +217,5 @@ def digits(findings: Iterable[Finding]) -> float | None:
 
 
 def gravest(verdicts: list[Verdict]) -> Verdict:
-    """Return the gravest verdict, or ``not-run`` if there are none."""
+    """Return the gravest verdict, or ``not-run`` if there are no verdicts."""
     return max(verdicts, key=VERDICTS.index, default="not-run")

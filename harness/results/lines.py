@@ -1,6 +1,6 @@
-"""Lines of a record file, in the file and in memory; ``docs/records.md`` has their meaning.
+"""Lines of a record file, in the file and in memory; ``docs/records.md`` explains them.
 
-Unknown kinds are skipped, and unknown fields are kept.
+Lines of an unknown kind are skipped, and unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ COMPARED = ("error", "yardstick", "ratio", "tolerance", "worst")
 
 
 class Sparse(Form):
-    """Base of forms whose empty fields are left out of the file."""
+    """Base of data classes that omit some fields in the file if they are empty."""
 
     LEFT_OUT: ClassVar[frozenset[str]] = frozenset()
-    """Names of fields that are left out of the file if they are empty."""
+    """Names of fields that are omitted in the file if they are empty."""
 
     @model_serializer(mode="wrap")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -60,7 +60,7 @@ class RecordLine(Sparse):
 
 
 class OwnModelRecord(Sparse):
-    """A user's own model, as the run's request gave it."""
+    """A user's own model, as specified in the request of a run."""
 
     model: str
     sha256: str
@@ -70,7 +70,7 @@ class OwnModelRecord(Sparse):
 
 
 class GivenNumbers(Sparse):
-    """Numbers that the user gave: the checksum of each group, and their sizes."""
+    """Arrays that the user supplied: the checksum of each group of arrays, and the sizes."""
 
     sha256: dict[str, str]
     batch: int
@@ -79,7 +79,7 @@ class GivenNumbers(Sparse):
 
 
 class RequestRecord(Sparse):
-    """Settings that a resumed run must share with the run that it continues."""
+    """Settings of a run; a run that resumes it must have the same settings."""
 
     LEFT_OUT = frozenset({"deterministic", "against", "given"})
 
@@ -94,8 +94,10 @@ class RequestRecord(Sparse):
 
 
 class CheckedModel(Sparse):
-    """A checked model: ``sizes`` with batch and time, the definition of each of the ``layers``, and
-    the ``attributes`` that differ from the defaults."""
+    """A checked model.
+
+    ``sizes`` includes batch and time. ``layers`` maps each layer to its definition. ``attributes``
+    has the attributes that differ from their defaults."""
 
     LEFT_OUT = frozenset({"attributes"})
 
@@ -109,8 +111,9 @@ class CheckedModel(Sparse):
 class Head(RecordLine):
     """The first line of a run.
 
-    ``folders`` are from ``--specs``, ``sources`` files by spec, ``files`` others by option,
-    ``limits`` those of a cell, ``notes`` remarks on specs, ``planned`` the number of cells.
+    ``folders`` are from ``--specs``. ``sources`` maps a spec to its file, and ``files`` an option
+    to its file. ``limits`` are the limits of a cell (e.g. its timeout), ``notes`` are remarks on
+    specs, and ``planned`` is the number of cells.
     """
 
     LEFT_OUT = frozenset({"plan", "columns", "planned", "notes"})
@@ -149,16 +152,16 @@ class CellLine(RecordLine):
 
     @property
     def cell(self) -> Cell:
-        """The cell of the line."""
+        """The cell that the line is about."""
         return Cell(self.spec, self.backend, self.device, self.dtype, self.path)
 
 
 class Begin(CellLine):
     """The start of a cell.
 
-    ``signature`` identifies everything that the numbers depend on. ``since`` is the start of the
-    run whose verdict is kept. In merged files, ``started`` is the start of the cell's run, and
-    ``copy`` counts contradicting results from 2 on.
+    ``signature`` identifies everything that the results depend on. ``since`` is the start time of
+    an earlier run whose results are kept. In merged files, ``started`` is the start time of the
+    cell's run, and ``copy`` numbers contradicting results from 2 on.
     """
 
     LEFT_OUT = frozenset({"since"})
@@ -170,15 +173,15 @@ class Begin(CellLine):
 
     @classmethod
     def of(cls, cell: Cell, signature: Mapping[str, str] | None, since: str = "") -> Self:
-        """Return the line of a cell that starts, or that is kept ``since`` an earlier run."""
+        """Return the line that begins a cell, or keeps its results ``since`` an earlier run."""
         own = None if signature is None else dict(signature)
         return cls(**vars(cell), signature=own, since=since or None)
 
 
 class Result(CellLine):
-    """The result of one check of a cell; numbers are None if no tensor was compared.
+    """The result of one check of a cell; error and tolerance are None if no tensor was compared.
 
-    ``compared`` counts the tensors; records of older versions lack it.
+    ``compared`` counts the tensors; records of older versions do not have it.
     """
 
     LEFT_OUT = frozenset({"spread", "growth", "compared"})
@@ -248,14 +251,14 @@ class Result(CellLine):
 
 
 class BlameLine(CellLine):
-    """The verdict on who is at fault in a cell, found after the cell ended."""
+    """The part at fault in a cell (see :class:`Blame`), found after the cell ended."""
 
     kind: Literal["blame"] = "blame"
     blame: Blame
 
 
 class End(CellLine):
-    """The end of a cell, with the greeting of its worker and a checksum of its lines."""
+    """The end of a cell, with the description that its worker sent and a checksum of its lines."""
 
     LEFT_OUT = frozenset({"divergence", "not_compared", "checksum", "place", "layers", "blamed"})
     kind: Literal["end"] = "end"
@@ -274,7 +277,7 @@ class End(CellLine):
 
     @classmethod
     def of(cls, result: CellResult) -> Self:
-        """Return the line of a cell that is finished."""
+        """Return the line that ends a cell."""
         return cls(
             **vars(result.cell),
             verdict=result.verdict,
@@ -305,12 +308,12 @@ class Pair(RecordLine):
 
     @property
     def group(self) -> tuple[str, str, str, str]:
-        """The fields that both cells share: see :func:`harness.checking.pairs.group_of`."""
+        """The fields that the two cells share: see :func:`harness.checking.pairs.group_of`."""
         return self.spec, self.dtype, self.path, self.device
 
     @property
     def digits(self) -> float:
-        """Decimal digits, at most 16, in which both backends agree."""
+        """The number of decimal digits, at most 16, in which the two backends agree."""
         return tolerance.digits(self.error)
 
     @property
@@ -333,7 +336,7 @@ class Done(RecordLine):
 
 
 class Torn(RecordLine):
-    """A note of a writer that it found an incomplete line above."""
+    """A line of a writer, which reports that it found an incomplete line above."""
 
     kind: Literal["torn"] = "torn"
     bytes: int

@@ -1,7 +1,7 @@
-"""Merge files of several runs (shards, machines, versions) without duplicates.
+"""Merging of files from several runs (shards, machines, versions), without duplicate cells.
 
-Speeds are comparable only within a group, whose cells were timed interleaved. Cells of one group
-from several files therefore become separate groups.
+Speeds are comparable only within a group, because the cells of a group are timed in turn. So cells
+of the same group from several files become separate groups.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.results.speeds import (
 )
 from harness.runs.plans import Plans, RunPlan, joined
 
-# Options that all files must share, because the name of a cell does not hold all of them.
+# Options that must be equal in all files, because the name of a cell does not contain all of them.
 ALIKE = ("device", "dtype", "path", "threads", "rounds")
 # Parameters of a cell that are not sizes of its model.
 OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
@@ -41,11 +41,12 @@ OF_EVERY_CELL = frozenset(("dtype", "device", "path"))
 
 @dataclass(frozen=True)
 class Merged:
-    """The content of a merged file, and remarks on it.
+    """The content of a merged file, and remarks about it.
 
-    ``duplicates`` counts, by file, cells that were in a different file with the same outcome.
-    ``contradictions`` describe cells with different outcomes, ``shards`` the parts of runs.
-    ``missing`` counts planned cells that are missing.
+    - ``duplicates`` counts, by file, the cells that another file has with the same outcome.
+    - ``contradictions`` describes the cells that have different outcomes in different files.
+    - ``shards`` describes which shards of each run the files contain.
+    - ``missing`` is the number of planned cells that no file contains.
     """
 
     kind: str
@@ -66,7 +67,7 @@ class Merged:
         return 1 if self.contradictions else 3 if self.missing else 0
 
     def lines(self, place: str) -> list[str]:
-        """Return the remarks in words; ``place`` is where the content is."""
+        """Return the remarks as lines of text; ``place`` is the name of the merged file."""
         found = [
             f"{name}: {_cells(count)} of it {'is' if count == 1 else 'are'} in another file too, "
             "with the same outcome: kept once"
@@ -87,17 +88,17 @@ class Merged:
         return [*found, *(["; ".join(told)] if told else [])]
 
     def record(self) -> dict[str, object]:
-        """Return plain data, without the content."""
+        """Return all fields except the content as plain data."""
         return {name: value for name, value in vars(self).items() if name != "content"}
 
 
 def check_alike(
     runs: Iterable[tuple[str, Mapping[str, object]]], shown: Callable[[object], str] = str
 ) -> None:
-    """Refuse runs whose options differ; each run is the name of its file and its options.
+    """Check that all runs have the same options. A run is a pair of file name and options.
 
     Raises:
-        UsageError: the options of a run differ from those of the first one.
+        UsageError: the options of a run differ from the options of the first run.
     """
     (first, before), *others = runs
     for name, asked in others:
@@ -114,9 +115,9 @@ def check_alike(
 
 
 def models_apart(found: Iterable[tuple[str, str, str | None]]) -> list[str]:
-    """Return remarks on specs whose name means different models in the results.
+    """Return remarks on specs that have the same name but are different models in the results.
 
-    Each entry is a file's name, a spec, and an identifier of the model, or None if not recorded.
+    Each entry is a file name, a spec, and an identifier of the model, or None if not recorded.
     """
     files: dict[str, dict[str, None]] = {}
     models: dict[str, set[str]] = {}
@@ -137,7 +138,7 @@ def _cells(count: int) -> str:
 
 
 def merge_records(files: Mapping[str, Records]) -> Merged:
-    """Merge record files; each cell is kept once from every machine and version.
+    """Merge record files; drop repeated results of a cell from the same machine and version.
 
     Raises:
         RecordError: a file does not begin with a head.
@@ -168,16 +169,17 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
     ended = {cell for cell, _ in kept}
     plans = Plans.of(head.plan for head in heads if head.plan)
     missing, shards = plans.told({joined(cell_name(cell)) for cell in ended})
-    # Readers of a stopped run count the cells after the last head, so that head plans all cells.
+    # A reader of an interrupted run counts the cells after the last head. So this head plans all
+    # cells.
     lines: list[RecordLine] = [*heads]
     for last in heads[-1:]:
         lines[-1] = last.model_copy(update={"planned": len(kept) + missing})
     for block in kept.values():
         lines += [block.begin, *block.results, block.end]
-    # The last start of each cell that never ended.
+    # For each cell that never ended, the line of its last start.
     begun = {cell: line for records in files.values() for cell, line in records.begun.items()}
     lines += [line for cell, line in begun.items() if cell not in ended]
-    # After all cells: a reader drops a pair when one of its backends begins again.
+    # Pairs come after all cells: a reader drops a pair if a cell of the pair begins later.
     lines += _distinct([p for records in files.values() for p in records.of_kind(Pair)])
     verdicts = Counter(gravest([line.verdict for line in b.results]) for b in kept.values())
     torn = sum(records.torn is not None for records in files.values())
@@ -197,7 +199,7 @@ def merge_records(files: Mapping[str, Records]) -> Merged:
 
 
 class _KeptBlocks:
-    """The blocks kept so far, by cell and origin; contradicting blocks are numbered copies."""
+    """The results kept so far, by cell and origin; contradicting results are numbered copies."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Cell, CellOrigin], CellBlock] = {}
@@ -206,7 +208,7 @@ class _KeptBlocks:
         self._known: dict[tuple[Cell, CellOrigin], list[tuple[str, CellBlock]]] = {}
 
     def take(self, name: str, cell: Cell, origin: CellOrigin, block: CellBlock) -> None:
-        """Add a block of the file ``name``."""
+        """Add the result of a cell from the file ``name``, unless an equal result is kept."""
         known = self._known.setdefault((cell, replace(origin, copy=1)), [])
         model = block.model
         alike = [(n, other) for n, other in known if other.model in (model, None) or not model]
@@ -241,7 +243,7 @@ def _contradiction(
 
 
 def _distinct(lines: Iterable[L]) -> list[L]:
-    """Return heads or pairs, each once: merged files may hold the same ones."""
+    """Remove duplicate heads or pairs, which files that were merged before may contain."""
     found: dict[str, L] = {}
     for line in lines:
         told = {name: value for name, value in line.plain().items() if name != "planned"}
@@ -250,7 +252,7 @@ def _distinct(lines: Iterable[L]) -> list[L]:
 
 
 def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
-    """Merge files of speeds; each cell is kept once from every machine and version.
+    """Merge files of speeds; drop repeated results of a cell from the same machine and version.
 
     Raises:
         UsageError: the files are of runs with different options.
@@ -284,19 +286,19 @@ def merge_speeds(files: Mapping[str, SpeedFile]) -> Merged:
 
 
 def join(contents: Sequence[SpeedFile]) -> SpeedFile:
-    """Join the files of one run whose parts were made on several machines."""
+    """Join the files of one run whose groups were timed on several machines."""
     files = {str(number): content for number, content in enumerate(contents, start=1)}
     return _joined(files, _KeptEntries(files), _plans(files))
 
 
 def _plans(files: Mapping[str, SpeedFile]) -> list[RunPlan]:
-    """Return the plans of all runs, with each shard once."""
+    """Return the plans of all runs, with every shard of a run only once."""
     every = (plan for content in files.values() for plan in content.harness.plans)
     return [*{(plan.digest, plan.shard): plan for plan in every}.values()]
 
 
 class _KeptEntries:
-    """The cells kept so far, with their origins, so that merged files can be merged again."""
+    """The cells kept so far, each with its origin, so that a merged file can be merged again."""
 
     def __init__(self, files: Mapping[str, SpeedFile]) -> None:
         self.kept: list[tuple[SpeedEntry, str, SpeedOrigin]] = []
@@ -304,7 +306,7 @@ class _KeptEntries:
         self.contradictions: list[str] = []
         self.notes: list[str] = []
         self.machines: dict[str, MachineOf] = {}
-        self._files: list[str] = []  # by kept cell
+        self._files: list[str] = []  # the file of each kept cell
         self._known: dict[tuple[str, str, str], list[int]] = {}
         for name, content in files.items():
             text = json.dumps(content.plain(), sort_keys=True)
@@ -319,7 +321,7 @@ class _KeptEntries:
 
     @property
     def ended(self) -> set[str]:
-        """The names of the ended cells, as in the plans of their runs."""
+        """The names of the finished cells, in the form that plans use."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
     def _take(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
@@ -341,7 +343,7 @@ class _KeptEntries:
         self._files.append(name)
 
     def _name_apart(self) -> None:
-        """Give groups from several runs separate names, and ambiguous cells a label."""
+        """Rename groups that come from several runs, and label cells that have the same name."""
         groups: dict[str, list[int]] = {}
         for number, (entry, cell, _) in enumerate(self.kept):
             groups.setdefault(cell.replace(f"[{entry.params.backend}-", "["), []).append(number)
@@ -356,7 +358,7 @@ class _KeptEntries:
                 self.kept[number] = entry, cell, origin
 
     def _labels(self, numbers: Sequence[int]) -> list[str]:
-        """Return, for each cell of a group, the label that separates it from others of its name."""
+        """Return for each cell of a group the label that tells it from cells of the same name."""
         kept = [self.kept[number][1:] for number in numbers]
         machines = {origin.machine.id for _, origin in kept}
         hosts = {origin.machine.host for _, origin in kept}
@@ -377,7 +379,7 @@ class _KeptEntries:
 
 
 def _original(content: SpeedFile, run: str, entry: SpeedEntry) -> tuple[SpeedEntry, SpeedOrigin]:
-    """Return a cell as its run had it, with its origin: run, machine and versions."""
+    """Return a cell as it was before any merge, with its origin: run, machine and versions."""
     group = {"group": entry.group} if isinstance(entry, Timed) else {}
     origin = entry.origin
     if origin is None:
@@ -408,7 +410,7 @@ def _joined(
         told["machines"] = list(merging.machines.values())
     info = {"harness": first.environment.model_copy(update=told)}
     further = [content.harness for content in files.values()]
-    rest: dict[str, object] = {}  # fields that a file has only if they are set
+    rest: dict[str, object] = {}  # optional fields, set only if they have a value
     commands = dict.fromkeys(tuple(words) for each in further for words in each.commands)
     if commands:
         rest["commands"] = [list(words) for words in commands]
@@ -431,7 +433,7 @@ def _joined(
 
 
 def _name_in_plan(params: Parameters, backend: str) -> str:
-    """Return the name of a cell as in :class:`harness.timing.request.BenchPlan`."""
+    """Return the name of a cell in the form of :class:`harness.timing.request.BenchPlan`."""
     further = (params.model_extra or {}).items()
     sizes = {name: size for name, size in further if name not in OF_EVERY_CELL}
     parts = params.mode, params.spec, params.batch, params.time

@@ -1,4 +1,4 @@
-"""Content of a record file: its lines and results, separate for each machine and version."""
+"""Content of a record file: its lines, and its results by machine and version."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ L = TypeVar("L", bound=RecordLine)
 
 @dataclass(frozen=True)
 class CellOrigin:
-    """The machine (its identity and host name) and framework version of a cell.
+    """The origin of a cell: the machine (its identity and host name) and the framework version.
 
-    ``copy`` counts contradicting results of the same origin in merged files; elsewhere it is 1.
+    In merged files, ``copy`` numbers contradicting results of the same origin; elsewhere it is 1.
     """
 
     machine: str
@@ -31,7 +31,7 @@ class CellOrigin:
 
 @dataclass(frozen=True)
 class CellBlock:
-    """The lines of a cell from begin to end, and the head of their run."""
+    """The lines of a cell from begin to end, and the head of the run that wrote them."""
 
     begin: Begin
     results: Sequence[Result]
@@ -40,19 +40,19 @@ class CellBlock:
 
     @property
     def cell(self) -> Cell:
-        """The cell of the lines."""
+        """The cell that the lines are about."""
         return self.begin.cell
 
     @property
     def origin(self) -> CellOrigin:
-        """The machine and the version that ran the cell."""
+        """The machine and the framework version that ran the cell."""
         version = self.results[-1].backend_version if self.results else ""
         return replace(_place(self.begin, self.head), version=version)
 
     @property
     def began(self) -> str:
-        """The start of the run that decided the cell."""
-        # In a merged file, the head is that of the last run.
+        """The start time of the run that produced the cell's verdict."""
+        # In a merged file, the head is the head of the last run.
         begin, head = self.begin, self.head
         return begin.since or begin.started or (head.started if head else "")
 
@@ -84,7 +84,7 @@ class CellBlock:
 
 
 def _place(begin: Begin, head: Head | None) -> CellOrigin:
-    """Return the origin of a cell that begins; its version is known only from its results."""
+    """Return the origin of a cell that begins; the version stays empty until there are results."""
     said = begin.signature or {}
     run_on = head.machine if head else Machine()
     host = said.get("host", run_on.host)
@@ -92,16 +92,16 @@ def _place(begin: Begin, head: Head | None) -> CellOrigin:
     return CellOrigin(machine, host, "", begin.copy_)
 
 
-# Complete cells, each from every origin.
+# Complete cells; each cell maps an origin to the lines of its last run there.
 Origins = Mapping[Cell, Mapping[CellOrigin, CellBlock]]
 
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """The lines of a record file whose kind is known, in file order.
+    """The lines of known kinds in a record file, in file order.
 
-    ``torn`` is the incomplete last line of a killed writer, or None. ``repaired`` are such lines
-    that a later writer closed.
+    ``torn`` is the incomplete last line of a writer that was killed, or None. ``repaired`` has
+    earlier lines of this sort, after which another writer continued.
     """
 
     lines: tuple[RecordLine, ...]
@@ -114,41 +114,41 @@ class Records:
 
     @property
     def head(self) -> Head | None:
-        """The head of the last run."""
+        """The head of the last run; None without a head."""
         return next(reversed(self.of_kind(Head)), None)
 
     @property
     def cells(self) -> Origins:
-        """The complete cells, each from every origin.
+        """The complete cells, each with its results by origin.
 
-        The last run of an origin counts. A cell is left out if it began again there and was cut
-        off.
+        For each origin, the last run counts. If the last run of a cell was interrupted in this
+        cell, the cell is left out.
         """
         return self._blocks[0]
 
     @property
     def every_block(self) -> list[CellBlock]:
-        """The blocks of :attr:`cells`, also those that a later run in the file replaces."""
+        """The lines of the cells in :attr:`cells`, including results that a later run replaced."""
         return [block for block in self._blocks[1] if block.cell in self.cells]
 
     @cached_property
     def ended(self) -> Mapping[Cell, CellResult]:
-        """The results of :attr:`cells`; with several origins, backends are named after them."""
+        """The results of :attr:`cells`; several origins are added to the name of the backend."""
         return apart(self.cells)[0]
 
     @cached_property
     def begun(self) -> dict[Cell, Begin]:
-        """The cells that began, each with its last beginning."""
+        """The last line that begins each cell."""
         return {line.cell: line for line in self.of_kind(Begin)}
 
     @property
     def cut_off(self) -> list[Cell]:
-        """The cells that began, but did not end."""
+        """The cells that began but did not end."""
         return [cell for cell in self.begun if cell not in self.cells]
 
     @property
     def stopped(self) -> str:
-        """A description of how far the last run came, if it did not end; otherwise empty."""
+        """Text that says how far the last run came, if it was interrupted; otherwise empty."""
         planned = done = 0
         for line in self.lines:
             if isinstance(line, Head):
@@ -157,11 +157,12 @@ class Records:
         return f"stopped after {done} of {planned} cells" if done < planned else ""
 
     def of_machine(self, machine: str, what: str) -> dict[Cell, CellResult]:
-        """Return the last results of :attr:`cells` from this machine, or from the only other
-        machine.
+        """Return the last results of :attr:`cells` from a machine.
+
+        If a cell ran only on one other machine, return its result from that machine.
 
         Raises:
-            UsageError: a cell was run on several machines, but not on this one.
+            UsageError: a cell was run on several machines, but not on this machine.
         """
         found = {}
         for cell, origins in self.cells.items():
@@ -178,12 +179,12 @@ class Records:
 
     @cached_property
     def _blocks(self) -> tuple[Origins, list[CellBlock]]:
-        """The cells by origin, and all blocks that ended, in file order."""
+        """The cells by origin, and the lines of all cells that ended, in file order."""
         every: list[CellBlock] = []
         found: dict[Cell, dict[CellOrigin, CellBlock]] = {}
         begun: dict[Cell, tuple[Begin, list[Result], list[CellBlock]]] = {}
         head: Head | None = None
-        # Blame for cells that have not ended, from a later cell.
+        # Blame that a later line assigns to a cell before the cell has ended.
         told: dict[Cell, BlameLine] = {}
         for line in self.lines:
             match line:
@@ -218,13 +219,16 @@ class Records:
 
 
 def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
-    """Take out and return the block that a new run of a cell may replace; its version decides."""
+    """Remove and return the result that a new run of a cell may replace.
+
+    The new result does not replace it if the framework version differs.
+    """
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
 
 
 def last_first(cells: Origins) -> dict[Cell, Iterator[CellResult]]:
-    """Return the results of each cell from all origins, last first, as one-pass iterators."""
+    """Return an iterator over the results of each cell from all origins, newest first."""
     return {cell: _last_first(origins) for cell, origins in cells.items()}
 
 
@@ -237,7 +241,10 @@ def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]
 
 
 def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
-    """Return the last version's cells of each machine, named by machine if there are several."""
+    """Return the results of the last version on each machine.
+
+    If there are several machines, the names of backends contain the machine.
+    """
     found = []
     for records in files:
         newest: dict[Cell, dict[CellOrigin, CellBlock]] = {}
@@ -249,7 +256,7 @@ def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
 
 
 def apart(*files: Origins, versions: bool = True) -> list[dict[Cell, CellResult]]:
-    """Return the results by cell; a backend with several origins gets a name for each origin."""
+    """Return the results by cell; a backend with several origins gets one name per origin."""
     several: dict[str, set[str]] = {}
     for cells in files:
         for cell, origins in cells.items():
@@ -290,9 +297,9 @@ def origin_label(
     machine: str | None = None,
     copy: int = 1,
 ) -> str:
-    """Return the label that separates results of one name, made of the given parts.
+    """Return the label that distinguishes results of the same name, made of the given parts.
 
-    ``machine`` identifies one of several machines with the same ``host``.
+    ``machine`` distinguishes machines that have the same ``host``.
     """
     label = "" if version is None else f" ({version})"
     if host is not None:

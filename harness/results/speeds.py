@@ -15,19 +15,19 @@ from harness.files.forms import Form, Number, plain
 from harness.results.environment import Environment, MachineOf
 from harness.runs.plans import RunPlan
 
-# The minimum avoids infinite speeds.
+# The minimum prevents infinite speeds.
 Seconds = Annotated[float, Field(ge=1e-12, le=1e9, allow_inf_nan=False)]
 
 
 class Stats(Form):
-    """Seconds of a step: ``median``, and in ``data`` one number for each round."""
+    """Seconds per step: ``data`` has a number for each round, and ``median`` is their median."""
 
     median: Seconds
     data: Annotated[list[Seconds], Field(min_length=1, max_length=100_000)]
 
 
 class Spread(Form):
-    """A figure over the rounds: its median and the quartiles."""
+    """The distribution of a measurement over the rounds: its median and quartiles."""
 
     median: Number
     q1: Number
@@ -40,20 +40,20 @@ class Spread(Form):
 
 
 class Rate(Spread):
-    """A speed: units read per second."""
+    """A speed: characters or samples per second."""
 
     unit: str
 
 
 class Values(Form):
-    """Result of the proof of values; ``ratio`` is the largest error divided by its yardstick."""
+    """Result of the comparison with the oracle; ``ratio`` is the largest error / its yardstick."""
 
     ratio: Number | None = None
     digits: Number | None = None
 
 
 class Figures(Form):
-    """Figures that pytest-benchmark has no field for; FLOP and bytes are per second."""
+    """The measurements that pytest-benchmark has no field for; FLOP and bytes are per second."""
 
     model: str | None = None
     path: str = ""
@@ -70,7 +70,7 @@ class Figures(Form):
 
 
 class Parameters(Form):
-    """The parameters that identify a cell. Sizes, dtype and the like are extra fields."""
+    """The parameters that identify a cell. Sizes, dtype, device and path are extra fields."""
 
     spec: str
     backend: str
@@ -80,7 +80,7 @@ class Parameters(Form):
 
     @property
     def further(self) -> dict[str, str]:
-        """The extra fields, as texts."""
+        """The extra fields as strings."""
         return {name: str(value) for name, value in (self.model_extra or {}).items()}
 
 
@@ -108,11 +108,11 @@ class SpeedEntry(Form):
 
     @property
     def outcome(self) -> object:
-        """The seconds of the rounds, or the reason for a missing speed."""
+        """The seconds of the rounds, or the reason why there is no speed."""
         raise NotImplementedError
 
     def renamed(self, backend: str) -> Self:
-        """Return the cell with a new name of its backend."""
+        """Return the cell with another name for its backend."""
         told: dict[str, object] = {"params": self.params.model_copy(update={"backend": backend})}
         for field in ("name", "fullname"):
             if text := getattr(self, field, ""):
@@ -123,7 +123,7 @@ class SpeedEntry(Form):
 
 
 class Timed(SpeedEntry):
-    """A cell with a speed. Cells of one ``group`` differ only in their backend."""
+    """A cell with a speed. The cells of a ``group`` differ only in their backend."""
 
     group: str
     fullname: str
@@ -138,12 +138,12 @@ class Timed(SpeedEntry):
 
     @property
     def outcome(self) -> list[Seconds]:
-        """The seconds of a step in each round."""
+        """The seconds per step in each round."""
         return self.stats.data
 
     @property
     def ratio(self) -> float | None:
-        """The largest error divided by its yardstick, if values were compared."""
+        """The largest error divided by its yardstick; None if no values were compared."""
         return self.extra_info.values.ratio
 
 
@@ -155,7 +155,7 @@ class NoSpeed(SpeedEntry):
 
     @property
     def outcome(self) -> str:
-        """The reason for the missing speed."""
+        """The reason why there is no speed."""
         return self.reason
 
 
@@ -170,7 +170,7 @@ class Incomplete(Form):
 
 
 class Further(Form):
-    """The top-level field ``harness``; ``commands`` are arguments of the commands that wrote it."""
+    """The top-level field ``harness``. ``commands`` has the command lines that wrote the file."""
 
     without_speed: list[NoSpeed]
     slopes: list[dict[str, object]] = Field(default_factory=list)
@@ -187,7 +187,7 @@ class Info(Form):
 
 
 class SpeedFile(Form):
-    """The content of the whole file."""
+    """The content of a whole file of speeds."""
 
     machine_info: Info
     benchmarks: list[Timed]
@@ -201,7 +201,7 @@ class SpeedFile(Form):
 
     @property
     def entries(self) -> Sequence[SpeedEntry]:
-        """The cells, those with a speed first."""
+        """All cells; cells with a speed come first."""
         return [*self.benchmarks, *self.harness.without_speed]
 
     @property
@@ -215,7 +215,7 @@ class SpeedFile(Form):
         return {entry.cell: entry for entry in self.harness.without_speed}
 
     def only(self, wanted: Callable[[SpeedEntry], bool]) -> Self:
-        """Return a copy with only the wanted cells."""
+        """Return a copy that contains only the cells for which ``wanted`` is true."""
         lacking = [entry for entry in self.harness.without_speed if wanted(entry)]
         return self.model_copy(
             update={
@@ -231,7 +231,7 @@ class SpeedFile(Form):
 
 
 def group_name(parts: Iterable[object], sizes: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the name of a group, from its mode, spec, batch and time, and its sizes."""
+    """Return the name of a group, given its ``parts`` (mode, spec, batch, time) and its sizes."""
     told = (f"{name}={size}" for name, size in sorted(sizes.items()))
     return (*map(str, parts), *told)
 
