@@ -1,8 +1,8 @@
 """Types of a worker's arguments and answers.
 
-Arguments are arrays by name. Answers have the return annotations of the services that a worker
-runs. The parent validates each answer against the annotation of the verb's method
-(:mod:`harness.worker.answers`). Workers import this module too, so it does not import pydantic.
+Arguments are arrays by name. The return annotations of a worker's methods are the types of its
+answers, and the parent validates each answer against them (:mod:`harness.worker.answers`). Workers
+import this module too, so it must not import pydantic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.errors import shorten
 
 @dataclass(frozen=True)
 class Arguments:
-    """Arrays by port name: float64 values that float32 represents exactly, or int64 indices."""
+    """Arrays by port name: float64 numbers that are exact in float32, or int64 indices."""
 
     parameters: ArrayDict
     statistics: ArrayDict
@@ -30,29 +30,29 @@ class Arguments:
     targets: ArrayDict
 
     def with_batch(self, other: Arguments) -> Arguments:
-        """Return these parameters and statistics with the batch of ``other``."""
+        """Return these parameters and statistics with the batch (inputs, ...) of ``other``."""
         return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
 
 
-# Kinds of dtype that are numbers to compare: bool, signed and unsigned integers, floats.
+# The dtype kinds that can be compared: bool, signed and unsigned integers, and floats.
 NUMBERS = "biuf"
-# Dtypes of arrays without floats that backends get, by kind.
+# The dtypes in which backends get indices and booleans.
 WHOLE: Mapping[str, Any] = {"index": np.int64, "bool": np.bool_}
 
 
 class IllFormed(Exception):
-    """The error of a worker's answer that has the wrong form; the message says what is wrong."""
+    """The error of a worker's answer with a wrong type or shape; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """A value where an array of numbers was expected; ``reason`` says what is wrong."""
+    """A value that is not an array of numbers, although one was expected; ``reason`` says why."""
 
     reason: str
 
 
 def tensor(value: Any) -> Array | Misfit:
-    """Return an array of numbers unchanged, or a :class:`Misfit` for anything else."""
+    """Return an array of numbers unchanged; for any other value, return a :class:`Misfit`."""
     if value is None:
         return Misfit("nothing was returned")
     if isinstance(value, Misfit):
@@ -65,10 +65,10 @@ def tensor(value: Any) -> Array | Misfit:
 
 
 def whole(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
-    """Return the tensors if all are arrays.
+    """Return the tensors if all of them are arrays.
 
     Raises:
-        IllFormed: one is not; the message names it.
+        IllFormed: a tensor is a :class:`Misfit`; the message names it.
     """
     found: dict[str, Array] = {}
     for name, value in tensors.items():
@@ -80,7 +80,10 @@ def whole(tensors: Mapping[str, Array | Misfit]) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Converted:
-    """Convert a value with ``convert``, which raises ValueError for a value that is not allowed."""
+    """A type annotation that validates a value with ``convert``.
+
+    ``convert`` returns the value, or raises ValueError if the value is not allowed.
+    """
 
     convert: Callable[[Any], Any]
 
@@ -92,7 +95,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class Length:
-    """A list of ``count`` entries."""
+    """A type annotation for a list of ``count`` entries."""
 
     count: int
 
@@ -109,15 +112,18 @@ class Length:
 
 @dataclass(frozen=True)
 class Counted:
-    """A constraint on the length of a list: the argument named ``argument``, or its length. The
-    list is the field ``within`` of the answer, or the answer itself."""
+    """A type annotation that fixes the length of a list in an answer.
+
+    The length is the value of the call's argument ``argument``, or the length of that argument. The
+    list is the field ``within`` of the answer, or the answer itself.
+    """
 
     argument: str
     within: str = ""
 
 
 def shown(value: Any) -> str:
-    """Return a short text of a value for an error."""
+    """Return a short text of a value, for an error message."""
     return shorten(repr(value), 80)
 
 
@@ -153,7 +159,7 @@ def _at_least(least: int) -> Converted:
 
 
 Tensors = dict[str, Annotated[Any, Converted(tensor)]]
-"""Arrays, each of which may be a :class:`.Misfit` instead: it alone differs."""
+"""Arrays by name; an invalid array is a :class:`.Misfit`, so that only this entry is wrong."""
 Arrays = dict[str, Annotated[Any, Converted(_array)]]
 Traced = Annotated[Any, Converted(_entry)]
 Texts = dict[str, str]

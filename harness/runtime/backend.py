@@ -1,9 +1,9 @@
-"""The backend contract: what a framework must give, and what it may.
+"""The backend contract: the required and the optional methods of a backend.
 
-A backend must give a table of primitives, and convert arrays to tensors and back. The rest of this
-class then runs every program and trains it with the program's derived gradient. All further methods
-are optional: automatic differentiation, compilation, a loop of its own, native layers and
-optimizers (:mod:`harness.runtime.native`).
+A backend must provide a table of primitives, and convert arrays to tensors and back. With these the
+harness runs every program, and trains it with the gradient that it derives from the program. All
+other methods are optional: automatic differentiation, compilation, a loop, and the framework's own
+layers and optimizers (:mod:`harness.runtime.native`).
 """
 
 from __future__ import annotations
@@ -38,34 +38,37 @@ from harness.runtime.promises import LONGEST, MOST_TEXTS
 
 
 class Backend(ABC):
-    """The base class of a backend: one framework, in a worker process of its own.
+    """The base class of a backend: one framework, in a separate worker process.
 
-    A tensor needs only a ``shape``, a tuple of numbers. Tensors passed to a method belong to the
-    harness, which may pass them again. A method writes into them only if its docstring says that
-    they are given away. If a method raises, the check that called it gets the verdict ``error`` or
-    ``out-of-memory``. The harness checks return values. If one breaks a promise, it raises
-    :class:`harness.runtime.promises.ContractError`, which names the method.
+    A tensor needs only a ``shape``, a tuple of integers. Tensors that a method gets belong to the
+    harness, which may pass them again. A method may write into its arguments only if its docstring
+    says that they are given away. If a method raises, the check that called it gets the verdict
+    ``error`` or ``out-of-memory``. The harness checks the return values. If a value breaks a
+    promise of this contract, the harness raises :class:`harness.runtime.promises.ContractError`,
+    which names the method.
 
-    The worker calls :meth:`versions`, :meth:`devices` and :meth:`dtypes` when it starts. A session
-    begins with :attr:`quick`, :attr:`deterministic`, :meth:`use`, :meth:`session`, then the claims.
+    The worker calls :meth:`versions`, :meth:`devices` and :meth:`dtypes` when it starts. For each
+    session, the harness sets :attr:`quick` and :attr:`deterministic`, calls :meth:`use` and
+    :meth:`session`, and then asks for claims.
 
     Attributes:
         name: The name of the entry point.
-        fused: Faster implementations of operations of :data:`harness.program.fused.FUSED`, and of
-            ``loose_max``, called as primitives are. Plans use only the fused operations listed
-            here.
-        quick: Set by the harness if functions run a few times at many shapes, as in checks. The
-            framework should then compile quickly rather than for speed.
-        exact: Set by the harness in a training: compiled functions must give the same bits each
-            time.
-        deterministic: Set by the harness with ``--deterministic``: the same call must give the same
-            bits on any device, at any cost.
-        fuses: Whether a step of a plan's loop is compiled as one, and is faster inside the loop.
-        rewrites: Whether :meth:`fill` can write into tensors, and so into their views.
-        compiles: The paths with a compiler on this machine: ``compiled``, for :meth:`compile_plan`,
-            and ``native-compiled``, for :meth:`compile_native`.
-        denormals: A promise to keep numbers below the smallest normal one, 1.2e-38 in float32,
-            until :meth:`flush_denormals` is called; without it they may be 0.
+        fused: Faster implementations of the operations in :data:`harness.program.fused.FUSED` and
+            of ``loose_max``. They are called like primitives. Plans use only the fused operations
+            listed here.
+        quick: Set by the harness if each function runs only a few times, at many shapes, as in
+            checks. The framework should then compile quickly instead of optimizing.
+        exact: Set by the harness during training: compiled functions must give the same bits in
+            every call.
+        deterministic: Set by the harness with ``--deterministic``: identical calls must give
+            identical bits on any device, even if this is slow.
+        fuses: Whether the framework fuses the operations of a loop's step, so that elementwise work
+            is faster inside the loop of a plan.
+        rewrites: Whether :meth:`fill` can write into tensors and their views.
+        compiles: The paths for which this machine has a compiler: ``compiled``
+            (:meth:`compile_plan`) and ``native-compiled`` (:meth:`compile_native`).
+        denormals: A promise to keep denormals (below 1.2e-38 in float32) until
+            :meth:`flush_denormals` is called. Without this promise the backend may round them to 0.
     """
 
     name: str
@@ -84,8 +87,8 @@ class Backend(ABC):
         """A function for every name in :data:`harness.program.primitives.TABLE`.
 
         Tensors are passed by position (``concat`` takes one list of them). Attributes are passed by
-        keyword, as plain numbers, tuples and strings. Operands are not written into; a result may
-        be a view.
+        keyword, as plain numbers, tuples and strings. A function must not write into its tensors;
+        its result may be a view of them.
         """
 
     @abstractmethod
@@ -95,10 +98,10 @@ class Backend(ABC):
         Floats keep their dtype. Integers get the dtype that the framework uses for indices.
 
         Args:
-            array: ``[...]``, with any strides. Its dtype is int64, bool, or float64 in a session of
-                float64 and float32 in any other. For bfloat16 and float16 the harness converts with
-                ``astype``. Copying the array is always safe. Sessions do not keep the arrays that
-                they pass, so a framework on the host's memory may keep the array instead of a copy.
+            array: ``[...]``, with any strides. Its dtype is int64, bool or a float: float64 in
+                sessions of float64, float32 in all others. For bfloat16 and float16 the harness
+                converts tensors with ``astype``. The method may copy the array or keep it, because
+                sessions do not change or keep the arrays that they pass.
         """
 
     @abstractmethod
@@ -106,40 +109,40 @@ class Backend(ABC):
         """Wait for the device and return the values of a tensor.
 
         Returns:
-            An array of the tensor's shape and dtype. It belongs to the caller: no later call
-            changes it.
+            An array of the tensor's shape and dtype. It belongs to the caller, so no later call may
+            change it.
         """
 
     def versions(self) -> Mapping[str, str]:
-        """Return the names and versions of the distributions that compute, 100 at most."""
+        """Return the versions of the distributions that compute, by name; at most 100."""
         return {"numpy": np.__version__}
 
     def devices(self) -> Sequence[str]:
-        """Return the devices for ``--device``; a check on any other device is ``unsupported``."""
+        """Return the allowed values of ``--device``; other devices give ``unsupported``."""
         return ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """Return the names for ``--dtype``.
+        """Return the allowed values of ``--dtype``.
 
-        Allowed are ``float64``, ``float32``, ``tf32``, ``bfloat16`` and ``float16``. For the last
-        two, ``astype`` must convert float32 to that dtype and back, and products must accept it,
-        with gradients. Everything else stays float32.
+        They are taken from ``float64``, ``float32``, ``tf32``, ``bfloat16`` and ``float16``. For
+        ``bfloat16`` and ``float16``, ``astype`` must convert float32 to that dtype and back, and
+        products must accept that dtype, with gradients. All other operations stay in float32.
         """
         return ("float64", "float32")
 
     def lacks(self, dtype: str) -> Collection[str]:
         """Return the primitives that the framework lacks in a dtype of :meth:`dtypes`.
 
-        Only those of :data:`harness.program.primitives.OFFERED` may be missing. A model that needs
-        a missing one is ``unsupported`` in this dtype.
+        Only primitives in :data:`harness.program.primitives.OFFERED` may be missing. A model that
+        needs a missing primitive is ``unsupported`` in this dtype.
         """
         return ()
 
     def use(self, device: str, dtype: str) -> None:
-        """Prepare for the sessions to come, all on one device and in one dtype.
+        """Prepare for the next sessions, which all use this device and dtype.
 
         Raises:
-            UsageError: there is no such device or dtype.
+            UsageError: the backend does not have this device or dtype.
         """
         for what, value, offered in (
             ("device", device, self.devices()),
@@ -151,13 +154,13 @@ class Backend(ABC):
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        """Run a loop over the first axis. Functions that other methods compile may contain one.
+        """Run a loop over the first axis (time). Compiled functions may contain such a loop.
 
         Args:
             step: A function of the carried tensors and one slice ``[...]`` of each sequence. It
                 returns the next carried tensors, of the same shapes, and the outputs of the step.
             carries: The carried tensors before the first step.
-            sequences: At least one, each ``[time, ...]``.
+            sequences: At least one tensor, each ``[time, ...]``.
             reverse: Whether to go from the last time step to the first.
 
         Returns:
@@ -167,73 +170,79 @@ class Backend(ABC):
         return loop(self.primitives, step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
-        """Return a faster form of a function. Names never change between calls; shapes may."""
+        """Return a faster version of a function. Later calls may have other shapes, but the same
+        names."""
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Return a function that runs a plan; :meth:`advance` gets a step that calls it.
+        """Return a function that runs a plan. :meth:`advance` gets a step that calls this function.
 
         Returns:
             A function from inputs to outputs, by the plan's names. An input has the shape
             ``plan.shape(plan.inputs[name])``, with its axes already in the order of
-            ``plan.orders``. Inputs among ``plan.carried.values()`` are given away; others are not
-            written into. Outputs are valid until the next run.
+            ``plan.orders``. The function may write into the inputs named in
+            ``plan.carried.values()``, but into no other input. Outputs are valid until the next
+            call.
         """
         table = with_products_in({**self.primitives, **self.fused}, plan.products)
         return plan_script(plan, table, self.tensor, self.scan)
 
     def compile_plan(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Do the same as :meth:`execute`, with the framework's own compiler.
+        """Return a function that runs a plan like :meth:`execute`, made by the framework's
+        compiler.
 
-        ``bench`` and ``train`` run it on the path ``compiled``, and ``fastest`` tries it if
-        :attr:`compiles` names that path.
+        ``bench`` and ``train`` use it on the path ``compiled``. With ``--path fastest`` they try it
+        if :attr:`compiles` contains that path.
 
         Raises:
-            UsageError: there is no compiler, or not for this plan.
+            UsageError: there is no compiler, or it cannot compile this plan.
         """
         raise UsageError(f"{self.name} has no compiler of whole plans: take another path")
 
     def compile_native(self, function: F) -> F:
-        """Compile a function that calls the framework's layers, for path ``native-compiled``.
+        """Compile a function that calls the framework's own layers, for path ``native-compiled``.
 
-        The function may return gradients. Its shapes stay those of the first call.
+        The function may compute gradients too. All calls have the shapes of the first call.
 
         Raises:
-            UsageError: there is no compiler. The compiled function raises it if it cannot be
-                compiled.
+            UsageError: there is no compiler. If compiling fails in the first call, the returned
+                function raises this error.
         """
         raise UsageError(f"{self.name} has no compiler of its own layers: take another path")
 
     def advance(self, step: Advance) -> Advance:
-        """Return a faster form of a step. Its shapes stay those of the first call."""
+        """Return a faster version of a step. All calls have the shapes of the first call."""
         return step
 
     def several(self, step: Advance) -> Advance | None:
         """Return a function that makes many steps in one call, or None if that is not faster.
 
         Returns:
-            A step whose batch and results hold several steps, each tensor ``[steps, ...]``. It
-            returns the carried tensors after the last step.
+            A function like ``step``, but the tensors of the batch and the results are ``[steps,
+            ...]``. It returns the carried tensors after the last step.
         """
         return None
 
     def stack(self, tensors: Sequence[Any]) -> Any:
-        """Stack tensors ``[...]`` of one shape to one ``[len(tensors), ...]``."""
+        """Stack tensors ``[...]`` of equal shape to one tensor ``[len(tensors), ...]``."""
         return stack(self.primitives, tensors)
 
     def unstack(self, tensor: Any) -> Sequence[Any]:
-        """Split a tensor ``[count, ...]`` into its ``count`` views ``[...]``. The harness calls it
-        only if :attr:`rewrites` is true."""
+        """Split a tensor ``[count, ...]`` into ``count`` views ``[...]``.
+
+        The harness calls this method only if :attr:`rewrites` is true.
+        """
         table = self.primitives
         parts = (table["slice"](tensor, axis=0, start=i, stop=i + 1) for i in range(len(tensor)))
         return [table["squeeze"](part, axis=0) for part in parts]
 
     def fill(self, tensor: Any, array: Array) -> None:
-        """Write an array into a tensor, and so into all its views.
+        """Write an array into a tensor, and so into all views of the tensor.
 
         Args:
             tensor: A tensor from :meth:`tensor` or :meth:`unstack`.
-            array: An array of the tensor's shape, in the dtypes of :meth:`tensor`; do not keep it.
+            array: An array of the tensor's shape, in a dtype of :meth:`tensor`. The method must not
+                keep it.
 
         Raises:
             NotImplementedError: :attr:`rewrites` is false.
@@ -241,15 +250,15 @@ class Backend(ABC):
         raise NotImplementedError(f"tensors of {self.name} cannot be written to")
 
     def wait(self, tensors: Tensors) -> None:
-        """Wait until the tensors are computed. The default reads them."""
+        """Wait until the tensors are computed. The default implementation reads them."""
         for tensor in tensors.values():
             self.numpy(tensor)
 
     def flush_denormals(self, flush: bool = True) -> bool:
-        """Make the framework take float32 numbers below 1.2e-38 as 0, or stop that.
+        """Make the framework round float32 numbers below 1.2e-38 to 0, or stop doing so.
 
-        A training calls it: moments of rarely used parameters become that small, and CPUs compute
-        many times slower with such numbers. XLA always flushes them.
+        The harness calls this before training. The moments of rarely used parameters become that
+        small, and CPUs compute many times slower with such numbers. XLA always flushes them.
 
         Returns:
             Whether the framework has such a switch.
@@ -257,58 +266,66 @@ class Backend(ABC):
         return False
 
     def settings(self) -> Mapping[str, str]:
-        """Return settings that affect speed and digits, 100 at most: threads, TF32."""
+        """Return settings that affect speed or digits, such as threads and TF32; at most 100."""
         return {}
 
     def device_memory(self) -> int | None:
-        """Return the most bytes of device memory in use since :meth:`forget_device_memory`. Return
-        None if the device has no memory of its own, or the framework cannot tell."""
+        """Return the peak bytes of device memory since :meth:`forget_device_memory`.
+
+        Return None if the device has no memory of its own, or the framework does not report it.
+        """
         return None
 
     def forget_device_memory(self) -> None:  # noqa: B027 - an offer, nothing to do without a device
-        """Reset the peak of :meth:`device_memory`."""
+        """Reset the peak that :meth:`device_memory` reports."""
 
     def repeats(self) -> bool:
-        """Return whether recomputing a gradient gives the same bits, in sessions of :meth:`use`.
+        """Return whether computing a gradient again gives the same bits.
 
-        This is false if a GPU adds in varying order (atomics). The checks then ask only for
-        agreement within the yardstick.
+        The answer holds for the device and dtype of :meth:`use`. It is false if a GPU sums in
+        varying order (atomics). The checks then ask only for agreement within the yardstick.
         """
         return True
 
     def value_and_gradient(self, function: Function) -> GradientFunction | None:
-        """Differentiate a function automatically; None means that the program derives the gradient.
+        """Differentiate a function automatically, or return None if the framework cannot.
 
-        It must also work inside functions that :meth:`compile` and :meth:`advance` compile.
+        If the result is None, the harness derives the gradient from the program. The returned
+        function must also work inside functions that :meth:`compile` and :meth:`advance` compile.
 
         Args:
-            function: A function whose ``results["scalar"]``, of shape ``[]``, is differentiated.
+            function: The function to differentiate: its ``results["scalar"]``, of shape ``[]``.
 
         Returns:
-            A function of the same arguments. It returns all results, and by name the gradient of
-            every variable, in the variable's shape: zeros if the scalar does not depend on the
-            variable.
+            A function of the same arguments. It returns the results, and the gradient of every
+            variable by name, in the variable's shape. The gradient is zeros if the scalar does not
+            depend on the variable.
         """
         return None
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """Return the framework's own layer or loss if it is exactly this one, else None.
+        """Return the framework's own layer or loss if it computes exactly this call, else None.
 
-        The harness asks for each call and phase before anything runs, on native paths only. A layer
-        runs natively if all of its calls are claimed, in both phases. If a claimed call fails, that
-        is an error. Its gradient needs :meth:`value_and_gradient`.
+        On native paths the harness asks for each call in each phase, before anything runs. A layer
+        runs natively only if all of its calls are claimed, in both phases. If a claimed call
+        raises, the harness reports the error and does not run the equations instead. The gradient
+        of a claimed call needs :meth:`value_and_gradient`.
         """
         return None
 
     def claim_optimizer(self, rule: UpdateRule) -> NativeOptimizer | None:
-        """Return the framework's own optimizer if its update is exactly this rule, else None. The
-        harness asks on native paths only. Timed whole steps need :meth:`value_and_gradient`."""
+        """Return the framework's own optimizer if its update is exactly this rule, else None.
+
+        The harness asks only on native paths. To time whole steps with the optimizer, the backend
+        needs :meth:`value_and_gradient`.
+        """
         return None
 
     def session(self, training: Program, inference: Program, **choices: Any) -> Any:
-        """Return a model's session if the backend has its own kind, or None for the plain one.
+        """Return the session of a model if the backend has its own kind of session, else None.
 
-        The result is a :class:`~harness.runtime.session.Session`.
+        The result is a :class:`~harness.runtime.session.Session`. If it is None, the harness makes
+        a standard session.
 
         Args:
             training: The model's program in the training phase.
@@ -318,8 +335,10 @@ class Backend(ABC):
         return None
 
     def own_models(self) -> Any:
-        """Return the object that runs users' models for ``harness check --against``, or None. The
-        result is a :class:`harness.extend.models.OwnModels`."""
+        """Return the object that runs users' models for ``harness check --against``, or None.
+
+        The result is a :class:`harness.extend.models.OwnModels`.
+        """
         return None
 
 
@@ -341,17 +360,17 @@ def plan_script(
     return run
 
 
-# The similarity of names from which an attribute counts as a misspelling. A lower limit would match
-# a backend's own helpers.
+# The least similarity of two names that counts as a misspelling. A lower limit would match a
+# backend's own helper functions.
 ALIKE = 0.85
 OFFERS = frozenset(name for name in dir(Backend) if not name.startswith("_"))
 
 
 def doubts(backend: object) -> list[str]:
-    """Return warnings about attributes that look like misspelled contract methods.
+    """Return warnings about attributes of a backend that look like misspelled contract methods.
 
-    Entries of the tables that are not operations also get a warning. If ``backend`` is not a
-    :class:`Backend`, return an empty list.
+    Unknown names in the table of primitives and in ``fused`` also get a warning. If ``backend`` is
+    not a :class:`Backend`, the list is empty.
     """
     if not isinstance(backend, Backend):
         return []

@@ -1,4 +1,4 @@
-"""Run calls that a backend has claimed, in the interpreter."""
+"""Run the calls that a backend has claimed, inside the interpreter."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from harness.runtime.interpreter import Claimed, Line, Values
 from harness.runtime.native import ClaimableCall, Native, Tensors, calls_by_layer
 from harness.runtime.packing import Packing
 
-# Number of the variables among the values, whose own numbers start at 0.
+# The key of the variables among the interpreter's values. The values themselves have numbers from
+# 0.
 VARIABLES = -1
 Given = Callable[[Values], tuple[Tensors, Tensors]]
 
 
 def claims(backend: Backend, program: Program, phase: Phase) -> dict[str, Native]:
-    """Return a backend's claims on a program: layers by instance, losses by name. A layer with
-    several calls is claimed only if the backend claims every call."""
+    """Return a backend's claims on a program: layers by their name in the model, losses by name.
+
+    A layer with several calls is claimed only if the backend claims every call.
+    """
     found: dict[str, Native] = {}
     for key, calls in calls_by_layer(program, phase).items():
         natives = [_claim(backend, call) for call in calls]
@@ -39,7 +42,7 @@ def _claim(backend: Backend, call: ClaimableCall) -> Native | None:
 
 
 def claimed_calls(natives: Mapping[str, Native]) -> dict[str, Claimed]:
-    """Return the functions that make the lines of claimed calls, by key."""
+    """Return the functions that prepare claimed calls for the interpreter, by key."""
     return {key: _claimed(key, native) for key, native in natives.items()}
 
 
@@ -78,21 +81,23 @@ def _line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> 
 def chained(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> tuple[list[Node], dict[str, Claimed]]:
-    """Merge claimed calls that their framework runs as one; return nodes and the functions by key.
+    """Merge claimed calls that their framework can run as one; return the nodes and functions by
+    key.
 
     Args:
-        nodes: The nodes in order. Outside of them, only ``ends`` of their results are read.
-        ends: The values that are read.
-        natives: The claims, by key.
+        nodes: The nodes in order.
+        ends: The results that the caller reads. All other results are read only inside ``nodes``.
+        natives: The backend's claims, by key.
     """
     claimed: dict[str, Claimed] = {}
     if not any(native.chain for native in natives.values()):
         return list(nodes), claimed
-    # The replacement of each call in a chain, by its first output: nothing, except for the last.
+    # The nodes that replace each call of a chain, by the call's first output. Only the last call is
+    # replaced by a node.
     instead: dict[int, list[Node]] = {}
     for chain in _chains(nodes, ends, natives):
         last = chain[-1]
-        # Layers that share their parameters may be in several.
+        # Layers that share parameters may be in several chains, so the key also has an output.
         key = f"{' + '.join(map(call_key, chain))} %{last.outputs[0]}"
         label = natives[call_key(last)].label
         outputs = (last.outputs[0], *(o for node in chain for o in node.outputs[1:]))
@@ -121,7 +126,7 @@ def _claimed_chain(chain: Sequence[Node], natives: Mapping[str, Native]) -> Clai
 def _chains(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> list[list[Node]]:
-    """Return the chains of calls that can run as one, each in order."""
+    """Return the chains of calls that their framework can run as one call, each in order."""
     times = Counter(ends)
     first: dict[int, int] = {}
     for place, node in enumerate(nodes):

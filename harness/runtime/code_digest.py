@@ -1,6 +1,6 @@
-"""Compute one checksum of a module's code, without importing anything.
+"""Compute a checksum of a module's code without importing the module.
 
-A version does not show whether code has changed: an editable installation keeps its version.
+A version number does not show whether code has changed: an editable installation keeps its version.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from harness.files.user_file import FileFault, read_bytes
 
-# A backend depends on the modules that it imports, not on its neighbours in the distribution. If
-# the source does not show the imports, all modules count.
+# The checksum covers the modules that a backend imports, not the other modules of its distribution.
+# If the source does not show the imports, the checksum covers all modules.
 
 MOST_SOURCE = 1 << 24
 # Built-in functions that run or import code without an import statement.
@@ -35,22 +35,22 @@ HIDDEN = UNTOLD | IMPORTERS
 
 
 class Untold(Exception):
-    """The error of a file that may import modules that its source does not name."""
+    """The error of a file that may import modules which its source does not name."""
 
 
 def imported(path: Path, package: str) -> set[str]:
-    """Return the modules that a file of a package may import, whether they exist or not.
+    """Return the modules that a file of a package may import, including modules that do not exist.
 
     Raises:
-        Untold: the file runs or imports code that its text does not name, or cannot be read.
+        Untold: the file cannot be read, or runs or imports code that its text does not name.
     """
     try:
         tree = ast.parse(read_bytes(path, MOST_SOURCE, "code"))
     except (FileFault, OSError, SyntaxError, ValueError) as fault:
         raise Untold(str(fault)) from None
     found: set[str] = set()
-    # Importing functions that are called with a text in the source. If such a function is passed on
-    # as a value, it may be called with any name.
+    # Calls of importing functions whose argument is a string in the source. If such a function is
+    # passed on as a value instead, other code may call it with any name.
     told = {
         id(node.func)
         for node in ast.walk(tree)
@@ -80,7 +80,7 @@ def imported(path: Path, package: str) -> set[str]:
 
 
 def _is_text(value: ast.expr, tree: ast.Module) -> bool:
-    """Return whether a value is a text in the source, or a module-level name of such texts."""
+    """Return whether an expression is a string literal, or a module-level name of literals."""
     if isinstance(value, ast.Constant):
         return isinstance(value.value, str) and not value.value.startswith(".")
     if isinstance(value, ast.IfExp):
@@ -98,7 +98,7 @@ def _is_text(value: ast.expr, tree: ast.Module) -> bool:
 
 
 def _named(value: ast.expr) -> str:
-    """Return the identifier of a name or of an attribute, "" for anything else."""
+    """Return the name in a name or attribute expression; empty for other expressions."""
     match value:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
@@ -106,21 +106,24 @@ def _named(value: ast.expr) -> str:
 
 
 MOST = 1 << 28
-# Data files of up to this many bytes count by content, larger ones by size and time of change.
+# Data files of up to this many bytes enter the checksum with their content. Larger files enter with
+# their size and time of change.
 MOST_DATA = 1 << 20
 CODE = (".py", *EXTENSION_SUFFIXES)
 _HARNESS = __name__.partition(".")[0]
 
 
 def digest(module: str, beside: Collection[str] = ()) -> str:
-    """Return the sha256 (hex) of a module's code, "" if none is found.
+    """Return the sha256 checksum (hex) of a module's code, empty if no code is found.
 
-    It covers the module's file and all files of every package that contains it, also in different
-    folders. For a package inside another, it covers only the module's imports, direct and indirect,
-    and their data files. If the source does not show the imports, it covers everything. ``beside``
-    are further top-level modules and packages of the distribution. Each imported one counts as a
-    whole, and all of them if the source does not show the imports. Compiled extensions, and data
-    above 1 MiB, count by size and time of change.
+    For a module in a top-level package, the checksum covers all files of that package. For a module
+    in a package inside another package, it covers the module, the modules that it imports directly
+    or indirectly, and their data files. If the source does not show the imports, it covers all
+    files of the packages.
+
+    ``beside`` are further top-level modules and packages of the distribution. The checksum covers
+    all files of those that are imported, and all of them if the source does not show the imports.
+    Compiled extensions, and data above 1 MiB, enter with their size and time of change.
     """
     name = module.partition(":")[0]
     specs = _find(name)
@@ -149,14 +152,15 @@ def _content(path: Path) -> bytes:
 
 
 def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
-    """Return the files that a module reaches within its part of its package.
+    """Return the files that a module depends on within its part of its package.
 
     These are its own file, the modules that it imports directly or indirectly, the packages that
-    run on the way, and the data files in their folders. The rest of the harness is left out: it has
-    a checksum of its own.
+    contain them, and the data files in their folders. Other files of the harness are left out,
+    because the harness has a separate checksum.
 
     Raises:
-        Untold: a file's source does not show its imports; or the module is in one package only.
+        Untold: a file's source does not show its imports, or the module is not in a package inside
+            another.
     """
     packages = [spec.name for spec in specs if spec.submodule_search_locations is not None]
     if len(packages) < 2:
@@ -183,7 +187,7 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
 
 
 def _within(names: Iterable[str], part: str) -> Iterator[str]:
-    """Yield the named modules that are in a part of a package, and the packages on the way."""
+    """Yield the named modules that are in a part of a package, and their parent packages."""
     for name in names:
         words = name.split(".")
         if name.startswith(f"{part}.") and all(word.isidentifier() for word in words):
@@ -192,8 +196,10 @@ def _within(names: Iterable[str], part: str) -> Iterator[str]:
 
 
 def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
-    """Return the files of imported top-level modules and packages, also indirectly imported. If a
-    file does not show its imports, return the files of all."""
+    """Return the files of further top-level modules that are imported, directly or indirectly.
+
+    If a file does not show its imports, return the files of all these modules.
+    """
     found: dict[Path, None] = {}
     waiting = list(files) if tops else []
     while waiting and tops:
@@ -212,13 +218,13 @@ def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
 
 def _find(name: str) -> list[ModuleSpec]:
-    """Return the spec of each part of a dotted name without importing; empty if one is missing."""
+    """Return the spec of each part of a dotted name, without importing; empty if one is missing."""
     found: list[ModuleSpec] = []
     path = None
     words = name.split(".")
     for count in range(1, len(words) + 1):
         full = ".".join(words[:count])
-        # importlib.util.find_spec would import the parents, which are foreign code.
+        # importlib.util.find_spec would import the parent packages, which run foreign code.
         specs = (finder.find_spec(full, path) for finder in sys.meta_path)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is None:
@@ -229,7 +235,7 @@ def _find(name: str) -> list[ModuleSpec]:
 
 
 def _files(spec: ModuleSpec) -> list[Path]:
-    """Return a module's own file, or a package's files, sorted; for the harness only its code."""
+    """Return a module's file, or all files of a package, sorted; of the harness only its code."""
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not folders and spec.origin is not None and spec.has_location:
         return [Path(spec.origin)]
@@ -258,7 +264,7 @@ def _walked(folder: Path, *, into_packages: bool) -> Iterator[Path]:
 
 
 def _is_data(path: Path) -> bool:
-    """Return whether a file is data that code may read: neither code nor compiled code."""
+    """Return whether a file is data that code may read, neither source nor compiled code."""
     if path.name.endswith((*CODE, ".pyc")) or path.name.startswith("."):
         return False
     try:

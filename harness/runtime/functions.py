@@ -1,4 +1,4 @@
-"""A program as functions from tensors to tensors, and their gradients."""
+"""Turn a program into functions from tensors to tensors, and into their gradients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ from harness.runtime.precision import host_dtype, narrow, with_products_in
 
 
 def inner_product(table: Table, results: Tensors, constants: Tensors) -> Any:
-    """Return the sum of all results times their cotangents, which are among the constants."""
+    """Return the sum of all results times their cotangents.
+
+    ``constants`` holds the cotangent of a result such as ``output.y`` as ``cotangent.output.y``.
+    """
     total = None
     for name, tensor in constants.items():
         if name.startswith("cotangent."):
@@ -52,10 +55,14 @@ COMPILED = "what compile() made"
 class Functions:
     """The forward and gradient functions of one model on one backend.
 
-    ``path`` is one of five. ``native``: claimed calls run the framework's own layers.
-    ``equations``: all nodes are interpreted. ``derived``: the same, with the derived gradient.
-    ``compiled``: the same, but whole steps go through :meth:`.Backend.compile_plan`.
-    ``native-compiled``: as ``native``, but steps go through :meth:`.Backend.compile_native`.
+    ``path`` is the execution path:
+
+    - ``native``: the framework's own layers run the calls that the backend claims.
+    - ``equations``: the harness interprets all nodes.
+    - ``derived``: like ``equations``, but the harness derives the gradient from the program.
+    - ``compiled``: like ``derived``, but :meth:`.Backend.compile_plan` compiles whole steps.
+    - ``native-compiled``: like ``native``, but :meth:`.Backend.compile_native` compiles whole
+      steps.
 
     Functions map (variables, constants) to results; :mod:`harness.runtime.session` lists the names.
     Variables are the parameters, float inputs and float state; everything else is a constant. A
@@ -85,7 +92,7 @@ class Functions:
             phase: claims(backend, program, phase) if self.claims else {}
             for phase, program in self.programs.items()
         }
-        # A layer's parameters are packed one way: it is native in both phases or in neither.
+        # A layer's parameters have one layout, so the layer is native in both phases or in none.
         both = found["training"].keys() & found["inference"].keys()
         self.natives = {
             phase: {key: native for key, native in natives.items() if key in both}
@@ -97,7 +104,7 @@ class Functions:
         self._kept_nodes = KeptNodes()
 
     def function(self, phase: Phase, mode: Mode) -> Function:
-        """Return the compiled forward function; it is cached."""
+        """Return the compiled forward function of a phase and mode; the function is cached."""
         return self._once((phase, mode, "forward"), lambda: self.compiled(self.plain(phase, mode)))
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -106,7 +113,7 @@ class Functions:
         return self._compiled[key]  # type: ignore[no-any-return]
 
     def plain(self, phase: Phase, mode: Mode) -> Function:
-        """Return the forward function without compiling it."""
+        """Return the forward function of a phase and mode, not compiled."""
 
         def function(variables: Tensors, constants: Tensors) -> Tensors:
             return self.walk(phase, mode, variables, constants)
@@ -114,7 +121,10 @@ class Functions:
         return function
 
     def gradient_function(self, phase: Phase, mode: Mode) -> GradientFunction:
-        """Return the framework's derivative of the forward function, or the derived one; cached.
+        """Return the gradient function of a phase and mode; the function is cached.
+
+        It is the framework's own derivative, or the derivative of the program if the path demands
+        that or the framework has no automatic differentiation.
 
         Raises:
             UsageError: the backend claims calls but has no automatic differentiation.
@@ -128,7 +138,7 @@ class Functions:
         return self._once((phase, mode, "gradient"), make)
 
     def compiled(self, function: F) -> F:
-        """Compile a function, with or without gradients, with the backend.
+        """Let the backend compile a function, which may return gradients too.
 
         Raises:
             ContractError: the result is not a function.
@@ -136,7 +146,9 @@ class Functions:
         return promises.function(self.backend.compile(function), "compile()")
 
     def automatic(self, function: Function) -> GradientFunction | None:
-        """Return the framework's own derivative of a function, not compiled; None if it has none.
+        """Return the framework's own derivative of a function, not compiled.
+
+        Return None if the framework has no automatic differentiation.
 
         Raises:
             ContractError: the result is not a function.
@@ -184,7 +196,7 @@ class Functions:
         return updates.unscaled(split, self.table) if self.scales else split
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
-        """Return the program with its gradient, of the loss or along cotangents; cached."""
+        """Return the program with the gradient of the loss or along cotangents; it is cached."""
         program, results = self.programs[phase], result_ports(self.programs[phase], mode)
         wanted = ("loss",) if mode == "loss" else ("output.", "state.")
         outputs = [Port(n, v) for n, v in results.items() if n.startswith(wanted)]
@@ -202,7 +214,10 @@ class Functions:
         constants: Tensors,
         watch: Watch | None = None,
     ) -> Tensors:
-        """Run a program's nodes; ``watch`` gets every value, and loops are then plain."""
+        """Interpret a program's nodes and return its results.
+
+        If ``watch`` is given, it is called with every value, and loops run step by step.
+        """
         program = self.programs[phase]
         env, sizes = self._env(program, variables, constants)
         ports = result_ports(program, mode)
@@ -231,7 +246,10 @@ class Functions:
         return results
 
     def scripted(self, phase: Phase, mode: Mode, sizes: Mapping[str, int]) -> Function:
-        """Prepare the function of :meth:`plain` for many runs at fixed sizes; no cotangents."""
+        """Return the function of :meth:`plain`, prepared for many calls at fixed sizes.
+
+        The function takes no cotangents.
+        """
         if self.whole is not None:
             self.whole.build(phase, sizes)
             return self.plain(phase, mode)
@@ -256,13 +274,13 @@ class Functions:
         return function
 
     def claimed(self, phase: Phase) -> dict[str, Claimed]:
-        """Return the claimed calls of a phase, by key, for the interpreter."""
+        """Return the claimed calls of a phase by key, as the interpreter needs them."""
         return claimed_calls(self.natives[phase])
 
     def _chained(
         self, phase: Phase, sizes: Mapping[str, int], nodes: Sequence[Node], ends: Iterable[int]
     ) -> tuple[Interpreter, Sequence[Node]]:
-        """Merge chains of claimed layers; return the interpreter and the nodes that remain."""
+        """Merge chains of claimed layers into one call each; return interpreter and nodes."""
         nodes, chains = chained(nodes, ends, self.natives[phase])
         return self.interpreter(sizes, {**self.claimed(phase), **chains}), nodes
 
@@ -272,12 +290,12 @@ class Functions:
         claimed: Mapping[str, Claimed] | None = None,
         watch: Watch | None = None,
     ) -> Interpreter:
-        """Return an interpreter for the session's nodes; with a watch, loops run step by step."""
+        """Return an interpreter at these sizes; if ``watch`` is given, loops run step by step."""
         scan = None if watch else self.backend.scan
         return Interpreter(self.table, sizes, self.dtype, self.scalar, scan, claimed or {}, watch)
 
     def sizes(self, phase: Phase, tensors: Tensors) -> dict[str, int]:
-        """Return a number for every size of a program, including sizes that its arrays set."""
+        """Return all sizes of a program by name, including those of the arrays (``batch``)."""
         return self._env(self.programs[phase], {}, tensors)[1]
 
     def scalar(self, value: float) -> Any:
@@ -289,11 +307,11 @@ class Functions:
         return self.backend.tensor(np.array(array, host_dtype(self.dtype)))
 
     def to_numpy(self, results: Mapping[str, Any]) -> ArrayDict:
-        """Return results as arrays, without ``scalar``."""
+        """Return results as arrays by name, without the result ``scalar``."""
         return {n: self.array(t, n) for n, t in results.items() if n != "scalar"}
 
     def array(self, tensor: Any, name: str) -> Array:
-        """Return a copy of a tensor's values; messages use the name.
+        """Return a copy of a tensor's values as an array; error messages contain ``name``.
 
         Raises:
             ContractError: the backend's ``numpy()`` did not return an array.

@@ -1,10 +1,10 @@
 """Specify the hooks that a plugin's module implements.
 
 A distribution registers its backends in the entry-point group ``harness.backends`` and its formats
-in ``harness.formats``. The entry point's value is a module that implements these hooks. One module
-may serve several names and both groups: each hook gets the requested name. Importing the module
-must be cheap and must not import a framework. :func:`harness_backend` and :func:`harness_format`
-import it; each runs in a process for that one name.
+in ``harness.formats``. Each entry point names a module that implements these hooks. One module may
+provide several backends and formats: each hook gets the requested name. Importing the module must
+be fast and must not import a framework. :func:`harness_backend` and :func:`harness_format` import
+the framework. Each of their calls runs in a separate process.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-# Result of measuring a framework's default, for one entry of the catalogue.
+# The measured default of a framework, for one entry of the catalogue of defaults.
 
 Measured = bool | int | float | str
 Probe = Callable[[], Measured]
 
 
 class Probes(dict[str, Probe]):
-    """The measurements of a framework's defaults, which a plugin gives :mod:`harness.defaults`.
+    """The functions of a plugin that measure its framework's defaults, for :mod:`harness.defaults`.
 
-    Each is a function without arguments, marked with ``@PROBES``. The function ``gru_reset``
-    measures the entry ``gru-reset``.
+    Each function has no arguments and is decorated with ``@PROBES``. The function ``gru_reset``
+    measures the catalogue entry ``gru-reset``.
     """
 
     def __call__(self, function: Probe) -> Probe:
-        """Add a measurement under the name of its function."""
+        """Add a function under its own name, with hyphens for underscores."""
         self[function.__name__.replace("_", "-")] = function
         return function
 
     def looked_up(self, row: Callable[[int], Measured]) -> None:
-        """Add two measurements of ``row``, which reads a row of a table of three rows.
+        """Add the two measurements of an index outside of a table with three rows.
 
-        One reads the too large index 3, the other -1. ``row`` returns a row's number, ``NaN`` or
-        ``error``.
+        ``row`` looks up an index, here 3 (too large) and -1 (negative). It returns the row that the
+        framework read (``row 2``), ``NaN`` or ``error``.
         """
         self["index-too-large"] = partial(row, 3)
         self["index-negative"] = partial(row, -1)
@@ -58,16 +58,17 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 class Hooks:
     """Hooks that a plugin's module may implement: ``harness_backend``, ``harness_format`` or both.
 
-    If a hook raises, ``SystemExit`` included, the error names the plugin and shows the traceback.
-    The same holds if a hook returns None although a value is required.
+    If a hook raises an exception, even ``SystemExit``, the harness reports an error that names the
+    plugin and shows the traceback. A hook that returns None instead of a required value is reported
+    in the same way.
     """
 
     @hookspec(firstresult=True)
     def harness_environment(self, name: str) -> Mapping[str, str] | None:
         """Return environment variables that backend ``name`` needs before its framework's import.
 
-        The worker calls this hook and then restarts with these variables, which override the
-        user's. Return None if there are none.
+        The worker calls this hook and then restarts itself with these variables. They override
+        variables that the user has set. Return None if the backend needs no variables.
 
         Args:
             name: The name of the entry point.
@@ -80,8 +81,8 @@ class Hooks:
     def harness_deterministic(self, name: str) -> Mapping[str, str] | None:
         """Return further environment variables that make identical calls give identical bits.
 
-        Called only with ``--deterministic``, which also sets
-        :attr:`harness.extend.Backend.deterministic`. Return None if there are none.
+        The harness calls this hook only with the option ``--deterministic``, which also sets
+        :attr:`harness.extend.Backend.deterministic`. Return None if the backend needs no variables.
 
         Args:
             name: The name of the entry point.
@@ -92,35 +93,36 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def harness_backend(self, name: str) -> Backend:  # type: ignore[empty-body]
-        """Import the framework and make backend ``name``. Called once, in the worker.
+        """Import the framework and return backend ``name``. The worker calls this hook once.
 
         Args:
             name: The name of the entry point, which is also the backend's ``name``.
 
         Returns:
-            A backend with every primitive in its table.
+            A backend whose table of primitives is complete.
         """
 
     @hookspec(firstresult=True)
     def harness_defaults(self, name: str) -> Probes | None:
         """Return functions that measure the defaults of the framework of backend ``name``.
 
-        ``harness differences --run`` calls it in the worker, after :func:`harness_backend`. Return
-        None if there are none.
+        ``harness differences --run`` calls this hook in the worker, after :func:`harness_backend`.
+        Return None if the backend has no such functions.
 
         Args:
             name: The name of the entry point.
 
         Returns:
-            Functions without arguments by entry of the catalogue. Each returns a number, a text or
-            a truth value.
+            Functions without arguments, by name of the catalogue entry (``gru-reset``). Each
+            returns a number, a string or a bool.
         """
 
     @hookspec(firstresult=True)
     def harness_format(self, name: str) -> Any:
-        """Import the framework and make format ``name``. Called once, in a process of its own.
+        """Import the framework and return format ``name``. The harness calls this hook once, in a
+        separate process.
 
-        It may set environment variables before the import.
+        The hook may set environment variables before the import.
 
         Args:
             name: The name of the entry point, which is also the format's ``name``.

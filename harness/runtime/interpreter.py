@@ -1,7 +1,7 @@
-"""Interpret program nodes as a list of calls into a backend's table of primitives.
+"""Interpret the nodes of a program as calls of a backend's primitives.
 
-Nodes are prepared for a set of sizes, so that a run does no lookups: these would be the harness's
-share of a small step. Compilers trace a whole run.
+The interpreter first prepares the nodes for fixed sizes, so that later runs look nothing up. In a
+small step, lookups would take a large part of the time. A compiler can trace a whole run.
 """
 
 from __future__ import annotations
@@ -20,38 +20,41 @@ from harness.program.ir import Node
 from harness.program.signature import call_key
 
 Table = Mapping[str, Callable[..., Any]]
-# A backend's maximum that may ignore NaN; :mod:`harness.program.fused` says when that is allowed.
+# The name of a backend's maximum that may ignore NaN. :mod:`harness.program.fused` says when the
+# interpreter may use it.
 LOOSE = "loose_max"
 NOTHING: Attributes = MappingProxyType({})
 NOTHING_MADE = "it returned None; a tensor is wanted"
 Step = Callable[[Sequence[Any], Sequence[Any]], tuple[list[Any], list[Any]]]
 Values = dict[int, Any]
-# Adds the results of a node to the values.
+# A prepared node: a function that adds the node's results to the values.
 Line = Callable[[Values], None]
-# Makes the line of a claimed call.
+# A function that prepares a claimed call.
 Claimed = Callable[[Node], Line]
-# Called with every value: (number, value, time step or None). A result that is not None replaces
-# the value.
+# A function that gets every value as (number, value, time step or None). If it returns a value,
+# that value replaces the computed one.
 Watch = Callable[[int, Any, "int | None"], Any]
 
 
 class Loop(Protocol):
-    """A backend's way to run a scan; :func:`loop` is the plain implementation."""
+    """A backend's way to run a scan (a loop over time). The default is :func:`loop`."""
 
     def __call__(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool, /
     ) -> tuple[list[Any], list[Any]]:
-        """Return the last carried values, and the outputs stacked on a new first axis in time
-        order."""
+        """Return the last carried values, and the outputs of all steps.
+
+        The outputs are stacked on a new first axis, in time order.
+        """
 
 
 @dataclass
 class Interpreter:
-    """The settings of a run, without its nodes.
+    """The settings with which program nodes are interpreted.
 
-    ``scalar`` makes a constant of the run's dtype. Primitives that convert to floats get ``dtype``.
-    ``claimed`` runs the claimed calls, by key. Constants are made once, or in each run if ``anew``:
-    a compiler's trace cannot use constants of another trace.
+    ``scalar`` turns a number into a tensor. Primitives that convert to floats get ``dtype``.
+    ``claimed`` prepares claimed calls, by key. ``watch`` gets every value. Constants are made once,
+    or in each run if ``anew``: a compiler's trace cannot use constants of another trace.
     """
 
     table: Table
@@ -66,11 +69,11 @@ class Interpreter:
     _loose: set[int] = field(default_factory=set, init=False)
 
     def run(self, nodes: Iterable[Node], values: Values) -> Values:
-        """Run nodes once; ``values`` maps value numbers to tensors and gets the results."""
+        """Run nodes once. ``values`` maps value numbers to tensors and receives the results."""
         return self.prepared(nodes).run(values)
 
     def prepared(self, nodes: Iterable[Node], ends: Iterable[int] | None = None) -> PreparedNodes:
-        """Prepare nodes for many runs. If ``ends`` is given, only these results are read."""
+        """Prepare nodes for many runs. If ``ends`` is given, the caller reads no other results."""
         nodes = tuple(nodes)
         if ends is not None:
             self._loosen(nodes, ends)
@@ -81,7 +84,7 @@ class Interpreter:
             self._loose |= loose_maxima(nodes, ends)
 
     def attributes(self, node: Node) -> dict[str, Any]:
-        """Return a node's attributes with sizes as numbers, for the table's functions."""
+        """Return a node's attributes as arguments for a primitive, with sizes as numbers."""
         resolved = {name: self._resolve(value) for name, value in node.attributes.items()}
         if node.op in ("astype", "one_hot"):
             resolved["dtype"] = self.dtype
@@ -166,15 +169,14 @@ class Interpreter:
 
 
 class PreparedNodes:
-    """Nodes that an interpreter has prepared."""
+    """Nodes that an interpreter has prepared for fixed sizes."""
 
     def __init__(self, lines: Sequence[tuple[Line, Node]], interpreter: Interpreter) -> None:
         self._lines = [line for line, _ in lines]
         self._nodes, self._interpreter = dict(lines), interpreter
 
     def run(self, values: Values) -> Values:
-        """Add the results of the nodes to ``values``. If a primitive raises, the error names its
-        call."""
+        """Run the nodes and add their results to ``values``; an error names its primitive."""
         try:
             for line in self._lines:
                 line(values)
@@ -191,8 +193,7 @@ class PreparedNodes:
         return values
 
     def _empty(self, node: Node, values: Values) -> Node | None:
-        """Return the node that made None for an input of ``node``, if any: searched only after a
-        failure."""
+        """Return the node that made None for an input of ``node``, if any; used after errors."""
         nothing = {i for i in node.inputs if i in values and values[i] is None}
         return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
 
@@ -202,7 +203,7 @@ class PreparedNodes:
 
 
 def _operation(node: Node, function: Callable[..., Any], attributes: Attributes) -> Line:
-    """Return the line of a primitive, specialised by its number of inputs for speed."""
+    """Prepare the call of a primitive; the code depends on the number of inputs, for speed."""
     inputs, output = node.inputs, node.output
     first, second = (*inputs, -1, -1)[:2]
 
@@ -233,8 +234,10 @@ def loop(
     reverse: bool,
     tell: Callable[[int], None] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """Run a scan as a plain loop over the first axis, with slices and concatenation. ``tell`` is
-    called with each time step before it runs."""
+    """Run a scan as a Python loop over the first axis, with primitives that slice and concatenate.
+
+    ``tell`` is called with the number of each time step, before the step runs.
+    """
     length = int(sequences[0].shape[0])
     steps = range(length - 1, -1, -1) if reverse else range(length)
     rows: list[list[Any]] = []
@@ -256,7 +259,7 @@ def _row(table: Table, sequence: Any, time: int) -> Any:
 
 
 def stack(table: Table, tensors: Sequence[Any]) -> Any:
-    """Stack tensors of one shape on a new first axis, with primitives."""
+    """Stack tensors of equal shape on a new first axis, with primitives."""
     rows = [perform(table, "expand_dims", [tensor], {"axis": 0}) for tensor in tensors]
     return perform(table, "concat", rows, {"axis": 0})
 
@@ -265,7 +268,7 @@ def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes
     """Return the result of a primitive. If it raises, the error names the call.
 
     Raises:
-        TypeError: the primitive returned None; it may also raise errors of its own.
+        TypeError: the primitive returned None. Errors of the primitive itself pass through.
     """
     try:
         given = [inputs] if op == "concat" else inputs
@@ -279,8 +282,10 @@ def perform(table: Table, op: str, inputs: Sequence[Any], attributes: Attributes
 
 
 def call_text(op: str, inputs: Sequence[Any], attributes: Attributes) -> str:
-    """Return a call of a primitive as text for a message: ``slice([3, 4], axis=0, start=0,
-    stop=1)``."""
+    """Return the text of a primitive's call, for messages.
+
+    An example is ``slice([3, 4], axis=0, start=0, stop=1)``, where ``[3, 4]`` is a tensor's shape.
+    """
     named = [f"{name}={value!r}" for name, value in attributes.items()]
     return f"{op}({', '.join([*map(_tensor_text, inputs), *named])})"
 
@@ -288,17 +293,20 @@ def call_text(op: str, inputs: Sequence[Any], attributes: Attributes) -> str:
 def _tensor_text(tensor: Any) -> str:
     try:
         return str([int(n) for n in tensor.shape])
-    except Exception:  # in an error message, the value may be anything
+    except Exception:  # the value may be any object
         return type(tensor).__name__
 
 
-# Limit of the prepared nodes of a session: all of its functions, at several sizes each.
+# The most entries in a cache of prepared nodes: all functions of a session, at several sizes each.
 MOST_KEPT = 64
 
 
 class KeptNodes:
-    """A cache of prepared nodes. The key identifies the nodes and the sizes. A compiler may trace a
-    run: each run makes its constants anew."""
+    """A cache of prepared nodes.
+
+    The key identifies the nodes and the sizes. Each run makes its constants anew, because a
+    compiler may trace the run.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, PreparedNodes] = {}
@@ -309,8 +317,11 @@ class KeptNodes:
         made: Callable[[], tuple[Interpreter, Iterable[Node]]],
         ends: Iterable[int] | None = None,
     ) -> PreparedNodes:
-        """Return the prepared nodes of a key; prepare those that ``made`` returns if the key is
-        new. If ``ends`` is given, only these results are read."""
+        """Return the prepared nodes of a key. If the key is new, prepare the nodes that ``made``
+        returns.
+
+        If ``ends`` is given, the caller reads no other results.
+        """
         if key not in self._kept:
             if len(self._kept) == MOST_KEPT:
                 self._kept.clear()
@@ -320,13 +331,12 @@ class KeptNodes:
 
 
 def with_loose(table: Table, fused: Table) -> Table:
-    """Return a table of primitives, with the backend's :data:`LOOSE` maximum if ``fused`` has
-    one."""
+    """Return a table of primitives with the backend's :data:`LOOSE` maximum, if it has one."""
     return {**table, LOOSE: fused[LOOSE]} if LOOSE in fused else table
 
 
 def loose_max(table: Table) -> Callable[..., Any]:
-    """Return a ``max`` that may ignore NaN if it reduces the last axis."""
+    """Return a ``max`` that may ignore NaN when it reduces the last axis."""
 
     def run(x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
         op = LOOSE if axis == (len(x.shape) - 1,) else "max"

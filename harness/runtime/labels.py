@@ -1,4 +1,7 @@
-"""Column names: a backend's name, optionally with a label, such as ``torch@2.6``."""
+"""Names of backends with a label, such as ``torch@2.6``, and names of devices.
+
+A report has one column for each backend with its label, so such a name is called a column.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,20 @@ from harness.runtime.plugins import ships
 
 # A label is part of folder and file names, which have at most 255 characters.
 LABEL = re.compile(r"[A-Za-z0-9._-]{1,100}")
-# A label that names a version: the version that runs must match it.
+# A label that is a version. The framework that runs must have this version.
 VERSION = re.compile(r"\d+(\.\d+)+\S*")
 
 
 def backend_of(column: str) -> str:
-    """Return the backend's own name, which selects its plugin."""
+    """Return the backend's name without the label, which selects its plugin."""
     return column.partition("@")[0]
 
 
 def contradiction(column: str, versions: Mapping[str, str]) -> str:
-    """Return a message if the version that runs contradicts a column's label, else the empty
-    string.
+    """Return a message if the running version contradicts the label, else an empty string.
 
-    ``versions`` are the versions that the worker reports. A label that is not a version never
-    contradicts.
+    ``versions`` are the versions that the worker reports. A label that is not a version contradicts
+    no version.
     """
     backend, _, label = column.partition("@")
     if not VERSION.fullmatch(label):
@@ -51,20 +53,20 @@ def _is_one_of(wanted: SpecifierSet, version: str) -> bool:
         return False
 
 
-# Device names: ``cpu``, and ``cuda:N`` for a card; ``cuda`` alone is ``cuda:0``.
+# Device names: ``cpu``, and ``cuda:N`` for a GPU; ``cuda`` alone is ``cuda:0``.
 
 CPU, CARD = "cpu", "cuda"
 
 
 def device_names(cards: int) -> tuple[str, ...]:
-    """Return the devices that a framework offers if it sees ``cards`` cards."""
+    """Return the device names that a framework offers if it sees ``cards`` GPUs."""
     if not cards:
         return (CPU,)
     return (CPU, CARD, *(f"{CARD}:{number}" for number in range(cards)))
 
 
 def card_of(device: str) -> int | None:
-    """Return the number of the card that a device name stands for, or None for any other device."""
+    """Return the number of the GPU that a device name stands for, or None for any other device."""
     kind, colon, number = device.partition(":")
     if kind != CARD or (colon and not number.isdecimal()):
         return None
@@ -78,7 +80,7 @@ def check_device(device: str, columns: Collection[str]) -> None:
     other device names.
 
     Raises:
-        UsageError: none of the backends can have such a device.
+        UsageError: no backend in ``columns`` can have such a device.
     """
     if device == CPU or card_of(device) is not None:
         return

@@ -1,4 +1,4 @@
-"""The resident memory of this process, and the memory available to it, as Linux counts them."""
+"""Measure this process's resident memory, and the memory that it may still allocate, on Linux."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from harness.program.ir import Program
 
 
 def forget_peak() -> None:
-    """Reset the kernel's count of the peak."""
+    """Reset the kernel's record of the peak memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int:
-    """Return the most resident bytes since :func:`forget_peak`, or since the start."""
+    """Return the peak of resident bytes since :func:`forget_peak`, or since the start."""
     return _status("VmHWM")
 
 
 def resident() -> int:
-    """Return the resident bytes now."""
+    """Return the resident bytes of this process now."""
     return _status("VmRSS")
 
 
 def available() -> int:
-    """Return the bytes that this process may still take, of the machine and its control group."""
+    """Return the bytes that this process may still allocate, on the machine and in its cgroups."""
     machine = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     assert machine is not None
     return min(int(machine[1]) * 1024, *_left_to_groups())
 
 
 def _left_to_groups() -> list[int]:
-    """Return the bytes that each limit of a control group (version 1 or 2) leaves, and 2**62."""
+    """Return the free bytes under each limit of a control group (version 1 or 2), and 2**62."""
     left = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -59,19 +59,19 @@ def _status(name: str) -> int:
 
 
 FLOAT = 8  # bytes: the oracle computes in float64
-# Copies of each parameter: its value, the oracle's, the worker's, and a gradient.
+# The copies of each parameter in memory: the original, the oracle's, the worker's, and a gradient.
 COPIES = 4
 GIB = 1 << 30
 
 
 def check_fits(program: Program, batch: int, time: int, given: Mapping[str, int]) -> None:
-    """Check that a program fits the available memory before any array is made.
+    """Check that a program fits into the available memory, before an array is made.
 
-    The estimate is a lower bound: all parameters and statistics, and the largest of the other
-    values. ``given`` are the sizes that the user set; the message names them.
+    The estimate is a lower bound: all parameters and statistics, and the largest other value.
+    ``given`` are the sizes that the user set; the message names them.
 
     Raises:
-        UsageError: the program needs more memory than is free.
+        UsageError: the program needs more memory than is available.
     """
     sizes = {"batch": batch, "time": time}
     ports = (*program.parameters, *program.statistics)

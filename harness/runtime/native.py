@@ -1,9 +1,9 @@
-"""Layers, losses and optimizers that a backend may claim as the framework's own.
+"""Types for a backend's claims: layers, losses and optimizers that run as the framework's own.
 
-Tensors are passed by name. Tensors passed to a function here belong to the harness, which may pass
-them again. A function writes into them only if its docstring says so. Floats have the dtype of the
-session. Indices have the dtype that :meth:`harness.runtime.backend.Backend.tensor` gives int64
-arrays.
+Functions here get and return tensors by name. The tensors that they get belong to the harness,
+which may pass them again. A function writes into them only if its docstring allows it. Floats have
+the dtype of the session. Indices have the dtype that :meth:`harness.runtime.backend.Backend.tensor`
+gives int64 arrays.
 """
 
 from __future__ import annotations
@@ -22,36 +22,34 @@ from harness.runtime.packing import HOST, FrozenZeros, Join, Packing, Stack, in_
 from harness.runtime.packing import Tensors as Tensors
 
 # (variables, constants) -> results; all three map names to tensors, see harness.runtime.session.
-# Variables are floats. Arguments are not written into.
+# Variables are floats. The function does not write into its arguments.
 Function = Callable[[Tensors, Tensors], Tensors]
 # (variables, constants) -> (results, gradient of results["scalar"] for every variable).
 GradientFunction = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 F = TypeVar("F", Function, GradientFunction)
-# One whole step: (carried, fixed, batch) -> (next carried, results). The step may write into the
-# carried tensors, and into nothing else. If an optimizer is claimed, carried["optimizer"] is its
-# state, in any form.
+# One whole step: (carried, fixed, batch) -> (next carried, results). The step may write only into
+# the carried tensors. If an optimizer is claimed, carried["optimizer"] is its state, any object.
 Advance = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
 @dataclass(frozen=True)
 class ClaimableCall:
-    """A call that a backend may claim, with everything that decides whether it can.
+    """A call of a layer or loss, with everything that decides whether a backend can claim it.
 
-    The lengths of a batch are not included: one claim serves all of them.
+    The batch size and sequence length are not included: one claim serves all of them.
 
     Attributes:
         node: The call. Its ``attributes`` describe it: ``kind`` (``layer`` or ``loss``),
             ``definition``, ``attributes``, ``roles`` (the roles of its inputs, in order) and
             ``results`` (the names of its results, in order). A layer also has ``instance``, its
-            name in the model. Definitions and functions have the spec's names there; the properties
-            below resolve them by meaning.
-        phase: ``training`` or ``inference``. The harness asks separately for each.
-        shapes: The shapes of the neutral parameters and statistics by local name, in numbers. An
-            LSTM has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has none.
+            name in the model. These attributes have the spec's names of definitions and functions.
+            The properties below translate them to the names of the equal definitions that ship.
+        phase: ``training`` or ``inference``. The harness asks for a claim in each phase separately.
+        shapes: The shapes of the spec's parameters and statistics, by their names in the layer. An
+            LSTM has ``W_i`` ``[features, units]`` and ``b_i`` ``[units]``; a loss has no shapes.
         sizes: The model's sizes by name.
         calls: The number of calls of this layer in the model. Calls of a layer with statistics run
-            in
-            order: each begins with the statistics that the previous call returned.
+            in order. Each call starts from the statistics that the previous call returned.
     """
 
     node: Node
@@ -62,40 +60,39 @@ class ClaimableCall:
 
     @classmethod
     def of(cls, program: Program, node: Node, phase: Phase | None = None) -> Self:
-        """Make the claimable call of a program's node, at the program's phase unless another is
-        given."""
+        """Return the claimable call of a program's node, in ``phase`` or the program's phase."""
         return cls(node, phase or program.phase, local_shapes(program, node), program.sizes)
 
     @property
     def definition(self) -> str:
-        """The definition's name by its meaning, such as ``lstm``.
+        """The name of the shipped definition with the same meaning, such as ``lstm``.
 
-        A definition that ships keeps its name, also as a copy under another name. A different
-        definition under the name of one that ships is ``lstm@`` and its checksum. Other definitions
-        keep the names that their authors gave them.
+        A copy of a shipped definition has the shipped name, even if the user renamed the copy. A
+        different definition that uses a shipped name is named ``lstm@`` and its checksum. All other
+        definitions keep the user's name.
         """
         known = self._meaning
         return known.name if known else str(self.node.attributes["definition"])
 
     @property
     def checksum(self) -> str:
-        """The checksum of the definition's meaning: its equations and the functions that they call.
+        """The checksum of the definition's equations and of the functions that they call.
 
-        ``harness explain`` shows it. A claim by checksum holds whatever the definition's name is.
+        ``harness explain`` prints the checksum. A backend that claims by checksum is independent of
+        the definition's name.
         """
         return self._meaning.checksum if self._meaning else ""
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The call's attributes: numbers, sizes as whole numbers, functions' names by their
-        meaning."""
+        """The call's attributes by name: numbers, and names of shipped functions."""
         given = self.node.attributes["attributes"].items()
         numbers = {n: v.resolve(self.sizes) if isinstance(v, Dim) else v for n, v in given}
         return {**numbers, **(self._meaning.functions if self._meaning else {})}
 
     @property
     def _meaning(self) -> Meaning | None:
-        """The meaning of the definition; None for a program that was made without a spec."""
+        """The meaning of the definition; None if the program was made without a spec."""
         found = self.node.attributes.get("meaning")
         return found if isinstance(found, Meaning) else None
 
@@ -103,14 +100,14 @@ class ClaimableCall:
 def calls_by_layer(
     program: Program, phase: Phase | None = None
 ) -> dict[str, tuple[ClaimableCall, ...]]:
-    """Return all calls that can be one native layer: layers by instance, losses by name.
+    """Return the calls that a backend can claim: layers by their name in the model, losses by name.
 
-    Layers that share parameters are one instance. An instance is left out if its calls differ, for
+    Layers that share parameters have one entry. A layer is left out if its calls differ, for
     example in a function, in strides or in the definition.
 
     Args:
         program: The program.
-        phase: Another phase than the program's own, as in :meth:`ClaimableCall.of`.
+        phase: The phase of the calls, if it is not the program's own.
     """
     found: dict[str, list[ClaimableCall]] = {}
     for node in program.calls:
@@ -127,14 +124,14 @@ def calls_by_layer(
 class Chain:
     """A framework's way to run consecutive layers in one call, as ``torch.lstm`` does.
 
-    The first input of each later layer is the first result of the layer before, which nothing else
-    reads.
+    The first input of each later layer is the first result of the layer before it. No other node
+    reads that result.
 
     Attributes:
-        kind: Layers of equal kinds may be in one chain.
-        run: A function of one list, with the arguments (values, packed) of :attr:`Native.run` for
-            each layer, in order, without the inputs made inside the chain. It returns the first
-            result of the last layer, followed by all other results of each layer, in order.
+        kind: Only layers with equal kinds can be in one chain.
+        run: A function of one list: the arguments (values, packed) of :attr:`Native.run` for each
+            layer, in order. Inputs that the chain itself computes are missing. The function returns
+            the first result of the last layer, then the other results of each layer, in order.
     """
 
     kind: Hashable
@@ -143,20 +140,22 @@ class Chain:
 
 @dataclass(frozen=True)
 class Native:
-    """A claimed layer or loss.
+    """A layer or loss that a backend claims as the framework's own.
 
     ``run(values, packed)`` is the call. ``values`` holds inputs, states and statistics by role: an
     LSTM's ``x`` ``[batch, time, features]``, ``h`` and ``c`` ``[batch, units]``; a loss's
     ``logits`` ``[..., classes]`` and ``target``. ``packed`` holds the parameters by the names of
-    ``packing``. The call does not write into its arguments. It returns a list or a tuple with one
-    tensor for each name in ``node.attributes["results"]``. The order is the output, the last
-    states, the new statistics (in inference the given ones). A loss returns one number for each
-    example, not their mean. The backend's own automatic differentiation differentiates the call.
+    ``packing``. The call does not write into its arguments.
+
+    The call returns a list or a tuple with one tensor for each name in
+    ``node.attributes["results"]``. The order is: the output, the last states, the new statistics
+    (in inference the old ones). A loss returns one number for each example, not their mean. The
+    backend's own automatic differentiation differentiates the call.
 
     Attributes:
-        label: The framework's own class or function, for the record: ``torch.lstm``.
+        label: The framework's class or function, as the record shows it: ``torch.lstm``.
         run: The call, as above.
-        packing: How the neutral parameters lie in the framework's tensors.
+        packing: The map from the spec's parameters to the framework's tensors.
         chain: How consecutive layers of this kind run as one call, if the framework can do that.
     """
 
@@ -167,10 +166,10 @@ class Native:
 
 
 class Layout:
-    """The map between neutral parameters outside and packed tensors inside.
+    """The map between the spec's parameters and the framework's packed tensors.
 
-    ``rnn.W`` is a part of ``rnn/kernel``, or is kept as it is. ``natives`` are the layers that a
-    framework runs, by instance.
+    The parameter ``rnn.W`` is a part of the tensor ``rnn/kernel``, or is kept as it is. ``natives``
+    are the layers that a framework runs, by their name in the model.
     """
 
     def __init__(self, program: Program, natives: Mapping[str, Native]) -> None:
@@ -191,21 +190,23 @@ class Layout:
 
     @property
     def joined(self) -> bool:
-        """True if a packed tensor holds several parameters."""
+        """True if one packed tensor holds several parameters."""
         pieces = (piece for packing in self.claimed.values() for piece in packing.pieces.values())
         return any(isinstance(piece, Join | Stack) for piece in pieces)
 
     def pack(self, neutral: Arrays) -> ArrayDict:
-        """Convert neutral arrays to the framework's packed arrays."""
+        """Convert arrays of the spec's parameters to the framework's packed arrays."""
         return in_order(self.packed(HOST, neutral, frozen=True))
 
     def unpack(self, packed: Arrays) -> ArrayDict:
-        """Invert :meth:`pack`; missing tensors are skipped."""
+        """Convert packed arrays back to the spec's parameters; missing arrays are skipped."""
         return in_order(self.unpacked(HOST, packed))
 
     def packed(self, table: Table, neutral: Mapping[str, Any], *, frozen: bool = False) -> Tensors:
-        """Convert neutral tensors to packed ones with ``table``; with ``frozen``, include frozen
-        zeros."""
+        """Convert the spec's parameters to packed tensors, with the primitives of ``table``.
+
+        ``frozen`` adds the tensors of zeros that are never trained.
+        """
         packed = {n: neutral[n] for n in self.plain}
         for instance, packing in self.claimed.items():
             own = {n: neutral[f"{instance}.{n}"] for n in self._local[instance]}
@@ -215,7 +216,7 @@ class Layout:
         return packed
 
     def unpacked(self, table: Table, packed: Mapping[str, Any]) -> Tensors:
-        """Invert :meth:`packed`; missing tensors are skipped."""
+        """Convert packed tensors back to the spec's parameters; missing tensors are skipped."""
         neutral = {n: packed[n] for n in self.plain if n in packed}
         for instance, packing in self.claimed.items():
             own: Tensors = {}
@@ -228,15 +229,15 @@ class Layout:
 
 
 class WholeModel(ABC):
-    """A framework's own object for a whole model, which computes most of a session's program.
+    """A framework's own object for a whole model, such as a Keras model.
 
-    Its backend sets it as ``whole`` of the session that
-    :meth:`harness.runtime.backend.Backend.session` returns.
+    It computes most of a session's program. A backend assigns it to the attribute ``whole`` of the
+    session that :meth:`harness.runtime.backend.Backend.session` returns.
     """
 
     @abstractmethod
     def build(self, phase: Phase, sizes: Mapping[str, int]) -> None:
-        """Make the object if it does not exist yet: called before a compiler traces a run.
+        """Make the object if it does not exist yet. Called before a compiler traces a call.
 
         Args:
             phase: ``training`` or ``inference``.
@@ -247,26 +248,26 @@ class WholeModel(ABC):
     def run(
         self, phase: Phase, sizes: Mapping[str, int], values: dict[int, Any], variables: Tensors
     ) -> frozenset[int]:
-        """Compute the object's part of the program; the harness interprets the rest.
+        """Compute the object's part of the program; the harness interprets the remaining nodes.
 
         Args:
             phase: As in :meth:`build`.
             sizes: As in :meth:`build`.
-            values: The program's input tensors, by number; results are added.
-            variables: The parameters by their packed names; not written into.
+            values: The program's input tensors, by value number. The method adds its results.
+            variables: The parameters by their packed names; the method does not write into them.
 
         Returns:
-            The numbers of the values that need no further computing.
+            The numbers of the values that the harness no longer needs to compute.
         """
 
 
 class NativeOptimizer(ABC):
     """A framework's own optimizer over named variables.
 
-    The variables are the trained parameters, under the framework's packed names.
+    The variables are the trained parameters, as packed tensors under the framework's names.
 
     Attributes:
-        label: The framework's own class, for the record: ``torch.optim.Adam``.
+        label: The framework's class, as the record shows it: ``torch.optim.Adam``.
         clips: Whether :meth:`update` does the :func:`~harness.program.clipping.clipping` of the
             rule. If true, the gradients are passed unclipped.
     """
@@ -276,10 +277,11 @@ class NativeOptimizer(ABC):
 
     @abstractmethod
     def start(self, variables: Tensors) -> Any:
-        """Return the state before the first step, in any form; the harness only passes it on.
+        """Return the optimizer state before the first step. It may be any object.
 
         Args:
-            variables: By name, with their first values; not written into.
+            variables: The variables by name, with their initial values; the method does not write
+                into them.
         """
 
     @abstractmethod
@@ -291,16 +293,17 @@ class NativeOptimizer(ABC):
         learning_rate: Any,
         donate: bool = False,
     ) -> tuple[Any, Tensors]:
-        """Make one step. :meth:`harness.runtime.backend.Backend.advance` may trace it.
+        """Make one optimizer step. :meth:`harness.runtime.backend.Backend.advance` may trace this
+        method.
 
         Args:
-            state: The state from :meth:`start` or from the previous step; given away.
-            variables: By name, each of its own shape.
-            gradients: By the same names, of the same shapes and dtype.
-            learning_rate: The rate of this step, which may differ from the previous one. It is a
-                tensor of shape ``[]`` if the model has a learning-rate schedule.
-            donate: Whether the variables and gradients are given away as well, and may be written
-                into. If not, they keep their values.
+            state: The state from :meth:`start` or from the previous step. The method may overwrite
+                it.
+            variables: The variables by name.
+            gradients: The gradients under the same names, in the same shapes and dtype.
+            learning_rate: The learning rate of this step, which may differ from the previous
+                step's. It is a tensor of shape ``[]`` if the model has a learning-rate schedule.
+            donate: Whether the method may overwrite the variables and gradients too.
 
         Returns:
             The next state, and the next value of every variable by name.
@@ -308,12 +311,14 @@ class NativeOptimizer(ABC):
 
     @abstractmethod
     def slots(self, state: Any) -> Mapping[str, Tensors]:
-        """Return the slots of a state, as the definition has them.
+        """Return the optimizer slots in a state, as the spec's definition of the optimizer has
+        them.
 
         Args:
-            state: As :meth:`update` takes it; it is used again afterwards.
+            state: A state of :meth:`update`. The harness uses it again afterwards.
 
         Returns:
-            By slot (``m``, ``v``) a tensor for every variable, of the variable's shape. Before the
-            first step these are the slot's initial values. Empty for an optimizer without slots.
+            By slot (``m``, ``v``), a tensor for every variable, in the variable's shape. Before the
+            first step the tensors hold the initial values. The mapping is empty if the optimizer
+            has no slots.
         """

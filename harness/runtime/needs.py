@@ -1,4 +1,4 @@
-"""List backends whose framework is not installed, without importing anything.
+"""List backends whose framework is not installed, without importing a framework.
 
 ``python -m harness.runtime.needs`` prints the list for its own interpreter.
 """
@@ -23,19 +23,17 @@ PATIENCE = 60.0
 
 
 def lacking(pythons: Mapping[str, str]) -> dict[str, str]:
-    """Return the backends in ``pythons`` whose framework is not installed, each with how to install
-    it.
+    """Return the backends without their framework, each with the command that installs it.
 
-    ``pythons`` gives each backend's interpreter. An interpreter that fails to answer lacks nothing:
-    its worker will report the error.
+    ``pythons`` gives the interpreter of each backend. If an interpreter does not answer, its
+    backends are not listed: their workers will report the error.
     """
     told = {python: _told(python) for python in dict.fromkeys(pythons.values())}
     return {name: told[python][name] for name, python in pythons.items() if name in told[python]}
 
 
 def own() -> dict[str, str]:
-    """Return the backends of this interpreter without their framework, each with how to install
-    it."""
+    """Return this interpreter's backends without their framework, with install commands."""
     found = {}
     for name, (_, entry) in sorted(installed(ENTRY_POINT_GROUP).items()):
         if entry.dist is not None and not all(map(_is_there, requirements(entry.dist, name))):
@@ -46,8 +44,8 @@ def own() -> dict[str, str]:
 def unknown_backend(name: str) -> UsageError:
     """Return the error for a backend that is not installed.
 
-    It suggests a similar name, or a backend that uses the framework of that name. It lists the
-    installed backends, with and without their framework.
+    The message suggests a similar name, or a backend that uses a framework of that name. It lists
+    the installed backends, with and without their framework.
     """
     known, without = installed(ENTRY_POINT_GROUP), own()
     users = [
@@ -63,7 +61,7 @@ def unknown_backend(name: str) -> UsageError:
 
 
 def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
-    """Yield the requirements that the extras of a backend add to its distribution."""
+    """Yield the requirements that a distribution has only because of a backend's extras."""
     wanted = extras(dist, backend)
     for text in dist.requires or () if wanted else ():
         found = Requirement(text)
@@ -74,8 +72,10 @@ def requirements(dist: Distribution, backend: str) -> Iterator[Requirement]:
 
 
 def _is_there(wanted: Requirement) -> bool:
-    """Return whether a distribution, or another one with its module (``tensorflow-cpu``), is
-    installed."""
+    """Return whether a distribution, or another one with its module, is installed.
+
+    For example, ``tensorflow-cpu`` has the module of ``tensorflow``.
+    """
     try:
         distribution(wanted.name)
     except PackageNotFoundError:

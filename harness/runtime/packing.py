@@ -1,11 +1,11 @@
-"""Index maps between neutral parameters and a framework's packed tensors.
+"""Maps between the spec's parameters and a framework's packed tensors.
 
-For each tensor of the framework, a packing names the neutral parameters that it is made of. They
-may have their axes in another order or shape, be joined along an axis, or be stacked on a new one.
-A tensor may also be a frozen zero (a second bias that the neutral form lacks). The map moves
-numbers and never changes them. It therefore serves parameters, gradients and optimizer slots, and a
-round trip is bit-identical. It uses primitives: from a backend's table inside a compiled function,
-or from :data:`HOST` for arrays.
+A packing lists the parameters in each tensor of the framework. The parameters may have another axis
+order or shape, may be joined along an axis, or may be stacked on a new axis. A tensor may also be
+frozen zeros, for example a second bias that the spec does not have. The map moves numbers and never
+changes them. It therefore serves parameters, gradients and optimizer slots, and converting back
+gives the same bits. It calls primitives: a backend's inside a compiled function, or those of
+:data:`HOST` for numpy arrays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.runtime.interpreter import Table, perform, stack
 
 Tensors = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
-# The primitives that packings use, for arrays.
+# The primitives that packings call, for numpy arrays.
 HOST: Table = {
     "permute_dims": np.transpose,
     "reshape": lambda x, shape: np.reshape(x, shape),
@@ -35,8 +35,11 @@ HOST: Table = {
 
 @dataclass(frozen=True)
 class Part:
-    """A neutral parameter: transposed or with its ``axes`` in this order, then reshaped. Reshaping
-    to ``shape`` keeps the numbers in the same order."""
+    """One parameter of the spec, in the layout of a framework's tensor.
+
+    The parameter is transposed, or its axes are put in the order ``axes``. It is then reshaped to
+    ``shape``, which keeps the order of the numbers.
+    """
 
     name: str
     transpose: bool = False
@@ -44,15 +47,15 @@ class Part:
     shape: tuple[int, ...] = ()
 
     def order(self, rank: int) -> tuple[int, ...]:
-        """Return the order in which the packed tensor has the ``rank`` axes of the parameter."""
+        """Return the order of the parameter's ``rank`` axes in the packed tensor."""
         return self.axes or tuple(reversed(range(rank)) if self.transpose else range(rank))
 
     def turned(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return a neutral shape with its axes in :meth:`order`."""
+        """Return the shape of a parameter after its axes are put in :meth:`order`."""
         return tuple(shape[axis] for axis in self.order(len(shape)))
 
     def neutral(self, packed: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return the neutral shape of a packed one; None if it cannot be determined."""
+        """Return the spec's shape of the parameter for a packed shape; None if unknown."""
         if self.shape or (self.axes and len(self.axes) != len(packed)):
             return None
         return tuple(packed[axis] for axis in inverse(self.order(len(packed))))
@@ -73,7 +76,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Join:
-    """Parts joined along an axis."""
+    """Parameters joined along one axis of a tensor."""
 
     parts: tuple[Part, ...]
     axis: int
@@ -94,7 +97,7 @@ class Join:
 
 @dataclass(frozen=True)
 class Stack:
-    """Rows on a new first axis."""
+    """Tensors stacked on a new first axis."""
 
     rows: tuple[Part | Join, ...]
 
@@ -111,7 +114,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class FrozenZeros:
-    """A tensor that the neutral form lacks: zeros, never trained."""
+    """A tensor of zeros that is never trained; the spec has no such parameter."""
 
     shape: tuple[int, ...]
 
@@ -119,7 +122,7 @@ class FrozenZeros:
         return np.zeros(self.shape, next(iter(neutral.values())).dtype)
 
     def unpack(self, table: Table, packed: Any, shapes: Shapes, into: Tensors) -> None:
-        """Do nothing: frozen zeros hold no neutral parameter."""
+        """Do nothing, because frozen zeros hold no parameter of the spec."""
 
 
 def _check_length(packed: Any, axis: int, length: int) -> None:
@@ -141,7 +144,7 @@ def _shaped(table: Table, tensor: Any, shape: tuple[int, ...]) -> Any:
 
 
 def in_order(arrays: Arrays) -> ArrayDict:
-    """Return arrays in C order, as frameworks store them."""
+    """Return the arrays in C order (row-major), as frameworks store them."""
     return {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
 
@@ -150,7 +153,7 @@ Piece = Part | Join | Stack | FrozenZeros
 
 @dataclass(frozen=True)
 class Packing:
-    """The pieces of a framework's tensors, by tensor name. ``pack`` and ``unpack`` are inverse."""
+    """The contents of a framework's tensors, by tensor name. ``unpack`` inverts ``pack``."""
 
     pieces: Mapping[str, Piece]
 
@@ -161,15 +164,15 @@ class Packing:
 
     @property
     def frozen(self) -> frozenset[str]:
-        """The tensors that are not trained."""
+        """The names of the tensors that are never trained."""
         return frozenset(n for n, piece in self.pieces.items() if isinstance(piece, FrozenZeros))
 
     def pack(self, neutral: Arrays) -> ArrayDict:
-        """Return the framework's tensors of neutral arrays."""
+        """Return the framework's tensors that hold these arrays of the spec's parameters."""
         return in_order({name: piece.pack(HOST, neutral) for name, piece in self.pieces.items()})
 
     def unpack(self, packed: Arrays, shapes: Shapes) -> ArrayDict:
-        """Return the neutral arrays, of ``shapes``. Tensors missing from ``packed`` are skipped."""
+        """Return arrays of the spec's parameters in ``shapes``; missing tensors are skipped."""
         neutral: ArrayDict = {}
         for name, piece in self.pieces.items():
             if name in packed:

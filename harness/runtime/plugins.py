@@ -1,7 +1,7 @@
-"""Find backends by name in installed metadata, and load them one at a time.
+"""Find backends by name in the metadata of installed packages, and load them one at a time.
 
-Listing a backend does not import it, and loading one imports no other. A broken plugin therefore
-affects only those who ask for it.
+Listing the backends imports none of them. Loading a backend imports no other backend. A broken
+plugin therefore affects only users who load it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 
 class BrokenPlugin(HarnessError):
-    """The error of a plugin that is installed but cannot be used. ``traceback`` is the text of the
-    error that its own code raised, "" if there was none."""
+    """The error of a plugin that is installed but cannot be used.
+
+    ``traceback`` is the text of the error that the plugin's own code raised, empty if it raised
+    none.
+    """
 
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
@@ -44,8 +47,11 @@ class BrokenBackend(BrokenPlugin):
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a backend, from the metadata of an installed distribution. ``rivals`` are other
-    distributions that claim the same name. A name with rivals is not loaded."""
+    """The origin of a backend, from the metadata of its installed distribution.
+
+    ``rivals`` are other distributions that provide a backend of the same name. If there are rivals,
+    the harness loads none of these backends.
+    """
 
     name: str
     distribution: str
@@ -55,12 +61,12 @@ class Origin:
 
 
 def available(group: str = ENTRY_POINT_GROUP) -> dict[str, Origin]:
-    """Return the origin of every installed plugin of a group, by name, without importing any."""
+    """Return the origin of every plugin of a group, by name, without importing a plugin."""
     return {name: origin for name, (origin, _) in sorted(installed(group).items())}
 
 
 def load(name: str) -> Backend:
-    """Import the plugin of backend ``name``, and no other, and return the backend ready to use.
+    """Import the plugin of backend ``name``, and no other plugin; return the backend, ready to use.
 
     This imports the framework, so call it only in the worker process of that backend.
 
@@ -74,13 +80,14 @@ def load(name: str) -> Backend:
 
 
 def environment(name: str, deterministic: bool = False) -> dict[str, str]:
-    """Return the environment variables that backend ``name`` needs before its framework starts.
+    """Return the environment variables that backend ``name`` needs before its framework is
+    imported.
 
-    If ``deterministic``, include the variables that make its bits repeat.
+    ``deterministic`` adds the variables that make identical calls give identical bits.
 
     Raises:
         UnknownBackend: nothing of this name is installed.
-        BrokenBackend: as ``load``, or the variables are not strings.
+        BrokenBackend: as for ``load``, or the variables are not strings.
     """
     found = _strings(name, "harness_environment")
     return {**found, **_strings(name, "harness_deterministic")} if deterministic else found
@@ -100,23 +107,23 @@ def _strings(name: str, hook: str) -> dict[str, str]:
 
 
 def code(name: str) -> str:
-    """Return a checksum of the code of backend ``name``, "" if no such backend is installed."""
+    """Return a checksum of the code of backend ``name``, empty if no such backend is installed."""
     if name not in (found := installed()):
         return ""
     origin, entry = found[name]
-    # The harness's own code has a checksum of its own.
+    # The harness's own code has a separate checksum.
     others = set() if ships(name) or entry.dist is None else _top_level(entry.dist)
     return digest(origin.module, others)
 
 
 def ships(name: str) -> bool:
-    """Return whether backend ``name`` is installed and comes with the harness."""
+    """Return whether backend ``name`` is installed and is part of the harness."""
     found = installed().get(name)
     return found is not None and found[0].module.startswith("harness.")
 
 
 def _top_level(distribution: Distribution) -> set[str]:
-    """Return the top-level modules and packages that a distribution lists."""
+    """Return the top-level modules and packages that a distribution lists as its own."""
     # An editable installation has no list of files, but may have ``top_level.txt``.
     told = (distribution.read_text("top_level.txt") or "").split()
     files = (file.parts[0] for file in distribution.files or ())
@@ -125,12 +132,12 @@ def _top_level(distribution: Distribution) -> set[str]:
 
 
 def installed(group: str = ENTRY_POINT_GROUP) -> dict[str, tuple[Origin, EntryPoint]]:
-    """Return the entry points of a group with their origins, without importing any."""
+    """Return the entry points of a group with their origins, without importing a plugin."""
     return dict(_installed(group, tuple((place, _changed(place)) for place in sys.path)))
 
 
 def _changed(place: str) -> int:
-    """Return the time at which the folder last changed."""
+    """Return the time of a folder's last change in nanoseconds; 0 if the folder is missing."""
     try:
         return os.stat(place or ".").st_mtime_ns
     except OSError:  # sys.path may name missing folders
@@ -141,7 +148,7 @@ def _changed(place: str) -> int:
 def _installed(
     group: str, _: tuple[tuple[str, int], ...]
 ) -> Mapping[str, tuple[Origin, EntryPoint]]:
-    """Return the result of :func:`installed`, cached: it reads a file of each distribution."""
+    """Return the result of :func:`installed`; cached, because it reads a file per distribution."""
     found: dict[str, tuple[Origin, EntryPoint]] = {}
     for entry in entry_points(group=group):
         distribution, version = (
@@ -158,8 +165,11 @@ def _installed(
 
 @dataclass(frozen=True)
 class PluginKind:
-    """A kind of plugin: its ``noun``, and its group of entry points. ``unknown`` is the error for a
-    name without a plugin, ``broken`` the error for a plugin that cannot be used."""
+    """A kind of plugin: its ``noun`` in messages, and its ``group`` of entry points.
+
+    ``unknown`` is the error for a name without a plugin. ``broken`` is the error for a plugin that
+    cannot be used.
+    """
 
     noun: str
     group: str
@@ -167,7 +177,7 @@ class PluginKind:
     broken: type[BrokenPlugin]
 
     def find(self, name: str) -> tuple[Origin, EntryPoint]:
-        """Return the origin of a plugin, and its entry point.
+        """Return the origin and the entry point of a plugin.
 
         Raises:
             HarnessError: nothing of this name is installed (``unknown``), or several distributions
@@ -188,15 +198,16 @@ class PluginKind:
         return origin, entry
 
     def call(self, name: str, hook: str) -> Any:
-        """Import a plugin and return the result of a hook, or None if it lacks the hook.
+        """Import a plugin and return the result of a hook; return None if the plugin lacks the
+        hook.
 
         Raises:
-            HarnessError: as ``find``, or the plugin or its framework fails (``broken``).
+            HarnessError: as for ``find``, or the plugin or its framework fails (``broken``).
         """
         origin, entry = self.find(name)
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(Hooks)
-        # SystemExit too: some frameworks end the process when they miss a library or a device.
+        # Catch SystemExit too: some frameworks exit if a library or device is missing.
         try:
             manager.register(entry.load(), name)
             manager.check_pending()
@@ -210,10 +221,10 @@ class PluginKind:
             ) from error
 
     def load(self, name: str, hook: str) -> Any:
-        """Import a plugin and return the result of its main hook.
+        """Import a plugin and return the result of its main hook, which must not be None.
 
         Raises:
-            HarnessError: as ``call``, or the hook returns None (``broken``).
+            HarnessError: as for ``call``, or the hook is missing or returns None (``broken``).
         """
         made = self.call(name, hook)
         if made is None:
@@ -227,8 +238,8 @@ class PluginKind:
 def extras(dist: Distribution, name: str) -> list[str]:
     """Return the extras of a distribution that install the requirements of its plugin ``name``.
 
-    That is the extra of the same name, or for ``keras-torch`` the extras of its parts; none if one
-    is missing.
+    This is the extra with the plugin's name. For ``keras-torch`` without such an extra it is
+    ``keras`` and ``torch``. The list is empty if an extra is missing.
     """
     known = set(dist.metadata.get_all("Provides-Extra") or ())
     parts = [name] if name in known else name.split("-")
@@ -236,7 +247,7 @@ def extras(dist: Distribution, name: str) -> list[str]:
 
 
 def advice(dist: Distribution, wanted: Sequence[str]) -> str:
-    """Return the command that installs the extras of a distribution."""
+    """Return the pip command that installs a distribution with the given extras."""
     return f"pip install '{dist.name}[{','.join(wanted)}]'"
 
 

@@ -1,10 +1,10 @@
-"""Mixed precision: products in a narrow dtype, everything else in float32.
+"""Mixed precision: matrix products in a narrow dtype, all other operations in float32.
 
-A session of ``bfloat16`` or ``float16`` rounds the operands and the result of every product to that
-dtype; the sums of a product are in float32. Parameters, slots, statistics, the step number, losses,
-sums and all other operations are float32. An update is often smaller than a parameter's last place
-in bfloat16. In bfloat16 a count also ends at 256, and 0.999 is 1 (Micikevicius et al. 2018, "Mixed
-precision training", section 3).
+A session of ``bfloat16`` or ``float16`` rounds the operands and the result of every matrix product
+to that dtype, but the product sums in float32. Parameters, slots, statistics, the step number,
+losses, sums and all other operations are in float32. The reason is that an update is often smaller
+than the last digit of a parameter in bfloat16. Also, a bfloat16 counter cannot exceed 256, and
+0.999 becomes 1 (Micikevicius et al. 2018, "Mixed precision training", section 3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from harness.arrays import Array
 
 NARROW = ("bfloat16", "float16")
-# Operations whose operands and results have the narrow dtype.
+# The operations that run in the narrow dtype.
 PRODUCTS = ("matmul", "tensordot")
 
 Table = Mapping[str, Callable[..., Any]]
@@ -29,21 +29,20 @@ WIDTHS: Mapping[str, int] = {
 
 
 def host_dtype(dtype: str) -> str:
-    """Return the dtype in which a session of ``dtype`` keeps floats, except the operands of
-    products."""
+    """Return the dtype of all floats in a session of ``dtype``, except the operands of products."""
     return "float64" if dtype == "float64" else "float32"
 
 
 def narrow(dtype: str) -> str:
-    """Return ``dtype`` if products are narrower than the session's other floats, else an empty
-    string."""
+    """Return ``dtype`` if it is narrower than float32 and used by products only, else ""."""
     return dtype if dtype in NARROW else ""
 
 
 def with_products_in(table: Table, dtype: str) -> Table:
-    """Return a table that takes and gives float32 and computes its products in a narrow dtype.
+    """Return a table whose products run in a narrow dtype, but take and return float32.
 
-    ``table`` holds primitives and fused operations. If ``dtype`` is empty, return the same table.
+    ``table`` holds primitives and fused operations. If ``dtype`` is empty, return ``table``
+    unchanged.
     """
     if not dtype:
         return table
@@ -52,7 +51,7 @@ def with_products_in(table: Table, dtype: str) -> Table:
     def narrowed(product: Callable[..., Any]) -> Callable[..., Any]:
         def run(a: Any, b: Any, **attributes: Any) -> Any:
             made = product(astype(a, dtype=dtype), astype(b, dtype=dtype), **attributes)
-            # A framework's product already has the narrow dtype: its inner cast does nothing.
+            # The inner cast does nothing if the framework's product already has the narrow dtype.
             return astype(astype(made, dtype=dtype), dtype="float32")
 
         return run
@@ -65,14 +64,17 @@ def with_products_in(table: Table, dtype: str) -> Table:
 
 
 def rounded_to(array: Array, dtype: str) -> Array:
-    """Return a float array, in its own dtype, rounded to the nearest number of a narrow dtype. Ties
-    go to even. numpy needs this: it has no bfloat16 and no fast products in float16."""
+    """Return a float array rounded to the numbers of a narrow dtype, but stored in its own dtype.
+
+    Ties are rounded to even. numpy needs this function, because it has no bfloat16 and its float16
+    products are slow.
+    """
     if dtype == "float16":
         with np.errstate(over="ignore"):  # beyond 65504 is infinity
             return array.astype(np.float16).astype(array.dtype)
     bits = np.asarray(array, np.float32).view(np.uint32)
-    # Keep the upper 16 bits. Add half of their last place, less one unless they are odd, and cut
-    # off the lower half.
+    # Round to the upper 16 bits, ties to even: add 0x7FFF, or 0x8000 if the upper half is odd, and
+    # clear the lower 16 bits.
     upper = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) & np.uint32(0xFFFF0000)
     found = np.where(np.isnan(array), array, upper.view(np.float32))
     return np.asarray(found, array.dtype)

@@ -1,8 +1,9 @@
-"""Run each primitive by itself and compare its result with its declared type.
+"""Run each primitive by itself and check the shape and dtype of its result.
 
-The next primitive may hide a wrong dtype, and a wrong shape shows only later. The probe therefore
-runs every primitive of a session once by itself, eagerly, on arrays of the types that occur there.
-Values are not compared: the other checks do that.
+In a whole model, a later primitive may hide a wrong dtype, or a wrong shape may cause an error far
+from its origin. The probe therefore runs every primitive of a session once by itself, eagerly, on
+arrays of the shapes and dtypes that occur in the session. It does not compare values: the other
+checks do that.
 """
 
 from __future__ import annotations
@@ -93,16 +94,16 @@ def every_primitive(offers: Collection[str]) -> Builder:
     return builder
 
 
-# Number of entries of the parameter in an optimizer's rule.
+# The number of entries of the parameter for which an optimizer's primitives are tested.
 ENTRIES = 5
-# Operations that an interpreter computes without a primitive.
+# Operations that the interpreter computes without calling a primitive.
 WALKED = frozenset({"constant", "extent"})
 KINDS: Mapping[str, str] = {"index": "iu", "bool": "b"}
 
 
 @dataclass(frozen=True)
 class TensorForm:
-    """A type with numbers for sizes; ``bound`` is the number of classes of an index."""
+    """The shape and kind of a tensor; ``bound`` is the number of classes of an index."""
 
     shape: tuple[int, ...]
     kind: Kind = "float"
@@ -114,7 +115,7 @@ class TensorForm:
 
 @dataclass(frozen=True)
 class PrimitiveCall:
-    """A primitive with the forms of its inputs and of its result."""
+    """A call of a primitive, with the shapes and kinds of its inputs and of its result."""
 
     op: str
     inputs: tuple[TensorForm, ...]
@@ -124,15 +125,21 @@ class PrimitiveCall:
 
 @dataclass
 class Probe:
-    """The primitives of one process, tried one by one; correct calls are not repeated.
-    ``traceback`` is the traceback of the call that raised."""
+    """A test of a process's primitives, one by one. It does not repeat calls that were correct.
+
+    ``traceback`` is the traceback of the call that raised, if any.
+    """
 
     traceback: str = ""
     _right: set[Any] = field(default_factory=set)
 
     def run(self, session: Session, sizes: Mapping[str, int], setting: Any) -> Probed:
-        """Return the number of calls ``tried``, and the first fault of each primitive as text.
-        ``setting`` is anything else that a result may depend on, such as the dtype."""
+        """Test the primitives; return the number of calls ``tried``, the ``faults`` and a
+        ``traceback``.
+
+        ``faults`` holds the first fault of each primitive as text. ``setting`` holds everything
+        else that a result may depend on, such as the dtype and the device.
+        """
         self.traceback = ""
         trips = (
             TensorForm((2, 3)),
@@ -141,7 +148,7 @@ class Probe:
             TensorForm((2,), "bool"),
         )
         broken = next(filter(None, (self._round_trip(session, form) for form in trips)), "")
-        if broken:  # without a round trip no result of a primitive can be judged
+        if broken:  # results cannot be read, so no primitive can be tested
             return {"tried": len(trips), "faults": [broken], "traceback": self.traceback}
         faults: dict[str, str] = {}
         every = dict.fromkeys([*calls(session, sizes), *_samples(session)])
@@ -168,8 +175,10 @@ class Probe:
             return self._raised(f"tensor() of an array of shape {list(form.shape)}", error)
 
     def _together(self, session: Session, pending: Sequence[PrimitiveCall]) -> bool:
-        """Return whether these calls are all correct, compiled as one function. Compiling each call
-        by itself would take longer."""
+        """Return whether these calls are all correct when compiled together as one function.
+
+        This saves the time of compiling each call by itself.
+        """
         table = session.table
 
         def make(_: Tensors, given: Tensors) -> Tensors:
@@ -187,7 +196,7 @@ class Probe:
             forms = {form for call in pending for form in call.inputs}
             found = session.backend.compile(make)({}, {repr(f): _tensor(session, f) for f in forms})
             made = [found[str(number)] for number in range(len(pending))]
-        except Exception:  # the faulty call is then found one by one
+        except Exception:  # testing the calls one by one then finds the faulty call
             return False
         wrong = (self._wrong(session, m, c.result, "") for m, c in zip(made, pending, strict=True))
         right = not any(wrong)
@@ -237,10 +246,10 @@ class Probe:
 
 
 def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]:
-    """Yield every call of a primitive that a session's functions may run, in program order.
+    """Yield every call of a primitive that a session's functions may make, in program order.
 
-    The framework's own layers, losses and optimizers call no primitives. A framework with automatic
-    differentiation needs no derived gradient.
+    Calls inside the framework's own layers, losses and optimizers are left out. The derived
+    gradient is left out if the framework has automatic differentiation.
     """
     phases: tuple[Phase, ...] = ("training", "inference")
     for phase in phases:
@@ -261,15 +270,14 @@ def calls(session: Session, sizes: Mapping[str, int]) -> Iterator[PrimitiveCall]
 
 
 def _samples(session: Session) -> Iterator[PrimitiveCall]:
-    """Yield a call of every primitive that the backend has, including primitives that no model
-    uses."""
+    """Yield a call of every primitive that the backend has, even if no model uses the primitive."""
     backend = session.backend
     made = every_primitive(backend.primitives.keys() - set(backend.lacks(session.dtype)))
     yield from _of(made.nodes, made.types, {}, session)
 
 
 def _walked(nodes: Iterable[Node], claimed: Iterable[str]) -> Iterator[Node]:
-    """Yield nodes, including those inside loops and calls, but not inside claimed calls."""
+    """Yield nodes, including the nodes inside loops and calls, but not inside claimed calls."""
     for node in nodes:
         if node.op == "call" and call_key(node) in claimed:
             continue
@@ -300,7 +308,7 @@ def _of(
 
 
 def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[PrimitiveCall]:
-    """Yield the calls that :func:`harness.runtime.interpreter.loop` makes outside a loop's body."""
+    """Yield the calls of primitives in :func:`.interpreter.loop` that slice and stack."""
     count = node.carries
     for value in node.inputs[count:]:
         whole = form(value)
@@ -319,7 +327,7 @@ def _loop_calls(node: Node, form: Callable[[int], TensorForm]) -> Iterator[Primi
 
 
 def _tensor(session: Session, form: TensorForm) -> Any:
-    """Return a tensor of a form: numbers above 0, random valid indices, or random truth values."""
+    """Return a tensor of a shape and kind: numbers above 0, random valid indices or bools."""
     random = np.random.default_rng(0)
     if form.kind == "float":
         return session.float_tensor(random.uniform(0.5, 1.5, form.shape))

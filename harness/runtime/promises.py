@@ -1,7 +1,7 @@
-"""Check the promises of a backend's methods at the border of the worker.
+"""Check that the methods of a backend return what the backend contract promises.
 
-Values from a plugin are checked where they enter. A broken promise is then an error that names the
-method, not a later error in code that uses the value.
+The worker checks each value when the plugin returns it. The error then names the method that broke
+its promise, and does not appear later in other code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.arrays import Array, travels
 from harness.errors import shorten
 from harness.program.primitives import OFFERED, TABLE
 
-# Limits of texts that every record repeats: versions and settings.
+# Limits for versions and settings, which every record repeats: the number of texts, their length.
 MOST_TEXTS = 100
 LONGEST = 200
 MOST_BYTES = 2**63
@@ -30,15 +30,17 @@ class ContractError(Exception):
 
 
 def described(value: Any) -> str:
-    """Return a value's type as text for a message."""
+    """Describe a value's type, for a message."""
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def instance(value: T, kind: type[Any], source: str, wanted: str) -> T:
-    """Return the value that ``source`` returned if it has the expected type.
+    """Return ``value``, which ``source`` returned, after checking its type.
+
+    ``source`` and ``wanted`` are texts for the message.
 
     Raises:
-        ContractError: it has another type.
+        ContractError: the value has another type.
     """
     if not isinstance(value, kind):
         raise ContractError(f"{source} returned {described(value)}; {wanted} is wanted")
@@ -46,10 +48,10 @@ def instance(value: T, kind: type[Any], source: str, wanted: str) -> T:
 
 
 def function(value: F, source: str) -> F:
-    """Return the value that ``source`` returned if it can be called.
+    """Return ``value``, which ``source`` returned, after checking that it can be called.
 
     Raises:
-        ContractError: it cannot be called.
+        ContractError: the value cannot be called.
     """
     if not callable(value):
         raise ContractError(f"{source} returned {described(value)}; a function is wanted")
@@ -57,7 +59,7 @@ def function(value: F, source: str) -> F:
 
 
 def named(value: Any, source: str) -> Mapping[str, Any]:
-    """Return the value that ``source`` returned if it is a mapping.
+    """Return ``value``, which ``source`` returned, after checking that it is a mapping.
 
     Raises:
         ContractError: it is not a mapping.
@@ -67,10 +69,10 @@ def named(value: Any, source: str) -> Mapping[str, Any]:
 
 
 def pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
-    """Return the value that ``source`` returned if it has two entries.
+    """Return ``value``, which ``source`` returned, after checking that it has two entries.
 
     Raises:
-        ContractError: it does not have two entries.
+        ContractError: the value does not have two entries.
     """
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ContractError(f"{source} returned {described(value)}; {wanted} are wanted")
@@ -78,10 +80,10 @@ def pair(value: Any, source: str, wanted: str) -> tuple[Any, Any]:
 
 
 def table(value: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the table of primitives if it maps names to functions.
+    """Return a backend's table of primitives after checking that it maps names to functions.
 
     Raises:
-        ContractError: it is not a mapping, or a value is not a function.
+        ContractError: the table is not a mapping, or a value is not a function.
     """
     instance(value, Mapping, "primitives", "a dictionary of functions by name")
     for name, primitive in value.items():
@@ -94,10 +96,12 @@ def table(value: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def texts(value: Any, source: str) -> dict[str, str]:
-    """Return texts by name, each cut to the length of a line; other values become text.
+    """Return a mapping as texts by name, each cut to :data:`LONGEST` characters.
+
+    Values that are not texts are converted.
 
     Raises:
-        ContractError: it is not a mapping, or has more than :data:`MOST_TEXTS` names.
+        ContractError: the value is not a mapping, or has more than :data:`MOST_TEXTS` names.
     """
     found = instance(value, Mapping, source, "a dictionary of texts by name")
     if len(found) > MOST_TEXTS:
@@ -106,10 +110,10 @@ def texts(value: Any, source: str) -> dict[str, str]:
 
 
 def memory(value: Any, source: str) -> int | None:
-    """Return a number of bytes, or None.
+    """Return a number of bytes, or None, after checking it.
 
     Raises:
-        ContractError: it is not a whole number, or one that no machine has.
+        ContractError: the value is not a whole number, or is larger than any machine's memory.
     """
     if value is None:
         return None
@@ -120,10 +124,10 @@ def memory(value: Any, source: str) -> int | None:
 
 
 def names(value: Any, source: str) -> list[str]:
-    """Return a list of names.
+    """Return a list of names after checking it.
 
     Raises:
-        ContractError: it is not a list of names; a single text is not one either.
+        ContractError: the value is not a list of names, but, for example, a single text.
     """
     listed = isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes)
     if not listed or not all(isinstance(name, str) for name in value):
@@ -133,12 +137,12 @@ def names(value: Any, source: str) -> list[str]:
 
 
 def lacking(backend: Any, dtype: str) -> list[str]:
-    """Return the offered primitives that a backend says it lacks in a dtype.
+    """Return the optional primitives that a backend says it lacks in a dtype.
 
-    An object without ``lacks`` lacks none.
+    For a backend without a method ``lacks``, return an empty list.
 
     Raises:
-        ContractError: they are not a list of names, or a name is not an offered primitive.
+        ContractError: the result is not a list of names, or a name is not an optional primitive.
     """
     source = f"lacks({dtype!r})"
     found = names(getattr(backend, "lacks", lambda _: ())(dtype), source)
@@ -150,10 +154,10 @@ def lacking(backend: Any, dtype: str) -> list[str]:
 
 
 def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
-    """Return the results of a claimed call if there is one for each entry of ``nodes``.
+    """Return the results of a claimed call after checking that there is one for each of ``nodes``.
 
     Raises:
-        ContractError: there are more or fewer, or they are not in a list or a tuple.
+        ContractError: there are more or fewer results, or they are not in a list or a tuple.
     """
     if not isinstance(values, tuple | list) or len(values) != len(nodes):
         found = f"{len(values)} results" if isinstance(values, tuple | list) else described(values)
@@ -162,10 +166,10 @@ def each(values: Any, nodes: Sequence[Any], source: str) -> Sequence[Any]:
 
 
 def array(value: Any, name: str) -> Array:
-    """Return the array that ``numpy()`` returned for the result ``name``.
+    """Return the array that ``numpy()`` returned for the result ``name``, after checking it.
 
     Raises:
-        ContractError: it is not an array, or has a dtype that is not numpy's own.
+        ContractError: the value is not an array, or its dtype is not one of numpy's own.
     """
     if not isinstance(value, np.ndarray | np.generic):
         raise ContractError(

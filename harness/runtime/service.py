@@ -1,4 +1,7 @@
-"""Serve the verbs of a worker: the few calls through which the parent drives a session."""
+"""Serve the calls through which the parent process drives a session in a worker.
+
+Each method of :class:`SessionService` is one verb, e.g. ``load`` or ``forward``.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ from harness.runtime.step_service import Payload, StepService
 
 
 class SessionService(StepService):
-    """The current session of one backend. Its verbs take and return plain data."""
+    """The current session of one backend. Its methods take and return plain data."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
@@ -48,7 +51,7 @@ class SessionService(StepService):
         """The current session.
 
         Raises:
-            UsageError: none is open.
+            UsageError: no session is open.
         """
         if self._session is None:
             raise UsageError("no session is open")
@@ -64,10 +67,12 @@ class SessionService(StepService):
         device: str = "cpu",
         quick: bool = False,
     ) -> Opened:
-        """Start a session, in place of the last one, and return the path of each layer.
+        """Start a session in place of the previous one; return the path of each layer and three
+        flags.
 
-        The flags in the answer: whether the backend promises to keep denormals, whether its bits
-        repeat, and whether the framework differentiates, in single passes and in whole steps.
+        ``denormals``: the backend promises to keep denormals. ``repeats``: its gradients have the
+        same bits each time. ``automatic``: the framework itself computes the gradients, for single
+        passes and for whole training steps.
         """
         self.backend.quick, self.backend.exact = quick, False
         self._setting = (dtype, device)
@@ -87,22 +92,22 @@ class SessionService(StepService):
         return session.automatic(session.plain("training", "loss")) is not None
 
     def use_rule(self, rule: Any) -> Paths:
-        """Train with another optimizer; parameters must be loaded again."""
+        """Switch to another optimizer; the caller must then load the parameters again."""
         self.session.use_rule(decoded(rule))
         return {"paths": self.session.paths()}
 
     def load(self, parameters: Payload, statistics: Payload) -> None:
-        """Set all parameters and statistics; optimizer state is reset."""
+        """Set all parameters and statistics, and reset the optimizer state."""
         self.session.load(parameters, statistics)
 
     def read(self) -> Kept:
-        """Return parameters, statistics and slots, by neutral names."""
+        """Return parameters, statistics and optimizer slots, by the spec's names."""
         return self.session.read()
 
     def forward(
         self, phase: Any, inputs: Payload, state: Payload, targets: Payload | None = None
     ) -> Tensors:
-        """Return results by name."""
+        """Return the results of a forward pass by name (``output.y``)."""
         return self.session.forward(phase, inputs, state, targets)
 
     def gradients(
@@ -113,17 +118,20 @@ class SessionService(StepService):
         targets: Payload,
         cotangents: Payload | None = None,
     ) -> Gradients:
-        """Return ``results`` and ``gradients``, of the loss or along cotangents."""
+        """Return ``results`` and ``gradients``.
+
+        The gradients are those of the loss or, with ``cotangents``, of the inner product with them.
+        """
         results, gradients = self.session.gradients(phase, inputs, state, targets, cotangents)
         return {"results": results, "gradients": gradients}
 
     def train(
         self, batches: Sequence[Payload], state: Payload
     ) -> Annotated[list[Stepped], Counted("batches")]:
-        """Make one step for each batch (``inputs``, ``targets``, ``learning_rate``).
+        """Make one training step for each batch (``inputs``, ``targets``, ``learning_rate``).
 
-        The state is carried from step to step. Return for each step its results, and everything
-        that training changes.
+        Each step starts from the state that the previous step returned. Return for each step its
+        results, and the parameters, statistics and slots after it.
         """
         steps: list[Stepped] = []
         for batch in batches:
@@ -135,7 +143,10 @@ class SessionService(StepService):
         return steps
 
     def primitives(self, batch: int, time: int) -> Probed:
-        """Return the number of calls ``tried``, the ``faults`` as text and a ``traceback``."""
+        """Test each primitive by itself; see :class:`.probe.Probe`.
+
+        Return the number of calls ``tried``, the ``faults`` as text, and a ``traceback``.
+        """
         sizes = {"batch": batch, "time": time}
         return self._probe.run(self.session, sizes, self._setting)
 
@@ -149,9 +160,10 @@ class SessionService(StepService):
     ) -> Annotated[list[Tensors], Length(3)]:
         """Return the results of three passes on unusual memory layouts.
 
-        The first is an inference pass on arrays with gaps in memory and their axes reversed. The
-        second is an inference pass on tensors that are transposed views, if the framework has
-        views. The third is a training pass on arrays as in the first, with ``gradient.NAME``.
+        The first pass is an inference on arrays with gaps in memory and reversed axes. The second
+        pass is an inference on tensors that are transposed views, if the framework has views. The
+        third pass is a training pass on the arrays of the first; its gradients are named
+        ``gradient.NAME``.
         """
         session = self.session
         session.load(_scattered(parameters), _scattered(statistics))
@@ -170,7 +182,7 @@ class SessionService(StepService):
         return [arrays, session.to_numpy(promises.named(results, COMPILED)), trained]
 
     def _view(self, array: Array) -> Any:
-        """Return an array's tensor as a transposed view of the tensor of its transpose."""
+        """Return an array as a tensor that is a transposed view."""
         session, axes = self.session, tuple(reversed(range(array.ndim)))
         floats = array.dtype.kind == "f"
         made = session.float_tensor(array.T) if floats else session.backend.tensor(array.T.copy())
@@ -184,8 +196,8 @@ class SessionService(StepService):
         targets: Payload | None = None,
         instead: Sequence[Any] = (),
     ) -> list[Traced]:
-        """Return every named value of a forward pass, as :meth:`.session.Session.trace` does."""
-        # A backend's own session may not have the optional arguments.
+        """Return every named value of a forward pass; see :meth:`.session.Session.trace`."""
+        # A backend's own kind of session may lack the optional arguments.
         more: dict[str, Any] = {} if targets is None else {"targets": targets}
         if instead:
             more["instead"] = [tuple(entry) for entry in instead]
@@ -194,10 +206,13 @@ class SessionService(StepService):
     def aliasing(
         self, parameters: Payload, statistics: Payload, calls: Sequence[Payload]
     ) -> list[str]:
-        """Return faults as text: arrays that share memory but must not; none if all is well. Each
-        call holds ``inputs`` and ``state``; two different calls are needed."""
+        """Return faults as text: arrays that share memory although they must not.
+
+        The list is empty if there are no faults. Each call holds ``inputs`` and ``state``. The
+        caller gives two different calls.
+        """
         faults: list[str] = []
-        # Copies: the received arrays are kept for comparison.
+        # Run on copies; the received arrays stay unchanged for the comparison.
         given = {n: np.array(a) for n, a in parameters.items()}
         own_calls = [
             {g: {n: np.array(a) for n, a in call[g].items()} for g in ("inputs", "state")}
@@ -220,7 +235,7 @@ class SessionService(StepService):
 
 
 def _scattered(arrays: Arrays) -> ArrayDict:
-    """Return equal arrays with their axes reversed in memory, and gaps filled with ones."""
+    """Return equal arrays with reversed axes in memory, and with gaps that hold ones."""
     found = {}
     for name, array in arrays.items():
         last, *others = reversed(array.shape) if array.ndim else (1,)
@@ -248,8 +263,10 @@ def _misspelt(table: Table, missing: Sequence[str]) -> str:
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
     """Return the function that answers the calls to a worker.
 
+    The function takes the name of a method of :class:`SessionService` and its arguments.
+
     Raises:
-        UsageError: the table is incomplete.
+        UsageError: the table of primitives is incomplete.
         ContractError: the object is not a backend, or has no name or no table.
     """
     promises.instance(backend, Backend, "harness_backend", "a harness.extend.Backend")

@@ -1,11 +1,11 @@
 """A session: one model on one backend, on one path, in one dtype. Runs inside the worker.
 
-Tensors are passed by name: parameters under the framework's packed names (``rnn/kernel``) or their
-own (``rnn.W``), and ``input.NAME``, ``target.NAME``, ``state.NAME``, ``statistics.NAME`` and
-``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``, ``statistics.NAME``,
-``metric.NAME`` and ``loss``. Arrays have the shapes of the program's ports (``[batch, time]``).
-Arguments are copied, integers into int64. Returned arrays belong to the caller. For floats see
-:mod:`.precision`.
+Tensors are passed by name. Parameters have the framework's packed names (``rnn/kernel``) or the
+spec's names (``rnn.W``). Other arguments are ``input.NAME``, ``target.NAME``, ``state.NAME``,
+``statistics.NAME`` and ``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``,
+``statistics.NAME``, ``metric.NAME`` and ``loss``. Arrays have the shapes of the program's ports
+(``[batch, time]``). Sessions copy their arguments, integers as int64. Returned arrays belong to the
+caller. For the dtypes of floats see :mod:`.precision`.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from harness.runtime.paths import ExecutionPath
 from harness.runtime.precision import host_dtype
 from harness.runtime.updates import RATE, STEP, Update, around, claimed, started, steps_made
 
-# Suffix of a name that several values have.
+# The suffix that distinguishes values of the same name (``#2``).
 _NUMBER = re.compile(r"#\d+$")
-# A named value: its name, its time step if it was made in a loop, and the array.
+# A named value: its name, its time step (None outside of loops), and the array.
 Named = tuple[str, int | None, Array]
 
 
 def distinct_names(program: Program) -> dict[int, str]:
-    """Return the names of a program's values, numbered if several values have the same name.
+    """Return the names of a program's values; values of the same name get a number (``loss#2``).
 
-    Examples are a loss that is called twice, or an LSTM's outputs and last state. Values in loops
-    are numbered separately: they have a time step. Numbers follow the order of the program. A
-    framework's layer may compute the same values in another order.
+    For example, a loss may be called twice, or an LSTM's outputs and last state may have one name.
+    Values inside loops are numbered separately, because they have a time step. The numbers follow
+    the order of the program. A framework's layer may compute the same values in another order.
     """
     looped = {
         output
@@ -71,14 +71,14 @@ def distinct_names(program: Program) -> dict[int, str]:
 
 
 def undistinguished(name: str) -> str:
-    """Return a name of :func:`distinct_names` without its number, as the program has it."""
+    """Return a name of :func:`distinct_names` without its number."""
     return _NUMBER.sub("", name)
 
 
 def places(program: Program) -> dict[str, str]:
-    """Return the place (``file:line``) of the equation of every named value."""
+    """Return the place (``file:line``) of each named value's equation in the spec."""
     nodes = list(walk_nodes(program.nodes))
-    # The results of a call or a loop were made inside it.
+    # Calls and loops come last, because their results were made by the nodes inside.
     nodes.sort(key=lambda node: node.body is not None)
     found: dict[str, str] = {}
     for node in nodes:
@@ -90,8 +90,11 @@ def places(program: Program) -> dict[str, str]:
 
 @dataclass
 class Tracing:
-    """A record of the named values of a run. Values of ``instead`` replace computed values.
-    ``tensor`` converts an array to a tensor, and ``array`` a tensor and its name to an array."""
+    """A record of the named values of a run.
+
+    Values in ``instead`` replace computed values. ``tensor`` converts an array to a tensor.
+    ``array`` converts a tensor to an array, and gets its name for messages.
+    """
 
     program: Program
     instead: Sequence[Named]
@@ -104,7 +107,7 @@ class Tracing:
         self._others = {(name, time): array for name, time, array in self.instead}
 
     def watch(self, value: int, tensor: Any, time: int | None) -> Any:
-        """Record a named value, and return the tensor to continue with."""
+        """Record a named value, and return the tensor with which the run continues."""
         name = self._names.get(value)
         if name is None:
             return None
@@ -118,7 +121,7 @@ UPDATED = ("update()", "the next state and the next variables")
 
 
 class Session(Functions):
-    """A model in training; :class:`~harness.runtime.functions.Functions` has its functions."""
+    """A model in training. :class:`~harness.runtime.functions.Functions` provides its functions."""
 
     def __init__(
         self,
@@ -141,8 +144,8 @@ class Session(Functions):
     def use_rule(self, rule: UpdateRule | None, claim: bool = True) -> None:
         """Train with another optimizer from the next :meth:`load` on.
 
-        Without ``claim``, use its equations even if the framework has its own optimizer.
-        :class:`.promises.ContractError` as for claims.
+        If ``claim`` is false, the optimizer's equations run even if the framework has its own
+        optimizer. Raise :class:`.promises.ContractError` if a claim is invalid.
         """
         # In float16 a whole step may have to be skipped.
         claim = claim and self.claims and not self.scales
@@ -153,8 +156,10 @@ class Session(Functions):
         self._compiled.pop("update", None)
 
     def paths(self) -> dict[str, str]:
-        """Return the path of each layer and loss, and of the ``optimizer``: a label, or
-        ``equations``."""
+        """Return the path of each layer, each loss and the ``optimizer``.
+
+        A path is the label of the framework's own version (``torch.lstm``) or ``equations``.
+        """
         natives = self.natives["training"]
         keys = map(call_key, self.programs["training"].calls)
         found = {key: natives[key].label if key in natives else "equations" for key in keys}
@@ -163,16 +168,18 @@ class Session(Functions):
         return found
 
     def trained(self) -> Tensors:
-        """Return the trained variables, by packed name."""
+        """Return the variables that are trained, by packed name."""
         return {n: v for n, v in self.variables.items() if n not in self.layout.frozen}
 
     def neutral(self, tensors: Tensors) -> ArrayDict:
-        """Return packed tensors as neutral arrays by parameter; missing tensors are skipped."""
+        """Return packed tensors as arrays of the spec's parameters; missing tensors are skipped."""
         return self.layout.unpack(self.to_numpy(tensors))
 
     def load(self, parameters: Arrays, statistics: Arrays) -> None:
-        """Set neutral parameters and statistics, and reset all optimizer state. :class:`UsageError`
-        if one is missing, unknown or of another shape."""
+        """Set the spec's parameters and statistics, and reset all optimizer state.
+
+        Raise :class:`UsageError` if an array is missing, unknown or of another shape.
+        """
         program = self.programs["training"]
         check_arrays("parameter", port_shapes(program, program.parameters), parameters)
         check_arrays("statistic", port_shapes(program, program.statistics), statistics)
@@ -186,8 +193,10 @@ class Session(Functions):
 
     @cached_property
     def optimizer_state(self) -> Any:
-        """The state of a claimed optimizer; made on first use, because most loads are for passes
-        only."""
+        """The state of a claimed optimizer.
+
+        It is made at first use, because most sessions only run passes.
+        """
         assert self.optimizer is not None
         return self.optimizer.start(self.trained())
 
@@ -195,19 +204,19 @@ class Session(Functions):
         return {n: self.float_tensor(a) for n, a in arrays.items()}
 
     def slot(self, name: str, tensors: Tensors) -> ArrayDict:
-        """Return a slot's tensors as neutral arrays by parameter."""
+        """Return the tensors of an optimizer slot as arrays by parameter of the spec."""
         return self.rule_update().unpacked(name, self.to_numpy(tensors))
 
     def forget(self) -> None:
-        """Drop everything that :meth:`load` and later steps have made."""
+        """Drop all tensors that :meth:`load` and later steps have made."""
         self.variables, self.statistics, self.slots = {}, {}, {}
         vars(self).pop("optimizer_state", None)
 
     def load_slots(self, slots: Mapping[str, Arrays], steps: int) -> None:
-        """Resume the optimizer's equations (not a claimed optimizer) after ``steps`` steps.
+        """Resume the optimizer's equations after ``steps`` steps; not for a claimed optimizer.
 
-        ``slots`` are neutral, by slot and parameter. :class:`UsageError` for unknown or missing
-        slots.
+        ``slots`` holds arrays by slot and parameter of the spec. Raise :class:`UsageError` if a
+        slot is unknown or missing.
         """
         assert self.rule is not None
         assert self.optimizer is None
@@ -217,8 +226,7 @@ class Session(Functions):
         self.steps = steps
 
     def read(self) -> Kept:
-        """Return ``parameters`` and ``statistics`` by neutral name, ``slots`` by slot and
-        parameter."""
+        """Return ``parameters``, ``statistics`` and ``slots``, by the spec's names."""
         slots: Mapping[str, Tensors] = self.slots
         if self.optimizer is not None:
             slots = promises.named(self.optimizer.slots(self.optimizer_state), "slots()")
@@ -232,7 +240,9 @@ class Session(Functions):
         self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> ArrayDict:
         """Return outputs, new state and new statistics; with targets, the loss and metrics too.
-        :class:`UsageError` as for :meth:`arguments`."""
+
+        Raise :class:`UsageError` as :meth:`arguments` does.
+        """
         mode: Mode = "forward" if targets is None else "loss"
         results = self.function(phase, mode)(*self.arguments(phase, inputs, state, targets or {}))
         return self.to_numpy(promises.named(results, COMPILED))
@@ -245,11 +255,12 @@ class Session(Functions):
         targets: Arrays,
         cotangents: Arrays | None = None,
     ) -> tuple[ArrayDict, ArrayDict]:
-        """Return results, and gradients by neutral parameter, ``input.NAME`` and ``state.NAME``.
+        """Return results, and gradients by parameter of the spec, ``input.NAME`` and
+        ``state.NAME``.
 
-        The gradients are those of the loss or, with ``cotangents`` by result name, of the inner
-        product with them. :class:`UsageError` as for :meth:`arguments`, and if a claimed call has
-        no gradient.
+        The gradients are those of the loss. With ``cotangents`` (by result name), they are those of
+        the inner product of results and cotangents. Raise :class:`UsageError` as :meth:`arguments`
+        does, and if a claimed call has no gradient.
         """
         variables, constants = self.arguments(phase, inputs, state, targets)
         mode: Mode = "loss" if cotangents is None else "cotangents"
@@ -270,7 +281,7 @@ class Session(Functions):
     ) -> list[Named]:
         """Return every named value in the order of computation: (name, time step in a loop, array).
 
-        With targets, the values of the loss are included. Values of ``instead`` replace computed
+        With targets, the values of the loss are included. Values in ``instead`` replace computed
         values. Claimed layers show only their results, and loops run step by step.
         """
         tracing = Tracing(self.programs[phase], instead, self.float_tensor, self.array)
@@ -282,7 +293,7 @@ class Session(Functions):
     def step(
         self, inputs: Arrays, state: Arrays, targets: Arrays, learning_rate: float
     ) -> ArrayDict:
-        """Make one training step; the results are from before the update."""
+        """Make one training step; return the results, which are computed before the update."""
         variables, constants = self.arguments("training", inputs, state, targets)
         results, gradients = self._differentiated("training", "loss", variables, constants)
         self.steps += 1
@@ -315,8 +326,11 @@ class Session(Functions):
     def updated(
         self, run: Function, variables: Tensors, gradients: Tensors, kept: Tensors, rate: float
     ) -> Tensors:
-        """Return variables by name and slots as ``SLOT.NAME`` after an update. ``run`` computes the
-        optimizer's equations. ``kept`` holds the slots before, and :data:`.updates.STEP`."""
+        """Return variables by name, and slots as ``SLOT.NAME``, after an optimizer update.
+
+        ``run`` computes the optimizer's equations. ``kept`` holds the slots before the update, and
+        the step number as :data:`.updates.STEP`.
+        """
         constants = {f"{s}.{n}": kept[f"{s}.{n}"] for s, ts in self.slots.items() for n in ts}
         constants |= self._rule_constants(variables, gradients, kept[STEP], rate)
         results = promises.named(run(variables, constants), COMPILED)
@@ -325,14 +339,14 @@ class Session(Functions):
     def fed(
         self, variables: Tensors, gradients: Tensors, step: Any, learning_rate: float
     ) -> tuple[Tensors, Any]:
-        """Return the gradients and the learning rate for a claimed optimizer
-        (:meth:`.updates.Update.fed`)."""
+        """Return the gradients and learning rate for a claimed optimizer; see
+        :meth:`.updates.Update.fed`."""
         constants = self._rule_constants(variables, gradients, step, learning_rate)
         made = self.rule_update().fed(variables, constants)
         return made, made.pop(RATE)
 
     def rule_update(self) -> Update:
-        """Return the optimizer's equations for every variable, the same object in every step."""
+        """Return the optimizer's equations for all variables; always the same object."""
         assert self._update is not None
         return self._update
 
@@ -347,8 +361,8 @@ class Session(Functions):
     ) -> tuple[Tensors, Tensors]:
         """Check arrays and convert them to tensors: (variables to differentiate by, constants).
 
-        Noise is included in training only. :class:`UsageError` as for
-        :func:`~harness.program.signature.check_batch`.
+        Noise is included only in training. Raise :class:`UsageError` as
+        :func:`~harness.program.signature.check_batch` does.
         """
         program = self.programs[phase]
         if phase == "inference":
@@ -380,16 +394,16 @@ class Session(Functions):
 
 
 class CannotStart(Exception):
-    """The error of a framework that loads but cannot compute here, for example without a device."""
+    """The error of a framework that loads but cannot compute, for example without a device."""
 
 
 def open_session(
     backend: Backend, training: Any, inference: Any, rule: Any, path: str, dtype: str, device: str
 ) -> Session:
-    """Prepare the backend and return a session of serialized programs.
+    """Prepare the backend and return a session for serialized programs.
 
     Raises:
-        CannotStart: the framework cannot make a tensor and read it.
+        CannotStart: the framework cannot make a tensor or read it back.
     """
     backend.use(device, dtype)
     try:
@@ -405,10 +419,10 @@ def open_session(
 def make_session(
     backend: Backend, training: Program, inference: Program, **choices: Any
 ) -> Session:
-    """Return the backend's own session of a model, or the plain one.
+    """Return the backend's own kind of session for a model, or the standard one.
 
     Raises:
-        ContractError: the backend returned something else than a session.
+        ContractError: the backend returned an object that is not a session.
     """
     made = backend.session(training, inference, **choices)
     if made is None:

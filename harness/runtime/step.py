@@ -1,7 +1,8 @@
-"""Make one whole step of a session as one function, for a pipeline or a framework's compiler.
+"""Turn one whole step of a session into one function, for a pipeline or a framework's compiler.
 
-``carried`` goes from step to step: in training parameters, statistics, state and the optimizer's
-slots; in a forward pass the state. ``fixed`` stays the same.
+A step is a training step or a forward pass. It passes its ``carried`` tensors on to the next step:
+in training the parameters, statistics, state and optimizer slots; in a forward pass the state. The
+``fixed`` tensors stay the same.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from harness.runtime.session import UPDATED, Session
 from harness.runtime.updates import STEP
 
 Purpose = Literal["train", "forward"]
-# Name of the state of a framework's own optimizer, one opaque object among the tensors.
+# The name among the carried tensors of the state of a framework's own optimizer, an opaque object.
 OPTIMIZER = "optimizer"
 RUN = "what execute() made"
-# Errors that a plan with wrong results leads to.
+# Errors that occur if a plan returns wrong results.
 BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """A step ``around(run)``; ``run`` is everything that the framework does.
+    """One step: ``around(run)``, where ``run`` holds all work of the framework.
 
-    ``begin(state)`` returns the first (carried, fixed), from what the session has loaded.
-    ``orders`` are the axis orders of the step's plan (:class:`harness.program.plan.Plan`), if it
-    runs one.
+    ``begin(state)`` returns the first (carried, fixed), from the values that the session has
+    loaded. ``orders`` gives the axis order of each input of the step's plan
+    (:class:`harness.program.plan.Plan`), if the step runs a plan.
     """
 
     around: Callable[[Callable[..., Any]], Advance]
@@ -49,8 +50,10 @@ class TrainingStep:
         return self.around(self.run)
 
     def idle(self, carried: Tensors, fixed: Tensors, batch: Tensors) -> Advance:
-        """Return the step without the framework: it runs once here, then its result is returned
-        again."""
+        """Return the step without the framework's work, to measure the harness's share of the time.
+
+        The framework's part runs once here; later calls return its result again.
+        """
         returned: list[Any] = []
 
         def record(*arguments: Any) -> Any:
@@ -72,9 +75,9 @@ def make_step(
 ) -> TrainingStep:
     """Return a step of a session that has loaded its parameters.
 
-    ``batch`` is one of the batches to come and gives their shapes. Training returns the ``loss``; a
-    forward pass returns the outputs that nothing else is computed from. With ``total``, training
-    adds each loss to the carried :data:`.plan.TOTAL`.
+    ``batch`` is an example with the shapes of the batches to come. Training returns the ``loss``. A
+    forward pass returns the outputs that no other output depends on. With ``total``, training adds
+    each loss to the carried :data:`.plan.TOTAL`.
 
     Raises:
         UsageError: the model has no optimizer, or no native layer on path ``native-compiled``.
@@ -95,7 +98,7 @@ def make_step(
 
 
 def store(session: Session, carried: Tensors) -> None:
-    """Put the results of steps back into their session."""
+    """Put the tensors that the last step returned back into their session."""
     session.variables.update({n: t for n, t in carried.items() if n in session.variables})
     session.statistics = {
         n: carried.get(f"statistics.{n}", t) for n, t in session.statistics.items()
@@ -119,7 +122,7 @@ def _forward(session: Session, batch: Tensors, state: Tensors) -> TrainingStep:
     else:
         moved = session.path != "equations"
         backend = session.backend
-        # A compiler fuses the nodes of a loop; a training loop would be too large for it.
+        # A compiler fuses the nodes of a loop. A training loop would be too large to compile.
         choices = {"moved": moved, "fuses": backend.fuses or session.path == "compiled"}
         plan = forward_plan(program, sizes, session.dtype, backend.fused, **choices)
         run, orders = _executed(session, plan), plan.orders
@@ -159,10 +162,10 @@ def _executed(session: Session, plan: Plan) -> Callable[[Tensors], Tensors]:
 
 
 def _check_results(results: Any, wanted: Iterable[str]) -> None:
-    """Check the results of a plan after a step has failed; not done in every step.
+    """Check the results of a plan. Called only after a step has failed, to save time.
 
     Raises:
-        ContractError: the results are no mapping, or some are missing.
+        ContractError: the results are not a mapping, or a result is missing.
     """
     found = promises.named(results, RUN)
     lacking = [name for name in wanted if name not in found]
@@ -173,7 +176,7 @@ def _check_results(results: Any, wanted: Iterable[str]) -> None:
 def _planned_training(
     session: Session, batch: Tensors, state: Tensors, learning_rate: float, total: bool
 ) -> TrainingStep:
-    """Return a step of one plan: the derived gradient and the update."""
+    """Return a training step that is one plan, with the derived gradient and the update."""
     assert session.rule is not None
     if session.optimizer is not None:
         raise UsageError(
@@ -216,8 +219,10 @@ def _planned_training(
 def _training(
     session: Session, sizes: Mapping[str, int], learning_rate: float, total: bool
 ) -> TrainingStep | None:
-    """Return a step with the framework's own gradient, and with its own optimizer if claimed.
-    Return None if the framework has no automatic differentiation."""
+    """Return a training step with the framework's own gradient, and its own optimizer if claimed.
+
+    Return None if the framework has no automatic differentiation.
+    """
     trained = tuple(session.trained())
     frozen = tuple(n for n in session.variables if n not in trained)
     function = session.scripted("training", "step", sizes)
@@ -294,7 +299,7 @@ def _statistics(session: Session) -> Tensors:
 
 
 def _slots(session: Session) -> Tensors:
-    """Return the optimizer's part of ``carried``; step numbers start at 1."""
+    """Return the optimizer's carried tensors: slots, step number (from 1) and loss scale."""
     step = {STEP: session.scalar(session.steps + 1.0)}
     if session.optimizer is not None:
         return {OPTIMIZER: session.optimizer_state, **(step if session.rule_update().feeds else {})}

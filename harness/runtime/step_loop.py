@@ -1,4 +1,4 @@
-"""Run steps in a row; and run a pipeline: a model's steps over rotating batches on the device."""
+"""Run the steps of a model on the device one after another, over batches that rotate."""
 
 from __future__ import annotations
 
@@ -24,32 +24,34 @@ Results = ArrayDict
 
 
 class Steps(Protocol):
-    """Training steps or forward passes over rotating batches on the device."""
+    """Training steps or forward passes over a list of batches on the device, used in turn."""
 
     def start(self, index: int) -> Any:
-        """Begin step ``index``, on batch ``index`` modulo their number, without waiting for it.
-        Returns the handle that :meth:`finish` takes."""
+        """Begin step ``index`` without waiting for it; return a handle for :meth:`finish`.
+
+        The step uses batch ``index`` modulo the number of batches.
+        """
 
     def finish(self, handle: Any) -> Results:
-        """Wait for a step; return its ``loss`` in training, its outputs in a forward pass."""
+        """Wait for a step. Return its ``loss`` in training, or its outputs in a forward pass."""
 
 
 @runtime_checkable
 class Runs(Protocol):
-    """Steps that are faster in a row."""
+    """Steps that run faster when several of them are begun in one call."""
 
     def run(self, first: int, count: int) -> Any:
-        """Begin ``count`` steps; return the handle of the last."""
+        """Begin ``count`` steps, from step ``first``; return the handle of the last step."""
 
 
 class Clock:
-    """The clock of a worker. A measurement ends with numbers on the host: the device is done."""
+    """A clock for steps. A measurement ends when the results are on the host."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
 
     def latency(self, first: int, count: int) -> list[float]:
-        """Return the seconds of each of ``count`` steps; the clock waits for every step."""
+        """Return the seconds of each of ``count`` steps. The clock waits for every step."""
         seconds = []
         for index in range(first, first + count):
             start = time.perf_counter()
@@ -58,10 +60,11 @@ class Clock:
         return seconds
 
     def stages(self, first: int, count: int, many: int = 1) -> list[tuple[float, float, float]]:
-        """Return the seconds of three stages for each of ``count`` calls of ``many`` steps.
+        """Return the seconds of three stages for each of ``count`` calls; each call makes ``many``
+        steps.
 
-        The stages are: beginning the call, waiting for and reading the results, reading them once
-        more.
+        The stages are: beginning the call, waiting for its results and reading them, and reading
+        them a second time.
         """
         seconds = []
         for index in range(first, first + count * many, many):
@@ -75,13 +78,13 @@ class Clock:
         return seconds
 
     def throughput(self, first: int, count: int) -> float:
-        """Return the seconds of ``count`` steps in a row with one wait at their end."""
+        """Return the seconds of ``count`` steps together, with one wait after the last step."""
         start = time.perf_counter()
         self.steps.finish(self._run(first, count))
         return time.perf_counter() - start
 
     def values(self, first: int, count: int) -> list[Results]:
-        """Return the results of each step, for comparison."""
+        """Return the results of each of ``count`` steps, for a comparison."""
         return [self.steps.finish(self.steps.start(i)) for i in range(first, first + count)]
 
     def _run(self, first: int, count: int) -> Any:
@@ -100,10 +103,10 @@ TRIES = 5
 
 @dataclass
 class Carry:
-    """Tensors that go from step to step (``carried``), and tensors that stay (``fixed``).
+    """The tensors that go from step to step (``carried``), and the tensors that stay (``fixed``).
 
-    Steps replace ``carried`` by their results. The old tensors may take up all free memory, so
-    nothing else may keep a reference to them.
+    Each step replaces ``carried`` by its results. The old tensors may be too large to keep, so no
+    other object may refer to them.
     """
 
     carried: Tensors = field(default_factory=dict)
@@ -112,17 +115,17 @@ class Carry:
 
 @dataclass(frozen=True)
 class StepLoop:
-    """Steps in a row: ``one`` at a time, or ``several`` in a call if the backend supports it."""
+    """Compiled steps: ``one`` makes one step per call, ``several`` many, if the backend can."""
 
     one: Advance
     several: Advance | None = None
 
     @staticmethod
     def of(backend: Backend, step: Advance) -> StepLoop:
-        """Return the loop of a step as the backend compiles it.
+        """Return the loop of a step that the backend has compiled.
 
         Raises:
-            ContractError: the backend's result is not a function.
+            ContractError: the backend did not return a function.
         """
         one, several = backend.advance(step), backend.several(step)
         return StepLoop(
@@ -131,8 +134,10 @@ class StepLoop:
         )
 
     def run(self, carry: Carry, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
-        """Run a step on each batch and return the last results; a true flag marks a stack of
-        batches."""
+        """Run a step on each batch and return the last results.
+
+        Each batch comes with a flag, which is true if the batch is a stack of several batches.
+        """
         results: Tensors = {}
         stacked, several = False, self.several or self.one
         for batch, stacked in batches:
@@ -143,7 +148,7 @@ class StepLoop:
 
 @dataclass(frozen=True)
 class Begun:
-    """Results of a call that may still be running: ``[steps, ...]`` if ``stacked``."""
+    """Results of a call that may still be running; of shape ``[steps, ...]`` if ``stacked``."""
 
     results: Tensors
     stacked: bool
@@ -151,13 +156,13 @@ class Begun:
 
 @dataclass
 class Fed:
-    """Batches on the device, and the stack of all of them, made on demand."""
+    """Batches on the device, and a stack of all of them, which is made when it is first needed."""
 
     batches: list[Tensors]
     stack: Tensors = field(default_factory=dict)
 
     def refill(self, backend: Backend, batches: Sequence[Tensors]) -> None:
-        """Overwrite these batches with others of the same shapes."""
+        """Overwrite these batches with other batches of the same shapes."""
         self.stack = {}
         for kept, batch in zip(self.batches, batches, strict=True):
             for name, tensor in kept.items():
@@ -165,11 +170,12 @@ class Fed:
 
 
 class Pipeline:
-    """Steps (see :class:`harness.runtime.step_loop.Steps`) of a session from given parameters.
+    """The steps of a session from given parameters; see :class:`harness.runtime.step_loop.Steps`.
 
-    ``batches`` hold ``inputs`` and ``targets``, all of the same shapes. ``state`` is the state
-    before the first step. If the backend can make several steps in one call, each call makes one
-    step per batch. Set ``together`` to false to turn this off: it is slower for some backends.
+    ``batches`` hold ``inputs`` and ``targets``, and all have the same shapes. ``state`` is the
+    state before the first step. If the backend can make several steps in one call, each call makes
+    as many steps as there are batches. ``together = False`` turns this off, because some backends
+    are slower with it.
     """
 
     def __init__(
@@ -194,12 +200,12 @@ class Pipeline:
         self.feed(batches)
         self._carry = Carry(*self._step.begin(self._state()))
         self._last: Begun | None = None
-        # The results of the last call, as first read.
+        # The results of the last call, as they were when first read.
         self._read: Results = {}
 
     @property
     def many(self) -> int:
-        """The number of steps in one call of :meth:`run`."""
+        """The number of steps that :meth:`run` makes in one call of the backend."""
         return len(self._batches) if self._loop.several is not None and self.together else 1
 
     @property
@@ -207,14 +213,15 @@ class Pipeline:
         return self._fed.batches
 
     def feed(self, batches: Sequence[Batch], beside: bool = False) -> None:
-        """Go on with other batches, in place of all or, if ``beside``, as a second set.
+        """Continue with other batches. They replace all batches or, if ``beside``, form a second
+        list.
 
-        Each batch is laid out once in the axis order of the step. If tensors can be written to, the
-        batches go into the memory of the batches that they replace, because a step may be bound to
-        that memory. :meth:`turn` switches between the sets.
+        The batches are laid out once in the axis order of the step. If the backend can write into
+        tensors, the new batches reuse the memory of the old ones, because a step may be bound to
+        that memory. :meth:`turn` switches between the two lists.
 
         Raises:
-            UsageError: there are none.
+            UsageError: there are no batches.
         """
         arranged = [self._arranged(self._tensors(batch)) for batch in _some(batches)]
         place = int(beside)
@@ -228,12 +235,16 @@ class Pipeline:
             self.session.backend.wait(self._stacked())
 
     def turn(self, number: int) -> None:
-        """Go on with a set of batches: 0 is the first set, 1 the set beside it."""
+        """Continue with the first list of batches (0), or with the second (1)."""
         self._fed = self._sets[number]
 
     def restart(self, parameters: Arrays | None = None) -> None:
-        """Reset statistics, state, optimizer and parameters (or load ``parameters``). If tensors
-        can be written to, fixed tensors keep their memory, because a step may be bound to it."""
+        """Reset parameters, statistics, state and optimizer to their start, or to other
+        ``parameters``.
+
+        If the backend can write into tensors, fixed tensors keep their memory, because a step may
+        be bound to it.
+        """
         first, statistics, _ = self._values
         backend, before = self.session.backend, self._carry.fixed
         self.session.load(first if parameters is None else parameters, statistics)
@@ -245,11 +256,11 @@ class Pipeline:
         self._carry = Carry(carried, fixed)
 
     def start(self, index: int) -> Begun:
-        """Begin a step; see :class:`harness.runtime.step_loop.Steps`."""
+        """Begin a step; return the handle for :meth:`finish`."""
         return self._begin([(self._batches[index % len(self._batches)], False)])
 
     def run(self, first: int, count: int) -> Begun:
-        """Begin ``count`` steps; return the handle of the last."""
+        """Begin ``count`` steps, from step ``first``; return the handle of the last call."""
         return self._begin(self._cycle(first, first + count))
 
     def _begin(self, batches: Iterable[tuple[Tensors, bool]]) -> Begun:
@@ -269,10 +280,10 @@ class Pipeline:
                 index += 1
 
     def finish(self, handle: Begun) -> Results:
-        """Wait for a step and everything that it hands on, and return its results.
+        """Wait for a step and for all tensors that it passes on, and return its results.
 
-        If a call made several steps, wait for the results of each, which a backend may have
-        deferred; return the results of the last.
+        If a call made several steps, wait for the results of each, because the backend may compute
+        them late; return the results of the last step.
         """
         backend = self.session.backend
         backend.wait({n: t for n, t in self._carry.carried.items() if n != OPTIMIZER})
@@ -282,9 +293,9 @@ class Pipeline:
         return {n: a[-1] for n, a in arrays.items()} if handle.stacked else arrays
 
     def last(self, back: int) -> Results:
-        """Return the results of the step ``back`` before the last, within the last call.
+        """Return the results of the step ``back`` before the last; both belong to the last call.
 
-        These are the results as they were when first read.
+        The results are those that :meth:`finish` read first.
 
         Raises:
             UsageError: the last call made fewer steps, or its results have not been read.
@@ -296,8 +307,10 @@ class Pipeline:
         return {n: a[count - 1 - back] for n, a in self._read.items()} if stacked else self._read
 
     def copying(self) -> float:
-        """Return the most seconds, in several tries, to read finished tensors like the last
-        results."""
+        """Return the seconds to read finished tensors that are equal to the last results.
+
+        The slowest of several tries counts.
+        """
         backend = self.session.backend
         tensors = {n: backend.tensor(np.array(a)) for n, a in self._read.items()}
         backend.wait(tensors)
@@ -310,8 +323,11 @@ class Pipeline:
         return max(seconds)
 
     def parameters(self) -> Carried:
-        """Return the current neutral ``parameters``, ``statistics`` and ``slots``, and ``others``.
-        ``others`` holds everything else that goes from step to step, such as the state."""
+        """Return the current ``parameters``, ``statistics``, ``slots`` and ``others``, as arrays by
+        name.
+
+        ``others`` holds all other tensors that go from step to step, such as the state.
+        """
         store(self.session, self._carry.carried)
         kept = self.session.read()
         slots = {f"{s}.{n}" for s, named in self.session.slots.items() for n in named}
@@ -324,8 +340,11 @@ class Pipeline:
         return {**kept, "others": others}
 
     def overhead(self, count: int) -> float:
-        """Return the seconds of :meth:`start` without the framework's share, then :meth:`restart`.
-        If the framework has compiled the step, the whole step is left out."""
+        """Return the seconds per step that :meth:`start` takes without the framework; then
+        :meth:`restart`.
+
+        If the framework has compiled the whole step, the whole step is excluded.
+        """
         arguments = self._carry.carried, self._carry.fixed, self._batches[0]
         if self._loop.one is self._step_advance:
             idle = self._step.idle(*arguments)

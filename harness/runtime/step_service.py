@@ -1,4 +1,4 @@
-"""Serve the verbs of a worker that measure speed: prepare a pipeline and run its clock."""
+"""Serve the calls of a worker that measure speed: prepare a pipeline and time its steps."""
 
 from __future__ import annotations
 
@@ -34,34 +34,37 @@ from harness.runtime.session import open_session
 from harness.runtime.step_loop import Clock, Pipeline
 from harness.runtime.training_steps import ListedBatches, TrainingSteps
 
-# Size of each of the three arrays of the bandwidth test, far beyond any cache: numbers on a CPU,
-# bytes on a card. The L2 cache of an H100 has 50 MB, and later cards have more.
+# The size of each of the three arrays of the bandwidth test: entries on a CPU, bytes on a GPU. It
+# is far larger than any cache; the L2 cache of an H100 has 50 MB, and later GPUs have more.
 LARGE_ARRAY, LARGE_ON_CARD = 1 << 24, 1 << 29
 TRIES = 5
-# Number of checked entries of a product, and their allowed error as a share of the square root of
-# the number of terms.
+# The number of entries of a matrix product that are checked. Their allowed error is OFF times the
+# square root of the number of summed terms.
 LOOKED_AT, OFF = 16, 0.1
-# If a product that is read takes more than READ times as long as an unread one, and more than LONG
-# seconds, the backend has deferred it. Read-back is excluded; below LONG, calls would matter.
+# A backend has deferred a product to its read-back if a product with read-back takes more than READ
+# times as long as one without, and more than LONG seconds. The copying itself does not count. In
+# less than LONG seconds, the overhead of calls would matter.
 READ, LONG = 2.0, 1e-3
 
 Binary = Callable[[Any, Any], Any]
 
 
 def bandwidth_numbers(device: str, dtype: str) -> int:
-    """Return the length of each array of the bandwidth test."""
+    """Return the number of entries of each array of the bandwidth test."""
     return LARGE_ARRAY if card_of(device) is None else LARGE_ON_CARD // WIDTHS[dtype]
 
 
 class PeakMeter:
-    """The peak speeds of one backend on one device, in a dtype. The meter verifies results: a
-    product must be correct, and computed before the clock stops."""
+    """A measurement of the peak speeds of one backend, on one device and in one dtype.
+
+    It verifies the results: a matrix product must be correct, and computed before the clock stops.
+    """
 
     def __init__(self, backend: Backend, device: str, dtype: str) -> None:
         self.backend, self.device, self.dtype = backend, device, dtype
 
     def product(self, m: int, k: int, n: int) -> float:
-        """Return the FLOP/s of a product ``[m, k] @ [k, n]``.
+        """Return the speed of a matrix product ``[m, k] @ [k, n]`` in FLOP/s.
 
         Raises:
             ContractError: the result of ``matmul`` is not the product.
@@ -77,7 +80,7 @@ class PeakMeter:
         return 2 * m * k * n / (read if put_off else alone)
 
     def bandwidth(self) -> float:
-        """Return the bytes/s of an addition of arrays beyond all caches."""
+        """Return the speed of an addition in bytes/s, with arrays larger than all caches."""
         numbers = bandwidth_numbers(self.device, self.dtype)
         # The values do not matter, and drawing so many random numbers takes a second.
         large = [
@@ -101,7 +104,7 @@ class PeakMeter:
         return self.backend.primitives["astype"](made, dtype=narrowed) if narrowed else made
 
     def _read(self, multiply: Binary, a: Any, b: Any, left: Array, right: Array) -> float:
-        """Time one product, excluding read-back; verify randomly chosen entries."""
+        """Return the seconds of a product without its read-back; verify random entries."""
         cast, wide = self.backend.primitives["astype"], host_dtype(self.dtype)
         started = time.perf_counter()
         made = multiply(a, b)
@@ -120,7 +123,7 @@ class PeakMeter:
         return taken
 
     def _seconds(self, run: Binary, a: Any, b: Any) -> float:
-        """Return the best seconds per run of several tries; each try takes about 0.01 seconds."""
+        """Return the seconds per call in the fastest of several tries of 0.01 seconds."""
 
         def timed(count: int) -> float:
             started = time.perf_counter()
@@ -135,7 +138,7 @@ class PeakMeter:
 
 
 def _is_product(found: Array, left: Array, right: Array) -> bool:
-    """Return whether randomly chosen entries are those of the product."""
+    """Return whether randomly chosen entries of ``found`` are those of ``left @ right``."""
     rows, columns = shape = len(left), right.shape[1]
     most, draw = OFF * left.shape[1] ** 0.5, SystemRandom()
     places = [(draw.randrange(rows), draw.randrange(columns)) for _ in range(LOOKED_AT)]
@@ -149,7 +152,7 @@ Payload = dict[str, Any]
 
 
 class StepService:
-    """The pipelines of one backend, by path."""
+    """The pipelines of one backend, by execution path."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -158,10 +161,10 @@ class StepService:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The current pipeline.
+        """The pipeline of the selected path.
 
         Raises:
-            UsageError: none is prepared.
+            UsageError: no pipeline is prepared.
         """
         if self._path not in self._pipelines:
             raise UsageError("no pipeline is prepared")
@@ -184,8 +187,11 @@ class StepService:
         quick: bool = False,
         beside: bool = False,
     ) -> Prepared:
-        """Make a pipeline in place of the last ones or, if ``beside``, next to other paths. Returns
-        the path of each layer, seconds, steps a call, and the backend's settings."""
+        """Make a pipeline in place of all others or, if ``beside``, next to those of other paths.
+
+        Return the path of each layer, the seconds of this call, the steps per call, and the
+        backend's settings.
+        """
         self._pipelines = self._pipelines if beside else {}
         started = time.perf_counter()
         self.backend.quick, self.backend.exact = quick, False
@@ -219,18 +225,19 @@ class StepService:
         many: int,
         starts: Sequence[int],
     ) -> Annotated[Descended, Counted("starts", "later")]:
-        """Train as a training run does: derived gradient and the optimizer's equations.
+        """Train in the same way as ``harness train``, with the derived gradient and the optimizer's
+        equations.
 
-        The steps are compiled for speed, ``many`` in a call if the backend supports it, with
-        denormals flushed. Before the last ``many`` steps, the training is resumed as from a
-        checkpoint.
+        The steps are compiled for speed, with denormals flushed, and make ``many`` steps per call
+        if the backend supports it. Before the last ``many`` steps, the training is resumed as if
+        from a checkpoint.
 
-        Each number in ``starts`` begins another training on the first ``many`` batches, with the
-        given parameters and fresh slots. The number counts the steps that are taken as already
-        made.
+        Each number in ``starts`` begins another training: on the first ``many`` batches, from the
+        given parameters and with new optimizer slots. It starts as if that number of steps were
+        already made.
 
-        Returns the sum of the losses of all steps, one for each batch, and the values after them.
-        ``later`` holds the values after the steps from each of ``starts``.
+        Return the ``total`` of the losses of all steps (one per batch) and the values after the
+        last step. ``later`` holds the values at the end of the training of each of ``starts``.
         """
         self.backend.quick = False
         self.backend.flush_denormals(True)
@@ -259,24 +266,23 @@ class StepService:
             self.backend.flush_denormals(False)
 
     def select(self, path: str) -> None:
-        """Restart the pipeline of a path, and drop all others."""
+        """Restart the pipeline of a path, and drop all other pipelines."""
         self._path, self._pipelines = path, {path: self._pipelines[path]}
         self.pipeline.restart()
         gc.collect()
         self._forget_peaks()
 
     def together(self, wanted: bool) -> Count:
-        """Set whether several steps go into one call, if the backend supports it; return steps a
-        call."""
+        """Set whether one call may make several steps; return the steps per call."""
         self.pipeline.together = wanted
         return self.pipeline.many
 
     def feed(self, batches: Sequence[Payload], beside: bool = False) -> None:
-        """Feed other batches of the same shapes, in place of all or beside the first."""
+        """Feed other batches of the same shapes; see :meth:`.Pipeline.feed`."""
         self.pipeline.feed(batches, beside)
 
     def turn(self, number: int) -> None:
-        """Go on with the first set of batches (0), or with the set beside it (1)."""
+        """Continue with the first list of batches (0), or with the second list (1)."""
         self.pipeline.turn(number)
 
     def restart(self, parameters: Payload | None = None) -> None:
@@ -284,21 +290,21 @@ class StepService:
         self.pipeline.restart(parameters)
 
     def latency(self, first: int, count: int) -> Annotated[list[Seconds], Counted("count")]:
-        """Return the seconds of each of ``count`` steps from ``first`` on; wait for every step."""
+        """Return the seconds of each of ``count`` steps from ``first``; wait for every step."""
         return Clock(self.pipeline).latency(first, count)
 
     def stages(
         self, first: int, count: int, many: int = 1
     ) -> Annotated[list[Annotated[list[Seconds], Length(3)]], Counted("count")]:
-        """Return the seconds of each stage; see :meth:`harness.runtime.step_loop.Clock.stages`."""
+        """Return the seconds of the stages of each call; see :meth:`.Clock.stages`."""
         return [list(step) for step in Clock(self.pipeline).stages(first, count, many)]
 
     def throughput(self, first: int, count: int) -> Seconds:
-        """Return the seconds of ``count`` steps in a row with one wait at their end."""
+        """Return the seconds of ``count`` steps together, with one wait after the last step."""
         return Clock(self.pipeline).throughput(first, count)
 
     def values(self, first: int, count: int) -> Annotated[list[Arrays], Counted("count")]:
-        """Return the results of each of ``count`` steps from ``first`` on."""
+        """Return the results of each of ``count`` steps, from step ``first``."""
         steps = Clock(self.pipeline).values(first, count)
         return [{n: promises.array(a, n) for n, a in step.items()} for step in steps]
 
@@ -307,19 +313,20 @@ class StepService:
         return {n: promises.array(a, n) for n, a in self.pipeline.last(back).items()}
 
     def copying(self) -> Seconds:
-        """Return the seconds to read finished tensors like the last results."""
+        """Return the seconds to read finished tensors; see :meth:`.Pipeline.copying`."""
         return self.pipeline.copying()
 
     def parameters(self) -> Carried:
-        """Return the current parameters, statistics and slots by neutral names, and ``others``."""
+        """Return the current parameters, statistics, slots and others; see
+        :meth:`.Pipeline.parameters`."""
         return self.pipeline.parameters()
 
     def overhead(self, count: int) -> Seconds:
-        """Return the seconds of a step that the harness itself takes."""
+        """Return the seconds per step that the harness itself needs."""
         return self.pipeline.overhead(count)
 
     def memory(self) -> MemoryAnswer:
-        """Return the most bytes that the process and the device held since :meth:`prepare`."""
+        """Return the peak bytes of the process and the device since :meth:`prepare`."""
         return {
             "resident": memory.peak(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
@@ -332,8 +339,7 @@ class StepService:
     def peaks(
         self, dtype: str, sizes: Sequence[Sequence[int]]
     ) -> Annotated[Peaks, Counted("sizes", "products")]:
-        """Return FLOP/s of matrix products ``(m, k, n)`` and bytes/s of an addition, on this
-        device."""
+        """Return the FLOP/s of matrix products ``(m, k, n)``, and the bytes/s of an addition."""
         peaks = PeakMeter(self.backend, self._device, dtype)
         return {
             "products": [peaks.product(m, k, n) for m, k, n in sizes],

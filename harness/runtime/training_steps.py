@@ -1,4 +1,4 @@
-"""Train over batches made on demand. Runs inside the worker."""
+"""Train a session on batches that a source makes when they are needed. Runs inside the worker."""
 
 from __future__ import annotations
 
@@ -20,41 +20,42 @@ from harness.runtime.step import make_step, store
 from harness.runtime.step_loop import Carry, StepLoop
 from harness.runtime.updates import STEP, steps_made
 
-# Bytes of batches that a backend gets at once.
+# Bytes of the batches that a backend gets in one piece.
 GIVEN = 1 << 21
-# Steps in one call, if a backend can make several. If the batches have few bytes, calls dominate
-# the cost, so a call makes more steps.
+# The number of steps in one call, if a backend can make several. Small batches use MANY_SMALL,
+# because the overhead of a call costs more than their steps. Batches are small if MANY_SMALL of
+# them have at most SMALL bytes.
 MANY, MANY_SMALL, SMALL = 8, 64, 1 << 20
 
 Rows = Array
 
 
 class BatchSource(Protocol):
-    """A source of batches, by the numbers of their rows."""
+    """A source of batches, which are selected by the numbers of their rows."""
 
     @property
     def classes(self) -> Mapping[str, int]:
-        """The number of classes of each one-hot array that is also available as indices."""
+        """The number of classes of each one-hot array that the source can also give as indices."""
 
     def batch(self, rows: Rows, compact: Collection[str] = (), step: int | None = None) -> Arrays:
         """Return arrays ``[..., batch, ...]`` by ``input.NAME`` and ``target.NAME``.
 
-        ``rows`` has any shape ``[..., batch]``. Arrays named in ``compact`` are indices, not
-        one-hot. If ``step`` is given, noise is included; it is the number of the first step,
-        counted from 0.
+        ``rows`` has any shape ``[..., batch]``. Arrays named in ``compact`` are indices instead of
+        one-hot. ``step`` is the number of the first step, counted from 0; if it is given, the
+        arrays include the noise of the steps.
         """
 
     def expand(self, name: str, taken: Array) -> Array:
-        """Return the one-hot form of indices, if the array is one-hot."""
+        """Return indices as one-hot rows if array ``name`` is one-hot, else ``taken`` itself."""
 
 
 class Loader:
-    """A loader that lays out a source's batches for a step; ``rows`` ``[batch]`` is an example.
+    """A loader, which converts a source's batches to tensors in the layout that a step needs.
 
-    ``orders`` are the axis orders of tensors that the step wants in another order; see
-    :class:`harness.program.plan.Plan`. ``many`` steps go into one call, if that is given. If the
-    backend cannot write into tensors, batches hold indices instead of one-hot rows, and
-    :meth:`expand` is part of the step.
+    ``rows`` ``[batch]`` is an example. ``orders`` are the axis orders of tensors for which the step
+    needs another order; see :class:`harness.program.plan.Plan`. ``many`` sets the number of steps
+    in one call. If the backend cannot write into tensors, batches hold indices instead of one-hot
+    rows, and the step itself calls :meth:`expand`.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Loader:
         self._session, self._backend, self._source = session, session.backend, source
         self._orders = orders or {}
         kept = {n: axes[-1] == len(axes) - 1 for n, axes in self._orders.items()}
-        # One-hot arrays whose classes stay the last axis.
+        # One-hot arrays in which the classes remain the last axis.
         self._early = {n: count for n, count in source.classes.items() if kept.get(n, True)}
         self._classes = {} if self._backend.rewrites else self._early
         self._given: Tensors = {}
@@ -77,12 +78,16 @@ class Loader:
         self.many = many or (MANY_SMALL if MANY_SMALL * self._bytes <= SMALL else MANY)
 
     def batch(self, rows: Rows, step: int = 0) -> Tensors:
-        """Return the tensors of rows ``[batch]`` at a step, or ``[steps, batch]`` from it on."""
+        """Return the tensors of one step, from rows ``[batch]``, or of several, from ``[steps,
+        batch]``.
+
+        ``step`` is the number of the first of these steps.
+        """
         tensor = self._backend.tensor
         return {name: tensor(array) for name, array in self._arrays(rows, step).items()}
 
     def expand(self, batch: Tensors) -> Tensors:
-        """Return a batch of :meth:`batch` or :meth:`each` with its indices as one-hot rows."""
+        """Return a batch of :meth:`batch` or :meth:`each` with indices expanded to one-hot."""
         if not self._classes:
             return batch
         one_hot, dtype = self._backend.primitives["one_hot"], self._session.dtype
@@ -90,8 +95,10 @@ class Loader:
         return {**batch, **made}
 
     def batches(self, rows: Rows, stacked: bool, step: int = 0) -> Iterator[tuple[Tensors, bool]]:
-        """Yield the batches of rows ``[steps, batch]``, and whether each is a stack of
-        :attr:`many`."""
+        """Yield the batches of rows ``[steps, batch]``, each with a flag.
+
+        The flag is true if the batch is a stack of :attr:`many` batches.
+        """
         done = 0
         while stacked and len(rows) - done >= self.many:
             yield self.batch(rows[done : done + self.many], step + done), True
@@ -101,10 +108,11 @@ class Loader:
                 yield batch, False
 
     def each(self, rows: Rows, step: int = 0) -> Iterator[Tensors]:
-        """Yield the batches of rows ``[steps, batch]``; each must be used before the next.
+        """Yield the batches of rows ``[steps, batch]`` one by one. Use each batch before the next
+        one.
 
-        A backend that can write into tensors gets many batches at once, always in the same memory.
-        An executor then knows its inputs, and a single step needs no further work.
+        If a backend can write into tensors, many batches are written in one piece, always to the
+        same memory. An executor then knows its inputs, and a step has no further work with them.
         """
         if not self._backend.rewrites:
             yield from (self.batch(one, step + number) for number, one in enumerate(rows))
@@ -127,7 +135,7 @@ class Loader:
         self._parts = [{n: p[step] for n, p in parts.items()} for step in range(count)]
 
     def _write(self, arrays: Arrays) -> Sequence[Tensors]:
-        """Return the parts that now hold these batches: all, or as many as there are batches."""
+        """Write batches into the reused tensors, and return the tensors that now hold them."""
         fill = self._backend.fill
         parts = self._parts[: len(next(iter(arrays.values())))]
         for name, array in arrays.items():
@@ -140,8 +148,10 @@ class Loader:
         return parts
 
     def _arrays(self, rows: Rows, step: int = 0) -> ArrayDict:
-        """Return the arrays of rows in the axis orders of the step; reorder indices before
-        expanding."""
+        """Return the arrays of rows in the axis orders of the step.
+
+        Indices are reordered before they are expanded, because they are smaller.
+        """
         arrays, lead = {}, rows.ndim - 1
         for name, array in self._source.batch(rows, self._early, step).items():
             axes = self._orders.get(name)
@@ -154,7 +164,7 @@ class Loader:
 
 
 class ListedBatches:
-    """A source of given batches with ``inputs`` and ``targets``, all of one shape."""
+    """A source of listed batches with ``inputs`` and ``targets``, all of equal shapes."""
 
     classes: Mapping[str, int] = {}
 
@@ -186,12 +196,12 @@ class _Steps(NamedTuple):
 
 
 class TrainingSteps:
-    """A session that trains at the speed of a pipeline.
+    """A session that trains as fast as a pipeline: it makes several steps per call and reuses
+    memory.
 
-    Steps are compiled, several go into one call if the backend supports it, and batches reuse
-    memory. ``state`` is the state of the next step and ``count`` the number of steps made. They
-    hold after :meth:`store`. ``many`` is the number of steps in one call; the batch size decides if
-    it is not given.
+    ``state`` is the state before the next step, and ``count`` the number of steps made so far. Read
+    them only after :meth:`store`. ``many`` is the number of steps in one call; without it, the
+    batch size decides.
     """
 
     def __init__(self, session: Session, source: BatchSource, many: int | None = None) -> None:
@@ -202,7 +212,7 @@ class TrainingSteps:
         self._carry = Carry()
 
     def begin(self, state: Tensors, count: int = 0) -> None:
-        """Go on from a state and from the values that the session has loaded."""
+        """Continue from a state and from the values that the session has loaded."""
         self.state, self.count = state, count
         self._carry.carried = {}
 
@@ -224,10 +234,10 @@ class TrainingSteps:
             self._carry.carried = {}
 
     def left(self) -> Snapshot:
-        """Return everything that a training resumes from, as arrays.
+        """Return everything that is needed to resume the training, as arrays.
 
-        These are neutral ``parameters``, ``statistics`` and ``slots``, the ``state``, the number of
-        ``steps`` made, and in float16 the ``scaling`` of the loss.
+        These are ``parameters``, ``statistics`` and ``slots`` by the spec's names, the ``state``,
+        the number of ``steps`` made, and in float16 the ``scaling`` of the loss.
         """
         self.store()
         session = self.session
@@ -243,13 +253,15 @@ class TrainingSteps:
         }
 
     def take_up(self, left: Mapping[str, Any]) -> None:
-        """Resume from the result of :meth:`left`. Empty slots and scaling are those after
-        :meth:`.session.Session.load`."""
+        """Resume from the result of :meth:`left`.
+
+        Empty slots or an empty scaling get their initial values.
+        """
         session, scaling, steps = self.session, left["scaling"], left["steps"]
         session.load(left["parameters"], left["statistics"])
         if left["slots"]:
             session.load_slots(left["slots"], steps)
-        session.steps = steps  # a schedule counts them even without slots
+        session.steps = steps  # a learning-rate schedule needs them even without slots
         if scaling:
             session.scaling = {n: session.scalar(float(scaling[n])) for n in session.scaling}
             session.steps = int(scaling[UPDATES])
@@ -257,14 +269,13 @@ class TrainingSteps:
         self.begin(floats, steps)
 
     def _updates(self) -> int:
-        """Return the number of the optimizer's steps: all but those that float16 skipped."""
+        """Return the number of optimizer steps, without the steps that float16 skipped."""
         if not self.session.scales:
             return self.count
         return steps_made(self.session.array(self._carry.carried[STEP], STEP))
 
     def _steps(self, rate: float, rows: Rows) -> _Steps:
-        """Return the step at a learning rate for a batch like these rows, and begin it if
-        necessary."""
+        """Return the compiled step for a learning rate and for batches like these rows; cached."""
         key = (rate, len(rows))
         if key not in self._made:
             self.store()
@@ -282,7 +293,7 @@ class TrainingSteps:
 
 
 def _expanding(advance: Advance, loader: Loader) -> Advance:
-    """Return a step that expands the loader's batch and drops all results but the carried ones."""
+    """Return a step that expands the loader's batch, and returns only the carried tensors."""
 
     def expanding(carried: Tensors, fixed: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:
         return advance(carried, fixed, loader.expand(batch))[0], {}

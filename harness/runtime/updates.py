@@ -1,8 +1,8 @@
 """Run an optimizer's equations for every variable of a session. No other module runs them.
 
 The variables of a claimed layer are packed: one tensor holds several parameters. Elementwise
-equations do not depend on packing. If a rule reduces a whole parameter to a number, or has another
-attribute for a parameter, the tensors are unpacked for it and packed again.
+equations give the same result on packed tensors. The tensors are unpacked, and packed again after
+the update, if a rule reduces a whole parameter to one number or treats some parameters differently.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.runtime.backend import Backend
 from harness.runtime.interpreter import Interpreter, KeptNodes, Table, perform
 from harness.runtime.native import Function, GradientFunction, Layout, NativeOptimizer, Tensors
 
-# Name of the step number, counted from 1, which an optimizer's equations may use.
+# The name of the step number (from 1), which an optimizer's equations may use.
 STEP = "step"
 RATE = "learning_rate"
 Values = dict[int, Any]
@@ -43,7 +43,7 @@ MakeInterpreter = Callable[[Mapping[str, int]], Interpreter]
 
 
 def started(rule: UpdateRule, parameters: Arrays) -> dict[str, ArrayDict]:
-    """Return the initial value of every slot, by slot and neutral parameter."""
+    """Return the initial value of every optimizer slot, by slot and parameter of the spec."""
     shapes = slot_shapes(rule, {n: a.shape for n, a in parameters.items()})
     return {
         port.name: {
@@ -68,16 +68,16 @@ def _start(slot: Port, shape: tuple[int, ...], parameter: Array) -> Array:
 
 
 def steps_made(following: Array) -> int:
-    """Return the number of steps that the optimizer has made, from the number of the next step."""
+    """Return the number of steps that the optimizer has made, from the next step's number."""
     return int(following) - 1
 
 
 def claimable(rule: UpdateRule, layout: Layout) -> bool:
-    """Return whether a framework's own optimizer can replace a rule.
+    """Return whether a framework's own optimizer could replace a rule.
 
-    It must be one rule for all parameters, with attributes that stay constant and no slots beyond
-    the definition's, of the parameters' shapes. If the rule depends on which entries belong to one
-    parameter, no tensor may hold several parameters.
+    The rule must be the same for all parameters. Its attributes must be constant, and its slots
+    must be those of the definition, in the parameters' shapes. If the rule depends on which entries
+    belong to one parameter, no tensor may hold several parameters.
     """
     if rule.groups or rule.varying or rule.added or by_rank(rule):
         return False
@@ -85,10 +85,10 @@ def claimable(rule: UpdateRule, layout: Layout) -> bool:
 
 
 def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimizer | None:
-    """Return the framework's own optimizer for a rule, if it has one.
+    """Return the framework's own optimizer for a rule, or None.
 
     Raises:
-        ContractError: the backend returned something else, or an optimizer that clips gradients
+        ContractError: the backend returned another object, or an optimizer that clips gradients
             although the model does not.
     """
     if not claimable(rule, layout):
@@ -103,16 +103,16 @@ def claimed(backend: Backend, rule: UpdateRule, layout: Layout) -> NativeOptimiz
 
 
 def around(rule: UpdateRule, optimizer: NativeOptimizer | None) -> UpdateRule:
-    """Return a rule without its clipping if the optimizer clips gradients itself."""
+    """Return a rule without its clipping if the framework's optimizer clips gradients."""
     return replace(rule, fed=None, totals=()) if optimizer and optimizer.clips else rule
 
 
 class Update:
-    """A rule over the variables of a layout.
+    """An update rule for all variables of a layout.
 
-    Slots are packed as variables are. If the rule distinguishes matrices from other parameters,
-    slots are kept per parameter under its own name, because not all parameters have the same slots.
-    ``interpreter`` makes an interpreter for sizes; ``table`` holds the primitives.
+    Slots are packed like variables. If the rule distinguishes matrices from other parameters, slots
+    are kept per parameter under the spec's name, because not all parameters have the same slots.
+    ``interpreter`` makes an interpreter for sizes. ``table`` is the table of primitives.
     """
 
     def __init__(
@@ -124,16 +124,16 @@ class Update:
         self._rules = {n: rule.of(n, len(shape)) for n, shape in layout.shapes.items()}
         shapes = slot_shapes(rule, layout.shapes)
         names = [port.name for port in rule.every_slot] if by_rank(rule) else []
-        # The shapes of slots that are kept per parameter, by slot and parameter.
+        # For slots that are kept per parameter: their shapes, by slot and parameter.
         self.own_slots = {name: shapes.get(name, {}) for name in names}
         self._kept_nodes = KeptNodes()
         wanted = [v for v in (rule.rate, rule.fed) if v is not None]
-        # Whether a claimed optimizer gets a changed gradient or learning rate.
+        # Whether the rule's equations change the gradient or learning rate of a claimed optimizer.
         self.feeds = bool(wanted)
         self._feeding = needed_nodes(rule.nodes, wanted)
 
     def packed(self, slots: Mapping[str, Arrays]) -> dict[str, Arrays]:
-        """Convert arrays by slot and neutral parameter to arrays by slot and trained variable."""
+        """Convert slot arrays by parameter of the spec to slot arrays by trained variable."""
         found: dict[str, Arrays] = {}
         for slot, neutral in slots.items():
             whole = neutral if slot in self.own_slots else self.layout.pack(neutral)
@@ -141,12 +141,15 @@ class Update:
         return found
 
     def unpacked(self, slot: str, kept: Arrays) -> ArrayDict:
-        """Invert :meth:`packed` for one slot: return its arrays by parameter."""
+        """Invert :meth:`packed` for one slot: return its arrays by parameter of the spec."""
         return dict(kept) if slot in self.own_slots else self.layout.unpack(kept)
 
     def run(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """Compute an update. ``constants`` holds ``gradient.NAME``, ``SLOT.NAME``, ``step`` and
-        ``learning_rate``. The results are ``parameter.NAME`` and ``SLOT.NAME``."""
+        """Compute an update of all variables.
+
+        ``constants`` holds ``gradient.NAME``, ``SLOT.NAME``, ``step`` and ``learning_rate``. The
+        results are ``parameter.NAME`` and ``SLOT.NAME``.
+        """
         names = [port.name for port in self.rule.every_slot]
         groups = {"parameter": variables}
         for group in ("gradient", *names):
@@ -168,8 +171,11 @@ class Update:
         }
 
     def fed(self, variables: Tensors, constants: Tensors) -> Tensors:
-        """Return the gradients, by name, and the ``learning_rate`` for a claimed optimizer. The
-        equations around the optimizer, such as clipping and a schedule, have changed them."""
+        """Return the gradients by name, and the ``learning_rate``, that a claimed optimizer gets.
+
+        The rule's equations before the optimizer have changed them, such as clipping and a
+        schedule.
+        """
         rule = self.rule
         groups = {"parameter": variables}
         groups["gradient"] = {n: constants[f"gradient.{n}"] for n in variables}
@@ -182,7 +188,10 @@ class Update:
         return {**self._together("gradient", gradients), RATE: rate}
 
     def _values(self, groups: Mapping[str, Tensors], constants: Tensors) -> dict[str, Values]:
-        """Return the initial values of the equations, by parameter, including all totals."""
+        """Return the values with which the equations of each parameter start.
+
+        They include sums over all parameters, such as the global norm.
+        """
         apart = {group: self._apart(group, tensors) for group, tensors in groups.items()}
         found: dict[str, Values] = {}
         for name, tensor in apart["parameter"].items():
@@ -208,7 +217,7 @@ class Update:
     def _run(self, rule: UpdateRule, nodes: tuple[Node, ...], env: Values) -> Values:
         shape = tuple(env[rule.parameter].shape)
         prepared = self._kept_nodes.get(
-            (id(nodes), shape),  # which live as long as the rule
+            (id(nodes), shape),  # the nodes live as long as the rule, so the id stays unique
             lambda: (self.interpreter({"entries": prod(shape)}), at_shape(rule, nodes, shape)),
         )
         return prepared.run(env)
@@ -229,12 +238,12 @@ class Update:
 
 
 def begun(scalar: Callable[[float], Any]) -> Tensors:
-    """Return the initial loss scaling, which is carried from step to step."""
+    """Return the initial loss scaling, whose tensors are carried from step to step."""
     return {SCALE: scalar(FIRST), GOOD: scalar(0.0)}
 
 
 def scaled(function: Function, table: Table) -> Function:
-    """Return a function whose ``scalar`` is multiplied by the scale, one of its constants."""
+    """Return a function that multiplies ``scalar`` by the loss scale, one of its constants."""
 
     def run(variables: Tensors, constants: Tensors) -> Tensors:
         results = function(variables, constants)
@@ -245,7 +254,7 @@ def scaled(function: Function, table: Table) -> Function:
 
 
 def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
-    """Return a gradient function that divides the gradients by the scale."""
+    """Return a gradient function that divides the gradients by the loss scale."""
 
     def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
         results, gradients = function(variables, constants)
@@ -258,10 +267,11 @@ def unscaled(function: GradientFunction, table: Table) -> GradientFunction:
 def left_by(
     interpreter: Interpreter, gradients: Tensors, before: Tensors, made: Tensors
 ) -> tuple[Tensors, Tensors]:
-    """Return the values that a guarded step leaves, and the new loss scaling.
+    """Return the values after a step, and the new loss scaling.
 
     The values include the number of the next step. If a gradient is not finite, the step is
-    skipped: see :func:`harness.program.updates.guarded`.
+    skipped; see :func:`harness.program.updates.guarded`. ``before`` and ``made`` are the values
+    before and after the update.
     """
     builder, values = Builder(), {}
 

@@ -1,8 +1,9 @@
-"""Executor: a plan prepared for an eager framework.
+"""An executor: a plan that is prepared for a framework that runs eagerly.
 
-Everything known before the data arrives is decided once. Loops are unrolled. Every value has a
-place in preallocated memory. Operations that only view memory cost nothing. Each remaining
-instruction is a call with its arguments bound. A run then makes these calls in order.
+The executor decides everything in advance that does not depend on the data. It unrolls loops, and
+gives every value a place in preallocated memory. Operations that only make a view of memory cost
+nothing. All other operations become calls with bound arguments. Running the executor makes these
+calls in order.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from harness.runtime.executor.tiling import chains, tiles
 Call = Callable[[], object]
 Tensors = dict[str, Any]
 
-# Sets of inputs whose calls stay bound: this many batches may rotate at no cost.
+# The number of batches whose calls stay bound. So many batches can be used in turn at no cost.
 KEPT = 16
 
 
 def in_turn(*calls: Call) -> Call:
-    """Return one call that makes the given calls in order."""
+    """Return one function that makes the given calls in order."""
 
     def run() -> None:
         for call in calls:
@@ -40,13 +41,20 @@ def in_turn(*calls: Call) -> Call:
 class Kernels(Protocol):
     """The operations that a framework provides for an executor.
 
-    ``table[op](out, *inputs, **attributes)`` returns a call without arguments that fills ``out``.
-    Inputs are tensors, or plain numbers for constants; elementwise ones have the shape of ``out``.
-    Products and ``addmm`` get matrices, or stacks of them. ``sum`` and ``max`` reduce the last of
-    two axes. Row-wise ops (``softmax``, ``log_sum_exp``, ``take_along_axis``, ``scatter_add``) have
-    two axes. ``take`` and ``segment_sum`` get indices with one axis, and rows with one axis each.
-    The caller has checked the indices. ``aliases`` gives, by op, the positions of the inputs that
-    may share memory with ``out``. ``tiled`` names the ops that are faster tile by tile.
+    ``table[op](out, *inputs, **attributes)`` returns a function without arguments that writes the
+    result to ``out``. Inputs are tensors, or plain numbers for constants.
+
+    The executor gives each operation inputs of few shapes:
+
+    - Elementwise operations get inputs in the shape of ``out``.
+    - ``matmul`` and ``addmm`` get matrices or stacks of matrices.
+    - ``sum`` and ``max`` reduce the last of two axes.
+    - ``softmax``, ``log_sum_exp``, ``take_along_axis`` and ``scatter_add`` get two axes and work
+      row by row.
+    - ``take`` and ``segment_sum`` get indices with one axis, and rows with one axis each.
+
+    The caller has checked the indices. ``aliases`` gives, by operation, the positions of the inputs
+    that may share memory with ``out``. ``tiled`` names the operations that are faster tile by tile.
     """
 
     tiled: Collection[str]
@@ -54,22 +62,23 @@ class Kernels(Protocol):
     aliases: Mapping[str, frozenset[int]]
 
     def memory(self, size: int, kind: Kind) -> Any:
-        """Return uninitialised flat memory of ``size`` entries."""
+        """Return uninitialised memory for ``size`` entries, as a tensor with one axis."""
 
     def view(self, memory: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
-        """Return a tensor over flat memory; strides and offset count entries."""
+        """Return a view of one-axis memory; ``strides`` and ``offset`` count entries."""
 
     def flat(self, tensor: Any, shape: Sequence[int], kind: Kind) -> tuple[Any, bool]:
-        """Return a tensor as flat memory, and whether that is the tensor's own memory.
+        """Return a tensor's entries as one-axis memory, and whether this is the tensor's own
+        memory.
 
-        It is a copy if the tensor's axes are not in order.
+        If the tensor's axes are not in C order, the memory is a copy.
 
         Raises:
-            ValueError: the tensor has another shape or dtype.
+            ValueError: the tensor has another shape or dtype than expected.
         """
 
     def copy(self, out: Any, tensor: Any) -> None:
-        """Copy a tensor's entries."""
+        """Copy a tensor's entries to ``out``."""
 
     def run(self, calls: Iterable[Call]) -> None:
         """Make the calls in order."""
@@ -78,9 +87,9 @@ class Kernels(Protocol):
 class Executor:
     """A prepared plan: a function from inputs by name to outputs by name.
 
-    Inputs that the plan's ``carried`` replaces are copied into the executor's own memory, which
-    also holds the results of these names. If such a result is passed back, no copy is made. Other
-    inputs are never written. Results are valid until the next run.
+    Inputs in the plan's ``carried`` are copied into the executor's own memory, which also holds the
+    results that replace them. If the caller passes such a result back as input, the executor copies
+    nothing. It never writes to other inputs. Results are valid until the next call.
     """
 
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
@@ -128,7 +137,8 @@ class Executor:
         self._bind(inputs)
 
     def _bind(self, inputs: Mapping[str, View]) -> None:
-        """Make the calls that read no input; keep the instructions that do."""
+        """Bind the calls that read no input, and keep the instructions that read an input for
+        later."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
         for parts in self._tiles:
@@ -153,7 +163,7 @@ class Executor:
 
         Raises:
             KeyError: an input is missing.
-            ValueError: an input has another shape or dtype than the plan's.
+            ValueError: an input has another shape or dtype than the plan expects.
         """
         # Use map: a loop over the names would take a tenth of a small model's step.
         named = inputs.__getitem__
@@ -167,10 +177,11 @@ class Executor:
         return dict(self._results)
 
     def _bind_to(self, given: Sequence[Any]) -> _Bound:
-        """Bind all calls to these inputs, which may come again, or to copies of the inputs.
+        """Bind all calls to these inputs, or to copies of the inputs.
 
-        Copies are used for more than :data:`KEPT` sets of inputs, because this is cheapest for
-        inputs that are new each time. They are also used if an input's memory is not flat.
+        Bound inputs may come again at no cost. Copies are used if more than :data:`KEPT` lists of
+        inputs have come, because copies are cheapest for inputs that are new each time. They are
+        also used if an input's memory is not in C order.
         """
         flats, own = [], len(self._bound) < KEPT
         for view, tensor in zip(self._inputs.values(), given, strict=True):
@@ -227,12 +238,13 @@ class Executor:
 
 @dataclass(frozen=True)
 class _Bound:
-    """Calls on certain inputs, kept alive so that no other tensor gets their ``id``."""
+    """Calls on certain inputs. It keeps the inputs alive, so that no other tensor gets their
+    ``id``."""
 
     calls: Sequence[Call]
     given: Sequence[Any]
 
 
 def _unbound() -> None:
-    """Stand in for a call until its inputs are bound."""
+    """Stand in for a call whose inputs are not bound yet."""
     raise AssertionError("an input of this call was never bound")

@@ -1,4 +1,4 @@
-"""Assign memory to buffers: reused when a value is dead, updated in place if safe."""
+"""Assign memory to buffers: reuse memory that is no longer needed, and update in place if safe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.runtime.executor.buffers import Buffer, Instruction, View
 
 @dataclass(eq=False, slots=True)
 class Allocation:
-    """A piece of real memory of ``size`` entries, which several buffers use one after another."""
+    """A piece of memory with ``size`` entries, which several buffers may use one after another."""
 
     size: int
     kind: Kind
@@ -20,7 +20,7 @@ class Allocation:
 
 @dataclass
 class Life:
-    """The first and the last instruction that use a buffer, and all that write it."""
+    """The numbers of the first and last instruction that use a buffer, and of all that write it."""
 
     first: int
     last: int
@@ -28,7 +28,7 @@ class Life:
 
 
 def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict[Buffer, Life]:
-    """Return the life of each buffer; a wanted buffer lives to the end."""
+    """Return the life of each buffer. Buffers in ``wanted`` live until the end."""
     found: dict[Buffer, Life] = {}
     for index, instruction in enumerate(instructions):
         for view in instruction.reads():
@@ -42,11 +42,12 @@ def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict
 
 
 class MemoryPlan:
-    """The allocation of every buffer except inputs.
+    """The allocation of every buffer except the inputs.
 
-    Each of the ``carried`` buffers has its own, even if nothing reads the buffer. ``aliases``
-    gives, by op, the positions of the inputs whose memory the result may take over. The input must
-    be dead afterwards, with the same layout as the result.
+    Each buffer in ``carried`` has its own allocation, even if no instruction reads the buffer.
+    ``replaced`` maps a new buffer to the old one whose memory it should take over. ``aliases``
+    gives, by operation, the positions of the inputs whose memory the result may take over. Such an
+    input must have the layout of the result, and no later instruction may read it.
     """
 
     def __init__(
@@ -69,11 +70,12 @@ class MemoryPlan:
         self._assign()
 
     def allocation_of(self, view: View) -> Allocation | None:
-        """Return the allocation that holds a view; None for an input."""
+        """Return the allocation that holds a view, or None for a view of an input."""
         return self.allocations.get(view.buffer)
 
     def in_place(self, index: int, buffer: Buffer) -> bool:
-        """Return whether an instruction may write its result over an input's buffer."""
+        """Return whether an instruction may write its result into the memory of an input's
+        buffer."""
         instruction = self.instructions[index]
         allowed = self.aliases.get(instruction.op, frozenset())
         return (buffer.size, buffer.kind) == (
@@ -86,7 +88,8 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Put ``new`` into the memory of ``old``, and so on for the inputs of ``new``."""
+        """Put ``new`` into the memory of ``old``, and, where safe, the temporaries from which it is
+        computed."""
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
             start = self.lives[new].first
@@ -97,7 +100,7 @@ class MemoryPlan:
             new = next(iter(self._heirs(start)), new)
 
     def _heirs(self, index: int) -> list[Buffer]:
-        """Return the temporary inputs that an instruction may overwrite."""
+        """Return the temporary inputs of an instruction that it may overwrite with its result."""
         read = dict.fromkeys(view.buffer for view in self.instructions[index].reads())
         return [
             buffer
@@ -123,8 +126,11 @@ class MemoryPlan:
                     self._free[allocation.kind].append(allocation)
 
     def _take(self, buffer: Buffer) -> Allocation:
-        """Return the smallest free allocation of at most twice the size, the last freed if several.
-        If none fits, return a new one."""
+        """Return the smallest free allocation that has at most twice the size of the buffer.
+
+        If several are equally small, return the one that became free last. If none fits, return a
+        new one.
+        """
         free = self._free[buffer.kind]
         fitting = [b for b in free if buffer.size <= b.size <= 2 * buffer.size]
         if not fitting:
@@ -135,5 +141,5 @@ class MemoryPlan:
 
 
 def lies_alike(operand: View, out: View) -> bool:
-    """Return whether two views are whole buffers with the same layout."""
+    """Return whether two views cover their whole buffers, in the same layout."""
     return operand.fills_buffer() and out.fills_buffer() and operand.lies_as(out)

@@ -1,7 +1,7 @@
 """Views of values: strided pieces of flat buffers, independent of any framework.
 
-Permuted axes, slices, broadcasts and new axes are other views of the same memory. They are computed
-once, when an executor is made, and cost nothing when it runs.
+Permuted axes, slices, broadcasts and new axes are views of the same memory. They are computed once,
+when the executor is made, so they cost nothing when it runs.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from typing import Any, Literal
 
 from harness.program.ir import Kind
 
-# temporary: reused when dead. input: the caller's array. carried: the executor's memory, kept
-# between runs. constant: filled when the executor is made.
+# temporary: reused after its last read. input: the caller's array. carried: the executor's memory,
+# kept between runs. constant: filled when the executor is made.
 Role = Literal["temporary", "input", "carried", "constant"]
 
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Flat memory for ``size`` entries of one kind; compared by identity. ``fills`` gives a
-    constant's entries in order, as pairs of a count and a number."""
+    """Flat memory for ``size`` entries of one kind; buffers are compared by identity.
+
+    ``fills`` gives the entries of a constant in order, as pairs of a count and a number.
+    """
 
     size: int
     kind: Kind
@@ -33,7 +35,7 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The same number in every entry of a shape."""
+    """A tensor of a shape in which every entry is the same number."""
 
     number: float
     shape: tuple[int, ...] = ()
@@ -54,10 +56,10 @@ class View:
         return prod(self.shape)
 
     def plain_strides(self) -> tuple[int, ...]:
-        """Return the strides; axes of length 1 get their stride in dense memory.
+        """Return the strides; axes of length 1 get the stride that they have in dense memory.
 
-        These strides have no effect, but a framework may compare strides to distinguish writing in
-        place from overlap.
+        The strides of such axes have no effect. But frameworks may compare strides, to tell whether
+        a result is written in place or overlaps with an input.
         """
         plain: list[int] = []
         dense = 1
@@ -79,7 +81,7 @@ class View:
         return View(self.buffer, shape, strides, self.offset)
 
     def squeeze(self, axis: int) -> View:
-        """Drop an axis, at its first entry."""
+        """Drop an axis; keep its first entry."""
         shape = (*self.shape[:axis], *self.shape[axis + 1 :])
         strides = (*self.strides[:axis], *self.strides[axis + 1 :])
         return View(self.buffer, shape, strides, self.offset)
@@ -103,8 +105,10 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def merge(self, *groups: int) -> View | None:
-        """Merge neighbouring axes: ``groups`` counts the axes of each group. Return None if that
-        needs a copy. A group of no axes becomes an axis of length 1."""
+        """Merge neighbouring axes; ``groups`` gives the number of axes in each group.
+
+        Return None if merging needs a copy. A group of no axes becomes an axis of length 1.
+        """
         shape: list[int] = []
         strides: list[int] = []
         start = 0
@@ -120,7 +124,7 @@ class View:
         return View(self.buffer, tuple(shape), tuple(strides), self.offset)
 
     def reshape(self, shape: tuple[int, ...]) -> View | None:
-        """Return the same entries in the same order in another shape; None if that needs a copy."""
+        """Return a view of the same entries in another shape; None if that needs a copy."""
         strides: list[int] = []
         groups = [*_groups(self.shape, shape)]
         merged = self.merge(*(old for old, _ in groups))
@@ -133,11 +137,11 @@ class View:
         return View(self.buffer, shape, tuple(strides), self.offset)
 
     def same_place(self, other: View) -> bool:
-        """Return whether two views have the same entries in the same order."""
+        """Return whether two views have the same entries of the same buffer, in the same order."""
         return self.buffer is other.buffer and self.lies_as(other)
 
     def lies_as(self, other: View) -> bool:
-        """Return whether two views have the same layout, each in its own buffer."""
+        """Return whether two views have the same layout, each within its own buffer."""
         return (self.offset, self.shape, self.plain_strides()) == (
             other.offset,
             other.shape,
@@ -145,16 +149,19 @@ class View:
         )
 
     def fills_buffer(self) -> bool:
-        """Return whether the view has every entry of its buffer, each once."""
+        """Return whether the view contains every entry of its buffer exactly once."""
         return self.size == self.buffer.size and 0 not in self.strides
 
     def memory_order(self) -> tuple[int, ...]:
-        """Return the axes from the largest stride to the smallest."""
+        """Return the axes, ordered from the largest stride to the smallest."""
         return tuple(sorted(range(len(self.shape)), key=lambda a: -self.strides[a]))
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of neighbouring axes of two shapes with the same product, fewest first."""
+    """Yield how axes of two shapes correspond, as pairs of numbers of neighbouring axes.
+
+    The axes of a pair have equal products of lengths. Each pair has as few axes as possible.
+    """
     i = j = 0
     while i < len(old) or j < len(new):
         first = i, j
@@ -177,7 +184,7 @@ class Instruction:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def reads(self) -> tuple[View, ...]:
-        """Return the inputs in memory."""
+        """Return the inputs that are views of memory, without constants."""
         return tuple(i for i in self.inputs if isinstance(i, View))
 
 
@@ -187,7 +194,7 @@ def fresh(
     like: View | None = None,
     role: Role = "temporary",
 ) -> View:
-    """Return a view of a new buffer, with its axes in the memory order of ``like`` (same rank)."""
+    """Return a view of a new buffer; its axes have the memory order of ``like`` (same rank)."""
     order = like.memory_order() if like is not None else tuple(range(len(shape)))
     strides = [0] * len(shape)
     stride = 1

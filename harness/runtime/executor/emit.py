@@ -1,4 +1,4 @@
-"""Build instructions: views that cost nothing, and places for joined values."""
+"""Build instructions, views of memory, and places for values that are joined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VIEWS = frozenset(
 
 
 class Assembler:
-    """The instructions so far, with cached constants and copies."""
+    """The instructions so far, with caches of constants and copies."""
 
     def __init__(self) -> None:
         self.instructions: list[Instruction] = []
@@ -30,7 +30,7 @@ class Assembler:
         self.instructions.append(Instruction(op, out, inputs, attributes))
 
     def in_memory(self, operand: Operand) -> View:
-        """Return an operand in memory; a constant is filled when the executor is made."""
+        """Return a view of an operand. A constant gets memory that is filled in advance."""
         if isinstance(operand, View):
             return operand
         key = (operand.number, operand.shape)
@@ -41,7 +41,7 @@ class Assembler:
         return self._constants[key]
 
     def compact(self, view: View) -> View:
-        """Return a copy with its axes in order; the same view is copied only once."""
+        """Return a copy of a view with its axes in C order; equal views are copied only once."""
         key = (view.buffer, view.offset, view.shape, view.strides)
         if key not in self._copies:
             self._copies[key] = fresh(view.shape, view.buffer.kind)
@@ -49,13 +49,14 @@ class Assembler:
         return self._copies[key]
 
     def merged(self, view: View, *groups: int) -> View:
-        """Merge axes as :meth:`View.merge` does, with a copy if necessary."""
+        """Merge axes as :meth:`View.merge` does; copy the view first if that is necessary."""
         found = view.merge(*groups) or self.compact(view).merge(*groups)
         assert found is not None
         return found
 
     def matrix(self, view: View, *groups: int) -> View:
-        """Merge axes to two, one of them dense, as a product of matrices needs."""
+        """Merge axes to a matrix with one dense axis, as matrix products need it; copy if
+        necessary."""
         found = view.merge(*groups)
         if found is None or (1 not in found.strides and 1 not in found.shape):
             found = self.compact(view).merge(*groups)
@@ -68,8 +69,10 @@ class Assembler:
             self.emit("copy", place, operand)
 
     def into(self, home: View, op: str, *inputs: Operand, groups: Shape, **attributes: Any) -> None:
-        """Emit an instruction that writes to ``home`` with its axes merged, with a copy if
-        necessary."""
+        """Emit an instruction that writes to ``home`` with merged axes.
+
+        If the axes of ``home`` cannot be merged, the result is copied to ``home`` afterwards.
+        """
         out = home.merge(*groups)
         if out is not None:
             self.emit(op, out, *inputs, **attributes)
@@ -80,7 +83,7 @@ class Assembler:
 
 
 def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
-    """Return a view of the same memory."""
+    """Return the result of an operation that only makes a view, such as ``squeeze``."""
     if isinstance(operand, Constant):
         operand_ = fresh(operand.shape)
         seen = viewed(op, operand_, attributes)
@@ -104,8 +107,10 @@ def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
 def homes_of(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
-    """Return places for the values of a block; joined values are computed in place. ``new`` makes a
-    new view for a value."""
+    """Return places for the values of a block, so that joined values need no copies.
+
+    ``homes`` gives the places that are already fixed. ``new`` makes a new view for a value.
+    """
     found = dict(homes)
     made = {o for node in nodes for o in node.outputs}
 
@@ -142,7 +147,10 @@ def elementwise(
     place: View | Shape,
     kind: Kind = "float",
 ) -> View:
-    """Emit one instruction on whole views. A new result has the axis order of an input."""
+    """Emit one elementwise instruction on whole views.
+
+    ``place`` is the place of the result, or its shape. A new place has the axis order of an input.
+    """
     shape = place.shape if isinstance(place, View) else place
     operands = list(inputs)
     if all(isinstance(i, Constant) for i in operands):
@@ -159,10 +167,10 @@ def elementwise(
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The argument of an executor's rule for one node.
+    """The argument of a rule: one node of a plan, to be converted to instructions.
 
     It holds the node's operands and attributes, and the shape and kind of its result. ``home`` is
-    the place for the result, None for any place.
+    the place where the result must be, or None if the rule may choose.
     """
 
     assembler: Assembler
@@ -173,7 +181,7 @@ class Work:
     home: View | None
 
     def operands(self) -> list[View]:
-        """Return all inputs in memory."""
+        """Return views of all inputs; constants get memory."""
         return [self.assembler.in_memory(i) for i in self.inputs]
 
     def place(self, like: View | None = None) -> View:

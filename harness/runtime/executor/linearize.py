@@ -1,7 +1,7 @@
-"""Flatten the nodes of a plan to a list of instructions over views of memory.
+"""Flatten the nodes of a plan to a list of instructions on views of memory.
 
-Loops are unrolled, because every length is known. Values that a loop stacks or that are joined are
-computed in place, not copied afterwards.
+Loops are unrolled, because their lengths are known. Values that a loop stacks, or that ``concat``
+joins, are computed directly in their place in the result, and not copied afterwards.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import VIEWS, Assembler, Work, elementwise, homes_of, viewed
 from harness.runtime.executor.rules import RULES
 
-# Operations that are computed when the executor is made if all operands are constants.
+# Operations that are computed in advance if all operands are constants.
 FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", "exp", "log")
 
 
 class Flattener(Assembler):
-    """The instructions of a plan; ``env`` gives the view or constant of each value."""
+    """The instructions of a plan. ``env`` gives the view or constant of each value."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Flattener(Assembler):
         self.results = {name: self._result(self.env[v]) for name, v in plan.outputs.items()}
 
     def _result(self, operand: Operand) -> View:
-        """Return an output in memory that no input shares."""
+        """Return an output in memory that it does not share with an input."""
         if isinstance(operand, View) and operand.buffer.role == "temporary":
             return operand
         place = fresh(
@@ -52,7 +52,7 @@ class Flattener(Assembler):
     def run(
         self, nodes: Iterable[Node], env: dict[int, Operand], homes: Mapping[int, View]
     ) -> None:
-        """Flatten nodes in order. ``homes`` are the places for some of the values."""
+        """Flatten nodes in order. ``homes`` gives the places where some of the values must be."""
         nodes = tuple(nodes)
         homes = homes_of(nodes, homes, self.new)
         for node in nodes:
@@ -129,11 +129,11 @@ def _row(sequence: Operand, time: int) -> Operand:
 
 
 class _Stacks:
-    """The places of a loop's stacked values.
+    """The places of the values that a loop stacks.
 
-    If a carried value is stacked as it enters each step, its stack has ``length + 1`` rows: the
-    start, then the value that each step leaves. Entering and leaving values are two views of the
-    stack.
+    If a loop stacks a carried value as it is before each step, the stack has ``length + 1`` rows:
+    the initial value, then the value after each step. The values before the steps and those after
+    the steps are two views of this stack.
     """
 
     def __init__(

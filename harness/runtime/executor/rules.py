@@ -1,4 +1,5 @@
-"""Convert primitives to instructions: all products and reductions become flat ones."""
+"""Convert primitives to instructions. Products and reductions get merged axes, as kernels need
+them."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ def windows(work: Work) -> Operand:
 
 
 def overlap_add(work: Work) -> Operand:
-    """Add the windows, one entry of all windows at a time, to memory with the padding."""
+    """Return the sum of the windows, with the padding cut off.
+
+    Each instruction adds one entry of all windows.
+    """
     assembler, attributes = work.assembler, work.attributes
     value = assembler.in_memory(work.inputs[0])
     axes: Shape = attributes["axes"]
@@ -57,7 +61,7 @@ def _inside(place: View, pads: Sequence[tuple[int, int]]) -> View:
 
 
 def _framed(whole: View, attributes: Attributes, counts: Sequence[int]) -> View:
-    """Return the windows of padded memory as a view; overlapping windows share entries."""
+    """Return the windows of padded memory as a view. Overlapping windows share entries."""
     axes, last = attributes["axes"], attributes["axes"][-1] + 1
     shape, strides = list(whole.shape), list(whole.strides)
     for axis, step, count in zip(axes, attributes["stride"], counts, strict=True):
@@ -76,7 +80,7 @@ def _at(framed: View, axes: Shape, place: Sequence[int]) -> View:
     return framed
 
 
-# Appends a node's instructions and returns the place of its result.
+# A function that appends a node's instructions and returns the place of the node's result.
 Rule = Callable[[Work], Operand]
 
 
@@ -91,7 +95,7 @@ def _concat(work: Work) -> Operand:
 
 
 def _reshape(work: Work) -> Operand:
-    """Return the same memory in another shape, or a copy if that is not possible."""
+    """Return a view of the same memory in another shape, or of a copy if that is impossible."""
     (operand,) = work.inputs
     if isinstance(operand, Constant):
         return Constant(operand.number, work.shape)
@@ -110,7 +114,7 @@ def _whole(op: str) -> Rule:
 
 
 def _leading_order(view: View, rank: int) -> Shape:
-    """Return the first ``rank`` axes from the largest stride to the smallest."""
+    """Return the first ``rank`` axes, ordered from the largest stride to the smallest."""
     return tuple(a for a in view.memory_order() if a < rank)
 
 
@@ -196,7 +200,10 @@ def _reduction(op: str) -> Rule:
 
 
 def _rowwise(op: str) -> Rule:
-    """Return a rule for rows (last axis): every operand has the leading axes of the first."""
+    """Return the rule of an operation on rows (the last axis).
+
+    All operands have the leading axes of the first.
+    """
 
     def rule(work: Work) -> Operand:
         assembler, views = work.assembler, work.operands()

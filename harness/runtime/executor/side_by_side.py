@@ -1,8 +1,8 @@
-"""Join small buffers with identical instructions: one call serves all of them.
+"""Join small buffers that go through identical instructions, so that one call serves all of them.
 
-An optimizer updates every parameter with the same dozen instructions. A call costs as much as the
-work on a thousand entries, so these calls take most of a small model's step. If several parameters
-have the same chain of instructions, their chains become one here.
+An optimizer updates every parameter with the same dozen instructions. The overhead of a call is as
+large as the work on a thousand entries, so these calls take most of a small model's step. This
+module finds parameters with equal chains of instructions, and makes one chain of them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from harness.runtime.executor.assignment import lies_alike
 from harness.runtime.executor.buffers import Buffer, Constant, Instruction, Operand, View, fresh
 from harness.runtime.executor.rules import RULES
 
-# Entries of the largest joined buffer. Above, a call's work is a hundred times its overhead.
+# The entries of the largest buffer that is joined. With larger buffers, a call's work takes a
+# hundred times as long as its overhead.
 MOST = 2**15
-# Limit of the instructions before those that a chain shares with others, such as a scaling.
+# The most instructions at a chain's start that other chains need not have, such as a scaling.
 BEFORE = 4
-# Entries of a cache line. Buffers that fill whole lines come first, so that they start on a line.
+# The entries of a cache line. Buffers that fill whole lines come first, so that each starts at the
+# start of a line.
 LINE = 16
 
 
 class SideBySide:
-    """The instructions with such buffers joined; ``place`` converts views."""
+    """The instructions after joining; ``place`` converts views of the old buffers."""
 
     def __init__(
         self, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
@@ -45,15 +47,18 @@ class SideBySide:
         self.replaced = self._replaced(replaced)
 
     def place(self, view: View) -> View:
-        """Return the view of the same entries in the joined memory."""
+        """Return the view of the same entries in the joined buffer."""
         whole = self._places.get(view.buffer)
         if whole is None:
             return view
         return replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """Return the joined buffers that replace others, if every part replaces the same part. Two
-        groups may have their members in different orders."""
+        """Return which joined buffers replace which.
+
+        A joined buffer replaces another only if every part replaces the part at the same position.
+        Two groups may hold the same parameters in different orders.
+        """
         parts: dict[tuple[Buffer, Buffer], int] = defaultdict(int)
         for new, old in replaced.items():
             at, before = (self.place(View(b, (b.size,), (1,))) for b in (new, old))
@@ -68,7 +73,7 @@ class SideBySide:
     def _joined(
         self, chains: Sequence[_Chain], instructions: Sequence[Instruction]
     ) -> list[Instruction]:
-        """Return one instruction on all chains for each instruction of a chain."""
+        """Return a chain of instructions on the joined buffers of several equal chains."""
         chains = sorted(chains, key=lambda chain: (chain.size % LINE > 0, chain.numbers[0]))
         size = sum(chain.size for chain in chains)
         for members in zip(*(chain.buffers for chain in chains), strict=True):
@@ -79,7 +84,7 @@ class SideBySide:
                 start += member.size
 
         def along(view: View) -> View:
-            """Return the joined buffer of all members, or a single number broadcast to its size."""
+            """Return the joined buffer of all chains, or a single number broadcast to its size."""
             whole = self._places.get(view.buffer)
             if whole is None:
                 return View(view.buffer, (size,), (0,), view.offset)
@@ -105,7 +110,10 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class _Chain:
-    """Instructions on whole buffers of one size, by number, and those buffers in order of use."""
+    """A chain: the numbers of its instructions, and their buffers in order of use.
+
+    The instructions work on whole buffers of one size.
+    """
 
     numbers: Sequence[int]
     buffers: Sequence[Buffer]
@@ -118,13 +126,13 @@ class _Chain:
 def _groups(
     instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> list[list[_Chain]]:
-    """Return groups of chains that do the same, each to its own carried buffers."""
+    """Return groups of chains with equal work, each on its own carried buffers."""
     uses = _uses(instructions)
     alike: dict[Hashable, list[_Chain]] = defaultdict(list)
     for chain in _chains(instructions, uses):
         alike[_meaning(chain, instructions, replaced)].append(chain)
     for meaning in [*alike]:
-        # Some gradients are scaled first, for example the gradient of a mean.
+        # Some chains begin with a scaling that others lack, for example of the gradient of a mean.
         for tails in zip(*(_tails(chain, instructions) for chain in alike[meaning]), strict=True):
             shorter = _meaning(tails[0], instructions, replaced)
             if shorter in alike:
@@ -136,8 +144,7 @@ def _groups(
 
 
 def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
-    """Yield a chain without its first few instructions, if they share only one buffer with the
-    rest."""
+    """Yield the chain without its first instructions, as long as one buffer connects both parts."""
     for start in range(1, min(len(chain.numbers), BEFORE + 1)):
         before, rest = (
             _chain(n, instructions) for n in (chain.numbers[:start], chain.numbers[start:])
@@ -158,8 +165,10 @@ def _uses(instructions: Sequence[Instruction]) -> dict[Buffer, list[int]]:
 def _chains(
     instructions: Sequence[Instruction], uses: Mapping[Buffer, Sequence[int]]
 ) -> Iterator[_Chain]:
-    """Yield chains: instructions on whole small buffers, connected by shared buffers. Each chain
-    starts from a carried buffer."""
+    """Yield chains: instructions on whole small buffers, which shared buffers connect.
+
+    Each chain starts from a carried buffer.
+    """
     writers = Counter(one.out.buffer for one in instructions)
     joinable = {
         n
@@ -180,8 +189,8 @@ def _chains(
             near += [b for n in own for b in _buffers(instructions[n])]
         last = max(numbers, default=0)
         for number in sorted(numbers, reverse=True):
-            # A result that only other instructions read, some of them before the chain's last,
-            # cannot wait: the squares for a norm.
+            # Leave out an instruction whose result is read only outside of the chain, and before
+            # the chain ends. An example are the squares for a norm.
             readers = {*uses[instructions[number].out.buffer]} - {number}
             if readers and readers.isdisjoint(numbers) and min(readers) < last:
                 numbers.remove(number)
@@ -195,7 +204,7 @@ def _chain(numbers: Sequence[int], instructions: Sequence[Instruction]) -> _Chai
 
 
 def _on_whole_buffers(one: Instruction) -> bool:
-    """Return whether the instruction is elementwise on whole small buffers."""
+    """Return whether an instruction is elementwise and works on whole small buffers."""
     out = one.out
     return (
         one.op not in RULES
@@ -211,18 +220,19 @@ def _on_whole_buffers(one: Instruction) -> bool:
 
 
 def _buffers(one: Instruction) -> list[Buffer]:
-    """Return the buffers that an instruction reads entry by entry, and the one that it writes."""
+    """Return the buffers that an instruction reads entry by entry, and the buffer that it
+    writes."""
     return [*(view.buffer for view in one.reads() if view.buffer.size > 1), one.out.buffer]
 
 
 def _meaning(
     chain: _Chain, instructions: Sequence[Instruction], replaced: Mapping[Buffer, Buffer]
 ) -> Hashable:
-    """Return a key of a chain's work: chains with equal keys may be joined."""
+    """Return a key for the work of a chain. Chains with equal keys may be joined."""
     places = {buffer: n for n, buffer in enumerate(chain.buffers)}
 
     def does(one: Instruction) -> Hashable:
-        # Constants may differ between chains: a rate, or the scale of a gradient.
+        # Constants may differ between chains, such as a rate or the scale of a gradient.
         numbers = all(buffer.kind == "float" for buffer in _buffers(one))
         operands = (
             places.get(i.buffer, (i.buffer, i.offset))
@@ -242,8 +252,11 @@ def _movable(
     instructions: Sequence[Instruction],
     uses: Mapping[Buffer, Sequence[int]],
 ) -> list[_Chain]:
-    """Return the chains that may wait until the last one ends. Until then, nothing else may read
-    their results or write the buffers that they have read."""
+    """Return the chains that may run as late as the last of the chains.
+
+    Until the last chain ends, no other instruction may read the results of such a chain, or write
+    to buffers that it has read.
+    """
     end = max(chain.numbers[-1] for chain in chains)
 
     def waits(chain: _Chain) -> bool:

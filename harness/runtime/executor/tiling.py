@@ -1,7 +1,8 @@
-"""Elementwise work tile by tile: a chain of instructions runs on rows that stay in the cache.
+"""Run chains of elementwise instructions tile by tile, so that their data stay in the cache.
 
-Neighbouring instructions form a chain if they may run tile by tile: all of them on some rows, then
-all on the next rows. The result must be the same as for one after another on all rows.
+A tile is a range of rows. Neighbouring instructions form a chain if they may run tile by tile: all
+instructions on the first rows, then all on the next rows. The result must be the same as if each
+instruction ran on all rows before the next instruction.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import replace
 from harness.runtime.executor.assignment import Allocation
 from harness.runtime.executor.buffers import Instruction, View
 
-TILE = 2**16  # entries of a tile's widest result: several such arrays fit a core's cache
-WORTH = 4  # tiles in a chain's widest result from which tiling pays: below, calls cost more
+TILE = 2**16  # entries of a tile's largest result; several such arrays fit into a core's cache
+WORTH = 4  # a chain with fewer tiles is not split, because the calls would cost more
 
 
 def chains(
@@ -23,8 +24,8 @@ def chains(
 ) -> list[list[Instruction]]:
     """Group instructions, in order, into chains of neighbours that can run tile by tile.
 
-    Only ``ops`` can run on some rows alone. ``allocation_of`` gives a view's memory, or None for an
-    input, which is never in a chain.
+    Only operations in ``ops`` can run on a part of the rows. ``allocation_of`` gives a view's
+    memory, or None for an input. Instructions that read an input are never in a chain with others.
     """
     found: list[list[Instruction]] = []
     for instruction in instructions:
@@ -47,7 +48,7 @@ def tiles(
     ops: Collection[str],
     allocation_of: Callable[[View], Allocation | None],
 ) -> list[list[Instruction]]:
-    """Return a chain's instructions for each tile; one tile if the chain is small."""
+    """Return the instructions of a chain for each tile. A small chain is one tile."""
     widest = max(instruction.out.size for instruction in chain)
     if widest < WORTH * TILE or not _divisible(chain[0], ops, allocation_of):
         return [list(chain)]
@@ -84,8 +85,10 @@ def _divisible(
 def _independent(
     earlier: Instruction, later: Instruction, allocation_of: Callable[[View], Allocation | None]
 ) -> bool:
-    """Return whether neither instruction reads or writes a row that the other writes as another
-    row."""
+    """Return whether two instructions can run tile by tile.
+
+    They can if neither of them uses a row of memory that the other writes as a different row.
+    """
     pairs = [(earlier.out, later.out)]
     pairs += [(earlier.out, view) for view in later.reads()]
     pairs += [(view, later.out) for view in earlier.reads()]
@@ -93,7 +96,7 @@ def _independent(
 
 
 def _by_rows(a: View, b: View) -> bool:
-    """Return whether two views of one allocation never share memory between different rows."""
+    """Return whether two views of one allocation share memory only between equal rows."""
     if a.offset + _extent(a) < b.offset or b.offset + _extent(b) < a.offset:
         return True
     if a.strides[0] != b.strides[0] or a.shape[0] != b.shape[0]:
@@ -109,5 +112,5 @@ def _by_rows(a: View, b: View) -> bool:
 
 
 def _extent(view: View) -> int:
-    """Return the distance from the first to the last entry."""
+    """Return the distance from the view's first entry to its last entry in memory."""
     return sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))

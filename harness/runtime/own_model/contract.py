@@ -1,4 +1,4 @@
-"""The contract of a framework that runs users' own models."""
+"""The contract of a framework that runs users' own models (``harness check --against``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from harness.arrays import ArrayDict, Arrays
 from harness.errors import UsageError, did_you_mean, shorten
 
-# Only a file that the user names as ``FILE.py:NAME`` runs as code, in a process of its own.
+# Only a file that the user names as ``FILE.py:NAME`` runs as code. It runs in a separate process.
 
 T = TypeVar("T")
 MODULE = "model_of_a_user"
@@ -26,8 +26,8 @@ MODULE = "model_of_a_user"
 class ModelFile:
     """The file of a user's model: ``FILE.py:NAME``, or a file that holds a whole model.
 
-    ``NAME`` is empty for a whole model. ``parameters`` names further arrays in the file, the first
-    argument of a function.
+    ``name`` is empty for a whole model. If the model is a function, ``parameters`` names the object
+    in the file that is its first argument.
     """
 
     path: Path
@@ -38,10 +38,11 @@ class ModelFile:
         return ":".join(filter(None, (self.path.name, self.name, self.parameters)))
 
     def load(self) -> tuple[Any, Any]:
-        """Import the file; return its objects ``name`` and ``parameters`` (None without a name).
+        """Import the file and return its objects ``name`` and ``parameters``; None for an empty
+        name.
 
         Raises:
-            UsageError: the file raises, or has no such name.
+            UsageError: the file raises, or has no object of such a name.
         """
         # The file may import modules beside it; they do not hide installed modules.
         sys.path.append(str(self.path.parent))
@@ -75,8 +76,10 @@ def _is_own(module: Any, name: str, value: Any) -> bool:
 def told(file: ModelFile, what: str, work: Callable[[], T]) -> T:
     """Run the user's code and return its result.
 
+    ``what`` says in the message when the code raised.
+
     Raises:
-        UsageError: the user's code raised; the message says what, and where in the file.
+        UsageError: the user's code raised; the message has the error and the line in the file.
     """
     try:
         return work()
@@ -104,12 +107,12 @@ def _place(error: BaseException, path: Path) -> str:
 
 
 def sizes_taken(made_by: Any, sizes: Iterable[str]) -> tuple[str, ...]:
-    """Return the sizes that a class or a function takes by keyword."""
+    """Return the names in ``sizes`` that are parameters of a class or function."""
     return tuple(name for name in sizes if name in parameters_of(made_by))
 
 
 def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a class or a function; none if they cannot be known."""
+    """Return the parameters of a class or function; empty if they cannot be determined."""
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -117,8 +120,10 @@ def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
 
 
 def names_taken(function: Any, skip: int = 0) -> tuple[str, ...] | None:
-    """Return the argument names of a call, in order, after the first ``skip``. Return None if the
-    arguments cannot be known, or if the function takes ``*arguments``, which have no names."""
+    """Return the argument names of a function, in order, without the first ``skip``.
+
+    Return None if the names cannot be determined, or if the function takes ``*arguments``.
+    """
     kinds = parameters_of(function)
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if not kinds or any(p.kind is variadic[0] for p in kinds.values()):
@@ -129,8 +134,10 @@ def names_taken(function: Any, skip: int = 0) -> tuple[str, ...] | None:
 def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **more: Any) -> Any:
     """Call a user's class or function with the sizes that it takes, and return the result.
 
+    ``more`` holds further arguments that it may take.
+
     Raises:
-        UsageError: it takes something else, or raises.
+        UsageError: it has another required argument, or it raises.
     """
     parameters = parameters_of(found)
     given = {n: v for n, v in {**sizes, **more}.items() if n in parameters}
@@ -149,28 +156,31 @@ def made(file: ModelFile, name: str, found: Any, sizes: Mapping[str, int], **mor
     return told(file, f"raised as {name} was called", lambda: found(**given))
 
 
-# Converts the return value of a call to tensors by name: ``output.NAME``, ``state.NAME``.
+# A function that converts the return value of a call to tensors by name (``output.NAME``).
 Naming = Callable[[Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Placing:
-    """The arguments of a call: names of tensors (``input.x``), by position and by keyword. A
-    keyword may hold a dictionary of several tensors: the state, by the spec's names."""
+    """The names of the tensors (``input.x``) that a call gets, by position and by keyword.
+
+    A keyword argument may be a dictionary of several tensors, e.g. the whole state by the spec's
+    names.
+    """
 
     positional: tuple[str, ...]
     keywords: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the tensors that a call takes."""
+        """The names of all tensors that the call gets."""
         found = list(self.positional)
         for value in self.keywords.values():
             found += [value] if isinstance(value, str) else value.values()
         return tuple(found)
 
     def call(self, function: Callable[..., Any], tensors: Mapping[str, Any], *first: Any) -> Any:
-        """Call a function on ``first`` and these tensors."""
+        """Call a function with the arguments ``first``, followed by these tensors."""
         more = {
             name: tensors[value]
             if isinstance(value, str)
@@ -182,8 +192,11 @@ class Placing:
 
 @dataclass(frozen=True)
 class ModelArray:
-    """An array of a model. The spec must give the whole of a ``trained`` array. Another array (a
-    buffer, a constant of a graph) stays as it is if the spec has nothing for it."""
+    """An array of a user's model.
+
+    If it is ``trained``, the spec must set all of its entries. Otherwise (a buffer, a constant of a
+    graph) it keeps its values if the spec has no counterpart.
+    """
 
     shape: tuple[int, ...]
     trained: bool = True
@@ -193,12 +206,13 @@ class OwnModel(ABC):
     """A model that a user has written or trained, in the dtype and on the device of the session.
 
     Attributes:
-        label: The model's description for the record: ``torch.nn.Module Gru``.
-        takes: The names of a call's arguments, in their order; None if they cannot be known.
-        differentiates: Whether there is :meth:`gradients`.
-        trains: Whether it has a training mode, in which it updates its moving statistics.
-        tensor: The type that its results must have, if the framework requires one.
-        spelled: The framework's names of moving statistics, by those of the definitions that ship.
+        label: The model's description in the record: ``torch.nn.Module Gru``.
+        takes: The names of the model's arguments, in order; None if they cannot be determined.
+        differentiates: Whether :meth:`gradients` is implemented.
+        trains: Whether the model has a training mode, in which it updates its moving statistics.
+        tensor: The type that the model's results must have.
+        spelled: The framework's name of each moving statistic, by its name in the shipped
+            definitions.
     """
 
     label: str
@@ -210,29 +224,30 @@ class OwnModel(ABC):
 
     @abstractmethod
     def entries(self) -> Mapping[str, ModelArray]:
-        """Return the model's arrays by its own names (``rnn.weight_ih_l0``), each array once."""
+        """Return the model's arrays by its own names (``rnn.weight_ih_l0``), shared arrays once."""
 
     @abstractmethod
     def read(self, name: str) -> Any:
-        """Return an array of the model with its current values; the caller may write into it."""
+        """Return the current values of an array of the model; the caller may write into the
+        result."""
 
     @abstractmethod
     def put(self, arrays: Arrays) -> None:
-        """Set arrays to new values, by the model's own names."""
+        """Set arrays of the model to new values, by the model's own names."""
 
     @abstractmethod
     def run(self, given: Arrays, placing: Placing, naming: Naming, training: bool) -> ArrayDict:
-        """Return the results of a forward pass, by name.
+        """Return the results of a forward pass by name.
 
         Args:
-            given: Arrays by name: int64, bool, and float64 for all floats.
-            placing: The position or keyword of each array in the call.
+            given: Arrays by name, of dtype int64, bool, or float64 for all floats.
+            placing: The positions and keywords of the arrays in the call.
             naming: A function that names the tensors in the call's return value.
             training: Whether to run the model in its training mode.
         """
 
     def shaped(self, name: str, tensor: Any, wanted: tuple[int, ...]) -> Any:
-        """Return a result in the spec's shape; raise :class:`UsageError` if the shapes differ."""
+        """Return a result in the spec's shape; raise :class:`UsageError` if that is impossible."""
         return reshaped(name, tensor, wanted, lambda t, shape: t.reshape(shape))
 
     def gradients(
@@ -241,29 +256,29 @@ class OwnModel(ABC):
         """Return results, and the gradients of their inner product with ``cotangents``.
 
         Returns:
-            The results as in :meth:`run`. The gradients by the model's own names, and by the names
-            of the floats in ``given``.
+            The results as in :meth:`run`. The gradients have the names of the model's arrays, and
+            the names of the float arrays in ``given``.
         """
         raise NotImplementedError
 
 
 class OwnModels(ABC):
-    """A framework's way to open models of users.
+    """A framework's way to open the models of users.
 
-    A backend returns it from :meth:`harness.runtime.backend.Backend.own_models`, a format from its
-    method of the same name.
+    A backend returns this object from :meth:`harness.runtime.backend.Backend.own_models`, and a
+    format returns it from its own method ``own_models``.
     """
 
     dtypes: tuple[str, ...] = ("float64", "float32")
 
     @abstractmethod
     def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
-        """Return the spec's sizes for which the model accepts any number.
+        """Return the names of the spec's sizes for which the model accepts any number.
 
         Args:
-            found: The object that the user has named in a module; None for a file of a whole model.
-            parameters: The object that the user has named as its parameters, None without.
-            sizes: The spec's own sizes.
+            found: The object ``NAME`` in the user's file; None if the file holds a whole model.
+            parameters: The object ``PARAMETERS`` in the user's file; None if the user named none.
+            sizes: The spec's sizes by name.
         """
 
     @abstractmethod
@@ -275,26 +290,26 @@ class OwnModels(ABC):
         sizes: Mapping[str, int],
         wanted: Mapping[str, ModelArray],
     ) -> OwnModel:
-        """Make the model, with these sizes if it takes them.
+        """Make the model, with the sizes of the session if the model takes them.
 
         Args:
             file: The model's file, which exists.
             found: As in :meth:`sizes`.
             parameters: As in :meth:`sizes`.
             sizes: The sizes of the session.
-            wanted: The spec's arrays under the model's names, for a model that is a function of
-                arrays.
+            wanted: The spec's arrays under the model's names. They are needed if the model is a
+                function of its parameters.
 
         Raises:
-            UsageError: the framework does not run such a model.
+            UsageError: the framework cannot run this kind of model.
         """
 
 
 def reshaped(name: str, tensor: Any, wanted: tuple[int, ...], reshape: Any) -> Any:
-    """Return a tensor in the spec's shape; a state may have other axes of length 1.
+    """Return a tensor in the spec's shape. The shape of a state may differ in axes of length 1.
 
     Raises:
-        UsageError: it has another shape.
+        UsageError: the tensor has another shape.
     """
     shape = tuple(int(n) for n in tensor.shape)
     if shape == wanted:

@@ -1,4 +1,4 @@
-"""Match the parameters of a spec with the arrays of a user's model, by name, in both directions."""
+"""Match the parameters of a spec with the arrays of a user's model, by name."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.runtime.packing import Part
 
 
 class Sides:
-    """The two sides of a match: a program, and the ``entries`` of a model.
+    """The two sides of a match: a program of the spec, and the ``entries`` of a user's model.
 
-    ``rules`` and names connect them. ``natives`` are the framework's own layers of the program. For
-    layers whose tensors the model has, ``layout`` has these tensors (``rnn.weight_ih_l0``); for the
-    others it has the spec's parameters (``rnn.W_z``). ``every`` is the layout with all native
-    layers. ``shapes`` are the shapes of ``layout``. ``spelled`` is
-    :attr:`.contract.OwnModel.spelled`.
+    Names and ``rules`` connect the two sides. ``natives`` are the framework's own layers for the
+    program. If the model has the packed tensors of such a layer, ``layout`` has these tensors
+    (``rnn.weight_ih_l0``). Otherwise ``layout`` has the spec's parameters (``rnn.W_z``). ``shapes``
+    are the shapes in ``layout``. ``every`` is the layout with the packed tensors of all native
+    layers. ``spelled`` is :attr:`.contract.OwnModel.spelled`.
     """
 
     def __init__(
@@ -48,12 +48,13 @@ class Sides:
         self.shapes = {n: a.shape for n, a in self.layout.pack(zeros).items()}
 
     def _has_pieces(self, owner: str, native: Native) -> bool:
-        """Return whether the model has a layer's packed tensors, not its single parameters."""
+        """Return whether the model has a layer's packed tensors instead of the spec's
+        parameters."""
         pieces = [n for n in native.packing.pieces if n not in native.packing.frozen]
         return bool(pieces) and all(self.view(f"{owner}.{n}") is not None for n in pieces)
 
     def view(self, name: str) -> ArrayPart | None:
-        """Return the model's part for an array of the spec, or for a layer's tensor; None if
+        """Return the part of the model for an array of the spec or a layer's tensor; None if
         missing."""
         text = renamed(name, self.rules)[0]
         found, other = view_of(text, self.entries), self.spelled.get(local_of(text))
@@ -62,25 +63,27 @@ class Sides:
         return found
 
     def names(self) -> list[str]:
-        """Return all names that rules may mention: parameters, layers' tensors, statistics."""
+        """Return all names that rules may contain: parameters, tensors of layers, and
+        statistics."""
         pieces = [f"{k}.{n}" for k, packing in self.every.claimed.items() for n in packing.pieces]
         ports = (*self.program.parameters, *self.program.statistics)
         return list(dict.fromkeys([*(port.name for port in ports), *pieces]))
 
 
 def dotted(name: str) -> str:
-    """Return the name that rules use for a layout's tensor: ``rnn.kernel`` for ``rnn/kernel``."""
+    """Return the name that rules use for a tensor of a layout: ``rnn.kernel`` for
+    ``rnn/kernel``."""
     return name.replace("/", ".")
 
 
-# Limits of the names in a message: in all, and of one layer.
+# The most names in a message, and the most names of one layer.
 SHOWN, OF_A_LAYER = 8, 3
-# A tensor's name with a number in it: ``weight_ih_l0_reverse``.
+# The name of a tensor with a number in the name: ``weight_ih_l0_reverse``.
 NUMBERED = re.compile(r".*?(?P<word>_[a-z]*)(?P<number>\d+)(?P<rest>\D*)")
 
 
 def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> str:
-    """Return the message for an array whose part of the model has another shape, with a fix."""
+    """Return the message for an array that has another shape in the model, with a suggestion."""
     found = view.shape(sides.entries[view.key].shape)
     sizes = ", ".join(f"{n}={v}" for n, v in sides.program.sizes.items())
     words = (
@@ -107,8 +110,12 @@ def misfit(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> 
 
 
 def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """Return the ``--map`` suffix that converts one shape to the other, empty if none does. A
-    matrix is transposed; a kernel ``[units, channels, ...]`` becomes ``[..., channels, units]``."""
+    """Return the ``--map`` suffix that converts shape ``found`` to ``wanted``; empty if there is
+    none.
+
+    The suffix transposes a matrix, or turns a kernel ``[units, channels, ...]`` into ``[...,
+    channels, units]``.
+    """
     axes = (*range(2, len(found)), 1, 0)
     if len(found) < 2 or tuple(found[axis] for axis in axes) != wanted:
         return ""
@@ -116,7 +123,10 @@ def _turn(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 
 def _sizes(sides: Sides) -> str:
-    """Return the sizes that the model seems to have, if they differ from the program's."""
+    """Return the sizes that the model seems to have, as the value of ``--size``.
+
+    Only sizes that differ from the program's are included.
+    """
     bound: dict[str, int] = {}
     for port in sides.program.parameters:
         view, part = _alone(sides, port.name)
@@ -131,7 +141,7 @@ def _sizes(sides: Sides) -> str:
 
 
 def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
-    """Return the model's part that holds one parameter of the spec, and the parameter's layout."""
+    """Return the part of the model that holds only this parameter of the spec, and its packing."""
     packing, plain = sides.layout.claimed.get(owner_of(name)), Part(local_of(name))
     if packing is None:
         return sides.view(name), plain
@@ -144,8 +154,11 @@ def _alone(sides: Sides, name: str) -> tuple[ArrayPart | None, Part]:
 def unmatched(
     sides: Sides, missing: Sequence[str], left: Sequence[str], kept: Sequence[str]
 ) -> str:
-    """Return the message for arrays on one side only, with rules that would connect them. ``kept``
-    are the model's arrays without a counterpart, ``left`` the trained arrays among them."""
+    """Return the message for arrays that only one side has, with suggested rules.
+
+    ``missing`` are arrays of the spec. ``kept`` are the model's arrays without a counterpart, and
+    ``left`` are the trained arrays among them.
+    """
     listed = [f"{key} {list(sides.entries[key].shape)}" for key in left]
     without = f"the spec has nothing for {_some(listed)}"
     if not missing:
@@ -174,8 +187,11 @@ def _by_layer(sides: Sides, missing: Sequence[str]) -> list[str]:
 
 
 def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Iterator[str]:
-    """Yield rules that may be meant. First come layers whose tensors have the same names and
-    shapes, then single arrays of a shape that occurs only once."""
+    """Yield rules that the user may need.
+
+    First come layers whose tensors have the same names and shapes in the model, then single arrays
+    whose shape occurs only once.
+    """
     free = {key: sides.entries[key].shape for key in left}
     alone = []
     for owner in dict.fromkeys(owner_of(dotted(n)) for n in missing):
@@ -196,7 +212,7 @@ def _guesses(sides: Sides, missing: Sequence[str], left: Sequence[str]) -> Itera
     for name, shape in shapes.items():
         fitting = [key for key, s in free.items() if s == shape or _turn(s, shape)]
         rivals = [n for n, s in shapes.items() if s == shape or _turn(s, shape) or _turn(shape, s)]
-        # A square array fits either way, so no rule can be guessed.
+        # A square array fits with and without a transposition, so no rule can be guessed.
         if len(fitting) == len(rivals) == 1 and not (len(shape) > 1 and _turn(shape, shape)):
             key = fitting[0]
             yield f"{dotted(name)}={key}{'' if free[key] == shape else _turn(free[key], shape)}"
@@ -209,8 +225,11 @@ def _keys(prefix: str, pieces: Iterable[str]) -> set[str]:
 def _numbered(
     free: dict[str, tuple[int, ...]], owner: str, prefix: str, pieces: dict[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, set[str]]]:
-    """Yield rules for a layer that is one of several in a layer of the model, with its tensors. An
-    example is the second layer of a stack: its tensors have another number in their names."""
+    """Yield rules for a layer that is one of several inside a layer of the model, with its tensors.
+
+    An example is the second layer of ``torch.nn.LSTM``: its tensors have another number in their
+    names.
+    """
     parts = [NUMBERED.fullmatch(name) for name in pieces]
     ends = {(m["word"], m["number"]) for m in parts if m is not None}
     if not pieces or None in parts or len(ends) > 1:
@@ -230,7 +249,8 @@ def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[
 
 
 def _pieces(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a layer's tensors in the framework's own form, or else in the spec's."""
+    """Return the shapes of a layer's tensors, packed if the framework has the layer, else the
+    spec's."""
     packing = sides.every.claimed.get(owner)
     shapes = {n: s for n, s in sides.every.shapes.items() if owner_of(n) == owner}
     local = {local_of(n): np.zeros(s) for n, s in shapes.items()}
@@ -246,7 +266,8 @@ def _some(names: Sequence[str], most: int = SHOWN) -> str:
 
 @dataclass(frozen=True)
 class Placement:
-    """The place of an array of the spec: the array's shape, and the part of the model's array."""
+    """The place of an array of the spec: the array's shape, and the part of the model that holds
+    it."""
 
     shape: tuple[int, ...]
     view: ArrayPart
@@ -254,7 +275,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """The places of a spec's arrays in a model. The arrays in ``kept`` stay unchanged."""
+    """The places of a spec's arrays in a model. The model's arrays in ``kept`` stay unchanged."""
 
     layout: Layout
     places: Mapping[str, Placement]
@@ -285,20 +306,20 @@ class ModelWeights:
         )
 
     def moved(self, model: OwnModel) -> ArrayDict:
-        """Return the model's current statistics, by ``statistics.NAME``."""
+        """Return the model's current statistics as ``statistics.NAME``, with the spec's names."""
         return {
             f"statistics.{name}": place.view.of(model.read(place.view.key)).reshape(place.shape)
             for name, place in self.statistics.items()
         }
 
     def described(self) -> dict[str, str]:
-        """Return the place of each array as text, by name of the spec."""
+        """Return the place of each array as text, by the spec's name."""
         both = {**self.places, **self.statistics}
         return {dotted(name): str(place.view) for name, place in both.items()}
 
 
 class Matching:
-    """A search for a program's weights in a model, by rules and by name."""
+    """A search for a program's weights in a user's model, by rules and by name."""
 
     def __init__(self, sides: Sides) -> None:
         self.sides, self.entries = sides, sides.entries
@@ -307,8 +328,8 @@ class Matching:
         """Return the places of all weights.
 
         Raises:
-            UsageError: an array is missing, left over, of another shape or in two places; or a rule
-                matches nothing.
+            UsageError: an array is missing, left over or of another shape; two arrays are in one
+                place; or a rule matches no name.
         """
         self._check_rules()
         frozen = self.sides.layout.frozen
@@ -347,10 +368,10 @@ class Matching:
         return Placement(shape, view)
 
     def _left_over(self, places: Iterable[tuple[str, Placement]]) -> list[str]:
-        """Return the trained arrays of the model that the spec does not give as a whole.
+        """Return the trained arrays of the model of which the spec does not set every entry.
 
         Raises:
-            UsageError: two arrays of the spec are in one place.
+            UsageError: two arrays of the spec are in the same place.
         """
         owners: dict[str, Array] = {}
         names: dict[str, list[str]] = {}
@@ -372,10 +393,10 @@ class Matching:
         return [key for key in trained if key not in owners or not owners[key].all()]
 
     def _check_rules(self) -> None:
-        """Check that every rule matches a name and leads to an array of the model.
+        """Check that every rule matches a name of the spec and leads to an array of the model.
 
         Raises:
-            UsageError: a rule does not.
+            UsageError: a rule matches no name, or leads to no array.
         """
         used: set[Rename] = set()
         known = self.sides.names()

@@ -1,9 +1,9 @@
-"""Read ``OURS=THEIRS`` rules: the array of a user's model that holds a parameter of the spec.
+"""Read ``OURS=THEIRS`` rules, which say where a user's model holds a parameter of the spec.
 
 ``OURS`` is a parameter (``out.W``), a framework's tensor of a layer (``rnn.weight_ih_l0``), or a
-layer, whose parts are then renamed with it (``rnn=gru``). A ``*`` matches one part of a name
-between dots, or a piece of a part, and stands for the same text in ``THEIRS``. ``THEIRS`` may end
-in slices and a transposition of its array, as in numpy: ``attn.c_attn.weight[:32].T``.
+layer with all its parameters (``rnn=gru``). A ``*`` matches one part of a name between dots, or a
+piece of it, and stands for the same text in ``THEIRS``. ``THEIRS`` is an array of the model. It may
+end in slices and a transposition as in numpy: ``attn.c_attn.weight[:32].T``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ BOUND = re.compile(r"\s*(-?[0-9]{1,9})?\s*")
 
 @dataclass(frozen=True)
 class Rename:
-    """A rule ``OURS=THEIRS``."""
+    """A rule ``OURS=THEIRS``; ``ours`` holds the parts of the name between dots."""
 
     ours: tuple[str, ...]
     theirs: str
 
     @staticmethod
     def of(text: str) -> Rename:
-        """Read ``OURS=THEIRS``; raise :class:`UsageError` for another form."""
+        """Read ``OURS=THEIRS``; raise :class:`UsageError` for any other text."""
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         if not ours or not equals or not theirs:
             raise UsageError(
@@ -44,7 +44,7 @@ class Rename:
         return Rename(tuple(ours.split(".")), theirs)
 
     def renamed(self, name: str) -> str | None:
-        """Return the new name; None if the rule does not match the name."""
+        """Return the model's name for a name of the spec; None if the rule does not match."""
         parts = name.split(".")
         head, rest = parts[: len(self.ours)], parts[len(self.ours) :]
         if len(head) < len(self.ours):
@@ -61,8 +61,10 @@ class Rename:
 
 
 def _stars(pattern: str, part: str) -> list[str] | None:
-    """Return the text that each ``*`` of a pattern matches, None if the pattern does not match. The
-    first star matches as much as possible: the texts between stars are searched from the end."""
+    """Return the text that each ``*`` of a pattern matches; None if the pattern does not match.
+
+    The first star matches as much as possible, because the search starts at the end.
+    """
     first, *texts = pattern.split("*")
     if not texts:
         return [] if part == pattern else None
@@ -76,13 +78,15 @@ def _stars(pattern: str, part: str) -> list[str] | None:
             return None
         found.append(part[start + len(text) : end])
         end = start
-    # The first entry is the text after the last match, which is empty.
+    # found[0] is the text after the last match, which is empty.
     return [part[len(first) : end], *found[:0:-1]]
 
 
 def renamed(name: str, rules: Iterable[Rename]) -> tuple[str, Rename | None]:
-    """Return the new name by the most specific rule, and that rule; the old name and None without
-    one."""
+    """Return the new name by the most specific rule, and this rule.
+
+    If no rule matches, return the old name and None.
+    """
     found = [(rule, new) for rule in rules if (new := rule.renamed(name)) is not None]
     if not found:
         return name, None
@@ -105,11 +109,13 @@ class ArrayPart:
         return part if self.axes is None else part.transpose(self.axes or None)
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the part's shape in an array of shape ``whole``; numpy raises if it has none."""
+        """Return the part's shape in an array of shape ``whole``; numpy raises if there is no such
+        part."""
         return self.of(np.broadcast_to(np.zeros((), np.bool_), whole)).shape
 
     def is_cut(self, whole: tuple[int, ...]) -> bool:
-        """Return whether a slice exceeds an array of shape ``whole``: numpy silently cuts it."""
+        """Return whether a slice goes beyond an array of shape ``whole``; numpy would silently cut
+        it."""
         pairs = zip(self.index, whole, strict=False)
         return any(isinstance(i, slice) and (i.stop or 0) > length for i, length in pairs)
 
@@ -118,14 +124,14 @@ class ArrayPart:
 
 
 def view_of(text: str, keys: Collection[str]) -> ArrayPart | None:
-    """Return the part of an array that a text names; None if there is no such array.
+    """Return the part of an array that a text names; None if the model has no such array.
 
     Raises:
         UsageError: the slices are malformed.
     """
     if text in keys:
         return ArrayPart(text, text=text)
-    # Find the first place after which only slices and a transposition follow.
+    # Find the first position after which only slices and a transposition follow.
     for start in range(1, len(text)):
         key, rest = text[:start], text[start:]
         if key in keys and (match := SUFFIX.match(rest)) is not None:
@@ -156,7 +162,8 @@ def _index(text: str, whole: str) -> tuple[Any, ...]:
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Return whether splitting and joining neighbouring axes converts one shape to the other."""
+    """Return whether a reshape that only splits or joins neighbouring axes converts one shape to
+    the other."""
     if np.prod(found, dtype=int) != np.prod(wanted, dtype=int):
         return False
     one, other = [n for n in found if n != 1], [n for n in wanted if n != 1]
@@ -164,7 +171,7 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _refines(fine: list[int], coarse: list[int]) -> bool:
-    """Return whether joining neighbours of ``fine`` gives ``coarse``."""
+    """Return whether joining neighbouring axes of ``fine`` gives ``coarse``."""
     at = 0
     for length in coarse:
         product = 1
@@ -177,6 +184,6 @@ def _refines(fine: list[int], coarse: list[int]) -> bool:
 
 
 def hint(text: str, keys: Collection[str]) -> str:
-    """Return a hint that suggests a similar name and lists the names."""
+    """Return the end of a message: a similar name, and a list of all names."""
     listed = shorten(", ".join(keys), 200) or "none"
     return f"{did_you_mean(text, keys)} (the model has: {listed})"

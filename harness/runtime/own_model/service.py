@@ -1,4 +1,4 @@
-"""Serve the verbs of a worker for a user's model: describe, attach, load, forward, gradients."""
+"""Serve the calls of a worker for a user's model: describe, attach, load, forward, gradients."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ STATE, NOISE = "state", "noise"
 def placing(
     program: Program, takes: Sequence[str] | None, asked: Sequence[str], noise: Sequence[str] = ()
 ) -> Placing:
-    """Return how a call with these argument names gets the spec's inputs, state and noise.
+    """Return the arguments through which a user's model gets the spec's inputs, state and noise.
 
-    ``asked`` are the names in ``--takes``: names of inputs and of noise, and ``state.NAME``, in
-    order. Without them, inputs go by keyword if the call has all their names, else in the spec's
-    order. The state goes to arguments of its names, or to one ``state``, a dictionary of all.
-    ``noise`` are the spec's noise names; :func:`_noise_taken` places them.
+    ``takes`` are the model's argument names. ``asked`` are the names in ``--takes``, in order:
+    names of inputs and noise, and ``state.NAME``. Without ``--takes``, inputs go by keyword if the
+    model has an argument for each of them, else in the spec's order. The state goes to arguments of
+    its names, or to one argument ``state``, a dictionary. ``noise`` are the names of the spec's
+    noise; see :func:`_noise_taken`.
 
     Raises:
-        UsageError: a name is not in the spec, or the call has too few arguments.
+        UsageError: a name is not in the spec, or the model has too few arguments.
     """
     inputs = {port.name: f"input.{port.name}" for port in program.inputs}
     state = {port.name: f"state.{port.name}" for port in program.state}
@@ -79,8 +80,9 @@ def _noise_taken(
 ) -> dict[str, str | Mapping[str, str]]:
     """Return the noise by argument name.
 
-    An argument may be ``sample.unit``, ``sample_unit``, ``unit`` if no other noise has that name,
-    or one ``noise``: a dictionary if the spec has several.
+    The argument for noise ``sample.unit`` may be ``sample.unit``, ``sample_unit``, or ``unit`` if
+    no other noise has this name. Or one argument ``noise`` gets the noise: a dictionary if there
+    are several arrays.
     """
     if noise and NOISE in names:
         return {NOISE: noise if len(noise) > 1 else next(iter(noise.values()))}
@@ -103,7 +105,8 @@ def _known(option: str, name: str, known: Mapping[str, str]) -> str:
 
 
 def of_the_loss(training: Program) -> list[str]:
-    """Return the outputs that the loss uses: a model that returns one tensor returns these."""
+    """Return the outputs that the loss uses. A model that returns one tensor returns the loss's
+    output."""
     named = {port.value: port.name for port in training.outputs}
     used = [
         value
@@ -125,15 +128,19 @@ class Results:
 
     @property
     def known(self) -> dict[str, str]:
-        """Full names by the names that a model may use: ``logits``, ``state.h``."""
+        """The full names of the spec's results, by the names that a model may use: ``logits``,
+        ``state.h``."""
         full = [n for n in result_ports(self.inference, "forward") if "statistics." not in n]
         return {n.removeprefix("output."): n for n in full}
 
     def named(self, returned: Any) -> dict[str, Any]:
-        """Return tensors by name: tensors in dictionaries by their keys, others by their order.
+        """Return a model's results by name.
+
+        Tensors in dictionaries are named by their keys, and other tensors by their order.
 
         Raises:
-            UsageError: there are more or fewer than the spec has, or none has a name of the spec.
+            UsageError: the number of tensors does not fit the spec, or no key is a name of the
+                spec.
         """
         leaves = list(_leaves(returned))
         if not leaves:
@@ -188,7 +195,7 @@ class Results:
 
 
 def _leaves(returned: Any, key: str | None = None) -> Iterator[tuple[str | None, Any]]:
-    """Yield tensors in dictionaries, lists and tuples, each with the innermost key above it."""
+    """Yield all tensors in dictionaries, lists and tuples, each with the nearest key above it."""
     if isinstance(returned, Mapping):
         for name, value in returned.items():
             yield from _leaves(value, str(name))
@@ -209,7 +216,7 @@ CALLED = "raised as it was called"
 
 
 class OwnModelService:
-    """The service for one model of a user. Its verbs take and return plain data.
+    """The service for one model of a user. Its methods take and return plain data.
 
     Args:
         name: The name of the backend or the format, for messages.
@@ -226,25 +233,25 @@ class OwnModelService:
         self._loaded: tuple[Any, Any] = (None, None)
 
     def __call__(self, verb: str, payload: Payload) -> Any:
-        """Answer a call that reaches the process."""
+        """Answer one call to the process."""
         return getattr(self, verb)(**(payload or {}))
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions for the greeting of the process."""
+        """Return the versions that the process reports at its start."""
         return self.served.versions()  # type: ignore[no-any-return]
 
     def devices(self) -> Sequence[str]:
-        """Return the devices for the greeting of the process."""
+        """Return the devices that the process reports at its start."""
         return self.served.devices() if isinstance(self.served, Backend) else ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """Return the dtypes that models run in."""
+        """Return the dtypes in which users' models can run."""
         return self.opener.dtypes
 
     def describe(
         self, path: str, name: str, parameters: str, sizes: Mapping[str, int]
     ) -> DescribedModel:
-        """Return the ``sizes`` for which the model accepts any number."""
+        """Return the names of the ``sizes`` for which the model accepts any number."""
         self._load(ModelFile(Path(path), name, parameters))
         return {"sizes": list(self.opener.sizes(*self._loaded, sizes))}
 
@@ -266,7 +273,7 @@ class OwnModelService:
         takes: Sequence[str] = (),
         returns: Sequence[str] = (),
     ) -> AttachedModel:
-        """Make the model and find the spec's weights in it; describe both."""
+        """Make the model and find the spec's weights in it; describe the model and the weights."""
         file = ModelFile(Path(path), name, parameters)
         self._load(file)
         if isinstance(self.served, Backend):
@@ -302,7 +309,7 @@ class OwnModelService:
     def forward(
         self, phase: str, inputs: Arrays, state: Arrays, targets: Arrays | None = None
     ) -> Tensors:
-        """Return the model's results by the spec's names; in training its statistics too."""
+        """Return the model's results by the spec's names; in training also its statistics."""
         given, shapes = self._given(inputs, state)
         naming = self._naming(shapes)
         training = phase == "training"
@@ -328,7 +335,7 @@ class OwnModelService:
         return told(self._file, CALLED, work)
 
     def _given(self, inputs: Arrays, state: Arrays) -> tuple[ArrayDict, dict[str, tuple[int, ...]]]:
-        """Return the arguments of the call, by name, and the shape of every result."""
+        """Return the arguments of the call by name, and the expected shape of every result."""
         program = self.inference
         own = {port.name: inputs[port.name] for port in program.inputs}
         bound = check_batch(program, {"input": own, "state": state})
@@ -362,7 +369,7 @@ class OwnModelService:
         return dict(results)
 
     def _hold_dtype(self, name: str, dtype: Any) -> None:
-        """Raise :class:`UsageError` if a tensor of any framework has floats of another dtype."""
+        """Raise :class:`UsageError` if a tensor has floats of another dtype than the session's."""
         found = getattr(dtype, "name", str(dtype).rpartition(".")[2])
         if "float" in found and found != self.dtype:
             other = f", or ask for --dtype {found}" if found in self.opener.dtypes else ""
