@@ -78,7 +78,7 @@ class ParametersScaledInPlace(Session):
 
 @session("pure_python_rnn", "causality")
 class CachedByShape(Session):
-    """A call with inputs of a known shape returns what the first one gave."""
+    """A call returns the cached results of the first call with the same shapes."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load(parameters, statistics)

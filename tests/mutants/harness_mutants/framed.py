@@ -31,7 +31,7 @@ def windows_turned_around(x: Array, **framing: Any) -> Array:
 
 @primitive("overlap_add", "lenet", "gradients", BOTH)
 def overlaps_counted_once(x: Array, **framing: Any) -> Array:
-    """Where windows overlap, the gradient is the mean of theirs."""
+    """Gradients of overlapping windows are averaged, not added."""
     found = _overlap_add(x, **framing)
     return np.asarray(found / np.maximum(_overlap_add(np.ones_like(x), **framing), 1))
 

@@ -58,7 +58,7 @@ class ConstantsInBfloat16(Session):
 
 @session("simple_rnn", "initial-values", BFLOAT16)
 class LoadedInBfloat16(Session):
-    """Weights are rounded to bfloat16 as they are loaded."""
+    """Loading rounds weights to bfloat16."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         super().load({n: rounded_to(a, "bfloat16") for n, a in parameters.items()}, statistics)
@@ -66,7 +66,7 @@ class LoadedInBfloat16(Session):
 
 @session("theano_gru", "gradients", FLOAT16)
 class ScaleNotUndone(Session):
-    """Gradients are those of the loss times its scale."""
+    """Gradients are not divided by the loss scale."""
 
     def _differentiated(self, *arguments: Any) -> tuple[Tensors, Tensors]:
         results, gradients = super()._differentiated(*arguments)

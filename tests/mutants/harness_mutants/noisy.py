@@ -25,7 +25,7 @@ class _Drawn(Session):
 
 @session("vae", "outputs", BOTH)
 class NoiseOfItsOwn(_Drawn):
-    """Noise is drawn by the backend, by the same law."""
+    """The backend draws its own noise, from the same distribution."""
 
     def arguments(self, phase: Phase, inputs: Arrays, state: Arrays, targets: Arrays) -> Both:
         variables, constants = super().arguments(phase, inputs, state, targets)
@@ -37,7 +37,7 @@ class NoiseOfItsOwn(_Drawn):
 
 @session("vae", "training", ("float64",))
 class NoiseOfTheFirstBatch(_Drawn):
-    """The noise of the first batch is kept for all others."""
+    """All batches get the noise of the first batch."""
 
     kept: dict[str, Any]
 

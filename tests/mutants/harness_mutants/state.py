@@ -160,7 +160,7 @@ class StatisticsMovedByInference(Session):
 
 @session(STATEFUL, "repeatability")
 class StatisticsNotLoaded(Session):
-    """Loading keeps the statistics that a session has."""
+    """Loading does not replace the moving statistics."""
 
     def load(self, parameters: Any, statistics: Any) -> None:
         kept = {n: 0.9 * a for n, a in self.statistics.items()}

@@ -183,7 +183,7 @@ register(
 
 
 class _NormOfEach(Update):
-    """A total is that of the parameter alone."""
+    """The global norm is computed for each parameter alone."""
 
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         for name, env in values.items():
@@ -191,7 +191,7 @@ class _NormOfEach(Update):
 
 
 class _NormWithoutLast(Update):
-    """A total misses the last parameter."""
+    """The global norm omits the last parameter."""
 
     def _add_total(self, number: int, values: Mapping[str, Values]) -> None:
         *others, (last, env) = values.items()

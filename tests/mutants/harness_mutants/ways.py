@@ -142,7 +142,7 @@ class PlannedSameGradientSkipped(Planned):
 
 @session("first_rnn", STEPS, BOTH)
 class LazyMoments(Counted):
-    """What has no gradient at a step does not move, whatever its moments are."""
+    """Entries without a gradient do not move, whatever their moments."""
 
     def updated_by(self, trained: Tensors, gradients: Tensors, rate: float) -> Tensors:
         found = super().updated_by(trained, gradients, rate)
@@ -171,7 +171,7 @@ class InferenceFromWhatWasLoaded(Session):
 
 @session("keras_gru", "training", FLOAT64)
 class InferenceForgetsMoments(Session):
-    """An inference pass between two steps has moments begin at zeros."""
+    """An inference pass between two steps resets the moments to zero."""
 
     def forward(self, phase: Any, *arguments: Any) -> Any:
         if phase == "inference" and self.steps:
