@@ -1,4 +1,5 @@
-"""The text of a run: a table of systems by backends, and the problems found."""
+"""The printed report of a run: a table with a row per spec and a column per backend, and the
+problems found."""
 
 from __future__ import annotations
 
@@ -35,26 +36,28 @@ STYLES: Mapping[str, str] = {
 
 
 def cell_text(result: CellResult) -> str:
-    """Return the entry of a cell in the table: ``15.6`` if it agrees, ``DIFFER 2.1`` if not."""
+    """Return a cell's entry in the table: its digits of agreement (``15.6``), with its verdict if
+    it does not agree (``DIFFER 2.1``)."""
     number = digits(result.findings)
     shown = "" if number is None else f"{number:.1f}"
     return f"{MARKS[result.verdict]} {shown}".strip()
 
 
 def _variants(report: Report) -> dict[tuple[str, str], str]:
-    """Return the text of each dtype and path, in the order of the run."""
+    """Return the label of each combination of dtype and path, in the order of the run."""
     variants = dict.fromkeys((r.cell.dtype, r.cell.path) for r in report.results)
     one_path = len({path for _, path in variants}) == 1
     return {(dtype, path): dtype if one_path else f"{dtype} {path}" for dtype, path in variants}
 
 
 def title(report: Report) -> str:
-    """Return the title of the table, which says what its entries are."""
+    """Return the title of the table, which says what the numbers in it mean."""
     return f"digits of agreement with the oracle: {' | '.join(_variants(report).values())}"
 
 
 def tables(report: Report) -> tuple[Grid, Grid]:
-    """Return two tables of systems by backends: with a row per system, or per dtype and path."""
+    """Return the table of specs by backends in two layouts. The first has a row per spec; the
+    second, for narrow terminals, a row per spec, dtype and path."""
     results, variants = report.results, _variants(report)
     backends = list(dict.fromkeys(r.cell.backend for r in results))
     wide = Grid(title(report), ["system", *backends], ruled=True)
@@ -74,8 +77,9 @@ def _entry(result: CellResult) -> Text:
 
 
 def problems(report: Report, most: int | None = 2) -> list[str]:
-    """Return a paragraph for each cell that does not pass: the place and the first failing checks.
-    At most ``most`` checks are shown in full (None: all); the others are only named."""
+    """Return the lines about each cell that does not pass: where it differs, who is at fault, and
+    the first failing checks. At most ``most`` checks per cell are shown in full (None: all).
+    Further failing checks are only named."""
     lines = []
     for result in report.results:
         failing = [f for f in result.findings if f.verdict not in PASSING]
@@ -102,7 +106,7 @@ def problems(report: Report, most: int | None = 2) -> list[str]:
 
 
 def _tracebacks(findings: Sequence[Finding]) -> list[str]:
-    """Return the tracebacks with the names of their checks; equal tracebacks appear once."""
+    """Return each traceback with the names of its checks; equal tracebacks are shown once."""
     checks: dict[str, list[str]] = {}
     for finding in findings:
         if finding.traceback:
@@ -114,12 +118,12 @@ def _tracebacks(findings: Sequence[Finding]) -> list[str]:
 
 
 def _rows(text: str, margin: str) -> list[str]:
-    """Split a text into lines and indent all but the first further."""
+    """Split a text into lines, and indent all lines but the first more deeply."""
     return indent(text, f"{margin}  ", lambda _: True)[2:].split("\n")
 
 
 def details(report: Report) -> list[str]:
-    """Return the layers' paths of each cell, and a line for each check."""
+    """Return for each cell the code that ran its layers, and a line for each check."""
     lines = []
     for result in report.results:
         paths = ", ".join(f"{k}: {v}" for k, v in result.layers.items())
@@ -138,7 +142,7 @@ def details(report: Report) -> list[str]:
 
 
 def no_answers(report: Report) -> list[str]:
-    """Return a line with the checks that had nothing to compare."""
+    """Return a line with the names of the checks that had nothing to compare."""
     silent = [f for r in report.results for f in r.findings if f.verdict == "not-applicable"]
     if not silent:
         return []
@@ -147,13 +151,13 @@ def no_answers(report: Report) -> list[str]:
 
 
 def known(report: Report) -> list[str]:
-    """Return the known differences that occurred."""
+    """Return the texts of the known differences that were found."""
     found = (finding.excuse for result in report.results for finding in result.findings)
     return list(dict.fromkeys(filter(None, found)))
 
 
 def outliers(report: Report) -> list[str]:
-    """Return a line for each group of cells in which one backend stands apart from the others."""
+    """Return a line for each group of cells in which one backend differs from all others."""
     groups: dict[Group, list[CellResult]] = {}
     for result in report.results:
         groups.setdefault(group_of(result.cell), []).append(result)
@@ -161,7 +165,8 @@ def outliers(report: Report) -> list[str]:
 
 
 def given(request: Request, specs: Shelf) -> list[str]:
-    """Return which numbers were given or drawn, at which sizes; empty if none were given."""
+    """Return lines that say which arrays the user gave, which were drawn, and at which sizes; empty
+    if the user gave none."""
     found = request.given
     if found is None:
         return []
@@ -188,7 +193,8 @@ def given(request: Request, specs: Shelf) -> list[str]:
 
 
 def proof(gaps: Mapping[str, float]) -> str:
-    """Return how well the oracle's gradients agree with the complex step."""
+    """Return a line that says how closely the oracle's gradients agree with those of the
+    complex-step method."""
     proved = [gap for gap in gaps.values() if not math.isnan(gap)]
     specs = several(len(proved), "spec")
     parts = []
@@ -202,7 +208,7 @@ def proof(gaps: Mapping[str, float]) -> str:
 
 
 def summary(report: Report) -> str:
-    """Return one line: the number of cells, of each verdict, and the duration."""
+    """Return one line: the number of cells, the number of each verdict, and the duration."""
     counts: dict[str, int] = {}
     ran = [r for r in report.results if not r.kept]
     compared = sum(f.comparisons for r in ran for f in r.findings)
@@ -219,7 +225,8 @@ def summary(report: Report) -> str:
 
 
 def kept(report: Report) -> list[str]:
-    """Return by backend which verdicts are new and which come from an earlier run."""
+    """Return a line per backend: how many cells ran now, and how many results come from earlier
+    runs."""
     if not any(result.kept for result in report.results):
         return []
     lines = []
@@ -233,19 +240,22 @@ def kept(report: Report) -> list[str]:
 
 
 def first_lines(lines: Sequence[str] | Iterable[str], limit: int) -> list[str]:
-    """Return at most ``limit`` lines, and a line with the number of the others."""
+    """Return the first ``limit`` lines. If there are more, add a line with the number of lines left
+    out."""
     lines = list(lines)
     if len(lines) <= limit:
         return lines
     return [*lines[:limit], f"... and {len(lines) - limit} more lines (--verbose shows all)"]
 
 
-# A run of checks on GitHub: annotations of lines in specs, and the summary of a step.
+# If checks run on GitHub, they write annotations of lines in specs, and the summary of the workflow
+# step.
 
 
 def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> list[str]:
-    """Return annotations of the failing cells, at the wrong line or at the model's. If the run was
-    compared with an older one, only what got worse is an error."""
+    """Return GitHub annotations for failing cells, at the wrong line of a spec or at the model's
+    name. After a comparison with an older run, only changes for the worse are errors; other
+    failures are warnings."""
     failing = {r.cell: r for r in report.results if r.verdict not in PASSING}
     found: list[str] = []
     if compared is not None:
@@ -264,20 +274,21 @@ def alerts(report: Report, specs: Shelf, compared: RunChanges | None = None) -> 
 
 
 def words(result: CellResult) -> list[str]:
-    """Return the place of a cell's difference, the blame, and the first failing check."""
+    """Return where a cell differs, who is at fault, and the first failing check."""
     fault = result.first_fault
     seen = f"{fault.check}: {fault.verdict}: {fault.detail}" if fault else ""
     return [*filter(None, (result.location, str(result.blame or ""), seen))]
 
 
 def places(result: CellResult, specs: Shelf) -> Iterator[str]:
-    """Yield ``file:line`` of the wrong equation, of the wrong layer, and of the model's name."""
+    """Yield ``file:line`` of the wrong equation, of the wrong layers, and of the model's name."""
     if result.place:
         yield result.place
     model = specs[result.cell.spec].definition
     paths: list[KeyPath] = [("layers", n, result.wrong_attribute) for n in result.wrong_layers]
     named = (*result.wrong_layers, *result.named_layers)
-    # A layer of a chain, such as blocks.0.up, appears in the model under the chain's name.
+    # A layer of a repeated block, such as blocks.0.up, is in the model's file under the name
+    # "blocks".
     paths += [("layers", name.partition(".")[0]) for name in named]
     keys = model.document.nodes.keys
     for place in (*(keys[path] for path in paths if path in keys), model.name[1]):
@@ -285,7 +296,7 @@ def places(result: CellResult, specs: Shelf) -> Iterator[str]:
 
 
 def markdown(report: Report, compared: RunChanges | None = None) -> str:
-    """Return the summary of a run in Markdown: the counts, the table, the failures."""
+    """Return a report of the run in Markdown: the counts, the table, and the failures."""
     found = [f"### harness check: {escaped(summary(report))}", ""]
     if compared is not None:
         found += [compared.markdown(), ""]

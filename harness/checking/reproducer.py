@@ -1,7 +1,6 @@
-"""A reproducer: a folder that repeats the first differing pass of a cell.
-
-It holds the program, weights, batch and expected values. ``harness replay FOLDER`` runs it.
-"""
+"""Reproducers: folders with everything needed to run the first differing pass of a cell again. A
+reproducer has the program, the parameters, the batch and the expected values. ``harness replay
+FOLDER`` runs it."""
 
 from __future__ import annotations
 
@@ -55,7 +54,8 @@ from harness.worker.remote import Remote, Tensors
 ARRAYS, PROGRAM = "arrays.npz", "program.json"
 
 
-# Checks of a single pass -> its material. All but two compare results and gradients of the loss.
+# Checks that consist of a single pass -> the function that makes its arguments. All of them except
+# INFERENCE and ALONG compare the results and gradients of the loss.
 INFERENCE, ALONG = "inference", "cotangent-gradients"
 MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
     **dict.fromkeys(
@@ -74,7 +74,8 @@ MATERIALS: Mapping[str, Callable[[Case], Arguments]] = {
 
 @dataclass(frozen=True)
 class Pass:
-    """A pass of a check; with ``cotangents``, their gradients instead of the loss's."""
+    """A single pass of a check. With ``cotangents``, the pass returns gradients of all results
+    along these directions, instead of gradients of the loss."""
 
     check: str
     phase: Phase
@@ -82,8 +83,8 @@ class Pass:
     cotangents: ArrayDict | None = None
 
     def run(self, remote: Remote) -> Tensors:
-        """Run the pass in an open session; a failure is a
-        :class:`harness.worker.remote.WorkerFault`."""
+        """Run the pass in the worker's open session; raise
+        :class:`harness.worker.remote.WorkerFault` if the call fails."""
         remote.load(self.material)
         if self.phase == "inference":
             return remote.forward("inference", self.material.inputs, self.material.state)
@@ -91,7 +92,7 @@ class Pass:
         return found if self.cotangents is None else part(found, "gradient.")
 
     def on(self, session: Session) -> Arrays:
-        """Run the pass in a session of this process; see :meth:`run`."""
+        """Run the pass in a session of this process."""
         given = self.material
         session.load(given.parameters, given.statistics)
         if self.phase == "inference":
@@ -102,12 +103,12 @@ class Pass:
         return found if self.cotangents is not None else results | found
 
     def expected(self, case: Case) -> Expected:
-        """Return the oracle's results."""
+        """Return the oracle's results of the pass."""
         return case.expect(("reproducer", self.check), self.on)
 
 
 class CellForm(Form):
-    """The cell that differed."""
+    """The fields of the cell that differed, in ``program.json``."""
 
     spec: str
     backend: str
@@ -117,8 +118,8 @@ class CellForm(Form):
 
 
 class Meta(Form):
-    """The contents of ``program.json``; ``noise`` has the yardsticks in the dtype, before the
-    floor."""
+    """The contents of ``program.json``. ``noise`` has the measured noise of each tensor in the
+    dtype, before the least noise is applied."""
 
     cell: CellForm
     check: str
@@ -130,7 +131,7 @@ class Meta(Form):
 
 @dataclass(frozen=True)
 class Reproducer:
-    """The contents of a reproducer's folder, as :func:`load` reads them."""
+    """The contents of a reproducer's folder."""
 
     cell: Cell
     training: Program
@@ -140,13 +141,14 @@ class Reproducer:
 
 
 def first_check(findings: Iterable[Finding]) -> str | None:
-    """Return the first differing check that is a single pass and can be saved."""
+    """Return the name of the first differing check that consists of a single pass; None if there is
+    none."""
     differing = (f.check for f in findings if f.verdict == "differ")
     return next((check for check in differing if check in MATERIALS), None)
 
 
 def pass_of(case: Case, check: str) -> Pass:
-    """Return the pass of a check in :data:`MATERIALS`."""
+    """Return the pass of a check; the check must be in :data:`MATERIALS`."""
     return Pass(
         check,
         "inference" if check == INFERENCE else "training",
@@ -156,8 +158,8 @@ def pass_of(case: Case, check: str) -> Pass:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that reproducers can be written to the folder; raise :class:`UsageError` if not. A
-    folder that the test creates is removed again."""
+    """Raise :class:`UsageError` unless reproducers can be written to the folder. If the test has to
+    create the folder, the folder is removed again."""
     made = [one for one in (folder, *folder.parents) if not os.path.exists(one)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -167,19 +169,20 @@ def check_writable(folder: Path) -> None:
         reason = f"{why(error).lower()}; a folder is wanted"
         raise UsageError(f"cannot write reproducers to {displayed(folder)}: {reason}") from None
     for one in made:
-        with suppress(OSError):  # another run has started to write there
+        with suppress(OSError):  # another run is writing there already
             one.rmdir()
 
 
 def folder_of(folder: Path, cell: Cell) -> Path:
     """Return a cell's folder: ``failures/lesson6/keras_gru/torch-float32-native``."""
-    # Names of models are paths of up to four parts, so "a/b" and "a-b" have different folders.
+    # The name of a model may have several parts ("a/b"). Each part is a folder, so "a/b" and "a-b"
+    # get different folders.
     return folder / cell.spec / f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")
 
 
 def save(folder: Path, cell: Cell, case: Case, check: str) -> Path:
-    """Write the reproducer of a check in :data:`MATERIALS`, each file completely or not at all;
-    return its folder. Raise :class:`UsageError` if that fails."""
+    """Write the reproducer of a check that is in :data:`MATERIALS`, and return its folder. Each
+    file is written completely or not at all. Raise :class:`UsageError` if writing fails."""
     target = folder_of(folder, cell)
     run = pass_of(case, check)
     write(target, Reproducer(cell, case.training, case.inference, run, run.expected(case)))
@@ -190,7 +193,7 @@ def write(target: Path, made: Reproducer) -> None:
     """Write a reproducer into a folder, each file completely or not at all.
 
     Raises:
-        UsageError: it cannot be written, or a file of another kind has its name.
+        UsageError: a file cannot be written, or a file of another kind has that name.
     """
     run, expected = made.run, made.expected
     groups = {group: getattr(run.material, group) for group in GROUPS}
@@ -207,7 +210,7 @@ def write(target: Path, made: Reproducer) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
         places = (target / ARRAYS, kinds.ARRAYS), (target / PROGRAM, kinds.PROGRAM)
-        for place, kind in places:  # check both before either is replaced
+        for place, kind in places:  # check both files before replacing one
             kinds.check_kind(place, kind)
         write_whole(target / ARRAYS, arrays)
         write_whole(target / PROGRAM, json.dumps(meta).encode())
@@ -216,7 +219,7 @@ def write(target: Path, made: Reproducer) -> None:
 
 
 def packed(groups: Mapping[str, Arrays]) -> bytes:
-    """Return an archive (.npz) of arrays named ``group/name``."""
+    """Return the bytes of an ``.npz`` archive whose arrays are named ``group/name``."""
     arrays: dict[str, Any] = {
         f"{g}/{n}": a for g, found in groups.items() for n, a in found.items()
     }
@@ -226,7 +229,7 @@ def packed(groups: Mapping[str, Arrays]) -> bytes:
 
 
 def load(folder: Path) -> Reproducer:
-    """Read a reproducer; :class:`UsageError` if the folder does not hold one."""
+    """Read a reproducer; raise :class:`UsageError` if the folder has none."""
     try:
         text = read_bytes(folder / PROGRAM, MAX_PROGRAM, "a reproducer's program")
         packed = read_bytes(folder / ARRAYS, MAX_ARRAYS, "a reproducer's arrays")
@@ -239,10 +242,10 @@ def load(folder: Path) -> Reproducer:
 
 
 def chosen_sizes(program: Program, material: Arguments) -> dict[str, int]:
-    """Return the sizes that the arrays of a batch determine: batch and time.
+    """Return the sizes ``batch`` and ``time``, as the arrays of a batch have them.
 
     Raises:
-        UsageError: an array contradicts another array or the program.
+        UsageError: the shape of an array does not fit another array or the program.
     """
     found: dict[str, int] = {}
     for group in ("inputs", "state", "targets"):
@@ -255,7 +258,8 @@ def chosen_sizes(program: Program, material: Arguments) -> dict[str, int]:
 
 
 def _check(found: Reproducer) -> None:
-    """Raise :class:`HarnessError` for invalid programs, and for arrays that do not fit them."""
+    """Raise :class:`HarnessError` if a program is invalid, or if the arrays do not fit the
+    programs."""
     material = found.run.material
     for program in (found.training, found.inference):
         check_program(program)

@@ -1,4 +1,4 @@
-"""The request of a run, its specs and backends, and the sizes of its cases."""
+"""The request of a run of checks, and the sizes at which each spec is checked."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from harness.runtime.paths import KNOWN_DTYPES, PATHS
 from harness.runtime.precision import host_dtype
 from harness.worker.launch import SERVICE
 
-# Small and all different, so that a wrong axis cannot fit. Time is more than unrolled models need.
+# The sizes of a case are small, and all different, so that a wrong axis raises an error.
 SMALL_SIZES: Mapping[str, int] = {"vocab": 11, "characters": 10, "factors": 5, "hidden": 7}
 SMALL_BATCH, SMALL_TIME = 3, 4
-# A small batch is enough at the spec's own sizes, and keeps the material off the kinks.
+# The batch size at the spec's own sizes is small. That is enough, and keeps values away from kinks.
 OWN_BATCH = 4
 
-# The largest given number in each dtype: the largest float32, and for float64 the largest number
-# with a finite square, because nothing wider is compared with it.
+# The largest number that a user may give, by dtype. For float64 its square must be finite, because
+# there is no wider dtype for the comparison.
 LARGEST = {
     "float32": float(np.finfo(np.float32).max),
     "float64": float(np.sqrt(np.finfo(np.float64).max)),
@@ -48,7 +48,7 @@ QUICK: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Request(RunOptions):
-    """The settings of a run: what to check, and how."""
+    """All settings of a run of checks: what to check, and how."""
 
     handler: str | None = None
     service: str = SERVICE
@@ -57,13 +57,15 @@ class Request(RunOptions):
 
 
 def make_case(spec: Spec, request: Request, *, own: bool) -> Case:
-    """Return the case of a spec: at small distinct sizes, or at the spec's own."""
+    """Return the case of a spec: at small, distinct sizes, or with ``own`` at the spec's own
+    sizes."""
     sizes, batch, time = case_sizes(spec, request, own=own)
     return Case(spec, sizes, batch, time, request.seed, request.given)
 
 
 def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str, int], int, int]:
-    """Return the sizes of a case, its batch and its time; for given numbers, theirs."""
+    """Return the sizes of a case, its batch size and its number of time steps. If the user gave
+    arrays, their sizes are returned."""
     numbers = request.given
     if numbers is not None:
         return numbers.sizes, numbers.batch or SMALL_BATCH, numbers.time or SMALL_TIME
@@ -83,17 +85,16 @@ def case_sizes(spec: Spec, request: Request, *, own: bool) -> tuple[Mapping[str,
 
 
 def given_record(given: Given) -> GivenNumbers:
-    """Return the entry for given numbers in a record and in the report's JSON."""
+    """Return the entry that describes the user's arrays in a record and in the report's JSON."""
     batch, time = given.batch or SMALL_BATCH, given.time or SMALL_TIME
     sizes = dict(given.sizes)
     return GivenNumbers(sha256=dict(given.digests), batch=batch, time=time, sizes=sizes)
 
 
 def small_sizes(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
-    """Return small, distinct numbers for the sizes that are not ``given``, at most the spec's own.
-
-    A size that cannot be smaller, such as an axis that windows slide over, keeps the spec's number.
-    """
+    """Return small, distinct numbers for the sizes that are not ``given``, at most as large as the
+    spec's. If the model does not accept a smaller size, as for an axis with sliding windows, the
+    spec's number is used."""
     small = {**_smaller(spec), **given}
     if _can_be(spec, small):
         return small
@@ -121,17 +122,15 @@ def _smaller(spec: Spec) -> dict[str, int]:
         if small is None:
             small = next(n for n in range(5, 10_000) if n not in taken)
             taken.add(small)
-        # A chain of two links is enough: more takes longer and tests nothing else.
+        # Two repeated blocks are enough: more blocks take longer and test nothing else.
         sizes[name] = min(2 if name in deciding else small, own)
     return sizes
 
 
 def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str, ...]:
-    """Return the checks that a pattern matches, by the check's name or by that of a finding.
-
-    Checks of :data:`.checks.THOROUGH` must be named in full, unless ``thorough``. Raise
-    :class:`UsageError` for a pattern that matches nothing.
-    """
+    """Return the names of the checks that match a pattern, by the check's own name or by a
+    finding's name. The checks in :data:`.checks.THOROUGH` must be named in full, unless
+    ``thorough``. Raise :class:`UsageError` if a pattern matches nothing."""
     known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
     if not patterns:
         raise UsageError(f"no check is asked for (known: {', '.join(known)})")
@@ -145,7 +144,8 @@ def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str,
 
 
 def check_request(request: Request, backends: Sequence[str]) -> None:
-    """Raise :class:`UsageError` for an impossible request, which may come unchecked from Python."""
+    """Raise :class:`UsageError` if a request is invalid; requests made in Python are not checked
+    before."""
     if request.resume and request.records is None:
         raise UsageError("--resume needs --records FILE: the cells to keep are in it")
     if request.fresh and request.history is None:
@@ -182,10 +182,11 @@ def check_request(request: Request, backends: Sequence[str]) -> None:
 
 
 def checks_of(request: Request) -> tuple[str, ...]:
-    """Return the patterns of checks; for given numbers, the names of the checks that use them.
+    """Return the request's patterns of checks. If the user gave arrays, return the names of the
+    checks that use them.
 
     Raises:
-        UsageError: a pattern matches no check, or no check that uses given numbers.
+        UsageError: a pattern matches no check, or only checks that do not use the user's arrays.
     """
     chosen = choose_checks(request.checks)
     if request.given is None:
@@ -220,7 +221,7 @@ def _check_given(given: Given, dtypes: Sequence[str]) -> None:
 
 
 def slowest_first(names: Sequence[str]) -> list[str]:
-    """Return the backends, slowest to start and compile first, so that they do not run alone at the
-    end. JAX and Keras come first, and before them Keras on JAX."""
+    """Return the backends in the order in which they should start, so that slow ones do not end up
+    running alone. Keras on JAX comes first, then JAX and Keras, then the others, and numpy last."""
     slow = ("keras", "jax")
     return sorted(names, key=lambda n: (backend_of(n) == "numpy", -sum(part in n for part in slow)))

@@ -1,7 +1,6 @@
-"""Run a whole check: one worker process per backend, shared cases, records written as cells end.
-
-The parent owns the oracle, the comparison and the records; it never imports a framework.
-"""
+"""Run all cells of a request: one worker process per backend, cases shared by all backends, results
+recorded as cells end. The parent process runs the oracle, compares results and writes records. It
+never imports a framework."""
 
 from __future__ import annotations
 
@@ -34,22 +33,23 @@ from harness.worker.process import kill_all
 
 
 class Engine(CellRunner):
-    """A run of a request. Use it as a context manager, so that no worker outlives it."""
+    """A run of all cells of a request. Use it as a context manager, which ends the workers."""
 
     head: Head
-    """The first line of the run's record, once the run has begun."""
+    """The first line of the run's record; set when the run begins."""
 
     def __init__(self, request: Request, events: CheckEvents | None = None) -> None:
-        """Set up the runner and the machines; see :class:`CellRunner`.
+        """Create the workers, and choose the machines that run the cells; see :class:`CellRunner`.
 
         Raises:
-            ClusterError: the request is for a cluster, and there is none.
+            ClusterError: the request is for a cluster, and there is no cluster.
         """
         super().__init__(request, events)
         self._machines: Machines = ClusterMachines(self) if request.on else ThisMachine(self)
 
     def run(self, arguments: Sequence[str] = ()) -> Report:
-        """Run every cell; as many backends run at the same time as there are cores."""
+        """Run every cell, and return the report. At most as many backends run at the same time as
+        there are cores."""
         started = time.monotonic()
         plan = self.cells()
         self.events.planned(plan)
@@ -85,7 +85,8 @@ class Engine(CellRunner):
         return Report(found, lines, pairs, left_out, self.lacking, seconds)
 
     def _taken_up(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return, with ``resume``, the results of cells that the record file holds already."""
+        """Return the results of cells that the record file already has; empty without
+        ``resume``."""
         self._found_pairs: list[Pair] = []
         if not self.request.resume or self.request.records is None:
             return {}
@@ -98,7 +99,8 @@ class Engine(CellRunner):
         return kept
 
     def _remembered(self, plan: Sequence[Cell]) -> dict[Cell, CellResult]:
-        """Return, with ``history``, the results of cells that agreed under the same conditions."""
+        """Return the results of cells that agreed earlier under the same conditions; empty without
+        ``history``."""
         self._new: RecordWriter | None = None
         folder = self.request.history
         if folder is None:
@@ -120,17 +122,18 @@ class Engine(CellRunner):
         return known
 
     def _run_one(self, cell: Cell, place: CellPlace) -> None:
-        """Run a cell in a place, write its lines and report its events."""
+        """Run a cell on its machine, write its lines to the record, and report its events."""
         kept = self._writer or self._new
         begin = Begin.of(cell, place.signature(cell) if kept else None)
-        # The line only shows which cell a killed run was at: not worth waiting for the disk.
+        # This line only shows which cells were running when a run was killed, so do not wait for
+        # the disk.
         self._write(begin, durable=False)
         with self._lock:
             self.events.began(cell)
         result = place.run_cell(cell)
         self.cases.done(cell.spec)
         if self.stopping.is_set():
-            return  # the run killed this cell's worker, so its result is no verdict
+            return  # the run was stopped and killed this worker, so the result means nothing
         with self._lock:
             self._results[cell] = result
             judged = [
@@ -156,40 +159,43 @@ class Engine(CellRunner):
             self._writer.append(*lines, durable=durable)
 
 
-# The machines that run the cells: their interface, and this machine.
+# The interface of machines that run cells, and its implementation for this machine.
 
-# Seconds that a stopped run waits for its threads.
+# A stopped run waits this many seconds for its threads.
 STOPPING = 2.0
 
 
 class CellPlace(Protocol):
-    """The place where a cell runs: here, or on another machine."""
+    """The place where a cell runs: this machine or another one."""
 
     def signature(self, cell: Cell) -> Mapping[str, str] | None:
-        """Return what decides the cell's numbers there; None if unknown. Asked before the run."""
+        """Return everything on which the cell's numbers depend in this place; None if that is
+        unknown. The run calls this before :meth:`run_cell`."""
 
     def run_cell(self, cell: Cell) -> CellResult:
         """Run the cell and return its result."""
 
 
-# Runs a cell in a place, writes its lines and reports its events. Called from several threads.
+# A function that runs a cell in a place, writes its lines and reports its events. Several threads
+# call it.
 RunOne = Callable[[Cell, CellPlace], None]
 
 
 class Machines(Protocol):
-    """The machines that run the cells: this one, or the nodes of a cluster."""
+    """The machines that run the cells: this machine, or the nodes of a cluster."""
 
     def take_up(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded cells that need no new run, and the reasons for the others."""
+        """Return the recorded results that can be reused, and texts that say why the other recorded
+        cells run again."""
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells that are left; begin none once ``enough`` is set."""
+        """Run the cells in ``left``; start no further cell after the event ``enough`` is set."""
 
 
 class ThisMachine:
-    """This machine: cells run from this process, with one thread per backend."""
+    """This machine: its cells run on the workers of this process, with one thread per backend."""
 
     def __init__(self, runner: CellRunner) -> None:
         self._runner = runner
@@ -197,7 +203,8 @@ class ThisMachine:
     def take_up(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded cells with the present signatures, and the reasons for the others."""
+        """Return the recorded results whose signature is unchanged, and texts that say why the
+        other recorded cells run again."""
         runner, request = self._runner, self._runner.request
         assert request.records is not None
         greetings = Greetings(request, runner.workers)
@@ -205,7 +212,8 @@ class ThisMachine:
         return kept, reasons if records.lines else [nothing_yet(request.records)]
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells that are left, those of a backend in turn; Ctrl-C ends the running ones."""
+        """Run the cells in ``left``, those of the same backend one after the other. Ctrl-C ends
+        running cells."""
         runner = self._runner
 
         def run_backend(backend: str) -> None:
@@ -218,11 +226,11 @@ class ThisMachine:
                 for future in futures:
                     future.result()
         except BaseException:
-            # Also on Ctrl-C: running calls must end now. Calls of the oracle cannot be ended; they
-            # get a short wait.
+            # After an error or Ctrl-C, end running calls now. The oracle's calls cannot be
+            # interrupted, so wait for them a short time.
             runner.stopping.set()
             end = time.monotonic() + STOPPING
-            # Repeatedly, because a cell may be starting its worker right now.
+            # Kill repeatedly, because a thread may be starting a worker at this moment.
             kill_all()
             while wait(futures, 0.05).not_done and time.monotonic() < end:
                 kill_all()
@@ -242,22 +250,23 @@ class ThisMachine:
         runner.workers[backend].close()
 
 
-# A check on a cluster: a warm process for each node and backend.
+# On a cluster, each node has a process per backend, which stays alive between cells.
 #
-# The parent keeps the plan, the record and the progress. The arrays for comparing backends with
-# each other travel with the result.
+# The parent keeps the plan, the record and the progress. A node's result includes the arrays that
+# the parent needs to compare backends with each other.
 
 HOST = "harness.checking.run:NodeCells"
 
 
 class ClusterMachines:
-    """The nodes of a cluster, which run the cells. See :class:`Machines`."""
+    """The nodes of a cluster, which run the cells; it implements :class:`Machines`."""
 
     def __init__(self, runner: CellRunner) -> None:
-        """Connect to the cluster until the runner is closed.
+        """Connect to the cluster; the connection closes together with the runner.
 
         Raises:
-            UsageError: the address is wrong, see :class:`.on_ray.Cluster`; or a cell has arrays.
+            UsageError: the address is invalid (see :class:`.on_ray.Cluster`), or the user gave
+                arrays.
             ClusterError: there is no cluster.
         """
         self._runner = runner
@@ -268,7 +277,8 @@ class ClusterMachines:
     def take_up(
         self, records: Records, plan: Sequence[Cell]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Ask each machine which of its recorded cells would give the same results now."""
+        """Return recorded results that can be reused: each machine is asked about the cells that it
+        ran itself."""
         ended = records.cells
         kept: dict[Cell, CellResult] = {}
         reasons: list[str] = []
@@ -277,7 +287,8 @@ class ClusterMachines:
             with self._cluster.actor(node, HOST, cpus=0) as actor:
                 try:
                     machine = self._machine(actor, node)
-                    # The cells that this machine ran and no earlier machine keeps.
+                    # The cells that this machine ran, except those whose result another machine
+                    # already reuses.
                     of = {
                         c: {o: b for o, b in ended[c].items() if o.machine == machine}
                         for c in plan
@@ -301,7 +312,7 @@ class ClusterMachines:
         return kept, reasons
 
     def run(self, left: Sequence[Cell], run_one: RunOne, enough: threading.Event) -> None:
-        """Run the cells that are left; a node runs each backend's cells in one process."""
+        """Run the cells in ``left``; on each node, one process runs all cells of a backend."""
         queue = Queue(left, lambda cell: cell.backend)
         runner, request = self._runner, self._runner.request
         several, on_card = len(runner.backends) > 1, request.device != "cpu"
@@ -335,10 +346,10 @@ class ClusterMachines:
             raise
 
     def _machine(self, actor: Actor, node: ClusterNode) -> str:
-        """Return the identity of an actor's machine.
+        """Return the identity of the machine on which a remote process runs.
 
         Raises:
-            Lost: the process or its node has ended.
+            Lost: the remote process or its node has ended.
             ClusterError: the node has another version of the harness.
         """
         machine, code = actor.call("about")
@@ -351,21 +362,23 @@ class ClusterMachines:
 
 
 class NodeCells:
-    """The actor of a node: it runs cells on its own workers."""
+    """A remote process on a node of the cluster, which runs cells on its own workers."""
 
     def __init__(self, _: object) -> None:
         self._workers = Workers()
 
     def about(self) -> tuple[str, str]:
-        """Return the identity of the machine and the checksum of its harness code."""
+        """Return the identity of the machine, and the checksum of the harness code on it."""
         return identity(), digest("harness")
 
     def signature(self, task: Task) -> Mapping[str, str]:
-        """Return what decides a cell's numbers on this node."""
+        """Return everything on which a cell's numbers depend on this node."""
         return self._workers.runner(task).signature(task.cell)
 
     def run(self, task: Task, share: bool) -> tuple[CellResult, float | None]:
-        """Return a cell's result and its oracle proof; ``share`` keeps the result's arrays."""
+        """Run a cell. Return its result, and the distance of the oracle's gradients from the
+        complex-step method. With ``share``, the result includes the arrays for the comparison of
+        backends."""
         runner = self._workers.runner(task)
         with one_thread():
             result = runner.run_cell(task.cell)
@@ -376,7 +389,8 @@ class NodeCells:
     def take_up(
         self, given: Sequence[tuple[Task, Mapping[CellOrigin, CellBlock]]]
     ) -> tuple[dict[Cell, CellResult], list[str]]:
-        """Return the recorded cells that need no new run, and the reasons for the others."""
+        """Return the recorded results that can be reused, and texts that say why the other cells
+        run again."""
         by_options: dict[str, list[tuple[Task, Mapping[CellOrigin, CellBlock]]]] = {}
         for task, origins in given:
             by_options.setdefault(task.options, []).append((task, origins))
@@ -394,7 +408,7 @@ class NodeCells:
 
 
 class _There:
-    """A place on a node: the parent's view of :class:`NodeCells`."""
+    """A place on a node of the cluster, which calls the remote :class:`NodeCells`."""
 
     def __init__(
         self, actor: Actor, given: Mapping[Cell, Task], proofs: dict[str, float], share: bool
@@ -403,14 +417,15 @@ class _There:
         self._begun: tuple[Cell, Any] | None = None
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return what decides the cell's numbers there; meanwhile the cell starts."""
+        """Return everything on which the cell's numbers depend on that node; also start to run the
+        cell."""
         asked = self._actor.begin("signature", self._tasks[cell])
         self._begin(cell)
         found: Mapping[str, str] = self._actor.result(asked)
         return found
 
     def run_cell(self, cell: Cell) -> CellResult:
-        """Return the cell's result; raise :class:`Lost` if the process ended."""
+        """Return the cell's result; raise :class:`Lost` if the remote process has ended."""
         if self._begun is None or self._begun[0] != cell:
             self._begin(cell)
         assert self._begun is not None
@@ -426,15 +441,15 @@ class _There:
 
 
 class _Nowhere:
-    """The place of a cell whose process was lost twice."""
+    """A place for a cell whose remote process was lost twice: the cell is not run."""
 
     def __init__(self, words: str) -> None:
         self._words = f"the process that ran it was lost, and a second one too: {words}"
 
     def signature(self, cell: Cell) -> None:
-        """Return None, so that a resumed run tries the cell again."""
+        """Return None, so that a resumed run tries this cell again."""
 
     def run_cell(self, cell: Cell) -> CellResult:
-        """Return a crashed result."""
+        """Return a result with the verdict ``crashed``."""
         finding = Finding("start", faults=[self._words], verdict="crashed")
         return CellResult(cell, [finding], could_not_run=True)

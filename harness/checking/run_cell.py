@@ -1,4 +1,4 @@
-"""Run one cell: all checks of a spec on a backend, in a dtype and on a path."""
+"""Run one cell: all checks of a spec on one backend, in one dtype and on one path."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ from harness.worker.worker import Outcome, Worker
 
 
 class CannotCheck(UsageError):
-    """An error of the user in the model to be checked; it ends the run."""
+    """Error in the user's own model or its options; it ends the whole run."""
 
 
 @dataclass(frozen=True)
 class OpenedSubject:
-    """A subject that a worker has opened.
+    """A spec's program, or a user's own model, that a worker has opened for the checks.
 
-    ``checks`` are its checks by group name. ``explain`` adds to a differing result the place of the
-    difference and the blame. ``outputs`` and ``values`` are kept for the comparison of backends.
-    ``not_compared`` returns, after the checks, the parts that no check could compare.
+    - ``checks`` has the checks by name.
+    - ``explain`` adds to a differing result where it differs and who is at fault.
+    - ``outputs`` and ``values`` are stored to compare backends with each other.
+    - ``not_compared``, called after the checks, returns the parts that no check compared.
     """
 
     checks: Mapping[str, Callable[[], Iterable[Finding]]]
@@ -57,15 +58,15 @@ class OpenedSubject:
 
 
 class Subject(Protocol):
-    """The subject of a cell: a spec on a backend, or a user's own model."""
+    """The subject of a cell's checks: a spec's program on a backend, or a user's own model."""
 
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
-        """Return the programs and rules whose primitives the backend must have."""
+        """Return the programs and update rules whose primitives the backend must offer."""
 
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open the subject on the run's worker, and set the result's layers.
+        """Open the subject on the worker of ``run``, and set the layers of ``result``.
 
-        Return the checks that are ``asked`` for.
+        Return the opened subject, with the checks named in ``asked``.
 
         Raises:
             WorkerFault: the subject could not be opened.
@@ -75,8 +76,8 @@ class Subject(Protocol):
 
 @dataclass(frozen=True)
 class CellRun:
-    """The inputs of a cell's run. ``case`` is small, ``own`` has the spec's own sizes, ``checks``
-    are patterns of group names."""
+    """Everything needed to run a cell. ``case`` has small sizes, and ``own`` the spec's own sizes.
+    ``checks`` are patterns of check names."""
 
     cell: Cell
     case: Case
@@ -89,15 +90,16 @@ class CellRun:
     thorough: bool = False
 
     def run(self, tell: Callable[[Finding], None] = lambda _: None) -> CellResult:
-        """Run the cell's checks; call ``tell`` with each finding. An error of the backend becomes a
-        finding. An error of the harness itself affects only this cell."""
+        """Run the cell's checks, and call ``tell`` with each finding. An error in the backend
+        becomes a finding. An error in the harness becomes a finding too, and ends this cell
+        only."""
         result = CellResult(self.cell)
         started = time.perf_counter()
         for finding in self._guarded(result):
             result.findings.append(finding)
             tell(finding)
-        # After a failure the process may be damaged: a device may fail every later call. The next
-        # cell gets a new process.
+        # After a failure, the device may fail in all later calls of this process. So the next cell
+        # gets a new process.
         if any(f.verdict in BROKEN for f in result.findings):
             self.worker.close()
         result.seconds = time.perf_counter() - started
@@ -123,7 +125,7 @@ class CellRun:
         hello = self.worker.hello or {}
         result.doubts = hello.get("doubts", ())
         result.version = self.worker.versions
-        # A primitive that a backend does not claim to have is no fault.
+        # If the backend does not claim to have a primitive, that is not a fault.
         needs = self.subject.needs(self.case)
         lacking = not_offered(hello, self.cell.device, self.cell.dtype, needs)
         if lacking:
@@ -143,7 +145,8 @@ class CellRun:
             opened.explain(result)
 
     def _checked(self, opened: OpenedSubject, asked: Sequence[str]) -> Iterator[Finding]:
-        """Yield the findings of the checks; if the worker is lost, the other checks do not run."""
+        """Yield the findings of the checks. If the worker process ends, the remaining checks do not
+        run."""
         starts, lost = self.worker.starts, "open"
         for name, check in opened.checks.items():
             if self.worker.starts != starts or self.worker.pid is None:
@@ -186,17 +189,19 @@ def _fault(check: str, outcome: Outcome, seconds: float = 0.0) -> Finding:
     )
 
 
-# A cell of a spec on a backend: open its session and locate its differences.
+# The subject of an ordinary cell is the spec's program: open a session, and find where it differs.
 
-# Lines shown above and below the wrong one, and the most values kept of a long model.
+# An excerpt shows AROUND lines above and below the wrong line. At most MOST traced values are
+# recorded.
 AROUND, MOST = 2, 60
 
 
 def divergence(
     judged: Sequence[TracedPart], first: TracedPart, place: str, spec: Spec
 ) -> Divergence:
-    """Return the errors and tolerances of all traced values, and an excerpt of the wrong equation.
-    ``first`` is the first wrong part; ``place`` is ``file:line`` of its equation, or empty."""
+    """Return the errors and tolerances of all traced values, and an excerpt of the file with the
+    wrong equation. ``first`` is the first wrong value. ``place`` is ``file:line`` of its equation,
+    or empty."""
     links: dict[str, Link] = {}
     steps = []
     for part in judged:
@@ -222,24 +227,25 @@ def divergence(
     return found.model_copy(update={**excerpt, "lines": tuple(lines[start - 1 : at + AROUND])})
 
 
-# The check of each primitive's result. It runs in every cell, and is shown only if it fails.
+# The check of single primitives. It runs in every cell; unless requested, it is reported only if it
+# fails.
 PRIMITIVES = "primitives"
 
 
 @dataclass(frozen=True)
 class SpecOnBackend:
-    """A spec's program on a backend. ``repeat`` is the number of runs of a soak; ``dtypes`` are the
-    dtypes that the run checks."""
+    """A spec's program on a backend. ``repeat`` is the number of repetitions in the check ``soak``.
+    ``dtypes`` are all dtypes of the run."""
 
     repeat: int = 0
     dtypes: tuple[str, ...] = ()
 
     def needs(self, case: Case) -> tuple[Program | UpdateRule | None, ...]:
-        """Return the program in both phases, and the update rule."""
+        """Return the program for training, the program for inference, and the update rule."""
         return (case.training, case.inference, case.spec.update)
 
     def open(self, run: CellRun, asked: Sequence[str], result: CellResult) -> OpenedSubject:
-        """Open a session on the backend. See :class:`.run_cell.Subject`."""
+        """Open a session on the backend, as :meth:`Subject.open` says."""
         remote, cell = Remote(run.worker, run.timeout, spent), run.cell
         context = Context(
             run.case,
@@ -261,8 +267,9 @@ class SpecOnBackend:
         )
 
     def _is_for(self, check: str, run: CellRun) -> bool:
-        """Return whether a check runs in the cell's dtype. A check that another cell makes does not
-        run again unless the user names it."""
+        """Return whether a check runs in this cell's dtype. Some checks run in one dtype only, if
+        another cell of the run has that dtype. If the user names checks, they run in every
+        dtype."""
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
             return False
@@ -272,7 +279,7 @@ class SpecOnBackend:
         return enough == dtype or not self._elsewhere(enough, run)
 
     def _elsewhere(self, dtype: str, run: CellRun) -> bool:
-        """Return whether another cell of the run makes all checks in that dtype."""
+        """Return whether another cell of the run makes all checks in ``dtype``."""
         if dtype == run.cell.dtype or run.checks != ("*",):
             return False
         return dtype in self.dtypes and dtype in (run.worker.hello or {}).get("dtypes", ())
@@ -285,12 +292,13 @@ def _explain(run: CellRun, context: Context, result: CellResult) -> None:
         blame(context, result)
     except (WorkerFault, OracleFault) as fault:
         result.blame = unheard(fault)
-        # As after a check that raised an error.
+        # Close the worker, as after a check that failed.
         run.worker.close()
 
 
 def _location(run: CellRun, context: Context, result: CellResult) -> str:
-    """Return where the forward pass first differs from the oracle, or else which phase differs."""
+    """Return the text that says where the forward pass first differs from the oracle, or else which
+    phase differs."""
     case, material = run.case, run.case.material
     first = next((f for f in result.findings if f.verdict == "differ"), None)
     if first is not None and first.check == PRIMITIVES:

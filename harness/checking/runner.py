@@ -1,7 +1,5 @@
-"""Run single cells of a request, each on the warm worker of its backend.
-
-A whole check, ``harness.run_cell`` and the nodes of a cluster all run cells here.
-"""
+"""Run single cells of a request, each on the worker process of its backend. ``harness check``,
+``harness.run_cell`` and the nodes of a cluster run cells with this module."""
 
 from __future__ import annotations
 
@@ -42,20 +40,20 @@ from harness.runs.plans import RunPlan
 from harness.worker.launch import Launch, usual_start_timeout
 from harness.worker.worker import Worker
 
-# The cases of a run, which all backends share.
+# The cases of a run are shared by all backends.
 #
-# Several backends go through the specs at the same time, so they ask for a case again and again. A
-# case is dropped with the last cell of its spec. If a run has more specs than are kept, the case
-# that was unused longest is dropped earlier and made again for later backends. That takes longer,
-# but the memory of a run stays constant.
+# Several backends check the same specs at the same time, so each case is needed several times. A
+# case is deleted after the last cell of its spec. If a run has more than KEPT specs, the least
+# recently used case is deleted earlier, and made again when another backend needs it. This takes
+# longer, but limits memory.
 
 KEPT = 32
-"""The number of specs whose cases are kept; more than a run of Lesson 6 has."""
+"""The number of specs whose cases stay in memory; more than a run of Lesson 6 has."""
 
 
 class SharedCases:
-    """Cases by spec, each made once. ``proofs`` are the distances of the oracle's gradients from
-    the complex step, by spec."""
+    """The cases of a run by spec; each is made once and shared by all backends. ``proofs`` has for
+    each spec the distance of the oracle's gradients from those of the complex-step method."""
 
     def __init__(self, request: Request, kept: int = KEPT) -> None:
         self.request, self.kept = request, kept
@@ -67,11 +65,13 @@ class SharedCases:
         self._lock = threading.Lock()
 
     def plan(self, specs: Iterable[str]) -> None:
-        """Count the cells to come; there is one spec name per cell. See :meth:`done`."""
+        """Count the cells that will run; ``specs`` has the spec name of each cell. See
+        :meth:`done`."""
         self._left.update(specs)
 
     def done(self, spec: str) -> None:
-        """Mark a planned cell of the spec as ended; drop the case after the last one."""
+        """Count a planned cell of the spec as ended; delete the spec's cases after its last
+        cell."""
         with self._lock:
             self._left[spec] -= 1
             if self._left[spec] <= 0:
@@ -80,10 +80,10 @@ class SharedCases:
                 self._turns.pop(spec, None)
 
     def get(self, spec: Spec, *, own: bool) -> Case:
-        """Return a spec's case, small or at its own sizes.
+        """Return a spec's case at small sizes, or with ``own`` at the spec's own sizes.
 
         Raises:
-            OracleFault: the oracle could not make the case, now or at the first try.
+            OracleFault: the oracle could not make the case, now or at an earlier call.
         """
         with self._turn(spec.name):
             if spec.name in self._faults:
@@ -103,15 +103,15 @@ class SharedCases:
         if not own and spec.name not in self.proofs:
             if case.given is None:
                 check_meaning(case)
-            # Given numbers may lie on a kink or overflow, so drawn numbers prove the same
-            # equations.
+            # The user's numbers may lie on a kink or overflow, so test the oracle's gradients on
+            # drawn numbers.
             drawn = replace(self.request, given=None)
             proved = case if case.given is None else make_case(spec, drawn, own=False)
             self.proofs[spec.name] = complex_step_gap(proved)
         return case
 
     def _used(self, spec: str) -> dict[bool, Case]:
-        """Return the cases of a spec and mark the spec as the last one used."""
+        """Return the cases of a spec, and mark the spec as the most recently used."""
         with self._lock:
             entry = self._cases.setdefault(spec, {})
             self._cases.move_to_end(spec)
@@ -120,20 +120,22 @@ class SharedCases:
             return entry
 
     def _turn(self, spec: str) -> threading.Lock:
-        """Return the lock of a spec: one thread makes its case, the others wait."""
+        """Return the lock of a spec: one thread makes the spec's case while others wait."""
         with self._lock:
             return self._turns.setdefault(spec, threading.Lock())
 
 
-# The head of a record file has the equations of at most this many models.
+# The first line of a record file has the equations of at most this many models.
 MOST_MODELS = 40
 
 
 class CellRunner:
-    """The cells of a request, run one by one. Use it as a context manager: no worker outlives it.
+    """The cells of a request, which callers run one by one. Use it as a context manager, which ends
+    the workers.
 
-    ``sources`` has by spec name what the user asked for: the name, or the path of its file. With
-    ``alone`` the request is for some cells of another request, and need not know all its sizes.
+    ``sources`` maps each spec name to what the user asked for: that name, or the path of a file.
+    With ``alone``, the request has only some cells of a larger request. Its specs then need not
+    have all sizes that the request sets.
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class CellRunner:
         self.events = events or CheckEvents()
         if request.against is None:
             columns = choose(request.backends, request.pythons)
-        else:  # a user's own model has a column of its own
+        else:  # a user's own model has a name of its own
             column = request.against.column
             columns = Columns((column,), {column: request.pythons.get(column, sys.executable)})
         self.backends, self.lacking = columns.names, columns.lacking
@@ -160,16 +162,17 @@ class CellRunner:
         self.applied = [] if alone else check_asked(request.sizes, own)
         if request.given is not None and self.specs.names != (request.given.spec,):
             raise UsageError(f"numbers of {request.given.spec} are given: check it, and no other")
-        # Known differences of a framework's own layers do not excuse a user's model.
+        # Known differences are faults of a framework's layers, so they do not excuse a user's own
+        # model.
         own_model = request.against is not None
         self.differences = Differences() if own_model else known_differences(request.folders)
         self.workers = {name: Worker(self._launch(name)) for name in self.backends}
         self.cases = SharedCases(request)
         self._lock = threading.Lock()
         self.stopping = threading.Event()
-        """The event that ends the run: nothing more begins, and running cells give no verdict."""
+        """The event that stops the run: no further cell starts, and running cells are ignored."""
         self.closing = ExitStack()
-        """Resources that close together with the workers."""
+        """Resources that are closed together with the workers."""
 
     def __enter__(self) -> Self:
         return self
@@ -178,20 +181,20 @@ class CellRunner:
         self.close()
 
     def close(self) -> None:
-        """End all workers and close the run's other resources."""
+        """End all workers, and close the other resources of the run."""
         self.stopping.set()
         for worker in self.workers.values():
             worker.close()
         self.closing.close()
 
     def starting(self, name: str, seconds: float) -> None:
-        """Report that a process starts, which may take ``seconds`` seconds."""
+        """Report that a process starts, which may take up to ``seconds`` seconds."""
         with self._lock:
             self.events.starting(name, seconds)
 
     def cells(self) -> list[Cell]:
-        """Return the plan: every spec on every backend, dtype and path; with a shard, only its
-        part.
+        """Return the planned cells: every spec on every backend, dtype and path, or the part in the
+        request's shard.
 
         Raises:
             UsageError: there are fewer cells than shards.
@@ -199,13 +202,13 @@ class CellRunner:
         whole, shard = self.whole_plan(), self.request.shard
         if shard is None:
             return whole
-        # Cells that are compared with each other stay in one shard, unless that leaves a shard
+        # Keep cells that are compared with each other in one shard, unless a shard would then be
         # empty.
         together = len({group_of(cell) for cell in whole}) >= shard.count
         return shard.part(whole, group_name if together else cell_name, "cell")
 
     def whole_plan(self) -> list[Cell]:
-        """Return the cells of all shards."""
+        """Return the cells of all shards together."""
         request = self.request
         return [
             Cell(spec, backend, request.device, dtype, path)
@@ -216,7 +219,7 @@ class CellRunner:
         ]
 
     def with_cell(self, cell: Cell, source: str) -> Self:
-        """Add another cell, whose spec is found by ``source``.
+        """Add the backend and the spec of another cell; ``source`` is the spec's name or file.
 
         Raises:
             UsageError: there is no such backend, spec or size.
@@ -232,7 +235,7 @@ class CellRunner:
         return self
 
     def new_head(self, arguments: Sequence[str] = (), planned: int | None = None) -> Head:
-        """Return the first line of a record of this request, with the present time."""
+        """Return the first line of a record file for this request, with the current time."""
         names = map(cell_name, self.whole_plan())
         axes = [dict.fromkeys(part) for part in zip(*names, strict=True)]
         return Head(
@@ -259,7 +262,7 @@ class CellRunner:
         )
 
     def _told(self, name: str) -> tuple[str, CheckedModel]:
-        """Return a model's name and its entry in the head of a record."""
+        """Return the name of a model, and its entry in the first line of a record file."""
         model, known = self.specs[name].model, {}
         if self.request.against is None:  # a user's own model decides which sizes it can have
             sizes, batch, time_ = case_sizes(self.specs[name], self.request, own=False)
@@ -275,7 +278,8 @@ class CellRunner:
         )
 
     def _changed(self, use: LayerUse) -> dict[str, str]:
-        """Return as text the attributes of a layer that differ from the defaults, without sizes."""
+        """Return the attributes of a layer that differ from their defaults, as text; sizes are left
+        out."""
         defaults = content(self.specs.library.find("layer", use.layer), Layer).attributes
         return {
             name: json.dumps(value) if isinstance(value, bool) else str(value)
@@ -289,7 +293,8 @@ class CellRunner:
         return found if own is None else {"--against": own.target, **found}
 
     def _limits(self) -> dict[str, str]:
-        """Return the limits that differ from the defaults, by option, as command-line values."""
+        """Return the limits of time and memory that the user set, as command-line options and
+        values."""
         given = self.request
         found = {} if given.timeout == Request.timeout else {"--timeout": f"{given.timeout:g}"}
         memory = given.memory_limit
@@ -300,18 +305,18 @@ class CellRunner:
         return Signatures(self.request, self.differences)
 
     def signature(self, cell: Cell) -> Mapping[str, str]:
-        """Return the signature of a cell: everything that decides its numbers."""
+        """Return the signature of a cell: everything on which its numbers depend."""
         return self._signatures.of(cell, self.specs[cell.spec])
 
     def signed(self, result: CellResult) -> CellResult:
-        """Return a result of this run with its signature."""
+        """Add the signature to a result of this run, and return the result."""
         if result.signature is None:
             result.signature = self.signature(result.cell)
         return result
 
     def run_cell(self, cell: Cell, checks: tuple[str, ...] = ()) -> CellResult:
-        """Run one cell of the plan; the worker of its backend stays warm. ``checks`` are patterns;
-        empty means the request's."""
+        """Run one cell; the worker of its backend stays alive for further cells. ``checks`` are
+        patterns of check names; if it is empty, the request's patterns apply."""
         spec, worker, request = self.specs[cell.spec], self.workers[cell.backend], self.request
         patience = Patience(request.timeout, self.stopping)
 
@@ -345,17 +350,18 @@ class CellRunner:
         return result
 
     def case(self, spec: Spec, *, own: bool) -> Case:
-        """Return a spec's case, small or at its own sizes; the same one if numbers are given."""
+        """Return a spec's case at small sizes, or with ``own`` at its own sizes. If the user gave
+        arrays, both cases are the same."""
         return self.cases.get(spec, own=own and self.request.given is None)
 
     @property
     def proofs(self) -> Mapping[str, float]:
-        """The distances of the oracle's gradients from the complex step, by spec."""
+        """The distance of the oracle's gradients from those of the complex-step method, by spec."""
         return self.cases.proofs
 
     def _launch(self, backend: str) -> Launch:
         request = self.request
-        # The handler of the worker's calls.
+        # The functions that handle the worker's calls.
         service = {"handler": request.handler, "service": request.service}
         return Launch(
             backend,

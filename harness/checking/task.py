@@ -1,4 +1,4 @@
-"""Tasks: single cells that can be stored, sent and run wherever the harness is installed."""
+"""Tasks: single cells that can be stored, sent to another machine and run there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.results.findings import PASSING, Finding, Verdict
 from harness.results.lines import Begin, RecordLine, RequestRecord
 from harness.runtime.paths import KNOWN_DTYPES, PATHS
 
-# Fields of a cell itself.
+# Options that are fields of the cell itself.
 OF_A_CELL = frozenset({"specs", "backends", "paths", "device"})
 # The options of a cell and their JSON types.
 OPTIONS = {
@@ -41,11 +41,9 @@ OptionsForm = create_model("OptionsForm", __base__=Form, **_FORMS)
 
 @dataclass(frozen=True)
 class Task:
-    """A cell with everything needed to run it. It is immutable and can be hashed, pickled and sent.
-
-    ``source`` finds its spec: a name, or the path of a file. ``options`` are the options of the
-    request that differ from the defaults, as JSON.
-    """
+    """A cell with everything that is needed to run it. A task is immutable, and can be hashed,
+    pickled and sent. ``source`` is the name of the spec, or the path of its file. ``options`` are
+    the options of the request that differ from the defaults, as JSON."""
 
     cell: Cell
     source: str
@@ -61,10 +59,10 @@ class Task:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
-        """Return the task of a :meth:`record`.
+        """Return the task from the data that :meth:`record` returns.
 
         Raises:
-            UsageError: a field is missing, unknown, or of another type.
+            UsageError: a field is missing or unknown, or has a wrong type.
         """
         if not isinstance(record, Mapping):
             raise UsageError(f"a cell is a dictionary, found {shorten(repr(record))}")
@@ -94,7 +92,7 @@ class Task:
 
     @property
     def request(self) -> Request:
-        """The request with this cell alone."""
+        """The request that consists of this cell only."""
         options: dict[str, object] = json.loads(self.options)
         given: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in options.items()
@@ -110,7 +108,8 @@ class Task:
 
 @dataclass(frozen=True)
 class CellReport:
-    """The result of a cell's run; ``lines`` are its lines of a record file, as plain data."""
+    """The result of running a task. ``lines`` are the cell's lines in a record file, as plain
+    data."""
 
     task: Task
     result: CellResult
@@ -133,7 +132,7 @@ class CellReport:
 
     @property
     def seconds(self) -> float:
-        """The duration of the cell's run, without the start of the oracle."""
+        """The duration of the cell's run, without the time in which the oracle made the case."""
         return self.result.seconds
 
     def __repr__(self) -> str:
@@ -141,18 +140,19 @@ class CellReport:
 
 
 class Workers:
-    """Warm processes, one for each backend: cells run without a new start.
+    """Worker processes, one for each backend, that stay alive from cell to cell.
 
-    Use it as a context manager, so that no process outlives it. Cells of one backend take turns;
-    several threads may run cells of different backends. With ``records``, the lines of each cell
-    are appended to that file, and are on the disk before :func:`harness.run_cell` returns.
+    Use it as a context manager, which ends the processes. Several threads may run cells of
+    different backends at the same time; cells of one backend run one after the other. With
+    ``records``, the lines of each cell are appended to that file. They are on the disk when
+    :func:`harness.run_cell` returns.
     """
 
     def __init__(self, records: str | os.PathLike[str] | None = None) -> None:
-        """Open the file of records; no process starts yet.
+        """Open the record file, if one is named; no process starts yet.
 
         Raises:
-            RecordError: the file cannot be written, or is no file of records.
+            RecordError: the file cannot be written, or is not a record file.
         """
         self._writer = None if records is None else RecordWriter(records)
         self._written: RequestRecord | None = None
@@ -167,7 +167,7 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        """End all processes, and close the file of records."""
+        """End all processes, and close the record file."""
         for runner in self._runners.values():
             runner.close()
         self._runners.clear()
@@ -175,7 +175,8 @@ class Workers:
             self._writer.close()
 
     def run(self, task: Task) -> CellReport:
-        """Run a cell as ``harness check`` does. The report has all failures of the backend.
+        """Run a cell as ``harness check`` does, and return its report, which includes all failures
+        of the backend.
 
         Raises:
             UsageError: an option is unknown, or the records belong to another request.
@@ -198,11 +199,11 @@ class Workers:
         return CellReport(task, result, tuple(line.plain() for line in (begin, *lines)))
 
     def runner(self, task: Task) -> CellRunner:
-        """Return the runner of a cell; cells with the same options share a runner and its oracle's
-        work.
+        """Return the runner of a cell. Cells with the same options share a runner, and so the
+        oracle's cases.
 
         Raises:
-            UsageError: the cell has unknown options, or its source has another spec.
+            UsageError: the cell has unknown options, or its source is a different spec.
             HarnessError: the spec is wrong.
         """
         with self._lock:
@@ -222,7 +223,7 @@ class Workers:
             return
         wanted = request_record(runner.request)
         if self._written is None:
-            # The plan of the caller is not known here.
+            # Leave out the plan: this class does not know which cells the caller will run.
             self._append(runner.new_head().model_copy(update={"plan": None}))
             self._written = wanted
         elif self._written != wanted:
@@ -237,10 +238,10 @@ class Workers:
 
 
 def tasks(runner: CellRunner) -> list[Task]:
-    """Return the cells of a request as tasks.
+    """Return a task for each cell of a request.
 
     Raises:
-        UsageError: the request has given numbers, which no task can carry.
+        UsageError: the user gave arrays, which a task cannot contain.
     """
     request = runner.request
     if request.given is not None:
@@ -254,7 +255,7 @@ def tasks(runner: CellRunner) -> list[Task]:
     if "folders" in shared:
         shared["folders"] = [os.path.abspath(path) for path in shared["folders"]]
     texts = {name: _text(_own(shared, name)) for name in runner.backends}
-    # Names or paths that find a spec from everywhere.
+    # Names, or absolute paths, which are valid in every folder.
     sources = {
         spec: asked if runner.specs.library.has("model", asked) else os.path.abspath(asked)
         for spec, asked in runner.sources.items()
@@ -263,7 +264,7 @@ def tasks(runner: CellRunner) -> list[Task]:
 
 
 def _own(options: Mapping[str, Any], backend: str) -> dict[str, object]:
-    """Return the options, with the interpreter and variables of one backend only."""
+    """Return the options with only those interpreters and variables that are for this backend."""
     found = dict(options)
     for name in ("pythons", "environment"):
         mine = {key: value for key, value in found.pop(name, {}).items() if key == backend}
