@@ -1,1 +1,1 @@
-"""Changes between two runs of checks or of speeds: an upgrade, a new machine, a commit."""
+"""Comparison of two runs of checks or benchmarks, e.g. before and after an upgrade or a commit."""

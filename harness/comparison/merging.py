@@ -1,4 +1,4 @@
-"""Command ``merge``: join the files of several runs."""
+"""The command ``harness merge``, which joins the record files of several runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KINDS = (kinds.RECORDS, kinds.RESULTS)
 
 
 def run_merge(asked: MergeOptions) -> CommandResult:
-    """Join files, and write the result.
+    """Run the command ``harness merge``: join record files, and write the result.
 
     Raises:
-        UsageError: the files are of different kinds, the output cannot be written, or the output
-            has cells that none of the files has.
+        UsageError: the files are of different kinds, the output file cannot be written, or it
+            exists and has cells that are in none of the files.
         HarnessError: a file cannot be read, or is damaged.
     """
     files, output = asked.files, asked.output
@@ -50,7 +50,8 @@ def run_merge(asked: MergeOptions) -> CommandResult:
 
 
 def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> None:
-    """Raise :class:`UsageError` if the existing output has cells that are not in the files."""
+    """Raise :class:`UsageError` if the output file exists and has cells that are in none of the
+    files."""
     if not (output.exists() and output.stat().st_size) or any(map(output.samefile, files)):
         return
     instead = "remove it, name another --output, or give it among the files to keep its cells"
@@ -66,10 +67,10 @@ def _check_nothing_lost(files: Sequence[Path], output: Path, merged: Merged) -> 
 
 
 def merge(files: Sequence[Path]) -> Merged:
-    """Return the joined content of files.
+    """Return the joined contents of several record files.
 
     Raises:
-        UsageError: the files are of different kinds, or of runs with different options.
+        UsageError: the files are of different kinds, or from runs with different options.
         HarnessError: a file cannot be read, or is damaged.
     """
     if _kind(files) is kinds.RECORDS:

@@ -1,4 +1,4 @@
-"""Comparison of two runs: two files, or two columns of one file."""
+"""Comparison of two runs: two record files, or two backends in one file."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ NAMES = {True: "a record file of 'harness check'", False: "results of 'harness b
 
 
 def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunChanges:
-    """Compare two files; ``threshold`` is for speeds.
+    """Compare two record files.
+
+    Speeds that differ by less than ``threshold`` count as equal.
 
     Raises:
-        UsageError: a file is of a wrong kind, or the files are of different kinds.
+        UsageError: a file is not a record file, or the files are of different kinds.
         HarnessError: a file cannot be read, or is damaged.
     """
     first, second = load(old), load(new)
@@ -52,10 +54,10 @@ def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunCha
 
 
 def load(path: Path) -> Records | SpeedFile:
-    """Return the content of a record file or a file of speeds.
+    """Return the content of a file, which has records of checks or of speeds.
 
     Raises:
-        UsageError: the file is of neither kind, or cannot be opened.
+        UsageError: the file is of another kind, or cannot be opened.
         HarnessError: the file is damaged.
     """
     name = displayed(path)
@@ -74,10 +76,12 @@ def load(path: Path) -> Records | SpeedFile:
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
-    """Compare two columns of a file; ``threshold`` is for speeds.
+    """Compare two backends in one file, such as two versions of a framework.
+
+    Speeds that differ by less than ``threshold`` count as equal.
 
     Raises:
-        UsageError: the file is of a wrong kind, or has no such column.
+        UsageError: the file is not a record file, or lacks one of the backends.
         HarnessError: the file cannot be read, or is damaged.
     """
     content = load(path)
@@ -93,10 +97,10 @@ def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD)
 def of_cells(
     cells: Cells, old: str, new: str, where: str, begun: Set[Cell] | None = None
 ) -> RunChanges:
-    """Return the changes of verdicts and accuracy from one column to the other.
+    """Return the changes of verdicts and accuracy from one backend to another.
 
-    ``begun`` are the cells that a stopped run began. A cell not begun in one of the columns is
-    neither lost nor new.
+    ``begun`` are the cells that a stopped run had begun. If one of the backends had not begun a
+    cell, the cell is neither lost nor new.
 
     Raises:
         UsageError: there is no such column.
@@ -108,7 +112,8 @@ def of_cells(
         before = {cell: result for cell, result in before.items() if cell in begun}
         after = {c: r for c, r in after.items() if replace(c, backend=old) in begun}
     renamed = {c: replace(r, cell=replace(r.cell, backend=new)) for c, r in before.items()}
-    # Two columns always have two interpreters, and two backends always have different code.
+    # Leave out the interpreter, which always differs, and for different backends their code as
+    # well.
     own = {"interpreter"}
     around = surroundings(None, renamed, None, after)
     if backend_of(old) != backend_of(new):
@@ -121,7 +126,7 @@ def of_cells(
 
 
 def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: str) -> RunChanges:
-    """Return the changes of speed beyond ``threshold`` and the noise between two columns.
+    """Return the changes of speed between two backends that exceed ``threshold`` and the noise.
 
     Raises:
         UsageError: there is no such column.
@@ -136,7 +141,8 @@ def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: s
 
 
 def _of_both(each: Differing) -> bool:
-    """Return whether both sides have an entry; parts of only one framework are no change."""
+    """Return whether both sides have an entry. An entry that only one framework has is not a
+    change."""
     return NONE not in (each.old, each.new)
 
 
@@ -153,7 +159,7 @@ def _check(columns: Iterable[str], old: str, new: str, where: str) -> None:
 
 
 def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
-    """Return the content with only the cells of one column, with a new name."""
+    """Return the content with the cells of one backend only, and that backend renamed."""
     mine = content.only(lambda entry: entry.params.backend == name)
     workers = content.environment.workers
     told = {"workers": {called: workers[name]} if name in workers else {}}
@@ -169,10 +175,10 @@ def _only(content: SpeedFile, name: str, called: str) -> SpeedFile:
 
 
 def run_compare(asked: CompareOptions) -> CommandResult:
-    """Compare two files, or two columns of one file.
+    """Run the command ``harness compare``, on two files or on two backends of one file.
 
     Raises:
-        UsageError: there is one file without ``--between``, or two files with it.
+        UsageError: there is one file without ``--between``, or there are two files with it.
     """
     new, columns = asked.new, asked.between
     if (new is None) == (columns is None):

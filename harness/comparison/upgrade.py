@@ -1,4 +1,5 @@
-"""Command ``upgrade``: compare numbers and speeds of two versions of a framework."""
+"""The command ``harness upgrade``, which compares results and speeds of two versions of a
+framework."""
 
 from __future__ import annotations
 
@@ -31,11 +32,13 @@ Draw = Callable[[Any], None]
 
 
 def run_upgrade(asked: UpgradeOptions) -> CommandResult:
-    """Check and time two columns; print each part when it is done, unless JSON is wanted.
+    """Run the command ``harness upgrade``: check and time two versions of a framework.
+
+    Each part is printed as soon as it is done, unless the output is JSON.
 
     Raises:
-        UsageError: there are not two columns, or ``--want`` has an unknown value.
-        NotMade: an environment cannot be made.
+        UsageError: there are not exactly two versions, or ``--want`` has an unknown value.
+        NotMade: an environment for a version cannot be created.
         HarnessError: a spec or a file is wrong.
     """
     want = asked.want or (NUMBERS, SPEED)
@@ -90,7 +93,8 @@ def _requests(asked: UpgradeOptions) -> tuple[Request, BenchRequest]:
 
 
 def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunChanges]:
-    """Return 3 if a column could not be run, else 0, and the changes of verdicts and digits."""
+    """Check both versions. Return 3 if one of them could not be run, else 0, and the changes of
+    verdicts and accuracy."""
     old, new = request.backends
     progress = CheckProgress(console(error=True))
     with Engine(request, progress) as engine, progress.bar:
@@ -110,7 +114,8 @@ def _numbers(request: Request, show: Callable[[Draw], None]) -> tuple[int, RunCh
 def _speeds(
     timing: BenchRequest, threshold: float, show: Callable[[Draw], None]
 ) -> tuple[int, RunChanges]:
-    """Return 3 if a column could not be timed, else 0, and the changes of speed."""
+    """Time both versions. Return 3 if one of them could not be timed, else 0, and the changes of
+    speed."""
     old, new = timing.backends
     progress = BenchProgress(console(error=True), timing.rounds)
     with Bench(timing, events=progress) as bench, progress.bar:

@@ -1,1 +1,1 @@
-"""Differences between the frameworks' defaults: a catalogue, and runs that verify it."""
+"""The differences between frameworks' defaults: a catalogue, and measurements that verify it."""

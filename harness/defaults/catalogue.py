@@ -1,4 +1,5 @@
-"""Catalogue of defaults that differ, in ``specs/defaults/*.yaml``, and queries of it."""
+"""The catalogue of defaults that differ between frameworks (``specs/defaults/*.yaml``), and
+searches in it."""
 
 from __future__ import annotations
 
@@ -14,23 +15,22 @@ from harness.language.document import parse, validate
 from harness.language.strict import Strict
 from harness.runtime.hookspecs import Measured
 
-# Relative tolerance of a measured number, because the catalogue rounds to a few digits.
+# A measured number may differ from the catalogue's by this share, because the catalogue has few
+# digits.
 NEAR = 0.01
 
 
 class Framework(Strict):
-    """An entry's facts about one framework.
-
-    ``does`` is its default, ``measured`` the value that its plugin should measure, and ``set`` the
-    setting that makes all frameworks agree.
-    """
+    """The facts about one framework in an entry of the catalogue. ``does`` describes the default.
+    ``measured`` is the value that the framework's plugin measures. ``set`` is the setting with
+    which all frameworks agree."""
 
     does: str
     set: str
     measured: bool | int | float | str
 
     def holds(self, found: Measured) -> bool:
-        """Return whether a measurement agrees with the catalogue."""
+        """Return whether a measured value equals the value in the catalogue."""
         written = self.measured
         if isinstance(written, float) and isinstance(found, int | float):
             return math.isclose(written, found, rel_tol=NEAR, abs_tol=1e-12)
@@ -38,11 +38,9 @@ class Framework(Strict):
 
 
 class DefaultEntry(Strict):
-    """A default that differs between frameworks.
-
-    ``agree_on`` is the behaviour once all are set, ``apart`` the effect of the difference, and
-    ``elsewhere`` is about frameworks that are not measured.
-    """
+    """A default that differs between frameworks. ``agree_on`` is the behaviour of all frameworks
+    after the settings are made. ``apart`` describes the effect of the difference. ``elsewhere`` is
+    a remark on frameworks that are not measured."""
 
     layers: list[str] = Field(min_length=1)
     parts: str
@@ -53,7 +51,7 @@ class DefaultEntry(Strict):
     source: str
 
     def differs(self, names: Sequence[str]) -> bool:
-        """Return whether all these frameworks are in the entry, and do not do the same."""
+        """Return whether the entry has all of these frameworks, and they do not all do the same."""
         found = [self.frameworks.get(name) for name in names]
         measured = [framework.measured for framework in found if framework is not None]
         if len(measured) < len(names):
@@ -62,7 +60,7 @@ class DefaultEntry(Strict):
 
 
 class CatalogueFile(Strict):
-    """Content of one file."""
+    """The content of one file of the catalogue."""
 
     defaults: dict[str, DefaultEntry]
 
@@ -72,10 +70,10 @@ Entries = Mapping[str, DefaultEntry]
 
 @cache
 def groups() -> dict[str, dict[str, DefaultEntry]]:
-    """Return all entries by name, grouped by the names of their files.
+    """Return the name of each file, with the entries in it by name.
 
     Raises:
-        SpecError: a file has a wrong form.
+        SpecError: a file is invalid.
     """
     found: dict[str, dict[str, DefaultEntry]] = {}
     folder = files("harness.specs").joinpath("defaults")
@@ -88,22 +86,25 @@ def groups() -> dict[str, dict[str, DefaultEntry]]:
 
 
 def catalogue() -> dict[str, DefaultEntry]:
-    """Return all entries by name."""
+    """Return all entries of the catalogue by name."""
     return {name: entry for group in groups().values() for name, entry in group.items()}
 
 
 def layers(entries: Entries) -> list[str]:
-    """Return the subjects of entries, sorted: layers, functions, losses, optimizers and more."""
+    """Return the sorted names of all layers, functions, losses and optimizers that entries are
+    about."""
     return sorted({layer for entry in entries.values() for layer in entry.layers})
 
 
 def frameworks(entries: Entries) -> list[str]:
-    """Return the frameworks in entries, sorted."""
+    """Return the sorted names of all frameworks in the entries."""
     return sorted({name for entry in entries.values() for name in entry.frameworks})
 
 
 def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]:
-    """Return the entries about a layer, or of a name; only those where ``between`` differ.
+    """Return the entries about a layer, or the entry with that name.
+
+    If ``between`` names two frameworks, only entries in which these differ are returned.
 
     Raises:
         UsageError: there is no such layer or framework, or the two frameworks are the same.
@@ -126,7 +127,7 @@ def chosen(layer: str | None, between: Sequence[str]) -> dict[str, DefaultEntry]
 
 
 def shown(entry: DefaultEntry, between: Sequence[str]) -> dict[str, Framework]:
-    """Return the requested frameworks of an entry; all if none are named."""
+    """Return the facts about the requested frameworks; about all if no framework is requested."""
     return {n: f for n, f in entry.frameworks.items() if not between or n in between}
 
 

@@ -1,4 +1,4 @@
-"""Shell completion for ``differences``."""
+"""Shell completion for ``harness differences``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.command.options import completers
 
 
 def definitions(ctx: click.Context) -> Iterable[str]:
-    """Return the names of layers and the like that the catalogue covers."""
+    """Return the names of the layers, functions, losses and optimizers in the catalogue."""
     from harness.defaults.catalogue import catalogue, layers
 
     return layers(catalogue())
 
 
 def compared(ctx: click.Context) -> Iterable[str]:
-    """Return the frameworks in the catalogue."""
+    """Return the names of the frameworks in the catalogue."""
     from harness.defaults.catalogue import catalogue, frameworks
 
     return frameworks(catalogue())

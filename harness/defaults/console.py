@@ -1,4 +1,4 @@
-"""Command ``differences``: output and exit codes."""
+"""The command ``harness differences``: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from harness.output.templates import filled
 
 
 def page() -> str:
-    """Return the catalogue as a page of Markdown: ``docs/differences.md``."""
+    """Return the catalogue as the Markdown page ``docs/differences.md``."""
     values = {"groups": groups(), "count": len(catalogue())}
     return filled("harness.defaults", "differences.md", **values)
 
 
-# Spaces between two columns.
+# The number of spaces between two columns.
 GAP = 2
 STYLES = {"as written": "green", "changed": "bold red", "error": "bold red"}
 
 
 def run_differences(asked: DifferencesOptions) -> CommandResult:
-    """Look up the entries, and measure them with ``--run``.
+    """Run the command ``harness differences``: look up entries, and measure them with ``--run``.
 
     Raises:
-        UsageError: there is no such layer or framework, or options do not go together.
+        UsageError: there is no such layer or framework, or two options exclude each other.
     """
     layer, between = asked.layer, asked.between or ()
     if asked.print_markdown:
@@ -98,7 +98,8 @@ def _measures(
     between: Sequence[str],
     held: Mapping[tuple[str, str], Held],
 ) -> None:
-    """Print each framework's default and setting: a table, or paragraphs if words would break."""
+    """Print each framework's default and setting, as a table if no word has to be broken, else as
+    paragraphs."""
     heads = ["  framework", "does", "set this", *(["now"] if held else [])]
     rows: list[list[Text]] = []
     for framework, its in shown(one, between).items():
@@ -125,10 +126,8 @@ def _measures(
 
 
 def _widths(rows: Sequence[Sequence[Text]], columns: int) -> list[int]:
-    """Return column widths that break no word; empty if the table does not fit.
-
-    Columns start at the width of their longest word and share the rest equally.
-    """
+    """Return widths of the columns with which no word is broken; empty if the table does not fit.
+    Each column is at least as wide as its longest word. The remaining width is divided equally."""
     by_column = list(zip(*rows, strict=True))
     wanted = [max(text.cell_len for text in column) for column in by_column]
     widths = [

@@ -1,4 +1,4 @@
-"""Verification of the catalogue with the installed frameworks, each in a separate process."""
+"""Verification of the catalogue: each installed framework is measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Verdict = Literal["as written", "changed", "error", "not measured", "not run"]
 
 @dataclass(frozen=True)
 class Held:
-    """The result of one framework for one entry."""
+    """The measurement of one entry on one framework, compared with the catalogue."""
 
     entry: str
     framework: str
@@ -34,7 +34,8 @@ class Held:
 
 @dataclass
 class Verification:
-    """The results of all measurements, the versions that ran, and the troubles of the others."""
+    """The results of all measurements. ``versions`` are the versions of the frameworks that ran.
+    ``troubles`` says why other frameworks could not run."""
 
     held: list[Held] = field(default_factory=list)
     versions: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -42,7 +43,8 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """The exit code: 0 as written, 1 for a changed default, 3 if a measurement is missing."""
+        """The exit code: 0 if all defaults are as written, 1 if one has changed, 3 if one could not
+        be measured."""
         verdicts = {one.verdict for one in self.held}
         if "changed" in verdicts:
             return 1
@@ -52,7 +54,8 @@ class Verification:
 def verify(
     entries: Entries, frameworks: Sequence[str], tell: Callable[[str], None] = lambda name: None
 ) -> Verification:
-    """Measure the entries on these frameworks in turn; ``tell`` gets the name of each."""
+    """Measure the entries on each framework in turn; call ``tell`` with the framework's name
+    before."""
     found = Verification()
     installed = available()
     for framework in frameworks:

@@ -1,4 +1,4 @@
-"""Worker service that measures the defaults of its framework."""
+"""The worker service that measures the defaults of the worker's framework."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from harness.runtime.plugins import BACKENDS
 
 
 class DefaultsService:
-    """The measurements of one framework."""
+    """The methods of the service for one framework."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
     def measure(self, names: Sequence[str]) -> dict[str, MeasuredAnswer]:
-        """Return a ``value`` or an ``error`` text by entry; leave out what is not measured."""
+        """Return by entry the measured ``value``, or the text of an ``error``. Entries that the
+        plugin does not measure are left out."""
         probes: Probes = BACKENDS.call(self.backend.name, "harness_defaults") or Probes()
         return {name: _measured(probes[name]) for name in names if name in probes}
 
@@ -35,7 +36,7 @@ def _measured(probe: Callable[[], Any]) -> MeasuredAnswer:
 
 
 def handler(backend: Backend) -> Callable[[str, dict[str, Any]], Any]:
-    """Return the function that answers calls about defaults."""
+    """Return the function that answers the worker's calls about defaults."""
     service = DefaultsService(backend)
 
     def answer(verb: str, payload: dict[str, Any]) -> Any:

@@ -1,1 +1,1 @@
-"""Demonstration: a small check, and the same check with a planted fault."""
+"""The demonstration: a small check, and the same check with a fault planted in the backend."""

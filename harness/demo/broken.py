@@ -1,4 +1,4 @@
-"""Planted fault of the demo: the biases of two gates are exchanged, as in a faulty plugin."""
+"""The planted fault of the demo: the biases of two gates are swapped, as in a faulty plugin."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from harness.runtime import service
 from harness.runtime.backend import Backend
 
 GATES = ("b_z", "b_r")
-# The backend without the fault.
+# This backend never has the fault.
 RIGHT = "numpy"
 
 
 def handler(backend: Backend) -> Callable[[str, Any], Any]:
-    """Return the calls of a worker whose backend has the fault; numpy has none.
+    """Return the function that answers the calls of a worker whose backend has the planted fault.
+    The numpy backend does not get the fault.
 
     Raises:
-        UsageError: the table is incomplete.
-        ContractError: the backend is invalid, or has no name or no table.
+        UsageError: the backend's table of primitives is incomplete.
+        ContractError: the backend is invalid, or has no name or no table of primitives.
     """
     answer = service.handler(backend)
     if backend.name == RIGHT:

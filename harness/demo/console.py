@@ -1,4 +1,4 @@
-"""Command ``demo``: its check, and the text around it."""
+"""The command ``harness demo``: a check, and the text before and after it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from harness.worker.launch import SERVICE
 SPEC = "lesson6/keras_gru"
 SIZES = {"hidden": 16, "vocab": 20}
 CHECKS = ("values", "training-sgd", "batch-independence", "causality")
-# Folder for the reproducer of a planted fault, in the current folder.
+# The reproducer of a planted fault is written to this folder, in the current folder.
 FAILURES = Path("harness-demo")
-# Preferred frameworks, the fastest to start first.
+# The frameworks that the demo prefers; the framework that starts fastest comes first.
 LIKED = ("torch", "jax", "keras")
 
 
 def run_demo(asked: DemoOptions) -> int:
-    """Check one model on numpy and a framework, and return the exit code.
+    """Check one model on numpy and one framework, and return the exit code.
 
-    A planted fault leaves a reproducer in the folder :data:`FAILURES`.
+    With a planted fault, a reproducer is written to the folder :data:`FAILURES`.
 
     Raises:
-        UsageError: there is no such backend, or no reproducer can be written here.
+        UsageError: there is no such backend, or the reproducer's folder cannot be written.
     """
     request = request_of(asked)
     broken = request.backends[-1] if asked.broken else ""
@@ -77,7 +77,7 @@ def _introduce(backends: Sequence[str], broken: str) -> None:
 
 
 def _next(broken: str) -> None:
-    """Suggest the next commands after the demo; ``broken`` names the planted fault, if any."""
+    """Print the commands to try after the demo; ``broken`` names the planted fault, if any."""
     tell("")
     if broken:
         tell("The reproducer agrees when it runs again: only this demo plants the fault.")

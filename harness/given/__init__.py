@@ -1,1 +1,1 @@
-"""Passes over a user's own numbers, through any backend or the oracle."""
+"""Single passes on a user's own arrays, with any backend or with the oracle."""

@@ -1,4 +1,4 @@
-"""Request of a check, from the options of any interface."""
+"""The request of ``harness check``, made from the options of the command line or of Python."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FIELDS = {each.name for each in fields(Request)} - {"against"}
 
 
 def check_request(given: Mapping[str, Any]) -> Request:
-    """Return the request of the given options, by field of :class:`.CheckOptions`.
+    """Return the request for options, which are given by the field names of :class:`.CheckOptions`.
 
     Raises:
-        UsageError: an option has an unknown value, or two options do not go together.
+        UsageError: an option has an unknown value, or two options exclude each other.
         HarnessError: a spec, or a file, is wrong.
     """
     specs = Library(given.get("folders", ())).matching(given.get("specs", ()))
@@ -45,7 +45,8 @@ def check_request(given: Mapping[str, Any]) -> Request:
 
 
 def _paths(names: Sequence[str]) -> tuple[str, ...]:
-    """Return each path once; raise :class:`UsageError` for an unknown one."""
+    """Return the names of the paths without repetition; raise :class:`UsageError` for an unknown
+    name."""
     for name in names:
         if name not in (*PATHS, "all"):
             instead = "'native,equations'" if name == "both" else ""
@@ -53,9 +54,9 @@ def _paths(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(p for name in names for p in (PATHS if name == "all" else [name])))
 
 
-# Requests of checks of a user's own model.
+# The request for checks of a user's own model.
 
-# Options that have no meaning for a user's own model, with the reason.
+# Options that cannot be used with a user's own model -> the reason.
 REFUSED: Mapping[str, str] = {
     "on": "a model of your own is run on this machine",
     "reproducers": "a reproducer holds the spec's program, and no model of your own",
@@ -67,10 +68,11 @@ OF_MODEL = ("maps", "takes", "returns")
 
 
 def of_model(request: Request, given: Mapping[str, Any]) -> Request:
-    """Return the request of ``--against``; without that option, return the request unchanged.
+    """Return the request for the option ``--against``; without that option, return the request
+    unchanged.
 
     Raises:
-        UsageError: the model cannot be requested, or an option needs or excludes ``--against``.
+        UsageError: the model is invalid, or an option needs or excludes ``--against``.
     """
     if given.get("against") is None:
         for name in OF_MODEL:
@@ -99,7 +101,7 @@ def of_model(request: Request, given: Mapping[str, Any]) -> Request:
         *(given.get(name, ()) for name in OF_MODEL),
     )
     framework = backend_of(own.column)
-    # The arrays of a file have one dtype, nearly always float32.
+    # The arrays in a model file have one dtype, usually float32.
     one = not own.name and tuple(request.dtypes) == DTYPES
     return replace(
         request,

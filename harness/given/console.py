@@ -1,4 +1,4 @@
-"""Command ``run``: output, written files and exit codes."""
+"""The command ``harness run``: its output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from harness.language.model import load_spec
 
 
 def run_run(asked: PassOptions) -> CommandResult:
-    """Run one pass, and write its results.
+    """Run the command ``harness run``: run one pass, and write its results.
 
     Raises:
-        UsageError: the results cannot be written to the output.
+        UsageError: the results cannot be written to the output file.
         HarnessError: a spec, a file or an option is wrong.
         BackendError: the backend could not be run.
     """
@@ -80,7 +80,7 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
-    """Return the data that ``--json`` prints for a pass."""
+    """Return the content that ``--json`` prints for a pass."""
     loss = result.loss
     return {
         "loss": loss if loss is None or math.isfinite(loss) else str(loss),
@@ -91,11 +91,12 @@ def document(result: PassResult, arrays: ArrayDict) -> dict[str, object]:
 
 
 def text_of(result: PassResult, arrays: ArrayDict) -> str:
-    """Return the printed text: sizes and paths, then a line for each array."""
+    """Return the text that is printed for a pass: sizes and the code that ran each layer, then a
+    line for each array."""
     paths = ", ".join(f"{layer}: {path}" for layer, path in result.paths.items())
     lines = [f"at {', '.join(f'{n} {size}' for n, size in result.sizes.items())}; {paths}"]
     for name, array in arrays.items():
-        # A scalar shows its value, an array its shape and dtype.
+        # Show the value of a scalar, and the shape and dtype of an array.
         shown = f"{float(array):.9g}" if not array.shape else f"{list(array.shape)} {array.dtype}"
         lines.append(f"{name} {shown}")
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Sources of a user's numbers: mappings, files of weights, ``.npz`` files of a batch."""
+"""The sources of a user's arrays: Python mappings, weight files, and ``.npz`` files with a
+batch."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from harness.language.model import Spec, load_spec
 from harness.oracle.given import Given, Numbers, Source, given_numbers
 from harness.program.signature import group_of
 
-# Prefixes of the names of states and targets in a file of inputs; inputs have none.
+# In a file of inputs, the names of states and targets have these prefixes. Names of inputs have no
+# prefix.
 STATE, TARGET = "state.", "target."
 
 
@@ -28,15 +30,16 @@ def gather(
     state: Numbers = None,
     targets: Numbers = None,
 ) -> Given:
-    """Read mappings and files, and check the numbers against a spec.
+    """Read a user's arrays from mappings and files, and check that they fit a spec.
 
-    ``sizes`` replace the spec's own sizes. ``parameters`` hold all statistics or none; a file of
-    ``harness train`` has its own sizes. If ``inputs`` is a file, it may hold ``state.NAME`` and
-    ``target.NAME`` too.
+    ``sizes`` replace the spec's own sizes. ``parameters`` must include all moving statistics or
+    none. A weight file from ``harness train`` has its own sizes. If ``inputs`` is a file, it may
+    also contain ``state.NAME`` and ``target.NAME``.
 
     Raises:
-        UsageError: a group or a size is given twice, or a file of inputs cannot be read.
-        HarnessError: a different file cannot be read, or the numbers do not fit, as in
+        UsageError: the user gave a kind of array or a size twice, or a file of inputs cannot be
+            read.
+        HarnessError: another file cannot be read, or the arrays do not fit the spec, as in
             :func:`~harness.oracle.given.given_numbers`.
     """
     files = {
@@ -81,10 +84,11 @@ def gather_for(
     sizes: Mapping[str, int],
     **sources: Any,
 ) -> Given | None:
-    """Call :func:`gather` for the only spec of a request; return None if nothing is given.
+    """Read a user's arrays with :func:`gather` for the only spec of a request; return None if the
+    user gave none.
 
     Raises:
-        UsageError: there is not exactly one spec.
+        UsageError: the request does not have exactly one spec.
         HarnessError: as in :func:`gather`.
     """
     if all(source is None for source in sources.values()):
@@ -96,10 +100,11 @@ def gather_for(
 
 
 def read_inputs(path: str | Path) -> ArrayDict:
-    """Read the arrays of an ``.npz`` file, at most :data:`MAX_INPUTS` bytes packed and unpacked.
+    """Read the arrays of an ``.npz`` file, which may have at most :data:`MAX_INPUTS` bytes,
+    compressed and uncompressed.
 
     Raises:
-        UsageError: the file cannot be read, or holds something other than arrays of numbers.
+        UsageError: the file cannot be read, or contains anything but numeric arrays.
     """
     try:
         return read_npz(read_bytes(path, MAX_INPUTS, "inputs"), MAX_INPUTS)
@@ -112,7 +117,7 @@ def read_inputs(path: str | Path) -> ArrayDict:
 
 
 def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
-    """Raise :class:`UsageError` for a target or a state of a file without its prefix."""
+    """Raise :class:`UsageError` if the name of a target or a state in a file lacks its prefix."""
     program = spec.programs["training"]
     own = {port.name for port in program.inputs}
     for prefix, ports in ((STATE, program.state), (TARGET, program.targets)):
@@ -124,7 +129,8 @@ def _check_prefixes(spec: Spec, inputs: Arrays) -> None:
 
 
 def _parameters(spec: Spec, source: Source) -> tuple[Mapping[str, int], Any]:
-    """Return the sizes that parameters declare, and their arrays by name, with the statistics."""
+    """Return the sizes that a source of parameters declares, and its arrays by name, statistics
+    included."""
     if not isinstance(source, str | Path):
         return {}, source
     if weights.is_plain(source):

@@ -1,4 +1,4 @@
-"""A pass over a user's own numbers, on any backend or on the oracle itself."""
+"""Run one pass on a user's own arrays, on any backend or on the oracle."""
 
 from __future__ import annotations
 
@@ -39,18 +39,20 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 class BackendError(CouldNotRun):
-    """Error for a backend that could not be run."""
+    """Error if a backend could not be run."""
 
 
 @dataclass(frozen=True, eq=False)
 class PassResult:
-    """The results of a pass: arrays by neutral name, empty if they were not wanted.
+    """The results of a pass as arrays by name; a dictionary is empty if the user did not ask for
+    it.
 
-    - Floats have the run's dtype. Shapes are the spec's own: ``[batch, time, ...]`` for a sequence.
+    - Floats have the dtype of the pass. Shapes are those of the spec: ``[batch, time, ...]`` for a
+      sequence.
     - ``state`` is the new state. ``statistics`` are the moving statistics after the batch.
-    - ``gradients`` are those of the loss, by parameter, and ``input.NAME`` and ``state.NAME`` for
-        floats.
-    - ``paths`` says what ran each layer and loss: the framework's own code, or ``equations``.
+    - ``gradients`` are the gradients of the loss, by the name of the parameter. Gradients of float
+      inputs and states are named ``input.NAME`` and ``state.NAME``.
+    - ``paths`` says which code ran each layer and loss: the framework's own, or ``equations``.
     - ``sizes`` are all sizes, including batch and time.
     """
 
@@ -67,7 +69,7 @@ class PassResult:
 def run_once(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
 ) -> PassResult:
-    """Run one pass, as :func:`harness.run` does.
+    """Run one pass and return its results, as :func:`harness.run` does.
 
     Raises:
         HarnessError: the request is invalid, or the backend could not be run.
@@ -105,7 +107,7 @@ def run_once(
 def _check(
     spec: Spec, backend: str, given: Given, want: Collection[str], settings: Settings
 ) -> None:
-    """Raise :class:`UsageError` for a request that no run can fulfil."""
+    """Raise :class:`UsageError` if the request of a pass is invalid."""
     if isinstance(want, str) or not want:
         raise UsageError(f"want lists one or more of {', '.join(WANTED)}, found {want!r}")
     asked: list[tuple[str, Any, tuple[str, ...]]] = [("want", name, WANTED) for name in want]
@@ -139,7 +141,8 @@ def _names(ports: Any) -> str:
 
 
 def _whole(program: Program, given: Given, seed: int) -> Arguments:
-    """Return all arguments; missing ones, and noise, are as at the start of a training."""
+    """Return all arguments of a pass. Noise and missing arrays have the values with which training
+    starts."""
     arrays = given.arrays
     sizes = {"batch": given.batch or 1, "time": given.time or 1}
     return Arguments(

@@ -1,1 +1,1 @@
-"""Common parts of runs of checks and of benchmarks: shards, plans and comparison."""
+"""The code that runs of checks and of benchmarks share: shards, plans and comparisons."""

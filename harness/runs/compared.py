@@ -1,4 +1,5 @@
-"""Comparison of two runs of checks or of speeds: environment, and changes in words."""
+"""The result of comparing two runs of checks or benchmarks: changes of the environment and of
+cells, as text."""
 
 from __future__ import annotations
 
@@ -8,18 +9,20 @@ from typing import Protocol
 
 from harness.output.markdown import escaped
 
-# Text for an entry that a run does not have.
+# The text for an entry that is missing in a run.
 NONE = "none"
-# Maximum number of moved digits shown, the largest loss first.
+# At most this many changes of digits are printed.
 MOST_MOVED = 10
 
 
 @dataclass(frozen=True)
 class Differing:
-    """An entry that differs between two runs: a version, a variable, a processor.
+    """An entry of the environment that differs between two runs: a version, a variable, a
+    processor.
 
-    ``of`` are its backends or specs; it is empty for the whole run. ``words`` replace values that
-    mean nothing to a reader, such as a checksum.
+    ``of`` names the backends or specs that it belongs to, and is empty if it belongs to the whole
+    run. ``words`` is printed instead of the values if these mean nothing to a reader, such as
+    checksums.
     """
 
     what: str
@@ -29,7 +32,7 @@ class Differing:
     words: str = ""
 
     def record(self) -> dict[str, object]:
-        """Return plain data."""
+        """Return the entry as plain data, for JSON."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -41,7 +44,7 @@ class Differing:
 
 
 def became(old: str | None, new: str | None) -> str:
-    """Return an entry's change in words; None stands for a missing value."""
+    """Return a text that says how an entry changed; None stands for a missing value."""
     if old is None:
         return f"{new} where there was {NONE}"
     return f"{NONE} where there was {old}" if new is None else f"{old} became {new}"
@@ -53,7 +56,8 @@ def differing(
     of: tuple[str, ...] = (),
     words: Mapping[str, str] | None = None,
 ) -> list[Differing]:
-    """Return the entries that differ between two flat maps; ``words`` replace checksums."""
+    """Return the entries that differ between two mappings; ``words`` has texts to print instead of
+    checksums."""
     words = words or {}
     return [
         Differing(name, _text(old.get(name)), _text(new.get(name)), of, words.get(name, ""))
@@ -63,11 +67,11 @@ def differing(
 
 
 def merged(found: Iterable[Differing]) -> list[Differing]:
-    """Merge the same entry of several backends or specs into one."""
+    """Combine equal entries of several backends or specs into one entry."""
     together: dict[Differing, dict[str, None]] = {}
     first: dict[Differing, Differing] = {}
     for each in found:
-        # Changed checksums differ from spec to spec.
+        # The checksums of different specs always differ, so combine them whatever their values are.
         alike = replace(each, of=()) if not each.words else Differing(each.what, "", "")
         first.setdefault(alike, each)
         together.setdefault(alike, {}).update(dict.fromkeys(each.of))
@@ -79,20 +83,22 @@ def _text(value: object) -> str:
 
 
 def unreached(which: str, how: str) -> str:
-    """Say that the other cells are not compared; ``how`` says how far the run came."""
+    """Return a text that says that a run's other cells are not compared; ``how`` says how it
+    ended."""
     return f"{which} was {how}: the others are not compared"
 
 
 @dataclass(frozen=True)
 class MovedDigits:
-    """Digits of agreement before and now. ``of`` names a cell, or two backends and their cell."""
+    """The number of agreeing digits in the older and the newer run. ``of`` names a cell, or a pair
+    of backends and their cell."""
 
     of: str
     old: float
     new: float
 
     def record(self) -> dict[str, object]:
-        """Return plain data."""
+        """Return the change as plain data, for JSON."""
         return {**asdict(self), "text": str(self)}
 
     def __str__(self) -> str:
@@ -100,7 +106,7 @@ class MovedDigits:
 
 
 class Change(Protocol):
-    """A change of one cell, in any kind of run."""
+    """A change of one cell, in a run of checks or of benchmarks."""
 
     @property
     def kind(self) -> str:
@@ -108,15 +114,15 @@ class Change(Protocol):
 
     @property
     def worse(self) -> bool:
-        """Whether the change makes the exit code 1."""
+        """Whether the change is for the worse, which makes the exit code 1."""
 
     def record(self) -> dict[str, object]:
-        """Return plain data."""
+        """Return the change as plain data, for JSON."""
 
 
 UNCHANGED = "nothing changed"
 MOVED = "digits of agreement that moved"
-# Singular and plural of each kind.
+# The singular and the plural of each kind of change.
 HEADINGS: Mapping[str, tuple[str, str]] = {
     "new-difference": ("new difference", "new differences"),
     "verdict-changed": ("changed verdict", "changed verdicts"),
@@ -131,10 +137,8 @@ HEADINGS: Mapping[str, tuple[str, str]] = {
 
 
 def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure: str = "") -> str:
-    """Return the counts of changes, such as ``2 new differences, 1 lost; not worse: 3 new``.
-
-    Without changes, say so. ``unsure`` says for which cells changes are unknown.
-    """
+    """Return the numbers of changes, such as ``2 new differences, 1 lost; not worse: 3 new``. If
+    nothing changed, the text says so. ``unsure`` says in which cells changes could not be seen."""
     worse, others = (_counts([c for c in changes if c.worse is side]) for side in (True, False))
     if worse and others:
         told = f"{worse}; not worse: {others}"
@@ -148,18 +152,18 @@ def counted(changes: Sequence[Change], moved: Sequence[MovedDigits] = (), unsure
 
 
 def shown_digits(moved: Sequence[MovedDigits], where: str = "") -> list[str]:
-    """Return the digits that moved in words; ``where`` says where the others are."""
+    """Return lines about changed numbers of digits; ``where`` says how to see those left out."""
     left = len(moved) - MOST_MOVED
     return [*map(str, moved[:MOST_MOVED]), *([f"and {left} more{where}"] if left > 0 else [])]
 
 
 @dataclass(frozen=True)
 class RunChanges:
-    """The changes between two runs, and the differences of their environments.
+    """The changes of cells between two runs, and the differences between their environments.
 
-    ``what`` introduces the counts: since when, or beyond what. ``limits`` say what could not be
-    compared. ``moved`` are digits that moved, the largest loss first. ``unsure`` says in how many
-    cells a change could not be seen.
+    ``what`` introduces the counts: "since" which run, or "beyond" which threshold. ``limits`` say
+    what could not be compared. ``moved`` has changed numbers of digits, the largest loss first.
+    ``unsure`` says in how many cells a change could not be seen.
     """
 
     environment: Sequence[Differing]
@@ -171,17 +175,17 @@ class RunChanges:
 
     @property
     def exit_code(self) -> int:
-        """The exit code: 1 if anything is worse, else 0."""
+        """The exit code: 1 if a change is for the worse, else 0."""
         return int(any(change.worse for change in self.changes))
 
     @property
     def sentence(self) -> str:
-        """The counts of changes by kind, and since when or beyond what."""
+        """A sentence with the numbers of changes of each kind, introduced by ``what``."""
         told = counted(self.changes, self.moved, self.unsure)
         return f"{self.what}: {told}" if self.what else told
 
     def lines(self) -> list[str]:
-        """Return the environment, the changes under headings, and their counts, as lines."""
+        """Return lines of text: the environment, the changes under headings, and their numbers."""
         found = [*self.limits, *(f"not the same: {each}" for each in self.environment)]
         for heading, changes in self._headed().items():
             found += [f"{heading}:", *(f"  {change}" for change in changes)]
@@ -190,7 +194,7 @@ class RunChanges:
         return [*found, self.sentence]
 
     def markdown(self) -> str:
-        """Return Markdown, for a pull request or the summary of a step."""
+        """Return the changes in Markdown, for a pull request or the summary of a workflow step."""
         found = [f"**{escaped(self.sentence)}**", ""]
         found += [text for limit in self.limits for text in (escaped(limit), "")]
         for heading, changes in self._headed().items():
@@ -202,7 +206,7 @@ class RunChanges:
         return "\n".join(found)
 
     def record(self) -> dict[str, object]:
-        """Return plain data."""
+        """Return the changes as plain data, for JSON."""
         return {
             "environment": [each.record() for each in self.environment],
             "changes": [change.record() for change in self.changes],

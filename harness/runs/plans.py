@@ -1,4 +1,4 @@
-"""Plans of whole runs, and the cells that are missing from their shards."""
+"""The plans of runs, and the cells that are missing after shards of a run are joined."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from pydantic import Field
 from harness.files.forms import Form
 from harness.runs.shards import Shard
 
-# Maximum characters of all names of a plan; names of larger plans are not generated.
+# If all names of a plan's cells have more characters than this, the names are not generated.
 MOST_NAMED = 1 << 27
 
 
 class RunPlan(Form):
-    """The whole plan of a run; ``shard`` is such as ``2/4``, or None for all of it.
-
-    Cells are named by the :func:`joined` combinations of one entry of each of the ``axes``.
-    """
+    """The plan of a run, including all of its shards. ``shard`` is the shard that ran, such as
+    ``2/4``; None if the whole plan ran. Each cell has one entry of each of the ``axes``, and
+    :func:`joined` makes its name from them."""
 
     cells: Annotated[int, Field(ge=0, lt=2**63)]
     digest: str
@@ -31,7 +30,7 @@ class RunPlan(Form):
 
     @classmethod
     def of(cls, axes: Sequence[Collection[str]], shard: Shard | None) -> Self:
-        """Return the plan whose cells are named by these axes."""
+        """Return the plan with a cell for each combination of entries of these axes."""
         names = _names(axes)
         told = [sorted(axis) for axis in axes]
         part = str(shard) if shard else None
@@ -39,13 +38,14 @@ class RunPlan(Form):
 
 
 def joined(parts: Iterable[str]) -> str:
-    """Return the name of a cell of a plan, from an entry of each axis."""
+    """Return the name of a cell; ``parts`` has its entry on each axis."""
     return "\n".join(parts)
 
 
 @dataclass
 class Plans:
-    """The plans of several runs: their shards, numbers of cells, and names if recorded."""
+    """The plans of several runs by checksum: the shards that ran, the number of cells, and the
+    names of cells if known."""
 
     shards: dict[str, set[str]]
     cells: dict[str, int]
@@ -61,16 +61,15 @@ class Plans:
             plans.shards.setdefault(digest, set()).add(plan.shard or "1/1")
             if digest not in plans.names and axes and _length(axes) <= MOST_NAMED:
                 names = _names(axes)
-                # A digest that does not match means that the file was edited.
+                # If the digest does not match, the file was edited, so ignore the names.
                 if _digest(names) == digest:
                     plans.names[digest] = names
         return plans
 
     def told(self, ended: Collection[str]) -> tuple[int, list[str]]:
-        """Return the number of missing cells, and remarks on shards; ``ended`` are cell names.
-
-        The number is a lower bound if several plans do not all name their cells.
-        """
+        """Return the number of missing cells, and lines about missing shards. ``ended`` are the
+        names of the cells that have ended. The number of missing cells is a lower bound if there
+        are several plans, some without the names of their cells."""
         lines = []
         least = 0
         for digest, found in self.shards.items():
@@ -99,7 +98,7 @@ def _names(axes: Sequence[Collection[str]]) -> set[str]:
 
 
 def _length(axes: Sequence[Collection[str]]) -> int:
-    """Return an upper bound of the characters in the names of a plan."""
+    """Return an upper bound of the number of characters in all names of a plan's cells."""
     longest = sum(max(map(len, axis), default=0) + 1 for axis in axes)
     return math.prod(map(len, axes)) * longest
 

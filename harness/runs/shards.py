@@ -1,7 +1,6 @@
-"""Shards of a run: the part of a plan that each of several machines takes.
-
-A unit's shard does not depend on the order of units, so machines need only their own number.
-"""
+"""The shards of a run: each of several machines runs one part of the plan. Which shard a cell
+belongs to does not depend on the order of cells. So each machine only needs the number of its
+shard."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Shard:
-    """The part ``number`` of ``count``, counted from 1."""
+    """One of ``count`` parts of a plan; ``number`` is counted from 1."""
 
     number: int
     count: int
@@ -40,10 +39,11 @@ class Shard:
         return cls(number, count)
 
     def part(self, items: Iterable[T], name: Callable[[T], Sequence[str]], kind: str) -> list[T]:
-        """Return the items of this shard, in their order.
+        """Return the items that belong to this shard, in their order.
 
-        ``name`` identifies an item; its first part is a kind of equal cost, and the names of a kind
-        are dealt out evenly. Items with the same name stay together.
+        ``name`` returns the parts of an item's name. The first part names the kind of the item:
+        items of one kind cost about the same, so each kind is distributed evenly over the shards.
+        Items with equal names stay in one shard.
 
         Raises:
             UsageError: there are fewer items than shards.
@@ -64,8 +64,9 @@ class Shard:
 
 
 def _dealt(name: Sequence[str]) -> tuple[str, ...]:
-    """Return the order of dealing: by kind, then pseudo-random, because neighbours cost alike."""
-    import hashlib  # importing it takes a tenth of the time of harness --help
+    """Return a sort key for distributing names over shards: by kind, then in pseudo-random order,
+    because neighbours cost about the same."""
+    import hashlib  # this import takes a tenth of the time of harness --help
 
     kind, *rest = name
     return kind, hashlib.sha256("\n".join(rest).encode()).hexdigest()

@@ -1,4 +1,5 @@
-"""Cells of the suite: each runs once, when the first of its tests needs it."""
+"""The cells of the pytest suite. Each cell runs once, when the first of its tests needs a
+result."""
 
 from __future__ import annotations
 
@@ -19,16 +20,17 @@ from harness.results.findings import Finding
 
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 NAME = f"{__package__}.test_checks"
-"""Name of the tests' module, as ``pytest --pyargs`` takes it."""
+"""The name of the module with the tests, as ``pytest --pyargs`` takes it."""
 
-# Findings of a cell whose checks could not begin.
+# Names of findings for failures before the first check of a cell.
 BEFORE = ("oracle", "start", "open")
-# Findings that a test of the suite shows.
+# Names of the findings that a test of the suite reports.
 SHOWN = frozenset({*FINDINGS, *FINDINGS.values(), *BEFORE})
 
 
 class Cells:
-    """The results of a session's cells, which run only the groups of their ``selected`` checks."""
+    """The results of the cells in a pytest session. A cell runs only the checks of the ``selected``
+    tests."""
 
     def __init__(self, engine: Engine, selected: Iterable[tuple[Cell, str]]) -> None:
         self.engine = engine
@@ -42,30 +44,33 @@ class Cells:
         self._counted: dict[Cell, set[str]] = {}
 
     def findings(self, cell: Cell, check: str) -> list[Finding]:
-        """Return the findings of a cell for a check, and failures before the check.
+        """Return a cell's findings for one check, and its failures before the first check.
 
         Raises:
-            LookupError: the cell has a finding that no test of the suite would show.
-            BaseException: the exception that ended the run of the cell.
-            pytest.fail.Exception: the run of the cell already ended so in an earlier test.
+            LookupError: the cell has a finding that no test of the suite reports.
+            BaseException: this exception ended the run of the cell.
+            pytest.fail.Exception: the run of the cell already ended with an exception in an earlier
+                test.
         """
         found = self._result(cell).findings
         return [f for f in found if f.check in (check, FINDINGS[check], *BEFORE)]
 
     def has_run(self, cell: Cell) -> bool:
-        """Return whether a cell ran to its end, so that its results exist."""
+        """Return whether a cell ran to its end and so has results."""
         return cell in self._results
 
     def location(self, cell: Cell) -> str:
-        """Return the place where the cell's forward pass first differs from the oracle, or ""."""
+        """Return where the cell's forward pass first differs from the oracle; an empty text if it
+        agrees."""
         return self._result(cell).location
 
     def places(self, cell: Cell) -> Iterator[str]:
-        """Yield ``file:line`` of the cell's fault, and of its model."""
+        """Yield ``file:line`` of the equation or layer at fault, and of the cell's model."""
         return places(self._result(cell), self.engine.specs)
 
     def seconds(self, cell: Cell, check: str) -> float:
-        """Return the duration of a cell's check; shared time counts for the first check."""
+        """Return the duration of a check in a cell. The time that all checks of the cell share
+        counts for the first check that asks."""
         result = self._result(cell)
         counted = self._counted.setdefault(cell, set())
         found = 0.0
@@ -84,7 +89,7 @@ class Cells:
         if cell not in self._results:
             try:
                 self._results[cell] = self._run(cell)
-            except BaseException as error:  # such as a time limit of the session
+            except BaseException as error:  # e.g. a time limit of the pytest session
                 self._failed[cell] = f"{type(error).__name__}: {error}"
                 raise
         return self._results[cell]
@@ -93,7 +98,7 @@ class Cells:
         if self._in_turn:
             for backend, worker in self.engine.workers.items():
                 if backend != cell.backend:
-                    worker.close()  # no more tests for this backend
+                    worker.close()  # this backend has no more tests
         result = self.engine.run_cell(cell, tuple(self._groups[cell]))
         if hidden := [f.check for f in result.findings if f.check not in SHOWN]:
             raise LookupError(f"no test shows the findings {', '.join(hidden)} of {cell}")
@@ -101,32 +106,35 @@ class Cells:
 
 
 def identity(cell: Cell) -> str:
-    """Return a name that is unique across backends: ``torch-lesson6/simple_rnn-float32``."""
+    """Return the name of a cell in tests, which differs for each backend:
+    ``torch-lesson6/simple_rnn-float32``."""
     usual = {"native", "cpu"}
     further = [part for part in (cell.path, cell.device) if part not in usual]
     return "-".join([cell.backend, cell.spec, cell.dtype, *further])
 
 
 def tests(engine: Engine) -> Mapping[str, tuple[Cell, str]]:
-    """Return the plan of an engine, check by check, by the parameters in a test's name."""
+    """Return the cell and the check of each test in an engine's plan, by the parameters in the
+    test's name."""
     return {
         f"{identity(cell)}-{check}": (cell, check) for cell in engine.cells() for check in FINDINGS
     }
 
 
 def parameters(nodeid: str) -> str:
-    """Return the parameters in the name of a test of the suite; "" for other tests."""
+    """Return the parameters in a test's name, i.e. the part in brackets; an empty text for tests
+    outside of the suite."""
     name, _, rest = nodeid.partition("[")
     return rest.rpartition("]")[0] if name.startswith(f"{NAME}::") else ""
 
 
-# Output of the suite in addition to pytest's lines: the duration of each check, and annotations on
-# GitHub. Reports carry their cell as plain data, because with pytest-xdist they come from a
-# different process.
+# The suite adds to pytest's output the duration of each check, and annotations on GitHub. A report
+# contains its cell as plain data, because with pytest-xdist it comes from a different process.
 
 
 class Told:
-    """Plugin that collects a session's reports; ``tests`` are by the parameters in their names."""
+    """A pytest plugin that collects the reports of a session. ``tests`` has the cell and the check
+    of each test, by the parameters in the test's name."""
 
     def __init__(self, backends: Sequence[str], tests: Mapping[str, tuple[Cell, str]]) -> None:
         self.reports: list[Any] = []
@@ -136,7 +144,8 @@ class Told:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        """Set a test's duration to that of its check: the first test runs the whole cell."""
+        """Set the duration of a test to that of its check, because the first test of a cell runs
+        the whole cell."""
         report = yield
         given = getattr(item, "funcargs", {})
         cells = given.get("cells")
@@ -150,7 +159,8 @@ class Told:
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Keep a check's report, also of a test whose process was lost or that could not begin."""
+        """Store the report of a check. Include tests whose process ended, or that failed before
+        they began."""
         lost = not hasattr(report, "harness") and report.failed
         if lost and (found := self._tests.get(parameters(report.nodeid))):
             cell, check = found
@@ -159,7 +169,8 @@ class Told:
             self.reports.append(report)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Fail if nothing was compared for a backend: skipping all its tests is no success."""
+        """Fail the session if no test of a backend compared anything, e.g. because all of them were
+        skipped."""
         whole = exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly
         if whole and not _is_part(session.config):
             asked = {backend_of(report) for report in self.reports}
@@ -168,7 +179,7 @@ class Told:
                 session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write annotations and the summary of the step if GitHub runs this."""
+        """Write annotations and the summary of the workflow step if the session runs on GitHub."""
         if _is_part(terminalreporter.config):
             return
         if annotating():
@@ -183,22 +194,24 @@ class Told:
 
 
 def _is_part(config: pytest.Config) -> bool:
-    """Return whether this is a worker of pytest-xdist, whose reports the main process collects."""
+    """Return whether this process is a worker of pytest-xdist, whose reports the main process
+    collects."""
     return hasattr(config, "workerinput")
 
 
 def backend_of(report: Any) -> str:
-    """Return the backend of a report."""
+    """Return the name of the backend in a report."""
     return str(report.harness["cell"]["backend"])
 
 
 def was_compared(report: Any) -> bool:
-    """Return whether a check compared something: it agrees, or differs as known."""
+    """Return whether a check compared something: it agrees, or has only known differences."""
     return bool(report.passed or hasattr(report, "wasxfail"))
 
 
 def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
-    """Return a table of passed checks by system and backend, as ``asked``, and the failures."""
+    """Return a table with the numbers of passed checks by spec and backend, and the failures. The
+    backends have the order of ``asked``."""
     told = set(map(backend_of, reports))
     backends = [*(b for b in asked if b in told), *sorted(told.difference(asked))]
     rows: dict[str, dict[str, list[Any]]] = {}
@@ -214,7 +227,8 @@ def markdown(reports: Sequence[Any], asked: Sequence[str]) -> str:
 
 
 def failures(reports: Iterable[Any]) -> list[tuple[str, str, Sequence[str]]]:
-    """Return for each failed cell: a title with its checks, the first message, and places."""
+    """Return for each failed cell a title with the names of its failed checks, the first message,
+    and ``file:line`` places."""
     cells: dict[str, list[Any]] = {}
     for report in reports:
         if report.failed:

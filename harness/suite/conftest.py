@@ -1,4 +1,4 @@
-"""Parametrisation of the suite by spec, dtype and check, and the cells shared by tests."""
+"""Parametrisation of the suite's test by spec, dtype and check, and the fixture with the cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from harness.suite.cells import ENGINE, Cells, tests
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise with the engine's plan; with nothing if pytest runs no tests."""
+    """Parametrise the test with the engine's plan; without any parameters if pytest runs no
+    tests."""
     engine = metafunc.config.stash.get(ENGINE, None)
     planned = tests(engine) if engine is not None else {}
     values = [pytest.param(*given, id=name) for name, given in planned.items()]

@@ -1,4 +1,4 @@
-"""Options of the suite, and the request made from them."""
+"""The command-line options of the suite, and the request that is made from them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from harness.command.ranges import Range
 from harness.errors import HarnessError
 from harness.output.printing import shown
 
-# Options with which pytest prints information and runs no test.
+# If one of these options is set, pytest prints information and runs no test.
 TELLING = ("help", "version", "markers", "showfixtures", "cacheshow")
-# Options of the suite, taken from the options of cells.
+# The options of ``harness check`` that the suite has as well.
 OPTIONS = [one for one in options_of(CellOptions) if one.suite]
-# Modes of pytest-xdist that run each test in one process.
+# Values of ``--dist`` with which pytest-xdist runs each test in one process only.
 SPREADING = ("load", "loadfile", "loadgroup", "loadscope", "worksteal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of ``harness check`` that the suite has; most begin with ``--harness``."""
+    """Add those options of ``harness check`` that the suite has; most names begin with
+    ``--harness``."""
     group = parser.getgroup("harness.suite", "checks of a backend against the oracle")
     for one in OPTIONS:
         several = one.type.startswith("tuple")
-        # The suite must have a backend, so the help does not offer all backends.
+        # The suite needs ``--backend``, so the help must not say that all backends are the default.
         told = one.help if one.name != "backends" else "Backends to check."
         more: dict[str, Any] = {"help": told.removesuffix(".")}
         if one.shown:
@@ -48,10 +49,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Open the engine, so that a wrong name ends pytest before anything is collected.
+    """Open the engine, so that a wrong name ends pytest before it collects any test.
 
     Raises:
-        UsageError: no backend is named, or a request is invalid. The class is pytest's.
+        UsageError: no backend is named, or the request is invalid. (This is pytest's class.)
     """
     if any(getattr(config.option, name, None) for name in TELLING):
         return
@@ -76,7 +77,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pycollect_makemodule(
     module_path: Path, parent: pytest.Collector
 ) -> pytest.Module | None:
-    """Return the suite's module with the same name everywhere, so that reports can be merged."""
+    """Return the suite's module under the same name on all machines, so that reports can be
+    merged."""
     from harness.suite.cells import NAME
 
     if not module_path.samefile(Path(__file__).with_name("test_checks.py")):
@@ -87,7 +89,7 @@ def pytest_pycollect_makemodule(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Return a scheduler for pytest-xdist that keeps the tests of a model together."""
+    """Return a scheduler for pytest-xdist that runs all tests of a model in the same process."""
     from harness.suite.cells import ENGINE, tests
 
     if config.getoption("dist") not in SPREADING:
@@ -98,11 +100,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _value(one: Option, given: Any) -> Any:
-    """Return the value of an option's field; names may be repeated or separated by commas."""
+    """Return the value of an option. A list may be given as a repeated option, or separated by
+    commas."""
     if not one.type.startswith("tuple"):
         return one.read(given) if given is not None else None
     words = given
-    if one.word != one.name:  # arguments of the command line are not lists with commas
+    if one.word != one.name:  # positional arguments are not split at commas
         for text in given:
             if not all(name.strip() for name in text.split(",")):
                 raise pytest.UsageError(f"{one.suite}: nothing stands beside a comma of {text!r}")

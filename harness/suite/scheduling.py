@@ -1,8 +1,6 @@
-"""Scheduling for pytest-xdist: all tests of a model on a backend go to one process.
-
-The first check of a cell runs the whole cell, and the oracle's results serve all its dtypes. Spread
-over processes, each process would run nearly all cells.
-"""
+"""A scheduler for pytest-xdist that runs all tests of a model on a backend in the same process. The
+first test of a cell runs the whole cell, and all dtypes share the oracle's results. If the tests
+were spread over several processes, each process would run nearly all cells."""
 
 from __future__ import annotations
 
@@ -18,7 +16,8 @@ from harness.suite.cells import parameters
 
 
 class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Scheduler whose unit of work is a model on a backend; other tests follow ``--dist``."""
+    """A scheduler that gives all tests of a model on a backend to one process. Tests outside of the
+    suite are scheduled as ``--dist`` says."""
 
     def __init__(
         self, config: pytest.Config, log: Producer, tests: Mapping[str, tuple[Cell, str]]
@@ -41,7 +40,8 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return nodeid
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Reassign an ended process's work; return the test in which it died, which fails."""
+        """Give the remaining tests of an ended process to other processes. Return the test that was
+        running when the process ended; pytest-xdist reports it as failed."""
         workload = self.assigned_work.pop(node)
         left = [
             (unit, test) for unit in workload.values() for test, done in unit.items() if not done

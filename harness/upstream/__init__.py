@@ -1,1 +1,2 @@
-"""Reports of differences for framework developers: a script without the harness, and an issue."""
+"""Reports of differences for framework developers: an issue text, and a script that does not need
+the harness."""

@@ -1,4 +1,5 @@
-"""Files beside a reproducer's program: a script with the framework alone, and an issue."""
+"""The files that a reproducer gets for framework developers: a script that needs only the
+framework, and an issue text."""
 
 from __future__ import annotations
 
@@ -39,11 +40,11 @@ from harness.upstream import script
 from harness.upstream.script import Shown
 from harness.worker.launch import Launch
 
-# Seconds that the process of a format may take to write a model.
+# A format's process may take this many seconds to write a model.
 PATIENCE = 300.0
 STEM, ISSUE = "model", "issue.md"
 IN_GRADIENT = "gradient."
-# Exit codes of a crashed process.
+# Exit codes of processes that a signal has ended, with the name of the signal.
 CRASHES: Mapping[int | None, str] = {
     -number: number.name
     for number in (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
@@ -51,7 +52,8 @@ CRASHES: Mapping[int | None, str] = {
 
 
 def format_of(backend: str) -> str | None:
-    """Return the format in a backend's package that writes models of its framework, or None."""
+    """Return the name of the file format that can write models as source for this backend's
+    framework; None if there is none."""
     origin = plugins.available().get(backend_of(backend))
     if origin is None:
         return None
@@ -63,7 +65,7 @@ def format_of(backend: str) -> str | None:
 
 
 class Upstream:
-    """Context manager that writes scripts and issues beside the reproducers of a run."""
+    """A context manager that writes a script and an issue into each reproducer's folder."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -77,12 +79,13 @@ class Upstream:
             caller.worker.close()
 
     def write(self, folder: Path, result: CellResult) -> list[str]:
-        """Write script and issue beside a folder's reproducer, run the script, and return its
-        findings.
+        """Write a script and an issue into a reproducer's folder, and run the script.
+
+        Return lines of text that say what the script showed.
 
         Raises:
             UsageError: a file cannot be written.
-            OracleFault: the oracle lacks the time or the memory for the expected values.
+            OracleFault: the oracle ran out of time or memory.
         """
         made = load(folder)
         backend, check = result.cell.backend, made.run.check
@@ -98,7 +101,7 @@ class Upstream:
                 folder, "an issue", {ISSUE: (issue(result, check, verdict, versions), kinds.ISSUE)}
             )
             return [f"  no script without the harness: {fault}"]
-        # The framework's functions that ran in the cell, but that the script does not call.
+        # Framework functions that ran in the cell, but that the script does not call.
         called = {EQUATIONS, *(label for key, label in result.layers.items() if key in layers)}
         not_called = list(dict.fromkeys(n for n in result.layers.values() if n not in called))
         verdict = _verdict(shown, name, not_called)
@@ -111,11 +114,12 @@ class Upstream:
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
     ) -> tuple[list[str], Shown, Collection[str]]:
-        """Write and run the script; return its files, its outcome, and its native layers."""
+        """Write and run the script. Return its files, the outcome of running it, and the layers for
+        which it calls the framework's own layer."""
         cell = result.cell
         caller = self._caller(cell.backend, name)
         material, along = made.run.material, _along(made)
-        # The reproducer's model, with its numbers.
+        # The reproducer's model with its parameters and statistics.
         parameters, statistics = (
             {n: np.asarray(a, cell.dtype, order="C") for n, a in arrays.items()}
             for arrays in (material.parameters, material.statistics)
@@ -171,7 +175,7 @@ class Upstream:
 
 
 def title(result: CellResult, check: str) -> str:
-    """Return one line with the layer at fault, the wrong number, and its error."""
+    """Return one line with the layer at fault, the tensor that is most wrong, and its error."""
     cell = result.cell
     keys = result.blamed_layers or result.wrong_layers or result.named_layers
     if result.blame and result.blame.who not in ("layer", "spec"):
@@ -193,10 +197,9 @@ def issue(
     printed: str = "",
     files: Sequence[str] = (),
 ) -> bytes:
-    """Return the Markdown of an issue: title, versions, script, expected and found values.
-
-    ``verdict`` says whether and to whom it should be sent; ``files`` are those beside the script.
-    """
+    """Return an issue in Markdown: title, versions, script, expected values and values found.
+    ``verdict`` says whether the issue should be sent, and to which project. ``files`` are the files
+    that the script reads."""
     finding = _finding(result, check)
     text = filled(
         "harness.upstream",
@@ -226,7 +229,7 @@ def _put(
     contents: Mapping[str, tuple[bytes, kinds.FileKind]],
     moved: Sequence[Path] = (),
 ) -> None:
-    """Write contents and move files into a folder, but not over files of a different kind."""
+    """Write contents and move files into a folder; do not overwrite files of a different kind."""
     try:
         for file in moved:
             kinds.mark_export(file)
@@ -243,13 +246,15 @@ def _put(
 
 
 def _along(made: Reproducer) -> ArrayDict:
-    """Return a direction for each output and new state."""
+    """Return a random direction for each output and new state, along which gradients are
+    compared."""
     sizes = chosen_sizes(made.inference, made.run.material)
     return cotangents(made.inference, sizes.get("batch", 1), sizes.get("time", 1), 0)
 
 
 def _expected(made: Reproducer, along: ArrayDict) -> Expected:
-    """Return the results of inference, and its gradients along a direction."""
+    """Return the expected results of inference, and the gradients along the directions
+    ``along``."""
     material = made.run.material
 
     def run(session: Session) -> list[Arrays]:
@@ -266,7 +271,8 @@ def _expected(made: Reproducer, along: ArrayDict) -> Expected:
 def _renamed(
     expected: Expected, neutral: Arrays, named: Arrays, dtype: str
 ) -> dict[str, tuple[Any, float]]:
-    """Return expected arrays with tolerances by the script's names; leave out mere noise."""
+    """Return the expected arrays and their tolerances under the script's names; arrays whose
+    expected values are only rounding noise are left out."""
     scale, noise = scales(expected.values), expected.noise(dtype)
     limits = {
         name: K * max(noise[name], FLOOR * PRECISION[dtype]) * scale[name]
@@ -278,7 +284,7 @@ def _renamed(
         for name, array in expected.values.items()
         if name in limits and not name.startswith(IN_GRADIENT)
     }
-    # A framework's tensor may hold several gradients, so it gets the widest tolerance.
+    # A framework's tensor may combine several gradients; it gets the largest of their tolerances.
     own = [limits[f"{IN_GRADIENT}{n}"] for n in neutral if f"{IN_GRADIENT}{n}" in limits]
     for name, array in named.items() if own else ():
         found[f"{IN_GRADIENT}{name}"] = (array, max(own))
@@ -286,7 +292,8 @@ def _renamed(
 
 
 def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
-    """Return the conclusion from the script's runs; agreement does not clear any side."""
+    """Return the conclusion from running the script. If the script agrees, neither the framework
+    nor the plugin is cleared."""
     if shown.code == 1 and "results differ" in shown.printed:
         at_fault = f"The script shows it with {name} alone: the framework's own layer is at fault."
         if script.VARIES in shown.printed:
@@ -309,7 +316,8 @@ def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
 
 
 def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
-    """Write script and issue beside one reproducer of a backend, and return lines on the result."""
+    """Write a script and an issue into the folder of one reproducer; return lines that say what the
+    script showed."""
     name, environment = launch.backend, dict(launch.environment)
     request = Request(pythons={name: launch.python}, environment={name: environment})
     with Upstream(request) as upstream:
@@ -317,9 +325,10 @@ def write_beside(launch: Launch, folder: Path, result: CellResult) -> list[str]:
 
 
 def run_reduce(asked: ReduceOptions) -> CommandResult:
-    """Reduce a reproducer, and write a script and an issue beside the reduced one.
+    """Run ``harness reduce``: reduce a reproducer, and write a script and an issue into the new
+    folder.
 
     Raises:
-        HarnessError: the folder holds no reproducer that differs, or the backend cannot be run.
+        HarnessError: the folder has no reproducer that differs, or the backend cannot be run.
     """
     return replay.run_reduce(asked, write_beside)

@@ -1,4 +1,5 @@
-"""Script that shows a difference with numpy and one framework: its text, and its run."""
+"""The script that shows a difference with only numpy and one framework: its text, and running
+it."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from harness.output.templates import filled
 from harness.worker import exchange
 
 FILE, ARRAYS = "reproduce.py", "reproduce.npz"
-# Seconds that a script may take; it imports a framework and compiles a model.
+# A script may take this many seconds, in which it imports a framework and compiles a model.
 PATIENCE = 300.0
-# Default limit of resident bytes, including child processes.
+# Default limit of a script's resident memory in bytes, including its child processes.
 MEMORY = 8 << 30
-# Number of processes in which a script must agree before it counts as not reproducing.
+# If a script agrees in this many processes, it does not reproduce the difference.
 RUNS = 3
-# Maximum characters kept of the output.
+# At most this many characters of the script's output are stored.
 KEPT = 20_000
 # Names that the script defines in addition to the model.
 OWN = frozenset(
@@ -32,18 +33,18 @@ OWN = frozenset(
         *("run", "fill_freed_memory", "error_of", "main"),
     }
 )
-# Passes of the script; before each, it fills freed memory with a different number.
+# The number of passes in a script. Before each pass, the script fills freed memory with a different
+# number.
 PASSES = 4
-# Text that the script prints for a result that is right in some passes only.
+# The script prints this text if a result is right in some passes and wrong in others.
 VARIES = " passes on the same numbers"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The outcome of a script's run; ``code`` is None if it took too long or too much memory.
-
-    ``runs`` counts the processes; all before the last one agreed.
-    """
+    """The outcome of running a script. ``code`` is the exit code; None if the script took too long
+    or used too much memory. ``runs`` is the number of processes that ran the script; in all but the
+    last, the results agreed."""
 
     code: int | None
     printed: str
@@ -57,10 +58,10 @@ def composed(
     allowed: Mapping[str, float],
     environment: Mapping[str, str],
 ) -> str:
-    """Return the whole text of the script.
+    """Return the complete text of the script.
 
     Raises:
-        UsageError: the model has a name that the script needs itself.
+        UsageError: the model uses a name that the script defines.
     """
     taken = sorted(_defined(made.module) & OWN)
     if taken:
@@ -83,7 +84,7 @@ def composed(
 
 
 def _defined(module: str) -> set[str]:
-    """Return the names that a module's text defines at its top level."""
+    """Return the names that a module's source defines at its top level."""
     found = set()
     for node in ast.parse(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -103,10 +104,8 @@ def _without_docstring(module: str) -> str:
 def run_until_it_differs(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> Shown:
-    """Run a folder's script in fresh processes until one does not agree, :data:`RUNS` at most.
-
-    A kernel that reads uninitialised memory may be right in one process by luck.
-    """
+    """Run a folder's script in new processes until its results differ, at most :data:`RUNS` times.
+    A kernel that reads uninitialised memory may be right in one process by chance."""
     for number in range(1, RUNS + 1):
         shown = replace(run(folder, python, environment, memory), runs=number)
         if shown.code != 0:
@@ -117,8 +116,10 @@ def run_until_it_differs(
 def run(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> Shown:
-    """Run the script of a folder alone, under a guardian; ``memory`` is in resident bytes."""
-    # Resolve the interpreter here, because PYTHONPATH may be relative to the run's folder.
+    """Run the script in a folder in its own process, with a supervisor process that ends it.
+    ``memory`` limits the resident memory in bytes."""
+    # Resolve the path of the interpreter here, because PYTHONPATH may be relative to the folder in
+    # which the script runs.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
     ended = exchange.run(command, variables, PATIENCE, memory or MEMORY)
