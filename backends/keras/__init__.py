@@ -1,1 +1,1 @@
-"""The Keras backends, on TensorFlow, PyTorch or JAX, and their weight format."""
+"""The Keras backends, on TensorFlow, PyTorch or JAX, and the ``.keras`` weight format."""

@@ -1,8 +1,8 @@
-"""Read the variables of a ``.keras`` file as data, without creating its layers.
+"""Reading the variables of a ``.keras`` file as data, without creating its layers.
 
-Only the names of layers are read from the archive's configuration. Keras would create the objects
-that it names, which has allowed code to run in many versions. The variables are in an HDF5 file
-inside the archive, grouped by layer class and order.
+Only the names of layers are read from the file's configuration. Keras would create the objects that
+the configuration names, which has allowed code in a file to run in many versions. The variables are
+in an HDF5 file inside the archive, grouped by layer class and order.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ from harness.extend.formats import DESCRIBED, FLOATS, Archive, Damaged, Declared
 from harness.extend.program import owner_of
 
 PARTS = ("config.json", "model.weights.h5")
-# Filter numbers of HDF5 itself and of h5py; other filters are code loaded from disk.
+# The numbers of compression filters in HDF5 and h5py. HDF5 would load other filters as code from
+# disk.
 FILTERS = frozenset({1, 2, 3, 32000})
-# The most bytes of a chunk, which is unpacked as a whole.
+# A chunk may have at most this many bytes, because it is decompressed as a whole.
 CHUNK = 1 << 24
-# The module of operations in a configuration; they have no variables.
+# In a configuration, operations belong to this module. They have no variables.
 OPERATIONS = "keras.src.ops."
 
 
 def text(archive: Archive, name: str, limit: int = DESCRIBED) -> str:
-    """Return a part of the archive as text."""
+    """Return a file of the archive as text."""
     return archive.part(name, limit).decode("utf-8", "replace")
 
 
 def layers(config: str) -> dict[str, tuple[str, str]]:
-    """Return the class and the variable group of each layer in a configuration, by name."""
+    """Return for each layer in a configuration its class and the name of the group with its
+    variables."""
     try:
         entries = json.loads(config)["config"]["layers"]
         classes = [(e["config"]["name"], e["class_name"], e.get("module")) for e in entries]
@@ -54,17 +56,19 @@ def layers(config: str) -> dict[str, tuple[str, str]]:
 
 
 def _snake(name: str) -> str:
-    """Return ``SimpleRNN`` as ``simple_rnn``, as Keras names groups."""
+    """Convert a class name to a group name as Keras does: ``SimpleRNN`` to ``simple_rnn``."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 @contextmanager
 def variables(archive: Archive, wanted: int) -> Iterator[Any]:
-    """Open the HDF5 file inside; ``wanted`` is the byte count of the model's variables."""
+    """Open the HDF5 file in the archive; ``wanted`` is the number of bytes in the model's
+    variables."""
     import h5py
 
-    # The file may also hold optimizer state: a few numbers for each number of the model.
+    # The file may also contain optimizer state, which has a few numbers for each number of the
+    # model.
     part = archive.stream("model.weights.h5", 4 * wanted + DESCRIBED)
     try:
         file = h5py.File(part, "r")
@@ -75,14 +79,16 @@ def variables(archive: Archive, wanted: int) -> Iterator[Any]:
 
 
 def declared(file: Any, group: str, layer: str, inner: Sequence[str], index: int) -> Declared:
-    """Return variable number ``index`` of a layer, or of its inner object at the path ``inner``."""
+    """Return the variable number ``index`` of a layer, or of an object inside the layer that is at
+    the path ``inner``."""
     import h5py
 
     place = file
     for step in ("layers", group):
         place = _child(place, step, h5py.Group)
     if "vars" in place:
-        # Current Keras stores the layer's name; the order of layers alone could mislead.
+        # Current Keras stores the name of the layer. Compare it, because the order of layers alone
+        # may be misleading.
         name = _child(place, "vars", h5py.Group).attrs.get("name", layer)
         if name != layer:
             raise Damaged(f"its variables are of {shorten(str(name))!r}, not of {layer!r}")
@@ -105,7 +111,7 @@ def _loader(dataset: Any) -> Callable[[], Array]:
 
 
 def _child(place: Any, name: str, kind: Any) -> Any:
-    """Return a direct member of a group; a link could lead to any file."""
+    """Return a direct member of an HDF5 group; reject a link, which could lead to any file."""
     import h5py
 
     try:
@@ -119,7 +125,8 @@ def _child(place: Any, name: str, kind: Any) -> Any:
 
 
 def _check(dataset: Any) -> None:
-    """Raise :class:`Damaged` for external data, foreign filters or huge chunks."""
+    """Raise :class:`Damaged` if a dataset has external data, unknown filters or too large
+    chunks."""
     name = dataset.name
     if dataset.shape is None or dataset.external or dataset.is_virtual:
         raise Damaged(f"the numbers of {name} are not in the file")
@@ -132,7 +139,8 @@ def _check(dataset: Any) -> None:
 
 
 def spec_of(archive: Archive, notes: str) -> str | None:
-    """Return the name of the model in the archive's notes; None if there are no notes."""
+    """Return the name of the model in the file that the harness adds to an archive; None if that
+    file is missing."""
     if notes not in archive.names:
         return None
     try:
@@ -145,7 +153,7 @@ def spec_of(archive: Archive, notes: str) -> str | None:
 
 
 def instances(program: Program) -> list[str]:
-    """Return the layers that have weights."""
+    """Return the names of the layers that have parameters or statistics."""
     ports = (*program.parameters, *program.statistics)
     return list(dict.fromkeys(owner_of(port.name) for port in ports))
 
@@ -157,7 +165,8 @@ def declared_of(
     there: Mapping[str, tuple[str, str]],
     file: Any,
 ) -> dict[str, Declared]:
-    """Return the file's variables of each layer, after checking them against the model's own."""
+    """Return the variables in the file of each layer, after comparing their shapes with the
+    model's."""
     found = {}
     for key in instances(program):
         wanted = built.layers[key]

@@ -1,8 +1,6 @@
-"""Attention that the Keras backend claims: ``keras.layers.MultiHeadAttention``.
-
+"""Attention layers that the Keras backend runs with ``keras.layers.MultiHeadAttention``.
 ``grouped_attention`` rotates queries and keys by position. ``keras.layers.GroupQueryAttention``
-does not, so it is not claimed.
-"""
+does not, so ``grouped_attention`` runs as equations."""
 
 from __future__ import annotations
 
@@ -12,14 +10,16 @@ from typing import Any
 from harness.extend import ClaimableCall, Packing, Part, Piece, Tensors
 
 KIND = "MultiHeadAttention"
-# Inner layers: the attribute name, and the letter of its parameters.
+# Each inner layer of an attention: its attribute in Keras, and the letter in the names of its
+# parameters.
 PARTS: Mapping[str, tuple[str, str]] = {
     "query": ("query_dense", "q"),
     "key": ("key_dense", "k"),
     "value": ("value_dense", "v"),
     "attention_output": ("output_dense", "o"),
 }
-# Extra call arguments, from Keras' ops and the inputs of the layer.
+# Functions that return extra arguments of a call, made from ``keras.ops`` and the inputs of the
+# layer.
 ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
     "causal_attention": lambda ops, values: {"use_causal_mask": True},
     "self_attention": lambda ops, values: {},
@@ -28,12 +28,13 @@ ATTENTION: Mapping[str, Callable[[Any, Tensors], Mapping[str, Any]]] = {
 
 
 def arguments(layer: ClaimableCall) -> dict[str, Any]:
-    """Return the arguments of the class."""
+    """Return the constructor arguments of the Keras class."""
     return {"num_heads": layer.attributes["heads"], "key_dim": layer.attributes["head"]}
 
 
 def packing(layer: ClaimableCall) -> Packing:
-    """Return the packing; each head has its own axis, except in the output bias."""
+    """Return the layout of the parameters in Keras: heads have an axis of their own, except in the
+    output bias."""
     heads = (layer.attributes["heads"], layer.attributes["head"])
     features, _ = layer.shapes["W_q"]
     pieces: dict[str, Piece] = {}
@@ -46,5 +47,5 @@ def packing(layer: ClaimableCall) -> Packing:
 
 
 def parts_of(layer: Any) -> dict[str, Any]:
-    """Return the inner layers of an attention, by their names in its packing."""
+    """Return the inner layers of an attention by the names that :func:`packing` uses."""
     return {part: getattr(layer, name) for part, (name, _) in PARTS.items()}

@@ -1,12 +1,12 @@
-"""Keras 3 on TensorFlow (``keras``), on torch (``keras-torch``) and on JAX (``keras-jax``).
+"""The Keras 3 backends: on TensorFlow (``keras``), torch (``keras-torch``) and JAX (``keras-jax``).
 
-Keras fixes its engine at import, so each name needs its own process. The native path is a real
-``keras.Model``: claimed layers are Keras layers, and everything else is an operation of the graph.
-Gradients are the engine's.
+Keras fixes its engine at import, so each backend needs a process of its own. The native path is a
+real ``keras.Model``. It uses Keras layers where they equal the spec's layers, and Keras operations
+for everything else. The engine's autodiff computes gradients.
 
-In float64, layers that Keras computes in float32 are not claimed: on torch matrix products,
-normalisations and attention, on JAX normalisations, attention and layers with tanh (see
-:mod:`harness.backends.keras.engines`).
+In a float64 session, Keras computes some layers in float32. They run as equations instead: on torch
+matrix products, normalisations and attention; on JAX normalisations, attention and layers with tanh
+(see :mod:`harness.backends.keras.engines`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ NAMES = {"keras": "tensorflow", "keras-torch": "torch", "keras-jax": "jax"}
 
 
 class Keras(Backend):
-    """Keras on one engine."""
+    """The backend for Keras on one engine."""
 
     def __init__(self, name: str, engine: str) -> None:
         import keras
@@ -84,8 +84,8 @@ class Keras(Backend):
         self._table = table(keras, self.engine.exact)
         self._device: Any = None
         self._card: int | None = None
-        # Operations that Keras does not compute in float64, and activations that Keras lacks, made
-        # when they are claimed.
+        # ``inexact`` are operations that Keras does not compute in float64. ``unnamed`` are
+        # activations that Keras lacks; each function returns the activation.
         self.inexact = self.engine.inexact
         self.unnamed: dict[str, Callable[[], Any]] = {
             "hard_sigmoid_fifth": lambda: partial(hard_sigmoid_fifth, self.keras.ops)
@@ -132,17 +132,18 @@ class Keras(Backend):
             self._device.__exit__(None, None, None)
             self._device = None
         self._card = card_of(device)
-        # The engine must be set before any device is named, because that starts the engine.
+        # Configure the engine before naming a device, because naming a device starts the engine.
         self.engine.use(self._card, dtype, self.deterministic)
         name = self.engine.cpu if self._card is None else f"gpu:{self._card}"
         self._device = self.keras.device(name)
         self._device.__enter__()
         kept = host_dtype(dtype)
         self.keras.config.set_floatx(kept)
-        # Set the policy explicitly: the first layer would otherwise fix the policy of all later
-        # ones.
+        # Set the dtype policy explicitly. Otherwise the first layer fixes the policy of all later
+        # layers.
         self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)
-        # Not on a card: the checked computation would differ from the timed one.
+        # Do not do this on a GPU: the computation that is checked would differ from the one that is
+        # timed.
         self.engine.quick = self.quick and self._card is None
 
     def repeats(self) -> bool:
@@ -189,7 +190,8 @@ class Keras(Backend):
             return losses.claimed(self.keras, layer.definition, self.engine.wrong_losses)
         if layer.definition in attention.ATTENTION:
             return self._attention(layer)
-        # A Keras model may call a shared layer in a different order.
+        # If a layer is called several times, a Keras model may make these calls in a different
+        # order.
         if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
         kind, extra, packing = LAYERS[layer.definition]
@@ -199,7 +201,7 @@ class Keras(Backend):
             return None
         both = layer.definition in TWO_WAYS
         if both and any(map(callable, arguments.values())):
-            return None  # Keras copies the layer by its configuration
+            return None  # Keras copies the layer from its configuration
         made, cast = self._made(kind, layer, arguments, both)
         told = mask_of if "mask" in layer.node.attributes["roles"] else None
         run = eager(made, layer.phase == "training", cast, told)
@@ -210,7 +212,8 @@ class Keras(Backend):
     def _made(
         self, kind: str, layer: ClaimableCall, arguments: Mapping[str, Any], both: bool = False
     ) -> Any:
-        """Return a Keras layer with the spec's name, and a cast if its policy is mixed."""
+        """Return a Keras layer with the spec's name, and a cast function if the layer's dtype
+        policy is mixed."""
         name = own_name(str(layer.node.attributes["instance"]), self.keras)
         known = getattr(self.keras.layers, kind)
         made = known(**arguments, **self.starts(known), name=name)
@@ -220,7 +223,7 @@ class Keras(Backend):
         return made, self.keras.ops.cast if mixed else None
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Return the initializer arguments of a class."""
+        """Return the arguments that set the initializers of a Keras class."""
         return unset(kind)
 
     def _attention(self, layer: ClaimableCall) -> Native | None:
@@ -236,14 +239,15 @@ class Keras(Backend):
         return KerasLayer(f"keras.layers.{attention.KIND}", run, packing, made, told)
 
     def _is_cudnn(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether Keras runs a layer in cuDNN: the standard form on a GPU."""
+        """Return whether Keras runs a layer with cuDNN, i.e. a layer with standard activations on a
+        GPU."""
         functions = arguments.get("activation"), arguments.get("recurrent_activation")
         kinds = {"LSTM", "GRU"} if isinstance(self.engine, TensorFlowEngine) else {"LSTM"}
         standard = functions == ("tanh", "sigmoid") and arguments.get("reset_after", True)
         return bool(self._card is not None and kind in kinds and standard)
 
     def _is_exact(self, kind: str, arguments: Mapping[str, Any]) -> bool:
-        """Return whether a layer computes in the session's dtype."""
+        """Return whether a Keras layer computes in the session's dtype."""
         if self.keras.config.floatx() != "float64":
             return True
         used = {"matmul"} if kind in (*RECURRENT, "Dense") else set()
@@ -284,7 +288,7 @@ def harness_environment(name: str) -> Mapping[str, str]:
 
 @hookimpl
 def harness_deterministic(name: str) -> Mapping[str, str]:
-    # The engine sets TensorFlow's own switch; cuBLAS needs the same variable as for torch.
+    # The engine itself makes TensorFlow deterministic. cuBLAS needs the same variable as for torch.
     return platforms.deterministic(os.environ) if name == "keras-jax" else CUBLAS_REPEATS
 
 

@@ -1,4 +1,4 @@
-"""Calls and operations without a Keras layer, as layers of generated classes."""
+"""Calls and operations that Keras lacks, turned into layers of generated classes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from .source import RESERVED, CallWriter, registered
 
 @dataclass(frozen=True)
 class Custom:
-    """A call or an operation as a layer of its own class.
+    """A call or an operation that becomes a layer of a generated class.
 
-    ``arguments`` and ``weights`` map values to their names in the source. ``attributes`` maps
-    weight names to attribute names. ``nodes`` are all nodes that ``outputs`` need, including
-    constants. ``results`` are the program's values of the outputs.
+    - ``arguments`` and ``weights`` map value numbers to names in the source.
+    - ``attributes`` maps names of weights to attributes of the class.
+    - ``nodes`` are all nodes that ``outputs`` depend on, constants included.
+    - ``results`` are the values of the outputs in the whole program.
     """
 
     program: Program
@@ -35,7 +36,7 @@ class Custom:
     trained: frozenset[str]
 
     def start(self) -> list[str]:
-        """Return the method that creates the weights."""
+        """Return the source lines of the method that creates the weights."""
         if not self.shapes:
             return []
         made = [f"{INDENT * 2}{line}" for line in map(self._weight, self.shapes)]
@@ -43,7 +44,7 @@ class Custom:
         return [*head, *made, ""]
 
     def method(self, name: str) -> list[str]:
-        """Return the equations as a method."""
+        """Return the source lines of a method that computes the equations."""
         arguments = ", ".join(["self", *self.arguments.values()])
         body = CallWriter(self.program, self.arguments, self.weights).write(
             self.nodes, self.outputs
@@ -52,11 +53,11 @@ class Custom:
         return [f"{INDENT}def {name}({arguments}):", *lines]
 
     def shape(self) -> list[str]:
-        """Return the method that tells the output shape, for sliced weights and an output shaped
-        like an argument.
+        """Return the source lines of the method that computes the output shape.
 
-        Keras on torch would find the shape by a trial of length 83, but a sliced weight is only as
-        long as the longest input.
+        The method is needed only if a weight is sliced and the output has the shape of an argument.
+        Without it, Keras on torch would call the layer with length 83, but a sliced weight is only
+        as long as the longest input.
         """
         types, made = self.program.types, [self.program.types[v] for v in self.outputs]
         alike = [name for value, name in self.arguments.items() if [types[value]] == made]
@@ -76,8 +77,9 @@ class Custom:
 
 
 def class_text(name: str, forms: Sequence[Custom]) -> str:
-    """Return the registered class of a layer. A layer called in several forms, with other axes or
-    omitted arguments, takes a list of tensors and the number of the form."""
+    """Return the source of a layer's class, with its registration. Calls of the same layer may have
+    different axes or omit arguments. The class then takes a list of tensors and the number of the
+    variant."""
     first = forms[0]
     lines = [f"class {name}(keras.layers.Layer):", *document.docstring([first.summary], 1), ""]
     lines += first.start()
@@ -95,11 +97,9 @@ def class_text(name: str, forms: Sequence[Custom]) -> str:
 def custom(
     program: Program, node: Node, constants: Iterable[Node], taken: Container[str]
 ) -> Custom:
-    """Return a node as a custom layer, with the ``constants`` that it needs; ``taken`` are
-    attributes of every layer.
-
-    Raises :class:`UsageError` if the node needs the length of an axis that no input has.
-    """
+    """Return a node as a custom layer, with the ``constants`` that it needs. ``taken`` are names of
+    attributes that every Keras layer has. Raise :class:`UsageError` if the node needs the length of
+    an axis that no input has."""
     instance = node.attributes.get("instance")
     roles = dict(zip(node.attributes.get("roles", ()), node.inputs, strict=False))
     own = {
@@ -131,7 +131,7 @@ def custom(
 
 
 def _attributes(own: Iterable[str], taken: Container[str]) -> dict[str, str]:
-    """Return a distinct attribute name for each weight."""
+    """Return for each weight a name of an attribute; the names are all different."""
     found: dict[str, str] = {}
     for name in own:
         is_taken = name in taken or iskeyword(name) or name.startswith(("weight_", "form_"))
@@ -140,7 +140,8 @@ def _attributes(own: Iterable[str], taken: Container[str]) -> dict[str, str]:
 
 
 def _local_names(program: Program, node: Node) -> dict[int, str]:
-    """Return the value names inside the layer; a model has other names for each call's results."""
+    """Return the names of values inside the layer. A model uses other names, which differ from call
+    to call."""
     label = f"{node.attributes.get('label')}/"
     return {v: n.removeprefix(label) for v, n in program.names.items() if n.startswith(label)}
 
@@ -161,7 +162,8 @@ def _arguments(
     roles: Mapping[str, int],
     weights: Mapping[int, str],
 ) -> dict[int, str]:
-    """Return the arguments by name: outer values, and inputs with free lengths."""
+    """Return the names of the arguments: values from outside, and inputs whose axes have free
+    lengths."""
     values = [v for v in free_values(Block((), nodes, outputs)) if v not in weights]
     outer = [port.value for port in (*program.inputs, *program.state)]
     for size in sorted(free_sizes(program, nodes)):
@@ -173,7 +175,7 @@ def _arguments(
                     f"of {size}, and no input has an axis of just that length; add one that has"
                 )
             values.append(place[0])
-    # A Keras layer needs at least one input.
+    # A Keras layer must have at least one input, so add one.
     names = {value: role for role, value in roles.items()}
     found: dict[int, str] = {}
     for value in values or outer[:1]:

@@ -1,4 +1,4 @@
-"""Keras' default behaviour: one measurement for each entry of ``specs/defaults``."""
+"""Measurements of Keras' defaults: one function for each entry of ``specs/defaults``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from keras import layers, losses, ops, optimizers
 from harness.extend import Measured, Probes
 
 PROBES = Probes()
-BIG = 50.0  # saturates a gate
+BIG = 50.0  # large enough to saturate a gate
 RATE = 2.0**-10  # exact in every dtype
 
 
 def built(layer: Any, *shape: int | None) -> Any:
-    """Build a layer with all parameters at zero."""
+    """Build a layer for an input shape, and set all parameters to zero."""
     layer.build(shape)
     layer.set_weights([np.zeros(w.shape, "float32") for w in layer.weights])
     return layer
 
 
 def floats(numbers: Any) -> Any:
-    """Return a float32 array."""
+    """Return a float32 tensor."""
     return np.array(numbers, "float32")
 
 
@@ -154,7 +154,7 @@ def gelu_form() -> Measured:
 def batch_norm_momentum() -> Measured:
     layer = layers.BatchNormalization()
     layer(floats([[0], [2]]), training=True)
-    return float(_array(layer.moving_mean)[0])  # of a batch whose mean is 1
+    return float(_array(layer.moving_mean)[0])  # after a batch with mean 1
 
 
 @PROBES
@@ -240,11 +240,11 @@ def padding_index() -> Measured:
     return "row of zeros" if np.abs(layer.get_weights()[0][0]).max() == 0 else "mask"
 
 
-# Losses, optimizers and numbers.
+# Measurements of losses, optimizers and numeric functions follow.
 
 
 def _moved(optimizer: Any, gradient: float, start: float = 0.0) -> float:
-    """Return how far one step moves a parameter, in units of the learning rate."""
+    """Return how far one step moves a parameter, divided by the learning rate."""
     p = keras.Variable(floats([start]))
     optimizer.apply([ops.convert_to_tensor(floats([gradient]))], [p])
     return float((start - _array(p.value)[0]) / RATE)

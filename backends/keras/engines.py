@@ -1,15 +1,15 @@
-"""The three engines of Keras 3, and the operations that must bypass Keras to be exact.
+"""The three engines of Keras 3, and exact replacements for operations that Keras rounds.
 
-Except on TensorFlow, Keras' type promotion turns float64 into float32, so some operations round
-float64 values:
+On torch and JAX, Keras' type promotion turns some float64 values into float32. These operations
+round float64 values:
 
 - torch: ``matmul``, ``tensordot``, ``segment_sum`` (relative error 1e-7), all normalisations
 - JAX: ``tanh`` (8e-8), all normalisations
 - TensorFlow: ``gelu``, which has a float32 constant (5e-9)
 - all engines: the scale of attention, unless it is a power of two
 
-``inexact`` of an engine names these operations. ``exact`` has replacements for those that a program
-may use.
+Each engine lists such operations in ``inexact``. ``exact`` has replacements for the operations that
+a program may use.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Keras: a ``.keras`` file that ``keras.models.load_model`` opens on any engine.
+"""The format ``keras``: a ``.keras`` file that ``keras.models.load_model`` opens on any engine.
 
-The file is a functional model of Keras layers with the names of the spec, for any batch size and
-length. Its outputs are a dict; state enters and leaves as ``state.NAME``. Layers that Keras lacks
-are in a module NAME.py beside NAME.keras. The module imports only keras and must be imported before
-the model is loaded.
+The file contains a functional model whose layers have the names of the spec; it accepts any batch
+size and sequence length. The model's outputs are a dict. A state is an input and an output named
+``state.NAME``. Layers that Keras lacks are in a module NAME.py beside NAME.keras. The module
+imports only keras and must be imported before the model is loaded.
 
-Use float64 weights only on TensorFlow. Keras on torch rounds products to float32, and Keras on JAX
-rounds tanh, after which its loops stop with an error. float32 weights work on all engines. The
-archive's ``harness.json`` has the model's name, the vocabulary and other facts about the weights;
-Keras ignores it.
+Use float64 weights only on TensorFlow. Keras on torch rounds products to float32. Keras on JAX
+rounds tanh to float32, and its loops then stop with an error. float32 weights work on all engines.
+The file ``harness.json`` in the archive has the model's name, the vocabulary and other facts about
+the weights; Keras ignores it.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ from .source import SCRIPT
 
 NOTES = "harness.json"
 SHARED = re.compile(r'("shared_object_id": )(\d+)\b')
-# The date of every saved file, in Keras' format.
+# Every saved file gets this date, in Keras' format.
 SAVED = "1980-01-01@00:00:00"
-# The first line of a module that this format wrote, and may overwrite.
+# A module that starts with this line was written by this format, which may overwrite it.
 HEAD = "What {} needs and Keras itself does not have."
 
 
 class KerasFormat(Format):
-    """The format ``keras``."""
+    """The implementation of the format ``keras``."""
 
     suffix = ".keras"
 
@@ -105,7 +105,7 @@ class KerasFormat(Format):
         return files
 
     def _check_module(self, spec: str, module: Path) -> None:
-        """Check that a module may be written and can be imported."""
+        """Raise an error unless the module may be written and its name can be imported."""
         if not module.stem.isidentifier():
             raise UsageError(
                 f"{spec} needs a Python module beside its .keras file, and {module.name} could not "
@@ -130,7 +130,8 @@ class KerasFormat(Format):
             native = built.natives.get(instance)
             packed = {**own, **native.packing.pack(own)} if native else own
             for variable in built.layers[instance].weights:
-                # The rest is the random seed of a recurrent layer, which is never used.
+                # The only other variable is the random seed of a recurrent layer, which is never
+                # used.
                 if variable.name in packed:
                     variable.assign(packed[variable.name])
 
@@ -177,12 +178,12 @@ class KerasFormat(Format):
         )
 
     def _load(self, path: Path) -> Any:
-        """Load a file of this format; Keras creates all objects that the file names."""
+        """Load a file of this format with Keras, which creates all objects that the file names."""
         try:
             return self.keras.models.load_model(path, compile=False)
-        # A damaged or foreign file can raise any exception in Keras.
+        # Keras may raise any exception if a file is damaged or comes from another program.
         except Exception as error:
-            # Each object wraps the inner error; the innermost one is informative.
+            # Keras wraps the error of each inner object. Only the innermost error is informative.
             cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
             raise UsageError(
                 f"Keras {version('keras')} cannot load {path}: {type(error).__name__}: {cause}"
@@ -193,7 +194,7 @@ class KerasFormat(Format):
             config = text(parts, "config.json", 4 * DESCRIBED)
         self.backend.use("cpu", _dtype(config))
         module = path.with_suffix(".py")
-        # Objects that this process has registered must not replace the module's.
+        # Objects that this process has registered earlier must not replace those of the module.
         self.keras.saving.get_custom_objects().clear()
         if _registered(config):
             run_file(module, WORDS)
@@ -209,8 +210,8 @@ class KerasFormat(Format):
 
 
 def _finish(path: Path, notes: Mapping[str, Any]) -> None:
-    """Add the notes to an archive, and make its bytes repeatable. The date becomes a constant, and
-    ids of shared objects (memory addresses) become counters."""
+    """Add the notes to a saved archive, and make its bytes the same for each export. The date is
+    replaced by a constant, and the ids of shared objects (memory addresses) by counters."""
     with zipfile.ZipFile(path) as saved:
         parts = {name: saved.read(name) for name in saved.namelist()}
     known = json.loads(parts["metadata.json"])
@@ -222,7 +223,7 @@ def _finish(path: Path, notes: Mapping[str, Any]) -> None:
     parts[NOTES] = json.dumps(notes, sort_keys=True).encode()
     with zipfile.ZipFile(path, "w") as finished:
         for name, content in parts.items():
-            # ZipInfo without a date has 1980.
+            # ZipInfo uses the year 1980 if no date is given, so the bytes do not change.
             finished.writestr(zipfile.ZipInfo(name), content)
 
 
@@ -258,13 +259,15 @@ def _dtype(config: str) -> str:
 
 
 def _registered(config: str) -> dict[str, str]:
-    """Return the names in a configuration that are not Keras' own: registered name -> name."""
+    """Return the objects in a configuration that are not Keras' own: registered name -> plain
+    name."""
     names = re.findall(r'"(?:registered_name|config)": "([^"]*>[^"]*)"', config)
     return {name: name.rpartition(">")[2] for name in names}
 
 
 def _check_known(path: Path, config: str, defined: Mapping[str, Any]) -> None:
-    """Check that this format defines all names in a configuration that are not Keras' own."""
+    """Raise an error unless all objects in a configuration that are not Keras' own come from this
+    format."""
     unknown = [name for name in _registered(config).values() if name not in defined]
     if unknown:
         raise UsageError(

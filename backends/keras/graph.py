@@ -1,4 +1,4 @@
-"""Keras' native path: a program as a ``keras.Model``, and its execution in a session."""
+"""The native path of Keras: a program as a ``keras.Model``, and its execution in a session."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ from harness.extend.program import (
 from .attention import KIND as ATTENTION
 from .layers import variables
 
-# The states of a layer, in Keras' order.
+# The names of a layer's states, in Keras' order.
 STATES = ("h", "c", "back_h", "back_c")
-# Extra call arguments of a layer, from its inputs.
+# A function that returns extra arguments for a call of a layer, made from the layer's inputs.
 Told = Callable[[Tensors], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class KerasLayer(Native):
-    """A claimed layer: ``layer`` holds its variables; ``told`` returns extra call arguments."""
+    """A Keras layer that replaces a layer of the spec. ``layer`` is the Keras layer, which has the
+    variables. ``told`` returns extra arguments for a call."""
 
     layer: Any
     told: Told | None = None
 
 
 def _source(layer: Any, values: Tensors) -> list[Any]:
-    """Return the first arguments: attention takes queries and values from the same tensor."""
+    """Return the positional arguments of a call. An attention gets the same tensor as query and as
+    value."""
     source = values["indices"] if "indices" in values else values["x"]
     return [source, source] if type(layer).__name__ == ATTENTION else [source]
 
 
 def mask_of(values: Tensors) -> Mapping[str, Any]:
-    """Return the mask argument of a recurrent layer."""
+    """Return the argument ``mask`` of a recurrent layer."""
     return {"mask": values["mask"]}
 
 
@@ -55,14 +57,15 @@ def _listed(made: Any) -> list[Any]:
 
 
 def _widened(made: Sequence[Any], cast: Any) -> list[Any]:
-    """Cast results of a mixed-policy layer back to float32."""
+    """Cast the results of a layer with a mixed dtype policy to float32."""
     return [m if m is None else cast(m, "float32") for m in made] if cast else list(made)
 
 
 def eager(
     layer: Any, training: bool, cast: Any, told: Told | None = None
 ) -> Callable[[Tensors, Tensors], Sequence[Any]]:
-    """Return the layer's call outside of a model; a mixed policy needs a ``cast``."""
+    """Return a function that calls the layer outside of a model. ``cast`` converts the results if
+    the layer's dtype policy is mixed; otherwise it is None."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         sources, states = _source(layer, values), _states(values)
@@ -84,7 +87,8 @@ def eager(
 
 
 def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> Claimed:
-    """Return the layer's call inside a model; Keras makes an initial state of zeros."""
+    """Return a function that calls the layer while a model is built. If all initial states are
+    zero, Keras creates them."""
 
     def claimed(node: Node) -> Line:
         roles = tuple(zip(node.attributes["roles"], node.inputs, strict=True))
@@ -95,7 +99,7 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
             free = {} if all(map(is_zero, states)) else {"initial_state": states}
             free |= told(given) if told is not None else {}
             made = _widened(_listed(native.layer(*_source(native.layer, given), **free)), cast)
-            # New statistics are not tensors of the graph: Keras updates them beside its outputs.
+            # New statistics are no tensors of the graph: Keras updates them as a side effect.
             values.update(zip(node.outputs, [*made, *[None] * len(node.outputs)], strict=False))
 
         return line
@@ -105,10 +109,12 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model for one phase and one set of sizes, and the values of its ends.
+    """A ``keras.Model`` for one phase and one set of input sizes, and the numbers of its inputs and
+    outputs.
 
-    ``fixed`` lists the untrained variables, each with its value before and after. ``constants`` are
-    results that depend on no input. ``done`` are all values that the model computes.
+    ``fixed`` lists the untrained variables, each with the numbers of its old and new value.
+    ``constants`` are results that depend on no input. ``done`` are the numbers of all values that
+    the model computes.
     """
 
     model: Any
@@ -121,11 +127,11 @@ class BuiltModel:
 
 
 class KerasModels(WholeModel):
-    """The native path of a session: a ``keras.Model`` for each phase and set of sizes.
+    """The native path of a session: a ``keras.Model`` for each phase and each set of input sizes.
 
-    The models share their layers. Each call passes the parameters (``stateless_call``), so
-    gradients are those of pure functions. :meth:`model` copies the parameters into the layers'
-    variables. ``index`` is the dtype of index inputs.
+    All models share their layers. Each call passes the parameters as arguments
+    (``stateless_call``), so gradients are those of pure functions. :meth:`model` copies the
+    parameters into the layers' variables. ``index`` is the dtype of inputs that are indices.
     """
 
     def __init__(self, keras: Any, session: Session, index: str) -> None:
@@ -136,7 +142,8 @@ class KerasModels(WholeModel):
         self._graphs: dict[Any, BuiltModel] = {}
 
     def model(self, phase: Phase, /, **sizes: int) -> Any:
-        """Return the ``keras.Model`` for these input sizes, with the present parameters."""
+        """Return the ``keras.Model`` for these input sizes, with the session's current
+        parameters."""
         program = self.session.programs[phase]
         graph = self._graph(phase, {**program.sizes, **sizes})
         for variable, name in zip(graph.model.trainable_variables, graph.trained, strict=True):
@@ -176,7 +183,7 @@ class KerasModels(WholeModel):
         return self._graphs[key]
 
     def _build(self, phase: Phase, sizes: Mapping[str, int]) -> BuiltModel:
-        """Build the model; the loss runs after it, as in Keras."""
+        """Build the model for a phase; as in Keras, the loss is not part of the model."""
         program, keras_tensor = self.session.programs[phase], self.keras.KerasTensor
 
         def is_zero(value: Any) -> bool:
@@ -203,7 +210,8 @@ class KerasModels(WholeModel):
         return BuiltModel(model, tuple(inputs), tuple(outputs), trained, fixed, constants, done)
 
     def _inputs(self, program: Program, used: set[int], sizes: Mapping[str, int]) -> dict[int, Any]:
-        """Return an input for each used value from outside that no claimed layer holds."""
+        """Return a ``keras.Input`` for each value that the model needs from outside, except
+        variables of its layers."""
         made = {}
         for prefix, port in crossing_ports(program):
             owned = prefix in ("", "statistics.") and owner_of(port.name) in self.layers
@@ -218,7 +226,8 @@ class KerasModels(WholeModel):
     def _variables(
         self, program: Program, model: Any
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
-        """Return the names of trained variables, and the fixed variables with their values."""
+        """Return the names of the trained variables, and the untrained variables with the numbers
+        of their values."""
         owners = {
             id(v): (key, name)
             for key, layer in self.layers.items()
@@ -229,7 +238,7 @@ class KerasModels(WholeModel):
         fixed = []
         for variable in model.non_trainable_variables:
             name = ".".join(owners[id(variable)])
-            # The random seed of a recurrent layer is no statistic and is never used.
+            # The random seed of a recurrent layer is not a statistic, and is never used.
             fixed.append((variable, before.get(name), after.get(name)))
         trained = tuple("/".join(owners[id(v)]) for v in model.trainable_variables)
         return trained, tuple(fixed)

@@ -1,4 +1,4 @@
-"""The JAX engine of Keras (see :mod:`harness.backends.keras.engines`)."""
+"""The JAX engine of Keras (for the interface, see :mod:`harness.backends.keras.engines`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..jax.xla_compilation import Options, advance, quick_options, scan, several
 
 
 class JaxEngine:
-    """Traced and compiled execution, once for each set of shapes."""
+    """Execution on JAX: functions are traced and compiled once for each set of shapes."""
 
     cpu = "cpu:0"
     inexact = frozenset({"tanh", "normalization", "attention"})
@@ -34,36 +34,37 @@ class JaxEngine:
         }
 
     def tensor(self, array: Any) -> Any:
-        """Return a tensor of an unshared array; Keras would compile a copy for each shape."""
+        """Return a tensor with the numbers of an array that nothing else uses. Keras' own
+        conversion would compile a copy operation for each shape."""
         return self.jax.device_put(array)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong in a dtype: a CPU lacks its float16 products."""
+        """Return whether Keras' attention is wrong in a dtype: on a CPU, JAX lacks its float16
+        products."""
         return on_cpu and dtype == "float16"
 
     def devices(self) -> Sequence[str]:
-        """Return the names for ``--device``."""
+        """Return the device names that ``--device`` accepts."""
         return platforms.devices()
 
     def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
-        """Select a card or the CPU; enable 64-bit values or TF32 only if the dtype needs them.
-
-        Determinism is set when the process starts
-        (:func:`harness.backends.jax.platforms.deterministic`).
-        """
+        """Select a GPU by its number, or the CPU if ``card`` is None; enable 64-bit values or TF32
+        only if the dtype needs them. Determinism is set when the process starts
+        (:func:`harness.backends.jax.platforms.deterministic`)."""
         device = "cpu" if card is None else f"cuda:{card}"
         self._started = platforms.prepare(self.jax, device, dtype)
 
     def settings(self) -> Mapping[str, str]:
-        """Return the settings of :meth:`use`."""
+        """Return the settings that :meth:`use` has made."""
         return platforms.settings(self.jax)
 
     def peak(self) -> int | None:
-        """Return the card's peak bytes since :meth:`forget_peak`; None if it has not risen."""
+        """Return the peak memory of the GPU in bytes since :meth:`forget_peak`; None if the peak
+        has not risen."""
         return self._peak.told(self._started)
 
     def forget_peak(self) -> None:
-        """Reset the peak memory."""
+        """Start a new measurement of peak memory."""
         self._peak.forget(self._started)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +72,8 @@ class JaxEngine:
         return self.jax.jit(function, compiler_options=self._options())
 
     def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile with ``jax.jit``, without options for calls inside another compiled function."""
+        """Compile with ``jax.jit``. If the function is called inside another compiled function, it
+        is compiled without compiler options."""
         jax, whole, part = self.jax, self.compile(function), self.jax.jit(function)
 
         def run(*arguments: Any) -> Any:
@@ -84,11 +86,11 @@ class JaxEngine:
         return quick_options(self.jax) if self.quick else None
 
     def advance(self, step: Advance) -> Advance:
-        """Compile a step with ``jax.jit``."""
+        """Compile a training step with ``jax.jit``."""
         return advance(self.jax, step, self._options())
 
     def several(self, step: Advance) -> Advance:
-        """Compile a ``jax.lax.scan`` over the steps."""
+        """Compile a loop of training steps as a ``jax.lax.scan``."""
         return several(self.jax, step, self._options())
 
     def scan(
@@ -99,7 +101,7 @@ class JaxEngine:
         sequences: Sequence[Any],
         reverse: bool,
     ) -> tuple[list[Any], list[Any]]:
-        """Run a ``jax.lax.scan``."""
+        """Run a loop over time as a ``jax.lax.scan``."""
         return scan(self.jax, step, carries, sequences, reverse, self.quick)
 
     def wait(self, tensors: Tensors) -> None:
@@ -107,7 +109,7 @@ class JaxEngine:
         self.jax.block_until_ready(tensors)
 
     def gradient(self, function: Function) -> GradientFunction:
-        """Differentiate with ``jax.value_and_grad``."""
+        """Differentiate a function with ``jax.value_and_grad``."""
 
         def scalar(variables: Tensors, constants: Tensors) -> tuple[Any, Tensors]:
             results = function(variables, constants)
@@ -124,5 +126,5 @@ class JaxEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Update with Keras' ``stateless_apply``."""
+        """Update parameters with the ``stateless_apply`` method of a Keras optimizer."""
         return optimizer.stateless_apply(state, gradients, tensors)

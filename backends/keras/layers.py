@@ -1,4 +1,4 @@
-"""Layers of Keras that the backend claims, and the packing of their parameters."""
+"""The Keras layers that replace layers of a spec, and the layout of their parameters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from .attention import parts_of
 
 
 def layer_name(instance: str) -> str:
-    """Return a layer's name in Keras; the torch engine allows no dot in parameter names."""
+    """Return a layer's name in Keras, without dots, which the torch engine rejects in parameter
+    names."""
     return instance.replace(".", "_")
 
 
 def named_as_operation(name: str, keras: Any) -> bool:
-    """Return whether Keras gives this name to a graph operation; names in a model must differ.
-    Operations are named after their classes: ``GetItem`` is ``get_item`` or ``get_item_3``."""
+    """Return whether Keras may give this name to an operation; names in a model must be unique.
+    Keras names operations after their classes: ``GetItem`` becomes ``get_item`` or
+    ``get_item_3``."""
     stem = name.rstrip("_0123456789")
     classes = [keras.Operation]
     for found in classes:
@@ -31,7 +33,7 @@ def named_as_operation(name: str, keras: Any) -> bool:
 
 
 def own_name(instance: str, keras: Any) -> str:
-    """Return a layer's name in Keras that no operation of a model has."""
+    """Return a name for a layer that Keras gives to no operation of a model."""
     name = layer_name(instance)
     return f"{name}_layer" if named_as_operation(name, keras) else name
 
@@ -41,7 +43,8 @@ def _gates(stem: str, gates: str, axis: int) -> Join:
 
 
 def _gated(gates: str, bias: Join | Stack, way: str) -> Packing:
-    """Return a packing in Keras' gate order, gates side by side in each tensor."""
+    """Return the layout of a layer with gates: in each tensor, the gates lie side by side in Keras'
+    order."""
     kernels = {
         f"{n}kernel": _gates(f"{way}{letter}", gates, 1)
         for n, letter in (("", "W"), ("recurrent_", "U"))
@@ -63,7 +66,7 @@ def _both_ways(made: Callable[[str], Packing]) -> Packing:
 
 
 def variables(layer: Any) -> dict[str, Any]:
-    """Return the variables of a Keras layer by their names in its packing."""
+    """Return the variables of a Keras layer by the names that its layout uses."""
     kind = type(layer).__name__
     if kind == BOTH_WAYS:
         parts = {way: getattr(layer, name) for way, name in WAYS.items()}
@@ -77,9 +80,9 @@ def variables(layer: Any) -> dict[str, Any]:
 _DENSE = {"kernel": Part("W"), "bias": Part("b")}
 _SIMPLE = {"kernel": Part("W"), "recurrent_kernel": Part("U"), "bias": Part("b")}
 _NO_BIAS = {"use_bias": False}
-# The layer with moving statistics.
+# The name of the only layer with moving statistics.
 NORMALISES = "batch_norm"
-# definition -> (class, extra arguments, packing)
+# Name of a layer's definition -> Keras class, extra arguments, and layout of the parameters.
 LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "embedding": ("Embedding", {}, Packing({"embeddings": Part("table")})),
     NORMALISES: ("BatchNormalization", {}, Packing.plain(("gamma", "beta"))),
@@ -108,19 +111,20 @@ LAYERS: Mapping[str, tuple[str, Mapping[str, Any], Packing]] = {
     "gru_reset_after": ("GRU", {"reset_after": True}, _gru()),
     "bidirectional_gru_reset_after": ("GRU", {"reset_after": True}, _both_ways(_gru)),
 }
-# Bidirectional definitions, the wrapper class, and its attributes by their names in the packing.
+# The bidirectional layers, Keras' wrapper class, and the wrapper's attributes for the two
+# directions.
 TWO_WAYS = tuple(name for name in LAYERS if "bidirectional" in name)
 BOTH_WAYS = "Bidirectional"
 WAYS: Mapping[str, str] = {"forward": "forward_layer", "backward": "backward_layer"}
 _SAME = ("linear", "relu", "tanh", "sigmoid", "softmax", "log_softmax", "gelu", "silu")
-# Functions -> their names in Keras.
+# Name of a function in specs -> its name in Keras.
 ACTIVATIONS: Mapping[str, str] = {**{n: n for n in _SAME}, "hard_sigmoid_sixth": "hard_sigmoid"}
 INITIALIZERS = tuple(
     f"{name}_initializer" for name in ("embeddings", "kernel", "depthwise", "recurrent")
 )
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 POOLS = ("AveragePooling2D", "MaxPooling2D")
-# The kernel axis that an argument counts, and the argument.
+# Keras class -> an axis of the kernel, and the constructor argument that is the axis' length.
 COUNTED = {
     **dict.fromkeys(("Conv1D", "Conv2D"), (-1, "filters")),
     "Conv2DTranspose": (-2, "filters"),
@@ -130,13 +134,14 @@ IMAGES = (*COUNTED, *POOLS)
 
 
 def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
-    """Return the arguments of a convolution or pool; None marks one that Keras lacks."""
+    """Return the constructor arguments of a convolution or pool; the value None means that Keras
+    does not support the setting."""
     given = layer.attributes
     stride, padding = int(given["stride"]), int(given["padding"])
     if kind in POOLS:
         window = Dim.of(given["window"])
         size = None if window.terms else window.constant
-        # Keras excludes padding from means, and pads by different rules.
+        # Keras leaves padding out of means, and has different rules for padding.
         return {"pool_size": size, "strides": stride, "padding": None if padding else "valid"}
     shape, (axis, name) = layer.shapes["W"], COUNTED[kind]
     turned = kind == "Conv2DTranspose"
@@ -144,30 +149,31 @@ def image_arguments(kind: str, layer: ClaimableCall) -> dict[str, Any]:
     if padding:
         same = stride == 1 and 2 * padding == shape[0] - 1 and not turned
         found["padding"] = "same" if same else None
-    # Keras enlarges the result if the stride exceeds the kernel.
+    # If the stride exceeds the kernel, Keras returns a larger result.
     found["strides"] = None if turned and stride > shape[0] else stride
-    # TensorFlow has no gradient of a dilated kernel on a CPU.
+    # On a CPU, TensorFlow cannot compute gradients of a dilated kernel.
     return found | {"dilation_rate": 1 if given["dilation"] == 1 else None}
 
 
 def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
-    """Return the hard sigmoid of Keras 1 and 2, which Keras 3 lacks."""
+    """Return the hard sigmoid with slope 1/5 of Keras 1 and 2, which Keras 3 lacks."""
     y = 0.2 * x + 0.5
     y = ops.where(y <= 0.0, ops.zeros_like(y), y)
     return ops.where(y >= 1.0, ops.ones_like(y), y)
 
 
 def unset(kind: Callable[..., Any]) -> dict[str, str]:
-    """Return arguments that initialize all parameters of a class to zeros. Initial values are never
-    used, but drawing them is slow; on JAX it compiles for each shape."""
+    """Return constructor arguments with which a class initializes all parameters to zero. Initial
+    values are never used. Drawing them is slow, and on JAX it compiles for each shape."""
     return {n: "zeros" for n in signature(kind).parameters if n in INITIALIZERS}
 
 
 def layer_arguments(
     kind: str, layer: ClaimableCall, activation: Callable[[str], Any], on_cpu: bool
 ) -> dict[str, Any]:
-    """Return the arguments of the class; a value is None if Keras lacks the function.
-    ``activation`` returns Keras' name of a function. ``on_cpu`` means TensorFlow on the CPU."""
+    """Return the constructor arguments of a Keras class; the value None means that Keras lacks the
+    function. ``activation`` maps a function's name to Keras' name. ``on_cpu`` is true for
+    TensorFlow on the CPU."""
     given = layer.attributes
     if kind == "Embedding":
         rows, units = layer.shapes["table"]
@@ -177,7 +183,7 @@ def layer_arguments(
     if kind in ("LayerNormalization", "RMSNormalization", "GroupNormalization"):
         return {name: given[name] for name in ("epsilon", "groups") if name in given}
     if kind == "MaxPooling2D" and on_cpu:
-        return {"pool_size": None}  # it ignores NaN
+        return {"pool_size": None}  # this layer ignores NaN
     if kind in IMAGES:
         named = {n: activation(given[n]) for n in ("activation",) if n in given}
         return image_arguments(kind, layer) | named

@@ -1,4 +1,4 @@
-"""Losses of Keras that the backend claims."""
+"""The Keras losses that replace losses of a spec."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from harness.extend import Native, Packing, Tensors
 
 
 def claimed(keras: Any, definition: str, without: Collection[str]) -> Native | None:
-    """Return the claim of a cross-entropy of logits; None for losses in ``without``, which the
-    engine gets wrong.
-
-    The logits are copied: Keras would otherwise find a softmax that made them and use its input.
-    """
+    """Return Keras' cross-entropy of logits as the native loss; None for definitions in
+    ``without``, which the engine computes wrongly. The logits are copied. Otherwise Keras searches
+    for a softmax that computed them, and uses its input."""
     functions = {
         "sparse_cross_entropy": keras.losses.sparse_categorical_crossentropy,
         "cross_entropy": keras.losses.categorical_crossentropy,

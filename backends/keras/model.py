@@ -1,8 +1,6 @@
-"""Assemble a program as a functional ``keras.Model`` of Keras' layers and operations.
-
-Layers that Keras has keep the names of the spec. Other layers, and the few operations that need the
-length of a free axis, become classes of a :class:`Module`, which is written beside the model.
-"""
+"""Assembly of a program into a functional ``keras.Model`` of Keras' layers and operations. Keras
+layers have the names of the spec. All other layers become classes of a :class:`Module`, whose
+source is written beside the model. So do the few operations that need the length of a free axis."""
 
 from __future__ import annotations
 
@@ -27,19 +25,21 @@ from .sizes import bounds, free_sizes
 from .source import HARD_SIGMOID_FIFTH
 from .sums import order_of_sum
 
-# Names that the module itself uses.
+# Names that the module uses itself, so layers must not have them.
 TAKEN = PYTHON | {"keras", "ops"}
 
 
 class Module:
-    """Definitions that Keras lacks: their source, and the objects it defines."""
+    """The definitions of functions and layers that Keras lacks: their source, and the objects made
+    from it."""
 
     def __init__(self, keras: Any) -> None:
         self.texts: dict[str, str] = {}
         self.defined: dict[str, Any] = {"keras": keras, "ops": keras.ops}
 
     def define(self, name: str, text: str) -> Any:
-        """Return the function or class that a registered text defines."""
+        """Return the function or class with this name; execute its source ``text`` at the first
+        call."""
         if name not in self.texts:
             self.texts[name] = text
             source = vetted(text, WORDS, name)
@@ -47,7 +47,8 @@ class Module:
         return self.defined[name]
 
     def layer(self, stem: str, text_of: Callable[[str], str]) -> Any:
-        """Return the class with the source ``text_of(name)``; each text has its own name."""
+        """Return the class with the source ``text_of(name)``. Different sources get different
+        names, which begin with ``stem``."""
         name, number = stem, 1
         while self.texts.get(name, text_of(name)) != text_of(name):
             number += 1
@@ -56,30 +57,34 @@ class Module:
 
 
 class Claims(Keras):
-    """Claims of Keras layers in any dtype; the module adds an activation that Keras dropped."""
+    """The choice of Keras layers for a saved model, in any dtype. An activation that Keras 3 lacks
+    is defined in the module."""
 
     def __init__(self, name: str, engine: str) -> None:
         super().__init__(name, engine)
         self.module = Module(self.keras)
-        # A file is for every engine: some round float64, but the function is the same. Operations
-        # that TensorFlow rounds too are written as equations.
+        # A saved file must work on every engine. So use layers that only some engines round in
+        # float64. Operations that TensorFlow rounds as well are written as equations.
         self.inexact = TensorFlowEngine.inexact
         name = "hard_sigmoid_fifth"
         self.unnamed[name] = lambda: self.module.define(name, HARD_SIGMOID_FIFTH)
 
     def claim(self, layer: ClaimableCall) -> Native | None:
-        """Claim a layer, unless Keras composes it of others: those files are not read back."""
+        """Return the Keras layer for a layer of the spec; None if Keras builds it from inner
+        layers, which the format cannot read back."""
         composed = layer.definition in (*ATTENTION, *TWO_WAYS)
         return None if composed else super().claim(layer)
 
     def starts(self, kind: Callable[..., Any]) -> Mapping[str, Any]:
-        """Keep Keras' initializers: a file tells how to train its model anew."""
+        """Return no arguments, so that layers keep Keras' initializers, which a user needs to train
+        the saved model anew."""
         return {}
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model and its layers by instance; ``natives`` are Keras' own layers, with their packing."""
+    """A finished model, and its Keras layers by the layers' names in the spec. ``natives`` are
+    Keras' own layers, with the layout of their parameters."""
 
     model: Any
     layers: Mapping[str, Any]
@@ -88,7 +93,7 @@ class Built:
 
 
 def build(backend: Claims, program: Program, dtype: str) -> Built:
-    """Build the model of a program at its sizes, in ``dtype``; its weights are not set yet."""
+    """Build the model of a program at its sizes, in ``dtype``; the weights are still unset."""
     backend.use("cpu", dtype)
     backend.keras.utils.clear_session()
     backend.module = Module(backend.keras)
@@ -96,7 +101,8 @@ def build(backend: Claims, program: Program, dtype: str) -> Built:
 
 
 class Assembly:
-    """Walk of a program over Keras' symbolic tensors."""
+    """The assembly of a model: a pass over a program that calls each node on Keras' symbolic
+    tensors."""
 
     def __init__(self, backend: Claims, program: Program, dtype: str) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -113,13 +119,13 @@ class Assembly:
         self.layers: dict[str, Any] = {key: n.layer for key, n in self.natives.items()}
         self.inputs: dict[str, Any] = {}
         self.tensors: dict[int, Any] = {}
-        # Constants, which have no tensor before one is needed.
+        # Nodes that compute constants. A constant becomes a tensor when it is first needed.
         self.constants: dict[int, Node] = {}
-        # For layers that Keras lacks: every call form by its text.
+        # For each layer that Keras lacks, the variants of its calls by their source.
         self.forms: dict[str, dict[str, Custom]] = {}
 
     def built(self) -> Built:
-        """Return the finished model; its outputs are a dict, new state is ``state.NAME``."""
+        """Return the finished model; its outputs are a dict, with new states as ``state.NAME``."""
         program = self.program
         for prefix, ports in (("", program.inputs), ("state.", program.state)):
             for port in ports:
@@ -137,7 +143,7 @@ class Assembly:
     def _input(self, name: str, value: int) -> None:
         type_, known = self.program.types[value], self.program.sizes
         shape = [None if set(d.names) - known.keys() else d.resolve(known) for d in type_.shape]
-        # Not int64, which Keras on JAX lacks.
+        # Use int32, because Keras on JAX lacks int64.
         dtype = {"float": self.dtype, "index": "int32", "bool": "bool"}[type_.kind]
         self.inputs[name] = self.keras.Input(batch_shape=shape, dtype=dtype, name=name)
         self.tensors[value] = self.inputs[name]
@@ -161,10 +167,11 @@ class Assembly:
             self._generate(node)
 
     def _is_plain(self, node: Node) -> bool:
-        """Return whether a Keras operation computes a node without the length of a free axis."""
+        """Return whether a Keras operation can compute a node, which must not need the length of a
+        free axis."""
         made = [self.constants[value].op for value in node.inputs if value in self.constants]
         if node.op == "multiply" and made:
-            # Keras treats a symbolic product with a number as a sparse tensor.
+            # Keras treats the product of a symbolic tensor and a number as a sparse tensor.
             return False
         if node.op == "add" and not made and order_of_sum(self.program, node) is None:
             return False
@@ -190,7 +197,7 @@ class Assembly:
         return self.tensors[value] if made is None else made.attributes["value"]
 
     def _tensor(self, value: int) -> Any:
-        """Return a value as a tensor; a constant gets its tensor now."""
+        """Return a value as a tensor; make the tensor now if the value is a constant."""
         if value not in self.tensors:
             self._generate(self.constants[value])
         return self.tensors[value]
@@ -202,11 +209,11 @@ class Assembly:
             self._generate(node)
             return
         states = [roles[name] for name in STATES if name in roles]
-        # Keras' initial state is zeros.
+        # Keras starts from zeros if no initial state is given.
         given = [] if all(map(self._is_zero, states)) else list(map(self._tensor, states))
         source = self._tensor(roles["indices"] if "indices" in roles else roles["x"])
         made = _listed(self.layers[key](source, **({"initial_state": given} if given else {})))
-        # New statistics follow; they are not outputs of the model.
+        # Leave out the new statistics, which come last: they are not outputs of the model.
         self.tensors.update(zip(node.outputs, made, strict=False))
 
     def _is_zero(self, value: int) -> bool:
@@ -222,7 +229,8 @@ class Assembly:
         return custom(self.program, node, self.constants.values(), taken)
 
     def _collect(self) -> None:
-        """Find the constants, and the call forms of layers that Keras lacks."""
+        """Find the nodes that compute constants, and the call variants of layers that Keras
+        lacks."""
         for node in self.nodes:
             if node.op != "call" and all(value in self.constants for value in node.inputs):
                 self.constants[node.output] = node
@@ -234,7 +242,7 @@ class Assembly:
                 )
 
     def _generate(self, node: Node) -> None:
-        """Run a node as a layer of a generated class."""
+        """Call a node as a layer of a generated class."""
         made_of = self._custom(node)
         key = call_key(node) if node.op == "call" else ""
         text = "\n".join(made_of.method(""))
@@ -256,7 +264,7 @@ class Assembly:
         self.tensors.update(zip(made_of.results, _listed(made), strict=True))
 
     def _name(self, wanted: str) -> str:
-        """Return a name that no input, layer or operation has."""
+        """Return the wanted name, changed if an input, a layer or an operation has it."""
         taken = {*self.inputs, *(layer.name for layer in self.layers.values())}
         if wanted in taken or named_as_operation(wanted, self.keras):
             return f"{wanted}_layer"
@@ -264,7 +272,8 @@ class Assembly:
 
 
 def _idioms(ops: Any) -> Table:
-    """Return Keras' functions for compositions of primitives, except softmax, a layer."""
+    """Return Keras' functions for common combinations of primitives, such as relu. Softmax is
+    missing, because Keras has a layer for it."""
     return {
         **{name: getattr(ops, name) for name in ("relu", "sigmoid", "log_softmax", "mean")},
         "clip": lambda x, low, high: ops.clip(x, low, high),
@@ -277,7 +286,7 @@ def _listed(made: Any) -> list[Any]:
 
 
 def claimed(backend: Claims, program: Program) -> dict[str, KerasLayer]:
-    """Return the layers that Keras has for all of their calls."""
+    """Return the Keras layers that can replace all calls of a layer of the spec."""
     found: dict[str, Any] = {}
     for key, calls in calls_by_layer(program).items():
         natives = [backend.claim(c) for c in calls if c.node.attributes["kind"] == "layer"]

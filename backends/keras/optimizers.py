@@ -1,8 +1,8 @@
-"""Optimizers of Keras that the backend claims.
+"""The Keras optimizers that replace optimizers of a spec.
 
-They are claimed in float64 too, because they can be exact: the learning rate is a variable of
-``floatx``, and decay rates are numpy scalars. TensorFlow would round Python floats to float32
-before using them with a float64 tensor.
+They are used in float64 too, because they can be exact: the learning rate is a variable with the
+dtype ``floatx``, and decay rates are numpy scalars. If decay rates were Python floats, TensorFlow
+would round them to float32 before using them with a float64 tensor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .engines import Engine
 MOMENTS: Mapping[str, str] = {"m": "_momentums", "v": "_velocities"}
 ADAM: tuple[str, ...] = ("beta_1", "beta_2", "epsilon")
 LEAST_BETA = 0.1
-# Clipping arguments of Keras, which adds no epsilon to a norm.
+# Kind of clipping -> Keras' argument. Keras adds no epsilon to a norm.
 CLIPS: Mapping[str, str] = {
     "value": "clipvalue",
     "norm": "clipnorm",
@@ -29,8 +29,8 @@ CLIPS: Mapping[str, str] = {
 
 
 class KerasClass(NamedTuple):
-    """A class of Keras with the attributes that it takes, and its variable lists by slot.
-    ``further`` maps extra arguments to an attribute's name or a value."""
+    """A Keras optimizer class, the names of its arguments, and its lists of variables by slot.
+    ``further`` maps further arguments to a value, or to the spec's attribute that has the value."""
 
     kind: str
     names: tuple[str, ...]
@@ -38,7 +38,8 @@ class KerasClass(NamedTuple):
     further: Mapping[str, str | bool] = MappingProxyType({})
 
 
-# Nadam is missing: part of its state is not a Keras variable and would be lost.
+# Nadam is missing: a part of its state is not a Keras variable, so the harness could not restore
+# it.
 OPTIMIZERS: Mapping[str, KerasClass] = {
     "adadelta": KerasClass(
         "Adadelta",
@@ -65,7 +66,7 @@ OPTIMIZERS: Mapping[str, KerasClass] = {
 
 
 class KerasOptimizer(NativeOptimizer):
-    """A class of ``keras.optimizers`` with its settings."""
+    """An optimizer class of ``keras.optimizers`` with its settings."""
 
     def __init__(
         self,
@@ -87,8 +88,8 @@ class KerasOptimizer(NativeOptimizer):
 
     def start(self, variables: Tensors) -> Any:
         shapes = {n: tuple(t.shape) for n, t in variables.items()}
-        # Create the optimizer once, so that compiled steps are reused. The parameters' values do
-        # not matter: no Keras optimizer starts from them.
+        # Create the optimizer once, so that compiled steps are reused. The values of the parameters
+        # do not matter here, because no Keras optimizer computes its initial state from them.
         if list(shapes.items()) != list(self.shapes.items()):
             self._make(variables)
             self.shapes = shapes
@@ -96,7 +97,7 @@ class KerasOptimizer(NativeOptimizer):
 
     def _make(self, variables: Tensors) -> None:
         keras, order = self.keras, list(variables)
-        number = np.float64 if keras.config.floatx() == "float64" else float  # see the module
+        number = np.float64 if keras.config.floatx() == "float64" else float  # see above
         settings = {
             name: value if isinstance(value, bool) else number(value)
             for name, value in self.settings.items()
@@ -148,7 +149,7 @@ class KerasOptimizer(NativeOptimizer):
 def claim_optimizer(
     backend: Backend, keras: Any, engine: Engine, rule: UpdateRule
 ) -> NativeOptimizer | None:
-    """Return Keras' optimizer with the same update, or None."""
+    """Return the Keras optimizer that makes the same update as the rule; None if there is none."""
     known, numbers = OPTIMIZERS.get(rule.name), rule.attributes
     if known is None or (known.kind == "Lamb" and numbers["weight_decay"] != 0):
         return None  # Keras applies weight decay outside of LAMB's norms
@@ -156,8 +157,8 @@ def claim_optimizer(
         return None  # Keras rejects it
     doubled = keras.config.floatx() == "float64" and keras.backend.backend() == "jax"
     if known.kind == "Adadelta" and doubled:
-        return None  # it multiplies a numpy scalar by a tracer, which fails
-    # Keras updates a mean by (g - m) * (1 - beta), which loses digits of g if beta is near 0.
+        return None  # it multiplies a numpy scalar by a tracer, which raises an error
+    # Keras adds (g - m) * (1 - beta) to the mean m. If beta is near 0, this loses digits of g.
     moves = known.slots.keys() >= MOMENTS.keys()
     if moves and min(numbers["beta_1"], numbers["beta_2"]) < LEAST_BETA:
         return None
@@ -169,9 +170,9 @@ def claim_optimizer(
 
 
 def _clip(keras: Any, rule: UpdateRule) -> Clipping | None:
-    """Return the clipping if Keras clips in the same way."""
+    """Return the clipping of the rule if Keras clips in the same way; otherwise None."""
     found = clipping(rule)
-    # On torch, Keras' minimum and maximum of a float64 tensor and a number are float32.
+    # On torch, Keras returns float32 for the minimum or maximum of a float64 tensor and a number.
     rounds = keras.config.floatx() == "float64" and keras.backend.backend() == "torch"
     if found is None or found.epsilon or (rounds and found.by != "value"):
         return None

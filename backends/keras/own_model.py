@@ -1,4 +1,5 @@
-"""A user's Keras model: a ``.keras`` file, or a model or its maker in a Python file."""
+"""A user's own Keras model: a ``.keras`` file, or a model in a Python file, or a function that
+returns one."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from .layers import WAYS
 
 
 class KerasOwnModels(OwnModels):
-    """The Keras models of a user; files load in safe mode, which runs none of their code."""
+    """The loader of users' Keras models. A ``.keras`` file is loaded in safe mode, which runs no
+    code of the file."""
 
     def __init__(self, backend: Any) -> None:
         self.backend, self.keras = backend, backend.keras
@@ -35,7 +37,7 @@ class KerasOwnModels(OwnModels):
         return sizes_taken(found, sizes) if self._makes(found) else ()
 
     def _makes(self, found: Any) -> bool:
-        """Return whether the object is a class or function and not yet a model."""
+        """Return whether the object is a class or function that creates the model."""
         return callable(found) and not isinstance(found, self.keras.Model)
 
     def open(
@@ -66,7 +68,7 @@ class KerasOwnModels(OwnModels):
     def _loaded(self, file: ModelFile) -> Any:
         try:
             return self.keras.models.load_model(str(file.path), compile=False, safe_mode=True)
-        # A foreign file can raise any exception in Keras.
+        # Keras may raise any exception for a file of another program.
         except Exception as error:
             cause = shorten(str(error).rpartition("Exception encountered: ")[2], 300)
             raise UsageError(
@@ -76,7 +78,7 @@ class KerasOwnModels(OwnModels):
 
 
 class KerasModel(OwnModel):
-    """A built model."""
+    """A user's Keras model that has its weights."""
 
     trains = True
 
@@ -107,7 +109,8 @@ class KerasModel(OwnModel):
         return {n: self.backend.numpy(t) for n, t in naming(returned).items()}
 
     def _calling(self, function: Any, training: bool, *first: Any) -> Any:
-        """Wrap a function of positional and named tensors, to be called as the model is."""
+        """Wrap a function so that it accepts tensors by position and by name, and gets them in the
+        model's own structure."""
 
         def called(*arguments: Any, **keywords: Any) -> Any:
             if not self.symbolic:
@@ -121,7 +124,7 @@ class KerasModel(OwnModel):
         return called
 
     def _formed(self, every: Mapping[str, Any]) -> Any:
-        """Return the inputs in the model's structure: a dictionary or a list."""
+        """Return the inputs as the model takes them: a dictionary or a list."""
         if isinstance(getattr(self.model, "input", None), Mapping):
             return dict(every)
         return [every[name] for name in self.takes or ()]
@@ -163,11 +166,9 @@ class KerasModel(OwnModel):
 
 
 def _named(model: Any, both_ways: type[Any]) -> dict[str, Any]:
-    """Return the float variables of a model as ``LAYER.VARIABLE``.
-
-    The path has neither the model's name nor the cells of recurrent layers. The directions of a
-    bidirectional layer are ``LAYER.forward`` and ``LAYER.backward``.
-    """
+    """Return the float variables of a model, named ``LAYER.VARIABLE``. The name leaves out the
+    model's name and the cells of recurrent layers. The directions of a bidirectional layer are
+    ``LAYER.forward`` and ``LAYER.backward``."""
     ways = {
         (layer.name, wrapped.name): way
         for layer in model._flatten_layers()

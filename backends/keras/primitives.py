@@ -1,4 +1,4 @@
-"""The primitives as Keras operations, also for symbolic tensors."""
+"""The table of primitives, implemented with Keras operations that also accept symbolic tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from .windows import framing
 
 
 def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
-    """Return the primitives as Keras operations; ``exact`` replaces those that are not exact."""
+    """Return the primitives as Keras operations; the functions in ``exact`` replace inexact
+    operations."""
     ops = keras.ops
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -49,7 +50,8 @@ def table(keras: Any, exact: Mapping[str, Callable[..., Any]]) -> Table:
 def _operation(
     keras: Any, shaped: Callable[..., Any], function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Wrap an engine's function for a model; ``shaped`` is Keras' own, for the shape."""
+    """Wrap a function of the engine as a Keras operation; ``shaped`` is Keras' own, which gives the
+    shape of symbolic tensors."""
 
     class Exact(keras.Operation):
         def __init__(self, attributes: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Source of each primitive in the module beside a ``.keras`` file, and its allowed names."""
+"""The source text of each primitive in the module beside a ``.keras`` file, and the names that the
+source may use."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ UNARY = (
     *("exp", "log", "tanh", "sqrt", "negative", "stop_gradient", "relu", "sigmoid"),
     *("erf", "sin", "cos", "floor"),
 )
-# Operands by number, attributes by name. Only gradients use tensordot.
+# In these templates, operands are numbered and attributes have their names. ``tensordot`` is
+# missing because only gradients use it.
 CALLS = {
     **{n: f"ops.{n}({{0}})" for n in UNARY},
     **{n: f"ops.{n}({{0}}, {{1}})" for n in ("power", "equal", "matmul")},
@@ -28,7 +30,7 @@ CALLS = {
     "segment_sum": "ops.segment_sum({0}, {1}, num_segments={rows})",
     "one_hot": "ops.one_hot({0}, {classes}, dtype=self.compute_dtype)",
 }
-# Operator and precedence; operands that are not infix bind tighter than all of them.
+# Primitive -> Python operator and its precedence. Calls bind more tightly than all operators.
 INFIX = {
     "less": ("<", 0),
     "less_equal": ("<=", 0),

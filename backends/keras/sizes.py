@@ -1,4 +1,4 @@
-"""Free lengths in the equations of a layer, and the arguments that have them."""
+"""Lengths of free axes in the equations of a layer, and the arguments that have such axes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from harness.extend.program import Dim, Node, walk_nodes
 
 
 def bounds(program: Program, node: Node) -> dict[str, Dim]:
-    """Return ``start`` and ``stop`` of a slice, or the selected ``index``, in Python's notation. On
-    a free axis they count from the end; bounds at the ends of the axis are left out."""
+    """Return ``start`` and ``stop`` of a slice, or the ``index`` of a selection, as in Python's
+    index notation. On a free axis they count from the end. A bound at an end of the axis is left
+    out."""
     axis = node.attributes["axis"]
     length = settled(program, program.types[node.inputs[0]].shape[axis])
     found = {}
@@ -26,12 +27,12 @@ def bounds(program: Program, node: Node) -> dict[str, Dim]:
 
 
 def settled(program: Program, dim: Dim) -> Dim:
-    """Return a dimension with all known sizes substituted; free sizes remain."""
+    """Return a dimension with known sizes replaced by numbers; free sizes remain as names."""
     return dim.substitute({size: Dim(number) for size, number in program.sizes.items()})
 
 
 def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
-    """Return the free sizes that the equations of nodes use."""
+    """Return the names of the free sizes that the nodes need as numbers."""
     found: set[str] = set()
     for node in walk_nodes(nodes):
         dims: list[Any] = [
@@ -50,18 +51,19 @@ def free_sizes(program: Program, nodes: Iterable[Node]) -> set[str]:
 
 
 def flat_already(program: Program, node: Node) -> bool:
-    """Return whether the indices of a segment_sum have one axis, as Keras needs."""
+    """Return whether the indices of a segment_sum have only one axis, as Keras requires."""
     return len(program.types[node.inputs[1]].shape) == 1
 
 
 def stacked_only(node: Node) -> list[int]:
-    """Return the outputs that a loop stacks but does not carry."""
+    """Return the outputs of a loop that are stacked but not carried to the next step."""
     outputs, count = node.block.outputs, node.carries
     return [value for value in outputs[count:] if value not in outputs[:count]]
 
 
 def place_of(program: Program, values: Iterable[int], size: str) -> tuple[int, int] | None:
-    """Return a value and its axis that has exactly this length."""
+    """Return one of the values, and its axis whose length is ``size``; None if no value has such an
+    axis."""
     for value in values:
         shape = program.types[value].shape
         if Dim.of(size) in shape:

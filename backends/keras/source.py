@@ -1,8 +1,8 @@
-"""Write layers that Keras lacks as Python source over ``keras.ops``.
+"""Writing layers that Keras lacks as Python source that uses ``keras.ops``.
 
-Each layer is a class: its weights have neutral names, and ``call`` has the layer's equations. The
-source imports only keras, so a ``.keras`` file and its module work without the harness. Classes are
-registered under a digest of their source, so two modules in one process cannot mix.
+Each layer becomes a class: its weights have neutral names, and ``call`` computes the equations. The
+source imports only keras, so a ``.keras`` file and its module work without the harness. A class is
+registered under a checksum of its source, so that different modules in one process cannot mix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .sizes import bounds, flat_already, free_sizes, place_of, settled, stacked_
 from .source_windows import FRAMING
 from .sums import adds_right
 
-# Operations on constants, computed now in float64.
+# Operations that the writer computes itself, in float64, if all operands are constants.
 FOLDED: Mapping[str, Callable[..., float]] = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -36,7 +36,7 @@ FOLDED: Mapping[str, Callable[..., float]] = {
         for name in ("exp", "log", "tanh", "sqrt", "sin", "cos", "erf", "floor")
     },
 }
-# Names that the source itself uses, and Keras' own argument names.
+# Names that the source uses itself, and argument names of Keras.
 RESERVED = PYTHON | {
     *("self", "ops", "keras", "batch", "time", "inputs", "form", "training", "mask"),
     *("step", "each", "carried", "slices", "sequence", "hard_sigmoid_fifth"),
@@ -44,7 +44,7 @@ RESERVED = PYTHON | {
 
 
 def registered(text: str) -> str:
-    """Return the source of a class or function with Keras' registration."""
+    """Return the source of a class or function with the decorator that registers it in Keras."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f'@{DECORATOR}(package="harness-{digest}")\n{text}'
 
@@ -60,8 +60,8 @@ HARD_SIGMOID_FIFTH = registered(
 
 
 class CallWriter:
-    """Writer of one layer's ``call``, for nodes over ``arguments`` and ``weights``. ``arguments``
-    and ``weights`` map values to their names in the source."""
+    """The writer of a layer's ``call`` method. ``arguments`` and ``weights`` map value numbers to
+    names in the source."""
 
     def __init__(
         self, program: Program, arguments: Mapping[int, str], weights: Mapping[int, str]
@@ -76,7 +76,7 @@ class CallWriter:
         self._uses: Counter[int] = Counter()
 
     def write(self, nodes: Sequence[Node], outputs: Sequence[int]) -> list[str]:
-        """Return the lines; the last one returns the outputs."""
+        """Return the lines of the method; the last line returns the outputs."""
         self._count(nodes, outputs)
         for size in sorted(free_sizes(self.program, nodes)):
             place = place_of(self.program, self._arguments, size)
@@ -89,7 +89,8 @@ class CallWriter:
         return self.lines
 
     def _result(self, value: int) -> str:
-        """Return a result as a tensor, not a number or a weight (weights add differently)."""
+        """Return the source of a result as a tensor. A result may be a number or a weight, and
+        adding to a weight works differently."""
         text = self._texts[value]
         if value in self._numbers:
             return f"ops.full((), {text}, dtype=self.compute_dtype)"
@@ -100,7 +101,8 @@ class CallWriter:
         for node in nodes:
             self._uses.update(node.inputs)
             if node.body is not None:
-                # Never move it into the loop, where it would run at every step.
+                # Count the value twice, so that it gets a variable outside of the loop. Inside, it
+                # would be computed at every step.
                 self._uses.update([*free_values(node.body)] * 2)
                 self._count(node.body.nodes, node.body.outputs)
 
@@ -117,7 +119,7 @@ class CallWriter:
                 self._assign(node, indent)
 
     def _number(self, value: int, number: float) -> None:
-        """Set a Python number, which adopts the dtype of the other operand."""
+        """Store a constant as a Python number, which takes the dtype of the other operand."""
         self._numbers[value], self._texts[value] = number, repr(number)
         self._precedence[value] = 3 if number >= 0 else 0
 
@@ -136,9 +138,10 @@ class CallWriter:
         attributes = {name: self._value(value) for name, value in node.attributes.items()}
         if node.op in INFIX:
             sign, own = INFIX[node.op]
-            # Sums and products associate from the left, as written.
+            # Python evaluates sums and products from the left, so the left operand needs no
+            # brackets.
             left = self._wrapped(node.inputs[0], own)
-            # With a weight, ``+`` is Keras' own sum.
+            # If an operand is a weight, ``+`` calls Keras' own sum.
             by_keras = node.op == "add" and node.inputs[0] in self._weights
             if by_keras and not adds_right(self.program, *node.inputs):
                 left = f"{left}.value"
@@ -168,10 +171,11 @@ class CallWriter:
         return f"({text})" if self._precedence.get(value, 3) < least else text
 
     def _scan(self, node: Node) -> None:
-        """Write a loop.
+        """Write a loop over time as ``ops.scan``.
 
-        On TensorFlow, Keras stacks only carried values, so the loop carries all of them. A loop
-        takes one sequence of free length; several sequences are indexed by the step number.
+        On TensorFlow, Keras stacks carried values only, so the loop carries all values that it
+        stacks. A loop accepts one sequence of free length. If there are several sequences, the loop
+        runs over step numbers and indexes each sequence.
         """
         body, count = node.block, node.carries
         made = stacked_only(node)
@@ -199,7 +203,7 @@ class CallWriter:
         self.lines += [f"{INDENT}return {results}, {results}", ""]
         reverse = ["reverse=True"] if node.reverse else []
         arguments = ["step", _list(first), over, *reverse]
-        # Wrapped as in a method, which will indent it twice.
+        # Wrap the line as inside a method, where it is indented by two levels.
         last, stacked = self._fresh("last"), self._fresh("stacked")
         whole = bracketed(2, f"{last}, {stacked} = ops.scan(", arguments, ")")
         self.lines += [line[2 * len(INDENT) :] for line in whole]
@@ -233,8 +237,8 @@ def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-# The script that runs a model; see :class:`harness.extend.Script`. It computes no gradients,
-# because each engine differentiates in its own way.
+# The script that runs a model (see :class:`harness.extend.Script`). It computes no gradients,
+# because each engine has a different way to do so.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs and the new state by name."""
     model = keras.models.load_model(FOLDER / {weights}, compile=False)

@@ -1,4 +1,5 @@
-"""Source of windows along axes for Keras: gathered axis by axis, summed by products."""
+"""The source of sliding windows in Keras: gathered axis by axis, and added up as matrix
+products."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ Text = Callable[[Dim], str]
 
 
 def _places(node: Node, number: int, count: Dim, text: Text) -> str:
-    """Return the positions of window entries of one axis, ``[count, size]``."""
+    """Return the source of the indices of window entries along one axis, of shape ``[count,
+    size]``."""
     step, apart, size = (
         Dim.of(node.attributes[name][number]) for name in ("stride", "dilation", "size")
     )

@@ -1,4 +1,4 @@
-"""The TensorFlow engine of Keras (see :mod:`harness.backends.keras.engines`)."""
+"""The TensorFlow engine of Keras (for the interface, see :mod:`harness.backends.keras.engines`)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from harness.extend import (
 from harness.extend.executor import LONGEST_FUSED, loop
 
 F = TypeVar("F", bound=Callable[..., Any])
-# Eager calls of a function before it is traced; see TensorFlowEngine._traced_later.
+# A function runs eagerly in this many calls before it is traced; see
+# TensorFlowEngine._traced_later.
 EAGER = 24
 
 
 class TensorFlowEngine:
-    """Eager execution with gradient tapes."""
+    """Execution on TensorFlow: eager operations, with gradient tapes for gradients."""
 
     cpu = "cpu:0"
     inexact = frozenset({"gelu", "attention"})
-    # Its gradient assumes that targets sum to 1.
+    # TensorFlow's gradient of this loss assumes that targets sum to 1.
     wrong_losses = frozenset({"cross_entropy"})
     quick = False  # see harness.runtime.backend.Backend
 
@@ -40,25 +41,26 @@ class TensorFlowEngine:
         self.exact: Mapping[str, Callable[..., Any]] = {
             "argsort": self._argsort,
             "erf": self._erf,
-            # Keras' own may mistake an operand for a bias, see :mod:`.sums`.
+            # Keras' own sum may take an operand for a bias, see :mod:`.sums`.
             "add": self.tf.add,
             "max": self._max,
         }
         self._card: int | None = None
 
     def _erf(self, x: Any) -> Any:
-        """Return erf with clipped input: TensorFlow's own is NaN at infinity in float64."""
+        """Return erf of the clipped input, because TensorFlow's float64 erf is NaN at infinity."""
         return self.tf.math.erf(self.tf.clip_by_value(x, -9.0, 9.0))
 
     def _max(self, x: Any, axis: Any, keepdims: bool) -> Any:
-        """Return the maximum with NaN, which XLA ignores: see :mod:`..jax.primitives`."""
+        """Return the maximum, which is NaN if an entry is NaN; XLA's maximum ignores NaN
+        (:mod:`..jax.primitives`)."""
         tf = self.tf
         lost = tf.reduce_any(tf.math.is_nan(x), axis, keepdims)
         found = tf.reduce_max(x, axis, keepdims)
         return tf.where(lost, tf.fill(tf.shape(found), tf.constant(math.nan, x.dtype)), found)
 
     def _argsort(self, x: Any) -> Any:
-        """Argsort with NaN last and -0 equal to 0; TensorFlow's own does neither."""
+        """Sort indices with NaN last and -0 equal to 0. TensorFlow's own sort does neither."""
         tf, unknown = self.tf, self.tf.math.is_nan(x)
         zeros = self.tf.zeros_like(x)
         plain = tf.where(unknown, zeros + float("inf"), tf.where(x == 0, zeros, x))
@@ -68,23 +70,25 @@ class TensorFlowEngine:
         return tf.gather(order, last, axis=-1, batch_dims=x.ndim - 1)
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong in a dtype: never on TensorFlow."""
+        """Return False: on TensorFlow, Keras' attention is right in every dtype."""
         return False
 
     def devices(self) -> Sequence[str]:
-        """Return the names for ``--device``."""
+        """Return the device names that ``--device`` accepts."""
         return device_names(len(self.tf.config.list_physical_devices("GPU")))
 
     def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
-        """Select a card or the CPU; set TF32 by the dtype, and determinism.
+        """Select a GPU by its number, or the CPU if ``card`` is None; enable TF32 if the dtype
+        needs it, and set determinism.
 
         Raises:
-            UsageError: TensorFlow cannot start the card. It would silently run on the CPU.
+            UsageError: TensorFlow cannot start the GPU, and would silently run on the CPU.
         """
         config = self.tf.config
         self._card = card
         if card is None:
-            # Otherwise the first operation takes every card. After it, this raises RuntimeError.
+            # Without this, the first operation reserves every GPU. After the first operation, this
+            # raises RuntimeError.
             with suppress(RuntimeError):
                 config.set_visible_devices([], "GPU")
         elif card >= len(config.list_logical_devices("GPU")):
@@ -97,51 +101,55 @@ class TensorFlowEngine:
             config.experimental.enable_op_determinism()
 
     def settings(self) -> Mapping[str, str]:
-        """Return the settings of :meth:`use`, and whether XLA compiles whole steps."""
+        """Return the settings that :meth:`use` has made, and whether XLA compiles whole training
+        steps."""
         tf32 = self.tf.config.experimental.tensor_float_32_execution_enabled()
         return {"tf32": str(tf32), "xla": str(self._xla)}
 
     @property
     def _xla(self) -> bool:
-        """Use of XLA: not on a card, where a layer may be cuDNN's, which XLA lacks."""
+        """Whether XLA compiles steps: only on the CPU, because XLA cannot run cuDNN layers on a
+        GPU."""
         return self._card is None
 
     @property
     def index(self) -> str:
-        """The dtype of indices: TensorFlow keeps int32 in host memory, so a card would copy it."""
+        """The dtype of indices on this device. TensorFlow keeps int32 tensors in host memory, so a
+        GPU would have to copy them."""
         return "int32" if self._card is None else "int64"
 
     def peak(self) -> int | None:
-        """Return the card's peak bytes since :meth:`forget_peak`; None on the CPU."""
+        """Return the peak memory of the GPU in bytes since :meth:`forget_peak`; None on the CPU."""
         if self._card is None:
             return None
         found: int = self.tf.config.experimental.get_memory_info(f"GPU:{self._card}")["peak"]
         return found
 
     def forget_peak(self) -> None:
-        """Reset the peak memory."""
+        """Start a new measurement of peak memory."""
         if self._card is not None:
             self.tf.config.experimental.reset_memory_stats(f"GPU:{self._card}")
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, eager: tracing costs more than a few calls, and rounds
-        differently."""
+        """Return the function unchanged, to run eagerly. Tracing costs more than a few calls, and
+        rounds differently."""
         return function
 
     def compile_part(self, function: Function) -> Function:
-        """Trace a function of many small operations, such as an update, once it is called often."""
+        """Return a function that is traced after many calls, for functions with many small
+        operations such as an update."""
         return self._traced_later(function)
 
     def advance(self, step: Advance) -> Advance:
-        """Compile a step as ``tf.function``, with XLA on the CPU."""
+        """Compile a training step as a ``tf.function``, on the CPU with XLA."""
         if self.quick:
             return self._traced_later(step)
         compiled: Advance = self.tf.function(step, jit_compile=self._xla, autograph=False)
         return compiled
 
     def _traced_later(self, function: F) -> F:
-        """Trace a function after :data:`EAGER` eager calls. Each eager TensorFlow operation costs
-        about 50 us in Python, and tracing costs as much as that many calls."""
+        """Return the function so that it is traced after :data:`EAGER` eager calls. Each eager
+        operation costs about 50 us in Python; tracing costs as much as that many calls."""
         tf, calls = self.tf, itertools.count(1)
         traced = tf.function(function, autograph=False)
 
@@ -152,11 +160,13 @@ class TensorFlowEngine:
         return cast(F, run)
 
     def several(self, step: Advance) -> Advance | None:
-        """Compile a loop of steps as one ``tf.function``: each call costs 0.2 ms."""
+        """Compile a loop of training steps as one ``tf.function``, because each call of one costs
+        0.2 ms."""
         if self.quick:
             return None
 
-        # Traced separately: the loop must know the results of a step before it begins.
+        # Trace one step first: the loop must know the shapes and dtypes of a step's results before
+        # it begins.
         traced = self.tf.function(step, autograph=False)
 
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
@@ -185,11 +195,9 @@ class TensorFlowEngine:
         sequences: Sequence[Any],
         reverse: bool,
     ) -> tuple[list[Any], list[Any]]:
-        """Run a loop, unrolled if it is short or eager, otherwise a ``tf.while_loop``.
-
-        XLA's time for an unrolled loop grows with the cube of its steps. The first step gives the
-        types of the stacked results.
-        """
+        """Run a loop over time. Short and eager loops are unrolled; other loops become a
+        ``tf.while_loop``. The time that XLA needs to compile an unrolled loop grows with the cube
+        of the number of steps. The first step determines the types of the stacked results."""
         tf, count = self.tf, int(sequences[0].shape[0])
         if count <= LONGEST_FUSED or not tf.inside_function():
             return loop(table, step, carries, sequences, reverse)
@@ -216,13 +224,14 @@ class TensorFlowEngine:
         return last, [array.stack() for array in kept]
 
     def wait(self, tensors: Tensors) -> None:
-        """Wait for a card; on a CPU kernels are finished when a call returns."""
+        """Wait until the GPU has computed the tensors. On a CPU, kernels are finished when a call
+        returns."""
         if self._card is not None:
             self.tf.test.experimental.sync_devices()
 
     def gradient(self, function: Function) -> GradientFunction:
-        """Return dense gradients: Keras would square an embedding's rows before it adds equal
-        ones."""
+        """Return a function that computes gradients as dense tensors. From sparse gradients of an
+        embedding, a Keras optimizer would square each occurrence of a row before adding them up."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             with self.tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -236,7 +245,8 @@ class TensorFlowEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Update through variables: Keras' ``stateless_apply`` does not run on TensorFlow."""
+        """Update parameters through variables, because Keras' ``stateless_apply`` does not run on
+        TensorFlow."""
         slots = optimizer.variables
         for variable, tensor in zip([*trained, *slots], [*tensors, *state], strict=True):
             variable.assign(tensor)

@@ -1,4 +1,4 @@
-"""The torch engine of Keras (see :mod:`harness.backends.keras.engines`)."""
+"""The torch engine of Keras (for the interface, see :mod:`harness.backends.keras.engines`)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from harness.extend.executor import Executor, Plan, loop
 
 
 class TorchEngine:
-    """Eager execution with autograd."""
+    """Execution on torch: eager operations with autograd."""
 
-    # Not cpu:0: torch copies a tensor from cpu to cpu:0, and Keras then loses its parameters.
+    # Use "cpu", not "cpu:0": torch would copy tensors from cpu to cpu:0, and Keras would then lose
+    # its parameters.
     cpu = "cpu"
     inexact = frozenset({"matmul", "normalization", "attention"})
     wrong_losses: frozenset[str] = frozenset()
@@ -25,7 +26,7 @@ class TorchEngine:
         self._cuda = import_module("harness.backends.torch.cuda")
         self._device = "cpu"
         self.exact: Mapping[str, Callable[..., Any]] = {
-            # Keras' own always returns float32.
+            # Keras' own operation always returns float32.
             "cumulative_sum": lambda x: self.torch.cumsum(x, -1),
             "floor": self.torch.floor,
             "matmul": self.torch.matmul,
@@ -39,36 +40,37 @@ class TorchEngine:
         return zeros.index_add(0, indices.reshape(-1), x.reshape(indices.numel(), *rest))
 
     def without_attention(self, definition: str, dtype: str, on_cpu: bool) -> bool:
-        """Return whether Keras' attention is wrong: the masked one. It adds the mask to the scores,
-        so a fully masked row still has gradients."""
+        """Return whether Keras' attention is wrong, which is so for masked attention. Keras adds
+        the mask to the scores, so a fully masked row still has gradients."""
         return definition == "masked_attention"
 
     def devices(self) -> Sequence[str]:
-        """Return the names for ``--device``."""
+        """Return the device names that ``--device`` accepts."""
         found: Sequence[str] = self._cuda.devices()
         return found
 
     def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
-        """Select a card or the CPU; set TF32 by the dtype, and determinism."""
+        """Select a GPU by its number, or the CPU if ``card`` is None; enable TF32 if the dtype
+        needs it, and set determinism."""
         self._device = "cpu" if card is None else f"cuda:{card}"
         self._cuda.prepare(dtype, deterministic)
 
     def settings(self) -> Mapping[str, str]:
-        """Return torch's settings."""
+        """Return torch's precision and determinism settings."""
         found: Mapping[str, str] = self._cuda.settings()
         return found
 
     def peak(self) -> int | None:
-        """Return the card's peak bytes since :meth:`forget_peak`; None on the CPU."""
+        """Return the peak memory of the GPU in bytes since :meth:`forget_peak`; None on the CPU."""
         found: int | None = self._cuda.peak(self._device)
         return found
 
     def forget_peak(self) -> None:
-        """Reset the peak memory."""
+        """Start a new measurement of peak memory."""
         self._cuda.forget_peak(self._device)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap the function to run without autograd."""
+        """Wrap the function so that it runs without autograd; torch compiles nothing here."""
 
         def run(variables: Tensors, constants: Tensors) -> Any:
             with self.torch.no_grad():
@@ -80,11 +82,12 @@ class TorchEngine:
 
     @property
     def fused(self) -> Mapping[str, Callable[..., Any]]:
-        """torch's fused operations."""
+        """The fused operations of torch, such as addmm."""
         return import_module("harness.backends.torch.primitives").FUSED
 
     def flush_denormals(self, flush: bool) -> bool:
-        """Switch flushing of denormals; return whether this processor supports it."""
+        """Switch flushing of denormals to zero on or off; return whether the processor supports
+        it."""
         return bool(self.torch.set_flush_denormal(flush))
 
     def fill(self, tensor: Any, array: Any) -> None:
@@ -92,25 +95,27 @@ class TorchEngine:
         tensor.copy_(self.torch.from_numpy(array))
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:
-        """Return torch's own executor: Keras' operations would only slow down each call."""
+        """Return torch's own executor for a plan, because Keras' operations would slow down each
+        call."""
         kernels = import_module("harness.backends.torch.executor_kernels").TorchKernels
         return Executor(plan, kernels(plan.dtype, self._device, plan.products))
 
     def advance(self, step: Advance) -> Advance:
-        """Return the step as it is, eager."""
+        """Return the training step unchanged, to run eagerly."""
         return step
 
     def several(self, step: Advance) -> None:
-        """Return None: a loop of steps would gain nothing."""
+        """Return None: on torch, a loop of training steps is not faster than single steps."""
 
     scan = staticmethod(loop)
 
     def wait(self, tensors: Tensors) -> None:
-        """Wait for a card; on a CPU kernels are finished when a call returns."""
+        """Wait until the GPU has computed the tensors. On a CPU, kernels are finished when a call
+        returns."""
         self._cuda.wait(self._device)
 
     def gradient(self, function: Function) -> GradientFunction:
-        """Differentiate with autograd, with new leaves for each call."""
+        """Differentiate a function with autograd; each call makes new leaf tensors."""
 
         def run(variables: Tensors, constants: Tensors) -> tuple[Tensors, Tensors]:
             leaves = {n: t.detach().requires_grad_() for n, t in variables.items()}
@@ -129,6 +134,7 @@ class TorchEngine:
     def apply(
         self, optimizer: Any, trained: Any, tensors: Any, state: Any, gradients: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Update copies: Keras' optimizers for torch write into their arguments."""
+        """Update copies of the parameters, because Keras' optimizers for torch write into their
+        arguments."""
         copies = [t.clone() for t in state], gradients, [t.clone() for t in tensors]
         return optimizer.stateless_apply(*copies)

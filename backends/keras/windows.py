@@ -1,4 +1,4 @@
-"""Windows along axes as Keras operations, also for symbolic tensors."""
+"""The primitives of sliding windows as Keras operations, also for symbolic tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Each = tuple[int, ...]
 
 
 def framing(ops: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the primitives ``windows`` and ``overlap_add``."""
+    """Return the implementations of the primitives ``windows`` and ``overlap_add``."""
     return {"windows": partial(_windows, ops), "overlap_add": partial(_overlap_add, ops)}
 
 
@@ -53,7 +53,7 @@ def _part(x: Any, axis: int, entries: slice) -> Any:
 
 
 def _spread(ops: Any, x: Any, axis: int, step: int) -> Any:
-    """Insert zeros between the entries of an axis."""
+    """Insert ``step - 1`` zeros between the entries of an axis."""
     if step == 1:
         return x
     shape: Sequence[Any] = [-1 if n is None else n for n in x.shape]
