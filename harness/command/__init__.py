@@ -1,1 +1,1 @@
-"""Parts of every command: options and their ranges, settings, help, and result."""
+"""Parts that all commands share: options and their ranges, settings, help, and result."""

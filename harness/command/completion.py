@@ -1,8 +1,8 @@
-"""Completion in bash, zsh and fish; click's own scripts break some words of the harness.
+"""Completion in bash, zsh and fish, because click's own scripts break some options of the harness.
 
-Bash breaks a word at ``=``, ``:`` and ``@``, zsh replaces ``--option=value`` as a whole, and fish
-splits a list at its commas. The scripts here pass the whole line and read ``type,value`` lines, as
-click's do. After a value of type ``part`` no space follows.
+Bash breaks a word at ``=``, ``:`` and ``@``. Zsh replaces ``--option=value`` as a whole. Fish
+splits a list at its commas. So the scripts here pass the whole line. Like click's scripts, they
+read lines of ``type,value``. After a value of type ``part``, the shell adds no space.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ complete --no-files --command %(prog_name)s --arguments '(%(complete_func)s)'
 class _Shell(ShellComplete):
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the words of the line before the cursor, and the unfinished word."""
-        # A letter at the end keeps an empty last word.
+        # The added letter keeps an empty last word.
         _, *words = split_arg_string(os.environ.get("COMP_LINE", "") + "x")
         return words[:-1], words[-1][:-1] if words else ""
 
@@ -100,17 +100,20 @@ class _Shell(ShellComplete):
         try:
             found = super().get_completions(args, incomplete)
         except HarnessError:
-            return []  # while the user types; the command itself reports the error
-        # Leave out values that would act on the terminal or take two lines.
+            return []  # the user is still typing; the command itself reports the error
+        # Omit values with control characters or line breaks, which would affect the terminal.
         return [item for item in found if str(item.value).isprintable()]
 
     def written(self, value: str) -> str:
-        """Return a value in the form that the shell inserts."""
+        """Return the text that the shell inserts for a value."""
         return value
 
 
 class Bash(_Shell):
-    """Completion of bash: escaped values, from the last character on that breaks words."""
+    """Completion in bash.
+
+    Bash escapes nothing, and it inserts only the part after the last character that breaks words.
+    """
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = _BASH
@@ -122,20 +125,20 @@ class Bash(_Shell):
         _, begun = self.get_completion_args()
         before = _escaped(begun.partition("=")[2] if re.match("--[^=]*=", begun) else begun)
         breaks = set(os.environ.get("COMP_WORDBREAKS", "=:@"))
-        # A word begins after these characters, but ``@`` belongs to it.
+        # A word begins after such a character, but ``@`` is part of the word that follows.
         starts = [before.rfind(one) + (one != "@") for one in "=:@" if one in breaks]
         return _escaped(value)[max(0, *starts) :]
 
 
 class Zsh(_Shell):
-    """Completion of zsh, which escapes the values itself."""
+    """Completion in zsh, which escapes values itself."""
 
     name: ClassVar[str] = "zsh"
     source_template: ClassVar[str] = _ZSH
 
 
 class Fish(_Shell):
-    """Completion of fish, which escapes the values itself."""
+    """Completion in fish, which escapes values itself."""
 
     name: ClassVar[str] = "fish"
     source_template: ClassVar[str] = _FISH
@@ -148,7 +151,8 @@ def register(variable: str) -> None:
     """Register these classes with click.
 
     Raises:
-        UsageError: ``variable``, which asks for completion, has an unknown value.
+        UsageError: the environment variable ``variable``, which requests completion, has an unknown
+            value.
     """
     asked = os.environ.get(variable)
     allowed = [f"{shell.name}_{what}" for shell in SHELLS for what in ("source", "complete")]
@@ -164,6 +168,6 @@ def _escaped(value: str) -> str:
 
 
 def _open_quote(line: str) -> str:
-    """Return the quote that is open at the end of a line, or an empty text."""
+    """Return the quote that is open at the end of a line, or an empty string."""
     bare = re.sub(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", "", line)
     return next((char for char in bare if char in "'\""), "")

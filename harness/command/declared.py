@@ -1,8 +1,8 @@
-"""Options as fields of a dataclass: declared once for all interfaces.
+"""Options as fields of a dataclass, declared once for all interfaces.
 
-A field's type says how its value is read; :class:`Option` says everything else. The command line is
-made here, the Python functions in :mod:`harness.api.signature`, and pytest's options in
-:mod:`harness.suite.options`.
+The type of a field determines how its value is read; :class:`Option` has all other properties. This
+module makes the command line from the fields. :mod:`harness.api.signature` makes the Python
+functions, and :mod:`harness.suite.options` the options of pytest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from harness.command.ranges import Range
 from harness.runs.shards import Shard
 
 R = TypeVar("R")
-# Sections of a command's help, in order.
+# The sections of a command's help, in order.
 SECTIONS = ("What to run", "What to list", "How to run it", "What to keep", "What to print")
 RUN, LIST, HOW, KEEP, PRINT = SECTIONS
 # Functions that convert click's value of an option to the value of a field, by type.
@@ -47,32 +47,33 @@ READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "tuple[int, ...]": lambda value, word: whole_numbers(word, value),
     "Shard": lambda value, word: Shard.read(value),
     "float SHARE": lambda value, word: share(value),
-    # A backend's name may stand before each interpreter, and is checked later.
+    # An interpreter may be preceded by the name of a backend, which is checked later.
     "str [BACKEND=]INTERPRETER": lambda value, word: one_interpreter(value),
     "Mapping[str, str] [BACKEND:]NAME=VALUE": lambda value, word: named_variables(value),
 }
 
 
-@dataclass(eq=False)  # about two hundred instances at each start, so few methods
+@dataclass(eq=False)  # about 200 instances at each start, so keep the class cheap
 class Option:
     """An option of a command.
 
     Attributes:
-        help: What it is for, in sentences.
-        section: The section of the help that lists it.
-        word: The option on the command line, if not the field's name; without dashes an argument,
-            and "" for none.
-        short: The same in one letter.
-        kind: The kind of value that a shell completes.
+        help: The help text, in sentences.
+        section: The section of the help that lists the option.
+        word: The name on the command line, if different from the field's name. A name without
+            dashes is an argument; "" means that the command line does not have the option.
+        short: The one-letter name on the command line.
+        kind: The kind of value, which a shell completes.
         allowed: The range of a number.
-        unit: The value of the field for the number 1.
+        unit: The number that the value is multiplied by, such as the bytes in a MiB.
         metavar: The placeholder of the value in the help.
-        shown: Whether the help shows the default, because ``help`` does not mention it.
-        decides: Whether it decides the result of a cell: records that are joined must share it, and
-            the command that runs a cell again names it.
-        suite: The option of pytest; "" for none.
-        python: ``help`` for Python, if different; None if the function has no such argument.
-        name, type, default: Those of the field.
+        shown: True if the help shows the default, because ``help`` does not mention it.
+        decides: True if the option affects the result of a cell. Then records can only be joined if
+            they have the same value, and the command that reruns a cell includes the option.
+        suite: The name of the option in pytest; "" for none.
+        python: The help text for Python, if different from ``help``; None if the Python function
+            does not have the option.
+        name, type, default: The name, type and default of the field.
     """
 
     help: str
@@ -97,10 +98,10 @@ class Option:
         return f"no_{self.name}" if (self.word or "").startswith("--no-") else self.name
 
     def read(self, value: Any) -> Any:
-        """Return the value of the field for what click has read.
+        """Convert click's value of the option to the value of the field.
 
         Raises:
-            UsageError: the text has a wrong form.
+            UsageError: the text has a wrong format.
         """
         if self.type == "bool":
             return value != (self.parameter != self.name)
@@ -119,7 +120,7 @@ class Option:
         )
 
     def words(self, value: Any) -> list[str]:
-        """Return the words of a command that stand for a value; none for the default."""
+        """Return the command-line arguments that set a value; an empty list for the default."""
         if value in (None, self.default) or value == [*_listed(self.default)]:
             return []
         if value is True:
@@ -129,7 +130,7 @@ class Option:
         return [text for part in parts for text in (f"{self.word}", str(part))]
 
     def param(self) -> click.Parameter:
-        """Return the option or the argument of a command."""
+        """Return click's object for the option or argument."""
         word, several = self.word or "", self.type.endswith("...]")
         form, required = self._form(), self.default is MISSING
         if not word.startswith("-"):
@@ -149,7 +150,7 @@ class Option:
 
     @property
     def has_names(self) -> bool:
-        """Whether the texts are NAME=VALUE."""
+        """True if the values have the format NAME=VALUE."""
         return "=" in (self.metavar or "").replace("==", "")
 
     def _form(self) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 class SectionOption(click.Option):
-    """An option that knows its section of the help."""
+    """A click option that belongs to a section of the help."""
 
     def __init__(self, *words: Any, section: str = "", **more: Any) -> None:
         super().__init__(*words, **more)
@@ -202,7 +203,7 @@ def options_of(declared: type) -> Iterator[Option]:
 
 
 def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the options that were given, by field.
+    """Return the values of the options that were given, by field name.
 
     Raises:
         UsageError: a text does not fit its field.
@@ -215,9 +216,10 @@ def values(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asked_for(declared: type[R], given: Mapping[str, Any]) -> R:
-    """Return the options as an object with these values by field.
+    """Return an object of the options class ``declared`` with the values ``given``.
 
-    ``vars`` of it are those that were given; the others are the defaults of the class.
+    ``vars`` of the object has only these values; all other attributes are the defaults of the
+    class.
     """
     made = object.__new__(declared)
     for one in options_of(declared):
@@ -228,7 +230,7 @@ def asked_for(declared: type[R], given: Mapping[str, Any]) -> R:
 
 
 def build(request: Callable[..., R], given: Mapping[str, Any]) -> R:
-    """Return a dataclass made from the given values that it has fields for."""
+    """Create a dataclass from the given values; values without a field are ignored."""
     names = {each.name for each in fields(request)}  # type: ignore[arg-type]
     return request(**{name: value for name, value in given.items() if name in names})
 
@@ -241,6 +243,6 @@ def check_ranges(request: object) -> None:
     """
     for one in options_of(type(request)):
         value, optional = getattr(request, one.name), one.default is None
-        # The field of a memory limit is in bytes, but its range is in MiB.
+        # The field of a memory limit is in bytes, but its range is in MiB, so skip it.
         if one.allowed is not None and one.unit == 1 and not (optional and value is None):
             one.allowed.check(value, (one.word or "") if optional else "")

@@ -1,4 +1,4 @@
-"""Help of commands: in sections, as wide as the terminal, with unbroken commands to copy."""
+"""Help of commands: in sections, as wide as the terminal. Commands to copy are never broken."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import click
 from harness.output.folding import restored, unbroken
 from harness.output.printing import width
 
-# Width in columns up to which click's help would be wider than the terminal.
+# At this terminal width or below, click's help would be wider than the terminal.
 NARROW = 52
-# Sections of the list of commands; commands in no section come last.
+# Sections of the list of commands. Commands without a section come last.
 CHAPTERS: Mapping[str, str] = {
     "Compare": "check bench compare upgrade merge report demo run",
     "Find out why": "explain differences localise reduce replay",
@@ -25,7 +25,10 @@ CHAPTERS: Mapping[str, str] = {
 
 
 def help_of(command: str) -> Mapping[str, Any]:
-    """Return the ``examples`` of a command, and its ``usual`` options in one text if not all."""
+    """Return the ``examples`` of a command, and its ``usual`` options.
+
+    ``usual`` is a string with option names. It is missing if the help shows all options.
+    """
     import tomllib
 
     text = Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
@@ -33,7 +36,7 @@ def help_of(command: str) -> Mapping[str, Any]:
 
 
 class Folded(click.HelpFormatter):
-    """Formatter of help that never breaks commands to copy."""
+    """A help formatter that never breaks commands to copy."""
 
     def write_text(self, text: str) -> None:
         # A command may continue on the next line of the source.
@@ -49,21 +52,21 @@ class Folded(click.HelpFormatter):
 
 
 class FoldedContext(click.Context):
-    """Context of a command, with folded help."""
+    """The context of a command with help by :class:`Folded`."""
 
     formatter_class = Folded
 
 
 def narrow() -> dict[str, Any]:
-    """Return click's setting for the width of a terminal narrower than click expects."""
+    """Return click's setting for the width of a terminal that is narrower than click expects."""
     columns = width(sys.stdout)
     return {"terminal_width": columns} if columns is not None and columns <= NARROW else {}
 
 
 def section(formatter: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Write rows under a title, if there are any."""
+    """Write rows under a title, if there are any rows."""
     rows = list(rows)
     if rows:
         with formatter.section(title):
-            # If a long option leaves little room, its description stands below it.
+            # A long option leaves little space, so its description is below it.
             formatter.write_dl(rows, col_max=min(30, max(8, formatter.width - 32)))

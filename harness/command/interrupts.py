@@ -1,9 +1,9 @@
 """End of an interrupted command: one line on standard error, exit code 130, nothing left behind.
 
 The signals are Ctrl-C (SIGINT), SIGTERM and SIGHUP, unless they were ignored at the start, as in a
-shell's background job. At first a signal ends the process at once, because an exception would
-disturb the running imports. Within :func:`stoppable` a signal raises ``KeyboardInterrupt``, so that
-workers end and files are whole.
+shell's background job. During start-up a signal ends the process at once, because an exception
+would disturb the running imports. Within :func:`stoppable` a signal raises ``KeyboardInterrupt``,
+so that workers end and files are complete.
 
 The module imports almost nothing, so that the time before :func:`arm` is short.
 """
@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 
-TYPE_CHECKING = False  # typing's own, without the import
+TYPE_CHECKING = False  # the same name as in typing, without importing typing
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
@@ -28,30 +28,30 @@ SIGNALS = tuple(
 )
 ALARM = hasattr(signal, "SIGALRM")
 LINE = "interrupted"
-# Seconds after a signal in which a second one must not cut the cleanup short.
+# Seconds after a signal in which a second signal must not interrupt the cleanup.
 ENDING = 2.0
-# Seconds until an interrupt lost in a destructor or callback is raised again.
+# Seconds until an interrupt that was lost in a destructor or callback is raised again.
 AGAIN = 0.01
-# Maximum seconds of the cleanup before the process is ended.
+# The maximum seconds of the cleanup before the process is ended.
 LONGEST = 10.0
-# Maximum seconds for the line: a paused terminal or a full pipe never takes it.
+# The maximum seconds for printing the line: a paused terminal or a full pipe never accepts it.
 TELLING = 1.0
 
-# Functions to call before the process leaves; each must be safe in a signal handler.
+# Functions to call before the process exits; each must be safe in a signal handler.
 before_leaving: list[Callable[[], None]] = []
 _armed: list[signal.Signals] = []
 _last = -ENDING
 _heard = False
-# Whether the line is being printed, and whether it was printed.
+# ``_telling`` is set when the printing of the line starts, ``_told`` when it is printed.
 _telling = False
 _told = False
 
 
 def arm() -> None:
-    """Let a signal end the process at once, with a line; ``main`` calls this first."""
+    """Make a signal print a line and end the process at once; ``main`` calls this first."""
     _armed[:] = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     _listen(_end)
-    # Exceptions of destructors and of import callbacks are lost without this hook.
+    # Without this hook, exceptions in destructors and import callbacks are lost.
     sys.unraisablehook = _unraisable
     if ALARM:
         signal.signal(signal.SIGALRM, _raise)
@@ -64,9 +64,10 @@ def disarm() -> None:
 
 
 def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
-    """Return the value of ``run``, or 130 after an interrupt and its cleanup.
+    """Return the result of ``run``; after an interrupt, clean up and return 130.
 
-    The printed line ends with the interrupt's notes, or else with the text that ``told`` returns.
+    The printed line ends with the interrupt's notes, or without notes with the text that ``told``
+    returns.
     """
     global _telling, _told
     from harness.output.printing import tell
@@ -78,7 +79,7 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
         _listen(_end)
         return code
     except (KeyboardInterrupt, Exception) as interrupt:
-        # Compiled code, such as pydantic's, may turn the interrupt into its own exception.
+        # Compiled code, such as pydantic's, may convert the interrupt to its own exception.
         if not (_heard or isinstance(interrupt, KeyboardInterrupt)):
             raise
         disarm()
@@ -90,16 +91,17 @@ def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
 
 
 def leave() -> NoReturn:
-    """End the process and its workers now, regardless of other threads."""
+    """End the process and its workers now, even if other threads still run."""
     for end in before_leaving:
         end()
     os._exit(INTERRUPTED)
 
 
 def _watch() -> None:
-    """Start a thread that ends the process after a signal even if the main thread runs C code.
+    """Start a thread that ends the process after a signal, even if the main thread runs C code.
 
-    Python handles signals only between two instructions, and one large matmul takes minutes.
+    Python handles signals only between two instructions, and a single large matmul can take
+    minutes.
     """
     import threading
 
@@ -130,7 +132,7 @@ def _wait(reading: int) -> None:
 
 
 def _unread() -> bool:
-    """Return whether standard error takes no output, so that the cleanup may wait forever."""
+    """Return whether standard error accepts no output, so that the cleanup might wait forever."""
     import select
 
     poll = select.poll()
@@ -144,7 +146,7 @@ def _listen(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _end(*_: object) -> None:
-    # The write may block forever; only a signal handler can then end the process.
+    # The write may block forever. Then only a signal handler can end the process.
     if ALARM:
         signal.signal(signal.SIGALRM, lambda *_: os._exit(INTERRUPTED))
         signal.setitimer(signal.ITIMER_REAL, TELLING)

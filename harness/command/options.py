@@ -1,4 +1,4 @@
-"""Readers of the texts of options; imports only click and messages, to start at once."""
+"""Readers of the texts of options. The module imports only click and messages, to start fast."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from click.shell_completion import CompletionItem
 from harness.command.ranges import SIZES, THRESHOLD, Range
 from harness.errors import UsageError, did_you_mean
 
-# The harness checks a path when it uses it, with its own messages.
+# The harness checks a path when it uses the path, with its own messages.
 FILE, FOLDER = click.Path(path_type=Path), click.Path(path_type=Path)
 FILE.name, FOLDER.name = "file", "folder"
-# Separator of NAME=VALUE items: a comma before the next name, not within a value.
+# The separator of NAME=VALUE items: a comma before the next name, but no comma within a value.
 NEXT_NAME = re.compile(r",(?=(?:[^\s:=,/]+:)?[^\s:=,/]+=)")
 
-# A column at the start of an item, as pip and 'harness env' write it: ``torch==2.6``.
+# A pinned backend at the start of an item, in the notation of pip and 'harness env':
+# ``torch==2.6``.
 _PINNED = re.compile(r"([^=@:/]+)==([^=:]*)")
 
-# Completions by kind of value, set by the modules that know the values.
+# Completions by kind of value; the modules that know the values set them.
 completers: dict[str, Callable[[click.Context], Iterable[str]]] = {}
 
 
@@ -35,16 +36,19 @@ else:
 
 
 class WordList(AnyType):
-    """Type of a value, or of several with commas; ``kind`` is the kind that a shell completes."""
+    """The type of a value, or of several values separated by commas.
+
+    ``kind`` is the kind of value, which a shell completes.
+    """
 
     name = "text"
 
     def __init__(self, kind: str = "", split: Callable[[str], list[str]] | None = None) -> None:
         self.kind, self.split = kind, split
-        self.name = kind or self.name  # --help shows it: --dtype DTYPE
+        self.name = kind or self.name  # --help shows this name: --dtype DTYPE
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the value, or a tuple of several; raise ``BadParameter`` if a part is empty."""
+        """Return a value or a tuple of values; raise ``BadParameter`` if one of them is empty."""
         if isinstance(value, tuple):
             return value
         if self.split is None:
@@ -59,7 +63,7 @@ class WordList(AnyType):
         return f"Installed: {', '.join(known(ctx))}" if known and self.kind == "backend" else None
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        # Values are separated by commas, as on the command line, not by spaces.
+        # Values are separated by commas, as on the command line, and not by spaces.
         return [rv]
 
     def shell_complete(
@@ -71,7 +75,7 @@ class WordList(AnyType):
         known = completers[self.kind](ctx) if self.kind in completers else ()
         taken = before.split(",")
         names = [name for name in known if name.startswith(begun) and name not in taken]
-        # A model may also be a file in any folder.
+        # A model may also be given as a file.
         other = [CompletionItem(incomplete, type="file")] if self.kind == "model" else []
         return [CompletionItem(before + comma + name) for name in names] or other
 
@@ -106,7 +110,7 @@ def number(allowed: Range) -> Callable[[Any], Any]:
 
 
 def as_label(item: str) -> str:
-    """Return an item with a label as its column: ``torch@2.6`` for ``torch==2.6``."""
+    """Convert a pinned version at the start of an item, e.g. ``torch==2.6`` to ``torch@2.6``."""
     found = _PINNED.match(item)
     if found is None:
         return item
@@ -114,7 +118,10 @@ def as_label(item: str) -> str:
 
 
 def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[str, str]:
-    """Read ``NAME=VALUE`` items; raise :class:`UsageError`, which names ``form``, for others."""
+    """Parse ``NAME=VALUE`` items.
+
+    Raise :class:`UsageError` for other items; its message shows ``form``, the expected format.
+    """
     found: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -127,10 +134,12 @@ def pairs(option: str, items: Sequence[str], form: str = "NAME=VALUE") -> dict[s
 
 
 def interpreters(items: Sequence[str], backends: Callable[[], Sequence[str]]) -> dict[str, str]:
-    """Read ``[BACKEND=]INTERPRETER`` items by backend; an item without one is for all ``backends``.
+    """Parse ``[BACKEND=]INTERPRETER`` items; return the interpreter of each backend.
+
+    An item without a backend applies to all ``backends``.
 
     Raises:
-        UsageError: several items have no backend, or the same one.
+        UsageError: two items have no backend, or the same backend.
     """
     items = [as_label(item) for item in items]
     bare = [item for item in items if not _has_name(item)]
@@ -147,10 +156,12 @@ def _has_name(item: str) -> bool:
 def variables(
     items: Sequence[str], backends: Callable[[], Sequence[str]]
 ) -> dict[str, dict[str, str]]:
-    """Read ``[BACKEND:]NAME=VALUE`` items by backend; items without one are for all ``backends``.
+    """Parse ``[BACKEND:]NAME=VALUE`` items; return the variables of each backend.
+
+    An item without a backend applies to all ``backends``.
 
     Raises:
-        UsageError: an item has a wrong form.
+        UsageError: an item has a wrong format.
     """
     found: dict[str, dict[str, str]] = {}
     for item in map(as_label, items):
@@ -164,7 +175,10 @@ def variables(
 
 
 def only(option: str, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """Return an option's value for the backend ``name``; raise :class:`UsageError` for others."""
+    """Return an option's value for the backend ``name``.
+
+    Raise :class:`UsageError` if the option has a value for another backend.
+    """
     for other in given:
         if other != name:
             raise UsageError(
@@ -179,7 +193,7 @@ class ProcessOptions(Protocol):
 
     @property
     def python(self) -> str | None:
-        """The ``[BACKEND=]INTERPRETER`` items with commas between them."""
+        """The ``[BACKEND=]INTERPRETER`` items, separated by commas."""
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -189,23 +203,23 @@ class ProcessOptions(Protocol):
 def one_interpreter(items: Sequence[str]) -> str:
     """Join ``[BACKEND=]INTERPRETER`` items; raise :class:`UsageError` if they conflict.
 
-    The item without a backend comes first: ``NEXT_NAME`` splits only before names.
+    The item without a backend comes first, because ``NEXT_NAME`` splits only before names.
     """
     interpreters(items, tuple)
     return ",".join(sorted(items, key=_has_name))
 
 
 def named_variables(items: Sequence[str]) -> dict[str, str]:
-    """Return values by ``[BACKEND:]NAME``; raise :class:`UsageError` for a wrong form."""
+    """Return values by ``[BACKEND:]NAME``; raise :class:`UsageError` for a wrong format."""
     variables(items, tuple)
     return {name: value for name, _, value in (as_label(item).partition("=") for item in items)}
 
 
 def interpreter_of(python: str | None, name: str, default: str) -> str:
-    """Return the interpreter of the only backend or format that is run.
+    """Return the interpreter for a command that runs a single backend or format.
 
     Raises:
-        UsageError: an interpreter is given for a different one.
+        UsageError: an interpreter is given for another backend or format.
     """
     given = interpreters(NEXT_NAME.split(python) if python else (), partial(tuple, (name,)))
     found: str = only("--python", given, name, default)
@@ -213,14 +227,14 @@ def interpreter_of(python: str | None, name: str, default: str) -> str:
 
 
 def process_of(asked: ProcessOptions, name: str, python: str) -> tuple[str, dict[str, str]]:
-    """Return the interpreter and the environment variables of the only backend that is run."""
+    """Return the interpreter and environment variables for a command that runs a single backend."""
     items = [f"{variable}={value}" for variable, value in asked.environment.items()]
     environment = variables(items, partial(tuple, (name,)))
     return interpreter_of(asked.python, name, python), only("--env", environment, name, {})
 
 
 def numbers(items: Sequence[str]) -> dict[str, int]:
-    """Read ``NAME=NUMBER`` items with positive whole numbers."""
+    """Parse ``NAME=NUMBER`` items; the numbers are positive whole numbers."""
     return {
         name: int(SIZES.read(value, f"--size {name}"))
         for name, value in pairs("--size", items, "NAME=NUMBER").items()
@@ -228,7 +242,7 @@ def numbers(items: Sequence[str]) -> dict[str, int]:
 
 
 def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
-    """Read positive whole numbers and drop duplicates.
+    """Parse positive whole numbers, and drop duplicates.
 
     Raises:
         UsageError: a part is not a number in the allowed range.
@@ -246,7 +260,7 @@ def whole_numbers(option: str, parts: Sequence[str]) -> tuple[int, ...]:
 
 
 def share(text: str) -> float:
-    """Read a share, such as ``10%`` or ``0.1``, as a number.
+    """Parse a share, such as ``10%`` or ``0.1``.
 
     Raises:
         UsageError: the text is not a share in the allowed range.

@@ -17,8 +17,9 @@ from harness.output.printing import console, drawing, say, shown, tell
 class CommandResult:
     """The result of a command.
 
-    ``data`` may be a function that returns the data, ``text`` a function that draws on a console.
-    ``wrap`` says whether a terminal wraps the text. ``printed`` says that it is printed already.
+    ``data`` may be a function that returns the data, and ``text`` a function that draws on a
+    console. ``wrap`` is True if the text is wrapped to the width of the terminal. ``printed`` is
+    True if the command has already printed the text.
     """
 
     data: Any
@@ -32,7 +33,7 @@ class CommandResult:
         return plain(self.data() if callable(self.data) else self.data)
 
     def print(self, as_json: bool) -> None:
-        """Print JSON, or the text."""
+        """Print the data as JSON, or print the text."""
         if as_json:
             say(json.dumps(self.json(), allow_nan=False))
         elif self.printed:

@@ -1,4 +1,4 @@
-"""Ranges of numbers in options and requests: each is declared once, for every interface.
+"""Ranges of numbers in options and requests; each range is declared once for every interface.
 
 The command line reads numbers through :func:`harness.command.options.number`; numbers from Python
 are checked with :meth:`Range.check`. ``docs/security.md`` lists the ranges.
@@ -15,9 +15,9 @@ from harness.errors import UsageError, shorten
 
 @dataclass(frozen=True)
 class Range:
-    """A range from ``least`` to ``most``, inclusive; of whole numbers only if ``whole``.
+    """A range from ``least`` to ``most``, inclusive; if ``whole``, only of whole numbers.
 
-    Messages use ``what``, the number's name, and ``allowed``, the allowed values in words.
+    Messages contain ``what``, the number's name, and ``allowed``, a description of allowed values.
     """
 
     what: str
@@ -27,16 +27,16 @@ class Range:
     whole: bool = True
 
     def check(self, value: Any, what: str = "") -> Any:
-        """Return a valid number, or raise :class:`UsageError`, which calls the number ``what``."""
+        """Return a valid number; else raise :class:`UsageError` with the name ``what``."""
         kinds = (int,) if self.whole else (int, float)
         right = isinstance(value, kinds) and not isinstance(value, bool)
-        # NaN fails every comparison, so the test must be this way round.
+        # NaN fails every comparison, so test for "in the range", not for "out of range".
         if not right or not self.least <= value <= self.most:
             raise self._refused(value, what)
         return value
 
     def read(self, text: str, what: str = "") -> Any:
-        """Return the number in a text; raise :class:`UsageError` as in :meth:`check`."""
+        """Parse the number in a text; raise :class:`UsageError` like :meth:`check`."""
         try:
             if not text.isascii() or "_" in text:
                 raise ValueError
@@ -50,7 +50,7 @@ class Range:
     def _refused(self, value: Any, what: str) -> UsageError:
         try:
             shown = shorten(repr(value))
-        except ValueError:  # Python refuses to write integers of more than some thousand digits
+        except ValueError:  # Python refuses to print integers of more than some thousand digits
             shown = "one of more digits than can be shown"
         edges = f"{_number(self.least)} to {_number(self.most)}"
         return UsageError(
@@ -63,7 +63,8 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if whole and abs(value) < 1e18 else f"{value:g}"
 
 
-# Usual seconds of one cell or pass and of one call of a long run, and usual rounds.
+# The default seconds of a cell or pass, the default seconds of a call in a long run, and the
+# default number of rounds.
 CELL_SECONDS = 120.0
 CALL_SECONDS = 600.0
 USUAL_ROUNDS = 5
@@ -81,7 +82,7 @@ SIZES = Range("a size", "a positive whole number", 1, MOST_INT32)
 BATCH = Range("a batch", "a positive whole number", 1, MOST_INT32)
 TIME = Range("a time", "a positive whole number", 1, MOST_INT32)
 ROUNDS = Range("what is measured", "at least one round", 1, 10_000)
-# The header of the weights holds the history of each epoch, and its size is limited.
+# The header of the weights contains the history of each epoch, and its size is limited.
 EPOCHS = Range("a number of epochs", "a positive whole number", 1, 20_000)
 EVERY = Range("a number of steps", "a positive whole number", 1, MOST_INT32)
 HELD_OUT = Range("held out", "from 0 to below 1", 0.0, math.nextafter(1, 0), whole=False)

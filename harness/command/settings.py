@@ -1,7 +1,8 @@
-"""Defaults of options: ``[tool.harness]`` of the nearest ``pyproject.toml``, and ``HARNESS_*``.
+"""User-defined defaults of options: from ``pyproject.toml`` and from ``HARNESS_*`` variables.
 
-The order is: command line, environment, file, built-in default. A setting for one command comes
-before a setting for all. The file is trusted, as an interpreter given by ``--python`` is.
+The file is the nearest ``pyproject.toml``, with the table ``[tool.harness]``. The order of priority
+is: command line, environment, file, built-in default. A setting for one command has priority over a
+setting for all commands. The file is trusted, like an interpreter given by ``--python``.
 """
 
 from __future__ import annotations
@@ -28,29 +29,30 @@ OTHERS = (
     *("HARNESS_CORPUS", "HARNESS_FUZZ", "HARNESS_INTERRUPT_STEP", "HARNESS_RANDOM_MODELS"),
     "HARNESS_WORKER",
 )
-# Commands without a table in the file: ``env`` holds the variables of ``--env``.
+# Commands without a table in the file, because the table ``env`` has the variables of ``--env``.
 NO_TABLES = frozenset({"env"})
 # The place of an error in a message of tomllib.
 _PLACED = re.compile(r"(.*?) \(at line (\d+), column (\d+)\)", re.DOTALL)
-# Options of each command, without their dashes.
+# The options of each command, without their dashes.
 Vocabulary = Mapping[str, Iterable[str]]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value of the file, and its place."""
+    """A value in the file, and its place."""
 
     value: Any
     place: Place
-    own: bool  # for one command rather than for all
-    folder: Path  # of the file; its relative paths start here
+    own: bool  # True if the setting is for one command, False if for all
+    folder: Path  # the folder of the file; relative paths start there
 
 
 def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict[str, Setting]:
-    """Return the settings of a command, by option; empty if there is no file.
+    """Return the settings of a command by option; empty if there is no file.
 
     Raises:
-        UsageError: the file cannot be read, or holds a key that is neither a command nor an option.
+        UsageError: the file cannot be read, or contains a key that is neither a command nor an
+            option.
     """
     path = nearest(start or Path.cwd())
     text = "" if path is None else _text(path)
@@ -68,14 +70,14 @@ def settings(command: str, known: Vocabulary, start: Path | None = None) -> dict
             elif key not in (known[command] if own else _all(known)):
                 raise _unknown(key, place, known[command] if own else [*known, *_all(known)])
             elif own or key in known[command]:
-                if _holds_nul(value):  # no file name and no other value may hold it
+                if _holds_nul(value):  # file names and other values must not contain NUL
                     raise UsageError(f"{place}: the value of {key!r} contains a NUL character")
                 found[key] = Setting(value, place, own, path.parent)
     return found
 
 
 def nearest(folder: Path) -> Path | None:
-    """Return the nearest ``pyproject.toml`` in a folder or above it, within its repository."""
+    """Return the nearest ``pyproject.toml`` in a folder or its parents, within the repository."""
     for place in (folder, *folder.parents):
         if (place / NAME).is_file():
             return place / NAME
@@ -85,13 +87,13 @@ def nearest(folder: Path) -> Path | None:
 
 
 def variables(command: str, option: str) -> list[str]:
-    """Return the environment variables of an option's default, the first before the second."""
+    """Return the environment variables that set an option's default; the first has priority."""
     word = option.upper().replace("-", "_")
     return [f"{PREFIX}{command.upper()}_{word}", f"{PREFIX}{word}"]
 
 
 def check_variables(known: Vocabulary) -> None:
-    """Raise :class:`UsageError` if a variable looks like a misspelt one of the harness."""
+    """Raise :class:`UsageError` if a variable looks like a misspelt variable of the harness."""
     names = [name for name in os.environ if name.startswith(PREFIX)]
     if not names:
         return
@@ -119,7 +121,7 @@ def _text(path: Path) -> str:
 
 
 def _table(path: Path, text: str) -> dict[str, Any]:
-    """Return the table of the harness, or an empty one if there is none."""
+    """Return the table ``[tool.harness]``, or an empty table if it is missing."""
     import tomllib
 
     _check_keys(path, text)
@@ -131,7 +133,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         place = Place(displayed(path), *(map(int, placed.groups()[1:]) if placed else ()))
         raise UsageError(f"{place}: this is not TOML: {what}") from None
     except ValueError:
-        # A plain ValueError is about an integer with more digits than Python reads.
+        # A plain ValueError means an integer with more digits than Python reads.
         raise UsageError(_too_long(path, text)) from None
     except RecursionError:
         raise UsageError(f"{displayed(path)}: lists or tables are nested too deep") from None
@@ -152,7 +154,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
 
 
 def _check_keys(path: Path, text: str) -> None:
-    """Refuse keys of so many parts that tomllib would take minutes and gigabytes."""
+    """Reject keys with so many parts that tomllib would take minutes and gigabytes."""
     for number, row in enumerate(text.splitlines(), start=1):
         key = row.split("=", 1)[0]
         if key.count(".") >= MAX_PARTS and re.fullmatch(r"[\w\-.\"' \t\[\]]*", key):
@@ -161,7 +163,7 @@ def _check_keys(path: Path, text: str) -> None:
 
 
 def _too_long(path: Path, text: str) -> str:
-    """Return the error about an integer that is too long, with its place."""
+    """Return the message about an integer with too many digits, with its place."""
     most = sys.get_int_max_str_digits()
     lengths = ((found.start(), len(found[0])) for found in re.finditer("[0-9_]+", text))
     start, digits = next((each for each in lengths if each[1] > most), (0, most + 1))
@@ -171,7 +173,7 @@ def _too_long(path: Path, text: str) -> str:
 
 
 def _header(path: Path, text: str, wanted: str) -> Place:
-    """Return the place of a table's header; the whole file if the header has a different form."""
+    """Return the place of a table's header, or of the whole file if the header is not found."""
     for number, row in enumerate(text.splitlines(), start=1):
         header = re.sub(r"[\s\"'\[\]]", "", row)
         if row.lstrip().startswith("[") and f"{header}.".startswith(f"{wanted}."):
@@ -188,7 +190,7 @@ def _holds_nul(value: Any) -> bool:
 
 
 def _alike(tool: str) -> bool:
-    """Return whether a tool's name is nearly that of the harness."""
+    """Return whether a tool's name is almost the name of the harness."""
     return difflib.SequenceMatcher(None, tool.lower(), TABLE[1]).ratio() > 0.85
 
 
@@ -197,7 +199,7 @@ def _all(known: Vocabulary) -> set[str]:
 
 
 def _check_command(path: Path, text: str, name: str, table: Any, known: Vocabulary) -> None:
-    """Check the settings of a different command now, not only when they are needed."""
+    """Check the settings of another command, so that errors appear before that command runs."""
     if not isinstance(table, dict):
         place = _place(path, text, name, "")
         found = shorten(repr(table))

@@ -1,4 +1,4 @@
-"""Options with the same meaning in several commands."""
+"""Options that have the same meaning in several commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.command.declared import HOW, KEEP, PRINT, option
 from harness.command.ranges import ROUNDS, SEED, THREADS, TIMEOUT, USUAL_ROUNDS
 
 Field = Callable[..., Any]
-# Parts of the help of options of bench and train.
+# Parts of the help texts of options of bench and train.
 COMPILED = "that through the framework's compiler of whole steps, where it has one (compiled)"
 INTERPRETER = (
     "Python of another environment, with the harness in it, to run a backend in; every backend if "
@@ -139,13 +139,13 @@ threshold: Field = partial(
 
 
 def dtype(default: str, others: str) -> Any:
-    """Return the field of ``--dtype`` of a command that computes in one."""
+    """Return the field of ``--dtype`` for a command that computes in a single dtype."""
     told = f"Type of the numbers to compute in; also {others}."
     return option(default, told, kind="dtype", shown=True)
 
 
 def path(default: str, *others: str) -> Any:
-    """Return the field of ``--path`` of a command that takes one."""
+    """Return the field of ``--path`` for a command that runs a single path."""
     told = (
         "Path of execution: the framework's own layers where it has them (native), its gradient of "
         "the equations (equations), or the derived gradient (derived)"
@@ -164,6 +164,6 @@ def seed(what: str, **more: Any) -> Any:
 
 
 def timeout(seconds: float, piece: str = "call", **more: Any) -> Any:
-    """Return the field of ``--timeout``: seconds for one ``piece`` of the work."""
+    """Return the field of ``--timeout``: the seconds for one ``piece`` of the work, e.g. a call."""
     told = f"Seconds that a backend may take for one {piece}, and the oracle for what it expects."
     return option(seconds, told, section=HOW, allowed=TIMEOUT, shown=True, **more)

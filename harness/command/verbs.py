@@ -1,4 +1,4 @@
-"""Commands with sections in their help, and with defaults from a file and variables."""
+"""Commands with sections in their help, and with user-defined defaults of their options."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from harness.command.options import completers
 from harness.errors import UsageError, closest, did_you_mean, shorten
 from harness.output.printing import emit
 
-# Key in a command's context: whether its help shows all options.
+# A key in the context of a command: True if its help shows all options.
 ALL = f"{__name__}.all"
-# Kinds with the same values on every machine; the help of all options lists their values.
+# Kinds of values that are equal on every machine; ``--help-all`` lists these values.
 FIXED = frozenset({"dtype", "path", "mode", "phase", "want"})
-# Former names of options, or names in other commands, with their replacement.
+# Former names of options and names that other commands use, each with its replacement.
 FORMER: Mapping[str, Mapping[str, str]] = {
     "bench": {"--compare": "--baseline FILE"},
     "compare": {"--markdown": "--print-markdown"},
@@ -32,16 +32,16 @@ FORMER: Mapping[str, Mapping[str, str]] = {
     "report": {"--html": "-o NAME.html", "--markdown": "-o NAME.md", "--junit": "-o NAME.xml"},
 }
 
-# The command that takes the word which users write after this command.
+# The command to suggest if a user gives an unexpected argument to a command.
 MEANT: Mapping[str | None, str] = {"list": "harness explain"}
 
 
 class Verb(click.Command):
-    """Command whose help has sections, and whose options may have defaults set by the user.
+    """A command whose help has sections, and whose options may have user-defined defaults.
 
-    ``declared`` is the class of the options; its docstring is the help. ``work`` takes the options
-    as an object. It is a function, or its place ``"module:function"``. ``needs_workers`` says that
-    the command runs on Linux only.
+    ``declared`` is the class of the options; its docstring is the help. ``work`` is a function that
+    takes an object of this class, or the name of the function as ``"module:function"``.
+    ``needs_workers`` is True if the command runs only on Linux.
     """
 
     context_class = FoldedContext
@@ -59,15 +59,15 @@ class Verb(click.Command):
         super().__init__(name, params=params, help=inspect.getdoc(declared))
 
     def asked(self, given: Mapping[str, Any]) -> Any:
-        """Return the options as an object, from the values that click has read.
+        """Convert click's values to an object of the options class.
 
         Raises:
-            UsageError: an option has a wrong form.
+            UsageError: an option has a wrong format.
         """
         return asked_for(self.declared, values(self.declared, given))
 
     def prepare(self, asked: Any) -> Callable[[], Any]:
-        """Import the work of the command, and return it as a function without arguments."""
+        """Import the function of the command, and return it with its argument bound."""
         if not isinstance(self.work, str):
             return partial(self.work, asked)
         module, _, function = self.work.partition(":")
@@ -87,12 +87,14 @@ class Verb(click.Command):
             try:
                 extra["default_map"] = _defaults(parent, self, name)
             except click.UsageError:
-                if not extra.get("resilient_parsing"):  # a shell completes as well as possible
+                if not extra.get("resilient_parsing"):  # a shell completes as much as possible
                     raise
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse like click; errors name a former option's replacement and a default's origin.
+        """Parse like click, with better errors.
+
+        The errors name the replacement of a former option, and the origin of a default.
 
         Raises:
             UsageError: click's own: an option is unknown or a former one.
@@ -131,7 +133,7 @@ class Verb(click.Command):
         return [*params, HELP_ALL, short]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write examples and the usual options, or all options with their choices."""
+        """Write examples and the usual options; for ``--help-all``, all options with choices."""
         shown = help_of(self.name or "")
         section(formatter, "Examples", [(example, "") for example in shown.get("examples", ())])
         every, usual = ctx.meta.get(ALL, False), shown.get("usual", "").split()
@@ -150,7 +152,7 @@ class Verb(click.Command):
 
 
 class Verbs(click.Group):
-    """Group of all commands, listed in sections, each with the first sentence of its help."""
+    """The group of all commands; lists them in sections with the first sentence of their help."""
 
     context_class = FoldedContext
 
@@ -173,7 +175,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve like click; ``UsageError`` for an unknown command suggests a known one."""
+        """Resolve a command like click, but let the ``UsageError`` suggest a known command."""
         name = args[0]
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
@@ -191,7 +193,7 @@ class Verbs(click.Group):
 
 
 def _with_option(ctx: click.Context, option: str) -> str:
-    """Return ``check and bench have one`` for commands with this option; "" if there are none."""
+    """Return ``check and bench have one`` for the commands with this option; "" without any."""
     group = ctx.parent.command if ctx.parent is not None else None
     words = group.vocabulary() if isinstance(group, Verbs) else {}
     found = [name for name, known in words.items() if option.lstrip("-") in known]
@@ -218,7 +220,7 @@ HELP_ALL = click.Option(
 
 
 def _choices(ctx: click.Context, param: click.Option) -> list[str]:
-    """Return the values of an option with a fixed set of values."""
+    """Return the allowed values of an option whose values are fixed."""
     kind = getattr(param.type, "kind", "")
     return [*completers[kind](ctx)] if kind in FIXED and kind in completers else []
 
@@ -238,7 +240,7 @@ def _sentence(command: click.Command) -> str:
 
 
 def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[str, Any]:
-    """Return the defaults of a command from the user's file, in click's form.
+    """Return the defaults of a command from the user's file, in click's format.
 
     Raises:
         UsageError: the file or a variable is wrong.
@@ -265,7 +267,7 @@ def _defaults(parent: click.Context, command: click.Command, name: str) -> dict[
 
 
 def _value(option: click.Option, setting: settings.Setting) -> Any:
-    """Return a setting in the form of an option's values; None if it is for other commands."""
+    """Convert a setting to a value of an option; return None if it is for other commands."""
     value, name = setting.value, _word(option)
     if option.is_flag:
         if not isinstance(value, bool):
@@ -290,11 +292,11 @@ def _value(option: click.Option, setting: settings.Setting) -> Any:
 
 
 def _beside(setting: settings.Setting, option: click.Option, value: str) -> str:
-    """Return a value of the file; paths are relative to the folder of the file."""
+    """Return a value from the file; a relative path starts at the folder of the file."""
     kind = getattr(option.type, "kind", "")
     if isinstance(option.type, click.Path) or kind == "folder":
         return str(setting.folder / value)
-    # Names of interpreters, models, texts and data sets are not paths.
+    # Interpreters, models, texts and data sets can also be given by name instead of path.
     name, equals, path = value.rpartition("=")
     if kind in ("file", "text", "data") and _is_path(setting.folder, path, option):
         return f"{name}{equals}{setting.folder / path}"
@@ -308,7 +310,7 @@ def _is_path(folder: Path, value: str, option: click.Option) -> bool:
 
 
 def origins(message: str) -> str:
-    """Return the origins of options in a message: `` (--dtype is from pyproject.toml:5:1)``."""
+    """Say where the values in a message come from: `` (--dtype is from pyproject.toml:5:1)``."""
     ctx = click.get_current_context(silent=True)
     found = []
     for param in ctx.command.params if ctx is not None else ():
@@ -320,7 +322,7 @@ def origins(message: str) -> str:
 
 
 def _spoken_of(word: str, value: Any, message: str) -> bool:
-    """Return whether a message names an option, or quotes its value or a part of it."""
+    """Return whether a message contains an option, or quotes its value or a part of its value."""
     values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
     parts = [part for one in values for part in (one, *one.split("=", 1))]
     quoted = any(repr(part) in message for part in parts)
@@ -329,7 +331,7 @@ def _spoken_of(word: str, value: Any, message: str) -> bool:
 
 
 def _origin(ctx: click.Context, param: click.Parameter) -> str:
-    """Return the origin of a value; empty if it is the command line."""
+    """Return the origin of a value, such as a file; empty if it is the command line."""
     name = param.name or ""
     source = ctx.get_parameter_source(name)
     if source is ParameterSource.DEFAULT_MAP:

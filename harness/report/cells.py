@@ -1,4 +1,4 @@
-"""Cells of a check, as a page shows them: verdict, digits of agreement, and failed check."""
+"""Cells of a check in the layout of a report: verdict, digits of agreement, and failed check."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from harness.results.findings import (
     gravest,
 )
 
-# Decades below the tolerance beyond which a cell looks no better.
+# The powers of ten below the tolerance from which on a cell has full headroom.
 MOST_HEADROOM = 2.5
-# Sign of verdicts that are kept from earlier runs.
+# The sign of verdicts that are kept from earlier runs.
 KEPT = "°"
 GROUPS: Mapping[str, str] = {
     "agree": "agrees",
@@ -41,20 +41,21 @@ class Judged:
 
     @property
     def group(self) -> str:
-        """The kind of the verdict, which sets the colour."""
+        """The kind of the verdict, which determines the colour."""
         return GROUPS.get(self.verdict, "broken")
 
     @property
     def mark(self) -> str:
-        """The verdict in a word; empty for plain agreement."""
+        """A short label of the verdict; empty for "agree"."""
         return MARKS[self.verdict].lower()
 
 
 @dataclass(frozen=True)
 class DtypePart(Judged):
-    """A dtype of an entry. ``headroom`` goes from 0 (at the tolerance) to 1 (far below it).
+    """The result of an entry in one dtype.
 
-    If a check failed, ``check`` names it, and ``digits`` and ``error`` belong to it.
+    ``headroom`` goes from 0 (at the tolerance) to 1 (far below it). If a check failed, ``check`` is
+    its name, and ``digits`` and ``error`` are its results.
     """
 
     dtype: str
@@ -79,12 +80,12 @@ class MatrixEntry(Judged):
 
     @property
     def alike(self) -> bool:
-        """Whether all dtypes have the same verdict."""
+        """True if all dtypes have the same verdict."""
         return len({part.verdict for part in self.parts}) == 1
 
     @property
     def told(self) -> str:
-        """The verdict, or the verdict and failed check of each dtype."""
+        """The verdict, or the verdict and the failed check of each dtype."""
         if self.alike and not any(part.check for part in self.parts):
             return self.verdict
         return ", ".join(
@@ -94,18 +95,18 @@ class MatrixEntry(Judged):
 
     @property
     def kept(self) -> str:
-        """:data:`KEPT` if an earlier run decided any of the dtypes."""
+        """:data:`KEPT` if the result of any dtype is kept from an earlier run, else ""."""
         return KEPT if any(result.remembered for result in self.results) else ""
 
     @property
     def headroom(self) -> float:
-        """The smallest headroom of the dtypes."""
+        """The smallest headroom of all dtypes."""
         return min((part.headroom for part in self.parts), default=0.0)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A table of systems by backends, for one path and device."""
+    """A table of verdicts for one path and device; rows are systems, columns are backends."""
 
     path: str
     device: str
@@ -114,7 +115,7 @@ class Matrix:
 
     @property
     def title(self) -> str:
-        """The path, and the device unless it is a CPU."""
+        """The path, and the device if it is not the CPU."""
         return self.path if self.device == "cpu" else f"{self.path} on {self.device}"
 
 
@@ -158,10 +159,10 @@ def _part(result: CellResult) -> DtypePart:
 
 
 def headroom(findings: Iterable[Finding]) -> float:
-    """Return the headroom of the worst measured error: decades below the tolerance.
+    """Return the headroom of the largest error: how far the error is below its tolerance.
 
-    It is scaled by :data:`MOST_HEADROOM`: 0 at the tolerance or above, 1 far below or if all is
-    exact.
+    The headroom is 0 at the tolerance or above it. It is 1 if the error is 0, or smaller than the
+    tolerance by :data:`MOST_HEADROOM` powers of ten.
     """
     ratios = [share(f.worst) for f in findings if f.check in MEASURING and f.worst is not None]
     nearest = max(ratios, default=0.0)
@@ -172,12 +173,12 @@ def headroom(findings: Iterable[Finding]) -> float:
 
 
 def share(deviation: Deviation) -> float:
-    """Return the error divided by the tolerance; infinite if the tolerance is 0."""
+    """Return the error divided by the tolerance; infinity if the tolerance is 0."""
     return deviation.error / deviation.tolerance if deviation.tolerance else math.inf
 
 
 def counted(results: Iterable[CellResult]) -> str:
-    """Return counts of verdicts such as ``142 agree · 1 differ``, the gravest last."""
+    """Return counts of verdicts, e.g. ``142 agree · 1 differ``; the gravest verdict comes last."""
     counts = Counter(result.verdict for result in results)
     return " · ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
 
@@ -189,7 +190,7 @@ def failing(cells: Mapping[Cell, CellResult]) -> list[CellResult]:
 
 
 def known(cells: Mapping[Cell, CellResult]) -> list[tuple[str, list[str]]]:
-    """Return the known differences that occurred, in words, each with its cells."""
+    """Return the text of each known difference that occurred, with its cells."""
     found: dict[str, list[str]] = {}
     for result in cells.values():
         for finding in result.findings:

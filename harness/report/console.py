@@ -1,4 +1,4 @@
-"""Command ``report``: write a report and print its path."""
+"""The command ``report``, which writes a report and prints its path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
     from harness.report.news import News
 
-# The kind of file of each format, and the format for each file name ending.
+# The kind of file of each format, and the format for each file suffix.
 KINDS: Mapping[str, kinds.FileKind] = {
     "html": kinds.PAGE,
     "markdown": kinds.MARKDOWN,
@@ -38,7 +38,7 @@ ENDINGS: Mapping[str, str] = {
 
 
 def run_report(asked: ReportOptions) -> CommandResult:
-    """Make a report of some files.
+    """Write a report of some files.
 
     Raises:
         UsageError: a report cannot show a file of this kind, or the output cannot be written.
@@ -58,7 +58,7 @@ def run_report(asked: ReportOptions) -> CommandResult:
 
 
 def _form_of(output: Path) -> str:
-    """Return the format for a file name; raise :class:`UsageError` for an unknown ending."""
+    """Return the format for a file name; raise :class:`UsageError` for an unknown suffix."""
     try:
         return ENDINGS[output.suffix.lower()]
     except KeyError:
@@ -68,7 +68,7 @@ def _form_of(output: Path) -> str:
 
 
 def _check_room(form: str, inputs: Inputs, asked: ReportOptions) -> None:
-    """Raise :class:`UsageError` if the format cannot show something that is given."""
+    """Raise :class:`UsageError` if the format cannot show one of the options or input files."""
     if form != "html" and asked.history is not None:
         raise UsageError(
             "--history is drawn on a page: give --output a name that ends in .html, or leave "
@@ -115,10 +115,10 @@ def check_output(output: Path, form: str) -> None:
 
 
 def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
-    """Check the reports of a command before its run; ``results`` is the file that they show.
+    """Check before a run that its reports can be written; they show the file ``results``.
 
     Raises:
-        UsageError: a report cannot be written, its name belongs to a different format, or two
+        UsageError: a report cannot be written, its file suffix belongs to another format, or two
             options name the same file.
     """
     places = {} if results is None else {os.path.realpath(results): "--records"}
@@ -138,7 +138,7 @@ def check_outputs(outputs: Mapping[str, Path], results: Path | None) -> None:
 
 
 def write_of(files: Sequence[Path], outputs: Mapping[str, Path], asked: object) -> None:
-    """Write several reports of the same files, by format, with the options of their run.
+    """Write several reports of the same files, one for each format, with the options of the run.
 
     Raises:
         UsageError: a report cannot be written, or the base or the history is invalid.
@@ -151,12 +151,12 @@ def write_of(files: Sequence[Path], outputs: Mapping[str, Path], asked: object) 
 
 
 def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> None:
-    # A run has one older file to compare with, a report any number.
+    # A run is compared with at most one older file, a report with any number of files.
     base = getattr(asked, "baseline", None)
     bases = getattr(asked, "bases", (base,) if base is not None else ())
     against = None
     if bases:
-        from harness.report.news import news  # it imports all checks, for their names
+        from harness.report.news import news  # slow import: it imports all checks, for their names
 
         against = news(inputs, gather(bases, "--base"))
     for form, output in outputs.items():
@@ -165,7 +165,7 @@ def _write_all(inputs: Inputs, outputs: Mapping[str, Path], asked: object) -> No
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Pause garbage collection, which takes a third of the time although no data can be freed."""
+    """Pause garbage collection. It would take a third of the time, and there is nothing to free."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -176,7 +176,10 @@ def _nothing_collected() -> Iterator[None]:
 
 
 def _known(inputs: Inputs, folders: Sequence[Path]) -> Differences | None:
-    """Return the known differences, but import their slow reader only if the run met any."""
+    """Return the known differences.
+
+    The reader is slow to import, so skip it if the run has no known difference.
+    """
     cells = inputs.check.cells.values() if inputs.check else ()
     if not any(f.verdict == "known-difference" for cell in cells for f in cell.findings):
         return None

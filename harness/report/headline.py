@@ -1,4 +1,4 @@
-"""The headline of a report: one sentence and one colour."""
+"""The headline of a report: a sentence and a colour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Tone = Literal["good", "bad", "broken"]
 # Verdicts of checks that compared something.
 COMPARED = frozenset({"agree", "known-difference"})
-# Maximum numbers of notes on specs, and of names of checks, at the top.
+# The maximum numbers of notes on specs, and of names of checks, in the headline.
 MOST_NOTES, MOST_NAMED = 5, 5
 SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 
@@ -30,7 +30,8 @@ SIGNS = {"good": "✓", "bad": "✗", "broken": "⚠"}
 class Headline:
     """The top of a report.
 
-    ``tone`` is bad if something differs or got worse, and broken if something only failed to run.
+    ``tone`` is "bad" if something differs or got worse. It is "broken" if nothing differs, but
+    something could not be run.
     """
 
     tone: Tone
@@ -40,12 +41,12 @@ class Headline:
 
     @property
     def sign(self) -> str:
-        """The sign that stands for the tone if colours are not seen."""
+        """The sign for the tone, for readers who do not see colours."""
         return SIGNS[self.tone]
 
 
 def headline(inputs: Inputs, news: News | None) -> Headline:
-    """Return the headline of a run, compared with older runs if ``news`` is given."""
+    """Return the headline of a run; with ``news``, it also compares the run with older runs."""
     tone, sentence, lines = _of_checks(inputs)
     files = [run.file for run in inputs.benches]
     if files:
@@ -111,7 +112,7 @@ def _of_checks(inputs: Inputs) -> tuple[Tone, str, list[str]]:
 
 
 def _scope(check: CheckRun) -> list[str]:
-    """Return one line with the kind of check, dtypes and counts, or nothing if no cell ended."""
+    """Return a line with the kind of check, dtypes and counts; an empty list if no cell ended."""
     ended = [f for r in check.cells.values() for f in r.findings if f.verdict != "not-run"]
     if not ended:
         return []
@@ -125,7 +126,7 @@ def _scope(check: CheckRun) -> list[str]:
 
 
 def _selected(checks: Sequence[str]) -> str:
-    """Name the part of the checks that a run was asked for."""
+    """Describe which checks the run was asked for, e.g. "full check"."""
     if tuple(checks) == QUICK["checks"]:
         return f"quick check ({', '.join(checks)} only)"
     every = choose_checks(("*",))
@@ -137,7 +138,7 @@ def _selected(checks: Sequence[str]) -> str:
 
 
 def _agreed(results: Sequence[CellResult], compared: int, *, whole: bool) -> str:
-    """Say how many cells agree, or differ as is known; ``whole`` if there are no other cells."""
+    """Say how many cells agree or have only known differences; ``whole`` if these are all cells."""
     known = sum(result.verdict == "known-difference" for result in results)
     if compared == 1 and whole:
         return "It differs as is known" if known else "It agrees"

@@ -1,4 +1,4 @@
-"""History of runs from a folder of their files, with a line for each cell."""
+"""History of runs: reads all files of runs in a folder, and draws a line for each cell."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from harness.report.inputs import BenchRun, CheckRun, read_any
 from harness.results.cell import Cell
 from harness.results.findings import PASSING, Verdict, digits
 
-# Size and margin of a line's picture, and the fewest digits that its height spans.
+# The size and margin of a line's picture, and the fewest digits that its height spans.
 WIDTH, HEIGHT, EDGE, LEAST = 260, 36, 5, 2.0
-# Maximum number of systems shown open, and the loss of digits that opens one.
+# The maximum number of systems that are expanded, and the loss of digits that expands a system.
 OPENED, LOST = 4, 0.5
 
 
 @dataclass(frozen=True)
 class Point:
-    """The result of a cell in one check, given by its number."""
+    """The result of a cell in one check. ``run`` is the number of the check."""
 
     run: int
     digits: float | None
@@ -33,17 +33,17 @@ class Point:
 
     @property
     def shown(self) -> str:
-        """The digits, with a sign if the cell did not pass."""
+        """The digits, with ✗ if the cell did not pass."""
         digits = "·" if self.digits is None else f"{self.digits:.1f}"
         return digits if self.verdict in PASSING else f"✗ {digits}"
 
 
 @dataclass(frozen=True)
 class DigitsLine:
-    """The line of a cell's digits over the checks.
+    """A line that shows the digits of a cell over all checks.
 
-    ``parts`` are polylines, ``dots`` the results, ``dashes`` the upgrades; ``first`` and ``last``
-    are digits.
+    ``parts`` has polylines, ``dots`` the results and ``dashes`` the framework upgrades. ``first``
+    and ``last`` are the digits of the first and the last check.
     """
 
     label: str
@@ -58,7 +58,7 @@ class DigitsLine:
 
 @dataclass(frozen=True)
 class System:
-    """The cells of one system, the largest loss of digits first."""
+    """The cells of a system; the cell with the largest loss of digits comes first."""
 
     name: str
     told: str
@@ -69,7 +69,10 @@ class System:
 def systems(
     cells: Mapping[Cell, Sequence[Point]], upgrades: Mapping[str, Mapping[int, str]], runs: int
 ) -> list[System]:
-    """Return the systems, the worst loss first. ``upgrades`` are by backend and check number."""
+    """Return the systems, largest loss of digits first.
+
+    ``upgrades`` maps a backend and a check number to a framework upgrade.
+    """
     found: dict[str, list[DigitsLine]] = {}
     for cell, points in cells.items():
         line = _line(cell, points, upgrades.get(cell.backend, {}), runs)
@@ -127,10 +130,10 @@ def _line(
 
 
 def _drop(points: Sequence[Point]) -> float:
-    """Return the digits lost since the best check that passed.
+    """Return the number of digits lost since the best check that passed.
 
-    A cell that no longer passes has lost 16. A cell that never passed has lost half of
-    :data:`LOST`, so that it stands before those that pass.
+    The loss is 16 if the cell passed before but does not pass now. The loss is half of :data:`LOST`
+    if the cell never passed, so that the cell comes before cells that pass.
     """
     if points[-1].verdict not in PASSING:
         return 16.0 if any(point.verdict in PASSING for point in points) else LOST / 2
@@ -139,7 +142,7 @@ def _drop(points: Sequence[Point]) -> float:
     return 0.0 if last is None or not best else max(best) - last
 
 
-# Maximum number of lines that one picture can tell apart.
+# The maximum number of lines that are distinguishable in one picture.
 MOST_LINES = len(svg_pictures.COLOURS)
 
 
@@ -170,7 +173,7 @@ class RunHistory:
         return systems(self.cells, self.upgraded, self.checks)
 
     def drawn(self) -> list[str]:
-        """Draw the worst cell of each backend, and the speeds that moved the most."""
+        """Draw the digits of each backend's worst cell, and the speeds that changed most."""
         found = []
         if any(len(points) > 1 for points in self.digits.values()):
             title = "run; digits of each backend's worst cell in float32 (dashed: an upgrade)"
@@ -187,7 +190,7 @@ def history(folder: Path) -> RunHistory:
     """Read every record file and every file of speeds in a folder; skip other files.
 
     Raises:
-        UsageError: the path is not a folder, or the folder holds no runs.
+        UsageError: the path is not a folder, or the folder contains no runs.
         HarnessError: a file is damaged.
     """
     if not folder.is_dir():
@@ -197,7 +200,7 @@ def history(folder: Path) -> RunHistory:
     runs: list[CheckRun | BenchRun] = []
     for path in sorted(folder.iterdir()):
         kind = ""
-        with contextlib.suppress(FileFault):  # unreadable, and so no run of ours
+        with contextlib.suppress(FileFault):  # an unreadable file is not a run
             kind = kinds.described(path) if path.is_file() else ""
         if kind in (kinds.RECORDS.name, kinds.RESULTS.name):
             run = read_any(path)
@@ -242,6 +245,6 @@ def _add(found: RunHistory, number: int, run: CheckRun | BenchRun, upgrade: str)
 
 
 def _moved(points: Sequence[tuple[float, float]]) -> float:
-    """Return the largest factor between two neighbours."""
+    """Return the largest factor between two successive values."""
     pairs = pairwise(points)
     return max((max(a / b, b / a) for (_, a), (_, b) in pairs if a > 0 and b > 0), default=0.0)

@@ -1,4 +1,4 @@
-"""Input files of a report, recognised by their content."""
+"""Input files of a report. Their kind is recognised by their content."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.results.lines import CheckedModel, Done, Head, Result
 from harness.results.records import Records
 from harness.results.speeds import SpeedFile
 
-# Number of commands shown: the last ones that wrote to the files.
+# The number of commands shown: the last commands that wrote to the files.
 MOST_COMMANDS = 8
 WANTED = "records of 'harness check', results of 'harness bench', or weights of 'harness train'"
 
 
 class EpochFigures(Form):
-    """An epoch of a training: its mean loss, the losses within it, and the held-out loss."""
+    """An epoch of a training: its mean loss, the losses during the epoch, and the held-out loss."""
 
     epoch: int
     loss: Number
@@ -37,7 +37,7 @@ class EpochFigures(Form):
 
 
 class TrainedHistory(Form):
-    """Provenance and epochs of trained weights."""
+    """Origin and epochs of trained weights."""
 
     backend: str = ""
     dtype: str = ""
@@ -54,7 +54,7 @@ class CheckRun:
 
     @property
     def heads(self) -> Sequence[Head]:
-        """The heads of the runs that wrote to the file."""
+        """The heads (first lines) of the runs that wrote to the file."""
         return self.records.of_kind(Head)
 
     @property
@@ -69,7 +69,7 @@ class CheckRun:
 
     @property
     def seconds(self) -> float | None:
-        """The total time of the runs; None if a run did not end or files were merged."""
+        """The total time of the runs in seconds; None if a run did not end or files were merged."""
         taken = [line.seconds for line in self.records.of_kind(Done)]
         return sum(taken) if taken and len(taken) == len(self.heads) else None
 
@@ -84,13 +84,13 @@ class CheckRun:
 
     @property
     def comparisons(self) -> int | None:
-        """The number of compared tensors and properties; None if the file lacks it."""
+        """The number of compared tensors and tested properties; None if the file lacks it."""
         if any(line.compared is None for line in self.records.of_kind(Result)):
             return None
         return sum(f.comparisons for result in self.cells.values() for f in result.findings)
 
     def pairs(self, *, every: bool) -> list[str]:
-        """Return how many digits backends share: for ``every`` pair, or if many, for the worst."""
+        """Say how closely pairs of backends agree: ``every`` pair, or only the worst pairs."""
         found = recorded(self.records)
         return statements(found, self.cells.values(), every=every, others="all are below")
 
@@ -114,7 +114,7 @@ class BenchRun:
 
     @property
     def cut_short(self) -> bool:
-        """Whether the run was interrupted."""
+        """True if the run was interrupted."""
         return self.file.harness.incomplete is not None
 
     @property
@@ -142,19 +142,19 @@ class Inputs:
 
     @property
     def commands(self) -> list[str]:
-        """The last commands that wrote to the files; runs from Python have no command."""
+        """The last commands that wrote to the files. Runs started from Python have no command."""
         ran = [[*head.arguments] for head in (self.check.heads if self.check else ())]
         ran += [command for run in self.benches for command in run.file.harness.commands]
         every = dict.fromkeys(command_line(["harness", *words]) for words in ran if words)
         return [*every][-MOST_COMMANDS:]
 
     def told_apart(self, run: BenchRun) -> str:
-        """Return the label that separates a file's speeds from other files; empty for one file."""
+        """Return the label of a file's speeds, which is needed only if there are several files."""
         return run.name if len(self.benches) > 1 else ""
 
 
 def gather(paths: Sequence[Path], what: str = "a report") -> Inputs:
-    """Read every file; ``what`` names the output in the error about too many record files.
+    """Read every file. ``what`` names the output in the error about too many record files.
 
     Raises:
         UsageError: a file is of a wrong kind or damaged, or there are two record files.
@@ -194,7 +194,7 @@ def read_any(path: Path) -> CheckRun | BenchRun | TrainedWeights:
     if kind == kinds.RECORDS.name:
         return CheckRun(displayed(path), read_records(path))
     if kind == kinds.RESULTS.name:
-        # Import here: these modules are slow, and a report of records does not need them.
+        # These modules are slow to import, and a report of records does not need them.
         from harness.timing import json_file
 
         return BenchRun(displayed(path), json_file.read(path))

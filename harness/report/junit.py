@@ -1,4 +1,4 @@
-"""JUnit XML for CI systems: one test, with its measured time, for each check of each cell."""
+"""JUnit XML for CI systems: a test with its time for each check of each cell."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness.report.inputs import CheckRun
 from harness.results.cell import CellResult
 from harness.results.findings import BROKEN, PASSING, Finding
 
-# Characters that XML 1.0 cannot hold, not even escaped.
+# Characters that XML 1.0 cannot contain, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MARK = "backend-comparison-harness"
 
 
 def junit(check: CheckRun) -> str:
-    """Return the text of the file. Test names hold the backend, so that files can be merged."""
+    """Return the text of the file. Test names contain the backend, so that files can be merged."""
     root = Tree.Element("testsuites", name=MARK)
     for backend in dict.fromkeys(cell.backend for cell in check.cells):
         results = [r for cell, r in check.cells.items() if cell.backend == backend]
@@ -42,7 +42,7 @@ def junit(check: CheckRun) -> str:
 
 
 def _unfinished(root: Tree.Element, check: CheckRun) -> None:
-    """Add an error for the run: a stopped run must not pass even if all ended cells agree."""
+    """Add an error for an interrupted run, which must not pass even if all finished cells agree."""
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
     suite = Tree.SubElement(root, "testsuite", {"name": "run", **counts})
     case = Tree.SubElement(suite, "testcase", classname="run", name="ended", time="0.000")
@@ -73,5 +73,5 @@ def _case(suite: Tree.Element, result: CellResult, finding: Finding) -> None:
 
 
 def _legal(text: str) -> str:
-    """Return a text with its control characters visible and characters illegal in XML replaced."""
+    """Make control characters visible, and replace characters that are illegal in XML."""
     return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", visible(text))

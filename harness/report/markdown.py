@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from harness.report.news import News
 
 MOST_TROUBLES, MOST_CHANGES = 10, 30
-# Maximum number of characters shown of the detail of a check.
+# The maximum number of characters that are shown of a check's detail.
 MOST_SEEN = 300
 MARK = "<!-- backend-comparison-harness report -->"
 
 
 def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = None) -> str:
-    """Return the report: headline, first troubles, table of verdicts, speeds and environment."""
+    """Return the report: headline, worst cells, table of verdicts, speeds and environment."""
     top = headline(inputs, news)
     lines = [MARK, f"## {top.sign} {plain(top.sentence)}", ""]
     lines += [plain(line) + "  " for line in (*top.lines, top.against) if line]
@@ -64,7 +64,7 @@ def markdown(inputs: Inputs, news: News | None = None, baseline: str | None = No
 
 
 def _models(check: CheckRun | None) -> list[str]:
-    """Return the models, folded, and all pairs of backends if they are too many for the top."""
+    """Return the collapsed models, and pairs of backends if they are too many for the headline."""
     if check is None:
         return []
     lines: list[str] = []
@@ -88,7 +88,10 @@ def _more(left: int) -> list[str]:
 
 
 def _sentences(trouble: Trouble) -> str:
-    """Return the location of the fault, or else the first failed check, and who is at fault."""
+    """Return sentences about a failed cell: where the fault is, and which part is at fault.
+
+    If the location is not known, give the first failed check instead.
+    """
     parts = [trouble.location, f"{trouble.who} {trouble.blame}".strip()]
     if not trouble.location and trouble.checks:
         first = trouble.checks[0]

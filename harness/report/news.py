@@ -1,4 +1,4 @@
-"""Changes of checks and of speeds since older runs."""
+"""Changes of checks and speeds since older runs."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from harness.timing import compare as speeds
 
 @dataclass(frozen=True)
 class ToldChange:
-    """A change in the words of a page."""
+    """A change as text for a page."""
 
     tone: str
     label: str
     words: str
 
 
-# Maximum number of changes for the better that are listed; more are folded.
+# The maximum number of changes for the better that are listed; if there are more, all are
+# collapsed.
 MOST_GOOD = 10
 
 
 @dataclass(frozen=True)
 class News(RunChanges):
-    """The changes against older runs. ``what`` names the older files."""
+    """The changes since older runs. ``what`` has the names of the older files."""
 
     @property
     def told(self) -> list[ToldChange]:
-        """The changes, gravest first, without :attr:`folded`."""
+        """The changes without :attr:`folded`, gravest first."""
         found = self._all
         bad = [change for change in found if change.tone == "bad"]
         return bad if self.folded else found
 
     @property
     def folded(self) -> list[ToldChange]:
-        """Changes that are not worse, if there are more than :data:`MOST_GOOD`."""
+        """The changes for the better, if there are more than :data:`MOST_GOOD`; else empty."""
         good = [change for change in self._all if change.tone == "good"]
         return good if len(good) > MOST_GOOD else []
 
@@ -50,11 +51,11 @@ class News(RunChanges):
 
 
 def news(inputs: Inputs, old: Inputs) -> News | None:
-    """Return the changes from the older files to the newer ones of the same kind; None without any.
+    """Return the changes between older and newer files of the same kind; None without older files.
 
     Raises:
-        UsageError: a kind has older files but no newer ones, or more older files than newer
-            ones, or cannot be compared.
+        UsageError: a kind has older files but no newer ones, or more older files than newer ones,
+            or cannot be compared.
     """
     found: list[RunChanges] = []
     names = []

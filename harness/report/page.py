@@ -1,4 +1,4 @@
-"""Report as one HTML file that needs no network; it can be read without scripts."""
+"""Report as a single HTML file. The file needs no network and is readable without scripts."""
 
 from __future__ import annotations
 
@@ -31,32 +31,33 @@ from harness.results.cell import CellResult
 from harness.results.findings import PASSING, Finding
 from harness.runs.compared import MOVED, shown_digits
 
-# Data of cells and charts for the page's script, compact enough for thousands of cells.
+# Data of cells and charts for the script of the page, compact enough for thousands of cells.
 
 
 class Names:
-    """Texts with numbers, so that each text stands in the page once."""
+    """Strings of the page, each with a number, so that every string is in the page only once."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """Return the number of a text in its visible form."""
+        """Return the number of a string, after making its control characters visible."""
         return self._numbers.setdefault(visible(name), len(self._numbers))
 
     @property
     def all(self) -> list[str]:
-        """The texts in the order of their numbers."""
+        """The strings in the order of their numbers."""
         return list(self._numbers)
 
 
 def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ()) -> str:
-    """Return the data of cells and charts as JSON for an element ``script``.
+    """Return the data of cells and charts as JSON for a ``script`` element.
 
-    ``names`` are texts; other parts refer to them by number. ``entries`` has, by an entry's number,
-    one object for each dtype. Its checks are rows, shortened from the end: check, verdict, error,
-    yardstick, tolerance, worst tensor, held, seconds, detail, spread, growth. ``charts`` has the
-    views of each chart by baseline.
+    - ``names`` has strings; other parts contain their numbers.
+    - ``entries`` maps the number of an entry to a list with one object per dtype. Its checks are
+      rows: check, verdict, error, yardstick, tolerance, worst tensor, held, seconds, detail,
+      spread, growth. Empty values at the end of a row are left out.
+    - ``charts`` has, for each chart, a view for every baseline.
     """
     names = Names()
     found = {
@@ -75,7 +76,7 @@ def page_data(entries: Iterable[MatrixEntry], speeds: Iterable[ShownChart] = ())
 
 
 def embedded(data: Any) -> str:
-    """Return JSON that cannot close its element or open a new one."""
+    """Return JSON without characters that could end its HTML element or start a new element."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -101,13 +102,13 @@ def _cell(result: CellResult, names: Names) -> dict[str, object]:
 
 
 def _by_kind(layers: Mapping[str, str]) -> str:
-    """Return what ran for which layers, such as ``gru: GRU; embed, out: equations``."""
+    """Describe what ran each layer, e.g. ``gru: GRU; embed, out: equations``."""
     named: dict[str, list[str]] = {}
     for layer, kind in layers.items():
         named.setdefault(kind, []).append(layer)
     if len(named) == 1:
         return f"all layers: {next(iter(named))}"
-    # Equations come last.
+    # Layers that ran as equations come last.
     ordered = sorted(named.items(), key=lambda item: item[0] == "equations")
     return "; ".join(f"{', '.join(found)}: {kind}" for kind, found in ordered)
 
@@ -129,7 +130,7 @@ def _row(
         [],
         [],
     ]
-    # Only failed checks and the cell's nearest check show their histogram.
+    # Only failed checks and the check closest to its tolerance show their histogram.
     if worst is not None and (finding.verdict not in PASSING or share(worst) == nearest):
         row[-2] = list(worst.spread)
     row[-1] = [[n, _short(e), _short(t)] for n, e, t in finding.growth]
@@ -139,7 +140,7 @@ def _row(
 
 
 def _short(number: float) -> Any:
-    """Return a number with three digits, or a text if the number is not finite."""
+    """Return a number with three digits, or a string if the number is not finite."""
     return float(f"{number:.3g}") if math.isfinite(number) else str(number)
 
 
@@ -147,11 +148,11 @@ if TYPE_CHECKING:
     from harness.checking.known_differences import Differences
     from harness.report.news import News
 
-# Maximum number of differences shown in full; the matrix shows the rest.
+# The maximum number of differences shown in full; the matrix shows all other differences.
 MOST_TROUBLES = 30
-# Script files of the page, joined into one script there.
+# The script files of the page, which joins them into one script.
 SCRIPTS = ("report.js", "matrix.js", "histogram.js")
-# Number of differences that are shown open.
+# The number of differences whose details are expanded at first.
 OPENED = 4
 MISSING = (
     "Pictures are left out: install matplotlib with "
@@ -166,9 +167,9 @@ def page(
     baseline: str | None = None,
     differences: Differences | None = None,
 ) -> str:
-    """Return the text of the page, with speeds relative to ``baseline``.
+    """Return the HTML of the page, with speeds relative to ``baseline``.
 
-    ``news`` are changes since an older run; ``differences`` are the known differences.
+    ``news`` has the changes since an older run; ``differences`` has the known differences.
     """
     drawn = svg_pictures.available()
     check = inputs.check
@@ -197,7 +198,7 @@ def page(
         ),
         "known": _known(check, differences),
         "matrices": found,
-        "pairs": pairs if len(pairs) > FEW else [],  # few are in the headline
+        "pairs": pairs if len(pairs) > FEW else [],  # a few pairs are in the headline
         "models": [model_view(name, told) for name, told in models.items()],
         "dtypes": dtypes,
         "cut": ", ".join(map(str, check.records.cut_off)) if check else "",
@@ -213,7 +214,7 @@ def page(
         "trained": TRAINED,
         "history": _history(history, drawn),
         "environment": environment(inputs, news.environment if news else ()),
-        # The commands that ran, and the command that makes reproducers.
+        # The commands that ran, and the command that writes reproducers.
         "commands": [*inputs.commands, *(t.reproducer for t in shown[:1] if t.reproducer)],
         "missing_pictures": "" if drawn else MISSING,
         "version": version("backend-comparison-harness"),
@@ -228,7 +229,7 @@ def page(
 
 
 def prepare_page() -> None:
-    """Load everything that a page needs, so that missing parts are found before a long run.
+    """Load everything that a page needs, so that missing files cause an error before a long run.
 
     Raises:
         ImportError: matplotlib is installed, but cannot be imported.
@@ -240,15 +241,15 @@ def prepare_page() -> None:
 
 @cache
 def _templates() -> tuple[Template, Template, str]:
-    """Return the template of the page, the template of its style, and its script."""
+    """Return the template of the page, the template of its style sheet, and its script."""
     templates = Environment(
         loader=PackageLoader("harness.report"),
         autoescape=True,
         undefined=StrictUndefined,
-        # Make invisible control characters in untrusted texts visible.
+        # Untrusted strings may contain invisible control characters; make them visible.
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    # Options must not break at their hyphens.
+    # The page must not break an option at its hyphens.
     templates.filters["options"] = lambda text: Markup(
         re.sub(r"(--[a-z-]+)", r'<span class="option">\1</span>', escaped(text))
     )
@@ -294,7 +295,7 @@ def _known(check: CheckRun | None, differences: Differences | None) -> list[dict
 
 
 def _growth(check: CheckRun) -> Markup | None:
-    """Draw error over tolerance by training step, for the worst cell of each backend and dtype."""
+    """Draw error / tolerance by training step, for the worst cell of each backend and dtype."""
     nearest: dict[str, tuple[float, Sequence[tuple[float, float]]]] = {}
     for cell, result in check.cells.items():
         for finding in result.findings:
@@ -314,7 +315,7 @@ def _growth(check: CheckRun) -> Markup | None:
 
 
 def _metrics(inputs: Inputs) -> Markup | None:
-    """Draw the held-out metrics by epoch; None if no training has any."""
+    """Draw the metrics on held-out data by epoch; return None if no training has such metrics."""
     series: dict[str, list[tuple[float, float]]] = {}
     for training in inputs.trainings:
         for epoch in training.history.epochs:

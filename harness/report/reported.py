@@ -1,4 +1,4 @@
-"""Reports that a command writes in addition to its own output."""
+"""Reports that a command such as ``check`` writes in addition to its own output."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, Self
 from harness.command.interrupts import INTERRUPTED
 
 FORMS = ("html", "markdown", "junit")
-# Exit codes of a completed run: all is well, something differs, something could not be run.
+# Exit codes of a completed run: everything passed, something differs, something could not be run.
 ENDED = (0, 1, 3)
 
 
 class Reported:
-    """Context manager that writes the reports a run's options ask for when the run has ended.
+    """Context manager that writes the reports requested by a run's options when the run ends.
 
-    The reports show the file ``results``, which is temporary if no option names one. After an
-    interrupt, reports are written and the file stays only if it is ``worth`` it. The caller sets
-    ``code``.
+    The reports show the file ``results``, which is temporary if no option names a file. After an
+    interrupt, reports are written only if ``worth`` returns True for the file; a temporary file is
+    then kept. The caller sets ``code``, the exit code of the run.
 
     Raises:
         UsageError: a report cannot be written, or two options name the same file.
@@ -37,7 +37,7 @@ class Reported:
     def __enter__(self) -> Self:
         if not self.outputs:
             return self
-        # Import Jinja2 and the formats only if a report is wanted.
+        # Jinja2 is slow to import, so import the reports only if they are requested.
         from harness.report.console import check_outputs
 
         check_outputs(self.outputs, self.results)

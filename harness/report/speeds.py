@@ -1,4 +1,4 @@
-"""Speeds of a bench file, as a page shows them: by mode and sizes, system and backend."""
+"""Speeds of a bench file in the layout of a report: by mode and sizes, system and backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.results.speeds import Figures, NoSpeed, Parameters, SpeedFile, Time
 
 @dataclass(frozen=True)
 class Dot:
-    """A cell with a speed. ``times`` is its speed relative to the baseline, or None without one."""
+    """A cell with a speed; ``times`` is its ratio to the speed of the baseline, or None."""
 
     figures: Figures
     times: float | None
@@ -25,7 +25,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """The speeds of one mode, batch and sizes, by system and backend; ``refused`` have no speed."""
+    """The speeds of one mode, batch and sizes, by system and backend.
+
+    ``refused`` has the cells without a speed.
+    """
 
     title: str
     unit: str
@@ -35,14 +38,14 @@ class Chart:
 
 
 def counted(files: Sequence[SpeedFile]) -> str:
-    """Return the counts of some files together, such as ``12 speeds, 1 refused``."""
+    """Return the numbers of cells with and without a speed, e.g. ``12 speeds, 1 refused``."""
     refused = sum(len(file.harness.without_speed) for file in files)
     told = several(sum(len(file.benchmarks) for file in files), "speed")
     return f"{told}, {refused} refused" if refused else told
 
 
 def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
-    """Return a chart for each mode, batch and sizes; ``of`` names the file in the titles."""
+    """Return a chart for each mode, batch and sizes; the titles contain ``of``, a file name."""
     title = _titles(file, of)
     found: dict[str, list[Timed]] = {}
     for speed in file.benchmarks:
@@ -57,7 +60,10 @@ def charts(file: SpeedFile, baseline: str | None, of: str = "") -> list[Chart]:
 
 
 def _titles(file: SpeedFile, of: str) -> Callable[[Parameters], str]:
-    """Return a function from a cell to its chart's title, with all parameters that differ."""
+    """Return a function that gives the title of a cell's chart.
+
+    A title contains the parameters that differ between cells.
+    """
     values: dict[str, set[str]] = {}
     every = [speed.params for speed in file.benchmarks]
     every += [cell.params for cell in file.harness.without_speed]
@@ -104,7 +110,7 @@ def doubted(chart: Chart) -> list[tuple[str, list[str]]]:
 
 
 def roofline(file: SpeedFile) -> Roofline | None:
-    """Return the roofline of a file, or None if no cell has all figures for it."""
+    """Return the roofline of a file, or None if no cell has all measurements for it."""
     peaks, bandwidths, cells = [], [], []
     for speed in file.benchmarks:
         figures = speed.extra_info
@@ -128,24 +134,24 @@ def _figure(figures: Mapping[str, object], name: str) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-# Charts of speeds: dots on a logarithmic axis, relative to a baseline that the reader may choose.
-# The page holds the places of all dots for every baseline, so that a choice only moves them.
+# Charts of speeds: dots on a logarithmic axis, relative to a baseline that the reader can choose.
+# The page contains the positions of all dots for every baseline, so a choice only moves the dots.
 
-# Steps within a power of ten; the first row that gives enough ticks is used.
+# Candidate ticks within a power of ten; the first row that gives enough ticks is used.
 STEPS: Sequence[Sequence[float]] = (
     *((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
     [1 + n / 4 for n in range(36)],
 )
 FEWEST, DECADES = 2, 12
-# Minimum distance of two ticks, as a share of the axis, so that labels fit on a phone.
+# The minimum distance of two ticks, as a share of the axis, so that labels fit on a phone.
 APART = 0.16
-# Free share at each end of an axis.
+# The free share at each end of an axis.
 MARGIN = 0.04
 
 
 @dataclass(frozen=True)
 class ChartSpot:
-    """The place of a dot and of its bar, in percent of the axis, and the ratio to the baseline."""
+    """The position of a dot and of its error bar in percent of the axis, and its ratio as text."""
 
     place: float
     low: float
@@ -155,7 +161,10 @@ class ChartSpot:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart relative to a baseline, whose place is ``one``; spots are by system and backend."""
+    """A chart relative to a baseline. ``one`` is the position of the baseline on the axis.
+
+    ``spots`` has the dots by system and backend.
+    """
 
     label: str
     ticks: Sequence[tuple[float, str]]
@@ -174,7 +183,7 @@ class ChartView:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart of the page: the first view, all views by baseline, and the texts of the rows."""
+    """A chart of the page: the first view, a view for each baseline, and the texts of the rows."""
 
     chart: Chart
     looks: Mapping[str, tuple[str, str]]
@@ -185,7 +194,7 @@ class ShownChart:
 
 
 def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
-    """Return the charts of all files; each file's backends keep their colours in all charts."""
+    """Return the charts of all files; a backend has the same colour in all charts of a file."""
     found = []
     for run in inputs.benches:
         timed = {speed.params.backend for speed in run.file.benchmarks}
@@ -201,7 +210,7 @@ def shown(inputs: Inputs, baseline: str | None) -> list[ShownChart]:
 
 
 def baselines(found: Iterable[ShownChart]) -> list[str]:
-    """Return the backends that have a speed, and so can be a baseline."""
+    """Return the backends that have a speed; each can be the baseline."""
     return sorted({backend for c in found for _, dots in c.chart.rows for backend in dots})
 
 
@@ -214,7 +223,10 @@ def _told(dot: Dot | None) -> tuple[str, str] | None:
 
 
 def _view(chart: Chart, baseline: str) -> ChartView:
-    """Return the chart relative to a baseline; rates themselves if the baseline has no speed."""
+    """Return a chart of speeds relative to a baseline.
+
+    Without a speed of the baseline, the chart shows the speeds themselves.
+    """
     bases = {s: d[baseline].figures.rate.median for s, d in chart.rows if baseline in d}
     reach = [1.0] if bases else []
     for system, dots in chart.rows:
@@ -247,7 +259,7 @@ def _view(chart: Chart, baseline: str) -> ChartView:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers between two powers of ten: as few as show the scale."""
+    """Return the ticks between two powers of ten: as few round numbers as make the scale clear."""
     found: list[float] = []
     for steps in STEPS:
         powers = range(math.floor(low), math.floor(high) + 1)

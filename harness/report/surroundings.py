@@ -1,4 +1,4 @@
-"""Environment, models and trainings, as a report shows them."""
+"""Environment, models and trainings, in the layout of a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ TRAINED = ("training", "epochs", "loss", "held out", "metrics held out")
 
 
 def trained(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
-    """Return a row of :data:`TRAINED` with the last epoch of each training that ended an epoch."""
+    """Return a table row for each training, about its last epoch, with the columns :data:`TRAINED`.
+
+    Trainings without a finished epoch are left out.
+    """
     rows = []
     for training in trainings:
         epochs = training.history.epochs
@@ -34,7 +37,7 @@ def trained(trainings: Sequence[TrainedWeights]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model in words. ``facts`` are its sizes and layers, each as a pair of name and text."""
+    """A model as text. ``facts`` has pairs of name and text: its sizes and its layers."""
 
     name: str
     facts: tuple[tuple[str, str], ...]
@@ -53,7 +56,7 @@ def model_view(name: str, told: CheckedModel) -> ModelView:
 
 
 def _layer(name: str, told: CheckedModel) -> str:
-    """Return ``norm (batch_norm, momentum 0.1)``: only attributes that differ from the defaults."""
+    """Describe a layer and its non-default attributes: ``norm (batch_norm, momentum 0.1)``."""
     definition, changed = told.layers[name], told.attributes.get(name, {})
     facts = [] if name == definition else [definition]
     facts += [f"{attribute} {value}" for attribute, value in changed.items()]
@@ -62,7 +65,7 @@ def _layer(name: str, told: CheckedModel) -> str:
 
 @dataclass(frozen=True)
 class FactRow:
-    """A fact of the environment, and its value in an older run if the value changed."""
+    """A fact about the environment, and its value in an older run if the value changed."""
 
     name: str
     now: str
@@ -70,7 +73,7 @@ class FactRow:
 
 
 def facts(inputs: Inputs) -> list[str]:
-    """Return the few facts for the top, of the check or of the only file of speeds."""
+    """Return a few facts for the top of the page: about the check, or the only file of speeds."""
     run: CheckRun | BenchRun | None = inputs.check
     machine: Machine | None = None
     if inputs.check is not None and inputs.check.heads:
@@ -86,19 +89,19 @@ def facts(inputs: Inputs) -> list[str]:
 
 
 def environment(inputs: Inputs, around: Sequence[Differing]) -> list[FactRow]:
-    """Return the facts that differ from an older run, and then all facts."""
+    """Return first the facts that differ from an older run, then all facts."""
     changed = []
     for each in around:
         what = each.words or each.what
         name = f"{what} of {', '.join(each.of)}" if each.of else what
-        # Checksums mean nothing to readers.
+        # Checksums tell readers nothing, so show only "now" and "before".
         now, before = ("now", "before") if each.words else (each.new, each.old)
         changed.append(FactRow(name, now, before))
     return changed + [FactRow(name, now) for name, now in _all(inputs).items()]
 
 
 def _all(inputs: Inputs) -> dict[str, str]:
-    """Return all facts. If files differ in a fact, its name includes the files."""
+    """Return all facts. If a fact differs between files, its name contains the files."""
     by_file = {run.name: _of_speeds(run) for run in inputs.benches}
     if inputs.check is not None:
         by_file = {inputs.check.name: _of_checks(inputs.check), **by_file}

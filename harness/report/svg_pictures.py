@@ -1,7 +1,8 @@
 """Pictures of a report, drawn by matplotlib as SVG inside the page.
 
 The colours are from Okabe and Ito ("Color Universal Design", 2008), for colour-blind readers. Each
-backend also has its own marker. Lines and texts in :data:`INK` take the colour of the page's text.
+backend also has its own marker. In the page, lines and texts in :data:`INK` get the colour of the
+page's text.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-# The markers as characters.
+# The same markers as characters.
 SIGNS = ("●", "■", "◆", "▲", "▼", "✚", "✖", "★")
-# Line styles for the second, third and fourth use of the colours.
+# Line styles for the first, second, third and fourth use of the colours.
 DASHES = ("-", "--", ":", "-.")
 INK = "#010203"
 WIDTH = 9.0
@@ -32,7 +33,7 @@ Draw = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Roof:
-    """A cell below the roofline: FLOP per byte and FLOP per second."""
+    """A cell in a roofline plot: FLOP per byte and FLOP per second."""
 
     label: str
     intensity: float
@@ -41,7 +42,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The measured peak (FLOP/s) and bandwidth (bytes/s), and the cells below them."""
+    """The data of a roofline plot: measured peak (FLOP/s), bandwidth (bytes/s), and cells."""
 
     peak: float
     bandwidth: float
@@ -49,7 +50,7 @@ class Roofline:
 
 
 def available() -> bool:
-    """Return whether matplotlib, of the extra ``report``, is installed."""
+    """Return whether matplotlib (in the extra ``report``) is installed."""
     from importlib.util import find_spec
 
     return find_spec("matplotlib") is not None
@@ -61,7 +62,7 @@ def draw_nothing() -> None:
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return a colour and a sign for each backend, the same in every chart of a page."""
+    """Return the colour and the marker of each backend, for all charts of a page."""
     found = {}
     for number, name in enumerate(names):
         colour, shape, _ = _look(number)
@@ -70,14 +71,14 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _look(number: int) -> tuple[str, int, str]:
-    """Return a series' colour, marker number and line style, unique for 32 series."""
+    """Return the colour, marker number and line style of a series; 32 series are distinct."""
     turn = number // len(COLOURS)
     shape, dashes = (number + turn) % len(MARKERS), DASHES[turn % len(DASHES)]
     return COLOURS[number % len(COLOURS)], shape, dashes
 
 
 def roofline(roof: Roofline) -> str:
-    """Draw operations per second over operations per byte, below the measured roof."""
+    """Draw FLOP per second against FLOP per byte, with the measured roofline."""
 
     def draw(axes: Axes) -> None:
         ridge = roof.peak / roof.bandwidth
@@ -121,7 +122,7 @@ def speeds(unit: str, cells: Mapping[tuple[str, str], tuple[float, float, float]
 
 
 def losses(trainings: Sequence[TrainedWeights]) -> str:
-    """Draw the loss over the epochs and within them, and the held-out loss."""
+    """Draw the training loss by epoch (with the losses during an epoch) and the held-out loss."""
 
     def draw(axes: Axes) -> None:
         for number, training in enumerate(trainings):
@@ -147,7 +148,7 @@ def losses(trainings: Sequence[TrainedWeights]) -> str:
 def lines(
     title: str, series: Mapping[str, Sequence[tuple[float, float]]], limit: float | None = None
 ) -> str:
-    """Draw series on a logarithmic axis, such as the error of a training by its steps."""
+    """Draw series on a logarithmic axis, e.g. the error by training step."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -167,7 +168,7 @@ def trend(
     *,
     log: bool,
 ) -> str:
-    """Draw series over the numbers of runs, with a dashed line at each upgrade."""
+    """Draw series against run numbers, with a dashed line at each framework upgrade."""
 
     def draw(axes: Axes) -> None:
         _plot(axes, series)
@@ -183,7 +184,7 @@ def trend(
 
 
 def _widen(axes: Axes, log: bool) -> None:
-    """Let the axis span at least one digit, or a factor of two, so that noise looks small."""
+    """Make the axis span at least one digit, or a factor of two, so that noise looks small."""
     low, high = axes.get_ylim()
     if log and high < 2 * low:
         middle = (low * high) ** 0.5
@@ -220,13 +221,13 @@ def _legend(axes: Axes, columns: int) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return an untrusted text made visible; matplotlib hides labels that start with ``_``."""
+    """Make control characters visible, and a leading ``_`` too (matplotlib hides such labels)."""
     text = visible(text)
     return f" {text}" if text.startswith("_") else text
 
 
 def figure(value: float, _: float | None = None) -> str:
-    """Return the label of a tick without a formula: ``50 k``, ``0.1``."""
+    """Return the label of a tick, e.g. ``50 k`` or ``0.1``, without exponents."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
             return f"{value / size:g}{unit}"
@@ -249,7 +250,7 @@ def _svg(draw: Draw, height: float, title: str) -> str:
     settings |= {f"{part}.color": INK for part in ("text", "xtick", "ytick")}
     settings |= {"axes.edgecolor": INK, "axes.labelcolor": INK, "axes.linewidth": 0.6}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # The browser draws the texts, and its fonts have more glyphs than matplotlib's.
+        # The browser draws the texts, and its fonts have more glyphs than matplotlib's fonts.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         canvas = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = canvas.subplots()
@@ -260,7 +261,7 @@ def _svg(draw: Draw, height: float, title: str) -> str:
             if axis.get_scale() == "log":
                 axis.set_major_formatter(figure)
                 low, high = sorted(axis.get_view_interval())
-                # Label the minor ticks if the axis has at most one power of ten.
+                # Label the minor ticks if the axis spans at most about one power of ten.
                 minor: Any = figure if high < 20 * low else NullFormatter()
                 axis.set_minor_formatter(minor)
         written = io.StringIO()

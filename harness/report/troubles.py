@@ -1,4 +1,4 @@
-"""Cells that do not pass, in words: the fault, its place, who is at fault, and how to rerun it."""
+"""Failed cells as text: the fault, its place, which part is at fault, and how to rerun the cell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.results.cell import CellResult, Divergence
 from harness.results.findings import PASSING, Finding
 from harness.results.lines import Head
 
-# Maximum number of stops shown before the first wrong one, and from it on.
+# The maximum number of stops shown before the first wrong stop, and from the first wrong stop on.
 BEFORE, AFTER = 5, 7
 FAULTS: Mapping[str, str] = {
     "layer": "The framework's layer is at fault.",
@@ -30,7 +30,7 @@ FAULTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a spec; ``note`` says what is wrong in it."""
+    """A line of a spec; ``note`` says what is wrong in the line."""
 
     number: int
     text: str
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Stop:
-    """A value, or the values of a layer, in the order of computation."""
+    """A step in the order of computation: a value, or all values of a layer."""
 
     name: str
     words: str
@@ -48,7 +48,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """A time step of the first wrong value. ``share`` goes from 0 (allowed) to 1 (far beyond)."""
+    """A time step of the first wrong value; ``share`` is 0 if its error is allowed, at most 1."""
 
     number: int
     words: str
@@ -59,8 +59,9 @@ class TimeStep:
 class Trouble:
     """A cell that does not pass.
 
-    ``reproducer`` is a command. ``known`` is the text of a ``known_differences.yaml`` that accepts
-    the differences. They are empty if they would do nothing.
+    ``reproducer`` is a command that writes a reproducer. ``known`` is the text of a
+    ``known_differences.yaml`` that accepts the differences. Each is empty if it would have no
+    effect.
     """
 
     title: str
@@ -80,8 +81,8 @@ class Trouble:
 
 
 def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
-    """Return at most ``most`` troubles, differences first, and the number of the rest."""
-    # For each cell, the head of the run that decided it.
+    """Return at most ``most`` failed cells, differences first, and the number of all others."""
+    # For each cell, the head of the run that produced its result.
     heads = {cell: [*runs.values()][-1].head for cell, runs in check.records.cells.items()}
     found = failing(check.cells)
     return [_trouble(r, heads.get(r.cell)) for r in found[:most]], max(0, len(found) - most)
@@ -90,9 +91,9 @@ def troubles(check: CheckRun, most: int) -> tuple[list[Trouble], int]:
 def _trouble(result: CellResult, head: Head | None) -> Trouble:
     found = [f for f in result.findings if f.verdict not in PASSING]
     blame = result.blame
-    # Rerun only the failed checks: all checks of a cell may take many times as long.
+    # Rerun only the failed checks, because all checks of a cell may take many times as long.
     again_ = command_line(again(result.cell, head, _runnable(found)))
-    # A user's own model has no reproducer, and known differences do not excuse it.
+    # A user's own model has no reproducer, and no known differences.
     own = head is not None and head.request is not None and head.request.against
     differs = [f for f in found if f.verdict == "differ"] if not own else []
     return Trouble(
@@ -136,7 +137,7 @@ def _parted(found: Divergence | None) -> dict[str, Any]:
 
 
 def _chain(found: Divergence) -> list[Stop]:
-    """Return one stop for each layer, and a separate stop for the first wrong value."""
+    """Return a stop for each layer, and a separate stop for the first wrong value."""
     stops: list[Stop] = []
     seen = False
     for link in found.links:
@@ -148,7 +149,7 @@ def _chain(found: Divergence) -> list[Stop]:
             continue
         told = layer or name
         if stops and stops[-1].name == told:
-            # Keep one stop for each layer, with the state of its last value.
+            # Keep only one stop for each layer, with the state of the layer's last value.
             stops.pop()
         words = "agrees" if link.agrees else "follows" if seen else "differs"
         stops.append(Stop(told, words, "" if link.agrees else "follows"))
@@ -157,7 +158,7 @@ def _chain(found: Divergence) -> list[Stop]:
 
 
 def _beyond(error: float, allowed: float) -> float:
-    """Return how far an error exceeds the limit: 0 if allowed, 1 at 100,000 times or more."""
+    """Return how far an error exceeds the limit: 0 if allowed, 1 at 100,000 times the limit."""
     if error <= allowed:
         return 0.0
     return min(1.0, 0.15 + math.log10(error / allowed) / 6) if math.isfinite(error) else 1.0

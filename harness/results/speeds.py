@@ -201,7 +201,7 @@ class SpeedFile(Form):
 
     @property
     def entries(self) -> Sequence[SpeedEntry]:
-        """All cells; cells with a speed come first."""
+        """The cells of the file; cells with a speed come first."""
         return [*self.benchmarks, *self.harness.without_speed]
 
     @property
