@@ -1,4 +1,4 @@
-"""Attention layers of the jax backend: own projections around JAX's fused attention."""
+"""Attention layers that the jax backend claims: JAX's fused attention between own projections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
 
 Array = Any
-# Masking arguments of jax.nn.dot_product_attention, from the inputs of the layer.
+# A function that returns the mask arguments of jax.nn.dot_product_attention from a layer's inputs.
 Seen = Callable[[Tensors], Mapping[str, Any]]
 LABEL = "jax.nn.dot_product_attention"
 _CAUSAL = {"is_causal": True}
@@ -22,14 +22,14 @@ def _mask(values: Tensors) -> Mapping[str, Any]:
 
 
 def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
-    """Return the claim of an attention with one joint input projection."""
+    """Return the claim of an attention layer that has one projection for q, k and v together."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
 
         def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
             x = values["x"]
-            # In the dtype of the products: the bias may have a wider one.
+            # Convert to the dtype of the products, because the bias may have a wider dtype.
             three = (x @ packed["W_qkv"] + packed["b_qkv"]).astype(x.dtype)
             # [batch, time, 3 * heads * head] -> three of [batch, time, heads, head]
             split = three.reshape(*x.shape[:2], 3, heads, -1)
@@ -49,18 +49,18 @@ def _of(seen: Seen) -> Callable[[ClaimableCall], Native]:
 
 
 def _turned(x: Array, cos: Array, sin: Array) -> Array:
-    """Rotate the halves of x [batch, time, heads, 2 * half] by the angles [time, 1, half]."""
+    """Rotate the halves of x [batch, time, heads, 2 * half] by angles [time, 1, half]."""
     a, b = jnp.split(x, 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
 
 def _grouped_attention(layer: ClaimableCall) -> Native:
-    """Return the claim; JAX itself repeats keys and values for the queries of a group."""
+    """Return the claim of grouped attention. JAX itself repeats the keys and values of a group."""
     groups, each, half, base = (layer.attributes[n] for n in ("groups", "each", "half", "base"))
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Any]:
         x = values["x"]
-        # Angles are in float32, whatever the dtype of the products is.
+        # The angles are always in float32, even if products have a narrower dtype.
         places, pairs = (jnp.arange(n, dtype=jnp.float32) for n in (x.shape[1], half))
         turn = places[:, None, None] * base ** (-pairs / half)
         cos, sin = jnp.cos(turn).astype(x.dtype), jnp.sin(turn).astype(x.dtype)

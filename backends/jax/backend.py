@@ -1,8 +1,9 @@
-"""JAX with its own automatic differentiation, compiled; losses and optimizers are optax's.
+"""The jax backend: JAX with its automatic differentiation and compiler; optax's losses and
+optimizers.
 
-JAX itself has only attention, convolutions and pools as layers (its LSTM is cuDNN's, on GPUs only),
-so every other layer runs as equations. ``flax`` is the same backend with the layers of Flax
-(``flax.nnx``).
+JAX itself has only attention, convolutions and pools as layers (its LSTM is cuDNN's, for GPUs
+only), so every other layer runs as equations. The backend ``flax`` is the same with the layers of
+Flax (``flax.nnx``).
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ class Jax(Backend):
         return self._table
 
     def tensor(self, array: Array) -> Any:
-        """Return the array as a JAX array; in a float32 session index arrays become int32.
+        """Return the array as a JAX array. In a float32 session, index arrays become int32.
 
-        Raises :class:`UsageError` for arrays that JAX would narrow silently: float64 outside of a
-        float64 session, and integers beyond int32.
+        Raise :class:`UsageError` for arrays that JAX would narrow silently: float64 arrays outside
+        of a float64 session, and integers beyond int32.
         """
         if not jax.config.jax_enable_x64:
             if array.dtype == np.float64:
@@ -85,12 +86,12 @@ class Jax(Backend):
                 )
             if array.dtype == np.int64:
                 array = _narrow(array)
-        # A separate copy, which JAX may read later. device_put compiles nothing; jnp.asarray
-        # compiles for each new shape.
+        # Copy the array, because JAX may read it later. device_put compiles nothing, but
+        # jnp.asarray compiles for each new shape.
         return jax.device_put(np.array(array, order="C"))
 
     def numpy(self, tensor: Any) -> Array:
-        return np.array(tensor)  # a copy: JAX returns read-only arrays
+        return np.array(tensor)  # a copy, because JAX returns read-only arrays
 
     def versions(self) -> Mapping[str, str]:
         return {name: version(name) for name in ("jax", "jaxlib", "optax", "numpy")}
@@ -141,7 +142,8 @@ class Jax(Backend):
 
     @property
     def _quick(self) -> bool:
-        """Quick compilation, but not on a card: checked and timed code would differ."""
+        """True for quick compilation, but never on a GPU, where checked and timed code would
+        differ."""
         return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
@@ -174,7 +176,7 @@ class Jax(Backend):
 
 @hookimpl
 def harness_environment(name: str) -> Mapping[str, str]:
-    # Otherwise JAX reserves three quarters of a GPU's memory at start.
+    # Without this variable JAX reserves three quarters of a GPU's memory at its start.
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
@@ -184,10 +186,10 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 
 class Flax(Jax):
-    """The backend ``flax``: layers of Flax, and those of ``jax`` if Flax has no equivalent.
+    """The backend ``flax``: layers of Flax, and layers of ``jax`` that Flax does not have.
 
-    In a narrow dtype all layers are those of ``jax``: Flax would sum the gradients of biases in the
-    narrow dtype.
+    In a narrow dtype all layers are those of ``jax``, because Flax would sum the gradients of
+    biases in the narrow dtype.
     """
 
     name = "flax"
@@ -206,7 +208,7 @@ class Flax(Jax):
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    # Imported lazily: listing backends imports this module and must stay cheap.
+    # Import here: listing the backends imports this module and must be fast.
     global jax, jnp
     import jax
     import jax.numpy as jnp

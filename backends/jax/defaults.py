@@ -1,6 +1,6 @@
-"""Default behaviour of JAX and optax: one measurement for each entry of ``specs/defaults``.
+"""Measure the defaults of JAX and optax, each for one entry of ``specs/defaults``.
 
-JAX has no layers with parameters, so layer defaults have no measurements.
+JAX has no layers with parameters, so the defaults of such layers are not measured.
 """
 
 from __future__ import annotations

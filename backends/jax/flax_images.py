@@ -24,8 +24,8 @@ def _convolution(layer: ClaimableCall, dtype: str) -> Native:
 
     def made(own: Own) -> Module:
         if layer.definition == "conv2d_transpose":
-            # It slides over the entries with zeros between them, and over every position that a
-            # window reaches.
+            # The transposed convolution slides over the entries with zeros between them, and over
+            # every position that a window reaches.
             ends = dilation * (kernel - 1) - pad
             pads = {"padding": [(ends, ends)] * rank, "transpose_kernel": True}
             return nnx.ConvTranspose(whole[-1], whole[-2], **own, **further, **pads)

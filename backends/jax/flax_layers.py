@@ -1,4 +1,4 @@
-"""Layers of Flax that the ``flax`` backend claims, and the places of their parameters.
+"""Layers of Flax that the ``flax`` backend claims, and where their parameters are.
 
 Two kinds of layers are not claimed. Flax's GRU has one bias per gate, but ``gru_reset_after`` has
 two. Flax's bidirectional layers take lengths, which cannot express a mask with gaps.

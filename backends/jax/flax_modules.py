@@ -1,4 +1,4 @@
-"""Flax modules as calls of a layer: built once, given their variables at each call."""
+"""Claim Flax modules: each is built once, and gets its variables at each call."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from flax import nnx
 from harness.extend import ClaimableCall, Native, Packing, Part, Piece, Tensors
 
 Module = Any
-# Arguments that every module of a model gets.
+# The arguments that every Flax module gets (``dtype``, ``rngs``).
 Own = Mapping[str, Any]
-# The results of a layer, from its module and its inputs, states and statistics by role.
+# A function that returns a layer's results, from its module and its inputs, states and statistics
+# by role.
 Call = Callable[[Module, Tensors], Sequence[Any]]
-# The claim of a layer, in a dtype.
+# A function that claims a layer in a dtype, or returns None.
 Claim = Callable[[ClaimableCall, str], Native | None]
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "linear": lambda y: y,
@@ -35,7 +36,11 @@ def module(
     call: Call,
     statistics: Mapping[str, str] | None = None,
 ) -> Native:
-    """Return the claim of a module; ``pieces`` and ``statistics`` are by path in the module."""
+    """Return the claim of a Flax module.
+
+    ``made`` makes the module. ``pieces`` gives the packing, and ``statistics`` the role of each
+    moving statistic, by path in the module (``cell.dense_i.kernel``).
+    """
     own = {"dtype": dtype, "param_dtype": dtype}
     outline = nnx.eval_shape(lambda: made({**own, "rngs": nnx.Rngs(0)}))
     graph, variables = nnx.split(outline)
@@ -54,12 +59,12 @@ def module(
 
 
 def plain(module: Module, values: Tensors) -> Sequence[Any]:
-    """Call a module of one input."""
+    """Call a module that has one input."""
     return [module(values["x"])]
 
 
 def then(activation: str) -> Call:
-    """Return a call of a module of one input, followed by an activation."""
+    """Return a function that calls a module with one input, and then an activation."""
     return lambda module, values: [ACTIVATIONS[activation](module(values["x"]))]
 
 

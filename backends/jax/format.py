@@ -1,4 +1,4 @@
-"""Weights as an npz file for JAX, with Python functions that take them."""
+"""The format ``jax``: weights in an npz file, and Python source with functions that use them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from . import platforms
 if TYPE_CHECKING:
     import jax
 
-# Bytes of an array's header; numpy's own limit is lower.
+# The most bytes of an array's header; numpy's own limit is lower.
 HEADER = 1 << 14
 
 
@@ -75,7 +75,7 @@ class JaxFormat(Format):
 
         with _arrays(path) as declared:
             dtype = np.dtype(next((a.dtype for a in declared.values()), "float32"))
-        cpu = platforms.start(jax, "cpu")  # otherwise JAX starts a card and uses it
+        cpu = platforms.start(jax, "cpu")  # otherwise JAX would start a GPU and use it
         jax.config.update("jax_enable_x64", dtype == np.float64)
         file = run_file(path.with_suffix(".py"), WORDS)
 
@@ -100,7 +100,7 @@ class JaxFormat(Format):
 
         module = path.with_suffix(".py")
         source = vetted(Writer(exported, module.name).source(), WORDS, module.name)
-        # The source has no such import if all its functions are in jax.numpy.
+        # The source does not import jax if all its functions are in jax.numpy.
         module_text = source if "\nimport jax\n" in source else f"{source}\nimport jax\n"
         wide, weights = exported.dtype == "float64", literals.text(path.name)
         text = SCRIPT.format(wide=wide, weights=weights, dtype=exported.dtype)
@@ -125,7 +125,7 @@ def _arrays(path: Path) -> Iterator[dict[str, Declared]]:
 
 
 def _declared(parts: Archive, name: str) -> Declared:
-    """Return the shape and dtype in an array's header, and a loader of the array."""
+    """Return the shape and dtype in an array's header, and a function that loads the array."""
     head = io.BytesIO(parts.start(name, HEADER))
     try:
         version = read_magic(head)
@@ -153,7 +153,7 @@ def _declared(parts: Archive, name: str) -> Declared:
 
 @hookimpl
 def harness_format(name: str) -> Format:
-    # Imported lazily: listing formats must stay cheap.
+    # Import here, because listing the formats must be fast.
     global jax
     import jax
 

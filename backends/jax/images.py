@@ -1,7 +1,7 @@
-"""Convolutions and pools that the JAX backend claims: each is one operation of XLA.
+"""Convolutions and pools that the jax backend claims; each is one operation of XLA.
 
-At ties, XLA's max pool gives the whole gradient to the first entry, as ``max_pool_first`` does.
-``max_pool`` splits the gradient and is not claimed.
+If several entries are the maximum, XLA's max pool gives the whole gradient to the first, as
+``max_pool_first`` does. ``max_pool`` splits the gradient, so it is not claimed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from harness.extend import ClaimableCall, Native, Packing, Tensors
 from harness.extend.program import Dim
 
 ACTIVATIONS = {"linear": lambda y: y, "relu": jax.nn.relu, "tanh": jnp.tanh}
-# Axes of images, kernels and results; a transposed kernel has its units before the channels.
+# The axes of images, kernels and results. The kernel of a transposed convolution has its units
+# before its channels.
 AXES = {
     "conv1d": ("NHC", "HIO", "NHC"),
     "conv2d": ("NHWC", "HWIO", "NHWC"),
@@ -34,8 +35,8 @@ def _convolution(layer: ClaimableCall) -> Native | None:
     stride, dilation, pad = (int(given[n]) for n in ("stride", "dilation", "padding"))
     kernel, rank = layer.shapes["W"][0], len(axes[0]) - 2
     turned = definition == "conv2d_transpose"
-    # The transpose slides over the entries with zeros between them, and over every position that a
-    # window reaches.
+    # The transposed convolution slides over the entries with zeros between them, and over every
+    # position that a window reaches.
     ends = dilation * (kernel - 1) - pad if turned else pad
     steps = {"window_strides": (1 if turned else stride,) * rank}
     steps |= {"lhs_dilation": (stride if turned else 1,) * rank}

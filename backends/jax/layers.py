@@ -1,4 +1,4 @@
-"""Claims of the jax backend: JAX's attention, convolutions and pools, and optax's losses.
+"""Layers and losses that the jax backend claims: attention, convolutions, pools, optax's losses.
 
 JAX has no other layers.
 """
@@ -18,7 +18,7 @@ from .attention import ATTENTION
 from .images import IMAGES
 
 BIASES = ("b", "b_qkv", "b_o")
-# Our loss -> optax's loss, and the roles that it takes, in order.
+# The spec's loss -> optax's loss, and the roles of its arguments, in order.
 LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
     "cross_entropy": (optax.softmax_cross_entropy, ("logits", "target")),
     "sparse_cross_entropy": (
@@ -30,13 +30,13 @@ LOSSES: Mapping[str, tuple[Callable[..., Any], tuple[str, str]]] = {
 
 
 def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
-    """Return JAX's or optax's version of a layer or loss, if it supports ``dtype``."""
+    """Return the version of a layer or loss in JAX or optax, if it supports ``dtype``."""
     if layer.definition in LOSSES:
         return _loss(*LOSSES[layer.definition])
     native = None
     if layer.definition in IMAGES:
         native = IMAGES[layer.definition](layer)
-    # The softmax of JAX's attention is always in float32, and a CPU lacks its float16 products.
+    # JAX's attention always computes the softmax in float32, and cannot run in float16 on a CPU.
     lacking = ("float64", "float16") if on_cpu else ("float64",)
     if layer.definition in ATTENTION and dtype not in lacking:
         native = ATTENTION[layer.definition](layer)
@@ -45,9 +45,9 @@ def claim(layer: ClaimableCall, dtype: str, on_cpu: bool) -> Native | None:
 
 
 def _cast(native: Native, dtype: str) -> Native:
-    """Cast a layer's tensors to a narrow dtype, as JAX models do; biases keep theirs.
+    """Cast a layer's tensors to a narrow dtype, as JAX models do, except biases.
 
-    XLA sums the gradient of a bias over the whole batch in the dtype of the terms. In a narrow
+    XLA sums the gradient of a bias over the whole batch in the dtype of the summands. In a narrow
     dtype a large batch would lose most of that sum.
     """
 

@@ -1,4 +1,4 @@
-"""Write a model as functions in Python source that needs only JAX and numpy."""
+"""Write a model as Python source with functions that need only JAX and numpy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _key(*names: str) -> str:
 
 
 class Writer:
-    """Writer of one model's source file."""
+    """A writer of the source file of one model."""
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
@@ -55,11 +55,11 @@ class Writer:
                 name = unique(identifier(form.definition), taken)
                 taken.add(name)
                 self.functions[id(method)] = name
-        # Reserved, so that no variable hides the function of a layer.
+        # These names are reserved, so that no variable hides the function of a layer.
         self.reserved = frozenset(taken)
 
     def source(self) -> str:
-        """Return the whole file."""
+        """Return the text of the whole file."""
         functions = [
             line
             for form in self.forms

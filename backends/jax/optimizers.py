@@ -11,8 +11,9 @@ import optax
 
 from harness.extend import Clipping, NativeOptimizer, Tensors, UpdateRule, clipping
 
-# Our optimizer -> optax's, and its arguments: an attribute name of ours, or a fixed value.
-# adam_epsilon_hat is missing: optax cannot add epsilon to the root of the uncorrected moment.
+# The spec's optimizer -> optax's optimizer and its arguments: the name of an attribute of the spec,
+# or a fixed value. adam_epsilon_hat is missing, because optax cannot add epsilon to the root of the
+# uncorrected moment.
 BETAS: Mapping[str, str] = {"b1": "beta_1", "b2": "beta_2"}
 DECAYED: Mapping[str, str] = {**BETAS, "weight_decay": "weight_decay"}
 OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
@@ -34,9 +35,9 @@ OPTIMIZERS: Mapping[str, tuple[str, Mapping[str, str | bool]]] = {
     "sgd_momentum": ("sgd", {"momentum": "momentum"}),
 }
 
-# Our slot -> the field of optax's state.
+# The spec's slot -> the field of optax's state.
 SLOTS: Mapping[str, str] = {"m": "mu", "v": "nu", "velocity": "trace", "largest": "nu_max"}
-# Fields with other names, by optimizer.
+# Optimizers whose state has other field names.
 OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
     "adadelta": {"squares": "e_g", "steps": "e_x"},
     "adagrad_epsilon_inside": {"squares": "sum_of_squares"},
@@ -44,11 +45,11 @@ OWN_SLOTS: Mapping[str, Mapping[str, str]] = {
 
 
 class OptaxOptimizer(NativeOptimizer):
-    """An optax optimizer.
+    """An optimizer of optax.
 
     Each step calls ``make(learning_rate)`` again. The state does not depend on the rate, so the
-    rate may change while moments and count continue. Coefficients stay Python floats:
-    ``optax.inject_hyperparams`` would round them, and ``1 - beta_2``, to float32.
+    rate may change while the moments and the step count continue. Coefficients stay Python floats,
+    because ``optax.inject_hyperparams`` would round them, and ``1 - beta_2``, to float32.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class OptaxOptimizer(NativeOptimizer):
 
 
 def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
-    """Return optax's optimizer with the same update, or None."""
+    """Return the optimizer of optax with the same update, or None."""
     if rule.name not in OPTIMIZERS:
         return None
     name, wanted = OPTIMIZERS[rule.name]
@@ -101,7 +102,7 @@ def claim_optimizer(rule: UpdateRule) -> OptaxOptimizer | None:
 
 
 def _clip(rule: UpdateRule) -> tuple[str, float] | None:
-    """Return optax's clipping function and its limit, if optax clips as the rule does."""
+    """Return optax's clipping function and its limit, if optax can clip as the rule does."""
     match clipping(rule):
         case Clipping(by="global_norm", limit=limit, epsilon=0):
             return "clip_by_global_norm", limit

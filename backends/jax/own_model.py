@@ -1,5 +1,7 @@
-"""A user's JAX model: ``apply(params, x)``, or an object with such an ``apply``, as in
-flax.linen."""
+"""Run a user's JAX model: a function ``apply(params, x)``, or an object with such a method.
+
+Modules of flax.linen are such objects.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,10 @@ from harness.extend.models import (
 
 
 class JaxModels(OwnModels):
-    """The JAX functions of a user's file.
+    """The JAX functions in a user's file.
 
-    ``PARAMETERS`` of ``FILE.py:NAME:PARAMETERS`` is the tree of parameters, or a function that
-    makes it. Without it, the parameters are nested dictionaries by the spec's names:
+    ``PARAMETERS`` in ``FILE.py:NAME:PARAMETERS`` is the tree of parameters, or a function that
+    makes the tree. Without it, the parameters are nested dictionaries with the spec's names:
     ``params["out"]["W"]``.
     """
 
@@ -74,7 +76,7 @@ class JaxModels(OwnModels):
 
 
 def _nested(arrays: Arrays) -> dict[str, Any]:
-    """Return arrays with dotted names as nested dictionaries."""
+    """Convert arrays with dotted names to nested dictionaries."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *owners, local = name.split(".")
@@ -145,6 +147,6 @@ class JaxModel(OwnModel):
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """Return the path to a leaf of a tree, its keys joined by dots."""
+    """Return the name of a leaf of a tree: its keys, joined by dots."""
     keys = (getattr(k, "key", getattr(k, "idx", getattr(k, "name", k))) for k in path)
     return ".".join(map(str, keys))

@@ -1,8 +1,8 @@
-"""Start only the JAX platform that a session needs.
+"""Start only the JAX platform (CPU or CUDA) that a session needs.
 
-At the first request for a device, JAX starts all platforms that it finds. A started CUDA platform
-holds a context on every card. This module therefore counts cards without JAX, and a CPU session
-starts only the CPU.
+At the first request for a device, JAX starts all platforms that it finds, and a started CUDA
+platform uses memory on every GPU. This module therefore counts GPUs without JAX, and a session on
+the CPU starts only the CPU platform.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any
 
 from harness.extend import UsageError, card_of, device_names
 
-# This flag makes XLA sum in a fixed order on a GPU, which costs speed.
+# This flag makes XLA sum in a fixed order on a GPU, which is slower.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 DEVICES = Path("/dev")
 _CARD = re.compile(r"nvidia\d+|dxg")
 
 
 def devices() -> tuple[str, ...]:
-    """Return the names for ``--device``, from the driver's files and the installed plugins."""
+    """Return the values allowed for ``--device``, from device files and installed plugins."""
     plugins = [entry.name for entry in entry_points(group="jax_plugins")]
     nodes = [path.name for path in DEVICES.iterdir()]
     return device_names(cards(nodes, plugins, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
 def cards(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> int:
-    """Return how many cards JAX would find.
+    """Return the number of GPUs that JAX would find.
 
     Args:
         nodes: The files of ``/dev``: ``nvidia0``, or ``dxg`` under Windows.
-        plugins: The installed platforms, possibly including CUDA's.
+        plugins: The names of the installed platform plugins of JAX.
         visible: ``CUDA_VISIBLE_DEVICES``, None if it is not set.
     """
     count = sum(_CARD.fullmatch(node) is not None for node in nodes)
@@ -43,14 +43,14 @@ def cards(nodes: Iterable[str], plugins: Iterable[str], visible: str | None) -> 
     if visible is None or not count:
         return count
     listed = [part.strip() for part in visible.split(",")]
-    # CUDA uses the entries before the first invalid one. A partition of a card (MIG) has its own
-    # name.
+    # CUDA uses the entries before the first invalid entry. A partition of a GPU (MIG) has its own
+    # entry.
     wrong = (i for i, part in enumerate(listed) if part in ("", "-1"))
     return min(next(wrong, len(listed)), len(listed))
 
 
 def start(jax: Any, device: str) -> Any:
-    """Start the platform of a device and return the JAX device by its name for ``--device``.
+    """Start the platform of a device; return the JAX device for this value of ``--device``.
 
     Raises:
         UsageError: there is no such device.
@@ -72,16 +72,16 @@ def start(jax: Any, device: str) -> Any:
 
 
 def prepare(jax: Any, device: str, dtype: str) -> Any:
-    """Start a device and return it; set the precision of a session.
+    """Start a device and return it; set the precision of the session.
 
     Raises:
         UsageError: there is no such device.
     """
     started = start(jax, device)
-    # Only a float64 session may have 64-bit types: in a float32 session the bias correction of
-    # optax's Adam (a Python float to an integer power) would introduce them.
+    # Allow 64-bit types only in a float64 session. In a float32 session the bias correction of
+    # optax's Adam (a Python float to an integer power) would otherwise produce them.
     jax.config.update("jax_enable_x64", dtype == "float64")
-    # By default a GPU may round the inputs of a product to TF32.
+    # By default JAX may round the inputs of a product to TF32 on a GPU.
     precision = "tensorfloat32" if dtype == "tf32" else "highest"
     jax.config.update("jax_default_matmul_precision", precision)
     return started
@@ -93,14 +93,16 @@ def settings(jax: Any) -> Mapping[str, str]:
 
 
 def deterministic(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return ``XLA_FLAGS`` with the deterministic flag added."""
+    """Return the variable ``XLA_FLAGS`` with the flag for deterministic operations added."""
     flags = variables.get("XLA_FLAGS", "").split()
     return {"XLA_FLAGS": " ".join([*(f for f in flags if f != DETERMINISTIC), DETERMINISTIC])}
 
 
 class PeakMemory:
-    """The peak of a device's memory since the last :meth:`forget`. JAX counts from the start of the
-    process, so only a peak above the earlier one is known."""
+    """The peak of a device's memory since the last :meth:`forget`.
+
+    JAX counts from the start of the process, so only a peak above all earlier ones is known.
+    """
 
     def __init__(self) -> None:
         self._before = 0
@@ -110,7 +112,7 @@ class PeakMemory:
         self._before = _peak(device) or 0
 
     def told(self, device: Any) -> int | None:
-        """Return the peak in bytes; None if it has not risen, or is not measured."""
+        """Return the peak in bytes; None if it is not above earlier peaks, or is not measured."""
         found = _peak(device)
         return found if found is not None and found > self._before else None
 

@@ -1,4 +1,4 @@
-"""The primitives as functions of JAX."""
+"""The table of primitives as JAX functions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from harness.extend import Table
 
 from .windows import framing
 
-# Sessions check every index. Without this promise each gather and scatter also wraps negative
-# indices and masks those out of range: XLA has twice as much to compile, and a training step of an
-# LSTM in a loop took 1.4 times as long.
+# Sessions check every index, so JAX need not. Without this promise each gather and scatter wraps
+# negative indices and masks indices out of range. XLA then has twice as much to compile, and a
+# training step of an LSTM in a loop took 1.4 times as long.
 PROMISE = "promise_in_bounds"
 
 
 def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
-    """Return the gathering primitives, which do not check indices."""
+    """Return the primitives that gather entries. They do not check indices."""
     return {
         "take": lambda x, indices: x.at[indices].get(mode=PROMISE),
         "take_along_axis": lambda x, indices: jnp.take_along_axis(x, indices, -1, mode=PROMISE),
@@ -24,8 +24,11 @@ def takes(jnp: Any) -> Mapping[str, Callable[..., Any]]:
 
 
 def largest(jnp: Any) -> Callable[..., Any]:
-    """Return ``max`` with NaN for NaN inputs. XLA's own loses NaN if it is compiled alone for a CPU
-    and its operand has about 5,000 entries or more."""
+    """Return a ``max`` that gives NaN if an input is NaN.
+
+    XLA's own ``max`` loses NaN if it is compiled alone for a CPU and its operand has about 5,000
+    entries or more.
+    """
 
     def run(x: Any, axis: Any, keepdims: bool) -> Any:
         lost = jnp.isnan(x).any(axis, keepdims=keepdims)
@@ -34,14 +37,14 @@ def largest(jnp: Any) -> Callable[..., Any]:
     return run
 
 
-# Argsort rows of up to this length by comparing all pairs, which XLA fuses with neighbouring
-# operations. On a CPU XLA's own sort calls a comparison for each pair, and is two to four times
-# slower.
+# Rows of up to this length are sorted by comparing all pairs, which XLA fuses with neighbouring
+# operations. On a CPU, XLA's own sort calls a function for each comparison, and is two to four
+# times slower.
 SHORT = 8
 
 
 def argsort(jnp: Any) -> Callable[[Any], Any]:
-    """Return a function that argsorts each row: stable, NaN last."""
+    """Return a function that argsorts each row. The sort is stable, with NaN last."""
 
     def run(x: Any) -> Any:
         count = x.shape[-1]
@@ -59,7 +62,7 @@ def argsort(jnp: Any) -> Callable[[Any], Any]:
 
 
 def table(jax: Any) -> Table:
-    """Return the primitives; ``jax`` is an argument because listing backends must not import it."""
+    """Return the primitives. The argument ``jax`` avoids an import when backends are listed."""
     jnp = jax.numpy
 
     def segment_sum(x: Any, indices: Any, rows: int) -> Any:
@@ -110,7 +113,7 @@ def table(jax: Any) -> Table:
 
 
 def fused(jnp: Any) -> Table:
-    """Return the fused operations that JAX has as one function."""
+    """Return the fused operations for which JAX has a single function."""
     return {
         "relu": lambda x: jnp.maximum(x, 0),
         "clip": lambda x, low, high: jnp.clip(x, low, high),

@@ -1,4 +1,4 @@
-"""Source of each primitive, and of loops, in exported JAX functions."""
+"""Write each primitive, and loops, as source text for exported JAX functions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TEMPLATES: Mapping[str, str] = {
     "one_hot": "jax.nn.one_hot(%0, {classes}, dtype={like}.dtype)",
     "tensordot": "jnp.tensordot(%0, %1, {axes})",
 }
-# Names that the source may use; see :mod:`harness.convert.source.vetting`.
+# The names that the source may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
     imports=frozenset(
         {"import math", "import jax", "import jax.numpy as jnp", "import numpy as np"}
@@ -85,7 +85,7 @@ WORDS = Words(
 
 
 class JaxDialect(Dialect):
-    """The source dialect of JAX."""
+    """The way in which primitives are written as JAX source."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
         if swaps_first(node):
@@ -104,7 +104,7 @@ class JaxDialect(Dialect):
         return fill(self._shaped(e, node), *operands)
 
     def _shaped(self, e: Emitter, node: Node) -> str:
-        """Return the template of an operation that has attributes in its text."""
+        """Return the template of an operation whose text contains attributes."""
         attributes = node.attributes
         match node.op:
             case "windows":
@@ -125,7 +125,7 @@ class JaxDialect(Dialect):
         return fill(f"jnp.full({e.shape(shape)}, %0, {e.like}.dtype)", figure)
 
     def scan(self, e: Emitter, node: Node) -> None:
-        """Write the step as a function, and a ``jax.lax.scan`` of it."""
+        """Write the step of a loop as a function, and a call of ``jax.lax.scan`` with it."""
         count = node.carries
         codes = e.operands(node.inputs, 40)
         starts = [e.read(code) for code in codes[:count]]
@@ -150,7 +150,7 @@ class JaxDialect(Dialect):
         e.lines += bracketed(e.depth, f"{last}, {whole} = jax.lax.scan(", items, ")")
 
     def _step(self, e: Emitter, node: Node, step: str, stacks: Sequence[int]) -> None:
-        """Write the function of one step; it may read variables of the enclosing function."""
+        """Write the function of one step. It may read variables of the enclosing function."""
         body, count = node.block, node.carries
         outside = {e.text[v] for v in free_values(body) if v in e.text}
         around, e.owner = e.owner, {}
@@ -187,11 +187,11 @@ def _tuple(texts: Sequence[str], none: str) -> str:
 
 
 def _argument(names: Sequence[str], several: str) -> str:
-    """Return an argument's name; ``several`` if the argument is unpacked to several names."""
+    """Return the name of an argument; ``several`` if the argument is unpacked to several names."""
     return names[0] if len(names) == 1 else several if names else "_"
 
 
-# The script that runs the functions; see :class:`harness.extend.Script`.
+# The script that runs the exported functions; see :class:`harness.extend.Script`.
 SCRIPT = '''def run(inputs, state, cotangents):
     """Outputs, the new state, and the gradients along cotangents, all by name."""
     jax.config.update("jax_enable_x64", {wide})

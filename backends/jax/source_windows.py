@@ -1,4 +1,4 @@
-"""Source of windows along neighbouring axes for JAX: indices into the padded array."""
+"""Write windows along neighbouring axes as JAX source: as indices into the padded array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from harness.extend.source import Emitter
 
 
 def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
-    """Yield the positions of window entries, ``[count, size]`` among axes of length 1."""
+    """Yield the positions of window entries, ``[count, size]`` among axes of length 1.
+
+    There is one array of positions for each axis of the windows.
+    """
     attributes, axes = node.attributes, node.attributes["axes"]
     if axes != tuple(range(axes[0], axes[-1] + 1)):
         raise UsageError(
@@ -27,7 +30,7 @@ def _places(e: Emitter, node: Node, counts: tuple[Dim, ...]) -> Iterator[str]:
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """Return the template of ``windows``."""
+    """Return the source template of the primitive ``windows``."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     places = ", ".join(_places(e, node, attributes["length"]))
     pads = pads_of(attributes, rank)
@@ -40,7 +43,7 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return the template of ``overlap_add``."""
+    """Return the source template of the primitive ``overlap_add``."""
     attributes, shape = node.attributes, e.types[node.output].shape
     axes = attributes["axes"]
     counts = tuple(e.types[node.inputs[0]].shape[axis] for axis in axes)

@@ -1,4 +1,5 @@
-"""Windows as strided slices, and their sum as interior pads, which XLA fuses."""
+"""Compute windows as strided slices, and their sum with interior padding, both of which XLA
+fuses."""
 
 from __future__ import annotations
 

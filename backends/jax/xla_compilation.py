@@ -9,8 +9,8 @@ from typing import Any
 from harness.extend import Advance, Step, Tensors
 from harness.extend.executor import LONGEST_FUSED
 
-# Loops that carry more numbers (2 MiB in float32) are not unrolled: a loop reuses the memory of a
-# step, but each unrolled step needs its own.
+# A loop that carries more numbers than this (2 MiB in float32) is not unrolled, because each
+# unrolled step needs its own memory, while a loop reuses the memory of its step.
 LARGE = 1 << 19
 # Options of XLA's compiler; None for its defaults.
 Options = Mapping[str, Any] | None
@@ -18,10 +18,10 @@ Options = Mapping[str, Any] | None
 
 @cache
 def quick_options(jax: Any) -> Mapping[str, Any]:
-    """Return the options with which XLA compiles in an eighth of its time on a CPU.
+    """Return options with which XLA compiles in an eighth of the usual time on a CPU.
 
-    The code is one unoptimised unit, because checks run at small sizes. Options that this version
-    of XLA does not know are left out.
+    XLA then makes unoptimised code in one piece, which is sufficient for checks at small sizes.
+    Options that this version of XLA does not know are left out.
     """
     wanted = {
         "xla_backend_optimization_level": 0,
@@ -48,8 +48,10 @@ def scan(
     reverse: bool,
     quick: bool,
 ) -> tuple[list[Any], list[Any]]:
-    """Return a ``jax.lax.scan``, unrolled if it is short, so that XLA can fuse its steps. Large
-    carries and ``quick`` prevent unrolling."""
+    """Run a ``jax.lax.scan``. It is unrolled if it is short, so that XLA can fuse its steps.
+
+    It is not unrolled if the carried tensors are large or if ``quick`` is true.
+    """
 
     def body(carried: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
         return step(carried, slices)
@@ -63,13 +65,13 @@ def scan(
 
 
 def advance(jax: Any, step: Advance, options: Options) -> Advance:
-    """Compile a step that donates the memory of its carried tensors."""
+    """Compile a step. The step may reuse the memory of its carried tensors."""
     compiled: Advance = jax.jit(step, donate_argnums=0, compiler_options=options)
     return compiled
 
 
 def several(jax: Any, step: Advance, options: Options) -> Advance:
-    """Compile many steps as one call: calling and waiting cost as much as a small step."""
+    """Compile many steps as one call, because calling and waiting take as long as a small step."""
 
     def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
         def body(carried: Tensors, batch: Tensors) -> tuple[Tensors, Tensors]:

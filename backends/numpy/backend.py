@@ -1,8 +1,8 @@
-"""numpy in float64 or float32: only a table of primitives.
+"""The numpy backend in float64 or float32, which is only a table of primitives.
 
-Narrower dtypes are rounded and kept in float32, in which numpy's products are fast. numpy has no
-automatic differentiation, so it trains with the gradient that the program derives. A new backend
-needs no more than this file and the table in ``primitives.py``.
+Results in a narrower dtype are rounded to it, but stored in float32, because numpy's products are
+fast in float32. numpy has no automatic differentiation, so the harness derives the gradient from
+the program. A new backend needs no more than this file and the table in ``primitives.py``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Numpy(Backend):
         np.copyto(tensor, array)
 
     def numpy(self, tensor: Array) -> Array:
-        return np.array(tensor)  # a copy: later updates must not change the caller's array
+        return np.array(tensor)  # a copy, because later updates must not change the caller's array
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def quiet(*arguments: Any) -> Any:

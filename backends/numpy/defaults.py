@@ -1,4 +1,4 @@
-"""numpy's default behaviour: one measurement for each entry of ``specs/defaults``."""
+"""Measure numpy's defaults, each for one entry of ``specs/defaults``."""
 
 from __future__ import annotations
 

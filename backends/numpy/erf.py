@@ -1,7 +1,7 @@
-"""The error function, which numpy lacks.
+"""The error function erf, which numpy lacks.
 
-The relative difference from C's ``erf`` is at most 4e-16 in float64 and 4e-7 in float32, as the
-tests measure.
+The relative difference from C's ``erf`` is at most 4e-16 in float64 and 4e-7 in float32. The tests
+measure it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from harness.extend import Array
 from harness.extend.executor import Call
 from harness.extend.program import series
 
-# In float32 erf is 1 from here on, and so is this approximation.
+# For larger x, erf(x) is 1 in float32, and so is this approximation.
 LAST = 3.93
-# erf(x) = x P(x^2) / Q(x^2) up to LAST, coefficients from the constant on: the minimax quotient of
-# polynomials of degree five (relative error 2e-8), found by Lawson's iteration.
+# Up to LAST, erf(x) = x P(x^2) / Q(x^2). P and Q are polynomials of degree five; their coefficients
+# start with the constant. They are the minimax quotient (relative error 2e-8), found by Lawson's
+# iteration.
 P = (
     *(1.1283791065216064, 0.1904064565896988, 0.05274871736764908),
     *(0.003765616100281477, 0.0002848826698027551, 2.050087005045498e-06),
@@ -28,24 +29,24 @@ Q = (
     *(1.0, 0.5020760893821716, 0.114109106361866),
     *(0.014969213865697384, 0.0011625352781265974, 3.809170812019147e-05),
 )
-# Number of float32 scratch arrays that it needs.
+# The number of float32 scratch arrays that erf_calls needs.
 SCRATCH = 4
 
 
 @cache
 def _columns(dtype: str) -> list[Array]:
-    """Return for each power the Taylor coefficients at all points."""
+    """Return the Taylor coefficients at all points, as one array for each power."""
     return [np.array(column, dtype) for column in series.erf_series()]
 
 
 @cache
 def _numbers(numbers: Sequence[float]) -> list[Array]:
-    """Return numbers as arrays without axes, which ufuncs accept four times faster than floats."""
+    """Return numbers as 0-d arrays, which ufuncs accept four times faster than floats."""
     return [np.array(number, np.float32) for number in numbers]
 
 
 def erf(x: Array) -> Array:
-    """Return erf(x) elementwise, in the dtype of x."""
+    """Return erf(x) of each entry, in the dtype of x."""
     if x.dtype == np.float32:
         out = np.empty(x.shape, x.dtype)
         for call in erf_calls(out, x, [np.empty(x.shape, x.dtype) for _ in range(SCRATCH)]):
@@ -55,7 +56,7 @@ def erf(x: Array) -> Array:
 
 
 def erf_calls(out: Array, x: Array, scratch: Sequence[Array]) -> Iterator[Call]:
-    """Yield the calls that write erf(x) in float32 to ``out``, as a quotient of polynomials."""
+    """Yield the calls that write erf(x) to ``out`` in float32, as a quotient of polynomials."""
     bounded, square, upper, lower = scratch
     low, high, one, minus_one = _numbers((-LAST, LAST, 1.0, -1.0))
     yield partial(np.minimum, x, high, out=bounded)
@@ -74,11 +75,11 @@ def erf_calls(out: Array, x: Array, scratch: Sequence[Array]) -> Iterator[Call]:
 
 
 def _erf_around_points(x: Array) -> Array:
-    """Return the Taylor series around the nearest point."""
+    """Return erf(x) from the Taylor series around the nearest of several fixed points."""
     columns, kind = _columns(x.dtype.name), x.dtype.type
     size = np.minimum(np.abs(x), kind(series.LAST))
     nearest = np.rint(size * kind(1 / series.STEP))
-    with np.errstate(invalid="ignore"):  # for NaN any point will do
+    with np.errstate(invalid="ignore"):  # for NaN, any point may be used
         points: Any = nearest.astype(np.intp)
     distance = size - nearest * kind(series.STEP)
     result = np.take(columns[-1], points, mode="clip")

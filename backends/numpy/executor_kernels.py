@@ -1,8 +1,8 @@
-"""numpy's kernels for an executor: ufuncs and products that write to given arrays.
+"""numpy's kernels for an executor: ufuncs and products that write into given arrays.
 
-Each maker binds its arguments and returns a call. Masks select floats by their bits, with fast
-integer operations: numpy's ``where`` is 20 times slower on random masks, and a product with 0 does
-not remove NaN.
+Each kernel function binds its arguments and returns a call. Masks select floats by their bits, with
+fast integer operations: numpy's ``where`` is 20 times slower on random masks, and multiplying by 0
+does not remove NaN.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ CLIP = import_module(_UMATH).clip
 
 
 class NumpyKernels:
-    """Kernels (:class:`harness.runtime.executor.Kernels`) for one float dtype, with matrix products
-    optionally rounded to the dtype ``products``."""
+    """The numpy kernels (:class:`harness.runtime.executor.Kernels`) for one float dtype.
 
-    # A pass over all rows spends most of its time on memory access.
+    If ``products`` is given, the operands and results of products are rounded to that dtype.
+    """
+
+    # On large arrays these operations spend most of their time on memory access.
     tiled: Collection[str] = frozenset(UFUNCS) | {
         *("copy", "where", "relu", "clip", "sigmoid", "erf"),
         *("sigmoid_gradient", "tanh_gradient", "relu_gradient", "clip_gradient"),
@@ -110,7 +112,7 @@ class NumpyKernels:
                 call()
 
     def scratch(self, shape: Sequence[int], dtype: Any, key: int = 0) -> Array:
-        """Return memory for the time of a call; ``key`` tells its arrays apart."""
+        """Return memory that is free during one call; ``key`` distinguishes several arrays."""
         size = int(np.prod(shape, dtype=np.int64))
         name = (np.dtype(dtype), key)
         if name not in self._scratch or self._scratch[name].size < size:
@@ -151,8 +153,11 @@ class NumpyKernels:
         )
 
     def _places(self, x: Array, indices: Array) -> tuple[Call, Array, Array]:
-        """Return flat ``x`` in memory order, and the position in it of one index for each row.
-        ``x`` may be in row or column order; the returned call computes the positions."""
+        """Return ``x`` as a flat array, and the positions in it of one index for each row.
+
+        ``x`` is in row-major or column-major order, and the flat array has the same order. The
+        returned call computes the positions.
+        """
         by_rows = bool(x.flags.c_contiguous)
         length, classes = x.shape
         rows = np.arange(length)[:, None] * (classes if by_rows else 1)
@@ -195,7 +200,7 @@ class NumpyKernels:
         return partial(np.matmul, x, np.ones(x.shape[1], x.dtype), out)
 
     def _max(self, out: Array, x: Array) -> Call:
-        """Return each row's maximum; in dense rows by argmax, up to twice as fast."""
+        """Return a call for the maximum of each row; in dense rows argmax is faster."""
         if not x.flags.c_contiguous:
             return partial(np.maximum.reduce, x, 1, None, out)
         places, starts = self.scratch(out.shape, np.intp), np.arange(len(x)) * x.shape[1]
@@ -238,7 +243,7 @@ class NumpyKernels:
         )
 
     def _relu_gradient(self, out: Array, g: Any, y: Array) -> Call:
-        # y is NaN or at least 0. As an integer it is 0 exactly if the slope is 0.
+        # y is NaN or at least 0. Its bits are all 0 only if the slope is 0.
         keep = self.scratch(y.shape, self.bits)
         zero, one = np.array(0, self.bits), np.array(1, self.bits)
         return in_turn(
@@ -259,7 +264,7 @@ class NumpyKernels:
         )
 
     def _exponentials(self, out: Array, x: Array, largest: Array, total: Array) -> list[Call]:
-        """Write exp(x - row maximum) to ``out``, and the maxima and sums of the rows."""
+        """Return calls that write exp(x - row maximum) to ``out``, and row maxima and sums."""
         ones = np.ones(x.shape[1], self.dtype)
         return [
             self._max(largest, x),
@@ -284,6 +289,9 @@ class NumpyKernels:
 
 
 def _negative(out: Array, x: Array) -> Call:
-    """Return a product with -1. np.negative of numpy 2.4 is wrong for contiguous numbers of 4 or 8
-    bytes if the result is strided."""
+    """Return a product with -1 instead of np.negative.
+
+    np.negative of numpy 2.4 gives wrong results for contiguous inputs of 4 or 8 bytes per number if
+    the output is strided.
+    """
     return partial(np.multiply, x, np.array(-1, out.dtype), out)

@@ -1,4 +1,4 @@
-"""Fused operations of numpy that run outside an executor."""
+"""numpy's fused operations, for use outside of an executor."""
 
 from __future__ import annotations
 

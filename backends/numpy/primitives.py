@@ -1,4 +1,4 @@
-"""The primitives as numpy functions."""
+"""The table of primitives as numpy functions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
 
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
-    """Sort the rows and sum each run of equal indices; np.add.at is 50 times slower."""
+    """Sum rows with equal indices, after sorting them; np.add.at is 50 times slower."""
     rest = x.shape[indices.ndim :]
     flat, values = indices.reshape(-1), x.reshape(indices.size, *rest)
     result = np.zeros((rows, *rest), x.dtype)
@@ -75,7 +75,7 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
     "tensordot": np.tensordot,
     "stop_gradient": lambda x: x,
     "arange": np.arange,
-    # By position: numpy 1 names the argument "newshape".
+    # Pass the shape by position, because numpy 1 names this argument "newshape".
     "reshape": lambda x, shape: np.reshape(x, shape),
     "erf": erf,
     "windows": windows,

@@ -1,4 +1,4 @@
-"""Sum rows with the same index (the gradient of a gather), for numpy's executor."""
+"""Sum rows that have the same index (the gradient of a gather), for numpy's executor."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from harness.extend import Array
 
 Call = Callable[[], object]
 
-TOGETHER = 2**18  # entries; more are gathered run by run, to stay in the cache
-LARGE = 2**16  # the most entries of the matrix of zeros and ones
+TOGETHER = 2**18  # entries; larger arrays are gathered index by index, to stay in the cache
+LARGE = 2**16  # the most entries of the matrix of zeros and ones in _by_product
 
 
 def segment_sum(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
     """Return a call that fills ``out`` [rows, units] from ``x`` [n, units] and ``indices`` [n].
-    ``scratch(shape, dtype, key)`` returns memory for the duration of a call."""
+
+    ``scratch(shape, dtype, key)`` returns memory that is free during one call.
+    """
     way = min(WAYS, key=lambda way: WAYS[way](len(out), *x.shape))
     return way(scratch, out, x, indices)
 
 
 def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Multiply by a matrix of zeros and ones."""
+    """Multiply ``x`` by a matrix of zeros and ones."""
     by_found = _by_found(scratch, out, x, indices)
     ones = scratch((len(out), len(x)), x.dtype, 1)
     classes, product = np.arange(len(out))[:, None], _product(out)
@@ -38,7 +40,7 @@ def _by_product(scratch: Callable[..., Array], out: Array, x: Array, indices: Ar
 
 
 def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Sort the rows and sum each run of equal indices as a product with ones."""
+    """Sort the rows by index, and sum the rows of each index as a product with ones."""
     narrow = np.int16 if len(out) < 2**15 else np.int64  # numpy sorts int16 by radix
     keys, values = scratch(indices.shape, narrow), scratch(x.shape, x.dtype)
     ones, rows, together = np.ones(len(x), x.dtype), list(out), x.size <= TOGETHER
@@ -63,12 +65,12 @@ def _by_runs(scratch: Callable[..., Array], out: Array, x: Array, indices: Array
 
 
 def _product(out: Array) -> Callable[[Array, Array, Array], Array]:
-    """Return the faster product; np.dot can only write to contiguous rows."""
+    """Return the faster matrix product. np.dot can write only to contiguous rows."""
     return np.dot if out.flags.c_contiguous else np.matmul
 
 
 def _by_found(scratch: Callable[..., Array], out: Array, x: Array, indices: Array) -> Call:
-    """Sort the rows and sum the runs; sums without a row stay 0."""
+    """Sort the rows by index, and sum the rows of each index that occurs; other sums are 0."""
     values = scratch(x.shape, x.dtype)
 
     def run() -> None:
@@ -82,8 +84,8 @@ def _by_found(scratch: Callable[..., Array], out: Array, x: Array, indices: Arra
     return run
 
 
-# Microseconds of each method for m sums of n rows of u units: fitted to measurements on two cores
-# with m of 3 to 256, n of 12 to 8,192 and u of 1 to 512.
+# The microseconds that each method takes for m sums of n rows with u units. The formulas are fitted
+# to measurements on two cores, with m of 3 to 256, n of 12 to 8,192 and u of 1 to 512.
 WAYS: dict[Callable[..., Call], Callable[[int, int, int], float]] = {
     _by_product: lambda m, n, u: (
         1.9 + (0.38 * m * n + 0.012 * m * n * u + 0.2 * m * u + 0.18 * n * u) / 1000

@@ -1,4 +1,4 @@
-"""Windows along axes as strided views; only padding copies entries."""
+"""Windows along axes as strided views. Entries are copied only for padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pads = Sequence[tuple[int, int]]
 
 
 def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
-    """Return the windows of x, as the primitive ``windows``."""
+    """Return the windows of x, as the primitive ``windows`` defines them."""
     axes = framed_axes(framing)
     pads = pads_of(framing, x.ndim)
     padded = np.full(_whole(pads, x.shape), -np.inf if lowest else 0, x.dtype)
@@ -24,7 +24,7 @@ def windows(x: Array, *, lowest: bool, **framing: Each) -> Array:
 
 
 def overlap_add(x: Array, **framing: Each) -> Array:
-    """Return the sum of windows, as the primitive ``overlap_add``."""
+    """Return the sum of windows, as the primitive ``overlap_add`` defines it."""
     axes = framed_axes(framing)
     last = axes[-1].axis + 1
     shape = [*x.shape[:last], *x.shape[last + len(axes) :]]
@@ -41,7 +41,7 @@ def overlap_add(x: Array, **framing: Each) -> Array:
 
 
 def _framed(padded: Array, axes: Sequence[FramedAxis], count: Sequence[int]) -> Array:
-    """Return the windows of a padded array, as a view of its memory."""
+    """Return the windows of a padded array as a view of its memory."""
     shape, strides = list(padded.shape), list(padded.strides)
     for axis, number in zip(axes, count, strict=True):
         shape[axis.axis] = number

@@ -1,4 +1,7 @@
-"""Ray: its nodes, and processes on them that answer calls. No other module imports Ray."""
+"""Work on the machines of a Ray cluster: its nodes, and processes on them that answer calls.
+
+No other module imports Ray.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from harness.errors import HarnessError, UsageError
 
 EXTRA = "backend-comparison-harness[ray]"
 NAMESPACE = "harness"
-# Settings that keep Ray's own messages and the output of actors off the terminal.
+# Settings that keep Ray's messages and the output of remote processes off the terminal.
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -27,21 +30,21 @@ QUIET = {
 }
 
 
-# Seconds in which the head of a cluster must accept a connection.
+# The seconds within which the head node of a cluster must accept a connection.
 REACHED = 5.0
 
 
 class Lost(Exception):
-    """Error for a call whose process or machine was lost; the message says how."""
+    """The error of a call whose process or machine was lost; the message says how."""
 
 
 class ClusterError(HarnessError):
-    """Error for a missing cluster, or for a request that it cannot fulfil."""
+    """The error of a missing cluster, or of a request that the cluster cannot fulfil."""
 
 
 @dataclass(frozen=True)
 class ClusterNode:
-    """A machine of the cluster, or a part of one: ``address`` identifies the machine."""
+    """A machine of the cluster, or a part of a machine; ``address`` identifies the machine."""
 
     id: str
     name: str
@@ -69,10 +72,10 @@ def address_of(on: str) -> str:
 
 
 class Cluster:
-    """Connection to a cluster. A context manager: its actors end with it."""
+    """A connection to a cluster; a context manager that ends the processes it has started."""
 
     def __init__(self, on: str) -> None:
-        """Connect.
+        """Connect to the cluster that ``on``, the value of ``--on``, names.
 
         Raises:
             UsageError: Ray is not installed, or ``on`` is not an address.
@@ -114,7 +117,7 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """End all actors, and the connection."""
+        """End all processes that were started, and the connection."""
         if not self._ray.is_initialized():
             return
         for actor in list(self._actors):
@@ -122,7 +125,7 @@ class Cluster:
         self._ray.shutdown()
 
     def nodes(self) -> list[ClusterNode]:
-        """Return the live nodes that offer a processor."""
+        """Return the nodes that are alive and offer a CPU."""
         found = []
         for told in self._ray.nodes():
             resources = told.get("Resources", {})
@@ -140,7 +143,11 @@ class Cluster:
     def actor(
         self, node: ClusterNode, target: str, argument: Any = None, *, cpus: int = 1, gpus: int = 0
     ) -> Actor:
-        """Start a process on a node; it creates a ``module:Class`` from ``argument``."""
+        """Start a process on a node, which serves the methods of an object.
+
+        ``target`` (``module:Class``) is the object's class, and ``argument`` the argument of its
+        constructor.
+        """
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         placed = strategies.NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
         remote = self._ray.remote(_Host).options(
@@ -152,9 +159,9 @@ class Cluster:
 
 
 def _silence_nodes() -> None:
-    """Keep Ray from printing messages of nodes to standard output, which may be JSON.
+    """Keep Ray from printing messages of nodes to standard output, which may have to be JSON.
 
-    Ray does so regardless of its log settings. The patched function is not public.
+    Ray prints them regardless of its log settings. The function that is replaced is not public.
     """
 
     def untold(*_: object, **__: object) -> None:
@@ -165,7 +172,7 @@ def _silence_nodes() -> None:
 
 
 def _check_reached(address: str) -> None:
-    """Raise :class:`ClusterError` early: Ray waits for minutes if nothing listens."""
+    """Raise :class:`ClusterError` if nothing listens at the address. Ray would wait for minutes."""
     host, _, port = address.rpartition(":")
     if address == "auto":
         return
@@ -180,7 +187,7 @@ def _check_reached(address: str) -> None:
 
 
 class Actor:
-    """Process on a node. A context manager."""
+    """A process on a node of the cluster. A context manager that ends the process."""
 
     def __init__(self, ray: Any, handle: Any, among: list[Actor]) -> None:
         self._ray, self._handle, self._among = ray, handle, among
@@ -198,15 +205,15 @@ class Actor:
                 self._ray.kill(self._handle)
 
     def begin(self, method: str, *arguments: Any) -> Any:
-        """Start a method call and return its handle; calls are answered in order."""
+        """Start a method call and return its handle. Calls are answered in order."""
         return self._handle.call.remote(method, *arguments)
 
     def result(self, begun: Any) -> Any:
-        """Return the result of a call from :meth:`begin`.
+        """Return the result of a call that :meth:`begin` has started.
 
         Raises:
-            Lost: the process has ended, or its node.
-            ClusterError: the call failed there; for example, a module or file is missing on the
+            Lost: the process or its node has ended.
+            ClusterError: the call failed, for example because a module or file is missing on the
                 node.
         """
         errors = self._ray.exceptions
@@ -231,14 +238,14 @@ class Actor:
 
 
 class _Host:
-    """Remote side of an actor; it creates the object at the first call."""
+    """The remote side of an :class:`Actor`. It creates the object at the first call."""
 
     def __init__(self, target: str, argument: Any) -> None:
         self._target, self._argument = target, argument
         self._made: Any = None
 
     def call(self, method: str, *arguments: Any) -> tuple[str, Any]:
-        # Errors travel as text, because our exceptions may not unpickle on this side.
+        # Send errors as text, because the other side may not be able to unpickle the exceptions.
         try:
             if self._made is None:
                 module, _, name = self._target.partition(":")
@@ -250,20 +257,25 @@ class _Host:
             return "fault", traceback.format_exc()
 
 
-# Distribution of work over nodes. Each kind of work has at most one process on each node, and the
-# work of a lost process is done elsewhere.
+# Distribution of work over nodes. Each kind of work has at most one process on each node. The work
+# of a lost process is given to another process.
 
 T = TypeVar("T", bound=Hashable)
-# Maximum losses of a process for one item, and in a row on one node before its first item.
+# TRIES: how often a process may be lost over the same item. FAILURES: how many processes in a row
+# may be lost on one node before they take an item.
 TRIES, FAILURES = 2, 3
 # Seconds between two checks for new nodes.
 LOOK = 1.0
-# Seconds to wait for threads when a run stops.
+# Seconds to wait for each thread at the end.
 STOPPING = 2.0
 
 
 class Queue(Generic[T]):
-    """Queue of items by kind, with the busy kinds of each node and the losses of each item."""
+    """A queue of work items by kind.
+
+    It also knows which kinds each node is working on, and how often a process was lost over each
+    item.
+    """
 
     def __init__(self, items: Iterable[T], kind: Callable[[T], str]) -> None:
         self._waiting: dict[str, deque[T]] = {}
@@ -276,31 +288,32 @@ class Queue(Generic[T]):
         self._changed = threading.Condition()
         self._stopped = False
         self.taken: Counter[int] = Counter()
-        """Number of items that each thread has taken."""
+        """The number of items that each thread has taken."""
         self.error: BaseException | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do or to wait for."""
+        """True if all items are done, or if the queue was stopped."""
         return self._stopped or not self._left
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Stop handing out items."""
+        """Stop giving out items; :func:`spread` then raises ``error``."""
         with self._changed:
             self._stopped = True
             self.error = self.error or error
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end, but at most ``seconds``."""
+        """Wait until the queue is finished, but at most ``seconds``."""
         with self._changed:
             self._changed.wait_for(lambda: self.finished, seconds)
 
     def claim(self, node: str) -> str | None:
-        """Return a kind with waiting items that this node does not work on; None at the end.
+        """Return a kind that has waiting items and on which this node does not work; None at the
+        end.
 
-        The kind with the most waiting items for each of its processes comes first. The call waits
-        while there is no such kind, because items of other nodes may come back.
+        The kind with the most waiting items per working process comes first. If there is no such
+        kind, the call waits, because items of lost processes may come back.
         """
         with self._changed:
             while not self.finished:
@@ -314,13 +327,13 @@ class Queue(Generic[T]):
         return None
 
     def release(self, node: str, kind: str) -> None:
-        """Record that the node no longer works on that kind."""
+        """Record that the node has stopped working on a kind."""
         with self._changed:
             self._busy.discard((node, kind))
             self._changed.notify_all()
 
     def take(self, kind: str) -> T | None:
-        """Return the next item of a kind, or None."""
+        """Return the next item of a kind, or None if no item is waiting."""
         with self._changed:
             waiting = self._waiting[kind]
             if not waiting or self._stopped:
@@ -329,14 +342,14 @@ class Queue(Generic[T]):
             return waiting.popleft()
 
     def done(self, item: T) -> None:
-        """Record that an item has ended."""
+        """Record that the work on an item has ended."""
         with self._changed:
             self._left -= 1
             if self.finished:
                 self._changed.notify_all()
 
     def lost(self, item: T) -> bool:
-        """Record that a process was lost over an item; return whether the item is tried again."""
+        """Record a process lost over an item; return whether the item will be tried again."""
         with self._changed:
             self._lost[item] += 1
             again = self._lost[item] < TRIES
@@ -352,13 +365,14 @@ def spread(
     slots: Callable[[ClusterNode], int],
     work: Callable[[ClusterNode, str], None],
 ) -> None:
-    """Work on a queue until it is finished, on all present and future nodes.
+    """Work on a queue until it is finished, on all nodes of the cluster and on nodes that join
+    later.
 
-    Each of a node's ``slots`` is a thread here. ``work`` starts a process on a node, and uses it
-    for the waiting items of a kind.
+    ``slots`` gives the number of threads for a node; they run in this process. ``work`` starts a
+    process on a node and sends it the waiting items of one kind.
 
     Raises:
-        ClusterError: no node is left that could do the rest.
+        ClusterError: no node is left that can do the remaining items.
     """
     threads: list[threading.Thread] = []
     known: set[str] = set()
@@ -406,7 +420,7 @@ def _slot(
         except Lost as lost:
             if node not in cluster.nodes():
                 return
-            # Losses over an item are counted by the queue.
+            # The queue counts the losses over an item.
             failures = failures + 1 if queue.taken[me] == before else 0
             if failures == FAILURES:
                 given_up.append(f"{node}: {lost}")

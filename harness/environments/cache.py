@@ -1,6 +1,6 @@
-"""Cache of environments: one folder for each column.
+"""The cache of environments, with one folder for each backend and version (``torch@2.6``).
 
-``environment.json`` is written last. A folder without the file is incomplete and is ignored.
+``environment.json`` is written last. A folder without this file is incomplete and is ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PYTHON = Path("bin", "python")
 
 
 class NoEnvironment(UsageError):
-    """Error for missing environments of ``columns``, or environments with a different harness."""
+    """The error for environments of ``columns`` that are missing or have a different harness."""
 
     def __init__(self, message: str, columns: Sequence[str]) -> None:
         super().__init__(message)
@@ -44,7 +44,10 @@ Word = Annotated[str, AfterValidator(_one_line)]
 
 
 class About(Form):
-    """Content of ``environment.json``; ``harness_code`` is empty for a harness used in place."""
+    """The content of ``environment.json``.
+
+    ``harness_code`` is the checksum of the harness's code, empty for an editable installation.
+    """
 
     column: Word
     requirements: Annotated[list[Word], Field(min_length=1)]
@@ -57,7 +60,7 @@ class About(Form):
 
 @dataclass(frozen=True)
 class MadeEnvironment:
-    """A complete environment."""
+    """A complete environment and its folder."""
 
     folder: Path
     about: About
@@ -69,24 +72,24 @@ class MadeEnvironment:
 
     @property
     def is_of_today(self) -> bool:
-        """Whether the environment's copy of the harness is the code that runs here."""
+        """True if the environment contains the same code of the harness as runs here."""
         return self.about.harness_code in ("", digest("harness"))
 
 
 def root() -> Path:
-    """Return the folder of all environments."""
+    """Return the folder that contains all environments."""
     import pooch  # import here: no other command needs it
 
     return Path(pooch.os_cache(CACHE)) / FOLDER
 
 
 def kept() -> dict[str, MadeEnvironment]:
-    """Return the complete environments by column."""
+    """Return the complete environments by name (``torch@2.6``)."""
     return looked_through()[0]
 
 
 def looked_through() -> tuple[dict[str, MadeEnvironment], list[str]]:
-    """Return the complete environments by column, and the errors of unreadable ones."""
+    """Return the complete environments by name, and the errors of unreadable ones."""
     found: dict[str, MadeEnvironment] = {}
     damaged = []
     try:
@@ -104,10 +107,10 @@ def looked_through() -> tuple[dict[str, MadeEnvironment], list[str]]:
 
 
 def at(folder: Path) -> MadeEnvironment | None:
-    """Return the environment in a folder, or None if there is no complete one.
+    """Return the environment in a folder, or None if the folder has no complete environment.
 
     Raises:
-        UsageError: its file cannot be read.
+        UsageError: ``environment.json`` cannot be read.
     """
     path = folder / ABOUT
     if not os.path.lexists(path):
@@ -123,7 +126,7 @@ def at(folder: Path) -> MadeEnvironment | None:
 
 
 def _installed(backend: str) -> str:
-    """Return the installed version of a backend's framework without its local part (``+...``)."""
+    """Return the installed version of a backend's framework, without a suffix such as ``+cpu``."""
     try:
         return version(backend.partition("-")[0]).partition("+")[0]
     except PackageNotFoundError:
@@ -131,12 +134,12 @@ def _installed(backend: str) -> str:
 
 
 def interpreter(column: str) -> str:
-    """Return the interpreter of a column's environment.
+    """Return the interpreter of an environment, by the name ``torch@2.6``.
 
     Raises:
-        NoEnvironment: there is no environment, or its copy of the harness differs from this one.
-        UsageError: its file cannot be read; or there is no environment, and the label is not a
-            version or is the installed version.
+        NoEnvironment: there is no such environment, or its harness differs from this one.
+        UsageError: ``environment.json`` cannot be read. Or there is no environment, and the label
+            is not a version or is the installed version.
     """
     found = at(root() / column)
     backend, _, label = column.partition("@")

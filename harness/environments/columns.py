@@ -1,8 +1,9 @@
-"""Columns of a table: a backend, or one version of it in a separate environment.
+"""The backends of a command, each of which is a column of the report.
 
-``torch@2.6=/path/to/python`` is the backend ``torch`` in a different interpreter; ``torch==2.6``
-means ``torch@2.6``. Measurements and records have the whole name ``torch@2.6``. Known differences
-and layers belong to the part before the ``@``.
+A column is a backend (``torch``), or one version of it in a separate environment (``torch@2.6``).
+``torch@2.6=/path/to/python`` is the backend ``torch`` in another interpreter. ``torch==2.6`` means
+``torch@2.6``. Measurements and records use the full name. Known differences and claims of layers
+depend only on the part before the ``@``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from harness.runtime import needs
 from harness.runtime.labels import LABEL, VERSION
 from harness.runtime.plugins import available
 
-# Spellings of a column, for messages.
+# The allowed spellings of a column, for messages.
 FORMS = (
     "write torch, torch==2.12 or torch@2.12 (a version that 'harness env' has made), or "
     "torch@LABEL=/path/to/python"
@@ -30,9 +31,10 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a run, in order, and the interpreters of columns that have their own.
+    """The columns of a command in order, and the interpreters of those with another interpreter.
 
-    ``lacking`` are backends without their framework, left out by default, and how to install it.
+    ``lacking`` are backends that are left out because their framework is not installed, each with
+    the command that installs it.
     """
 
     names: tuple[str, ...]
@@ -41,13 +43,14 @@ class Columns:
 
 
 def choose(asked: Sequence[str], pythons: Mapping[str, str] | None = None) -> Columns:
-    """Return the requested columns; by default every installed backend that has its framework.
+    """Return the requested columns. The default is every backend whose framework is installed.
 
-    A column is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` are further
-    interpreters. A label without an interpreter names an environment made by ``harness env``.
+    A request is ``BACKEND[@LABEL][=INTERPRETER]`` or ``BACKEND==VERSION``. ``pythons`` gives
+    further interpreters by name. A label without an interpreter names an environment of ``harness
+    env``.
 
     Raises:
-        NoEnvironment: environments of this harness are missing.
+        NoEnvironment: environments are missing, or have another version of the harness.
         UsageError: a backend is unknown, a label is invalid, or a column has two interpreters.
     """
     given = dict(pythons or {})
@@ -81,7 +84,7 @@ def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, st
     """Return the columns of ``--backend``, with their interpreters from ``--python``.
 
     Raises:
-        UsageError: as :func:`choose`, or ``--python`` is not an interpreter of a column.
+        UsageError: as in :func:`choose`, or ``--python`` gives no interpreter of a column.
     """
     if isinstance(pythons, Mapping):
         return choose(backends, pythons)
@@ -91,10 +94,10 @@ def of_options(backends: Sequence[str], pythons: Sequence[str] | Mapping[str, st
 
 
 def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict[str, Any]:
-    """Return the options of a command by field, with its columns, interpreters and variables.
+    """Return the options of a command by field, including columns, interpreters and variables.
 
     Raises:
-        UsageError: as :func:`choose`, or an option has a wrong form.
+        UsageError: as in :func:`choose`, or an option is malformed.
     """
     backends, environment = given.get("backends", ()), given.get(variables, ())
     columns = of_options(backends, given.get("pythons", ()))
@@ -105,12 +108,14 @@ def of_command(given: Mapping[str, Any], variables: str = "environment") -> dict
 
 
 def names_of(backends: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the columns of ``--backend``, for options that apply to all of them."""
+    """Return the names of the columns in ``--backend``, to which other options refer."""
     return tuple(_parts(item)[0] for item in backends) or tuple(available())
 
 
 def one(asked: str, python: str | None = None) -> tuple[str, str]:
-    """Return the only requested column, and its interpreter; the default is this interpreter.
+    """Return the name and the interpreter of the only requested column.
+
+    The default interpreter is the one that runs this code.
 
     Raises:
         UsageError: as :func:`choose`.
@@ -121,10 +126,11 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
 
 
 def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, dict[str, str]]:
-    """Return the only column that is run, its interpreter, and the variables of its process.
+    """Return the name of the only column, its interpreter, and the environment variables of its
+    process.
 
     Raises:
-        UsageError: as :func:`choose`, or an option is given for a different backend.
+        UsageError: as in :func:`choose`, or an option is for another backend.
     """
     name, own = _parts(backend)
     python, environment = options.process_of(asked, name, own)
@@ -133,7 +139,7 @@ def process_of(asked: options.ProcessOptions, backend: str) -> tuple[str, str, d
 
 
 def left_out(lacking: Mapping[str, str]) -> list[str]:
-    """Return sentences on backends that are left out, with how to install their frameworks."""
+    """Return a sentence for each backend that is left out, with its install command."""
     return [
         f"{name} is left out, its framework is not installed: {how}"
         for name, how in lacking.items()
@@ -149,13 +155,13 @@ def _every(pythons: dict[str, str]) -> Columns:
 
 
 def _parts(item: str) -> tuple[str, str]:
-    """Return the name of a column and its interpreter, or "" without one."""
+    """Return the name and the interpreter in a request; the interpreter may be empty."""
     name, _, python = options.as_label(item).partition("=")
     return name, python
 
 
 def _read(item: str) -> tuple[str, str]:
-    """Return the checked name and interpreter of a requested column.
+    """Return the name and the interpreter in a request, after checking them.
 
     Raises:
         UsageError: the backend is unknown, the label is invalid, or no interpreter follows a '='.

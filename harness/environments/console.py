@@ -1,4 +1,4 @@
-"""Command ``env``: output and exit codes."""
+"""The command ``env``: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def choose_or_make(asked: Sequence[str]) -> Columns:
     Raises:
         NoEnvironment: environments are missing, and the answer is no or there is no terminal.
         NotMade: an environment cannot be made.
-        UsageError: as :func:`.columns.choose`.
+        UsageError: as in :func:`.columns.choose`.
     """
     try:
         return choose(asked)
@@ -70,7 +70,10 @@ def choose_or_make(asked: Sequence[str]) -> Columns:
 
 
 def _agreed(question: str) -> bool:
-    """Return whether the user at a terminal answers yes; False without a terminal or if silent."""
+    """Ask the user a question; return whether the answer is yes.
+
+    Without a terminal, or in silent mode, return False.
+    """
     if is_silent() or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     tell(f"{question} [y/N]", error=True)
@@ -102,7 +105,7 @@ def _line(found: MadeEnvironment) -> str:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes of all files, including files shared between environments."""
+    """Return the bytes of all files in an environment, including files that environments share."""
     return sum(
         os.lstat(os.path.join(parent, name)).st_size
         for parent, _, names in os.walk(folder)

@@ -1,4 +1,4 @@
-"""Making of an environment: completely or not at all, by one process at a time."""
+"""Make and remove environments. Each is made completely or not at all, by one process at a time."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from harness.files.user_file import displayed
 from harness.runtime.code_digest import digest
 from harness.runtime.labels import contradiction
 
-# Maximum lines shown of a failed command's output.
+# The most lines that are shown of a failed command's output.
 SHOWN = 20
 
 
 class NotMade(CouldNotRun):
-    """Error for an environment that could not be made; nothing is left of it."""
+    """The error of an environment that could not be made; its folder was removed again."""
 
 
 def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) -> MadeEnvironment:
-    """Return the wanted environment: the existing one, or a new one on an interpreter.
+    """Return an environment: the existing one, or a new one that uses the interpreter ``python``.
 
     ``tell`` is called with progress messages. ``force`` replaces an existing environment.
 
     Raises:
-        NotMade: it cannot be installed, or the backend does not work in it.
-        UsageError: an environment with other requirements or a link is there, or a different
-            process is making it.
+        NotMade: the installation fails, or the backend does not work in the environment.
+        UsageError: there is an environment with other requirements, or a symbolic link in its
+            place, or another process is making it.
     """
     folder = cache.root() / wanted.column
     try:
@@ -66,10 +66,10 @@ def make(wanted: Wanted, python: str, tell: Callable[[str], None], force: bool) 
 
 
 def folder_of(column: str) -> Path:
-    """Return the folder of an environment, or of the rest of an unfinished one.
+    """Return the folder of an environment, which may be incomplete.
 
     Raises:
-        UsageError: there is none, or it is a link.
+        UsageError: there is no such folder, or it is a symbolic link.
     """
     folder = cache.root() / column
     if not folder.is_dir():
@@ -80,10 +80,10 @@ def folder_of(column: str) -> Path:
 
 
 def remove(column: str) -> Path:
-    """Remove an environment, or the rest of an unfinished one, and return its folder.
+    """Remove an environment, which may be incomplete, and return its folder.
 
     Raises:
-        UsageError: there is none, it is a link, or a different process is making it.
+        UsageError: there is no such folder, it is a symbolic link, or another process is making it.
     """
     folder = folder_of(column)
     with held(folder, "remove it then"):
@@ -105,7 +105,7 @@ def _check_no_link(folder: Path) -> None:
 def _install(
     wanted: Wanted, folder: Path, python: str, tell: Callable[[str], None]
 ) -> Mapping[str, object]:
-    """Install into the folder, try the backend, and return the content of ``environment.json``."""
+    """Make and test the environment; return the content of ``environment.json``."""
     uv = shutil.which("uv")
     own = str(folder / cache.PYTHON)
     make = (
@@ -140,7 +140,7 @@ def _install(
 
 
 def _run(command: Sequence[str], folder: Path) -> str:
-    """Return the standard output of a command.
+    """Run a command and return its standard output.
 
     Raises:
         NotMade: the command fails, or cannot be run.

@@ -1,4 +1,4 @@
-"""Requests of ``harness env``: a backend, its framework's version, and further requirements."""
+"""Read the requests of ``harness env``: a backend, its version, and further requirements."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from harness.runtime.needs import requirements, unknown_backend
 from harness.runtime.plugins import installed
 
 # Installed distributions are packed as wheels again, so that a new environment gets the same code.
-# Nothing is built: the files recorded by the installer are packed unchanged. For an editable
-# installation these files only lead to its source, so its copy is editable too.
+# Nothing is built: the wheel contains the files that the installer has recorded, unchanged. The
+# files of an editable installation only point to its source, so its copy is editable too.
 
-# Files that the next installer writes anew.
+# Files that the installer of the wheel writes itself.
 NOT_PACKED = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 
 
 def distribution(name: str) -> Distribution:
-    """Return an installed distribution whose files an installer has recorded.
+    """Return an installed distribution whose installer has recorded its files.
 
     Raises:
-        UsageError: there is none: it is imported from its source, or a different tool installed it.
+        UsageError: there is no record, because the package is imported from its source or another
+            tool installed it.
     """
     # A source tree's egg-info has no such record.
     found = next((d for d in distributions(name=name) if d.read_text("RECORD")), None)
@@ -51,14 +52,14 @@ def distribution(name: str) -> Distribution:
 
 
 def is_editable(found: Distribution) -> bool:
-    """Return whether a distribution uses its source in place."""
+    """Return whether a distribution is an editable installation."""
     text = found.read_text("direct_url.json")
     told = json.loads(text) if text else {}
     return bool(told.get("dir_info", {}).get("editable"))
 
 
 def pack(found: Distribution, folder: Path) -> Path:
-    """Write the wheel of a distribution into a folder, and return its path."""
+    """Write a distribution as a wheel into a folder, and return the path of the wheel."""
     tag = message_from_string(found.read_text("WHEEL") or "").get("Tag", "py3-none-any")
     name = re.sub(r"[-_.]+", "_", found.name)
     path = folder / f"{name}-{found.version}-{tag}.whl"
@@ -78,7 +79,7 @@ def pack(found: Distribution, folder: Path) -> Path:
 
 
 def _is_packed(file: PackagePath) -> bool:
-    """Return whether a file goes into the wheel: no script, bytecode or installer's record."""
+    """Return whether a file goes into the wheel: no script, bytecode or record of the installer."""
     inner = ".." not in file.parts and "__pycache__" not in file.parts
     return inner and not (file.parts[0].endswith(".dist-info") and file.name in NOT_PACKED)
 
@@ -88,10 +89,11 @@ DISTRIBUTION = "backend-comparison-harness"
 
 @dataclass(frozen=True)
 class Wanted:
-    """An environment to be made: the column that will use it, and the requirements for pip.
+    """An environment to be made: its name (``torch@2.6``), its backend, and the requirements for
+    pip.
 
-    ``packed`` are the installed distributions copied into it: the harness, and the backend's
-    distribution if it is a different one.
+    ``packed`` are the installed distributions that are copied into it: the harness, and the
+    backend's distribution if that is another one.
     """
 
     column: str
@@ -101,11 +103,11 @@ class Wanted:
 
 
 def read(words: Sequence[str]) -> Wanted:
-    """Read ``BACKEND==VERSION`` or ``BACKEND@VERSION``, and further requirements.
+    """Read ``BACKEND==VERSION`` or ``BACKEND@VERSION``, followed by further requirements.
 
     Raises:
-        UsageError: the first word has a wrong form, its backend is unknown, or a further word is
-            not a requirement.
+        UsageError: the first word is malformed, its backend is unknown, or another word is not a
+            requirement.
     """
     backend, version = _pinned(*words[:2])
     _, entry = installed(ENTRY_POINT_GROUP)[backend]
@@ -136,10 +138,10 @@ def read(words: Sequence[str]) -> Wanted:
 
 
 def column_of(word: str) -> str:
-    """Return the column for ``torch@2.6``, or for the spelling that made it.
+    """Return the name of an environment, ``torch@2.6``, from this name or from ``torch==2.6``.
 
     Raises:
-        UsageError: the word is neither.
+        UsageError: the word is neither of these.
     """
     column = as_label(word)
     _, at, label = column.partition("@")
@@ -154,7 +156,7 @@ def column_of(word: str) -> str:
 
 
 def _pinned(word: str, after: str = "") -> tuple[str, str]:
-    """Return the backend and the version in a word; ``after`` is the next word, for the hint."""
+    """Return the backend and the version in a word; ``after`` is the next word, for a hint."""
     backend, equals, version = word.partition("@" if "@" in word else "==")
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():
         parts = f"{word} {after}".split()

@@ -170,8 +170,7 @@ class Backend(ABC):
         return loop(self.primitives, step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
-        """Return a faster version of a function. Later calls may have other shapes, but the same
-        names."""
+        """Return a faster version of a function. Calls may differ in shapes, but not in names."""
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:

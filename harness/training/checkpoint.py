@@ -1,8 +1,8 @@
-"""Checkpoints of a training: weights, optimizer slots, state, and position in the run.
+"""Checkpoints of a training: weights, optimizer slots, state, and the position in the training.
 
-A checkpoint is a file of weights (:mod:`harness.convert.weights`), complete or missing, with its
-checksum. Arrays that are not weights are among its statistics under names with slashes:
-``slot/m/rnn.W``, ``state/h``.
+A checkpoint is a file of weights with a checksum (:mod:`harness.convert.weights`). It is written
+completely or not at all. Arrays that are not weights are stored as statistics, under names with
+slashes: ``slot/m/rnn.W``, ``state/h``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Positive = Annotated[int, Field(ge=1, le=2**53)]
 
 
 class Position(HeaderPart):
-    """The position in a run: ``epoch``, ``step`` in the epoch, and ``steps`` in all.
+    """The position in a training: ``epoch``, ``step`` in the epoch, and ``steps`` since the start.
 
-    ``sums`` has the sum of the losses and the rows of each stretch of the epoch so far.
+    ``sums`` holds, for each part of the epoch so far, the sum of the losses and the number of rows.
     """
 
     epoch: Count
@@ -45,7 +45,7 @@ class Position(HeaderPart):
 
 
 class Epoch(HeaderPart):
-    """The figures of a finished epoch."""
+    """The results of a finished epoch."""
 
     epoch: Positive
     learning_rate: FiniteFloat
@@ -59,10 +59,10 @@ class Epoch(HeaderPart):
 
 
 class History(HeaderPart):
-    """The run of a checkpoint; further keys are kept unchanged.
+    """The training to which a checkpoint belongs. Unknown keys are kept unchanged.
 
-    ``run`` identifies the run. ``replaces`` is the checksum of the weights of another run that this
-    run was told to replace, but may not have replaced yet.
+    ``run`` identifies the training. If the user told it to replace the weights of another training,
+    ``replaces`` is their checksum until they are replaced.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
@@ -85,8 +85,8 @@ class History(HeaderPart):
 class Checkpoint:
     """A checkpoint in memory.
 
-    ``slots`` are by slot and parameter. ``position`` is a :class:`Position` as plain data.
-    ``scaling`` is the state of float16's loss scale, see :mod:`harness.program.updates`.
+    ``slots`` holds arrays by slot and parameter. ``position`` is a :class:`Position` as plain data.
+    ``scaling`` is the loss scale of float16; see :mod:`harness.program.updates`.
     """
 
     weights: Weights
@@ -97,13 +97,13 @@ class Checkpoint:
 
     @property
     def to_use(self) -> Weights:
-        """The weights to use after the training: averaged parameters if the model asks for them."""
+        """The weights to use after the training, with averaged parameters if the model has them."""
         averaged = self.slots.get(AVERAGED)
         return replace(self.weights, parameters=averaged) if averaged else self.weights
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The arrays that a resumed run needs, by their names in the file."""
+        """All arrays that are needed to resume, by their names in the file."""
         given = self.weights
         return {**given.parameters, **given.statistics, **self.more}
 
@@ -125,7 +125,7 @@ def place_of(path: Path) -> Path:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint completely or not at all; else raise :class:`WeightsError`."""
+    """Write a checkpoint completely, or raise :class:`WeightsError` and write nothing."""
     given = checkpoint.weights
     history = {**given.history, "position": dict(checkpoint.position)}
     statistics = {**given.statistics, **checkpoint.more}
@@ -134,7 +134,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; raise :class:`WeightsError` if it is damaged or another file."""
+    """Read a checkpoint; raise :class:`WeightsError` if it is damaged or not a checkpoint."""
     found = weights.load(path, kinds.CHECKPOINT)
     _check_history(path, found)
     parts: dict[str, dict[str, Array]] = {SLOT: {}, STATE: {}, SCALING: {}, "": {}}
@@ -153,7 +153,7 @@ def load(path: Path) -> Checkpoint:
 
 def _check_history(path: Path, found: Weights) -> None:
     try:
-        # Validate as JSON, in which a list counts as a tuple.
+        # Validate as JSON, because a JSON list is a valid tuple.
         history = History.model_validate_json(json.dumps(dict(found.history)))
     except ValidationError as error:
         reason = told(error)
@@ -168,18 +168,18 @@ def _check_history(path: Path, found: Weights) -> None:
     )
 
 
-# Resuming an interrupted run: checks that a checkpoint belongs to the same run.
+# Resume an interrupted training, after checking that the checkpoint belongs to it.
 
 FORCE = "--force starts over in its place"
 
 
 def find(path: Path | None, setup: Setup) -> Checkpoint | None:
-    """Return the checkpoint to resume from; None if there is no checkpoint and no file of weights.
+    """Return the checkpoint to resume from, or None if there are neither checkpoint nor weights.
 
     Raises:
-        UsageError: it belongs to another run, or the weights beside it do.
-        WeightsError: it is damaged, or not of this model.
-        FileFault: its place is taken by a file of another kind.
+        UsageError: the checkpoint, or the weights beside it, belong to another training.
+        WeightsError: the checkpoint is damaged, or belongs to another model.
+        FileFault: a file of another kind is at the path.
     """
     if path is None:
         raise UsageError("--resume needs --weights: the checkpoint lies beside that file")
@@ -204,7 +204,7 @@ def find(path: Path | None, setup: Setup) -> Checkpoint | None:
 
 
 def has_weights(path: Path, found: Checkpoint) -> bool:
-    """Return whether the weights at a path belong to a checkpoint's run."""
+    """Return whether the weights at a path belong to the same training as a checkpoint."""
     return kinds.check_kind(path, kinds.WEIGHTS) and _run_of(path) == found.weights.history["run"]
 
 
@@ -213,7 +213,7 @@ def _run_of(path: Path) -> Any:
 
 
 def _check_beside(path: Path, found: Checkpoint) -> None:
-    """Check that weights are of the run, or that the run was told to replace them."""
+    """Check that weights belong to the checkpoint's training, or that it may replace them."""
     made_with = found.weights.history
     if weights.stated_digest(path) == made_with.get("replaces"):
         return
@@ -244,7 +244,7 @@ def _check_facts(place: Path, found: Checkpoint, setup: Setup) -> None:
 
 
 def _alike(found: Any, wanted: Any) -> bool:
-    """Compare two values; a text is compared by its checksum, not by its name."""
+    """Return whether two values are equal. Texts are compared by checksum, not by name."""
     if isinstance(wanted, Mapping) and "sha256" in wanted:
         named = isinstance(found, Mapping) and isinstance(found.get("name"), str)
         return named and {**found, "name": wanted["name"]} == wanted
@@ -252,7 +252,7 @@ def _alike(found: Any, wanted: Any) -> bool:
 
 
 def _faults(found: Checkpoint, setup: Setup) -> Iterator[str]:
-    """Yield descriptions of everything in a checkpoint that a run like this cannot have written."""
+    """Yield descriptions of everything in a checkpoint that this training cannot have written."""
     position, recipe = found.position, setup.recipe
     step, epoch = position["step"], position["epoch"]
     batches = len(setup.feed.epoch(0))

@@ -1,4 +1,4 @@
-"""The command ``train``: its output and its exit codes."""
+"""The command ``train``: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from harness.training.proof import Disproved
 from harness.training.request import Setup, TrainRequest, prepare
 from harness.training.run import Diverged, TrainEvents, TrainingRun
 
-# The progress of a training, on standard error.
+# Progress messages on standard error.
 
 
 class TrainProgress(TrainEvents):
-    """Progress of a training: a bar on a terminal, and a line for each epoch everywhere."""
+    """The progress of a training: a bar on a terminal, and one line per epoch everywhere."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(console, "training")
@@ -87,7 +87,7 @@ class TrainProgress(TrainEvents):
 
 
 def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
-    """Return a line with the figures of an epoch."""
+    """Return a line with the losses, metrics, learning rate and speed of an epoch."""
     held_out = entry["held_out_loss"]
     other = "" if held_out is None else f", held out {held_out:.4f}"
     metrics = entry["held_out_metrics"].items()
@@ -99,7 +99,7 @@ def epoch_line(entry: Mapping[str, Any], epochs: int, unit: str) -> str:
 
 
 def _grown(setup: Setup) -> str:
-    """Describe the sizes that differ from the spec's."""
+    """Describe the sizes that differ from the spec's sizes."""
     own = setup.spec.programs["training"].sizes
     changed = {name: size for name, size in setup.sizes.items() if size != own[name]}
     listed = ", ".join(f"{name} {size} instead of {own[name]}" for name, size in changed.items())
@@ -107,10 +107,10 @@ def _grown(setup: Setup) -> str:
 
 
 def run_train(asked: TrainOptions) -> CommandResult | int:
-    """Train, and show each epoch; the exit code is 1 if the training diverges or disagrees.
+    """Train and show each epoch. The exit code is 1 if the loss diverges or the oracle disagrees.
 
     Raises:
-        TrainingError: the backend failed.
+        TrainingError: the backend fails.
     """
     column, python, environment = process_of(asked, asked.backend)
     process = {"backend": column, "python": python, "environment": environment}
@@ -124,7 +124,7 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
         progress.bar.line(told)
     with TrainingRun(setup, path, progress) as training:
         if path is not None:
-            # Check again: another training may have ended since.
+            # Check again, because another training may have written there since.
             check_place(path, asked.resume, asked.force, mine=True)
         try:
             with progress.bar:
@@ -141,13 +141,14 @@ def run_train(asked: TrainOptions) -> CommandResult | int:
 
 
 def check_place(path: Path, resume: bool, force: bool, mine: bool = False) -> None:
-    """Check before an epoch that files can be written there; nothing is touched.
+    """Check, before the training, that the weights can be written to ``path``. Nothing is changed.
 
-    ``mine`` says that this process holds the lock of the place.
+    ``mine`` says that this process holds the lock of the path.
 
     Raises:
-        UsageError: another training writes there, or has left files and no option says what to do.
-        FileFault: the place has a file of another kind, or cannot be written.
+        UsageError: another training is writing there, or files are there and neither option says
+            what to do.
+        FileFault: a file of another kind is there, or the path cannot be written.
     """
     if resume and force:
         raise UsageError("--resume continues what is there, --force starts over: give one")

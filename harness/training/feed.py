@@ -1,4 +1,4 @@
-"""Make the batches of a training: from the rows of any data, and from the windows of a text."""
+"""Make the batches of a training, from rows of arrays or from windows of a text."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from harness.runtime.precision import host_dtype
 from harness.text.batches import Batches, Order, batches
 from harness.text.vocabulary import column, hot_rows, row_count, windows
 
-# The way of a training through its rows: the spec's declaration, or defaults.
+# The order and number of the rows of a training, from the spec or by default.
 
-# The rows of a batch if neither spec nor request gives a number.
+# The batch size if neither the spec nor the request gives one.
 BATCH = 32
 
 
 def training_of(spec: Spec) -> schema.Training:
-    """Return the spec's ``training``, or a default.
+    """Return the spec's ``training`` section, or a default.
 
-    The default is one epoch in batches of :data:`BATCH` shuffled rows, at the learning rate of the
-    optimizer. With a state, rows keep their order and fill whole batches.
+    The default is one epoch with batches of :data:`BATCH` rows, at the learning rate of the
+    optimizer. Rows are shuffled. If the model carries a state, rows keep their order and all
+    batches are whole.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -51,10 +52,12 @@ def training_of(spec: Spec) -> schema.Training:
 
 
 def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
-    """Return the learning rate of each epoch: the spec's phases, cut or extended to ``epochs``.
+    """Return the learning rate of each epoch, from the spec's phases.
+
+    The list is cut to ``epochs`` entries, or extended with its last rate.
 
     Raises:
-        UsageError: the spec has no optimizer, or its epochs are too many.
+        UsageError: the spec has no optimizer, or too many epochs.
     """
     training = training_of(spec)
     EPOCHS.check(sum(phase.epochs for phase in training.phases), f"epochs of {spec.name}")
@@ -64,16 +67,17 @@ def rates_of(spec: Spec, epochs: int | None) -> Sequence[float]:
     return (rates + [rates[-1]] * epochs)[:epochs]
 
 
-# The common part of all feeds: the ordered rows of an epoch, the held-out rows, and noise.
+# The common part of all feeds: the order of the rows in an epoch, the held-out rows, and the noise.
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The way to make batches from rows, as plain data for a worker.
+    """The way to make batches from rows, as plain data that can be sent to a worker.
 
-    Of a text, rows are windows of ``length`` characters. ``offsets`` are by array name, in
-    characters from the start of a window; None means an array of zeros. Of arrays, ``length`` is 1.
-    The last ``held_out`` rows are never trained on; ``examples`` limits the number of the others.
+    A row of a text is a window of ``length`` characters. ``offsets`` gives for each array its
+    distance in characters from the start of the window; None means an array of zeros. For data in
+    arrays, ``length`` is 1. The last ``held_out`` rows are never used for training. ``examples``
+    limits the number of all other rows.
     """
 
     length: int
@@ -88,7 +92,7 @@ class Recipe:
 
 
 class RowFeed(ABC):
-    """Batches by row numbers, of ``total`` rows; ``time`` is the length of their sequences."""
+    """Batches by row number, from ``total`` rows; ``time`` is the length of a sequence."""
 
     def __init__(
         self, program: Program, given: Recipe, total: int, time: int, dtype: str, seed: int
@@ -102,7 +106,8 @@ class RowFeed(ABC):
         self._epochs: dict[int, Batches] = {}
 
     def epoch(self, number: int) -> Batches:
-        """Return the row numbers of each batch of an epoch; the order depends on the seed only.
+        """Return the row numbers of each batch in an epoch. The order depends only on seed and
+        epoch.
 
         Raises:
             UsageError: there are too few rows for a batch.
@@ -121,11 +126,11 @@ class RowFeed(ABC):
 
     @property
     def tested(self) -> int:
-        """The number of rows in a batch of :meth:`held_out`."""
+        """The number of rows in each batch of :meth:`held_out`."""
         return min(self.recipe.batch, self.recipe.held_out)
 
     def held_out(self) -> Iterator[IndexArray]:
-        """Yield the rows of each held-out batch in order; whole batches only."""
+        """Yield the rows of each held-out batch in order. Only whole batches are used."""
         size = self.tested
         if not size:
             return
@@ -135,11 +140,11 @@ class RowFeed(ABC):
     def batch(
         self, rows: Array, compact: Collection[str] = (), step: int | None = None
     ) -> dict[str, Array]:
-        """Return the arrays of some rows by ``input.NAME`` and ``target.NAME``.
+        """Return the arrays of some rows, by ``input.NAME`` and ``target.NAME``.
 
         Rows of shape ``[..., batch]`` give arrays ``[..., batch, time]`` and so on. Arrays in
-        ``compact`` are indices instead of one-hot. The number of a ``step`` adds its noise; for
-        rows ``[steps, batch]``, the noise of the following steps too.
+        ``compact`` are indices instead of one-hot. If ``step`` is given, the noise of this step is
+        included; for rows ``[steps, batch]``, the noise of the next steps too.
         """
         taken = self.taken(rows)
         found = {n: a if n in compact else self.expand(n, a) for n, a in taken.items()}
@@ -147,11 +152,11 @@ class RowFeed(ABC):
 
     @abstractmethod
     def taken(self, rows: Array) -> dict[str, Array]:
-        """Return the arrays of some rows, with indices for one-hot arrays."""
+        """Return the arrays of some rows; one-hot arrays are given as indices."""
 
     @abstractmethod
     def expand(self, name: str, taken: Array) -> Array:
-        """Return the one-hot form of indices if the array is one-hot, else the array."""
+        """Return indices as one-hot rows if array ``name`` is one-hot, else the array itself."""
 
     @property
     @abstractmethod
@@ -159,7 +164,7 @@ class RowFeed(ABC):
         """The number of classes of each one-hot array."""
 
     def _drawn(self, rows: Array, step: int) -> dict[str, Array]:
-        """Return the noise of one step, or of as many steps as ``rows`` ``[steps, batch]`` has."""
+        """Return the noise of one step, or of all steps of ``rows`` ``[steps, batch]``."""
         sizes = {"batch": rows.shape[-1], "time": self._time}
         count = len(rows) if rows.ndim > 1 else 1
         steps = [
@@ -178,9 +183,10 @@ def recipe_of_rows(
     cut: tuple[int, int, int] = (1, 1, 0),
     offsets: Mapping[str, int | None] | None = None,
 ) -> Recipe:
-    """Return the recipe of a spec for a number of rows, of which a share is held out.
+    """Return a spec's recipe for ``rows`` rows, of which the share ``held_out`` is held out.
 
-    A text is ``cut`` by length, stride and the number of rows dropped at the end.
+    ``cut`` gives, for a text, the length and stride of a window, and how many rows at the end are
+    dropped.
 
     Raises:
         UsageError: the spec has no optimizer.
@@ -198,11 +204,11 @@ def recipe_of_rows(
 
 
 def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: int = 0) -> Recipe:
-    """Return the recipe that a spec declares for ``length`` characters; ``held_out`` is a share.
+    """Return the recipe of a spec for a text of ``length`` characters; ``held_out`` is a share.
 
     Raises:
-        UsageError: the spec has no ``data`` for a text or no optimizer, or the share is not from 0
-            to below 1.
+        UsageError: the spec has no ``data`` section for a text or no optimizer, or the share is not
+            at least 0 and below 1.
     """
     training_of(spec)
     data = spec.model.data
@@ -224,11 +230,11 @@ def recipe(spec: Spec, batch: int | None = None, held_out: float = 0.0, length: 
 
 
 class Feed(RowFeed):
-    """Batches of a text, given as the indices of all its characters, of any integer dtype.
+    """Batches of a text. ``indices`` holds the vocabulary index of every character.
 
-    The shape of a program's port decides whether an array is one character per row, a window, or
-    its one-hot form. Windows are cut when a batch is made, so the text is stored once. Raises
-    :class:`UsageError` if the text is too short for a batch.
+    The shape of a program's input or target decides whether it gets one character per row, a
+    window, or a one-hot window. Windows are cut when a batch is made, so the text is stored once.
+    Raise :class:`UsageError` if the text is too short for a batch.
     """
 
     def __init__(
@@ -244,7 +250,7 @@ class Feed(RowFeed):
             for group, found in ports.items()
             for port in found
         }
-        # If all sources allow the largest index, they need not check their parts of the text.
+        # A source that allows the largest index of the text need not check its part of the text.
         largest = int(indices.max())
         for source in self._sources.values():
             source.check(largest)
@@ -263,7 +269,7 @@ class Feed(RowFeed):
 
 
 class _Source:
-    """An array of a model, which maps row numbers to its part of a batch."""
+    """An input or target of a model, which converts row numbers to its part of a batch."""
 
     def __init__(
         self,
@@ -289,7 +295,10 @@ class _Source:
         self._limit = self.classes or (type_.bound.resolve(program.sizes) if type_.bound else 0)
 
     def check(self, largest: int) -> None:
-        """Raise :class:`UsageError` for an index without a class; ``largest`` is the text's."""
+        """Raise :class:`UsageError` for an index without a class.
+
+        ``largest`` is the largest index in the text.
+        """
         if self._offset is None or largest < self._limit:
             return
         found = int(self._rows.max())
@@ -306,9 +315,10 @@ class _Source:
 
 
 def needed_sizes(spec: Spec, characters: int) -> dict[str, int]:
-    """Return the sizes to raise because the text has more characters than the spec expects.
+    """Return the sizes that must be raised because the text has more characters than the spec
+    expects.
 
-    They bound an index from the text, or are the last axis of its one-hot form.
+    Such a size bounds an index into the vocabulary, or is the last axis of a one-hot array.
     """
     data = spec.model.data
     assert isinstance(data, schema.Data)

@@ -1,11 +1,12 @@
-"""Prove the first steps of a training before it continues.
+"""Check the first steps of a training against the oracle before the training continues.
 
-The proof has three parts:
+The check has three parts:
 
-- Single steps against the oracle: the first few, one on a smaller last batch of an epoch, and
-  one at the next learning rate. Each of the last two compiles anew.
+- Single steps against the oracle: the first few, one on a smaller last batch of an epoch, and one
+  at the next learning rate. Each of the last two is compiled separately.
 - The loss of a held-out batch, against the oracle.
-- The steps of one sum of losses, run as in the training, against the same steps one by one.
+- The steps of one sum of losses, made in few calls as in the training, against the same steps
+  made one by one.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from harness.runtime.session import Session
 from harness.training.remote import TrainRemote
 from harness.training.service import SUMMED
 
-# The next command for a user if a backend is wrong.
+# The command to run next if a backend is wrong.
 
 
 def look_closer(
     spec: str, backend: str, device: str, folders: Iterable[Path], sizes: Mapping[str, int]
 ) -> str:
-    """Suggest the command that checks a model on a backend against the oracle, path by path."""
+    """Return a sentence with the command that checks a model on a backend against the oracle."""
     words = ["harness", "check", spec, "--backend", backend, "--path", "all"]
     words += ["--device", device] if device != "cpu" else []
     words += [word for folder in folders for word in ("--specs", str(folder))]
@@ -50,9 +51,10 @@ def look_closer(
     return f"to look closer, run {command_line(words)}"
 
 
-# Steps that the oracle repeats, and the share of --timeout that it may take for them.
+# STEPS: the number of steps that the oracle repeats. PATIENCE: the share of --timeout that it may
+# take.
 STEPS, PATIENCE = 3, 0.1
-# Seconds that the steps in a row, or one by one, may take: slow steps are fewer.
+# The seconds that the steps in few calls, or one by one, may take. Slow steps are fewer.
 SECONDS = 1.0
 HELD_OUT = "held-out loss"
 UNTOLD = (
@@ -61,19 +63,19 @@ UNTOLD = (
 
 
 class Disproved(HarnessError):
-    """The first steps of a training do not agree with the oracle."""
+    """The error of a training whose first steps do not agree with the oracle."""
 
 
 def prove(remote: TrainRemote) -> dict[str, Any]:
-    """Prove the steps of a training that has begun in a worker; afterwards it must be loaded again.
+    """Check the steps of a training in a worker. Afterwards the parameters must be loaded again.
 
-    Return the proof for the record: ``steps``, the first steps that the oracle repeated, or ``why``
-    there are none; ``in_a_row``, the steps made in both ways; ``worst``, ``error`` and ``allowed``
-    of the tensor with the largest error; ``seconds``.
+    Return the result for the record: ``steps``, the number of steps that the oracle repeated, or
+    ``why`` it repeated none; ``in_a_row``, the number of steps made in both ways; ``worst``,
+    ``error`` and ``allowed`` of the tensor with the largest error; ``seconds``.
 
     Raises:
         Disproved: a step is wrong.
-        UsageError: a step is not finite by the spec itself.
+        UsageError: a step is not finite in the oracle either.
         TrainingError: the worker fails.
     """
     proof, began = _Proof(remote), time.perf_counter()
@@ -113,7 +115,7 @@ class _Proof:
         self.parameters = initial_parameters(setup.training, seed)
         self.statistics = initial_statistics(setup.training)
         self.dtype = setup.request.dtype
-        # The rate and the batch number of each step that the oracle repeats.
+        # The learning rate and the batch number of each step that the oracle repeats.
         self.shown = [(self.rate, number) for number in range(self.few)]
         last = len(self.batches) - 1
         if len(self.batches[last]) != len(self.batches[0]):
@@ -136,11 +138,11 @@ class _Proof:
         expected = beside_start(expected, self.parameters)
         found = self._made(self.parameters, [(*step, 1) for step in self.shown])
         deviations = expected.deviations(found, self.dtype)
-        # Rounding errors that grow over steps may move a relu to its other side.
+        # Rounding errors grow over the steps and may flip a relu, so compare each step separately.
         return deviations if all(d.agrees for d in deviations) else self._each(reference)
 
     def _each(self, reference: Reference) -> list[Deviation]:
-        """Compare each step alone, from the values that the worker had before it."""
+        """Compare each step separately, starting from the values that the worker had before it."""
         deviations: list[Deviation] = []
         self.remote.calls.load(self.parameters, self.statistics)
         left = self.remote.calls.snapshot()
@@ -167,7 +169,7 @@ class _Proof:
         return expected.deviations({HELD_OUT: loss}, self.dtype)
 
     def affordable(self) -> int:
-        """Return how many steps to make in a row and one by one."""
+        """Return the number of steps to make both in few calls and one by one."""
         self._made(self.parameters, self._calls(1))
         began = time.perf_counter()
         self.remote.calls.run(self.rate, 0, 1 % len(self.batches), 1)
@@ -175,11 +177,11 @@ class _Proof:
         return min(self.many, max(most, self.few))
 
     def in_a_row(self) -> list[Deviation]:
-        """Compare the steps of one sum, run in a row, with the same steps one by one."""
+        """Compare the steps of one sum, made in few calls, with the same steps one by one."""
         row = self._made(self.parameters, [(self.rate, 0, self.many)])
         single = self._made(self.parameters, self._calls(self.many))
         start = shaken(self.parameters, self.dtype, np.random.default_rng(0))
-        # If rounding changes a step much, it also does so from parameters with other last digits.
+        # Measure the rounding error: make the same steps from parameters with other last digits.
         noise = apart(single, self._made(start, self._calls(self.many)))
         least = FLOOR * PRECISION[self.dtype] * self.many
         noise = {n: max(e, least) for n, e in noise.items()}
@@ -192,7 +194,7 @@ class _Proof:
     def _made(self, parameters: ArrayDict, calls: list[tuple[float, int, int]]) -> ArrayDict:
         """Return the values and the sum of losses after some calls of the worker.
 
-        A call has a rate, the number of its first step and the number of steps.
+        Each call has a learning rate, the number of its first step and its number of steps.
         """
         self.remote.calls.load(parameters, self.statistics)
         total = 0.0

@@ -1,4 +1,4 @@
-"""The training in a worker as typed calls, answered by :mod:`harness.training.service`."""
+"""Call the training in a worker, which :mod:`harness.training.service` serves."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.worker.answers import Forms
 from harness.worker.remote import WorkerFault, answered, client
 from harness.worker.worker import Worker
 
-# Check of a worker's snapshot against the model.
+# Checks of a worker's snapshot against the model.
 
 
 class TrainingError(CouldNotRun):
-    """Failure of a worker."""
+    """The error of a worker that fails."""
 
 
 def check_kept(setup: Setup, found: Snapshot) -> None:
@@ -53,14 +53,14 @@ def check_kept(setup: Setup, found: Snapshot) -> None:
 
 @dataclass(frozen=True)
 class TrainRemote:
-    """A training in a worker."""
+    """A client of the training in a worker."""
 
     worker: Worker
     setup: Setup
 
     @cached_property
     def calls(self) -> TrainService:
-        """The service in the worker; calls raise :class:`UsageError` or :class:`TrainingError`."""
+        """The calls of the worker; they raise :class:`UsageError` or :class:`TrainingError`."""
         return client(TrainService, self._ask, PREFIX)
 
     @cached_property
@@ -68,7 +68,7 @@ class TrainRemote:
         return Forms(TrainService, PREFIX)
 
     def begin(self, path: str) -> Beginning:
-        """Begin a training on a path, without parameters yet."""
+        """Begin a training on a path. The parameters must be loaded afterwards."""
         setup, request = self.setup, self.setup.request
         return self.calls.begin(
             training=encoded(setup.training),

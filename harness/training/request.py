@@ -55,10 +55,10 @@ class TrainRequest(TrainingOptions):
 
 @dataclass(frozen=True)
 class Setup:
-    """A request that was checked, with everything loaded.
+    """A checked request with its loaded spec and data.
 
-    ``rates`` has the learning rate of each epoch. ``sizes`` are the spec's or the request's; sizes
-    that count characters are raised if the text has more.
+    ``rates`` has the learning rate of each epoch. ``sizes`` are those of the spec or the request.
+    Sizes that count characters are raised if the text has more characters.
     """
 
     request: TrainRequest
@@ -73,7 +73,7 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, object]:
-        """Everything that decides the numbers of the run, except backend and versions; as JSON."""
+        """All facts that decide a training's numbers, except backend and versions, as JSON data."""
         request = self.request
         return {
             "text": {"name": self.data.name, "sha256": self.data.sha256},
@@ -85,12 +85,12 @@ class Setup:
 
     @property
     def characters(self) -> int:
-        """The number of characters that the rows of an epoch read."""
+        """The number of characters in all rows of an epoch."""
         return self.feed.epoch(0).rows * self.recipe.length
 
 
 def prepare(request: TrainRequest) -> Setup:
-    """Load, read and check everything; raise a :class:`HarnessError` if something is wrong."""
+    """Load and check the spec and the data; raise a :class:`HarnessError` if something is wrong."""
     _check(request)
     spec = load_spec(request.spec, request.folders)
     rates = rates_of(spec, request.epochs)
@@ -124,10 +124,10 @@ def prepare(request: TrainRequest) -> Setup:
 
 
 def _declared(spec: Spec, request: TrainRequest) -> Declared | None:
-    """Return the declaration of a model's arrays; None for a model that is trained on a text.
+    """Return the declaration of the arrays in the data; None if the model is trained on a text.
 
     Raises:
-        UsageError: a text is given to a model of arrays, or arrays to a model of text.
+        UsageError: the request gives a text to a model of arrays, or arrays to a model of text.
     """
     declared = spec.model.data
     if isinstance(declared, Declared):
@@ -157,7 +157,7 @@ def _check(request: TrainRequest) -> None:
 
 
 def _check_size(training: Program, rule: UpdateRule) -> None:
-    """Raise :class:`UsageError`, before allocating memory, for a model too large to save."""
+    """Raise :class:`UsageError` if a model is too large to save, before memory is allocated."""
     shapes = port_shapes(training, training.parameters)
     numbers = sum(map(math.prod, shapes.values()))
     wanted = 8 * (numbers + slot_entries(rule, shapes))

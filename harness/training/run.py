@@ -1,4 +1,4 @@
-"""A training run: the loop over epochs in the parent, the steps in the worker."""
+"""Run a training: the loop over epochs runs in this process, the steps run in the worker."""
 
 from __future__ import annotations
 
@@ -31,48 +31,48 @@ from harness.training.service import SUMMED
 from harness.worker.remote import check_offered, hello_of, offers_path, told
 from harness.worker.worker import Worker
 
-# Events of a training.
+# Events during a training.
 
 
 class TrainEvents:
-    """Events of a training run; override the ones of interest."""
+    """Methods that are called during a training. Override those that you need."""
 
     def anew(self, place: Path) -> None:
-        """Receive the place without a checkpoint: the resumed run begins at its first step."""
+        """Receive the path of a missing checkpoint; the training begins at its first step."""
 
     def doubted(self, backend: str, doubts: Sequence[str]) -> None:
-        """Receive attributes of a backend that look like mistakes, when its worker has started."""
+        """Receive attributes of a backend that look like mistakes, after its worker starts."""
 
     def tried(self, seconds: Mapping[str, float]) -> None:
-        """Receive the seconds of a step on each path that was tried; the fastest is chosen."""
+        """Receive the seconds of a step on each path that was tried. The fastest is used."""
 
     def proved(self, proof: Mapping[str, Any]) -> None:
-        """Receive the proof of the first steps: see :func:`harness.training.proof.prove`."""
+        """Receive the check of the first steps; see :func:`harness.training.proof.prove`."""
 
     def began(self, setup: Setup, epoch: int, step: int) -> None:
-        """Receive the step of an epoch at which the run begins or resumes."""
+        """Receive the epoch and step at which the training begins or resumes."""
 
     def stepped(self, epoch: int, step: int, loss: float, rate: float) -> None:
         """Receive the mean loss of the epoch so far, and the recent characters per second."""
 
     def ended(self, entry: Mapping[str, Any]) -> None:
-        """Receive the figures of a finished epoch."""
+        """Receive the results of a finished epoch."""
 
 
-# The start of a training in a worker: its path and its initial parameters.
+# The start of a training in a worker: the choice of its path, and its initial parameters.
 
-# A trial of a path has TRIES further runs, unless the first takes LONG seconds.
+# Each path is timed once, and TRIES more times if that takes less than LONG seconds.
 TRIES, LONG = 3, 1.0
 
 
 def load_first(remote: TrainRemote) -> None:
-    """Load the initial parameters of the seed."""
+    """Load the initial parameters, which the seed decides."""
     training, seed = remote.setup.training, remote.setup.request.seed
     remote.calls.load(initial_parameters(training, seed), initial_statistics(training))
 
 
 def trials(remote: TrainRemote) -> dict[str, float]:
-    """Return the seconds of a step on each path, after compilation; nothing else is kept."""
+    """Return the seconds per step on each path, without compilation. Results are not kept."""
     count = min(SUMMED, len(remote.setup.feed.epoch(0)))
 
     def seconds() -> float:
@@ -88,7 +88,7 @@ def trials(remote: TrainRemote) -> dict[str, float]:
         try:
             seconds()  # compiles
         except (TrainingError, UsageError):
-            # A step may be too long for the compiler; the paths without it are tried too.
+            # The compiler may fail on a long step. The paths without a compiler are tried too.
             if path in COMPILED_PATHS:
                 continue
             raise
@@ -98,22 +98,22 @@ def trials(remote: TrainRemote) -> dict[str, float]:
     return found
 
 
-# Seconds of work in one call of the worker, after which the progress is updated.
+# Seconds of work in one call of the worker. The progress is updated after each call.
 CALL = 0.5
-# The number of points of the loss curve in an epoch.
+# The most points per epoch in the curve of the loss.
 POINTS = 20
 
 
 class Diverged(HarnessError):
-    """The loss became NaN or infinite."""
+    """The error of a loss that became NaN or infinite."""
 
 
 class TrainingRun:
-    """A training run. Use it as a context manager, so that it holds its lock and ends its worker.
+    """A training. As a context manager it holds the lock of its files and ends its worker.
 
-    ``path`` is the file of weights, with the checkpoints beside it; with None nothing is written. A
-    given ``worker`` stays open. ``kept`` says whether this run has a checkpoint, ``saved`` whether
-    it has weights.
+    ``path`` is the file of weights, beside which the checkpoints lie. If it is None, nothing is
+    written. A ``worker`` given by the caller stays open. ``kept`` says whether this training has
+    written a checkpoint, and ``saved`` whether it has written weights.
     """
 
     def __init__(
@@ -146,15 +146,15 @@ class TrainingRun:
         self._open.close()
 
     def run(self, resume: bool = False) -> Weights:
-        """Train to the end; save and return the last weights.
+        """Train to the end; return the last weights, and save them if there is a path.
 
-        Without ``resume``, existing weights and checkpoints are replaced as soon as new ones exist.
+        Without ``resume``, existing weights and checkpoints are replaced when new ones exist.
 
         Raises:
             Disproved: the first steps are wrong.
             Diverged: the loss, or a parameter, became NaN or infinite.
             TrainingError: the worker fails.
-            UsageError: the checkpoint belongs to another run.
+            UsageError: the checkpoint belongs to another training.
         """
         found = checkpoint.find(self.path, self.setup) if resume else None
         if resume and found is None and self.path is not None:
@@ -189,9 +189,9 @@ class TrainingRun:
         self._remote.calls.load(made.parameters, made.statistics, *kept, steps)
 
     def _chosen(self, found: Checkpoint | None) -> str:
-        """Return the path: the requested one, the checkpoint's, or the fastest of the trials.
+        """Return the execution path: the requested path, the checkpoint's, or the fastest.
 
-        A resumed run keeps the path of its checkpoint, because another path rounds differently.
+        A resumed training keeps the path of its checkpoint, because other paths round differently.
         """
         request = self.setup.request
         if request.path != FASTEST:
@@ -214,9 +214,10 @@ class TrainingRun:
         self.events.doubted(request.backend, hello_of(self.worker).get("doubts", ()))
 
     def _replace(self) -> None:
-        """Replace another run's checkpoint at once, so that nobody resumes from it by mistake.
+        """Replace the checkpoint of another training now, so that nobody resumes from it by
+        mistake.
 
-        The weights of the other run stay until there are new ones.
+        The weights of the other training stay until there are new weights.
         """
         if self.path is None:
             return
@@ -265,7 +266,10 @@ class TrainingRun:
             )
 
     def _summed(self) -> tuple[float, int]:
-        """Return the sum of the losses and the rows of the epoch so far, added in a fixed order."""
+        """Return the sum of the losses and the number of rows of the epoch so far.
+
+        The losses are added in a fixed order.
+        """
         sums = self._position["sums"]
         return sum(total for total, _ in sums), sum(rows for _, rows in sums)
 
@@ -347,13 +351,13 @@ class TrainingRun:
 
 
 def _count(per_step: float, left: int) -> int:
-    """Return the number of steps of the next call: whole sums, for about :data:`CALL` seconds."""
+    """Return the number of steps of the next call: whole sums, about :data:`CALL` seconds."""
     wanted = CALL / per_step if per_step else SUMMED
     return min(left, max(1, int(wanted / SUMMED)) * SUMMED)
 
 
 def _whole(steps: int) -> int:
-    """Round steps up to whole sums."""
+    """Round a number of steps up to a multiple of :data:`SUMMED`."""
     return -(-steps // SUMMED) * SUMMED
 
 
@@ -361,7 +365,7 @@ __all__ = ["Diverged", "TrainingError", "TrainingRun", "WeightsError"]
 
 
 def _curve(sums: list[list[float]]) -> list[float]:
-    """Return the mean losses over at most :data:`POINTS` stretches of an epoch."""
+    """Return the mean losses of at most :data:`POINTS` successive parts of an epoch."""
     together = -(-len(sums) // POINTS)
     parts = [sums[i : i + together] for i in range(0, len(sums), together)]
     return [sum(total for total, _ in p) / sum(rows for _, rows in p) for p in parts]

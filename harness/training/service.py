@@ -1,4 +1,4 @@
-"""The verbs of a worker for training: steps over data at full speed."""
+"""Serve the calls of a worker that train a model on data at full speed."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from harness.text.shared import mapped
 from harness.training.feed import Feed, Recipe, RowFeed
 from harness.training.table import TableFeed, mapped_arrays
 
-# Steps whose losses are summed on the device before the host reads the sum. Every sum begins at a
-# multiple of SUMMED in its epoch, so that a resumed run adds the same numbers in the same order.
+# The number of steps whose losses are summed on the device before the host reads the sum. Every sum
+# begins at a multiple of SUMMED in its epoch. A resumed training therefore adds the same numbers in
+# the same order.
 SUMMED = 64  # a multiple of the steps per call
 
 
 Payload = dict[str, Any]
-# The prefix of the training verbs, which differ from the session verbs.
+# The prefix of the names of training calls, which distinguishes them from session calls.
 PREFIX = "train_"
 
 
 class TrainService:
     """The training of one backend.
 
-    The optimizer always runs as the spec's equations: its slots are neutral, so any backend can
-    resume a run. All calls raise :class:`UsageError` for arguments that do not fit the program.
+    The optimizer always runs as the spec's equations. Its slots therefore have the spec's names,
+    and any backend can resume a training. All calls raise :class:`UsageError` for arguments that do
+    not fit the program.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -49,7 +51,7 @@ class TrainService:
         """The current training.
 
         Raises:
-            UsageError: none has begun.
+            UsageError: no training has begun.
         """
         if self._steps is None:
             raise UsageError("no training has begun")
@@ -67,9 +69,9 @@ class TrainService:
         text: Mapping[str, Any],
         seed: int,
     ) -> Beginning:
-        """Begin a training in place of the last one, on data in another process's memory.
+        """Begin a training in place of the previous one; the data are in another process's memory.
 
-        Returns the path of each layer and the settings.
+        Return the path of each layer and the backend's settings.
         """
         self.backend.quick, self.backend.exact = False, True
         flushed = self.backend.flush_denormals()
@@ -95,7 +97,7 @@ class TrainService:
         scaling: Arrays | None = None,
         steps: int = 0,
     ) -> None:
-        """Continue from these arrays; missing ones get their initial values."""
+        """Continue from these arrays; arrays that are not given get their initial values."""
         self.steps.take_up(
             {
                 "parameters": parameters,
@@ -108,10 +110,10 @@ class TrainService:
         )
 
     def run(self, rate: float, epoch: int, first: int, count: int) -> list[float]:
-        """Make ``count`` steps of an epoch from step ``first``.
+        """Make ``count`` steps of an epoch, from step ``first``.
 
-        Return the sum of each :data:`SUMMED` losses, every loss multiplied by the rows of its
-        batch. Each epoch begins with the first state.
+        Return a list of sums, one for each :data:`SUMMED` steps: the sum of each step's loss times
+        the rows of its batch. Each epoch begins with the initial state.
         """
         steps, session = self.steps, self.steps.session
         rows = self._feed.epoch(epoch)[first : first + count]
@@ -124,15 +126,17 @@ class TrainService:
     def snapshot(self) -> Snapshot:
         """Return parameters, statistics, slots, state, the number of steps and the loss scale.
 
-        The names are neutral. Only float16 has a loss scale.
+        The names are the spec's. Only float16 has a loss scale.
         """
         return self.steps.left()
 
     def evaluate(self, most: int | None = None) -> dict[str, float] | None:
-        """Return the mean ``loss`` and ``metric.NAME`` on the held-out rows, None without rows.
+        """Return the mean ``loss`` and ``metric.NAME`` on the held-out rows; None without such
+        rows.
 
-        The inference program computes them, on at most ``most`` batches. If the model averages its
-        parameters, ``metric.averaged_NAME`` has the same values with the averages.
+        They are computed by the inference program, on at most ``most`` batches. If the model
+        averages its parameters, ``metric.averaged_NAME`` are the same values computed with the
+        averaged parameters.
         """
         steps, session = self.steps, self.steps.session
         if not self._feed.tested:
@@ -151,7 +155,7 @@ class TrainService:
         return found | {f"metric.averaged_{name}": value for name, value in named.items()}
 
     def memory(self) -> MemoryAnswer:
-        """Return the bytes of the process now, and the device's peak since the training began."""
+        """Return the process's resident bytes now, and the device's peak in this training."""
         return {
             "resident": memory.resident(),
             "device": promises.memory(self.backend.device_memory(), "device_memory()"),
@@ -172,7 +176,7 @@ class TrainService:
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _sum(self, rate: float, batches: Sequence[Any]) -> float:
-        """Make some steps, and return the sum of their losses times their rows."""
+        """Make some steps; return the sum of their losses, each times the rows of its batch."""
         size = self._feed.recipe.batch
         whole = [rows for rows in batches if len(rows) == size]
         total = self.steps.run(rate, np.stack(whole)) * size if whole else 0.0
@@ -186,9 +190,9 @@ class TrainService:
 
 
 def handler(backend: Backend) -> Callable[[str, Payload], Any]:
-    """Return the function that answers the training calls and the general calls of a worker.
+    """Return the function that answers the training calls and the session calls of a worker.
 
-    Raises what :func:`harness.runtime.service.handler` does.
+    It raises the errors of :func:`harness.runtime.service.handler`.
     """
     others, verbs = service.handler(backend), TrainService(backend)
 

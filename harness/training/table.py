@@ -1,4 +1,4 @@
-"""Batches from arrays of a file or a data set; one row is an example."""
+"""Make batches from the arrays of a file or a data set, in which each row is an example."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.runtime.answers import WHOLE
 from harness.text.shared import Shared, mapped
 from harness.training.feed import Recipe, RowFeed
 
-# Named data sets, which installed packages contain, so that nothing is downloaded.
+# Data sets with a name. They are part of installed packages, so nothing is downloaded.
 
 PACKAGE, FILE = "scikit-learn", "datasets/data/digits.csv.gz"
 INSTALL = (
@@ -35,28 +35,29 @@ INSTALL = (
     "arrays with --data FILE"
 )
 ROWS, SIDE, LEVELS = 1797, 8, 16
-MOST = 1 << 20  # the most bytes of the file, packed and unpacked
+MOST = 1 << 20  # the most bytes of the file, both packed and unpacked
 # The checksum of the pixels and classes as bytes, one row per image.
 SHA256 = "68aea062d35a127749050fa0e52dca09d6569ac08092c925610e0954e172dde2"
 
 
 def data_set(name: str) -> ArrayDict:
-    """Return the arrays of a named data set, one row per example.
+    """Return the arrays of a data set by its name, with one row per example.
 
     Raises:
-        UsageError: the package of the data set is not installed, or has different data.
+        UsageError: the package of the data set is not installed, or contains other data.
     """
     return {"digits": digits}[name]()
 
 
 def digits() -> ArrayDict:
-    """Return images of handwritten digits, in the order of the file.
+    """Return the images of handwritten digits, in the order of the file.
 
     ``pixels`` is ``[rows, 64]``, ``images`` ``[rows, 8, 8, 1]``, ``images_rgb`` ``[rows, 8, 8, 3]``
-    with three equal channels, and ``images_32`` ``[rows, 32, 32, 1]``; ``label`` is ``[rows]``.
-    A pixel from 0 to 1 is the share of ink in a block of 4 by 4 of the scan; ``images_32`` repeats
-    it in each place. The source is the test part of "Optical recognition of handwritten digits"
-    (Alpaydin and Kaynak, 1998). The file is read because importing its package takes a second.
+    with three equal channels, and ``images_32`` ``[rows, 32, 32, 1]``; ``label`` is ``[rows]``. A
+    pixel is the share of ink, from 0 to 1, in a block of 4 by 4 dots of the scan. ``images_32``
+    repeats each pixel 4 by 4 times. The source is the test part of "Optical recognition of
+    handwritten digits" (Alpaydin and Kaynak, 1998). This function reads the file itself, because
+    importing scikit-learn takes a second.
     """
     found = _table(_place())
     pixels = found[:, :-1].astype(np.float32) / np.float32(LEVELS)
@@ -81,7 +82,7 @@ def _place() -> Path:
 
 
 def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Return the numbers of the file, ``[rows, pixels and class]``."""
+    """Return the numbers in the file, ``[rows, pixels and class]``."""
     try:
         packed = io.BytesIO(read_bytes(path, MOST, "a data set"))
         text = gzip.GzipFile(fileobj=packed).read(MOST)
@@ -96,17 +97,17 @@ def _table(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 
 
 BATCH = Dim.of("batch")
-# The declaration of data that are not a text.
+# The declaration in a spec of data that are not a text.
 Declared = schema.ArrayFile | schema.DataSet
 INSTEAD = "name the file with --data FILE"
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The arrays of a model by name of its inputs and targets, and their source.
+    """The arrays of a model's inputs and targets, by name, and their source.
 
-    Each array is ``[rows, ...]``, or shared by all rows. Other processes may map them. ``sizes``
-    are the sizes that the arrays decide.
+    Each array is ``[rows, ...]``, or is shared by all rows. Other processes may map the arrays into
+    their memory. ``sizes`` are the sizes that the shapes of the arrays decide.
     """
 
     name: str
@@ -120,7 +121,7 @@ class Table:
     other: str = "other data"
 
     def told(self) -> dict[str, object]:
-        """Return the description of the arrays for :func:`mapped_arrays` in another process."""
+        """Return the arguments of :func:`mapped_arrays` for another process."""
         return {
             "arrays": {
                 name: {**shared.told(), "shape": list(self.shapes[name])}
@@ -133,20 +134,21 @@ class Table:
         return f"{self.rows:,} rows"
 
     def here(self) -> dict[str, Array]:
-        """Return the arrays in this process."""
+        """Return the arrays, as this process sees them."""
         return {n: s.array.reshape(self.shapes[n]) for n, s in self.arrays.items()}
 
 
 def mapped_arrays(told: Mapping[str, Any]) -> dict[str, Array]:
-    """Map the arrays of another process; OSError once that process has ended."""
+    """Map the arrays of another process. Raise OSError if that process has ended."""
     return {n: mapped(one).reshape(one["shape"]) for n, one in told["arrays"].items()}
 
 
 def table(spec: Spec, program: Program, declared: Declared, file: Path | None) -> Table:
-    """Return the data that a spec declares, or the data of another file.
+    """Return the data that a spec declares, or the data in ``file`` instead.
 
     Raises:
-        UsageError: the file or data set is missing, or an array is missing or does not fit.
+        UsageError: the file or data set is missing, or an array is missing or does not fit the
+            model.
         FileFault: the file cannot be read.
     """
     name: str
@@ -175,7 +177,7 @@ def _arrays_of(path: Path) -> ArrayDict:
 
 
 def _beside(spec: Spec, declared: Declared) -> Path:
-    """Return the file that a spec names: only beside it, because a spec may be untrusted."""
+    """Return the file that a spec names. It must lie beside the spec, which may be untrusted."""
     assert isinstance(declared, schema.ArrayFile)
     name = declared.npz
     at = spec.document.place_of(("data", "npz"))
@@ -194,7 +196,7 @@ def _beside(spec: Spec, declared: Declared) -> Path:
 def _of_ports(
     file: str, program: Program, declared: Declared, found: Arrays
 ) -> tuple[dict[str, Array], dict[str, int]]:
-    """Return the arrays by the names of the model's ports, and the sizes that they decide."""
+    """Return the arrays by input and target of the model, and the sizes that they decide."""
     plain = [port for port in program.inputs if port not in noise_ports(program)]
     arrays: dict[str, Array] = {}
     sizes: dict[str, int] = {}
@@ -239,14 +241,14 @@ def _fitting(file: str, program: Program, port: Port, array: Array, sizes: dict[
 
 
 def has_rows(type_: Type) -> bool:
-    """Return whether each row has an array of its own; else all share one, as a graph's edges."""
+    """Return whether each row has its own array; otherwise all share one, as a graph's edges."""
     return type_.shape[:1] == (BATCH,)
 
 
 class TableFeed(RowFeed):
-    """Batches of arrays ``[rows, ...]`` by ``input.NAME`` and ``target.NAME``.
+    """Batches of arrays ``[rows, ...]``, by ``input.NAME`` and ``target.NAME``.
 
-    Raises :class:`UsageError` for too few rows for a batch.
+    Raise :class:`UsageError` if there are too few rows for a batch.
     """
 
     def __init__(
@@ -266,7 +268,7 @@ class TableFeed(RowFeed):
         found = {}
         for name, array in self._arrays.items():
             type_ = self._types[name]
-            # A step gets the whole of an array that all its rows share.
+            # A step gets a whole array if all rows share the array.
             own = (
                 array[rows]
                 if has_rows(type_)

@@ -1,7 +1,8 @@
 """Validate the answers of workers, which the parent does not trust.
 
-A worker runs foreign code. Each verb is a method of a service, and its return annotation is the
-type of the answer. A wrong type is an error of the call, never an exception in the parent.
+A worker runs foreign code. Each verb is a method of a service, and the method's return annotation
+is the type of the answer. If an answer has another type, the call fails with an error; the parent
+raises no other exception.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from harness.runtime.answers import Counted, Greeting, IllFormed, shown
 
 
 class Forms(Mapping[str, "TypeAdapter[Any]"]):
-    """The answer type of each verb of a service, made at first use.
+    """The answer type of each method of a service, made when it is first needed.
 
     Args:
-        service: The class whose public methods with a return annotation are the verbs.
-        prefix: The prefix of the verbs' names in messages.
+        service: The class whose public methods a worker serves.
+        prefix: The prefix of the methods' names in calls.
     """
 
     def __init__(self, service: type, prefix: str = "") -> None:
@@ -30,7 +31,7 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
 
     @cached_property
     def types(self) -> dict[str, Any]:
-        """The annotation of each verb's answer."""
+        """The return annotation of each method."""
         verbs = {n: getattr(self.service, n) for n in dir(self.service) if not n.startswith("_")}
         return {
             self.prefix + name: get_type_hints(method, include_extras=True)["return"]
@@ -50,7 +51,7 @@ class Forms(Mapping[str, "TypeAdapter[Any]"]):
         return len(self.types)
 
     def counted(self, verb: str) -> Iterator[Counted]:
-        """Yield the lists of an answer that have their length from an argument."""
+        """Yield the lists in an answer whose length is given by an argument of the call."""
         for mark in getattr(self.types[verb], "__metadata__", ()):
             if isinstance(mark, Counted):
                 yield mark
@@ -60,10 +61,10 @@ _GREETING: TypeAdapter[Any] = TypeAdapter(Greeting)
 
 
 def formed(form: TypeAdapter[Any], value: Any) -> Any:
-    """Return a value after validating it.
+    """Return a value after validating its type.
 
     Raises:
-        IllFormed: the value has another type; the message has the place and the value there.
+        IllFormed: the value has another type; the message shows the place and the wrong value.
     """
     try:
         return form.validate_python(value, strict=True)
@@ -76,7 +77,7 @@ def formed(form: TypeAdapter[Any], value: Any) -> Any:
 
 
 def answer(forms: Forms, verb: str, payload: Mapping[str, Any], value: Any) -> Any:
-    """Return a worker's answer to a verb after validating it.
+    """Return a worker's answer after validating its type and the lengths of its lists.
 
     Raises:
         IllFormed: the answer has another type or length.
@@ -95,7 +96,7 @@ def greeted(value: Any, backend: str) -> Mapping[str, Any]:
     """Return the greeting of a backend's worker after validating it.
 
     Raises:
-        IllFormed: it is not a greeting, or another backend's.
+        IllFormed: the value is not a greeting, or is the greeting of another backend.
     """
     try:
         found: Mapping[str, Any] = formed(_GREETING, value)

@@ -1,6 +1,6 @@
-"""Identify and watch GPUs with the driver's tool nvidia-smi.
+"""Identify and monitor GPUs with nvidia-smi, which is part of every NVIDIA driver.
 
-Every driver includes the tool. If it is missing, this machine has no cards.
+If nvidia-smi is missing, this machine has no NVIDIA GPUs.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 SMI = "nvidia-smi"
 PLAIN = "--format=csv,noheader"
-# Identity of a card: the same in every run, so that results of two cards can be told apart.
+# The fields that identify a GPU. They never change, so they distinguish the results of two GPUs.
 FIELDS = (
     *("name", "uuid", "driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem"),
     *("mig.mode.current", "memory.total"),
 )
-# Activity of a card; the reasons for its clocks are last, because their name differs between
-# drivers.
+# The fields that describe a GPU's activity. The clock reasons come last, because their field has
+# another name in older drivers.
 STATE = (
     *("uuid", "clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "memory.used"),
     "clocks_event_reasons.active",
 )
 OLD_REASONS = "clocks_throttle_reasons.active"
-# Bits of nvmlDeviceGetCurrentClocksEventReasons, from nvml.h.
+# The bits of nvmlDeviceGetCurrentClocksEventReasons, from nvml.h.
 REASONS: Mapping[int, str] = {
     0x1: "idle",
     0x2: "clocks set by a user",
@@ -38,7 +38,7 @@ REASONS: Mapping[int, str] = {
     0x80: "power brake",
     0x100: "display clocks",
 }
-# Reasons for which a card is slower than sold. The power cap is normal operation.
+# The reasons that make a GPU slower than specified. A power cap is normal operation.
 SLOWED = frozenset(
     {
         *("hardware slowdown", "thermal slowdown by software", "thermal slowdown by hardware"),
@@ -50,7 +50,10 @@ SECONDS, BETWEEN = 20.0, 0.5
 
 @dataclass(frozen=True)
 class CardState:
-    """A look at a card: MHz, degrees Celsius, watts, bytes; None if it does not report a value."""
+    """The state of a GPU at one moment, in MHz, degrees Celsius, watts and bytes.
+
+    A value that the GPU does not report is None.
+    """
 
     uuid: str
     sm: float | None
@@ -62,7 +65,7 @@ class CardState:
 
 
 def cards() -> list[dict[str, str]]:
-    """Return name, UUID, driver, limits, MIG and memory of each GPU, with units."""
+    """Return name, UUID, driver, limits, MIG mode and memory of each GPU, as text with units."""
     rows = _rows([f"--query-gpu={','.join(FIELDS)}", PLAIN]) or []
     return [dict(zip(FIELDS, row, strict=False)) for row in rows]
 
@@ -70,11 +73,11 @@ def cards() -> list[dict[str, str]]:
 def card_used(
     known: Sequence[Mapping[str, str]], number: int, visible: str | None
 ) -> Mapping[str, str] | None:
-    """Return the card that a process knows by a number; None if unknown.
+    """Return the GPU that a process uses as ``cuda:N``; None if unknown.
 
     Args:
-        known: All cards of the machine, in the order of their numbers.
-        number: The number in ``cuda:N``.
+        known: All GPUs of the machine, in the order of their numbers.
+        number: The number N in ``cuda:N``.
         visible: ``CUDA_VISIBLE_DEVICES`` of the process, None if it is not set.
     """
     wanted = str(number)
@@ -87,15 +90,21 @@ def card_used(
 
 
 def processes(uuid: str) -> dict[int, int | None]:
-    """Return the bytes of a card that each process holds, None if the driver does not report them.
-    In a container the process numbers may be those of the host."""
+    """Return the bytes of a GPU's memory that each process holds, by process number.
+
+    The bytes are None if the driver does not report them. In a container the process numbers may be
+    those of the host.
+    """
     rows = _rows(["--query-compute-apps=gpu_uuid,pid,used_memory", f"{PLAIN},nounits"]) or []
     own = (row[1:] for row in rows if len(row) == 3 and row[0] == uuid and row[1].isdecimal())
     return {int(pid): _bytes(used) for pid, used in own}
 
 
 class Watch:
-    """Context in which nvidia-smi looks at all cards twice a second, without using them."""
+    """A context manager in which nvidia-smi records the state of all GPUs twice a second.
+
+    It puts no load on the GPUs.
+    """
 
     def __init__(self) -> None:
         self.states: list[CardState] = []
@@ -126,7 +135,10 @@ class Watch:
 
 
 def state(line: str) -> CardState | None:
-    """Parse nvidia-smi's line of :data:`STATE`, without units; return None for other lines."""
+    """Parse a line of nvidia-smi with the fields of :data:`STATE`, without units.
+
+    Return None for other lines.
+    """
     found = [part.strip() for part in line.split(",")]
     if len(found) != len(STATE):
         return None
@@ -136,7 +148,7 @@ def state(line: str) -> CardState | None:
 
 
 def reasons(bits: str) -> tuple[str, ...]:
-    """Return the reasons for the clocks in words; empty if the driver does not report them."""
+    """Return the names of the clock reasons in a hexadecimal number; empty if none are reported."""
     try:
         found = int(bits, 16)
     except ValueError:
@@ -146,7 +158,7 @@ def reasons(bits: str) -> tuple[str, ...]:
 
 
 def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
-    """Return a card's range of clocks, its highest other values, and all clock reasons."""
+    """Summarize the states of a GPU: ranges of clocks, maxima of other values, clock reasons."""
     own = [one for one in states if one.uuid == uuid]
 
     def values(name: str) -> list[Any]:
@@ -165,7 +177,7 @@ def summary(states: Iterable[CardState], uuid: str) -> dict[str, Any]:
 
 
 def _state_fields() -> Sequence[str]:
-    """Return the fields of a state with this driver's names."""
+    """Return the fields of a state under the names that this driver uses."""
     for fields in (STATE, (*STATE[:-1], OLD_REASONS)):
         if _rows([f"--query-gpu={','.join(fields)}", PLAIN]) is not None:
             return fields
@@ -173,7 +185,7 @@ def _state_fields() -> Sequence[str]:
 
 
 def _rows(arguments: Sequence[str]) -> list[list[str]] | None:
-    """Return the table that nvidia-smi prints; None if it is missing or fails."""
+    """Return the table that nvidia-smi prints; None if nvidia-smi is missing or fails."""
     try:
         done = subprocess.run(
             [SMI, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False

@@ -1,7 +1,7 @@
 """Exchange messages with a worker process, within a deadline and a memory limit.
 
-A call waits for the answer on the socket and for the end of the process on its pidfd. The end of
-the stream alone is not enough: a forked grandchild may keep the stream open forever.
+A call waits both for the answer on the socket and for the end of the process on its pidfd. The end
+of the stream alone is not enough: a forked grandchild may keep the stream open forever.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from harness.worker.process import Process
 Status = Literal["ok", "error", "crashed", "timeout", "out-of-memory"]
 
 TICK = 0.05
-"""Seconds between two checks of a process."""
+"""Seconds between two checks of a process's log and memory."""
 _CLOSING = 0.3
 
 
 class LostWorker(Exception):
-    """The worker has ended or must be ended."""
+    """The error of a worker that has ended, or that must be ended."""
 
     def __init__(self, status: Status, cause: str) -> None:
         super().__init__(status, cause)
@@ -39,10 +39,10 @@ class LostWorker(Exception):
 def exchange(
     process: Process, request: frames.FrameWriter | None, timeout: float | None, limit: int | None
 ) -> Any:
-    """Send ``request`` to the process and return its next message.
+    """Send ``request`` to the process and return the next message from it.
 
     Raises:
-        LostWorker: the process ended, was too slow, or took more than ``limit`` bytes of memory.
+        LostWorker: the process ended, was too slow, or used more than ``limit`` bytes of memory.
     """
     # A process cannot send arrays that are larger than its memory limit.
     allowed = frames.MAX_FRAME if limit is None else min(limit, frames.MAX_FRAME)
@@ -62,7 +62,7 @@ def exchange(
                 poll.modify(connection, select.POLLIN)
             if events & ~select.POLLOUT and reader.advance(connection):
                 return reader.message
-            # A complete answer counts even if the process has ended.
+            # Accept a complete answer even if the process has ended since.
             if process.pidfd in ready and _drain(reader, connection):
                 return reader.message
         except (frames.EndOfStream, frames.FrameError, OSError) as error:
@@ -76,19 +76,19 @@ def exchange(
 
 
 def _drain(reader: frames.FrameReader, connection: socket.socket) -> bool:
-    """Read the last frame of an ended process; return True, or raise if it is incomplete."""
+    """Read the last frame of an ended process; return True, or raise if the frame is incomplete."""
     while select.select([connection], [], [], 0)[0]:
         if reader.advance(connection):
             return True
-    # No data and no end of the stream: a forked child holds it open.
+    # There are no data, and the stream has not ended because a forked child holds it open.
     raise frames.EndOfStream("the process ended without an answer")
 
 
 def watch(process: Process, limit: int | None) -> None:
-    """Trim the log of a process and check its memory.
+    """Trim the log of a process, and check its memory.
 
     Raises:
-        LostWorker: the process takes more than ``limit`` bytes of memory.
+        LostWorker: the process uses more than ``limit`` bytes of memory.
     """
     process.log.watch()
     if limit is not None and (memory := process.memory()) > limit:
@@ -98,13 +98,13 @@ def watch(process: Process, limit: int | None) -> None:
         )
 
 
-# A shell's exit code for a command that cannot run.
+# The exit code of shells for a command that cannot run.
 NOT_RUN = 127
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a program: its exit code or ``cause``, and the last 64 KiB it printed."""
+    """The end of a program: its exit code or ``cause``, and the last 64 KiB that it printed."""
 
     code: int | None
     printed: str
@@ -114,10 +114,11 @@ class Ended:
 def run(
     command: Sequence[str], environment: Mapping[str, str], timeout: float, memory: int
 ) -> Ended:
-    """Run a program until it ends, or exceeds its time or memory.
+    """Run a program until it ends, or until it exceeds its time or memory.
 
-    All processes that it has started end with it, and also with this process. ``timeout`` is in
-    seconds, ``memory`` in resident bytes of the program and its descendants.
+    All processes that the program has started end with it. They also end if this process ends.
+    ``timeout`` is in seconds. ``memory`` limits the resident bytes of the program and its
+    descendants.
 
     Raises:
         OSError: no process can be started.
@@ -143,7 +144,7 @@ def _wait(process: Process, timeout: float, memory: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Become the program; the last two arguments, ``--fd N``, are an unused socket."""
+    """Become the program; close the socket of the last two arguments, ``--fd N``."""
     *command, _, descriptor = arguments
     os.close(int(descriptor))
     try:

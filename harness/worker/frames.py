@@ -1,12 +1,12 @@
 """Messages between the harness and a worker: msgpack frames with numpy arrays over a socket.
 
-A frame has three parts: a header of two 8-byte big-endian sizes (message, arrays), the msgpack
-message, and the bytes of its arrays in order. In the message, an array is an extension of type 1
-with its dtype and shape. C-contiguous arrays are sent and received without a copy. A numpy scalar
-is an extension of type 2 with its dtype and bytes.
+A frame has three parts: a header of two 8-byte big-endian sizes (of the message and of the arrays),
+the msgpack message, and the bytes of its arrays in order. Inside the message, an array is a msgpack
+extension of type 1 with its dtype and shape. C-contiguous arrays are sent and received without a
+copy. A numpy scalar is an extension of type 2 with its dtype and bytes.
 
 Values keep their bits, dtype (including byte order) and shape. Tuples arrive as lists, and
-subclasses of built-in types as the built-in type.
+instances of subclasses of built-in types arrive as the built-in type.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from harness.errors import shorten
 MAX_FRAME = 8 << 30  # bytes, unless another limit is given
 
 MAX_MESSAGE = 16 << 20
-"""The most bytes of a message without its arrays: names, programs, lists of numbers."""
+"""The most bytes of a message (names, programs, lists of numbers) without its arrays."""
 
 _HEADER = Struct(">QQ")
 _ARRAY, _SCALAR = 1, 2
 _WRITE_SIZE = 1 << 20
-# The largest list, dictionary and number of axes: msgpack allocates a list when it is announced.
+# Limits of lists, dictionaries and numbers of axes, because msgpack allocates the announced length.
 _LONGEST_LIST, _LARGEST_MAP, _MOST_AXES = 1 << 20, 1 << 17, 32
 _PLAIN: dict[type, Callable[[Any], Any]] = {
     Mapping: dict,
@@ -44,24 +44,25 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 
 
 class FrameError(Exception):
-    """A truncated, oversized or malformed frame."""
+    """The error of a truncated, oversized or malformed frame."""
 
 
 class EndOfStream(EOFError):
-    """The end of the stream between two frames."""
+    """The error of a stream that ended between two frames, not inside a frame."""
 
 
 class Unencodable(TypeError):
-    """A message that cannot be encoded or is too large; nothing was sent."""
+    """The error of a message that cannot be encoded or is too large; nothing was sent."""
 
 
 def encode(message: Any, limit: int = MAX_FRAME, escape: bool = False) -> list[memoryview]:
-    """Return the pieces of the frame of ``message``; its arrays must not change until sent.
+    """Return the frame of ``message`` in pieces. Its arrays must not change until the frame is
+    sent.
 
-    ``escape`` encodes half a surrogate pair, which UTF-8 cannot, as its escape sequence.
+    ``escape`` replaces lone surrogates, which UTF-8 cannot encode, by their escape sequences.
 
     Raises:
-        Unencodable: a value has no encoding, or the frame is over ``limit`` bytes.
+        Unencodable: a value has no encoding, or the frame is larger than ``limit`` bytes.
     """
     arrays: list[Array] = []
     errors = "backslashreplace" if escape else "strict"
@@ -90,7 +91,7 @@ def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
     """Send ``message`` over a blocking socket; ``escape`` as in ``encode``.
 
     Raises:
-        Unencodable: as ``encode``; nothing was sent.
+        Unencodable: as in ``encode``; nothing was sent.
         OSError: the other end is gone.
     """
     for piece in encode(message, escape=escape):
@@ -98,11 +99,12 @@ def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
 
 
 def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
-    """Return the next message of a blocking socket.
+    """Return the next message from a blocking socket.
 
     Raises:
         EndOfStream: the other end closed the stream after a whole frame.
-        FrameError: the stream ended inside a frame, or the frame is over ``limit`` or malformed.
+        FrameError: the stream ended inside a frame, or the frame is malformed or larger than
+            ``limit``.
     """
     reader = FrameReader(limit)
     while not reader.advance(connection):
@@ -111,10 +113,10 @@ def receive(connection: socket.socket, limit: int = MAX_FRAME) -> Any:
 
 
 class FrameWriter:
-    """Writer of one frame, in pieces, to a non-blocking socket."""
+    """A writer of one frame, piece by piece, to a non-blocking socket."""
 
     def __init__(self, message: Any) -> None:
-        """Encode ``message``; raises what ``encode`` raises."""
+        """Encode ``message``; raise the errors of ``encode``."""
         self._pieces = encode(message)[::-1]
 
     def advance(self, connection: socket.socket) -> bool:
@@ -137,7 +139,7 @@ class FrameWriter:
 
 
 class FrameReader:
-    """Reader of one frame, in pieces; ``message`` is the complete message."""
+    """A reader of one frame, piece by piece; at the end ``message`` is its message."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.message: Any = None
@@ -147,11 +149,12 @@ class FrameReader:
         self._started = False
 
     def advance(self, connection: socket.socket) -> bool:
-        """Read once; return whether the message is complete. A non-blocking socket may be empty.
+        """Read once; return whether the message is complete. A non-blocking socket may have no
+        data.
 
         Raises:
-            EndOfStream: the other end closed the stream, and this frame had not begun.
-            FrameError: the stream ended inside this frame, or the frame is unusable.
+            EndOfStream: the other end closed the stream before this frame began.
+            FrameError: the stream ended inside this frame, or the frame is malformed.
         """
         try:
             count = connection.recv_into(self._rest)
@@ -174,12 +177,12 @@ class FrameReader:
         return False
 
     def _plan(self) -> Generator[memoryview, None, Any]:
-        """Yield the buffers to fill, one after the other; return the message."""
+        """Yield the buffers to fill, one after another; return the message."""
         header = bytearray(_HEADER.size)
         yield memoryview(header)
         size, array_bytes = _HEADER.unpack(header)
-        # Checked before any allocation: text printed into the socket must not look like a frame of
-        # many exabytes.
+        # Check the sizes before allocating memory. If other code prints text into the socket, its
+        # bytes look like a frame of exabytes.
         for what, announced, allowed in (
             ("frame", size + array_bytes, self._limit),
             ("message without arrays", size, MAX_MESSAGE),
@@ -201,7 +204,7 @@ class FrameReader:
 
 
 class _Arrays:
-    """The announced arrays of a message, limited to the bytes in its header."""
+    """The arrays that a message announces, limited to the bytes in the frame's header."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -210,7 +213,7 @@ class _Arrays:
     def extension(self, code: int, data: bytes) -> Any:
         if code not in (_ARRAY, _SCALAR):
             raise FrameError(f"extension type {code} is unknown; 1 and 2 are known")
-        # Two entries: a dtype, and a shape or bytes.
+        # The data has two entries: a dtype, and a shape or bytes.
         pair = msgpack.unpackb(data, max_array_len=_MOST_AXES, max_map_len=0, max_ext_len=0)
         if not isinstance(pair, list) or len(pair) != 2:
             raise FrameError("an array is announced without dtype and shape")
@@ -228,7 +231,7 @@ class _Arrays:
         self.budget -= math.prod(shape) * dtype.itemsize
         if self.budget < 0:
             raise FrameError("the arrays of a frame are larger than its header says")
-        # Linux allocates memory when it is filled, not here.
+        # This line takes no memory yet: Linux allocates memory when it is filled.
         array = np.empty(shape, dtype)
         self.received.append(array)
         return array
@@ -245,7 +248,7 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
         )
     except FrameError:
         raise
-    # Foreign bytes can raise many exceptions in msgpack and numpy, out of memory included.
+    # Arbitrary bytes can raise many exceptions in msgpack and numpy, even MemoryError.
     except Exception as error:
         raise FrameError(f"a frame cannot be decoded: {type(error).__name__}: {error}") from error
     if arrays.budget:
@@ -254,7 +257,7 @@ def _decode(body: bytearray, arrays: _Arrays) -> Any:
 
 
 def _extension(arrays: list[Array], value: Any) -> Any:
-    """Return the msgpack form of a value that msgpack does not know."""
+    """Return a value of a type that msgpack does not know, converted to a type that it knows."""
     if type(value) is np.ndarray:
         # Not ascontiguousarray, which turns a 0-d array into shape [1].
         array = np.asarray(value, order="C")

@@ -1,14 +1,15 @@
-"""The guardian process between the harness and a worker: it ends all that the worker starts.
+"""The supervisor process ("guardian") of a worker, which ends all processes that the worker starts.
 
 It is started as ``python -m harness.worker.guardian PARENT MODULE ARGUMENTS --report N`` and forks
 before any large import. The child becomes the worker by running ``MODULE.main(ARGUMENTS)``; the
-guardian only waits. As a *subreaper* it inherits every descendant whose parent has ended, so a
-daemon (two forks and a setsid) cannot escape. It kills all descendants when the worker ends, when a
-signal says so, or when its parent ends, which the kernel reports.
+supervisor only waits. The supervisor is a *subreaper*: it becomes the parent of every descendant
+whose own parent has ended. Even a daemon (two forks and a setsid) therefore cannot escape. The
+supervisor kills all descendants when the worker ends, when it gets a signal to end, or when its
+parent ends, which the kernel reports by a signal.
 
-It writes two lines to the descriptor N: the worker's process number at its start, and the worker's
-exit status when no process is left. If the second line is missing, the guardian itself was killed.
-Linux only.
+It writes two lines to the file descriptor N: the worker's process number at the start, and the
+worker's exit status when all processes have ended. If the second line is missing, the supervisor
+itself was killed. Linux only.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ _PAUSE = 0.02
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that make a guardian, even a stopped one, end all its processes."""
+    """Return the signals that make a supervisor end all its processes, even if it is stopped."""
     return signal.SIGTERM, signal.SIGCONT
 
 
 def main() -> None:
-    """Fork into guardian and worker; only the worker returns."""
+    """Fork into supervisor and worker; only the worker returns."""
     parent, module, *arguments, _, report = sys.argv[1:]
     _hear_of_the_end_of(int(parent), signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # With SIGCHLD ignored, as a parent may pass it on, ended children would vanish unseen.
+    # The parent may ignore SIGCHLD, and a child process inherits that. Ended children would then
+    # vanish without a signal.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     guardian, worker = os.getpid(), os.fork()
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes whose parent is ``pid``; some may be missed while others end."""
+    """Return the processes whose parent is ``pid``; some may be missing while others end."""
     found: list[int] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -61,16 +63,16 @@ def children(pid: int) -> list[int]:
 
 
 def is_guardian(pid: int) -> bool:
-    """Return whether a process is a guardian, which ends its own worker when told."""
+    """Return whether a process is a supervisor, which ends its worker when it gets a signal."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") == _TITLE
     return False
 
 
 def _hear_of_the_end_of(parent: int, number: signal.Signals) -> None:
-    """Have the kernel send ``number`` to this process when the thread that started it ends."""
+    """Make the kernel send a signal to this process when the thread that started it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
-    # The parent may have ended before the prctl: then the signal never comes.
+    # If the parent ended before the prctl, the signal never comes.
     if os.getppid() != parent:
         os._exit(1)
 
@@ -81,8 +83,8 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _guard(worker: int, report: int) -> None:
-    """Wait for the worker's end or a signal; then end all processes and exit."""
-    # Close the worker's socket here: the parent waits for the end of the stream.
+    """Wait until the worker ends or a signal comes; then end all processes and exit."""
+    # Close this copy of the worker's socket, because the parent waits for the end of the stream.
     os.closerange(3, report)
     os.closerange(report + 1, 256)
     _take_title()
@@ -104,7 +106,7 @@ def _tell(report: int, number: int) -> None:
 
 
 def _end_all(worker: int, status: int | None) -> int:
-    """Kill descendants until none is left; return the worker's exit status."""
+    """Kill descendants until all have ended; return the worker's exit status."""
     refused: set[int] = set()
     while True:
         left = set(children(os.getpid())) - refused
@@ -119,10 +121,10 @@ def _end_all(worker: int, status: int | None) -> int:
 
 
 def _kill(child: int) -> bool:
-    """Kill a child and its process group; return False if that is not allowed.
+    """Kill a child and its process group; return False if the system does not allow that.
 
-    Only direct children are killed: until the guardian waits for a child, its number cannot be
-    reused. Orphans become children themselves.
+    Only direct children are killed. The number of a child cannot be reused before the supervisor
+    waits for the child. Orphaned descendants become direct children later.
     """
     try:
         group = os.getpgid(child)
@@ -137,7 +139,7 @@ def _kill(child: int) -> bool:
 
 
 def _reap(worker: int) -> int | None:
-    """Wait for all ended children; return the worker's status if it is among them."""
+    """Collect all ended children; return the worker's exit status if it is among them."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -155,7 +157,7 @@ def _childless() -> bool:
 
 
 def _take_title() -> None:
-    """Change the name in process lists: the command line looks like a worker's."""
+    """Change this process's name in process lists, so that it does not look like a worker."""
     with contextlib.suppress(OSError):  # /proc may be read-only
         Path("/proc/self/comm").write_bytes(_TITLE[:15])
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Start settings and command line of a backend's worker."""
+"""The start settings and the command line of a backend's worker."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from harness.errors import UsageError
 from harness.runtime.labels import backend_of
 
 SERVICE = "harness.runtime.service:handler"
-"""The default service, which answers the calls of a check."""
+"""The default service, which answers the calls of ``harness check``."""
 START_TIMEOUT = 300.0
-"""Seconds that a start may take: importing a large framework from a slow disk takes minutes."""
+"""The timeout of a start in seconds. Importing a framework from a slow disk takes minutes."""
 VARIABLE = "HARNESS_START_TIMEOUT"
-"""Environment variable that replaces :data:`START_TIMEOUT` for all commands."""
+"""The environment variable that overrides :data:`START_TIMEOUT` for all commands."""
 
 
 def usual_start_timeout() -> float:
-    """Return the default seconds that a start may take.
+    """Return the default timeout of a worker's start, in seconds.
 
     Raises:
-        UsageError: the environment variable for it is not a positive number.
+        UsageError: the environment variable :data:`VARIABLE` is not a positive number.
     """
     given = os.environ.get(VARIABLE, "") or START_TIMEOUT
     try:
@@ -37,14 +37,16 @@ def usual_start_timeout() -> float:
 
 @dataclass(frozen=True)
 class Launch:
-    """Start settings of the worker of one backend, or of a named column (``torch@2.6``).
+    """The settings with which the worker of a backend starts, with or without a label
+    (``torch@2.6``).
 
-    - ``environment`` is added to the parent's.
-    - ``memory_limit`` is in resident bytes of the process and its descendants; None is no limit.
-    - ``service`` (``module:function``) answers calls with the loaded backend; ``handler``, if
-      given, answers them without loading the backend.
-    - ``cores`` is the number of processor cores that it may use, None for all.
-    - ``deterministic`` asks the backend for the same bits at every call, on any device.
+    - ``environment`` is added to the parent's environment variables.
+    - ``memory_limit`` limits the resident bytes of the process and its descendants; None is no
+      limit.
+    - ``service`` (``module:function``) gets the loaded backend and returns the function that
+      answers calls. ``handler``, if given, takes its place and gets only the backend's name.
+    - ``cores`` is the number of processor cores that the worker may use; None for all.
+    - ``deterministic`` makes the backend give the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.
     """
 
@@ -59,7 +61,7 @@ class Launch:
     start_timeout: float = field(default_factory=usual_start_timeout)
 
     def command(self) -> list[str]:
-        """Return the command line without the numbers of the descriptors."""
+        """Return the command line, without the numbers of file descriptors."""
         command = guarded(
             self.python, "harness.worker.serve", ["--backend", backend_of(self.backend)]
         )
@@ -72,8 +74,8 @@ class Launch:
         return command if self.cores is None else [*command, "--cores", str(self.cores)]
 
     def variables(self) -> dict[str, str]:
-        """Return the whole environment of the process."""
-        # Unbuffered, so that the log has all output of a call, also before a crash.
+        """Return all environment variables of the process."""
+        # Output is unbuffered, so that the log has all of it even after a crash.
         return {
             **os.environ,
             "PYTHONFAULTHANDLER": "1",
@@ -83,13 +85,13 @@ class Launch:
 
 
 def guarded(python: str, module: str, arguments: Sequence[str]) -> list[str]:
-    """Return a guardian's command line that runs ``module.main``, without the descriptors."""
+    """Return the command line of a supervisor that runs ``module.main``, without descriptors."""
     # -P keeps the current folder off the import path, so that a torch.py there is not imported.
     return [python, "-P", "-m", "harness.worker.guardian", str(os.getpid()), module, *arguments]
 
 
 def thread_settings(count: int) -> dict[str, str]:
-    """Return the variables that set the number of threads of numerical libraries."""
+    """Return the environment variables that set the number of threads of numerical libraries."""
     names = ("OMP", "OPENBLAS", "MKL")
     found = {f"{name}_NUM_THREADS": str(count) for name in names}
     return {**found, "TF_NUM_INTRAOP_THREADS": str(count), "TF_NUM_INTEROP_THREADS": "1"}

@@ -1,7 +1,7 @@
-"""Start, log, measure and reliably end worker processes, from one lasting thread.
+"""Start, log, measure and reliably end worker processes. One permanent thread starts them all.
 
-Each start runs a :mod:`harness.worker.guardian`, whose child is the worker. Linux only: it uses
-pidfd, PR_SET_PDEATHSIG (set by guardian and worker) and /proc.
+Each start runs a supervisor (:mod:`harness.worker.guardian`) whose child is the worker. Linux only:
+the code uses pidfd, PR_SET_PDEATHSIG and /proc.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ from harness.files.system import check_workers
 from harness.worker.guardian import children, ending_signals, is_guardian
 
 LOG_TAIL = 64 << 10
-"""The last bytes of a log, which are kept."""
+"""The number of bytes at the end of a log that are kept."""
 
 _LOG_ON_DISK = 16 << 20
-# From linux/falloc.h: free the blocks of a part of a file, and keep its size.
+# Flags of linux/falloc.h: free the blocks of a part of a file, but keep the file's size.
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
-# After so many reads, a worker that still prints will soon print a new tail.
+# After so many reads the log is cut, because a worker that still prints will soon print more.
 _READ_AGAIN = 10
-# Bytes of a block in struct stat, on every file system.
+# The bytes of a block in struct stat, which are the same on every file system.
 _BLOCK = 512
 
 
 def _has_freed(handle: int, size: int) -> bool:
-    """Free the first bytes of a file; return whether its file system supports that."""
+    """Free the first bytes of a file on disk; return False if its file system cannot do that."""
     fallocate = ctypes.CDLL(None).fallocate
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
     return bool(fallocate(handle, _KEEP_SIZE | _PUNCH_HOLE, 0, size) == 0)
 
 
 class Log:
-    """Output of a worker in an unnamed file: its tail, and a count of all bytes. The file
-    disappears with the last process that holds it."""
+    """The output of a worker in an unnamed file: its last bytes, and a count of all bytes.
+
+    The file disappears when the last process that holds it ends.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (closed by `close`)
@@ -58,7 +60,7 @@ class Log:
         self._lock = threading.Lock()
         import fcntl
 
-        # With O_APPEND the worker writes at the new end after the file is cut.
+        # Set O_APPEND, so that the worker writes at the new end after the file is cut.
         flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
         fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
 
@@ -73,8 +75,11 @@ class Log:
             self._dropped = 0
 
     def watch(self) -> None:
-        """Free the start of the file if it has grown large; call this often while the worker runs.
-        Output during this call is kept if the file system supports holes."""
+        """Free the start of the file if the file has grown large. Call this often while the worker
+        runs.
+
+        If the file system cannot free a part of a file, output during this call may be lost.
+        """
         with self._lock:
             if self._file.closed:
                 return
@@ -88,14 +93,14 @@ class Log:
             for _ in range(_READ_AGAIN):
                 read, self._tail = size, self._read_tail(size)
                 size = os.fstat(self.fileno()).st_size
-                if size == read:  # if not, these may be its last words: read again
+                if size == read:  # if not, read the new output, which may be the worker's last
                     break
-            # Output between that look and this line is lost and not counted.
+            # Output after the last read and before this line is lost and not counted.
             os.ftruncate(self.fileno(), 0)
             self._dropped += size
 
     def read(self) -> tuple[str, int]:
-        """Return the tail of the output since ``clear``, and the number of all its bytes."""
+        """Return the last bytes of output since ``clear``, and the number of all bytes."""
         with self._lock:
             size = os.fstat(self.fileno()).st_size
             tail = (self._tail + self._read_tail(size))[-LOG_TAIL:]
@@ -109,11 +114,12 @@ class Log:
         return os.pread(self.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
 
 
-# Find processes that outlived their worker and its guardian by a variable of their environment. A
-# guardian ends all processes of its worker, so this is only for a killed guardian. A live guardian
-# is signalled, not killed: it also finds processes that have cleared their environment. Every
-# worker gets a token, which its processes inherit: the namespace of process numbers, the harness
-# process with its start time, and the number of the worker.
+# Find processes that have outlived their worker. Normally the supervisor ends all processes of its
+# worker, so this code is for a supervisor that was killed. Every worker gets a token in an
+# environment variable, which its processes inherit. The token holds the namespace of process
+# numbers, the number and start time of the harness process, and the number of the worker. A
+# supervisor that is alive gets a signal and is not killed, because it also finds processes that
+# have cleared their environment.
 
 TOKEN_VARIABLE = "HARNESS_WORKER"
 
@@ -122,17 +128,17 @@ _numbers = itertools.count()
 
 
 def new_token() -> str:
-    """Return a new token for a worker of this process."""
+    """Return a new token, by which the processes of one worker can be found."""
     return f"{_namespace()} {os.getpid()} {_started(os.getpid())} {next(_numbers)}"
 
 
 def end_holders(token: str) -> None:
-    """Kill all processes that hold this token, repeatedly, for at most a second."""
+    """Kill all processes that hold this token, also new ones, for at most a second."""
     _end_all(lambda found: found == token)
 
 
 def end_abandoned() -> None:
-    """Kill processes that workers of ended harness processes have left."""
+    """Kill processes that were left by workers of harness processes that have ended."""
     _end_all(_is_abandoned)
 
 
@@ -143,13 +149,13 @@ def _end_all(condemned: Callable[[str], bool]) -> None:
 
 
 def _end_one(pid: int, condemned: Callable[[str], bool]) -> bool:
-    """End a process with a condemned token; return whether it was alive."""
+    """End a process if its token is condemned; return whether it was still alive."""
     if not condemned(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            # Check again: the number may have been reused before the pidfd was opened.
+            # Check again, because the number may have been reused before the pidfd was opened.
             if condemned(_token_of(pid)):
                 for number in ending_signals() if is_guardian(pid) else (signal.SIGKILL,):
                     signal.pidfd_send_signal(pidfd, number)
@@ -163,7 +169,7 @@ def _is_abandoned(token: str) -> bool:
     namespace, _, rest = token.partition(" ")
     pid, _, rest = rest.partition(" ")
     started, _, _ = rest.partition(" ")
-    # In another namespace (a container's) process numbers mean other processes.
+    # In another namespace (of a container), the same process number means another process.
     if namespace != _namespace() or not pid.isdecimal():
         return False
     return _started(int(pid)) != started
@@ -174,7 +180,7 @@ def _processes() -> Iterator[int]:
 
 
 def _token_of(pid: int) -> str:
-    """Return the token of a process; empty if it has none, has ended or is another user's."""
+    """Return the token of a process, empty if it has none, has ended or is another user's."""
     prefix = TOKEN_VARIABLE.encode() + b"="
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
@@ -188,7 +194,7 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return the start time of a process in the kernel's ticks; empty once it has ended."""
+    """Return the start time of a process in clock ticks; empty if the process has ended."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
@@ -200,11 +206,13 @@ _WATCH_SECONDS = 0.5
 
 
 class Process:
-    """A running worker process: its socket, its log, and the pidfd of its guardian. The guardian
-    ends after the worker and all processes that the worker has started."""
+    """A running worker process: its socket, its log, and the pidfd of its supervisor.
+
+    The supervisor ends only after the worker and all processes that the worker has started.
+    """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start ``command``, a guardian's command line, with ``--fd N --report N`` appended.
+        """Start ``command``, the command line of a supervisor, with ``--fd N --report N`` appended.
 
         Raises:
             OSError: the command cannot be started.
@@ -252,25 +260,25 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The worker's process number, or the guardian's until the worker exists."""
+        """The worker's process number, or the supervisor's until the worker exists."""
         return (self._reported() or [self._popen.pid])[0]
 
     def has_ended(self, wait: float = 0.0) -> bool:
-        """Return whether the process has ended, after waiting at most ``wait`` seconds."""
+        """Return whether the process has ended; wait for its end at most ``wait`` seconds."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(wait * 1000))
 
     def end(self) -> int | None:
-        """Kill the worker and all that it started, free everything but the log; return the exit
-        status.
+        """Kill the worker and all processes that it has started; return its exit status.
 
-        As in ``subprocess``, the status is negative for a signal. It is None if the kernel does not
-        end the process in time, for example because a device driver holds it.
+        Everything is freed except the log. As in ``subprocess``, the status is negative for a
+        signal. It is None if the kernel does not end the process in time, for example because of a
+        device driver.
         """
         _tell_to_end(self._popen.pid)
         if not self.has_ended(_REAP_SECONDS) and not self._reported():
-            self._popen.kill()  # it hangs before the worker's start
+            self._popen.kill()  # the supervisor hangs before it starts the worker
         _live.pop(self._popen.pid, None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_REAP_SECONDS)
@@ -278,21 +286,21 @@ class Process:
         match self._reported():
             case [_, status]:
                 code = os.waitstatus_to_exitcode(status)
-            case _:  # the guardian was killed before it finished
+            case _:  # the supervisor was killed before it finished
                 end_holders(self._token)
         os.close(self.pidfd)
         self._close()
         return code
 
     def memory(self) -> int:
-        """Return the resident bytes of the worker and its descendants; 0 once it has ended."""
+        """Return the resident bytes of the worker and its descendants; 0 after their end."""
         processes = _descendants(self._popen.pid)
         if len(processes) > 1:
             return sum(map(_proportional, processes))
         return sum(map(_resident, processes))
 
     def _reported(self) -> list[int]:
-        """Return the guardian's reports so far: the worker's number, then its exit status."""
+        """Return the supervisor's reports so far: the worker's number, then its exit status."""
         with contextlib.suppress(OSError):  # nothing new, or closed
             self._told += os.read(self._report, 64)
         return [int(line) for line in self._told.split(b"\n")[:-1]]
@@ -304,7 +312,7 @@ class Process:
 
 
 def kill_all() -> None:
-    """Kill every worker of this process at once; safe in a signal handler."""
+    """Kill all workers of this process; safe in a signal handler."""
     for guardian in tuple(_live):
         _tell_to_end(guardian)
 
@@ -312,7 +320,7 @@ def kill_all() -> None:
 before_leaving.append(kill_all)
 
 _live: dict[int, Log] = {}
-"""The logs of workers, by the process number of a guardian that was not waited for yet."""
+"""The logs of running workers, by the process number of their supervisor."""
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _spawner: threading.Thread | None = None
 _spawner_lock = threading.Lock()
@@ -321,9 +329,9 @@ _spawner_lock = threading.Lock()
 def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
     """Call ``start`` in the thread that starts all workers.
 
-    The kernel's parent-death signal comes when the *thread* that started a child ends, so a
-    short-lived thread would kill its worker. The thread is a daemon because Python joins other
-    threads while user threads may still need their workers.
+    The kernel kills a worker when the *thread* that started it ends, so a short-lived thread cannot
+    start workers. The thread is a daemon: Python waits for other threads at its exit, and those may
+    still need their workers.
     """
     global _spawner
     with _spawner_lock:
@@ -342,7 +350,7 @@ def _in_spawner(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Pope
     try:
         return future.result()
     except BaseException:
-        future.add_done_callback(_end_unwanted)  # after Ctrl-C no caller will end it
+        future.add_done_callback(_end_unwanted)  # after Ctrl-C no caller will end the new process
         raise
 
 
@@ -352,7 +360,7 @@ def _end_unwanted(future: Future[subprocess.Popen[bytes]]) -> None:
 
 
 def _spawn_forever() -> None:
-    """Start workers on request; in between, trim their logs."""
+    """Start workers on request; between requests, trim their logs."""
     jobs, swept = _jobs, False
     while True:
         try:
@@ -366,14 +374,14 @@ def _spawn_forever() -> None:
 
 
 def _forget_parent() -> None:
-    """Reset a forked child: the workers and the spawner are the parent's."""
+    """Reset a forked child, because the workers and the thread belong to its parent."""
     global _spawner, _spawner_lock, _jobs
     _live.clear()
     _spawner, _spawner_lock, _jobs = None, threading.Lock(), queue.SimpleQueue()
 
 
 def _tell_to_end(guardian: int) -> None:
-    """Signal a guardian, even a stopped one, to end all its processes."""
+    """Signal a supervisor to end all its processes, even if the supervisor is stopped."""
     with contextlib.suppress(ProcessLookupError):
         for number in ending_signals():
             os.kill(guardian, number)
@@ -394,8 +402,10 @@ def _resident(pid: int) -> int:
 
 
 def _proportional(pid: int) -> int:
-    """Return the resident bytes of a process; a page that n processes share counts 1/n. A forked
-    child shares most pages of its parent, so a plain sum would count them twice."""
+    """Return the resident bytes of a process, where a page that n processes share counts as 1/n.
+
+    A forked child shares most pages with its parent, so a plain sum would count these pages twice.
+    """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -408,7 +418,7 @@ os.register_at_fork(after_in_child=_forget_parent)
 
 
 def exit_cause(code: int | None, when: str) -> str:
-    """Describe an exit code and when the process ended, or name its signal."""
+    """Describe an exit code and when the process ended; for a signal, return its name."""
     if code is None:
         return "it ended, and the kernel still holds it"
     if code >= 0:

@@ -1,4 +1,4 @@
-"""A client of a session in another process, with a deadline."""
+"""Call a session in another process, with a deadline."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from harness.worker import answers
 from harness.worker.answers import Forms
 from harness.worker.worker import Outcome, Worker
 
-# The first words of Python's faulthandler in a crash.
+# The words with which the report of Python's faulthandler about a crash begins.
 DYING = "Fatal Python error:"
-# Results by name: arrays, or the description of a value that is no proper array.
+# Results by name. A Misfit describes a value that is not an array of numbers.
 Tensors = dict[str, Array | Misfit]
 Service = TypeVar("Service")
-# A named value: its name, its time step in a loop, and the array.
+# A named value: its name, its time step (None outside of loops), and the array.
 Traced = tuple[str, int | None, Array | Misfit]
 
 
 class WorkerFault(Exception):
-    """A failed call: ``outcome`` tells how it failed, ``backend`` names whose call it was."""
+    """The error of a failed call, with its ``verb``, its ``outcome`` and the ``backend``."""
 
     def __init__(self, verb: str, outcome: Outcome, backend: str = "") -> None:
         super().__init__(f"{verb}: {outcome.cause}")
@@ -42,28 +42,28 @@ class WorkerFault(Exception):
 
     @property
     def traceback(self) -> str:
-        """The traceback of the failure."""
+        """The traceback of the failure in the worker."""
         return told(self.outcome)
 
     @property
     def cannot_start(self) -> bool:
-        """True if the backend cannot compute anything here."""
+        """True if the backend cannot compute anything on this machine."""
         return self.outcome.kind == CannotStart.__name__
 
     @property
     def users_error(self) -> str | None:
-        """The message of a :class:`UsageError` in the worker, None for other errors."""
+        """The message of a :class:`UsageError` in the worker; None for other errors."""
         return self.outcome.message if self.outcome.kind == UsageError.__name__ else None
 
 
 def told(outcome: Outcome) -> str:
-    """Return the traceback of an exception, or Python's report of its own crash."""
+    """Return the traceback of an exception, or the report of Python's faulthandler."""
     start = outcome.log.find(DYING)
     return outcome.traceback or (outcome.log[start:] if start >= 0 else "")
 
 
 def with_trace(message: str, traceback: str) -> str:
-    """Return a message for standard error, followed by its traceback if there is one."""
+    """Return a message followed by its traceback, if there is one, for standard error."""
     if not traceback:
         return message
     return f"{message}\nIts traceback:\n{indent(traceback.rstrip(), '  ')}"
@@ -76,8 +76,12 @@ def not_offered(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> str:
-    """Return the first of these that a worker's greeting does not offer, in words; empty if it
-    offers all. ``programs`` and rules may need optional primitives, and a ``path`` a compiler."""
+    """Return a message about the first requirement that a worker cannot fulfil; empty if there is
+    none.
+
+    ``hello`` is the worker's greeting. ``programs`` and update rules may need optional primitives.
+    A ``path`` may need a compiler.
+    """
     if not offers_path(hello, path):
         return f"path {path!r} is not offered: there is no compiler of whole steps"
     every = (p.every_node if isinstance(p, UpdateRule) else p.nodes for p in programs if p)
@@ -96,7 +100,7 @@ def not_offered(
 
 
 def offers_of(hello: Mapping[str, Any], dtype: str) -> frozenset[str]:
-    """Return the optional primitives that a backend has in a dtype."""
+    """Return the optional primitives that a backend has in a dtype, according to its greeting."""
     lacking = hello.get("lacks", {}).get(dtype, ())
     return frozenset(hello.get("primitives", ())).difference(lacking)
 
@@ -108,11 +112,11 @@ def check_offered(
     programs: Iterable[Program | UpdateRule | None] = (),
     path: str = "",
 ) -> None:
-    """Start a worker and check that it offers all of these: see :func:`not_offered`.
+    """Start a worker and check that it offers device, dtype, primitives and path.
 
     Raises:
         WorkerFault: the worker does not start.
-        UsageError: the worker does not offer one of them.
+        UsageError: the worker does not offer one of these.
     """
     lacking = not_offered(hello_of(worker), device, dtype, programs, path)
     if lacking:
@@ -132,7 +136,9 @@ def hello_of(worker: Worker) -> Mapping[str, Any]:
 
 
 def nearest_device(worker: Worker, wanted: str) -> str:
-    """Return the wanted device if the worker has it, otherwise its CPU (numpy beside a card).
+    """Return the wanted device if the worker has it, otherwise the CPU.
+
+    For example, numpy runs on the CPU while the other backends use a GPU.
 
     Raises:
         WorkerFault: the worker does not start.
@@ -142,14 +148,14 @@ def nearest_device(worker: Worker, wanted: str) -> str:
 
 
 def offers_path(hello: Mapping[str, Any], path: str) -> bool:
-    """Return whether a worker's greeting offers a path: not all have a compiler of whole steps."""
+    """Return whether a worker offers a path. Some paths need a compiler of whole steps."""
     return path not in COMPILED_PATHS or path in hello.get("compiles", ())
 
 
 def asked(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """Return the outcome of a call; an invalid answer is an error of the call."""
+    """Call a worker and return the outcome; an answer of a wrong type is an error of the call."""
     outcome = worker.call(verb, payload, timeout)
     if not outcome.ok:
         return outcome
@@ -162,10 +168,10 @@ def asked(
 def answered(
     worker: Worker, forms: Forms, verb: str, payload: Mapping[str, Any], timeout: float
 ) -> Outcome:
-    """Return the outcome of a successful call.
+    """Call a worker and return the outcome of a successful call.
 
     Raises:
-        WorkerFault: the call failed, or its answer is invalid.
+        WorkerFault: the call failed, or its answer has a wrong type.
     """
     outcome = asked(worker, forms, verb, payload, timeout)
     if not outcome.ok:
@@ -175,17 +181,18 @@ def answered(
 
 @cache
 def session_forms() -> Forms:
-    """Return the answer types of a session; the import of the service takes time."""
+    """Return the types of a session's answers. The import is here because it takes time."""
     from harness.runtime.service import SessionService
 
     return Forms(SessionService)
 
 
 def client(service: type[Service], call: Callable[..., Any], prefix: str = "") -> Service:
-    """Return a client of ``service``: each of its methods calls the verb of the same name.
+    """Return a client of ``service``: each of its methods calls the worker's method of the same
+    name.
 
-    The client has the methods of the service with their parameters and types, so no verb is
-    declared twice. ``call`` gets the verb's name after ``prefix``, and its arguments.
+    The client has the parameters and types of the service's methods, so they are declared only
+    once. ``call`` gets ``prefix`` followed by the method's name, and the arguments.
     """
     return cast("Service", _Client(service, call, prefix))
 
@@ -205,7 +212,8 @@ class _Client:
         signature = _signature(self.service, verb)
 
         def run(*arguments: Any, **named: Any) -> Any:
-            # Omitted arguments stay omitted: an older baseline may not know them.
+            # Do not send omitted arguments, because an older version of the harness may not know
+            # them.
             bound = signature.bind(self, *arguments, **named).arguments
             return self.call(self.prefix + verb, **{n: bound[n] for n in [*bound][1:]})
 
@@ -213,12 +221,12 @@ class _Client:
 
 
 class Remote:
-    """A client of one worker's session, with answers of the types in ``forms``.
+    """A client of the session in one worker. ``forms`` are the types of its answers.
 
-    All calls together must end within ``timeout`` seconds from now, plus ``excused()``, the seconds
-    that the caller itself took. ``denormals``: the backend of the open session promises to keep
-    denormals. ``repeats``: its gradients have the same bits each time. ``automatic``: the framework
-    computes the gradients, in whole steps too.
+    All calls together must end within ``timeout`` seconds from now. The seconds that the caller
+    itself needs, ``excused()``, do not count. After :meth:`open`, ``denormals``: the backend
+    promises to keep denormals; ``repeats``: its gradients have the same bits each time;
+    ``automatic``: the framework computes the gradients itself.
     """
 
     def __init__(
@@ -234,11 +242,11 @@ class Remote:
         self.deadline = time.monotonic() + timeout - excused()
 
     def call(self, verb: str, **payload: Any) -> Any:
-        """Return the verb's value; raise :class:`WorkerFault` if it failed, crashed or was late."""
+        """Return the result of a call; raise :class:`WorkerFault` if it failed or was too late."""
         return answered(self.worker, self.forms, verb, payload, self._left()).value
 
     def outcome(self, verb: str, **payload: Any) -> Outcome:
-        """Return the outcome of a verb that may fail."""
+        """Return the outcome of a call that may fail."""
         return asked(self.worker, self.forms, verb, payload, self._left())
 
     def _left(self) -> float:
@@ -253,7 +261,7 @@ class Remote:
         dtype: str,
         device: str,
     ) -> dict[str, str]:
-        """Open a session with quick compilation; return the path of each layer."""
+        """Open a session that compiles quickly; return the path of each layer."""
         value = self.call(
             "open",
             training=encoded(training),
@@ -274,7 +282,7 @@ class Remote:
         return dict(self.call("use_rule", rule=encoded(rule))["paths"])
 
     def load(self, material: Arguments) -> None:
-        """Set parameters and statistics."""
+        """Set the parameters and statistics."""
         self.call("load", parameters=material.parameters, statistics=material.statistics)
 
     def forward(
@@ -284,7 +292,7 @@ class Remote:
         state: Mapping[str, Any],
         targets: Arrays | None = None,
     ) -> Tensors:
-        """Return the results of a forward pass."""
+        """Return the results of a forward pass by name."""
         payload = {"phase": phase, "inputs": inputs, "state": state, "targets": targets}
         found: Tensors = self.call("forward", **payload)
         return found
@@ -292,7 +300,7 @@ class Remote:
     def gradients(
         self, material: Arguments, along: Arrays | None = None, phase: Phase = "training"
     ) -> Tensors:
-        """Return the results, and the gradients as ``gradient.NAME``."""
+        """Return results, and ``gradient.NAME`` of the loss or ``along`` cotangents."""
         value = self.call(
             "gradients",
             phase=phase,
@@ -312,8 +320,10 @@ class Remote:
         loss: bool = False,
         instead: Sequence[tuple[str, int | None, Array]] = (),
     ) -> list[Traced]:
-        """Return every named value of a forward pass, with its time step in a loop. ``loss`` adds
-        the values of the loss. Values in ``instead`` replace computed ones."""
+        """Return every named value of a forward pass, with its time step if it was made in a loop.
+
+        ``loss`` includes the values of the loss. Values in ``instead`` replace computed values.
+        """
         more: dict[str, Any] = {"targets": material.targets} if loss else {}
         if instead:
             more["instead"] = [list(entry) for entry in instead]
@@ -323,13 +333,17 @@ class Remote:
         return [(name, step, value) for name, step, value in found]
 
     def probe(self, batch: int, time: int) -> dict[str, Any]:
-        """Test single primitives; return the number ``tried`` and their ``faults`` in words."""
+        """Test the primitives one by one; return the number ``tried`` and the ``faults``."""
         probed: dict[str, Any] = self.call("primitives", batch=batch, time=time)
         return probed
 
     def train(
         self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Train on each batch; return ``results``, ``parameters``, ``statistics``, ``slots``."""
+        """Make one training step per batch; return for each the ``results`` and the values after
+        it.
+
+        These are ``parameters``, ``statistics`` and ``slots``.
+        """
         steps: list[dict[str, Any]] = self.call("train", batches=list(batches), state=state)
         return steps

@@ -34,7 +34,7 @@ from harness.runtime import plugins, promises
 from harness.runtime.code_digest import digest
 from harness.worker import frames
 
-# The variables that a worker reports: they affect digits or speed.
+# The environment variables that a worker reports, because they affect digits or speed.
 
 REPORTED = (
     *("KERAS_BACKEND", "XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS", "JAX_DISABLE_JIT"),
@@ -48,13 +48,14 @@ REPORTED_PREFIXES = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "BLIS_"),  # threads, and the order of sums
     *("ATEN_", "DNNL_", "ONEDNN_", "NPY_", "TORCHDYNAMO_", "TORCHINDUCTOR_"),  # which kernels
 )
-# Cache folders affect neither. Nor do the variables that allow a library twice or after a fork.
-# torch sets the first itself when it compiles, and an import of scikit-learn sets the others.
+# These variables affect neither digits nor speed: cache folders, and permissions to load a library
+# twice or after a fork. torch sets cache folders when it compiles, and importing scikit-learn sets
+# the permissions.
 UNREPORTED = ("_CACHE_DIR", "_CACHE_PATH", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 
 
 def reported(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of a process that affect digits or speed."""
+    """Return the environment variables of a process that affect digits or speed."""
     deciding = (n for n in sorted(variables) if n in REPORTED or n.startswith(REPORTED_PREFIXES))
     return {name: variables[name] for name in deciding if not name.endswith(UNREPORTED)}
 
@@ -63,14 +64,14 @@ Handler = Callable[[str, dict[str, Any]], Any]
 
 
 class LostModules(HarnessError):
-    """A backend replaced modules in ``sys.modules``, so its process cannot compute any more."""
+    """The error of a backend that replaced modules in ``sys.modules``: its process is unusable."""
 
 
 GREETING = 0
-"""The id of the greeting; calls count from 1."""
+"""The id of the greeting; the ids of calls start at 1."""
 
 _TEXT_LIMIT = 64 << 10
-# The most characters of a framework's message, on one line; the traceback has all of it.
+# The most characters of a framework's message on one line. The traceback has the full message.
 LONGEST = 300
 _OUT_OF_MEMORY_KINDS = ("OutOfMemoryError", "ResourceExhaustedError")
 _OUT_OF_MEMORY_WORDS = (
@@ -83,7 +84,7 @@ _OUT_OF_MEMORY_WORDS = (
     "cuda_error_out_of_memory",
     "cudaerrormemoryallocation",
 )
-# Errors of a device after which every later call of the process may fail.
+# Errors of a device, after which all later calls of the process may fail.
 _DEVICE_KINDS = ("AcceleratorError", "InternalError")
 _DEVICE_WORDS = (
     "cuda error",
@@ -108,7 +109,7 @@ _DEVICE_WORDS = (
     "ze_result_error_",
     "mps backend",
 )
-# Prefixes of XLA's messages about faults that are not the caller's.
+# The kinds of XLA's errors, and the starts of their messages, that are not the caller's fault.
 _XLA_KINDS, _XLA_WORDS = ("XlaRuntimeError", "JaxRuntimeError"), ("internal:", "data_loss:")
 
 
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     own_pid, own_modules = os.getpid(), _own_modules()
     if options.cores is not None:
-        # XLA and others use this as the number of cores; their threads inherit it.
+        # XLA and other libraries take the number of cores from this setting, and threads inherit
+        # it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     faulthandler.enable()
     connection = socket.socket(fileno=options.fd)
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _leave_if_forked(own_pid: int) -> None:
-    """End a child that a backend forked and let return: it must not answer for its parent."""
+    """End this process if the backend forked it: a child must not answer for its parent."""
     if os.getpid() != own_pid:
         os._exit(0)
 
@@ -162,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 def _prepare(
     options: argparse.Namespace, arguments: Sequence[str], own_pid: int
 ) -> tuple[Handler, dict[str, Any]]:
-    """Return the handler of calls and the greeting; may restart this process."""
+    """Return the function that answers calls, and the greeting; may restart this process."""
     name: str = options.backend
     if options.handler is not None:
         served = answer = _resolve(options.handler)(name)
@@ -179,8 +181,10 @@ def _prepare(
 
 
 def _enter(environment: dict[str, str], arguments: Sequence[str]) -> None:
-    """Restart this program with ``environment``, unless it is set already. A framework and its C
-    libraries read their variables when the process starts."""
+    """Restart this program with ``environment``, unless these variables are set already.
+
+    A framework and its C libraries read their variables when the process starts.
+    """
     if all(os.environ.get(name) == text for name, text in environment.items()):
         return
     command = [sys.executable, "-P", "-m", "harness.worker.serve", *arguments, "--environment-set"]
@@ -194,7 +198,7 @@ def _resolve(path: str) -> Callable[[Any], Any]:
 
 
 def _greeting(name: str, served: Any) -> dict[str, Any]:
-    # Imports of the backend are done by now, and no start should wait for more.
+    # The backend has usually imported this module already, so the import takes no time here.
     from harness.runtime.backend import doubts
 
     versions, devices = getattr(served, "versions", dict), getattr(served, "devices", list)
@@ -217,7 +221,7 @@ def _greeting(name: str, served: Any) -> dict[str, Any]:
 
 
 def _own_modules() -> dict[str, ModuleType]:
-    """Return the imported modules of numpy and the harness."""
+    """Return the imported modules of numpy and of the harness."""
     packages = ("harness", "numpy")
     return {n: m for n, m in sys.modules.items() if n.partition(".")[0] in packages}
 
@@ -226,7 +230,8 @@ def _serve(
     connection: socket.socket, answer: Handler, own_pid: int, modules: Mapping[str, ModuleType]
 ) -> None:
     while True:
-        # A separate function, so that no object of a call stays in memory until the next.
+        # This is a separate function, so that no object of a call stays in memory until the next
+        # call.
         _serve_one(connection, answer, own_pid, modules)
 
 
@@ -238,7 +243,7 @@ def _serve_one(
     _leave_if_forked(own_pid)
     lost = [name for name, module in modules.items() if sys.modules.get(name) is not module]
     if lost:
-        # An import would make a second copy of each, with other classes and settings.
+        # Importing them again would make second copies, with other classes and settings.
         told = f"{len(lost)} modules, such as {lost[0]}, were removed from sys.modules or replaced"
         error = LostModules(f"{told} during this call: its process is ended")
         reply |= {**_failure(error), "spent": True}
@@ -262,7 +267,7 @@ def _reply(answer: Handler, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """Return the part of an answer that describes ``error``, in plain, valid text."""
+    """Return the part of an answer that describes ``error``, as plain text."""
     out_of_memory = any(map(_is_out_of_memory, _chain(error)))
     return {
         "status": "out-of-memory" if out_of_memory else "error",
@@ -274,7 +279,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException) -> str:
-    """Return the traceback of ``error``, or the one that it carries; "" for a user's error."""
+    """Return the traceback of ``error``, or one that it carries; empty for a user's error."""
     inner = getattr(error, "traceback", "")
     if isinstance(inner, str) and inner:
         return inner
@@ -282,7 +287,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and all its causes and contexts."""
+    """Yield an error and all errors that led to it."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -323,7 +328,7 @@ def _message(error: BaseException, limit: int | None = None) -> str:
 
 
 def _text(text: str) -> str:
-    # The end of a long traceback has the error.
+    # Keep the end of a long traceback, which has the error.
     return text[-_TEXT_LIMIT:].encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Start one warm worker process for each backend, and survive the backend's faults.
+"""Start one worker process per backend, keep it running between calls, and survive its crashes.
 
 :mod:`harness.worker.exchange` enforces the limits of time and memory. Linux only.
 """
@@ -28,14 +28,17 @@ from harness.worker.launch import Launch
 from harness.worker.process import Process, exit_cause, kill_all
 from harness.worker.serve import GREETING
 
-# The distribution that a user's interpreter needs to run a worker.
+# The distribution that an interpreter needs to run a worker.
 HARNESS = "backend-comparison-harness"
 _LACKS = re.compile(r"No module named '?harness\b")
 _OLD = re.compile(r"unknown option:? -P", re.IGNORECASE)
 
 
 def hint(python: str, backend: str, said: str) -> str:
-    """Return how to repair an interpreter that has printed ``said``; empty if unknown."""
+    """Return how to repair an interpreter that could not start a worker; empty if unknown.
+
+    ``said`` is the output of that interpreter.
+    """
     if python == sys.executable:
         return ""
     own = distribution(HARNESS)
@@ -53,7 +56,10 @@ def hint(python: str, backend: str, said: str) -> str:
 
 
 def requirement(found: Distribution, extra: str) -> str:
-    """Return pip's requirement for a distribution as installed here, with its extra."""
+    """Return the requirement with which pip installs a distribution as it is installed here.
+
+    ``extra`` is added if the distribution has such an extra.
+    """
     extras = found.metadata.get_all("Provides-Extra") or []
     part = f"[{extra}]" if extra in extras else ""
     address = urlparse(json.loads(found.read_text("direct_url.json") or "{}").get("url", ""))
@@ -71,13 +77,14 @@ _STARTS_TRIED = 2
 class Outcome:
     """The outcome of one call.
 
-    - ``value`` is the result of an ok call.
+    - ``value`` is the result of a successful call.
     - ``cause`` describes a failure: "SIGSEGV", "exit code 0 in mid-call", "no answer in 4.0 s",
       "ValueError: ...".
-    - ``log`` is the last 64 KiB of output during the call, and ``log_bytes`` counts all of it.
-    - ``seconds`` is on the worker's own clock, or the time waited if no answer came.
-    - ``start_failed``: the worker did not start, so the call was never made.
-    - ``kind`` is the class of the exception that the call raised, if any.
+    - ``log`` is the last 64 KiB of output during the call; ``log_bytes`` is the size of all
+      output.
+    - ``seconds`` is measured in the worker, or is the time waited if no answer came.
+    - ``start_failed`` says that the worker did not start, so the call was never made.
+    - ``kind`` is the class name of the exception that the call raised, if any.
     """
 
     status: Status
@@ -96,16 +103,17 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """The cause without the kind of the exception."""
+        """The cause without the class name of the exception."""
         return self.cause.removeprefix(f"{self.kind}: ")
 
 
 class Worker:
-    """A worker process that starts on demand and stays warm.
+    """A worker process that starts at its first call and then stays running.
 
     After a crash, a timeout or too much memory, the next call starts a new process from the same
-    ``Launch``; ``starts`` counts them. No start is tried after one that hung, or after two failures
-    in a row: later calls return that outcome at once. Calls from several threads take turns.
+    ``Launch``; ``starts`` counts the starts. If a start hangs, or two starts in a row fail, no
+    further start is tried, and later calls return that outcome immediately. Calls from several
+    threads take turns.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -120,35 +128,37 @@ class Worker:
 
     @property
     def hello(self) -> Mapping[str, Any] | None:
-        """The greeting of the present or last process; None before the first."""
+        """The greeting of the current or last process; None before the first start."""
         return self._hello
 
     @property
     def versions(self) -> str:
-        """The versions in the greeting; empty before the first start."""
+        """The versions in the greeting as text; empty before the first start."""
         told = (self._hello or {}).get("versions", {})
         return ", ".join(f"{name} {version}" for name, version in told.items())
 
     @property
     def pid(self) -> int | None:
-        """The process number of the worker, None while there is none."""
+        """The process number of the worker; None if no process runs."""
         return self._process.pid if self._process else None
 
     @property
     def given_up(self) -> bool:
-        """True if no further start is tried."""
+        """True if no further start will be tried."""
         return self._last_word is not None
 
     def start(self) -> Outcome:
-        """Start the process unless it runs; the value of an ok outcome is its greeting."""
+        """Start the process unless it is running. If that succeeds, ``value`` is its greeting."""
         with self._lock:
             return self._ready()
 
     def call(self, verb: str, payload: Any = None, timeout: float | None = None) -> Outcome:
-        """Call a verb of the worker; ``timeout`` is in seconds, without the time of a start.
+        """Call a method ("verb") of the worker. ``timeout`` is in seconds and excludes the time of
+        a start.
 
-        A fault of the backend is an ``Outcome`` and raises nothing. A process that ended since the
-        last call is a fault too, because a new process would not have its session.
+        A fault of the backend raises nothing; the returned ``Outcome`` describes it. If the process
+        has ended since the last call, that is a fault too, because a new process would not have its
+        session.
 
         Raises:
             harness.worker.frames.Unencodable: the payload cannot be encoded.
@@ -167,7 +177,7 @@ class Worker:
             return self._run(self._process, request, timeout)
 
     def close(self) -> None:
-        """End the process and its whole group; a later call starts a new one."""
+        """End the process and all its descendants. A later call starts a new process."""
         with self._lock:
             if self._process is not None:
                 self._end(self._process)
@@ -227,9 +237,9 @@ class Worker:
     def _run(
         self, process: Process, request: frames.FrameWriter | None, timeout: float | None
     ) -> Outcome:
-        """Send one request, or nothing at the start, and wait for one answer."""
+        """Send a request and wait for its answer; if ``request`` is None, wait for the greeting."""
         started = time.monotonic()
-        if request:  # output of a new process before this line belongs to its start
+        if request:  # keep the output of a new process, which belongs to its start
             process.log.clear()
         try:
             answer = exchange(process, request, timeout, self.launch.memory_limit)
@@ -241,7 +251,8 @@ class Worker:
                 process, "in mid-call" if request else "at its start", lost, seconds
             )
         except BaseException:
-            # Ctrl-C during a call: its late answer must not reach a later call.
+            # After Ctrl-C during a call, the late answer must not be taken for the answer of a
+            # later call.
             self._end(process)
             raise
         outcome = _outcome(answer, *process.log.read())
@@ -253,7 +264,7 @@ class Worker:
     def _buried(
         self, process: Process, when: str, lost: LostWorker | None = None, seconds: float = 0.0
     ) -> Outcome:
-        """End the rest of the process and return the outcome."""
+        """End a lost process and return the outcome of the call."""
         code = process.end()
         self._process = None
         log, count = process.log.read()

@@ -137,8 +137,7 @@ class Executor:
         self._bind(inputs)
 
     def _bind(self, inputs: Mapping[str, View]) -> None:
-        """Bind the calls that read no input, and keep the instructions that read an input for
-        later."""
+        """Bind the calls that read no input; remember the instructions that read one."""
         self._calls: list[Call] = []
         self._reading: dict[int, Instruction] = {}
         for parts in self._tiles:
@@ -238,8 +237,7 @@ class Executor:
 
 @dataclass(frozen=True)
 class _Bound:
-    """Calls on certain inputs. It keeps the inputs alive, so that no other tensor gets their
-    ``id``."""
+    """Calls bound to inputs. The inputs stay alive, so that no other tensor gets their ``id``."""
 
     calls: Sequence[Call]
     given: Sequence[Any]

@@ -74,8 +74,7 @@ class MemoryPlan:
         return self.allocations.get(view.buffer)
 
     def in_place(self, index: int, buffer: Buffer) -> bool:
-        """Return whether an instruction may write its result into the memory of an input's
-        buffer."""
+        """Return whether an instruction may write its result over the buffer of an input."""
         instruction = self.instructions[index]
         allowed = self.aliases.get(instruction.op, frozenset())
         return (buffer.size, buffer.kind) == (
@@ -88,8 +87,8 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Put ``new`` into the memory of ``old``, and, where safe, the temporaries from which it is
-        computed."""
+        """Put ``new`` into the memory of ``old`` and, where safe, the values that it is made from
+        too."""
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
             start = self.lives[new].first

@@ -55,8 +55,7 @@ class Assembler:
         return found
 
     def matrix(self, view: View, *groups: int) -> View:
-        """Merge axes to a matrix with one dense axis, as matrix products need it; copy if
-        necessary."""
+        """Merge axes to a matrix with one dense axis, as products need it; copy if necessary."""
         found = view.merge(*groups)
         if found is None or (1 not in found.strides and 1 not in found.shape):
             found = self.compact(view).merge(*groups)

@@ -220,8 +220,7 @@ def _on_whole_buffers(one: Instruction) -> bool:
 
 
 def _buffers(one: Instruction) -> list[Buffer]:
-    """Return the buffers that an instruction reads entry by entry, and the buffer that it
-    writes."""
+    """Return the buffers that an instruction reads entry by entry, and its result's buffer."""
     return [*(view.buffer for view in one.reads() if view.buffer.size > 1), one.out.buffer]
 
 

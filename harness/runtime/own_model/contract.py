@@ -228,8 +228,7 @@ class OwnModel(ABC):
 
     @abstractmethod
     def read(self, name: str) -> Any:
-        """Return the current values of an array of the model; the caller may write into the
-        result."""
+        """Return a copy of an array of the model, or a tensor that the caller may overwrite."""
 
     @abstractmethod
     def put(self, arrays: Arrays) -> None:

@@ -48,14 +48,12 @@ class Sides:
         self.shapes = {n: a.shape for n, a in self.layout.pack(zeros).items()}
 
     def _has_pieces(self, owner: str, native: Native) -> bool:
-        """Return whether the model has a layer's packed tensors instead of the spec's
-        parameters."""
+        """Return whether the model has a layer's packed tensors, not the spec's parameters."""
         pieces = [n for n in native.packing.pieces if n not in native.packing.frozen]
         return bool(pieces) and all(self.view(f"{owner}.{n}") is not None for n in pieces)
 
     def view(self, name: str) -> ArrayPart | None:
-        """Return the part of the model for an array of the spec or a layer's tensor; None if
-        missing."""
+        """Return the model's part for an array of the spec or a layer's tensor, if any."""
         text = renamed(name, self.rules)[0]
         found, other = view_of(text, self.entries), self.spelled.get(local_of(text))
         if found is None and other is not None:
@@ -63,16 +61,14 @@ class Sides:
         return found
 
     def names(self) -> list[str]:
-        """Return all names that rules may contain: parameters, tensors of layers, and
-        statistics."""
+        """Return all names that rules may contain: parameters, layers' tensors, statistics."""
         pieces = [f"{k}.{n}" for k, packing in self.every.claimed.items() for n in packing.pieces]
         ports = (*self.program.parameters, *self.program.statistics)
         return list(dict.fromkeys([*(port.name for port in ports), *pieces]))
 
 
 def dotted(name: str) -> str:
-    """Return the name that rules use for a tensor of a layout: ``rnn.kernel`` for
-    ``rnn/kernel``."""
+    """Return a tensor's name as rules write it: ``rnn.kernel`` for ``rnn/kernel``."""
     return name.replace("/", ".")
 
 
@@ -249,8 +245,7 @@ def _has(free: dict[str, tuple[int, ...]], prefix: str, pieces: dict[str, tuple[
 
 
 def _pieces(sides: Sides, owner: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a layer's tensors, packed if the framework has the layer, else the
-    spec's."""
+    """Return the shapes of a layer's tensors, the framework's own if it has the layer."""
     packing = sides.every.claimed.get(owner)
     shapes = {n: s for n, s in sides.every.shapes.items() if owner_of(n) == owner}
     local = {local_of(n): np.zeros(s) for n, s in shapes.items()}
@@ -266,8 +261,7 @@ def _some(names: Sequence[str], most: int = SHOWN) -> str:
 
 @dataclass(frozen=True)
 class Placement:
-    """The place of an array of the spec: the array's shape, and the part of the model that holds
-    it."""
+    """The shape of an array of the spec, and the part of the model that holds the array."""
 
     shape: tuple[int, ...]
     view: ArrayPart

@@ -109,13 +109,11 @@ class ArrayPart:
         return part if self.axes is None else part.transpose(self.axes or None)
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the part's shape in an array of shape ``whole``; numpy raises if there is no such
-        part."""
+        """Return the part's shape in an array of shape ``whole``; numpy raises if it has none."""
         return self.of(np.broadcast_to(np.zeros((), np.bool_), whole)).shape
 
     def is_cut(self, whole: tuple[int, ...]) -> bool:
-        """Return whether a slice goes beyond an array of shape ``whole``; numpy would silently cut
-        it."""
+        """Return whether a slice goes beyond an array of shape ``whole``; numpy would cut it."""
         pairs = zip(self.index, whole, strict=False)
         return any(isinstance(i, slice) and (i.stop or 0) > length for i, length in pairs)
 
@@ -162,8 +160,7 @@ def _index(text: str, whole: str) -> tuple[Any, ...]:
 
 
 def fits(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Return whether a reshape that only splits or joins neighbouring axes converts one shape to
-    the other."""
+    """Return whether splitting or joining neighbouring axes turns one shape into the other."""
     if np.prod(found, dtype=int) != np.prod(wanted, dtype=int):
         return False
     one, other = [n for n in found if n != 1], [n for n in wanted if n != 1]

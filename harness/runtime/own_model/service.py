@@ -105,8 +105,7 @@ def _known(option: str, name: str, known: Mapping[str, str]) -> str:
 
 
 def of_the_loss(training: Program) -> list[str]:
-    """Return the outputs that the loss uses. A model that returns one tensor returns the loss's
-    output."""
+    """Return the outputs that the loss uses. A model that returns a single tensor returns these."""
     named = {port.value: port.name for port in training.outputs}
     used = [
         value
@@ -128,8 +127,7 @@ class Results:
 
     @property
     def known(self) -> dict[str, str]:
-        """The full names of the spec's results, by the names that a model may use: ``logits``,
-        ``state.h``."""
+        """The spec's full result names, by the names that a model may use (``logits``)."""
         full = [n for n in result_ports(self.inference, "forward") if "statistics." not in n]
         return {n.removeprefix("output."): n for n in full}
 

@@ -1,4 +1,4 @@
-"""The command ``generate``: its output and its exit codes."""
+"""The command ``generate``: its output and exit codes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.output.progress import Progress
 from harness.training.generate.request import GenerateOptions, GenerateRequest
 from harness.training.generate.writing import ALL, KEPT, ReadingPace, prepare
 
-# The least number of equal characters at the end of a text that counts as repetition.
+# The least number of equal characters at the end of a text that count as a repetition.
 REPEATED = 10
 
 
 def run_generate(asked: GenerateOptions) -> CommandResult:
-    """Continue the prompt with every backend, and show each character as it comes.
+    """Continue the prompt with every backend, and print each character when it is chosen.
 
     Raises:
         GenerateError: a backend failed.
@@ -33,7 +33,7 @@ def run_generate(asked: GenerateOptions) -> CommandResult:
     paces: dict[str, ReadingPace] = {}
     for backend in request.backends:
         shown = not texts and not as_json
-        # On a terminal the bar is shown until the text begins.
+        # On a terminal, the progress bar is shown until the text begins.
         drawn = shown and sys.stdout.isatty()
         characters: list[str] = []
         paces[backend] = ReadingPace()
@@ -70,12 +70,12 @@ def run_generate(asked: GenerateOptions) -> CommandResult:
 
 
 def request_of(given: Mapping[str, Any]) -> GenerateRequest:
-    """Return the request of options by field, with the columns of the backends."""
+    """Return the request for options given by field."""
     return build(GenerateRequest, of_command(given, "environments"))
 
 
 def monotonous(text: str, request: GenerateRequest) -> str:
-    """Return advice if a greedy text ends in the same character; else an empty text."""
+    """Return advice if a greedy text ends in one repeated character; else an empty string."""
     last = text[-1:]
     if request.temperature or len(text) - len(text.rstrip(last)) < max(REPEATED, len(text) / 2):
         return ""
@@ -86,7 +86,7 @@ def monotonous(text: str, request: GenerateRequest) -> str:
 
 
 def pace_line(pace: ReadingPace) -> str:
-    """Describe the speed of each way of reading if kept values were used; else return ""."""
+    """Describe the speed of reading with and without kept values; empty if none were kept."""
     told = pace.told()
     if KEPT not in told:
         return ""
@@ -99,7 +99,7 @@ def pace_line(pace: ReadingPace) -> str:
 
 
 def differences(texts: Mapping[str, str]) -> str:
-    """Describe the differences of the texts from the first text; empty if there are none."""
+    """Describe where each text differs from the first text; empty if all texts are equal."""
     (first, base), *others = texts.items()
     lines = []
     for backend, text in others:

@@ -1,4 +1,4 @@
-"""A model that continues a text: its context as arrays, and its output of probabilities."""
+"""Use a model to continue a text: convert the text to arrays, and read the probabilities."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from harness.text.vocabulary import Vocabulary, one_hot
 
 @dataclass(frozen=True)
 class Reader:
-    """The way a model reads characters.
+    """The way in which a model reads characters.
 
-    ``fixed`` is the number of characters that it reads, each an input of its own; None with a time
-    axis. A time axis has at most ``window`` characters, as in training. A stateful model reads each
-    character once. ``step`` is the program that reads one character from the values kept of earlier
-    ones, as long as they fit into the window; None if the model does not allow it.
+    ``fixed`` is the number of characters that the model reads, if each is a separate input; None if
+    the inputs have a time axis. A time axis has at most ``window`` characters, as in training. A
+    stateful model reads each character once. ``step`` is a program that reads one character and
+    keeps values of earlier characters, as long as they fit into the window; None if the model does
+    not allow that.
     """
 
     program: Program
@@ -41,11 +42,11 @@ class Reader:
 
     @property
     def reach(self) -> int:
-        """The most characters before the next one that a model without state reads."""
+        """The most characters that a model without state reads to predict the next one."""
         return self.fixed or self.window
 
     def check_prompt(self, prompt: str) -> None:
-        """Raise :class:`UsageError` if the prompt is too short."""
+        """Raise :class:`UsageError` if the prompt is too short for the model."""
         least = self.fixed or 1
         if len(prompt) < least:
             wanted = f"at least {least} character{'s' if least > 1 else ''}"
@@ -55,7 +56,7 @@ class Reader:
 
     @property
     def classes(self) -> int:
-        """The most characters that the model can read and write."""
+        """The most characters in a vocabulary that the model can read and write."""
         program = self.program
         (written,) = (p for p in program.outputs if p.name == self.output)
         dims = [program.type_of(written).shape[-1]]
@@ -66,7 +67,10 @@ class Reader:
         return min(dim.resolve(program.sizes) for dim in dims)
 
     def inputs(self, indices: Sequence[int]) -> dict[str, Array]:
-        """Return the arrays for some characters, with batch 1; of too many, only the last."""
+        """Return the input arrays for some characters, with batch 1.
+
+        If there are more characters than the model can read, only the last ones are used.
+        """
         text = np.asarray(indices, np.int64)
         if self.fixed is not None or not self.stateful:
             text = text[-self.reach :]
@@ -77,7 +81,7 @@ class Reader:
         return initial_state(self.program, 1)
 
     def probabilities(self, results: Arrays) -> Array:
-        """Return the probabilities ``[classes]`` of the next character."""
+        """Return the probabilities ``[classes]`` of the next character, from a model's results."""
         found = np.asarray(results[f"output.{self.output}"], np.float64)
         last: Array = found.reshape(-1, found.shape[-1])[-1]
         return last
@@ -95,10 +99,10 @@ class Reader:
 
 
 def check_results(program: Program, output: str, results: Mapping[str, Array], time: int) -> None:
-    """Check that a backend's results for ``time`` characters have the program's form.
+    """Check the shapes of a backend's results for ``time`` characters.
 
     Raises:
-        IllFormed: the output or a state is missing, or of another shape.
+        IllFormed: the output or a state is missing, or has another shape.
     """
     sizes = {**program.sizes, "batch": 1, "time": time}
     ports = result_ports(program, "forward")
@@ -114,10 +118,10 @@ def check_results(program: Program, output: str, results: Mapping[str, Array], t
 
 
 def reader(spec: Spec, weights: Weights) -> Reader:
-    """Return how a spec reads, at the sizes of its weights.
+    """Return how a spec's model reads text, at the sizes of its weights.
 
-    Raises :class:`UsageError` for a spec that cannot read a text, and :class:`WeightsError` for
-    weights of a different model.
+    Raise :class:`UsageError` if the spec cannot read a text, and :class:`WeightsError` if the
+    weights belong to another model.
     """
     check(weights, spec)
     data = spec.model.data
@@ -142,7 +146,7 @@ def reader(spec: Spec, weights: Weights) -> Reader:
 def _step(
     program: Program, offsets: Mapping[str, int | None], output: str, window: int
 ) -> Program | None:
-    """Return the program of one step; None if a step cannot run alone."""
+    """Return a program that reads one character per step; None if the model has none."""
     whole = (p for p in program.inputs if "time" not in _names(program, p))
     if any(offsets[port.name] is not None for port in whole):
         return None
@@ -157,7 +161,7 @@ def _names(program: Program, port: Port) -> list[str]:
 
 
 def vocabulary(weights: Weights) -> Vocabulary:
-    """Return the characters of weights; :class:`UsageError` if there are none."""
+    """Return the vocabulary of weights; raise :class:`UsageError` if they have none."""
     if not weights.vocabulary:
         raise UsageError(
             f"the weights of {weights.spec} have no vocabulary, so their classes stand for no "
@@ -172,7 +176,7 @@ def vocabulary(weights: Weights) -> Vocabulary:
 
 
 def _output(program: Program) -> str:
-    """Return the last output that nothing else uses: the next character's probabilities."""
+    """Return the last output that nothing else uses: the probabilities of the next character."""
     ends = [n for n in result_ports(program, "ends") if n.startswith("output.")]
     if not ends:
         raise UsageError(f"{program.name} has no output to read a character from")

@@ -31,31 +31,31 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote, WorkerFault, check_offered, hello_of, offers_of
 from harness.worker.worker import Worker
 
-# Reading a text on one backend: step by step from kept values, or the whole text each time.
+# Read a text on one backend: each character once with kept values, or the whole text each time.
 
 DAY = 24 * 3600.0
-# The first PROVEN results of each way are compared with the oracle, and later those whose number
-# is a power of 2.
+# The oracle checks the first PROVEN results of each way of reading, and later the results whose
+# number is a power of 2.
 PROVEN = 3
-# The ways to read: each character once, or everything that the model can read each time.
+# The ways of reading: each character once, or all characters that the model can read each time.
 KEPT, ALL = "kept", "all"
 
 
 @dataclass
 class ReadingPace:
-    """Calls and seconds of each way of reading, without the first call, which compiles."""
+    """The calls and seconds of each way of reading, without the first call, which compiles."""
 
     calls: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, way: str, seconds: float) -> None:
-        """Count a call."""
+        """Count a call in one way of reading."""
         if way in self.calls:
             self.seconds[way] = self.seconds.get(way, 0.0) + seconds
         self.calls[way] = self.calls.get(way, -1) + 1
 
     def told(self) -> dict[str, dict[str, float]]:
-        """Return the characters, and the characters per second, of each way."""
+        """Return the characters, and the characters per second, of each way of reading."""
         return {
             way: {"characters": count, "characters_per_second": count / self.seconds[way]}
             for way, count in self.calls.items()
@@ -65,10 +65,10 @@ class ReadingPace:
 
 @dataclass
 class Reading:
-    """The reading of a growing text by one backend; ``text`` has the indices of characters.
+    """A backend's reading of a text that grows; ``text`` holds the indices of the characters.
 
-    While the text fits into the window, and if the model allows it, each character is read once
-    (way :data:`KEPT`). Otherwise everything that the model can read is read each time
+    As long as the text fits into the window, and if the model allows it, each character is read
+    once (:data:`KEPT`). Otherwise all characters that the model can read are read each time
     (:data:`ALL`).
     """
 
@@ -89,13 +89,15 @@ class Reading:
         self._reference: Reference | None = None
 
     def probabilities(self) -> Iterator[Array]:
-        """Yield the probabilities ``[classes]`` of the next character, each time for a longer text.
+        """Yield the probabilities ``[classes]`` of the next character.
+
+        The caller adds a character to ``text`` between two results.
 
         Raises:
             GenerateError: the backend does not agree with the oracle.
-            IllFormed: its results do not have the model's form.
-            UsageError: it does not offer the device, the dtype or the path.
-            WorkerFault: it failed.
+            IllFormed: its results do not have the model's shapes.
+            UsageError: the backend does not offer the device, the dtype or the path.
+            WorkerFault: the backend failed.
         """
         step = self.reader.step if self.request.cache else None
         if step is not None and len(self.text) < self.reader.window and self._offered(step):
@@ -109,7 +111,8 @@ class Reading:
     def _by_steps(self, program: Program) -> Iterator[Array]:
         """Yield the probabilities from a program that reads each character once.
 
-        The kept values begin as ones, so a read of an entry that was never written fails the proof.
+        The kept values start as ones. If the program reads an entry that was never written, the
+        comparison with the oracle therefore fails.
         """
         known, given = self.reader, 0
         self._open(program)
@@ -160,7 +163,7 @@ class Reading:
         return found
 
     def _prove(self, inputs: Arrays, state: Arrays, results: Arrays) -> None:
-        """Compare results with the last steps of the oracle, which reads everything."""
+        """Compare results with the last steps of the oracle, which reads the whole text."""
         if self._reference is None:
             self._reference = Reference(self.training, self.reader.program)
 
@@ -179,12 +182,12 @@ class Reading:
 
 
 def _is_proven(number: int) -> bool:
-    """Return whether a result, counted from 0, is compared with the oracle."""
+    """Return whether the oracle checks a result; ``number`` counts the results from 0."""
     return number < PROVEN or number & (number - 1) == 0
 
 
 def _last(array: Array, shape: Sequence[int]) -> Any:
-    """Return the last steps of an array, as many as ``shape`` has."""
+    """Return the last time steps of an array, as many as ``shape`` has."""
     return array if array.shape == shape else array[:, -shape[1] :]
 
 
@@ -203,10 +206,10 @@ class TextWriter:
     prompt: tuple[int, ...]
 
     def write(self, backend: str, pace: ReadingPace | None = None) -> Iterator[str]:
-        """Yield the characters after the prompt; ``pace`` counts the calls.
+        """Yield the characters after the prompt; ``pace`` records the speed.
 
-        Raises :class:`UsageError` for a device or dtype that is not offered, and
-        :class:`GenerateError` for a backend that fails.
+        Raise :class:`UsageError` if the device or dtype is not offered, and :class:`GenerateError`
+        if the backend fails.
         """
         request = self.request
         training = self.spec.program("training", **self.weights.sizes)
@@ -226,7 +229,7 @@ class TextWriter:
 
 
 def prepare(request: GenerateRequest) -> TextWriter:
-    """Load and check everything; raise a :class:`HarnessError` if something is wrong."""
+    """Load and check the request's model; raise a :class:`HarnessError` if something is wrong."""
     check_ranges(request)
     check_device(request.device, request.backends)
     spec = load_spec(request.spec, request.folders)
@@ -239,10 +242,10 @@ def prepare(request: GenerateRequest) -> TextWriter:
 
 
 def chooser(request: GenerateRequest, characters: int) -> Choose:
-    """Return the function that chooses the next character from probabilities ``[classes]``.
+    """Return a function that chooses the next character from the probabilities ``[classes]``.
 
-    It never chooses the padding, nor a class without a character. Its random numbers depend on the
-    seed only.
+    It never chooses the padding, or a class without a character. Its random numbers depend only on
+    the seed.
     """
     random = generator(request.seed, "generate")
 
@@ -257,7 +260,8 @@ def chooser(request: GenerateRequest, characters: int) -> Choose:
             )
         if not request.temperature:
             return 1 + int(np.argmax(allowed))
-        # The likeliest has score 0 at any temperature; others may become -inf, but not NaN.
+        # The likeliest character has score 0 at any temperature. Other scores may be -inf, but not
+        # NaN.
         with np.errstate(divide="ignore", over="ignore"):
             scores = np.log(allowed) - np.log(allowed.max())
             scores /= request.temperature
