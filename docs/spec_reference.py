@@ -59,7 +59,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
     "A layer": {
         "Layer": schema.Layer,
         "Parameter or statistic": schema.Parameter,
-        "Stripe of rows": schema.Rows,
+        "Group of rows": schema.Rows,
         "State": schema.State,
         "Noise": schema.Noise,
         "Loop in `scan`": schema.Scan,
@@ -82,8 +82,11 @@ OPERATORS = {
     "**": ("Power; the exponent is a number or an expression of numbers.", "x ** 2"),
     "@": ("Matrix product; leading axes are batches. A vector is a row or a column.", "x @ W"),
     "< <= > >= == !=": ("Comparison; the result is a condition.", "x > 0"),
-    "& | ~": ("And, or, not of conditions, each in brackets.", "(x > 0) & ~(x == 1)"),
-    "[...]": ("Index, slice, step, new axis. Bounds are numbers and sizes.", "x[:, ::-1, None]"),
+    "& | ~": (
+        "And, or and not of conditions; put each condition in brackets.",
+        "(x > 0) & ~(x == 1)",
+    ),
+    "[...]": ("Index, slice, step or new axis. Bounds are numbers or sizes.", "x[:, ::-1, None]"),
 }
 FUNCTIONS = {
     "exp": ("Exponential function.", "exp(x)"),
@@ -93,44 +96,50 @@ FUNCTIONS = {
     "erf": ("Error function.", "erf(x)"),
     "sin": ("Sine.", "sin(x)"),
     "cos": ("Cosine.", "cos(x)"),
-    "floor": ("The largest whole number that is not above the entry.", "floor(x)"),
-    "astype": ("Indices or conditions as floats.", "astype(mask)"),
+    "floor": ("Round each entry down.", "floor(x)"),
+    "astype": ("Convert indices or conditions to floats.", "astype(mask)"),
     "arange": ("The indices 0, 1, ... below a size.", "arange(time)"),
-    "split": ("One axis as several; the last runs fastest.", "split(x, axis=-1, sizes=[2, half])"),
-    "merge": ("Neighbouring axes as one.", "merge(x, axes=[1, 2])"),
-    "windows": ("Sliding windows of some axes.", "windows(x, axes=[1], size=3, padding=1)"),
+    "split": (
+        "Split one axis into several, the last varying fastest.",
+        "split(x, axis=-1, sizes=[2, half])",
+    ),
+    "merge": ("Merge neighbouring axes into one.", "merge(x, axes=[1, 2])"),
+    "windows": ("Sliding windows along axes.", "windows(x, axes=[1], size=3, padding=1)"),
     "overlap_add": (
         "Add windows at their positions: the transpose of `windows`.",
         "overlap_add(windows(x, axes=[1], size=3), axes=[1], size=3)",
     ),
     "where": (
-        "Entries of the second value if the condition is true, else of the third.",
+        "Per entry: the second value if the condition is true, else the third.",
         "where(x > 0, x, 0)",
     ),
-    "stop_gradient": ("The value, without a gradient.", "stop_gradient(x)"),
+    "stop_gradient": ("The same value, treated as a constant in derivatives.", "stop_gradient(x)"),
     "sum": ("Sum over all entries or over `axis`.", "sum(x, axis=[0, 1], keepdims=true)"),
     "max": ("Largest entry; the gradient is shared by ties.", "max(x, axis=-1)"),
     "mean": ("Mean.", "mean(x)"),
-    "var": ("Biased variance.", "var(x, axis=-1, keepdims=true)"),
+    "var": (
+        "Biased variance (divided by the number of entries).",
+        "var(x, axis=-1, keepdims=true)",
+    ),
     "concat": ("Join values along an axis.", "concat([x, x], axis=-1)"),
     "cumsum": ("Running sum along an axis.", "cumsum(x, axis=1)"),
     "sort": ("Sort along an axis; NaN comes last.", "sort(x, axis=-1, descending=true)"),
-    "argsort": ("The indices that sort; ties keep their order.", "argsort(x, axis=-1)"),
+    "argsort": ("The indices that sort an axis; ties keep their order.", "argsort(x, axis=-1)"),
     "argmax": ("The index of the first largest entry.", "argmax(x, axis=-1)"),
     "top_k": ("The k largest entries, and their indices.", "top_k(x, 2, axis=-1)"),
-    "take": ("Whole rows by index.", "take(table, i, axis=0)"),
+    "take": ("Rows by index, as an embedding does.", "take(table, i, axis=0)"),
     "take_along_axis": (
-        "Single entries by index.",
+        "One entry per index along an axis.",
         "take_along_axis(x, argmax(x, axis=-1), axis=-1)",
     ),
     "segment_sum": (
-        "Add the rows with the same index.",
+        "Sum the rows that have the same index.",
         "segment_sum(W, arange(2 * half), axis=0)",
     ),
-    "index": ("Floats as indices: the whole part, from 0 to below a size.", "index(x, 5)"),
-    "one_hot": ("Indices as rows of zeros with a single 1.", "one_hot(i, vocab)"),
-    "expand_dims": ("A new axis of length 1.", "expand_dims(x, axis=0)"),
-    "permute_dims": ("The axes in another order.", "permute_dims(x, axes=[0, 2, 1])"),
+    "index": ("Round floats down to indices, clipped to 0 and the size minus 1.", "index(x, 5)"),
+    "one_hot": ("One-hot rows: zeros, and 1 at the index.", "one_hot(i, vocab)"),
+    "expand_dims": ("Insert an axis of length 1.", "expand_dims(x, axis=0)"),
+    "permute_dims": ("Transpose: reorder the axes.", "permute_dims(x, axes=[0, 2, 1])"),
 }
 # Examples of what needs an argument.
 ARGUMENTS = {"value": 0.1, "low": -0.05, "high": 0.05, "std": 0.02, "fan": "features", "keep": 0.9}
@@ -146,8 +155,8 @@ LIMITS = {
     "layers of a model": f"{instances.MAX_LAYERS:,}",
     "characters of a name": names.LONGEST,
     "axes of a value": dims.MOST_AXES,
-    "products that one size adds up": dims.MOST_TERMS,
-    "sizes in such a product": dims.MOST_FACTORS,
+    "terms of a size that is a sum": dims.MOST_TERMS,
+    "factors of a size that is a product": dims.MOST_FACTORS,
 }
 HEAD = """# Reference of the spec language
 
@@ -158,7 +167,7 @@ For editors, `harness schema KIND` prints the keys as a JSON Schema. Start with 
 [tutorial](spec-tutorial.md); the [overview](spec-language.md) lists the pages by task.
 
 *Axes* are a list of sizes, numbers, and sums and products of these; `...` stands for any number of
-axes. A *map* has names of your choice as keys. A *distribution* is one of the
+axes. The keys of a *map* are names of your choice. A *distribution* is one of the
 [initial values](#initial-values) or, for noise, of the [noises](#noises).
 """
 

@@ -38,7 +38,7 @@ class Input(Strict):
     shape: Axes = key("The lengths of the axes.", ["batch", "time"])
     index: int | str | None = key("Integers from 0 to below this size.", "vocab", None)
     at_most: int | str | None = key("Integers from 0 to this size, inclusive.", "time", None)
-    boolean: bool | None = key("`true` for true and false: a condition.", True, None)
+    boolean: bool | None = key("`true`: the entries are true or false (a condition).", True, None)
 
 
 class Rows(Strict):
@@ -53,7 +53,8 @@ class Parameter(Strict):
 
     shape: Axes = key("The lengths of the axes.", ["features", "units"])
     init: Initializer | list[Rows] = key(
-        "The distribution of the initial values, or one for each stripe of rows.", "glorot_uniform"
+        "The distribution of the initial values, or a list with one per group of rows.",
+        "glorot_uniform",
     )
     block: Name | None = key(
         "Parameters of one block are drawn as one matrix, side by side.", "W", None
@@ -162,7 +163,7 @@ class LayerUse(BaseModel):
         "Other distributions for parameters of this layer.", {"U": "identity"}, {}
     )
     repeat: int | str | None = key("A chain of this many layers.", "depth", None)
-    shares: Name | None = key("The layer whose parameters are used too.", "embed", None)
+    shares: Name | None = key("The layer whose parameters this layer uses.", "embed", None)
 
 
 class Unusual(Strict):
