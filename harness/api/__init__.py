@@ -1,1 +1,1 @@
-"""Functions of ``import harness``, and their results; slow imports are left to the calls."""
+"""The functions of ``import harness`` and their results. Slow modules are imported by the calls."""

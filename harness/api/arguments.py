@@ -1,4 +1,4 @@
-"""Conversion of Python arguments to the strict forms of requests: one value or several."""
+"""Conversion of Python arguments (such as one name or a list) to the types that requests need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import UsageError, shorten
 from harness.language.model import Spec
 from harness.runs.shards import Shard
 
-# Kinds of text options that may name a file, so that paths are allowed.
+# Kinds of text options that also accept the path of a file.
 PLACES = ("file", "text")
 Names = str | Iterable[str]
 Models = str | PathLike[str] | Spec | Iterable[str | PathLike[str] | Spec]
@@ -22,10 +22,10 @@ Numbers = int | Iterable[int]
 
 
 def names(value: Names, what: str) -> tuple[str, ...]:
-    """Return one name or several as a tuple; a string is one name.
+    """Return a name or several names as a tuple; a string is a single name.
 
     Raises:
-        UsageError: the value is neither.
+        UsageError: the value is neither a name nor several names.
     """
     found = _several(value, what, "a name or several")
     for name in found:
@@ -35,10 +35,10 @@ def names(value: Names, what: str) -> tuple[str, ...]:
 
 
 def folders(value: Folders, what: str = "folders") -> tuple[Path, ...]:
-    """Return one folder or several as paths.
+    """Return a folder or several folders as paths.
 
     Raises:
-        UsageError: the value is neither.
+        UsageError: the value is neither a path nor several paths.
     """
     found = _several(value, what, "a path or several")
     for path in found:
@@ -61,16 +61,16 @@ def path(value: str | PathLike[str] | None, what: str) -> Path | None:
 
 
 def numbers(value: Numbers, what: str) -> tuple[int, ...]:
-    """Return one number or several; the request checks types and ranges.
+    """Return a number or several numbers as a tuple; the request checks types and ranges.
 
     Raises:
-        UsageError: the value is neither.
+        UsageError: the value is neither a number nor several numbers.
     """
     return _several(value, what, "a whole number or several")
 
 
 def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    """Return a mapping by name; None becomes an empty one.
+    """Return a mapping by name; convert None to an empty mapping.
 
     Raises:
         UsageError: the value is not a mapping by name.
@@ -83,10 +83,10 @@ def mapping(value: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
 
 
 def text(value: str, what: str, wanted: str = "a name") -> str:
-    """Return a text.
+    """Return a string; ``wanted`` describes it in the error.
 
     Raises:
-        UsageError: the value is not a text.
+        UsageError: the value is not a string.
     """
     if not isinstance(value, str):
         raise refused(what, wanted, value)
@@ -94,19 +94,19 @@ def text(value: str, what: str, wanted: str = "a name") -> str:
 
 
 def interpreters(value: Mapping[str, Any] | None, what: str = "pythons") -> dict[str, str]:
-    """Return the interpreters of other environments by backend, as texts.
+    """Return the interpreter of each backend as a string.
 
     Raises:
-        UsageError: a value is neither a text nor a path.
+        UsageError: a value is neither a string nor a path.
     """
     return {name: str(path(one, what)) for name, one in mapping(value, what).items()}
 
 
 def texts(value: Mapping[str, Any] | None, what: str) -> dict[str, str]:
-    """Return texts by name.
+    """Return strings by name.
 
     Raises:
-        UsageError: a value is not a text.
+        UsageError: a value is not a string.
     """
     found = mapping(value, what)
     return {name: text(one, f"{what}, {name!r},", "a text") for name, one in found.items()}
@@ -116,14 +116,16 @@ def variables(value: Mapping[str, Any] | None, what: str) -> dict[str, dict[str,
     """Return the environment variables of each backend's process.
 
     Raises:
-        UsageError: a value is not a mapping of texts.
+        UsageError: a value is not a mapping of strings.
     """
     found = mapping(value, what)
     return {name: texts(one, f"{what} of {name!r}") for name, one in found.items()}
 
 
 def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """Return the names of specs, and the folders given and of specs that are already loaded.
+    """Return the names of specs, and the folders to search.
+
+    The folders are those in ``given`` and those of specs that are already loaded.
 
     Raises:
         UsageError: a value is neither a name, nor a path, nor a spec.
@@ -141,7 +143,7 @@ def models(specs: Models, given: Folders) -> tuple[tuple[str, ...], tuple[Path, 
 
 
 def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[Path, ...]]:
-    """Return the name of the only spec and the folders, as :func:`models` does.
+    """Return the name of a single spec and the folders, like :func:`models`.
 
     Raises:
         UsageError: there is not exactly one spec.
@@ -153,7 +155,7 @@ def model(spec: str | PathLike[str] | Spec, given: Folders) -> tuple[str, tuple[
 
 
 def _name_of(spec: Spec) -> str:
-    """Return a spec's name if its library has it, else the path of its file."""
+    """Return a spec's name if its library has the spec, else the path of its file."""
     if spec.library.has("model", spec.name):
         return spec.name
     return str(spec.definition.path)
@@ -161,7 +163,7 @@ def _name_of(spec: Spec) -> str:
 
 def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
-    # A path and a spec are single values; bytes and mappings are refused.
+    # A path or a spec is a single value. Bytes and mappings are rejected.
     if isinstance(value, bytes | Mapping) or value is None:
         raise refused(what, wanted, value)
     if isinstance(value, str | Spec) or not isinstance(value, Iterable):
@@ -170,7 +172,7 @@ def _several(value: Any, what: str, wanted: str) -> tuple[Any, ...]:
 
 
 def of(declared: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the given options of a command in the types of their fields.
+    """Convert the given options of a command to the types of their fields.
 
     Raises:
         UsageError: an option has a wrong type.

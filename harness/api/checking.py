@@ -1,4 +1,4 @@
-"""``harness.check``, and its cells one by one."""
+"""``harness.check``, and functions that run its cells one by one."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ TINTS: Mapping[str, Tint] = {
     "unsupported": "faint",
     "not-applicable": "faint",
 }
-# Maximum number of lines about failures that a notebook shows below the table.
+# The maximum number of lines about failures that a notebook shows below the table.
 MOST_LINES = 40
 
 
 class CheckReport(Report):
-    """Results of a run in the order of the plan; ``seconds`` is the duration."""
+    """The results of a run in the order of the plan; ``seconds`` is the duration."""
 
     request: Request
 
@@ -63,7 +63,7 @@ class CheckReport(Report):
 
     @property
     def agrees(self) -> bool:
-        """Whether every cell agrees, or differs as known."""
+        """True if every cell agrees, or has only known differences."""
         return self.exit_code == 0
 
     def __repr__(self) -> str:
@@ -71,7 +71,7 @@ class CheckReport(Report):
         return f"<CheckReport: {counts}; exit code {self.exit_code}>"
 
     def __str__(self) -> str:
-        """Return the table of ``harness check``, and the failures."""
+        """Return the table that ``harness check`` prints, and the failures."""
         return shown("\n".join([text_of(*reports.tables(self)), *map(one_line, self._words())]))
 
     def _words(self) -> list[str]:
@@ -108,7 +108,7 @@ class CheckReport(Report):
 
 
 def _entry(results: list[CellResult]) -> TintedText:
-    """Return an entry of the table: digits by dtype and path, tinted by the gravest verdict."""
+    """Return an entry of the table: digits by dtype and path, coloured by the gravest verdict."""
     text = " | ".join(map(reports.cell_text, results))
     failing = [r for r in results if r.verdict not in PASSING]
     if failing:
@@ -123,16 +123,17 @@ def check(
 ) -> CheckReport:
     """Check backends against the float64 oracle, each in its own process.
 
-    An option that takes several values also takes one: ``checks="loss"``, ``backends="torch"``.
+    An option that takes several values also takes a single value: ``checks="loss"``,
+    ``backends="torch"``.
 
     Returns:
-        A report. ``print`` shows the table of the command line, a notebook an HTML table;
-            ``exit_code`` is that of ``harness check``, and ``to_pandas()`` has a row for each
-            finding.
+        A report. ``print`` shows the table of the command line; a notebook shows an HTML table.
+        ``exit_code`` is the exit code of ``harness check``, and ``to_pandas()`` has a row for each
+        finding.
 
     Raises:
         UsageError: an argument has an unknown value.
-        HarnessError: a spec, or a file, is wrong.
+        HarnessError: a spec or a file is wrong.
     """
     given = arguments.of(CheckOptions, {"specs": specs, "backends": backends, **options})
     with silent(), Reported(asked_for(CheckOptions, given)) as reported:
@@ -145,10 +146,10 @@ def check(
 
 @takes_options(DemoOptions)
 def run_demo(**options: Unpack[DemoKeywords]) -> CheckReport:
-    """Check a small GRU on numpy and one framework, in seconds, as ``harness demo`` does.
+    """Check a small GRU on numpy and one framework in seconds, like ``harness demo``.
 
     Returns:
-        A report, like that of :func:`check`.
+        A report, like the report of :func:`check`.
 
     Raises:
         UsageError: there is no such backend.
@@ -162,7 +163,7 @@ def run_demo(**options: Unpack[DemoKeywords]) -> CheckReport:
 def cells(specs: Models = (), backends: Names = (), **options: Unpack[CellKeywords]) -> list[Task]:
     """Return the cells that :func:`check` would run with these arguments.
 
-    A cell holds no arrays: it can be hashed, pickled, and written as JSON (``record()``;
+    A cell contains no arrays: it can be hashed, pickled, and written as JSON (``record()``;
     ``Task.of`` reads it). :func:`run_cell` runs it on any machine that has the harness, the folders
     and the interpreters.
 
@@ -179,16 +180,16 @@ def cells(specs: Models = (), backends: Names = (), **options: Unpack[CellKeywor
 
 
 def run_cell(cell: Task, workers: Workers | None = None) -> CellReport:
-    """Run one cell as :func:`check` does.
+    """Run one cell like :func:`check`.
 
     Args:
-        cell: A cell of :func:`cells`.
-        workers: Processes that stay warm from cell to cell. If left out, new processes are started
+        cell: A cell returned by :func:`cells`.
+        workers: Processes that are reused for several cells. If left out, new processes are started
             for this cell only.
 
     Returns:
-        The result: ``verdict``, ``findings``, and ``lines`` as a record file has them. Failures of
-            the backend are in the result and raise nothing.
+        The result: ``verdict``, ``findings``, and ``lines`` as in a record file. Failures of the
+        backend are part of the result and raise nothing.
 
     Raises:
         UsageError: the cell has unknown options, or is not from :func:`cells`.

@@ -1,6 +1,6 @@
-"""Functions of the commands without a result class of their own.
+"""Functions of the commands that have no result class of their own.
 
-``commands.pyi``, written by docs/options.py, shows their signatures to editors and type checkers.
+``commands.pyi`` shows their signatures to editors and type checkers. docs/options.py writes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RESULT = """\
 
 
 def function_of(command: str, name: str = "") -> Callable[..., CommandResult]:
-    """Return the function of a command."""
+    """Return the Python function of a command."""
     verb = cli.commands[command]
     assert isinstance(verb, Verb)
 

@@ -1,4 +1,4 @@
-"""``harness.compare``, and the changes that it returns."""
+"""``harness.compare`` and its result."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ Run = str | PathLike[str] | BenchReport
 
 
 class Comparison(compared.RunChanges):
-    """Changes between two runs, gravest first; ``environment`` lists what differs around them."""
+    """Changes between two runs, gravest first.
+
+    ``environment`` has the differences of versions, machines and settings.
+    """
 
     @classmethod
     def of(cls, old: Run, new: Run | None, columns: Any, threshold: float | str) -> Self:
-        """Return the comparison of two runs (files or bench reports), or of two columns of a file.
+        """Compare two runs (files or bench reports), or two backends of one file.
 
         Raises:
-            UsageError: the threshold is no share, the two runs are of different kinds, a column
-                does not exist, or not exactly one of a second run and columns is given.
+            UsageError: the threshold is no share, the two runs are of different kinds, a backend
+                does not exist, or not exactly one of ``new`` and ``columns`` is given.
             HarnessError: a file cannot be read, or is of a wrong kind.
         """
         least, before = share(str(threshold)), _given(old, "old")
@@ -80,7 +83,7 @@ class Comparison(compared.RunChanges):
 
 
 def _file(run: Path | BenchReport, new: Run | None) -> Path:
-    """Return the file whose two columns are compared; refuse other arguments."""
+    """Return the file whose two backends are compared; reject other arguments."""
     if new is not None:
         raise UsageError("between is of two columns of one file, and two runs are given")
     if isinstance(run, BenchReport):
@@ -120,20 +123,21 @@ def compare(
     between: tuple[str, str] | None = None,
     threshold: float | str = "10%",
 ) -> Comparison:
-    """Compare two runs of checks or of speeds, or two columns of a file.
+    """Compare two runs of checks or of speeds, or two backends of one file.
 
     Args:
         old: A record file of ``harness check``, a file of results of ``harness bench``, or a report
             of :func:`bench`.
         new: The same for the later run; left out with ``between``.
-        between: Two columns of the file ``old``, such as ``("torch@2.14.1", "torch@2.15.0")``.
+        between: Two backends (columns of the report) in the file ``old``, such as
+            ``("torch@2.14.1", "torch@2.15.0")``.
         threshold: The share by which a speed must change to be reported: ``"10%"`` or ``0.1``.
 
     Returns:
-        The changes. ``exit_code`` is that of ``harness compare``: 1 if something is worse.
+        The changes. ``exit_code`` is the exit code of ``harness compare``: 1 if something is worse.
 
     Raises:
-        UsageError: the threshold is no share, the two runs are of different kinds, a column does
+        UsageError: the threshold is no share, the two runs are of different kinds, a backend does
             not exist, or not exactly one of ``new`` and ``between`` is given.
         HarnessError: a file cannot be read, or is of a wrong kind.
     """

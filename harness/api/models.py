@@ -1,4 +1,4 @@
-"""``harness.load`` and ``harness.run``: a model, and one pass of it."""
+"""``harness.load`` and ``harness.run``: load a model, and run a single pass of it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RunResult(PassResult):
         return html_table(f"at {sizes}", ("array", "shape", "dtype", "value"), rows, paths)
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each array: name, shape, dtype, mean, least and largest entry.
+        """Return a row for each array: name, shape, dtype, mean, minimum and maximum.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -78,7 +78,7 @@ def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
 
     Args:
         name: The name, or the path.
-        folders: Folders of further definitions, searched before the shipped ones.
+        folders: Folders of further definitions, searched before the built-in definitions.
 
     Raises:
         SpecError: a file is wrong; the message has line and column.
@@ -94,12 +94,12 @@ def load(name: str | PathLike[str], folders: Folders = ()) -> Spec:
 def run(
     spec: str | PathLike[str] | Spec, backend: str, **options: Unpack[RunKeywords]
 ) -> RunResult:
-    """Run one pass of a model over your own numbers, on a backend or on the ``"oracle"``.
+    """Run one pass of a model on your own arrays, on a backend or on the ``"oracle"``.
 
     The oracle is numpy in float64, which every backend is compared with. The results are not
-    judged; NaN and infinity are allowed. Arrays have the names that the spec declares, and may be
-    anything that numpy converts to an array. They set batch and time. A group of arrays is given as
-    a whole, or not at all.
+    checked; NaN and infinity are allowed. Arrays have the names that the spec declares, and may be
+    anything that numpy converts to an array. Their shapes set batch and time. Of each group of
+    arrays, such as ``inputs``, give all arrays or none.
 
     Returns:
         The arrays by name, with ``paths``, ``sizes`` and ``version``.

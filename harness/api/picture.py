@@ -15,13 +15,13 @@ from harness.report import svg_pictures
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """A picture as the text of an SVG file."""
+    """A picture, stored as the text of an SVG file."""
 
     svg: str
 
     @classmethod
     def of(cls, draw: Callable[[], str]) -> Self:
-        """Return the picture that ``draw`` draws.
+        """Call ``draw`` and return its picture.
 
         Raises:
             UsageError: matplotlib is not installed.
@@ -38,5 +38,5 @@ class Picture:
         return f"<Picture: {len(self.svg):,} characters of SVG>"
 
     def _repr_html_(self) -> str:
-        # Inline SVG takes the notebook's colours for lines and texts.
+        # Inline SVG gets the notebook's colours for lines and texts.
         return self.svg

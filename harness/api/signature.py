@@ -1,4 +1,4 @@
-"""Signature and docstring of a function whose options are declared in a dataclass."""
+"""Signatures and docstrings for functions whose options are declared in a dataclass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.command.declared import Option, options_of
 from harness.errors import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
-# Python types of arguments that accept more than the type of their field.
+# Python types of arguments that accept more types than their field, by type of the field.
 TYPES: Mapping[str, str] = {
     "tuple[str, ...]": "Names",
     "tuple[Path, ...]": "Folders",
@@ -24,7 +24,7 @@ TYPES: Mapping[str, str] = {
     "Mapping[str, tuple[int, ...]]": "Mapping[str, Numbers] | None",
     "Shard": "str",
 }
-# The same by name.
+# The same by name of the field.
 NAMED: Mapping[str, str] = {
     "spec": "str | PathLike[str] | Spec",
     "specs": "Models",
@@ -35,12 +35,12 @@ NAMED: Mapping[str, str] = {
 
 
 def arguments_of(declared: type) -> Iterator[Option]:
-    """Yield the options that the function of a command takes."""
+    """Yield the options that the Python function of a command takes."""
     return (one for one in options_of(declared) if one.python is not None)
 
 
 def annotation(one: Option) -> str:
-    """Return the type of an argument as a signature shows it."""
+    """Return the type of an argument as text for the signature."""
     name = "maps" if one.has_names and one.type == "tuple[str, ...]" else one.name
     if one.type == "str" and one.kind in PLACES:
         name = "Path"
@@ -50,9 +50,9 @@ def annotation(one: Option) -> str:
 
 
 def takes_options(declared: type) -> Callable[[F], F]:
-    """Give a function the signature and the docstring of the options that a dataclass declares.
+    """Give a function the signature and docstring of the options that a dataclass declares.
 
-    The function takes them as ``**options``; an unknown name is a ``TypeError``.
+    The function takes the options as ``**options``. An unknown name raises ``TypeError``.
     """
 
     def decorate(function: F) -> F:
@@ -80,7 +80,7 @@ def takes_options(declared: type) -> Callable[[F], F]:
 
 def _parameter(one: Option) -> inspect.Parameter:
     required = one.default is MISSING
-    # An argument of the command, or the required backend.
+    # An argument (not an option) of the command, or the required backend.
     by_place = not (one.word or "--").startswith("-") or (one.name == "backend" and required)
     default = None if isinstance(one.default, dict) else one.default
     return inspect.Parameter(

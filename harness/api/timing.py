@@ -1,4 +1,4 @@
-"""``harness.bench``, and its report."""
+"""``harness.bench`` and its report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class BenchReport:
-    """Cells of a run that timed backends, in the order of the plan."""
+    """The timed cells of a run, in the order of the plan."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class BenchReport:
         content: SpeedFile | None = None,
     ) -> None:
         self.request, self.results = request, list(results)
-        # The content of the file of results, for this machine as it is now.
+        # The content of the file of results, with the description of this machine as it is now.
         self.content = content or document(request, results)
 
     def json(self) -> Any:
@@ -52,7 +52,7 @@ class BenchReport:
         return self.content.plain()
 
     def plot(self) -> Picture:
-        """Draw the speeds, each with its quartiles.
+        """Draw the speeds with their quartiles.
 
         Raises:
             UsageError: matplotlib is not installed.
@@ -77,7 +77,7 @@ class BenchReport:
         """Write the file of results.
 
         Raises:
-            DocumentError: the file cannot be written, or a file of a different kind is there.
+            DocumentError: the file cannot be written, or is an existing file of another kind.
         """
         json_file.write(Path(path), self.content)
 
@@ -87,7 +87,7 @@ class BenchReport:
         return f"<BenchReport: {measured} of {cells} with a speed; exit code {self.exit_code}>"
 
     def __str__(self) -> str:
-        """Return the tables of ``harness bench``, and their notes."""
+        """Return the tables that ``harness bench`` prints, and their notes."""
         grids, notes = table.grids(self.results)
         parts = list(map(text_of, grids))
         below = ["\n".join(map(one_line, _numbered(notes)))] if notes else []
@@ -107,7 +107,7 @@ class BenchReport:
         )
 
     def to_pandas(self) -> DataFrame:
-        """Return a row for each cell: parameters, status, and figures if it has a speed.
+        """Return a row for each cell: its parameters and status, and the speed if it has one.
 
         Raises:
             NoPandas: pandas is not installed.
@@ -135,7 +135,7 @@ def _numbered(notes: Sequence[str]) -> list[str]:
 
 
 def _speed(text: str) -> TintedText:
-    """Tint a speed: good for the fastest, which bears a ``*``, and bad for a failure."""
+    """Colour a speed: "good" for the fastest (its text starts with ``*``), "bad" for a failure."""
     if text.startswith("*"):
         return TintedText(text, "good")
     return TintedText(text, "" if text[:1].isdigit() else "bad" if text != "-" else "faint")
@@ -145,13 +145,14 @@ def _speed(text: str) -> TintedText:
 def bench(
     specs: Models = (), backends: Names = (), **options: Unpack[BenchKeywords]
 ) -> BenchReport:
-    """Time backends side by side; only results that agree with the oracle get a speed.
+    """Time backends side by side; only cells whose results agree with the oracle get a speed.
 
-    An option that takes several values also takes one: ``modes="train"``, ``batches=64``.
+    An option that takes several values also takes a single value: ``modes="train"``,
+    ``batches=64``.
 
     Returns:
-        A report. ``print`` shows the tables of the command line, a notebook an HTML table;
-            ``save(path)`` writes the file that :func:`compare` reads.
+        A report. ``print`` shows the tables of the command line; a notebook shows an HTML table.
+        ``save(path)`` writes the file that :func:`compare` reads.
 
     Raises:
         UsageError: an argument has an unknown value.

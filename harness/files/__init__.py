@@ -1,1 +1,1 @@
-"""Files of users and strangers: limited reads, atomic writes, and kinds known by content."""
+"""Safe handling of files: size limits for reading, atomic writes, and recognition of kinds."""

@@ -1,7 +1,7 @@
 """Atomic file writes: after a crash, a file has either its old or its new content.
 
-New content is written beside its target, under a hidden name and a lock, and renamed when it is
-complete. If the process is killed, :func:`sweep` removes the leftover.
+New content is written to a hidden, locked file in the folder of the target. The file is renamed
+when it is complete. If the process is killed, :func:`sweep` later removes the hidden file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from secrets import token_hex
 from harness.errors import UsageError
 from harness.files.system import flock, opening
 
-# Age in seconds after which an unlocked hidden file is the leftover of a killed process.
+# The age in seconds at which an unlocked hidden file counts as left by a killed process.
 LEFT_OVER = 60.0
-# Start of the hidden names: folders, files that a library writes, and other files.
+# The start of the hidden names: folders, files that a library writes, and other files.
 FOLDERS, FILES, PREFIX, SUFFIX = ".harness-export-", ".harness-part-", ".harness-", ".tmp"
 PATTERNS = (f"{PREFIX}*{SUFFIX}", f"{FOLDERS}*", f"{FILES}*")
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write ``parts`` one after another to a file, atomically; flush them to disk before returning.
+    """Write ``parts`` one after another to a file, atomically, and flush them to disk.
 
     A symbolic link stays, and the file that it points to is replaced.
 
@@ -36,7 +36,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
             file is unchanged.
     """
     try:
-        # Resolve first, because a rename would replace the link.
+        # Resolve symbolic links first, because a rename would replace the link.
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             # A rename would replace /dev/null by a regular file.
@@ -46,7 +46,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     with _replacing(target, f"{PREFIX}{token_hex(8)}{SUFFIX}") as (handle, _):
         for part in parts:
             left = memoryview(part)
-            while left:  # one call of the system takes at most 2 GiB
+            while left:  # a single call of the system takes at most 2 GiB
                 left = left[os.write(handle, left) :]
         os.fsync(handle)
 
@@ -72,19 +72,20 @@ def _identity(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a new file beside ``path`` that replaces ``path`` when the block ends without an error.
+    """Yield a new file that replaces ``path`` when the block ends without an error.
 
-    The new name has the same suffix as ``path``, because some libraries read the format from it.
+    The name of the new file has the same suffix as ``path``, because some libraries take the format
+    from the suffix.
     """
     with _replacing(path, f"{FILES}{token_hex(8)}{path.suffix}") as (_, new):
         yield new
-        with new.open("rb+") as file:  # a library may have replaced it by a new file
+        with new.open("rb+") as file:  # a library may have replaced the file by a new file
             os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
 def staging(place: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``place``, from which results are renamed into place.
+    """Yield a temporary folder next to ``place``, from which results are renamed to their place.
 
     Raises:
         UsageError: the folder cannot be made.
@@ -105,10 +106,10 @@ def staging(place: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove old, unlocked leftovers of killed processes from a folder."""
+    """Remove old, unlocked files of killed processes from a folder."""
     for pattern in PATTERNS:
         for path in folder.glob(pattern):
-            # Ignore any error: another process is using the file, or it is not ours.
+            # Ignore any error: another process uses the file, or the file is not from the harness.
             with contextlib.suppress(OSError):
                 _remove_left_over(path)
 
@@ -133,12 +134,12 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(target: Path, name: str) -> Iterator[tuple[int, Path]]:
-    """Yield a new, open and locked file beside ``target``, which replaces ``target`` at the end.
+    """Yield a new, open and locked file next to ``target``, which replaces ``target`` at the end.
 
-    The lock is held until then; the system releases it if the process dies.
+    The file stays locked until the end; the system releases the lock if the process dies.
     """
     new = target.with_name(name)
-    # mkstemp makes files that only the owner can read; here the umask decides.
+    # mkstemp would make the file readable only by the owner; here the umask decides.
     handle = os.open(new, opening("RDWR", "CREAT", "EXCL", "CLOEXEC"), 0o666)
     try:
         _claim(handle)

@@ -1,7 +1,7 @@
-"""Validation of JSON from untrusted files against forms (pydantic models).
+"""Validation of JSON from untrusted files by pydantic models, called forms.
 
-Valid data have every field of the form, with its type. Errors are pydantic's, reworded with the
-field's place. ``docs/security.md`` lists the forms and their limits.
+Valid data have every field of the form, with its type. Errors are pydantic's, reworded and with the
+place of the field. ``docs/security.md`` lists the forms and their limits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Scalar = str | int | float | bool
 Data = Scalar | list["Data"] | dict[str, "Data"]
-# Place of a value in data: keys and list indices, outermost first.
+# The place of a value in data: keys and list indices, outermost first.
 KeyPath = tuple[str | int, ...]
 
 _EXPECTED = {
@@ -42,13 +42,13 @@ _EXPECTED = {
 }
 
 
-# Largest number of required keys named in a message about a value that is not a mapping.
+# The largest number of required keys that a message names if a value is not a mapping.
 MOST_NAMED = 2
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """An error in the data, at the key or the value of ``path``."""
+    """An error in the data, at the key or at the value of ``path``."""
 
     path: KeyPath
     message: str
@@ -60,8 +60,8 @@ class _Located:
     """A pydantic error with its place in the data and in the model.
 
     ``annotation`` is the type that rejected the value at ``path``; ``holder`` is the type of the
-    enclosing mapping or list. ``choices`` lists the unions on the way, outermost first: each
-    union's path and pydantic's label of the member that was tried.
+    mapping or list around the value. ``choices`` lists the unions along the path, outermost first:
+    the path of each union, and pydantic's label of the member that it tried.
     """
 
     details: ErrorDetails
@@ -96,7 +96,7 @@ def _locate(details: ErrorDetails, model: type[BaseModel], data: Any) -> _Locate
 
 
 def _members(annotation: Any) -> list[Any]:
-    """Return the members of a union except None, or the annotation alone."""
+    """Return the members of a union without None; for any other type, only the type."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _members(get_args(annotation)[0])
@@ -131,7 +131,7 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def _below(holder: Any, step: str | int) -> Any:
-    """Return the annotation of the value under ``step``, or None if unknown."""
+    """Return the annotation of the value under the key or index ``step``; None if unknown."""
     if _is_class(holder, BaseModel):
         return _fields(holder).get(str(step))
     arguments = get_args(holder)
@@ -150,7 +150,7 @@ def _fields(model: type[BaseModel]) -> dict[str, object]:
 
 
 def _complain_all(located: Sequence[_Located], level: int) -> Iterator[Complaint]:
-    """Yield the complaints; of each union, only the complaints of the best-fitting member."""
+    """Yield the errors; for each union, only the errors of the member that fits best."""
     unions: dict[KeyPath, list[_Located]] = {}
     for item in located:
         if len(item.choices) > level:
@@ -193,7 +193,7 @@ def _wrong_type(items: Sequence[_Located]) -> Complaint:
     expected = " or ".join(dict.fromkeys(map(_expectation, items)))
     allowed = [name for item in items for name in _literals(item.annotation)]
     hint = did_you_mean(value, allowed)
-    # A file of another kind may hold text that must not appear in a log.
+    # A file of another kind may contain text that must not appear in a log.
     found = "text" if not path and isinstance(value, str) else _show(value)
     return Complaint(path, f"expected {expected}, found {found}{hint}")
 
@@ -246,13 +246,13 @@ def _show(value: object) -> str:
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
-# Largest number of complaints in one message.
+# The largest number of errors in one message.
 MOST_SHOWN = 3
 WORDS = ("NaN", "Infinity", "-Infinity")
 
 
 class Form(BaseModel):
-    """Base of all forms: values are not converted, and unknown fields are kept."""
+    """The base of all forms: values are not converted, and unknown fields are kept."""
 
     model_config = ConfigDict(
         extra="allow", strict=True, frozen=True, defer_build=True, ser_json_inf_nan="constants"
@@ -260,7 +260,7 @@ class Form(BaseModel):
 
 
 class Malformed(ValueError):
-    """Data that do not match their form; the message says where and how."""
+    """Error: data do not match their form. The message says where and how."""
 
 
 def _number(value: Any) -> Any:
@@ -273,12 +273,12 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
-# An immutable list in a file.
+# A list in a file, stored as an immutable tuple.
 Several = Annotated[tuple[T, ...], Strict(False)]
 
 
 def plain(value: Any) -> Any:
-    """Return data as JSON values; NaN and infinities become the strings of :data:`WORDS`."""
+    """Convert data to JSON values; NaN and infinities become the strings of :data:`WORDS`."""
     if isinstance(value, float) and not math.isfinite(value):
         return WORDS[0] if math.isnan(value) else WORDS[1] if value > 0 else WORDS[2]
     if isinstance(value, Mapping):
@@ -292,7 +292,7 @@ def read_json(text: bytes | str, what: str) -> Any:
     """Parse JSON.
 
     Raises:
-        Malformed: ``what`` (the text, in words) is not JSON, or is nested too deeply.
+        Malformed: the text is not JSON, or is nested too deeply; ``what`` describes the text.
     """
     try:
         return json.loads(text)
@@ -304,10 +304,10 @@ def read_json(text: bytes | str, what: str) -> Any:
 
 
 def formed(data: Any, form: type[M], what: str = "") -> M:
-    """Return ``data`` as an instance of ``form``.
+    """Validate ``data``, and return it as an instance of ``form``.
 
     Raises:
-        Malformed: a field is missing or has a different type; ``what`` starts the message.
+        Malformed: a field is missing or has a wrong type; ``what`` starts the message.
     """
     try:
         return form.model_validate(data)

@@ -1,8 +1,8 @@
-"""File kinds, known by content: an option never overwrites a file of a different kind.
+"""Kinds of files, recognised by content, so that no option overwrites a file of another kind.
 
-Every writer to a user's path calls :func:`check_place` first. Only an empty file, or a file of the
-same kind that the harness wrote, is replaced or appended to. A user's spec, text or model is never
-changed, whichever option names it.
+Every function that writes to a user's path calls :func:`check_place` first. Only an empty file, or
+a file of the same kind that the harness wrote, is replaced or appended to. A user's spec, text or
+model is never changed, even if an option for output names it.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from harness.files.user_file import (
 )
 
 PROJECT = b"backend-comparison-harness"
-# Start of the weights header, after the 8 bytes of its length; the checksum follows.
+# The start of the weights header, after the 8 bytes of its length; the checksum follows.
 OPENING = b'{"__metadata__":{"sha256":"'
-# Start of a record file, and the kinds of its lines.
+# The start of a record file, and the kinds of its lines.
 RECORD = b'{"kind":"head",'
 LINES = frozenset({"head", "begin", "result", "end", "blame", "pair", "torn"})
-# End of exported files: the comment of an archive, or the last line of a module.
+# The end of exported files: the comment of an archive, or the last line of a module.
 EXPORTED = b"written by backend-comparison-harness export"
-# Comment of the archives that 'harness run' writes.
+# The comment of the archives that 'harness run' writes.
 RAN = b"written by backend-comparison-harness run"
-# Tag in the head of a report page.
+# The tag in the head of a report page.
 REPORTED = b'<meta name="generator" content="' + PROJECT + b'">'
-# First line of an issue text.
+# The first line of the text of an issue.
 ISSUED = b"<!-- written by backend-comparison-harness check -->\n"
-# Number of bytes that identify a file; a record file's first line is not longer.
+# The number of bytes that identify a file; the first line of a record file is not longer.
 HEAD = 1 << 16
-# Groups of arrays in a reproducer: inputs of a pass, then its results.
+# The groups of arrays in a reproducer: inputs of a pass, then its results.
 GROUPS = ("parameters", "statistics", "inputs", "state", "targets")
 ARCHIVED = (*GROUPS, "cotangents", "expected")
-# Kinds of files that users may have written, as :func:`described` names them.
+# Kinds of files that users may have written, in the words of :func:`described`.
 SPEC = "a spec"
 TEXTS = frozenset(
     {SPEC, "a text", "JSON of something else", "an empty file", "a file of something else"}
@@ -59,10 +59,11 @@ PROGRAM_KEYS = frozenset({"cell", "check", "phase", "training", "inference"})
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file that the harness writes, with its ``name`` in words.
+    """A kind of file that the harness writes; ``name`` describes it in messages.
 
-    ``matches`` recognises a file by its path and its first :data:`HEAD` bytes (at least one). A new
-    file's name must end in one of ``endings``, or have no ending; empty ``endings`` allow any.
+    ``matches`` recognises a file by its path and its first :data:`HEAD` bytes (at least one). The
+    name of a new file must end in one of ``endings`` or have no suffix; if ``endings`` is empty,
+    every suffix is allowed.
     """
 
     name: str
@@ -71,13 +72,13 @@ class FileKind:
 
 
 def check_place(path: Path, kind: FileKind) -> bool:
-    """Return whether a file of this kind is at ``path``; it may be replaced or appended to.
+    """Return True if a file of this kind is at ``path``; it may be replaced or appended to.
 
-    Return False if there is no file or an empty one: a new file may be written there.
+    Return False if there is no file or an empty file: a new file may be written there.
 
     Raises:
-        FileFault: a file of a different kind is there, the name of a new file has a wrong ending,
-            or the folder is not writable.
+        FileFault: a file of another kind is there, the name of a new file has a wrong suffix, or
+            the folder is not writable.
     """
     target = _target(path)
     there = check_kind(path, kind)
@@ -92,10 +93,10 @@ def check_place(path: Path, kind: FileKind) -> bool:
 
 
 def check_kind(path: Path, kind: FileKind) -> bool:
-    """Check an existing file as :func:`check_place` does, but not its folder.
+    """Check an existing file like :func:`check_place`, but do not check its folder.
 
     Raises:
-        FileFault: the file is of a different kind or write-protected, or a new name is wrong.
+        FileFault: the file is of another kind or write-protected, or a new name is wrong.
     """
     name = displayed(path)
     try:
@@ -136,7 +137,7 @@ def _check_ending(path: Path, kind: FileKind) -> None:
 
 
 def described(path: Path) -> str:
-    """Return the kind of a regular file, in words."""
+    """Return a description of the kind of a regular file, e.g. "a spec"."""
     head = read_head(path, HEAD)
     if not head:
         return "an empty file"
@@ -147,13 +148,15 @@ def described(path: Path) -> str:
 
 
 def not_text(path: Path) -> str:
-    """Return the kind of a file, in words, if it is not a user's text; "" otherwise."""
+    """Return a description of a file that is not a user's text; "" if it is."""
     words = described(path)
     return "" if words in TEXTS else words
 
 
 def mark_export(path: Path) -> None:
-    """Mark an exported file in an archive's comment or a module's last line; others stay unmarked.
+    """Label a module (in its last line) or an archive (in its comment) as exported.
+
+    Files of other types get no label.
 
     Raises:
         OSError: the file cannot be written.
@@ -169,12 +172,12 @@ def mark_export(path: Path) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Return the file that a path resolves to; :class:`FileFault` if it cannot be a file."""
+    """Return the file that a path resolves to; raise :class:`FileFault` if it cannot be a file."""
     name = displayed(path)
     try:
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
-            # Show the folder as the user wrote it, unless a link leads elsewhere.
+            # Show the folder as the user wrote it, unless a symbolic link leads to another folder.
             folder = target.parent if os.path.islink(path) else Path(path).parent
             raise FileFault(name, f"there is no folder {displayed(folder)}")
         longest = os.pathconf(target.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
@@ -195,7 +198,7 @@ def _words(error: OSError | ValueError) -> str:
 
 
 def _of_format(pattern: bytes) -> Callable[[Path, bytes], bool]:
-    """Return a matcher for files of :mod:`harness.convert.weights` with this format name."""
+    """Return a function that recognises files of :mod:`harness.convert.weights` by their format."""
     whole = re.compile(
         rb".{8}" + re.escape(OPENING) + rb'[0-9a-f]{64}","format":"' + pattern + rb' \d+"', re.S
     )
@@ -205,7 +208,7 @@ def _of_format(pattern: bytes) -> Callable[[Path, bytes], bool]:
 def _is_records(_: Path, head: bytes) -> bool:
     first, end, rest = head.partition(b"\n")
     if RECORD.startswith(first):
-        # A writer was killed in its first line; the next writer closes that line and marks it as
+        # A writer was killed in its first line. The next writer ends that line and marks it as
         # torn.
         return not end or _line_kind(rest.partition(b"\n")[0]) == "torn"
     return first.startswith(RECORD) or _line_kind(first) in LINES
@@ -217,7 +220,7 @@ def _line_kind(line: bytes) -> str:
 
 
 def _is_export(path: Path, head: bytes) -> bool:
-    if path.suffix == ".onnx":  # its first field after a number names the producer
+    if path.suffix == ".onnx":  # after a number, the first field names the producer
         return head[4:].startswith(PROJECT)
     return read_tail(path, len(EXPORTED) + 1).rstrip(b"\n").endswith(EXPORTED)
 
@@ -239,7 +242,7 @@ def _begins(start: bytes, inside: bytes = b"") -> Callable[[Path, bytes], bool]:
 
 
 def _keys(path: Path, head: bytes, limit: int) -> set[str]:
-    """Return the keys of a file that is a JSON object; otherwise an empty set."""
+    """Return the keys of a file that contains a JSON object; otherwise an empty set."""
     if not head.startswith(b"{"):
         return set()
     try:
@@ -257,13 +260,13 @@ def _object(text: bytes) -> dict[str, object] | None:
 
 
 def _other(head: bytes) -> str:
-    """Guess the kind of a file that the harness did not write, in words."""
+    """Guess the kind of a file that the harness did not write, and return a description."""
     if head.startswith(b"PK\x03\x04"):
         return "an archive of something else, such as a model"
     if head[8:10] == b'{"':
         return "a safetensors file of something else"
     try:
-        # The last character may be cut off.
+        # The bytes may end within a character.
         text = head.decode("utf-8-sig", "strict" if len(head) < HEAD else "ignore")
     except UnicodeDecodeError:
         return "a file of something else"

@@ -1,8 +1,8 @@
-"""Lock that gives one process at a time the right to write a file.
+"""Lock that lets only one process at a time write a file.
 
-The lock is on a hidden file beside the target, because the target may not exist yet and every write
-replaces it. The system releases the lock when the process ends, even if it is killed. The next
-process takes over a leftover lock file.
+The lock is on a hidden file in the folder of the target, because the target may not exist yet and
+every write replaces it. The system releases the lock when the process ends, even if it is killed.
+The next process takes over a lock file that was left behind.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ HOLDER = re.compile(rb"process (\d{1,10}) on (\S{0,255})\n")
 
 @contextlib.contextmanager
 def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
-    """Hold the exclusive right to write a file, existing or not, during the block.
+    """Hold the exclusive right to write a file during the block; the file need not exist.
 
-    On file systems without locks, nothing is held. ``instead`` is an alternative for the message.
+    On file systems without locks, nothing is locked. The error message suggests ``instead``.
 
     Raises:
         UsageError: another process holds the lock, or the lock cannot be made.
@@ -54,7 +54,7 @@ def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
 
 
 def check_free(path: Path) -> None:
-    """Raise :class:`UsageError` if another process holds the lock of a file; take no lock."""
+    """Raise :class:`UsageError` if another process holds the lock of a file; do not lock it."""
     lock = _place(path)
     with contextlib.suppress(OSError):  # no lock file, or an error that :func:`held` reports
         handle = _open(lock, 0)
@@ -67,14 +67,17 @@ def check_free(path: Path) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Return the lock file's path: fixed length, identical for all links to the target."""
+    """Return the lock file's path: fixed length, identical for all symbolic links to the target."""
     target = Path(os.path.realpath(path))
     name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
     return target.parent / f".harness-{name}.lock"
 
 
 def _open(lock: Path, flags: int) -> int:
-    """Open a regular lock file; :class:`OSError` for anything else. Never wait or follow a link."""
+    """Open a lock file without waiting or following a symbolic link.
+
+    Raise :class:`OSError` if it is not a regular file or not a lock file.
+    """
     flags |= opening("RDWR", "NOFOLLOW", "NONBLOCK", "CLOEXEC")
     handle = os.open(lock, flags, 0o644)
     status = os.fstat(handle)
@@ -85,7 +88,7 @@ def _open(lock: Path, flags: int) -> int:
 
 
 def _locked(lock: Path) -> int:
-    """Return the lock file, open, locked, and with this process's name in it."""
+    """Open and lock the lock file, and write the name of this process to it; return the handle."""
     while True:
         handle = _open(lock, os.O_CREAT)
         try:
@@ -94,7 +97,8 @@ def _locked(lock: Path) -> int:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-            # The last holder may have removed the file meanwhile; then nobody else sees this lock.
+            # The last holder may have deleted the file since. Then other processes do not see this
+            # lock.
             if _is_still(handle, lock):
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
@@ -112,7 +116,7 @@ def _is_still(handle: int, lock: Path) -> bool:
 
 
 def _holder(handle: int) -> str:
-    """Return the process that wrote a lock file, in words; "" if the content is different."""
+    """Return a description of the process that wrote a lock file; "" for other content."""
     found = HOLDER.fullmatch(os.pread(handle, 1024, 0))
     return f"process {found[1].decode()} on {found[2].decode('ascii', 'replace')}" if found else ""
 

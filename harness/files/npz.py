@@ -1,7 +1,7 @@
-"""Arrays of an untrusted npz file: checked before memory is allocated, never unpickled.
+"""Reader of an untrusted npz file: checks before memory is allocated, and never unpickles.
 
-A file of 3 MB can expand to arrays of 3 GB, or declare any shape. So each member's header is read
-first, and its shape must match the member's size to the byte.
+A file of 3 MB can expand to arrays of 3 GB, or declare any shape. So the header of each array is
+read first, and its shape must match the declared size of the array to the byte.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_AXES = 32
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 DTYPES = frozenset({*INTEGERS, "float16", "float32", "float64", "bool"})
 SUFFIX = ".npy"
-# Errors of reading an archive that is damaged or not an archive.
+# Errors of zipfile for an archive that is damaged or not an archive.
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
 # Errors of numpy's header reader; a header is Python text.
 UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
@@ -35,7 +35,7 @@ def read_npz(content: bytes, limit: int) -> ArrayDict:
     """Return the arrays by name; together they have at most ``limit`` bytes.
 
     Raises:
-        ValueError: the file is not an npz file, is damaged, or holds something else.
+        ValueError: the file is not an npz file, is damaged, or contains other data.
     """
     if content.startswith(npy.MAGIC_PREFIX):
         raise ValueError("it is of a single array without a name (npy)")
@@ -87,7 +87,7 @@ def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype
     if version not in HEADERS:
         raise ValueError(f"{name!r} is of a version of npy that is not known: {version}")
     try:
-        # numpy limits the length and uses literal_eval, so this runs no code.
+        # numpy limits the length and uses literal_eval, so no code of the file runs.
         shape, fortran, dtype = HEADERS[version](file)
     except UNREADABLE as error:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Replacements for features that only some operating systems have.
 
-Backends run on Linux only (:func:`check_workers`). The rest of the harness also runs on macOS and
+Backends run only on Linux (:func:`check_workers`). The rest of the harness also runs on macOS and
 Windows.
 """
 
@@ -16,7 +16,7 @@ from harness.errors import UsageError
 def opening(*names: str) -> int:
     """Return flags of ``os.open`` by name (``RDONLY``); a flag that the system lacks counts as 0.
 
-    Files are binary, on Windows too.
+    Files are opened in binary mode, also on Windows.
     """
     flags = 0
     for name in (*names, "BINARY"):
@@ -25,7 +25,7 @@ def opening(*names: str) -> int:
 
 
 def flock(handle: int, *names: str) -> None:
-    """Lock or unlock an open file, with flags of ``fcntl.flock`` by name: EX, SH, UN, NB.
+    """Lock or unlock an open file; ``names`` are flags of ``fcntl.flock``: EX, SH, UN, NB.
 
     Raises:
         OSError: another process holds the lock, or there are no locks (some file systems, Windows).

@@ -1,7 +1,7 @@
-"""Reading of a file that a user names: regular, of limited size, and without waiting.
+"""Reader of a file that a user names: the file is regular, its size is limited, and nothing waits.
 
-A named pipe would hang, and ``/dev/zero`` has no end. Every reader of a user's files calls
-:func:`read_bytes`; ``docs/security.md`` lists the limits.
+Without these checks, a named pipe would wait forever, and ``/dev/zero`` has no end. Every reader of
+a user's files calls :func:`read_bytes`; ``docs/security.md`` lists the limits.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from harness.errors import HarnessError
 from harness.files.system import memory, opening
 
 MIB, GIB = 1 << 20, 1 << 30
-# Size limit of each kind of file, in bytes. Reading weights takes twice their size in memory;
+# The size limit of each kind of file, in bytes. Reading weights takes twice their size in memory;
 # hostile JSON can take many times its size.
 MAX_WEIGHTS = min(64 * GIB, (memory() or 128 * GIB) // 2)
-MAX_HEADER = 64 * MIB  # JSON of weights, with the vocabulary and the history
-MAX_TEXT = 4 * GIB  # the indices and the row order take as much memory again
+MAX_HEADER = 64 * MIB  # JSON header of weights, with the vocabulary and the history
+MAX_TEXT = 4 * GIB  # the character indices and the row order take the same memory again
 MAX_RECORDS = GIB
 MAX_RESULTS = 64 * MIB
 MAX_PROGRAM = 64 * MIB  # of a reproducer
 MAX_ARRAYS = GIB
-MAX_TABLE = 4 * GIB  # training arrays, packed and unpacked
-MAX_INPUTS = GIB  # arrays of a batch, packed and unpacked
+MAX_TABLE = 4 * GIB  # training arrays, compressed or not
+MAX_INPUTS = GIB  # arrays of a batch, compressed or not
 PIECE = MIB
 
 FOLDER = "this is a folder"
-# First read of a file that does not report its size, such as a file of /proc.
+# The bytes of the first read of a file that does not report its size, such as a file in /proc.
 BLOCK = 1 << 16
 NUL = "this is not a file name: it contains a NUL character"
 KINDS = (
@@ -42,7 +42,10 @@ KINDS = (
 
 
 class FileFault(HarnessError):
-    """A file that cannot be read, with a ``reason`` without its name; ``missing``: no such file."""
+    """Error: a file cannot be read. ``reason`` does not contain the file's name.
+
+    ``missing`` is True if there is no such file.
+    """
 
     def __init__(self, path: str, reason: str, missing: bool = False) -> None:
         super().__init__(f"{path}: {reason}")
@@ -67,10 +70,10 @@ def read_bytes(path: str | os.PathLike[str], limit: int, what: str) -> bytes:
 
 
 def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[bytes]:
-    """Yield the content of a file in pieces of :data:`PIECE` bytes; the last may be shorter.
+    """Yield the content of a file in pieces of :data:`PIECE` bytes; the last piece may be shorter.
 
     Raises:
-        FileFault: as in :func:`read_bytes`; also if the file grows beyond the limit.
+        FileFault: as for :func:`read_bytes`; also if the file grows beyond the limit.
     """
     count = 0
     with opened(path, limit, what) as file:
@@ -81,7 +84,7 @@ def read_pieces(path: str | os.PathLike[str], limit: int, what: str) -> Iterator
 
 
 def read_head(path: str | os.PathLike[str], count: int) -> bytes:
-    """Return the first ``count`` bytes of a regular file, or all if it has fewer.
+    """Return the first ``count`` bytes of a regular file, or all bytes of a shorter file.
 
     Raises:
         FileFault: there is no such file, it is not a regular file, or it cannot be read.
@@ -91,7 +94,7 @@ def read_head(path: str | os.PathLike[str], count: int) -> bytes:
 
 
 def read_tail(path: str | os.PathLike[str], count: int) -> bytes:
-    """Return the last ``count`` bytes of a regular file, or all if it has fewer.
+    """Return the last ``count`` bytes of a regular file, or all bytes of a shorter file.
 
     Raises:
         FileFault: there is no such file, it is not a regular file, or it cannot be read.
@@ -125,7 +128,7 @@ def opened(path: str | os.PathLike[str], limit: int, what: str) -> Iterator[Bina
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a regular file; errors while it is open become a :class:`FileFault`."""
+    """Open a regular file; convert errors while it is open to :class:`FileFault`."""
     name = displayed(path)
     try:
         try:
@@ -148,10 +151,10 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
-    """Return the whole content, or ``limit`` + 1 bytes if there is more.
+    """Return the whole content, or the first ``limit`` + 1 bytes of a longer file.
 
-    Reads ask for the file's size, because Python allocates as much as is asked for. One byte more
-    shows whether the file has grown.
+    The first read requests the file's size, because Python allocates the requested bytes. One more
+    byte is requested to see whether the file has grown.
     """
     wanted = min(expected, limit) + 1
     # A non-blocking read of a /proc file may return None.
@@ -163,7 +166,7 @@ def _content(file: BinaryIO, expected: int, limit: int) -> bytes:
 
 
 def other_kind(status: os.stat_result) -> str:
-    """Return, in words, why a file is not a regular file; "" for a regular file."""
+    """Return text that says why a file is not a regular file; "" for a regular file."""
     if stat.S_ISREG(status.st_mode):
         return ""
     if stat.S_ISDIR(status.st_mode):
@@ -173,7 +176,7 @@ def other_kind(status: os.stat_result) -> str:
 
 
 def displayed(path: str | os.PathLike[str]) -> str:
-    """Return a path as printable text on one line, whatever bytes its name has."""
+    """Return a path as printable text on one line, even if its name has unusual bytes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\n", "\\n")
 
 

@@ -1,7 +1,7 @@
-"""Wrapping of lines: broken between words, but never within commands to copy.
+"""Wrapping of lines between words, but never within commands that users copy.
 
-A command counts as one word, and so does an option with its value. If it does not fit, it runs past
-the edge as one line.
+A command counts as one word; so does an option with its value. A command that does not fit extends
+beyond the edge as one line.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# Minimum columns for the last column of a row; below, it gets its own line.
+# The minimum width of the last column of a row; a narrower last column starts on a new line.
 ROOM = 24
-# A row of columns, up to the last one.
+# The columns of a row before the last column.
 _LAST = re.compile(r"\s*\S.*\S\s{2,}(?=\S)")
-# Substitutes for spaces and hyphens that must not break. Texts have no control characters.
+# Substitutes for spaces and hyphens that must not break. Texts contain no control characters.
 _KEPT, _OWN = str.maketrans(" -", "\0\1"), str.maketrans("\0\1", " -")
-# The start of a command, and its words as a shell reads them; prose continues differently. An
-# interpreter's path has a limit, because it is searched for at every quote of a text.
+# The start of a command, and its arguments in the syntax of a shell; other text is no argument. The
+# length of an interpreter's path is limited, because every quote in a text starts a search for it.
 _HEAD = r"(?:harness [a-z]+|(?:\S{1,300} -m )?pip install)\b"
 _WORD = r"""(?:[\w@%+=:,./~*-]|'[^'\n]*'|\$'(?:\\.|[^'\\\n])*'|"[^"\n]*")+"""
 _COPIED = re.compile(
@@ -24,7 +24,7 @@ _COPIED = re.compile(
         (
             rf"(?<!\w)'{_HEAD}[^'\n]*'",
             rf"`{_HEAD}[^`\n]*`",
-            # Without quotes, a command ends the sentence or stands in its own column.
+            # Without quotes, a command ends the sentence or is in its own column.
             rf"(?:^[ \t]*|(?<=: )|(?<=\brun )|(?<=  )){_HEAD}(?: {_WORD})*",
             r"""--[a-z][a-z-]*(?: (?:[\w./:@*-]*=\S+|\S+@\S+|'[^'\n]+'|[A-Z]+\b))?""",
         )
@@ -34,10 +34,10 @@ _COPIED = re.compile(
 
 
 def wrapped(text: str, columns: int, further: int = 2) -> str:
-    """Return the text with lines of at most ``columns``, broken between words; words stay whole.
+    """Wrap a text to lines of at most ``columns``; words stay whole.
 
-    A continuation line stands below the last column, which follows two spaces or more. If too
-    little room is left there, it is indented by ``further``, or by less if a word needs the room.
+    A continuation line is aligned with the last column, which follows at least two spaces. If too
+    little space is left there, the line is indented by ``further``, or by less for a long word.
     """
     found: list[str] = []
     for row in unbroken(text).expandtabs().split("\n"):
@@ -58,12 +58,12 @@ def wrapped(text: str, columns: int, further: int = 2) -> str:
 
 
 def unbroken(text: str) -> str:
-    """Return the text with substitutes for spaces in commands, until it is :func:`restored`."""
+    """Replace the spaces in commands by substitutes, until the text is :func:`restored`."""
     return _COPIED.sub(lambda found: _joined(found[0]), text)
 
 
 def restored(text: str) -> str:
-    """Return the text with its spaces and hyphens again."""
+    """Replace the substitutes by spaces and hyphens."""
     return text.translate(_OWN)
 
 
@@ -73,13 +73,13 @@ def width(text: str) -> int:
 
 
 def _joined(command: str) -> str:
-    """Replace the inner spaces of a command; spaces before it belong to the line."""
+    """Replace the inner spaces of a command; leading spaces belong to the line."""
     bare = command.lstrip()
     return command[: len(command) - len(bare)] + bare.translate(_KEPT)
 
 
 def _broken(row: str, columns: int, margin: int) -> Iterator[str]:
-    """Yield the parts of a broken line; all but the first are indented by a margin."""
+    """Yield the parts of a wrapped line; all parts except the first are indented by a margin."""
     current = ""
     for word in re.split(r"(?<=\s)(?=\S)", row):
         if current.strip() and width((current + word).rstrip()) > columns:

@@ -1,4 +1,4 @@
-"""GitHub Actions: annotations of a line of a file, and the summary of a step.
+"""Output for GitHub Actions: annotations at a line of a file, and the summary of a step.
 
 Untrusted texts from specs, backends and records are escaped.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from harness.output.printing import visible
 
-# GitHub shows this many annotations of a kind for a step, and refuses longer summaries.
+# GitHub shows at most MOST annotations of a kind per step, and rejects summaries that are longer
+# than LONGEST bytes.
 MOST = 10
 LONGEST = 900 * 1024
 
@@ -22,10 +23,10 @@ _PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))?(?::(?P<col>\d+))?", re.DO
 
 
 def annotation(title: str, message: str, places: Iterable[str] = (), level: str = "error") -> str:
-    """Return the line that makes GitHub show a message at the first of ``places`` in the
-    repository.
+    """Return a line that makes GitHub show a message at a place in the repository.
 
-    A place is ``file``, ``file:line`` or ``file:line:column``.
+    A place is ``file``, ``file:line`` or ``file:line:column``. The first of ``places`` that is in
+    the repository is used.
     """
     properties = {"title": visible(title)}
     for place in places:
@@ -40,7 +41,7 @@ def annotation(title: str, message: str, places: Iterable[str] = (), level: str 
 
 
 def few(annotations: Sequence[str]) -> list[str]:
-    """Return at most :data:`MOST` annotations; the last one counts the rest."""
+    """Return at most :data:`MOST` annotations; the last one says how many more there are."""
     if len(annotations) <= MOST:
         return list(annotations)
     left = len(annotations) - MOST + 1
@@ -48,7 +49,10 @@ def few(annotations: Sequence[str]) -> list[str]:
 
 
 def summarise(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Append Markdown to the summary of the step, if there is one; return the error in words."""
+    """Append Markdown to the summary of a GitHub step, if there is a step.
+
+    Return an error message, or an empty string.
+    """
     path = environment.get("GITHUB_STEP_SUMMARY")
     if not path:
         return ""
@@ -74,7 +78,7 @@ def _data(text: str) -> str:
 
 
 def _in_repository(file: str) -> str | None:
-    """Return the file's path in the repository; None if it is not there."""
+    """Return the path of a file relative to the repository; None if the file is not in it."""
     root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
     try:
         path = Path(file).resolve()

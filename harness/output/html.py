@@ -1,4 +1,4 @@
-"""Untrusted texts as HTML without markup."""
+"""Conversion of untrusted text to HTML without markup."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from harness.output.printing import visible
 
 
 def escaped(text: str) -> str:
-    """Return a text as HTML, for an element or a quoted attribute."""
+    """Return a text as HTML, for the content of an element or a quoted attribute."""
     return escape(visible(text))

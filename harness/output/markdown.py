@@ -1,4 +1,4 @@
-"""Untrusted texts as Markdown without markup, links or mentions."""
+"""Conversion of untrusted text to Markdown without markup, links or mentions."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable, Sequence
 
 from harness.output.printing import visible
 
-# Characters with a meaning within a line, and parts that make a link of bare text.
+# Characters that have a meaning within a line, and parts that turn bare text into a link.
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$]|(?<=:)//|(?<=www)\.)", re.I)
-# Characters with a meaning at the start of a line.
+# Characters that have a meaning at the start of a line.
 _START = re.compile(r"^(?:(\d+)(?=[.)](?:\s|$))|(?=[-+=]))")
 
 
 def escaped(text: str) -> str:
-    """Return a text as one line of Markdown; it may start the line."""
+    """Return a text as one line of Markdown; the text may start the line."""
     return _START.sub(r"\1\\", _within(text))
 
 
 def sentences(texts: Iterable[str]) -> str:
-    """Join the texts that are not empty as sentences of one paragraph."""
+    """Join the non-empty texts as sentences of one paragraph."""
     return " ".join(t if t.endswith((".", "!")) else f"{t}." for t in texts if t)
 
 
 def code(text: str) -> str:
-    """Return a text on one line as code, between more backticks than any run in the text."""
+    """Return a text as inline code, enclosed by more backticks than the text has in a row."""
     text = visible(" ".join(text.splitlines()))
     fence = "`" * (_longest(text) + 1)
     space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
@@ -32,7 +32,7 @@ def code(text: str) -> str:
 
 
 def fenced(text: str, language: str) -> list[str]:
-    """Return the lines of a code block that no text inside can end."""
+    """Return the lines of a code block; the text cannot end the block."""
     fence = "`" * max(3, _longest(text) + 1)
     return [f"{fence}{language}", visible(text.rstrip("\n")), fence]
 
@@ -42,7 +42,7 @@ def _longest(text: str) -> int:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table with line breaks kept; all columns but the first are right-aligned."""
+    """Return a Markdown table that keeps line breaks; columns but the first are right-aligned."""
     heading, *texts = [
         ["<br>".join(map(_within, text.split("\n"))) for text in row] for row in (columns, *rows)
     ]

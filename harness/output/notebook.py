@@ -1,7 +1,7 @@
 """Results in a notebook: small tables in HTML, and pandas DataFrames.
 
-Untrusted names never become markup. Colours are tints, readable in dark and light themes, and every
-fact that a colour shows is also in words.
+Untrusted names never become markup. Colours are readable in dark and light themes, and everything
+that a colour shows is also in the text.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ STYLE = """
 
 
 class NoPandas(HarnessError):
-    """Error for a DataFrame without pandas."""
+    """Error: a DataFrame is requested, but pandas is not installed."""
 
 
 @dataclass(frozen=True)
 class TintedText:
-    """A text of a table, with its tint."""
+    """A text in a table, with its colour."""
 
     text: str
     tint: Tint = ""
@@ -53,9 +53,10 @@ def html_table(
     notes: str = "",
     words: int = 1,
 ) -> str:
-    """Return a self-contained table in HTML; ``notes`` are plain text below it.
+    """Return a self-contained HTML table; ``notes`` is plain text below the table.
 
-    The first ``words`` columns are text, aligned left. The others are figures, aligned right.
+    The first ``words`` columns are text, aligned left. All other columns are numbers, aligned
+    right.
     """
     head = "".join(_cell("th", title, number < words) for number, title in enumerate(columns))
     lines = (
@@ -71,7 +72,7 @@ def html_table(
 
 
 def frame(records: Iterable[Mapping[str, object]]) -> DataFrame:
-    """Return records as a DataFrame with a row each; only this function imports pandas.
+    """Return records as a DataFrame with one row per record; only this function imports pandas.
 
     Raises:
         NoPandas: pandas is not installed.

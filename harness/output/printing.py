@@ -1,9 +1,9 @@
-"""Printing: the only way out, so that no untrusted text acts on the terminal or in CI.
+"""Printing of all output, so that no untrusted text affects the terminal or CI.
 
-Control characters move the cursor, set the window's title or feed the keyboard, and rich takes
-square brackets for markup. All output goes through :func:`say`, or through :func:`line` and
-:func:`entry` to a console. GitHub Actions takes some lines for commands: the standard streams pass
-only those of :func:`annotate`.
+Control characters can move the cursor, set the window's title or send keyboard input. Rich
+interprets square brackets as markup. So all output goes through :func:`say`, or through
+:func:`line` and :func:`entry` to a console. GitHub Actions interprets some lines as commands: the
+standard streams let only the commands of :func:`annotate` pass.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.output.folding import wrapped
 
-# Workflow commands of GitHub Actions: no untrusted text may become one. The runner reads the output
-# of a step. A line that begins with ``::``, after skipped characters, is a command, such as
-# ``::set-output name=x::y``; so is ``##[`` anywhere in a line. The last character of such a mark is
-# shown as an escape, which is also valid in a JSON string.
+# Workflow commands of GitHub Actions: no untrusted text may become a command. The runner reads the
+# output of a step. A line is a command if it begins with ``::`` (after skipped characters), such as
+# ``::set-output name=x::y``; so is ``##[`` anywhere in a line. The last character of ``::`` or
+# ``##[`` is printed as an escape, which is also valid in a JSON string.
 
-# Characters that the runner may skip: all but visible ASCII, letters and digits.
+# Characters that the runner may skip: all except visible ASCII, letters and digits.
 _SKIPPED = r"[^\r\n!-~\w]*"
 _MARK = re.compile(
     rf"(?P<line>(?<![^\r\n]){_SKIPPED}:{_SKIPPED}):|(?P<old>#{_SKIPPED}#{_SKIPPED})\["
@@ -35,19 +35,19 @@ _OLD_BEGUN = re.compile(rf"#{_SKIPPED}(?:#{_SKIPPED})?\Z")
 
 
 def annotating(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether GitHub Actions reads what is printed."""
+    """Return whether GitHub Actions reads the output."""
     return environment.get("GITHUB_ACTIONS") == "true"
 
 
 class CommandFilter:
-    """Filter that removes the commands from a text that comes in pieces."""
+    """A filter that removes workflow commands from a text that is written in pieces."""
 
     def __init__(self) -> None:
-        # The end of the last piece that may begin a mark.
+        # The end of the last piece that may be the beginning of a command.
         self.begun = ""
 
     def __call__(self, piece: str) -> str:
-        """Return the piece without commands."""
+        """Return the piece with its commands escaped."""
         text = _MARK.sub(_mark_escaped, self.begun + piece)
         found = text[len(self.begun) :]
         self.begun = _begun(re.split(r"[\r\n]", text)[-1])
@@ -55,7 +55,7 @@ class CommandFilter:
 
 
 def harmless(text: str) -> str:
-    """Return a text, without commands if GitHub Actions reads the output."""
+    """Return a text, with commands escaped if GitHub Actions reads the output."""
     return CommandFilter()(text) if annotating() else text
 
 
@@ -74,23 +74,23 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-# Control characters except tab and line feed, marks that change the direction of writing, and lone
-# surrogates, which cannot be written.
+# Control characters except tab and line feed, characters that change the direction of writing, and
+# lone surrogates, which cannot be encoded.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# Default columns of a terminal, columns of unlimited output, and lines of a screen.
+# The default columns of a terminal, the columns of unlimited output, and the lines of a screen.
 USUAL, UNLIMITED, LINES = 80, 1_000_000, 25
 
 
-# Whether nothing is printed, because a Python function does the work of a command.
+# True while a Python function runs a command, which must print nothing.
 _SILENT: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Print nothing in the block."""
+    """Suppress all output in the block."""
     before = _SILENT.set(True)
     try:
         yield
@@ -99,12 +99,12 @@ def silent() -> Iterator[None]:
 
 
 def is_silent() -> bool:
-    """Return whether nothing is printed at present."""
+    """Return whether output is suppressed at present."""
     return _SILENT.get()
 
 
 class OutputLost(Exception):
-    """Error for standard output that takes no more; ``closed`` says that the reader has left."""
+    """Error: standard output cannot be written; ``closed`` is True if its reader has ended."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__((error.strerror or str(error)).lower())
@@ -112,7 +112,7 @@ class OutputLost(Exception):
 
 
 class _Output(io.RawIOBase):
-    """Raw stream that raises :class:`OutputLost` on failure, or drops the data if not ``told``."""
+    """A raw stream; a failed write raises :class:`OutputLost` if ``told``, else it is ignored."""
 
     def __init__(self, raw: io.RawIOBase, *, told: bool) -> None:
         self._raw, self._told = raw, told
@@ -136,7 +136,7 @@ class _Output(io.RawIOBase):
 
 
 class _Guarded(io.TextIOWrapper):
-    """Standard stream in which no text is a command to GitHub Actions."""
+    """A standard stream in which no text is a command for GitHub Actions."""
 
     _filter: CommandFilter | None = None
 
@@ -152,8 +152,9 @@ class _Guarded(io.TextIOWrapper):
 
 
 def guard_streams() -> None:
-    """Let both standard streams take any text without GitHub commands; failures of standard output
-    raise :class:`OutputLost`."""
+    """Replace the standard streams, so that they accept any text and escape GitHub commands.
+
+    If standard output cannot be written, a write raises :class:`OutputLost`."""
     sys.stdout = _guarded(sys.stdout, told=True)
     sys.stderr = _guarded(sys.stderr, told=False)
 
@@ -161,7 +162,7 @@ def guard_streams() -> None:
 def _guarded(stream: TextIO | None, *, told: bool) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
-    # Under PYTHONUNBUFFERED there is no buffer between the text and the file.
+    # With PYTHONUNBUFFERED there is no buffer between the text and the file.
     raw: Any = getattr(stream.buffer, "raw", stream.buffer)
     terminal = stream.isatty() or not told
     buffer = io.BufferedWriter(_Output(raw, told=told))
@@ -174,14 +175,14 @@ def _guarded(stream: TextIO | None, *, told: bool) -> TextIO:
 
 
 def abandon_output() -> None:
-    """Discard all further output, so that nothing fails when the process ends."""
+    """Discard all further output, so that no write fails when the process ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
 
 
 def visible(text: str) -> str:
-    """Return the text with control characters as ``\\x1b``; lines and tabs stay."""
+    """Return the text with control characters as ``\\x1b``; line feeds and tabs stay."""
     return _UNSEEN.sub(_escaped, text)
 
 
@@ -191,7 +192,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """Return the text as :func:`say` prints it, for callers that print it themselves."""
+    """Return the text as :func:`say` would print it, for callers that print it themselves."""
     return harmless(visible(text))
 
 
@@ -201,7 +202,7 @@ def one_line(text: str) -> str:
 
 
 def annotate(text: str) -> None:
-    """Print a workflow command for GitHub, on standard error."""
+    """Print a workflow command for GitHub on standard error."""
     if isinstance(sys.stderr, _Guarded):
         sys.stderr.annotate(text)
     else:
@@ -209,30 +210,30 @@ def annotate(text: str) -> None:
 
 
 def say(text: str, *, error: bool = False, end: str = "\n") -> None:
-    """Print a text at once, with control characters escaped."""
+    """Print a text and flush it, with control characters escaped."""
     _write(sys.stderr if error else sys.stdout, shown(text) + end)
 
 
 def emit(text: str) -> None:
-    """Print a part of a generated text, with control characters escaped on terminals only."""
+    """Print a part of a generated text. Control characters are escaped only on terminals."""
     _write(sys.stdout, visible(text) if sys.stdout.isatty() else text)
 
 
 def _write(stream: TextIO, text: str) -> None:
-    # click.echo would take an ASCII stream for UTF-8.
+    # click.echo would treat an ASCII stream as UTF-8.
     if not _SILENT.get():
         stream.write(text)
         stream.flush()
 
 
 def tell(text: str, *, error: bool = False) -> None:
-    """Print a text for people: as :func:`say` does, and wrapped on a terminal."""
+    """Print a text for people: like :func:`say`, and wrapped on a terminal."""
     wide = width(sys.stderr if error else sys.stdout)
     say(text if wide is None else wrapped(visible(text), wide), error=error)
 
 
 def width(stream: TextIO) -> int | None:
-    """Return ``COLUMNS`` or the columns of the stream's terminal; None if nothing limits it."""
+    """Return ``COLUMNS``, or the columns of the stream's terminal; None if there is no limit."""
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given):
         return int(given)
@@ -245,21 +246,21 @@ def width(stream: TextIO) -> int | None:
 
 
 def console(*, error: bool = False) -> Console:
-    """Return a console on standard output or error; unlimited if the stream has no width."""
+    """Return a rich console on standard output or error; unlimited if the stream has no width."""
     from rich.console import Console
 
     if _SILENT.get():
         return Console(file=io.StringIO())
     stream = sys.stderr if error else sys.stdout
-    # Rich asks a live terminal again and again itself. For a pipe that FORCE_COLOR makes a
-    # terminal, and for a dumb terminal, rich would assume 80 columns unless both sizes are given.
+    # Rich itself asks a real terminal for its size each time. For a dumb terminal, and for a pipe
+    # with FORCE_COLOR, rich would assume 80 columns unless both sizes are given.
     if stream.isatty() and os.environ.get("TERM") != "dumb":
         return Console(stderr=error)
     return Console(stderr=error, width=width(stream) or UNLIMITED, height=LINES)
 
 
 def drawing(stream: TextIO) -> Console:
-    """Return a console for text that a program reads: no colour, as wide as standard output."""
+    """Return a console that draws text without colour on a stream, as wide as standard output."""
     from rich.console import Console
 
     columns = width(sys.stdout) or UNLIMITED
@@ -272,13 +273,13 @@ def is_live(target: Console) -> bool:
 
 
 def line(target: Console, text: str, style: str = "", further: int = 2) -> None:
-    """Print any text as one line on a console, above its progress bar."""
+    """Print a text as one line on a console, above its progress bar."""
     folded = harmless(wrapped(one_line(text), target.width, further))
     target.print(entry(folded, style), highlight=False, soft_wrap=True)
 
 
 def entry(text: str, style: str = "") -> Text:
-    """Return any text as the entry of a table or of a progress bar."""
+    """Return a text as an entry of a table or progress bar, with control characters escaped."""
     from rich.text import Text
 
     return Text(visible(text), style)

@@ -1,4 +1,4 @@
-"""Progress of a command on standard error: a bar on terminals, plain lines elsewhere."""
+"""Progress of a command on standard error: a bar on terminals, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from rich.table import Table
 from harness.output.folding import wrapped
 from harness.output.printing import entry, is_live, line, visible
 
-# Maximum columns of the bar, and columns of the other texts on its line.
+# The maximum columns of the bar, and the columns of the other texts on its line.
 LONGEST, BESIDE = 30, 48
-# Seconds after which the pace gives the time left.
+# Seconds after which the remaining time is estimated.
 EARLY = 1.0
-# Seconds without a line in a pipe, after which a line names the current work.
+# Seconds without output to a pipe, after which a line shows the current work.
 SILENCE = 10.0
 
 
 class Progress:
-    """A task of ``total`` parts; :meth:`at` sets how many are done. A context manager."""
+    """The progress of a task with ``total`` parts; :meth:`at` sets how many are done.
+
+    Use it as a context manager.
+    """
 
     def __init__(
         self, console: Console, what: str, clock: Callable[[], float] = time.monotonic
@@ -57,31 +60,32 @@ class Progress:
         self._drawn.stop()
 
     def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
-        """Set the total and the part already done; time counts from now on.
+        """Set the total and the part already done; the time counts from now on.
 
-        Without ``forecast`` the time left is not shown; for few unequal parts it would be noise.
+        Without ``forecast``, the remaining time is not shown, e.g. because parts are few and
+        unequal.
         """
         self.total, self.done, self._forecast = total, done, forecast
         self._began, self._first = self._clock(), done
         self._marked = self._began
 
     def at(self, done: float, counted: str) -> None:
-        """Set how much is done; ``counted`` says it in words, such as ``3/12``."""
+        """Set how much is done; ``counted`` is the text for it, such as ``3/12``."""
         if done != self.done:
             self._marked = self._clock()
         self.done, self._counted = done, counted
 
     def doing(self, text: str) -> None:
-        """Set the text of the current work."""
+        """Set the text about the current work."""
         self._doing = visible(text)
 
     def line(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line above the bar."""
         self._printed = self._clock()
         line(self.console, text)
 
     def once(self, backend: str, doubts: Iterable[str]) -> None:
-        """Print lines about a backend that stay; repeat none."""
+        """Print lines about a backend above the bar; print each line only once."""
         for doubt in doubts:
             text = f"{backend}: {doubt}"
             if text not in self._said:
@@ -89,25 +93,26 @@ class Progress:
                 self.line(text)
 
     def step(self, text: str) -> None:
-        """Show the current work below the bar, or as a line without a bar."""
+        """Show the current work below the bar, or as a line if there is no bar."""
         self.doing(text)
         if not self.live:
             self.line(text)
 
     def now(self, text: str) -> None:
-        """Show a small step below the bar; without a bar, print a line after a silence."""
+        """Show a small step below the bar; without a bar, print it after a time without output."""
         self.doing(text)
         if not self.live and self._clock() - self._printed >= SILENCE:
             self.line(text)
 
     def count(self) -> str:
-        """Return the progress and the time left, for a line: ``3/12, about 0:40 left``."""
+        """Return the progress and the remaining time: ``3/12, about 0:40 left``."""
         return ", ".join(filter(None, (self._counted, self.left())))
 
     def left(self) -> str:
-        """Return ``about 0:01:40 left``; empty while it is unknown, and at the end.
+        """Return ``about 0:01:40 left``; empty if the time is unknown, and at the end.
 
-        The time falls while a part runs, at most to the time of the parts after it.
+        While a part runs, the time decreases, but not below the estimated time of the parts after
+        it.
         """
         gone, made = self._marked - self._began, self.done - self._first
         if not self._forecast or gone < EARLY or made <= 0 or self.done >= self.total:
@@ -130,7 +135,7 @@ class Progress:
 
 
 def clock_time(seconds: float) -> str:
-    """Return ``1:02:03``, or ``2:03`` below an hour."""
+    """Return seconds as ``1:02:03``, or as ``2:03`` if less than an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

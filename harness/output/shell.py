@@ -1,4 +1,4 @@
-"""Commands as text that can be pasted into a shell, whatever their names hold."""
+"""Commands as text that can be pasted into a shell, even if names have special characters."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from harness.output.printing import visible
 
 
 def command_line(words: Iterable[str]) -> str:
-    """Return the words on one line, each quoted as a shell needs it."""
+    """Return the arguments of a command on one line, each quoted for a shell if necessary."""
     return " ".join(map(quoted, words))
 
 
 def quoted(word: str) -> str:
-    """Return a word quoted for bash and zsh; control characters become escapes in ``$'...'``."""
+    """Return an argument quoted for bash and zsh, with control characters as ``$'...'`` escapes."""
     if visible(word) == word and not {"\n", "\t"} & set(word):
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"

@@ -1,7 +1,8 @@
 """Tables for any width: in one piece, in parts, or as paragraphs.
 
-Nothing is cut. If a table is too wide, alike columns are shown in parts. If these are too wide or
-the columns are of different kinds, each row becomes a paragraph.
+Nothing is cut off. If a table is too wide and its columns are alike (e.g. one column per backend),
+it is split into parts with fewer columns. If the parts are still too wide, or the columns are of
+different kinds, each row becomes a paragraph.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from harness.output.markdown import escaped, table
 from harness.output.printing import UNLIMITED, drawing, entry, line
 
 Entry = str | Text
-# Columns of a part beside the first; with fewer, paragraphs are easier to read.
+# The least number of columns in a part, in addition to the columns that name the row. With fewer
+# columns, paragraphs are easier to read.
 FEWEST = 2
 
 
@@ -29,7 +31,7 @@ FEWEST = 2
 class Grid:
     """Rows of texts under a title; the first ``names`` columns name the row.
 
-    ``alike`` says that the other columns are of one kind, such as backends.
+    ``alike`` is True if all other columns are of one kind, such as backends.
     """
 
     title: str
@@ -40,7 +42,7 @@ class Grid:
     ruled: bool = False
 
     def rich(self) -> Table:
-        """Return the table for a terminal; readable without colour."""
+        """Return the table for a terminal; it is readable without colour."""
         table = Table() if self.ruled else Table(box=box.SIMPLE, pad_edge=False)
         for number, column in enumerate(self.columns):
             right = number >= self.names
@@ -55,19 +57,22 @@ class Grid:
         return f"**{escaped(self.title)}**\n\n{table(self.columns, rows)}"
 
     def only(self, columns: Sequence[int]) -> Grid:
-        """Return a copy with the columns that name a row, and some of the others."""
+        """Return a copy with the columns that name a row, and the given other columns."""
         kept = [*range(self.names), *columns]
         rows = [[row[n] for n in kept] for row in self.rows]
         return replace(self, columns=[self.columns[n] for n in kept], rows=rows)
 
     def folded(self) -> Grid:
-        """Return a copy with headings broken at their hyphens, and without rules."""
+        """Return a copy with headings broken at their hyphens, and without lines between cells."""
         columns = [column.replace("-", "-\n") for column in self.columns]
         return replace(self, columns=columns, ruled=False)
 
 
 def show(target: Console, *grids: Grid) -> None:
-    """Print one table: the first form of it that fits, else the last in parts or paragraphs."""
+    """Print a table: the first variant that fits, or else the last variant in smaller pieces.
+
+    The pieces are parts with fewer columns, or paragraphs.
+    """
     line(target, grids[0].title)
     for grid in (*grids, grids[-1].folded()):
         if _width(target, grid) <= target.width:
@@ -84,7 +89,7 @@ def show(target: Console, *grids: Grid) -> None:
 
 
 def thousands(rate: float) -> str:
-    """Return a thousandth of a rate, in three digits."""
+    """Format a rate in thousands, with three digits."""
     value = rate / 1000
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
@@ -108,7 +113,7 @@ def _parts(target: Console, grid: Grid) -> Iterator[Grid]:
 
 
 def _paragraph(target: Console, grid: Grid, row: Sequence[Entry]) -> None:
-    """Print a row as a paragraph: its name, then its entries, each after its heading."""
+    """Print a row as a paragraph: its name, then each entry after the heading of its column."""
     line(target, " ".join(str(text) for text in row[: grid.names]))
     pairs = zip(grid.columns[grid.names :], row[grid.names :], strict=True)
     told = [
@@ -126,7 +131,7 @@ def _entry(text: Entry) -> Text:
 
 
 def text_of(*forms: Grid) -> str:
-    """Return a table and its title as text without colour, in the first form that fits."""
+    """Return a table with its title as text without colour, in the first variant that fits."""
     drawn = io.StringIO()
     show(drawing(drawn), *forms)
     return "\n".join(line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n"))

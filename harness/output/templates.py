@@ -1,4 +1,4 @@
-"""Text files made from templates beside the code that fills them."""
+"""Text files made from templates, which are next to the code that fills them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.output.markdown import escaped
 
 
 def filled(package: str, name: str, **values: object) -> str:
-    """Return template ``name.j2`` of a package with values; filter ``markdown`` escapes texts."""
+    """Fill template ``name.j2`` of a package; the filter ``markdown`` escapes texts in it."""
     templates = Environment(
         loader=PackageLoader(package, ""),
         undefined=StrictUndefined,
