@@ -82,7 +82,7 @@ class TorchEngine:
 
     @property
     def fused(self) -> Mapping[str, Callable[..., Any]]:
-        """The fused operations of torch, such as addmm."""
+        """The fused operations of torch, such as ``addmm`` and ``softmax``."""
         return import_module("harness.backends.torch.primitives").FUSED
 
     def flush_denormals(self, flush: bool) -> bool:

@@ -1,1 +1,1 @@
-"""The ONNX format, run by onnxruntime."""
+"""The ONNX format; onnxruntime runs its files."""

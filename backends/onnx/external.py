@@ -1,4 +1,4 @@
-"""Reject ONNX models that keep tensors in other files."""
+"""Rejection of ONNX models that store tensors in other files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from harness.extend import UsageError, shorten
 
 
 def check_one_file(model: Any, name: str) -> None:
-    """Check that no tensor of a model, at any depth, is in another file.
+    """Check that all tensors of a model, at any depth, are inside its file.
 
     Raises:
-        UsageError: a tensor is in another file; ``name`` is the model's.
+        UsageError: a tensor is in another file; the message calls the model ``name``.
     """
     for tensor in _external(model):
         places = ", ".join(e.value for e in tensor.external_data if e.key == "location")
@@ -24,7 +24,7 @@ def check_one_file(model: Any, name: str) -> None:
 
 
 def _external(message: Any) -> Iterator[Any]:
-    """Yield the external tensors of a protobuf message, at any depth."""
+    """Yield the tensors of a protobuf message, at any depth, that are stored in other files."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         if message.data_location == message.EXTERNAL or message.external_data:
             yield message

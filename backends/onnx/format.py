@@ -1,12 +1,13 @@
-"""ONNX: a graph of standard operators, which onnxruntime and others run without our code.
+"""The format ``onnx``: a graph of standard operators, which onnxruntime and other programs run
+without the harness.
 
-Batch and time are free axes. State enters as ``state.NAME`` and leaves as ``new_state.NAME``: start
-with zeros, then feed the new state back. Parameters are initializers under their neutral names, so
-a file can be read back unless another tool has folded them away.
+Batch and time are free axes. A state is the input ``state.NAME`` and the output ``new_state.NAME``:
+start with zeros, and pass each new state to the next call. Parameters are initializers with neutral
+names. So a file can be read back, unless another tool has folded the initializers into constants.
 
-In onnxruntime an index that is too large is an error, but a negative one counts from the end of the
-table, as ONNX requires: check indices before the call. ``metadata_props`` has the model's name and,
-as JSON, the vocabulary and other facts about the weights.
+onnxruntime raises an error for an index that is too large. A negative index counts from the end of
+the table, as ONNX requires, so check indices before the call. ``metadata_props`` has the model's
+name and, as JSON, the vocabulary and other facts about the weights.
 """
 
 from __future__ import annotations
@@ -39,17 +40,19 @@ from harness.extend.models import OwnModels
 from .external import check_one_file
 from .own_model import OnnxModels
 
-OPSET = 18  # of 2022: reductions take axes as inputs, and scatters can add
-IR_VERSION = 8  # of the same time, so that its runtimes read the files
+OPSET = 18  # from 2022: reductions take axes as inputs, and scatters can add
+IR_VERSION = 8  # from 2022 too, so that runtimes of that time read the files
 PRODUCER = "backend-comparison-harness"
-# The size limit of a protocol buffer, less a generous share for everything but parameters.
+# The largest size of the parameters: the limit of a protocol buffer, minus ample room for the rest
+# of the graph.
 LIMIT = 2**31 - 2**24
-# Bytes of a graph without its parameters; a thousand layers need a tenth of them.
+# The largest size of a graph without its parameters, in bytes. A thousand layers need a tenth of
+# that.
 GRAPH = 1 << 24
 
 
 class Onnx(Format):
-    """The format ``onnx``."""
+    """The implementation of the format ``onnx``."""
 
     suffix = ".onnx"
 
@@ -66,7 +69,8 @@ class Onnx(Format):
 
     def write(self, exported: Exported, path: Path) -> list[Path]:
         model = self._model(exported)
-        # Raises an error for an invalid graph; also infers and compares shapes.
+        # The checker raises an error if the graph is invalid. It also infers shapes and compares
+        # them.
         self.onnx.checker.check_model(model, full_check=True)
         with whole(path) as new:
             new.write_bytes(model.SerializeToString(deterministic=True))
@@ -116,20 +120,21 @@ class Onnx(Format):
     def _load(self, path: Path, wanted: int) -> Any:
         decode_error = import_module("google.protobuf.message").DecodeError
         model = self.onnx.ModelProto()
-        # The whole file is parsed at once, and structure takes many times its bytes in memory.
+        # The whole file is parsed at once, and nodes need many times their size in memory.
         content = read_bytes(path, 2 * wanted + GRAPH, "an ONNX file of this model")
         try:
             model.ParseFromString(content)
         except decode_error as error:
             raise Damaged(f"it is not a protocol buffer: {error}") from error
         check_one_file(model, str(path))
-        # An empty file is a valid message with no fields.
+        # For protobuf, an empty file is a valid message without fields.
         if not model.graph.node:
             raise Damaged("it has no graph")
         return model
 
     def _declared(self, path: Path, model: Any) -> dict[str, Declared]:
-        """Return the declared shapes and dtypes of the initializers, each with a loader."""
+        """Return the shapes and dtypes of the initializers, each with a function that loads the
+        array."""
         found = {}
         for array in model.graph.initializer:
             found[array.name] = Declared(
@@ -175,7 +180,8 @@ def _check(
     wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, Declared],
 ) -> None:
-    """Check that a file has all arrays of the model; other tools may have added more."""
+    """Check that a file has all arrays of the model. More arrays are allowed, because other tools
+    may add some."""
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UsageError(

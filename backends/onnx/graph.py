@@ -1,8 +1,6 @@
-"""Translate a program to an ONNX graph: one or a few standard operators for each primitive.
-
-Layers are inlined. Free axes stay free: nodes read their lengths from the shapes of the inputs. A
-loop over time becomes a Scan, whose body reads outer values by name.
-"""
+"""Translation of a program to an ONNX graph, with one or a few standard operators for each
+primitive. Layers are inlined. Free axes stay free: nodes read their lengths from the shapes of the
+inputs. A loop over time becomes a Scan, whose body refers to values outside by name."""
 
 from __future__ import annotations
 
@@ -24,18 +22,18 @@ Operator = Callable[["Graph", Node, list[str], str], Any]
 
 
 class Graph:
-    """Graph of one program; its parameters and statistics are initializers.
+    """The ONNX graph of one program; its parameters and statistics are initializers.
 
-    ``operators`` write the nodes of one primitive each: see
-    :mod:`harness.backends.onnx.primitives_export`. Inputs and outputs have the names of the spec,
-    with int64 indices. State enters as ``state.NAME`` and leaves as ``new_state.NAME``.
+    ``operators`` maps each primitive to the function that writes its nodes
+    (:mod:`harness.backends.onnx.primitives_export`). Inputs and outputs have the names of the spec;
+    indices are int64. A state is the input ``state.NAME`` and the output ``new_state.NAME``.
     """
 
     def __init__(self, program: Program, dtype: str, operators: Mapping[str, Operator]) -> None:
         self.program, self.dtype, self._operators = program, dtype, operators
         self._names: dict[int, str] = {}
         self._taken: set[str] = set()
-        # Constants and lengths come before the nodes that use them, outside of all loops.
+        # Constants and lengths are computed at the start of the graph, outside of all loops.
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._lengths: dict[Dim | Shape, str] = {}
         self._prelude: list[onnx.NodeProto] = []
@@ -43,7 +41,8 @@ class Graph:
         self._label, self._place = "", ""
 
     def build(self, arrays: Arrays) -> onnx.GraphProto:
-        """Return the graph with ``arrays`` (parameters and statistics by name) inside."""
+        """Return the finished graph, which contains ``arrays``: the parameters and statistics by
+        name."""
         program = self.program
         inputs = [*self._ports("", program.inputs), *self._ports("state.", program.state)]
         self._ports("", (*program.parameters, *program.statistics))
@@ -70,7 +69,8 @@ class Graph:
         return [(port, self._names[port.value]) for port in ports]
 
     def _name_ends(self, ends: Sequence[Port], names: Sequence[str]) -> list[tuple[int, str]]:
-        """Give values their output names; return the already named ones, which need a copy."""
+        """Give output values their names. Return the values that already have a name, so that the
+        graph must copy them."""
         copies = []
         for port, name in zip(ends, names, strict=True):
             if port.value in self._names:
@@ -88,7 +88,8 @@ class Graph:
         return name
 
     def _info(self, value: int, name: str) -> onnx.ValueInfoProto:
-        """Return a value's name and type, with the names of its free axes."""
+        """Return the ONNX description of a value: its name, its type, and its shape with names of
+        free axes."""
         type_ = self.program.types[value]
         kinds = {"index": INTEGERS, "bool": onnx.TensorProto.BOOL}
         known = self.program.sizes
@@ -117,7 +118,7 @@ class Graph:
                 self._operators[node.op](self, node, inputs, self._name(node.output))
 
     def _name(self, value: int) -> str:
-        """Return the name of a value, made at the first request."""
+        """Return the name of a value; choose it at the first call."""
         if value not in self._names:
             known = self.program.names.get(value)
             made = f"{self._label}/{value}" if self._label else f"value/{value}"
@@ -133,7 +134,8 @@ class Graph:
         outputs = []
         for value in body.outputs:
             name = self._names[value]
-            # An output that is an input, an outer value or a second use needs its own name.
+            # An output needs a name of its own if it is an input, a value from outside, or an
+            # earlier output.
             if name not in own:
                 name = self.emit("Identity", [name])
             own.discard(name)
@@ -155,7 +157,8 @@ class Graph:
         )
 
     def emit(self, op: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
-        """Add a node and return its first output; without ``outputs`` it makes one name."""
+        """Add a node, and return the name of its first output. Without ``outputs``, the node has
+        one output with a new name."""
         outputs = outputs or (self._unique(f"{self._label or 'value'}/{op.lower()}"),)
         node = helper.make_node(op, inputs, outputs, name=f"{outputs[0]}:{op}", **attributes)
         node.doc_string = self._place
@@ -163,15 +166,15 @@ class Graph:
         return outputs[0]
 
     def number(self, value: float) -> str:
-        """Return a scalar constant in the model's dtype."""
+        """Return the name of a scalar constant in the model's dtype."""
         return self.constant(np.asarray(value, self.dtype))
 
     def integers(self, *values: int) -> str:
-        """Return a constant int64 vector."""
+        """Return the name of a constant int64 vector."""
         return self.constant(np.asarray(values, np.int64))
 
     def constant(self, array: Array) -> str:
-        """Return a constant; equal constants are made once."""
+        """Return the name of a constant; equal constants share a name."""
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
             text = ",".join(map(str, array.ravel()[:4].tolist()))
@@ -188,16 +191,16 @@ class Graph:
         return name
 
     def length(self, dim: Dim) -> str:
-        """Return a dimension as an int64 vector of one entry."""
+        """Return the name of an int64 vector with one entry, the length of a dimension."""
         if dim not in self._lengths:
             self._lengths[dim] = self._length(dim)
         return self._lengths[dim]
 
     def range(self, dim: Dim) -> str:
-        """Return the numbers 0, 1, ... below a dimension, as int64."""
+        """Return the name of the int64 vector 0, 1, ..., whose length is a dimension."""
         if not self._is_free(dim):
             return self.constant(np.arange(dim.resolve(self.program.sizes)))
-        stop = self.emit("Squeeze", [self.length(dim)])  # Range takes scalars
+        stop = self.emit("Squeeze", [self.length(dim)])  # Range needs scalars
         return self.emit("Range", [self.constant(np.array(0)), stop, self.constant(np.array(1))])
 
     def _length(self, dim: Dim) -> str:
@@ -213,7 +216,7 @@ class Graph:
         return total
 
     def _axis(self, size: Dim) -> str:
-        """Return the length of a free axis, from the shape of an input."""
+        """Return the name of a free axis' length, which is read from the shape of an input."""
         for port in (*self.program.inputs, *self.program.state):
             shape = self.program.type_of(port).shape
             if size in shape:
@@ -225,7 +228,7 @@ class Graph:
         )
 
     def shape(self, dims: Shape) -> str:
-        """Return a shape as an int64 vector."""
+        """Return the name of an int64 vector with the lengths of the dimensions."""
         if not any(map(self._is_free, dims)):
             return self.integers(*(dim.resolve(self.program.sizes) for dim in dims))
         if dims not in self._lengths:

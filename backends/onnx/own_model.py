@@ -1,4 +1,4 @@
-"""A user's ONNX file, run by onnxruntime with the spec's weights as its initializers."""
+"""A user's own ONNX file, which onnxruntime runs with the spec's weights in its initializers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TYPES: Mapping[str, str] = {
 
 
 class OnnxModels(OwnModels):
-    """The ONNX files of a user."""
+    """The loader of users' ONNX files."""
 
     def sizes(self, found: Any, parameters: Any, sizes: Mapping[str, int]) -> Collection[str]:
         return ()
@@ -41,11 +41,12 @@ class OnnxModels(OwnModels):
 
 
 class OnnxModel(OwnModel):
-    """A graph with replaceable weights. A file does not say which initializers are weights, so none
-    is trained; other initializers keep their values."""
+    """An ONNX graph whose weights can be replaced. A file does not say which initializers are
+    weights, so all count as untrained. Initializers that match no weight of the spec keep their
+    values."""
 
     differentiates = False
-    # The names that torch's exporter writes.
+    # The names of moving statistics in files that torch exports.
     spelled = MappingProxyType({"moving_mean": "running_mean", "moving_variance": "running_var"})
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +68,7 @@ class OnnxModel(OwnModel):
 
     @property
     def session(self) -> Any:
-        """The onnxruntime session with the present weights.
+        """The onnxruntime session with the current weights.
 
         Raises:
             UsageError: onnxruntime rejects the graph.
@@ -79,7 +80,7 @@ class OnnxModel(OwnModel):
                 self._session = self.runtime.InferenceSession(
                     self.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
-            # onnxruntime has a dozen exceptions without a common base class.
+            # onnxruntime raises a dozen kinds of exceptions, which have no common base class.
             except Exception as error:
                 raise UsageError(
                     f"onnxruntime does not run it: {shorten(str(error), 300)}"
@@ -119,5 +120,5 @@ class OnnxModel(OwnModel):
         try:
             results = naming(dict(zip(names, returned, strict=True)))
         except UsageError:
-            results = naming(returned)  # the names are not the spec's: match by order
+            results = naming(returned)  # the names differ from the spec's, so match by order
         return {n: np.array(a) for n, a in results.items()}

@@ -1,8 +1,8 @@
-"""Write each primitive in an exported graph with operators of ONNX's default domain.
+"""Functions that write each primitive with operators of ONNX's default domain.
 
-Each function adds the nodes of one primitive to a graph: ``(graph, node, inputs, output)``, with
-names of inputs and output. If onnxruntime has no float64 or int64 kernel for an operator (OneHot),
-equivalent operators replace it.
+Each function adds the nodes of one primitive to a graph. Its arguments are ``(graph, node, inputs,
+output)``; inputs and output are names. If onnxruntime has no float64 or int64 kernel for an
+operator such as OneHot, other operators compute the same.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from harness.extend.program import Dim, Node, series
 from .graph import ELEMENTS, INTEGERS, Graph, Operator
 from .windows import overlap_add, windows
 
-# The end of a reversed slice: before the start of the axis.
+# The end of a reversed slice, which lies before the start of the axis.
 BEGINNING = -(2**63)
-# Primitives that are one ONNX operator, without attributes.
+# Primitives that are a single ONNX operator without attributes.
 SAME = {
     "exp": "Exp",
     "log": "Log",
@@ -68,14 +68,15 @@ def _arange(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _erf(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write erf: ONNX's own in float32, in float64 a Taylor series around the nearest point."""
+    """Write erf: in float32 as ONNX's own operator, in float64 as a Taylor series around the
+    nearest table point."""
     if graph.dtype == "float32":
         graph.emit("Erf", inputs, output)
         return
     size = graph.emit("Min", [graph.emit("Abs", inputs), graph.number(series.LAST)])
     nearest = graph.emit("Round", [graph.emit("Mul", [size, graph.number(1 / series.STEP)])])
     distance = graph.emit("Sub", [size, graph.emit("Mul", [nearest, graph.number(series.STEP)])])
-    # For NaN use the first point.
+    # If the input is NaN, use the first table point.
     points = graph.emit(
         "Max", [graph.emit("Cast", [nearest], to=INTEGERS), graph.constant(np.array(0))]
     )
@@ -99,7 +100,8 @@ def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _where(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write where; onnxruntime cannot select between booleans."""
+    """Write where; for booleans with logical operators, because onnxruntime cannot select between
+    booleans."""
     if graph.program.types[node.output].kind != "bool":
         graph.emit("Where", inputs, output)
         return
@@ -129,7 +131,7 @@ def _cumulative_sum(graph: Graph, node: Node, inputs: list[str], output: str) ->
 
 
 def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write argsort as TopK, which is stable: the lower index comes first at ties."""
+    """Write argsort as TopK, which is stable: at ties, the lower index comes first."""
     length = graph.length(graph.program.types[node.output].shape[-1])
     graph.emit("TopK", [*inputs, length], f"{output}/sorted", output, axis=-1, largest=0, sorted=1)
 
@@ -146,7 +148,7 @@ def _segment_sum(graph: Graph, node: Node, inputs: list[str], output: str) -> No
     rows = Dim.of(node.attributes["rows"])
     zeros = graph.emit("Expand", [graph.number(0.0), graph.shape((rows, *rest))])
     column = graph.emit("Reshape", [inputs[1], graph.integers(-1, 1)])
-    # The axes of the indices become one axis; Reshape infers its length.
+    # Combine the axes of the indices into one axis; Reshape infers its length.
     joined = graph.shape((Dim(-1), *rest))
     flat = graph.emit("Reshape", [inputs[0], joined])
     graph.emit("ScatterND", [zeros, column, flat], output, reduction="add")

@@ -1,4 +1,4 @@
-"""Windows along axes: gathered one axis after the other, and summed by products with ones."""
+"""Sliding windows along axes: gathered axis by axis, and summed as products with 0/1 matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .graph import Graph
 
 
 def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write Pad, a Gather for each axis, and a Transpose."""
+    """Write a Pad, a Gather for each axis, and a Transpose."""
     attributes = node.attributes
     axes, rank = attributes["axes"], len(graph.program.types[node.inputs[0]].shape)
     zero = Dim(0)
@@ -31,12 +31,12 @@ def windows(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
     graph.emit("Transpose", [value], output, perm=order_of_taken(axes, rank))
 
 
-# The attributes that determine window positions.
+# The names of the attributes that determine the positions of windows.
 COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _places(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """Return the positions of window entries, ``[count, size]``."""
+    """Return the name of the positions of window entries along one axis, ``[count, size]``."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():
         numbers = (dim.resolve(known) for dim in (count, size, step, apart))
@@ -49,10 +49,11 @@ def _places(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
 
 
 def overlap_add(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write an Einsum with a 0/1 matrix for each axis, which marks the positions of window entries.
+    """Write an Einsum with a 0/1 matrix for each axis, which has a 1 at the position of each window
+    entry.
 
     Raises:
-        UsageError: the number of windows is free.
+        UsageError: the number of windows is a free size.
     """
     axes, shape = node.attributes["axes"], graph.program.types[node.inputs[0]].shape
     known = graph.program.sizes

@@ -1,1 +1,1 @@
-"""The PyTorch backend, its weight format and its exported source."""
+"""The PyTorch backend, its weight format, and its export as Python source."""

@@ -1,9 +1,9 @@
-"""Read the tensors of a ``.pt`` file as data; no code of torch or of the file runs.
+"""Reading the tensors of a ``.pt`` file as data, so that no code of torch or of the file runs.
 
-``torch.save`` writes an archive: a pickle that describes the tensors, and one part with the bytes
-of each storage. :class:`_Descriptions` reads the pickle and accepts only a state_dict.
-``torch.load`` has more ways to read a file, and crafted files have made it run code. Shapes,
-strides and storage sizes are checked before any storage is read.
+``torch.save`` writes an archive: a pickle that describes the tensors, and a file with the bytes of
+each storage. :class:`_Descriptions` reads the pickle and accepts a state_dict only. ``torch.load``
+accepts more kinds of files, and crafted files have made it run code. Shapes, strides and storage
+sizes are checked before any storage is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from harness.extend import Array
 from harness.extend.formats import DESCRIBED, Archive, Damaged, Declared
 
-# Storages as pickles name them. A dtype that numpy lacks has torch's own name.
+# The name of a storage class in pickles -> its dtype. If numpy lacks a dtype, it has torch's name.
 STORAGES: Mapping[str, str] = {
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
@@ -36,7 +36,8 @@ STORAGES: Mapping[str, str] = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
 }
-# The opcodes that a state_dict needs: none of them instantiates a class by name.
+# The pickle opcodes that a state_dict needs. None of them creates an object of a class that the
+# file names.
 OPCODES = (
     *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL),
     *(pickle.EMPTY_DICT, pickle.EMPTY_LIST, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1),
@@ -46,13 +47,14 @@ OPCODES = (
     *(pickle.SHORT_BINUNICODE, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
     *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPERSID, pickle.REDUCE, pickle.BUILD),
 )
-# A storage may be larger than its tensors: up to four times the model's bytes, or this many.
+# A storage may be larger than its tensors: it may have four times the model's bytes, or this many
+# bytes.
 SPARE = 1 << 26
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A storage of ``count`` numbers in the archive part ``data/KEY``."""
+    """A storage of ``count`` numbers, whose bytes are in the file ``data/KEY`` of the archive."""
 
     dtype: str
     key: str
@@ -61,7 +63,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor's view of a storage."""
+    """A tensor in a state_dict: a view of a storage."""
 
     storage: Storage
     offset: int
@@ -71,17 +73,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A storage class of a pickle: only its dtype, nothing to call."""
+    """The replacement for a storage class that a pickle names: it has a dtype, and nothing to
+    call."""
 
     dtype: str
 
 
 def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
-    """Return the tensors of a state_dict by key; ``wanted`` is the byte count of the model's
-    tensors.
-
-    Raises :class:`~harness.convert.archive.Damaged` if the file does not hold a state_dict.
-    """
+    """Return the tensors of a state_dict by key; ``wanted`` is the number of bytes in the model's
+    tensors. Raise :class:`~harness.convert.archive.Damaged` if the file does not contain a
+    state_dict."""
     found = [name for name in archive.names if name.endswith("/data.pkl")]
     if len(found) != 1 or found[0].count("/") != 1:
         raise Damaged("it is not an archive that torch.save has written")
@@ -105,7 +106,8 @@ def tensors(archive: Archive, wanted: int) -> dict[str, Declared]:
 
 
 def _strided(numbers: Array, tensor: Tensor) -> Array:
-    """Return the tensor's view of a storage; :func:`_tensor` has checked its bounds."""
+    """Return the tensor as a view of its storage; :func:`_tensor` has already checked that it stays
+    inside."""
     if numbers.size != tensor.storage.count:
         raise Damaged(f"data/{tensor.storage.key} has {numbers.size:,} numbers")
     if not math.prod(tensor.shape):
@@ -118,12 +120,12 @@ def _strided(numbers: Array, tensor: Tensor) -> Array:
 
 
 def _described(data: bytes) -> dict[str, Tensor]:
-    """Return the tensors that a pickle describes, by key."""
+    """Return by key the tensors that a pickle describes."""
     try:
         found = _Descriptions(io.BytesIO(data)).load()
     except Damaged:
         raise
-    # A damaged pickle can raise any exception in its reader.
+    # Reading a damaged pickle can raise any exception.
     except Exception as error:
         raise Damaged(f"its pickle is damaged: {type(error).__name__}: {error}") from None
     if not isinstance(found, dict):
@@ -140,8 +142,8 @@ def _article(value: Any) -> str:
 
 
 class _Descriptions(pickle._Unpickler):
-    """An unpickler that knows the descriptions of tensors and cannot call anything else. It extends
-    Python's unpickler: the C one allocates as much memory as a pickle demands."""
+    """An unpickler that accepts descriptions of tensors and cannot call anything else. It extends
+    Python's unpickler, because the C unpickler allocates as much memory as a pickle demands."""
 
     stack: list[Any]
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -166,7 +168,7 @@ class _Descriptions(pickle._Unpickler):
         raise Damaged("its pickle names a storage as torch does not")
 
     def load_build(self) -> None:
-        """Skip the attributes of a dict, such as ``_metadata`` of a state_dict."""
+        """Skip attributes that a pickle sets on a dict, such as ``_metadata`` of a state_dict."""
         self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict):
             raise Damaged("its pickle sets attributes of something else than a dict")

@@ -1,4 +1,5 @@
-"""Attention layers of the torch backend: own projections around torch's fused attention."""
+"""Attention layers of the torch backend: linear projections, and torch's fused attention between
+them."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import torch
 from harness.extend import ClaimableCall, Join, Native, Packing, Part, Piece, Tensors
 
 Tensor = Any
-# Attention of queries, keys and values, each [batch, heads, time, head]; it also gets all inputs of
-# the layer. The result has the same shape.
+# A function that computes attention from queries, keys and values, each [batch, heads, time, head],
+# and from all inputs of the layer. Its result has the same shape.
 Middle = Callable[[Tensor, Tensor, Tensor, Tensors], Tensor]
 LABEL = "torch.nn.functional.scaled_dot_product_attention"
 _attend = torch.nn.functional.scaled_dot_product_attention
@@ -26,7 +27,8 @@ def _all(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
-    """Attend with a padding mask; a fully masked row averages all values (torch returns NaN)."""
+    """Compute attention with a padding mask. If all steps are masked, return the mean of all values
+    (torch returns NaN)."""
     mask = values["mask"][:, None, None, :]
     some = mask.any(-1, keepdim=True)
     chosen = _attend(q, k, v, attn_mask=mask | ~some)
@@ -34,7 +36,8 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, values: Tensors) -> Tensor:
 
 
 def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
-    """Return the claim of an attention with one input projection (MultiheadAttention)."""
+    """Return a function that implements an attention layer with one input projection, as
+    torch.nn.MultiheadAttention has."""
 
     def claim(layer: ClaimableCall) -> Native:
         heads = layer.attributes["heads"]
@@ -59,7 +62,8 @@ def _of(middle: Middle) -> Callable[[ClaimableCall], Native]:
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the halves of x [..., time, 2 * half] by the angles [time, half]."""
+    """Rotate the two halves of x [..., time, 2 * half] by angles, given as ``cos`` and ``sin``
+    [time, half]."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
@@ -77,7 +81,7 @@ def _grouped_attention(layer: ClaimableCall) -> Native:
         shares = (groups * each, groups, groups)
         three = linear(x, packed["qkv"]).unflatten(-1, (sum(shares), 2 * half)).transpose(1, 2)
         q, k, v = three.split(shares, 1)
-        # Repeat keys and values for each query of a group.
+        # Repeat the keys and values of a group for each of its queries.
         k, v = (t.repeat_interleave(each, 1) for t in (_turned(k, cos, sin), v))
         y = _attend(_turned(q, cos, sin), k, v, is_causal=True)
         return [linear(y.transpose(1, 2).flatten(2), packed["o"])]

@@ -1,4 +1,4 @@
-"""Claimed layers in bfloat16 or float16 under torch's autocast."""
+"""Torch's own layers in bfloat16 or float16, run under torch's autocast."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 
 from harness.extend import Native
 
-# The recurrent layer that torch runs in oneDNN.
+# The label of the recurrent layer that torch runs with oneDNN.
 LSTM = "torch.lstm"
 
 
 def autocast(native: Native, device: str, dtype: str) -> Native:
-    """Return the layer under ``torch.autocast``, with results in float32.
+    """Return a layer that runs under ``torch.autocast`` and returns float32 results.
 
-    Autocast chooses the dtype of each operation: narrow for products, float32 for losses and
-    normalisations. If oneDNN cannot train an LSTM, torch runs the LSTM without oneDNN, and the
-    label says so.
+    Autocast chooses the dtype of each operation: the narrow dtype for products, float32 for losses
+    and normalisations. If oneDNN cannot train an LSTM in the narrow dtype, torch runs the LSTM
+    without oneDNN, and the layer's label says so.
     """
     kind, narrow = torch.device(device).type, getattr(torch, dtype)
     refused = native.label == LSTM and kind == "cpu" and not _onednn_trains(narrow)
 
     def cast(run: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
         def under(*given: Any) -> Sequence[Any]:
-            # No cache between calls: the cached cast of a parameter would be stale after an update
-            # in place.
+            # Disable autocast's cache: after an in-place update, a cached cast would have old
+            # values of the parameter.
             with torch.autocast(kind, narrow, cache_enabled=False), _without_onednn(refused):
                 made = run(*given)
             return [tensor.float() for tensor in made]
@@ -43,10 +43,10 @@ def autocast(native: Native, device: str, dtype: str) -> Native:
 
 @contextmanager
 def _without_onednn(wanted: bool) -> Iterator[None]:
-    """Disable oneDNN in this context if ``wanted``."""
+    """Disable oneDNN inside this context if ``wanted``."""
     onednn: Any = torch.backends.mkldnn
     before = onednn.enabled
-    # Not flags(), which also sets the float32 precision.
+    # Do not use flags(), which also changes the float32 precision.
     onednn.enabled = before and not wanted
     try:
         yield
@@ -56,10 +56,10 @@ def _without_onednn(wanted: bool) -> Iterator[None]:
 
 @cache
 def _onednn_trains(dtype: torch.dtype) -> bool:
-    """Return whether this processor can train an LSTM in a narrow dtype.
+    """Return whether oneDNN can train an LSTM in a narrow dtype on this processor.
 
-    Depending on the processor's instructions, autocast and torch select oneDNN, which supports
-    float16 for inference only. torch 2.13 then raises an error on newer processors, with or without
+    On some processors, autocast makes torch use oneDNN for float16, but oneDNN supports float16 for
+    inference only. torch 2.13 then raises an error on newer processors, with or without
     AVX512-FP16.
     """
     one, gates = (torch.zeros(shape, dtype=torch.float32) for shape in ((1, 1, 1), (4, 1)))

@@ -1,4 +1,4 @@
-"""PyTorch in eager mode, on the CPU or a CUDA device, with autograd's gradients."""
+"""PyTorch in eager mode, on the CPU or a CUDA device, with gradients from autograd."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 
 Tensor = Any
 
-# cuBLAS needs this setting to be deterministic; without it torch refuses deterministic products.
+# cuBLAS is deterministic only with this setting. Without it, torch rejects matrix products in
+# deterministic mode.
 CUBLAS_REPEATS: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 class Torch(Backend):
-    """The backend ``torch``."""
+    """The implementation of the backend ``torch``."""
 
     name = "torch"
     rewrites = True
@@ -65,7 +66,7 @@ class Torch(Backend):
         return self._table
 
     def tensor(self, array: Array) -> Tensor:
-        # A copy first: from_numpy shares memory, and refuses negative strides.
+        # Copy the array first: from_numpy shares memory, and rejects negative strides.
         return torch.from_numpy(np.array(array, order="C")).to(self.device)
 
     def fill(self, tensor: Tensor, array: Array) -> None:
@@ -86,8 +87,8 @@ class Torch(Backend):
     def use(self, device: str, dtype: str) -> None:
         self.device, self.products, self.double = device, narrow(dtype), dtype == "float64"
         cuda.prepare(dtype, self.deterministic)
-        # cuDNN prefers the weights of a layer in one block of memory. Autograd's leaves are
-        # separate tensors, so cuDNN copies them at each call.
+        # cuDNN works best if the weights of a layer are in one block of memory. Autograd's leaves
+        # are separate tensors, so torch copies them at each call, and warns about that.
         warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous")
 
     def repeats(self) -> bool:
@@ -143,8 +144,8 @@ class Torch(Backend):
         return {"threads": str(torch.get_num_threads()), **cuda.settings()}
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        # An optimizer that updates in place passes the same tensors at each step: reuse their
-        # leaves.
+        # An optimizer that updates in place passes the same tensors at each step, so reuse the leaf
+        # tensors.
         kept: dict[str, tuple[Tensor, Tensor]] = {}
 
         def leaf(name: str, variable: Tensor) -> Tensor:
@@ -201,7 +202,7 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    # Imported lazily: listing backends imports this module and must stay cheap.
+    # Import it here: listing backends imports this module, which must be fast.
     global torch, cuda
     import torch
 

@@ -1,4 +1,4 @@
-"""Compile whole plans and torch's own layers to C++ with torch's inductor compiler."""
+"""Compilation of whole plans and of torch's own layers to C++, with torch's inductor compiler."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from harness.extend.program import walk_nodes
 
 Tensor = Any
 COMPILERS = ("g++", "clang++")
-# Compiling that many operations takes a minute.
+# Plans with more operations than this are rejected: compiling them takes more than a minute.
 MOST = 1500
-# Window places that compile into one kernel quickly; nine places take minutes.
+# Plans that sum windows with more entries than this are rejected. Windows of nine entries take
+# minutes to compile.
 MOST_PLACES = 4
-# Inductor fails at the first run of this call: oneDNN's data of the forward pass are missing.
+# Inductor compiles a call of this function, but running it fails, because oneDNN's data from the
+# forward pass are missing.
 ONEDNN_BACKWARD = "mkldnn_rnn_layer_backward"
-# Sort rows of up to this length by comparing all pairs: a call of torch's sort cannot be fused with
-# the operations around it.
+# Rows of up to this length are sorted by comparing all pairs, because torch's sort cannot be fused
+# with the operations around it.
 SHORT = 8
 
 
 def _short_sort(
     x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
 ) -> Any:
-    """Sort short rows by comparing all pairs, as ``torch.sort``: stable, NaN last."""
+    """Sort short rows by comparing all pairs of entries, with the results of ``torch.sort``:
+    stable, NaN last."""
     count = x.shape[dim]
     if count > SHORT or descending or dim not in (-1, x.dim() - 1):
         return NotImplemented
@@ -50,22 +53,24 @@ DECOMPOSED = {torch.ops.aten.sort.stable: _short_sort}
 
 
 def has_compiler() -> bool:
-    """Return whether there is a C++ compiler, which torch.compile needs at the first call."""
+    """Return whether a C++ compiler is installed, which torch.compile needs when it first runs."""
     return any(map(shutil.which, COMPILERS))
 
 
 def compiled(
     plan: Plan, run: Callable[[Tensors], Tensors], device: str, exact: bool
 ) -> Callable[[Tensors], Tensors]:
-    """Compile a plan that ``run`` executes, at the first call; ``exact`` makes its bits repeatable.
+    """Return a function that compiles a plan at its first call; ``run`` executes the plan.
+
+    With ``exact``, the compiled code repeats its bits.
 
     Raises:
         UsageError: the device is not the CPU, there is no compiler, or the plan is too long to
             compile.
     """
     _check(device)
-    # Each place in a window is an addition into a slice; inductor fuses all of them into one
-    # kernel.
+    # For each entry of a window, the plan adds into a slice. Inductor fuses all of these additions
+    # into one kernel.
     sums = (node for node in walk_nodes(plan.nodes) if node.op == "overlap_add")
     windows = (node.attributes["size"] for node in sums)
     places = max((prod(size.resolve(plan.sizes) for size in each) for each in windows), default=0)
@@ -89,9 +94,10 @@ def compiled(
 
 
 def compiled_native(function: F, device: str, exact: bool) -> F:
-    """Compile a function that calls torch's own layers, gradients included, at its first call.
+    """Return a function that is compiled at its first call; it calls torch's own layers and
+    computes gradients.
 
-    ``exact`` makes its bits repeatable.
+    With ``exact``, the compiled code repeats its bits.
 
     Raises:
         UsageError: the device is not the CPU, or there is no compiler; at the first call, if the
@@ -102,18 +108,15 @@ def compiled_native(function: F, device: str, exact: bool) -> F:
 
 
 class _Compiled:
-    """A function of named tensors, traced and compiled at its first call for their names, shapes
-    and strides.
-
-    ``torch.compile`` would check every input tensor before each run. At a small batch that check is
-    a large part of a step.
-    """
+    """A function of named tensors that is compiled at its first call, for the names, shapes and
+    strides in that call. ``torch.compile`` would check every input tensor before each run, which
+    takes a large part of a step at a small batch."""
 
     def __init__(self, function: Callable[..., Any], exact: bool, most: int | None = None) -> None:
         self._function, self._exact, self._most = function, exact, most
         self._whole: Callable[..., Sequence[Tensor]] | None = None
         self._names: tuple[str, ...] = ()
-        # For each returned mapping, the names in it.
+        # The names in each of the mappings that the function returns.
         self._parts: list[tuple[str, ...]] = []
 
     def __call__(self, variables: Tensors, constants: Tensors) -> Any:
@@ -133,7 +136,7 @@ class _Compiled:
             made = self._function(dict(given[:count]), dict(given[count:]))
             parts = [made] if isinstance(made, dict) else list(made)
             self._parts = [tuple(part) for part in parts]
-            # Contiguous, because the results of one run are the inputs of the next.
+            # Make results contiguous, because they are the inputs of the next run.
             return [tensor.contiguous() for part in parts for tensor in part.values()]
 
         example = [*variables.values(), *constants.values()]
@@ -148,23 +151,24 @@ class _Compiled:
                 "torch.compile for long: take native"
             )
         for node in graph.graph.nodes:
-            node.meta.clear()  # the tracer's metadata belongs to its own mode
+            node.meta.clear()  # the compiler cannot use the tracer's metadata
         self._whole = quiet(_translated(graph, example, self._exact))
 
 
 def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[..., Any]:
-    """Compile a graph to C++, for tensors with the memory layout of the example.
+    """Compile a traced graph to C++, for tensors with the same memory layout as in ``example``.
 
     Raises:
         UsageError: the compiler rejects the graph.
     """
-    # Imported lazily: it takes a second that other paths are spared.
+    # Import it here: the import takes a second, and other paths do not need it.
     from torch import _inductor as inductor
     from torch._dynamo.exc import TorchDynamoException
 
-    # The compiler's own modules use deprecated functions of torch.
+    # Ignore warnings of the compiler's own modules, which use deprecated functions of torch.
     warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
-    # No extra processes. Call kernels from C++, because calls dominate at small batches.
+    # Compile without extra processes. Call kernels from C++, because at small batches calls take
+    # most of the time.
     options = {"cpp_wrapper": True, "compile_threads": 1}
     compiler = deterministic(inductor.compile) if exact else inductor.compile
     try:
@@ -180,7 +184,7 @@ def _translated(graph: Any, example: Sequence[Tensor], exact: bool) -> Callable[
 
 def deterministic(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a function to run with torch's deterministic algorithms. Otherwise compiled code sums
-    the gradient of an embedding in several threads, in any order."""
+    the gradient of an embedding in several threads, whose order varies."""
 
     def run(*arguments: Any) -> Any:
         before = torch.are_deterministic_algorithms_enabled()
@@ -204,7 +208,7 @@ def _check(device: str) -> None:
 
 
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function to run without recording for autograd."""
+    """Wrap a function to run without autograd (``torch.no_grad``)."""
 
     def run(*arguments: Any) -> Any:
         with torch.no_grad():

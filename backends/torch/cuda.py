@@ -1,7 +1,5 @@
-"""CUDA for the backends on torch: devices, precision, determinism and memory.
-
-Only the functions that use a card initialise CUDA.
-"""
+"""CUDA functions for the backends that use torch: devices, precision, determinism and memory. CUDA
+is initialised only by functions that use a GPU."""
 
 from __future__ import annotations
 
@@ -13,17 +11,18 @@ from harness.extend import card_of, device_names
 
 
 def devices() -> Sequence[str]:
-    """Return the names for ``--device``."""
+    """Return the device names that ``--device`` accepts."""
     return device_names(torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
 def dtypes() -> Sequence[str]:
-    """Return the names for ``--dtype`` that only cards have."""
+    """Return the dtype names for ``--dtype`` that only GPUs support."""
     return ("tf32",) if torch.cuda.is_available() else ()
 
 
 def prepare(dtype: str, deterministic: bool) -> None:
-    """Set the precision of a card (TF32, float32 sums of narrow products) and its determinism."""
+    """Set the precision of matrix products on GPUs (TF32, float32 sums of narrow products) and
+    their determinism."""
     precision = "tf32" if dtype == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision
@@ -35,7 +34,7 @@ def prepare(dtype: str, deterministic: bool) -> None:
 
 
 def settings() -> Mapping[str, str]:
-    """Return the settings of :func:`prepare`, as torch reports them."""
+    """Return the settings that :func:`prepare` makes, as torch reports them."""
     matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
     return {
         "tf32": str(matmul.fp32_precision == "tf32"),
@@ -47,17 +46,17 @@ def settings() -> Mapping[str, str]:
 
 
 def wait(device: str) -> None:
-    """Wait until a card has finished its work; a CPU has finished when a call returns."""
+    """Wait until a GPU has finished its work. A CPU has finished when a call returns."""
     if card_of(device) is not None:
         torch.cuda.synchronize(device)
 
 
 def peak(device: str) -> int | None:
-    """Return the peak memory of a card in bytes since :func:`forget_peak`; None on a CPU."""
+    """Return the peak memory of a GPU in bytes since :func:`forget_peak`; None on a CPU."""
     return None if card_of(device) is None else torch.cuda.max_memory_allocated(device)
 
 
 def forget_peak(device: str) -> None:
-    """Reset the peak memory of a card."""
+    """Start a new measurement of a GPU's peak memory."""
     if card_of(device) is not None:
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""torch's default behaviour: one measurement for each entry of ``specs/defaults``."""
+"""Measurements of torch's defaults: one function for each entry of ``specs/defaults``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from harness.extend import Measured, Probes
 
 PROBES = Probes()
-BIG = 50.0  # saturates a gate
+BIG = 50.0  # large enough to saturate a gate
 RATE = 2.0**-10  # exact in every dtype
 
 
@@ -152,7 +152,7 @@ def gelu_form() -> Measured:
 def batch_norm_momentum() -> Measured:
     layer = nn.BatchNorm1d(1)
     layer(torch.tensor([[0.0], [2.0]]))
-    return float(layer.running_mean)  # of a batch whose mean is 1
+    return float(layer.running_mean)  # after a batch with mean 1
 
 
 @PROBES
@@ -164,7 +164,7 @@ def batch_norm_variance() -> Measured:
 
 @PROBES
 def batch_norm_axis() -> Measured:
-    nn.BatchNorm1d(3)(torch.zeros(2, 3, 4))  # raises unless axis 1 is the feature axis
+    nn.BatchNorm1d(3)(torch.zeros(2, 3, 4))  # raises an error unless axis 1 is the feature axis
     return 1
 
 
@@ -224,7 +224,7 @@ def repeated_index_add() -> Measured:
     return float(x[0])
 
 
-# Losses, optimizers and numbers.
+# Measurements of losses, optimizers and numeric functions follow.
 
 
 def _parameter(start: float, gradient: float) -> nn.Parameter:
@@ -234,7 +234,7 @@ def _parameter(start: float, gradient: float) -> nn.Parameter:
 
 
 def _moved(optimizer: Any, gradient: float, start: float = 0.0, **options: Any) -> float:
-    """Return how far one step moves a parameter, in units of the learning rate."""
+    """Return how far one step moves a parameter, divided by the learning rate."""
     p = _parameter(start, gradient)
     optimizer([p], lr=RATE, **options).step()
     return float((start - p.detach()[0]) / RATE)

@@ -1,7 +1,6 @@
-"""torch's kernels for an executor, on the CPU or CUDA: operations with ``out=``, no autograd.
-
-Each maker binds its arguments and returns a call.
-"""
+"""The kernels of torch for an executor, on the CPU or CUDA: operations with ``out=``, without
+autograd. Each function that makes a kernel binds its arguments and returns a function without
+arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +17,8 @@ from .primitives import ELEMENTWISE
 Tensor = Any
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {**ELEMENTWISE, "sigmoid": torch.sigmoid}
-# torch's backward passes of activations; slopes of zero and NaNs are the same as ours.
+# The backward functions of torch for activations. At zero slopes and NaN they return the same as
+# the harness' equations.
 GRADIENTS: Mapping[str, Callable[..., Any]] = {
     "sigmoid_gradient": torch.ops.aten.sigmoid_backward.grad_input,
     "tanh_gradient": torch.ops.aten.tanh_backward.grad_input,
@@ -26,8 +26,8 @@ GRADIENTS: Mapping[str, Callable[..., Any]] = {
 
 
 class TorchKernels:
-    """Kernels (:class:`harness.runtime.executor.Kernels`) for one device and one float dtype, with
-    matrix products optionally in the dtype ``products``."""
+    """The kernels (:class:`harness.runtime.executor.Kernels`) for one device and one float dtype.
+    If ``products`` is set, matrix products run in that dtype."""
 
     tiled: Collection[str] = frozenset()
 
@@ -76,7 +76,7 @@ class TorchKernels:
     def view(
         self, memory: Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
     ) -> Tensor:
-        start = memory.storage_offset() + offset  # as_strided counts from the start of the storage
+        start = memory.storage_offset() + offset  # as_strided counts from the storage's start
         with torch.inference_mode():
             return torch.as_strided(memory, tuple(shape), tuple(strides), start)
 
@@ -99,13 +99,14 @@ class TorchKernels:
                 call()
 
     def _scalar(self, operand: Any) -> Tensor:
-        """Return a number as a tensor without axes, which every device accepts as an operand."""
+        """Return a number as a tensor without axes; an operand of this kind works on every
+        device."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype)
 
     def _whole(self, operand: Any, like: Tensor) -> Tensor:
-        """Return a number as a tensor with the shape of ``like``."""
+        """Return a number as a tensor with the shape of ``like``; return a tensor unchanged."""
         if isinstance(operand, torch.Tensor):
             return operand
         return torch.tensor(operand, dtype=self.dtype, device=self.device).expand(like.shape)

@@ -1,4 +1,4 @@
-"""Weights as a state_dict of torch, with a Python module that loads them."""
+"""The format ``torch``: weights as a state_dict, and a Python module that loads them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 class TorchFormat(Format):
-    """The format ``torch``: a plain state_dict in ``NAME.pt``, and source in ``NAME.py``."""
+    """The implementation of the format ``torch``: a plain state_dict in ``NAME.pt``, and source in
+    ``NAME.py``."""
 
     name = "torch"
     suffix = ".pt"
@@ -44,7 +45,8 @@ class TorchFormat(Format):
         layout, keys = _layout(exported.training)
         arrays = {**layout.pack(exported.parameters), **exported.statistics}
         state = {keys[name]: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-        # Given a path, torch would store the temporary file's name in the archive.
+        # Pass an open file: with a path, torch would store the name of the temporary file in the
+        # archive.
         with whole(path) as new, new.open("wb") as file:
             torch.save(state, file)
         with whole(module) as new:
@@ -115,7 +117,8 @@ class TorchFormat(Format):
 
 
 def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
-    """Return the layout of the parameters, and the key of every packed tensor and statistic."""
+    """Return the layout of the parameters, and the state_dict key of each packed tensor and
+    statistic."""
     from .modules import natives
 
     layout = Layout(training, {key: native for key, (_, native) in natives(training).items()})
@@ -126,7 +129,8 @@ def _layout(training: Program) -> tuple[Layout, dict[str, str]]:
 
 
 def _key(name: str) -> str:
-    """Return the state_dict key of ``blocks.0.up.W``, or of the tensor ``blocks.0.up/weight``."""
+    """Return the state_dict key of a parameter (``blocks.0.up.W``) or of a packed tensor
+    (``blocks.0.up/weight``)."""
     from .modules import attribute
 
     owner, _, local = name.rpartition("/" if "/" in name else ".")
@@ -139,7 +143,7 @@ def _empty(training: Program) -> dict[str, Array]:
 
 @hookimpl
 def harness_format(name: str) -> Format:
-    # Imported lazily: listing formats must stay cheap.
+    # Import it here, because listing formats must be fast.
     global torch
     import torch
 

@@ -1,9 +1,9 @@
-"""Convolutions and pools that the torch backend claims.
+"""Convolutions and pools that the torch backend runs with torch's own functions.
 
 torch puts channels after the batch. A transposed view of a channels-last image has torch's
-``channels_last`` memory format, which its kernels accept without a copy. At ties, torch's max pool
-gives the whole gradient to the first entry, as ``max_pool_first`` does. ``max_pool`` splits the
-gradient and is not claimed.
+``channels_last`` memory format, which torch's kernels accept without a copy. At ties, torch's max
+pool gives the whole gradient to the first entry, as ``max_pool_first`` does. ``max_pool`` splits
+the gradient, so it runs as equations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ POOLS = {"avg_pool": "avg_pool2d", "max_pool_first": "max_pool2d"}
 ACTIVATIONS = ("linear", "relu", "tanh", "sigmoid")
 
 
-# definition -> torch's function, and the kernel axis of the definition for each weight axis.
+# Name of a definition -> torch's function, and for each axis of torch's weight the same axis of the
+# definition's kernel.
 CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "conv1d": ("conv1d", (2, 1, 0)),
     "conv2d": ("conv2d", (3, 2, 0, 1)),
@@ -33,7 +34,7 @@ CONVOLUTIONS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 
 def convolution(layer: ClaimableCall) -> Native | None:
-    """Return the claim of a convolution; None if its activation is not in ``ACTIVATIONS``."""
+    """Return torch's convolution for a layer; None if its activation is not in ``ACTIVATIONS``."""
     given, definition = layer.attributes, layer.definition
     activation = given["activation"]
     if activation not in ACTIVATIONS:
@@ -61,7 +62,8 @@ def convolution(layer: ClaimableCall) -> Native | None:
 
 
 def pool(layer: ClaimableCall) -> Native | None:
-    """Return the claim of a mean or max pool; torch pads by half a window at most."""
+    """Return torch's mean or max pool for a layer; None if the padding exceeds half a window, which
+    torch rejects."""
     given = layer.attributes
     window = Dim.of(given["window"])
     stride, padding = int(given["stride"]), int(given["padding"])

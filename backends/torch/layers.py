@@ -1,7 +1,6 @@
-"""Layers and losses that the torch backend claims: the functions behind torch.nn's modules.
-
-The functions use the packed parameters directly, so autograd differentiates them.
-"""
+"""Layers and losses that the torch backend runs with torch's own functions, which torch.nn's
+modules call too. The functions take the packed parameters as arguments, so autograd computes
+gradients of these parameters."""
 
 from __future__ import annotations
 
@@ -28,16 +27,18 @@ def _embedding(layer: ClaimableCall) -> Native:
     return Native("torch.nn.functional.embedding", run, Packing({"weight": Part("table")}))
 
 
-# Tensors below this size are copied faster than three views and their gradients are made.
+# Below this number of entries, copying a tensor is faster than making three views and their
+# gradients.
 FEW = 2**16
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x [..., features] @ weight.T + bias, as one product of rows in memory order.
+    """Return x [..., features] @ weight.T + bias, computed as one product of all rows, in the order
+    of memory.
 
-    A recurrent layer returns its output time-first in memory. For such inputs torch copies them, or
-    makes one product for each row of the batch. Small tensors are left to torch, because a copy is
-    faster than the views.
+    The output of a recurrent layer is time-first in memory. For such an input, torch would copy it,
+    or make one product for each row of the batch. Small tensors are passed to torch unchanged,
+    because the copy is faster than the views.
     """
     if x.dim() == 3 and x.numel() >= FEW and not x.is_contiguous():
         rows = x.transpose(0, 1).flatten(0, 1)
@@ -47,7 +48,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Activation(NamedTuple):
-    """A torch function for a spec's activation: its name in torch and extra arguments."""
+    """The torch function for an activation of specs: its name in torch, and extra arguments."""
 
     name: str
     arguments: Mapping[str, str] = {}
@@ -62,7 +63,8 @@ class Activation(NamedTuple):
         return attrgetter(self.name.removeprefix("torch."))(torch)(x, **self.arguments)
 
 
-# By the spec's name. Not softplus: torch's is linear from 20 on.
+# Name of an activation in specs -> torch's function. Softplus is missing, because torch's is linear
+# above 20.
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": Activation("torch.relu"),
     "tanh": Activation("torch.tanh"),
@@ -115,9 +117,10 @@ def _group_norm(layer: ClaimableCall) -> Native:
     groups, epsilon = layer.attributes["groups"], layer.attributes["epsilon"]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
-        # torch wants the channels on axis 1.
+        # torch needs the channels on axis 1.
         x, affine = values["x"].transpose(1, 2), (packed["weight"], packed["bias"])
-        # Not torch.nn.functional.group_norm: it rejects a single value, which this kernel accepts.
+        # Do not use torch.nn.functional.group_norm: it rejects groups of a single value, which this
+        # kernel accepts.
         y = torch.group_norm(x, groups, *affine, epsilon, torch.backends.cudnn.enabled)
         return [y.transpose(1, 2)]
 
@@ -133,13 +136,14 @@ def _batch_norm(layer: ClaimableCall) -> Native:
         x, mean, variance = values["x"], values["moving_mean"], values["moving_variance"]
         rows = x.reshape(-1, x.shape[-1])
         moving = (None, None) if training else (mean, variance)
-        # Not torch.nn.functional.batch_norm: it rejects a single row, which this kernel accepts.
+        # Do not use torch.nn.functional.batch_norm: it rejects a batch of a single row, which this
+        # kernel accepts.
         y = torch.batch_norm(
             rows, packed["weight"], packed["bias"], *moving, training, 0.0, epsilon,
             torch.backends.cudnn.enabled,
         ).reshape(x.shape)  # fmt: skip
         if training:
-            # Not torch's moving variance: torch uses the unbiased variance.
+            # Do not use torch's moving variance, which is computed from the unbiased variance.
             new_variance, new_mean = torch.var_mean(rows.detach(), dim=0, correction=0)
             mean = momentum * mean + (1 - momentum) * new_mean
             variance = momentum * variance + (1 - momentum) * new_variance
@@ -150,7 +154,8 @@ def _batch_norm(layer: ClaimableCall) -> Native:
 
 
 def _cross_entropy(layer: ClaimableCall) -> Native:
-    """Flatten the batch to rows: torch wants the classes on axis 1."""
+    """Return torch's cross-entropy for a loss; the batch is flattened to rows, because torch needs
+    classes on axis 1."""
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         logits, target = values["logits"], values["target"]

@@ -1,4 +1,4 @@
-"""Write a model as a ``torch.nn.Module`` in Python source that needs only torch."""
+"""Writing a model as a ``torch.nn.Module``, in Python source that needs only torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ IMPORTED = frozenset({"torch", "nn", "math", "Tensor", "state", "outputs"})
 
 
 class Writer:
-    """Writer of one model's source file."""
+    """The writer of the source file of one model."""
 
     def __init__(self, exported: Exported, file: str) -> None:
         self.exported, self.file = exported, file
@@ -58,7 +58,7 @@ class Writer:
             self.classes[name] = name if name not in free else unique(f"{name}Layer", free)
 
     def source(self) -> str:
-        """Return the whole file."""
+        """Return the source of the whole file."""
         forms = [line for form in self.forms.values() for line in ["", *self._form(form), ""]]
         body = [*forms, "", *self._model()]
         math = ["import math", ""] if uses(body, "math") else []
@@ -97,7 +97,7 @@ class Writer:
             ]
         )
 
-    # --- Layers of equations
+    # --- Source of layers that run as equations
 
     def _form(self, form: LayerForm) -> list[str]:
         lines = [f"class {self.classes[form.name]}(nn.Module):"]
@@ -146,7 +146,7 @@ class Writer:
         return [*lines, *e.lines, f"        return {result_text(e, codes)}"]
 
     def _training(self, form: LayerForm, method: Method, phase: Any) -> list[str]:
-        """Return the training equations, which update the moving statistics."""
+        """Return the source of the equations in training, which update the moving statistics."""
         call = method.training
         assert call is not None
         roles = call.attributes["results"]
@@ -160,7 +160,7 @@ class Writer:
             e.write(f"self.{attribute(roles[n])} = {e.read(fill('^0.detach()', code))}")
         return [*e.lines, f"            return {returned}"]
 
-    # --- The model
+    # --- Source of the model
 
     def _model(self) -> list[str]:
         default = f"dtype: torch.dtype = torch.{self.exported.dtype}"
@@ -222,7 +222,7 @@ class Writer:
     def _call(self, e: Emitter, node: Node) -> None:
         key = call_key(node)
         form, method = self.model.calls[node.attributes["label"]]
-        # torch's modules take either all states or none.
+        # A torch module needs either all of its initial states or none of them.
         least = len(form.roles(node)) - 1 if key in self.natives else 0
         codes = forward.given(e, self.model, node, least, 50)
         target = f"self.{attribute(key)}"
@@ -248,7 +248,7 @@ class Writer:
             e.settle(node.output, code, word)
             return
         text = e.read(codes[0])
-        # For each state, torch has one array with all directions.
+        # torch has one array per state, which contains all directions.
         count = len(directions(layer))
         kinds = (len(node.outputs) - 1) // count
         stacked = "^0.unsqueeze(0)" if count == 1 else "torch.stack((%0, %1))"

@@ -1,4 +1,4 @@
-"""torch.nn modules that equal a layer of a spec, and attribute names."""
+"""The torch.nn modules that equal layers of a spec, and the names of a module's attributes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.extend.source import identifier
 
 from .layers import CLAIMS
 
-# Names that the classes of a file define themselves.
+# Names that the classes in an exported file define themselves.
 OWN = re.compile(r"initial_state|forward_\d+")
 
 
@@ -78,14 +78,14 @@ def _windows(
     attributes: Mapping[str, Any],
 ) -> str:
     options = {n: int(attributes[n]) for n in ("stride", "padding", "dilation")}
-    # Leave out torch's default values.
+    # Write only arguments that differ from torch's defaults.
     said = [f", {n}={v}" for n, v in options.items() if v != (0 if n == "padding" else 1)]
     bias = "" if "b" in shapes else ", bias=False"
     return f"nn.{name}({channels[0]}, {channels[1]}, {kernel}{''.join(said)}{more}{bias}"
 
 
-# The torch.nn modules of claimed layers. Not batch_norm: torch moves its statistics towards the
-# unbiased variance in training.
+# Name of a definition -> a function that writes its torch.nn module. batch_norm is missing, because
+# torch updates its statistics with the unbiased variance.
 MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     "embedding": _embedding,
     "dense": _linear,
@@ -104,7 +104,8 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
 
 
 def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
-    """Return the layers that are torch.nn modules, by instance, each with its claim."""
+    """Return by layer name the layers that can be torch.nn modules, each with its native
+    implementation."""
     found: dict[str, tuple[ClaimableCall, Native]] = {}
     for key, (layer, *_) in calls_by_layer(program).items():
         native = CLAIMS[layer.definition](layer) if layer.definition in MODULES else None
@@ -114,8 +115,10 @@ def natives(program: Program) -> dict[str, tuple[ClaimableCall, Native]]:
 
 
 def attribute(name: str) -> str:
-    """Return a unique module attribute name for a layer or parameter."""
-    # A name that already ends in underscores gets one more, so that names stay distinct.
+    """Return a name for the attribute of a module that holds a layer or parameter; different names
+    stay different."""
+    # Add one more underscore to a name that already ends in underscores, so that names stay
+    # different.
     stem = name.rstrip("_")
     taken = (
         keyword.iskeyword(stem) or OWN.fullmatch(stem) or hasattr(torch.nn.Module(), stem or name)

@@ -1,4 +1,5 @@
-"""Optimizers that the torch backend claims: torch.optim's classes, fused if possible."""
+"""The torch.optim optimizers that replace optimizers of a spec, in their fused version if
+possible."""
 
 from __future__ import annotations
 
@@ -15,18 +16,19 @@ Tensor = Any
 
 @dataclass
 class _Running:
-    """A torch optimizer, its parameters by name, and the number of steps it has made."""
+    """The state of a torch optimizer: its parameters by name, and the number of steps that it has
+    made."""
 
     optimizer: torch.optim.Optimizer
     parameters: dict[str, torch.nn.Parameter]
     steps: int = 0
-    # The parameters after the last step, in their own memory.
+    # The parameters after the last step; the optimizer updates this memory in place.
     made: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A clipping function of torch.nn.utils, which writes into the gradients, and its limit."""
+    """A clipping function of torch.nn.utils, which changes gradients in place, and its limit."""
 
     name: str
     limit: float
@@ -39,9 +41,11 @@ class _Clip:
 class TorchOptimizer(NativeOptimizer):
     """A class of torch.optim with its arguments.
 
-    ``buffers`` maps the definition's slots to torch's names. ``starts`` gives the initial values of
-    slots that do not start at zero. ``epsilon``, if set, is added to the root of the uncorrected
-    second moment; torch's Adam adds its own to the corrected root. ``clip`` runs before each step.
+    - ``buffers`` maps the definition's slots to torch's names.
+    - ``starts`` has the initial values of slots that do not start at zero.
+    - ``epsilon``, if set, is added to the root of the uncorrected second moment. (torch's Adam adds
+      its own epsilon to the corrected root.)
+    - ``clip`` runs before each step.
     """
 
     kind: type[torch.optim.Optimizer]
@@ -61,7 +65,8 @@ class TorchOptimizer(NativeOptimizer):
         return self.clip is not None
 
     def make(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the optimizer, with one parameter group because torch rejects an empty list."""
+        """Return the optimizer. It has one parameter group, because torch rejects an empty list of
+        parameters."""
         return self.kind([{"params": list(parameters)}], **self.arguments)
 
     def start(self, variables: Tensors) -> _Running:
@@ -76,23 +81,23 @@ class TorchOptimizer(NativeOptimizer):
         learning_rate: Any,
         donate: bool = False,
     ) -> tuple[_Running, Tensors]:
-        # Parameters that the last step returned need no assignment: it takes as long as a small
-        # kernel.
+        # Do not assign parameters that the last step returned: an assignment takes as long as a
+        # small kernel.
         back = donate and all(variables[n] is state.made.get(n) for n in state.parameters)
         for name, parameter in state.parameters.items():
             if not back:
-                # A fused update reads numbers in memory order, whatever the strides are.
+                # Make the tensor contiguous, because a fused update ignores strides.
                 variable = variables[name].detach().contiguous()
-                # The update is in place: make a copy if the caller may still read the old tensor.
+                # The update is in place, so copy the tensor if the caller may still read it.
                 parameter.data = variable if donate else variable.clone()
             gradient = gradients[name].contiguous()
-            kept = self.clip is not None and not donate  # clipping writes into gradients
+            kept = self.clip is not None and not donate  # clipping changes gradients in place
             parameter.grad = gradient.clone() if kept else gradient
         if self.clip is not None:
             self.clip.run(state.parameters.values())
         state.steps += 1
         for group in state.optimizer.param_groups:
-            # Fused updates accept a tensor as learning rate, others need a number.
+            # Fused updates accept a tensor as learning rate; all other updates need a number.
             group["lr"] = learning_rate if group.get("fused") else float(learning_rate)
             if self.epsilon is not None:
                 group["eps"] = self.epsilon / (1 - group["betas"][1] ** state.steps) ** 0.5
@@ -103,10 +108,10 @@ class TorchOptimizer(NativeOptimizer):
 
     def slots(self, state: _Running) -> Mapping[str, Tensors]:
         def buffer(parameter: torch.nn.Parameter, slot: str, name: str) -> Tensor:
-            found = state.optimizer.state[parameter].get(name)  # made by the first step
+            found = state.optimizer.state[parameter].get(name)  # the first step creates it
             if found is None:
                 return torch.full_like(parameter, self.starts.get(slot, 0.0))
-            # A single number for a tensor applies to all its entries.
+            # If torch stores a single number for a parameter, it applies to all entries.
             return found.to(parameter).expand_as(parameter)
 
         return {
@@ -115,7 +120,7 @@ class TorchOptimizer(NativeOptimizer):
         }
 
 
-# Added to the norm by clip_grad_norm_.
+# The epsilon that clip_grad_norm_ adds to the norm.
 NORM_EPSILON = 1e-6
 MOMENTS: Mapping[str, str] = {"m": "exp_avg", "v": "exp_avg_sq"}
 FUSED: Mapping[str, bool] = {"fused": True}
@@ -132,7 +137,7 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
     match name:
         case "sgd":
             return TorchOptimizer(optim.SGD, FUSED, {})
-        case "sgd_momentum" if numbers["momentum"] != 0:  # at 0, SGD keeps no velocity
+        case "sgd_momentum" if numbers["momentum"] != 0:  # with momentum 0, SGD has no velocity
             arguments = {"momentum": numbers["momentum"], **FUSED}
             return TorchOptimizer(optim.SGD, arguments, {"velocity": "momentum_buffer"})
         case "adam":
@@ -146,7 +151,7 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
         case "amsgrad":
             arguments = _adam(numbers, amsgrad=True, **FUSED)
             return TorchOptimizer(optim.Adam, arguments, largest)
-        case "nadam" if not double:  # NAdam always keeps its product in float32
+        case "nadam" if not double:  # NAdam always stores its product in float32
             arguments = _adam(numbers, momentum_decay=numbers["momentum_decay"])
             buffers = {**MOMENTS, "product": "mu_product"}
             return TorchOptimizer(optim.NAdam, arguments, buffers, starts={"product": 1.0})
@@ -167,7 +172,8 @@ def _made(name: str, numbers: Mapping[str, float], double: bool) -> TorchOptimiz
 
 
 def _clip(wanted: Clipping | None) -> _Clip | None:
-    """Return torch's own clipping, or None; torch has no norm per parameter."""
+    """Return torch's function for a kind of clipping; None if there is none, as for a norm per
+    parameter."""
     match wanted:
         case Clipping(by="global_norm", epsilon=found) if found == NORM_EPSILON:
             return _Clip("clip_grad_norm_", wanted.limit)
@@ -177,11 +183,12 @@ def _clip(wanted: Clipping | None) -> _Clip | None:
 
 
 def claim_optimizer(rule: UpdateRule, double: bool) -> TorchOptimizer | None:
-    """Return the torch.optim class with the same update, or None; ``double`` means float64."""
+    """Return the torch.optim class that makes the same update as the rule; None if there is none.
+    ``double`` means float64."""
     made = _made(rule.name, rule.attributes, double)
     try:
         if made is not None:
             made.make([])
-    except ValueError:  # such as a negative momentum, which the definition allows
+    except ValueError:  # e.g. a negative momentum, which the definition allows
         return None
     return made and replace(made, clip=_clip(clipping(rule)))

@@ -1,4 +1,4 @@
-"""A user's torch model: a module, a module class, or a function that returns a module."""
+"""A user's own torch model: a module, a module class, or a function that returns a module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATISTICS = {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 class TorchModels(OwnModels):
-    """The torch models of a user's file."""
+    """The loader of torch models in a user's Python file."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -73,7 +73,7 @@ class TorchModels(OwnModels):
 
 
 class TorchModel(OwnModel):
-    """A user's module in the session's dtype, on its device."""
+    """A user's module, in the session's dtype and on the session's device."""
 
     trains = True
     tensor = torch.Tensor
@@ -83,7 +83,7 @@ class TorchModel(OwnModel):
         self.module, self.dtype, self.backend = module, dtype, backend
         self.label = f"torch.nn.Module {type(module).__name__}"
         self.takes = names_taken(module.forward)
-        # A shared parameter appears once, under its first name.
+        # A parameter that several modules share is listed once, under its first name.
         self.trained = dict(module.named_parameters())
         self.tensors = {**self.trained, **dict(module.named_buffers())}
 
@@ -136,7 +136,8 @@ class TorchModel(OwnModel):
 
 @contextmanager
 def _default(dtype: torch.dtype) -> Iterator[None]:
-    """Set the default dtype for tensors that the user's code makes (masks, states)."""
+    """Set torch's default dtype inside this context, for tensors that the user's code makes (masks,
+    states)."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -147,7 +148,8 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _differentiable(training: bool) -> Iterator[None]:
-    """Disable cuDNN in evaluation mode, in which it cannot differentiate recurrent layers."""
+    """Disable cuDNN inside this context in evaluation mode, because it then cannot differentiate
+    recurrent layers."""
     kept = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = kept and training
     try:

@@ -1,4 +1,4 @@
-"""The primitives as torch functions, and torch's fused operations."""
+"""The table of primitives as torch functions, and torch's fused operations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "cos": torch.cos,
     "floor": torch.floor,
 }
-# Fused operations that run outside an executor.
+# The fused operations, for code that runs without an executor.
 FUSED: Mapping[str, Callable[..., Any]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
@@ -50,7 +50,8 @@ FUSED: Mapping[str, Callable[..., Any]] = {
 
 
 def _reduction(reduce: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a reduction to return its input if there are no axes: torch would reduce all."""
+    """Wrap a reduction so that it returns its input if there are no axes; torch would reduce over
+    all axes."""
 
     def run(x: Tensor, axis: tuple[int, ...], keepdims: bool) -> Tensor:
         return reduce(x, axis, keepdims) if axis else x
@@ -75,8 +76,8 @@ def _segment_sum(x: Tensor, indices: Tensor, rows: int) -> Tensor:
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply as ``torch.matmul``, with leading axes that only ``a`` has folded into rows: torch
-    would repeat ``b``."""
+    """Multiply as ``torch.matmul``, without repeating ``b`` in memory. Leading axes that only ``a``
+    has are folded into its rows. torch would repeat ``b`` along these axes."""
     lone = lone_axes(a.shape, b.shape, 1) if b.dim() > 2 else ()
     if not lone:
         return torch.matmul(a, b)
@@ -92,7 +93,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     return product.permute(inverse(axes))
 
 
-# All primitives except arange, which has no operand with a device.
+# All primitives except arange: it has no operand that determines the device.
 PRIMITIVES: Table = {
     **ELEMENTWISE,
     "where": torch.where,

@@ -1,4 +1,4 @@
-"""Source of each primitive, and of loops, in an exported torch module."""
+"""The source text of each primitive, and of loops, in an exported torch module."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ REDUCTIONS: Mapping[str, str] = {"sum": "sum", "max": "amax", "mean": "mean"}
 
 
 class TorchDialect(Dialect):
-    """The source dialect of torch."""
+    """The writer of torch source for the operations of a program."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
         if swaps_first(node):
@@ -121,7 +121,7 @@ class TorchDialect(Dialect):
         return fill(self._shaped(e, node), *operands)
 
     def _shaped(self, e: Emitter, node: Node) -> str:
-        """Return the template of an operation that has attributes in its text."""
+        """Return the source template of an operation that depends on the operation's attributes."""
         attributes = node.attributes
         match node.op:
             case "windows":
@@ -148,7 +148,8 @@ class TorchDialect(Dialect):
         return Code((f"{e.like}.new_empty({e.shape(shape)}).{law['noise']}_({given})",))
 
     def scan(self, e: Emitter, node: Node) -> None:
-        """Write a ``for`` loop over the steps; it appends each stacked result to a list."""
+        """Write a loop over time as a ``for`` statement, which appends each stacked result to a
+        list."""
         body, count = node.block, node.carries
         for inner, start, name in zip(body.inputs, node.inputs, ends_of(e, node), strict=False):
             self._start(e, inner, start, name)
@@ -180,7 +181,8 @@ class TorchDialect(Dialect):
             self._stacked(e, whole, f"{name}[::-1]" if node.reverse else name)
 
     def _start(self, e: Emitter, inner: int, start: int, name: str) -> None:
-        """Set a carried value before the first step, in its source variable if that is free."""
+        """Write the assignment of a carried value before the first step. If the initial value has a
+        variable that nothing else uses, the loop uses that variable."""
         code = e.operand(start)
         text = e.read(code)
         free = code.parts == (start,) and not e.left[start] and e.home.get(start) == e.depth
@@ -201,7 +203,8 @@ class TorchDialect(Dialect):
         return f"reversed({e.read(code)})" if reverse else e.read(code)
 
     def _carry(self, e: Emitter, inner: Sequence[int], after: Sequence[int]) -> None:
-        """Assign the carried values that are not yet in the variables of the next step."""
+        """Assign the carried values to the variables that the next step reads, unless they are
+        there already."""
         moved = [(i, a) for i, a in zip(inner, after, strict=True) if e.text.get(a) != e.text[i]]
         codes = e.operands([a for _, a in moved])
         for a in after:

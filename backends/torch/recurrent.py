@@ -1,4 +1,5 @@
-"""Recurrent layers that the torch backend claims: the functions behind torch.nn's modules."""
+"""Recurrent layers that the torch backend runs with torch's own functions, which torch.nn's modules
+call too."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from harness.extend import (
 )
 
 Tensor = Any
-# Added to a gate's input, it saturates the gate in every dtype: the sigmoid is 0 or 1, its
-# derivative 0.
+# This number, added to a gate's input, saturates the gate in every dtype: the sigmoid is 0 or 1,
+# and its derivative is 0.
 OPEN = 1e4
 
 
@@ -33,7 +34,7 @@ def _recurrent(
     ways = [(s, f"back_{s}") if both else (s,) for s in states]
 
     def chain(layers: Sequence[tuple[Tensors, Tensors]]) -> Sequence[Tensor]:
-        # [layers * directions, batch, units]; cuDNN wants its states contiguous.
+        # States have the shape [layers * directions, batch, units]; cuDNN needs them contiguous.
         initial = [torch.stack([values[s] for values, _ in layers for s in way]) for way in ways]
         weights = [packed[name] for _, packed in layers for name in pieces]
         x = layers[0][0]["x"]
@@ -43,7 +44,7 @@ def _recurrent(
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         return chain([(values, packed)])
 
-    # torch needs the same number of units in each layer.
+    # Layers can run in one call of torch only if they have the same number of units.
     return Native(label, run, Packing(pieces), chain=Chain((label, *pieces, units), chain))
 
 
@@ -55,10 +56,11 @@ def _call(
     both: bool,
     layers: int = 1,
 ) -> Sequence[Tensor]:
-    # oneDNN saves data for gradients whenever gradients are possible; cuDNN differentiates only in
-    # training mode. Without dropout all modes compute the same.
+    # Enable gradients only if a tensor requires them, because oneDNN then stores data for the
+    # backward pass. cuDNN computes gradients in training mode only. Without dropout, training and
+    # evaluation compute the same.
     training = any(tensor.requires_grad for tensor in (x, *initial, *weights))
-    # Without biases, each direction has only two kernels: of the input and of the state.
+    # Without biases, each direction has two weights only: for the input and for the state.
     has_biases = len(weights) > 2 * (1 + both) * layers
     dropout, batch_first = 0.0, True
     with torch.set_grad_enabled(training):
@@ -69,7 +71,7 @@ def _call(
     return made
 
 
-# torch's names for one direction.
+# The names of the weights of one direction in torch.
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -82,13 +84,15 @@ def _gated(layer: ClaimableCall) -> bool:
 
 
 def directions(layer: ClaimableCall) -> list[tuple[str, str]]:
-    """Return the parameter prefix and torch's name suffix for each direction."""
+    """Return for each direction the prefix of the spec's parameters, and the suffix of torch's
+    names."""
     back = any(name.startswith("back_") for name in layer.shapes)
     return [("", ""), ("back_", "_reverse")] if back else [("", "")]
 
 
 def _of_gates(layer: ClaimableCall, order: str, second: Callable[[str], Piece]) -> dict[str, Piece]:
-    """Return the packing in torch's gate order; ``second`` makes the second bias."""
+    """Return the layout of a layer with gates in torch's order; ``second`` makes the second
+    bias."""
     pieces: dict[str, Piece] = {}
     for way, end in directions(layer):
         pieces |= {
@@ -123,24 +127,25 @@ def _lstm(layer: ClaimableCall) -> Native | None:
 
 
 def _masked_lstm(layer: ClaimableCall) -> Native | None:
-    """Return the claim of a bidirectional LSTM with a padding mask.
+    """Return torch's LSTM for a bidirectional LSTM with a padding mask.
 
-    For each direction, unmasked steps move to the front, so that one call computes all steps. After
-    them, saturated gates preserve the state ``c``; the state ``h`` is the last unmasked output.
-    torch's packed sequences reject empty rows. On a CPU they are also three times slower in
-    inference and four to eight times slower in training.
+    For each direction, the unmasked steps are moved to the front, so that one call computes all
+    steps. In the steps after them, saturated gates keep the state ``c`` unchanged; the state ``h``
+    is the output of the last unmasked step. torch's packed sequences reject rows that are fully
+    masked. On a CPU they are also three times slower in inference, and four to eight times slower
+    in training.
     """
     if not _gated(layer):
         return None
     (units,) = layer.shapes["b_i"]
     pieces = _of_gates(layer, "ifgo", lambda way: FrozenZeros((4 * units,)))
-    # By gate: a column for the input weights.
+    # For each gate, the column that is added to the input weights.
     kept = torch.tensor([-OPEN, OPEN, 0.0, 0.0]).repeat_interleave(units)[:, None]
 
     def run(values: Tensors, packed: Tensors) -> Sequence[Tensor]:
         x, mask = values["x"], values["mask"]
         counts = mask.sum(1, keepdim=True)
-        # Masked inputs may be anything, even NaN.
+        # Masked inputs can have any value, even NaN.
         rows = torch.cat([torch.where(mask[..., None], x, 0.0), ~mask[..., None]], -1)
         column = kept.to(x.device, x.dtype)
         outputs, states = [], []
@@ -163,8 +168,8 @@ def _masked_lstm(layer: ClaimableCall) -> Native | None:
 
 
 def _places(mask: Tensor, counts: Tensor, backwards: bool) -> Tensor:
-    """Return the target position of each step, [batch, time]: unmasked steps first. ``counts``
-    [batch, 1] counts the unmasked steps."""
+    """Return the new position of each step, [batch, time], with the unmasked steps first.
+    ``counts`` [batch, 1] has the number of unmasked steps."""
     rank = mask.cumsum(1)
     front = counts - rank if backwards else rank - 1
     steps = torch.arange(mask.shape[1], device=mask.device)
@@ -178,7 +183,7 @@ def _gru_reset_after(layer: ClaimableCall) -> Native | None:
     return _recurrent("torch.gru", ["h"], pieces, len(layer.shapes["U_n"]))
 
 
-# Kernels that run on cuDNN on a GPU.
+# The functions that run with cuDNN on a GPU.
 CUDNN = frozenset({"torch.rnn_tanh", "torch.rnn_relu", "torch.lstm", "torch.gru"})
 
 RECURRENT: Mapping[str, Callable[[ClaimableCall], Native | None]] = {

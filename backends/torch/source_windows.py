@@ -1,4 +1,4 @@
-"""Source of windows along axes for torch: ``unfold`` of the padded tensor, and ``fold``."""
+"""The source of sliding windows in torch: ``unfold`` of the padded tensor, and ``fold``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.extend.source import Emitter
 
 
 def windows(e: Emitter, node: Node) -> str:
-    """Return the template; ``unfold`` puts the windows of each axis last."""
+    """Return the source template; ``unfold`` puts the entries of windows on the last axes."""
     attributes, rank = node.attributes, len(e.types[node.inputs[0]].shape)
     axes, count = attributes["axes"], len(attributes["axes"])
     each = {n: [e.size(dim) for dim in attributes[n]] for n in ("size", "stride", "dilation")}
@@ -28,7 +28,7 @@ def windows(e: Emitter, node: Node) -> str:
 
 
 def overlap_add(e: Emitter, node: Node) -> str:
-    """Return the template for images; ``fold`` wants channels after the batch.
+    """Return the source template for images; ``fold`` needs channels after the batch.
 
     Raises:
         UsageError: the values are not images, or the padding is not symmetric.
