@@ -92,12 +92,12 @@ def page() -> None:
     lines = [
         "# Odd sizes",
         "",
-        "Whether the harness blames an honest backend at an unusual size.",
+        "This page counts how often the harness blames a correct backend at an unusual size.",
         "",
-        "`python tests/odd_sizes.py page` writes this page. All checks of a plain run were made of",
-        "all Lesson 6 systems, on the native path, with one unusual size at a time. An entry has",
-        "the cells that pass, of all. In parentheses is the number of checks that compared",
-        "nothing, because rounding decides the result.",
+        "`python tests/odd_sizes.py page` writes this page. The harness ran all checks of all",
+        "Lesson 6 systems on the native path, with one unusual size at a time. Each row has the",
+        "number of cells that passed. In parentheses is the number of checks that compared nothing,",
+        "because rounding decides the result.",
     ]
     for table, dtypes in TABLES.items():
         of_it = {key: one for key, one in record.items() if key.endswith(f" {table}")}
