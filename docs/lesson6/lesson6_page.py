@@ -16,10 +16,10 @@ Entry = Mapping[str, Any]
 STORIES = Path(__file__).with_name("stories.txt")
 MISTAKES = Path(__file__).with_name("mistakes.txt")
 PICTURES = """\
-In the pictures the curves of all backends lie on one another, so each has a different width. The
-lower part shows the distance from numpy, as a share of the loss. float32 runs drift apart with the
-steps, because rounding errors grow in any training. In float64 the losses of the backends are the
-same ([training](training.md)).
+In the plots each curve has a different width, because the curves of all backends overlap. The lower
+part shows the relative difference from numpy's loss. float32 losses drift apart, because rounding
+errors grow in any training. In float64 all backends have the same losses
+([training](training.md)).
 """
 
 
@@ -50,23 +50,25 @@ def _head(record: Mapping[str, Any]) -> str:
     losses = [_spread(entry) for entry in record["systems"].values()]
     return f"""# Lesson 6, retold
 
-The twelve systems of fast.ai's notebook on character RNNs, trained by `harness train` on every
-backend. Every backend then continues a prompt by `harness generate`.
+The twelve systems of fast.ai's notebook on character RNNs, trained with `harness train` on every
+backend. Every backend then continues a prompt with `harness generate`.
 
-- Every trained system writes the same text on all backends, with the likeliest character each time.
-- The last epoch's losses of a system differ by at most {max(losses):.1%} between backends, and by
+- Every trained system generates the same text on all backends, if it always takes the likeliest
+  character.
+- The final losses of a system differ by at most {max(losses):.1%} between backends, and by
   {median(losses):.2%} in the median.
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
 `harness explain lesson6/three_char` shows shapes, parameters and equations of a system.
 
 The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0. Epochs
-and learning rates are the specs'{_cut_off(record["systems"])}. The last 5% of rows are held out.
+and learning rates come from the specs{_cut_off(record["systems"])}. The last 5% of rows are
+held out.
 {cpu}; {listed}.
 
 `python docs/lesson6/lesson6.py page` writes this page from
-[docs/lesson6/record.json](lesson6/record.json), and `python docs/lesson6/lesson6.py run` writes the
-record, in hours. `--text nietzsche` takes the notebook's own text.
+[docs/lesson6/record.json](lesson6/record.json). `python docs/lesson6/lesson6.py run` writes the
+record, which takes hours. `--text nietzsche` uses the notebook's text.
 """
 
 
@@ -87,9 +89,9 @@ def _cut_off(systems: Mapping[str, Entry]) -> str:
 
 def _overview(systems: Mapping[str, Entry]) -> str:
     backends = list(next(iter(systems.values()))["trained"])
-    lines = ["## All systems", "", "Loss of the last epoch, and of the rows that are held out:", ""]
+    lines = ["## All systems", "", "Training loss of the last epoch, then held-out loss:", ""]
     lines += _table(systems, backends, _losses)
-    lines += ["", "Thousand characters a second in training:", ""]
+    lines += ["", "Training speed in thousand characters per second:", ""]
     lines += _table(systems, backends, lambda run: f"{_rate(run['epochs']) / 1000:,.1f}")
     return "\n".join([*lines, "", *_beside_bench(systems), *_memory(systems), "", PICTURES])
 
@@ -119,8 +121,8 @@ def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
         for speed in entry["speed"].values()
     ]
     yield (
-        f"Training from the text runs at {min(shares):.2f} to {max(shares):.2f} times the speed of "
-        f"`harness bench` (median {median(shares):.2f}), whose batches lie on the device."
+        f"`harness train` reaches {min(shares):.2f} to {max(shares):.2f} times the speed of "
+        f"`harness bench` (median {median(shares):.2f}), whose batches are already on the device."
     )
 
 
@@ -135,9 +137,8 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
     if grown:
         most = max(grown, key=lambda where: grown[where])
         yield (
-            "Memory hardly grows: from the second epoch to the last the workers grew by "
-            f"{median(grown.values()):.1f} MiB in the median, and at most by {grown[most]:.1f} MiB "
-            f"({most})."
+            "From the second epoch to the last the memory of a worker grew by "
+            f"{median(grown.values()):.1f} MiB (median) and at most {grown[most]:.1f} MiB ({most})."
         )
 
 
@@ -156,7 +157,7 @@ def _written(written: Entry) -> Iterator[str]:
     greedy, sampled = written["greedy"], written["sampled"]
     maker, prompt = written["maker"], greedy["prompt"]
     yield (
-        f"Trained on {maker}; the likeliest characters, then a sample at temperature "
+        f"Text from {maker}: the likeliest characters, then a sample at temperature "
         f"{written['temperature']}:"
     )
     sample = next(iter(sampled["texts"].values()))

@@ -57,21 +57,22 @@ def _cell(cells: Cells, name: str) -> str:
 
 def text(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     """Both tables, and how they were made."""
-    return f"""A cell of these tables gives, for steps without the pass:
+    return f"""The time of a step without a pass is divided by the time with the pass. A cell of
+these tables has:
 
-- how many times as long a step takes: the median over all models, in training and forward;
-- the number of models on which a step takes {PAYS:.2f} times as long or more in one mode;
-- the least and the largest ratio, in parentheses.
+- the median ratio over all models, in training and forward;
+- the number of models with a ratio of {PAYS:.2f} or more in training or forward;
+- the smallest and the largest ratio, in parentheses.
 
-A plan that is the same without the pass counts as 1. The same plan twice differed by up to 0.04.
-A pass stays if it pays on at least {SYSTEMS} models of one backend.
+If the pass does not change the plan, the ratio is 1. Two measurements of one plan differed by up to
+0.04. The harness keeps a pass that saves time on at least {SYSTEMS} models of one backend.
 
 The twelve systems of Lesson 6 at batch 64, each pass alone ({_conditions(lesson)}):
 
 {table(lesson)}
 
-The passes that gave least in that table, on 16 other models at batch 8, on eight of them at
-batch 64 too, and on Lesson 6 ({_conditions(models)}):
+The passes with the smallest ratios, on 16 other models at batch 8, on eight of them also at
+batch 64, and on Lesson 6 ({_conditions(models)}):
 
 {table(models)}"""
 

@@ -45,16 +45,15 @@ DTYPES = ("float64", "float32")
 HARNESS = str(Path(sys.executable).parent / "harness")
 INTRODUCTION = """# Framework versions
 
-The last five minor releases of each framework for Python 3.11, on the twelve systems of Lesson 6:
-all checks, native path, CPU. `harness env` made an environment for each version.
+How the last five minor releases of each framework for Python 3.11 run the twelve systems of
+Lesson 6: all checks, path `native`, CPU. `harness env` made an environment for each version.
 
     harness env torch==2.14.1
     harness check --backend torch,torch@2.14.1
 
 [Versions side by side](versions-side-by-side.md) explains these commands.
 `python tests/benchmarks/framework_versions.py` writes this page from
-[tests/benchmarks/framework_versions.json](../tests/benchmarks/framework_versions.json), which has
-all figures.
+[tests/benchmarks/framework_versions.json](../tests/benchmarks/framework_versions.json).
 
 """
 
@@ -146,8 +145,8 @@ def page(kept: Mapping[str, Any]) -> str:
 
 
 def _findings(kept: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a row for each framework: cells that agree, distance of versions, range of speeds."""
-    yield "| | cells that agree | furthest apart, float64 | float32 | speed of older versions |"
+    """Yield a row per framework: cells that agree, differences of versions, range of speeds."""
+    yield "| | cells that agree | largest difference, float64 | float32 | speed of older versions |"
     yield "|---|---:|---:|---:|---:|"
     for framework in VERSIONS:
         if framework not in kept or not kept[framework]["columns"]:
@@ -192,7 +191,7 @@ def _framework(
     differ = {spec: row for spec, row in rows.items() if len(set(row)) > 1}
     if len(differ) < len(rows):
         same = ", ".join(spec.removeprefix("lesson6/") for spec in rows if spec not in differ)
-        yield from (f"The same digits in all versions: {same}.", "")
+        yield from (f"Systems with the same digits in all versions: {same}.", "")
     if differ:
         yield from ("Digits of agreement with the oracle, float64 and float32:", "")
         yield from (f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}")
@@ -232,7 +231,7 @@ def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     """Yield the largest distance of neighbouring versions, without the oracle."""
     if not told:
         return
-    yield from ("Largest distance of neighbouring versions, relative to the largest number:", "")
+    yield from ("Largest relative difference between two successive versions:", "")
     yield from ("| versions | float64 | float32 |", "|---|---:|---:|")
     for new, old in pairwise(columns):
         by_dtype = told.get(" and ".join(sorted((old, new))))
@@ -251,8 +250,8 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         yield from ("Speeds were not measured: the machine had other work.", "")
         return
     yield from (
-        f"Speed of the native path relative to {columns[0]}, without cells with noisy rounds. A",
-        "cell is slower or faster if its 95% interval excludes 1:",
+        f"Speed relative to {columns[0]}, without noisy cells. A cell is slower or faster if its",
+        "95% interval excludes 1:",
         "",
         "| | cells | median | range | slower | faster |",
         "|---|---:|---:|---:|---:|---:|",

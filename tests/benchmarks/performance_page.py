@@ -90,26 +90,26 @@ def rows(record: Record) -> Iterator[tuple[str, ...]]:
 
 def _head(record: Record, usual: Sequence[Cell]) -> str:
     rounds = " or ".join(str(n) for n in sorted({m["rounds"] for m in record["machines"]}))
-    return f"""# How near to hand-written code
+    return f"""# Speed relative to hand-written code
 
-How fast a spec runs on each backend, beside hand-written code of the same framework.
+How fast a spec runs on each backend, relative to hand-written code for the same framework.
 
-`python tests/benchmarks/ratios.py page` writes this page and
-[tests/benchmarks/ratios.csv](../tests/benchmarks/ratios.csv), the table of all cells, from the
-record [tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json).
-`python tests/benchmarks/ratios.py measure` writes the record.
+`python tests/benchmarks/ratios.py measure` writes the record
+[tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json).
+`python tests/benchmarks/ratios.py page` writes this page and a table of all cells,
+[tests/benchmarks/ratios.csv](../tests/benchmarks/ratios.csv).
 
 {_findings(usual)}
 
-A ratio above 1 means that the spec is faster. It divides the medians of characters per second: the
-spec's by those of the fastest hand-written code (`tests/benchmarks/native/`). That code has the
-framework's layers, fused if the framework has fused ones, with its own gradient. For torch it is
-also run through `torch.compile` (loops over cells only in Lesson 6), and forward passes of Lesson 6
-run in onnxruntime as well.
+The ratio is the spec's median speed divided by the speed of the fastest hand-written code
+(`tests/benchmarks/native/`). Above 1 the spec is faster. The hand-written code uses the framework's
+layers, fused if possible, and the framework's gradient. torch's code also runs with `torch.compile`
+(in Lesson 6 only loops over cells), and forward passes of Lesson 6 also run in onnxruntime.
 
-Each side has a process of its own, and the oracle checks all of them. They get the same batches and
-parameters, warm up until steady, and are timed in {rounds} rounds of shuffled order, in float32, at
-once on the same [machine](#machines). No GPU was at hand.
+The spec and each hand-written program run in separate processes with the same batches and
+parameters, and the oracle checks all results. The processes warm up until their speed is steady.
+They are timed in {rounds} rounds of shuffled order, in float32, on one CPU
+[machine](#machines).
 """
 
 
@@ -151,7 +151,7 @@ def _untimed(usual: Sequence[Cell]) -> str:
 
 def _targets(record: Record) -> str:
     every = list(targets(record))
-    lines = ["## What must hold", "", "| target | found | |", "|---|---|---|"]
+    lines = ["## Targets", "", "| target | measured | |", "|---|---|---|"]
     lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in every]
     misses = [t for t in every if t.misses]
     if misses:
@@ -165,13 +165,12 @@ def _first(misses: Sequence[str]) -> str:
 
 
 def _models() -> str:
-    return f"""The [models that ship](models.md) run at their own sizes, which are small. The
-hand-written code has attention, convolutions and recurrent layers of the framework, fused if the
-framework has fused ones. It is compiled if users of the framework compile (`jax.jit`, Keras'
-`train_on_batch`, and `torch.compile` beside torch's layers). numpy has no layers: only
-{_listed(NUMPY_MODELS)} are written by hand, with their derivative. Noise comes with the batch on
-both sides. A model without characters counts samples. The batches of each model, and the length t
-of its sequences:
+    return f"""The [shipped models](models.md) run at their own small sizes. The hand-written
+code uses the framework's attention, convolutions and recurrent layers, fused if possible. It is
+compiled as usual for the framework: `jax.jit`, Keras' `train_on_batch`, and `torch.compile` in
+addition to torch's layers. numpy has no layers, so only {_listed(NUMPY_MODELS)} are hand-written,
+with their derivative. Noise is part of the batch. The speed of a model without characters is in
+samples per second. These are the batches of each model, and the length t of its sequences:
 
 {_batches()}
 """
@@ -247,11 +246,11 @@ def _derived(own: Sequence[Cell]) -> str:
     lines = [
         "### The derived gradient",
         "",
-        "The path `derived`, even if another path is faster, beside hand-written layers with the",
-        "framework's own gradient, and beside the best hand-written code. A fused layer has a",
-        "hand-written backward pass too, so the derived gradient need not win there.",
+        "The speed of the path `derived` relative to hand-written layers with the framework's",
+        "gradient, and relative to the fastest hand-written code. A fused layer also has a",
+        "hand-written backward pass, so the derived gradient may be slower there.",
         "",
-        "| cell | to the layers | to the best | target, to the layers |",
+        "| cell | relative to layers | relative to the fastest | target relative to layers |",
         "|---|---:|---:|---|",
     ]
     for cell in own:
@@ -266,9 +265,9 @@ def _loop(own: Sequence[Cell]) -> str:
     lines = [
         "### The notebook's loop",
         "",
-        "numpy beside the notebook's pure Python loop, which reads one character after another.",
+        "numpy relative to the notebook's pure Python loop, which reads one character at a time.",
         "",
-        "| cell | ratio | thousand/s | by hand |",
+        "| cell | ratio | thousand/s | hand-written |",
         "|---|---:|---:|---:|",
     ]
     for cell in own:
