@@ -1,10 +1,13 @@
-"""Which tests ``make test`` leaves to ``make test-all``; and where tests run beside each other,
-files that take long begin first, and each of pytest's processes keeps to one core. There are more
-of them than cores, as a good part of the time of some tests is spent in waiting. The workers of
-most tests are forked there (``support/warm_workers.py``).
+"""Selection and order of the tests.
 
-What a process starts inherits its core: numerical libraries make as many threads as there are
-cores, and two of them that wait for each other on the same cores take ten times as long.
+``make test`` skips the tests that are marked ``thorough``; ``make test-all`` runs them. If tests
+run in parallel, slow files start first, and each process of pytest uses a single core. There are
+more processes than cores, because some tests mostly wait. In most tests, workers are forked
+(``support/warm_workers.py``).
+
+Programs that a test starts inherit the core of its process. Otherwise numerical libraries would
+start as many threads as there are cores. Two such libraries on the same cores take ten times as
+long.
 """
 
 from __future__ import annotations
@@ -23,28 +26,28 @@ import warm_workers
 pytest_plugins = ["wording"]
 
 TESTS = Path(__file__).parent
-# Seconds of each file, by its path from here; tests/times.py writes them.
+# The seconds of each slow file, by its path relative to this folder; tests/times.py writes them.
 SECONDS: Mapping[str, float] = json.loads((TESTS / "times.json").read_text())
-# Of tests that take long, by file and name, the cases that ``make test`` runs, as patterns of their
-# parameters: the others, and a test of which none is named, are ``thorough``.
+# For slow tests, by file and name: the cases that ``make test`` runs, as patterns of parameters.
+# All other cases are ``thorough``, and a test with an empty list is ``thorough`` as a whole.
 SAMPLES: Mapping[str, Sequence[str]] = json.loads((TESTS / "thorough.json").read_text())
 
 
 def named(item: pytest.Item) -> tuple[str, str]:
-    """A test as :data:`SAMPLES` names it, and its case."""
+    """Return a test's key in :data:`SAMPLES`, and the parameters of its case."""
     place = f"{item.path.relative_to(TESTS).as_posix()}::{item.nodeid.partition('::')[2]}"
     name, _, case = place.partition("[")
     return name, case[:-1]
 
 
 def sampled_out(item: pytest.Item) -> bool:
-    """Whether a test is one of a kind of which ``make test`` runs others."""
+    """Return whether ``make test`` runs only other cases of this test."""
     name, case = named(item)
     return name in SAMPLES and not any(fnmatchcase(case, pattern) for pattern in SAMPLES[name])
 
 
 def stale(items: Sequence[pytest.Item]) -> list[str]:
-    """What :data:`SAMPLES` names and no test has, of files whose tests are all there."""
+    """Return the entries of :data:`SAMPLES` without a test, for files that were collected whole."""
     cases: dict[str, list[str]] = {}
     for name, case in map(named, items):
         cases.setdefault(name, []).append(case)
@@ -58,11 +61,10 @@ def stale(items: Sequence[pytest.Item]) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is thorough; put files that take long first, so that none of them runs alone at the
-    end.
+    """Mark thorough tests; put slow files first, so that no slow file runs alone at the end.
 
     Raises:
-        pytest.UsageError: a sample is of a test that is not there.
+        pytest.UsageError: an entry of :data:`SAMPLES` is for a test that does not exist.
     """
     if not any("::" in argument for argument in config.args) and (absent := stale(items)):
         raise pytest.UsageError(f"tests/thorough.json names what is not there: {absent}")
@@ -79,28 +81,30 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # GNU readline, which pytest imports, sets these for all programs that tests start, and what is
-    # printed into a pipe would be folded at a width that nobody has.
+    # pytest imports GNU readline, which sets these variables for all programs that tests start.
+    # Their output to a pipe would then be wrapped at an arbitrary width.
     for name in ("COLUMNS", "LINES"):
         os.unsetenv(name)
         os.environ.pop(name, None)
-    # By these what tests run would be shown in another way: in colours, and by a pytest that sees
-    # a CI each failure once more in its last lines.
+    # These variables would change the output of programs that tests run: they switch colours on or
+    # off, and in CI pytest repeats each failure at the end.
     for name in ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "NO_COLOR"):
         os.environ.pop(name, None)
-    # What tests run would tell GitHub of its planted faults.
+    # Programs that tests run would report their planted faults to GitHub.
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         os.environ.pop(name, None)
-    # A job in the background ignores these, and so would all that tests start and then end by them.
+    # A background job ignores these signals. All programs that tests start, and later stop by such
+    # a signal, would ignore them too.
     for name in ("SIGINT", "SIGQUIT", "SIGHUP"):
         number = signal.Signals[name]
         if signal.getsignal(number) is signal.SIG_IGN:
             by_default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
             signal.signal(number, by_default)
-    # A process of thousands of tests holds much that never goes, and a tenth of its time went into
-    # looking through it.
+    # A process that runs thousands of tests keeps many objects alive. By default, the garbage
+    # collector takes a tenth of the time to scan them.
     gc.set_threshold(100_000, 50, 50)
-    # Else pytest-xdist, from 3.7 on, takes files of many tests first.
+    # Without this setting, pytest-xdist 3.7 and later starts with the files that have the most
+    # tests.
     config.option.loadscopereorder = False
     name = os.environ.get("PYTEST_XDIST_WORKER")
     if name is not None:

@@ -1,7 +1,7 @@
-"""What pyproject.toml asks of its dependencies, what was tried of it, and what is said of that.
+"""The dependencies in pyproject.toml, the versions that were tested, and the table about them.
 
-The bounds stand in pyproject.toml and nowhere else. ``tried.json`` beside this file is the record
-of what versions.py has run; docs/versions.md is held against both.
+Only pyproject.toml has the bounds. ``tried.json`` next to this file records what versions.py ran. A
+test compares docs/versions.md with the bounds and the record.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("tried.json")
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
-# What is installed for users, and then for those who work on the project.
+# The part that every user installs; the other parts are extras and dependency groups.
 CORE = "core"
 
 Run = dict[str, Any]
 
 
 def project(text: str | None = None) -> dict[str, Any]:
-    """The tables of pyproject.toml."""
+    """Return the tables of pyproject.toml."""
     return tomllib.loads(text or (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def declared(tables: Mapping[str, Any]) -> dict[str, list[Requirement]]:
-    """The requirements of every part: the core, each extra, and each dependency group."""
+    """Return the requirements of every part: the core, each extra, and each dependency group."""
     own = tables["project"]
     name = canonicalize_name(own["name"])
     parts = {CORE: own["dependencies"], **own["optional-dependencies"]}
@@ -41,7 +41,7 @@ def declared(tables: Mapping[str, Any]) -> dict[str, list[Requirement]]:
     for group, entries in tables["dependency-groups"].items():
         parts[group] = [entry for entry in entries if isinstance(entry, str)]
     found = {part: [Requirement(entry) for entry in entries] for part, entries in parts.items()}
-    # An extra of extras, or a group of groups, declares nothing itself.
+    # An extra that only lists extras, or a group that only lists groups, declares nothing itself.
     return {
         part: requirements
         for part, requirements in found.items()
@@ -50,21 +50,21 @@ def declared(tables: Mapping[str, Any]) -> dict[str, list[Requirement]]:
 
 
 def extras(tables: Mapping[str, Any]) -> list[str]:
-    """The extras that declare something themselves."""
+    """Return the extras that declare a requirement themselves."""
     return [part for part in declared(tables) if part in tables["project"]["optional-dependencies"]]
 
 
 def together(tables: Mapping[str, Any]) -> list[str]:
-    """The extras that the extra ``all`` installs."""
+    """Return the extras that the extra ``all`` installs."""
     (every,) = tables["project"]["optional-dependencies"]["all"]
     return [part for part in extras(tables) if part in Requirement(every).extras]
 
 
 def lowest(requirement: Requirement) -> Version:
-    """The version that a requirement begins with.
+    """Return the lowest version that a requirement allows.
 
     Raises:
-        ValueError: it has no lower bound, so that nobody knows what it admits.
+        ValueError: the requirement has no lower bound, or several.
     """
     found = [Version(s.version) for s in requirement.specifier if s.operator == ">="]
     if len(found) != 1:
@@ -86,7 +86,7 @@ def _key(run: Run) -> tuple[str, str, tuple[int, ...]]:
 
 
 def keep(run: Run) -> None:
-    """Put a run into the record, in place of an earlier one of the same kind."""
+    """Store a run in the record, and replace an earlier run of the same kind."""
     others = [r for r in read_record() if _key(r) != _key(run)] if RECORD.exists() else []
     text = json.dumps(sorted([*others, run], key=_key), indent=1)
     RECORD.write_text(text + "\n", encoding="utf-8")
@@ -97,7 +97,7 @@ def passed(run: Run) -> bool:
 
 
 def versions(runs: Iterable[Run], kind: str, name: str) -> list[Version]:
-    """The public versions of a dependency that passed in a set of runs, from low to high."""
+    """Return the versions of a dependency that passed in runs of one kind, in ascending order."""
     found = {
         Version(Version(r["versions"][name]).public)
         for r in runs
@@ -107,7 +107,7 @@ def versions(runs: Iterable[Run], kind: str, name: str) -> list[Version]:
 
 
 def complaints(tables: Mapping[str, Any], runs: list[Run]) -> Iterator[str]:
-    """Where the record does not show what pyproject.toml declares."""
+    """Yield the bounds in pyproject.toml that no recorded run confirms."""
     for run in runs:
         if not passed(run):
             yield f"{run['set']} {run['part']} on Python {run['python']} did not pass"
@@ -124,21 +124,22 @@ def complaints(tables: Mapping[str, Any], runs: list[Run]) -> Iterator[str]:
 
 
 def pythons(runs: list[Run]) -> str:
-    """Return the lowest and the newest Python that passed, as docs/versions.md says it."""
+    """Return the lowest and the newest Python that passed, in the words of docs/versions.md."""
     tried = sorted({Version(r["python"]) for r in runs if passed(r)})
     return f"{tried[0]} is the lowest Python that was tried, and {tried[-1]} the newest"
 
 
 def bound(requirement: Requirement) -> str:
-    """A requirement's specifier as a person writes it, its beginning first."""
+    """Format the specifier of a requirement with its lower bound first."""
     return ",".join(sorted(map(str, requirement.specifier), reverse=True))
 
 
 def with_rows(page: str, tables: Mapping[str, Any], runs: list[Run]) -> str:
-    """The text of docs/versions.md with bound, lowest and newest of every row written anew.
+    """Return docs/versions.md with bound, lowest and newest version updated in every row.
 
     Raises:
-        ValueError: a row is of nothing that pyproject.toml declares, or a declaration has no row.
+        ValueError: a row is for a dependency that pyproject.toml does not declare, or a declared
+            dependency has no row.
     """
     every = {canonicalize_name(r.name): r for part in declared(tables).values() for r in part}
     shown = []
@@ -161,10 +162,10 @@ def with_rows(page: str, tables: Mapping[str, Any], runs: list[Run]) -> str:
 
 
 def constraints() -> str:
-    """Every distribution of this environment but the project itself, as pip's constraints.
+    """Return pip constraints for every distribution of this environment except the project itself.
 
-    A local version such as ``2.13.0+cpu`` is a build of its public version, and only the public one
-    can be had everywhere.
+    A local version such as ``2.13.0+cpu`` is a build of a public version. The constraint is the
+    public version, because only public versions are available everywhere.
     """
     own = canonicalize_name(project()["project"]["name"])
     found = {canonicalize_name(d.metadata["Name"]): Version(d.version) for d in distributions()}

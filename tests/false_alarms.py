@@ -33,7 +33,7 @@ from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker
 
-# The last but one compares in float64 only.
+# The last but one group compares only in float64.
 GROUPS = (
     *("values", "cotangents", "inference", "carried-state", "training-sgd", "training", "kinks"),
 )
@@ -42,13 +42,15 @@ PAGE = DOCS / "false-alarms.md"
 CSV = Path(__file__).with_suffix(".csv")
 MARKERS = {DTYPES: "wide", NARROW: "narrow"}
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
-# Error over yardstick of every tensor, by backend and system.
+# Error / yardstick of every tensor, by backend and system.
 Ratios = dict[tuple[str, str], list[float]]
 
 
 @dataclass
 class Measured:
-    """What came of all seeds in one dtype: ratios, alarms in words, and how many were void."""
+    """The results of all seeds in one dtype: ratios, alarms as text, and the number of void
+    results.
+    """
 
     ratios: Ratios = field(default_factory=dict)
     alarms: list[str] = field(default_factory=list)
@@ -65,12 +67,12 @@ class Measured:
             print(told, flush=True)
 
     def of(self, backend: str) -> list[float]:
-        """The ratios of a backend, all systems together."""
+        """Return the ratios of a backend over all systems."""
         return [r for (name, _), found in self.ratios.items() if name == backend for r in found]
 
 
 def findings(case: Case, remote: Remote, dtype: str) -> Iterator[Finding]:
-    """The findings of some checks on a session that is open already."""
+    """Yield the findings of some checks in a session that is already open."""
     context = Context(case, case, remote, "native", dtype, "cpu")
     for group in GROUPS:
         if group in NOT_NARROW and dtype in NARROW:
@@ -82,7 +84,7 @@ def findings(case: Case, remote: Remote, dtype: str) -> Iterator[Finding]:
 def measure(
     spec: Spec, workers: Mapping[str, Worker], seeds: int, dtype: str, to: Measured
 ) -> None:
-    """Add what all seeds of one system give."""
+    """Add the results of all seeds for one system."""
     remotes = {name: Remote(worker, 36_000.0) for name, worker in workers.items()}
     case = make_case(spec, Request(), own=False)
     for remote in remotes.values():
@@ -102,7 +104,7 @@ def measure(
 def main(
     seeds: int, named: tuple[str, ...], specs: tuple[str, ...], dtypes: tuple[str, ...]
 ) -> None:
-    """Measure, and write the tables if they have all backends and the dtypes of a part."""
+    """Measure, and write the tables if the run covers all backends and the dtypes of a part."""
     started = time.monotonic()
     workers = {name: Worker(Launch(name)) for name in choose(list(named)).names}
     measured = {dtype: Measured() for dtype in dtypes}
@@ -124,7 +126,7 @@ def main(
 
 
 def put(text: str, name: str, tables: str) -> str:
-    """Return the page with the tables between the markers of a name."""
+    """Return the page with new tables between the markers of ``name``."""
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     before, rest = text.split(start)
     return before + start + tables + end + rest.split(end)[1]
@@ -133,7 +135,7 @@ def put(text: str, name: str, tables: str) -> str:
 def page(
     measured: Mapping[str, Measured], versions: Mapping[str, Mapping[str, str]], seeds: int
 ) -> str:
-    """Return for each dtype the number of alarms and the quantiles of all ratios."""
+    """Return for each dtype the number of false alarms and the quantiles of all ratios."""
     narrowed = tuple(measured) == NARROW
     lines = [f"seeds 0 to {seeds - 1}." if narrowed else f"{seeds} seeds."]
     for dtype, one in measured.items():

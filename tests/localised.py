@@ -1,11 +1,11 @@
-"""How often ``harness localise`` finds what was planted: measured, and written to a table.
+"""Measurement of how often ``harness localise`` finds a planted fault, written to a table.
 
     python tests/localised.py                     # all planted faults: docs/localisation.md
-    python tests/localised.py leaky-relu ...      # some of them, to look at
+    python tests/localised.py leaky-relu ...      # only some faults, printed
 
-Every planted fault says where it is: an altered definition by the lines that were altered, a wrong
-primitive by its name, a wrong session by :data:`PLANTED`, what is a property by its check. Right is
-a search whose first cause is there.
+The place of each planted fault is known: of an altered definition the altered lines, of a wrong
+primitive its name, of a wrong session its entry in :data:`PLANTED`, of a broken property its check.
+A search is right if its first cause is at this place.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from harness.results.cell import Cell  # noqa: E402
 PAGE = TESTS.parent / "docs" / "localisation.md"
 MARK = "<!-- measured -->"
 END = "<!-- end of measured -->"
-# What a plain look at a cell runs before the check that is for a fault.
+# The checks that a normal check of a cell runs before the check that detects the fault.
 ORDINARY = ("values", "cotangents", "inference", "carried-state", "training", "training-sgd")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a search said of a planted fault."""
+    """The answer of a search for a planted fault."""
 
     name: str
     family: str
@@ -53,7 +53,7 @@ class Judged:
 
 
 def altered() -> dict[str, dict[str, Any]]:
-    """The rows of altered definitions by name."""
+    """Return the entries of all altered definitions by name."""
     rows: dict[str, dict[str, Any]] = {}
     for file in sorted((TESTS / "mutants" / "harness_mutants" / "altered").iterdir()):
         rows |= yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def altered() -> dict[str, dict[str, Any]]:
 
 
 def operation(name: str) -> str:
-    """The primitive that a fault has replaced; empty if it is of another kind."""
+    """Return the primitive that a fault replaces; empty for a fault of another kind."""
     from harness.backends.numpy.primitives import PRIMITIVES
 
     made = MUTANTS[name].make()
@@ -70,7 +70,7 @@ def operation(name: str) -> str:
 
 
 def judged(name: str, cause: Cause | None, proved: bool, rows: dict[str, Any]) -> Judged:
-    """Whether the first cause is where the fault was planted."""
+    """Decide whether the first cause is at the place of the planted fault."""
     mutant = MUTANTS[name]
     if cause is None:
         return Judged(name, "nothing", "", False, False, "nothing differs")
@@ -90,7 +90,7 @@ def judged(name: str, cause: Cause | None, proved: bool, rows: dict[str, Any]) -
 
 
 def measured(names: Iterable[str]) -> Iterator[Judged]:
-    """Every fault looked for, one after the other."""
+    """Search for each fault, and yield the answer."""
     rows, names = altered(), list(names)
     specs = tuple(dict.fromkeys(MUTANTS[name].spec for name in names))
     with installed(), Engine(Request(specs, BACKENDS[:1])) as engine:
@@ -101,7 +101,7 @@ def measured(names: Iterable[str]) -> Iterator[Judged]:
             cell = Cell(mutant.spec, BACKENDS[0], name, mutant.dtypes[0], "native")
             try:
                 causes = localise(engine, cell, None).causes
-            except Exception as error:  # of any kind: it counts as not found
+            except Exception as error:  # an exception of any kind counts as not found
                 yield Judged(name, "failed", "", False, False, f"{type(error).__name__}: {error}")
                 continue
             cause = causes.found[0] if causes else None
@@ -109,7 +109,7 @@ def measured(names: Iterable[str]) -> Iterator[Judged]:
 
 
 def table(found: list[Judged]) -> str:
-    """Return the table, and the faults that were not found with the start of the answer."""
+    """Return the table, and a list of the faults that were not found, with the wrong answers."""
     lines = ["| planted | how many | found | proved by substitution | named by the check only |"]
     lines += ["|---|---|---|---|---|"]
     families = sorted({one.family for one in found})
@@ -142,7 +142,7 @@ def _check(one: Judged) -> bool:
 
 
 def main(names: list[str]) -> None:
-    """Measure; write the page if all were."""
+    """Measure the faults; write the page if all faults were measured."""
     started, found = time.monotonic(), []
     for one in measured(names or PLAIN):
         found.append(one)

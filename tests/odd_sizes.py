@@ -1,7 +1,8 @@
-"""Honest backends at odd sizes: how many cells are blamed, crash, or have no answer.
+"""Correct backends at unusual sizes: how many cells fail, crash, or have no answer.
 
-Runs every check on every Lesson 6 system, one size at a time out of the usual, and writes
-docs/odd-sizes.md from the record beside it. Not a test: it takes minutes for each backend.
+Runs every check on every Lesson 6 system with one unusual size at a time, and writes
+docs/odd-sizes.md from the record next to this file. This is not a test: it takes minutes per
+backend.
 
     python tests/odd_sizes.py measure --backend numpy --backend torch
     python tests/odd_sizes.py measure --backend numpy --backend torch --narrow
@@ -36,12 +37,12 @@ SIZES: Mapping[str, tuple[int, ...]] = {
 VARIANTS = [f"{name}={size}" for name, sizes in SIZES.items() for size in sizes]
 
 
-# The dtypes of each table, by the word that stands at the end of their keys of the record.
+# The dtypes of each table. The keys of the record end with the name of their table.
 TABLES: Mapping[str, tuple[str, ...]] = {"wide": DTYPES, "narrow": NARROW}
 
 
 def run(backend: str, variant: str, seed: int, dtypes: tuple[str, ...]) -> dict[str, Any]:
-    """What came of all checks in some dtypes: cells by verdict, and what was said of each fault."""
+    """Run all checks in some dtypes; return the cells by verdict, and the text of each fault."""
     name, _, size = variant.partition("=")
     sizes = {name: int(size)}
     request = Request(backends=(backend,), sizes=sizes, seed=seed, dtypes=dtypes, timeout=600.0)
@@ -61,7 +62,7 @@ def run(backend: str, variant: str, seed: int, dtypes: tuple[str, ...]) -> dict[
 
 @click.group()
 def main() -> None:
-    """Honest backends at odd sizes."""
+    """Check correct backends at unusual sizes."""
 
 
 @main.command()
@@ -70,7 +71,7 @@ def main() -> None:
 @click.option("--seed", default=0)
 @click.option("--narrow", is_flag=True, help=f"In {' and '.join(NARROW)}.")
 def measure(backends: tuple[str, ...], variants: tuple[str, ...], seed: int, narrow: bool) -> None:
-    """Run what the record lacks, and add it one by one."""
+    """Run the cells that are missing in the record, and store each result at once."""
     table = "narrow" if narrow else "wide"
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     for variant in variants or VARIANTS:

@@ -1,9 +1,11 @@
-"""Writes how long the tests of each room take into CONTRIBUTING.md, and of each file into
-times.json, by which they are put in order, from the reports of pytest.
+"""Script that measures how long tests take, from the XML reports of pytest.
 
-pytest -m "not alone" --junitxml=most.xml
-pytest -m alone --junitxml=alone.xml
-python tests/times.py most.xml alone.xml
+It writes the times per folder into CONTRIBUTING.md, and the times per file into times.json, which
+determines the order of the files.
+
+    pytest -m "not alone" --junitxml=most.xml
+    pytest -m alone --junitxml=alone.xml
+    python tests/times.py most.xml alone.xml
 """
 
 from __future__ import annotations
@@ -20,23 +22,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
 FILES = Path(__file__).with_suffix(".json")
-# Seconds from which a file counts as long.
+# The seconds from which on a file counts as slow.
 LONG = 5
 START, END = "<!-- times -->\n", "<!-- end of times -->"
-# How many tests there are, and how long they took, as the table has it.
+# The number of tests and their total time, as text of the table.
 Row = tuple[str, str]
 
 
 def rooms() -> list[str]:
-    """The folders of tests."""
+    """Return the folders of tests."""
     return sorted({path.parent.name for path in ROOT.glob("tests/*/test_*.py")})
 
 
 def rows_in(reports: Iterable[Path]) -> dict[str, Row]:
-    """How many tests there are in each room, and how long they take one after the other.
+    """Return for each folder the number of tests and their total time.
 
     Raises:
-        ValueError: a test failed, so that its time says nothing.
+        ValueError: a test failed, so its time is meaningless.
     """
     counts: dict[str, int] = dict.fromkeys(rooms(), 0)
     seconds: dict[str, float] = dict.fromkeys(counts, 0.0)
@@ -47,10 +49,10 @@ def rows_in(reports: Iterable[Path]) -> dict[str, Row]:
 
 
 def files_in(reports: Iterable[Path]) -> dict[str, int]:
-    """Seconds of each long file, by its path below tests, the longest first.
+    """Return the seconds of each slow file by its path below tests, slowest first.
 
     Raises:
-        ValueError: a test failed, so that its time says nothing.
+        ValueError: a test failed, so its time is meaningless.
     """
     seconds: Counter[str] = Counter()
     for room, file, took in _times(reports):
@@ -59,7 +61,7 @@ def files_in(reports: Iterable[Path]) -> dict[str, int]:
 
 
 def _times(reports: Iterable[Path]) -> Iterator[tuple[str, str, float]]:
-    """The room, the file and the seconds of each test."""
+    """Yield the folder, the file and the seconds of each test."""
     for report in reports:
         for test in ElementTree.parse(report).getroot().iter("testcase"):
             name = f"{test.get('classname')}.{test.get('name')}"
@@ -70,15 +72,15 @@ def _times(reports: Iterable[Path]) -> Iterator[tuple[str, str, float]]:
 
 
 def in_words(seconds: float) -> str:
-    """A time to two digits: ``8 s``, ``75 s``, ``12 min``."""
+    """Format a time with two digits: ``8 s``, ``75 s``, ``12 min``."""
     return f"{max(round(seconds), 1)} s" if seconds < 120 else f"{round(seconds / 60)} min"
 
 
 def rows_of(text: str) -> dict[str, Row]:
-    """The rows of the page, by room.
+    """Return the rows of the page's table by folder.
 
     Raises:
-        ValueError: it lacks one of the two markers.
+        ValueError: the page lacks one of the two markers.
     """
     table = _parts(text)[1]
     return {
@@ -90,10 +92,10 @@ def rows_of(text: str) -> dict[str, Row]:
 
 
 def with_rows(text: str, rows: Mapping[str, Row]) -> str:
-    """The page with other rows, under the number of processors that they were measured on.
+    """Return the page with new rows, and with the number of cores that they were measured on.
 
     Raises:
-        ValueError: it lacks one of the two markers.
+        ValueError: the page lacks one of the two markers.
     """
     before, _, after = _parts(text)
     cores = len(os.sched_getaffinity(0))
@@ -103,7 +105,7 @@ def with_rows(text: str, rows: Mapping[str, Row]) -> str:
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """What is before the table, the table, and what is after it."""
+    """Split the page into the text before the table, the table, and the text after it."""
     for marker in (START, END):
         if marker not in text:
             raise ValueError(f"{PAGE.name} lacks {marker.strip()}")
@@ -113,7 +115,7 @@ def _parts(text: str) -> tuple[str, str, str]:
 
 
 def main(reports: list[str]) -> int:
-    """Write both from reports."""
+    """Write CONTRIBUTING.md and times.json from reports."""
     if not reports:
         print("give the reports that pytest --junitxml has written", file=sys.stderr)
         return 2

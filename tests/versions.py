@@ -1,15 +1,16 @@
-"""The lowest versions that pyproject.toml admits, and the newest, really run.
+"""Script that tests the lowest and the newest dependency versions that pyproject.toml allows.
 
-    python tests/versions.py lowest                    # each part in an environment of its own
+    python tests/versions.py lowest                    # each part in its own environment
     python tests/versions.py lowest torch --python python3.12
     python tests/versions.py newest all
-    python tests/versions.py show                      # what was tried, with the verdicts
+    python tests/versions.py show                      # print what was tested, with the verdicts
     python tests/versions.py tables                    # write the table of docs/versions.md
     python tests/versions.py constraints               # write the versions of this environment
 
-An environment holds exactly the lowest version of everything that is declared for its part, and of
-what those need the newest that fits. Each is made in a folder that is removed afterwards, and each
-outcome goes into tried.json. Not a test: it downloads several gigabytes and takes half an hour.
+An environment has exactly the lowest version of everything that its part declares. Indirect
+dependencies have the newest version that fits. Each environment is made in a temporary folder, and
+each outcome is stored in tried.json. This is not a test: it downloads several gigabytes and takes
+half an hour.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from packaging.requirements import Requirement
 
 SPECS = ["three_char", "sequence_rnn", "keras_gru", "stateful_lstm"]
 TRAINED = "lesson6/keras_gru"
-# An extra of the package brings a backend, a format, or both, of one name.
+# An extra of the package brings backends, a format, or both, all of the same name.
 BACKENDS = {
     "core": ["numpy"],
     "torch": ["torch"],
@@ -36,7 +37,7 @@ BACKENDS = {
     "flax": ["flax"],
     "keras": ["keras"],
 }
-# What begins later where a part is: JAX, which Flax 0.12.1 needs, is 0.8.1 there or later.
+# Parts whose own needs are higher than the lowest versions: JAX 0.8.1 or later, for Flax 0.12.1.
 LATER = {"flax": {"numpy": "2.0.0", "scipy": "1.13.0"}}
 FORMATS = {"torch": "pt", "jax": "npz", "keras": "keras", "onnx": "onnx"}
 EVERY = "all"
@@ -44,14 +45,14 @@ SECONDS = 1800
 
 
 def extras_of(part: str) -> list[str]:
-    """The extras that a part installs."""
+    """Return the extras that a part installs."""
     if part == EVERY:
         return known.together(known.project())
     return [part] if part in known.extras(known.project()) else []
 
 
 def groups_of(part: str) -> list[str]:
-    """The dependency groups that a part installs, with those that they include."""
+    """Return the dependency groups that a part installs, with the groups that they include."""
     groups = known.project()["dependency-groups"]
     if part not in groups:
         return []
@@ -60,24 +61,24 @@ def groups_of(part: str) -> list[str]:
 
 
 def requirements(part: str) -> list[Requirement]:
-    """What a part is declared to need."""
+    """Return the requirements that a part declares."""
     parts = known.declared(known.project())
-    # What linters say of the code depends on the newest types of the others, so only they are old;
-    # and the site is built without the package.
+    # The messages of linters depend on the newest types of other packages, so only the linters are
+    # at their lowest version. The site is built without the package.
     alone = part in ("lint", "docs")
     names = groups_of(part) if alone else [known.CORE, *extras_of(part), *groups_of(part)]
     return [r for name in names for r in parts.get(name, [])]
 
 
 def parts(kind: str) -> list[str]:
-    """What is tried of a set: the lowest also part by part, since each may be held back alone."""
+    """Return the parts to test. The lowest versions are also tested for each part alone."""
     alone = [known.CORE, *known.extras(known.project())] if kind == "lowest" else []
     return [*alone, EVERY, "test", "lint", "docs"]
 
 
 def harness_commands(part: str) -> Iterator[str]:
-    """The commands of a user, for what a part brings."""
-    if part == "ray":  # which brings neither a backend nor a format: what it does with the rest
+    """Yield the commands of a user that test a part."""
+    if part == "ray":  # ray has neither a backend nor a format, so test its effect on the rest
         file = "{root}/tests/cluster/test_on_ray.py"
         yield f"python -m pytest -q -W default -p no:cacheprovider {file}"
         return
@@ -87,7 +88,7 @@ def harness_commands(part: str) -> Iterator[str]:
     every = ["numpy", "torch", "jax", "keras", "keras-torch", "keras-jax"]
     backends = every if part == EVERY else BACKENDS.get(part, ["numpy"])
     chosen = f"--backend {','.join(backends)}"
-    # Each part is checked in full by itself; all of them together, that they go together.
+    # Each part alone is checked in full. All parts together are checked only for compatibility.
     specs = " ".join(f"lesson6/{s}" for s in SPECS if part != EVERY or TRAINED.endswith(s))
     few = " --check values,training,pipeline" if part == EVERY else ""
     yield f"harness check {specs} {chosen} --path native,equations{few}"
@@ -121,7 +122,7 @@ def harness_commands(part: str) -> Iterator[str]:
 
 
 def commands(part: str) -> list[str]:
-    """What is run in the environment of a part; ``{root}`` is the checkout."""
+    """Return the commands to run in the environment of a part; ``{root}`` is the checkout."""
     if part == "lint":
         return [
             "ruff check {root}",
@@ -149,7 +150,7 @@ def commands(part: str) -> list[str]:
 
 
 def make(folder: Path, part: str, kind: str, python: str) -> str:
-    """An environment with a part of the project in it: ``passed``, or why there is none."""
+    """Make an environment with a part of the project; return ``passed``, or the error."""
     subprocess.run([python, "-m", "venv", folder], check=True)
     needed = requirements(part)
     pins = {r.name: str(known.lowest(r)) for r in needed} | LATER.get(part, {})
@@ -161,7 +162,7 @@ def make(folder: Path, part: str, kind: str, python: str) -> str:
 
 
 def installed(folder: Path, part: str) -> tuple[str, dict[str, str]]:
-    """Python's version, and those of what a part declares, as an environment has them."""
+    """Return the version of Python, and the installed versions of a part's requirements."""
     names = sorted({r.name for r in requirements(part)}, key=str.lower)
     code = (
         "import json, platform, sys; from importlib.metadata import distributions; "
@@ -176,7 +177,7 @@ def installed(folder: Path, part: str) -> tuple[str, dict[str, str]]:
 
 
 def run(folder: Path, command: str) -> str:
-    """``passed``, or what went wrong. Programs are those of the environment."""
+    """Run a program of the environment; return ``passed``, or the error."""
     program, *rest = (word.format(root=known.ROOT) for word in command.split())
     place = folder / "run"
     (place / "text.txt").write_text("what is here is a text of few words; " * 80, encoding="utf-8")
@@ -197,7 +198,7 @@ def run(folder: Path, command: str) -> str:
 
 
 def attempt(part: str, kind: str, python: str) -> known.Run:
-    """Try a part, and keep the outcome in the record."""
+    """Test a part, and store the outcome in the record."""
     with tempfile.TemporaryDirectory(prefix="harness-versions-") as temporary:
         folder = Path(temporary) / "venv"
         results = [{"command": "pip install", "result": make(folder, part, kind, python)}]
@@ -213,7 +214,7 @@ def attempt(part: str, kind: str, python: str) -> known.Run:
 
 
 def summary(outcome: known.Run) -> str:
-    """One line of a run: what, on what, and whether all of it passed."""
+    """Return a line about a run: the part, the versions, and whether everything passed."""
     found = ", ".join(f"{name} {version}" for name, version in outcome["versions"].items())
     wrong = [c for c in outcome["commands"] if c["result"] != "passed"]
     verdict = "; ".join(f"{c['command']}: {c['result']}" for c in wrong) or "passed"
@@ -222,7 +223,7 @@ def summary(outcome: known.Run) -> str:
 
 @click.group()
 def main() -> None:
-    """See the module."""
+    """Test dependency versions; the commands are described in the module."""
 
 
 def _try(names: Sequence[str], kind: str, python: str) -> None:
@@ -243,7 +244,7 @@ def _try(names: Sequence[str], kind: str, python: str) -> None:
 @click.argument("part", nargs=-1)
 @click.option("--python", default=sys.executable, help="Interpreter to make environments with.")
 def lowest(part: tuple[str, ...], python: str) -> None:
-    """Try the lowest versions that are declared."""
+    """Test the lowest versions that pyproject.toml allows."""
     _try(part, "lowest", python)
 
 
@@ -251,13 +252,13 @@ def lowest(part: tuple[str, ...], python: str) -> None:
 @click.argument("part", nargs=-1)
 @click.option("--python", default=sys.executable, help="Interpreter to make environments with.")
 def newest(part: tuple[str, ...], python: str) -> None:
-    """Try the newest versions that there are."""
+    """Test the newest available versions."""
     _try(part, "newest", python)
 
 
 @main.command()
 def show() -> None:
-    """Print what was tried, with the verdicts."""
+    """Print what was tested, with the verdicts."""
     for outcome in known.read_record():
         click.echo(summary(outcome))
 
@@ -273,7 +274,7 @@ def tables() -> None:
 
 @main.command()
 def constraints() -> None:
-    """Write the versions of the environment that runs this."""
+    """Write the versions of the environment that runs this script."""
     known.CONSTRAINTS.write_text(known.constraints(), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Workers of the hand-written baselines, and calls to them."""
+"""Workers of the hand-written baselines, and calls to these workers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from harness.worker.launch import Launch
 from harness.worker.worker import Worker
 
 FOLDER = TESTS / "benchmarks" / "native"
-# Keras reads its engine when it is imported; TensorFlow logs to the terminal unless told not to.
+# Keras reads the name of its engine when it is imported. TensorFlow logs to the terminal by
+# default.
 ENVIRONMENT: dict[str, dict[str, str]] = {
     "numpy": {},
     "torch": {},
-    "torch-compile": {"TORCHDYNAMO_DISABLE": "1"},  # as it is written: a compiler takes minutes
+    "torch-compile": {"TORCHDYNAMO_DISABLE": "1"},  # uncompiled: compiling takes minutes
     "onnxruntime": {},
     "jax": {},
     "keras": {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
@@ -26,13 +27,13 @@ TIMEOUT = 300.0
 
 
 def started_with(name: str, environment: dict[str, str]) -> Worker:
-    """The worker of a baseline; it starts when it is first asked."""
+    """Return the worker of a baseline; it starts at its first call."""
     everything = {"PYTHONPATH": str(FOLDER), **environment}
     return Worker(Launch(name, handler="worker:handler", environment=everything))
 
 
 def call(worker: Worker, verb: str, **payload: Any) -> Any:
-    """What a verb gives; it must not fail."""
+    """Return the answer of a worker to a call; the call must not fail."""
     outcome = worker.call(verb, payload, TIMEOUT)
     assert outcome.ok, f"{outcome.cause}\n{outcome.traceback}\n{outcome.log}"
     return outcome.value

@@ -1,4 +1,4 @@
-"""Results of a run that never was, for tests of what is made of them."""
+"""Invented results of ``harness bench``, for tests of code that reads results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.worker.launch import Launch
 
 SPEC = "lesson6/sequence_rnn"
 REQUEST = BenchRequest(specs=(SPEC,), backends=("numpy", "torch"), rounds=5, threads=2)
-# Rounds relative to their median.
+# The times of rounds, relative to their median.
 NOISE = (0.98, 1.01, 1.0, 0.99, 1.02)
 
 
@@ -30,7 +30,7 @@ def result(
     ratio: float = 2.0,
     noise: Sequence[float] = NOISE,
 ) -> TimedResult:
-    """A measured cell whose steps take ``step`` seconds."""
+    """Return a measured cell whose steps take ``step`` seconds."""
     label = f"{backend}+{tuning}" if tuning else backend
     cell = TimedCell(SPEC, label, mode, batch, time, dict(sizes or {}))
     entry = Entry(label, Launch(backend, environment={"OMP_NUM_THREADS": "2"}), tuning)
@@ -56,14 +56,14 @@ def result(
 
 
 def speed_file(content: Mapping[str, Any]) -> SpeedFile:
-    """Return the content of a file that was changed as JSON."""
+    """Return the content of a results file, from JSON data that a test has changed."""
     return formed(content, SpeedFile)
 
 
 def refused(
     backend: str = "torch", reason: str = "differs: step 1: loss", **where: Any
 ) -> TimedResult:
-    """A cell without a speed."""
+    """Return a cell without a speed."""
     found = result(backend, **where)
     found.status, found.reason, found.seconds = "refused", reason, []
     return found

@@ -1,4 +1,4 @@
-"""A check of backends that break a promise each."""
+"""A check of backends, each of which violates one rule of the backend contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Definitions that ship with something else in their equations, and texts that say the same."""
+"""Changed copies of built-in definitions: some compute something else, others compute the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from places import SPECS
 
 from harness.language.library import FOLDERS
 
-# (kind, name, what is changed, into what): each is another layer than a framework's of that name.
+# (kind, name, old text, new text): each change makes a layer that differs from the framework's
+# layer of this name.
 OTHER = [
     ("layer", "lstm", "c = f * c + i * g", "c = i * c + f * g"),
     ("layer", "lstm", "x_t @ W_o + h @ U_o + b_o", "x_t @ W_o + h @ U_o + c * b_o"),
@@ -71,7 +72,7 @@ OTHER = [
     ("function", "rotary", "b * cos(turn) + a", "b * cos(turn) - a"),
     ("function", "rotary_interleaved", "b * cos(turn) + a", "b * cos(turn) - a"),
     ("function", "gelu", "0.7071067811865476", "0.707"),
-    # What they call, directly or by an attribute.
+    # Changes in functions that layers call, directly or through an attribute.
     ("function", "sigmoid", "tanh(0.5 * x)", "tanh(0.25 * x)"),
     ("function", "relu", "where(x <= 0, 0, x)", "where(x <= 0, 0.125 * x, x)"),
     ("function", "log_softmax", "log(sum(exp(z)", "log(1 + sum(exp(z)"),
@@ -79,7 +80,7 @@ OTHER = [
     ("function", "hard_sigmoid_fifth", "0.2 * x", "0.25 * x"),
     ("function", "softmax", "e / sum(", "0.5 * e / sum("),
 ]
-# The same in other words.
+# Changes of the text that keep the meaning.
 SAME = [
     ("layer", "dense", "y = activation(x @ W + b)\noutput: y", "|\n  z = x @ W\n  out = "
      "activation(z + b)\noutput: out"),
@@ -97,12 +98,12 @@ SAME = [
 
 
 def shipped(kind: str, name: str) -> str:
-    """The text of a definition that ships."""
+    """Return the text of a built-in definition."""
     return (SPECS / FOLDERS[kind] / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def changed(kind: str, name: str, old: str, new: str) -> str:
-    """The text of a definition that ships, with another one in a place of it."""
+    """Return the text of a built-in definition with ``old`` replaced by ``new``."""
     text = shipped(kind, name)
     assert old in text, (name, old)
     return text.replace(old, new)

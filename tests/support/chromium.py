@@ -1,4 +1,4 @@
-"""The browser that pages of reports are looked at in: Chromium, headless."""
+"""The browser for tests of report pages: Chromium, headless."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 NEEDED = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no chromium; apt-get install chromium brings it"
 )
-# Cells of the page of many.
+# The number of cells in the large page.
 MANY = 2000

@@ -1,4 +1,4 @@
-"""Damaged files: JSON with a field that is gone, of another type or absurd, and flipped bytes."""
+"""Damaged files: JSON with a missing field, a wrong type or an absurd value, and changed bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GONE = object()
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything in some JSON data."""
+    """Yield the path of every value in JSON data."""
     yield path
     if isinstance(data, dict | list):
         for key in data if isinstance(data, dict) else range(len(data)):
@@ -42,7 +42,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(data: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """The data with another value at a path, or with nothing there."""
+    """Return the data with another value at a path, or without this path."""
     if not path:
         return value
     data = copy.deepcopy(data)
@@ -57,7 +57,7 @@ def changed(data: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def mutations(data: Any, count: int, seed: int = 0) -> Iterator[Any]:
-    """Some of all data with one damaged place, in a random order."""
+    """Yield random copies of JSON data, each damaged at one place."""
     chosen = random.Random(seed)
     paths = list(places(data))
     for _ in range(count):
@@ -66,7 +66,7 @@ def mutations(data: Any, count: int, seed: int = 0) -> Iterator[Any]:
 
 
 def flips(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """Some bytes with one changed, cut off, doubled or cleared in places."""
+    """Yield random copies of bytes: cut off, or with a part changed, repeated or cleared."""
     chosen = random.Random(seed)
     for _ in range(count):
         at = chosen.randrange(len(content))

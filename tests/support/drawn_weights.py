@@ -1,4 +1,4 @@
-"""Weights of a system with drawn numbers, in a file."""
+"""Random weights of a system, in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPEC = "lesson6/sequence_rnn"
 
 
 def drawn_weights(path: Path, name: str = SPEC, dtype: str = "float32", **sizes: int) -> Weights:
-    """Weights of a system whose layers have 8 units, written to ``path``."""
+    """Write random weights of a system whose layers have 8 units to ``path``, and return them."""
     spec = load_spec(name)
     program = spec.program("training", **{"hidden": 8, **sizes})
     drawn = draw(program, 1, 1, 3)

@@ -1,4 +1,4 @@
-"""A model in a format and back: what it computes there, in both dtypes, and its weights."""
+"""Export and import of a model in a format: its outputs in both dtypes, and its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.convert.formats import launch
 from harness.language.model import Spec
 from harness.worker.worker import Worker
 
-# What a format needs to be installed, and how its files end.
+# The package that each format needs, and the suffix of its files.
 NEEDS = {"torch": "torch", "jax": "jax", "keras": "keras", "onnx": "onnxruntime"}
 SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 
@@ -23,7 +23,7 @@ SUFFIXES = {"torch": ".pt", "jax": ".npz", "keras": ".keras", "onnx": ".onnx"}
 def assert_round_trip(
     format_: str, spec: Spec, folder: Path, sizes: Iterable[tuple[int, int]]
 ) -> None:
-    """Outputs are the oracle's at sizes of batch and time, and weights come back to the bit."""
+    """Assert that outputs equal the oracle's at some (batch, time), and that weights come back."""
     need(NEEDS[format_])
     environment = {"KERAS_BACKEND": "tensorflow"} if format_ == "keras" else {}
     with Worker(launch(format_, environment=environment)) as worker:
@@ -36,7 +36,7 @@ def assert_round_trip(
 
 
 def torch_module(spec: Spec, path: Path, name: str) -> Any:
-    """The Python module beside a model that was written to ``path`` in float64."""
+    """Import the Python module of a model that is written to ``path`` in float64."""
     with Worker(launch("torch")) as worker:
         written(worker, Case.of(spec, "float64"), path)
     found = spec_from_file_location(name, path.with_suffix(".py"))

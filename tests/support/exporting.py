@@ -1,4 +1,4 @@
-"""Tests of formats share this: a case, what is exported of it, and a format's process."""
+"""Shared code for tests of formats: a case, its export, and the process of a format."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Array = npt.NDArray[Any]
 
 
 def case_of(name: str, hidden: int = 16) -> Case:
-    """A system at a small size, or one of the odd specs."""
+    """Return a case of a built-in system at a small size, or of one of the unusual specs."""
     spec = load_spec(name, [ODD])
     sizes = {"hidden": hidden} if "hidden" in spec.model.sizes else {}
     return Case(spec, sizes, 3, 5)
 
 
 def exported(case: Case, dtype: str) -> Exported:
-    """The case's own parameters and statistics, with characters of every kind."""
+    """Return an export of the case's parameters and statistics, with characters of every kind."""
     return Exported(
         case.spec.name,
         case.training,
@@ -43,7 +43,7 @@ def exported(case: Case, dtype: str) -> Exported:
 
 
 class Caller:
-    """Calls a format's process; what goes wrong there is an AssertionError."""
+    """Caller of a format's process; a failure in the process is an AssertionError."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -52,14 +52,14 @@ class Caller:
         return [Path(p) for p in self.value("write", exported=given.payload(), path=str(path))]
 
     def read(self, path: Path, case: Case) -> dict[str, Array]:
-        """Parameters and statistics."""
+        """Read a file; return its parameters and statistics together."""
         found = self.value("read", path=str(path), training=encode(case.training))
         return {**found["parameters"], **found["statistics"]}
 
     def deviations(
         self, path: Path, case: Case, dtype: str, batch: int = 3, time: int = 5
     ) -> list[Deviation]:
-        """How the written model's outputs and new state compare with the oracle's."""
+        """Compare the outputs and new state of the written model with the oracle."""
         material = case.batch_of(batch, time)
         expected = case.forward("inference", material, (batch, time)).only("output.", "state.")
         found = self.value("outputs", path=str(path), inputs=material.inputs, state=material.state)
@@ -71,7 +71,7 @@ class Caller:
         return outcome.value
 
     def refusal(self, path: Path, case: Case) -> str:
-        """What a person is told of a file that cannot be read."""
+        """Return the message for a file that the format must reject."""
         payload = {"path": str(path), "training": encode(case.training)}
         outcome = self.worker.call("read", payload, 120.0)
         assert outcome.cause.startswith("UsageError: "), outcome.cause + outcome.traceback
@@ -80,13 +80,13 @@ class Caller:
 
 @contextmanager
 def running(name: str) -> Iterator[Caller]:
-    """The process of a format."""
+    """Start the process of a format for the block."""
     with Worker(launch(name)) as worker:
         yield Caller(worker)
 
 
 def same_bits(found: Mapping[str, Array], given: Exported) -> bool:
-    """Whether arrays are those that were exported, to the bit."""
+    """Return whether arrays are bit-for-bit equal to the exported arrays."""
     wanted = {**given.parameters, **given.statistics}
     return found.keys() == wanted.keys() and all(
         (found[n].dtype, found[n].shape, found[n].tobytes()) == (a.dtype, a.shape, a.tobytes())
@@ -95,7 +95,7 @@ def same_bits(found: Mapping[str, Array], given: Exported) -> bool:
 
 
 def strange(given: Exported) -> Exported:
-    """The same with NaN, infinities, denormals and negative zero among the numbers."""
+    """Put NaN, infinities, a denormal and negative zero into the arrays of an export."""
     for array in (*given.parameters.values(), *given.statistics.values()):
         flat = array.reshape(-1)
         odd = np.array([np.nan, np.inf, -np.inf, 1e-40, -0.0], array.dtype)
@@ -104,7 +104,7 @@ def strange(given: Exported) -> Exported:
 
 
 def assert_strange_numbers_come_back(caller: Caller, path: Path, dtype: str) -> None:
-    """To the bit."""
+    """Assert that NaN, infinities and similar numbers are read back bit for bit."""
     case = case_of("lesson6/stateful_lstm")
     given = strange(exported(case, dtype))
     caller.write(given, path)
@@ -112,7 +112,7 @@ def assert_strange_numbers_come_back(caller: Caller, path: Path, dtype: str) -> 
 
 
 def assert_same_bytes(caller: Caller, path: Path) -> None:
-    """The same weights, written twice."""
+    """Assert that writing the same weights twice gives the same bytes."""
     given = exported(case_of("lesson6/sequence_rnn"), "float32")
     caller.write(given, path)
     first = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Where each planted fault is, and whether a cause that was found is there."""
+"""The place of each planted fault, and the decision whether a found cause is at this place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.language.library import FOLDERS
 from harness.language.model import load_spec
 from harness.program.ir import Program, walk_nodes
 
-# Where faults of sessions are, by what a search must name of them: one of these words.
+# The places of faults in sessions: a search must mention one of these words.
 PLANTED: dict[str, tuple[str, ...]] = {
     "first-load-wins": ("is kept", "loading anew"),
     "square-matrices-transposed": ("is transposed",),
@@ -81,7 +81,7 @@ PLANTED: dict[str, tuple[str, ...]] = {
 
 
 def lines_of(text: str, old: str) -> Iterator[int]:
-    """The lines of a text in which another one stands."""
+    """Yield the numbers of the lines of a text in which ``old`` occurs."""
     at = text.find(old)
     while at >= 0:
         first = text.count("\n", 0, at) + 1
@@ -90,7 +90,7 @@ def lines_of(text: str, old: str) -> Iterator[int]:
 
 
 def at_altered(spec: str, row: dict[str, Any], cause: Cause) -> bool:
-    """Whether a cause is in a line that was altered; where a function was, in one that calls it."""
+    """Return whether a cause is in an altered line, or in a line that calls an altered function."""
     kind, name = row["kind"], row["definition"]
     text = files("harness.specs").joinpath(f"{FOLDERS[kind]}/{name}.yaml").read_text("utf-8")
     numbers = {n for old in row["replace"] for n in lines_of(text, old)}
@@ -100,10 +100,10 @@ def at_altered(spec: str, row: dict[str, Any], cause: Cause) -> bool:
     said = f"{cause.what} {' '.join(cause.names)}"
     keys = {_key(text, number) for number in numbers}
     if keys & {"attributes"} and f"/{file}:" in cause.place:
-        return True  # a default, which an equation of the definition reads
+        return True  # a default value, which an equation of the definition reads
     if kind == "model" and keys & set(cause.names):
         return True
-    if kind == "model":  # what a model altered is the argument, or the attribute, of a layer
+    if kind == "model":  # an altered model changes an argument or an attribute of a layer
         changed = " ".join(text.splitlines()[n - 1] for n in numbers)
         words = {word.split("/")[0].split("#")[0] for word in cause.names}
         return any(word and word in changed for word in words)
@@ -118,13 +118,13 @@ def at_altered(spec: str, row: dict[str, Any], cause: Cause) -> bool:
 
 
 def _key(text: str, number: int) -> str:
-    """The key of a spec under which a line stands."""
+    """Return the key of a spec that a line belongs to."""
     lines = [line for line in text.splitlines()[:number] if line[:1].isalpha()]
     return lines[-1].partition(":")[0] if lines else ""
 
 
 def uses_function(spec: str, name: str, cause: Cause) -> bool:
-    """Whether the layer or loss whose gradient is wrong calls a function."""
+    """Return whether the layer or loss with the wrong gradient calls a function."""
     for node in load_spec(spec).program().calls:
         named = f"layer {node.attributes.get('instance', node.attributes['label'])} " in cause.what
         folder = FOLDERS[str(node.attributes["kind"])]
@@ -144,7 +144,7 @@ def _line(place: str) -> str:
 
 
 def at_operation(spec: str, op: str, cause: Cause) -> bool:
-    """Whether a cause is an equation, or a layer, that has the operation, or its gradient has."""
+    """Return whether a cause is an equation or layer whose code or gradient uses the operation."""
     if op in f"{cause.what} {' '.join(cause.names)}":
         return True
     found = load_spec(spec)
@@ -162,8 +162,10 @@ def at_operation(spec: str, op: str, cause: Cause) -> bool:
 
 
 def behind(program: Program, names: Iterable[str]) -> Iterator[str]:
-    """The operations by which values are made of those that have names: those of functions, and
-    those by which a loop takes its steps apart and puts them together."""
+    """Yield the operations that compute the named values from other named values.
+
+    These include operations in functions, and operations that split and join the steps of a loop.
+    """
     made, outer = {}, {}
     for node in walk_nodes(program.nodes):
         made |= dict.fromkeys(node.outputs, node)

@@ -1,4 +1,4 @@
-"""Tests of files of strangers share this: a format's process, and archives with other parts."""
+"""Shared code for tests of untrusted files: the process of a format, and manipulated archives."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from needed import need
 from time_limits import over_within
 
 SPEC = "lesson6/sequence_rnn"
-# Bytes by which a process may grow while it refuses a file.
+# The bytes by which a process may grow while it rejects a file.
 GROWTH = 64 << 20
 SECONDS = 20.0
 
 
 class Reader:
-    """The process of a format, and a file of it that is right."""
+    """The process of a format, and a valid file of this format."""
 
     def __init__(self, caller: Caller, folder: Path, suffix: str) -> None:
         self.caller, self.case = caller, case_of(SPEC, 8)
         self.path = folder / f"good.{suffix}"
         caller.write(exported(self.case, "float32"), self.path)
-        # What is loaded at a first reading is no growth.
+        # Read once, so that memory for imports does not count as growth.
         caller.read(self.path, self.case)
 
     def refusal(self, path: Path) -> str:
-        """What is told of a file, which costs neither memory nor time."""
+        """Return the message for a rejected file; assert that it takes little memory and time."""
         before = self._memory()
         with over_within(SECONDS):
             os.chdir(path.parent)
@@ -42,7 +42,7 @@ class Reader:
         return told
 
     def _memory(self) -> int:
-        """The most that the process has ever had."""
+        """Return the peak memory of the process in bytes."""
         status = Path(f"/proc/{self.caller.worker.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -56,7 +56,7 @@ def reader(name: str, suffix: str, tmp: pytest.TempPathFactory) -> Iterator[Read
 
 
 def rewritten(path: Path, change: Callable[[dict[str, bytes]], None], to: Path) -> Path:
-    """An archive with other parts."""
+    """Return a copy of an archive with changed parts."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     change(parts)
@@ -67,7 +67,7 @@ def rewritten(path: Path, change: Callable[[dict[str, bytes]], None], to: Path) 
 
 
 class Evil:
-    """What a pickle makes of this calls a function of the system."""
+    """An object whose pickle calls a function of the system when it is loaded."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch PWNED",)
@@ -78,10 +78,10 @@ def nothing_ran(folder: Path) -> bool:
 
 
 def bomb(archive: zipfile.ZipFile, name: str, size: int, head: bytes = b"") -> None:
-    """A part of zeros, which are nothing in the archive."""
+    """Add a part of ``size`` zeros, which take almost no space in the archive."""
     info = zipfile.ZipInfo(name)
     info.compress_type = zipfile.ZIP_DEFLATED
-    archive.compresslevel = 1  # for a quarter of the time
+    archive.compresslevel = 1  # a quarter of the time
     zeros = bytes(1 << 24)
     with archive.open(info, "w", force_zip64=True) as part:
         part.write(head)
@@ -96,7 +96,7 @@ def array_bytes(array: Any, **how: Any) -> bytes:
 
 
 def listed(path: Path) -> Path:
-    """An archive whose list has a million parts."""
+    """Write an archive with a million entries in its list of parts."""
 
     central = (
         struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, *[0] * 6) + b"x"

@@ -1,4 +1,4 @@
-"""What the tests of exported files share: weights, models, and the oracle's outputs."""
+"""Shared code for tests of exported files: weights, models, and the oracle's outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from harness.worker.worker import Worker
 
 Arrays = dict[str, Any]
 SMALL = {"vocab": 11, "factors": 5, "hidden": 7, "characters": 10}
-# Of the relative error of an output; float32 rounds to 6e-8, and recurrence adds some of that up.
+# The allowed relative error of an output. float32 rounds to 6e-8, and recurrent layers accumulate
+# rounding errors.
 ALLOWED = {"float32": 1e-5, "float64": 1e-12}
 
 EVERYTHING = """model: everything
@@ -116,7 +117,7 @@ output: y
 
 
 def everything(folder: Path) -> Spec:
-    """A model with what no model of lesson 6 has, its definitions in ``folder``."""
+    """Write a model with features that Lesson 6 lacks, and its definitions, to ``folder``."""
     for name, text in LAYERS.items():
         file = folder / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,14 +128,14 @@ def everything(folder: Path) -> Spec:
 
 @dataclass(frozen=True)
 class Case:
-    """A model at small sizes with weights."""
+    """A model with weights, at small sizes."""
 
     exported: Exported
     material: Arguments
 
     @staticmethod
     def of(spec: Spec, dtype: str, **changed: Any) -> Case:
-        """Drawn weights; ``changed`` are parameters that take the place of the drawn ones."""
+        """Return a case with random weights; ``changed`` has parameters to replace them."""
         sizes = {n: size for n, size in SMALL.items() if n in spec.program().sizes}
         training, inference = spec.program(**sizes), spec.program("inference", **sizes)
         material = draw(inference, 2, 2, seed=3)
@@ -146,12 +147,12 @@ class Case:
         return Case(exported, material)
 
     def batch(self, batch: int, time: int) -> tuple[Arrays, Arrays]:
-        """Inputs and state."""
+        """Return random inputs and state."""
         drawn = draw(self.exported.inference, batch, time, seed=7)
         return drawn.inputs, drawn.state
 
     def wanted(self, inputs: Arrays, state: Arrays) -> Arrays:
-        """What the oracle makes of them."""
+        """Return the oracle's outputs and new state."""
         programs = self.exported.training, self.exported.inference
         session = Session(Oracle(), *programs, path="equations", dtype="float64")
         session.load(self.exported.parameters, self.exported.statistics)
@@ -160,51 +161,51 @@ class Case:
 
 
 def cast(arrays: Mapping[str, Any], dtype: str) -> Arrays:
-    """C-contiguous arrays of a dtype."""
+    """Return C-contiguous arrays of a dtype."""
     return {name: np.asarray(array, dtype, order="C") for name, array in arrays.items()}
 
 
 def ask(worker: Worker, verb: str, **payload: Any) -> Any:
-    """What a format's process answers; a failure there is one here."""
+    """Return the answer of a format's process; assert that the call does not fail."""
     outcome = worker.call(verb, payload)
     assert outcome.ok, outcome.traceback or outcome.cause
     return outcome.value
 
 
 def written(worker: Worker, case: Case, path: Path) -> list[Path]:
-    """The files of a case."""
+    """Write a case in a format, and return the files."""
     return [Path(f) for f in ask(worker, "write", exported=case.exported.payload(), path=str(path))]
 
 
 def outputs(worker: Worker, case: Case, path: Path, batch: int = 3, time: int = 4) -> float:
-    """The error of a file's outputs against the oracle."""
+    """Return the error of a file's outputs against the oracle."""
     inputs, state = case.batch(batch, time)
     found = ask(worker, "outputs", path=str(path), inputs=inputs, state=state)
     return error(found, case.wanted(inputs, state))
 
 
 def read(worker: Worker, case: Case, path: Path) -> Any:
-    """Parameters and statistics of a file."""
+    """Return the parameters and statistics of a file."""
     program = fitted(case.exported.training, case.exported.inference)
     return ask(worker, "read", path=str(path), training=encode(program))
 
 
 def assert_comes_back(worker: Worker, case: Case, path: Path) -> None:
-    """A file is read as what was written, to the bit."""
+    """Assert that the arrays of a file are bit-for-bit equal to the written arrays."""
     found = read(worker, case, path)
     assert_same(found["parameters"], case.exported.parameters)
     assert_same(found["statistics"], case.exported.statistics)
 
 
 def refused(worker: Worker, verb: str, **payload: Any) -> str:
-    """What a user is told."""
+    """Return the message for a rejected call."""
     outcome = worker.call(verb, payload)
     assert outcome.cause.startswith("UsageError: "), outcome.traceback or outcome
     return outcome.cause
 
 
 def error(found: Arrays, wanted: Arrays) -> float:
-    """The largest error of all outputs, relative to the largest entry of the output."""
+    """Return the largest error of all outputs, relative to the largest entry of the output."""
     assert found.keys() == wanted.keys()
     assert found
     worst = 0.0
@@ -220,7 +221,7 @@ def error(found: Arrays, wanted: Arrays) -> float:
 
 
 def assert_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """The same names, dtypes, shapes and bits."""
+    """Assert that arrays have the same names, dtypes, shapes and bits."""
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
         assert found[name].dtype == array.dtype, name
@@ -229,7 +230,7 @@ def assert_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def changed(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    """A copy of a .keras file with other members; what lies beside it is copied too."""
+    """Return a copy of a .keras file with changed members; the module next to it is copied too."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)

@@ -1,4 +1,4 @@
-"""Fused operations in numpy, each written as its meaning in harness.program.fused has it."""
+"""Fused operations in numpy, written from their definitions in harness.program.fused."""
 
 from __future__ import annotations
 

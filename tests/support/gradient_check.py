@@ -1,4 +1,4 @@
-"""A whole model with random material, and its gradients held against complex and central steps."""
+"""A whole model with random arrays, and a comparison of its gradients with finite differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FREE = {"batch": 3, "time": 4}
 
 @dataclass(frozen=True)
 class Run:
-    """A program with random material, and the loss as a function of one port."""
+    """A program with random arrays, and its loss as a function of one port."""
 
     program: Program
     env: dict[int, Any]
@@ -47,7 +47,7 @@ class Run:
 
 
 def material(program: Program, seed: int = 0) -> Run:
-    """Random arrays for all that comes in; everything float but the targets is differentiated."""
+    """Return random arrays for all inputs; gradients are for all float ports except the targets."""
     rng = np.random.default_rng(seed)
     sizes = {**program.sizes, **FREE}
     env: dict[int, Any] = {}
@@ -73,7 +73,9 @@ def model_run(name: str) -> Run:
 
 
 def run_of(equations: str, layers: str = "", inputs: str = "") -> Run:
-    """A model of a line or two, its loss a weighted sum of ``y`` ``[batch, time, units]``."""
+    """Return a model of a line or two; its loss is a weighted sum of ``y``
+    ``[batch, time, units]``.
+    """
     text = f"""model: small
 summary: s
 source: s
@@ -107,11 +109,12 @@ def central(run: Run, port: Port, direction: Any, h: float = 1e-5) -> float:
 
 
 def worst(run: Run, difference: Any) -> float:
-    """The largest relative error over one random direction for each port."""
+    """Return the largest relative error over all ports, each in one random direction."""
     rng = np.random.default_rng(1)
     errors = []
     gradients = run.gradients()
-    # A gradient that is zero but for rounding (of a bias of keys) has no size of its own.
+    # A gradient that is zero except for rounding (such as the bias of attention keys) has no scale
+    # of its own.
     least = 1e-12 * max(float(np.max(np.abs(g))) for g in gradients)
     for port, gradient in zip(run.against, gradients, strict=True):
         direction = rng.normal(size=gradient.shape)

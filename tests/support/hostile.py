@@ -1,4 +1,4 @@
-"""What the tests of hostile text share: strings that want out of their quotes, and how to tell."""
+"""Shared code for tests of hostile text: strings that try to escape from quotes, and detectors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ TEXTS = st.one_of(
 
 
 def structure(source: str) -> str:
-    """All that a source does, without what it says: docstrings, and the characters by index."""
+    """Return the syntax tree of a source without the text of docstrings and of the vocabulary."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
@@ -71,14 +71,14 @@ def structure(source: str) -> str:
 
 
 def kinds(source: str) -> set[str]:
-    """The kinds of nodes of a source, and what it imports."""
+    """Return the kinds of syntax nodes in a source, and its imports."""
     nodes = list(ast.walk(ast.parse(source)))
     imports = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
     return {type(n).__name__ for n in nodes} | set(imports)
 
 
 def renamed(exported: Exported, name: Callable[[str], str]) -> Exported:
-    """The same model with every name of its spec replaced, as no spec that loads could have it."""
+    """Return the model with every name of its spec replaced, as no valid spec could have them."""
 
     def path(old: str) -> str:
         return re.sub(r"[A-Za-z_]\w*", lambda match: name(match[0]), old)
@@ -217,7 +217,7 @@ output: form_1
 
 
 def weighted(folder: Path, file: str, text: str) -> Any:
-    """A spec in a file, and drawn weights of it."""
+    """Write a spec and random weights of it to files."""
     (folder / file).write_text(text, encoding="utf-8")
     for name, definition in DEFINITIONS.items():
         path = folder / f"{name}.yaml"

@@ -1,4 +1,4 @@
-"""A small model in which every layer of images is called."""
+"""A small model that calls every image layer."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ optimizer: {optimizer: sgd, learning_rate: 0.1}
 
 
 def image_model(folder: Path) -> Path:
-    """The file of the model."""
+    """Write the model to a file, and return its path."""
     path = folder / "images.yaml"
     path.write_text(IMAGES, encoding="utf-8")
     return path

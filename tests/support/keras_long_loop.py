@@ -1,4 +1,4 @@
-"""A loop of many steps as a backend of Keras compiles it, asked for by keras_probe.py."""
+"""A loop of many steps, compiled by a Keras backend; used by keras_probe.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from harness.runtime.backend import Backend
 
 
 def long_loop(backend: Backend) -> dict[str, float]:
-    """The error of a loop of 40 steps in a compiled step, with its derivative, in each direction:
-    each state is half of that before it, and what comes in, of which the second half is kept."""
+    """Return the error of a compiled loop of 40 steps and of its derivative, in each direction.
+
+    Each state is half of the previous state plus the input of the step."""
     backend.use("cpu", "float64")
     add, multiply = (backend.primitives[op] for op in ("add", "multiply"))
     given = np.random.default_rng(0).normal(size=(40, 3))

@@ -1,4 +1,4 @@
-"""Everything that is asked of one Keras backend, in its own process: prints one line of JSON.
+"""Tests of one Keras backend in a separate process: prints the results as one line of JSON.
 
 ``python keras_probe.py NAME FOLDER``; KERAS_BACKEND must be set. Errors are relative to the largest
 entry of the array.
@@ -42,7 +42,7 @@ def start(spec: Spec, path: str, dtype: str) -> Session:
 
 
 def models(names: list[str], runs: list[tuple[str, str]]) -> dict[str, float]:
-    """The error of losses, outputs and gradients, by path and dtype, against the oracle."""
+    """Return the error of loss, outputs and gradients against the oracle, by path and dtype."""
     found: dict[str, float] = {}
     for name in names:
         spec = load_spec(name)
@@ -61,7 +61,7 @@ def models(names: list[str], runs: list[tuple[str, str]]) -> dict[str, float]:
 
 
 def answers(session: Session, given: dict[str, Arrays]) -> Arrays:
-    """All that a session gives; on JAX only what one function of each path gives."""
+    """Return all results of a session; on JAX only the results of one function per path."""
     if NAME != "keras-jax":
         return everything(session, given)
     session.load(given["parameters"], given["statistics"])
@@ -76,7 +76,7 @@ def answers(session: Session, given: dict[str, Arrays]) -> Arrays:
 
 
 def apart(spec: Spec, dtype: str, given: dict[str, Arrays] | None = None) -> dict[str, Any]:
-    """The distance of the native path from the equations, and what ran natively."""
+    """Return the difference between the native path and the equations, and what ran natively."""
     sessions = [start(spec, path, dtype) for path in ("native", "equations")]
     given = given or draw(sessions[0].programs["training"], FREE)
     found, wanted = (answers(session, given) for session in sessions)
@@ -84,7 +84,7 @@ def apart(spec: Spec, dtype: str, given: dict[str, Arrays] | None = None) -> dic
 
 
 def trained(optimizer: str) -> dict[str, Any]:
-    """The distance of parameters and slots from numpy's, after three steps at changing rates."""
+    """Return the difference from numpy in parameters and slots after three optimizer steps."""
     spec = spec_of(TINY.replace("OPTIMIZER", optimizer))
     mine = start(spec, "native", "float64")
     programs = (mine.programs["training"], mine.programs["inference"])
@@ -103,7 +103,7 @@ def trained(optimizer: str) -> dict[str, Any]:
 
 
 def kinks() -> dict[str, list[float]]:
-    """Gradients where a pre-activation is just at a corner; outputs where it is NaN."""
+    """Return gradients where a pre-activation is exactly at a kink, and outputs where it is NaN."""
     session = start(spec_of(KINKS), "native", "float32")
     names = ("fifth", "sixth", "rectify")
     eye = {f"{n}.W": np.eye(7) for n in names} | {f"{n}.b": np.zeros(7) for n in names}
@@ -117,7 +117,7 @@ def kinks() -> dict[str, list[float]]:
 
 
 def losses() -> dict[str, Any]:
-    """Logits 1,000 apart, and targets that do not sum to 1."""
+    """Return errors for logits that are 1,000 apart, and for targets that do not sum to 1."""
     spec = spec_of(LOSSES)
     given = draw(start(spec, "equations", "float64").programs["training"], FREE)
     given["parameters"]["out.W"] = np.eye(4)
@@ -126,7 +126,7 @@ def losses() -> dict[str, Any]:
 
 
 def model_object() -> dict[str, Any]:
-    """The Keras model of the stateful LSTM, and its own answer beside the session's."""
+    """Return facts about the Keras model of the stateful LSTM, and its error to the session."""
     session: Any = start(load_spec("lesson6/stateful_lstm"), "native", "float32")
     given = draw(session.programs["inference"], FREE)
     session.load(given["parameters"], given["statistics"])
@@ -150,7 +150,7 @@ def model_object() -> dict[str, Any]:
 
 
 def watched() -> float:
-    """Claimed layers one at a time, as when the first difference is searched for."""
+    """Return the error if claimed layers run one by one, as in the search for a cause."""
     session: Any = start(spec_of(MIXED), "native", "float32")
     given = draw(session.programs["training"], FREE)
     session.load(given["parameters"], given["statistics"])
@@ -164,7 +164,7 @@ def watched() -> float:
 
 
 def refused() -> str:
-    """What the backend of another engine says in this process."""
+    """Return the message of a backend with another engine in this process."""
     other = "keras" if NAME != "keras" else "keras-jax"
     try:
         load(other)
@@ -174,7 +174,7 @@ def refused() -> str:
 
 
 def copies() -> bool:
-    """Whether neither a tensor nor an array shares memory with its source."""
+    """Return whether tensors and arrays share no memory with their source."""
     array = np.zeros(3)
     tensor = backend.tensor(array)
     array[:] = 1
@@ -184,7 +184,7 @@ def copies() -> bool:
 
 
 def calls_in_python() -> int:
-    """How often Python runs a compiled function that is called 14 times."""
+    """Return how often Python runs a compiled function that is called 14 times."""
     count = 0
 
     def function(variables: Arrays, constants: Arrays) -> Arrays:
@@ -200,7 +200,7 @@ def calls_in_python() -> int:
 
 
 def claims_of(name: str) -> list[str]:
-    """The labels of the layers that are claimed in float64."""
+    """Return the labels of the layers that the backend claims in float64."""
     backend.use("cpu", "float64")
     program = load_spec(name).program("training")
     layers = [ClaimableCall.of(program, n, "training") for n in program.calls]
@@ -209,7 +209,7 @@ def claims_of(name: str) -> list[str]:
 
 
 def raw() -> Mapping[str, Any]:
-    """Keras by itself: what the backend works around."""
+    """Return the behaviour of Keras itself that the backend works around."""
     keras = backend.keras
     backend.use("cpu", "float64")
     rng = np.random.default_rng(0)
@@ -260,7 +260,7 @@ def raw() -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     backend: Any = load(NAME)
-    # XLA compiles each function for one to three seconds: fewer models there.
+    # XLA takes one to three seconds to compile each function, so test fewer models.
     slow = NAME == "keras-jax"
     chosen = ["lesson6/stateful_lstm", "lesson6/keras_gru"]
     chosen += [] if slow else [f"lesson6/{n}" for n in ("first_rnn", "theano_rnn", "theano_gru")]

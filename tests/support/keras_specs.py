@@ -1,4 +1,4 @@
-"""Models of the Keras probe: what the library's specs do not reach."""
+"""Models for keras_probe.py, with features that the built-in specs do not use."""
 
 MIXED = """model: mixed
 summary: The forms that no model of lesson 6 has.
