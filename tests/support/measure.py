@@ -1,22 +1,22 @@
-"""How far from its end a rewriting is: what every rule of the passes makes smaller.
+"""A measure of how far the rewriting of a program is from its end: each rewrite makes it smaller.
 
-Emitting a node applies rules; what a rule emits is put to the rules in turn. That ends if whatever
-is rewritten on the way is smaller than that which it is emitted for, by an order without endless
-descents. :func:`of` is that order: a tuple of numbers from 0 on, of which the first that differs
-decides.
+Emitting a node applies rules, and the rules are applied again to the nodes that a rule emits. This
+ends if every node that is rewritten on the way is smaller than the node that it is emitted for, in
+an order without infinite descents. :func:`of` is this order: a tuple of numbers from 0 on, which
+are compared from left to right.
 
-0. The loops around it: what leaves one is done with.
-1. Products with leading axes that only the left side has, which become rows.
-2. Sums that a rule folds into a product against the grain of the others: ``c * a + r * b``, and
-   ``x @ W + b`` and its like where those rules are in use.
+0. The number of loops around the node. A node that leaves a loop is finished.
+1. Matmuls whose left side has leading axes that the right side lacks; these axes become rows.
+2. Sums that a rule folds into a matmul against the direction of other rules: ``c * a + r * b``, and
+   ``x @ W + b`` and similar sums if such rules are in use.
 3. The weight: an interpretation by polynomials (Lankford, "On proving term rewriting systems are
-   noetherian", 1979) that grow with each operand, such that what is moved out, left out or
-   distributed has the smaller one. A permutation weighs nothing.
-4. Entries that are multiplied by numbers: factors go where there are fewer.
-5. Below how much permutations stand that go down; 6. how many these are.
-7. Partial sums that hold a late term beside an early one.
-8. Below how much takes stand, which go down too.
-9. Above how much permutations of what is given stand, which go up; 10. the number of nodes.
+   noetherian", 1979) that grow with each operand. Moving out, leaving out and distributing reduce
+   the weight. A permutation weighs nothing.
+4. The number of entries that are multiplied by numbers: a factor moves to the smaller array.
+5. The number of nodes above permutations that move down; 6. the number of these permutations.
+7. The number of partial sums that contain a late term next to an early term.
+8. The number of nodes above takes, which also move down.
+9. The number of nodes below permutations of inputs, which move up; 10. the number of nodes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.program.passes import biases, classes, loops
 from harness.program.passes.rewriter import Rewriter
 from harness.program.passes.transposes import _given as given
 
-# Deeper than any rule looks. What is below counts as a variable with a value of its own.
+# Deeper than any rule looks. A value below this depth counts as a variable.
 DEPTH = 7
 Weight = Fraction
 
@@ -80,20 +80,23 @@ def _usual(*operands: Weight) -> Weight:
 
 @dataclass
 class Term:
-    """What a node is made of, cut off at values that count as variables."""
+    """The tree of nodes that compute a node; it ends at values that count as variables."""
 
     rewriter: Rewriter
     variables: frozenset[int]
     known: dict[tuple[str, int], Any] = field(default_factory=dict)
 
     def node(self, value: int) -> Node | None:
-        """What makes a value; of a step's slice, what makes the whole sequence."""
+        """Return the node that computes a value.
+
+        For a slice of a loop's step, return the node that computes the whole sequence.
+        """
         value = _source(self.rewriter, value)
         node = None if value in self.variables else self.rewriter.made.get(value)
         return node if node is not None and node.op != "scan" else None
 
     def fold(self, name: str, node: Node, own: Callable[[Node, list[Any]], Any], leaf: Any) -> Any:
-        """A figure of a node from those of its operands; of a variable it is ``leaf(value)``."""
+        """Compute a number for a node from those of its operands; a variable has ``leaf()``."""
         found = []
         for value in node.inputs:
             if (name, value) not in self.known:
@@ -121,15 +124,15 @@ class Term:
         return self.rewriter.type(value).kind == "index"
 
     def total(self, name: str, node: Node, own: Callable[[Node], int]) -> int:
-        """A sum over all nodes, each as often as it is read."""
+        """Sum ``own`` over all nodes; a node counts as often as it is read."""
         return self.fold(name, node, lambda n, sums: own(n) + sum(sums), lambda value: 0)
 
     def down(self, node: Node) -> bool:
-        """Whether it is a permutation that goes down."""
+        """Return whether a node is a permutation that moves down."""
         return node.op == "permute_dims" and not given(self.rewriter, node.inputs[0])
 
     def above(self, name: str, node: Node, moves: Callable[[Node], bool]) -> int:
-        """How much stands above what moves down, summed over that."""
+        """Sum, over the nodes that ``moves`` selects, the number of nodes above them."""
 
         def own(node: Node, found: list[tuple[int, int]]) -> tuple[int, int]:
             movers, above = (sum(column) for column in zip((0, 0), *found, strict=True))
@@ -141,7 +144,7 @@ class Term:
         return self.total("nodes", node, lambda n: 1)
 
     def below(self, node: Node) -> int:
-        """What stands below permutations of what is given, summed over these."""
+        """Sum, over the permutations of inputs, the number of nodes below them."""
 
         def own(node: Node) -> int:
             rises = node.op == "permute_dims" and not self.down(node)
@@ -171,14 +174,14 @@ class Term:
         return [node, *found.values()]
 
     def by_row(self, node: Node) -> int:
-        """Whether it is a product of which each row meets a matrix by itself."""
+        """Return 1 for a matmul in which each row meets its own matrix, else 0."""
         if node.op != "matmul":
             return 0
         left, right = map(self.rewriter.shape, node.inputs)
         return int(len(right) > 2 and bool(lone_axes(left, right, ONE)))
 
     def folded(self, node: Node) -> int:
-        """Sums that are folded into a product."""
+        """Return the number of sums that a rule folds into a matmul."""
         g = self.rewriter
         rules = g.rules.get("add", ())
 
@@ -201,7 +204,7 @@ class Term:
         return sum(redex(n) for n in self.distinct(node))
 
     def mixed(self, node: Node) -> int:
-        """Parts of a sum that hold a late term beside an early one."""
+        """Return the number of partial sums that contain a late term next to an early term."""
         g = self.rewriter
         if node.op != "add":
             return 0
@@ -215,28 +218,28 @@ class Term:
 
 
 def _source(rewriter: Rewriter, value: int) -> int:
-    """The sequence that a value is a step's slice of, else the value itself."""
+    """Return the sequence of which a value is a step's slice; else the value itself."""
     for scope in reversed(rewriter.scopes):
         value = scope.slices.get(value, value)
     return value
 
 
 def _cut(rewriter: Rewriter, inputs: Sequence[int]) -> frozenset[int]:
-    """The values that stand too deep below some inputs for any rule to see."""
+    """Return the values that are too deep below some inputs for any rule to see."""
     level, seen = list(inputs), set(inputs)
     for _ in range(DEPTH):
         made = [rewriter.made.get(_source(rewriter, value)) for value in level]
         below = [i for node in made if node is not None for i in node.inputs]
         level = [i for i in dict.fromkeys(below) if i not in seen]
         seen.update(level)
-    # Numbers count as what they are, wherever they stand.
+    # A constant counts as its number at any depth.
     return frozenset(value for value in level if rewriter.node(value, "constant") is None)
 
 
 def of(
     rewriter: Rewriter, request: tuple[str, tuple[int, ...], Mapping[str, Any]], like: Sequence[int]
 ) -> tuple[Any, ...]:
-    """The measure of a node that is asked for, with what is deep below ``like`` as variables."""
+    """Return the measure of a requested node; values deep below ``like`` count as variables."""
     op, inputs, attributes = request
     node, term = Node(op, inputs, (), attributes), Term(rewriter, _cut(rewriter, like))
     return (

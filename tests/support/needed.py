@@ -1,4 +1,4 @@
-"""Modules without which a test has nothing to do."""
+"""Skipping of tests whose modules are not installed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 
 def need(*modules: str) -> None:
-    """Skip a test, or where it stands on its own all of a file, unless all modules are installed.
+    """Skip a test unless all modules are installed; at the top of a file, skip the whole file.
 
-    They are looked for, not imported: TensorFlow takes five seconds in each of pytest's processes,
-    and a framework belongs into the process of its backend.
+    The modules are looked for, but not imported. TensorFlow would take five seconds in each process
+    of pytest, and a framework belongs in the process of its backend.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Layers made of layers, for tests."""
+"""Layers that consist of other layers, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small model with every kind of noise, of its own and of layers, masks and lengths."""
+"""A small model with every kind of noise: its own noise, noise in layers, masks, and lengths."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ training:
 
 
 def noisy(text: str = NOISY) -> Spec:
-    """The model of a text."""
+    """Load the model from its text."""
     return load_spec("noisy", overrides={("model", "noisy"): text})

@@ -1,4 +1,4 @@
-"""The pages of the documentation, read as Markdown: what they link to, name and are headed by."""
+"""The pages of the documentation, parsed as Markdown: their links, code spans and headings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _inline(page: Path) -> Iterator[Token]:
 
 
 def addresses(page: Path) -> Iterator[str]:
-    """What the page's links and pictures lead to."""
+    """Yield the targets of a page's links and pictures."""
     for token in _inline(page):
         if found := token.attrs.get({"link_open": "href", "image": "src"}.get(token.type, "")):
             yield str(found)
@@ -38,7 +38,7 @@ def code_spans(page: Path) -> Iterator[str]:
 
 
 def headings(page: Path) -> Iterator[str]:
-    """The page's headings, without marks such as those of code."""
+    """Yield the page's headings as plain text, without markup such as backticks."""
     tokens = _tokens(page)
     for before, token in pairwise(tokens):
         if before.type == "heading_open":
@@ -46,7 +46,7 @@ def headings(page: Path) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of the page's headings, as GitHub makes them."""
+    """Return the anchors of the page's headings, in GitHub's notation."""
     found: set[str] = set()
     for heading in headings(page):
         slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Where the repository is, and its folders."""
+"""The path of the repository, and of its folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All plans of a model against the oracle, and every application of a rule against its measure."""
+"""Comparison of a model's plans with the oracle, and of each rewrite with a progress measure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def loaded(text: str) -> Spec:
 
 
 def drawn(program: Program, sizes: Sizes) -> Arrays:
-    """Arrays by name; whatever comes in."""
+    """Return random arrays by name for all inputs, parameters and states."""
     generator, found = np.random.default_rng(7), {}
     for prefix, port in crossing_ports(program):
         type_ = program.type_of(port)
@@ -50,7 +50,7 @@ def drawn(program: Program, sizes: Sizes) -> Arrays:
 
 
 class Gaps:
-    """The oracle's comparisons, and the least gap between what they compared."""
+    """The oracle's comparisons, and the smallest gap between two compared values."""
 
     def __init__(self) -> None:
         self.least = np.inf
@@ -71,7 +71,10 @@ def run(nodes: Iterable[Node], env: Mapping[int, Any], sizes: Sizes, table: Any)
 
 
 def expected(program: Program, arrays: Arrays, sizes: Sizes) -> Arrays:
-    """Results and gradients of the program as it stands; no example where a hair decides them."""
+    """Return the results and gradients of the program as written.
+
+    Reject an example if a tiny change of its values would change a comparison.
+    """
     assert program.loss is not None
     results = result_ports(program, "loss")
     loss, against = Port("loss", program.loss), program.parameters
@@ -107,14 +110,14 @@ def same(found: Arrays, wanted: Arrays) -> None:
 
 
 def small(plan: Plan, before: Sequence[Node], steps: int) -> None:
-    """No more nodes than a loop that is written out has, and some for each node."""
+    """Assert that a plan is not much larger than the program, with its loop written out."""
     count = sum(1 for _ in walk_nodes(before))
     written = steps if steps <= unroll.LONGEST else 1
     assert sum(1 for _ in walk_nodes(plan.nodes)) <= 40 + 3 * count * max(written, 1)
 
 
 class Watched:
-    """Holds every application of a rule against what it was made for: it is nearer to the end."""
+    """An observer that asserts for every rewrite that it makes the measure smaller."""
 
     def __init__(self) -> None:
         self.deepest = 0
@@ -143,7 +146,7 @@ def watched() -> Iterator[Watched]:
 
 
 def plans(text: str, sizes: Sizes, fused: Iterable[str]) -> None:
-    """All plans of a model end, keep its values, and are not much larger than it."""
+    """Assert that all plans of a model keep its values, and are not much larger than the model."""
     spec = loaded(text)
     training, inference = spec.program("training"), spec.program("inference")
     assert spec.update is not None

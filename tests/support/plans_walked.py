@@ -1,4 +1,4 @@
-"""Plans of models, arrays for them, and what the walk of a plan gives."""
+"""Plans of models, arrays for them, and the results of running a plan with numpy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plan_of(name: str, mode: str, dtype: str, fused: Iterable[str] = ()) -> Plan
 
 
 def arrays_of(name: str, mode: str, plan: Plan, seed: int) -> Arrays:
-    """Every input of a plan, as it takes them; slots are zeros."""
+    """Return an array for every input of a plan; slots are zeros."""
     program = load_spec(name).program("training" if mode == "train" else "inference")
     material = draw(program, plan.sizes["batch"], TIME, seed)
     found = dict(material.parameters)
@@ -47,7 +47,7 @@ def arrays_of(name: str, mode: str, plan: Plan, seed: int) -> Arrays:
 
 
 def walk(plan: Plan, arrays: Arrays) -> Arrays:
-    """What a plan gives, by numpy, one operation after the other."""
+    """Run a plan with numpy, one operation after another, and return its results."""
 
     def scalar(value: float) -> Any:
         return np.asarray(value, plan.dtype)
@@ -59,7 +59,7 @@ def walk(plan: Plan, arrays: Arrays) -> Arrays:
 
 
 def agree(found: Arrays, wanted: Arrays, rtol: float) -> None:
-    """Each array within ``rtol`` of its largest entry; NaN and infinity in the same places."""
+    """Assert that arrays differ by at most ``rtol`` of the largest entry; NaN must be equal."""
     assert found.keys() == wanted.keys()
     for name, want in wanted.items():
         finite = np.abs(want[np.isfinite(want)])

@@ -8,7 +8,7 @@ from harness.timing import play, rounds
 
 
 def quick_rounds(patch: pytest.MonkeyPatch, round_: float = 0.03, waited: float = 0.01) -> None:
-    """Have a round take so many seconds, and its steps alone so many; all else next to nothing."""
+    """Set the seconds of a round and of its single steps; make all other phases very short."""
     for module, name, seconds in (
         *((rounds, "TRIAL", 0.02), (rounds, "WARMING", 0.01), (play, "WARMING", 0.01)),
         *((play, "ROUND", round_), (play, "WAITED", waited)),

@@ -1,4 +1,4 @@
-"""What random models are made of: inputs, layers and functions as text."""
+"""The parts of random models: inputs, layers and functions as text."""
 
 from __future__ import annotations
 

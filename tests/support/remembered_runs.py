@@ -1,4 +1,4 @@
-"""A run of two models on three backends, with a history, in which things are changed."""
+"""A run of two models on three backends with a history, for tests that change parts of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def harness_backend(name):
 
 
 class Told(CheckEvents):
-    """Keeps what is said, and which cells are run."""
+    """A listener that stores the messages of a run, and the cells that are run."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
@@ -94,7 +94,7 @@ class Run:
         return sorted(self.history.glob("*.jsonl"))
 
     def rewrite(self, change: Callable[[dict[str, Any]], None], *, honest: bool = False) -> None:
-        """Edit all lines of the history; with ``honest`` their checksums are made anew."""
+        """Edit all lines of the history; with ``honest``, compute their checksums again."""
         for path in self.files:
             lines = lines_of(path)
             for line in lines:
@@ -105,7 +105,7 @@ class Run:
 
 
 def sealed_anew(lines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The lines of a record file, with a new checksum for each cell."""
+    """Yield the lines of a record file, with a new checksum for each cell."""
     fields = ("spec", "backend", "device", "dtype", "path")
     open_cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for line in lines:

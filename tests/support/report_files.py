@@ -1,4 +1,4 @@
-"""Files that a report is made of: a real small check with a planted fault, speeds, a training."""
+"""Files for reports: a real small check with a planted fault, speeds, and a training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKS = ("values", "training", "batch-independence")
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """The planted faults as plugins, here and in workers."""
+    """Install the planted faults as plugins, in this process and in workers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(MUTANTS)
         patch.setenv("PYTHONPATH", str(MUTANTS))
@@ -34,7 +34,7 @@ def installed() -> Iterator[None]:
 
 
 def records(path: Path) -> Path:
-    """Records of one system on numpy, and of the same with a planted fault, in one file."""
+    """Write records of a system on numpy, and of the same system with a planted fault."""
     asked: dict[str, Any] = {"specs": ("lesson6/first_rnn",), "records": path, "jobs": 1}
     with installed():
         for backend, device in (("numpy", "cpu"), ("mutants-1", WRONG)):
@@ -45,7 +45,7 @@ def records(path: Path) -> Path:
 
 
 def changed(records: Path, path: Path, change: Mapping[str, Any], **where: Any) -> Path:
-    """The records, with other fields in the lines that have those of ``where``."""
+    """Copy records, with changed fields in the lines whose fields equal those in ``where``."""
     lines = [json.loads(line) for line in records.read_text().splitlines()]
     for line in lines:
         if all(line.get(name) == value for name, value in where.items()):
@@ -56,7 +56,7 @@ def changed(records: Path, path: Path, change: Mapping[str, Any], **where: Any) 
 
 
 def many(records: Path, path: Path, cells: int) -> Path:
-    """The four cells of the records again and again, each time of a system of another name."""
+    """Copy records, with their four cells repeated under many names of systems."""
     head, *lines = records.read_text().splitlines()
     with path.open("w") as file:
         file.write(head + "\n")
@@ -69,14 +69,14 @@ def many(records: Path, path: Path, cells: int) -> Path:
 
 
 def speeds(path: Path, factor: float = 1.0) -> Path:
-    """Results of three backends, one of them without a speed."""
+    """Write results of three backends; one backend has no speed."""
     fast, slow = result("numpy", 0.001), result("torch", 0.002 * factor)
     json_file.write(path, json_file.document(REQUEST, [fast, slow, refused("jax")]))
     return path
 
 
 def weights(path: Path) -> Path:
-    """Weights of a training of two epochs."""
+    """Train for two epochs, and write the weights."""
     text = path.with_suffix(".txt")
     text.write_text(TEXT)
     sizes = {"hidden": 6, "factors": 4}

@@ -1,4 +1,4 @@
-"""Pages that the command ``report`` makes, for tests of what stands in them."""
+"""Pages of the command ``report``, for tests of their content."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def markdown(folder: Path, *words: object) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """The commands on a page, each word of which is an element of its own."""
+    """Return the commands on a page, where each word of a command is an HTML element."""
     found = re.findall(r'<code class="command">(.*?)</code>', text)
     return [unescape(re.sub(r"</?span>", "", each)) for each in found]
 
 
 class Tags(HTMLParser):
-    """Every element and attribute, and whether all that is opened is closed."""
+    """The elements and attributes of a page; asserts that every opened element is closed."""
 
     VOID = frozenset({"meta", "input", "br", "wbr", "img", "link"})
 

@@ -1,4 +1,4 @@
-"""Sweeps of which ``make test`` runs a part, and ``make test-all`` the whole."""
+"""Parametrized tests of which ``make test`` runs a part, and ``make test-all`` everything."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 
 def sampled(values: Iterable[Any], kept: Collection[Any]) -> list[Any]:
-    """Parameters of a test, of which all but ``kept`` are marked ``thorough``.
+    """Return parameters of a test; all except ``kept`` are marked ``thorough``.
 
     Raises:
-        ValueError: something is to be kept that is not among them.
+        ValueError: ``kept`` has a parameter that is not in ``values``.
     """
     every = list(values)
     if absent := [value for value in kept if value not in every]:

@@ -1,4 +1,4 @@
-"""A model of blocks that have parameters and noise beside the layers that they are made of."""
+"""A model of blocks that have their own parameters and noise, in addition to nested layers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ optimizer: {optimizer: sgd, learning_rate: 0.125}
 
 
 def scaled(text: str = MODEL, **layers: str) -> Spec:
-    """The model of a text, with other texts of its layers."""
+    """Load the model from its text, with other texts for some of its layers."""
     known = {"scaled": SCALED, "stem": STEM} | layers
     changed = {("layer", name): layer for name, layer in known.items()}
     return load_spec("scaled", overrides={("model", "scaled"): text} | changed)

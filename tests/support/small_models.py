@@ -1,4 +1,4 @@
-"""Models that take no time: of one layer, and of what a test writes."""
+"""Small, fast models: models with one layer, and models from equations that a test writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ARRAYS = {"batch": 2, "time": 3}
 LIBRARY = Library()
 
 SPOKEN = (SUPPORT / "odd_models" / "spoken.yaml").read_text(encoding="utf-8")
-# A dense layer ``out`` of an input ``x``; the equations are to follow, and what else there is.
+# A dense layer ``out`` of an input ``x``. A test appends the equations and all further sections.
 TO_BE_WRITTEN = """\
 model: odd
 summary: What a test writes.
@@ -24,7 +24,7 @@ layers:
   out: {layer: dense, units: 2}
 equations: |
 """
-# To be formatted with a name.
+# A template in which a test fills in a name.
 ONE_LAYER = """\
 model: {name}
 summary: One dense layer, so that a cell takes no time.
@@ -73,7 +73,7 @@ loss: LOSS
 
 
 def sized(equation, rows):
-    """A model over floats ``x`` [batch, time, 3], with a layer ``place`` of so many positions."""
+    """Return a model over floats ``x`` [batch, time, 3] with a layer ``place`` of ``rows`` rows."""
     text = SIZED.replace("EQUATION", equation).replace("ROWS", str(rows))
     return load_spec("sized", overrides={("model", "sized"): text})
 
@@ -86,7 +86,7 @@ def tiny(
     inputs="",
     folders=(),
 ):
-    """A small model over floats ``x`` [batch, time, width] and what ``inputs`` add."""
+    """Return a small model over floats ``x`` [batch, time, width] and further ``inputs``."""
     text = TINY.replace("INPUTS", "  x: {shape: [batch, time, width]}\n" + inputs)
     text = text.replace("layers:\nLAYERS", f"layers: {layers}")
     text = text.replace("EQUATIONS", "\n".join(f"  {line}" for line in equations))
@@ -97,7 +97,7 @@ def tiny(
 
 
 def computed(program, seed=0):
-    """Every value of the program on random arrays, by the oracle."""
+    """Return every value of the program on random arrays, computed by the oracle."""
     generator = np.random.default_rng(seed)
     sizes, env = {**program.sizes, **ARRAYS}, {}
     ports = (program.inputs, program.targets, program.state, program.parameters)
@@ -106,6 +106,7 @@ def computed(program, seed=0):
         if type_.kind == "index":
             env[port.value] = generator.integers(0, type_.bound.resolve(sizes), shape)
         else:
-            # Positive, and wide enough to reach the flat parts of what is bounded.
+            # The values are positive, and spread enough to reach the flat parts of bounded
+            # functions.
             env[port.value] = np.abs(generator.normal(size=shape)) + 0.1
     return oracle.run(program.nodes, env, sizes)

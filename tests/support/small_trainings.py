@@ -1,4 +1,4 @@
-"""Trainings that take no time, from Python and as a user runs them, and one that stops."""
+"""Small, fast trainings, from Python and from the command line, and a training that stops."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SYSTEM = "lesson6/stateful_lstm"
 
 
 class Stop(Exception):
-    """Stands for a kill: what is on the disk at that moment stays."""
+    """An exception that simulates a kill: files on disk stay as they are at that moment."""
 
 
 class Stopping(TrainEvents):
-    """Stops after some steps of an epoch."""
+    """A listener that stops the training at a step of an epoch."""
 
     def __init__(self, epoch: int, step: int) -> None:
         self.where = epoch, step
@@ -55,5 +55,5 @@ def harness(text: Path, kept: object, *options: str, spec: str = SYSTEM) -> Resu
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """All regular files of a folder."""
+    """Return the content of all regular files in a folder."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}

@@ -1,4 +1,4 @@
-"""Weights of a few numbers, and what is said of a file of them that is refused."""
+"""Weights of a few numbers, and the message for a rejected file of weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = Weights(
 
 
 def refused(path: Path) -> str:
-    """What is said of a file; it names the file and what to do."""
+    """Return the message for a rejected file; assert that it has the file name and what to do."""
     with pytest.raises(WeightsError) as caught:
         load(path)
     assert repr(str(path)) in str(caught.value)

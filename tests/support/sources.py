@@ -1,4 +1,4 @@
-"""The source that each format writes of a model, vetted, without a process of its own."""
+"""The checked source that each format writes for a model, made without a separate process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jax_text(exported: Exported, file: str = "model.py") -> str:
 
 
 def keras_text(exported: Exported, file: str = "model.py") -> str:
-    """Every layer as one that Keras does not have."""
+    """Return the source for Keras, with every layer written as a class, as if Keras had none."""
     program, texts = exported.inference, {}
     for number, call in enumerate(program.calls):
         constants = [n for n in program.nodes if n.op in ("constant", "broadcast_to")]

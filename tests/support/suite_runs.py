@@ -1,4 +1,4 @@
-"""The suite of third parties: run by pytest, in a process of its own (mostly a forked one)."""
+"""The test suite for third parties, run by pytest in a separate, usually forked process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ def suite(
     forked: bool = True,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the suite in a folder; ``faults`` are those of ``faulty-*`` backends by cell. With
-    ``cache``, pytest keeps what failed. ``plugins`` are sources of further ones by name. Unless
-    ``forked``, Python starts anew, as it does for third parties."""
+    """Run the suite in a folder.
+
+    ``faults`` maps cells to faults of the ``faulty-*`` backends. With ``cache``, pytest stores
+    failed tests. ``plugins`` maps names to the source of further plugins. If ``forked`` is False, a
+    new Python starts, as it does for third parties."""
     given = plugin_faulty_cells.variables(faults or {})
     for name, source in (plugins or {}).items():
         (folder / f"{name}.py").write_text(source)
@@ -52,7 +54,7 @@ def specs(*names: str) -> list[str]:
 
 
 def times(report: Path) -> dict[str, float]:
-    """Seconds by the name of a test, of a JUnit file."""
+    """Return the seconds of each test in a JUnit file, by name."""
     return {
         case.get("name", "")[11:-1]: float(case.get("time", "nan"))
         for case in ET.parse(report).iter("testcase")

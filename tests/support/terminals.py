@@ -1,4 +1,4 @@
-"""A command on a terminal of a given width, or in a pipe, and what it shows there."""
+"""A command that runs on a terminal of a given width or in a pipe, and its output."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ def shown(
     errors: bool = False,
     env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Exit code and raw standard output (or error, with ``errors``) on a terminal of so many
-    columns; in a pipe if None. ``COLUMNS`` is not set."""
+    """Run a command on a terminal with ``columns``, or in a pipe if None.
+
+    Return the exit code and the raw standard output, or standard error with ``errors``. The
+    variable ``COLUMNS`` is not set."""
     variables = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "TERM")}
     variables |= {"TERM": "xterm-256color", **(env or {})}
     stream, other = ("stderr", "stdout") if errors else ("stdout", "stderr")
@@ -41,12 +43,12 @@ def shown(
     try:
         while part := os.read(reading, 65536):
             found += part
-    except OSError:  # how Linux says that the other side of a terminal is closed
+    except OSError:  # Linux raises this error if the other side of a terminal is closed
         pass
     os.close(reading)
     return run.wait(), found.decode().replace("\r\n", "\n")
 
 
 def plain(text: str) -> str:
-    """Without what colours and moves the cursor."""
+    """Remove escape sequences for colours and cursor movements."""
     return ESCAPE.sub("", text)

@@ -1,8 +1,8 @@
-"""Limits of time that mean the same on a slow machine and beside other work.
+"""Time limits that mean the same on a slow or busy machine.
 
-They are against what never ends, or grows faster than what it reads. Each is in seconds of a
-machine that sums a million numbers in :data:`SUM` of them; what is above its limit is held against
-how fast this machine is at that moment.
+A limit detects code that never ends, or whose time grows faster than its input. It is in seconds of
+a machine that sums a million numbers in :data:`SUM` seconds. If a limit is exceeded, it is scaled
+by the current speed of this machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SUM = 0.05
 
 
 def _slowness(clock: Callable[[], float]) -> float:
-    """How many times as long a sum takes as on that machine; never less than once."""
+    """Return how many times slower than that machine this machine is; at least 1."""
     start, total = clock(), 0
     for number in range(1_000_000):
         total += number
@@ -33,10 +33,10 @@ def _limited(seconds: float, clock: Callable[[], float]) -> Iterator[None]:
 
 
 def computed_within(seconds: float) -> AbstractContextManager[None]:
-    """Hold the block to this much processor time of this process."""
+    """Limit the processor time that this process uses in the block."""
     return _limited(seconds, time.process_time)
 
 
 def over_within(seconds: float) -> AbstractContextManager[None]:
-    """Hold the block to this long by the clock, where it waits for another process."""
+    """Limit the wall time of the block, which waits for another process."""
     return _limited(seconds, time.monotonic)

@@ -1,4 +1,4 @@
-"""One model on two paths of a backend, or on one path and the oracle; shared by backends' tests."""
+"""Comparison of a model on two paths of a backend, or on one path and the oracle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Arrays = dict[str, Any]
 
 
 def draw(program: Program, free: Mapping[str, int], seed: int = 0) -> dict[str, Arrays]:
-    """Random arrays for everything that comes in; variances are positive."""
+    """Return random arrays for all inputs, parameters and states; variances are positive."""
     rng = np.random.default_rng(seed)
 
     def array(port: Port) -> Any:
@@ -39,7 +39,7 @@ def start(backend: Backend, spec: Spec, path: str, dtype: str, device: str = "cp
 
 
 def everything(session: Session, given: dict[str, Arrays], steps: int = 3) -> Arrays:
-    """All that a session can give, flat: results, gradients, and what training leaves behind."""
+    """Return all results of a session by name: results, gradients, and values after training."""
     session.load(given["parameters"], given["statistics"])
     batch = (given["inputs"], given["state"], given["targets"])
     found: Arrays = {}
@@ -70,7 +70,7 @@ def everything(session: Session, given: dict[str, Arrays], steps: int = 3) -> Ar
 
 
 def worst(found: Arrays, wanted: Arrays) -> float:
-    """The largest error, in units of the array's largest entry, over arrays of the same names."""
+    """Return the largest error over all arrays, each relative to the array's largest entry."""
     assert found.keys() == wanted.keys()
     assert found
     errors = []
@@ -84,7 +84,7 @@ def worst(found: Arrays, wanted: Arrays) -> float:
 def compare(
     backend: Backend, spec: Spec, free: Mapping[str, int], device: str = "cpu"
 ) -> tuple[dict[str, str], float]:
-    """What ran natively, and the largest distance of the native path from the equations."""
+    """Return what ran natively, and the largest difference between native path and equations."""
     given = draw(spec.program("training"), free)
     native = start(backend, spec, "native", "float64", device)
     found = everything(native, given)
@@ -97,7 +97,7 @@ def compare(
 
 
 def by_oracle(program: Program, given: dict[str, Arrays], free: Mapping[str, int]) -> Arrays:
-    """The loss, the outputs and the gradients of every parameter, float input and state."""
+    """Return the loss, the outputs and the gradients of every parameter, float input and state."""
     floats = [p for p in (*program.inputs, *program.state) if program.types[p.value].bound is None]
     against = [*program.parameters, *floats]
     assert program.loss is not None
@@ -116,7 +116,7 @@ def by_oracle(program: Program, given: dict[str, Arrays], free: Mapping[str, int
 def check_primitive(
     backend: Backend, op: str, inputs: tuple[Any, ...], attributes: dict[str, Any]
 ) -> None:
-    """A backend's primitive gives in float64 what the oracle's gives."""
+    """Assert that a backend's primitive gives the oracle's result in float64."""
     backend.use("cpu", "float64")
     tensors = [
         [backend.tensor(a) for a in x] if isinstance(x, list) else backend.tensor(x) for x in inputs

@@ -1,4 +1,4 @@
-"""Being somebody to whom something is forbidden, though the tests run as root."""
+"""Loss of root's permissions for a block, because tests may run as root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ NOBODY = 65534
 
 @contextmanager
 def unprivileged(folder: Path) -> Iterator[None]:
-    """Not root in this block, but able to reach a folder; whoever is not root stays who it is."""
+    """Run the block without root's permissions, but with access to a folder.
+
+    If the tests do not run as root, nothing changes.
+    """
     user = os.geteuid()
     if user == 0:
         top = Path(tempfile.gettempdir())

@@ -1,4 +1,4 @@
-"""Models of users, checked in this process: a worker that is none, and the files to be checked."""
+"""Checks of users' models in this process: a worker without a process, and model files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Net(nn.Module):
 
 
 class LocalWorker:
-    """What :class:`harness.worker.worker.Worker` is to a check, without a process."""
+    """A replacement of :class:`harness.worker.worker.Worker` that needs no process."""
 
     pid, starts, launch = 1, 1, Launch("local")
 
@@ -82,7 +82,7 @@ class LocalWorker:
             )
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing, because there is no process to end."""
 
 
 def model_file(folder: Path, source: str, name: str = "model.py") -> Path:
@@ -94,7 +94,7 @@ def model_file(folder: Path, source: str, name: str = "model.py") -> Path:
 def checked(
     service: OwnModelService, spec: str | Path, target: str | Against, dtype: str, **more: Any
 ) -> CellResult:
-    """One cell of a model; ``more`` are arguments of :func:`against`, ``sizes`` and ``checks``."""
+    """Check one cell; ``more`` has ``sizes``, ``checks`` and arguments of :func:`against`."""
     sizes, checks = more.pop("sizes", {}), more.pop("checks", ("*",))
     own = target if isinstance(target, Against) else against(target, (service.name,), **more)
     loaded = load_spec(str(spec), ())

@@ -1,8 +1,8 @@
-"""Run ``harness`` or ``pytest`` in a process that is forked from one that has imported it.
+"""Commands ``harness`` and ``pytest``, each run in a fork of a process that has imported it.
 
-Half a second of processor time of each command is imports. A forked command has its own arguments,
+Imports take half a second of processor time per command. A forked command has its own arguments,
 folder, variables and output, and starts its own workers. It is for tests of what a command does,
-not of how a process starts: ``PYTHON`` variables but ``PYTHONPATH`` have no effect.
+not of how a process starts: ``PYTHON*`` variables except ``PYTHONPATH`` have no effect.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def run(
     timeout: float = 120,
     program: str = "harness",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of :data:`MODULES` with arguments; return its exit code and what it printed.
+    """Run a program of :data:`MODULES` with arguments; return its exit code and output.
 
     Raises:
-        subprocess.TimeoutExpired: the command took longer than ``timeout``, in seconds.
+        subprocess.TimeoutExpired: the command took longer than ``timeout`` seconds.
     """
     connection = _parent(os.getpid(), program)
     request = [*map(str, arguments)], os.fspath(cwd or os.getcwd()), dict(env or os.environ)
@@ -59,7 +59,7 @@ def run(
 
 @cache
 def _parent(pid: int, program: str) -> socket.socket:
-    """Return a connection to a process that forks a program, which ends with this one."""
+    """Return a connection to a process that forks a program; the process ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number = theirs.fileno()
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _become(program: str, request: bytes, files: Sequence[int]) -> None:
-    """Be the program with the arguments, folder and variables of a request."""
+    """Run the program with the arguments, folder and variables of a request."""
     arguments, folder, variables = json.loads(request)
     os.chdir(folder)
     os.environ.clear()

@@ -1,9 +1,10 @@
-"""Start workers in a hundredth of a second, for tests whose subject is not a start.
+"""Start of workers within ten milliseconds, for tests whose subject is not the start.
 
 Most of a start is imports: 0.3 s of processor time for numpy, 2 s for torch, 6 s for TensorFlow. So
 the second worker of a kind is forked from a process that has imported the framework. The worker
-still has its own guardian, descriptors, folder and variables, loads its backend itself, and ends as
-any other. Workers are of one kind if backend and environment variables are the same.
+still has its own supervisor process, descriptors, folder and variables. It loads its backend
+itself, and ends like any other worker. Workers are of one kind if their backend and environment
+variables are equal.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 from harness.worker import guardian, process
 
-# Rooms of tests about processes, their starts, or time: their workers start by themselves.
+# Folders of tests about processes, their starts, or time: their workers start normally.
 COLD = ("cluster", "command", "environments", "fuzz", "timing", "worker")
 FRAMEWORKS = {
     "numpy": "numpy",
@@ -34,9 +35,9 @@ FRAMEWORKS = {
     "keras-jax": "jax.numpy",
     "keras-torch": "torch",
 }
-# Variables that differ between workers of one kind.
+# Variables that may differ between workers of one kind.
 CHANGING = ("PYTEST_CURRENT_TEST", process.TOKEN_VARIABLE)
-# How many processes are kept to fork from; each may hold half a gigabyte.
+# The number of processes to fork from; each may take half a gigabyte of memory.
 MOST = 3
 
 _parents: dict[object, Parent] = {}
@@ -45,9 +46,9 @@ _start_cold = process.Process._start
 
 
 class Forked:
-    """A forked guardian, with what :class:`process.Process` uses of ``subprocess.Popen``."""
+    """A forked supervisor process, with the part of ``subprocess.Popen`` that Process uses."""
 
-    returncode = None  # the guardian itself reports how its worker has ended
+    returncode = None  # the supervisor itself reports how its worker has ended
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -71,7 +72,7 @@ class Forked:
 
 
 class Parent:
-    """A process to fork workers from; it ends when its connection does, and they with it."""
+    """A process to fork workers from; the process and its workers end when its connection ends."""
 
     def __init__(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         self._forked: list[Forked] = []
@@ -89,7 +90,7 @@ class Parent:
     def fork(
         self, command: Sequence[str], variables: Mapping[str, str], files: Sequence[int]
     ) -> Forked:
-        """Fork a guardian and its worker; ``files`` are its log, its socket and its report."""
+        """Fork a supervisor and its worker; ``files`` are its log, its socket and its report."""
         cores = sorted(os.sched_getaffinity(0))
         request = json.dumps([command, dict(variables), os.getcwd(), cores]).encode()
         socket.send_fds(self._connection, [request], files)
@@ -98,7 +99,7 @@ class Parent:
         return started
 
     def is_busy(self) -> bool:
-        """Return whether any of its workers lives."""
+        """Return whether any worker that was forked from this process is running."""
         return not all(one.has_ended() for one in self._forked)
 
     def end(self) -> None:
@@ -108,7 +109,7 @@ class Parent:
 
 
 def install() -> None:
-    """Have this process fork its workers where that is possible."""
+    """Make this process fork its workers if possible."""
     process.Process._start = _start  # type: ignore[assignment,method-assign]
     atexit.register(lambda: [parent.end() for parent in _parents.values()])
 
@@ -128,7 +129,7 @@ def _start(
 
 
 def _parent(command: Sequence[str], environment: Mapping[str, str]) -> Parent | None:
-    """Return the process to fork a worker from; None if the worker is to start by itself."""
+    """Return the process to fork a worker from; None if the worker must start normally."""
     python, _, _, _, _, module, *arguments = command[:-4]
     backend = arguments[1]
     if (
@@ -153,12 +154,12 @@ def _parent(command: Sequence[str], environment: Mapping[str, str]) -> Parent | 
 
 
 def _room() -> str:
-    """Return the folder below ``tests/`` of the test that runs."""
+    """Return the folder in ``tests/`` of the test that is running."""
     return os.environ.get("PYTEST_CURRENT_TEST", "").partition("tests/")[2].partition("/")[0]
 
 
 def main() -> None:
-    """Import the framework of a backend, and fork a guardian for each request."""
+    """Import the framework of a backend, and fork a supervisor for each request."""
     number, *arguments = sys.argv[1:]
     _, backend, option, answering, *_ = arguments
     connection = socket.socket(fileno=int(number))
@@ -168,7 +169,7 @@ def main() -> None:
     module = answering.partition(":")[0]
     if option == "--service" and module.startswith("harness."):
         importlib.import_module(module)
-    # JAX warns of its threads, which it has not started yet.
+    # JAX warns about its threads, but it has not started any yet.
     warnings.filterwarnings("ignore", r"os\.fork\(\) was called")
     forked: list[int] = []
     while True:
@@ -182,12 +183,12 @@ def main() -> None:
         for file in files:
             os.close(file)
         connection.send(b"%d" % pid)
-        # The number of the last one must not be another process's before it is held.
+        # Another process must not get the id of the last child before the child is registered.
         forked = [*(n for n in forked if not os.waitpid(n, os.WNOHANG)[0]), pid]
 
 
 def _wanted(backend: str, arguments: Sequence[str]) -> Mapping[str, str]:
-    """Return the variables that a backend wants, for which this program starts anew."""
+    """Return the variables that a backend needs; if they are not set, restart this program."""
     from harness.runtime import plugins
 
     if "--handler" in arguments:
@@ -199,7 +200,7 @@ def _wanted(backend: str, arguments: Sequence[str]) -> Mapping[str, str]:
 
 
 def _become(request: bytes, files: Sequence[int], wanted: Mapping[str, str]) -> None:
-    """Be the guardian that a request asks for, and its worker."""
+    """Run the supervisor that a request describes, and its worker."""
     command, variables, folder, cores = json.loads(request)
     log, connection, report = files
     os.setsid()

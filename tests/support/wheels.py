@@ -1,4 +1,4 @@
-"""The wheel of this checkout, and an environment that has nothing but it and what it needs."""
+"""The wheel of this checkout, and an environment with only this wheel and its requirements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from places import ROOT
 
 
 def tracked(*folders: str) -> list[str]:
-    """Paths of the files that git tracks or would add, relative to the checkout."""
+    """Return paths of the files that git tracks or would add, relative to the checkout."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", *folders]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -34,10 +34,10 @@ def build(folder: Path) -> Path:
 
 
 def install(wheel: Path, extras: str, folder: Path) -> Path:
-    """Make an environment of the wheel and what it needs with extras (``[torch]``): return ``bin``.
+    """Make an environment with the wheel and its extras (``[torch]``); return its folder ``bin``.
 
-    The packages that it needs are links to those of this environment: a download of torch takes
-    longer than all that is tried with it.
+    The required packages are symbolic links to the packages of this environment, because a download
+    of torch would take longer than the tests.
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     binaries = folder / "bin"
@@ -56,7 +56,7 @@ def install(wheel: Path, extras: str, folder: Path) -> Path:
 
 
 def _needed(first: str, site: Path) -> Iterator[Distribution]:
-    """Yield the distributions that a requirement brings, the first from ``site``, and pip."""
+    """Yield the distributions that a requirement installs (the first from ``site``), and pip."""
     waiting, seen = [first, "pip", "setuptools"], set[str]()
     while waiting:
         wanted = Requirement(waiting.pop())
@@ -73,6 +73,6 @@ def _needed(first: str, site: Path) -> Iterator[Distribution]:
 
 
 def variables(binaries: Path) -> dict[str, str]:
-    """The variables of a shell in which an environment is activated, and Python has no others."""
+    """Return the variables of a shell with an activated environment, without ``PYTHON*``."""
     found = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return {**found, "PATH": f"{binaries}{os.pathsep}{found['PATH']}"}

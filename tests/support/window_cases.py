@@ -11,14 +11,14 @@ IMAGE = np.random.default_rng(4).normal(size=(2, 6, 5, 3))
 
 
 def framing(**changed: tuple[int, ...]) -> Framing:
-    """Two axes, nothing else said."""
+    """Return attributes for windows over two axes; ``changed`` replaces the defaults."""
     plain = {"axes": (1, 2), "size": (3, 2), "stride": (1, 1), "dilation": (1, 1)}
     given = {**plain, "padding": (0, 0), **changed}
     return {**given, "after": given.get("after", given["padding"])}
 
 
 def count(length: int, size: int, step: int, apart: int, before: int, after: int) -> int:
-    """How many windows fit, by trying."""
+    """Count the windows that fit, by trying each start."""
     covered = apart * (size - 1) + 1
     return sum(start + covered <= length + before + after for start in range(0, 100, step))
 
@@ -59,7 +59,7 @@ WINDOWS = _calls()
 
 
 def one_by_one(op: str, x: Any, **attributes: Any) -> tuple[Any, Any, Any]:
-    """Windows of two axes, entry by entry as they are defined."""
+    """Compute windows over two axes entry by entry, from their definition."""
     axes, length = attributes["axes"], attributes["length"]
     last = axes[-1] + 1
     if op == "windows":

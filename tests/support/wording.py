@@ -1,13 +1,13 @@
-"""Keep the sentences that tests see in one file per folder of tests, ``wording.json``.
+"""Storage of the messages that tests see, in a file ``wording.json`` per folder of tests.
 
 A test asserts facts: an exit code, an error class, a place, a value, a name. The fixture
-:func:`wording` compares the sentence around them with the entry of the test in ``wording.json``
-beside its file. If a sentence was rewritten, ``pytest FOLDER --renew-wording`` runs the tests that
-use the fixture and writes the file anew, and a reviewer reads the difference.
+:func:`wording` compares the sentence around the facts with the entry of the test in
+``wording.json``. If a sentence was rewritten, ``pytest FOLDER --renew-wording`` runs the tests that
+use the fixture and writes the file again. A reviewer then reads the difference.
 
-An entry holds the lines of a message, without what changes from run to run or from machine to
-machine: folders, addresses, dates, and numbers with a point, which are times, versions or measured
-(:func:`steady`). A test asserts such a value itself, as a fact.
+An entry has the lines of a message. Text that changes between runs or machines is replaced
+(:func:`steady`): folders, addresses, dates, and numbers with a decimal point, which are times,
+versions or measurements. A test asserts such a value itself, as a fact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 
 FILE = "wording.json"
 REPOSITORY = Path(__file__).parents[2]
-# Lines by name of the test, by name of its file.
+# The lines by name of the test, by name of its file.
 Entries = dict[str, dict[str, list[str]]]
 GAP = " ... "
 
@@ -40,16 +40,16 @@ UNSTEADY = (
     (r"\b\d+(?= ?(?:s|ms|us|min|h|seconds|minutes|hours|[KMG]i?B|cores?)\b)", "#"),
     (r"\b\d+(?=/s\b)", "#"),
     (r"(?<=process )\d+|(?<=port )\d+|\b\d+ of \d+(?= bytes)", "#"),
-    # A list of all functions is longer with each one that is added.
+    # A list of all functions grows with each new function.
     (r"\(known: [^()]{200,}", "(known: ..."),
 )
 
 
 def steady(text: str, folder: Path | None) -> str:
-    """Replace folders, addresses, dates and measured numbers of a message by signs."""
+    """Replace folders, addresses, dates and measured numbers in a message by placeholders."""
     if folder is not None:
         text = text.replace(str(folder), "TMP")
-    # Before the temporary folder, which may hold the environment or the repository.
+    # Before the temporary folder, which may contain the environment or the repository.
     text = text.replace(sys.executable, "PYTHON").replace(str(REPOSITORY), "REPOSITORY")
     temporary = re.escape(tempfile.gettempdir())
     text = re.sub(
@@ -63,7 +63,7 @@ def steady(text: str, folder: Path | None) -> str:
 
 
 def lines_of(message: object) -> list[str]:
-    """Return the lines of a message (a text, an error), or of a list of messages."""
+    """Return the lines of a message (a string or an error) or of a list of messages."""
     parts = message if isinstance(message, list | tuple) else [message]
     return [line for part in parts for line in str(part).splitlines()]
 
@@ -80,18 +80,19 @@ def spans(text: str, facts: str) -> tuple[int, int] | None:
 
 
 class Wording:
-    """The sentences of one test, compared with its entry line by line, in the order of the calls.
+    """The comparison of a test's messages with its entry, line by line, in the order of the calls.
 
-    Facts are one string: what must be in the message, in this order, with ``" ... "`` between.
+    Facts are a single string: the parts that must be in the message, in order, separated by
+    ``" ... "``.
     """
 
     def __init__(self, entry: list[str], folder: Path | None, renewing: str | None) -> None:
         """Compare with ``entry``.
 
         Args:
-            entry: the lines that are expected.
-            folder: the temporary folder of the test.
-            renewing: the command that renews entries; None if this run renews them.
+            entry: The expected lines.
+            folder: The temporary folder of the test.
+            renewing: The command that renews entries; None if this run renews them.
         """
         self.entry = entry
         self.seen: list[str] = []
@@ -99,14 +100,14 @@ class Wording:
         self._renewing = renewing
 
     def __call__(self, message: object, facts: str = "") -> None:
-        """Assert that a message has these facts and the words of the entry."""
+        """Assert that a message has these facts, and otherwise the text of the entry."""
         lines = lines_of(message)
         found = spans("\n".join(lines), facts)
         assert found, f"{facts!r} is not in {lines}"
         self._compare(lines)
 
     def line(self, message: object, facts: str) -> None:
-        """Assert the same of those lines of a longer text that have the facts."""
+        """Assert the same for the lines of a longer text that have the facts."""
         whole = "\n".join(lines_of(message))
         found = spans(whole, facts) if facts else (0, len(whole))
         assert found, f"{facts!r} is not in:\n{whole}"
@@ -117,7 +118,7 @@ class Wording:
     def raises(
         self, kind: type[BaseException] | tuple[type[BaseException], ...], facts: str = ""
     ) -> Iterator[pytest.ExceptionInfo[BaseException]]:
-        """Assert that the block raises an error of this kind, with these facts in its message."""
+        """Assert that the block raises an error of this class, with these facts in its message."""
         with pytest.raises(kind) as caught:
             yield caught
         self(caught.value, facts)
@@ -136,7 +137,7 @@ class Wording:
 
 
 class Snapshots:
-    """The entries of all folders, and what the tests of this process have seen."""
+    """The entries of all folders, and the messages that the tests of this process have seen."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.renew = bool(config.getoption("--renew-wording"))
@@ -159,7 +160,7 @@ class Snapshots:
         self.seen.setdefault(str(path), {}).setdefault(file, {})[name] = lines
 
     def add(self, output: Mapping[str, object]) -> None:
-        """Add what a process of pytest-xdist has seen."""
+        """Add the messages that a process of pytest-xdist has seen."""
         for path, entries in output["seen"].items():  # type: ignore[attr-defined]
             for file, tests in entries.items():
                 self.seen.setdefault(path, {}).setdefault(file, {}).update(tests)
@@ -167,7 +168,7 @@ class Snapshots:
             self.stale.setdefault(path, []).extend(map(tuple, stale))
 
     def write(self) -> None:
-        """Write the files of which an entry is new, changed or stale."""
+        """Write the files in which an entry is new, changed or stale."""
         for name in {*self.seen, *self.stale}:
             path = Path(name)
             entries = self.entries(path)
@@ -199,7 +200,7 @@ def uses(item: pytest.Item) -> bool:
 def stale_entries(
     snapshots: Snapshots, items: Iterable[pytest.Item]
 ) -> dict[Path, list[tuple[str, str]]]:
-    """Return entries that no test uses, of files whose tests are all there or that are gone."""
+    """Return entries that no test uses, for files that were collected whole or no longer exist."""
     tests: dict[Path, dict[str, set[str]]] = {}
     for item in items:
         path, file, name = place_of(item)
@@ -229,10 +230,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None]:
-    """Find entries that no test uses; if entries are renewed, leave other tests out.
+    """Find entries that no test uses; if entries are renewed, deselect all other tests.
 
     Raises:
-        pytest.UsageError: an entry is of a test that is not there.
+        pytest.UsageError: an entry is for a test that does not exist.
     """
     snapshots = config.stash[SNAPSHOTS]
     part = any("::" in argument for argument in config.args) or config.getoption("lf", False)
@@ -260,7 +261,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture
 def wording(request: pytest.FixtureRequest) -> Iterator[Wording]:
-    """Compare sentences with the entry of this test."""
+    """Compare messages with the entry of this test."""
     snapshots = request.config.stash[SNAPSHOTS]
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     command = f"pytest {request.path.parent} --renew-wording"
@@ -287,7 +288,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: object) -> None:
-    """Take over what a process of pytest-xdist has seen."""
+    """Take over the messages that a process of pytest-xdist has seen."""
     snapshots: Snapshots = node.config.stash[SNAPSHOTS]  # type: ignore[attr-defined]
     output = getattr(node, "workeroutput", None) or {}
     if "wording" in output:

@@ -1,4 +1,4 @@
-"""Services of workers on numpy that train rightly at first, each wrong in a step to come."""
+"""Services of workers on numpy that train correctly at first; each goes wrong at a later step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Run = Callable[[Tensors], Tensors]
 
 
 class RateOfFirst(NumpyBackend):  # type: ignore[misc]
-    """Of plans that are given the same, all descend at the rate of the first."""
+    """A backend that uses the learning rate of the first plan for all plans with equal inputs."""
 
     def __init__(self) -> None:
         self.first: dict[Any, Plan] = {}
@@ -29,7 +29,7 @@ class RateOfFirst(NumpyBackend):  # type: ignore[misc]
 
 
 class SmallerStays(NumpyBackend):  # type: ignore[misc]
-    """A batch that is smaller than the first changes no parameter."""
+    """A backend that does not update parameters for a batch that is smaller than the first."""
 
     largest = 0
 
@@ -48,7 +48,7 @@ class SmallerStays(NumpyBackend):  # type: ignore[misc]
 
 
 class TestsWrong(NumpyBackend):  # type: ignore[misc]
-    """What is compiled for speed gives results that are a hundredth too large."""
+    """A backend whose compiled functions return results that are 1% too large."""
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         run = super().compile(function)
@@ -61,15 +61,15 @@ class TestsWrong(NumpyBackend):  # type: ignore[misc]
 
 
 def rate_of_first(_: Any) -> Any:
-    """See :class:`RateOfFirst`."""
+    """Return the service of :class:`RateOfFirst`."""
     return handler(RateOfFirst())
 
 
 def smaller_stays(_: Any) -> Any:
-    """See :class:`SmallerStays`."""
+    """Return the service of :class:`SmallerStays`."""
     return handler(SmallerStays())
 
 
 def tests_wrong(_: Any) -> Any:
-    """See :class:`TestsWrong`."""
+    """Return the service of :class:`TestsWrong`."""
     return handler(TestsWrong())

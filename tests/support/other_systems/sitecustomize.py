@@ -1,10 +1,10 @@
-"""Takes from Python what it lacks on the system that ``PLAYED`` names: macos or windows."""
+"""Simulation of macOS or Windows: removes from Python what the system named by ``PLAYED`` lacks."""
 
 import ctypes
 import importlib.abc
 import os
 import signal
-import subprocess  # noqa: F401 (the standard library knows its own system)
+import subprocess  # noqa: F401 (imported first, as the standard library must see the real system)
 import sys
 
 MACOS = {
@@ -23,7 +23,7 @@ SYMBOLS = {"fallocate", "prctl"}
 
 
 class Library(ctypes.CDLL):
-    """A library of C without what Linux adds."""
+    """The C library without the functions that only Linux has."""
 
     def __getattr__(self, name: str) -> object:
         if name in SYMBOLS:
@@ -32,10 +32,10 @@ class Library(ctypes.CDLL):
 
 
 class Missing(importlib.abc.MetaPathFinder):
-    """Modules that Windows has not."""
+    """An import hook that makes modules missing that Windows does not have."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Raise for a module that is missing."""
+        """Raise an error for a module that is missing on the simulated system."""
         if name in MODULES:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

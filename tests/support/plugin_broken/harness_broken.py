@@ -1,3 +1,3 @@
-"""A plugin whose library is not there: it must hurt nobody but those who ask for it."""
+"""A plugin whose library is not installed; only users of this plugin may notice."""
 
 raise ImportError("libcolumns.so.7: cannot open shared object file")

@@ -1,6 +1,7 @@
-"""A plugin of backends that break one promise each, and the environment in which it is installed.
+"""A plugin of backends, each of which violates one rule of the contract, and its installation.
 
-This folder is what pip would make of it: the module beside its metadata, which names every fault.
+pip would create the same folder: the module next to its metadata, which has the name of every
+fault.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 
 def variables() -> dict[str, str]:
-    """Variables under which the plugin is installed."""
+    """Return environment variables that make the plugin installed."""
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
     }

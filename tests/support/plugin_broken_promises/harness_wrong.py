@@ -1,6 +1,6 @@
-"""Backends that are right but for one promise: ``wrong-NAME`` breaks the one that NAME says.
+"""Backends that are correct except for one fault: ``wrong-NAME`` has the fault NAME.
 
-All are numpy over the oracle's table. ``wrong-nothing`` is right.
+All backends are numpy with the oracle's table of primitives. ``wrong-nothing`` has no fault.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIX = "wrong-"
 
 
 class Plain(Backend):
-    """Nothing but a table and the ways in and out."""
+    """A backend with only a table of primitives, and conversions of arrays."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Plain(Backend):
 
 
 class Optimizer(NativeOptimizer):
-    """One that forgets to return its next state."""
+    """An optimizer that forgets to return its next state."""
 
     label = "Optimizer"
 
@@ -55,7 +55,7 @@ class Optimizer(NativeOptimizer):
 
 
 class Clipper(Optimizer):
-    """One that clips where the model does not."""
+    """An optimizer that clips gradients although the model does not clip."""
 
     label, clips = "Clipper", True
 
@@ -65,12 +65,12 @@ def _table(**changes: Callable[..., Any]) -> Callable[[Plain], None]:
 
 
 def _method(**methods: Callable[..., Any]) -> Callable[[Plain], None]:
-    """Methods in place of the backend's own, without ``self``."""
+    """Replace methods of the backend; the replacements do not take ``self``."""
     return lambda backend: backend.__dict__.update(methods)
 
 
 def _session(**methods: Callable[..., Any]) -> Callable[[Plain], None]:
-    """Sessions with methods in place of their own."""
+    """Replace methods of the backend's sessions."""
 
     def change(backend: Plain) -> None:
         def session(training: Any, inference: Any, **choices: Any) -> Session:
@@ -84,7 +84,7 @@ def _session(**methods: Callable[..., Any]) -> Callable[[Plain], None]:
 
 
 def _reading(change: Callable[[np.ndarray], Any]) -> Callable[[Plain], None]:
-    """Sessions whose parameters come back changed."""
+    """Change the parameters that the backend's sessions return."""
 
     def change_sessions(backend: Plain) -> None:
         def session(training: Any, inference: Any, **choices: Any) -> Session:
@@ -107,7 +107,7 @@ def _reading(change: Callable[[np.ndarray], Any]) -> Callable[[Plain], None]:
 
 
 def _second_path_lost() -> Callable[[Plain], None]:
-    """The device is lost in the second path that a process is asked to prepare."""
+    """Lose the device while a process prepares its second path."""
     seen: list[str] = []
 
     def change(backend: Plain) -> None:
@@ -123,7 +123,7 @@ def _second_path_lost() -> Callable[[Plain], None]:
 
 
 def _two_results_too_few(layer: Any) -> Native | None:
-    """Dense layers of which nothing comes back."""
+    """Claim dense layers, but return no results for them."""
     if layer.definition != "dense":
         return None
     packing = Packing({name: Part(name) for name in layer.shapes})
@@ -135,9 +135,9 @@ def _whatever_it_computes(result: Any) -> Callable[[Plain], None]:
 
 
 def _after_the_first(word: str) -> Callable[[Plain], None]:
-    """The second ``exp`` of float64 fails, and then every call of the process, as on a lost device.
+    """Fail in the second ``exp`` of float64 and in every later call, like a lost device.
 
-    Processes that are asked for float32 only never lose theirs.
+    A process that runs only float32 never loses its device.
     """
     state = {"calls": 0, "lost": False}
 
@@ -174,7 +174,10 @@ def _at_least_one_axis(x: Any, axis: Any, keepdims: bool) -> Any:
 
 
 def _sqrt_in_lanes(x: Any) -> Any:
-    """The root of infinity is NaN in lanes of 8 entries, and right in what is left of them."""
+    """Return roots in which infinity becomes NaN, as in a vectorized loop.
+
+    The loop handles blocks of 8 entries; the entries after the last block are right.
+    """
     found = np.sqrt(x)
     whole = found.reshape(-1)[: found.size // 8 * 8]
     whole[np.isinf(whole)] = np.nan

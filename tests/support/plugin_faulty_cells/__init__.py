@@ -1,6 +1,6 @@
-"""A plugin whose backends have faults, and the environment in which it is installed.
+"""A plugin whose backends have faults in some cells, and its installation.
 
-This folder is what pip would make of it: the module beside its metadata.
+pip would create the same folder: the module next to its metadata.
 """
 
 from __future__ import annotations
@@ -14,6 +14,6 @@ FOLDER = Path(__file__).parent
 
 
 def variables(faults: Mapping[str, str]) -> dict[str, str]:
-    """Variables under which the plugin is installed, with faults by cell: ``SPEC DTYPE``."""
+    """Return variables that make the plugin installed, with faults by cell: ``SPEC DTYPE``."""
     paths = [str(FOLDER), str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "FAULTS": json.dumps(faults)}

@@ -1,8 +1,8 @@
-"""The shipped backends, with faults: ``faulty-NAME`` is NAME until a cell is due for one.
+"""The built-in backends with faults: ``faulty-NAME`` is NAME, except in cells with a fault.
 
-The environment variable ``FAULTS`` maps cells (``SPEC DTYPE``) to functions of this file, or to a
-verb of ``tests/support/process_faults`` and when it is done (``open:VERB``, ``gradients:VERB``), as
-JSON. While the file that ``FAULTY_MARK`` names is there, this module fails to import, once.
+The environment variable ``FAULTS`` is JSON that maps a cell (``SPEC DTYPE``) to a function of this
+file, or to a function of ``tests/support/process_faults`` and the time of its call (``open:VERB``,
+``gradients:VERB``). If the file named by ``FAULTY_MARK`` exists, this module fails to import once.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def segfault(session: Session) -> None:
 
 
 def sigkill_in_mid_cell(session: Session) -> None:
-    """The first check is answered; the forward passes of the next one are not."""
+    """Answer the first check, and kill the process in the forward passes of the next check."""
     _instead(session, "forward", lambda _: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def hang_with_gil(session: Session) -> None:
-    # PyDLL keeps the lock of the interpreter: no other thread and no signal handler runs.
+    # PyDLL keeps the GIL: no other thread and no signal handler runs.
     _instead(session, "gradients", lambda _: ctypes.PyDLL(None).sleep(3600))
 
 
@@ -81,7 +81,7 @@ def none(session: Session) -> None:
 
 
 def view_of_own_buffer(session: Session) -> None:
-    """Every call returns the same memory, with the newest results in it."""
+    """Return the same memory from every call, overwritten with the newest results."""
     buffers: dict[str, Any] = {}
 
     def reuse(results: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def view_of_own_buffer(session: Session) -> None:
 
 
 def indices_of_four_bits(session: Session) -> None:
-    """Right as long as no index is above 15."""
+    """Truncate indices to four bits, so that results are right if no index exceeds 15."""
     right = session.arguments
 
     def wrong(phase: Any, inputs: Any, *others: Any) -> Any:
@@ -104,7 +104,7 @@ def indices_of_four_bits(session: Session) -> None:
 
 
 def lose_modules(session: Session) -> None:
-    """The answer is right, and nothing works after it."""
+    """Return the right answer, and then break the process."""
 
     def lose(results: Any) -> Any:
         sys.modules.clear()
@@ -114,13 +114,13 @@ def lose_modules(session: Session) -> None:
 
 
 def killed_and_no_import(session: Session) -> None:
-    """The process dies here, and the next one fails as it starts."""
+    """Kill the process, and make the next process fail at its start."""
     MARK.touch()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def process_fault(session: Session, when: str, verb: str) -> None:
-    """Do to this process what the tests of workers do."""
+    """Run a fault of ``process_faults`` in this process."""
     from process_faults import verbs
 
     if when == "open":

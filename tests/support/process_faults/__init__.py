@@ -1,1 +1,1 @@
-"""What the tests of workers run in their workers: modules that do harm on purpose."""
+"""Code that tests of workers run in their workers: it damages the process on purpose."""

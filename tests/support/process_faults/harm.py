@@ -1,4 +1,4 @@
-"""Faults of one process: how it ends, hangs, grows, and writes where it should not."""
+"""Faults of one process: exits, hangs, memory growth, and writes to wrong places."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def loop() -> None:
 
 
 def hold_gil() -> None:
-    # PyDLL keeps the GIL for the whole call: no other Python thread, no signal handler runs.
+    # PyDLL keeps the GIL for the whole call: no other Python thread and no signal handler runs.
     ctypes.PyDLL(None).sleep(3600)
 
 
@@ -92,7 +92,7 @@ def raise_of_kind(kind: str, message: str, wrapped: bool = False) -> None:
 
 
 def lose_modules(prefix: str, again: bool = False) -> str:
-    """Answer as if nothing had happened."""
+    """Remove imported modules, and answer as if nothing had happened."""
     for name in [n for n in sys.modules if n.startswith(prefix)]:
         del sys.modules[name]
     if again:
@@ -131,7 +131,7 @@ def close_socket() -> None:
 
 
 def write_to_socket(message: Any, content: bytes) -> None:
-    """Write a frame of `message`, or bytes that are not a frame, where only answers should go."""
+    """Write a frame of `message`, or bytes that are not a frame, to the socket for answers."""
     for number in range(3, 64):
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -161,7 +161,7 @@ def total(array: Any) -> int:
 
 
 def die_in_big_reply() -> Any:
-    """Be killed by a second thread while the reply is on its way."""
+    """Let a second thread kill the process while the reply is being sent."""
     threading.Timer(0.02, kill_self).start()
     return np.zeros(RESULT_BYTES, np.uint8)
 
@@ -175,7 +175,7 @@ def garbage() -> None:
 
 
 def close_all_files() -> None:
-    """As a daemon does, with the log."""
+    """Close the standard streams and the log, like a daemon."""
     os.closerange(0, 3)
 
 
@@ -194,7 +194,7 @@ def no_memory_to_fork() -> None:
 
 
 def print_for_ever() -> str:
-    """Return, and go on printing from a thread."""
+    """Return, but keep printing in a thread."""
     block = b"x" * (1 << 20)
 
     def talk() -> None:

@@ -1,4 +1,4 @@
-"""Worker handlers that greet in odd ways, or not at all."""
+"""Worker handlers that describe themselves wrongly at the start, or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def honest(name: str) -> _Served:
 
 
 def echoing(name: str) -> Any:
-    """Greets as it should, and answers with what it is given."""
+    """Return a handler with a valid description, which answers with its argument."""
     served = _Served(name)
     served.answer = lambda payload: payload.get("value")
     return served

@@ -1,4 +1,4 @@
-"""Faults of more than one process: children that stay, and harm to the parent and the group."""
+"""Faults of several processes: children that stay alive, and signals to parent and group."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def die_leaving_child() -> None:
 
 
 def return_from_fork(value: str) -> str:
-    """Let a forked child come back from this call as its parent does."""
+    """Let a forked child return from this call too."""
     return value if os.fork() else "the child"
 
 
 def litter() -> str:
-    """Leave behind a process of each kind that is hard to be rid of; all are there on return."""
+    """Leave behind a process of each kind that is hard to end; all are running on return."""
     ready, said = os.pipe()
     for start in (
         lambda: None,
@@ -79,12 +79,12 @@ def _ignore_all_signals() -> None:
 
 def _become_deaf_daemon() -> None:
     _ignore_all_signals()
-    # Waits for its children no more than for anything else: they would never be zombies.
+    # It ignores SIGCHLD too, so the system reaps its children: they never become zombies.
     _become_daemon()
 
 
 def _become_another_program() -> None:
-    """A daemon of another program, which keeps nothing of the environment but the mark."""
+    """Become a daemon that runs another program, with no environment except the test's marker."""
     _become_daemon()
     said = max(int(name) for name in os.listdir("/proc/self/fd") if _is_pipe(int(name)))
     program = f"import os, time; os.write({said}, b'.'); time.sleep(120)"
@@ -99,7 +99,7 @@ def _is_pipe(number: int) -> bool:
 
 
 def multiply() -> str:
-    """Fork again and again, each child in a session of its own and each parent gone at once."""
+    """Fork again and again; each child has its own session, and each parent exits at once."""
     if os.fork() == 0:
         for _ in range(50_000):
             os.setsid()
@@ -110,7 +110,7 @@ def multiply() -> str:
 
 
 def spread() -> str:
-    """Start 64 processes, all of which stay, in as many sessions."""
+    """Start 64 processes in 64 sessions; all of them keep running."""
     if os.fork() == 0:
         for _ in range(6):
             if os.fork() == 0:
@@ -131,20 +131,20 @@ def stop_guardian() -> None:
 
 
 def interrupt_all() -> None:
-    """Signal the whole group, as a careless clean-up does."""
+    """Send a signal to the whole process group, like a careless cleanup."""
     os.killpg(0, signal.SIGTERM)
     time.sleep(60)
 
 
 def leave_group() -> None:
-    """Go on in a child of another session, and end; the child answers."""
+    """Continue in a child with its own session, and exit; the child answers."""
     if os.fork():
         os._exit(0)
     os.setsid()
 
 
 def answer_in_child() -> None:
-    """Let a forked child go on beside its parent."""
+    """Let a forked child continue next to its parent."""
     os.fork()
 
 

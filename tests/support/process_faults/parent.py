@@ -1,6 +1,6 @@
-"""A parent process to be killed: starts one worker, keeps it busy, prints its process number.
+"""A parent process to be killed: it starts a worker, keeps it busy, and prints its process id.
 
-Its second argument is what it does at the end, if not waiting to be killed.
+The second argument is code to run at the end; by default the process waits to be killed.
 """
 
 from __future__ import annotations

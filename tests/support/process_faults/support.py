@@ -1,4 +1,4 @@
-"""What the tests of workers and processes share: how to start, time and look for workers."""
+"""Shared code for tests of workers and processes: it starts, times and finds workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ VERBS = "process_faults.verbs:handler"
 MIB = 1 << 20
 
 
-# A shell's background job ignores Ctrl-C, and so does all that it starts, if nobody mends it.
+# A background job of a shell ignores Ctrl-C. All programs that it starts ignore it too, unless the
+# signal handler is reset.
 _HEARING = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,7 +28,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 def hearing(command: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The command, started so that it hears Ctrl-C whatever the tests are started from."""
+    """Return a command that starts another command such that it receives Ctrl-C."""
     return [sys.executable, "-c", _HEARING, *map(os.fspath, command)]
 
 
@@ -43,7 +44,7 @@ def timed(call: Callable[[], Outcome]) -> tuple[Outcome, float]:
 
 
 def is_gone(pid: int) -> bool:
-    """Return whether no process of this number is left, other than as a zombie."""
+    """Return whether no process has this id, except a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
@@ -58,7 +59,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def group_members(group: int) -> list[int]:
-    """Return the processes of a group that are alive."""
+    """Return the running processes of a process group."""
     members = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and not is_gone(pid := int(entry.name)):
@@ -70,7 +71,7 @@ def group_members(group: int) -> list[int]:
 
 
 def marked(mark: str) -> list[int]:
-    """Return the processes alive whose environment or command line holds a mark."""
+    """Return the running processes whose environment or command line contains ``mark``."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and not is_gone(pid := int(entry.name)):

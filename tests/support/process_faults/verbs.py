@@ -1,4 +1,4 @@
-"""A worker handler whose verbs are faults: each does to its process what a backend may do."""
+"""A worker handler whose methods are faults: each does to its process what a backend may do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from process_faults import harm, offspring
 
 
 def verb(name: str) -> Callable[..., Any]:
-    """What does the harm of this name."""
+    """Return the fault function of this name."""
     found: Callable[..., Any] = {**vars(harm), **vars(offspring)}[name]
     return found
 
 
 def handler(name: str) -> Callable[[str, dict[str, Any]], Any]:
-    """Return what answers the calls of a worker called `name`."""
+    """Return the function that answers the calls of a worker with the name `name`."""
     return lambda called, payload: verb(called)(**payload)

@@ -1,1 +1,1 @@
-"""Backends that are honest about their speed, and backends that are not."""
+"""Backends that are honest about their speed, and backends that cheat."""

@@ -1,6 +1,6 @@
-"""What worker processes answer with: numpy's own verbs, slow ones, and ones that fail.
+"""Handlers of worker processes: numpy's honest handler, slow handlers, and handlers that fail.
 
-Each is a handler of :mod:`harness.worker.serve`: a name to a function of verb and payload.
+Each is a handler of :mod:`harness.worker.serve`: it maps a name to a function of verb and payload.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMED = ("latency", "throughput")
 
 
 def offering(make: Callable[[str], Answer]) -> Callable[[str], Any]:
-    """A handler whose worker greets with what the numpy backend offers."""
+    """Return a handler whose worker reports versions, devices and dtypes of the numpy backend."""
 
     def made(name: str) -> Any:
         def answer(verb: str, payload: dict[str, Any]) -> Any:
@@ -40,12 +40,12 @@ def offering(make: Callable[[str], Answer]) -> Callable[[str], Any]:
 
 @offering
 def honest(name: str) -> Answer:
-    """The numpy backend; its peaks are measured at small sizes, to be quick."""
+    """Return the handler of the numpy backend; peaks are measured at small sizes, to save time."""
     return quick(handler(plugins.load("numpy")))
 
 
 def quick(answer: Answer) -> Answer:
-    """The same verbs, with peaks of small products."""
+    """Return the same handler, with peaks of small matmuls."""
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
         if verb == "peaks":
@@ -57,7 +57,7 @@ def quick(answer: Answer) -> Answer:
 
 
 def ending(on: str) -> Callable[[str], Any]:
-    """Ends the process where many steps are timed: on one path, or on any if none is named."""
+    """Return a handler that ends its process when many steps are timed on a path, or on any."""
 
     @offering
     def made(name: str) -> Answer:
@@ -80,7 +80,7 @@ dying, dying_on_native = ending(""), ending("native")
 
 @offering
 def hanging(name: str) -> Answer:
-    """Never returns from many steps."""
+    """Return a handler that never returns from many steps."""
     answer = honest(name)
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
@@ -93,7 +93,7 @@ def hanging(name: str) -> Answer:
 
 @offering
 def failing(name: str) -> Answer:
-    """Raises where it is asked to prepare."""
+    """Return a handler that raises an error when it prepares."""
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
         raise ValueError("no such layer")
@@ -102,7 +102,7 @@ def failing(name: str) -> Answer:
 
 
 class Together(NumpyBackend):  # type: ignore[misc]
-    """Makes several steps in one call; either way has a pause, in seconds a step."""
+    """A backend that can run several steps per call, with a pause per single or joint step."""
 
     pauses = (0.0, 0.0)
 
@@ -131,19 +131,19 @@ class Together(NumpyBackend):  # type: ignore[misc]
 
 
 class SlowTogether(Together):
-    """Several steps in a call are the slower way."""
+    """A backend whose joint steps are slower than single steps."""
 
     pauses = (0.0, 0.005)
 
 
 class SlowAlone(Together):
-    """One step in a call is the slower way."""
+    """A backend whose single steps are slower than joint steps."""
 
     pauses = (0.005, 0.0)
 
 
 class DearWaiting(Together):
-    """To wait for a call costs as much as its steps; several steps in a call are the faster way."""
+    """A backend in which a wait takes as long as a call, so joint steps are faster."""
 
     pauses = (0.0001, 0.0)
     cost = 0.0006
@@ -155,7 +155,7 @@ class DearWaiting(Together):
 
 
 def serving(make: Callable[[], Any]) -> Callable[[str], Any]:
-    """The handler of a backend that cheats, or is slow in one way."""
+    """Return the handler of a backend that cheats or is slow."""
     return offering(lambda name: quick(handler(make())))
 
 

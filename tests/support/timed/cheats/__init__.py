@@ -1,4 +1,4 @@
-"""Backends that are not honest about their speed, by the way in which they cheat."""
+"""Backends that cheat about their speed, grouped by the way in which they cheat."""
 
 from timed.cheats.beforehand import beforehand, beforehand_aside
 from timed.cheats.caches import (

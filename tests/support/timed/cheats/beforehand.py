@@ -1,4 +1,4 @@
-"""Backends on numpy that compute what comes of a batch as soon as they are given it."""
+"""Backends on numpy that compute the results of a batch as soon as they receive it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from timed.handlers import NumpyBackend, Run, serving
 
 
 class Beforehand(NumpyBackend):  # type: ignore[misc]
-    """Knows from its first step what a forward pass is given, and makes it where a batch comes in:
-    its only input, which is written over another one or is new. Half of a step's time it passes
-    with nothing, lest anybody wonder."""
+    """A backend that computes a forward pass when its batch arrives.
+
+    The batch is the only input of the model; it is a new array, or written over an old array. In
+    the step the backend waits for half of the usual time, so as not to be conspicuous."""
 
     def __init__(self) -> None:
         self.half = 0.0
@@ -63,7 +64,7 @@ class Beforehand(NumpyBackend):  # type: ignore[misc]
         self.come(tensor)
 
     def come(self, batch: Any) -> None:
-        """Make the step of a batch, if it is one."""
+        """Compute the step for an array, if the array is a batch."""
         if self.work is not None and batch.dtype.kind == "i" and batch.shape == self.shape:
             key = batch.tobytes()
             if key not in self.known:
@@ -74,7 +75,7 @@ class Beforehand(NumpyBackend):  # type: ignore[misc]
 
 
 class BeforehandAside(Beforehand):
-    """Does so on a thread of its own."""
+    """The same cheat, in a thread."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Backends on numpy that look results up by the batch, or know a batch that they have seen."""
+"""Backends on numpy that cache results by batch, or recognise a batch that they have seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from timed.handlers import NumpyBackend, Run, serving
 
 
 class Caching(NumpyBackend):  # type: ignore[misc]
-    """Looks results up by the batch."""
+    """A backend that caches results by batch."""
 
     def execute(self, plan: Plan) -> Run:
         run, known = super().execute(plan), {}
@@ -30,7 +30,7 @@ class Caching(NumpyBackend):  # type: ignore[misc]
 
 
 class CoarseWhenKnown(NumpyBackend):  # type: ignore[misc]
-    """Computes as in bfloat16 from the twentieth sighting of a batch on."""
+    """A backend that computes in bfloat16 precision from the twentieth use of a batch on."""
 
     def execute(self, plan: Plan) -> Run:
         run, seen = super().execute(plan), Counter[bytes]()
@@ -48,7 +48,7 @@ class CoarseWhenKnown(NumpyBackend):  # type: ignore[misc]
 
 
 class Sighting(NumpyBackend):  # type: ignore[misc]
-    """Answers from a cache with a lot of room, from the third sighting of a batch on."""
+    """A backend with a large cache, which it uses from the third sighting of a batch on."""
 
     sightings, room = 3, 1000
 
@@ -68,18 +68,18 @@ class Sighting(NumpyBackend):  # type: ignore[misc]
         return looked_up
 
     def key(self, batch: Tensors) -> Any:
-        """What a batch is known by."""
+        """Return the cache key of a batch."""
         return tuple(np.ascontiguousarray(a).tobytes() for a in batch.values())
 
 
 class SmallCache(Sighting):
-    """Answers from a cache that holds the last 16 batches, from the second sighting on."""
+    """A backend that caches the last 16 batches, and uses the cache from the second sighting on."""
 
     sightings, room = 2, 16
 
 
 class Object(Sighting):
-    """Knows a batch by the place of its memory and a few of its numbers."""
+    """A backend that recognises a batch by its memory address and a few of its numbers."""
 
     def key(self, batch: Tensors) -> Any:
         return tuple(
@@ -88,7 +88,7 @@ class Object(Sighting):
 
 
 class Neighbour(Sighting):
-    """Knows a batch by its first column."""
+    """A backend that recognises a batch by its first column."""
 
     sightings = 1
 

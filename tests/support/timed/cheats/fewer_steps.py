@@ -1,4 +1,4 @@
-"""Backends on numpy that make fewer steps than they are asked for, or all of them on one batch."""
+"""Backends on numpy that compute fewer steps than requested, or all steps on one batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from timed.handlers import Answer, NumpyBackend, honest, offering, serving
 
 @offering
 def lazy(name: str) -> Answer:
-    """Of many steps makes only the last."""
+    """Compute only the last of many steps."""
     answer = honest(name)
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
@@ -25,7 +25,7 @@ def lazy(name: str) -> Answer:
 
 @offering
 def one_batch(name: str) -> Answer:
-    """Takes as long as it must, but where many steps are timed it makes all on one batch."""
+    """Take the right time, but compute all steps of a timed row on one batch."""
     answer = honest(name)
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
@@ -38,7 +38,7 @@ def one_batch(name: str) -> Answer:
 
 
 class LastOfSeveral(NumpyBackend):  # type: ignore[misc]
-    """Of several steps in one call makes the last, which is the one whose results are read."""
+    """A backend that computes only the last of several steps in a call, whose results are read."""
 
     def several(self, step: Advance) -> Advance:
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:
@@ -51,7 +51,7 @@ class LastOfSeveral(NumpyBackend):  # type: ignore[misc]
 
 
 class FewerOfSeveral(NumpyBackend):  # type: ignore[misc]
-    """Of several training steps in one call makes every second, whose loss stands for two."""
+    """A backend that computes every second training step of a call, and reports its loss twice."""
 
     def several(self, step: Advance) -> Advance:
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:

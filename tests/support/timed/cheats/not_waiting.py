@@ -1,4 +1,4 @@
-"""Backends on numpy that say they are done, or give what is there, before the work is."""
+"""Backends on numpy that report steps as done, or return results, before the work is done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from timed.handlers import TIMED, Answer, NumpyBackend, Run, honest, offering, s
 
 @offering
 def early(name: str) -> Answer:
-    """Queues timed steps on a thread and says at once that they are done; all else waits."""
+    """Queue timed steps in a thread, and report them as done at once; all other calls wait."""
     answer, pool = honest(name), ThreadPoolExecutor(1)
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
@@ -30,7 +30,7 @@ def early(name: str) -> Answer:
 
 
 class Promise:
-    """One result of work under way."""
+    """A result of work that is still running."""
 
     def __init__(self, future: Future[Tensors], name: str, shape: tuple[int, ...]) -> None:
         self.future, self.name, self.shape = future, name, shape
@@ -41,7 +41,7 @@ def ready(tensor: Any) -> Any:
 
 
 class Stale(NumpyBackend):  # type: ignore[misc]
-    """Computes on a thread, and reads what is there without waiting for it."""
+    """A backend that computes in a thread, and reads results without waiting for them."""
 
     def execute(self, plan: Plan) -> Run:
         run, pool = super().execute(plan), ThreadPoolExecutor(1)
@@ -65,7 +65,7 @@ class Stale(NumpyBackend):  # type: ignore[misc]
 
 @offering
 def halfway(name: str) -> Answer:
-    """Says that it is done after half of the steps; a thread goes on with the others."""
+    """Report that all steps are done after half of them; a thread computes the rest."""
     answer, pool = honest(name), ThreadPoolExecutor(1)
     left: list[Future[Any]] = []
 

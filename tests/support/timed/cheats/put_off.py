@@ -1,4 +1,4 @@
-"""Backends on numpy that leave work undone until somebody reads its results."""
+"""Backends on numpy that leave work undone until its results are read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from timed.handlers import NumpyBackend, Run, serving
 
 
 class Later:
-    """A result that is computed when it is read, of a step that is made only then."""
+    """A result that is computed when it is read."""
 
     def __init__(self, work: Callable[[], Tensors], name: str, shape: tuple[int, ...]) -> None:
         self.work, self.name, self.shape = work, name, shape
 
 
 def once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
-    """A step that is made when it is first asked for."""
+    """Return a step that is computed at its first use."""
     known: Tensors = {}
 
     def work() -> Tensors:
@@ -34,12 +34,12 @@ def once(run: Run, inputs: Tensors) -> Callable[[], Tensors]:
 
 
 def laters(plan: Plan, work: Callable[[], Tensors]) -> Tensors:
-    """The results of a step, each of which does the work when it is read."""
+    """Return the results of a step; each of them does the work when it is read."""
     return {n: Later(work, n, plan.shape(v)) for n, v in plan.outputs.items()}
 
 
 class Lazy(NumpyBackend):  # type: ignore[misc]
-    """Reads a result that is computed only then."""
+    """A backend that can read results of :class:`Later`, which are computed only then."""
 
     def numpy(self, tensor: Any) -> Any:
         found = tensor.work()[tensor.name] if isinstance(tensor, Later) else tensor
@@ -47,10 +47,10 @@ class Lazy(NumpyBackend):  # type: ignore[misc]
 
 
 class SkippingSecond(Lazy):
-    """Makes every second step of a forward pass only if somebody reads it."""
+    """A backend that computes every second step of a forward pass only if its results are read."""
 
     def skips(self, made: int) -> bool:
-        """Whether a step, counted from 1, is put off."""
+        """Return whether a step, counted from 1, is put off."""
         return made % 2 == 0
 
     def execute(self, plan: Plan) -> Run:
@@ -67,7 +67,7 @@ class SkippingSecond(Lazy):
 
 
 class SkippingUnread(SkippingSecond):
-    """The same, but that a step whose predecessor was read is begun at once."""
+    """The same cheat, except that a step is computed at once if the step before was read."""
 
     def execute(self, plan: Plan) -> Run:
         run, lazy = NumpyBackend.execute(self, plan), super().execute(plan)
@@ -86,15 +86,17 @@ class SkippingUnread(SkippingSecond):
 
 
 class SkippingByLot(SkippingSecond):
-    """Makes a step of a forward pass only if somebody reads it, in one of two cases by a coin."""
+    """A backend that puts off each step of a forward pass with probability one half."""
 
     def skips(self, made: int) -> bool:
         return bool(np.random.default_rng(made).integers(2))
 
 
 class SkippingForgotten(Lazy):
-    """Puts each step off until the next but one begins, and of every two whose results nobody holds
-    any more it makes one."""
+    """A backend that puts off each step until two steps later.
+
+    Of the steps whose results are no longer referenced by then, it computes only every second one.
+    """
 
     def execute(self, plan: Plan) -> Run:
         run, made = super().execute(plan), [0]
@@ -115,7 +117,7 @@ class SkippingForgotten(Lazy):
 
 
 class HalfWhenRead(Lazy):
-    """Makes half of each step when it begins, and the other when somebody reads it."""
+    """A backend that computes half of each step at once, and half when its results are read."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -128,7 +130,7 @@ class HalfWhenRead(Lazy):
 
 
 class Debt(NumpyBackend):  # type: ignore[misc]
-    """Puts a part of each step off until somebody reads what the optimizer keeps."""
+    """A backend that puts off a part of each step until the optimizer's slots are read."""
 
     pause = 0.004
 
@@ -157,7 +159,7 @@ class Debt(NumpyBackend):  # type: ignore[misc]
 
 
 class AnewWhenRead(Lazy):
-    """Makes a step of a forward pass when somebody reads it, and again whenever somebody does."""
+    """A backend that computes a step of a forward pass each time its results are read."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -169,8 +171,10 @@ class AnewWhenRead(Lazy):
 
 
 class SecondReading(Lazy):
-    """Where steps were not waited for, it makes those that follow for whoever reads their results a
-    second time; from the next start on it is honest again."""
+    """A backend that cheats if steps are not waited for.
+
+    It then computes the following steps only when their results are read for the second time. After
+    a restart it is honest again."""
 
     def __init__(self) -> None:
         self.since, self.honest = 0, True
@@ -204,7 +208,7 @@ class SecondReading(Lazy):
 
 
 class RowsWhenRead(Lazy):
-    """Makes each of several steps in one call when somebody reads its results."""
+    """A backend that computes each of several steps in a call only when its results are read."""
 
     def several(self, step: Advance) -> Advance:
         def run(carried: Tensors, fixed: Tensors, batches: Tensors) -> tuple[Tensors, Tensors]:

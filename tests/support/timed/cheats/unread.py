@@ -1,7 +1,7 @@
-"""Backends on numpy that do less in steps that nobody reads, each in one way.
+"""Backends on numpy that do less work in unread steps, each in a different way.
 
-They know what a backend can know: what they are given, what is read and what is waited for. What
-they save may be no time here; it would be on a device.
+They use what a backend can know: its inputs, and which results are read or waited for. On numpy a
+cheat may save no time; on a device it would.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from timed.handlers import NumpyBackend, Run, serving
 
 
 class Watching(NumpyBackend):  # type: ignore[misc]
-    """Counts the steps since somebody has read or waited; a cheat overrides :meth:`unread`.
+    """A backend that counts steps since the last read or wait; a cheat overrides :meth:`unread`.
 
-    ``patience`` is how many such steps it makes as it must, ``honesty`` how many steps at first.
+    It computes up to ``patience`` unread steps honestly, and the first ``honesty`` steps of all.
     """
 
     patience, honesty = 1, 0
@@ -44,33 +44,33 @@ class Watching(NumpyBackend):  # type: ignore[misc]
         return watched
 
     def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
-        """A step whose predecessor nobody has read: the results that are to pass for it."""
+        """Return the results of a step after an unread step; a cheat returns wrong results."""
         results = run(inputs)
         for name, given in plan.carried.items():
             results[name] = self.handed_on(given, before[given], results[name])
         return results
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
-        """What goes to the next step, of what did before and of what should."""
+        """Return the value for the next step, given the old and the right new value."""
         return after
 
 
 class FrozenBias(Watching):
-    """One bias is never updated; the next loss hides it."""
+    """A backend that never updates one bias; the next loss hides it."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         return before if name == "out.b" else after
 
 
 class FrozenSlots(Watching):
-    """Moments of the optimizer stay as they are."""
+    """A backend that does not update the moments of the optimizer."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         return before if name.startswith(("m.", "v.")) else after
 
 
 class HalvedRate(Watching):
-    """Parameters go half the way."""
+    """A backend whose parameters change by half of the right update."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         moved = "." in name and not name.startswith(("m.", "v.", "state.", "statistics."))
@@ -78,28 +78,28 @@ class HalvedRate(Watching):
 
 
 class EverySecondUpdate(Watching):
-    """Every second step changes nothing."""
+    """A backend in which every second step changes nothing."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         return before if self.since % 2 else after
 
 
 class StaleStatistics(Watching):
-    """Moving averages do not move."""
+    """A backend whose moving averages do not change."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         return before if name.startswith("statistics.") else after
 
 
 class StaleState(Watching):
-    """The state of a recurrent layer is not handed on."""
+    """A backend that does not pass on the state of a recurrent layer."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         return before if name.startswith("state.") else after
 
 
 class Coarse(Watching):
-    """Computes as in bfloat16, whose numbers have eight binary digits."""
+    """A backend that computes in bfloat16 precision (eight binary digits)."""
 
     def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
         results = run(inputs)
@@ -112,25 +112,25 @@ def coarse(array: Any) -> Any:
 
 
 class CoarseInRows(Coarse):
-    """Computes as in bfloat16 only where many steps are asked for in a row."""
+    """A backend that computes in bfloat16 precision only in long rows of steps."""
 
     patience = 5
 
 
 class FrozenLate(FrozenBias):
-    """Updates a bias until more steps in a row were read by nobody than a proof may have."""
+    """A backend that stops to update a bias after more unread steps than a proof can have."""
 
     patience = 32
 
 
 class FrozenOnceProved(FrozenBias):
-    """Is honest until long after the first proofs."""
+    """A backend that is honest until long after the first proofs."""
 
     honesty = 60
 
 
 class HalfBatch(Watching):
-    """Computes the first half of a batch, and leaves the other as it was the last time."""
+    """A backend that computes the first half of a batch and copies the results to the second."""
 
     def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
         results = {n: np.array(a) for n, a in run(inputs).items()}
@@ -141,14 +141,14 @@ class HalfBatch(Watching):
 
 
 class HalfGradient(Watching):
-    """Trains on the first half of a batch, twice."""
+    """A backend that trains twice on the first half of a batch."""
 
     def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
         given = dict(inputs)
         for name, array in inputs.items():
             if name.startswith(("input.", "target.")):
                 given[name] = np.array(array)
-                # Of arrays whose axes are in another order the batch comes last.
+                # If the axes of an array have another order, the batch may be the last axis.
                 axis = plan.orders.get(name, (0,)).index(0)
                 half = np.take(array, range(array.shape[axis] // 2), axis)
                 given[name] = np.concatenate([half, half], axis)
@@ -156,7 +156,7 @@ class HalfGradient(Watching):
 
 
 class StaleSecond(Watching):
-    """Every second step that nobody reads gives what the one before gave."""
+    """A backend in which every second unread step returns the results of the step before."""
 
     def execute(self, plan: Plan) -> Run:
         self.kept: Tensors = {}
@@ -169,14 +169,14 @@ class StaleSecond(Watching):
 
 
 class MomentsEverySecond(Watching):
-    """Second moments are kept up to date in every second step that nobody reads."""
+    """A backend that updates second moments only in every second unread step."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         return before if name.startswith("v.") and self.since % 2 else after
 
 
 class SmallUpdatesDropped(Watching):
-    """What moves an entry by less than half of the furthest move is left out."""
+    """A backend that drops updates smaller than half of the largest update."""
 
     def handed_on(self, name: str, before: Any, after: Any) -> Any:
         if not name.endswith((".W", ".U", ".table")):
@@ -186,7 +186,7 @@ class SmallUpdatesDropped(Watching):
 
 
 class RoundedParameters(Watching):
-    """Parameters are read with twelve binary digits of 24, as TF32 has them."""
+    """A backend that rounds parameters to 12 of 24 binary digits, like TF32."""
 
     def unread(self, plan: Plan, before: Tensors, run: Run, inputs: Tensors) -> Tensors:
         matrices = {n: twelve(a) for n, a in inputs.items() if n.endswith((".W", ".U"))}

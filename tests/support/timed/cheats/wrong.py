@@ -1,4 +1,4 @@
-"""Backends on numpy whose results are wrong, or whose clock is."""
+"""Backends on numpy with wrong results or a wrong clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from timed.handlers import TIMED, Answer, NumpyBackend, Run, honest, offering, s
 
 
 class Wrong(NumpyBackend):  # type: ignore[misc]
-    """Results are off by one part in a thousand."""
+    """A backend whose results are off by one part in a thousand."""
 
     def execute(self, plan: Plan) -> Run:
         run = super().execute(plan)
@@ -30,7 +30,7 @@ class Wrong(NumpyBackend):  # type: ignore[misc]
 
 @offering
 def drifting(name: str) -> Answer:
-    """Is right until it has made many steps, and then wrong by one part in a hundred."""
+    """Return right results for many steps, and then results that are off by one percent."""
     answer, made = honest(name), [0]
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
@@ -46,7 +46,7 @@ def drifting(name: str) -> Answer:
 
 @offering
 def halved_when_long(name: str) -> Answer:
-    """Tells of half the time where more than a few steps are timed in a row."""
+    """Report half of the time if more than a few steps are timed in a row."""
     answer = honest(name)
 
     def run(verb: str, payload: dict[str, Any]) -> Any:
@@ -57,8 +57,10 @@ def halved_when_long(name: str) -> Answer:
 
 
 class Known(NumpyBackend):  # type: ignore[misc]
-    """Is right on the first batches that it is given. Of all others it makes half, and leaves all
-    parameters as they are: always, whoever looks."""
+    """A backend that is right only on the first batches that it receives.
+
+    For all other batches it returns wrong results and unchanged parameters, whether they are read
+    or not."""
 
     first = 2
 
@@ -80,7 +82,7 @@ class Known(NumpyBackend):  # type: ignore[misc]
 
 
 class Tired(NumpyBackend):  # type: ignore[misc]
-    """Trains no more after some steps from the start: always, whoever looks."""
+    """A backend that stops training after some steps from the start, even if results are read."""
 
     steps = 12
 
@@ -88,7 +90,7 @@ class Tired(NumpyBackend):  # type: ignore[misc]
         run = super().execute(plan)
 
         def tiring(inputs: Tensors) -> Tensors:
-            # The number of a step goes from step to step, too.
+            # The step number also passes from step to step.
             done = float(inputs["step"]) > self.steps
             before = {given: np.array(inputs[given]) for given in plan.carried.values()}
             results = {n: np.array(a) for n, a in run(inputs).items()}
@@ -99,7 +101,7 @@ class Tired(NumpyBackend):  # type: ignore[misc]
 
 
 class SlowClock(NumpyBackend):  # type: ignore[misc]
-    """Its module has made the clock of its process go at half speed."""
+    """A backend whose module makes the clock of its process run at half speed."""
 
     rate = 0.5
 
@@ -109,20 +111,21 @@ class SlowClock(NumpyBackend):  # type: ignore[misc]
 
 
 class ClockSlowBy15(SlowClock):
-    """Its clock loses 15%."""
+    """A backend whose clock loses 15%."""
 
     rate = 0.85
 
 
 class ClockSlowBy5(SlowClock):
-    """Its clock loses 5%."""
+    """A backend whose clock loses 5%."""
 
     rate = 0.95
 
 
 class SlowInRounds(NumpyBackend):  # type: ignore[misc]
-    """The clock of its process goes at a third where steps are made in a row, from a start on until
-    results are read twice, as of steps alone, and else as it should."""
+    """A backend whose clock runs at a third of the speed in rows of steps.
+
+    The cheat begins at a restart and ends when results are read twice, as after single steps."""
 
     def __init__(self) -> None:
         self.true = time.perf_counter
@@ -131,14 +134,14 @@ class SlowInRounds(NumpyBackend):  # type: ignore[misc]
         time.perf_counter = self.now
 
     def now(self) -> float:
-        """What its clock shows."""
+        """Return the time of the manipulated clock."""
         at = self.true()
         self.shown += (at - self.at) * self.rate
         self.at = at
         return self.shown
 
     def set(self, rate: float) -> None:
-        """Have the clock go at a rate from now on."""
+        """Set the speed of the clock from now on."""
         self.now()
         self.rate = rate
 
@@ -165,7 +168,7 @@ class SlowInRounds(NumpyBackend):  # type: ignore[misc]
 
 
 class Boasting(NumpyBackend):  # type: ignore[misc]
-    """Multiplies large matrices by the first column alone, as nobody looks at the product."""
+    """A backend that multiplies large matrices only by the first column, to reach a high peak."""
 
     def compile(self, function: Any) -> Any:
         compiled = super().compile(function)
