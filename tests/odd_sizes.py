@@ -97,7 +97,8 @@ def page() -> None:
         "",
         "`python tests/odd_sizes.py page` writes this page. The harness ran all checks of all",
         "Lesson 6 systems on the native path, with one unusual size at a time. Each row has the",
-        "number of cells that passed. In parentheses is the number of checks that compared nothing,",
+        "number of cells that passed. In parentheses is the number of checks that compared "
+        "nothing,",
         "because rounding decides the result.",
     ]
     for table, dtypes in TABLES.items():
