@@ -68,7 +68,7 @@ class JaxEngine:
         self._peak.forget(self._started)
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile with ``jax.jit``."""
+        """Compile a function with ``jax.jit``."""
         return self.jax.jit(function, compiler_options=self._options())
 
     def compile_part(self, function: Callable[..., Any]) -> Callable[..., Any]:

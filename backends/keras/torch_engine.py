@@ -91,7 +91,7 @@ class TorchEngine:
         return bool(self.torch.set_flush_denormal(flush))
 
     def fill(self, tensor: Any, array: Any) -> None:
-        """Write an array into a tensor."""
+        """Write the numbers of an array into an existing tensor."""
         tensor.copy_(self.torch.from_numpy(array))
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:

@@ -1,4 +1,4 @@
-"""Find the faulty code behind a difference by running the same backend on its other paths.
+"""The search for the code behind a difference, by running the same backend on its other paths.
 
 A backend runs a model with the framework's own layers, with the equations, or with the gradient
 derived from the equations. If one path differs from the oracle and another path agrees, the fault
@@ -29,8 +29,8 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """The results of a framework's own layers that differ from the oracle, although the equations
-    on the same framework agree with it."""
+    """The results of a framework's own layers that differ from the oracle, in a cell in which the
+    equations on the same framework agree with the oracle."""
 
     cell: Cell
     label: str
@@ -40,7 +40,8 @@ class Witness:
 
 
 def blame(context: Context, result: CellResult) -> None:
-    """Run the first check that differs on the other paths, and store who is at fault in the result.
+    """Take the first check that differs, run it on the other paths, and store who is at fault in
+    the result.
 
     Raises:
         WorkerFault: another path crashed, hung or raised an error.
@@ -105,7 +106,8 @@ def _called(result: CellResult, key: str) -> str:
 
 
 def _others(context: Context, layers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the other paths, starting with the path that shares most code with this one."""
+    """Yield the other paths, starting with the path that shares most code with the cell's own
+    path."""
     claimed = any(label != EQUATIONS for label in layers.values())
     if context.path == "native" and claimed:
         yield EQUATIONS

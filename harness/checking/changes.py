@@ -189,8 +189,8 @@ def moved_digits(
 def changes_of(old: Cells, new: Cells) -> list[CellChange]:
     """Return all changes between the cells of two runs, gravest first."""
     found: list[CellChange] = []
-    # Some checks run in one dtype only if the run includes that dtype. If another dtype of the new
-    # run made such a check, it is not lost.
+    # If a run includes several dtypes, some checks run in one of them only. A check is not lost if
+    # another dtype of the new run made it.
     made: dict[Cell, set[str]] = {}
     for cell, result in new.items():
         once = {f.check for f in result.findings if FINDINGS.get(f.check) in IN_ONE}
@@ -269,8 +269,8 @@ def _verdicts(old: Verdict, new: Verdict) -> tuple[Kind, bool]:
     if old not in PASSING and new in ("agree", "known-difference"):
         return "repaired", False
     if new in PASSING:
-        # A known difference is accepted, because its entry gives a reason. It is worse if a check
-        # no longer runs.
+        # A known difference is accepted, because its entry gives a reason. If a check no longer
+        # runs, the change is for the worse.
         return "verdict-changed", old not in NOT_MADE and new in NOT_MADE
     return "verdict-changed", VERDICTS.index(new) > VERDICTS.index(old)
 

@@ -34,7 +34,7 @@ def backends(ctx: click.Context) -> Iterable[str]:
 
 
 def formats(ctx: click.Context) -> Iterable[str]:
-    """Return the installed formats."""
+    """Return the names of the installed weight formats."""
     from harness.runtime.hookspecs import FORMATS_GROUP
     from harness.runtime.plugins import available
 

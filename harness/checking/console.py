@@ -1,4 +1,4 @@
-"""Checks run from the command line: progress during the run, tables and text at its end."""
+"""Running checks from the command line: progress during the run, tables and text at its end."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _sentences(
 def content(
     code: int, request: Request, report: Report, compared: RunChanges | None = None
 ) -> dict[str, object]:
-    """Return the content that ``--json`` prints."""
+    """Return the results of a run as the data that ``--json`` prints."""
     given = {} if request.given is None else {"given": given_record(request.given).plain()}
     changed = {} if compared is None else {"since": compared.record()}
     return {

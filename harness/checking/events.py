@@ -15,7 +15,7 @@ class CheckEvents:
     calls one method at a time, from different threads."""
 
     def planned(self, cells: Sequence[Cell]) -> None:
-        """Receive all cells before the first one starts."""
+        """Receive all planned cells before the first cell starts."""
 
     def again(self, reasons: Sequence[str]) -> None:
         """Receive the reasons why cells that have results run again, before the first cell

@@ -223,7 +223,8 @@ class Expectations:
         return [part for part in self.judged(found) if not part.agrees]
 
     def located(self, part: TracedPart) -> Location:
-        """Return the location of a wrong part."""
+        """Return the location of a wrong part: its equation, and a mistake that would explain
+        it."""
         place = self._places.get(undistinguished(part.name), "")
         return Location(part, place, "" if part.reason else self._right_if(part))
 

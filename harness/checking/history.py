@@ -94,7 +94,7 @@ def sealed(begin: Begin, results: Sequence[Result], end: End) -> End:
 
 
 def cell_lines(begin: Begin, result: CellResult) -> list[CellLine]:
-    """Return all lines of a cell; the last one has the checksum of all."""
+    """Return all lines of a cell; the last line has the checksum of all lines."""
     results = [*results_of(result)]
     return [begin, *results, sealed(begin, results, End.of(result))]
 

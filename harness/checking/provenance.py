@@ -69,7 +69,8 @@ class Signatures:
             "service": request.handler or request.service,
             **({"model": _checksum(request.against.record().plain())} if request.against else {}),
             "usable cores": str(own.usable_cores),
-            # Some checks run in one dtype only if the other dtypes are requested too.
+            # If several dtypes are requested, some checks run in one of them only, so the list of
+            # dtypes matters.
             "dtypes": ", ".join(request.dtypes),
             **{f"variable {name}": text for name, text in reported(os.environ).items()},
         }

@@ -174,7 +174,8 @@ def check_writable(folder: Path) -> None:
 
 
 def folder_of(folder: Path, cell: Cell) -> Path:
-    """Return a cell's folder: ``failures/lesson6/keras_gru/torch-float32-native``."""
+    """Return the folder of a cell's reproducer, such as
+    ``failures/lesson6/keras_gru/torch-float32-native``."""
     # The name of a model may have several parts ("a/b"). Each part is a folder, so "a/b" and "a-b"
     # get different folders.
     return folder / cell.spec / f"{cell.backend}-{cell.dtype}-{cell.path}".replace("/", "-")

@@ -130,7 +130,7 @@ def _smaller(spec: Spec) -> dict[str, int]:
 def choose_checks(patterns: Sequence[str], thorough: bool = False) -> tuple[str, ...]:
     """Return the names of the checks that match a pattern, by the check's own name or by a
     finding's name. The checks in :data:`.checks.THOROUGH` must be named in full, unless
-    ``thorough``. Raise :class:`UsageError` if a pattern matches nothing."""
+    ``thorough`` is set. Raise :class:`UsageError` if a pattern matches nothing."""
     known = (*CHECKS, *(name for name in FINDINGS if name not in CHECKS))
     if not patterns:
         raise UsageError(f"no check is asked for (known: {', '.join(known)})")

@@ -1,6 +1,6 @@
-"""Run all cells of a request: one worker process per backend, cases shared by all backends, results
-recorded as cells end. The parent process runs the oracle, compares results and writes records. It
-never imports a framework."""
+"""Running all cells of a request: one worker process per backend, cases shared by all backends,
+results recorded as cells end. The parent process runs the oracle, compares results and writes
+records. It never imports a framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run one cell: all checks of a spec on one backend, in one dtype and on one path."""
+"""Running one cell: all checks of a spec on one backend, in one dtype and on one path."""
 
 from __future__ import annotations
 
@@ -267,9 +267,8 @@ class SpecOnBackend:
         )
 
     def _is_for(self, check: str, run: CellRun) -> bool:
-        """Return whether a check runs in this cell's dtype. Some checks run in one dtype only, if
-        another cell of the run has that dtype. If the user names checks, they run in every
-        dtype."""
+        """Return whether a check runs in this cell's dtype. If the run has several dtypes, some
+        checks run in one of them only. Checks that the user names run in every dtype."""
         dtype = run.cell.dtype
         if check in FLOAT64_ONLY and dtype != "float64":
             return False

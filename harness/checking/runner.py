@@ -1,4 +1,4 @@
-"""Run single cells of a request, each on the worker process of its backend. ``harness check``,
+"""Running single cells of a request, each on the worker process of its backend. ``harness check``,
 ``harness.run_cell`` and the nodes of a cluster run cells with this module."""
 
 from __future__ import annotations

@@ -28,9 +28,7 @@ NAMES = {True: "a record file of 'harness check'", False: "results of 'harness b
 
 
 def compare(old: Path, new: Path, threshold: float = speeds.THRESHOLD) -> RunChanges:
-    """Compare two record files.
-
-    Speeds that differ by less than ``threshold`` count as equal.
+    """Compare two record files. Speeds that differ by less than ``threshold`` count as equal.
 
     Raises:
         UsageError: a file is not a record file, or the files are of different kinds.
@@ -76,9 +74,8 @@ def load(path: Path) -> Records | SpeedFile:
 
 
 def between(path: Path, old: str, new: str, threshold: float = speeds.THRESHOLD) -> RunChanges:
-    """Compare two backends in one file, such as two versions of a framework.
-
-    Speeds that differ by less than ``threshold`` count as equal.
+    """Compare two backends in one file, such as two versions of a framework. Speeds that differ by
+    less than ``threshold`` count as equal.
 
     Raises:
         UsageError: the file is not a record file, or lacks one of the backends.
@@ -103,7 +100,7 @@ def of_cells(
     cell, the cell is neither lost nor new.
 
     Raises:
-        UsageError: there is no such column.
+        UsageError: the file lacks one of the backends.
     """
     _check((cell.backend for cell in cells), old, new, where)
     before = {replace(c, backend=new): r for c, r in cells.items() if c.backend == old}
@@ -129,7 +126,7 @@ def of_speeds(content: SpeedFile, old: str, new: str, threshold: float, where: s
     """Return the changes of speed between two backends that exceed ``threshold`` and the noise.
 
     Raises:
-        UsageError: there is no such column.
+        UsageError: the file lacks one of the backends.
     """
     _check((entry.params.backend for entry in content.entries), old, new, where)
     one, other = (_only(content, name, new) for name in (old, new))

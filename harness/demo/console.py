@@ -42,7 +42,7 @@ def run_demo(asked: DemoOptions) -> int:
 
 
 def request_of(asked: DemoOptions) -> Request:
-    """Return the request of the demo.
+    """Return the request of the check that the demo runs.
 
     Raises:
         UsageError: there is no such backend.

@@ -1,4 +1,4 @@
-"""Run one pass on a user's own arrays, on any backend or on the oracle."""
+"""Running one pass on a user's own arrays, on any backend or on the oracle."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Plans:
 
     @classmethod
     def of(cls, found: Iterable[RunPlan]) -> Self:
-        """Collect the plans of some runs."""
+        """Collect the plans of some runs, which may be shards of the same plan."""
         plans = cls({}, {}, {})
         for plan in found:
             digest, axes = plan.digest, plan.axes

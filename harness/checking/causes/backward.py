@@ -1,5 +1,5 @@
-"""Search for the causes of wrong gradients: replace the first wrong gradient by the right one, and
-see which other gradients are still wrong."""
+"""The search for the causes of wrong gradients: replace the first wrong gradient by the right one,
+and see which other gradients are still wrong."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from harness.program.ir import Node
 
 # The phases of a pass in the order in which they run. Special cases: "primitive" means that a
 # primitive is wrong by itself, "result" that only the returned value is wrong, and "property" that
-# a check without a wrong value differs.
+# a check differs although the values of an ordinary pass are right.
 Phase = Literal["primitive", "forward", "result", "backward", "update", "property"]
 # A search stops after this many causes: a backend with more is wrong everywhere.
 MOST = 4

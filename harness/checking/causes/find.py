@@ -1,4 +1,4 @@
-"""Search for the causes of a cell's differences, phase by phase, in the order in which phases
+"""The search for the causes of a cell's differences, phase by phase, in the order in which phases
 run."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Search for the causes of wrong training steps: feed right gradients, so that only the optimizer
-can be wrong."""
+"""The search for the causes of wrong training steps: feed right gradients, so that only the
+optimizer can be wrong."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ class Linear:
         before: Callable[[Session, int], None] = lambda session, number: None,
         times: int = 1,
     ) -> Arrays:
-        """Run each training step ``times`` times, and call ``before`` before each."""
+        """Run each training step ``times`` times, and call ``before(session, number)`` before each
+        run of a step."""
         session.load(self.material.parameters, {})
         steps = []
         for number, batch in enumerate(batches):

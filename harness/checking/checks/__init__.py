@@ -1,8 +1,6 @@
-"""The checks: each compares one backend with the oracle, or with itself, on one case.
-
-A check is a function from a :class:`Context` to findings; :data:`CHECKS` runs them in order. The
-name of a finding names the fault that it is for.
-"""
+"""The checks: each compares one backend with the oracle, or with itself, on one case. A check is a
+function from a :class:`Context` to findings; :data:`CHECKS` runs them in order. The name of a
+finding says which fault the check looks for."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Checks of single functions and primitives at many points, entry by entry, up to the ends of a
 dtype's range.
 
-A model hides errors of its functions at large arguments, because random weights give
-pre-activations of at most about 16. In a model, an error in one entry of a thousand is also smaller
-than the tensor's noise.
+Random weights give pre-activations of at most about 16, so a model does not show errors of its
+functions at larger arguments. Nor does it show an error in one entry of a thousand, which is
+smaller than the noise of the tensor.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def material(program: Program) -> Arguments:
         "lost_rows": single(_lost_rows(random)),
         "indices": indices,
         "wanted": np.array([299, 256, 255, 0, 128, 64]),
-        # Part 0 has NaN, parts 1 and 2 have infinities, and all other parts are finite.
+        # Group 0 of rows has NaN, groups 1 and 2 have infinities, and all other groups are finite.
         "parts": np.array([0, 1, 0, 2, *([0, 3, 0, 4, 0, 5] * 21)]),
         "square": single(random.normal(size=(128, 128))),
         "long": single(random.normal(size=(6, 1024))),

@@ -1,4 +1,4 @@
-"""Properties that every correct backend has, whatever the model computes."""
+"""Checks of properties that every correct backend has, whatever the model computes."""
 
 from __future__ import annotations
 

@@ -223,9 +223,9 @@ FACTOR = 2.0**10
 
 
 def large_sizes(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients at sizes beyond the usual ends of buffers. In float32 a whole
-    training step runs as well. If the framework's autodiff computes the gradients, they are
-    compared through that step only."""
+    """Compare results and gradients at sizes larger than typical buffers and tiles of kernels. In
+    float32 a whole training step runs as well. If the framework's autodiff computes the gradients,
+    they are compared through that step only."""
     case, other = (large_case(context.case, context.own, phase) for phase in LARGE)
     finding, remote = Finding("large-sizes"), context.remote
     steps = context.dtype == "float32" and case.training.loss is not None
@@ -345,9 +345,8 @@ def _stepped(context: Context, expected: Arrays) -> ArrayDict:
 
 
 def strides(context: Context) -> Iterator[Finding]:
-    """Compare passes on arrays with gaps, with reversed axes, and on views with passes on
-    contiguous arrays. Inference must give the same results, and training the same results and
-    gradients."""
+    """Check that arrays with gaps or reversed axes, and tensors that are views, give the same
+    results as contiguous arrays. Inference, results of training and gradients are compared."""
     case = context.case
     material = case.material
     found = context.remote.call(

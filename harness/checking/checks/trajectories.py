@@ -1,5 +1,5 @@
-"""Checks of faults that show late: after many optimizer steps, or after many batches that pass on a
-state.
+"""Checks of faults that show late: after many optimizer steps, or after many batches that each
+start from the previous batch's state.
 
 Four steps do not show a bias correction that is wrong from step 11 on, or an update that is skipped
 in every fifth step. A hundred steps of a network are slow. Therefore the optimizer trains
@@ -286,8 +286,8 @@ def _gradients(count: int, narrowed: bool) -> Array:
 
 
 def long_state(context: Context) -> Iterator[Finding]:
-    """Compare results when twenty batches pass on a state: with one call per batch, and in a
-    pipeline."""
+    """Compare the results of twenty batches, each starting from the state that the previous batch
+    returned. The batches run with one call per batch, and in a pipeline."""
     case, start = context.case, context.case.material.state
     if not start:
         return

@@ -187,7 +187,8 @@ def carried_state(context: Context) -> Iterator[Finding]:
 
 
 def own_sizes(context: Context) -> Iterator[Finding]:
-    """Compare results and gradients of the loss at the spec's own sizes, in a new session."""
+    """Compare results and gradients of the loss in a new session at the spec's own sizes, not at
+    the small sizes of other checks."""
     own = context.own
     expected = own.gradients(own.material, "main")
     finding = context.opened(own).compare_gradients("own-sizes", own.material, expected)

@@ -1,1 +1,1 @@
-"""Check a user's own model as a backend is checked: ``harness check SPEC --against FILE``."""
+"""The checks of a user's own model against a spec: ``harness check SPEC --against FILE``."""

@@ -1,4 +1,4 @@
-"""Run the checks of a user's own model with the spec's weights, and explain how the model
+"""Running the checks of a user's own model with the spec's weights, and explaining how the model
 differs."""
 
 from __future__ import annotations
