@@ -142,8 +142,8 @@ class Keras(Backend):
         # Set the dtype policy explicitly. Otherwise the first layer fixes the policy of all later
         # layers.
         self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)
-        # Do not do this on a GPU: the computation that is checked would differ from the one that is
-        # timed.
+        # Compile quickly on the CPU only. On a GPU, the checks would then run other code than the
+        # benchmark times.
         self.engine.quick = self.quick and self._card is None
 
     def repeats(self) -> bool:
@@ -190,8 +190,8 @@ class Keras(Backend):
             return losses.claimed(self.keras, layer.definition, self.engine.wrong_losses)
         if layer.definition in attention.ATTENTION:
             return self._attention(layer)
-        # If a layer is called several times, a Keras model may make these calls in a different
-        # order.
+        # If batch_norm is called several times, it runs as equations, because a Keras model may
+        # make the calls in a different order.
         if layer.definition not in LAYERS or (layer.definition == NORMALISES and layer.calls > 1):
             return None
         kind, extra, packing = LAYERS[layer.definition]

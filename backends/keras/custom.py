@@ -18,7 +18,7 @@ from .source import RESERVED, CallWriter, registered
 class Custom:
     """A call or an operation that becomes a layer of a generated class.
 
-    - ``arguments`` and ``weights`` map value numbers to names in the source.
+    - ``arguments`` and ``weights`` map numbers of values in the program to names in the source.
     - ``attributes`` maps names of weights to attributes of the class.
     - ``nodes`` are all nodes that ``outputs`` depend on, constants included.
     - ``results`` are the values of the outputs in the whole program.

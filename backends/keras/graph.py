@@ -109,12 +109,11 @@ def symbolic(native: KerasLayer, is_zero: Callable[[Any], bool], cast: Any) -> C
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A ``keras.Model`` for one phase and one set of input sizes, and the numbers of its inputs and
-    outputs.
+    """A ``keras.Model`` for one phase and one set of input sizes.
 
-    ``fixed`` lists the untrained variables, each with the numbers of its old and new value.
-    ``constants`` are results that depend on no input. ``done`` are the numbers of all values that
-    the model computes.
+    The fields identify values by their numbers in the program. ``fixed`` lists the untrained
+    variables, each with the numbers of its old and new value. ``constants`` are results that depend
+    on no input. ``done`` are all values that the model computes.
     """
 
     model: Any
@@ -227,7 +226,7 @@ class KerasModels(WholeModel):
         self, program: Program, model: Any
     ) -> tuple[tuple[str, ...], tuple[tuple[Any, int | None, int | None], ...]]:
         """Return the names of the trained variables, and the untrained variables with the numbers
-        of their values."""
+        that their values have in the program."""
         owners = {
             id(v): (key, name)
             for key, layer in self.layers.items()

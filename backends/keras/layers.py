@@ -164,7 +164,7 @@ def hard_sigmoid_fifth(ops: Any, x: Any) -> Any:
 
 def unset(kind: Callable[..., Any]) -> dict[str, str]:
     """Return constructor arguments with which a class initializes all parameters to zero. Initial
-    values are never used. Drawing them is slow, and on JAX it compiles for each shape."""
+    values are never used, and drawing them is slow: on JAX, each shape must be compiled."""
     return {n: "zeros" for n in signature(kind).parameters if n in INITIALIZERS}
 
 

@@ -10,8 +10,8 @@ from harness.extend import Native, Packing, Tensors
 
 def claimed(keras: Any, definition: str, without: Collection[str]) -> Native | None:
     """Return Keras' cross-entropy of logits as the native loss; None for definitions in
-    ``without``, which the engine computes wrongly. The logits are copied. Otherwise Keras searches
-    for a softmax that computed them, and uses its input."""
+    ``without``, which the engine computes wrongly. The loss gets a copy of the logits. If a softmax
+    had computed the logits, Keras would otherwise use the input of that softmax."""
     functions = {
         "sparse_cross_entropy": keras.losses.sparse_categorical_crossentropy,
         "cross_entropy": keras.losses.categorical_crossentropy,

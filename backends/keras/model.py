@@ -167,8 +167,8 @@ class Assembly:
             self._generate(node)
 
     def _is_plain(self, node: Node) -> bool:
-        """Return whether a Keras operation can compute a node, which must not need the length of a
-        free axis."""
+        """Return whether a single Keras operation computes a node. An operation cannot if the node
+        needs the length of a free axis."""
         made = [self.constants[value].op for value in node.inputs if value in self.constants]
         if node.op == "multiply" and made:
             # Keras treats the product of a symbolic tensor and a number as a sparse tensor.

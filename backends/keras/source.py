@@ -60,8 +60,8 @@ HARD_SIGMOID_FIFTH = registered(
 
 
 class CallWriter:
-    """The writer of a layer's ``call`` method. ``arguments`` and ``weights`` map value numbers to
-    names in the source."""
+    """The writer of a layer's ``call`` method. ``arguments`` and ``weights`` map numbers of values
+    in the program to names in the source."""
 
     def __init__(
         self, program: Program, arguments: Mapping[int, str], weights: Mapping[int, str]

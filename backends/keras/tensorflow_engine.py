@@ -60,7 +60,8 @@ class TensorFlowEngine:
         return tf.where(lost, tf.fill(tf.shape(found), tf.constant(math.nan, x.dtype)), found)
 
     def _argsort(self, x: Any) -> Any:
-        """Sort indices with NaN last and -0 equal to 0. TensorFlow's own sort does neither."""
+        """Return the sorted order of entries, with NaN last and -0 equal to 0; TensorFlow's own
+        argsort does neither."""
         tf, unknown = self.tf, self.tf.math.is_nan(x)
         zeros = self.tf.zeros_like(x)
         plain = tf.where(unknown, zeros + float("inf"), tf.where(x == 0, zeros, x))
@@ -148,8 +149,9 @@ class TensorFlowEngine:
         return compiled
 
     def _traced_later(self, function: F) -> F:
-        """Return the function so that it is traced after :data:`EAGER` eager calls. Each eager
-        operation costs about 50 us in Python; tracing costs as much as that many calls."""
+        """Return a wrapper that calls the function eagerly :data:`EAGER` times, and then traces it.
+        Each eager operation costs about 50 us in Python; tracing costs as much as that many
+        calls."""
         tf, calls = self.tf, itertools.count(1)
         traced = tf.function(function, autograph=False)
 
@@ -160,8 +162,8 @@ class TensorFlowEngine:
         return cast(F, run)
 
     def several(self, step: Advance) -> Advance | None:
-        """Compile a loop of training steps as one ``tf.function``, because each call of one costs
-        0.2 ms."""
+        """Compile a loop of training steps as one ``tf.function``, because each call of a
+        ``tf.function`` costs 0.2 ms."""
         if self.quick:
             return None
 

@@ -68,8 +68,8 @@ def _arange(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _erf(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write erf: in float32 as ONNX's own operator, in float64 as a Taylor series around the
-    nearest table point."""
+    """Write the primitive ``erf``: in float32 with ONNX's own operator, in float64 as a Taylor
+    series around the nearest point of a table."""
     if graph.dtype == "float32":
         graph.emit("Erf", inputs, output)
         return
@@ -100,8 +100,8 @@ def _concat(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
 
 
 def _where(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write where; for booleans with logical operators, because onnxruntime cannot select between
-    booleans."""
+    """Write the primitive ``where``. For booleans, use logical operators, because onnxruntime
+    cannot select between booleans."""
     if graph.program.types[node.output].kind != "bool":
         graph.emit("Where", inputs, output)
         return
@@ -131,7 +131,8 @@ def _cumulative_sum(graph: Graph, node: Node, inputs: list[str], output: str) ->
 
 
 def _argsort(graph: Graph, node: Node, inputs: list[str], output: str) -> None:
-    """Write argsort as TopK, which is stable: at ties, the lower index comes first."""
+    """Write the primitive ``argsort`` as TopK, which is stable: at ties, the lower index comes
+    first."""
     length = graph.length(graph.program.types[node.output].shape[-1])
     graph.emit("TopK", [*inputs, length], f"{output}/sorted", output, axis=-1, largest=0, sorted=1)
 

@@ -54,8 +54,8 @@ class Verification:
 def verify(
     entries: Entries, frameworks: Sequence[str], tell: Callable[[str], None] = lambda name: None
 ) -> Verification:
-    """Measure the entries on each framework in turn; call ``tell`` with the framework's name
-    before."""
+    """Measure the entries on one framework after the other. Before each framework, call ``tell``
+    with its name."""
     found = Verification()
     installed = available()
     for framework in frameworks:

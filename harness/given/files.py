@@ -84,8 +84,8 @@ def gather_for(
     sizes: Mapping[str, int],
     **sources: Any,
 ) -> Given | None:
-    """Read a user's arrays with :func:`gather` for the only spec of a request; return None if the
-    user gave none.
+    """Read a user's arrays for the only spec of a request, as :func:`gather` does; return None if
+    the user gave no arrays.
 
     Raises:
         UsageError: the request does not have exactly one spec.
