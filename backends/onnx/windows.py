@@ -36,7 +36,7 @@ COLUMNS = ("length", "size", "stride", "dilation")
 
 
 def _places(graph: Graph, count: Dim, size: Dim, step: Dim, apart: Dim) -> str:
-    """Return the name of a constant with the positions of window entries along one axis, ``[count,
+    """Return the name of an array with the positions of window entries along one axis, ``[count,
     size]``."""
     known = graph.program.sizes
     if not {name for dim in (count, size, step, apart) for name in dim.names} - known.keys():

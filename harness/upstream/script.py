@@ -116,8 +116,8 @@ def run_until_it_differs(
 def run(
     folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
 ) -> Shown:
-    """Run the script in a folder in its own process, with a supervisor process that ends it.
-    ``memory`` limits the resident memory in bytes."""
+    """Run the script of a folder in a process of its own. A supervisor process ends the script
+    after :data:`PATIENCE` seconds, or if its resident memory exceeds ``memory`` bytes."""
     # Resolve the path of the interpreter here, because PYTHONPATH may be relative to the folder in
     # which the script runs.
     command = [shutil.which(python) or python, "-P", str(folder / FILE)]
