@@ -1,8 +1,8 @@
 """The Keras optimizers that replace optimizers of a spec.
 
-They are used in float64 too, because they can be exact: the learning rate is a variable with the
-dtype ``floatx``, and decay rates are numpy scalars. If decay rates were Python floats, TensorFlow
-would round them to float32 before using them with a float64 tensor.
+They can be exact in float64 too: the learning rate is a variable with the dtype ``floatx``, and
+decay rates are numpy scalars. If decay rates were Python floats, TensorFlow would round them to
+float32 before using them with a float64 tensor.
 """
 
 from __future__ import annotations

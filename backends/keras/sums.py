@@ -1,6 +1,6 @@
 """Sums of two tensors for which Keras on TensorFlow takes an operand for a bias by mistake.
 
-``keras.ops.add(x, y)`` calls ``tf.nn.bias_add`` if only one axis of y is longer than 1, and that
+``keras.ops.add(x, y)`` calls ``tf.nn.bias_add`` if only one axis of y is longer than 1, and if that
 axis is as long as axis 1 or the last axis of x. So a column ``[3, 1]`` is added to a square ``[3,
 3]`` as if it were a row (https://github.com/keras-team/keras/pull/20386). The operator ``x + y`` is
 correct, because it is TensorFlow's own.

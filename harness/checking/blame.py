@@ -29,8 +29,8 @@ TRAINING = frozenset({"training", "training-sgd", "optimizer-steps", "trained"})
 
 @dataclass(frozen=True)
 class Witness:
-    """The results of a framework's own layers that differ from the oracle, in a cell in which the
-    equations on the same framework agree with the oracle."""
+    """The results of a framework's own layers that differ from the oracle. On the same framework,
+    the equations agree with the oracle."""
 
     cell: Cell
     label: str

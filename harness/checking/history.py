@@ -1,9 +1,9 @@
 """Reuse of results from a folder of record files: cells that agreed do not run again until
 something changes.
 
-A result from an earlier run is reused only if everything that the numbers depend on is the same:
-the request, and the signature and greeting of :mod:`harness.checking.provenance`. Of several runs
-under the same conditions, the last one decides, whatever the order of files and lines.
+A result is reused only if nothing has changed that its numbers depend on: the request, and the
+signature and greeting of :mod:`harness.checking.provenance`. Of several runs under the same
+conditions, the last one decides, whatever the order of files and lines.
 
 - A cell runs again if its last run did not pass. If two runs began in the same second, a run that
   did not pass counts as the last.

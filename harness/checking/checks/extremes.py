@@ -235,9 +235,9 @@ def nan(context: Context) -> Iterator[Finding]:
     The check tests each parameter alone. If there are many, it tests the parameters of the first
     and last repeated block only.
 
-    If some gradient of the oracle is all NaN, the backend must have NaN in some gradient. It need
-    not have NaN in all of them: the slope of relu at NaN is 0 or 1 by definition, and embedding
-    rows that are not used may have a gradient of 0.
+    If a gradient of the oracle is all NaN, at least one gradient of the backend must have NaN.
+    Other gradients need not: the slope of relu at NaN is 0 or 1 by definition. Embedding rows that
+    are not used may have a gradient of 0.
     """
     case = context.case
     if not case.training.parameters:
