@@ -109,7 +109,7 @@ class TensorFlowEngine:
 
     @property
     def _xla(self) -> bool:
-        """Whether XLA compiles steps: only on the CPU, because XLA cannot run cuDNN layers on a
+        """True if XLA compiles steps: only on the CPU, because XLA cannot run cuDNN layers on a
         GPU."""
         return self._card is None
 

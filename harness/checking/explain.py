@@ -100,7 +100,7 @@ class Explained:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """All sizes by name, including batch and time."""
+        """The sizes by name, including batch and time."""
         return {**self.program.sizes, **self.free}
 
     def text(self) -> str:

@@ -37,7 +37,7 @@ def drawn() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Definitions:
-    """All definitions with one name, except models, by their kinds."""
+    """The definitions with one name, by their kinds; models are left out."""
 
     name: str
     library: Library

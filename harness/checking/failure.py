@@ -51,7 +51,7 @@ class Failure:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """All sizes by name, including batch and time."""
+        """The sizes by name, including batch and time."""
         return {**self.free, **self.program.sizes}
 
     def expected(self) -> Expected:

@@ -104,7 +104,7 @@ class DifferenceFile(Strict):
 
 @dataclass
 class Differences:
-    """All known differences by name."""
+    """The known differences by name: those that ship with the harness, and those of a user."""
 
     entries: dict[str, Difference] = field(default_factory=dict)
 

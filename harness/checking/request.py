@@ -48,7 +48,7 @@ QUICK: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Request(RunOptions):
-    """All settings of a run of checks: what to check, and how."""
+    """The settings of a run of checks: what to check, and how."""
 
     handler: str | None = None
     service: str = SERVICE

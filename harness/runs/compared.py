@@ -114,7 +114,7 @@ class Change(Protocol):
 
     @property
     def worse(self) -> bool:
-        """Whether the change is for the worse, which makes the exit code 1."""
+        """True if the change is for the worse, which makes the exit code 1."""
 
     def record(self) -> dict[str, object]:
         """Return the change as plain data, for JSON."""

@@ -17,7 +17,7 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class Shard:
-    """One of ``count`` parts of a plan; ``number`` is counted from 1."""
+    """A part of a plan, number ``number`` of ``count`` parts; the first part has number 1."""
 
     number: int
     count: int
