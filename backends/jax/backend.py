@@ -142,8 +142,8 @@ class Jax(Backend):
 
     @property
     def _quick(self) -> bool:
-        """True for quick compilation, but never on a GPU, where checked and timed code would
-        differ."""
+        """True for quick compilation. It is never used on a GPU, so that checked code is the timed
+        code."""
         return self.quick and self._card is None
 
     def value_and_gradient(self, function: Function) -> GradientFunction:

@@ -35,7 +35,7 @@ HOST: Table = {
 
 @dataclass(frozen=True)
 class Part:
-    """One parameter of the spec, in the layout of a framework's tensor.
+    """A parameter of the spec, in the layout of a framework's tensor.
 
     The parameter is transposed, or its axes are put in the order ``axes``. It is then reshaped to
     ``shape``, which keeps the order of the numbers.

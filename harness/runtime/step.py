@@ -32,7 +32,7 @@ BROKEN_PROMISE = (AttributeError, KeyError, TypeError)
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One step: ``around(run)``, where ``run`` holds all work of the framework.
+    """A step of a session: ``around(run)``, where ``run`` does all work of the framework.
 
     ``begin(state)`` returns the first (carried, fixed), from the values that the session has
     loaded. ``orders`` gives the axis order of each input of the step's plan

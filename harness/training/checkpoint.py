@@ -103,7 +103,7 @@ class Checkpoint:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """All arrays that are needed to resume, by their names in the file."""
+        """The arrays that are needed to resume, by their names in the file."""
         given = self.weights
         return {**given.parameters, **given.statistics, **self.more}
 

@@ -73,7 +73,7 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, object]:
-        """All facts that decide a training's numbers, except backend and versions, as JSON data."""
+        """The facts that decide a training's numbers, except backend and versions, as JSON data."""
         request = self.request
         return {
             "text": {"name": self.data.name, "sha256": self.data.sha256},

@@ -87,8 +87,8 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Put ``new`` into the memory of ``old`` and, where safe, the values that it is made from
-        too."""
+        """Put ``new``, and where safe the values that it is made from, into the memory of
+        ``old``."""
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
             start = self.lives[new].first
