@@ -11,7 +11,7 @@ from flax import nnx
 from harness.extend import ClaimableCall, Native, Packing, Part, Piece, Tensors
 
 Module = Any
-# The arguments that every Flax module gets (``dtype``, ``rngs``).
+# The arguments that every Flax module gets (such as ``dtype``).
 Own = Mapping[str, Any]
 # A function that returns a layer's results, from its module and its inputs, states and statistics
 # by role.

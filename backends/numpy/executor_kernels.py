@@ -243,7 +243,7 @@ class NumpyKernels:
         )
 
     def _relu_gradient(self, out: Array, g: Any, y: Array) -> Call:
-        # y is NaN or at least 0. Its bits are all 0 only if the slope is 0.
+        # y is NaN or at least 0. Read as an integer, y is 0 exactly if the slope is 0.
         keep = self.scratch(y.shape, self.bits)
         zero, one = np.array(0, self.bits), np.array(1, self.bits)
         return in_turn(

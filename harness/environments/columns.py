@@ -31,7 +31,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a command in order, and the interpreters of those with another interpreter.
+    """The columns of a command in order, and the interpreters of columns that need another one.
 
     ``lacking`` are backends that are left out because their framework is not installed, each with
     the command that installs it.

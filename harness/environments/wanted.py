@@ -156,7 +156,7 @@ def column_of(word: str) -> str:
 
 
 def _pinned(word: str, after: str = "") -> tuple[str, str]:
-    """Return the backend and the version in a word; ``after`` is the next word, for a hint."""
+    """Return the backend and the version in ``word``; ``after`` is the next word, for a hint."""
     backend, equals, version = word.partition("@" if "@" in word else "==")
     if not equals or not LABEL.fullmatch(version.removesuffix(".*")) or not version[0].isdigit():
         parts = f"{word} {after}".split()

@@ -21,7 +21,10 @@ from harness.errors import shorten
 
 @dataclass(frozen=True)
 class Arguments:
-    """Arrays by port name: float64 numbers that are exact in float32, or int64 indices."""
+    """The arrays that a model gets, by the names of its parameters, inputs and so on.
+
+    Floats are float64 numbers that float32 represents exactly. Indices are int64.
+    """
 
     parameters: ArrayDict
     statistics: ArrayDict
@@ -30,7 +33,8 @@ class Arguments:
     targets: ArrayDict
 
     def with_batch(self, other: Arguments) -> Arguments:
-        """Return these parameters and statistics with the batch (inputs, ...) of ``other``."""
+        """Return these parameters and statistics with the inputs, state and targets of
+        ``other``."""
         return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
 
 

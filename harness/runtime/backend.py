@@ -114,17 +114,20 @@ class Backend(ABC):
         """
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions of the distributions that compute, by name; at most 100."""
+        """Return the versions of the packages that do the computing, by name; at most 100."""
         return {"numpy": np.__version__}
 
     def devices(self) -> Sequence[str]:
-        """Return the allowed values of ``--device``; other devices give ``unsupported``."""
+        """Return the values that ``--device`` may have.
+
+        A check on any other device gets the verdict ``unsupported``.
+        """
         return ("cpu",)
 
     def dtypes(self) -> Sequence[str]:
-        """Return the allowed values of ``--dtype``.
+        """Return the values that ``--dtype`` may have.
 
-        They are taken from ``float64``, ``float32``, ``tf32``, ``bfloat16`` and ``float16``. For
+        They are some of ``float64``, ``float32``, ``tf32``, ``bfloat16`` and ``float16``. For
         ``bfloat16`` and ``float16``, ``astype`` must convert float32 to that dtype and back, and
         products must accept that dtype, with gradients. All other operations stay in float32.
         """
@@ -170,7 +173,10 @@ class Backend(ABC):
         return loop(self.primitives, step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
-        """Return a faster version of a function. Calls may differ in shapes, but not in names."""
+        """Return a faster version of a function.
+
+        It is called with tensors of various shapes, but always with the same names.
+        """
         return function
 
     def execute(self, plan: Plan) -> Callable[[Tensors], Tensors]:

@@ -81,8 +81,9 @@ def _line(node: Node, label: str, run: Callable[[Values], Sequence[object]]) -> 
 def chained(
     nodes: Sequence[Node], ends: Iterable[int], natives: Mapping[str, Native]
 ) -> tuple[list[Node], dict[str, Claimed]]:
-    """Merge claimed calls that their framework can run as one; return the nodes and functions by
-    key.
+    """Merge claimed calls that their framework can run as one call.
+
+    Return the new nodes, and the functions that prepare the merged calls, by key.
 
     Args:
         nodes: The nodes in order.

@@ -106,8 +106,8 @@ def _named(value: ast.expr) -> str:
 
 
 MOST = 1 << 28
-# Data files of up to this many bytes enter the checksum with their content. Larger files enter with
-# their size and time of change.
+# The checksum covers the content of data files of up to this many bytes. Of larger files it covers
+# only size and time of change.
 MOST_DATA = 1 << 20
 CODE = (".py", *EXTENSION_SUFFIXES)
 _HARNESS = __name__.partition(".")[0]
@@ -123,7 +123,7 @@ def digest(module: str, beside: Collection[str] = ()) -> str:
 
     ``beside`` are further top-level modules and packages of the distribution. The checksum covers
     all files of those that are imported, and all of them if the source does not show the imports.
-    Compiled extensions, and data above 1 MiB, enter with their size and time of change.
+    Of compiled extensions, and of data files above 1 MiB, it covers only size and time of change.
     """
     name = module.partition(":")[0]
     specs = _find(name)
@@ -152,11 +152,12 @@ def _content(path: Path) -> bytes:
 
 
 def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
-    """Return the files that a module depends on within its part of its package.
+    """Return the files on which a module depends, within its own package.
 
-    These are its own file, the modules that it imports directly or indirectly, the packages that
-    contain them, and the data files in their folders. Other files of the harness are left out,
-    because the harness has a separate checksum.
+    These are the module's file, the modules that it imports directly or indirectly, the packages
+    that contain them, and the data files in their folders. For a module of the harness, "its own
+    package" is its part of the harness (``harness.backends``), because the harness has a separate
+    checksum.
 
     Raises:
         Untold: a file's source does not show its imports, or the module is not in a package inside
@@ -187,7 +188,8 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
 
 
 def _within(names: Iterable[str], part: str) -> Iterator[str]:
-    """Yield the named modules that are in a part of a package, and their parent packages."""
+    """Yield the named modules that are inside package ``part``, and the packages that contain
+    them."""
     for name in names:
         words = name.split(".")
         if name.startswith(f"{part}.") and all(word.isidentifier() for word in words):
@@ -218,7 +220,8 @@ def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
 
 def _find(name: str) -> list[ModuleSpec]:
-    """Return the spec of each part of a dotted name, without importing; empty if one is missing."""
+    """Return the import spec of each part of a dotted name; empty if one is missing. Import
+    nothing."""
     found: list[ModuleSpec] = []
     path = None
     words = name.split(".")
@@ -235,7 +238,8 @@ def _find(name: str) -> list[ModuleSpec]:
 
 
 def _files(spec: ModuleSpec) -> list[Path]:
-    """Return a module's file, or all files of a package, sorted; of the harness only its code."""
+    """Return a module's file, or all files of a package, sorted. For the harness, return only
+    code."""
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not folders and spec.origin is not None and spec.has_location:
         return [Path(spec.origin)]

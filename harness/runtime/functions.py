@@ -196,7 +196,10 @@ class Functions:
         return updates.unscaled(split, self.table) if self.scales else split
 
     def derivative(self, phase: Phase, mode: Mode) -> Derivative:
-        """Return the program with the gradient of the loss or along cotangents; it is cached."""
+        """Return a program that also computes gradients; it is cached.
+
+        The gradients are those of the loss, or the gradients along cotangents.
+        """
         program, results = self.programs[phase], result_ports(self.programs[phase], mode)
         wanted = ("loss",) if mode == "loss" else ("output.", "state.")
         outputs = [Port(n, v) for n, v in results.items() if n.startswith(wanted)]

@@ -193,7 +193,7 @@ class PreparedNodes:
         return values
 
     def _empty(self, node: Node, values: Values) -> Node | None:
-        """Return the node that made None for an input of ``node``, if any; used after errors."""
+        """Return the earlier node that made an input of ``node`` None, if there is one."""
         nothing = {i for i in node.inputs if i in values and values[i] is None}
         return next((n for n in self._nodes.values() if nothing.intersection(n.outputs)), None)
 

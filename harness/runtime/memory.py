@@ -34,7 +34,7 @@ def available() -> int:
 
 
 def _left_to_groups() -> list[int]:
-    """Return the free bytes under each limit of a control group (version 1 or 2), and 2**62."""
+    """Return the bytes that each limit of a control group leaves, and 2**62 in case of no limit."""
     left = [1 << 62]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

@@ -3,7 +3,7 @@
 A packing lists the parameters in each tensor of the framework. The parameters may have another axis
 order or shape, may be joined along an axis, or may be stacked on a new axis. A tensor may also be
 frozen zeros, for example a second bias that the spec does not have. The map moves numbers and never
-changes them. It therefore serves parameters, gradients and optimizer slots, and converting back
+changes them. It therefore works for parameters, gradients and optimizer slots, and converting back
 gives the same bits. It calls primitives: a backend's inside a compiled function, or those of
 :data:`HOST` for numpy arrays.
 """

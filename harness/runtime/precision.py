@@ -1,7 +1,7 @@
 """Mixed precision: matrix products in a narrow dtype, all other operations in float32.
 
 A session of ``bfloat16`` or ``float16`` rounds the operands and the result of every matrix product
-to that dtype, but the product sums in float32. Parameters, slots, statistics, the step number,
+to that dtype, but sums the terms in float32. Parameters, slots, statistics, the step number,
 losses, sums and all other operations are in float32. The reason is that an update is often smaller
 than the last digit of a parameter in bfloat16. Also, a bfloat16 counter cannot exceed 256, and
 0.999 becomes 1 (Micikevicius et al. 2018, "Mixed precision training", section 3).
@@ -34,7 +34,7 @@ def host_dtype(dtype: str) -> str:
 
 
 def narrow(dtype: str) -> str:
-    """Return ``dtype`` if it is narrower than float32 and used by products only, else ""."""
+    """Return ``dtype`` if it is ``bfloat16`` or ``float16``, else an empty string."""
     return dtype if dtype in NARROW else ""
 
 

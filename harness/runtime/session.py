@@ -3,7 +3,7 @@
 Tensors are passed by name. Parameters have the framework's packed names (``rnn/kernel``) or the
 spec's names (``rnn.W``). Other arguments are ``input.NAME``, ``target.NAME``, ``state.NAME``,
 ``statistics.NAME`` and ``cotangent.NAME``. Results are ``output.NAME``, ``state.NAME``,
-``statistics.NAME``, ``metric.NAME`` and ``loss``. Arrays have the shapes of the program's ports
+``statistics.NAME``, ``metric.NAME`` and ``loss``. Arrays have the shapes that the program declares
 (``[batch, time]``). Sessions copy their arguments, integers as int64. Returned arrays belong to the
 caller. For the dtypes of floats see :mod:`.precision`.
 """

@@ -115,14 +115,14 @@ class Carry:
 
 @dataclass(frozen=True)
 class StepLoop:
-    """Compiled steps: ``one`` makes one step per call, ``several`` many, if the backend can."""
+    """Compiled steps: ``one`` makes one step per call; ``several``, if not None, makes many."""
 
     one: Advance
     several: Advance | None = None
 
     @staticmethod
     def of(backend: Backend, step: Advance) -> StepLoop:
-        """Return the loop of a step that the backend has compiled.
+        """Let the backend compile a step, and return the loop that runs it.
 
         Raises:
             ContractError: the backend did not return a function.
@@ -340,10 +340,10 @@ class Pipeline:
         return {**kept, "others": others}
 
     def overhead(self, count: int) -> float:
-        """Return the seconds per step that :meth:`start` takes without the framework; then
-        :meth:`restart`.
+        """Return the seconds per step that :meth:`start` takes without the framework.
 
-        If the framework has compiled the whole step, the whole step is excluded.
+        If the framework has compiled the whole step, the whole step is excluded. The pipeline
+        restarts afterwards.
         """
         arguments = self._carry.carried, self._carry.fixed, self._batches[0]
         if self._loop.one is self._step_advance:

@@ -50,7 +50,7 @@ class BatchSource(Protocol):
 
 
 class Loader:
-    """A loader, which converts a source's batches to tensors in the layout that a step needs.
+    """A converter of a source's batches to tensors, in the layout that a step needs.
 
     ``rows`` ``[batch]`` is an example. ``orders`` are the axis orders of tensors for which the step
     needs another order; see :class:`harness.program.plan.Plan`. ``many`` sets the number of steps

@@ -148,7 +148,7 @@ def state(line: str) -> CardState | None:
 
 
 def reasons(bits: str) -> tuple[str, ...]:
-    """Return the names of the clock reasons in a hexadecimal number; empty if none are reported."""
+    """Return the clock reasons in a hexadecimal number as text; empty if none are reported."""
     try:
         found = int(bits, 16)
     except ValueError:

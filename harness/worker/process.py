@@ -149,7 +149,7 @@ def _end_all(condemned: Callable[[str], bool]) -> None:
 
 
 def _end_one(pid: int, condemned: Callable[[str], bool]) -> bool:
-    """End a process if its token is condemned; return whether it was still alive."""
+    """End a process if ``condemned`` is true for its token; return whether it was alive."""
     if not condemned(_token_of(pid)):
         return False
     with contextlib.suppress(OSError):

@@ -44,14 +44,14 @@ class Kernels(Protocol):
     ``table[op](out, *inputs, **attributes)`` returns a function without arguments that writes the
     result to ``out``. Inputs are tensors, or plain numbers for constants.
 
-    The executor gives each operation inputs of few shapes:
+    Each operation gets its inputs in a fixed layout:
 
     - Elementwise operations get inputs in the shape of ``out``.
     - ``matmul`` and ``addmm`` get matrices or stacks of matrices.
-    - ``sum`` and ``max`` reduce the last of two axes.
-    - ``softmax``, ``log_sum_exp``, ``take_along_axis`` and ``scatter_add`` get two axes and work
+    - ``sum`` and ``max`` get matrices and reduce the last axis.
+    - ``softmax``, ``log_sum_exp``, ``take_along_axis`` and ``scatter_add`` get matrices and work
       row by row.
-    - ``take`` and ``segment_sum`` get indices with one axis, and rows with one axis each.
+    - ``take`` and ``segment_sum`` get a matrix of rows, and indices with one axis.
 
     The caller has checked the indices. ``aliases`` gives, by operation, the positions of the inputs
     that may share memory with ``out``. ``tiled`` names the operations that are faster tile by tile.

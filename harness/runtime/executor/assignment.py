@@ -20,7 +20,8 @@ class Allocation:
 
 @dataclass
 class Life:
-    """The numbers of the first and last instruction that use a buffer, and of all that write it."""
+    """The numbers of the first and last instructions that use a buffer, and of those that write
+    it."""
 
     first: int
     last: int
@@ -28,7 +29,7 @@ class Life:
 
 
 def lives(instructions: Sequence[Instruction], wanted: Iterable[Buffer]) -> dict[Buffer, Life]:
-    """Return the life of each buffer. Buffers in ``wanted`` live until the end."""
+    """Return for each buffer when it is in use. Buffers in ``wanted`` stay in use until the end."""
     found: dict[Buffer, Life] = {}
     for index, instruction in enumerate(instructions):
         for view in instruction.reads():

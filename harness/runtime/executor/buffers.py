@@ -158,9 +158,10 @@ class View:
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield how axes of two shapes correspond, as pairs of numbers of neighbouring axes.
+    """Match the axes of two shapes; yield pairs of numbers of neighbouring axes.
 
-    The axes of a pair have equal products of lengths. Each pair has as few axes as possible.
+    The axes of a pair have the same product of lengths. For ``[6, 4]`` and ``[2, 3, 4]`` the pairs
+    are (1, 2) and (1, 1).
     """
     i = j = 0
     while i < len(old) or j < len(new):

@@ -1,4 +1,4 @@
-"""Build instructions, views of memory, and places for values that are joined."""
+"""Build instructions on views of memory, and choose places for the values that ``concat`` joins."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def viewed(op: str, operand: Operand, attributes: Attributes) -> Operand:
 def homes_of(
     nodes: Sequence[Node], homes: Mapping[int, View], new: Callable[[int], View]
 ) -> dict[int, View]:
-    """Return places for the values of a block, so that joined values need no copies.
+    """Return places for the values of a block, so that ``concat`` needs no copies.
 
     ``homes`` gives the places that are already fixed. ``new`` makes a new view for a value.
     """

@@ -54,7 +54,8 @@ class SideBySide:
         return replace(view, buffer=whole.buffer, offset=whole.offset + view.offset)
 
     def _replaced(self, replaced: Mapping[Buffer, Buffer]) -> dict[Buffer, Buffer]:
-        """Return which joined buffers replace which.
+        """Return the joined buffers that replace other joined buffers, as ``replaced`` does for
+        their parts.
 
         A joined buffer replaces another only if every part replaces the part at the same position.
         Two groups may hold the same parameters in different orders.
@@ -144,7 +145,11 @@ def _groups(
 
 
 def _tails(chain: _Chain, instructions: Sequence[Instruction]) -> Iterator[_Chain]:
-    """Yield the chain without its first instructions, as long as one buffer connects both parts."""
+    """Yield what remains of a chain without its first instruction, without its first two, and so
+    on.
+
+    Stop when the two parts of the chain share more than one buffer.
+    """
     for start in range(1, min(len(chain.numbers), BEFORE + 1)):
         before, rest = (
             _chain(n, instructions) for n in (chain.numbers[:start], chain.numbers[start:])

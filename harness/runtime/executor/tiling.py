@@ -96,7 +96,7 @@ def _independent(
 
 
 def _by_rows(a: View, b: View) -> bool:
-    """Return whether two views of one allocation share memory only between equal rows."""
+    """Return whether two views of one allocation share memory only between rows of equal number."""
     if a.offset + _extent(a) < b.offset or b.offset + _extent(b) < a.offset:
         return True
     if a.strides[0] != b.strides[0] or a.shape[0] != b.shape[0]:

@@ -26,8 +26,8 @@ MODULE = "model_of_a_user"
 class ModelFile:
     """The file of a user's model: ``FILE.py:NAME``, or a file that holds a whole model.
 
-    ``name`` is empty for a whole model. If the model is a function, ``parameters`` names the object
-    in the file that is its first argument.
+    ``name`` is empty for a whole model. If the model is a function, ``parameters`` names an object
+    in the file, which is passed as the first argument.
     """
 
     path: Path
@@ -224,7 +224,7 @@ class OwnModel(ABC):
 
     @abstractmethod
     def entries(self) -> Mapping[str, ModelArray]:
-        """Return the model's arrays by its own names (``rnn.weight_ih_l0``), shared arrays once."""
+        """Return the model's arrays by name (``rnn.weight_ih_l0``), each shared array once."""
 
     @abstractmethod
     def read(self, name: str) -> Any:

@@ -362,7 +362,7 @@ class Matching:
         return Placement(shape, view)
 
     def _left_over(self, places: Iterable[tuple[str, Placement]]) -> list[str]:
-        """Return the trained arrays of the model of which the spec does not set every entry.
+        """Return the trained arrays of the model that have entries which the spec does not set.
 
         Raises:
             UsageError: two arrays of the spec are in the same place.

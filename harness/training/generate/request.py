@@ -13,7 +13,7 @@ from harness.errors import CouldNotRun
 
 
 class GenerateError(CouldNotRun):
-    """Failure of a backend."""
+    """The error of a backend that fails."""
 
 
 @dataclass(frozen=True)
