@@ -33,8 +33,7 @@ class Arguments:
     targets: ArrayDict
 
     def with_batch(self, other: Arguments) -> Arguments:
-        """Return these parameters and statistics with the inputs, state and targets of
-        ``other``."""
+        """Return these parameters and statistics with all other arrays from ``other``."""
         return replace(self, inputs=other.inputs, state=other.state, targets=other.targets)
 
 

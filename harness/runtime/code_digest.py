@@ -188,8 +188,7 @@ def _reached(name: str, specs: Sequence[ModuleSpec]) -> dict[Path, None]:
 
 
 def _within(names: Iterable[str], part: str) -> Iterator[str]:
-    """Yield the named modules that are inside package ``part``, and the packages that contain
-    them."""
+    """Yield the named modules that are inside package ``part``, and their parent packages."""
     for name in names:
         words = name.split(".")
         if name.startswith(f"{part}.") and all(word.isidentifier() for word in words):
@@ -220,8 +219,8 @@ def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
 
 def _find(name: str) -> list[ModuleSpec]:
-    """Return the import spec of each part of a dotted name; empty if one is missing. Import
-    nothing."""
+    """Return the import spec of each part of a dotted name, without importing; [] if one is
+    missing."""
     found: list[ModuleSpec] = []
     path = None
     words = name.split(".")
@@ -238,8 +237,7 @@ def _find(name: str) -> list[ModuleSpec]:
 
 
 def _files(spec: ModuleSpec) -> list[Path]:
-    """Return a module's file, or all files of a package, sorted. For the harness, return only
-    code."""
+    """Return a module's file, or a package's files, sorted; for the harness only code."""
     folders = [Path(place) for place in spec.submodule_search_locations or ()]
     if not folders and spec.origin is not None and spec.has_location:
         return [Path(spec.origin)]

@@ -20,8 +20,7 @@ class Allocation:
 
 @dataclass
 class Life:
-    """The numbers of the first and last instructions that use a buffer, and of those that write
-    it."""
+    """The numbers of the first and last instruction that use a buffer, and of its writers."""
 
     first: int
     last: int
@@ -88,8 +87,7 @@ class MemoryPlan:
         )
 
     def _replace(self, new: Buffer, old: Buffer) -> None:
-        """Put ``new``, and where safe the values that it is made from, into the memory of
-        ``old``."""
+        """Put ``new`` into the memory of ``old``; where safe, its inputs and their inputs too."""
         end = self.lives[old].last if old in self.lives else -1
         while new.role == "temporary" and new not in self.allocations:
             start = self.lives[new].first
