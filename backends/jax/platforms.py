@@ -53,7 +53,7 @@ def start(jax: Any, device: str) -> Any:
     """Start the platform of a device; return the JAX device for this value of ``--device``.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: JAX has no such device.
     """
     offered, card = devices(), card_of(device)
     if device not in offered:
@@ -75,7 +75,7 @@ def prepare(jax: Any, device: str, dtype: str) -> Any:
     """Start a device and return it; set the precision of the session.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: JAX has no such device.
     """
     started = start(jax, device)
     # Allow 64-bit types only in a float64 session. In a float32 session the bias correction of

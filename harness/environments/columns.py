@@ -118,7 +118,7 @@ def one(asked: str, python: str | None = None) -> tuple[str, str]:
     The default interpreter is the one that runs this code.
 
     Raises:
-        UsageError: as :func:`choose`.
+        UsageError: as in :func:`choose`.
     """
     name = _parts(asked)[0]
     found = choose((asked,), {name: python} if python else {})

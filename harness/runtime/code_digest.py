@@ -219,8 +219,7 @@ def _beside(files: Iterable[Path], tops: set[str]) -> dict[Path, None]:
 
 
 def _find(name: str) -> list[ModuleSpec]:
-    """Return the import spec of each part of a dotted name, without importing; [] if one is
-    missing."""
+    """Return the import spec of each part of a dotted name, or [] if one is missing."""
     found: list[ModuleSpec] = []
     path = None
     words = name.split(".")

@@ -71,7 +71,7 @@ def load(name: str) -> Backend:
     This imports the framework, so call it only in the worker process of that backend.
 
     Raises:
-        UnknownBackend: nothing of this name is installed.
+        UnknownBackend: no backend of this name is installed.
         BrokenBackend: the plugin or its framework fails to import, two distributions claim the
             name, or the plugin breaks the contract of the hooks.
     """
@@ -86,7 +86,7 @@ def environment(name: str, deterministic: bool = False) -> dict[str, str]:
     ``deterministic`` adds the variables that make identical calls give identical bits.
 
     Raises:
-        UnknownBackend: nothing of this name is installed.
+        UnknownBackend: no backend of this name is installed.
         BrokenBackend: as for ``load``, or the variables are not strings.
     """
     found = _strings(name, "harness_environment")
@@ -180,8 +180,8 @@ class PluginKind:
         """Return the origin and the entry point of a plugin.
 
         Raises:
-            HarnessError: nothing of this name is installed (``unknown``), or several distributions
-                claim it (``broken``).
+            HarnessError: no plugin of this name is installed (``unknown``), or several
+                distributions provide one (``broken``).
         """
         found = installed(self.group)
         if name not in found:

@@ -62,7 +62,7 @@ def named(value: Any, source: str) -> Mapping[str, Any]:
     """Return ``value``, which ``source`` returned, after checking that it is a mapping.
 
     Raises:
-        ContractError: it is not a mapping.
+        ContractError: the value is not a mapping.
     """
     found: Mapping[str, Any] = instance(value, Mapping, source, "a dictionary of tensors by name")
     return found
@@ -127,7 +127,7 @@ def names(value: Any, source: str) -> list[str]:
     """Return a list of names after checking it.
 
     Raises:
-        ContractError: the value is not a list of names, but, for example, a single text.
+        ContractError: the value is not a list of names. A single text is also an error.
     """
     listed = isinstance(value, Sequence | frozenset | set) and not isinstance(value, str | bytes)
     if not listed or not all(isinstance(name, str) for name in value):

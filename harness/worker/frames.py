@@ -92,7 +92,7 @@ def send(connection: socket.socket, message: Any, escape: bool = False) -> None:
 
     Raises:
         Unencodable: as in ``encode``; nothing was sent.
-        OSError: the other end is gone.
+        OSError: the other end of the socket is closed.
     """
     for piece in encode(message, escape=escape):
         connection.sendall(piece)
@@ -123,7 +123,7 @@ class FrameWriter:
         """Write as much as the socket accepts now; return whether the frame is complete.
 
         Raises:
-            OSError: the other end is gone.
+            OSError: the other end of the socket is closed.
         """
         if self._pieces:
             piece = self._pieces[-1]

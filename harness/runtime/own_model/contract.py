@@ -42,7 +42,7 @@ class ModelFile:
         name.
 
         Raises:
-            UsageError: the file raises, or has no object of such a name.
+            UsageError: the file raises, or has no object of that name.
         """
         # The file may import modules beside it; they do not hide installed modules.
         sys.path.append(str(self.path.parent))
