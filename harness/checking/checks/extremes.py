@@ -359,8 +359,8 @@ def _is_bias(case: Case, port: Port) -> bool:
 
 def far_inputs(context: Context) -> Iterator[Finding]:
     """Compare results at inputs and embedding tables about 64 times as large, and matrices divided
-    by the same factor. The products are unchanged, so only a backend that clips an input or an
-    embedding differs."""
+    by the same factor. Pre-activations stay in their usual range, so only a backend that clips an
+    input or an embedding differs."""
     material = far_material(context.case)
     if material is None:
         return

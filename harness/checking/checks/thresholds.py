@@ -277,8 +277,8 @@ def _of_a_step(context: Context, case: Case) -> list[Deviation]:
 
 
 def large_counts(context: Context) -> Iterator[Finding]:
-    """Compare a new session in which the spec's small sizes, such as attention heads, are raised
-    above 16."""
+    """Compare results and gradients in a new session with small sizes, such as the number of
+    attention heads, raised above 16."""
     case = numerous_case(context.case, context.own)
     if case is None:
         return
