@@ -1,7 +1,7 @@
 """numpy's kernels for an executor: ufuncs and products that write into given arrays.
 
 Each kernel function binds its arguments and returns a call. Masks select floats by their bits, with
-fast integer operations: numpy's ``where`` is 20 times slower on random masks, and multiplying by 0
+fast integer operations. numpy's ``where`` is 20 times slower on random masks, and multiplying by 0
 does not remove NaN.
 """
 

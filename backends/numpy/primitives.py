@@ -43,7 +43,7 @@ def _one_hot(indices: Array, classes: int, dtype: str) -> Array:
 
 
 def _segment_sum(x: Array, indices: Array, rows: int) -> Array:
-    """Sum rows with equal indices, after sorting them; np.add.at is 50 times slower."""
+    """Sort rows by index and sum those with equal indices; np.add.at is 50 times slower."""
     rest = x.shape[indices.ndim :]
     flat, values = indices.reshape(-1), x.reshape(indices.size, *rest)
     result = np.zeros((rows, *rest), x.dtype)

@@ -53,8 +53,9 @@ class Interpreter:
     """The settings with which program nodes are interpreted.
 
     ``scalar`` turns a number into a tensor. Primitives that convert to floats get ``dtype``.
-    ``claimed`` prepares claimed calls, by key. ``watch`` gets every value. Constants are made once,
-    or in each run if ``anew``: a compiler's trace cannot use constants of another trace.
+    ``claimed`` prepares claimed calls, by key. ``watch`` gets every value. Constants are made once.
+    If ``anew``, each run makes them again, because a compiler's trace cannot use another trace's
+    constants.
     """
 
     table: Table

@@ -142,8 +142,8 @@ class Chain:
 class Native:
     """A layer or loss that a backend claims as the framework's own.
 
-    ``run(values, packed)`` is the call. ``values`` holds inputs, states and statistics by role: an
-    LSTM's ``x`` ``[batch, time, features]``, ``h`` and ``c`` ``[batch, units]``; a loss's
+    ``run(values, packed)`` is the call. ``values`` holds inputs, states and statistics by role. An
+    LSTM has ``x`` ``[batch, time, features]``, ``h`` and ``c`` ``[batch, units]``. A loss has
     ``logits`` ``[..., classes]`` and ``target``. ``packed`` holds the parameters by the names of
     ``packing``. The call does not write into its arguments.
 

@@ -283,7 +283,7 @@ class Pipeline:
         """Wait for a step and for all tensors that it passes on, and return its results.
 
         If a call made several steps, wait for the results of each, because the backend may compute
-        them late; return the results of the last step.
+        them late. Return the results of the last step.
         """
         backend = self.session.backend
         backend.wait({n: t for n, t in self._carry.carried.items() if n != OPTIMIZER})

@@ -69,9 +69,13 @@ class Disproved(HarnessError):
 def prove(remote: TrainRemote) -> dict[str, Any]:
     """Check the steps of a training in a worker. Afterwards the parameters must be loaded again.
 
-    Return the result for the record: ``steps``, the number of steps that the oracle repeated, or
-    ``why`` it repeated none; ``in_a_row``, the number of steps made in both ways; ``worst``,
-    ``error`` and ``allowed`` of the tensor with the largest error; ``seconds``.
+    Return the result for the record:
+
+    - ``steps``: the number of steps that the oracle repeated, or ``why`` it repeated none.
+    - ``in_a_row``: the number of steps that were made both in few calls and one by one.
+    - ``worst``, ``error``, ``allowed``: the tensor with the largest error, its error and
+      tolerance.
+    - ``seconds``: the seconds that the check took.
 
     Raises:
         Disproved: a step is wrong.

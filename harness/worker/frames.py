@@ -1,9 +1,9 @@
 """Messages between the harness and a worker: msgpack frames with numpy arrays over a socket.
 
-A frame has three parts: a header of two 8-byte big-endian sizes (of the message and of the arrays),
-the msgpack message, and the bytes of its arrays in order. Inside the message, an array is a msgpack
-extension of type 1 with its dtype and shape. C-contiguous arrays are sent and received without a
-copy. A numpy scalar is an extension of type 2 with its dtype and bytes.
+A frame has three parts: a header, the msgpack message, and the bytes of its arrays in order. The
+header holds the sizes of the message and of the arrays, as 8-byte big-endian numbers. Inside the
+message, an array is a msgpack extension of type 1 with its dtype and shape. C-contiguous arrays are
+sent and received without a copy. A numpy scalar is an extension of type 2 with its dtype and bytes.
 
 Values keep their bits, dtype (including byte order) and shape. Tuples arrive as lists, and
 instances of subclasses of built-in types arrive as the built-in type.

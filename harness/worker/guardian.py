@@ -4,12 +4,12 @@ It is started as ``python -m harness.worker.guardian PARENT MODULE ARGUMENTS --r
 before any large import. The child becomes the worker by running ``MODULE.main(ARGUMENTS)``; the
 supervisor only waits. The supervisor is a *subreaper*: it becomes the parent of every descendant
 whose own parent has ended. Even a daemon (two forks and a setsid) therefore cannot escape. The
-supervisor kills all descendants when the worker ends, when it gets a signal to end, or when its
-parent ends, which the kernel reports by a signal.
+supervisor kills all descendants when the worker ends, or when it gets a signal to end. The kernel
+sends such a signal when the parent ends.
 
-It writes two lines to the file descriptor N: the worker's process number at the start, and the
-worker's exit status when all processes have ended. If the second line is missing, the supervisor
-itself was killed. Linux only.
+It writes two lines to the file descriptor N. The first is the worker's process number, at the
+start. The second is the worker's exit status, when all processes have ended. If the second line is
+missing, the supervisor itself was killed. Linux only.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Launch:
     - ``memory_limit`` limits the resident bytes of the process and its descendants; None is no
       limit.
     - ``service`` (``module:function``) gets the loaded backend and returns the function that
-      answers calls. ``handler``, if given, takes its place and gets only the backend's name.
+      answers calls. ``handler``, if given, is used instead and gets only the backend's name.
     - ``cores`` is the number of processor cores that the worker may use; None for all.
     - ``deterministic`` makes the backend give the same bits in every call, on any device.
     - ``start_timeout`` is in seconds.

@@ -131,9 +131,9 @@ def _row(sequence: Operand, time: int) -> Operand:
 class _Stacks:
     """The places of the values that a loop stacks.
 
-    If a loop stacks a carried value as it is before each step, the stack has ``length + 1`` rows:
-    the initial value, then the value after each step. The values before the steps and those after
-    the steps are two views of this stack.
+    If a loop stacks a carried value as it is before each step, its stack has ``length + 1`` rows.
+    They are the initial value, then the value after each step. The values before the steps and the
+    values after the steps are two views of this stack.
     """
 
     def __init__(

@@ -28,8 +28,8 @@ class Reader:
     ``fixed`` is the number of characters that the model reads, if each is a separate input; None if
     the inputs have a time axis. A time axis has at most ``window`` characters, as in training. A
     stateful model reads each character once. ``step`` is a program that reads one character and
-    keeps values of earlier characters, as long as they fit into the window; None if the model does
-    not allow that.
+    keeps values of earlier characters, as long as they fit into the window. It is None if the model
+    does not allow that.
     """
 
     program: Program
