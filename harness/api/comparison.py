@@ -129,7 +129,7 @@ def compare(
         old: A record file of ``harness check``, a file of results of ``harness bench``, or a report
             of :func:`bench`.
         new: The same for the later run; left out with ``between``.
-        between: Two backends (columns of the report) in the file ``old``, such as
+        between: Names of two backends in the file ``old``, such as
             ``("torch@2.14.1", "torch@2.15.0")``.
         threshold: The share by which a speed must change to be reported: ``"10%"`` or ``0.1``.
 

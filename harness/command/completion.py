@@ -110,9 +110,9 @@ class _Shell(ShellComplete):
 
 
 class Bash(_Shell):
-    """Completion in bash.
+    """Completion in bash: values are escaped, and their start up to a word break is left out.
 
-    Bash escapes nothing, and it inserts only the part after the last character that breaks words.
+    Bash itself keeps this start, because it breaks words at ``=``, ``:`` and ``@``.
     """
 
     name: ClassVar[str] = "bash"

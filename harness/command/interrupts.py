@@ -66,8 +66,8 @@ def disarm() -> None:
 def stoppable(run: Callable[[], int], told: Callable[[], str] = str) -> int:
     """Return the result of ``run``; after an interrupt, clean up and return 130.
 
-    The printed line ends with the interrupt's notes, or without notes with the text that ``told``
-    returns.
+    The printed line ends with the notes of the ``KeyboardInterrupt``. If there are none, it ends
+    with the text that ``told`` returns.
     """
     global _telling, _told
     from harness.output.printing import tell

@@ -27,7 +27,7 @@ HOLDER = re.compile(rb"process (\d{1,10}) on (\S{0,255})\n")
 
 @contextlib.contextmanager
 def held(path: Path, instead: str = "give another --weights") -> Iterator[None]:
-    """Hold the exclusive right to write a file during the block; the file need not exist.
+    """Lock a file during the block, so that no other process writes it; the file need not exist.
 
     On file systems without locks, nothing is locked. The error message suggests ``instead``.
 

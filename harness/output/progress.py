@@ -60,7 +60,7 @@ class Progress:
         self._drawn.stop()
 
     def plan(self, total: float, done: float = 0.0, *, forecast: bool = True) -> None:
-        """Set the total and the part already done; the time counts from now on.
+        """Set the total work and the part already done, and start to measure the time.
 
         Without ``forecast``, the remaining time is not shown, e.g. because parts are few and
         unequal.

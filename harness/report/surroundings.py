@@ -46,7 +46,7 @@ class ModelView:
 
 
 def model_view(name: str, told: CheckedModel) -> ModelView:
-    """Return the view of a model from the head of a record file."""
+    """Return the text about a model that a record file describes."""
     sizes = ", ".join(f"{size} {number}" for size, number in told.sizes.items())
     layers = ", ".join(_layer(layer, told) for layer in told.layers)
     facts = (("sizes of most checks", sizes), ("layers", layers))

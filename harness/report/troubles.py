@@ -30,7 +30,7 @@ FAULTS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a spec; ``note`` says what is wrong in the line."""
+    """A line of a spec; ``note`` describes the fault in the line."""
 
     number: int
     text: str

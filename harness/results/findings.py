@@ -125,7 +125,7 @@ class Finding:
     def judge(self) -> Finding:
         """Set the verdict from the comparisons.
 
-        The verdict is "error" if nothing was compared and no note says why.
+        The verdict is "error" if nothing was compared and :attr:`note` does not say why.
         """
         if self.faults or not all(d.agrees for d in self.deviations):
             self.verdict = "differ"

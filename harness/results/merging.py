@@ -321,7 +321,7 @@ class _KeptEntries:
 
     @property
     def ended(self) -> set[str]:
-        """The names of the finished cells, in the form that plans use."""
+        """The names of the finished cells, as written in plans."""
         return {_name_in_plan(entry.params, origin.backend) for entry, _, origin in self.kept}
 
     def _take(self, name: str, entry: SpeedEntry, origin: SpeedOrigin) -> None:
@@ -433,7 +433,7 @@ def _joined(
 
 
 def _name_in_plan(params: Parameters, backend: str) -> str:
-    """Return the name of a cell in the form of :class:`harness.timing.request.BenchPlan`."""
+    """Return the name of a cell as :class:`harness.timing.request.BenchPlan` writes it."""
     further = (params.model_extra or {}).items()
     sizes = {name: size for name, size in further if name not in OF_EVERY_CELL}
     parts = params.mode, params.spec, params.batch, params.time

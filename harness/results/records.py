@@ -31,7 +31,7 @@ class CellOrigin:
 
 @dataclass(frozen=True)
 class CellBlock:
-    """The lines of a cell from begin to end, and the head of the run that wrote them."""
+    """The lines of a cell from begin to end, and the first line of the run that wrote them."""
 
     begin: Begin
     results: Sequence[Result]
@@ -114,7 +114,7 @@ class Records:
 
     @property
     def head(self) -> Head | None:
-        """The head of the last run; None without a head."""
+        """The first line of the last run; None if there is none."""
         return next(reversed(self.of_kind(Head)), None)
 
     @property

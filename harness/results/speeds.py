@@ -187,7 +187,7 @@ class Info(Form):
 
 
 class SpeedFile(Form):
-    """The content of a whole file of speeds."""
+    """The content of a file of speeds."""
 
     machine_info: Info
     benchmarks: list[Timed]

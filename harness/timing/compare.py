@@ -51,7 +51,7 @@ class SpeedChange:
 
     @property
     def words(self) -> str:
-        """The change in words, without the name of the cell."""
+        """The text about the change, without the name of the cell."""
         return f"{self._plain} ({self.doubt})" if self.doubt else self._plain
 
     @property
@@ -127,7 +127,7 @@ def compare(
 ) -> RunChanges:
     """Compare two files: the changes of cells, of versions and of machines.
 
-    With ``baseline``, the two files hold two backends of the same run, and ``baseline`` is the name
+    With ``baseline``, the two files have two backends of the same run, and ``baseline`` is the name
     of the backend in the ``old`` file.
     """
     found = changes(old, new, threshold, baseline)

@@ -1,4 +1,4 @@
-"""Contestants of a benchmark: a backend's worker in one group, and the record of its cell."""
+"""The backends that a benchmark times, each with its worker and its measurements."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Played:
 
     ``calls`` has the first index and the number of steps of each call since the restart. ``clock``
     has the time of the row by both clocks. ``reads`` maps the index of a step to its results, read
-    when a clock stopped. ``drawn`` is True if the whole round may be repeated. Then ``parameters``
+    when a clock stopped. ``drawn`` is True if the round may be repeated. Then ``parameters``
     has all values after the first ``until`` calls, and ``reading`` the seconds of two readings of
     them.
     """
@@ -167,7 +167,7 @@ class Played:
 
     @property
     def seconds(self) -> float:
-        """The seconds of the timed row of steps, by the worker's clock."""
+        """The seconds of the timed steps, by the worker's clock."""
         return self.clock.told
 
     @property
@@ -178,7 +178,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per step in one round, in a row and alone.
+    """Seconds per step in one round: of steps in a row, and of single steps that are waited for.
 
     ``row`` is the time per step in a row. A single step takes ``begun`` seconds to start, then
     ``done`` until its results are there, and ``again`` to read them a second time. ``longer`` is
@@ -222,13 +222,13 @@ class Handed:
 
 @dataclass
 class Contestant:
-    """The worker of one entry in one group, and its measurements.
+    """A backend that is timed on one model (group): its worker and its measurements.
 
     - ``next`` is the index of the next step, and ``many`` the number of steps per call.
     - ``latency`` is the estimated time of a step; it decides how many steps fill a given time.
     - ``peaks`` maps (process, size) to peak FLOP/s, and is shared by all groups.
-    - ``played``, ``paces`` and ``handed`` have an entry per round: what was timed, its times per
-      step, and the time to feed its batches.
+    - ``played``, ``paces`` and ``handed`` have an entry per round: the timed steps, the
+      times per step, and the time to feed the batches.
     - ``clocks`` has the times of all rows of steps.
     """
 
@@ -383,7 +383,7 @@ class BenchEvents:
         """Receive the number of cells, before the first cell starts."""
 
     def expecting(self, group: Group) -> None:
-        """Receive the group whose expected results the oracle computes next."""
+        """Receive the model (group) whose expected results the oracle computes next."""
 
     def doing(self, result: TimedResult, what: str) -> None:
         """Receive the cell and the part of its measurement that begins, e.g. "warming up"."""

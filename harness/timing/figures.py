@@ -63,7 +63,7 @@ def finish(contestant: Contestant) -> None:
 def compare_with_peaks(contestants: Sequence[Contestant]) -> None:
     """Set every cell's share of the peak FLOP/s, which is at most 1.
 
-    The peak of a size is the fastest rate that any contestant reached in a matmul of this size. If
+    The peak of a size is the fastest rate that any backend reached in a matmul of this size. If
     the matmuls of a step ran at a higher rate, that rate is the peak.
     """
     measured = [c for c in contestants if c.result.measured and not c.entry.baseline]

@@ -81,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """A model with sizes and a mode; all entries are timed on the group in turn."""
+    """A model with sizes and a mode; all backends are timed on it in turn."""
 
     spec: Spec
     mode: str
@@ -248,7 +248,7 @@ def has_time(spec: Spec) -> bool:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """The plan of a run: ``every`` group of all shards, and the ``groups`` of this shard.
+    """The plan of a benchmark: ``every`` group of all shards, and the ``groups`` of this shard.
 
     ``lacking`` maps a backend whose framework is not installed to the way to install it.
     """
@@ -261,7 +261,7 @@ class BenchPlan:
 
     @classmethod
     def of(cls, request: BenchRequest, entries: Sequence[Entry] | None = None) -> Self:
-        """Return the plan of a request; ``entries`` defaults to the entries of the request.
+        """Return the plan of a request; ``entries`` defaults to the backends of the request.
 
         Raises:
             UsageError: the request is invalid.
@@ -276,7 +276,7 @@ class BenchPlan:
 
     @property
     def cells(self) -> list[TimedCell]:
-        """The cells of this shard, group by group: one cell per entry and group."""
+        """The cells of this shard, group by group: one cell per backend and group."""
         return [group.cell(entry.label) for group in self.groups for entry in self.entries]
 
     def record(self) -> RunPlan:

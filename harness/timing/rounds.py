@@ -1,4 +1,4 @@
-"""Measurement of one group: prepare all contestants, time rounds in random order, run the proofs.
+"""Measurement of one group: prepare all backends, time rounds in random order, run the proofs.
 
 Only one worker computes at a time; all other workers wait.
 """
@@ -56,7 +56,7 @@ def measure(
     shuffle: random.Random,
     events: BenchEvents,
 ) -> None:
-    """Measure all contestants of a group, and store the results in them."""
+    """Measure all backends of a group, and store the results in ``contestants``."""
 
     def each(what: str, part: Callable[[Contestant], None], order: Sequence[Contestant]) -> None:
         for contestant in order:

@@ -33,7 +33,7 @@ NO_NUMBER = (
 
 
 class GroupTimer(Protocol):
-    """The interface of a timer of groups, on this machine or on a cluster."""
+    """The interface of a timer of models (groups), on this machine or on a cluster."""
 
     def run(self, keep: Keep) -> None:
         """Time all groups; pass the results of each group to ``keep`` as soon as it is timed."""
@@ -43,7 +43,7 @@ class GroupTimer(Protocol):
 
 
 class LocalTimer:
-    """A timer that runs groups on this machine one after another, with one worker per entry."""
+    """A timer that times models (groups) on this machine, with one worker per backend."""
 
     def __init__(self, plan: BenchPlan, events: BenchEvents) -> None:
         self._plan, self._request, self._events = plan, plan.request, events
@@ -120,9 +120,9 @@ class LocalTimer:
 
 
 class Bench:
-    """A run of a request. Use it as a context manager, so that all workers stop at its end.
+    """A run of ``harness bench``. Use it as a context manager, so that its workers stop at the end.
 
-    ``entries`` defaults to the entries of the request. Raises :class:`UsageError` for an invalid
+    ``entries`` defaults to the backends of the request. Raises :class:`UsageError` for an invalid
     request, and :class:`.on_ray.ClusterError` if the cluster does not exist.
     """
 
@@ -196,7 +196,7 @@ KIND = "groups"
 
 
 class ClusterTimer:
-    """A timer of groups on a cluster.
+    """A timer of models (groups) on a cluster.
 
     Each machine times one group at a time, with all cores or one GPU.
     """

@@ -1,4 +1,4 @@
-"""The test data of a group (parameters, batches), and the oracle's expected results."""
+"""The data to time a model on (parameters, batches), and the oracle's expected results."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class Dialect(ABC):
         """Return an expression that draws noise (:mod:`harness.language.noise`) at every call.
 
         Raises:
-            NotImplementedError: the dialect does not write layers in training form.
+            NotImplementedError: layers are not written for training in this framework.
         """
         raise NotImplementedError
 

@@ -17,7 +17,7 @@ from harness.program.signature import call_key, local_shapes
 
 @dataclass
 class Method:
-    """A way to call the layers of a form. Its equations are those of ``call``, one of the calls.
+    """The calls with equal equations, of layers in a :class:`LayerForm`; ``call`` is one of them.
 
     ``training`` is the same call in training if its equations differ, else None. ``results`` has
     the indices of the results that any caller reads. ``optional`` has the roles (names of
@@ -32,7 +32,7 @@ class Method:
 
 @dataclass
 class LayerForm:
-    """A group of layers with the same definition, attributes and shapes; they share a class."""
+    """Layers with the same definition, attributes and shapes, which are written as one class."""
 
     name: str
     definition: str
