@@ -1,1 +1,4 @@
-"""The program of a model as typed data, and all that rewrites it; no arrays, no I/O."""
+"""The program of a model as a typed graph of operations, and the passes that rewrite it.
+
+This package reads no arrays and no files.
+"""

@@ -1,4 +1,4 @@
-"""Build a list of nodes: number the values, infer their types, remember their places."""
+"""Builder of node lists, which numbers the values and infers their types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from harness.program.ir import Block, Node, Type
 
 @dataclass
 class Builder:
-    """The values made so far, and the stack of open node lists (bodies being filled)."""
+    """A builder that appends operations to a list of nodes or to the body of a loop or call.
+
+    It knows the types and names of all values, and has a stack of the bodies that are open.
+    """
 
     types: dict[int, Type] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -22,7 +25,7 @@ class Builder:
     _open: list[list[Node]] = field(default_factory=list)
 
     def value(self, type_: Type, name: str = "") -> int:
-        """Add a value and return its number."""
+        """Create a new value with a type; return its number."""
         number = len(self.types)
         self.types[number] = type_
         if name:
@@ -30,7 +33,8 @@ class Builder:
         return number
 
     def name(self, value: int, name: str, place: str) -> None:
-        """Name a value that has no name. ``place`` is the equation that names it."""
+        """Give a name to a value that has no name. ``place`` is the position of the equation that
+        defines the name."""
         if value in self.names:
             return
         self.names[value] = name
@@ -39,22 +43,23 @@ class Builder:
             nodes[-1] = replace(nodes[-1], place=place)
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append an operation; raises :class:`~harness.program.infer.TypeMismatch`."""
+        """Append an operation and return the number of its result. Raises
+        :class:`~harness.program.infer.TypeMismatch` if the operands do not fit."""
         type_ = infer(op, tuple(self.types[i] for i in inputs), attributes)
         output = self.value(type_)
         self.append(Node(op, inputs, (output,), attributes, place=self.place))
         return output
 
     def append(self, node: Node) -> None:
-        """Append a finished node to the open list."""
+        """Append a node to the innermost open body, or to the program if no body is open."""
         (self._open[-1] if self._open else self.nodes).append(node)
 
     def begin(self) -> None:
-        """Open a body, which gets the emitted nodes until :meth:`end`."""
+        """Open a body. New nodes are appended to this body until :meth:`end`."""
         self._open.append([])
 
     def end(self, inputs: Sequence[int], outputs: Sequence[int]) -> Block:
-        """Close the body and return it."""
+        """Close the innermost body; return it as a block with these inputs and outputs."""
         return Block(tuple(inputs), tuple(self._open.pop()), tuple(outputs))
 
     def scan(
@@ -65,11 +70,12 @@ class Builder:
         *,
         reverse: bool = False,
     ) -> tuple[list[int], list[int]]:
-        """Loop over the first axis of ``sequences``; return (last carried values, stacked values).
+        """Append a loop over the first axis of ``sequences``; return the last carried values and
+        the stacked values.
 
-        The body takes the carried values, then one slice of each sequence. It gives the next
-        carried values, then those to stack. ``reverse`` runs from the last step to the first;
-        stacked values keep the order of time.
+        Inputs of the body are the carried values, then a slice of each sequence. Its outputs are
+        the next carried values, then the values to stack. With ``reverse``, the loop runs from the
+        last step to the first, but entry t of a stack still belongs to step t.
         """
         length = self.types[sequences[0]].shape[0]
         count = len(carries)
@@ -82,20 +88,21 @@ class Builder:
         return last, stacked
 
     def constant(self, value: float) -> int:
-        """Append a literal number."""
+        """Append a literal number; return its value number."""
         return self.emit("constant", value=float(value))
 
     def filled(self, value: float, shape: Shape) -> int:
-        """Fill a shape with one number."""
+        """Append an array of a shape whose entries all are ``value``."""
         number = self.constant(value)
         return self.emit("broadcast_to", number, shape=shape) if shape else number
 
     def zeros(self, shape: Shape) -> int:
-        """Fill a shape with zeros."""
+        """Append an array of zeros."""
         return self.filled(0.0, shape)
 
     def reduce_to(self, value: int, shape: Shape) -> int:
-        """Sum a value down to ``shape``, from which it had been broadcast."""
+        """Append the sum over all axes along which ``shape`` was broadcast to the value's shape.
+        The result has the shape ``shape``."""
         found = self.types[value].shape
         extra = len(found) - len(shape)
         axes = tuple(range(extra)) + tuple(
@@ -112,25 +119,27 @@ class Builder:
         return value
 
     def mean(self, value: int, axes: Iterable[int], *, keepdims: bool) -> int:
-        """Append the mean over some axes."""
+        """Append the mean of a value over ``axes``."""
         axes = tuple(axes)
         dims = tuple(self.types[value].shape[a] for a in axes)
         total = self.emit("sum", value, axis=axes, keepdims=keepdims)
         return self.emit("divide", total, self.emit("extent", dims=dims))
 
     def axis_first(self, value: int, axis: int) -> int:
-        """Move an axis before all others."""
+        """Append a permutation that moves ``axis`` to the front."""
         rest = (a for a in range(len(self.types[value].shape)) if a != axis)
         return self.emit("permute_dims", value, axes=(axis, *rest)) if axis else value
 
     def axis_back(self, value: int, axis: int) -> int:
-        """Move the first axis to where it was, which undoes :meth:`axis_first`."""
+        """Append a permutation that moves the first axis to the position ``axis``; this undoes
+        :meth:`axis_first`."""
         rank = len(self.types[value].shape)
         order = (*range(1, axis + 1), 0, *range(axis + 1, rank))
         return self.emit("permute_dims", value, axes=order) if axis else value
 
     def slice_axis(self, value: int, axis: int, start: Dim | int, stop: Dim | int) -> int:
-        """Take ``start:stop`` along one axis; return the value itself if that is all of it."""
+        """Append the slice ``start:stop`` along an axis; return the value itself if the slice is
+        the whole axis."""
         start, stop = Dim.of(start), Dim.of(stop)
         if start == Dim() and stop == self.types[value].shape[axis]:
             return value

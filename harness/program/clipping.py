@@ -1,4 +1,4 @@
-"""Recognise the clipping of gradients in the equations of a model."""
+"""Recognition of gradient clipping in the equations of a model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from harness.program.ir import Node
 from harness.program.updates import UpdateRule
 
 ROOT, SQUARE = 0.5, 2.0
-# Bounds of the numbers: float32 holds these and products of two.
+# Bounds for the numbers in a clipping. float32 can represent the product of two such numbers.
 LEAST, MOST = 2.0**-60, 2.0**60
 
 
 @dataclass(frozen=True)
 class Clipping:
-    """The clipping of gradients that are too long, before the optimizer reads them.
+    """The clipping of gradients before the optimizer reads them.
 
     Attributes:
-        by: ``value``: each entry is cut off at ``-limit`` and ``limit``. ``norm``: each parameter's
-            gradient, and ``global_norm``: all of them together, are
-            ``g * min(1, limit / (norm + epsilon))`` (Pascanu, Mikolov and Bengio, 2013).
+        by: With ``value``, each entry is limited to the range from ``-limit`` to ``limit``. With
+            ``norm``, each gradient becomes ``g * min(1, limit / (norm + epsilon))``, where norm is
+            the L2 norm of this gradient (Pascanu, Mikolov and Bengio, 2013). With ``global_norm``,
+            norm is the L2 norm of all gradients together.
         limit: A number from 2^-60 to 2^60.
-        epsilon: 0, or a number in the same range; 0 for ``value``.
+        epsilon: 0 or a number from 2^-60 to 2^60; always 0 for ``value``.
     """
 
     by: Literal["value", "norm", "global_norm"]
@@ -32,7 +33,7 @@ class Clipping:
 
 
 class _Norm(NamedTuple):
-    """The root of the sum of the squares of a parameter's gradient, or of all."""
+    """The L2 norm of the gradient of one parameter, or of all gradients (``whole_model``)."""
 
     whole_model: bool
     epsilon: float = 0.0
@@ -42,20 +43,19 @@ Factors = frozenset[tuple[Hashable, int]]
 
 
 class _Factored(NamedTuple):
-    """A number above 0 times factors, each to the power of 1 or -1: the gradient, norms, other
-    values. No factor is there twice, because ``g / g`` is NaN at 0."""
+    """A product: a positive number times factors (the gradient, norms, other values), each with the
+    power 1 or -1. A factor occurs only once, because ``g / g`` is NaN if ``g`` is 0."""
 
     number: float
     factors: Factors = frozenset()
 
 
 def clipping(rule: UpdateRule) -> Clipping | None:
-    """Return the clipping that a model's ``gradient`` is, however it is written; None for other
-    forms.
+    """Return the clipping that the equation of a model's ``gradient`` computes, or None.
 
-    ``g * minimum(1, c / norm)``, ``g * c / maximum(c, norm)`` and ``where(norm < c, g, g * c /
-    norm)`` are the same clipping. So are forms with ``g * g`` or ``g ** 2``, ``sqrt(x)`` or ``x **
-    0.5``.
+    An equation is recognised in different notations: ``g * minimum(1, c / norm)``, ``g * c /
+    maximum(c, norm)`` and ``where(norm < c, g, g * c / norm)`` are the same clipping. A square may
+    be ``g * g`` or ``g ** 2``, and a root ``sqrt(x)`` or ``x ** 0.5``.
     """
     return None if rule.fed is None else _FedGradient(rule).clipping(rule.fed)
 
@@ -67,12 +67,12 @@ class _FedGradient:
         self.totals = {total.value: total.part for total in rule.totals}
 
     def clipping(self, value: int) -> Clipping | None:
-        """Return the clipping that makes a value."""
+        """Return the clipping whose result is ``value``, or None."""
         return self._by_value(value) or self._chosen(value) or self._scaled(value)
 
     def _by_value(self, value: int) -> Clipping | None:
-        """Match ``maximum(minimum(g, c), -c)``, or ``minimum(maximum(g, -c), c)``. The numbers may
-        not come first: they would replace NaN, which stays NaN in frameworks."""
+        """Match ``maximum(minimum(g, c), -c)`` or ``minimum(maximum(g, -c), c)``. The constant must
+        be the second operand: as the first operand it would replace NaN, unlike in frameworks."""
         outer = self._bound(value)
         inner = None if outer is None else self._bound(outer[2])
         if outer is None or inner is None or inner[2] != self.gradient or inner[0] == outer[0]:
@@ -123,19 +123,21 @@ class _FedGradient:
         return self._made(norm, limit, limit)
 
     def _norm_of(self, factors: Factors, power: int) -> _Norm | None:
-        """Return the norm in a product of only the gradient and a norm to that power."""
+        """Return the norm if the factors are exactly the gradient and a norm to the power
+        ``power``; otherwise None."""
         norms = [factor for factor, _ in factors if isinstance(factor, _Norm)]
         return norms[0] if norms and factors == {(self.gradient, 1), (norms[0], power)} else None
 
     @staticmethod
     def _made(norm: _Norm, limit: float, begins: float) -> Clipping | None:
-        """Return clipping by a norm, if it begins at the limit to which it cuts."""
+        """Return the clipping by a norm, or None if the norm above which gradients are clipped
+        (``begins``) differs from the norm after clipping (``limit``)."""
         by = "global_norm" if norm.whole_model else "norm"
         return Clipping(by, limit, norm.epsilon) if begins == limit else None  # type: ignore[arg-type]
 
     def _product(self, value: int) -> _Factored | None:
-        """Return the product that a value is; None if a number in it is out of range, or not above
-        0."""
+        """Return a value as a product of factors; None if a number in the product is not between
+        :data:`LEAST` and :data:`MOST`."""
         node = self._node(value, "multiply", "divide", "constant")
         if node is None:
             return _Factored(1.0, frozenset({(self._norm(value) or value, 1)}))
@@ -177,14 +179,14 @@ class _FedGradient:
         return _Norm(whole) if of_two else None
 
     def _power(self, value: int, exponent: float) -> int | None:
-        """Return x if a value is ``x ** exponent``."""
+        """Return x if a value is ``x ** exponent``, otherwise None."""
         if exponent == ROOT and (root := self._node(value, "sqrt")) is not None:
             return root.inputs[0]
         node = self._node(value, "power")
         return node.inputs[0] if node and self._number(node.inputs[1]) == exponent else None
 
     def _bound(self, value: int) -> tuple[Literal["min", "max"], int, int] | None:
-        """Match ``minimum(a, b)`` or ``maximum(a, b)``, written with ``where``."""
+        """Match ``minimum(a, b)`` or ``maximum(a, b)``, which programs compute by ``where``."""
         node = self._node(value, "where")
         compared = self._node(node.inputs[0], "less", "less_equal") if node is not None else None
         if node is None or compared is None:
@@ -195,7 +197,7 @@ class _FedGradient:
         return ("max", one, other) if compared.inputs == (other, one) else None
 
     def _number(self, value: int) -> float | None:
-        """Return the number above 0 that a value is, or None."""
+        """Return the number if a value is a positive constant, otherwise None."""
         found = self._product(value)
         return None if found is None or found.factors else found.number
 

@@ -1,8 +1,8 @@
-"""Symbolic dimensions: sums of products of size names, such as ``heads * head + vocab``.
+"""Symbolic dimensions: sums of products of size names, e.g. ``heads * head + vocab``.
 
-A program is written for any batch and any time length, so its shapes hold names; arrays bring the
-numbers. Concatenation adds, slicing subtracts, joining axes multiplies; nothing in the language
-divides.
+A program works for any batch size and number of steps, so its shapes contain names, which get
+numbers when arrays are known. Concatenating adds dimensions, slicing subtracts them, and merging
+axes multiplies them. No operation of the language divides dimensions.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from typing import Any
 
 from harness.errors import SpecError, UsageError, did_you_mean
 
-# Limits, because a few short equations could make sizes grow without end. Limits of a dimension:
-# the products that it adds up, the sizes in each product, and any number. Limits of a shape: its
-# axes (as many as numpy 1 has), and the sizes that it names, so that people can read it.
+# Limits, because a few short equations could produce huge symbolic sizes. A dimension has at most
+# MOST_TERMS products of at most MOST_FACTORS sizes each, and no number above LARGEST. A shape has
+# at most MOST_AXES axes (the limit of numpy 1) and MOST_NAMED size names, so that people can read
+# it.
 MOST_TERMS, MOST_FACTORS, LARGEST = 32, 8, 2**63 - 1
 MOST_AXES, MOST_NAMED = 32, 100
 
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """A dimension ``constant + sum(coefficient * product)``; terms are sorted and never zero.
+    """A dimension ``constant + sum(coefficient * product)``.
 
-    A product is written as its names in order with ``*`` between them: ``head*heads``.
+    ``terms`` are pairs (product, coefficient), sorted, with coefficients that are not 0. A product
+    is the text of its sorted names, e.g. ``head*heads``.
 
     Raises:
-        SpecError: a dimension would be larger than the limits; the error has no place.
+        SpecError: the dimension exceeds a limit of this module; the error has no position.
     """
 
     constant: int = 0
@@ -52,7 +54,7 @@ class Dim:
 
     @staticmethod
     def of(value: Dim | int | str) -> Dim:
-        """Return the dimension of a number or a size name."""
+        """Convert a number or a size name to a dimension."""
         if isinstance(value, Dim):
             return value
         if isinstance(value, str):
@@ -83,7 +85,8 @@ class Dim:
         return self + Dim(-other.constant, tuple((name, -c) for name, c in other.terms))
 
     def divided(self, by: Dim) -> Dim | None:
-        """Return the quotient by ``by``, a single product of sizes; None if there is none."""
+        """Return the quotient by ``by``, which must be a single product of sizes; None if it does
+        not divide this dimension."""
         if by.constant or len(by.terms) != 1 or self.constant:
             return None
         ((product_, coefficient),) = by.terms
@@ -112,7 +115,8 @@ class Dim:
         return tuple(dict.fromkeys(name for term, _ in self.terms for name in term.split("*")))
 
     def resolve(self, sizes: Mapping[str, int]) -> int:
-        """Return the dimension's number; :class:`UsageError` for a size not in ``sizes``."""
+        """Return the dimension as a number. Raises :class:`UsageError` if ``sizes`` lacks a size of
+        the dimension."""
         if not self.terms:
             return self.constant
         try:
@@ -127,7 +131,7 @@ class Dim:
             ) from None
 
     def substitute(self, dims: Mapping[str, Dim]) -> Dim:
-        """Replace size names by dimensions; names not in ``dims`` stay."""
+        """Return the dimension with size names replaced by the dimensions in ``dims``."""
         result = Dim(self.constant)
         for term, coefficient in self.terms:
             factors = (dims.get(name, Dim.of(name)) for name in term.split("*"))
@@ -136,13 +140,13 @@ class Dim:
 
 
 Shape = tuple[Dim, ...]
-# Attributes of an operation by name: dimensions, numbers, texts, and tuples.
+# Attributes of an operation by name; the values are dimensions, numbers, strings or tuples.
 Attributes = Mapping[str, Any]
 ONE = Dim(1)
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    """Return the product of dimensions: the length of the axis that they make together."""
+    """Return the product of dimensions, which is the length of their axes merged into one."""
     result = ONE
     for dim in dims:
         result = result * dim
@@ -153,7 +157,7 @@ def check_shape(shape: Shape) -> None:
     """Check that frameworks can hold a value of this shape and people can read it.
 
     Raises:
-        SpecError: there are too many axes, or too long sums of sizes; the error has no place.
+        SpecError: there are too many axes or size names; the error has no position.
     """
     if len(shape) > MOST_AXES:
         raise SpecError(f"a value has at most {MOST_AXES} axes, found {len(shape)}")
@@ -166,17 +170,17 @@ def check_shape(shape: Shape) -> None:
 
 
 def entries(shape: Iterable[Dim]) -> int:
-    """Return a number that is equal for shapes with equally many entries at all sizes.
+    """Return a number that is equal for two shapes if they have equally many entries at all sizes.
 
-    It is the number of entries if each size is a large number that only its name decides. So no
-    product of sums has to be written out. Different shapes get the same number by chance once in
-    2**50 or less.
+    The number is the product of all dimensions, with a large number for each size name that depends
+    only on the name. Two shapes with different products get the same number with a probability of
+    at most 2**-50.
     """
     return prod(dim.resolve(_LARGE) for dim in shape)
 
 
 class _LargeSizes(dict[str, int]):
-    """A large number for each size name, seeded by the name."""
+    """A mapping from each size name to a large random number; the name is the seed."""
 
     def __missing__(self, name: str) -> int:
         self[name] = Random(name).randrange(2**60, 2**61)
@@ -187,22 +191,23 @@ _LARGE = _LargeSizes()
 
 
 def shape_text(shape: Iterable[Dim]) -> str:
-    """Return the text of a shape: ``[batch, time, units]``."""
+    """Return a shape as text, e.g. ``[batch, time, units]``."""
     return "[" + ", ".join(str(dim) for dim in shape) + "]"
 
 
 def resolve_shape(shape: Iterable[Dim], sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shape in numbers."""
+    """Return a symbolic shape as numbers."""
     return tuple(dim.resolve(sizes) for dim in shape)
 
 
 def bind(
     name: str, shape: Shape, found: Sequence[int], sizes: Mapping[str, int], bound: dict[str, int]
 ) -> None:
-    """Match an array's shape against a declared one, and add the sizes that it fixes to ``bound``.
+    """Compare the shape of an array (``found``) with the declared symbolic shape.
 
-    ``sizes`` are fixed already (hidden units, classes). ``bound`` collects those that arrays decide
-    (batch, time). Raises :class:`UsageError` if they contradict each other.
+    ``sizes`` has the sizes of the spec, e.g. hidden units. Sizes that arrays decide (batch, time)
+    are added to ``bound`` when they are first met. Raises :class:`UsageError` if the shape differs,
+    or if two arrays have different sizes.
     """
     if len(shape) != len(found):
         raise UsageError(
@@ -227,7 +232,8 @@ def bind(
 
 
 def _solved(label: str, dim: Dim, size: str, length: int, known: Mapping[str, int]) -> int:
-    """Return the size that makes ``dim``, linear in it, as long as the array's axis."""
+    """Return the number for ``size`` with which ``dim`` equals the axis ``length`` of an array;
+    ``dim`` must be linear in this size."""
     rest, one, two = (dim.resolve({**known, size: number}) for number in (0, 1, 2))
     value, remainder = divmod(int(length) - rest, one - rest) if one != rest else (0, 0)
     if remainder or value < 1 or two - one != one - rest:

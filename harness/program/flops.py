@@ -1,7 +1,7 @@
-"""Count the floating-point operations of a program, node by node.
+"""Counts of the floating-point operations (FLOPs) of a program.
 
-A product of ``[m, k]`` and ``[k, n]`` counts 2mkn. An elementwise primitive counts one for each
-entry of its result, whatever it costs the machine. Moving data counts nothing.
+A product of ``[m, k]`` and ``[k, n]`` has 2mkn operations. An elementwise primitive has one
+operation for each entry of its result. Primitives that only move data have no operations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REDUCING = frozenset({"sum", "max", "segment_sum", "overlap_add", "cumulative_su
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of matrix products, and of everything else."""
+    """The number of operations in matrix products, and in all other primitives."""
 
     products: int = 0
     elementwise: int = 0
@@ -32,12 +32,12 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """Operations of both kinds."""
+        """The number of all operations."""
         return self.products + self.elementwise
 
 
 def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int]) -> Flops:
-    """Count the operations of nodes; a loop's body counts once for each step."""
+    """Count the operations of nodes. The body of a loop is counted once for each step."""
     parts = (_of(node, types, sizes) * times for node, times in runs(nodes, types, sizes))
     return sum(parts, Flops())
 
@@ -45,7 +45,8 @@ def count(nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, 
 def runs(
     nodes: Iterable[Node], types: Mapping[int, Type], sizes: Mapping[str, int], times: int = 1
 ) -> Iterator[tuple[Node, int]]:
-    """Yield every node without a body, and how often it runs: in a loop, once for each step."""
+    """Yield each node that has no body, and how often it runs. Nodes in a loop run once for each
+    step of the loop."""
     for node in nodes:
         if node.body is None:
             yield node, times

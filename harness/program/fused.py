@@ -1,7 +1,7 @@
-"""Fused operations: optional operations of backends beyond the primitives, for plans to use.
+"""Fused operations, e.g. ``softmax``: operations in plans that replace several primitives.
 
-Each means exactly the composition of primitives that it replaces. A plan holds only those that its
-backend offers.
+The result of a fused operation is that of the primitives. Backends need not offer fused operations,
+and a plan uses only the operations that its backend offers.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from harness.program.ir import Node, reads
 
-# Maxima that may drop NaN, because all that is made of them gets the NaN from elsewhere.
+# Maxima that may ignore NaN, because all results that depend on them get the NaN in another way.
 #
-# A softmax subtracts the largest entry of each row before it takes exponentials. If a row has a
-# NaN, its largest entry need not be NaN: the row's sum of exponentials is NaN, and divides all that
-# comes of the row. If a framework has a faster maximum that drops NaN, it may use that one here,
-# and nowhere else.
+# A softmax subtracts the maximum of each row before it computes exponentials. If a row contains
+# NaN, the maximum need not be NaN: the sum of exponentials is NaN, and the whole row is divided by
+# this sum. A backend with a faster maximum that ignores NaN may use it only for such maxima.
 
-# A NaN in any operand is NaN in the result, entry by entry. Not ``power``: 1 ** NaN is 1.
+# Elementwise operations whose result is NaN if any operand is NaN. ``power`` is excluded, because
+# 1 ** NaN is 1.
 PASSING = frozenset(
     {*("add", "subtract", "multiply", "divide", "negative", "exp", "log", "tanh", "sqrt")}
     | {"stop_gradient", "broadcast_to"}
@@ -25,8 +25,10 @@ PASSING = frozenset(
 
 
 def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
-    """Return the values of ``max`` among ``nodes`` in which NaN may be lost. This holds if only the
-    values ``ends`` are looked at, and if the maximum is over the last axis."""
+    """Return the results of ``max`` that may ignore NaN without changing any value in ``ends``.
+
+    Only maxima over the last axis with kept dimensions are considered.
+    """
     read = [{*reads(node)} for node in nodes]
     last = {value: number for number, values in enumerate(read) for value in values}
     last.update(dict.fromkeys(ends, len(nodes)))
@@ -37,14 +39,17 @@ def loose_maxima(nodes: Sequence[Node], ends: Iterable[int]) -> frozenset[int]:
 def _is_loose(
     number: int, nodes: Sequence[Node], read: Sequence[Set[int]], last: Mapping[int, int]
 ) -> bool:
-    """Return whether each value that is made of a maximum gets its rows' NaN from elsewhere.
+    """Return whether all results that depend on a maximum are NaN in rows with NaN, even if the
+    maximum ignores NaN.
 
-    It must do so before it is looked at, or read by an operation that may hide NaN. ``last`` has
-    the place of the last reader of a value.
+    ``number`` is the index of the maximum's node. A value that lacks the NaN may only be read by
+    operations that pass NaN on, until other operands bring the NaN back. ``last`` has the index of
+    the last node that reads each value.
     """
     most = nodes[number]
-    # ``entries`` have the NaN of the maximum's operand in each entry, ``rows`` in all of each row.
-    # ``lacking`` lack it if the maximum does; the last of them is read at ``until``.
+    # Values in ``entries`` are NaN at the entries where the maximum's operand is NaN; values in
+    # ``rows`` are NaN in the whole row. Values in ``lacking`` may lack the NaN; ``until`` is the
+    # index of the last node that reads one of them.
     entries, rows, lacking = set(most.inputs), set[int](), {most.output}
     until = last.get(most.output, number)
     while number < until:
@@ -57,7 +62,7 @@ def _is_loose(
         ):
             rows.add(node.output)
         elif node.op in PASSING or (
-            # It takes some entries out of the last axis of one of them: rows stay rows.
+            # The node takes entries from the last axis of such a value, so rows remain rows.
             node.op == "take_along_axis" and node.inputs[0] in lacking
         ):
             if given & entries and node.op in PASSING:
@@ -89,7 +94,8 @@ FUSED: Mapping[str, str] = {
     "softmax": "exp(x - max(x)) over its sum, along the last axis",
     "log_sum_exp": "log(sum(exp(x))) along the last axis, kept as length 1",
 }
-# Less exact replacements of a primitive on every path; they are no nodes of a plan.
+# Less accurate variants of a primitive, which a backend may use in its place on every path. Plans
+# do not contain them.
 IN_PLACE: Mapping[str, str] = {
     "loose_max": "max, which may leave NaN out: where all that is made of it has them anyway",
 }

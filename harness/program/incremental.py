@@ -1,13 +1,14 @@
-"""A sequence model as a program of one step, which keeps the values that later steps read.
+"""Conversion of a sequence model to a program that computes one step, e.g. to generate text.
 
-Each value with a time axis is made for the current step only, as a *row*. If a row reads all steps
-of a value, as attention reads keys and values, that value is kept. It becomes a state of ``limit``
-steps, into which each step writes its row. A window over the last steps keeps these steps, and a
-scan keeps its carried values. A step therefore costs only its own work.
+Values with a time axis are computed for the current step only; the result is called a *row*. If a
+row depends on all earlier steps of a value, the value is cached: it becomes a state of ``limit``
+steps, into which each step writes its row. For example, attention caches keys and values. A window
+over the last steps caches these steps, and a scan keeps its carried values. A step therefore
+recomputes nothing of earlier steps.
 
-This is right only for values that read no later steps: entries of the kept state behind the current
-step are arbitrary and must not be read. :func:`incremental` does not prove that. Callers must
-compare a step-by-step run with the whole program.
+The result is correct only if no step depends on later steps, because cache entries after the
+current step are arbitrary. :func:`incremental` does not check this. Callers must compare the
+results of single steps with the results of the whole program.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from harness.program.ir import (
 )
 from harness.program.primitives import ELEMENTWISE
 
-# The part of its operands that a node needs for one entry along an axis of its output.
+# The parts of its operands that a node needs to compute one entry along an axis of its output.
 
-# A value and the axis along which one entry is meant; None is the whole value.
+# A value number and an axis: means a single entry along this axis; with None, the whole value.
 Form = tuple[int, int | None]
 
 
 class NoRow(Exception):
-    """An entry along an axis cannot be made by itself; the message says of which value, and why."""
+    """A step cannot be computed separately; the message names the value and the reason."""
 
 
 def row_inputs(node: Node, axis: int, types: Mapping[int, Type]) -> list[Form]:
-    """Return the forms of its operands from which a node makes one entry along an axis of its
-    output.
+    """Return what a node needs of each operand to compute one entry along an axis of its output:
+    one entry along an axis, or the whole operand.
 
     Raises:
-        NoRow: it needs more, or a different node.
+        NoRow: the node cannot compute a single entry from such parts of its operands.
     """
     shapes = [types[value].shape for value in node.inputs]
     if node.op in _ALIGNED:
@@ -64,7 +65,8 @@ Axes = Sequence[int | None]
 
 
 def _aligned(shapes: Sequence[Shape], made: Shape, axis: int) -> Axes:
-    """Return the axis of each operand that is broadcast to ``axis``, or None."""
+    """Return for each operand of an elementwise node the axis that corresponds to ``axis`` of the
+    result, or None if the operand lacks this axis or has length 1 there."""
     found: list[int | None] = []
     for shape in shapes:
         own = axis - (len(made) - len(shape))
@@ -73,7 +75,8 @@ def _aligned(shapes: Sequence[Shape], made: Shape, axis: int) -> Axes:
 
 
 def _reshape(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """Return the axis before reshaping, if as many entries come before and behind it."""
+    """Return the operand's axis that becomes ``axis`` in a reshape; None if the reshape splits or
+    merges this axis."""
     shape, made = shapes[0], node.attributes["shape"]
     wanted = (entries(made[:axis]), made[axis], entries(made[axis + 1 :]))
     for own, dim in enumerate(shape):
@@ -101,7 +104,8 @@ def _matmul(_: Node, shapes: Sequence[Shape], axis: int) -> Axes:
 
 
 def _along_another(node: Node, shapes: Sequence[Shape], axis: int) -> Axes | None:
-    """Return the axes for a node that goes along a different axis: operands keep their places."""
+    """Return ``axis`` for each operand of a node that works along one of its axes (e.g. ``flip``);
+    None if the node works along ``axis`` itself."""
     own = node.attributes.get("axis", len(shapes[0]) - 1)
     return None if axis == own else [axis] * len(shapes)
 
@@ -130,18 +134,19 @@ _AXES: Mapping[str, Callable[[Node, Sequence[Shape], int], Axes | None]] = {
 }
 
 
-# For one step of the output: the values that it depends on, and the form of each.
+# The values on which one step of the output depends, and the needed part of each value.
 
 TIME = Dim.of("time")
 
 
 def times(type_: Type) -> list[int]:
-    """Return the time axes of a type."""
+    """Return the numbers of a type's axes that have the dimension ``time``."""
     return [axis for axis, dim in enumerate(type_.shape) if dim == TIME]
 
 
 def special(node: Node, axis: int) -> str:
-    """Return the kind of a node whose row is not the same node of rows; empty for any other."""
+    """Return the kind of a node that needs special code to compute a row, e.g. "window"; return ""
+    if the same operation on the operands' rows computes the row."""
     if node.op == "slice" and node.attributes["axis"] == axis:
         return "table"
     if node.op == "windows" and axis in node.attributes["axes"]:
@@ -150,13 +155,14 @@ def special(node: Node, axis: int) -> str:
 
 
 class Demands:
-    """The values that the output ``value`` of a program needs for one step.
+    """The values that are needed to compute one step of the output ``value``.
 
     ``nodes`` are the needed nodes. ``moving`` are the values that depend on inputs with a time
-    axis. ``asked`` has the needed forms of each value: the time axis of a row, or None for all.
+    axis. ``asked`` has the needed parts of each value: the time axis if a row is needed, and None
+    if the whole value is needed.
 
     Raises:
-        NoRow: a step cannot be made by itself.
+        NoRow: a step cannot be computed separately.
     """
 
     def __init__(self, program: Program, value: int) -> None:
@@ -176,11 +182,11 @@ class Demands:
                         self._ask(form)
 
     def named(self, value: int) -> str:
-        """Return the name of a value for a message."""
+        """Return the name of a value, or a description of its type, for a message."""
         return self.program.names.get(value, f"a value {self.types[value]}")
 
     def _only(self, value: int) -> int:
-        """Return the only time axis of a moving value."""
+        """Return the time axis of a value; raise :class:`NoRow` if it has none or several."""
         found, shape = times(self.types[value]), self.types[value].shape
         if len(found) != 1 or sum("time" in dim.names for dim in shape) != 1:
             raise NoRow(f"{self.named(value)} has no axis of steps, or more than one")
@@ -237,13 +243,14 @@ POSITION = "position"
 
 
 def incremental(program: Program, output: str, limit: int) -> Program:
-    """Return one step of a program without a state, with an additional input ``position``.
+    """Return the program that computes one step of a program's output ``output``.
 
-    The inputs have one step. The only output is ``output`` at that step. At position 0 nothing of
-    the state is read.
+    Its inputs have one step, and it has an additional input ``position``: the number of the step
+    from 0, below ``limit``. Its state holds the cached values; at position 0 these are not used.
+    The given program must have no state.
 
     Raises:
-        NoRow: a step cannot be made by itself; the message says why.
+        NoRow: a step cannot be computed separately; the message says why.
     """
     if program.state:
         raise NoRow("it keeps a state of its own")
@@ -264,7 +271,7 @@ class _StepBuilder:
         self.types, self.asked = self.program.types, self.demands.asked
 
     def made(self, output: str) -> Program:
-        """Return the program of a step."""
+        """Build and return the program of one step."""
         program = self.program
         groups = {
             name: [self._port(port) for port in getattr(program, name)]
@@ -309,7 +316,8 @@ class _StepBuilder:
                 self.forms[form] = make(node, number, axis)
 
     def _whole(self, node: Node, value: int) -> int:
-        """Return all steps of a value; of a moving value, the kept steps."""
+        """Return the whole value; if it depends on inputs with a time axis, return the cache with
+        its steps so far."""
         if value in self.demands.moving:
             return self._kept(value)
         if node.op == "scan":
@@ -326,7 +334,7 @@ class _StepBuilder:
         return self.build.emit(node.op, *inputs, **attributes)
 
     def _kept(self, value: int) -> int:
-        """Return the kept state of a value with this step's row written into it."""
+        """Return the cache of a value, with the row of the current step written into it."""
         (axis,) = times(self.types[value])
         before = self._state(self._sized(self.types[value]))
         emit = self.build.emit
@@ -342,7 +350,8 @@ class _StepBuilder:
         return self.position
 
     def _table(self, node: Node, _: int, axis: int) -> int:
-        """Return a table's row at the step: the sum over rows, times 1 there and 0 elsewhere."""
+        """Return the row of a table at the current position. It is computed as the sum over all
+        rows, multiplied by 1 at the position and by 0 elsewhere."""
         emit, table = self.build.emit, self.forms[node.inputs[0], None]
         rank, rows = len(self.build.types[table].shape), self.build.types[table].shape[axis]
         steps = emit("astype", emit("arange", stop=rows))
@@ -379,7 +388,8 @@ class _StepBuilder:
         return stacked[number - count]
 
     def _body(self, block: Block, around: Mapping[int, int]) -> Block:
-        """Return the same body on other values and with other sizes."""
+        """Copy the body of a loop, with new values and with ``limit`` instead of the time size.
+        ``around`` maps outer values to the new values."""
         at = dict(around)
 
         def new(value: int) -> int:
@@ -405,13 +415,15 @@ class _StepBuilder:
         return made
 
     def _started(self, start: int, type_: Type) -> int:
-        """Return a new state, which is ``start`` at position 0."""
+        """Add a state to the program; return its value before the step, which is ``start`` at
+        position 0."""
         emit, before = self.build.emit, self._state(type_)
         first = emit("equal", emit("astype", self.position), self.build.constant(0.0))
         return emit("where", first, start, before)
 
     def _port(self, port: Port) -> Port:
-        """Return a port of the step's program, and bind its value's form."""
+        """Return the port in the program of one step that replaces ``port``; its time axis has
+        length 1."""
         type_, value = self.types[port.value], port.value
         if axes := times(type_):
             (axis,) = axes
@@ -433,7 +445,7 @@ class _StepBuilder:
         return {name: self._sizes(value) for name, value in node.attributes.items()}
 
     def _sizes(self, value: Any) -> Any:
-        """Replace the time size by ``limit`` in a dimension or several."""
+        """Replace the time size by ``limit`` in a dimension or in a tuple of dimensions."""
         if isinstance(value, Dim):
             return value.substitute({"time": self.limit})
         return tuple(map(self._sizes, value)) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Infer the type of each primitive's result from the types of its operands."""
+"""Type inference: the type of each operation's result from the types of its operands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from harness.program.windows import overlap_shape, windows_shape
 
 
 class TypeMismatch(Exception):
-    """Mismatch of operands; the message says which and why. Callers that know the place wrap it."""
+    """Operands that do not fit an operation; the message names them and the reason. Callers add the
+    position in the spec."""
 
 
 Infer = Callable[[tuple[Type, ...], Attributes], Type]
@@ -25,7 +26,8 @@ def _floats(op: str, types: tuple[Type, ...]) -> None:
 
 
 def broadcast_shapes(op: str, shapes: tuple[Shape, ...]) -> Shape:
-    """Return the common shape under the array API's broadcasting; :class:`TypeMismatch` if none."""
+    """Return the shape to which shapes broadcast by the rules of the array API standard; raise
+    :class:`TypeMismatch` if they do not fit."""
     first, *others = [shape for shape in shapes if shape] or [()]
     if all(shape == first for shape in others):
         return first
@@ -63,7 +65,8 @@ def _where(types: tuple[Type, ...], _: Attributes) -> Type:
 
 
 def _of_one_kind(op: str, types: tuple[Type, ...], shape: Shape) -> Type:
-    """Return the type of values that are all floats, conditions, or indices below one size."""
+    """Return the common type of operands, with ``shape``; raise :class:`TypeMismatch` unless all
+    are floats, all are conditions, or all are indices with the same bound."""
     first = types[0]
     for type_ in types:
         if type_.kind != first.kind:
@@ -270,7 +273,7 @@ def _addmm(types: tuple[Type, ...], attributes: Attributes) -> Type:
     return product
 
 
-# Types of the fused operations (:mod:`harness.program.fused`).
+# Functions that infer the types of fused operations (:mod:`harness.program.fused`).
 FUSED_TYPES: Mapping[str, Infer] = {
     **dict.fromkeys(("sigmoid", "relu", "clip", "scatter_add", "softmax"), _first),
     **{f"{op}_gradient": INFER["add"] for op in ("sigmoid", "tanh", "relu", "clip")},
@@ -280,6 +283,6 @@ FUSED_TYPES: Mapping[str, Infer] = {
 
 
 def infer(op: str, types: tuple[Type, ...], attributes: Attributes) -> Type:
-    """Return the type of a primitive's or a fused operation's result."""
+    """Return the type of the result of the primitive or fused operation ``op``."""
     rule = INFER[op] if op in INFER else FUSED_TYPES[op]
     return rule(types, attributes)

@@ -1,8 +1,8 @@
-"""The program: a specification as immutable, typed, named values.
+"""The program: a model's equations as an immutable list of operations with typed values.
 
-A program is a list of nodes over numbered values. Two ops have a body, which refers to outer values
-by their numbers. ``scan`` is a loop over time. ``call`` is a layer or loss with its equations
-inlined, so that a backend may run its own kernel instead.
+Nodes are operations that read and write numbered values. Two operations have a body, whose nodes
+refer to outer values by number. ``scan`` is a loop over time. ``call`` is a layer or a loss: its
+body holds the equations, and a backend may run its own kernel instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """Shape and element kind of a value. ``bound`` is the number of classes of an index."""
+    """The shape and the element kind of a value. Entries of an index are below ``bound``."""
 
     shape: Shape
     kind: Kind = "float"
@@ -40,7 +40,8 @@ class Type:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Nodes in order. ``inputs`` are bound by the op that owns the block."""
+    """The body of an operation: a list of nodes in order. The operation (e.g. a loop) gives values
+    to the block's ``inputs``."""
 
     inputs: tuple[int, ...]
     nodes: tuple[Node, ...]
@@ -49,8 +50,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An operation ``outputs = op(inputs, **attributes)``; ``place`` is its equation's
-    ``file:line``."""
+    """An operation ``outputs = op(inputs, **attributes)``. ``place`` is the ``file:line`` of its
+    equation."""
 
     op: str
     inputs: tuple[int, ...]
@@ -61,7 +62,7 @@ class Node:
 
     @property
     def output(self) -> int:
-        """The only output."""
+        """The output of a node with a single output."""
         (only,) = self.outputs
         return only
 
@@ -73,25 +74,27 @@ class Node:
 
     @property
     def carries(self) -> int:
-        """Number of inputs that a scan carries from step to step; the others are sequences."""
+        """The number of a scan's inputs that are carried from step to step; the inputs after them
+        are sequences."""
         count: int = self.attributes["carries"]
         return count
 
     @property
     def reverse(self) -> bool:
-        """True if a scan goes from the last step to the first."""
+        """True if a scan runs from the last step to the first."""
         return bool(self.attributes["reverse"])
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The meaning of a definition, by which backends recognise it under any name.
+    """The meaning of a definition, by which backends recognise it even under a different name.
 
     Attributes:
-        name: The name of the shipped definition with this meaning; else the definition's own name,
-            with the checksum if a different one ships under it: ``lstm@0f3a...``.
-        checksum: The checksum of its equations as data, and of all that they call.
-        functions: The names, formed alike, of the functions among its attributes, by attribute.
+        name: The name of the shipped definition with the same equations. If there is none, the
+            definition's own name; the checksum is added if this name belongs to a different shipped
+            definition, e.g. ``lstm@0f3a...``.
+        checksum: The checksum of the equations, and of all definitions that they call.
+        functions: For each attribute that is a function, the name of the function by the same rule.
     """
 
     name: str
@@ -101,7 +104,8 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A named value at the program's border, and how it is first filled."""
+    """A named input or output of a program. ``init`` describes its initial values or its
+    distribution."""
 
     name: str
     value: int
@@ -110,16 +114,17 @@ class Port:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Program:
-    """A model at one phase.
+    """The operations of a model in one phase (training or inference).
 
-    ``inputs``, ``targets``, ``state``, ``statistics`` and ``parameters`` come in; ``outputs``,
-    ``new_state``, ``new_statistics``, ``loss`` and ``metrics`` go out. State is carried from batch
-    to batch and reset to its initial value; statistics (moving means) are never reset.
+    The program reads ``inputs``, ``targets``, ``state``, ``statistics`` and ``parameters``. It
+    returns ``outputs``, ``new_state``, ``new_statistics``, ``loss`` and ``metrics``. State is
+    carried from batch to batch and can be reset to its initial value; statistics (moving means) are
+    never reset.
 
-    ``sizes`` gives a number to every size name except those that the arrays decide. ``structural``
-    names the sizes that decide how many layers there are; with a different number the program is
-    different. ``room`` is what slices leave of axes whose lengths the arrays decide; none may be
-    below 0.
+    ``sizes`` has the number of every size except batch and time, which the arrays decide.
+    ``structural`` lists the sizes that decide how many layers there are, so that a different number
+    needs a different program. ``room`` lists dimensions that must be at least 0 for the sizes of
+    the arrays: the entries that slices and windows leave over on an axis.
     """
 
     name: str
@@ -147,22 +152,22 @@ class Program:
         return self.types[port.value]
 
     def shape(self, port: Port, sizes: Mapping[str, int] | None = None) -> tuple[int, ...]:
-        """Return a port's shape in numbers; ``sizes`` gives the sizes that arrays decide."""
+        """Return the shape of a port as numbers; ``sizes`` has the sizes that arrays decide."""
         known = {**self.sizes, **(sizes or {})}
         return tuple(dim.resolve(known) for dim in self.type_of(port).shape)
 
     @property
     def calls(self) -> tuple[Node, ...]:
-        """The layer and loss calls, in order."""
+        """The nodes that call layers and losses, in order."""
         return tuple(node for node in self.nodes if node.op == "call")
 
     def with_sizes(self, /, **sizes: int) -> Program:
-        """Return the same program at other sizes."""
+        """Return the same program with different numbers for some sizes."""
         return replace(self, sizes={**self.sizes, **sizes})
 
 
 def walk_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
-    """Yield every node, including those inside bodies."""
+    """Yield all nodes, including the nodes inside bodies."""
     for node in nodes:
         yield node
         if node.body is not None:
@@ -181,7 +186,7 @@ def inline_calls(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def free_values(block: Block) -> tuple[int, ...]:
-    """Return the outer values that a block refers to, in order of first use."""
+    """Return the values outside a block that its nodes read, in order of first use."""
     defined = set(block.inputs)
     free: dict[int, None] = {}
     for node in block.nodes:
@@ -199,7 +204,7 @@ def free_values(block: Block) -> tuple[int, ...]:
 
 
 def reads(node: Node) -> tuple[int, ...]:
-    """Return the outer values that a node reads, including its body's."""
+    """Return all values that a node reads: its inputs, and the outer values that its body reads."""
     return (*node.inputs, *free_values(node.body)) if node.body is not None else node.inputs
 
 
@@ -210,8 +215,11 @@ def needed(
     reads: Callable[[T], Iterable[V]],
     narrowed: Callable[[T, set[V]], T] | None = None,
 ) -> tuple[T, ...]:
-    """Eliminate dead code: keep the items that write wanted values, or values that later ones read.
-    ``narrowed(item, needed)`` returns an item without its parts that nothing needs."""
+    """Eliminate dead code: keep only items on which the wanted values depend.
+
+    ``writes`` and ``reads`` return the values that an item writes and reads. ``narrowed(item,
+    values)`` returns the item without the parts that compute none of these values.
+    """
     live = set(wanted)
     kept: list[T] = []
     for item in reversed(tuple(items)):
@@ -225,5 +233,5 @@ def needed(
 
 
 def needed_nodes(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
-    """Return the nodes that the wanted values depend on; loops stay whole."""
+    """Return the nodes on which the wanted values depend; a needed loop stays complete."""
     return needed(nodes, wanted, lambda node: node.outputs, reads)

@@ -1,7 +1,8 @@
-"""Named compositions of primitives, which plans run as one operation and source is written with.
+"""Recognition of named functions, e.g. relu, in compositions of primitives.
 
-Each function gets the values known so far and the inputs of a composition's last node. It returns
-the name, the operand and the attributes, or None without a match.
+Plans run such a composition as one fused operation, and exported source code calls the function.
+Each function here gets the nodes so far and the inputs of a composition's last node. It returns the
+name, the operand and the attributes of the named function, or None if there is no match.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ Found = tuple[str, int, dict[str, float]]
 
 
 class Known(Protocol):
-    """The nodes met so far."""
+    """An interface to the nodes that compute the inputs of a node."""
 
     def node(self, value: int, *ops: str) -> Node | None:
-        """Return the node that makes a value, if it is one of ``ops``."""
+        """Return the node that computes a value, if its operation is one of ``ops``; else None."""
 
     def number(self, value: int) -> float | None:
-        """Return the number that a value is, if known."""
+        """Return the constant that all entries of a value equal, or None if it is not known."""
 
     def rank(self, value: int) -> int:
-        """Return the number of axes."""
+        """Return the number of axes of a value."""
 
 
 def relu(g: Known, inputs: Sequence[int]) -> Found | None:
@@ -81,7 +82,8 @@ def log_softmax(g: Known, inputs: Sequence[int]) -> Found | None:
 
 
 def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
-    """Return ``(x, bound, below)`` for ``where(x <= bound, bound, x)``, or with ``bound <= x``."""
+    """Return ``(x, bound, True)`` for ``where(x <= bound, bound, x)``, and ``(x, bound, False)``
+    for ``where(bound <= x, bound, x)``; otherwise None."""
     compared, bound, x = g.node(inputs[0], "less_equal"), g.number(inputs[1]), inputs[2]
     if compared is None or bound is None:
         return None
@@ -92,7 +94,7 @@ def _bound(g: Known, inputs: Sequence[int]) -> tuple[int, float, bool] | None:
 
 
 def _times(g: Known, value: int, figure: float) -> int | None:
-    """Return x if a value is ``figure * x``."""
+    """Return x if a value is the number ``figure`` times x; otherwise None."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(a) == figure:
@@ -101,7 +103,7 @@ def _times(g: Known, value: int, figure: float) -> int | None:
 
 
 def _shifted(g: Known, value: int) -> int | None:
-    """Return x if a value is x less its largest entry along the last axis."""
+    """Return x if a value is ``x - max(x)`` along the last axis; otherwise None."""
     node = g.node(value, "subtract")
     if node is None:
         return None
@@ -113,6 +115,6 @@ def _shifted(g: Known, value: int) -> int | None:
 
 
 def _last(g: Known, node: Node) -> bool:
-    """Return whether a reduction is over the last axis, and keeps it."""
+    """Return whether a reduction is over the last axis, with ``keepdims``."""
     last = g.rank(node.inputs[0]) - 1
     return node.attributes["axis"] == (last,) and bool(node.attributes["keepdims"])

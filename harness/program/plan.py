@@ -1,4 +1,4 @@
-"""Plans: one step of a model with every size known, as a backend runs it at speed."""
+"""Plans: optimised programs for one training step or forward pass at known sizes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from harness.program.updates import GOOD, SCALE, UpdateRule, at_shape, guarded, 
 
 # Prefixes of the names of a batch's arrays.
 BATCH = ("input.", "target.")
-# The sum of losses, carried from step to step.
+# The name of the sum of losses, which is carried from step to step.
 TOTAL = "loss.sum"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Nodes without calls, and the values at the border by name.
+    """An optimised program at known sizes, which a backend runs once per step.
 
     ``inputs`` and ``outputs`` map names to values. ``carried`` maps the name of an output to the
-    input that it replaces in the next step. The caller gives such an input away, and it may be
-    overwritten. ``sizes`` gives a number to every size, batch and time included. ``orders`` has the
-    permutation of each batch input that the plan takes permuted: the caller permutes each batch
-    once, not at every step. ``products`` is the dtype of the operands of products, if it is
-    narrower than ``dtype``.
+    name of the input that it replaces in the next step; the backend may overwrite the array of such
+    an input. ``sizes`` has the number of every size, including batch and time. ``orders`` maps some
+    batch inputs to a permutation of their axes, which the caller must apply to each batch before
+    the first step. ``products`` is the dtype of the operands of products, if it is narrower than
+    ``dtype``.
     """
 
     name: str
@@ -49,12 +49,13 @@ class Plan:
     products: str = ""
 
     def shape(self, value: int) -> tuple[int, ...]:
-        """Return the shape of a value, in numbers."""
+        """Return the shape of a value as numbers."""
         return tuple(dim.resolve(self.sizes) for dim in self.types[value].shape)
 
     @property
     def operations(self) -> Counter[str]:
-        """Number of operations of each kind in a step; a loop's body counts once per loop step."""
+        """The number of times that each operation runs in a step. Operations in a loop run once for
+        each step of the loop."""
         found: Counter[str] = Counter()
         for node, times in runs(self.nodes, self.types, self.sizes):
             found[node.op] += times
@@ -70,8 +71,11 @@ def forward_plan(
     moved: bool = True,
     fuses: bool = False,
 ) -> Plan:
-    """Plan a forward pass: the outputs that nothing else uses, and the state. See
-    :func:`harness.program.passes.optimise` for ``moved`` and ``fuses``."""
+    """Return the plan of a forward pass, which computes the new state and the final outputs.
+
+    An output from which another output is computed is left out. For ``moved`` and ``fuses``, see
+    :func:`harness.program.passes.optimise`.
+    """
     builder = Builder(dict(program.types), dict(program.names))
     outputs = result_ports(program, "ends")
     nodes = _with_literal_zeros(inline_calls(program.nodes))
@@ -91,13 +95,14 @@ def training_plan(
     scales: bool = False,
     fuses: bool = False,
 ) -> Plan:
-    """Plan a training step: loss, gradient, update. Slots are named ``m.rnn.W``, as in the rule.
+    """Return the plan of a training step, which computes the loss, the gradients and the update.
 
-    ``step`` comes in as a float, from 1, and goes out as the next step's. With ``total``, the loss
-    is added to :data:`TOTAL`. With ``scales``, the loss is scaled, and the plan carries
-    :data:`SCALE` and :data:`GOOD`. The program is optimised before and after it is differentiated:
-    the first pass shortens the backward pass, too. See :func:`harness.program.passes.optimise` for
-    ``fuses``.
+    An optimizer slot has the name SLOT.PARAMETER, e.g. ``m.rnn.W``. The input ``step`` is the step
+    number as a float, starting at 1; the output ``step`` is the next number. With ``total``, the
+    plan adds the loss to :data:`TOTAL`. With ``scales``, it uses loss scaling and carries
+    :data:`SCALE` and :data:`GOOD`. The program is optimised before differentiation, which shortens
+    the backward pass, and again afterwards. For ``fuses``, see
+    :func:`harness.program.passes.optimise`.
     """
     fused = tuple(fused)
     builder = Builder(dict(program.types), dict(program.names))
@@ -133,10 +138,10 @@ def training_plan(
 
 
 def _with_literal_zeros(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Write ``0 * x`` as ``x - x``, which no rule takes for zeros.
+    """Replace ``0 * x`` in a model's equations by ``x - x``, which keeps NaN and infinity.
 
-    A rule replaces a product with a state of zeros, but a model's own ``0 * x`` must keep NaN. If
-    ``x`` is made of an index or a condition, it is finite, and the product stays.
+    Otherwise the rules for initial states of zeros would replace ``0 * x`` by zeros. If ``x`` is
+    cast from an index or a condition, it is finite, and the product is not replaced.
     """
     nodes = tuple(nodes)
     every = tuple(walk_nodes(nodes))
@@ -163,7 +168,8 @@ def _updates(
     step: int,
     learning_rate: float,
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Emit every parameter's update; return the slots that come in and the values that go out."""
+    """Append the update of every parameter; return the input values of the slots, and the output
+    values (new parameters, new slots, next step), by name."""
     rate = builder.constant(learning_rate)
     after = builder.emit("add", step, builder.constant(1.0))
     slots: dict[str, int] = {}
@@ -195,10 +201,10 @@ def _updates(
 
 
 def _differences(nodes: Iterable[Node], dtype: str) -> Iterator[Node]:
-    """Compute differences of constants in the dtype, as the equations do.
+    """Replace differences of constants by constants, computed in the dtype of the plan.
 
-    Adam divides by 1 - 0.999 ** t, which must equal 1 - 0.999 at t = 1. Both may be off, but by the
-    same error, so that their quotient is exact.
+    In the first step of Adam, a factor 1 - 0.999 is divided by 1 - 0.999 ** t with t = 1. These
+    numbers must have the same rounding error, so that their quotient is exactly 1.
     """
     kind = {"float32": np.float32}.get(dtype, np.float64)
     numbers: dict[int, float] = {}
@@ -218,7 +224,8 @@ def _add_total(
     values: Mapping[str, dict[int, int]],
     builder: Builder,
 ) -> None:
-    """Append a sum over all parameters, and bind it in the rule of each."""
+    """Append a sum over all parameters (e.g. of squared gradients), and make it known to the update
+    rule of each parameter. ``number`` is its index in ``UpdateRule.totals``."""
     whole = None
     for name, env in values.items():
         own = rules[name]
@@ -231,7 +238,8 @@ def _add_total(
 
 
 def _copy(rule: UpdateRule, nodes: Iterable[Node], env: dict[int, int], builder: Builder) -> None:
-    """Append a rule's nodes for one parameter, with new values."""
+    """Append the nodes of an update rule for one parameter. ``env`` maps the rule's values to
+    values of the plan."""
     shape = builder.types[env[rule.parameter]].shape
     for node in at_shape(rule, nodes, shape):
         for output in node.outputs:
@@ -252,8 +260,8 @@ def _plan(
     inputs = {f"{prefix}{p.name}": p.value for prefix, p in crossing_ports(program)}
     inputs |= further
     used = {value for node in walk_nodes(nodes) for value in node.inputs} | set(outputs.values())
-    # An output with the name of an input is carried, even if a step does not read the input: a slot
-    # with coefficient 0, or a state that is made of the batch alone.
+    # Keep an input if an output has the same name, even if the step does not read the input. E.g. a
+    # slot with coefficient 0, or a state that depends only on the batch.
     inputs = {n: value for n, value in inputs.items() if value in used or n in outputs}
     carried = {name: name for name in outputs if name in inputs}
     nodes, inputs, orders = _ordered(nodes, inputs)
@@ -263,8 +271,8 @@ def _plan(
 def _ordered(
     nodes: tuple[Node, ...], inputs: Mapping[str, int]
 ) -> tuple[tuple[Node, ...], dict[str, int], dict[str, tuple[int, ...]]]:
-    """Take batch inputs in the axis order into which the plan permutes them anyway. Other readers
-    of such an input read it through the inverse."""
+    """Replace batch inputs that the plan permutes by permuted inputs; return the nodes, the inputs
+    and the permutations. Nodes that read the unpermuted input read the inverse permutation."""
     taken, orders, back = dict(inputs), {}, []
     for name, value in inputs.items():
         if not name.startswith(BATCH):

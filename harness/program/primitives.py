@@ -1,9 +1,10 @@
-"""The closed list of primitives: operands and results. :mod:`.infer` has the types.
+"""The complete list of primitives, with their operands and results; see :mod:`.infer` for types.
 
-Names and meaning follow the Python array API standard (2024.12) if it has the function;
-``segment_sum``, ``one_hot``, ``constant``, ``extent``, ``stop_gradient`` and ``scan`` are added. A
-backend's table must hold :data:`TABLE`. It may lack parts of :data:`OFFERED`, and then runs the
-models that do not need them. ``constant``, ``extent``, ``scan`` and ``call`` are in no table.
+If the Python array API standard (2024.12) has the function, the primitive has its name and meaning.
+Not in the standard are ``segment_sum``, ``one_hot``, ``constant``, ``extent``, ``stop_gradient``
+and ``scan``. A backend must implement all primitives in :data:`TABLE`. Primitives in
+:data:`OFFERED` are optional: a backend without them cannot run models that need them. Backends do
+not implement ``constant``, ``extent``, ``scan`` and ``call``.
 """
 
 from __future__ import annotations
@@ -56,17 +57,18 @@ OFFERED: Mapping[str, str] = {
     "argsort": "indices that sort the last axis upwards; ties keep their order, NaN is last",
 }
 EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
-# Primitives that compute each entry from those at its place in the operands.
+# Elementwise primitives: each entry of the result depends on one entry of each operand.
 UNARY = ("exp", "log", "tanh", "sqrt", "negative", "erf", "sin", "cos", "floor")
 BINARY = ("add", "subtract", "multiply", "divide", "power")
 COMPARISONS = ("less", "less_equal", "equal")
 ELEMENTWISE = frozenset({*UNARY, *BINARY, *COMPARISONS, "where"})
-# Pairs of offered primitives: the derivative of one needs the other.
+# Pairs of optional primitives, each of which is needed for the derivative of the other.
 _PAIRS = (("sin", "cos"), ("windows", "overlap_add"))
 DERIVED: Mapping[str, str] = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 
 
 def offers_needed(ops: Iterable[str]) -> set[str]:
-    """Return what a backend must offer to run these operations and their derivatives."""
+    """Return the optional primitives that a backend must implement to run the operations ``ops``
+    and their derivatives."""
     needed = {op for op in ops if op in OFFERED}
     return needed | {DERIVED[op] for op in needed if op in DERIVED}

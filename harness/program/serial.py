@@ -1,4 +1,4 @@
-"""Convert programs and update rules to plain data, for workers and reproducers."""
+"""Conversion of programs and update rules to JSON data, for workers and reproducers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ CLASSES: Mapping[str, type] = {
 }
 NAMES = {cls: tuple(field.name for field in fields(cls)) for cls in CLASSES.values()}
 MOST_DEPTH = 100
-# Number of texts whose values a worker keeps: those of a cell's checks, and of some earlier cells.
+# Size of the cache of decoded texts: enough for the checks of a cell and of some earlier cells.
 KEPT = 64
-# By ``id`` of a program: a reference that removes the text with the program, and the text.
+# The cache of encoded programs: ``id`` of a program -> a weak reference, and the encoded text. The
+# reference removes the entry when the program is deleted.
 _texts: dict[int, tuple[weakref.ref[Program], str]] = {}
 PLAIN = (bool, int, float, str, type(None))
 Test = Callable[[Any], bool]
 
 
 def encode(value: Any) -> Any:
-    """Convert a value to JSON data. Lists come back as tuples.
+    """Convert a value to JSON data for :func:`decode`, which returns lists as tuples.
 
     Raises:
-        HarnessError: it holds something that a program cannot.
+        HarnessError: the value contains an object of a type that programs do not contain.
     """
     kind = type(value)
     if kind in PLAIN:
@@ -49,10 +50,10 @@ def encode(value: Any) -> Any:
 
 
 def encoded(value: Any) -> str:
-    """Return a value as one text for :func:`decoded`; a program's text is made once and sent often.
+    """Return a value as JSON text for :func:`decoded`. The text of a program is cached.
 
     Raises:
-        HarnessError: as for :func:`encode`.
+        HarnessError: the value contains an object of a type that programs do not contain.
     """
     if not isinstance(value, Program):
         return json.dumps(encode(value))
@@ -65,29 +66,29 @@ def encoded(value: Any) -> str:
 
 @lru_cache(maxsize=KEPT)
 def decoded(text: str) -> Any:
-    """Return the value that :func:`encoded` was given; the same object for the same text.
+    """Convert a text of :func:`encoded` back to its value; equal texts give the same object.
 
     Raises:
-        HarnessError: as for :func:`decode`.
+        HarnessError: the text is not the result of :func:`encoded`.
     """
     return decode(json.loads(text))
 
 
 def digest(value: Any) -> str:
-    """Return the sha256 (hex) of a value as data; values with equal digests are the same.
+    """Return the sha256 (hex) of the encoded value. Equal values have equal digests.
 
     Raises:
-        HarnessError: as for :func:`encode`.
+        HarnessError: the value contains an object of a type that programs do not contain.
     """
     return hashlib.sha256(json.dumps(encode(value)).encode()).hexdigest()
 
 
 def decode(data: Any) -> Any:
-    """Return the value that :func:`encode` was given.
+    """Convert JSON data of :func:`encode` back to the value.
 
     Raises:
-        HarnessError: the data are not from :func:`encode`: another class, a field of another type,
-            nesting without end.
+        HarnessError: the data are not the result of :func:`encode`, e.g. because of an unknown
+            class, a field of a wrong type, or too deep nesting.
     """
     return _decode(data, 0)
 
@@ -101,7 +102,7 @@ def _decode(data: Any, depth: int) -> Any:
         return _mapping(data, depth + 1) if "map" in data else _instance(data, depth + 1)
     if isinstance(data, str):
         return _text(data)
-    # Workers accept no integers of more than 64 bits.
+    # Reject integers of more than 64 bits.
     if isinstance(data, PLAIN) and not (isinstance(data, int) and abs(data) >> 63):
         return data
     raise HarnessError(f"a program holds no {type(data).__name__} such as {shorten(repr(data))}")

@@ -1,23 +1,23 @@
-"""Series of functions that a library lacks, as plain numbers."""
+"""Taylor coefficients of erf, for backends whose framework has no erf."""
 
 from __future__ import annotations
 
 import math
 from functools import cache
 
-# Points of the series of erf, from 0 to LAST, STEP apart, and as many TERMS around each. From LAST
-# on erf is 1 in float64.
+# The points around which erf is expanded lie between 0 and LAST, with a distance of STEP. Each
+# series has TERMS terms. Above LAST, erf is 1 in float64.
 STEP, LAST, TERMS = 1 / 16, 6.0, 10
 
 
 @cache
 def erf_series() -> tuple[tuple[float, ...], ...]:
-    """Return the coefficients of erf's Taylor series around points: for each power those of all
-    points.
+    """Return the coefficients of the Taylor series of erf around points from 0 to :data:`LAST`.
 
-    The derivatives are those of the integrand, ``erf^(n+1)(x) = 2 / sqrt(pi) (-1)^n H_n(x)
-    exp(-x^2)`` with Hermite's polynomials, ``H_(n+1) = 2 x H_n - 2 n H_(n-1)`` (Abramowitz and
-    Stegun, 7.2.10 and 22.7.13). The first term left out is below 1e-17.
+    Item n of the result has the coefficients of the n-th power, one for each point. Derivatives:
+    ``erf^(n+1)(x) = 2 / sqrt(pi) (-1)^n H_n(x) exp(-x^2)`` with the Hermite polynomials ``H_(n+1) =
+    2 x H_n - 2 n H_(n-1)`` (Abramowitz and Stegun, 7.2.10 and 22.7.13). The first omitted term is
+    below 1e-17.
     """
     points = [number * STEP for number in range(round(LAST / STEP) + 1)]
     return tuple(zip(*map(_around, points), strict=True))

@@ -1,4 +1,4 @@
-"""Values at a program's border, by name, and the checks of arrays that come in."""
+"""Inputs and outputs of a program by name, and checks of the arrays for its inputs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.errors import UsageError
 from harness.program.dims import Dim, bind
 from harness.program.ir import Node, Port, Program, needed_nodes
 
-# Batch sizes and lengths that the slices and windows of a model allow.
+# Search for batch sizes and lengths with which the slices and windows of a model fit.
 
-# Largest distance from the wanted batch size and length in the search.
+# The search tries batch sizes and lengths that differ from the wanted ones by less than REACH.
 REACH = 1024
 
 
 def lacking(program: Program, sizes: Mapping[str, int]) -> Dim | None:
-    """Return the first of ``program.room`` that is below 0 at these sizes, or None."""
+    """Return the first dimension in ``program.room`` that is negative at these sizes, or None."""
     known = {**program.sizes, **sizes}
     for dim in program.room:
         if set(dim.names) <= known.keys() and dim.resolve(known) < 0:
@@ -29,17 +29,16 @@ def lacking(program: Program, sizes: Mapping[str, int]) -> Dim | None:
 
 
 def fits(program: Program, batch: int, time: int) -> bool:
-    """Return whether the model allows this batch size and length."""
+    """Return whether the slices and windows of a model fit this batch size and length."""
     return lacking(program, {"batch": batch, "time": time}) is None
 
 
 def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
-    """Return the allowed batch size and length that are nearest to those wanted.
-
-    Between two as near, the smaller one is taken.
+    """Return the batch size and length that a model allows and that are nearest to ``batch`` and
+    ``time``. If two sizes are equally near, the smaller one is taken.
 
     Raises:
-        UsageError: none is allowed within :data:`REACH` of them.
+        UsageError: the model allows no sizes that differ by less than :data:`REACH`.
     """
     short = None
     for length in _around(time):
@@ -59,7 +58,7 @@ def nearest_sizes(program: Program, batch: int, time: int) -> tuple[int, int]:
 
 
 def _around(wanted: int) -> Iterable[int]:
-    """Yield the numbers from 1 on, the nearest to ``wanted`` first."""
+    """Yield positive numbers in order of their distance from ``wanted``, up to :data:`REACH`."""
     yield wanted
     for off in range(1, REACH):
         if wanted - off >= 1:
@@ -67,8 +66,8 @@ def _around(wanted: int) -> Iterable[int]:
         yield wanted + off
 
 
-# Results of a program: its outputs; with the loss and metrics; along cotangents; or only those of a
-# training step or of a forward pass, as they are timed.
+# Selections of a program's results, see `result_ports`. The last two are for timing: the results of
+# a training step, and of a forward pass.
 Mode = Literal["forward", "loss", "cotangents", "step", "ends"]
 
 
@@ -76,7 +75,7 @@ T = TypeVar("T")
 
 
 def call_key(node: Node) -> str:
-    """Return a layer's instance, or a loss's name."""
+    """Return the name by which a call node is known: the layer's instance, or the loss's name."""
     return str(node.attributes.get("instance", node.attributes["label"]))
 
 
@@ -90,13 +89,13 @@ def local_of(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-# Most variables that are checked one by one. A pass for each of more would take time quadratic in a
-# model's depth.
+# The largest number of variables that are checked one by one. One pass for each variable takes time
+# quadratic in the depth of a model.
 ONE_BY_ONE = 64
 
 
 def by_kind(names: Iterable[str]) -> list[list[str]]:
-    """Group names that differ only in numbers: a parameter of all blocks of a model."""
+    """Group names that differ only in numbers, e.g. ``blocks.0.W`` and ``blocks.1.W``."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
@@ -104,14 +103,14 @@ def by_kind(names: Iterable[str]) -> list[list[str]]:
 
 
 def local_shapes(program: Program, node: Node) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a call's parameters and statistics, by local name."""
+    """Return the shapes of the parameters and statistics that a call node reads, by local name."""
     ports = {p.value: p for p in (*program.parameters, *program.statistics)}
     roles = zip(node.attributes["roles"], node.inputs, strict=True)
     return {role: program.shape(ports[i]) for role, i in roles if i in ports}
 
 
 def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
-    """Yield every port that comes in, with the prefix of its name."""
+    """Yield all input ports of a program as (prefix, port), e.g. ``("input.", port)``."""
     for prefix, ports in (
         ("", program.parameters),
         ("input.", program.inputs),
@@ -124,12 +123,13 @@ def crossing_ports(program: Program) -> Iterable[tuple[str, Port]]:
 
 
 def noise_ports(program: Program) -> tuple[Port, ...]:
-    """Return the inputs that the harness draws for every step, by the law in their ``init``."""
+    """Return the inputs that are random noise, which the harness draws for every step from the
+    distribution in their ``init``."""
     return tuple(port for port in program.inputs if "noise" in (port.init or {}))
 
 
 def float_inputs(program: Program) -> tuple[Port, ...]:
-    """Return the float inputs of a batch, without noise."""
+    """Return the inputs that are floats and not noise."""
     noise = noise_ports(program)
     return tuple(
         port
@@ -139,19 +139,19 @@ def float_inputs(program: Program) -> tuple[Port, ...]:
 
 
 def length_ports(program: Program) -> tuple[Port, ...]:
-    """Return the inputs and targets that are lengths of rows: integers up to a size."""
+    """Return the inputs and targets that hold the lengths of rows (integers from 0 to a size)."""
     ports = (*program.inputs, *program.targets)
     return tuple(port for port in ports if "lengths" in (port.init or {}))
 
 
 def without_noise(program: Program, inputs: Mapping[str, T]) -> dict[str, T]:
-    """Return the inputs that are not noise of ``program``."""
+    """Return the given inputs without those that are noise in ``program``."""
     noise = {port.name for port in noise_ports(program)}
     return {name: array for name, array in inputs.items() if name not in noise}
 
 
 def variable_ports(program: Program) -> dict[str, Port]:
-    """Return the ports to differentiate against: parameters, float inputs and float state."""
+    """Return the ports that have gradients, by name: parameters, float inputs and float state."""
     return {
         f"{prefix}{port.name}": port
         for prefix, port in crossing_ports(program)
@@ -160,10 +160,14 @@ def variable_ports(program: Program) -> dict[str, Port]:
 
 
 def result_ports(program: Program, mode: Mode) -> dict[str, int]:
-    """Return the values that go out in a mode, by name.
+    """Return the values that a program returns in a mode, by name.
 
-    ``loss`` has the loss and metrics. ``step`` has the loss, but no outputs and no metrics.
-    ``ends`` has only those outputs from which no other output is made.
+    All modes have the new state and statistics. The modes differ in the other results:
+
+    - ``forward`` and ``cotangents``: all outputs
+    - ``loss``: all outputs, the loss and the metrics
+    - ``step``: only the loss
+    - ``ends``: only the outputs that no node of the program reads
     """
     results = {f"output.{p.name}": p.value for p in program.outputs if mode != "step"}
     if mode == "ends":
@@ -180,15 +184,15 @@ def result_ports(program: Program, mode: Mode) -> dict[str, int]:
 
 
 def group_of(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
-    """Return the values whose names start with ``prefix``, by the rest of their names."""
+    """Return the values whose names start with ``prefix``; drop the prefix from the names."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def check_names(group: str, wanted: Iterable[str], given: Mapping[str, object]) -> None:
-    """Check that every wanted name is given, and no unknown one.
+    """Check that the ``given`` names are exactly the ``wanted`` names.
 
     Raises:
-        UsageError: one is missing or unknown.
+        UsageError: a name is missing or unknown.
     """
     wanted = list(wanted)
     for name in wanted:
@@ -202,7 +206,7 @@ def check_names(group: str, wanted: Iterable[str], given: Mapping[str, object]) 
 def port_shapes(
     program: Program, ports: Iterable[Port], sizes: Mapping[str, int] | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of ports in numbers, by name."""
+    """Return the shapes of ports as numbers, by name."""
     return {port.name: program.shape(port, sizes) for port in ports}
 
 
@@ -210,7 +214,7 @@ def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Array
     """Check the names and shapes of arrays.
 
     Raises:
-        UsageError: one is missing, unknown or of the wrong shape.
+        UsageError: an array is missing, is unknown or has a wrong shape.
     """
     check_names(group, shapes, given)
     for name, shape in shapes.items():
@@ -222,11 +226,12 @@ def check_arrays(group: str, shapes: Mapping[str, tuple[int, ...]], given: Array
 def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int]:
     """Check the arrays of a batch, and return the sizes that they decide (batch, time).
 
-    ``groups`` holds arrays by port name, under ``input``, ``state`` and ``target``. Frameworks
-    clamp or wrap an index out of range, or read zeros.
+    ``groups`` maps ``input``, ``state`` and ``target`` to arrays by port name. Indices are checked
+    because frameworks do not report an index that is out of range.
 
     Raises:
-        UsageError: an array is missing or unknown, has the wrong shape, or an index out of range.
+        UsageError: an array is missing, is unknown or has a wrong shape, or an index is out of
+            range.
     """
     bound: dict[str, int] = {}
     for group, given in groups.items():
@@ -244,10 +249,11 @@ def check_batch(program: Program, groups: Mapping[str, Arrays]) -> dict[str, int
 def check_entries(
     program: Program, port: Port, name: str, given: Any, sizes: Mapping[str, int]
 ) -> None:
-    """Check the entries of an array against its port; ``sizes`` are those that the arrays decide.
+    """Check the entries of an array for a port that holds indices or booleans. ``sizes`` has the
+    sizes that arrays decide.
 
     Raises:
-        UsageError: an entry is out of range, or the entries are no integers or booleans.
+        UsageError: an index is not an integer or out of range, or a condition is not a boolean.
     """
     type_, array = program.type_of(port), np.asarray(given)
     if type_.bound is not None:
@@ -257,10 +263,10 @@ def check_entries(
 
 
 def check_room(program: Program, bound: Mapping[str, int]) -> None:
-    """Check that the sizes of the arrays keep slices and windows inside their axes.
+    """Check that all slices and windows of a program fit into axes with the sizes ``bound``.
 
     Raises:
-        UsageError: one is too large, or too small.
+        UsageError: a slice or a window does not fit.
     """
     short = lacking(program, bound)
     if short is not None:
@@ -272,15 +278,15 @@ def check_room(program: Program, bound: Mapping[str, int]) -> None:
 
 
 def batch_ports(program: Program) -> dict[str, tuple[Port, ...]]:
-    """Return the ports of each batch, by the prefix of their names."""
+    """Return the ports that get arrays for each batch, by group: input, state and target."""
     return {"input": program.inputs, "state": program.state, "target": program.targets}
 
 
 def check_index(name: str, array: Array, bound: int) -> None:
-    """Check that all entries are integers from 0 to ``bound - 1``.
+    """Check that all entries of an array are integers from 0 to ``bound - 1``.
 
     Raises:
-        UsageError: one is not; the message says which.
+        UsageError: an entry is not; the message names the first such entry.
     """
     if array.dtype.kind not in "iu":
         raise UsageError(f"{name}: expected integers, found {array.dtype}")

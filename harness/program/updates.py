@@ -1,4 +1,4 @@
-"""Update rules of optimizers, and their form at the shape of a parameter."""
+"""Update rules of optimizers, and their application to parameters of any shape."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from harness.program.builder import Builder
 from harness.program.dims import ONE, Dim, Shape
 from harness.program.ir import Meaning, Node, Port, Type
 
-# Loss scaling as part of a program: it keeps gradients within float16's range.
+# Loss scaling, which keeps gradients within the range of float16.
 #
-# The loss is multiplied by a scale before it is differentiated, and gradients are divided by the
-# scale afterwards, in float32. If a gradient is not finite, the step is skipped and the scale
-# halved. After GROWS finite steps in a row the scale is doubled (Micikevicius et al. 2018, "Mixed
-# precision training", section 3.2). The scale is a power of two, so that it rounds nothing.
+# The loss is multiplied by a scale before it is differentiated, and the gradients are divided by
+# the scale in float32. If a gradient is not finite, the step is skipped and the scale is halved.
+# After GROWS steps in a row with finite gradients, the scale is doubled (Micikevicius et al. 2018,
+# "Mixed precision training", section 3.2). The scale is a power of two, so it causes no rounding.
 
-# The scale and the number of steps since it changed, carried from step to step.
+# The names of two values that are carried from step to step: the scale, and the number of steps
+# since the scale changed.
 SCALE, GOOD = "loss.scale", "loss.good"
-# Also in a checkpoint: the number of steps that were not skipped.
+# The name of a number in checkpoints: the number of steps that were not skipped.
 UPDATES = "updates"
-# The first scale, and the steps after which the scale is doubled.
+# The initial scale, and the number of steps after which the scale is doubled.
 FIRST, GROWS = 2.0**10, 2000
-# A scale below this was halved so often that float16's range cannot be the cause.
+# If the scale is below this, the range of float16 cannot be the reason for infinite gradients.
 LEAST_SCALE = 2.0**-24
-# Gradients with a larger sum of squares count as not finite.
+# Gradients are treated as not finite if their sum of squares is at least this.
 MOST = 2.0**126
 
 
@@ -36,8 +37,9 @@ def guarded(
     before: Mapping[str, int],
     made: Mapping[str, int],
 ) -> dict[str, int]:
-    """Return the values after a step, with :data:`SCALE` and :data:`GOOD`. They are ``made`` if all
-    ``gradients`` are finite. If not, they are ``before``, which has the names of both."""
+    """Return the values after a step with loss scaling: the new values ``made`` if all gradients
+    are finite, otherwise the values ``before`` the step. The result includes the next
+    :data:`SCALE` and :data:`GOOD`."""
     total = builder.constant(0.0)
     for gradient in gradients.values():
         square = builder.emit("multiply", gradient, gradient)
@@ -58,18 +60,18 @@ def guarded(
     return {n: builder.emit("where", finite, v, instead[n]) for n, v in after.items()}
 
 
-# A parameter as one row of entries, and a parameter of two axes as it is.
+# The types of a parameter in update rules: one row of entries, or a matrix with two axes.
 ENTRIES = Type((Dim.of("entries"),))
 MATRIX = Type((Dim.of("rows"), Dim.of("columns")))
-# Operations that make one number of all entries: if a tensor packs several parameters, the number
-# is different.
+# Operations that compute one number from all entries of a parameter. The number is wrong if a
+# tensor packs several parameters.
 REDUCING = frozenset({"sum", "max", "extent"})
 
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A number of the whole model: ``part`` of every parameter, added up, is ``value``. ``nodes``
-    make the part, beyond the nodes of earlier totals."""
+    """A sum over all parameters, e.g. of squared gradients: ``value`` is the sum of every
+    parameter's ``part``. ``nodes`` compute the part, after the nodes of earlier sums."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -79,22 +81,22 @@ class Total:
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """The step of an optimizer, as if every parameter were one row of entries.
+    """The operations with which an optimizer updates one parameter, written for a vector.
 
     Inputs are ``parameter``, ``gradient``, the scalars ``step`` (from 1) and ``learning_rate``, and
-    the ``slots``. A slot's ``init`` says how it starts, by default at zeros. Outputs are
-    ``new_parameter`` and ``new_slots``. A reduction over axis 0 goes over all axes of the
-    parameter, see :func:`at_shape`.
+    the ``slots``. A slot's ``init`` has its initial values (zeros by default). Outputs are
+    ``new_parameter`` and ``new_slots``. For a parameter with several axes, a reduction over axis 0
+    becomes a reduction over all axes, see :func:`at_shape`.
 
     Attributes:
-        totals: Sums over the whole model, in the order in which they are made, before ``nodes``.
-        rate: The learning rate that the definition reads, if the model has a schedule.
-        fed: The gradient that the definition reads, if the model changes it.
-        varying: The attributes with a different number at each step.
-        groups: The rules of some parameters, by pattern of their names: see :meth:`of`.
-        added: The slots that a model adds to those of the definition.
-        matrices: The rule of parameters of two axes, ``[rows, columns]`` as they are; its slots may
-            have shapes of their own.
+        totals: Sums over all parameters, in order of computation; ``nodes`` come after them.
+        rate: The learning rate that the optimizer reads, if the model has a schedule.
+        fed: The gradient that the optimizer reads, if the model changes it, e.g. by clipping.
+        varying: The attributes that have a different number at each step.
+        groups: Different rules for some parameters, by a pattern of their names: see :meth:`of`.
+        added: The slots that the model adds to the slots of the optimizer's definition.
+        matrices: The rule for parameters with two axes, ``[rows, columns]``; its slots may have
+            different shapes.
     """
 
     name: str
@@ -118,19 +120,22 @@ class UpdateRule:
     matrices: UpdateRule | None = None
 
     def by_meaning(self) -> UpdateRule:
-        """Return the same rule under the name by which backends know it."""
+        """Return the same rule with the name by which backends recognise it: the name of the
+        shipped optimizer with the same equations."""
         return self if self.meaning is None else replace(self, name=self.meaning.name)
 
     def of(self, parameter: str, rank: int) -> UpdateRule:
-        """Return the rule of a parameter with ``rank`` axes. It is the rule of the first pattern
-        that matches the name, or this one. For two axes, its ``matrices`` come first."""
+        """Return the rule for a parameter with ``rank`` axes: the first rule in ``groups`` whose
+        pattern matches the name, otherwise this rule. For two axes, use its ``matrices``, if any.
+        """
         named = (rule for pattern, rule in self.groups.items() if fnmatchcase(parameter, pattern))
         found = next(named, self)
         return found if found.matrices is None or rank != 2 else found.matrices
 
     @property
     def every_rule(self) -> Iterator[UpdateRule]:
-        """This rule and the rules of groups, each followed by its rule of matrices."""
+        """An iterator over this rule and the rules in ``groups``, each followed by its rule for
+        matrices."""
         for rule in (self, *self.groups.values()):
             yield rule
             if rule.matrices is not None:
@@ -138,28 +143,28 @@ class UpdateRule:
 
     @property
     def every_slot(self) -> tuple[Port, ...]:
-        """The slots of all rules, each name once."""
+        """The slots of all rules, without repeated names."""
         return tuple({port.name: port for rule in self.every_rule for port in rule.slots}.values())
 
     @property
     def own_nodes(self) -> tuple[Node, ...]:
-        """The nodes of the totals and of the update."""
+        """The nodes of this rule, which compute the totals and the update."""
         return (*(node for total in self.totals for node in total.nodes), *self.nodes)
 
     @property
     def every_node(self) -> tuple[Node, ...]:
-        """The nodes of all groups and of matrices."""
+        """The nodes of this rule, of all groups, and of the rules for matrices."""
         return tuple(node for rule in self.every_rule for node in rule.own_nodes)
 
 
 def by_rank(rule: UpdateRule) -> bool:
-    """Return whether parameters of two axes have a different rule, with its own slots."""
+    """Return whether the optimizer has a different rule for parameters with two axes."""
     return any(one.matrices is not None for one in rule.every_rule)
 
 
 def by_parameter(rule: UpdateRule) -> bool:
-    """Return whether it matters which entries belong to one parameter. If not, the rule also holds
-    for a tensor into which a framework packs several parameters."""
+    """Return whether the update depends on which entries belong to which parameter. If it does not,
+    the rule can also update a tensor into which a framework packs several parameters."""
     sums = {total.part for total in rule.totals}
     made = (node.op for node in rule.own_nodes if sums.isdisjoint(node.outputs))
     return bool(rule.groups) or by_rank(rule) or not REDUCING.isdisjoint(made)
@@ -168,8 +173,9 @@ def by_parameter(rule: UpdateRule) -> bool:
 def at_shape(
     rule: UpdateRule, nodes: Iterable[Node], shape: Sequence[Dim | int]
 ) -> tuple[Node, ...]:
-    """Return some nodes of a rule for a parameter of that shape. In a rule of entries, a reduction
-    goes over all axes. In a rule of matrices, the numbers of rows and columns are put in."""
+    """Return nodes of a rule, adapted to a parameter of the given shape. A reduction over a vector
+    becomes a reduction over all axes. For matrices, the sizes of rows and columns become numbers.
+    """
     return tuple(_at(rule, node, shape) if node.op in REDUCING else node for node in nodes)
 
 
@@ -186,14 +192,14 @@ def _at(rule: UpdateRule, node: Node, shape: Sequence[Dim | int]) -> Node:
 
 
 def _known(dims: Shape, shape: Sequence[Dim | int]) -> Shape:
-    """Put the rows and columns of a matrix into dimensions."""
+    """Replace the symbolic numbers of rows and columns in ``dims`` by the shape of a matrix."""
     names = [name for dim in MATRIX.shape for name in dim.names]
     known = dict(zip(names, map(Dim.of, shape), strict=True))
     return tuple(dim.substitute(known) for dim in dims)
 
 
 def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
-    """Return the type of a rule's value at a parameter of that shape."""
+    """Return the type that a value of a rule has for a parameter of the given shape."""
     type_ = rule.types[value]
     if not type_.shape:
         return type_
@@ -203,7 +209,8 @@ def type_at(rule: UpdateRule, value: int, shape: Shape) -> Type:
 
 
 def slot_entries(rule: UpdateRule, parameters: Mapping[str, Sequence[int]]) -> int:
-    """Count the numbers that an optimizer keeps for parameters of those shapes."""
+    """Return how many numbers the slots of an optimizer hold in total; ``parameters`` are shapes by
+    name."""
     kept = slot_shapes(rule, parameters).values()
     return sum(prod(shape) for shapes in kept for shape in shapes.values())
 
@@ -211,7 +218,8 @@ def slot_entries(rule: UpdateRule, parameters: Mapping[str, Sequence[int]]) -> i
 def slot_shapes(
     rule: UpdateRule, parameters: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Return the shape of every slot, by slot and parameter; unused slots are left out."""
+    """Return the shapes of all slots: slot name -> parameter name -> shape. A parameter is missing
+    if its rule does not have the slot. ``parameters`` are shapes by name."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in parameters.items():
         own, dims = rule.of(name, len(shape)), tuple(map(Dim.of, shape))

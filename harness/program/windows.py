@@ -1,7 +1,7 @@
-"""Windows along axes: their entries, how many fit, and what is left of the axis.
+"""Sliding windows along axes, e.g. of convolutions: their entries, their number and their shapes.
 
-Window ``i`` of an axis has the entries ``i * stride + j * dilation - padding`` for ``j`` below
-``size``. Entries before or behind the axis are padding.
+Window ``i`` has the entries ``i * stride + j * dilation - padding`` of the axis, for ``j`` from 0
+to ``size - 1``. Entries before the start or after the end of the axis are padding.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from harness.program.dims import ONE, Attributes, Dim, Shape
 
-# Attributes with one entry for each windowed axis.
+# Attributes of ``windows`` and ``overlap_add`` that have one number for each windowed axis.
 EACH = ("axes", "size", "stride", "dilation", "padding", "after", "length")
 
 
 class FramedAxis(NamedTuple):
-    """Numbers of a windowed axis for a backend. ``length`` is the number of windows for
-    ``windows``, and the entries of the axis for ``overlap_add``."""
+    """The attributes of one windowed axis as numbers, for backends. ``length`` is the number of
+    windows in ``windows``, and the length of the axis in ``overlap_add``."""
 
     axis: int
     size: int
@@ -29,20 +29,22 @@ class FramedAxis(NamedTuple):
     length: int
 
     def entries(self, place: int, count: int) -> slice:
-        """Return the slice of the padded axis with entry ``place`` of each of ``count`` windows."""
+        """Return the slice of the padded axis that selects entry number ``place`` of each of
+        ``count`` windows."""
         start = place * self.dilation
         return slice(start, start + self.stride * (count - 1) + 1, self.stride)
 
 
 def framed_axes(framing: Mapping[str, Sequence[int]]) -> tuple[FramedAxis, ...]:
-    """Return the axes in the attributes of a ``windows`` or ``overlap_add``."""
+    """Return the windowed axes of a ``windows`` or ``overlap_add`` node from its attributes."""
     columns = (framing[name] for name in EACH)
     return tuple(FramedAxis(*axis) for axis in zip(*columns, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class WindowedAxis:
-    """An axis of ``length`` entries and its windows; ``padding`` is before it, ``after`` behind."""
+    """An axis with ``length`` entries and its windows. ``padding`` entries precede the axis, and
+    ``after`` entries follow it."""
 
     length: Dim
     size: Dim
@@ -52,22 +54,26 @@ class WindowedAxis:
     after: Dim
 
     def covered(self, count: Dim) -> Dim:
-        """Return the number of entries from the first window's first to the last one's last."""
+        """Return the number of entries from the start of the first window to the end of the last of
+        ``count`` windows."""
         return self.stride * (count - 1) + self.dilation * (self.size - 1) + 1
 
     def room(self, count: Dim) -> tuple[Dim, Dim]:
-        """Return the entries that ``count`` windows leave, and those missing to one more window,
-        less 1. Neither may be below 0. Both are of the padded axis."""
+        """Return two numbers that are at least 0 if exactly ``count`` windows fit the padded axis:
+        the entries that the windows leave over, and ``stride - 1`` minus these entries."""
         left = self.length + self.padding + self.after - self.covered(count)
         return left, self.stride - 1 - left
 
     def beyond(self) -> Dim:
-        """Return the entries that a single window leaves of the padded axis."""
+        """Return how many entries of the padded axis follow the first window."""
         return self.length + self.padding + self.after - self.covered(ONE)
 
     def count(self) -> Dim | None:
-        """Return how many windows fit, or None if that cannot be written without a quotient. For
-        multiples of the stride plus a number it can: floor((s * a + c) / s) is a + floor(c / s)."""
+        """Return how many windows fit, or None if the number is not a symbolic dimension.
+
+        The number contains floor(left / stride), and dimensions have no quotients. For left =
+        stride * a + c, the quotient is a + floor(c / stride).
+        """
         left = self.beyond()
         if self.stride == ONE:
             return left + 1
@@ -83,7 +89,8 @@ class WindowedAxis:
 
 
 def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = None) -> str:
-    """Describe why ``count`` windows do not fit an axis, in numbers if all sizes are known."""
+    """Return the message that an axis does not have exactly ``count`` windows. Known ``sizes`` are
+    shown as numbers."""
     known = {name: Dim(size) for name, size in (sizes or {}).items()}
     told = {f.name: getattr(axis, f.name).substitute(known) for f in fields(axis)}
     found = [f"{count.substitute(known)} windows of {told['size']}"]
@@ -100,8 +107,8 @@ def misfit(axis: WindowedAxis, count: Dim, sizes: Mapping[str, int] | None = Non
 def windowed_axes(
     op: str, shape: Shape, attributes: Attributes
 ) -> Iterator[tuple[WindowedAxis, Dim]]:
-    """Yield each axis of a ``windows`` or ``overlap_add`` with its number of windows. ``shape`` is
-    that of the operand."""
+    """Yield each windowed axis of a ``windows`` or ``overlap_add`` node, with its number of
+    windows. ``shape`` is the shape of the operand."""
     columns = (attributes[name] for name in EACH)
     for axis, size, stride, dilation, padding, after, length in zip(*columns, strict=True):
         whole, count = (shape[axis], length) if op == "windows" else (length, shape[axis])
@@ -110,8 +117,8 @@ def windowed_axes(
 
 
 def windows_shape(shape: Shape, attributes: Attributes) -> Shape:
-    """Return the shape of ``windows``: counts instead of the axes, then the axes inside a window.
-    The latter stand behind the last windowed axis."""
+    """Return the shape of the result of ``windows``. A windowed axis becomes the number of windows.
+    The axes inside a window are inserted after the last windowed axis."""
     axes, counts = (
         attributes["axes"],
         dict(zip(attributes["axes"], attributes["length"], strict=True)),
@@ -121,7 +128,8 @@ def windows_shape(shape: Shape, attributes: Attributes) -> Shape:
 
 
 def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
-    """Return the shape of ``overlap_add``: the axes at their length, without the windows' own."""
+    """Return the shape of the result of ``overlap_add``. Numbers of windows become lengths of axes,
+    and the axes inside a window are removed."""
     axes = attributes["axes"]
     lengths = dict(zip(axes, attributes["length"], strict=True))
     outer = (*shape[: axes[-1] + 1], *shape[axes[-1] + 1 + len(axes) :])
@@ -129,15 +137,18 @@ def overlap_shape(shape: Shape, attributes: Attributes) -> Shape:
 
 
 def pads_of(attributes: Attributes, rank: int) -> list[tuple[Any, Any]]:
-    """Return the padding before and behind each axis of a value of that rank."""
+    """Return (padding before, padding after) for each axis of a value with ``rank`` axes."""
     both = zip(attributes["padding"], attributes["after"], strict=True)
     known = dict(zip(attributes["axes"], both, strict=True))
     return [known.get(axis, (0, 0)) for axis in range(rank)]
 
 
 def order_of_taken(axes: Sequence[int], rank: int) -> list[int]:
-    """Return the permutation to the axis order of ``windows`` from axes taken one by one. Each axis
-    of ``axes`` was taken by itself, so that its windows stand right behind it."""
+    """Return the permutation that moves the axes inside a window to where ``windows`` has them, for
+    a backend that takes windows along one axis of ``axes`` after another.
+
+    Before the permutation, the axis inside a window directly follows the axis of its windows.
+    """
     places = [axis + sum(other < axis for other in axes) for axis in range(rank)]
     last = axes[-1] + 1
     return [*places[:last], *(places[axis] + 1 for axis in axes), *places[last:]]

@@ -1,1 +1,1 @@
-"""Derivatives of programs, as programs in the same primitives."""
+"""Differentiation of programs: the derivative is a program in the same primitives."""

@@ -1,4 +1,4 @@
-"""Differentiate a program in reverse mode; the result is again nodes in the same primitives."""
+"""Reverse-mode differentiation of a program; the result consists of the same primitives."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from harness.program.ir import Port, Program, inline_calls, needed_nodes
 
 @dataclass(frozen=True)
 class Derivative:
-    """A program with its gradient appended.
+    """A program that also computes gradients.
 
-    ``seeds`` are the cotangents that come in, one for each differentiated output. ``gradients`` go
-    out, one for each value differentiated against, in the order asked for.
+    ``seeds`` are its additional inputs: the cotangent of each differentiated output. ``gradients``
+    are its additional outputs: one gradient for each requested value, in the order of the request.
     """
 
     program: Program
@@ -33,9 +33,9 @@ def differentiate(
 ) -> Derivative:
     """Return the vector-Jacobian product of ``outputs`` with respect to ``against``.
 
-    If no output depends on a value, its gradient is zeros of its shape. Nodes that neither the
-    outputs, the gradients nor the values in ``keep`` need are left out. ``fused`` names the fused
-    operations that the backward pass may use.
+    If no output depends on a value in ``against``, the gradient of this value is all zeros. The
+    result has only the nodes that the outputs, the gradients and the values in ``keep`` need.
+    ``fused`` names the fused operations that the backward pass may use.
     """
     builder = Builder(dict(program.types), dict(program.names))
     wanted = [*(port.value for port in outputs), *keep]

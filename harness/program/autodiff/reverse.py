@@ -1,7 +1,7 @@
-"""Run a reverse pass over nodes, whatever the rules of their operations.
+"""Backward pass over the nodes of a program; each primitive's derivative rule is an argument.
 
-The forward loop stacks only values that the backward loop reads. If a weight is used at every step,
-its gradient is one product over all steps after the loop, not a sum of small products inside it.
+A forward loop stacks only the values that the backward loop reads. If a loop uses a weight at every
+step, the weight's gradient is one product over all steps, computed after the backward loop.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape
 from harness.program.ir import Block, Node, Type, reads
 
-# The values that a derivative flows through, and the work that no step of a loop changes.
+# The values through which a derivative flows, and loop-invariant nodes.
 
-# Ops whose output carries no derivative, whatever goes in.
+# Operations whose output has no derivative with respect to any input.
 CONSTANT = frozenset(
     {
         *("less", "less_equal", "equal", "astype", "one_hot", "stop_gradient", "floor"),
@@ -27,11 +27,10 @@ CONSTANT = frozenset(
 
 
 def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Move nodes that do not change from step to step out of their loops, before them.
+    """Move loop-invariant nodes out of each loop, to before the loop.
 
-    The passes hoist too, node by node as they emit a program anew; that also merges common
-    subexpressions and needs sizes. The derivative is taken of a program as it was written: the
-    oracle's derivative must not come from a program that the passes have changed.
+    The optimising passes also move such nodes, but they change more. This function is separate
+    because the oracle's derivative must not depend on the passes.
     """
     result: list[Node] = []
     for node in nodes:
@@ -51,7 +50,8 @@ def hoist(nodes: Iterable[Node]) -> tuple[Node, ...]:
 
 
 def active_values(nodes: Iterable[Node], against: set[int]) -> set[int]:
-    """Return the values through which a derivative with respect to ``against`` flows."""
+    """Return all values that have a derivative with respect to the values in ``against``; these
+    values are included."""
     active = set(against)
     for node in nodes:
         if node.op == "scan":
@@ -77,12 +77,12 @@ def _activate_scan(node: Node, body: Block, active: set[int]) -> None:
     active.update(o for o, b in zip(node.outputs, body.outputs, strict=True) if b in active)
 
 
-# Cotangents of slices of a value, collected until all have come.
+# Cotangents of slices of a value, which are collected until the whole cotangent is needed.
 
 
 @dataclass(frozen=True)
 class SliceCotangent:
-    """The cotangent of ``start:stop`` of a value along an axis."""
+    """The cotangent of a slice of a value: the entries ``start:stop`` along an axis."""
 
     axis: int
     start: Dim
@@ -91,7 +91,8 @@ class SliceCotangent:
 
 
 def rows(pieces: Sequence[SliceCotangent]) -> list[list[SliceCotangent]]:
-    """Group pieces into rows that do not overlap, as far as symbolic sizes can tell."""
+    """Group slices so that the slices of a group do not overlap. Slices with symbolic sizes are in
+    one group only if they cannot overlap for any sizes."""
     found: list[list[SliceCotangent]] = []
     for piece in sorted(pieces, key=lambda p: (p.start.constant, sum(c for _, c in p.start.terms))):
         row = next((r for r in found if _not_negative(piece.start - r[-1].stop)), None)
@@ -106,16 +107,17 @@ def _not_negative(dim: Dim) -> bool:
     return dim.constant >= 0 and all(c >= 0 for _, c in dim.terms)
 
 
-# Adds to the cotangents of a node's inputs, from the cotangent of its output.
+# The derivative rule of an operation. A call with (backward pass, node, cotangent of the output)
+# adds to the cotangents of the node's inputs.
 Rule = Callable[["Reverse", Node, int], None]
 
-# Views of a value: the backward loop makes them again and reads no stack of them.
+# Views of a value, which the backward loop recomputes instead of reading a stack of them.
 VIEWS = frozenset({"slice", "permute_dims", "expand_dims", "squeeze"})
 
 
 @dataclass
 class Reverse:
-    """The backward pass over a list of nodes, collecting cotangents by value."""
+    """The backward pass over a list of nodes; it collects the cotangent of each value."""
 
     builder: Builder
     forward: list[Node]
@@ -126,7 +128,7 @@ class Reverse:
     pieces: dict[int, list[SliceCotangent]] = field(default_factory=dict)
 
     def offers(self, op: str) -> bool:
-        """Return whether a fused operation may be used."""
+        """Return whether the backward pass may use the fused operation ``op``."""
         return op in self.fused
 
     def active(self, value: int) -> bool:
@@ -134,23 +136,24 @@ class Reverse:
         return value in self.live
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Append a primitive or a fused operation of the backward pass."""
+        """Append an operation to the backward pass; return the number of its result."""
         return self.builder.emit(op, *inputs, **attributes)
 
     def constant(self, value: float) -> int:
-        """Append a literal number."""
+        """Append a literal number; return its value number."""
         return self.builder.constant(value)
 
     def see(self, value: int) -> int:
-        """Return the forward value, readable from the backward pass."""
+        """Return the value number under which the backward pass can read a forward value."""
         return value
 
     def made_by(self, value: int, op: str) -> bool:
-        """Return whether ``op`` makes a forward value, as far as is known here."""
+        """Return whether one of the forward nodes computes ``value`` with the operation ``op``."""
         return any(node.op == op and value in node.outputs for node in self.forward)
 
     def add(self, value: int, cotangent: int) -> None:
-        """Add to a value's cotangent, summing over the axes along which it was broadcast."""
+        """Add ``cotangent`` to the cotangent of ``value``, summed over the axes along which the
+        forward pass broadcast the value."""
         if not self.active(value):
             return
         cotangent = self.builder.reduce_to(cotangent, self.builder.types[value].shape)
@@ -159,12 +162,13 @@ class Reverse:
         self.cotangents[value] = cotangent
 
     def add_slice(self, value: int, axis: int, start: Dim, stop: Dim, cotangent: int) -> None:
-        """Add to the cotangent of ``start:stop`` of a value along one axis."""
+        """Add ``cotangent`` to the slice ``start:stop`` of a value's cotangent along an axis."""
         if self.active(value):
             self.pieces.setdefault(value, []).append(SliceCotangent(axis, start, stop, cotangent))
 
     def settle(self, value: int) -> int | None:
-        """Return a value's whole cotangent, None if nothing came."""
+        """Combine all collected parts of a value's cotangent and return it; None if there are no
+        parts."""
         pieces = self.pieces.pop(value, [])
         shape = self.builder.types[value].shape
         for axis in dict.fromkeys(piece.axis for piece in pieces):
@@ -173,7 +177,7 @@ class Reverse:
         return self.cotangents.get(value)
 
     def _side_by_side(self, row: Sequence[SliceCotangent], axis: int, shape: Shape) -> int:
-        """Join slices that do not overlap, with zeros in the gaps."""
+        """Concatenate cotangents of slices that do not overlap, with zeros in the gaps."""
         pieces: list[int] = []
         end = Dim()
 
@@ -195,12 +199,12 @@ class Reverse:
         self.add(weight, self.emit("tensordot", self.see(left), cotangent, axes=(axes, axes)))
 
     def cotangent(self, value: int, shape: Shape) -> int:
-        """Return the collected cotangent, zeros if nothing came."""
+        """Return the whole cotangent of a value; zeros of ``shape`` if no part was collected."""
         found = self.settle(value)
         return self.builder.zeros(shape) if found is None else found
 
     def run(self, nodes: Sequence[Node]) -> None:
-        """Process the nodes from the last to the first."""
+        """Apply the derivative rules to the nodes, from the last node to the first."""
         for node in reversed(tuple(nodes)):
             self.builder.place = node.place
             if all(self.settle(o) is None for o in node.outputs):
@@ -219,7 +223,7 @@ class Reverse:
 
 
 class _ScanReverse(Reverse):
-    """The backward pass of a loop's body, and the loop made of it."""
+    """The backward pass over the body of a loop, from which the backward loop is built."""
 
     def __init__(self, outer: Reverse, node: Node) -> None:
         super().__init__(outer.builder, [], outer.live, outer.rules, outer.fused)
@@ -228,7 +232,7 @@ class _ScanReverse(Reverse):
         self.local = set(self.body.inputs).union(*(n.outputs for n in self.body.nodes))
         self.made = {o: n for n in self.body.nodes for o in n.outputs}
         self.slices: dict[int, int] = {}  # forward value -> its slice in the backward body
-        self.views: dict[int, int] = {}  # forward value -> the same move in the backward body
+        self.views: dict[int, int] = {}  # forward value -> the same view in the backward body
         self.products: list[tuple[int, int, int]] = []  # weight, left forward value, cotangent
         self.sums: list[tuple[int, int]] = []  # outer value, cotangent of one step
 
@@ -254,7 +258,7 @@ class _ScanReverse(Reverse):
         return value in self.made and self.made[value].op == op
 
     def _view(self, value: int) -> Node | None:
-        """Return the node of the body that makes a value, if it is a view."""
+        """Return the body's node that computes a value, if its operation is a view; else None."""
         node = self.made.get(value)
         return node if node is not None and node.op in VIEWS else None
 
@@ -276,13 +280,14 @@ class _ScanReverse(Reverse):
         if weight in self.local:
             super().add_product(weight, left, cotangent)
         elif left in self.local:
-            self._slice(left)  # also of a view: the product reads all its steps
+            self._slice(left)  # stack views too: the product reads all steps of `left`
             self.products.append((weight, left, cotangent))
         else:
             super().add_product(weight, left, cotangent)
 
     def build(self, outer: Mapping[int, int]) -> tuple[list[tuple[int, int]], Node]:
-        """Return the cotangents of the loop's inputs and captures, and the loop with its stacks."""
+        """Build the backward loop. Return pairs (value, cotangent) for the values that the forward
+        loop reads, and the forward loop with the additional stacks."""
         b, count = self.builder, self.count
         types = b.types
         carried = [i for i, v in enumerate(self.body.inputs[:count]) if self.active(v)]
@@ -336,7 +341,8 @@ class _ScanReverse(Reverse):
         return results
 
     def _augment(self, residuals: Sequence[int]) -> tuple[Node, dict[int, int]]:
-        """Return the forward loop that also stacks the residuals, and the stack of each."""
+        """Return the forward loop, extended to stack the values in ``residuals``, and a mapping
+        from each of these values to its stack."""
         sequences = dict(
             zip(self.body.inputs[self.count :], self.node.inputs[self.count :], strict=True)
         )

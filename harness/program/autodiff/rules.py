@@ -1,10 +1,10 @@
-"""Derivative rules of the primitives: from the output's cotangent to the inputs' cotangents.
+"""Derivative rules: each rule computes cotangents of inputs from the cotangent of the output.
 
-Each rule adds, through ``r.add``, the vector-Jacobian product for every float input. ``r.see(v)``
-gives the forward value ``v`` in a form that the backward pass can read. :data:`.reverse.CONSTANT`
-lists the ops without a derivative. A fused operation has a rule if it may be in a program before it
-is differentiated. Formulas: Giles, "An extended collection of matrix derivative results" (2008) for
-the products; elementary calculus for the rest.
+A rule calls ``r.add`` with the vector-Jacobian product for every float input. ``r.see(v)`` makes
+the forward value ``v`` readable in the backward pass. :data:`.reverse.CONSTANT` lists the
+operations without a derivative. A fused operation has a rule if it can occur in a program before
+differentiation. The formulas of products are from Giles, "An extended collection of matrix
+derivative results" (2008).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from harness.program.axes import inverse
 from harness.program.dims import ONE, Dim, Shape
 from harness.program.ir import Node
 
-# The slope of erf at 0.
+# The derivative of erf at 0.
 SLOPE = 2 / sqrt(pi)
-# Returns the cotangent of the first operand, for a node with no other differentiable one.
+# A rule for a node whose only differentiable operand is the first; returns its cotangent.
 Passed = Callable[[Reverse, Node, int], int]
 
 
@@ -41,7 +41,7 @@ def _tanh(r: Reverse, node: Node, g: int) -> None:
 
 
 def _erf(r: Reverse, node: Node, g: int) -> int:
-    """Multiply by ``2 / sqrt(pi) * exp(-x * x)``, the integrand by which erf is defined."""
+    """Multiply the cotangent by the derivative of erf, ``2 / sqrt(pi) * exp(-x * x)``."""
     x = r.see(node.inputs[0])
     bell = r.emit("exp", r.emit("negative", r.emit("multiply", x, x)))
     return r.emit("multiply", g, r.emit("multiply", r.constant(SLOPE), bell))
@@ -98,8 +98,8 @@ def _where(r: Reverse, node: Node, g: int) -> None:
 
 
 def _windowed(transpose: str) -> Rule:
-    """Return the rule of ``windows`` or ``overlap_add``: both are linear, each the other's
-    transpose. Padding is a constant."""
+    """Return the rule of ``windows`` or ``overlap_add``. These linear operations are transposes of
+    each other, so ``transpose`` names the operation that computes the cotangent."""
 
     def rule(r: Reverse, node: Node, g: int) -> None:
         (value,), attributes = node.inputs, dict(node.attributes)
@@ -134,7 +134,7 @@ def _take(r: Reverse, node: Node, g: int) -> None:
 
 
 def _cumulative_sum(r: Reverse, node: Node, g: int) -> None:
-    """Sum from the end: each entry is in its own sum and all later ones."""
+    """Sum the cotangent from the end, because an entry affects its own and all later sums."""
     last = len(r.builder.types[node.output].shape) - 1
     sums = r.emit("cumulative_sum", r.emit("flip", g, axis=last))
     r.add(node.inputs[0], r.emit("flip", sums, axis=last))
@@ -146,7 +146,7 @@ def _take_along_axis(r: Reverse, node: Node, g: int) -> None:
     last = len(shape) - 1
     classes = r.builder.types[table].shape[-1]
     if r.made_by(indices, "argsort"):
-        # A row in sorted order; the argsort of the indices undoes that.
+        # The indices are a permutation of the row; their argsort is the inverse permutation.
         undone = r.emit("argsort", r.emit("astype", r.see(indices)))
         r.add(table, r.emit("take_along_axis", g, undone))
     elif shape[-1] == ONE:
@@ -166,7 +166,7 @@ def _sum(r: Reverse, node: Node, g: int) -> None:
 
 
 def _max(r: Reverse, node: Node, g: int) -> None:
-    """Share the cotangent evenly among entries that tie, as torch.amax, jax.numpy.max and
+    """Divide the cotangent equally among tied entries, as torch.amax, jax.numpy.max and
     TensorFlow's reduce_max do."""
     x, most, axes = r.see(node.inputs[0]), r.see(node.output), node.attributes["axis"]
     if not node.attributes["keepdims"]:
@@ -214,7 +214,7 @@ def _relu(r: Reverse, node: Node, g: int) -> None:
 
 
 def _clip(r: Reverse, node: Node, g: int) -> None:
-    """Test the result, which tells as well as the input whether that lay inside the bounds."""
+    """Pass the cotangent where the result lies strictly between the bounds, and 0 elsewhere."""
     y, bounds = r.see(node.output), node.attributes
     if r.offers("clip_gradient"):
         r.add(node.inputs[0], r.emit("clip_gradient", g, y, **bounds))

@@ -1,4 +1,4 @@
-"""Passes over a program: compute the same values with less work."""
+"""Optimisation passes, which rewrite a program so that it computes the same values faster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ Rules = Mapping[str, Sequence[Rule]]
 
 
 def merged(*tables: Rules) -> dict[str, tuple[Rule, ...]]:
-    """Merge the rules of several passes; they are tried in this order."""
+    """Merge the rules of several passes. For one operation, the rules of earlier passes are tried
+    first."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for table in tables:
         for op, some in table.items():
@@ -41,10 +42,10 @@ def _simplify(steps: Rules) -> Rules:
     return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, rows.RULES, steps)
 
 
-# Rules by whether loops stay as they are.
+# The rewrite rules; the rules under True keep products in their loops.
 SIMPLIFY = {False: _simplify(loops.RULES), True: _simplify(loops.STAYING)}
 TABLES = {stay: merged(rules, loops.SCALES, tables.RULES) for stay, rules in SIMPLIFY.items()}
-# Rules for nodes that nobody differentiates any more.
+# Rules for programs that are not differentiated after the passes.
 FINAL: Mapping[str, tuple[Rule, ...]] = {"stop_gradient": (lambda g, inputs, _: inputs[0],)}
 
 
@@ -60,19 +61,19 @@ def optimise(
     fuses: bool = False,
     longest: int | None = None,
 ) -> tuple[Node, ...]:
-    """Return nodes without calls that compute the same ``wanted`` values faster.
+    """Return nodes that compute the ``wanted`` values faster. The given nodes contain no calls.
 
-    ``builder`` numbers new values. ``sizes`` gives a number to every size; which changes pay
-    depends on them. ``fused`` names the fused operations that may be used. ``final`` is false for
-    nodes that are yet to be differentiated.
+    ``builder`` numbers new values. ``sizes`` has the number of every size; these numbers decide
+    which changes make the program faster. ``fused`` names the fused operations that may be used.
+    ``final`` is False if the nodes will be differentiated afterwards.
 
-    Without ``moved``, no product is joined with another or leaves its loop, because a compiler that
-    fuses a product with later work may be faster so. Loops that carry much are then not unrolled,
-    so that each step reuses the memory of the last. Their products are joined, because they are too
-    large to be fused with later work.
+    Without ``moved``, products are not joined and stay in their loops, for compilers that fuse a
+    product with the operations after it. There is an exception for loops that carry many numbers:
+    their products are joined, because they are too large to be fused, and the loops are not
+    unrolled, so that each step reuses the memory of the previous step.
 
-    With ``fuses``, elementwise work stays in its loop, and the compiler fuses it there. Loops of
-    more than ``longest`` steps, if given, are not unrolled.
+    With ``fuses``, elementwise operations stay in their loop, because the compiler fuses them
+    there. If ``longest`` is given, loops of more steps are not unrolled.
     """
     with _uncollected():
         choices = (tuple(fused), final, moved, fuses, longest)
@@ -81,8 +82,8 @@ def optimise(
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Disable the garbage collector during the block. Passes make millions of objects, nearly all
-    without cycles; the search for cycles took a quarter of the time of large programs."""
+    """Disable Python's garbage collector during the ``with`` block. Passes create millions of
+    objects and almost no cycles; the search for cycles took a quarter of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -109,7 +110,7 @@ def _optimised(
 
     early = merged(fuse.rules_of(fuse.EARLY, fused), simplify)
     late, of_products = (fuse.rules_of(found, fused) for found in (fuse.LATE, fuse.PRODUCTS))
-    # The last nodes, and the rules that do not change them.
+    # The result of the last rules, and the rules that do not change it.
     settled: tuple[Node, ...] = ()
     idle: tuple[Rules, ...] = ()
 

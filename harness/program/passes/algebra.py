@@ -1,4 +1,4 @@
-"""Arithmetic: compute known numbers, and drop operations without effect: ``1 * x -> x``."""
+"""Rules of arithmetic: compute constants, and drop operations without effect: ``1 * x -> x``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.program.primitives import COMPARISONS
 
 
 def common_shape(g: Rewriter, inputs: Sequence[int]) -> tuple[Dim, ...]:
-    """Return the shape that values broadcast to."""
+    """Return the shape to which values are broadcast together."""
     return broadcast_shapes("", tuple(g.shape(i) for i in inputs))
 
 
@@ -37,8 +37,8 @@ def _computed(op: str) -> Rule:
 
 
 def _narrow(op: str) -> Rule:
-    """Return the rule that drops a broadcast that the result does not need: ``broadcast(a) + b -> a
-    + b``."""
+    """Return the rule that drops a redundant broadcast of an operand: ``broadcast(a) + b -> a + b``
+    if the shape of the result stays the same."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for position, value in enumerate(inputs):
@@ -69,7 +69,7 @@ def _add(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | 
 
 
 def _blend(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``z * a + (1 - z) * b -> b + z * (a - b)``, whose gradient is shorter too."""
+    """Rewrite ``z * a + (1 - z) * b -> b + z * (a - b)``, which also has a shorter gradient."""
     left, right = (g.node(i, "multiply") for i in inputs)
     if left is None or right is None or any(g.uses[i] > 1 for i in inputs):
         return None
@@ -139,7 +139,7 @@ def _multiply(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> i
 def _product_of_multiples(
     g: Rewriter, inputs: tuple[int, ...], attributes: Attributes
 ) -> int | None:
-    """Save one scaling: ``(c * x) * (d * x) -> (c * d) * (x * x)``."""
+    """Rewrite ``(c * x) * (d * x) -> (c * d) * (x * x)`` for constants c and d."""
     (c, x), (d, y) = (_multiple(g, i) for i in inputs)
     if x != y or inputs == (x, y) or not 1e-30 < abs(c * d) < 1e30:
         return None
@@ -147,7 +147,7 @@ def _product_of_multiples(
 
 
 def _multiple(g: Rewriter, value: int) -> tuple[float, int]:
-    """Return the factor and the rest of a value; 1 and the value if there is no factor."""
+    """Return (c, x) if a value is ``c * x`` with a constant c; otherwise (1, value)."""
     node = g.node(value, "multiply")
     for a, b in (node.inputs, node.inputs[::-1]) if node is not None else ():
         factor = g.number(a)
@@ -157,7 +157,7 @@ def _multiple(g: Rewriter, value: int) -> tuple[float, int]:
 
 
 def _divide(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x / c -> (1 / c) * x``."""
+    """Rewrite ``x / c -> (1 / c) * x`` for a constant c."""
     number = g.number(inputs[1])
     if number is None or number == 0 or not isfinite(1 / number):
         return None
@@ -182,7 +182,8 @@ def _extent(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Move factors and signs to the result, which is smaller: ``sum(c * x) -> c * sum(x)``."""
+    """Move constants and signs out of a sum, because its result is smaller: ``sum(c * x) -> c *
+    sum(x)``."""
     node = g.node(inputs[0], "negative", "multiply", "sum")
     if node is None or g.uses[inputs[0]] > 1:
         return None

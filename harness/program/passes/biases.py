@@ -1,5 +1,8 @@
-"""Make biases a row of the weight: ``x @ W + b -> [x, 1] @ [W; b]``. Nothing is added to the
-product afterwards. The gradient of ``b`` is the last row of the gradient of ``[W; b]``."""
+"""Rule that appends a bias to its weight as a row: ``x @ W + b -> [x, 1] @ [W; b]``.
+
+No addition follows the product then. The gradient of ``b`` is the last row of the gradient of
+``[W; b]``.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x @ W + b -> [x, 1] @ [W; b]``, if ``x`` comes in and is narrow.
+    """Rewrite ``x @ W + b -> [x, 1] @ [W; b]``, if ``x`` is an input with few columns.
 
-    A copy of ``x`` with ones then costs less than adding. The copy is in the order of the steps,
-    which the gradient can use too.
+    A copy of ``x`` with a column of ones then takes less time than the addition of ``b``. The
+    gradient of the weight reads the same copy.
     """
     for bias, value in (inputs, inputs[::-1]):
         product = g.node(value, "matmul")
@@ -31,7 +34,8 @@ def _row_of_weight(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _given(g: Rewriter, value: int) -> bool:
-    """Return whether a value comes in and is no matrix, which may be a weight with a gradient."""
+    """Return whether a value is an input of the program with more than two axes (an input with two
+    axes may be a weight), possibly permuted."""
     node = g.node(value, "permute_dims")
     return (node.inputs[0] if node is not None else value) not in g.made and g.rank(value) > 2
 

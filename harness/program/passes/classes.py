@@ -1,7 +1,8 @@
-"""Move work out of sums over classes: ``sum(t * (a - b)) -> sum(t * a) - b * sum(t)``.
+"""Rules that move operations out of sums over classes: ``sum(t * (a - b)) -> sum(t * a) - b *
+sum(t)``.
 
-A term that is the same for all classes of a row is taken out of the sum. Neither a loss nor its
-gradient then goes over all classes for that term.
+A term that is equal for all classes of a row is moved out of the sum. The loss and its gradient
+then compute this term once for each row, not once for each class.
 """
 
 from __future__ import annotations
@@ -68,12 +69,12 @@ def _common_factor(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def _by_row(g: Rewriter, value: int, like: int) -> bool:
-    """Return whether a value has one entry for each row of another."""
+    """Return whether ``value`` has a single entry for each row of the value ``like``."""
     return g.rank(like) > 0 and g.shape(value) == (*g.shape(like)[:-1], ONE) != g.shape(like)
 
 
 def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
-    """Return the number and the rest of a value that is a multiple, or None."""
+    """Return (c, x) if a value is ``c * x`` with a constant number c; otherwise None."""
     node = g.node(value, "multiply")
     for c, rest in (node.inputs, node.inputs[::-1]) if node is not None else ():
         if g.number(c) is not None and g.rank(c) == 0:
@@ -82,7 +83,7 @@ def _scaled(g: Rewriter, value: int) -> tuple[int, int] | None:
 
 
 def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Move a factor of many rows to their weight: ``(c * x) @ W -> x @ (c * W)``."""
+    """Rewrite ``(c * x) @ W -> x @ (c * W)``, if the weight W is smaller than x."""
     found = _scaled(g, inputs[0])
     if found is None or g.rank(inputs[1]) != 2 or g.count(inputs[1]) >= g.count(inputs[0]):
         return None
@@ -90,7 +91,7 @@ def _scaled_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -
 
 
 def _scaled_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Move a factor of many rows to their sum or product: ``sum(c * x) -> c * sum(x)``."""
+    """Move a constant factor out of a sum or a product over rows: ``sum(c * x) -> c * sum(x)``."""
     for position, value in enumerate(inputs):
         found = _scaled(g, value)
         if found is not None:

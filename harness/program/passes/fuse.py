@@ -1,4 +1,4 @@
-"""Use the fused operations that a backend offers: ``where(x <= 0, 0, x) -> relu(x)``."""
+"""Rules that use the fused operations of a backend: ``where(x <= 0, 0, x) -> relu(x)``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.program.passes.rewriter import Rewriter, Rule
 
 
 def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -> Rule:
-    """Return the rule that writes a matched pattern as one operation."""
+    """Return the rule that replaces a pattern, which ``find`` matches, by one fused operation."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = find(g, inputs)
@@ -20,7 +20,7 @@ def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -
 
 
 def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Found | None:
-    """Match a softmax, unless a gradient needs the exponentials too."""
+    """Match a softmax whose exponentials nothing else reads, e.g. a gradient."""
     return patterns.softmax(g, inputs) if g.uses[inputs[0]] == 2 else None
 
 
@@ -36,7 +36,8 @@ def _addmm(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _scatter(sign: int) -> Rule:
-    """Return the rule ``x + g * one_hot(i) -> scatter_add(x, i, g)``, with one ``g`` a row."""
+    """Return the rule ``x + g * one_hot(i) -> scatter_add(x, i, g)``, with one entry of ``g`` for
+    each row; ``sign`` -1 is for ``x - g * one_hot(i)``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for x, chosen in (inputs, inputs[::-1]) if sign == 1 else (inputs,):
@@ -59,8 +60,8 @@ def _scatter(sign: int) -> Rule:
 
 
 Found = Mapping[str, tuple[tuple[str, Rule], ...]]
-# Rules by fused operation, each with the operation that it looks at. EARLY rules are used before
-# all other passes, LATE rules after them.
+# Pairs (primitive, rule) by the fused operation that the rule produces; a rule is tried at nodes of
+# its primitive. EARLY rules run before all other passes, LATE rules after them.
 EARLY: Found = {
     "relu": (("where", _named(patterns.relu)),),
     "clip": (("where", _named(patterns.clip)),),
@@ -70,12 +71,13 @@ LATE: Found = {
     "softmax": (("divide", _named(_softmax)),),
     "scatter_add": (("add", _scatter(1)), ("subtract", _scatter(-1))),
 }
-# Rules for sums with a product, which would hide products from other rules.
+# Rules that fuse a sum with a product. They run last, because other rules look for the product.
 PRODUCTS: Found = {"addmm": (("add", _addmm),)}
 
 
 def rules_of(found: Found, fused: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """Return the rules for the fused operations in ``fused``, by the op that they look at."""
+    """Return the rules that produce the operations in ``fused``, by the primitive at which each
+    rule is tried."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for op, rule in (each for name in fused for each in found.get(name, ())):
         rules[op] = (*rules.get(op, ()), rule)

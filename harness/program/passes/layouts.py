@@ -1,9 +1,9 @@
-"""Make a value that is read in two axis orders in the one that moves less.
+"""Choice of the axis order of values that are read in two orders, so that less data are permuted.
 
-Permutations move down (:mod:`.transposes`) until a node reads the value as it was, such as a node
-beside the sum over the edges of a graph. If all operands of the value can be had in the other
-order, the value is made in that order. The other nodes then read it through the inverse, which
-moves down in its turn and meets the permutations there.
+The pass :mod:`.transposes` moves a permutation towards the end of the program, until another node
+reads the value without the permutation. If all operands of this value can be computed in permuted
+order, this pass computes the value in permuted order. The other reader gets the inverse permutation
+instead, which may meet and cancel a permutation that follows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ SAME_AXES = frozenset({*ELEMENTWISE, "relu", "clip", "sigmoid", "astype", "stop_
 
 
 def moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> int:
-    """Count the entries of all permutations outside of loops, except of program inputs."""
+    """Count the array entries that all permutations outside loops move; permutations of program
+    inputs are not counted."""
     made = {o for node in nodes for o in node.outputs}
     found = (n.output for n in nodes if n.op == "permute_dims" and n.inputs[0] in made)
     return sum(prod(d.resolve(sizes) for d in builder.types[v].shape) for v in found)
@@ -33,7 +34,8 @@ def moved(nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> 
 def turned(
     nodes: Sequence[Node], wanted: Sequence[int], builder: Builder
 ) -> Iterator[tuple[Node, ...]]:
-    """Yield the nodes with one such value in its other order, for each such value."""
+    """For each value that is read both permuted and unpermuted: yield the program that computes
+    this value in permuted order."""
     made = {o: node for node in nodes for o in node.outputs}
     uses = Counter([*wanted, *(v for node in nodes for v in reads(node))])
     fixed: set[tuple[int, Axes]] = set()
@@ -50,21 +52,22 @@ def turned(
 
 @dataclass
 class _Upwards:
-    """A value and its operands in a different order of axes; ``found`` has the new values."""
+    """A value and its operands, recomputed in a different order of axes. ``found`` maps (old value,
+    axes) to the new value."""
 
     builder: Builder
     made: Mapping[int, Node]
     nodes: list[Node] = field(default_factory=list)
     found: dict[tuple[int, Axes], int] = field(default_factory=dict)
-    # The values that cannot be made in an order.
+    # Pairs (value, axes): values that cannot be computed in this order of axes.
     fixed: set[tuple[int, Axes]] = field(default_factory=set)
 
     def covered(self) -> set[int]:
-        """Return the old values that the new ones replace."""
+        """Return the old values that have been replaced."""
         return {value for value, _ in self.found}
 
     def back(self) -> list[Node]:
-        """Return the permutations that make the old values from the new ones."""
+        """Return permutation nodes that compute the old values from the new values."""
         first = {old: (new, axes) for (old, axes), new in reversed(self.found.items())}
         return [
             Node("permute_dims", (new,), (old,), {"axes": inverse(axes)})
@@ -72,7 +75,8 @@ class _Upwards:
         ]
 
     def turn(self, value: int, axes: Axes, number: int) -> bool:
-        """Make a value with its axes in this order, under a number; return whether that works."""
+        """Compute ``value`` with its axes permuted by ``axes``, as the value ``number``; return
+        False if that is impossible."""
         own, waiting = (value, axes), [(value, axes)]
         while waiting:
             key = waiting[-1]
@@ -94,12 +98,13 @@ class _Upwards:
         return own in self.found
 
     def _settled(self, key: tuple[int, Axes]) -> bool:
-        """Return whether a value is already made in an order, cannot be, or is a program input."""
+        """Return whether nothing is left to do for (value, axes): the permuted value exists, is
+        impossible, or the value is a program input."""
         return key in self.found or key in self.fixed or key[0] not in self.made
 
     def _operands(self, node: Node, axes: Axes) -> list[tuple[int, Axes]] | None:
-        """Return the operands and their orders for a node's value in this order; None if
-        impossible. The order () leaves an operand as it is."""
+        """Return pairs (operand, axes) from which a node computes its result in the order ``axes``;
+        None if that is impossible. Empty axes leave an operand unchanged."""
         rank, inputs = len(axes), node.inputs
         if node.op in SAME_AXES:
             return [(i, () if _stays(self.rank(i), axes) else axes) for i in inputs]
@@ -114,7 +119,8 @@ class _Upwards:
         return None
 
     def _in_order(self, value: int, axes: Axes) -> int:
-        """Return a value in this order; it may have only the last axes of the result."""
+        """Return a value with its axes permuted by ``axes``. A value with fewer axes first gets
+        leading axes of length 1."""
         if not axes:
             return value
         if (value, axes) in self.found:
@@ -128,7 +134,8 @@ class _Upwards:
         return self.emit(Node("permute_dims", (value,), (), {"axes": axes}), value, axes)
 
     def emit(self, node: Node, value: int, axes: Axes, number: int | None = None) -> int:
-        """Append a node whose result is ``value`` with its axes in this order."""
+        """Append a node whose result is ``value`` with its axes permuted; return the result's
+        number."""
         type_ = self.builder.types[value]
         if number is None:
             number = self.builder.value(
@@ -138,12 +145,13 @@ class _Upwards:
         return number
 
     def rank(self, value: int) -> int:
-        """Return the number of axes."""
+        """Return the number of axes of a value."""
         return len(self.builder.types[value].shape)
 
 
 def _stays(rank: int, axes: Axes) -> bool:
-    """Return whether an operand of ``rank`` axes is the same in this order."""
+    """Return whether the permutation ``axes`` of a result leaves an operand with ``rank`` axes
+    unchanged."""
     first = len(axes) - rank
     return axes[first:] == tuple(range(first, len(axes)))
 

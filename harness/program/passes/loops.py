@@ -1,5 +1,8 @@
-"""Take work out of loops: ``x[t] @ W -> (x @ W)[t]``. Sums are reordered so that terms can leave:
-``h @ U + x[t] @ W + b -> (b + x[t] @ W) + h @ U``."""
+"""Rules that move operations out of loops: ``x[t] @ W -> (x @ W)[t]``.
+
+Sums are reordered so that terms can leave the loop: ``h @ U + x[t] @ W + b -> (b + x[t] @ W) + h @
+U``.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ from harness.program.primitives import ELEMENTWISE
 
 MOVES = frozenset({"permute_dims", "expand_dims", "squeeze"})
 STEPWISE = frozenset({"matmul", "add", "subtract", "take", *MOVES})
-# Most entries that elementwise work outside of its loop may make of a sequence: 4 MiB in float32.
+# Elementwise operations leave a loop only if their results for all steps have at most this many
+# entries (4 MiB in float32).
 MOST_LIFTED = 1 << 20
 
 
 def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes) -> bool:
-    """Return whether work on slices of sequences goes before the loop: ``x[t] @ W -> (x @
-    W)[t]``."""
+    """Return whether an operation on slices of sequences is moved before the loop, e.g. ``x[t] @ W
+    -> (x @ W)[t]``."""
     if op in STEPWISE or (op == "multiply" and any(g.number(i) is not None for i in inputs)):
         return True
     if op not in ELEMENTWISE:
@@ -32,12 +36,14 @@ def lifts(g: Rewriter, op: str, inputs: tuple[int, ...], attributes: Attributes)
 
 
 def sinks_products(_: Rewriter, node: Node) -> bool:
-    """Return whether a node for a stack is a product or a move: these always go after the loop."""
+    """Return whether a node whose results are stacked is a product or only moves data. Such nodes
+    are always moved after the loop."""
     return node.op in ("matmul", *MOVES)
 
 
 def sinks(g: Rewriter, node: Node) -> bool:
-    """Return whether work for a stack goes after the loop: ``stack(h @ W) -> stack(h) @ W``."""
+    """Return whether a node whose results are stacked is moved after the loop, e.g. ``stack(h @ W)
+    -> stack(h) @ W``."""
     if sinks_products(g, node):
         return True
     if node.op != "sum" and node.op not in ELEMENTWISE:
@@ -48,17 +54,18 @@ def sinks(g: Rewriter, node: Node) -> bool:
 
 
 def _at_once(steps: int, count: int) -> bool:
-    """Return whether work on ``count`` entries a step is done for all steps at once.
+    """Return whether an elementwise operation with ``count`` entries per step is computed for all
+    steps at once, outside its loop.
 
-    It leaves only loops that are not unrolled, and only if all steps together fit into a cache.
-    Step by step it needs the memory of one step.
+    The loop must be too long to be unrolled, and the results of all steps must fit into a cache.
     """
     return steps > LONGEST and steps * count <= MOST_LIFTED
 
 
 def _sum_order(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Put terms that do not change first, then terms of sequences, then the rest. Outside of loops
-    small terms come first, so that biases become one: ``(x + b) + c -> (b + c) + x``."""
+    """Reorder a sum: loop-invariant terms first, then terms of sequences, then all others. Outside
+    loops, small terms come first, so that biases are added together: ``(x + b) + c -> (b + c) +
+    x``."""
     depth = max(g.depth(i) for i in inputs)
     terms = _terms(g, inputs, depth)
     early = _early_terms(g, terms, depth)
@@ -83,15 +90,17 @@ def _early_terms(g: Rewriter, terms: Sequence[int], depth: int) -> list[int]:
 
 
 def _terms(g: Rewriter, inputs: Sequence[int], depth: int) -> list[int]:
-    """Return the terms of a sum; inner sums that nothing else reads are replaced by their terms."""
+    """Return the terms of a sum. An inner sum that no other node reads is replaced by its terms."""
     return [value for value, part in _parts(g, inputs, depth) if part is None]
 
 
 def _parts(
     g: Rewriter, inputs: Sequence[int], depth: int
 ) -> Iterator[tuple[int, tuple[int, ...] | None]]:
-    """Yield the terms of a sum, and each inner sum that nothing else reads before its own terms. An
-    inner sum comes with its operands, a term with None."""
+    """Yield the terms of a sum as (value, None), and its inner sums as (value, operands).
+
+    An inner sum is followed by its own terms. A sum that another node reads too is a term.
+    """
     waiting = list(reversed(inputs))
     while waiting:
         value = waiting.pop()
@@ -104,8 +113,8 @@ def _parts(
 
 
 def _summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]) -> bool:
-    """Return whether a part of a sum is already the sum of exactly the early terms."""
-    # The number of early terms in a part; any other term makes it too small to count.
+    """Return whether an inner sum already adds exactly the terms in ``early``."""
+    # The number of early terms in each inner sum; any other term makes the number negative.
     counts: dict[int, int] = {}
     known = set(early)
     for value, part in reversed([*_parts(g, inputs, depth)]):
@@ -119,14 +128,16 @@ def _summed(g: Rewriter, inputs: Sequence[int], depth: int, early: Sequence[int]
 
 
 def _when_known(g: Rewriter, value: int, depth: int) -> int:
-    """Return when a term is known. 0: before the loop; 1: with the sequences; 2: in the step."""
+    """Return when a term can be computed: 0 before the loop, 1 for all steps before the loop (it
+    depends on sequences), 2 only inside the loop."""
     if g.depth(value) < depth:
         return 0
     return 1 if value in g.scopes[depth].slices else 2
 
 
 def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Move a factor of a sum to smaller weights: ``c * (x @ W + b) -> x @ (c * W) + c * b``."""
+    """Rewrite ``c * (x @ W + b) -> x @ (c * W) + c * b``, if the weights are smaller than the
+    products."""
     for number, value in (inputs, inputs[::-1]):
         if g.number(number) is None or g.rank(number) or g.uses[value] > 1:
             continue
@@ -151,7 +162,8 @@ def _scaled(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def _scalable(g: Rewriter, term: int, value: int) -> bool:
-    """Return whether a term is a product with a weight so small that scaling the weight pays."""
+    """Return whether a term is a product whose weight is small, so that scaling the weight is
+    faster than scaling the products."""
     node = g.node(term, "matmul")
     if node is None or g.uses[term] > 1 or g.rank(node.inputs[1]) != 2:
         return False
@@ -160,14 +172,16 @@ def _scalable(g: Rewriter, term: int, value: int) -> bool:
 
 
 def _early(g: Rewriter, term: int, value: int) -> bool:
-    """Return whether scaling a term costs little: it is small, or known before the step."""
+    """Return whether scaling a term takes little time, because the term is small or is computed
+    before the loop."""
     depth = g.depth(value)
     small = 8 * g.count(term) <= g.count(value)
     return small or (depth > 0 and _when_known(g, term, depth) < 2)
 
 
 def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Split a step's product of values, some known before: ``[x, h] @ [W; U] -> x @ W + h @ U``."""
+    """Rewrite ``[x, h] @ [W; U] -> x @ W + h @ U`` in a loop, if a part such as ``x @ W`` can be
+    computed before the loop."""
     joined = g.node(inputs[0], "concat")
     depth = g.depth(inputs[0])
     if joined is None or not depth or g.rank(inputs[1]) != 2:
@@ -187,7 +201,7 @@ def _of_joined(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> 
 
 
 def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Join a step's two products with weights: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
+    """Join two products with weights in a loop: ``x @ W + h @ U -> [x, h] @ [W; U]``."""
     first, second = (g.node(value, "matmul") for value in inputs)
     if first is None or second is None or any(g.uses[value] > 1 for value in inputs):
         return None
@@ -202,7 +216,7 @@ def _beside(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 RULES: Mapping[str, Sequence[Rule]] = {"add": (_sum_order,), "matmul": (_of_joined,)}
-# Rules instead of those, in loops that products do not leave and that are not unrolled.
+# Rules that replace the rules above if products stay in their loops and loops are not unrolled.
 STAYING: Mapping[str, Sequence[Rule]] = {"add": (_beside,)}
-# Rules that would hide a fused operation from the rules that look for it.
+# Rules that change patterns of fused operations, and therefore run after those are found.
 SCALES: Mapping[str, Sequence[Rule]] = {"multiply": (_scaled,)}

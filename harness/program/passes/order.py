@@ -1,4 +1,4 @@
-"""Order nodes by what they read."""
+"""Functions that test and sort nodes by their dependences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.program.ir import Node, reads
 
 
 def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...]:
-    """Choose nodes of a group that do not need each other, from the first on."""
+    """Select nodes of a group, in order, such that no selected node depends on another."""
     places = {id(node): 1 << i for i, node in enumerate(group)}
     behind: dict[int, int] = {}
     chosen: list[Node] = []
@@ -31,7 +31,7 @@ def independent(nodes: Sequence[Node], group: Sequence[Node]) -> tuple[Node, ...
 
 
 def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]:
-    """Return for each group whether its nodes do not need each other."""
+    """Return for each group whether none of its nodes depends on another node of the group."""
     own: dict[int, list[tuple[int, int]]] = defaultdict(list)
     masks, bit = [0] * len(groups), 1
     for number, group in enumerate(groups):
@@ -55,7 +55,7 @@ def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]
 
 
 def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
-    """Return whether the nodes can still be ordered if each group is one node."""
+    """Return whether the dependences have no cycle if each group is merged into a single node."""
     one = {id(node): id(group[0]) for group in groups for node in group}
     maker = {o: one.get(id(node), id(node)) for node in nodes for o in node.outputs}
     needs: dict[int, set[int]] = defaultdict(set)
@@ -70,7 +70,8 @@ def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
 
 
 def in_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """Sort nodes such that each comes after the nodes that it reads, else in the given order."""
+    """Sort nodes so that each node comes after the nodes whose results it reads. Otherwise keep
+    the given order."""
     maker = {o: i for i, node in enumerate(nodes) for o in node.outputs}
     needs = [{maker[v] for v in reads(node) if v in maker} for node in nodes]
     readers: dict[int, list[int]] = defaultdict(list)

@@ -1,7 +1,8 @@
-"""Join like operations, above all the gates of a cell: ``x @ W, x @ V -> x @ [W, V]``.
+"""Merging of several equal operations into one, e.g. of a cell's gates: ``x @ W, x @ V -> x @ [W,
+V]``.
 
-Products with the same right side have their rows joined: ``x @ W, y @ W -> [x; y] @ W``. Like
-operations on neighbouring slices are then done at once: ``f(x[:n]), f(x[n:]) -> f(x)``.
+Products with the same right operand are merged by joining their rows: ``x @ W, y @ W -> [x; y] @
+W``. Equal operations on neighbouring slices are then merged too: ``f(x[:n]), f(x[n:]) -> f(x)``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.program.passes.order import acyclic, apart, in_order, independent
 from harness.program.passes.rewriter import COMMUTATIVE, joined_type
 from harness.program.primitives import ELEMENTWISE
 
-# Slices of one value as operands, and the like nodes on them that can be one node.
+# Slices of one value, and the equal operations on these slices that can be merged.
 
 FUSED = ("sigmoid", "relu", "clip", "sigmoid_gradient", "tanh_gradient", "relu_gradient")
 ALONG_AXES = frozenset({*ELEMENTWISE, *FUSED, "clip_gradient", "stop_gradient", "astype"})
@@ -26,7 +27,7 @@ ALONG_AXES = frozenset({*ELEMENTWISE, *FUSED, "clip_gradient", "stop_gradient", 
 
 @dataclass(frozen=True)
 class Slice:
-    """A value that is ``start:stop`` of a source along one axis."""
+    """A value that is the slice ``start:stop`` of the value ``source`` along an axis."""
 
     source: int
     axis: int
@@ -36,8 +37,11 @@ class Slice:
 
 @dataclass(frozen=True)
 class Siblings:
-    """Like nodes, which can be one node of their joined operands. ``columns`` are the axes along
-    which operands are joined; None if all nodes share the operand."""
+    """Nodes with the same operation, which can be merged into one node on joined operands.
+
+    ``columns`` has one item for each operand: the axis along which the nodes' operands are joined,
+    or None if all nodes have the same operand. ``axis`` is the joined axis of the result.
+    """
 
     nodes: tuple[Node, ...]
     columns: tuple[int | None, ...]
@@ -46,7 +50,8 @@ class Siblings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node that may be joined with others of an equal ``key``, in the order of their slices."""
+    """A node that can be merged with other candidates of the same ``key``, if their slices
+    (``cuts``) are neighbours."""
 
     node: Node
     key: Any
@@ -56,7 +61,7 @@ class Candidate:
 
 
 class SliceFinder:
-    """Finder of nodes that can be joined, in a list of nodes."""
+    """A search for nodes on slices that can be merged, in a list of nodes."""
 
     def __init__(self, nodes: Sequence[Node], builder: Builder, sizes: Mapping[str, int]) -> None:
         self.nodes, self.builder, self.sizes = nodes, builder, sizes
@@ -64,14 +69,14 @@ class SliceFinder:
         self.slices = {n.output for n in nodes if n.op == "slice"}
 
     def count(self, value: int) -> int:
-        """Return the number of entries."""
+        """Return the number of entries of a value."""
         total = 1
         for dim in self.builder.types[value].shape:
             total *= dim.resolve(self.sizes)
         return total
 
     def as_slice(self, value: int) -> Slice | None:
-        """Return a value as a slice of another, or None."""
+        """Return the value as a :class:`Slice`, if a slice node computes it; otherwise None."""
         if value not in self.slices:
             return None
         node = self.made[value]
@@ -79,7 +84,8 @@ class SliceFinder:
         return Slice(node.inputs[0], node.attributes["axis"], start, stop)
 
     def out_axis(self, node: Node, position: int, axis: int) -> int | None:
-        """Return the axis of a node's result that an operand's axis becomes, if it stays whole."""
+        """Return the axis of a node's result that corresponds to ``axis`` of the operand at
+        ``position``; None if there is none."""
         types = self.builder.types
         rank = len(types[node.inputs[position]].shape)
         result = len(types[node.output].shape)
@@ -107,7 +113,7 @@ class SliceFinder:
         return axis if node.attributes["keepdims"] else axis - sum(a < axis for a in axes)
 
     def candidate(self, node: Node) -> Candidate | None:
-        """Return the node as a candidate, if an operand is a slice."""
+        """Return the node as a candidate for merging, if one of its operands is a slice."""
         if node.body is not None or self.slices.isdisjoint(node.inputs):
             return None
         found = [self.as_slice(i) for i in node.inputs]
@@ -142,11 +148,11 @@ class SliceFinder:
             else:
                 return None
         if not any(cuts):
-            return None  # the slice is one entry, which is broadcast: nothing is cut
+            return None  # the slice has one entry, which is broadcast along the axis
         return Candidate(node, tuple(key), tuple(columns), axis, tuple(cuts))
 
     def _own_axis(self, node: Node, position: int, value: int, axis: int) -> int | None:
-        """Return the axis of an operand that becomes ``axis`` of the result, or None."""
+        """Return the operand's axis that corresponds to ``axis`` of the node's result, or None."""
         shape = self.builder.types[value].shape
         for own in range(len(shape)):
             if self.out_axis(node, position, own) == axis:
@@ -157,12 +163,13 @@ class SliceFinder:
         return None
 
     def _cheap(self, value: int, node: Node) -> bool:
-        """Return whether joining an operand that is not a slice costs little beside the node."""
+        """Return whether joining an operand that is not a slice takes little time compared with the
+        node."""
         index = self.builder.types[value].kind == "index"
         return index or 4 * self.count(value) <= self.count(node.output)
 
     def runs(self, candidates: Iterable[Candidate]) -> Iterable[Siblings]:
-        """Yield runs of candidates whose slices lie side by side."""
+        """Yield groups of candidates whose slices are neighbours."""
 
         def first(candidate: Candidate) -> int:
             cut = next(p for p in candidate.cuts if p is not None)
@@ -190,17 +197,17 @@ def _siblings(run: Sequence[Candidate]) -> Siblings:
     return Siblings(tuple(c.node for c in run), run[0].columns, run[0].axis)
 
 
-# Operations through which products of all kinds go first.
+# Operations that often follow a product, and do not show for what the product is used.
 PASSING = frozenset({"add", "subtract", "take"})
 
 
 def join(
     nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int], fuses: bool = False
 ) -> tuple[Node, ...]:
-    """Join like nodes, also inside every loop.
+    """Merge equal operations, also inside loops.
 
-    With ``fuses``, products for different loops stay apart: XLA would make the joined value inside
-    the loops, from the gradients of both, several times a step.
+    With ``fuses``, products that are read by different loops are not merged: XLA would compute the
+    joined value inside these loops, several times per step.
     """
 
     def joined(body: Block) -> Block:
@@ -224,7 +231,8 @@ class _Joiner:
         return nodes
 
     def _find(self, nodes: Sequence[Node]) -> list[Siblings]:
-        """Return groups that can be joined at once: of elementwise work, or else of products."""
+        """Return groups of nodes that can be merged in one pass: nodes on neighbouring slices if
+        there are any, otherwise matrix products."""
         finder = SliceFinder(nodes, self.builder, self.sizes)
         buckets: dict[Any, list[Any]] = defaultdict(list)
         for node in nodes:
@@ -232,7 +240,7 @@ class _Joiner:
             if candidate is not None:
                 buckets[candidate.key].append(candidate)
         groups = [g for some in buckets.values() for g in finder.runs(some)]
-        # The largest first: a weight used in many places would be split up by its neighbours.
+        # Largest group first: merging small groups first could split the largest group.
         products = sorted(self._products(nodes, finder), key=lambda g: -len(g.nodes))
         for some in filter(None, (groups, products)):
             alone = apart(nodes, [g.nodes for g in some])
@@ -242,7 +250,7 @@ class _Joiner:
         return []
 
     def _products(self, nodes: Sequence[Node], finder: SliceFinder) -> Iterator[Siblings]:
-        """Yield matrix products with one side in common."""
+        """Yield groups of matrix products that have the same left or the same right operand."""
         left: dict[Any, list[Node]] = defaultdict(list)
         right: dict[Any, list[Node]] = defaultdict(list)
         types = self.builder.types
@@ -265,7 +273,8 @@ class _Joiner:
                 yield Siblings(chosen, (0, None), 0)
 
     def _given(self, weight: int, finder: SliceFinder, node: Node) -> bool:
-        """Return whether joining a right side costs little: once per loop, or below the product."""
+        """Return whether joining right operands takes little time: the weight is loop-invariant, or
+        outside loops, it is not larger than the product."""
         if self.body is not None:
             return weight not in finder.made and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)
@@ -282,7 +291,8 @@ class _Joiner:
         return in_order([node for some in kept for node in some])
 
     def _as_one(self, siblings: Siblings, made: Mapping[int, Node]) -> list[Node]:
-        """Return one node in place of several, and the slices of it that replace them."""
+        """Return the nodes that replace a group: its joined operands, one merged node, and slices
+        of the merged result."""
         added: list[Node] = []
         operands = []
         for position, axis in enumerate(siblings.columns):
@@ -304,7 +314,8 @@ class _Joiner:
     def _column(
         self, values: Sequence[int], axis: int, made: Mapping[int, Node], added: list[Node]
     ) -> int:
-        """Join operands: as one slice if they are neighbouring slices, or by concat."""
+        """Return the joined operand: a single slice if the operands are neighbouring slices of one
+        value, otherwise their concatenation. New nodes are appended to ``added``."""
         parts = [made.get(v) for v in values]
         first, last = parts[0], parts[-1]
         if first is not None and last is not None and _neighbours(parts, axis):
@@ -326,7 +337,7 @@ class _Joiner:
 
 
 def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
-    """Keep each group that shares no node with an earlier one."""
+    """Keep only groups that share no node with an earlier group."""
     found, taken = [], set[int]()
     for siblings in groups:
         own = set(map(id, siblings.nodes))
@@ -337,7 +348,8 @@ def _disjoint(groups: Iterable[Siblings]) -> list[Siblings]:
 
 
 def _slices_first(nodes: Iterable[Node]) -> tuple[Node, ...]:
-    """Put slices first among the operands of commutative nodes, so that like nodes look alike."""
+    """Put slices first among the operands of commutative operations, so that the operand order of
+    equal operations is the same."""
     nodes = tuple(nodes)
     parts = {node.output for node in nodes if node.op == "slice"}
     return tuple(
@@ -363,7 +375,8 @@ def _neighbours(parts: Sequence[Node | None], axis: int) -> bool:
 
 
 def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
-    """Return the readers of each value; readers of a step's slice also read its sequence."""
+    """Return the nodes that read each value, also inside loops. A node that reads the slice of a
+    sequence in a loop counts as a reader of the sequence."""
     users: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
         for value in node.inputs:
@@ -377,8 +390,9 @@ def _users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
 
 
 def _loops(nodes: Sequence[Node]) -> dict[int, int]:
-    """Map each value that goes into exactly one loop, also indirectly, to its first result."""
-    # The loops that each value goes into.
+    """Return the values on which exactly one loop depends, directly or through other nodes, mapped
+    to the first result of this loop."""
+    # The loops that depend on each value.
     ends: dict[int, set[int]] = defaultdict(set)
     for node in reversed(nodes):
         into = {node.outputs[0]} if node.body else ends[node.output]
@@ -388,10 +402,10 @@ def _loops(nodes: Sequence[Node]) -> dict[int, int]:
 
 
 def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[Node, ...]:
-    """Order products such that those whose results are used alike are neighbours.
+    """Sort products so that products whose results are used by the same operations are neighbours.
 
-    The order follows the sums that products end up in: the products of a cell's input and state get
-    the same order.
+    Among these, products are sorted by the sum that reads them. The products with a cell's input
+    and the products with its state therefore have the same order of gates.
     """
     ends = [_end(node.output, users) for node in nodes]
     kinds = [
@@ -404,7 +418,8 @@ def _in_kinds(nodes: Sequence[Node], users: Mapping[int, list[Node]]) -> tuple[N
 
 
 def _end(value: int, users: Mapping[int, list[Node]]) -> int:
-    """Return the last value that a value becomes by sums and takes alone."""
+    """Follow a value through sums and takes, as long as it has a single reader; return the result
+    of the last of these nodes."""
     readers = users.get(value, [])
     while len(readers) == 1 and readers[0].op in PASSING:
         value = readers[0].output

@@ -1,4 +1,4 @@
-"""Emit a list of nodes anew under some rules, with the same values coming out."""
+"""Rebuilding of a list of nodes under rewrite rules; its results stay the same."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from harness.program.dims import Dim
 from harness.program.ir import Block, Node, free_values, needed, needed_nodes, reads, walk_nodes
 from harness.program.passes.rewriter import MOST, LoopScope, Policy, Rewriter, Rule
 
-# (rewriter, node of a loop's body) -> whether the stack of its result is made after the loop, from
-# the stacks of its operands.
+# A function of (rewriter, node in the body of a loop). It returns whether the stack of the node's
+# result is computed after the loop, from the stacks of its operands.
 Sinks = Callable[[Rewriter, Node], bool]
 
 
 @dataclass
 class Rebuild:
-    """The new value of each old one, by number, and the rewriter that emits the new nodes."""
+    """One pass over a list of nodes: the rewriter that emits the new nodes, and a mapping from old
+    to new value numbers."""
 
     rewriter: Rewriter
     sinks: Sinks | None = None
     env: dict[int, int] = field(default_factory=dict)
 
     def run(self, nodes: Iterable[Node], uses: Mapping[int, int]) -> None:
-        """Emit all nodes anew."""
+        """Emit all nodes again, through the rewriter's rules."""
         for node in nodes:
             self.rewriter.place = node.place
             if node.op == "scan":
@@ -78,7 +79,8 @@ class Rebuild:
             self._bind(old, self._whole(value, depth, known, wholes[0]), uses)
 
     def _slice(self, whole: int, depth: int, number: int) -> int:
-        """Return a step's slice of a sequence; ``x[:, a:b][t] -> x[t][a:b]``."""
+        """Return the slice of a sequence at the current step of a loop. Rewrite ``x[:, a:b][t] ->
+        x[t][a:b]``, so that the loop reads the whole x."""
         g = self.rewriter
         part = g.node(whole, "slice")
         if part is None or part.attributes["axis"] == 0:
@@ -90,7 +92,8 @@ class Rebuild:
     def _needed_stacks(
         self, scope: LoopScope, depth: int, wanted: Sequence[int], held: set[int]
     ) -> list[int]:
-        """Return the body's values to stack, from which all wanted stacks can be made."""
+        """Return the values of a loop's body that the loop must stack, so that all wanted stacks
+        can be computed after the loop."""
         made = {o: n for n in scope.nodes for o in n.outputs}
         found: dict[int, None] = {}
         stack = list(wanted)
@@ -109,7 +112,7 @@ class Rebuild:
         return node.op != "scan" and self.sinks is not None and self.sinks(self.rewriter, node)
 
     def _whole(self, value: int, depth: int, known: dict[int, int], like: int) -> int:
-        """Return a value of the closed body, stacked over all steps."""
+        """Return the stack of a value of a loop's body over all steps, computed after the loop."""
         waiting = [value]
         while waiting:
             inner = waiting[-1]
@@ -120,14 +123,15 @@ class Rebuild:
         return known[value]
 
     def _lacking(self, value: int, depth: int, known: Mapping[int, int]) -> list[int]:
-        """Return the body's values without a stack yet, of which a value's stack is made."""
+        """Return the operands in the loop's body whose stacks are still missing to compute the
+        stack of a value."""
         g = self.rewriter
         if value in known or g.depth(value) < depth:
             return []
         return [i for i in g.made[value].inputs if g.depth(i) == depth and i not in known]
 
     def _stacked(self, value: int, depth: int, known: Mapping[int, int], like: int) -> int:
-        """Return a value's stack, once the stacks of its operands are known."""
+        """Compute a value's stack from the stacks of its operands, which must be ``known``."""
         g = self.rewriter
         if value in known:
             return known[value]
@@ -140,7 +144,8 @@ class Rebuild:
 
 
 def covered(g: Rewriter, stacks: Sequence[int]) -> dict[int, tuple[int, dict[str, Any]]]:
-    """Return the stacks that are slices of others: by value, the other value and the slice."""
+    """Return stacks that are slices of other stacks, as a mapping: value -> (other value,
+    attributes of the slice)."""
     found: dict[int, tuple[int, dict[str, Any]]] = {}
     for whole in stacks:
         node = g.node(whole, "concat")
@@ -170,7 +175,10 @@ def rebuild_nodes(
     lifts: Policy | None = None,
     sinks: Sinks | None = None,
 ) -> tuple[Node, ...]:
-    """Emit the nodes anew; the wanted values keep their numbers."""
+    """Rebuild nodes under rewrite rules and drop dead code. The wanted values keep their numbers.
+
+    ``lifts`` decides which operations move before a loop, and ``sinks`` which move after a loop.
+    """
     nodes, wanted = tuple(nodes), tuple(dict.fromkeys(wanted))
     count = sum(1 for _ in walk_nodes(nodes))
     pass_ = Rebuild(Rewriter(builder, sizes, rules, lifts, most=MOST * (1 + count)), sinks)
@@ -179,7 +187,7 @@ def rebuild_nodes(
 
 
 def _named(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
-    """Return the rewriter's nodes, with each wanted value under its own number."""
+    """Return the rewriter's nodes, renumbered so that each wanted value has its old number."""
     names: dict[int, int] = {}
     aliases = []
     for own, found in wanted.items():
@@ -195,12 +203,12 @@ def _named(rewriter: Rewriter, wanted: Mapping[int, int]) -> tuple[Node, ...]:
 
 
 def prune(nodes: Iterable[Node], wanted: Iterable[int]) -> tuple[Node, ...]:
-    """Keep the nodes that the wanted values depend on; loops lose what nothing reads."""
+    """Keep the nodes on which the wanted values depend, and drop unread results of loops."""
     return needed(nodes, wanted, lambda node: node.outputs, reads, _pruned_loop)
 
 
 def _pruned_loop(node: Node, live: set[int]) -> Node:
-    """Drop the carries and stacks of a loop that nothing reads; leave any other node as it is."""
+    """Drop carried values and stacks of a loop that nothing reads; return other nodes unchanged."""
     if node.op != "scan":
         return node
     body, count = node.block, node.carries
@@ -224,7 +232,8 @@ def _pruned_loop(node: Node, live: set[int]) -> Node:
 
 
 def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
-    """Count how often each value is read, in bodies too; ``wanted`` ones once more."""
+    """Count how often each value is read, also inside bodies. Each wanted value has one additional
+    read."""
 
     def read(nodes: Iterable[Node]) -> Iterator[int]:
         for node in nodes:
@@ -237,7 +246,7 @@ def count_uses(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 def renamed(nodes: Iterable[Node], names: Mapping[int, int]) -> tuple[Node, ...]:
-    """Renumber values in nodes and in their bodies."""
+    """Return the nodes with values renumbered by ``names``, also inside bodies."""
     result: list[Node] = []
     for node in nodes if names else ():
         body = node.body

@@ -1,4 +1,5 @@
-"""Drop moves that undo each other or move one number: ``squeeze(expand(x)) -> x``."""
+"""Rules that drop operations which only move data, e.g. if they cancel: ``squeeze(expand(x)) ->
+x``."""
 
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ def _slice(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 def _slice_of_concat(
     g: Rewriter, parts: tuple[int, ...], axis: int, start: Dim, stop: Dim
 ) -> int | None:
-    """Slice the joined value that a slice lies in, if it lies in one: ``[a, b][:n] -> a[:n]``."""
+    """Rewrite ``[a, b][:n] -> a[:n]``, if the slice lies within one of the concatenated values."""
     offset, low, high = Dim(), start.resolve(g.sizes), stop.resolve(g.sizes)
     for part in parts:
         end = offset + g.shape(part)[axis]
@@ -120,7 +121,8 @@ def _concat(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int
 
 
 def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
-    """Return the values that a row, or a stretch of one, is joined of."""
+    """Return the values from which ``value`` is concatenated along an axis. ``value`` may also be a
+    slice of a concatenation. Otherwise, return the value itself."""
     inner = g.node(value, "concat")
     if inner is not None and inner.attributes["axis"] == axis:
         return inner.inputs
@@ -138,7 +140,8 @@ def parts_of(g: Rewriter, value: int, axis: int) -> tuple[int, ...]:
 
 
 def _adjacent(g: Rewriter, left: int, right: int, axis: int) -> int | None:
-    """Join neighbours: ``[x[:n], x[n:m]] -> x[:m]``, or the same number twice."""
+    """Join two neighbours in a concatenation: ``[x[:n], x[n:m]] -> x[:m]``. Two arrays that are
+    filled with the same number are joined too."""
     number = g.number(left)
     if number is not None and repr(number) == repr(g.number(right)):
         shape = g.shape(left)
@@ -161,8 +164,8 @@ def _flip(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _last_step(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Take the carried value for a stack's last row, if they are the same: ``stack[-1] ->
-    carried``."""
+    """Replace the last row of a loop's stack by the loop's last carried value, if they are equal:
+    ``stack[-1] -> carried``."""
     part = g.node(inputs[0], "slice")
     if part is None or attributes["axis"] != 0 or part.attributes["axis"] != 0:
         return None

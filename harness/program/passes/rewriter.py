@@ -1,14 +1,13 @@
-"""Rewriter of a program: emits nodes one by one, each once, as far out of loops as they can be.
+"""Rewriter of a program: it emits nodes one by one and applies rewrite rules to each node.
 
-Emitting applies the rules of the pass and reuses a common subexpression if there is one. It puts
-the node into the outermost loop that holds all its inputs, so a node that does not change from step
-to step leaves its loop. A node that depends only on slices of sequences may be lifted: done for the
-whole sequence at once, before the loop.
+Before the rewriter emits a node, it tries the rules of the pass, and looks for an equal node that
+it can reuse. Loop-invariant nodes are emitted outside their loop. A node that depends only on
+slices of sequences may be lifted: it is emitted before the loop, for the whole sequence at once.
 
-Emitting ends. The rules also apply to the nodes that a rule emits; these are nearer to an end by a
-measure that tests/support/measure.py has. If two rules still undo each other, a node that is
-emitted while it is being rewritten stays as it is. So does a node deeper than :data:`DEEPEST` or
-after :data:`MOST`.
+Rewriting always ends. Rules apply also to nodes that a rule emits, but each rule decreases a
+measure, which tests/support/measure.py defines. If two rules nevertheless undo each other, a node
+that is emitted again during its own rewriting is not rewritten. The same holds for rules nested
+deeper than :data:`DEEPEST`, and after :data:`MOST` rules per node.
 """
 
 from __future__ import annotations
@@ -25,19 +24,24 @@ from harness.program.infer import infer
 from harness.program.ir import Block, Node, Type, free_values
 
 COMMUTATIVE = frozenset({"add", "multiply", "equal"})
-# Limits on the nesting of rules, and on applications in a pass for each node. Plans of Lesson 6
-# need 3 and less than 1.
+# The largest nesting depth of rules, and the largest number of rules applied in a pass, per node of
+# the program. Plans of Lesson 6 need a depth of 3, and less than one rule per node.
 DEEPEST, MOST = 60, 100
 
-# (rewriter, inputs, attributes) -> an equal value, or None if the rule does not apply.
+# A rewrite rule: a function of (rewriter, inputs, attributes) of a node. It returns an equal value,
+# or None if it does not apply.
 Rule = Callable[["Rewriter", tuple[int, ...], Attributes], "int | None"]
-# (rewriter, op, inputs, attributes) -> whether to do it for the whole sequence, before the loop.
+# A function of (rewriter, op, inputs, attributes) of a node in a loop. It returns whether to
+# compute the node before the loop, for the whole sequence at once.
 Policy = Callable[["Rewriter", str, tuple[int, ...], Attributes], bool]
 
 
 @dataclass
 class LoopScope:
-    """An open list of nodes; ``slices`` maps a slice of a step to its whole sequence."""
+    """The nodes of a loop's body (or outside all loops) while they are emitted.
+
+    ``slices`` maps the slice of a sequence at a step to the whole sequence.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     found: dict[Any, int] = field(default_factory=dict)
@@ -47,7 +51,7 @@ class LoopScope:
 
 @dataclass
 class Rewriter:
-    """The nodes made so far, in a stack of open scopes: the outermost, and the loops inside it."""
+    """The emitted nodes, in a stack of scopes: outside all loops, then each nested open loop."""
 
     builder: Builder
     sizes: Mapping[str, int]
@@ -59,7 +63,7 @@ class Rewriter:
     uses: Counter[int] = field(default_factory=Counter)
     counts: dict[int, int] = field(default_factory=dict)
     place: str = ""
-    # Applications of rules that are left, and the keys being rewritten.
+    # How many more rules may be applied, and the keys of nodes that are being rewritten.
     most: int = MOST
     open: set[Any] = field(default_factory=set)
 
@@ -74,31 +78,31 @@ class Rewriter:
         return self.builder.types[value].shape
 
     def rank(self, value: int) -> int:
-        """Return the number of axes."""
+        """Return the number of axes of a value."""
         return len(self.builder.types[value].shape)
 
     def count(self, value: int) -> int:
-        """Return the number of entries."""
+        """Return the number of entries of a value."""
         if value not in self.counts:
             self.counts[value] = prod(dim.resolve(self.sizes) for dim in self.shape(value))
         return self.counts[value]
 
     def node(self, value: int, *ops: str) -> Node | None:
-        """Return the node that makes a value, if it is one of ``ops``."""
+        """Return the node that computes a value, if its operation is one of ``ops``; else None."""
         node = self.made.get(value)
         return node if node is not None and node.op in ops else None
 
     def depth(self, value: int) -> int:
-        """Return the number of loops around a value."""
+        """Return the number of loops in which a value is nested."""
         return self.home.get(value, 0)
 
     def steps(self, depth: int) -> int:
-        """Return the number of steps of the loop at a depth; 1 outside of all."""
+        """Return the number of steps of the open loop at a nesting depth; 1 outside all loops."""
         whole = next(iter(self.scopes[depth].sequences), None)
         return 1 if whole is None else self.shape(whole)[0].resolve(self.sizes)
 
     def number(self, value: int) -> float | None:
-        """Return the number that all entries of a value are, if known."""
+        """Return the constant that all entries of a value equal, or None if it is not known."""
         node = self.made.get(value)
         while node is not None and node.op in ("broadcast_to", "expand_dims"):
             node = self.made.get(node.inputs[0])
@@ -109,15 +113,16 @@ class Rewriter:
     # --- Emitting
 
     def emit(self, op: str, *inputs: int, **attributes: Any) -> int:
-        """Return a value made by ``op``, or an equal one."""
+        """Emit an operation and return its result. The result may be an equal value of a rule or of
+        an existing node."""
         return self.apply(op, inputs, attributes)
 
     def constant(self, value: float) -> int:
-        """Emit a literal number."""
+        """Emit a literal number and return its value number."""
         return self.emit("constant", value=float(value))
 
     def full(self, value: float, shape: Sequence[Dim]) -> int:
-        """Emit one number in all places of a shape."""
+        """Emit an array of a shape whose entries all are ``value``."""
         number = self.constant(value)
         return self.emit("broadcast_to", number, shape=tuple(shape)) if shape else number
 
@@ -128,7 +133,8 @@ class Rewriter:
         attributes: Attributes,
         old: Node | None = None,
     ) -> int:
-        """Emit like :meth:`emit`; a new node keeps the number of ``old``, if it fits."""
+        """Emit an operation like :meth:`emit`. If possible, the result has the value number of the
+        node ``old``."""
         key = _key(op, inputs, attributes)
         same = self._rewritten(key, op, inputs, attributes)
         if same is not None:
@@ -144,7 +150,7 @@ class Rewriter:
         if number is not None:
             return number
         if old is not None and inputs == old.inputs and old.output not in self.made:
-            node = old  # most nodes of most passes: nothing is inferred again
+            node = old  # the usual case: reuse the node, and do not infer its type again
         else:
             node = self._made(op, inputs, attributes, old)
         number = node.output
@@ -191,7 +197,8 @@ class Rewriter:
         return self.slice_of(self.batched(op, whole, step, attributes), depth)
 
     def slice_of(self, whole: int, depth: int, number: int | None = None) -> int:
-        """Return the slice of a sequence at each step of the loop at ``depth``."""
+        """Return the value that is the slice of a sequence at the current step of the loop at
+        ``depth``."""
         scope = self.scopes[depth]
         if whole not in scope.sequences:
             value = self.builder.value(self.step_type(whole)) if number is None else number
@@ -203,7 +210,8 @@ class Rewriter:
     def batched(
         self, op: str, whole: Sequence[int], step: Sequence[bool], attributes: Attributes
     ) -> int:
-        """Do ``op`` for all steps at once; operands with ``step`` have an additional first axis."""
+        """Emit ``op`` for all steps of a loop at once. ``step`` says for each operand whether it
+        has an additional first axis for the steps."""
         attributes = dict(attributes)
         if op in ("sum", "max"):
             attributes["axis"] = tuple(axis + 1 for axis in attributes["axis"])
@@ -216,7 +224,7 @@ class Rewriter:
         ranks = [self.rank(v) - (1 if s else 0) for v, s in zip(whole, step, strict=True)]
         operands = []
         for value, stepped, rank in zip(whole, step, ranks, strict=True):
-            # Broadcasting aligns last axes, so that a first axis of steps needs equal ranks.
+            # Broadcasting aligns the last axes, so all operands need the same rank.
             missing = max(ranks) - rank if stepped and op not in ("take", "matmul") else 0
             if op == "broadcast_to":
                 missing = len(attributes["shape"]) - 1 - rank
@@ -233,17 +241,18 @@ class Rewriter:
         return Type(type_.shape[1:], type_.kind, type_.bound)
 
     def stacked_type(self, value: int, like: int) -> Type:
-        """Return the type of a body's value stacked over the steps of the sequence ``like``."""
+        """Return the type of the stack of a value in a loop's body; the loop has as many steps as
+        the sequence ``like``."""
         type_ = self.type(value)
         return Type((self.shape(like)[0], *type_.shape), type_.kind, type_.bound)
 
     def begin(self) -> LoopScope:
-        """Open a loop's body."""
+        """Open the body of a new loop and return its scope."""
         self.scopes.append(LoopScope())
         return self.scopes[-1]
 
     def enter(self, number: int) -> int:
-        """Make a value an input of the innermost open body."""
+        """Register the value ``number`` as an input of the innermost open body; return it."""
         self.home[number] = len(self.scopes) - 1
         return number
 
@@ -255,7 +264,7 @@ class Rewriter:
         outputs: Sequence[int],
         results: Sequence[int],
     ) -> None:
-        """Close a body and append its loop, whose outputs are ``results``."""
+        """Close the innermost body and emit its loop, whose outputs get the numbers ``results``."""
         scope = self.scopes.pop()
         inputs = (*carries, *scope.slices)
         block = Block(inputs, tuple(scope.nodes), tuple(outputs))
@@ -272,7 +281,7 @@ class Rewriter:
 
 
 def joined_type(types: Sequence[Type], axis: int) -> Type:
-    """Return the type of values side by side; plans join indices too."""
+    """Return the type of the concatenation of values along an axis; indices are allowed too."""
     shape = list(types[0].shape)
     for type_ in types[1:]:
         shape[axis] = shape[axis] + type_.shape[axis]
@@ -284,5 +293,5 @@ def _key(op: str, inputs: tuple[int, ...], attributes: Attributes) -> Any:
         inputs = tuple(sorted(inputs))
     if not attributes:
         return op, inputs, ()
-    # repr tells 0.0 from -0.0, which are equal.
+    # repr distinguishes 0.0 from -0.0, although they compare equal.
     return op, inputs, tuple(sorted((name, repr(value)) for name, value in attributes.items()))

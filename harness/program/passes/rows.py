@@ -1,5 +1,9 @@
-"""Turn axes that only the left side of a product has into rows of it. Each of many matrices
-``W[e]`` then meets all rows at once: ``x[r, None, :] @ W[e] -> (x[None, r, :] @ W)[e, r]``."""
+"""Rule that turns a leading axis of a product's left operand into rows, if the right operand lacks
+this axis.
+
+Each of many matrices ``W[e]`` is then multiplied with all rows in a single product: ``x[r, None, :]
+@ W[e] -> (x[None, r, :] @ W)[e, r]``.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,8 @@ def _rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int |
 
 
 def _laid_out(g: Rewriter, value: int, shape: tuple[Dim, ...], axes: tuple[int, ...]) -> int:
-    """Reshape a value to ``shape`` and permute its axes; moving axes of one entry is free."""
+    """Reshape a value to ``shape`` and permute its axes. If only axes of length 1 move, a reshape
+    is enough."""
     moved = tuple(shape[a] for a in axes)
     long = [a for a in axes if shape[a] != ONE]
     if long == sorted(long):

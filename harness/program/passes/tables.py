@@ -1,4 +1,5 @@
-"""Work on a table before choosing rows from it: ``table[i] @ W -> (table @ W)[i]``."""
+"""Rules that apply an operation to an embedding table before rows are taken from the table:
+``table[i] @ W -> (table @ W)[i]``."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from harness.program.primitives import BINARY, UNARY
 
 
 def _chosen(g: Rewriter, value: int) -> tuple[int, int] | None:
-    """Return table and indices of a take with more indices than the table has rows."""
+    """Return (table, indices) if a value is a take with more indices than the table has rows;
+    otherwise None."""
     node = g.node(value, "take")
     if node is None:
         return None
@@ -29,7 +31,7 @@ def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> in
 
 
 def _elementwise(op: str) -> Rule:
-    """Return the rule ``f(table[i], b) -> f(table, b)[i]``."""
+    """Return the rule ``f(table[i], b) -> f(table, b)[i]`` for an elementwise operation f."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         found = [_chosen(g, i) for i in inputs]
@@ -51,13 +53,13 @@ def _elementwise(op: str) -> Rule:
 
 
 def _fits_rows(g: Rewriter, value: int, table: tuple[Dim, ...]) -> bool:
-    """Return whether a value is the same for every row of a table of this shape."""
+    """Return whether a value can be broadcast over the rows of a table with the shape ``table``."""
     own = g.shape(value)
     return len(own) < len(table) and own == table[len(table) - len(own) :]
 
 
 def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """``where(table[i] <= 0, 0, table[i]) -> where(table <= 0, 0, table)[i]``."""
+    """Rewrite ``where(table[i] <= 0, 0, table[i]) -> where(table <= 0, 0, table)[i]``."""
     compared = g.node(inputs[0], "less_equal", "less")
     found = [_chosen(g, i) for i in inputs[1:]]
     if compared is None:
@@ -76,7 +78,8 @@ def _where(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int 
 
 
 def _sum(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Sum chosen rows by how often each is chosen: ``sum(table[i]) -> counts(i) @ table``."""
+    """Rewrite ``sum(table[i]) -> counts(i) @ table``, with the number of times that each row is
+    taken."""
     chosen = _chosen(g, inputs[0])
     if chosen is None or g.rank(chosen[0]) != 2:
         return None

@@ -1,8 +1,9 @@
-"""Move permutations down to their inverse, or to something small: ``f(x.T) -> f(x).T``.
+"""Rules that move a permutation of axes to after the node that reads it: ``f(x.T) -> f(x).T``.
 
-A loop runs over the first axis, and data come batch first: the work after a loop so stays in the
-loop's own order. Only permutations of a program's inputs, above all of indices, move up, to where
-the inputs come in. Every other one moves down, so that none goes both ways.
+A permutation moves on until it meets its inverse, or a value that is small. Data have the batch
+axis first, but loops run over the first axis. With these rules, the operations after a loop keep
+the axis order of the loop. Only permutations of program inputs (mostly indices) move in the other
+direction, towards the inputs. No permutation can move in both directions.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness.program.primitives import BINARY, COMPARISONS, UNARY
 
 
 def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
-    """Return the operand and the axes of a permutation that moves down, or None."""
+    """Return (operand, axes) if a value is a permutation that these rules move; otherwise None."""
     node = g.node(value, "permute_dims")
     if node is None or _given(g, node.inputs[0]):
         return None
@@ -24,7 +25,8 @@ def _moved(g: Rewriter, value: int) -> tuple[int, Axes] | None:
 
 
 def _given(g: Rewriter, value: int) -> bool:
-    """Return whether a value is a program input, seen through moves, or an index."""
+    """Return whether a value is an index or a program input, possibly permuted or with axes of
+    length 1 added or removed."""
     while (node := g.node(value, "permute_dims", "expand_dims", "squeeze")) is not None:
         value = node.inputs[0]
     return value not in g.made or g.type(value).kind == "index"
@@ -49,7 +51,8 @@ def _elementwise(op: str) -> Rule:
 
 
 def _unmoved(g: Rewriter, value: int, axes: Axes) -> int | None:
-    """Return the operand that gives ``value`` if permuted by ``axes``, if it is cheap."""
+    """Return the value that becomes ``value`` when permuted by ``axes``, if it needs no large
+    permutation; otherwise None."""
     moved = _moved(g, value)
     if moved is not None and moved[1] == axes:
         return moved[0]
@@ -62,8 +65,8 @@ def _unmoved(g: Rewriter, value: int, axes: Axes) -> int | None:
 
 
 def _sinking(op: str) -> Rule:
-    """Return the rule ``f(x.T, b) -> f(x, b.T).T`` for ``b`` with fewer axes. It applies if nothing
-    else reads the permutation."""
+    """Return the rule ``f(x.T, b) -> f(x, b.T).T`` for operands ``b`` with fewer axes than ``x``.
+    The rule applies if nothing else reads ``x.T``."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         for place, value in enumerate(inputs):
@@ -82,7 +85,8 @@ def _sinking(op: str) -> Rule:
 
 
 def _widened(g: Rewriter, value: int, axes: Axes) -> int:
-    """Permute a value of fewer axes as a result of these axes is permuted."""
+    """Return a value with fewer axes, expanded to as many axes as ``axes`` has and permuted by
+    ``axes``."""
     missing = len(axes) - g.rank(value)
     if axes[missing:] == tuple(range(missing, len(axes))):
         return value
@@ -90,13 +94,14 @@ def _widened(g: Rewriter, value: int, axes: Axes) -> int:
     return g.emit("permute_dims", wide, axes=axes)
 
 
-# Moves a permutation below its reader, a node of one operand: returns that node on the unpermuted
-# operand, and the axes that permute its result; None if the permutation stays.
+# A function that moves a permutation to after its reader, a node with one operand. It returns the
+# reader's result for the unpermuted operand, and the axes by which this result must be permuted; or
+# None if the permutation stays where it is.
 Below = Callable[[Rewriter, int, Axes, Attributes], "tuple[int, Axes] | None"]
 
 
 def _through(below: Below) -> Rule:
-    """Return the rule ``f(x.T) -> f(x).T``."""
+    """Return the rule ``f(x.T) -> f(x).T``, in which ``below`` computes f."""
 
     def rule(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
         moved = _moved(g, inputs[0])
@@ -107,7 +112,7 @@ def _through(below: Below) -> Rule:
 
 
 def _product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``x.T @ W -> (x @ W).T``, if the last axis stays."""
+    """Rewrite ``x.T @ W -> (x @ W).T``, if the permutation does not move the last axis."""
     moved = _moved(g, inputs[0])
     if moved is None or g.rank(inputs[1]) != 2 or moved[1][-1] != len(moved[1]) - 1:
         return None
@@ -145,7 +150,7 @@ def _squeeze(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tup
 
 
 def _expand(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
-    """Make the new axis last inside; other axes keep their numbers."""
+    """Move a permutation to after ``expand_dims``, which then adds the new axis at the end."""
     new, last = attributes["axis"], len(axes)
     return g.emit("expand_dims", value, axis=last), (*axes[:new], last, *axes[new:])
 
@@ -160,7 +165,7 @@ def _broadcast(
 
 
 def _take(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``table[i].T -> table[i.T]``, if only the indices' axes are permuted."""
+    """Rewrite ``table[i].T -> table[i.T]``, if the permutation moves only axes of the indices."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "take", "one_hot")
     if node is None:
@@ -182,7 +187,8 @@ def _take_along(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) ->
 
 
 def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite ``expand(x).T -> expand(x.T)``, if x is an input and the new last axis stays."""
+    """Rewrite ``expand(x).T -> expand(x.T)``, if x is a program input and the new axis is the last
+    axis before and after the permutation."""
     (value,), axes = inputs, tuple(attributes["axes"])
     node = g.node(value, "expand_dims")
     last = len(axes) - 1
@@ -194,7 +200,8 @@ def _of_expanded(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -
     return g.emit("expand_dims", inner, axis=last)
 
 
-# Rules that move a permutation further down and permute something smaller instead.
+# Rules that move a permutation past an operation with several operands, and permute its smaller
+# operands instead.
 SINKING: Mapping[str, Sequence[Rule]] = {
     op: (_sinking(op),) for op in (*BINARY, *COMPARISONS, "where")
 }

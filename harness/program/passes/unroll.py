@@ -1,4 +1,4 @@
-"""Loop unrolling: steps written out, and simpler first steps if a state starts at zeros."""
+"""Loop unrolling, and rules that simplify the first step if the initial state is zeros."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from harness.program.passes.algebra import common_shape
 from harness.program.passes.rebuild import renamed
 from harness.program.passes.rewriter import Rewriter, Rule
 
-# Most steps of a loop that is unrolled; the second limit is for trainings whose steps a compiler
-# fuses. It would fuse across unrolled steps and recompute what several of them read: on XLA an LSTM
-# of 24 steps then trains at half its speed.
+# The largest number of steps of a loop that is unrolled. The second limit is for training with a
+# compiler that fuses operations (XLA): it fuses operations of different unrolled steps and
+# recomputes values that several steps read. An LSTM of 24 steps then trains at half its speed.
 LONGEST, LONGEST_FUSED = 32, 8
-# A loop that carries as many numbers, 2 MiB in float32, has steps that outgrow a cache.
+# If a loop carries this many numbers (2 MiB in float32), the values of a step do not fit in cache.
 LARGE = 1 << 19
 
 
@@ -32,8 +32,8 @@ def unrolled(
     *,
     every: bool = True,
 ) -> tuple[Node, ...]:
-    """Write out short loops, step by step, and put in all sizes as numbers. Loops of at most
-    ``longest`` steps are short. Without ``every``, loops that carry much stay."""
+    """Unroll loops of at most ``longest`` steps, and replace all symbolic sizes by numbers. Without
+    ``every``, loops that carry many numbers (:data:`LARGE`) are not unrolled."""
     nodes = _numbered(nodes, sizes)
     known: dict[int, tuple[Type, Type]] = {}  # by id; the value keeps the object alive
     for value, type_ in builder.types.items():
@@ -52,7 +52,7 @@ def unrolled(
 
 
 def carries_much(nodes: Iterable[Node], builder: Builder, sizes: Mapping[str, int]) -> bool:
-    """Return whether any of the loops carries ``LARGE`` numbers or more."""
+    """Return whether any loop carries at least ``LARGE`` numbers from step to step."""
 
     def carried(loop: Node) -> int:
         values = loop.inputs[: loop.carries]
@@ -76,7 +76,7 @@ def _numbered(nodes: Iterable[Node], sizes: Mapping[str, int]) -> tuple[Node, ..
 
 
 def _number(value: Any, sizes: Mapping[str, int]) -> Any:
-    """Put numbers into a dimension, or into those of a tuple."""
+    """Replace size names by numbers in a dimension, or in a tuple of dimensions."""
     if isinstance(value, Dim):
         return _counted(value.resolve(sizes))
     if isinstance(value, tuple):
@@ -86,12 +86,13 @@ def _number(value: Any, sizes: Mapping[str, int]) -> Any:
 
 @cache
 def _counted(number: int) -> Dim:
-    """Return one object for each number: shapes of the same objects are compared faster."""
+    """Return a dimension that is a number. Equal numbers give the same object, because shapes of
+    identical objects are compared faster."""
     return Dim(number)
 
 
 def _defined(nodes: Iterable[Node]) -> Iterator[int]:
-    """Yield the values of some nodes and of their bodies, in order."""
+    """Yield the values that nodes and their bodies define, in order."""
     for node in nodes:
         if node.body is not None:
             yield from node.body.inputs
@@ -147,7 +148,7 @@ class _UnrolledSteps:
 
 
 def _zero_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite a product with a state of zeros: ``0 @ U -> 0``, for finite weights."""
+    """Rewrite the product with an initial state of zeros: ``0 @ U -> 0``. U must be finite."""
     a, b = inputs
     if g.number(a) != 0 or g.rank(a) != 2 or g.rank(b) != 2:
         return None
@@ -155,14 +156,16 @@ def _zero_product(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) 
 
 
 def _zeros(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Rewrite a gate of a state of zeros: ``z * 0 -> 0``, for finite gates."""
+    """Rewrite the product of a gate and an initial state of zeros: ``z * 0 -> 0``. The gate z must
+    be finite."""
     if not any(g.number(i) == 0 for i in inputs):
         return None
     return g.full(0.0, common_shape(g, inputs))
 
 
 def _first_rows(g: Rewriter, inputs: tuple[int, ...], attributes: Attributes) -> int | None:
-    """Drop the first state of a product if it is zeros: ``[0; h].T @ [a; b] -> h.T @ b``."""
+    """Drop an initial state of zeros from a product over all steps: ``[0; h].T @ [a; b] -> h.T @
+    b``."""
     left, right = inputs
     row = g.node(left, "concat")
     if row is None or row.attributes["axis"] != 0 or g.number(row.inputs[0]) != 0:
