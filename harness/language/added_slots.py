@@ -13,12 +13,12 @@ GATHERED, AVERAGED = "_gathered", "_averaged"
 
 
 class AddedSlots:
-    """Equations around an optimizer's own, for ``accumulate`` steps per update.
+    """Gradient accumulation and parameter averaging, as equations around an optimizer's equations.
 
-    The optimizer's equations read ``count``, the number of the update from 1, as ``t``. They read
-    ``gradient``, the mean of the gradients gathered so far, as ``g``. They run at every step;
-    :meth:`finished` discards their results between updates. ``starts`` gives the initial value of
-    each of ``slots``, which have the parameter's type ``type_``.
+    The optimizer's equations run at every step. They read the number of the update, ``count``, as
+    ``t``, and the mean of the gradients accumulated so far, ``gradient``, as ``g``. Between
+    updates, :meth:`finished` discards their results. ``starts`` has the initial values of the
+    additional ``slots``, whose type ``type_`` is the parameter's.
     """
 
     def __init__(
@@ -43,14 +43,15 @@ class AddedSlots:
         self.starts[GATHERED] = None
         part = emit("divide", values["g"], steps)
         self.gradient = emit("add", self.slots[GATHERED], part)
-        # Offset by half a step, so that rounding cannot change the result.
+        # Add half a step, so that a rounding error cannot change the result.
         before = emit("add", values["t"], builder.constant(accumulate - 0.5))
         self.count = emit("floor", emit("divide", before, steps))
         after = emit("add", values["t"], builder.constant(0.5))
         self.due = emit("less", emit("multiply", self.count, steps), after)
 
     def finished(self, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-        """Return the new ``p`` and slots, from the old values and the optimizer's results."""
+        """Return the parameter and the slots after a step. ``before`` has the values before the
+        step, and ``after`` the results of the optimizer's equations."""
         emit, constant = self.builder.emit, self.builder.constant
         found, old = dict(after), dict(before)
         if self.average is not None:

@@ -1,4 +1,4 @@
-"""Attributes of layers, losses and optimizers: defaults, and the values that a model gives."""
+"""Attributes of layers, losses and optimizers: their defaults and the values set in a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.program.dims import Dim
 
 
 def instead(hints: Hints, name: str, declared: Collection[str], value: object) -> str:
-    """Return a hint for an undeclared attribute: ``; here it is 'x'``."""
+    """Return a hint for the unknown attribute ``name``, e.g. ``; here it is 'units'``; or ""."""
     rest = hints.complements.get(name)
     if rest in declared and isinstance(value, int | float) and 0 <= value <= 1:
         return f"; write {rest}: {1 - value:g} ({rest} is 1 - {name})"
@@ -33,16 +33,17 @@ def instead(hints: Hints, name: str, declared: Collection[str], value: object) -
 
 
 Attribute = FunctionName | bool | float | Dim
-# (attribute, True for the place of its key, False for its value) -> place.
+# A function of (attribute, is_key). It returns the position of the attribute's key or of its value.
 PlaceOf = Callable[[str, bool], Place]
 
 
 @dataclass(frozen=True)
 class GivenAttributes:
-    """Attributes that a model gives to ``owner``, at ``place``; ``place_of`` locates each.
+    """The attributes that a model sets for ``owner`` (e.g. a layer), with their positions.
 
-    ``definition`` declares the attributes and their defaults. Inside a layer's definition,
-    ``outer`` are that layer's attributes, which values may name.
+    ``place`` is the position of the owner, and ``place_of`` returns that of an attribute.
+    ``definition`` declares the attributes and their defaults. If the owner is nested in a layer,
+    ``outer`` has the attributes of that layer, whose names may occur as values.
     """
 
     owner: str
@@ -53,7 +54,7 @@ class GivenAttributes:
     outer: Mapping[str, Attribute] = field(default_factory=dict)
 
     def at(self, name: str, *, key: bool = False) -> Place:
-        """Return an attribute's place, or the owner's place if the attribute has its default."""
+        """Return the position of an attribute, or of the owner if the model does not set it."""
         if self.place_of is None or name not in self.values:
             return self.place
         return self.place_of(name, key)
@@ -65,7 +66,7 @@ def read_attributes(
     given: GivenAttributes,
     sizes: Mapping[str, Dim],
 ) -> dict[str, Attribute]:
-    """Return the checked value of every declared attribute.
+    """Return the value of every declared attribute: the value set in the model, or the default.
 
     Raises:
         SpecError: an attribute is unknown, or its value has the wrong kind.
@@ -81,7 +82,7 @@ def read_attributes(
         )
         errors.found.append(SpecError(told, given.at(name, key=True)))
     for name, default in declared.items():
-        # A missing attribute may have been given under an unknown name.
+        # A required attribute may be missing because its name is misspelled.
         if name in given.values or not unknown:
             with errors.part():
                 found[name] = _read(library, name, default, given, sizes)
@@ -127,7 +128,7 @@ def _read(
 
 
 def _number(name: str, value: Any, known: Mapping[str, Dim], at: Place) -> float | Dim:
-    """Return a number, or the dimension that a sum or product of sizes stands for."""
+    """Return an attribute's value as a number; as a dimension if it is an expression of sizes."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, Dim):
@@ -169,10 +170,11 @@ def number_of(
     used: set[str],
     place: Place,
 ) -> float:
-    """Return the number of a law's argument, or of the attribute that it names (added to ``used``).
+    """Return the number of a distribution's argument, which is a number or names an attribute. The
+    attribute's name is added to ``used``.
 
     Raises:
-        SpecError: the argument names no attribute with a number, or is not finite.
+        SpecError: the value is not a finite number, nor the name of an attribute with a number.
     """
     if isinstance(value, str):
         found = attributes.get(value)
@@ -198,11 +200,11 @@ def _show(value: Any) -> str:
 
 
 def plain(attributes: Mapping[str, Attribute]) -> dict[str, Any]:
-    """Return the attributes for the program, with function names as text."""
+    """Return attributes for a program's nodes, where a function is a plain string."""
     return {n: a.function if isinstance(a, FunctionName) else a for n, a in attributes.items()}
 
 
-# Arguments of calls: inputs by position or by name, attributes by name.
+# Arguments of calls. Inputs are passed by position or by name, and attributes by name.
 
 Declared = Mapping[str, bool | float | str]
 
@@ -215,9 +217,10 @@ def inputs_of(
     optional: Sequence[str] = (),
     attributes: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Return the values of a call's inputs, positional arguments first.
+    """Evaluate the inputs of a call; return their values by name, positional arguments first.
 
-    Keywords are inputs or initial states (``optional``); those in ``attributes`` are ignored.
+    A keyword may be an input or an initial state (``optional``). Keywords in ``attributes`` are
+    ignored.
 
     Raises:
         SpecError: an argument is missing, unknown or given twice.
@@ -255,7 +258,7 @@ def inputs_of(
 def attributes_of(
     library: Library, owner: str, expr: Call, declared: Declared, document: Document, scope: Scope
 ) -> dict[str, Attribute]:
-    """Return the attributes of a call: its keywords, and the defaults of the definition.
+    """Return the attributes of a call from its keywords and from the defaults of the definition.
 
     Raises:
         SpecError: an attribute is missing, or its value has the wrong kind.
@@ -273,7 +276,8 @@ def attributes_of(
 
 
 def _attribute(name: str, default: bool | float | str, value: Expr, scope: Scope) -> Any:
-    """Return a keyword's value: a dimension for a size, otherwise a plain value as in YAML."""
+    """Return the value of a keyword: a dimension if the attribute is a size, otherwise a number, a
+    truth value or a function."""
     if default == "size":
         return scope.size(value)
     match value:

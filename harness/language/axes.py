@@ -1,4 +1,4 @@
-"""Sizes, sums and products of sizes as dimensions, and messages about unknown sizes."""
+"""Reading of sizes and declared shapes from spec files, as symbolic dimensions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from harness.language.tree import Binary, Expr, Name, Number
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Kind, Type
 
-# Sizes that the input arrays decide; every other size has a number in the spec.
+# Sizes that the input arrays decide. All other sizes have a number in the spec.
 FREE_SIZES = ("batch", "time")
 _OPERATORS = {"+": Dim.__add__, "-": Dim.__sub__, "*": Dim.__mul__}
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
-    """Return a dimension of known sizes; :class:`SpecError` if it is not one."""
+    """Convert a size in a spec, e.g. ``2 * units``, to a dimension. Raises :class:`SpecError` if it
+    is not an expression of ``known`` sizes."""
     if isinstance(given, int) and not isinstance(given, bool):
         if given < 1:
             raise SpecError(f"an axis has 1 entry or more, found {given}", place)
@@ -42,12 +43,12 @@ def read_dim(given: Any, known: Mapping[str, Dim], place: Place) -> Dim:
 
 
 def names_of_sizes(axes: Iterable[int | str]) -> set[str]:
-    """Return the names in declared axes."""
+    """Return the size names that occur in declared axes."""
     return {name for axis in axes if isinstance(axis, str) for name in _NAME.findall(axis)}
 
 
 def size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
-    """Return the dimension of an expression of sizes and whole numbers.
+    """Convert an expression of sizes and whole numbers to a dimension.
 
     Raises:
         SpecError: the expression contains something else, or its number is too large.
@@ -78,16 +79,17 @@ def _size_of(expression: Expr, known: Mapping[str, Dim]) -> Dim:
     )
 
 
-# Declared axes such as ``[batch, time, units + features]``: conversion to dimensions, and matching.
+# Declared shapes such as ``[batch, time, units + features]``.
 
 REST, BATCH = "...", "batch"
 
 
 @dataclass
 class RestAxes:
-    """The axes that ``...`` stands for in one definition; ``dims`` is None until an input binds it.
+    """The axes that ``...`` stands for in a call of a definition.
 
-    ``starts`` are the positions of ``...`` in the declared shapes.
+    ``dims`` is None until they are known from an input. ``starts`` has the positions of ``...`` in
+    the declared shapes.
     """
 
     dims: Shape | None = None
@@ -100,10 +102,11 @@ def read_dims(
     rest: RestAxes,
     place_of: Callable[[int], Place],
 ) -> Shape:
-    """Return declared axes as dimensions, with ``...`` expanded; ``place_of`` locates an axis.
+    """Convert a declared shape to dimensions, with ``...`` replaced by its axes. ``place_of``
+    returns the position of an axis in the spec.
 
     Raises:
-        SpecError: a size is unknown, or no input binds ``...``.
+        SpecError: a size is unknown, or no input has ``...`` in its shape.
     """
     result: list[Dim] = []
     for number, axis in enumerate(axes):
@@ -124,10 +127,11 @@ def match(
     rest: RestAxes,
     fail: Callable[[str], SpecError],
 ) -> None:
-    """Match a value's shape against declared axes; bind new axis names in ``sizes``.
+    """Compare the shape of an argument with the declared shape of an input.
 
-    The first input with ``...`` binds it in ``rest``. ``fail`` makes the error, with the value's
-    origin.
+    Axis names that are not yet in ``sizes`` are added, with the argument's dimensions. The first
+    input with ``...`` sets the axes in ``rest``. If the shapes differ, the error that ``fail``
+    returns is raised.
     """
     shape = found.shape
     declared = f"declared {axes_text(axes)}"
@@ -155,7 +159,8 @@ def match(
 
 
 def _lacks_batch(*shapes: Shape) -> str:
-    """Return a hint to write ``batch`` if one shape starts with it and another with a number."""
+    """Return a hint to write ``batch`` if some of the shapes start with ``batch`` and others start
+    with a number; otherwise ""."""
     first = {shape[0] for shape in shapes if shape}
     numbers = [dim for dim in first if not dim.terms]
     if Dim.of(BATCH) not in first or not numbers:
@@ -164,20 +169,20 @@ def _lacks_batch(*shapes: Shape) -> str:
 
 
 def axes_text(axes: Sequence[int | str]) -> str:
-    """Return declared axes as text: ``[..., features]``."""
+    """Return a declared shape as text, e.g. ``[..., features]``."""
     return f"[{', '.join(map(str, axes))}]"
 
 
-# Entries of an input: floats, indices, lengths or truth values.
+# The kinds of an input's entries: floats, indices, lengths or truth values.
 
-# Kinds of entries, in words.
+# The words for the kinds in messages.
 INPUT_KINDS: Mapping[Kind, str] = {"float": "floats", "index": "an index", "bool": "booleans"}
 KEYS = ("index", "at_most", "boolean")
 
 
 @dataclass(frozen=True)
 class Entries:
-    """The kind of an input's entries; whole numbers stay below ``size`` + ``more``."""
+    """The kind of an input's entries. An index is a whole number below ``size`` + ``more``."""
 
     kind: Kind = "float"
     size: int | str | None = None
@@ -185,7 +190,7 @@ class Entries:
 
 
 def entries_of(declared: object) -> Entries:
-    """Return the entries of a declared input."""
+    """Return the kind of the entries of a declared input."""
     if not isinstance(declared, schema.Input):
         return Entries()
     if declared.boolean:
@@ -196,10 +201,10 @@ def entries_of(declared: object) -> Entries:
 
 
 def check_entries(document: Document, declared: schema.Input, path: KeyPath) -> None:
-    """Check that an input declares at most one kind of entries.
+    """Check that an input has at most one key that declares the kind of its entries.
 
     Raises:
-        SpecError: the input declares two kinds.
+        SpecError: the input has several such keys.
     """
     given = [key for key in KEYS if getattr(declared, key) not in (None, False)]
     if len(given) > 1:
@@ -229,15 +234,15 @@ def input_type(
     return Type(shape, found.kind, read_dim(found.size, sizes, at) + found.more)
 
 
-# Sizes given for several specs at once: each applies to the specs that have it.
+# Sizes that are given for several specs at once. Each size applies to the specs that have it.
 
 T = TypeVar("T")
-# Largest number of specs named in a message; of more, the message gives their number.
+# The largest number of specs that a message lists; a longer list is replaced by its length.
 NAMED = 12
 
 
 def known_sizes(spec_sizes: Iterable[str], asked: Mapping[str, T]) -> dict[str, T]:
-    """Return those of the given sizes that a spec has, including ``batch`` and ``time``."""
+    """Select the sizes in ``asked`` that a spec has, including ``batch`` and ``time``."""
     known = {*spec_sizes, *FREE_SIZES}
     return {name: size for name, size in asked.items() if name in known}
 
@@ -247,9 +252,9 @@ def check_asked(
     sizes: Mapping[str, Collection[str]],
     free: Sequence[str] = FREE_SIZES,
 ) -> list[str]:
-    """Return a note for each size that applies to only some of the specs.
+    """Return a message for each size that applies only to some of the specs.
 
-    ``sizes`` are the size names of each spec; ``free`` are the names that every spec has.
+    ``sizes`` has the size names of each spec; every spec also has the sizes in ``free``.
 
     Raises:
         UsageError: no spec has a size with that name.

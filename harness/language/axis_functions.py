@@ -1,4 +1,4 @@
-"""Functions along axes: their arguments, running sums, sorting, and gathering."""
+"""Built-in functions that work along an axis: cumulative sums, sorting and gathering."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.language.tree import Call, Expr, List, Name, Negate, Number, Rest
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Type
 
-# Truth values in expressions, with the same words as in YAML.
+# The names of truth values in expressions; they are the same as in YAML.
 TRUTHS: Mapping[str, bool] = {"true": True, "false": False}
 
 
@@ -94,7 +94,8 @@ def axis_of(expr: Expr, rank: int, scope: Scope) -> int:
 def axes_of(
     evaluator: LanguageValues, value: int, given: Expr | None, scope: Scope
 ) -> tuple[int, ...]:
-    """Return the axes that ``axis=`` names: one, a list, ``...``, or all if it is missing.
+    """Return the axes of the argument ``axis=``: an axis, a list of axes or ``...``. Return all
+    axes if the argument is missing.
 
     Raises:
         SpecError: the value has no such axes, or an axis is named twice.
@@ -113,7 +114,7 @@ def axes_of(
 
 
 def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope) -> tuple[int, ...]:
-    """Return the axes that ``...`` stands for in the declared shapes."""
+    """Return the axes of ``value`` that ``...`` stands for in the declared shapes."""
     dims, starts = scope.rest.dims, scope.rest.starts
     if dims is None:
         raise SpecError("axis=... needs a '...' in the shape of an input", given.place)
@@ -131,9 +132,10 @@ def _rest_axes(evaluator: LanguageValues, value: int, given: Rest, scope: Scope)
     return tuple(range(start, stop))
 
 
-# Sorting and gathering along any axis. Two primitives, ``cumulative_sum`` and ``argsort``, work
-# along the last axis; everything else is built from them. Ties keep their order, so every backend
-# sends the gradient to the first of equal entries. NaN sorts after all numbers in both directions.
+# Sorting and gathering along any axis. The primitives ``cumulative_sum`` and ``argsort`` work along
+# the last axis, so the functions move the axis there. Sorting keeps the order of ties, so in every
+# backend the first of equal entries gets the gradient. NaN is sorted after all numbers, in
+# ascending and in descending order.
 
 MOVES = ("take", "take_along_axis")
 
@@ -148,13 +150,13 @@ def _permuted(evaluator: LanguageValues, value: int, axes: tuple[int, ...]) -> i
 
 
 def _last(evaluator: LanguageValues, value: int, axis: int) -> int:
-    """Move an axis to the end."""
+    """Permute a value so that ``axis`` becomes the last axis."""
     rank = len(evaluator.type_of(value).shape)
     return _permuted(evaluator, value, (*(a for a in range(rank) if a != axis), axis))
 
 
 def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
-    """Move the last axis back to position ``axis``."""
+    """Permute a value so that its last axis moves to the position ``axis``."""
     last = len(evaluator.type_of(value).shape) - 1
     return _permuted(evaluator, value, (*range(axis), last, *range(axis, last)))
 
@@ -162,7 +164,8 @@ def _back(evaluator: LanguageValues, value: int, axis: int) -> int:
 def _given(
     evaluator: LanguageValues, expr: Call, count: int, scope: Scope, *more: str
 ) -> tuple[list[Expr], Mapping[str, Expr], int, int]:
-    """Return a call's other arguments, keywords, first value (axis moved to the end) and axis."""
+    """Check the arguments of a function along an axis. Return its arguments after the first, its
+    keywords, the first argument with the axis moved to the end, and the axis."""
     keywords = arity(expr, count, ("axis", *more))
     value = evaluator.tensor(expr.arguments[0], scope)
     type_ = evaluator.type_of(value)
@@ -201,7 +204,7 @@ def _order(evaluator: LanguageValues, value: int, descending: bool, expr: Call) 
 
 
 def argsort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``argsort(x, axis=-1, descending=true)``: the indices that sort."""
+    """Compute ``argsort(x, axis=-1, descending=true)``: the indices that sort x."""
     _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
     order = _order(evaluator, value, _descending(keywords, scope), expr)
     return _back(evaluator, order, axis)
@@ -213,7 +216,7 @@ def _descending(keywords: Mapping[str, Expr], scope: Scope) -> bool:
 
 
 def sort(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``sort(x, axis=-1, descending=true)``; gradients return to the original entries."""
+    """Compute ``sort(x, axis=-1, descending=true)``: the sorted entries."""
     _, keywords, value, axis = _given(evaluator, expr, 1, scope, "descending")
     order = _order(evaluator, value, _descending(keywords, scope), expr)
     entries = evaluator.emit("take_along_axis", value, order, place=expr.place)
@@ -229,12 +232,13 @@ def _first(evaluator: LanguageValues, value: int, expr: Call) -> int:
 
 
 def argmax(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``argmax(x, axis=-1)``: the index of the first of the largest entries."""
+    """Compute ``argmax(x, axis=-1)``: the index of the largest entry; of the first one if tied."""
     return _first(evaluator, _given(evaluator, expr, 1, scope)[2], expr)
 
 
 def index(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``index(x, below)``: the largest of 0, 1, ..., below - 1 that is at most x, or 0.
+    """Compute ``index(x, below)``: floats rounded down to an index from 0 to ``below - 1``. Floats
+    outside this range are clipped to it.
 
     Raises:
         SpecError: x does not hold floats, or ``below`` is not a size.
@@ -272,12 +276,13 @@ def top_k(evaluator: LanguageValues, expr: Call, scope: Scope) -> tuple[int, int
 
 
 def largest(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``top_k(x, k)`` as a single value: the entries without their indices."""
+    """Compute ``top_k(x, k)`` in an expression: return the entries without their indices."""
     return top_k(evaluator, expr, scope)[0]
 
 
 def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take(x, i, axis=0)``; axis 1: x ``[a, rows, b]``, i ``[...]`` -> ``[a, ..., b]``.
+    """Compute ``take(x, i, axis=0)``: the rows of x with the indices i. E.g. with axis 1, shapes
+    ``[a, rows, b]`` of x and ``[...]`` of i give ``[a, ..., b]``.
 
     Raises:
         SpecError: the value has no such axis, or is a single number.
@@ -292,13 +297,14 @@ def take(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     _hold_places(evaluator, expr, type_, axis, index)
     first = _permuted(evaluator, value, (axis, *(a for a in range(rank) if a != axis)))
     rows = evaluator.emit("take", first, index, place=expr.place)
-    # The axes of the index come first, and belong where the axis was.
+    # Move the axes of the index, which come first now, to the position of the taken axis.
     before = tuple(range(more, more + axis))
     return _permuted(evaluator, rows, (*before, *range(more), *range(more + axis, more + rank - 1)))
 
 
 def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``take_along_axis(x, i, axis=-1)``; if i lacks the axis, so does the result."""
+    """Compute ``take_along_axis(x, i, axis=-1)``. If i has one axis less than x, i selects one
+    entry along the axis, and the result lacks the axis too."""
     (given,), _, value, axis = _given(evaluator, expr, 2, scope)
     index, type_ = evaluator.tensor(given, scope), evaluator.type_of(value)
     rank = len(type_.shape)
@@ -317,7 +323,8 @@ def take_along_axis(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _hold_places(evaluator: LanguageValues, expr: Call, value: Type, axis: int, index: int) -> None:
-    """Raise :class:`SpecError` if an index does not fit an axis of a value, or its other axes."""
+    """Check that an index array fits a value: its bound is the length of ``axis``, and its shape
+    fits the other axes. Raises :class:`SpecError` if not."""
     found, length = evaluator.type_of(index), value.shape[axis]
     told = f"{expr.function} along axis {axis} of {value}: {evaluator.tell(index)}"
     if found.kind != "index":
@@ -340,7 +347,8 @@ def _without(shape: Shape, axis: int) -> Shape:
 
 
 def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``segment_sum(x, i, axis=1)``: x ``[a, ..., b]``, i ``[...]`` -> ``[a, rows, b]``.
+    """Compute ``segment_sum(x, i, axis=1)``: for each row number, the sum of the entries of x whose
+    index in i is that number. Shapes: x ``[a, ..., b]``, i ``[...]``, result ``[a, rows, b]``.
 
     Raises:
         SpecError: i is not an index, or its axes differ from those of x from ``axis`` on.
@@ -364,7 +372,7 @@ def segment_sum(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
     return _permuted(evaluator, rows, (*range(1, axis + 1), 0, *range(axis + 1, len(rest) + 1)))
 
 
-# Functions with several results; called for one value, they give the first.
+# Functions with several results. In an expression, such a function gives its first result.
 SEVERAL: Mapping[str, Callable[[LanguageValues, Call, Scope], tuple[int, ...]]] = {"top_k": top_k}
 ORDERING: Mapping[str, Callable[[LanguageValues, Call, Scope], int]] = {
     "cumsum": cumsum,

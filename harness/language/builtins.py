@@ -1,4 +1,4 @@
-"""Built-in functions of the language: primitives, or a few lines of primitives."""
+"""Built-in functions of the language, as one or several primitives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ EXAMPLE = "windows(x, axes=[1, 2], size=[3, 3])"
 
 
 def windows(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``; each window's entries lie on new axes.
+    """Compute ``windows(x, axes=[1, 2], size=[3, 3])``: sliding windows, whose entries are on new
+    axes.
 
     Raises:
         SpecError: a keyword is wrong, or the windows do not fit the axes.
@@ -68,7 +69,8 @@ def overlap_add(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 def _framed(
     evaluator: LanguageValues, expr: Call, keywords: Mapping[str, Expr], scope: Scope
 ) -> tuple[int, dict[str, Any]]:
-    """Return the operand and the attributes, without ``length`` if the call does not give it."""
+    """Return the operand and the attributes of a ``windows`` or ``overlap_add`` call. The attribute
+    ``length`` is missing if the call does not set it."""
     value = evaluator.tensor(expr.arguments[0], scope)
     if "axes" not in keywords or "size" not in keywords:
         example = EXAMPLE.replace("windows", expr.function)
@@ -101,7 +103,8 @@ def _framed(
 
 
 def _each(given: Expr, name: str, least: int, count: int, scope: Scope) -> tuple[Dim, ...]:
-    """Return a size for each axis, from a list or from one value for all axes."""
+    """Return one dimension for each axis. A list has an item for each axis; a single value applies
+    to all axes."""
     items = given.items if isinstance(given, List) else (given,) * count
     if len(items) != count:
         raise SpecError(
@@ -111,7 +114,8 @@ def _each(given: Expr, name: str, least: int, count: int, scope: Scope) -> tuple
 
 
 def _whole(given: Expr, name: str, least: int, scope: Scope) -> Dim:
-    """Return a size, or an attribute that is a whole number."""
+    """Convert an expression of sizes and whole-number attributes to a dimension; check that it is
+    at least ``least`` if it is a number."""
     known = {n: d for n, d in scope.names.items() if isinstance(d, Dim)}
     for each in names_in(given):
         number = scope.names.get(each)
@@ -148,7 +152,8 @@ def _count(axis: WindowedAxis, expr: Call) -> Dim:
 def _checked(
     evaluator: LanguageValues, op: str, value: int, attributes: Mapping[str, Any], expr: Call
 ) -> int:
-    """Emit the node after checking all lengths that are known without numbers."""
+    """Check that the windows fit, as far as lengths are known without the numbers of sizes; then
+    emit the node."""
     for axis, count in windowed_axes(op, evaluator.type_of(value).shape, attributes):
         for room in axis.room(count):
             if not room.terms and room.constant < 0:
@@ -232,7 +237,7 @@ def _permute_dims(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _astype(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``astype(i)``: an index or a condition as floats."""
+    """Compute ``astype(i)``: an index or a condition, cast to floats."""
     arity(expr, 1)
     value = evaluator.tensor(expr.arguments[0], scope)
     if evaluator.type_of(value).kind == "float":
@@ -247,7 +252,8 @@ def _arange(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``split(x, axis=-1, sizes=[heads, head])``: one axis as several, the last fastest."""
+    """Compute ``split(x, axis=-1, sizes=[heads, head])``: reshape one axis to several axes, in
+    row-major order."""
     keywords = arity(expr, 1, ("axis", "sizes"))
     value = evaluator.tensor(expr.arguments[0], scope)
     sizes = keywords.get("sizes")
@@ -270,7 +276,7 @@ def _split(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
 
 
 def _merge(evaluator: LanguageValues, expr: Call, scope: Scope) -> int:
-    """Compute ``merge(x, axes=[2, 3])``: adjacent axes as one, the inverse of ``split``."""
+    """Compute ``merge(x, axes=[2, 3])``: reshape adjacent axes to one axis; undoes ``split``."""
     keywords = arity(expr, 1, ("axes",))
     value = evaluator.tensor(expr.arguments[0], scope)
     axes = keywords.get("axes")

@@ -1,4 +1,4 @@
-"""Checks of a definition before any call: unique names, readable shapes, a valid form."""
+"""Checks of a definition that need no call: names, shapes, and the combination of its keys."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SECTIONS: Mapping[type[Documented], tuple[str, ...]] = {
     schema.Loss: ("inputs", "attributes", "state"),
     Optimizer: ("attributes", "slots", "total"),
 }
-# Names in an optimizer's equations: the parameter, its gradient and the step number.
+# Reserved names in an optimizer's equations: the parameter, its gradient and the step number.
 UPDATE_NAMES = ("p", "g", "t")
-# Lengths of a matrix's axes in an optimizer's equations.
+# Reserved names in an optimizer's equations for matrices: the lengths of the two axes.
 MATRIX_NAMES = ("rows", "columns")
-# Keys of a model's ``optimizer`` section, which no attribute can have as its name.
+# Keys of a model's ``optimizer`` section. Attributes of an optimizer cannot have these names.
 USE_NAMES = (
     *("optimizer", "schedule", "total", "gradient", "groups", "parameters"),
     *("accumulate", "average"),
@@ -34,7 +34,7 @@ USE_NAMES = (
 
 
 def check_definition(document: Document, spec: Documented) -> None:
-    """Raise :class:`SpecError` for errors in a definition that no call could avoid."""
+    """Check a definition; raise :class:`SpecError` for errors that are independent of its use."""
     if isinstance(spec, schema.Model):
         return
     if isinstance(spec, Optimizer):
@@ -63,7 +63,8 @@ def _check_attributes(document: Document, spec: Optimizer) -> None:
 
 
 def _check_slots(document: Document, spec: Optimizer, matrices: Matrices) -> None:
-    """Check that the slots of matrices have free names, or names of the other slots."""
+    """Check that no slot for matrices has the name of an attribute, of a total, or a reserved name.
+    It may have the name of a slot outside ``matrices``."""
     sections: Mapping[str, Iterable[str]] = {"attributes": spec.attributes, "total": spec.total}
     for name in matrices.slots:
         at = document.place_of_key(("matrices", "slots", name))
@@ -81,10 +82,11 @@ def check_distinct(
     sections: Iterable[str],
     taken: Iterable[str] = (),
 ) -> None:
-    """Check that each name is declared in one section only and is not a name of the language.
+    """Check that each name is declared in only one section and is not reserved. ``taken`` has
+    additional reserved names.
 
     Raises:
-        SpecError: a name is declared twice, or taken.
+        SpecError: a name is declared twice or reserved.
     """
     seen: dict[str, str] = {}
     taken = (*BUILTINS, *taken)
@@ -100,7 +102,8 @@ def check_distinct(
 
 
 def _check_form(document: Document, layer: schema.Layer) -> None:
-    """Check that a layer has exactly one form: equations, a scan, or equations for each phase."""
+    """Check that a layer has exactly one of: ``equations``, ``scan``, or ``training`` with
+    ``inference``."""
     phased = layer.training is not None or layer.inference is not None
     forms = [layer.equations is not None, layer.scan is not None, phased]
     root = document.place_of_key(("layer",))
@@ -141,7 +144,8 @@ def _check_loss(document: Document, loss: schema.Loss) -> None:
 
 
 def _check_layers(document: Document, layer: schema.Layer) -> None:
-    """Check that a layer of layers has plain equations, without a scan and without phases."""
+    """Check that a layer with nested ``layers`` has ``equations``, and neither a scan nor separate
+    equations for training and inference."""
     at = document.place_of_key(("layers",))
     if layer.equations is None or layer.scans:
         form = "'training' and 'inference'"
@@ -155,7 +159,8 @@ def _check_layers(document: Document, layer: schema.Layer) -> None:
 
 
 def _check_scans(document: Document, layer: schema.Layer) -> None:
-    """Check that several scans come with equations, and that each state is carried by one scan."""
+    """Check that a layer with ``scans`` has ``equations`` too, and that each state is carried by
+    exactly one scan."""
     if layer.equations is None:
         at = document.place_of_key(("scans",))
         raise SpecError("'scans' stand beside 'equations', which read their outputs by name", at)
@@ -198,7 +203,8 @@ def _check_slices(
 
 
 def _check_inputs(document: Document, spec: schema.Layer | schema.Loss | schema.Function) -> None:
-    """Check that an input's axes are numbers, ``...``, or names that only sizes have."""
+    """Check that the axes of each input are numbers, ``...`` or names, and that the name of an axis
+    is not declared as anything but a size."""
     sizes = {name for name, default in spec.attributes.items() if default == "size"}
     declared = {n for section in SECTIONS[type(spec)] for n in getattr(spec, section)} - sizes
     for name, given in spec.inputs.items():

@@ -1,4 +1,4 @@
-"""Strict YAML with places: every value of a spec file has its line and column."""
+"""Strict YAML parser that knows the line and column of every value in a spec file."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from harness.files.forms import Data, KeyPath, Scalar, complaints
 from harness.files.kinds import not_text
 from harness.files.user_file import FOLDER, FileFault, displayed, read_bytes
 
-# Reading of a spec file: never hangs, and rejects files that cannot be specs.
+# Reading of spec files. Reading never hangs, and rejects files that cannot be specs.
 
 MAX_BYTES = 1 << 20
 
@@ -59,18 +59,18 @@ def _neighbour(path: Path) -> str:
         stems = [entry.stem for entry in folder.iterdir() if entry.suffix == ".yaml"]
     except OSError:
         return ""
-    # Compare stems only, because the same suffix makes any two names similar.
+    # Compare names without their suffix, because equal suffixes make all names similar.
     stem = closest(path.stem, stems)
     return "" if stem is None else f"; did you mean {stem + '.yaml'!r}?"
 
 
-# Conversion of a spec file's text to plain data, with the place of each key and value. The text is
-# read as a stream of parser events. So aliases, tags, deep nesting and duplicate keys are rejected
-# before anything is built.
+# Conversion of the text of a spec file to plain data, with the position of each key and value. The
+# text is read as a stream of parser events, so that aliases, tags, deep nesting and duplicate keys
+# are rejected before any object is created.
 
-# Values of unquoted words: YAML 1.2's core schema without its traps. YAML 1.1 parsers read 1e-3 as
-# text, ``no`` as false, 010 as 8 and 1:30 as 90. Spellings that two YAML versions read differently
-# are rejected; the message says what to write.
+# Values of unquoted words, by the core schema of YAML 1.2. Words that YAML 1.1 reads differently
+# (1e-3 as text, ``no`` as false, 010 as 8, 1:30 as 90) are read as in 1.2, or rejected with a
+# message that says what to write.
 
 MAX_INTEGER = 2**63 - 1
 
@@ -93,7 +93,7 @@ _TRAPS = [(re.compile(pattern, re.IGNORECASE | re.ASCII), hint) for pattern, hin
 
 
 def plain_value(text: str) -> Scalar:
-    """Return the value of an unquoted scalar; ValueError says what to write instead."""
+    """Return the value of an unquoted scalar. Raises ValueError with what to write instead."""
     if not text:
         raise ValueError("a value is missing")
     if text in _BOOLEANS:
@@ -116,13 +116,14 @@ def plain_value(text: str) -> Scalar:
 
 MAX_DEPTH = 30
 MAX_NODES = 20_000
-# Parts of the YAML parser's messages: for a tab before a key, and for an unquoted ': '.
+# Parts of messages of the YAML parser: the message for a tab before a key, and the message for an
+# unquoted ': '.
 NO_TOKEN, NO_MAPPING = "cannot start any token", "mapping values are not allowed"
 
-# The loader is used only for events: it constructs nothing.
+# The loader is used only to get parser events; it constructs no objects.
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# U+0085, U+2028 and U+2029 are line breaks in YAML 1.1 but in no editor, so every place after one
-# would be wrong.
+# U+0085, U+2028 and U+2029 are line breaks in YAML 1.1 but not in editors, so all later line
+# numbers would be wrong.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -130,9 +131,9 @@ _UNPRINTABLE = re.compile(
 
 @dataclass(frozen=True)
 class Spot:
-    """The place of a value and, for a scalar, its text and quoting style.
+    """The position of a value and, for a scalar, its text and quoting style.
 
-    ``style`` is "" for an unquoted scalar, otherwise the mark that begins it: ' " | or >.
+    ``style`` is "" for an unquoted scalar, otherwise its first character: ' " | or >.
     """
 
     place: Place
@@ -142,7 +143,7 @@ class Spot:
 
 @dataclass
 class Nodes:
-    """The data of one file, with the place of every value and every key, by path."""
+    """The data of a file, and the position of every value and every key, by path."""
 
     data: Data = ""
     values: dict[KeyPath, Spot] = field(default_factory=dict)
@@ -150,7 +151,7 @@ class Nodes:
 
 
 def read_nodes(text: str, file: str) -> Nodes:
-    r"""Read one YAML document with LF line breaks; SpecError if it is not strict YAML."""
+    r"""Parse a text with LF line breaks as strict YAML. Raises SpecError if it is not."""
     if bad := _UNPRINTABLE.search(text):
         line_start = text.rfind("\n", 0, bad.start()) + 1
         line = text.count("\n", 0, bad.start()) + 1
@@ -165,7 +166,8 @@ def read_nodes(text: str, file: str) -> Nodes:
 
 
 def _at(text: str, place: Place) -> str:
-    """Return the character at a place, or "" after the end of its line or the text."""
+    """Return the character at a position, or "" if the position is after the end of its line or
+    after the end of the text."""
     lines = text.splitlines()
     return lines[place.line - 1][place.column - 1 :][:1] if place.line <= len(lines) else ""
 
@@ -182,7 +184,7 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
             problem += "; a text with ': ' in it needs quotes"
         raise SpecError(f"this is not YAML: {problem}", place) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # The pure-Python parser raises these for bad escapes and version numbers.
+        # The pure-Python parser raises these errors for bad escapes and version numbers.
         raise SpecError(f"this is not YAML: {shorten(str(error))}", Place(file, 1, 1)) from None
 
 
@@ -192,7 +194,7 @@ def _place(file: str, mark: Any) -> Place:
 
 @dataclass
 class _Frame:
-    """An open list or mapping; ``key`` waits for its value."""
+    """A list or mapping that is being read. ``key`` is the key whose value comes next."""
 
     path: KeyPath
     items: list[Data] | dict[str, Data]
@@ -331,21 +333,22 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Located:
-    """A map from (line, column) in a text, both from 0, to a place; ``start`` is that of (0, 0)."""
+    """A function that converts a position in a scalar (line and column from 0) to a position in the
+    file. ``start`` is the position of the scalar's first character in the file."""
 
     start: Place
 
     def __call__(self, line: int, column: int) -> Place:
-        """Return the place of a position."""
+        """Return the position in the file for a position in the scalar."""
         return Place(self.start.file, self.start.line + line, self.start.column + column)
 
 
 @dataclass(frozen=True)
 class Document:
-    """The content of a spec file as plain data, with the place of each part.
+    """The content of a spec file as plain data, with the position of each key and value.
 
-    A path is the keys and indices from the root, as in ``("layers", "rnn", "units")``; the empty
-    path is the root.
+    A path consists of the keys and indices from the root, e.g. ``("layers", "rnn", "units")``. The
+    empty path is the root.
     """
 
     file: str
@@ -354,24 +357,27 @@ class Document:
 
     @property
     def data(self) -> Data:
-        """The content, made of dict, list, str, int, float and bool."""
+        """The content of the file, which consists of dict, list, str, int, float and bool."""
         return self.nodes.data
 
     def place_of(self, path: KeyPath) -> Place:
-        """Return the start of the value at ``path``, or of the nearest enclosing value."""
+        """Return the position of the value at ``path``. If there is no such value, return the
+        position of the innermost value that encloses it."""
         while path not in self.nodes.values:
             path = path[:-1]
         return self.nodes.values[path].place
 
     def place_of_key(self, path: KeyPath) -> Place:
-        """Return the start of the key of the value at ``path``, or of an item of a list."""
+        """Return the position of the key of the value at ``path``; for an item of a list, return
+        the position of the item."""
         return self.nodes.keys.get(path) or self.place_of(path)
 
     def locator(self, path: KeyPath) -> Located:
-        """Return the map from positions in the scalar at ``path`` to places in the file.
+        """Return a function that converts positions in the scalar at ``path`` to positions in the
+        file.
 
         Raises:
-            SpecError: it is a folded text, or has several lines or escapes outside a ``|`` block.
+            SpecError: the scalar is folded, or has several lines or escapes outside a ``|`` block.
             KeyError: the document has no value at ``path``.
         """
         spot = self.nodes.values[path]
@@ -395,12 +401,13 @@ class Document:
 
 
 def load(path: Path) -> Document:
-    """Read one spec file; raise SpecError, with its place, if it is not strict YAML."""
+    """Read and parse a spec file. Raises SpecError with a position if it is not strict YAML."""
     return parse(read_text(path), displayed(path))
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse the text of a spec file; ``file`` is the name in places. Raises SpecError."""
+    """Parse the text of a spec file; ``file`` is the name of the file in messages. Raises SpecError
+    if the text is not strict YAML."""
     if len(text) > MAX_BYTES:
         message = f"{len(text):,} characters are too many for a spec; at most {MAX_BYTES:,}"
         raise SpecError(message, Place(file))
@@ -409,10 +416,10 @@ def parse(text: str, file: str) -> Document:
 
 
 def validate(document: Document, model: type[M]) -> M:
-    """Return the document's data as an instance of ``model``.
+    """Convert the data of a document to an instance of the pydantic model ``model``.
 
-    pydantic validates the data as JSON, so that under ``strict`` a list may fill a tuple. Errors
-    are SpecError, or SpecErrors for several, each at its key or value.
+    pydantic gets the data as JSON, because with ``strict`` it accepts a list for a tuple only in
+    JSON. Raises SpecError with the position of the key or value (SpecErrors for several errors).
     """
     try:
         return model.model_validate_json(json.dumps(document.data))

@@ -1,4 +1,4 @@
-"""Evaluation of equations to nodes: looks names up, infers shapes, and inlines functions."""
+"""Evaluation of equations, which converts them to nodes of a program and inlines functions."""
 
 from __future__ import annotations
 
@@ -42,31 +42,32 @@ OPERATORS: Mapping[str, str] = {
     "/": "divide",
     "**": "power",
 }
-# Limits: every call of a function is inlined, so a few short definitions can grow without end.
+# Limits of a program's size: every call of a function is inlined, so a few short definitions can
+# produce a huge program.
 MAX_VALUES = 20_000
 MAX_FUNCTIONS = 20
 MAX_DEPTH = 120
 
 
-# Start of the name of a loss whose target is class indices.
+# Prefix of the names of losses whose target is class indices.
 SPARSE = "sparse_"
 
 
 class Evaluator(LanguageValues):
-    """Evaluator of equations that call functions; subclasses allow other calls."""
+    """An evaluator of equations that may call functions; a subclass allows layers and losses."""
 
     def __init__(self, library: Library) -> None:
         super().__init__()
         self.library = library
-        self._inside: list[str] = []  # functions that are being inlined, to find cycles
+        self._inside: list[str] = []  # stack of the functions being inlined, to detect recursion
         self._depth = 0
 
     @contextmanager
     def called(self, name: str, place: Place) -> Iterator[None]:
-        """Add the call to the message of an error in a definition's own equations.
+        """Add the position of a call to errors in the equations of the called definition.
 
         Raises:
-            SpecError: the error of the equations, with the call in its message.
+            SpecError: the ``with`` block raised a SpecError; the call is added to its message.
         """
         try:
             yield
@@ -80,10 +81,11 @@ class Evaluator(LanguageValues):
     def run(self, equations: Sequence[tree.Assignment], scope: Scope, label: str | None) -> None:
         """Evaluate assignments in order and add their names to the scope.
 
-        Values are named ``label + name``. Values inside functions (label None) have no name.
+        The program's values get the names ``label + name``; with label None (inside functions) they
+        get no names.
 
         Raises:
-            SpecError: an equation is wrong, or assigns to a name that is taken.
+            SpecError: an equation is wrong, or assigns to a name that must not be assigned.
         """
         for assignment in equations:
             values = self.assigned(assignment, scope)
@@ -101,10 +103,10 @@ class Evaluator(LanguageValues):
                 self.places.setdefault(value, target.place)
 
     def assigned(self, assignment: tree.Assignment, scope: Scope) -> Sequence[int]:
-        """Return the values of an assignment's targets.
+        """Evaluate the right side of an assignment; return a value for each name on the left side.
 
         Raises:
-            SpecError: the number of targets differs from the number of results.
+            SpecError: the number of names differs from the number of results.
         """
         expr, count = assignment.value, len(assignment.targets)
         if count > 1 and isinstance(expr, tree.Call) and expr.function in SEVERAL:
@@ -125,10 +127,10 @@ class Evaluator(LanguageValues):
         return [self.tensor(assignment.value, scope)]
 
     def tensor(self, expr: tree.Expr, scope: Scope) -> int:
-        """Return the value of an expression.
+        """Evaluate an expression and return its value number.
 
         Raises:
-            SpecError: the expression has no value, or the equations are too deep or too many.
+            SpecError: the expression has no value, or the program is too large or nested too deep.
         """
         if self._depth >= MAX_DEPTH:
             raise SpecError(f"more than {MAX_DEPTH} levels of functions deep", expr.place)
@@ -197,7 +199,8 @@ class Evaluator(LanguageValues):
                 )
 
     def call(self, expr: tree.Call, scope: Scope) -> int:
-        """Return the value of a call: an attribute's function, a built-in, or a defined function.
+        """Evaluate a call of a built-in function, of a defined function, or of an attribute that is
+        a function.
 
         Raises:
             SpecError: the name is not a function, or the arguments are wrong.
@@ -214,15 +217,16 @@ class Evaluator(LanguageValues):
         return self.function(name, expr, scope)
 
     def callable_names(self, scope: Scope) -> tuple[str, ...]:
-        """Return the names that can be called in a scope, for messages."""
+        """Return the names of all functions that equations in a scope can call, for messages."""
         attributes = [n for n, b in scope.names.items() if isinstance(b, FunctionName)]
         return tuple(sorted([*BUILTINS, *self.library.names("function"), *attributes]))
 
     def function(self, name: str, expr: tree.Call, scope: Scope) -> int:
-        """Inline a defined function.
+        """Evaluate a call of a defined function by inlining its equations.
 
         Raises:
-            SpecError: the function is unknown, has other arguments, or calls itself.
+            SpecError: the function is unknown, the arguments are wrong, or the function calls
+                itself.
         """
         if self.library.has("loss", name) and not self.library.has("function", name):
             raise SpecError(
@@ -259,7 +263,8 @@ class Evaluator(LanguageValues):
         expr: tree.Call,
         scope: Scope,
     ) -> tuple[Scope, dict[str, int], dict[str, Attribute]]:
-        """Return a scope for a definition's equations, with its inputs and attributes."""
+        """Evaluate the arguments of a call. Return a scope for the definition's equations, the
+        inputs' values and the attributes."""
         attributes = attributes_of(
             self.library, f"{kind} {name!r}", expr, spec.attributes, definition.document, scope
         )
@@ -277,7 +282,8 @@ class Evaluator(LanguageValues):
         inner: Scope,
         label: str | None,
     ) -> int:
-        """Return the value of a definition's equations; check that every declared name is used."""
+        """Evaluate the equations of a definition and return the value of its output. Check that the
+        equations use every declared name."""
         equations = parse_equations(spec.equations, document.locator(("equations",)))
         self.run(equations, inner, label)
         result = self.result(inner, spec.output, document.place_of(("output",)))
@@ -289,10 +295,11 @@ class Evaluator(LanguageValues):
     def _check_kinds(
         self, expr: tree.Call, inputs: Mapping[str, Any], values: Mapping[str, int]
     ) -> None:
-        """Check that arguments are floats, indices or booleans as declared.
+        """Check that each argument has the declared kind: floats, an index or booleans.
 
         Raises:
-            SpecError: an argument has a different kind; the message names a loss that takes it.
+            SpecError: an argument has a different kind. If there is a loss for this kind, the
+                message names it.
         """
         for name, declared in inputs.items():
             found = self.type_of(values[name])
@@ -303,7 +310,8 @@ class Evaluator(LanguageValues):
                 )
 
     def _twin(self, loss: str, found: Kind) -> str:
-        """Return a hint at the loss for class indices if this one takes floats, or the reverse."""
+        """Return a hint that names the ``sparse_`` variant of a loss if the target is class
+        indices, or the variant without ``sparse_`` if the target is floats; otherwise ""."""
         twin, of = f"{SPARSE}{loss}", "class indices"
         if loss.startswith(SPARSE):
             twin, of = loss.removeprefix(SPARSE), "floats"
@@ -320,7 +328,8 @@ class Evaluator(LanguageValues):
         sizes: dict[str, Dim],
         any_kind: bool = False,
     ) -> None:
-        """Check the arguments' kinds and shapes, and bind the inputs in ``inner``.
+        """Check the kinds and shapes of the arguments, and bind them to the inputs' names in the
+        scope ``inner``.
 
         Raises:
             SpecError: a shape, or the bound of an index, does not match.
@@ -343,7 +352,7 @@ class Evaluator(LanguageValues):
             known = Dim(size) if isinstance(size, int) else sizes.setdefault(size, most)
             if known != most:
                 told = "" if isinstance(size, int) else f"{size}{' + 1' * wanted.more} = "
-                # Only an attribute can be corrected in the model; a size of the arguments cannot.
+                # Suggest a number only for an attribute, because the model can set only those.
                 hint = f" (write {size}: {most})" if size in inner.names else ""
                 raise self.failure(values[name], expr.place)(
                     f"{owner}: {name} is an index below {told}{known + wanted.more}, "
@@ -351,10 +360,10 @@ class Evaluator(LanguageValues):
                 )
 
     def result(self, scope: Scope, name: str, place: Place) -> int:
-        """Return the value of a definition's output name, which an equation must compute.
+        """Return the value of the output ``name`` of a definition.
 
         Raises:
-            SpecError: no equation computes it.
+            SpecError: no equation computes the output.
         """
         bound = scope.look_up(tree.Name(name, place=place))
         if name not in scope.assigned or not isinstance(bound, BoundValue):
@@ -365,7 +374,8 @@ class Evaluator(LanguageValues):
 def _unknown_function(
     library: Library, name: str, known: Iterable[str], place: Place, layers: Iterable[str] = ()
 ) -> str:
-    """Return the error text for an unknown function; ``layers`` are the layers among ``known``."""
+    """Return the error message for an unknown function, with a hint. ``known`` are the names that
+    can be called, and ``layers`` are those of them that are layers."""
     if hint := library.hints.functions.get(name):
         return f"the language has no function {name!r}: {hint}"
     if library.has("layer", name):

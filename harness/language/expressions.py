@@ -1,4 +1,5 @@
-"""Equations in Python's expression syntax: parsed and checked against a whitelist, never run."""
+"""Parser of equations. They have Python's syntax, but only listed constructs are allowed, and the
+text is never executed."""
 
 import ast
 import keyword
@@ -12,10 +13,10 @@ from harness.language import tree
 from harness.language.hints import shipped_hints
 from harness.language.names import LONGEST
 
-# Tokens of the equation language, checked before Python's parser reads them. Python's parser
-# accepts much more than an equation needs, raises errors of depth in four ways that depend on its
-# version, and merges non-ASCII letters. Text that passes has only plain names, decimal numbers and
-# known signs.
+# Check of an equation's tokens before Python's parser reads them. Python's parser accepts much more
+# than an equation needs, treats some different non-ASCII letters as equal, and raises different
+# errors for deep nesting, depending on its version. A text that passes the check contains only
+# ASCII names, decimal numbers and known signs.
 
 MAX_BLOCK = 20_000
 MAX_LINE = 2_000
@@ -36,17 +37,18 @@ _TOKEN = re.compile(
     re.ASCII | re.DOTALL,
 )
 _CLOSING = {"(": ")", "[": "]"}
-# Name after a dot, and name before a dot or a bracket.
+# Patterns of a name after a dot, and of a name before a dot or a bracket.
 _BEHIND = re.compile(r"\.\s*([A-Za-z_]\w*)", re.ASCII)
 _BEFORE = re.compile(r"([A-Za-z_]\w*)\s*([.(])\s*$", re.ASCII)
-# Usual names of modules.
+# Usual names of imported modules, such as np.
 _MODULES = frozenset(
     {"np", "numpy", "torch", "F", "nn", "jnp", "jax", "lax", "tf", "keras", "ops", "math", "K"}
 )
 
 
 def check_tokens(text: str, locate: Callable[[int, int], Place]) -> str:
-    """Return ``text`` without its comments; raise SpecError at the first invalid token."""
+    """Check the tokens of a text and return the text without comments. Raises SpecError at the
+    first invalid token."""
     if len(text) > MAX_BLOCK:
         message = f"{len(text):,} characters of equations; at most {MAX_BLOCK:,} are allowed"
         raise SpecError(message, locate(0, 0))
@@ -148,7 +150,7 @@ _Placed = ast.stmt | ast.expr | ast.keyword
 
 MAX_TREE_DEPTH = 100
 MAX_INTEGER = 2**63 - 1
-# Number of parsed texts in each cache: the layers of a stack have the same definition.
+# Size of the caches of parsed texts, which help because many layers have the same definition.
 CACHED = 1024
 
 _BINARY: dict[type[ast.operator], str] = {
@@ -173,10 +175,11 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 
 @lru_cache(CACHED)
 def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
-    """Parse equations, one assignment per line; ``locate(line, column)``, from 0, gives places.
+    """Parse equations, one assignment per line. ``locate(line, column)`` returns the position in
+    the file for a line and a column of the text, counted from 0.
 
     Raises:
-        SpecError: a part of the text is not in the language, or there is no equation.
+        SpecError: the text contains something that the language does not allow, or no equation.
     """
     reader = _Reader(text, locate)
     module = reader.parse("exec")
@@ -188,7 +191,8 @@ def parse_equations(text: str, locate: Locate) -> tuple[tree.Assignment, ...]:
 
 @lru_cache(CACHED)
 def parse_expression(text: str, locate: Locate) -> tree.Expr:
-    """Parse one expression, as ``parse_equations`` does; SpecError if it is not an expression."""
+    """Parse a single expression; see ``parse_equations`` for ``locate``. Raises SpecError if the
+    text is not an expression of the language."""
     reader = _Reader(text, locate)
     if not reader.code.strip():
         raise SpecError("no expression here; write one, as in 'mean(x, axis=-1)'", locate(0, 0))
@@ -198,7 +202,8 @@ def parse_expression(text: str, locate: Locate) -> tree.Expr:
 
 
 class _Reader:
-    """Converter of Python's syntax tree of one text to ours; rejects everything not listed."""
+    """A converter from Python's syntax tree of a text to the tree of this language. It rejects all
+    constructs that it does not know."""
 
     def __init__(self, text: str, locate: Locate) -> None:
         self.locate = locate
@@ -220,7 +225,7 @@ class _Reader:
             raise SpecError(message, self.locate(0, 0)) from None
 
     def goes_on(self, mode: str, line: int) -> str:
-        """Return a hint if a line looks like a continuation of the line before."""
+        """Return a hint if a line looks like the continuation of the previous line; else ""."""
         begun = any(text.strip() for text in self.lines[:line])
         more = mode == "eval" or self.lines[line].lstrip()[:1] in (*"+-*/@&|.,)]",)
         return "; what goes on in the next line stands in brackets" if begun and more else ""

@@ -1,7 +1,7 @@
-"""Hints for names from Python and the frameworks: what to write instead.
+"""Hints for error messages: what to write instead of names from Python and the frameworks.
 
-The hints are data, in ``hints.yaml`` beside the shipped specs. A folder of definitions may have its
-own ``hints.yaml``, whose entries take precedence.
+The hints are in ``hints.yaml`` next to the shipped specs. A folder of definitions may contain a
+``hints.yaml`` too, whose entries take precedence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE = "hints.yaml"
 
 
 def _by_name(hints: Mapping[str, str]) -> dict[str, str]:
-    """Map each name of a key such as ``cat, concatenate`` to the hint of the key."""
+    """Split keys with several names, such as ``cat, concatenate``; return the hint of each name."""
     return {name: hint for names, hint in hints.items() for name in names.split(", ")}
 
 
@@ -48,16 +48,17 @@ class Hints(Strict):
 
 @cache
 def shipped_hints() -> Hints:
-    """Return the shipped hints, read when the first message needs one."""
+    """Read and return the shipped hints."""
     text = files("harness.specs").joinpath(FILE).read_text(encoding="utf-8")
     return validate(parse(text, f"specs/{FILE}"), Hints)
 
 
 def hints_of(folders: Iterable[Path]) -> Hints:
-    """Return the shipped hints, overridden by the hints of folders; the first folder wins.
+    """Return the shipped hints, overridden by the hints in folders. The first folder has the
+    highest precedence.
 
     Raises:
-        SpecError: a hints file is wrong.
+        SpecError: a file with hints is invalid.
     """
     found = dict(shipped_hints())
     for folder in reversed(tuple(folders)):

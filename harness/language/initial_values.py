@@ -1,4 +1,4 @@
-"""Initial parameters of a program, drawn from the laws that its layers declare."""
+"""Initial values of a program's parameters, statistics and state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from harness.program.ir import Port, Program
 
 
 def initial_parameters(program: Program, seed: int) -> dict[str, Array]:
-    """Draw float64 values by name; the parameters of a block are drawn as one matrix."""
+    """Draw the initial parameters in float64, by name, from the distributions that the layers
+    declare. Parameters of a block are drawn as a single matrix."""
     drawn: dict[str, Array] = {}
     for ports in blocks(program):
         whole = np.concatenate(
@@ -45,18 +46,19 @@ def initial_state(program: Program, batch: int) -> dict[str, Array]:
 
 
 def started(program: Program, state: Arrays) -> ArrayDict:
-    """Return a state of the same shapes and dtypes with initial values."""
+    """Return the initial state of a program, with the shapes and dtypes of the given ``state``."""
     return {p.name: np.full_like(state[p.name], state_start(p)) for p in program.state}
 
 
 def state_start(port: Port) -> float:
-    """Return the initial value of every entry of a state."""
+    """Return the number with which all entries of a state are initialised."""
     assert port.init is not None
     return start_of(port.init["init"])
 
 
 def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
-    """Return the faults of drawn values against their laws, in words; empty if there are none."""
+    """Test initial parameters against their declared distributions; return a message for each
+    parameter that does not fit."""
     faults = []
     for ports in blocks(program):
         whole = np.concatenate([np.atleast_1d(values[p.name]) for p in ports], axis=-1)
@@ -71,7 +73,8 @@ def check_laws(program: Program, values: Mapping[str, Array]) -> list[str]:
 
 
 def blocks(program: Program) -> list[list[Port]]:
-    """Return the groups of parameters that are drawn together, ordered by their first members."""
+    """Return the groups of parameters that are drawn together as a single matrix; a parameter
+    without a block is a group of its own."""
     groups: dict[str, list[Port]] = {}
     for port in program.parameters:
         init = port.init or {}
@@ -80,7 +83,8 @@ def blocks(program: Program) -> list[list[Port]]:
 
 
 def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, ...]]]:
-    """Return the law and shape of each horizontal stripe of a block; a scalar has shape ``[1]``."""
+    """Return the distribution and the shape of each part of a block. The parts are groups of rows
+    with different distributions. A scalar has the shape ``[1]``."""
     shapes = [program.shape(port) or (1,) for port in ports]
     columns = sum(shape[-1] for shape in shapes)
     found = []
@@ -89,7 +93,7 @@ def stripes(program: Program, ports: list[Port]) -> list[tuple[Law, tuple[int, .
         shape = (*shapes[0][:-1], columns)
         if len(shape) > 1:
             shape = (rows, *shape[1:])
-        # The last two axes of a kernel are channels; every position adds to the fans.
+        # The last two axes of a kernel are channels. The fans include all positions of the kernel.
         places = prod(shape[:-2])
         fan_in, fan_out = places * shape[-2 if len(shape) > 1 else 0], places * shape[-1]
         found.append((Law(stripe["law"], fan_in, fan_out, stripe["arguments"]), shape))

@@ -1,7 +1,7 @@
-"""Initial values of parameters: distributions, drawing, and checks of drawn arrays.
+"""Distributions of initial parameters: drawing, and statistical tests of drawn values.
 
-All values are drawn here in float64, from a seed and the parameter's name, and passed to every
-backend. So different random generators of the frameworks do not matter.
+The harness draws all values in float64, from a seed and the parameter's name, and passes them to
+every backend. The random generators of the frameworks are not used.
 
 | name | entries | source |
 |---|---|---|
@@ -39,20 +39,21 @@ from harness.errors import UsageError, did_you_mean
 
 Shape = tuple[int, ...]
 
-# Standard deviation of N(0, 1) cut off at -2 and 2.
+# Standard deviation of N(0, 1) truncated to the range from -2 to 2.
 TRUNCATED_STD = 0.87962566103423978
-# Logarithm of the false-alarm probability of one statistical test. `check_law` makes at most 6
-# tests (both sides of a range and of a std count): below 6e-8 in total.
+# Logarithm of the probability that a single test rejects correct values. `check_law` makes at most
+# 6 tests (tests of a range and of a std have two sides), so the total probability is below 6e-8.
 LOG_ALARM = math.log(1e-8)
-# The backend may have rounded the values to float32.
+# Allowed relative error of values, because a backend may have rounded them to float32.
 RELATIVE_ROUNDING = 1e-6
-# At the sizes of a recurrent layer, rows of a float32 QR factor are orthonormal to about 1e-6.
+# Allowed deviation from orthonormal rows. A QR factor in float32 deviates by about 1e-6 at the
+# sizes of recurrent layers.
 ORTHONORMAL_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A distribution with the same values in every draw: ``array(shape)``."""
+    """A distribution that always gives the same values, ``array(shape)``, e.g. zeros."""
 
     array: Callable[[Shape], FloatArray]
 
@@ -73,10 +74,11 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Independent:
-    """A distribution of independent entries, symmetric about ``mean`` and within ``bound`` of it.
+    """A distribution of independent entries that is symmetric about ``mean``.
 
-    ``sample(generator, count)`` draws standardised deviations (mean 0, std 1). ``cdf(z)`` is the
-    probability of a standardised deviation below z.
+    No entry differs from the mean by more than ``bound`` (None: no limit). ``sample(generator,
+    count)`` draws numbers with mean 0 and standard deviation 1, which are then scaled and shifted.
+    ``cdf(z)`` is the probability that such a number is below z.
     """
 
     mean: float
@@ -98,16 +100,17 @@ class Independent:
 
 @dataclass(frozen=True)
 class Orthogonal:
-    """Orthonormal rows or columns, whichever are fewer, in a uniformly random direction.
+    """The distribution of random orthonormal matrices: the rows or the columns are orthonormal,
+    whichever are fewer.
 
-    More than two axes count as a matrix of shape ``[product of all but the last, last]``.
+    Arrays with more than two axes are reshaped to ``[product of all axes but the last, last]``.
     """
 
     def draw(self, shape: Shape, generator: np.random.Generator) -> FloatArray:
         rows, columns = _as_matrix(shape)
         normal = generator.standard_normal((max(rows, columns), min(rows, columns)))
         factor, triangle = np.linalg.qr(normal)
-        # QR leaves these signs undetermined; fixing them makes every direction equally likely.
+        # QR does not determine these signs; fixing them makes all directions equally likely.
         factor = factor * np.where(np.diag(triangle) < 0, -1.0, 1.0)
         return np.ascontiguousarray(factor.T if rows < columns else factor).reshape(shape)
 
@@ -120,9 +123,9 @@ class Orthogonal:
         if error > ORTHONORMAL_TOLERANCE:
             vectors = "rows" if rows <= columns else "columns"
             return f"the {vectors} are not orthonormal: their products are off by {error:.3g}"
-        # An entry, and the normalised sum of all entries, is a coordinate of a random unit vector
-        # in n dimensions. It exceeds t with probability at most 2 exp(-n t^2 / 2). An identity
-        # matrix fails.
+        # Each entry, and the normalised sum of all entries, is distributed like a coordinate of a
+        # random unit vector in n dimensions. Its magnitude exceeds t with a probability of at most
+        # 2 exp(-n t^2 / 2). An identity matrix fails this test.
         size = max(rows, columns)
         for name, value, count in (
             ("largest entry", float(np.abs(matrix).max()), values.size),
@@ -140,8 +143,9 @@ def _as_matrix(shape: Shape) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
 
 
-# The tests below get the deviations in ascending order, in units of the law's std. Their limits
-# hold at every size, because no law here has heavier tails than the normal distribution.
+# The tests below get the deviations from the mean in ascending order, divided by the std of the
+# distribution. Their limits hold for any number of values, because no distribution here has heavier
+# tails than the normal distribution.
 
 
 def _range_fault(deviations: FloatArray, law: Independent) -> str | None:
@@ -151,7 +155,8 @@ def _range_fault(deviations: FloatArray, law: Independent) -> str | None:
     def inside(reach: float) -> float:
         return law.cdf(reach) - law.cdf(-reach)
 
-    # P(any beyond) <= count * P(one beyond), and P(all inside) = P(one inside) ** count.
+    # Too far out: P(any value beyond) <= count * P(one value beyond). Too close to the mean:
+    # P(all values inside) = P(one value inside) ** count.
     if count * (1 - inside(largest / (1 + RELATIVE_ROUNDING))) < math.exp(LOG_ALARM):
         kind = "large"
     elif count * math.log(max(inside(largest * (1 + RELATIVE_ROUNDING)), 1e-300)) < LOG_ALARM:
@@ -179,8 +184,8 @@ def _mean_fault(deviations: FloatArray, law: Independent) -> str | None:
 def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
     count = len(deviations)
     square = float(deviations @ deviations)
-    # Laurent and Massart 2000, lemma 1, for normal entries; wider than Bernstein's bound for
-    # others.
+    # This limit is from Laurent and Massart 2000, lemma 1, for normal entries. For other entries it
+    # is wider than Bernstein's bound.
     limit = 2 * math.sqrt(-count * LOG_ALARM) - 2 * LOG_ALARM
     if abs(square - count) <= limit:
         return None
@@ -192,11 +197,11 @@ def _std_fault(deviations: FloatArray, law: Independent) -> str | None:
 
 def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
     count = len(deviations)
-    # A few thousand order statistics suffice, and bound the cost.
+    # Test at most 4096 order statistics, to limit the time.
     places = np.unique(np.linspace(0, count - 1, min(count, 4096)).astype(np.int64))
     wanted = np.array([law.cdf(float(value)) for value in deviations[places]])
     gap = float(np.maximum((places + 1) / count - wanted, wanted - places / count).max())
-    # Dvoretzky-Kiefer-Wolfowitz with Massart's constant.
+    # The Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant.
     limit = math.sqrt((math.log(2) - LOG_ALARM) / (2 * count))
     if gap <= limit:
         return None
@@ -204,7 +209,7 @@ def _shape_fault(deviations: FloatArray, law: Independent) -> str | None:
 
 
 def identity_matrix(shape: Shape) -> FloatArray:
-    """Return ones where row and column are equal, else zeros; need not be square.
+    """Return a matrix with ones on the diagonal and zeros elsewhere. It need not be square.
 
     Raises:
         UsageError: the shape does not have two axes.
@@ -215,7 +220,7 @@ def identity_matrix(shape: Shape) -> FloatArray:
 
 
 def constant(value: float) -> Fixed:
-    """Return the distribution with one value everywhere."""
+    """Return the distribution whose entries all equal ``value``."""
     return Fixed(lambda shape: np.full(shape, value, dtype=np.float64))
 
 
@@ -265,7 +270,8 @@ def normal(std: float) -> Independent:
 
 
 def truncated_normal(std: float) -> Independent:
-    """Return Keras' truncated normal: no value beyond two deviations, rescaled to std."""
+    """Return the truncated normal distribution of Keras: cut off at two standard deviations, then
+    rescaled so that its standard deviation is ``std``."""
     inside = _normal_cdf(2) - _normal_cdf(-2)
 
     def sample(generator: np.random.Generator, count: int) -> FloatArray:
@@ -327,7 +333,8 @@ _TABLE: dict[str, _Entry] = {
 
 @dataclass(frozen=True)
 class Law:
-    """An initializer's name, the fans of its parameter, and all of its arguments.
+    """An initializer with its arguments, and the fan-in and fan-out of a parameter. Together they
+    decide the distribution.
 
     Raises:
         UsageError: the name is unknown, an argument is wrong or missing, or a fan is below 1.
@@ -354,10 +361,10 @@ class Law:
         self.distribution()
 
     def check_axes(self, count: int) -> None:
-        """Check that the law allows ``count`` axes.
+        """Check that the initializer can be used for a parameter with ``count`` axes.
 
         Raises:
-            UsageError: the law needs a matrix.
+            UsageError: the initializer needs a matrix.
         """
         needed = {"identity": identity_matrix, "orthogonal": _as_matrix}.get(self.name)
         if needed is not None:
@@ -374,7 +381,7 @@ def names() -> tuple[str, ...]:
 
 
 def arguments(name: str) -> tuple[str, ...]:
-    """Return the arguments that an initializer requires; no argument is optional.
+    """Return the names of an initializer's arguments; all of them are required.
 
     Raises:
         UsageError: no initializer has that name.
@@ -388,29 +395,31 @@ def arguments(name: str) -> tuple[str, ...]:
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """Return the generator of one named array; each name and seed has an independent stream."""
+    """Return the random generator for the array ``name``. The streams of different names or seeds
+    are independent."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
-    """Draw initial values of that shape.
+    """Draw initial values of a shape.
 
     Raises:
-        UsageError: the law needs a matrix and ``shape`` is not one (identity, orthogonal).
+        UsageError: the initializer (identity, orthogonal) needs more axes than ``shape`` has.
     """
     return law.distribution().draw(shape, generator)
 
 
 def check_law(values: npt.ArrayLike, law: Law) -> str | None:
-    """Return how ``values`` contradict the law, in words, or None.
+    """Return a message if ``values`` are probably not drawn from the distribution, otherwise None.
 
-    The tests cover the range, mean, std and the whole distribution; for fixed laws, every value.
-    Correct values fail less than once in 10 million calls, at any size. From about 400 values on, a
-    std that is wrong by a factor of sqrt(3) is detected.
+    The tests cover the range, the mean, the standard deviation and the cumulative distribution. If
+    the distribution has fixed values, all values are compared. Correct values fail less than once
+    in 10 million calls. With about 400 values or more, a standard deviation that is wrong by a
+    factor of sqrt(3) is detected.
 
     Raises:
-        UsageError: as in ``draw``, or there are no values.
+        UsageError: there are no values, or the shape is wrong for the initializer.
     """
     array = np.asarray(values, dtype=np.float64)
     if not array.size:

@@ -1,4 +1,5 @@
-"""Layers of a model as instances: parameters are made at the first call, then shared."""
+"""Instances of layers in a model. An instance gets its parameters when it is first called, and
+further calls share them."""
 
 from __future__ import annotations
 
@@ -19,14 +20,16 @@ from harness.program.builder import Builder
 from harness.program.dims import Dim, Shape, shape_text
 from harness.program.ir import Phase, Port, Type
 
-# Initial values of a parameter: a law, stripes of laws, or part of a block.
+# Initial values of a parameter: one distribution, different distributions for groups of rows
+# (stripes), or a part of a block of parameters that are drawn together.
 
 Initial = schema.Initializer | list[schema.Rows]
 
 
 @dataclass(frozen=True)
 class LawAttributes:
-    """The attributes that arguments of laws may name; ``used`` collects the names that occur."""
+    """The attributes whose names may be arguments of a distribution. ``used`` collects the names
+    that occur."""
 
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -40,13 +43,14 @@ def read_init(
     known: LawAttributes,
     place: Place,
 ) -> dict[str, object]:
-    """Return a law as plain data: ``stripes`` of ``{rows, law, arguments}``, and the ``block``.
+    """Return the initial distribution of a parameter as plain data.
 
-    The parameters of a block are drawn side by side as one matrix, so the matrix decides the fans
-    (as Keras draws an LSTM's kernel).
+    The result has ``stripes``, a list of ``{rows, law, arguments}`` for groups of rows, and the
+    name of the ``block``. Parameters of a block are drawn as a single matrix, side by side, and
+    this matrix decides the fans. Keras draws the kernel of an LSTM in this way.
 
     Raises:
-        SpecError: the stripes do not add up to the parameter's rows, or a law is wrong.
+        SpecError: the stripes do not add up to the parameter's rows, or a distribution is wrong.
     """
     if isinstance(init, str | dict):
         law = _law(init, len(shape), known, place)
@@ -63,7 +67,7 @@ def read_init(
 
 
 def names_in_laws(init: Initial) -> set[str]:
-    """Return the attribute names that occur as arguments of laws."""
+    """Return the names of attributes that occur as arguments of initial distributions."""
     laws = [init] if isinstance(init, str | dict) else [part.init for part in init]
     arguments_ = (a for law in laws if isinstance(law, dict) for a in law.values())
     return {value for given in arguments_ for value in given.values() if isinstance(value, str)}
@@ -72,7 +76,8 @@ def names_in_laws(init: Initial) -> set[str]:
 def _law(
     init: schema.Initializer, rank: int, known: LawAttributes, place: Place
 ) -> dict[str, object]:
-    """Return a known law with its arguments, checked for a parameter of ``rank`` axes."""
+    """Check an initial distribution for a parameter of ``rank`` axes; return its name and arguments
+    as plain data."""
     given = {init: {}} if isinstance(init, str) else init
     if len(given) != 1:
         listed = ", ".join(given) or "none"
@@ -95,14 +100,16 @@ def _law(
 
 @dataclass
 class Instance:
-    """A layer of a model: its definition, its attributes, and its parameters after the first call.
+    """A layer of a model: its definition, its attributes, and after the first call, its parameters.
 
-    - ``init``: laws that the model gives; ``place_of`` finds the model's text about the layer.
-    - ``noise``: ports of all calls; every call has its own noise.
-    - ``inner``: nested layers, made at the first call; in a ``chain``, the links.
-    - ``inside``: the enclosing definitions, and where each is used.
-    - ``outer``: attributes of the enclosing layer, which laws in ``init`` may name.
-    - ``shares``: the layer that owns the parameters; calls count as calls of that layer.
+    - ``init``: initial distributions that the model sets.
+    - ``place_of``: returns positions in the section of the model that declares the layer.
+    - ``noise``: the noise inputs of all calls; every call has separate noise.
+    - ``inner``: the nested layers, created at the first call. In a ``chain`` (key ``repeat``), they
+      are the repeated layers.
+    - ``inside``: the enclosing definitions, and the position at which each is used.
+    - ``outer``: the attributes of the enclosing layer, whose names may occur in ``init``.
+    - ``shares``: the layer that owns the parameters. Calls are counted as calls of that layer.
     """
 
     name: str
@@ -122,7 +129,7 @@ class Instance:
 
     @property
     def layer(self) -> schema.Layer:
-        """The definition's content."""
+        """The content of the layer's definition."""
         return content(self.definition, schema.Layer)
 
     @property
@@ -132,9 +139,10 @@ class Instance:
 
 
 def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
-    """Yield the layers with parameters, noise, or no nested layers, each before its nested ones.
+    """Yield the layers, also nested ones, that have parameters or noise, or have no nested layers.
 
-    Layers that share parameters are skipped.
+    A layer comes before its nested layers. Layers that use the parameters of another layer are
+    skipped.
     """
     for instance in instances:
         if instance.shares is not None:
@@ -146,7 +154,7 @@ def leaves(instances: Iterable[Instance]) -> Iterator[Instance]:
 
 @dataclass
 class LayerCall:
-    """A call of a layer during evaluation; ``means`` are the means of its noise, by name."""
+    """A call of a layer that is being evaluated. ``means`` has the mean of each noise, by name."""
 
     instance: Instance
     place: Place
@@ -157,7 +165,8 @@ class LayerCall:
     means: dict[str, float] = field(default_factory=dict)
 
     def dims(self, section: str, name: str, axes: list[int | str]) -> Shape:
-        """Return the declared shape of a parameter, state or noise in this call."""
+        """Return the shape of a declared parameter, state or noise, with the dimensions of this
+        call."""
         document = self.instance.definition.document
         path = (section, name, "shape")
         known = {**as_sizes(self.instance.attributes), **self.sizes}
@@ -168,7 +177,8 @@ class LayerCall:
 
 
 def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) -> None:
-    """Make the parameters and statistics, or check that shared ones fit this call."""
+    """Create the parameters and statistics of a layer at its first call. At later calls, check that
+    the existing parameters fit."""
     instance = call.instance
     for section, ports in (
         ("parameters", instance.parameters),
@@ -177,7 +187,7 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
         declared: Mapping[str, schema.Parameter] = getattr(instance.layer, section)
         for name, parameter in declared.items():
             shape = call.dims(section, name, parameter.shape)
-            # Count the law's names as used even if this call does not draw the parameter.
+            # The names in the distribution are used even if the parameter exists already.
             call.scope.used.update(names_in_laws(parameter.init))
             full = f"{instance.name}.{name}"
             if instance.shares is not None and name not in ports:
@@ -196,10 +206,11 @@ def make_variables(call: LayerCall, builder: Builder, places: dict[int, Place]) 
 def make_noise(
     call: LayerCall, builder: Builder, places: dict[int, Place], phase: Phase
 ) -> list[int]:
-    """Bring a call's noise into scope, in inference as its mean; return the new program inputs.
+    """Bind the noise of a call in its scope: as new program inputs in training, as the mean in
+    inference. Return the value numbers of the new inputs.
 
     Raises:
-        SpecError: a law or a shape is wrong.
+        SpecError: a distribution or a shape is wrong.
     """
     instance, document, made = call.instance, call.instance.definition.document, []
     prefix = instance.name + (f".{instance.calls}" if instance.calls > 1 else "")
@@ -235,7 +246,8 @@ def _not_yet(call: LayerCall, owner: Instance, name: str) -> SpecError:
 def _initial(
     call: LayerCall, section: str, name: str, parameter: schema.Parameter, shape: Shape
 ) -> dict[str, object]:
-    """Return a parameter's law: the model's, drawn without a block, or the definition's."""
+    """Return the initial distribution of a parameter as plain data: the distribution that the model
+    sets (then without a block), otherwise that of the layer's definition."""
     instance = call.instance
     if section == "parameters" and name in instance.init:
         own, at = instance.init[name], instance.place_of(("init", name))
@@ -282,19 +294,20 @@ def _check_blocks(call: LayerCall, builder: Builder) -> None:
             )
 
 
-# Instances for the layers that a model or a layer's definition declares.
+# Creation of instances for the layers that a model or the definition of a layer declares.
 
-# Limits of nesting and of the number of layers: a few short definitions can grow without end.
+# Limits of nesting and of the number of layers, because a few short definitions can produce a huge
+# model.
 MAX_NESTED = 20
 MAX_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The owner of layers: a model, or a layer that is called.
+    """The model or the layer that declares layers.
 
-    ``prefix`` starts the names of the instances. Their attributes may name ``sizes`` and
-    ``attributes``.
+    The names of the instances start with ``prefix``. Values of their attributes may be names in
+    ``sizes`` and ``attributes``.
     """
 
     document: Document
@@ -306,8 +319,8 @@ class Owner:
 
 @dataclass
 class LayerMaker:
-    """Maker of layers; ``numbers`` are the model's sizes, ``structural`` those that decide the
-    count."""
+    """A factory of layer instances. ``numbers`` has the sizes of the model as numbers, and
+    ``structural`` collects the sizes that decide the number of layers."""
 
     library: Library
     numbers: Mapping[str, int]
@@ -315,7 +328,7 @@ class LayerMaker:
     count: int = 0
 
     def make(self, owner: Owner, uses: Mapping[str, schema.LayerUse]) -> dict[str, Instance]:
-        """Return the instances of a ``layers`` section by name.
+        """Create the instances of the layers in a ``layers`` section; return them by name.
 
         Raises:
             SpecError: a definition or attribute is unknown or wrong, a name is taken, a layer
@@ -376,7 +389,8 @@ class LayerMaker:
         return instance
 
     def attributes(self, owner: Owner, name: str, use: schema.LayerUse) -> dict[str, Attribute]:
-        """Return a layer's attributes: the values that its use gives, and the defaults.
+        """Return the attributes of a layer in a ``layers`` section: the values set there, and the
+        defaults of the definition.
 
         Raises:
             SpecError: an attribute is unknown, or its value has the wrong kind.
@@ -398,7 +412,7 @@ class LayerMaker:
         for attribute, unusual in layer.unusual.items():
             value = found[attribute]
             if isinstance(value, float) and value < unusual.below:
-                # An inherited value is given where the model uses the outermost layer.
+                # A value from an enclosing layer is reported where the model uses that layer.
                 written = isinstance(extra.get(attribute), int | float) or not owner.inside
                 place = given.at(attribute) if written else owner.inside[0][1]
                 self.library.unusual[place] = (
@@ -434,7 +448,7 @@ class LayerMaker:
 
 
 def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, Instance]) -> None:
-    """Let a layer use the name and the parameters of the layer that it shares."""
+    """Give a layer with ``shares`` the name and the parameters of the layer that it names."""
     at = owner.document.place_of(("layers", name, "shares"))
     known = [n for n in found if n != name]
     if use.shares not in known:
@@ -458,7 +472,7 @@ def _share(owner: Owner, name: str, use: schema.LayerUse, found: Mapping[str, In
 
 
 def handed(use: schema.LayerUse, attributes: Mapping[str, Attribute]) -> set[str]:
-    """Return the attributes of a layer, except sizes, that it passes to a nested layer."""
+    """Return the names of a layer's attributes, except sizes, that it passes to a nested layer."""
     own = {
         name for name, value in attributes.items() if isinstance(value, FunctionName | bool | float)
     }

@@ -1,4 +1,4 @@
-"""Calls of layers and losses, with their states, loops and moving statistics."""
+"""Evaluation of calls of layers and losses, with their states, loops and moving statistics."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ from harness.language.tree import Assignment, Call
 from harness.program.dims import shape_text
 from harness.program.ir import Meaning, Node, Phase, Type
 
-# Attributes of a call's node, for backends with a layer of their own and for exports.
+# Attributes of call nodes. Backends need them to run their own layer, and exports to write it.
 
 
 def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]:
-    """Return the attributes of a layer call's node; ``noise`` is True if noise is an input."""
+    """Return the attributes for the node of a layer's call. ``noise`` is True if the noise is an
+    input of the call."""
     spec = call.instance.layer
     output = spec.scan.output if spec.scan else spec.output
     return {
@@ -57,9 +58,11 @@ def layer_info(library: Library, call: LayerCall, noise: bool) -> dict[str, Any]
 
 
 def held_info(call: LayerCall, holder: Meaning, noise: bool) -> dict[str, Any]:
-    """Return the attributes of a call that gives a layer's, or a model's, own parameters and noise.
+    """Return the attributes for the call node of a pseudo-layer.
 
-    The inputs are arguments only if noise is declared, because they decide its size.
+    A pseudo-layer computes nothing: it returns the parameters and noise that a model, or a layer
+    with nested layers, declares itself. It has inputs only if there is noise, whose size depends on
+    the inputs.
     """
     spec = call.instance.layer
     return {
@@ -86,7 +89,7 @@ def _known(call: LayerCall) -> dict[str, Any]:
 
 
 class LayerEvaluator(Evaluator):
-    """Evaluator of equations that may call layers and losses."""
+    """An evaluator of equations that may call layers and losses."""
 
     def __init__(self, library: Library, phase: Phase, numbers: Mapping[str, int]) -> None:
         super().__init__(library)
@@ -100,10 +103,12 @@ class LayerEvaluator(Evaluator):
         return tuple(sorted([*super().callable_names(scope), *losses, *scope.layers]))
 
     def assigned(self, assignment: Assignment, scope: Scope) -> Sequence[int]:
-        """Return the values of an assignment's targets; a layer gives its output, then its states.
+        """Evaluate the right side of an assignment; return a value for each name on the left side.
+
+        The results of a layer are its output and its final states. The states may be ignored.
 
         Raises:
-            SpecError: the number of targets differs from the number of results.
+            SpecError: the number of names differs from the number of results.
         """
         expr = assignment.value
         if not (isinstance(expr, Call) and expr.function in scope.layers):
@@ -130,7 +135,7 @@ class LayerEvaluator(Evaluator):
         return super().call(expr, scope)
 
     def loss(self, expr: Call, scope: Scope) -> int:
-        """Call a loss: one value for each example. Keywords may be attributes."""
+        """Evaluate the call of a loss; return the value with one loss for each example."""
         name = expr.function
         definition = self.library.find("loss", name, expr.place)
         spec = content(definition, schema.Loss)
@@ -154,7 +159,10 @@ class LayerEvaluator(Evaluator):
         return result
 
     def close(self, inputs: list[int], outputs: list[int], info: dict[str, Any]) -> list[int]:
-        """End the body and append its call; copy the first result if it is not a new value."""
+        """Close the open body and append the call node with this body; return the node's results.
+
+        If the first result is one of the inputs or another result, it is copied first.
+        """
         if outputs[0] in inputs or outputs[0] in outputs[1:]:
             outputs[0] = self.builder.emit("multiply", self.builder.constant(1.0), outputs[0])
         body = self.builder.end(inputs, outputs)
@@ -166,7 +174,8 @@ class LayerEvaluator(Evaluator):
     def _scan_of_loss(
         self, spec: schema.Loss, scan: schema.LossScan, document: Document, inner: Scope
     ) -> None:
-        """Bring the last values of a loss's states into scope."""
+        """Append the loop of a loss, and bind the states after the last step in the scope
+        ``inner``."""
         starts, carries = [], []
         during = Scope(dict(inner.names), frozenset(spec.state), inner.rest)
         for name, state in spec.state.items():
@@ -185,7 +194,8 @@ class LayerEvaluator(Evaluator):
         inner.names |= dict(zip(spec.state, map(BoundValue, last), strict=True))
 
     def layer(self, instance: Instance, expr: Call, scope: Scope) -> list[int]:
-        """Call a layer; return its output and final states. A chain returns only its output."""
+        """Evaluate the call of a layer; return its output and its final states. A repeated layer
+        (``chain``) returns only its output."""
         spec = instance.layer
         inputs = list(spec.inputs)
         states = () if instance.chain else list(spec.state)
@@ -198,7 +208,8 @@ class LayerEvaluator(Evaluator):
         return [values[inputs[0]]]
 
     def _applied(self, instance: Instance, expr: Call, values: dict[str, int]) -> list[int]:
-        """Return the results of a single layer (no chain)."""
+        """Evaluate the call of a layer that is not a chain, with the given values of its inputs and
+        states; return its results."""
         spec = instance.layer
         instance.calls += 1  # arguments may call the same layer, so count after them
         owner = instance.shares or instance
@@ -214,7 +225,7 @@ class LayerEvaluator(Evaluator):
             return self._alone(call)
 
     def _composed(self, call: LayerCall) -> int:
-        """Return the output of a layer made of other layers; its equations are inlined."""
+        """Evaluate a layer with nested layers by inlining its equations; return its output."""
         instance, inner, spec = call.instance, call.scope, call.instance.layer
         document = instance.definition.document
         owner = Owner(
@@ -242,15 +253,15 @@ class LayerEvaluator(Evaluator):
         return output
 
     def own(self, call: LayerCall, holder: Meaning) -> None:
-        """Bring a layer's, or a model's, own parameters and noise into scope, as a call's
-        results."""
+        """Append the call of a pseudo-layer (see :func:`held_info`), and bind its results, the
+        parameters and the noise, in the scope of ``call``."""
         instance, spec = call.instance, call.instance.layer
         names = (*spec.parameters, *spec.noise)
         make_variables(call, self.builder, self.places)
         self.builder.begin()
         noise = make_noise(call, self.builder, self.places, self.phase)
         own = {n: port.value for n, port in instance.parameters.items()}
-        # The inputs decide the size of the noise.
+        # The size of the noise depends on the inputs.
         given = [call.values[n] for n in spec.inputs] if spec.noise else []
         held = [*own.values(), *(call.scope.value(n) for n in spec.noise)]
         one = self.builder.constant(1.0)  # results must be new values
@@ -271,7 +282,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def _alone(self, call: LayerCall) -> list[int]:
-        """Return the results of a layer with its own equations, as a call that can be claimed."""
+        """Append the call node of a layer without nested layers; return its results. A backend may
+        claim such a call, i.e. run its own layer."""
         instance, inner, values = call.instance, call.scope, call.values
         spec = instance.layer
         self.states_of(call)
@@ -296,7 +308,8 @@ class LayerEvaluator(Evaluator):
         return results
 
     def _equations(self, call: LayerCall) -> tuple[int, list[int]]:
-        """Return the output of a layer's equations, with its last states and new statistics."""
+        """Evaluate the equations of a layer; return its output, and a list with the final states
+        and the new statistics."""
         instance, inner = call.instance, call.scope
         spec, document = instance.layer, instance.definition.document
         finals = self.several_scans(call) if spec.scans else []
@@ -319,7 +332,8 @@ class LayerEvaluator(Evaluator):
         return output, finals
 
     def states_of(self, call: LayerCall) -> None:
-        """Add the initial states to the call's values, if the call does not give them."""
+        """Add the initial value of each state that is not an argument of the call to the call's
+        values."""
         for name, state in call.instance.layer.state.items():
             shape = call.dims("state", name, state.shape)
             if name not in call.values:
@@ -331,7 +345,8 @@ class LayerEvaluator(Evaluator):
                 )
 
     def several_scans(self, call: LayerCall) -> list[int]:
-        """Run a layer's loops and return the last states; bind the outputs and states."""
+        """Append the loops of a layer (key ``scans``); return the final states. Bind the outputs
+        and final states in the scope of ``call``."""
         spec, inner = call.instance.layer, call.scope
         last: dict[str, int] = {}
         given = dict(inner.names)
@@ -353,7 +368,7 @@ class LayerEvaluator(Evaluator):
         carried: Sequence[str],
         scope: Scope,
     ) -> tuple[int, list[int]]:
-        """Return the stacked output of a loop, and its carried values after the last step."""
+        """Append a loop; return its stacked output and the carried values after the last step."""
         layer = call.instance.layer
         loop = DeclaredLoop(
             document=call.instance.definition.document,
@@ -388,7 +403,7 @@ class LayerEvaluator(Evaluator):
     def _check_total(self, call: LayerCall) -> None:
         spec, definition, inner = call.instance.layer, call.instance.definition, call.scope
         if spec.inference is not None and self.phase == "inference":
-            return  # inference may use less than is declared; the check is made in training
+            return  # only training must use all declared names
         for section, singular in SINGULAR.items():
             check_used(inner, getattr(spec, section), definition.document, section, singular)
 

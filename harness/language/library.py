@@ -1,4 +1,4 @@
-"""Lookup of definitions: the shipped specs, and user folders with precedence."""
+"""Search for definitions of models, layers etc. in the folders of a user and the shipped specs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from harness.language.names import is_model_name
 from harness.language.schema import KINDS
 from harness.language.strict import Documented
 
-# Duplicate names: in a run, a name must mean one file.
+# Detection of duplicate names: two files of a run must not declare the same name.
 
-# A regular expression, because a neighbouring file may not be valid YAML.
+# A regular expression finds the name, because another file in the folder may be invalid YAML.
 _DECLARED = r"^{}:[ \t]*[\"']?([^\s\"'#]+)"
 
 
 def same_file(one: Path | Traversable | None, other: Path | Traversable | None) -> bool:
-    """Return whether two paths are the same file, whatever their spelling and links."""
+    """Return whether two paths lead to the same file, also through symbolic links."""
     if not isinstance(one, Path) or not isinstance(other, Path):
         return one is not None and one == other
     try:
@@ -39,7 +39,8 @@ def same_file(one: Path | Traversable | None, other: Path | Traversable | None) 
 
 
 def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Place]]]:
-    """Return the files that declare each name, with the place of the name."""
+    """Return the files among ``paths`` that declare a definition of a kind, by the declared name,
+    with the position of the name."""
     pattern = re.compile(_DECLARED.format(kind), re.MULTILINE)
     found: dict[str, list[tuple[Path, Place]]] = {}
     for path in paths:
@@ -56,7 +57,7 @@ def declaring(kind: str, paths: Iterable[Path]) -> dict[str, list[tuple[Path, Pl
 
 
 def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
-    """Return the error for a file at ``place`` that has the name of another file."""
+    """Return the error for a name at ``place`` that another file declares too, at ``other``."""
     return SpecError(
         f"{kind} {name!r} stands in another file, too: {other}. Under one name the results of the "
         f"two could not be told apart: give one of them another name",
@@ -67,7 +68,8 @@ def clash(kind: str, name: str, place: Place, other: Place) -> SpecError:
 def first_clash(
     kind: str, name: str, place: Place, path: Path, others: Sequence[tuple[Path, Place]]
 ) -> SpecError | None:
-    """Return the error for the first other file with the same name as ``path``, or None."""
+    """Return the error for the first file in ``others`` that is not the file ``path`` itself, or
+    None. All of ``others`` declare the same name."""
     rivals = (other for rival, other in others if not same_file(rival, path))
     other = next(rivals, None)
     return None if other is None else clash(kind, name, place, other)
@@ -86,7 +88,7 @@ D = TypeVar("D", bound=Documented)
 
 @dataclass(frozen=True)
 class Definition:
-    """A validated file and its document, for places.
+    """The validated content of a spec file, and its document, which knows positions.
 
     ``path`` is None if the text does not come from a file.
     """
@@ -97,17 +99,17 @@ class Definition:
 
     @property
     def name(self) -> tuple[str, Place]:
-        """The name that the file declares, and its place."""
+        """The name that the file declares, and the position of the name."""
         kind = next(kind for kind, form in KINDS.items() if isinstance(self.content, form))
         return getattr(self.content, kind), self.document.place_of((kind,))
 
 
 @dataclass
 class Library:
-    """Definitions by kind and name, cached after reading.
+    """A cache of definitions by kind and name.
 
-    ``folders`` are searched in order, before the shipped specs. ``overrides`` maps ``(kind, name)``
-    to a text that replaces any file.
+    Definitions are searched in ``folders``, in this order, and then in the shipped specs.
+    ``overrides`` maps ``(kind, name)`` to a text that is used instead of any file.
     """
 
     folders: tuple[Path, ...] = ()
@@ -116,13 +118,13 @@ class Library:
     _names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _declaring: dict[str, dict[str, list[tuple[Path, Place]]]] = field(default_factory=dict)
     replaced: dict[tuple[str, str], tuple[Place, Place]] = field(default_factory=dict)
-    """Places of a folder's definition and of the shipped definition that it replaces."""
+    """Shipped definitions that a definition in a folder replaces: the positions of both."""
     unusual: dict[Place, str] = field(default_factory=dict)
-    """Notes on unusual attribute values, by the place of the value."""
+    """Messages about unusual values of attributes, by the position of the value."""
     checksums: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Cached meanings of definitions, by kind and name."""
+    """Cached checksums of definitions, by kind and name."""
     reading: list[str] = field(default_factory=list)
-    """Stack of the definitions whose meaning is being computed."""
+    """A stack of the definitions whose checksum is being computed."""
 
     def __post_init__(self) -> None:
         for folder in self.folders:
@@ -132,23 +134,24 @@ class Library:
 
     @cached_property
     def hints(self) -> Hints:
-        """The hints for names of frameworks, read when a message needs them."""
+        """The hints for names of frameworks, which are read at the first use."""
         return hints_of(self.folders)
 
     def find(self, kind: str, name: str, place: Place | None = None) -> Definition:
-        """Return a definition; :class:`SpecError` at ``place`` if the name is unknown."""
+        """Return the definition of a kind and name. Raises :class:`SpecError` at ``place`` if the
+        name is unknown."""
         key = (kind, name)
         if key not in self._read:
             self._read[key] = self._load(kind, name, place)
         return self._read[key]
 
     def lines(self, file: str) -> tuple[str, ...]:
-        """Return the lines of a file that a definition was read from; () for other files."""
+        """Return the lines of a file; () if no definition in the cache was read from this file."""
         documents = (definition.document for definition in self._read.values())
         return next((d.lines for d in documents if d.file == file), ())
 
     def was_read(self, kind: str, name: str) -> bool:
-        """Return whether a definition is in the cache."""
+        """Return whether the cache holds a definition."""
         return (kind, name) in self._read
 
     def forget(self, kind: str, name: str) -> None:
@@ -174,7 +177,8 @@ class Library:
         return _shipped(kind, name)
 
     def misplaced(self, kind: str, name: str, place: Place | None = None) -> str:
-        """Return a hint at a file with this name in a folder that is not searched, or ""."""
+        """Return a hint if a file with this name is in a wrong subfolder, where it is not found;
+        otherwise ""."""
         if not is_model_name(name):
             return ""
         if kind == "model" and place is None and (file := Path(f"{name}.yaml")).is_file():
@@ -194,10 +198,10 @@ class Library:
         return ""
 
     def _only(self, kind: str, found: Definition) -> Definition:
-        """Return a definition; :class:`SpecError` if another file declares its name.
+        """Return ``found``. Raises :class:`SpecError` if another file declares the same name.
 
-        A layer, function, loss or optimizer may replace a shipped one. A model may not, because
-        results are stored under its name.
+        A layer, function, loss or optimizer may replace a shipped definition. A model must not
+        replace a shipped model, because results are stored under the model's name.
         """
         (name, place), path = found.name, found.path
         assert isinstance(path, Path)
@@ -213,7 +217,7 @@ class Library:
         return found
 
     def _rivals(self, kind: str) -> dict[str, list[tuple[Path, Place]]]:
-        """Return the files of all folders that declare each name."""
+        """Return the files in all folders that declare definitions of a kind, by name."""
         if kind not in self._declaring:
             paths = [
                 folder / FOLDERS[kind] / f"{name}.yaml"
@@ -224,15 +228,15 @@ class Library:
         return self._declaring[kind]
 
     def has(self, kind: str, name: str) -> bool:
-        """Return whether a definition exists."""
+        """Return whether there is a definition of this kind and name."""
         return name in self.names(kind)
 
     def is_model(self, name: str) -> bool:
-        """Return whether ``name`` is a model's name or file."""
+        """Return whether ``name`` is the name of a model or the path of a model's file."""
         return self.has("model", name) or is_model_file(name)
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """Return all names of a kind, sorted."""
+        """Return the names of all definitions of a kind, sorted."""
         if kind not in self._names:
             found = {name for k, name in self.overrides if k == kind}
             for folder in self.folders:
@@ -242,7 +246,7 @@ class Library:
         return self._names[kind]
 
     def matching(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return models by name or file, each once; patterns such as ``lesson6/*`` are expanded.
+        """Expand patterns such as ``lesson6/*`` in names and paths of models; drop repeated names.
 
         Raises:
             UsageError: a pattern matches no model.
@@ -278,7 +282,7 @@ def _shipped_names(kind: str) -> tuple[str, ...]:
 
 @cache
 def _shipped(kind: str, name: str) -> Definition:
-    """Return a shipped definition; it never changes, so it is read once per process."""
+    """Return a shipped definition, which is read only once per process."""
     relative = f"{FOLDERS[kind]}/{name}.yaml"
     path = files("harness.specs").joinpath(relative)
     document = parse(path.read_text(encoding="utf-8"), f"specs/{relative}")
@@ -286,7 +290,8 @@ def _shipped(kind: str, name: str) -> Definition:
 
 
 def _names_below(folder: Traversable | Path, prefix: str = "") -> Iterator[str]:
-    """Yield the names of YAML files in a folder, to a limited depth because links may be cyclic."""
+    """Yield the names of the YAML files in a folder and its subfolders. The depth is limited,
+    because symbolic links may form cycles."""
     try:
         entries = list(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -314,7 +319,7 @@ def _checked(kind: str, document: Document, name: str | None) -> Definition:
 
 
 def content(definition: Definition, kind: type[D]) -> D:
-    """Return the definition's content with its type."""
+    """Return the content of a definition, which must be of the class ``kind``."""
     assert isinstance(definition.content, kind)
     return definition.content
 

@@ -1,4 +1,4 @@
-"""Loops of layers and losses over an axis of their inputs."""
+"""Lowering of the loops that layers and losses declare with ``scan``."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ SINGULAR: Mapping[str, str] = {
     "noise": "noise",
     "statistics": "statistic",
 }
-# Inputs of a loop and their slices, or carried values and stacked outputs.
+# Two lists of values: a loop's sequences and their slices, or its carried and stacked values.
 Carried = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True)
 class DeclaredLoop:
-    """A loop of a definition: ``step`` over slices of ``sources``, which are inputs or noise.
+    """A loop that a definition declares.
 
-    ``path`` is the loop's place in the document. ``means`` are the means of noise, for inference.
+    ``step`` has the equations of a step. ``over`` maps names in these equations to inputs or noise;
+    ``sources`` are the allowed ones. ``path`` is the key path of the loop in the document. In
+    inference, ``means`` has the mean of each noise.
     """
 
     document: Document
@@ -46,7 +48,8 @@ class DeclaredLoop:
 
 
 def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
-    """Return a loop's inputs, the loop's axis first, and one step's slice of each; bind the slices.
+    """Return the sequences of a loop (with the loop's axis first) and the slice of each at a step.
+    The slices are bound to their names in the loop's scope.
 
     Raises:
         SpecError: an input is unknown, lacks the axis of the loop, or has a different length.
@@ -73,7 +76,7 @@ def slices_of(made: Evaluator, loop: DeclaredLoop) -> Carried:
             )
         rest = (*type_.shape[:axis], *type_.shape[axis + 1 :])
         one = Type(rest, type_.kind, type_.bound)
-        if source in loop.means:  # the same at every step
+        if source in loop.means:  # a constant, so no sequence is needed
             mean = made.builder.filled(loop.means[source], one.shape)
             loop.scope.names[name] = BoundValue(mean)
             continue
@@ -93,7 +96,8 @@ def run_loop(
     output: str | None = None,
     reverse: bool = False,
 ) -> Carried:
-    """Run a loop; return the carried values after the last step, and the stacked ``output``.
+    """Append a loop to the program; return the carried values after the last step, and the stacked
+    ``output``. ``slices`` is the result of :func:`slices_of`.
 
     Raises:
         SpecError: a state changes its shape or is never assigned, or a slice is never used.
@@ -130,10 +134,10 @@ def check_kept(
     before: int,
     after: int,
 ) -> None:
-    """Check that a state or a statistic keeps its type.
+    """Check that the values of a state or statistic before and after an update have the same type.
 
     Raises:
-        SpecError: its shape or kind changes.
+        SpecError: the shape or the kind changes.
     """
     wanted, found = made.type_of(before), made.type_of(after)
     if found != wanted:

@@ -1,4 +1,4 @@
-"""Lowering of a model at one phase: from its declarations and equations to a program."""
+"""Conversion of a model's declarations and equations to the program of one phase."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from harness.program.ir import Meaning, Phase, Port, Program, Type
 
 # Parameters of the model itself, outside its layers, such as ``own.latents``.
 
-# Prefix of their names, in place of a layer's name.
+# The names of these parameters start with this prefix.
 OWN = "own"
-# Sections whose names also occur in the files of frameworks.
+# Sections of a model whose names occur in exported files.
 NAMED = ("inputs", "state", "targets", "layers")
 
 
 def declared(model: schema.Model) -> Mapping[str, schema.Parameter]:
-    """Return the parameters that a model declares itself."""
+    """Return the parameters that a model declares outside its layers."""
     return model.parameters if isinstance(model.parameters, dict) else {}
 
 
@@ -41,12 +41,11 @@ def bring_in(
     scope: Scope,
     sizes: Mapping[str, Dim],
 ) -> list[Instance]:
-    """Bring a model's own parameters into scope, as results of a pseudo-layer.
-
-    Return that layer, or [] if there are no such parameters.
+    """Bind the parameters that a model declares outside its layers in the scope, as results of a
+    pseudo-layer. Return a list with this layer; [] if there are no such parameters.
 
     Raises:
-        SpecError: a shape or a law is wrong, or the layer's name is taken.
+        SpecError: a shape or a distribution is wrong, or the name of the pseudo-layer is used.
     """
     own = declared(model)
     if not own:
@@ -76,7 +75,7 @@ SECTIONS = ("sizes", "inputs", "noise", "state", "layers", "targets", "metrics")
 
 
 class Lowering:
-    """A pass over a model at one phase; ``sizes`` override the model's."""
+    """The conversion of a model to the program of a phase; ``sizes`` override the model's sizes."""
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class Lowering:
         self.used_sizes: set[str] = set()
 
     def program(self) -> Program:
-        """Return the program of the whole model."""
+        """Convert the model and return its program."""
         model, evaluator = self.model, self.evaluator
         self._check_names()
         errors = ErrorList()
@@ -180,7 +179,8 @@ class Lowering:
         return ports
 
     def _noise(self) -> list[Port]:
-        """Return the model's own noise: an input in training, its mean in inference."""
+        """Bind the noise that the model declares: as inputs in training, as the mean in inference.
+        Return the new inputs."""
         ports = []
         for name, given in self.model.noise.items():
             path, builder = ("noise", name, "shape"), self.evaluator.builder
@@ -215,7 +215,8 @@ class Lowering:
         self.used_sizes.update(self.evaluator.maker.structural)
 
     def _check_leaves(self, instances: Iterable[Instance]) -> None:
-        """Check that layer names stay distinct in framework files, where '.' becomes '_'."""
+        """Check that the names of layers stay different in exported files, where '.' becomes
+        '_'."""
         sections = (self.model.inputs, self.model.state, self.model.targets)
         found = {name: name for section in sections for name in section}
         for instance in instances:
@@ -228,7 +229,8 @@ class Lowering:
                 )
 
     def _check_assigned(self, scope: Scope, state: list[Port]) -> None:
-        """Check that states get a next value of their type, and that no other name is assigned."""
+        """Check that the equations assign a new value of the same type to each state, and assign no
+        name of a layer, target or metric."""
         for section in ("layers", "targets", "metrics"):
             for name in getattr(self.model, section):
                 if name in scope.assigned:
@@ -248,7 +250,7 @@ class Lowering:
                 )
 
     def _name_results(self) -> None:
-        """Name a layer's unassigned results after the layer, for messages."""
+        """Give names to those results of calls that the equations do not name, for messages."""
         builder = self.evaluator.builder
         for node in builder.nodes:
             if node.op == "call":
@@ -263,7 +265,7 @@ class Lowering:
         return loss, [Port(name, value) for (_, name), value in found.items()]
 
     def _reduced(self) -> dict[tuple[str, ...], str]:
-        """Return the texts of the loss and the metrics, by path."""
+        """Return the expressions of the loss and the metrics as texts, by key path."""
         found: dict[tuple[str, ...], str] = {}
         if self.model.loss is not None:
             found["loss",] = self.model.loss

@@ -1,4 +1,4 @@
-"""Lowering of an optimizer, with a model's settings for it, to an update rule."""
+"""Conversion of an optimizer, with the settings of a model, to an update rule."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from harness.program.ir import Node, Port, Type
 from harness.program.primitives import ELEMENTWISE, EVERY
 from harness.program.updates import ENTRIES, MATRIX, Total, UpdateRule
 
-# Limits of an optimizer's equations: elementwise operations, and reductions over a whole tensor.
+# An optimizer's equations may contain only elementwise operations, and reductions over all axes.
 
 NUMBER = Type(())
-# Primitives that reduce all entries to one number; their axes are all axes of the parameter.
+# Primitives that reduce all entries of a parameter to one number.
 WHOLE = frozenset({"sum", "max"})
-# Primitives allowed in an update: elementwise ones and whole-tensor reductions.
+# Primitives that an update may contain.
 ALLOWED = frozenset(
     {*ELEMENTWISE.intersection(EVERY), *WHOLE, "astype", "constant", "extent", "stop_gradient"}
 )
 REDUCTIONS = ("sum", "max", "mean", "var")
-# Further primitives allowed for matrices.
+# Additional primitives that an update of matrices may contain.
 OF_MATRICES = frozenset({"matmul", "permute_dims", "expand_dims", "squeeze"})
 
 
-# Messages about primitives that are not allowed.
+# Error messages for primitives that are not allowed.
 _OF_ENTRIES = (
     "{} is not elementwise, and an optimizer's update must be: backends run it on tensors of any "
     "shape (allowed: + - * / ** < <= > >= == !=, exp, log, tanh, sqrt, erf, sin, cos, floor, "
@@ -55,11 +55,11 @@ _OF_MATRICES = (
 
 
 class UpdateBuilder(Builder):
-    """Builder of an update's nodes, part by part; rejects primitives that no update may use.
+    """A builder of an update's nodes, which rejects primitives that an update must not contain.
 
-    A parameter may have any number of axes, and a framework may store it transposed or joined. So a
-    rule cannot know which entries share a row. With ``matrices`` the parameter is a matrix, as its
-    layer declares it.
+    A parameter may have any number of axes, and a framework may store it transposed or packed with
+    other parameters, so an update must not depend on rows. With ``matrices``, the parameter is a
+    matrix in the layout that its layer declares.
     """
 
     def __init__(self, matrices: bool) -> None:
@@ -68,7 +68,7 @@ class UpdateBuilder(Builder):
         self.refusal = _OF_MATRICES if matrices else _OF_ENTRIES
 
     def taken(self) -> tuple[Node, ...]:
-        """Return and remove the nodes made since the last call."""
+        """Remove and return the nodes that were appended since the last call of this method."""
         made = tuple(self.nodes)
         self.nodes.clear()
         return made
@@ -85,17 +85,21 @@ class UpdateBuilder(Builder):
 
 
 class UpdateEvaluator(Evaluator):
-    """Evaluator of an optimizer's equations; without ``matrices``, reductions are whole-tensor."""
+    """An evaluator of an optimizer's equations, for vectors or (with ``matrices``) for matrices.
+
+    Without ``matrices``, reductions are over all axes.
+    """
 
     def __init__(self, library: Library, builder: UpdateBuilder, matrices: bool) -> None:
         super().__init__(library)
         self.builder, self.matrices = builder, matrices
 
     def typed(self, expr: Expr, scope: Scope, what: str, wanted: Type) -> int:
-        """Return the value of an expression, which must have the type ``wanted``.
+        """Evaluate an expression and check that its type is ``wanted``; ``what`` names it in the
+        message.
 
         Raises:
-            SpecError: the type differs.
+            SpecError: the expression has a different type.
         """
         value = self.tensor(expr, scope)
         if (found := self.type_of(value)) != wanted:
@@ -103,10 +107,10 @@ class UpdateEvaluator(Evaluator):
         return value
 
     def call(self, expr: Call, scope: Scope) -> int:
-        """Return the value of a call.
+        """Evaluate a call of a function.
 
         Raises:
-            SpecError: a reduction names axes; or as for :meth:`.Evaluator.call`.
+            SpecError: a reduction has the keyword ``axis``, or the call is wrong otherwise.
         """
         axis = dict(expr.keywords).get("axis")
         if axis is not None and expr.function in REDUCTIONS and not self.matrices:
@@ -125,7 +129,8 @@ class UpdateEvaluator(Evaluator):
         return self.emit("matmul", left, right, place=place)  # the builder rejects this
 
 
-# Initial values of a slot, besides numbers and attributes; None means zeros.
+# Names for the initial values of a slot; a slot may also start at a number or an attribute. None
+# means zeros.
 STARTS: Mapping[str, Mapping[str, Any] | None] = {
     "zeros": None,
     "ones": {"constant": {"value": 1.0}},
@@ -135,10 +140,11 @@ STARTS: Mapping[str, Mapping[str, Any] | None] = {
 
 @dataclass(frozen=True)
 class Around:
-    """Additions of a model to an optimizer's equations, as texts with their paths.
+    """The settings in a model's ``optimizer`` section that add equations to the optimizer.
 
-    ``schedule`` and each of ``given`` (attributes as equations of the step) come with their path in
-    the model's document. ``accumulate`` and ``average`` are numbers.
+    ``schedule`` and the items of ``given`` (attributes that depend on the step) are pairs of an
+    expression's text and its key path in the model's file. ``accumulate`` and ``average`` are
+    numbers.
     """
 
     document: Document
@@ -155,9 +161,9 @@ class Around:
 
 
 class RuleLowering:
-    """Lowering of one optimizer, with a model's additions, to a rule.
+    """The conversion of an optimizer, with a model's settings, to an update rule.
 
-    With ``matrices`` the rule is for matrices. ``used`` holds the names that the equations read.
+    With ``matrices``, the rule is for matrices. ``used`` has the names that the equations read.
     """
 
     def __init__(
@@ -186,7 +192,7 @@ class RuleLowering:
         self.used: set[str] = set()
 
     def rule(self, name: str) -> UpdateRule:
-        """Return the update rule."""
+        """Convert the optimizer and return its update rule."""
         document, spec, part = self.definition.document, self.spec, self.part
         outer, rate = self._outer()
         scope = Scope({**self.attributes, **self.sizes}, frozenset({"p", *part.slots}))
@@ -232,7 +238,8 @@ class RuleLowering:
         )
 
     def _outer(self) -> tuple[dict[str, int], int]:
-        """Return the names with the model's ``gradient``, and the scheduled learning rate."""
+        """Return the values of the names p, g and t, where g is the model's ``gradient``, and the
+        value of the scheduled learning rate."""
         around, rate = self.around, self.values["learning_rate"]
         names = {"p": self.values["p"], "g": self.added.gradient, "t": self.added.count}
         scope = Scope({n: BoundValue(v) for n, v in names.items()})
@@ -250,7 +257,7 @@ class RuleLowering:
         return names, rate
 
     def _total(self, name: str, expression: Expr, scope: Scope) -> None:
-        """Bind a name to a sum over the whole model."""
+        """Bind ``name`` to the sum of an expression over all entries of all parameters."""
         if name in scope.names:
             raise SpecError(f"{name!r} is taken: give the total another name", expression.place)
         part = self.evaluator.typed(expression, scope, f"total {name!r}", self.type)
@@ -261,7 +268,7 @@ class RuleLowering:
         scope.names[name] = BoundValue(value)
 
     def _by_step(self) -> dict[str, int]:
-        """Return the attributes that the model gives as equations of the step."""
+        """Return the values of attributes that the model sets as expressions of the step number."""
         found = {}
         for name, (text, path) in self.around.given.items():
             if name == "learning_rate":
@@ -278,10 +285,11 @@ class RuleLowering:
         return self.evaluator.typed(self.around.expression(text, path), scope, what, NUMBER)
 
     def _type_of_slot(self, slot: str) -> Type:
-        """Return a slot's type: the parameter's, or that of the slot's declared shape.
+        """Return the type of a slot. Its shape is the declared shape, if there is one, and
+        otherwise the shape of the parameter.
 
         Raises:
-            SpecError: the shape contains something other than rows, columns and numbers.
+            SpecError: a declared shape contains something other than rows, columns and numbers.
         """
         given = self.part.slots[slot]
         if not isinstance(given, ShapedSlot):
@@ -291,7 +299,7 @@ class RuleLowering:
         return Type(read_dims(given.shape, self.sizes, RestAxes(), lambda n: at((*path, n))))
 
     def _start(self, slot: str) -> Mapping[str, Any] | None:
-        """Return a slot's initial value; None means zeros.
+        """Return the initial value of a slot as plain data; None means zeros.
 
         Raises:
             SpecError: the initial value is unknown.
@@ -313,7 +321,8 @@ class RuleLowering:
         return {"constant": {"value": number}} if number else None
 
     def _check_all(self, scope: Scope) -> None:
-        """Check the next values of p and the slots; collect the names that are read in ``used``."""
+        """Check that the update assigns p and all slots, with the right types. Store the names that
+        the equations read in ``used``."""
         document, slots = self.definition.document, (*self.path, "slots")
         starts = {start for start in self.part.slots.values() if isinstance(start, str)}
         self.used = scope.used | starts
@@ -330,10 +339,10 @@ class RuleLowering:
 
 
 def lower_use(library: Library, use: OptimizerUse, document: Document) -> UpdateRule:
-    """Return the rule of a model's ``optimizer``, with the rules of its parameter groups.
+    """Return the update rule for a model's ``optimizer`` section, with rules for parameter groups.
 
     Raises:
-        SpecError: as for :func:`lower_update`, or a group is wrong.
+        SpecError: the optimizer is unknown or wrong, or a group is wrong.
     """
     given, root = dict(use.model_extra or {}), ("optimizer",)
     paths: dict[str, KeyPath] = {name: (*root, name) for name in given}
@@ -397,7 +406,7 @@ def lower_update(
     place_of: PlaceOf | None,
     around: Around | None = None,
 ) -> UpdateRule:
-    """Return the rule of optimizer ``name`` with some attributes given.
+    """Return the update rule of the optimizer ``name`` with the attributes ``given``.
 
     Raises:
         SpecError: the optimizer is unknown, has no learning_rate, or is wrong in another way.

@@ -1,12 +1,13 @@
-"""Meaning of a definition as a checksum of its equations, with all called functions inlined.
+"""Checksums of definitions, by which a backend recognises, e.g., an LSTM under any name.
 
-Two definitions mean the same if they declare the same inputs, attributes, parameters, states and
-statistics and compute the same values from them. Their meaning does not depend on:
+The checksum of a definition is called its meaning. Two definitions have the same meaning if they
+declare the same inputs, attributes, parameters, states and statistics, and have the same equations.
+The meaning does not depend on:
 
-- comments, prose, defaults and laws of initial values;
+- comments, descriptions, defaults and initial distributions;
 - the names of axes and of assigned values;
-- the split of a formula into equations;
-- the names of called functions (their content counts).
+- how a formula is split into equations;
+- the names of called functions (but it depends on their equations).
 """
 
 from __future__ import annotations
@@ -31,29 +32,30 @@ from harness.language.scope import FunctionName
 from harness.program.dims import Dim
 from harness.program.ir import Meaning
 
-# Parts of a meaning: axes by number, kinds, checksums.
+# Parts of definitions in a form that does not depend on names: numbered axes, kinds, checksums.
 
-# Digits of a checksum: enough to make a collision by chance practically impossible.
+# Number of hexadecimal digits of a checksum, enough to avoid collisions by chance.
 DIGITS = 16
-Names = dict[str, str]  # checksum of each name's value in a body of equations
+Names = dict[str, str]  # the checksum of the value of each name in equations
 Shapes = Mapping[str, object]
 
 
 def sum_of(*parts: Any) -> str:
-    """Return the checksum of names, numbers and checksums in this order."""
+    """Return a checksum of ``parts``, which are names, numbers and other checksums."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
 
 
 class Axes:
-    """The axes of a definition's shapes, numbered in the order in which its inputs name them."""
+    """The names of axes in a definition, numbered in order of their first use in inputs."""
 
     def __init__(self, attributes: Mapping[str, object]) -> None:
         self.dims = {n: Dim.of(n) for n, default in attributes.items() if default == "size"}
-        # Attributes that are whole numbers may also occur in shapes.
+        # A shape may also contain the names of whole-number attributes.
         self.numbers = {n: Dim.of(n) for n in attributes if n not in self.dims}
 
     def inputs(self, inputs: Shapes) -> list[tuple[str, Any]]:
-        """Return the inputs in order: name, axes, and the axis that bounds an index."""
+        """Return the inputs as (name, description). A description has the numbered axes, and the
+        axis that bounds an index."""
         return [(name, self._input(given)) for name, given in inputs.items()]
 
     def _input(self, given: Any) -> Any:
@@ -70,18 +72,18 @@ class Axes:
         return str(self.dims.setdefault(axis, Dim.of(f"#{len(self.dims)}")))
 
     def shape(self, axes: Sequence[int | str], document: Document) -> list[str]:
-        """Return a declared shape in numbered axes."""
+        """Return a declared shape with numbered axes."""
         at = document.place_of(())
         known = {**self.numbers, **self.dims}
         return [a if a == REST else str(read_dim(a, known, at)) for a in axes]
 
     def names(self) -> Names:
-        """Return the checksums of the sizes, by the names that equations use."""
+        """Return the checksum of each size, by its name in equations."""
         return {name: sum_of("size", str(dim)) for name, dim in self.dims.items()}
 
 
 def kinds_of(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the kind of each attribute: size, truth, function or number."""
+    """Return the kind of each attribute by its default: size, truth, function or number."""
 
     def kind(default: Any) -> str:
         if default == "size" or isinstance(default, bool):
@@ -91,12 +93,12 @@ def kinds_of(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
     return sorted((name, kind(default)) for name, default in attributes.items())
 
 
-# The forms of a layer without a scan.
+# Keys of the equations of a layer without a scan.
 FORMS = ("equations", "training", "inference")
 
 
 def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Attribute]) -> Meaning:
-    """Return the meaning of a definition, with the functions that its attributes name."""
+    """Return the meaning of a definition and of the functions that its attributes name."""
     functions = {
         attribute: known(library, "function", value.function)
         for attribute, value in attributes.items()
@@ -106,18 +108,19 @@ def meaning(library: Library, kind: str, name: str, attributes: Mapping[str, Att
 
 
 def of_held(layer: Meaning) -> Meaning:
-    """Return the meaning of a layer's own parameters and noise, under a separate name."""
+    """Return the meaning of the pseudo-layer that holds a layer's own parameters and noise."""
     return Meaning(f"parameters of {layer.name}", sum_of("held", layer.checksum), {})
 
 
 def known(library: Library, kind: str, name: str) -> str:
-    """Return the name by which backends know a definition.
+    """Return the name by which backends recognise a definition.
 
-    This is the name of the shipped definition with the same meaning, if any. Otherwise it is the
-    definition's own name, with the checksum if a shipped definition has that name.
+    If a shipped definition has the same meaning, this is the name of the shipped definition.
+    Otherwise it is the definition's own name; the checksum is added if a shipped definition has the
+    same name.
     """
     if not library.folders and not library.overrides:
-        return name  # only shipped definitions, and reading them all takes 0.1 s
+        return name  # all definitions are shipped; do not read them all, which takes 0.1 s
     shipped, own = _shipped(kind), checksum(library, kind, name)
     same = [other for other, found in shipped.items() if found == own]
     if same:
@@ -126,7 +129,7 @@ def known(library: Library, kind: str, name: str) -> str:
 
 
 def checksum(library: Library, kind: str, name: str) -> str:
-    """Return the meaning of a definition, including the functions that it calls, as a checksum.
+    """Return the checksum of a definition, which includes the functions that it calls.
 
     Raises:
         SpecError: the definition, or a function that it calls, cannot be read.
@@ -148,7 +151,7 @@ def _shipped(kind: str) -> Mapping[str, str]:
 
 
 class _DefinitionReader:
-    """Reader of definitions that computes the checksum of each name in their equations."""
+    """The computation of a definition's checksum from checksums of the names in its equations."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
@@ -193,7 +196,7 @@ class _DefinitionReader:
         return sum_of("layer", inputs, kinds_of(spec.attributes), groups, kept, results, *drawn)
 
     def _scans(self, spec: schema.Layer, given: Names, document: Document) -> Names:
-        """Return the checksums of several loops' outputs and of the states after them."""
+        """Return the checksums of the outputs of a layer's loops, and of final states, by name."""
         found: Names = {}
         for name, scan in spec.scans.items():
             steps = parse_equations(scan.step, document.locator(("scans", name, "step")))
@@ -204,7 +207,8 @@ class _DefinitionReader:
         return found
 
     def _layers(self, spec: schema.Layer, axes: Axes, document: Document) -> Names:
-        """Return the checksums of nested layers: their definitions and everything given to them."""
+        """Return the checksums of nested layers, which include their definitions and attributes, by
+        name."""
         found = {}
         for name, use in spec.layers.items():
             at = document.place_of(("layers", name))
@@ -272,7 +276,7 @@ class _DefinitionReader:
         return sorted(slots), [(name, names[name]) for name in ("p", *sorted(spec.slots))]
 
     def run(self, equations: Iterable[tree.Assignment], given: Names) -> Names:
-        """Return the checksums of all names, including those in ``given``."""
+        """Return the checksums of the names that equations assign and of the names in ``given``."""
         names = dict(given)
         for equation in equations:
             value = self.of(equation.value, names)
@@ -329,7 +333,7 @@ class _DefinitionReader:
         return self.function(definition, dict(zip(inputs, arguments, strict=False)) | named)
 
     def _literal(self, value: bool | float | str) -> str:
-        """Return the checksum of an attribute's value, as equations would have it."""
+        """Return the checksum that an attribute's value has in equations."""
         if isinstance(value, bool):
             return sum_of("truth", value)
         if isinstance(value, float | int):
@@ -339,14 +343,15 @@ class _DefinitionReader:
         return sum_of("word", value)
 
     def function(self, definition: Definition, arguments: Names) -> str:
-        """Return the checksum of a function with these arguments, or else its defaults."""
+        """Return the checksum of a call of a function. ``arguments`` has the checksums of its
+        arguments; other attributes have their defaults."""
         spec, locate = content(definition, schema.Function), definition.document.locator
         axes = Axes(spec.attributes)
         inputs = axes.inputs(spec.inputs)
         equations = parse_equations(spec.equations, locate(("equations",)))
         defaults = {name: self._literal(value) for name, value in spec.attributes.items()}
         names = self.run(equations, axes.names() | defaults | arguments)
-        # The declared shapes of the inputs decide the axes of '...' in axis=....
+        # Include the shapes of the inputs, on which the axes of `axis=...` depend.
         shapes = [shape for _, shape in inputs]
         return sum_of("function", shapes, names[spec.output])
 
@@ -357,5 +362,6 @@ def _slices(scan: schema.Scan) -> Names:
 
 
 def _each(what: str, names: Iterable[str]) -> Names:
-    """Return checksums for names that are given to a definition."""
+    """Return a checksum for each name that a definition gets from outside, e.g. its inputs.
+    ``what`` is the kind of the names."""
     return {name: sum_of(what, name) for name in names}

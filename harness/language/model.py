@@ -1,4 +1,4 @@
-"""Loading of a model file: its programs, update rule and data."""
+"""Loading of a model: its programs, its update rule, and the description of its data."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ from harness.program.ir import Node, Phase, Program
 from harness.program.signature import nearest_sizes
 from harness.program.updates import UpdateRule
 
-# Notes on valid definitions that may not be what the user meant.
+# Messages about valid definitions that may not be what the user meant.
 
 
 def notes(library: Library) -> list[str]:
-    """Return notes on shipped definitions that a folder replaces, and on unusual attributes."""
+    """Return messages about shipped definitions that a folder replaces, and about unusual values of
+    attributes."""
     told = []
     for (kind, name), (place, shipped) in library.replaced.items():
         same = known(library, kind, name) == name
@@ -45,15 +46,16 @@ def notes(library: Library) -> list[str]:
 
 
 PHASES: tuple[Phase, ...] = ("training", "inference")
-# Sequence length if the data do not give one, and the batch size for its search.
+# The sequence length if the spec's data have none, and the batch size for the search of a length.
 DEFAULT_LENGTH = 8
 DEFAULT_BATCH = 64
 
 
 class Spec:
-    """A loaded model: its programs at both phases, its optimizer's update, its training and data.
+    """A loaded model: its programs for training and inference, its update rule, its training phases
+    and its data.
 
-    Loading checks everything, so every instance is valid.
+    Loading checks the whole model, so every instance is valid.
     """
 
     def __init__(self, library: Library, definition: Definition) -> None:
@@ -61,7 +63,7 @@ class Spec:
         self.definition, self.document = definition, definition.document
         self.model = content(definition, schema.Model)
         self.name = self.model.model
-        # By the sizes that decide the number of layers, if they differ from the model's.
+        # Programs for other numbers of layers. Keys are the sizes that differ from the model's.
         self._lowered: dict[tuple[tuple[str, int], ...], dict[Phase, Program]] = {}
         errors = ErrorList()
         with errors.part():
@@ -92,7 +94,8 @@ class Spec:
         return html_table(repr(self)[1:-1], ("what", "name", "shape"), rows, words=3)
 
     def program(self, phase: Phase = "training", /, **sizes: int) -> Program:
-        """Return the program at a phase, with some sizes overridden; SpecError for a wrong size."""
+        """Return the program of a phase, with some sizes overridden. Raises SpecError for an
+        unknown or impossible size."""
         known = self.programs[phase].sizes
         at = self.document.place_of_key(("sizes",))
         for name, size in sizes.items():
@@ -113,7 +116,8 @@ class Spec:
         return program
 
     def _lower(self, sizes: Mapping[str, int]) -> dict[Phase, Program]:
-        """Return the programs at both phases, lowered again if the number of layers changes."""
+        """Return the programs of both phases with new numbers for sizes that decide the number of
+        layers. The results are cached."""
         key = tuple(sorted((n, s) for n, s in sizes.items() if s != self.model.sizes[n]))
         if key not in self._lowered:
             with placed(self.document.place_of_key(("equations",))):
@@ -125,18 +129,19 @@ class Spec:
 
     @property
     def length(self) -> int:
-        """The window length of the data, or else the possible length nearest to the default."""
+        """The sequence length: the window length of the data if there is one, otherwise the length
+        nearest to the default that the model allows."""
         data = self.model.data
         if isinstance(data, schema.Data):
             return data.windows.length
         return nearest_sizes(self.programs["training"], DEFAULT_BATCH, DEFAULT_LENGTH)[1]
 
     def rule(self, name: str, **attributes: float) -> UpdateRule:
-        """Return the update rule of any optimizer in the spec's library."""
+        """Return the update rule of the optimizer ``name``, which need not be the model's."""
         return lower_update(self.library, name, attributes, None)
 
     def _check_parameters(self) -> None:
-        """Compare the number of parameters with the spec's count, to detect changed layers."""
+        """Check that the number of parameters is the number that the spec declares, if any."""
         program, declared = self.programs["training"], self.model.parameters
         counts = {
             p.name: prod(program.shape(p)) for p in (*program.parameters, *program.statistics)
@@ -160,7 +165,8 @@ class Spec:
         return lower_use(self.library, use, self.document)
 
     def _check_groups(self, use: OptimizerUse) -> None:
-        """Check that every pattern matches, and that every group has a parameter of its own."""
+        """Check that every pattern of a parameter group matches a parameter, and that earlier
+        groups do not match all parameters of the group."""
         names = [port.name for port in self.programs["training"].parameters]
         taken: set[str] = set()
         for number, group in enumerate(use.groups):
@@ -213,10 +219,12 @@ def load_spec(
     folders: Iterable[str | Path] = (),
     overrides: Mapping[tuple[str, str], str] | None = None,
 ) -> Spec:
-    """Load a model by name or by its file's path.
+    """Load a model by its name or by the path of its file.
 
-    ``folders`` hold more definitions (``layers/NAME.yaml`` ...), searched before the shipped ones.
-    Raises :class:`~harness.errors.SpecError` for a wrong file, ``UsageError`` for an unknown name.
+    ``folders`` contain additional definitions (e.g. ``layers/NAME.yaml``), which take precedence
+    over shipped definitions. ``overrides`` maps (kind, name) to a text that replaces any file.
+    Raises :class:`~harness.errors.SpecError` for an invalid file, and ``UsageError`` for an unknown
+    name.
     """
     library = Library(tuple(Path(f) for f in folders), dict(overrides or {}))
     if not library.folders and not library.overrides and library.has("model", name):
@@ -226,16 +234,16 @@ def load_spec(
 
 @cache
 def _shipped(name: str) -> Spec:
-    """Return a shipped model; it never changes, so it is loaded once per process."""
+    """Return a shipped model, which is loaded only once per process."""
     library = Library()
     return Spec(library, library.model(name))
 
 
 def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list[Spec]:
-    """Load several models; a file that is named twice is loaded once.
+    """Load several models by name or path; drop repeated models.
 
     Raises the errors of :func:`load_spec`, and :class:`~harness.errors.SpecError` if two files
-    declare the same name, because their results would be mixed.
+    declare the same name, because results are stored by name.
     """
     folders = tuple(folders)
     found: dict[str, Spec] = {}
@@ -249,39 +257,41 @@ def load_specs(names: Iterable[str], folders: Iterable[str | Path] = ()) -> list
 
 
 def notes_on(specs: Iterable[Spec]) -> list[str]:
-    """Return the notes on the definitions of some specs, each once."""
+    """Return the messages of :func:`notes` about ``specs``, without repeated messages."""
     return list(dict.fromkeys(told for spec in specs for told in notes(spec.library)))
 
 
-# Fingerprint of a spec: weights and records belong to a meaning, not to a text.
+# Fingerprint of a spec, by which weights and records are assigned to a spec. It does not depend on
+# how the equations are written.
 
-# Fields without meaning: the model's name, sizes that arrays decide, places in files, and names of
-# values for messages (names of inputs and outputs are in the ports). The meanings of definitions
-# are left out because the nodes contain their equations.
+# Fields of programs that are not part of the fingerprint: the model's name, sizes, positions in
+# files, and names of values for messages. (The names of inputs and outputs are in the ports.) The
+# meanings of definitions are left out too, because the nodes contain the equations.
 PROSE = {
     Program: {"name", "sizes", "names", "structural", "room"},
     Node: {"place"},
     UpdateRule: {"meaning"},
 }
 
-# Fields that were added later and count only if set, so that older fingerprints stay valid.
+# Fields that were added in later versions. They are part of a fingerprint only if they are set, so
+# that fingerprints of older versions stay valid.
 LATER: Mapping[type, set[str]] = {
     UpdateRule: {"totals", "rate", "fed", "varying", "groups", "added", "matrices"}
 }
 
 
 def fingerprint(spec: Spec) -> str:
-    """Return the sha256 (hex) of a spec's meaning.
+    """Return the sha256 (hex) of what a spec computes.
 
-    The meaning is the programs at both phases, with the initializers and the loss, and the
-    optimizer. Sizes, comments, prose and the names of values inside a definition do not count.
+    It covers the programs of both phases, with the initializers and the loss, and the optimizer. It
+    does not depend on sizes, comments, descriptions and names inside definitions.
     """
     meaning = _meaning([spec.programs["training"], spec.programs["inference"], spec.update])
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
 def _meaning(value: Any) -> Any:
-    """Return a program, or a part of it, as JSON without its prose."""
+    """Convert a program, or a part of it, to JSON data without the fields in :data:`PROSE`."""
     if is_dataclass(value) and not isinstance(value, type):
         told = [f.name for f in fields(value) if f.name not in PROSE.get(type(value), ())]
         later = LATER.get(type(value), ())
@@ -297,20 +307,20 @@ def _meaning(value: Any) -> Any:
     return value
 
 
-# Many models, few of them in memory: the others are parsed again from their text.
+# A collection of many models, of which only some stay in memory. Others are parsed again if needed.
 
 KEPT = 64
-"""Largest number of models in memory; a loaded model takes about 60 KiB."""
+"""The largest number of models that are kept in memory; a loaded model takes about 60 KiB."""
 
 
 @dataclass(frozen=True)
 class _Text:
-    """The text of a model, kept because its file may change."""
+    """The text of a model's file, which is kept because the file may change."""
 
     file: str
     text: str
     path: Path | Traversable | None
-    place: Place  # of its name
+    place: Place  # the position of the model's name
 
     @classmethod
     def of(cls, definition: Definition) -> _Text:
@@ -326,7 +336,7 @@ class _Text:
 
 
 class Shelf:
-    """Models by name, in the order of their addition, with one shared library."""
+    """A collection of models by name, in the order of their addition, with a shared library."""
 
     def __init__(self, library: Library, kept: int = KEPT) -> None:
         self.library, self.kept = library, kept
@@ -335,10 +345,10 @@ class Shelf:
         self._lock = threading.Lock()
 
     def add(self, name: str) -> Spec:
-        """Load a model by name or by its file's path.
+        """Load a model by its name or by the path of its file, and add it.
 
         Raises:
-            SpecError: the file is wrong, or another file has declared the same name.
+            SpecError: the file is invalid, or another file has declared the same name.
             UsageError: the name is unknown.
         """
         definition = self.library.model(name)
@@ -368,12 +378,12 @@ class Shelf:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that the models declare."""
+        """The names of all models in the collection."""
         return tuple(self._texts)
 
     @property
     def notes(self) -> list[str]:
-        """The notes on the models' definitions."""
+        """The messages of :func:`notes` about the models' definitions."""
         return notes(self.library)
 
     def _keep(self, spec: Spec) -> None:

@@ -1,4 +1,4 @@
-"""Form of a spec's names; ``docs/spec-language.md#names`` describes it in words."""
+"""Rules for names in a spec; ``docs/spec-language.md#names`` describes them for users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from harness.errors import shorten
 
 LONGEST = 60
 _LETTERS = f"[A-Za-z][A-Za-z0-9_]{{0,{LONGEST - 1}}}"
-# A model's name may be part of a path: it must not leave a folder or look like an option.
+# A part of a model's name. A model's name may become a part of a path, so it must not leave a
+# folder or look like an option of a command.
 _PART = f"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{LONGEST - 1}}}"
 _PATH = f"{_PART}(/{_PART}){{0,3}}"
 
@@ -51,15 +52,15 @@ def _check_name(value: str) -> str:
     return value
 
 
-# Name of a layer, parameter, size, input, state, output or anything else in equations.
+# The name of anything that equations can name: a layer, parameter, size, input, state, output etc.
 Name = Annotated[str, AfterValidator(_check_name), _name_schema]
-# Name of a metric, or of a definition that equations do not name.
+# The name of something that equations do not name: a metric, or some definitions.
 FreeName = Annotated[str, AfterValidator(_check_free_name), _name_schema]
 ModelName = Annotated[str, AfterValidator(_check_model_name), _model_schema]
 
 
 def is_name(value: str) -> bool:
-    """Return whether equations can use a text as a name."""
+    """Return whether a text is a valid name in equations."""
     return re.fullmatch(_LETTERS, value) is not None
 
 

@@ -1,11 +1,11 @@
-"""Noise: random inputs of a training step, drawn from a law, a name and the step number.
+"""Noise: random inputs of a training step, which depend on a distribution, a name and the step.
 
-Random generators of frameworks differ, so every backend receives the same numbers as inputs. They
-are reproducible with Philox4x64-10 (Salmon, Moraes, Dror and Shaw, 2011: "Parallel random numbers:
-as easy as 1, 2, 3"). It turns a counter of four 64-bit words and a key of two words into four
-random words. The key is the first 16 bytes of the sha256 of the noise's name in UTF-8, as two
-little-endian words. The counter is (block, step, seed, 0), with blocks from 1 on. Words fill an
-array in C order. With ``u = (word >> 11) / 2**53``, an entry is
+The random generators of frameworks differ, so the harness draws the noise and passes the same
+numbers to every backend. The generator is Philox4x64-10 (Salmon, Moraes, Dror and Shaw, 2011:
+"Parallel random numbers: as easy as 1, 2, 3"). It converts a counter of four 64-bit words and a key
+of two words to four random words. The key is the first 16 bytes of the sha256 of the noise's name
+in UTF-8, as two little-endian words. The counter is (block, step, seed, 0), where the first block
+is 1. The words fill an array in C order. With ``u = (word >> 11) / 2**53``, an entry is
 
 - uniform: ``low + (high - low) * u``;
 - bernoulli: 1 if ``u < keep``, else 0;
@@ -31,25 +31,25 @@ from harness.language.attributes import Attribute, number_of
 from harness.program.ir import Program
 from harness.program.signature import noise_ports
 
-# Arguments of each law with their defaults; None: required.
+# The arguments of each distribution and their defaults; None marks a required argument.
 LAWS: Mapping[str, Mapping[str, float | None]] = {
     "normal": {"mean": 0.0, "std": 1.0},
     "uniform": {"low": 0.0, "high": 1.0},
     "bernoulli": {"keep": None},
 }
-# Random bits of a float64 in [0, 1).
+# The number of random bits in a float64 between 0 and 1.
 MANTISSA = 53
 
 
 def read_law(
     declared: schema.Noise, attributes: Mapping[str, Attribute], used: set[str], place: Place
 ) -> dict[str, Any]:
-    """Return the law of a noise as plain data: its name (``noise``) and all ``arguments``.
+    """Return the distribution of a noise as plain data: its name (``noise``) and its ``arguments``.
 
-    An argument is a number, or the name of an attribute, which is added to ``used``.
+    An argument is a number or the name of an attribute. Names that occur are added to ``used``.
 
     Raises:
-        SpecError: the law is unknown, or an argument is missing, unknown or impossible.
+        SpecError: the distribution is unknown, or an argument is missing, unknown or impossible.
     """
     given = {declared.law: {}} if isinstance(declared.law, str) else declared.law
     if len(given) != 1:
@@ -93,7 +93,7 @@ def _check(name: str, given: Mapping[str, float], place: Place) -> None:
 
 
 def mean_of(law: Mapping[str, Any]) -> float:
-    """Return the mean of a law, which replaces noise in inference."""
+    """Return the mean of a distribution. In inference, the mean replaces the noise."""
     given = law["arguments"]
     match law["noise"]:
         case "normal":
@@ -107,7 +107,7 @@ def mean_of(law: Mapping[str, Any]) -> float:
 def draw_noise(
     law: Mapping[str, Any], shape: tuple[int, ...], name: str, seed: int, step: int
 ) -> Array:
-    """Draw the noise with this name at a step, in float64, as the module's docstring describes."""
+    """Draw the noise ``name`` of a step in float64, by the formulas at the top of this module."""
     count = math.prod(shape)
     key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], "<u8")
     bits = np.random.Philox(key=key, counter=np.array([0, step, seed, 0], np.uint64))
@@ -129,7 +129,8 @@ def draw_noise(
 
 
 def noise_of(program: Program, sizes: Mapping[str, int], seed: int, step: int = 0) -> ArrayDict:
-    """Draw all noise of a program at a step, by name; ``sizes`` are those that arrays decide."""
+    """Draw all noise inputs of a program for a step, by name. ``sizes`` has the sizes that arrays
+    decide (batch, time)."""
     return {
         port.name: draw_noise(port.init or {}, program.shape(port, sizes), port.name, seed, step)
         for port in noise_ports(program)

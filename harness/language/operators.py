@@ -1,4 +1,4 @@
-"""Operators of equations as primitives: conditions, products by ``@``, indices and slices."""
+"""Lowering of operators to primitives: comparisons, conditions, ``@``, indices and slices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.language.axis_functions import arity
 from harness.language.scope import LanguageValues, Scope, is_whole
 from harness.program.dims import Dim, shape_text
 
-# Comparisons and logical operators, computed on floats.
+# Comparisons and logical operators, which are computed with floats.
 
 COMPARISONS: Mapping[str, tuple[str, bool]] = {
     "<": ("less", False),
@@ -20,7 +20,7 @@ COMPARISONS: Mapping[str, tuple[str, bool]] = {
     "==": ("equal", False),
 }
 
-# Arithmetic allowed on indices in a comparison.
+# Arithmetic operators that a comparison may contain together with indices.
 SUMS: Mapping[str, str] = {"+": "add", "-": "subtract", "*": "multiply"}
 
 
@@ -32,7 +32,8 @@ def compared(
     right: tree.Expr,
     scope: Scope,
 ) -> int:
-    """Return the comparison of two floats, two whole numbers, or (``==``) two conditions.
+    """Evaluate a comparison of two floats or two whole numbers; ``==`` and ``!=`` also compare two
+    conditions.
 
     Raises:
         SpecError: an index is compared with floats.
@@ -51,7 +52,7 @@ def compared(
         a, b = b, a
     if not (counts or counts_too):
         return evaluator.emit(op, a, b, place=expr.place)
-    # Compare with a midpoint between whole numbers, so that rounding and ties do not matter.
+    # Compare with the midpoint between two whole numbers, so that rounding errors do not matter.
     half = evaluator.builder.constant(0.5)
     a, b = evaluator.floats(a), evaluator.floats(b)
     if op == "less":
@@ -62,9 +63,9 @@ def compared(
 
 
 def _side(evaluator: LanguageValues, expr: tree.Expr, scope: Scope) -> tuple[int, bool]:
-    """Return the value of a side of a comparison, and whether it contains an index.
+    """Evaluate a side of a comparison; return its value and whether it contains an index.
 
-    A sum, difference or product may combine an index with whole numbers and sizes.
+    An index may be added to, subtracted from or multiplied with whole numbers and sizes.
 
     Raises:
         SpecError: an index is combined with floats.
@@ -90,15 +91,17 @@ def _check_whole(side: tree.Expr, scope: Scope) -> None:
 
 
 def constant_condition(evaluator: LanguageValues, truth: bool, place: Place) -> int:
-    """Return an attribute's truth value as a condition."""
+    """Return a condition that is always true, or always false."""
     one, other = evaluator.builder.constant(1.0), evaluator.builder.constant(float(truth))
     return evaluator.emit("equal", one, other, place=place)
 
 
 def chosen(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
-    """Compute ``where(condition, a, b)``; for an attribute's truth value, return a or b itself.
+    """Compute ``where(condition, a, b)``. If the condition is an attribute with a truth value,
+    return a or b itself.
 
-    Both are evaluated and so checked. The program does not run values that nothing reads.
+    Even then, a and b are both evaluated, to check them. The unused value is dead code, which the
+    program does not run.
     """
     arity(expr, 3)
     values = [evaluator.tensor(argument, scope) for argument in expr.arguments]
@@ -112,7 +115,7 @@ def chosen(evaluator: LanguageValues, expr: tree.Call, scope: Scope) -> int:
 
 
 def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: Scope) -> int:
-    """Return an operand of ``&``, ``|`` or ``~`` as floats, 1 for true.
+    """Evaluate an operand of ``&``, ``|`` or ``~``; cast it to floats (1 for true, 0 for false).
 
     Raises:
         SpecError: the operand is not a condition.
@@ -127,7 +130,7 @@ def condition(evaluator: LanguageValues, operator: str, expr: tree.Expr, scope: 
 
 
 def inverted(evaluator: LanguageValues, floats: int, place: Place) -> int:
-    """Return the negation of a condition that is given as floats."""
+    """Return the negation of a condition. ``floats`` is the condition cast to floats."""
     return evaluator.emit("equal", floats, evaluator.builder.constant(0.0), place=place)
 
 
@@ -139,7 +142,8 @@ def joined(
     scope: Scope,
     place: Place,
 ) -> int:
-    """Join two conditions, as floats: ``&`` if their product is 1, ``|`` if their sum is not 0."""
+    """Evaluate ``a & b`` or ``a | b`` with floats: ``&`` is true if the product is 1, and ``|`` is
+    true if the sum is not 0."""
     a, b = (condition(evaluator, operator, e, scope) for e in (left, right))
     if operator == "&":
         both = evaluator.emit("multiply", a, b, place=place)
@@ -148,13 +152,14 @@ def joined(
     return inverted(evaluator, evaluator.floats(neither), place)
 
 
-# Products by ``@`` of matrices and vectors.
+# Products of matrices and vectors with ``@``.
 
 
 def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -> int:
-    """Return ``left @ right``; a vector is a row on the left and a column on the right.
+    """Return ``left @ right``. A vector on the left is a row, and a vector on the right a column.
 
-    The product drops the axis of length 1 that this adds (Python array API standard).
+    The axis of length 1 that makes a vector a matrix is dropped from the result (Python array API
+    standard).
 
     Raises:
         SpecError: an operand is a single number, or the operands do not fit.
@@ -177,7 +182,8 @@ def product_of(evaluator: LanguageValues, left: int, right: int, place: Place) -
 
 
 def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Place) -> None:
-    """Raise :class:`SpecError` if a vector meets a single number or an axis of a wrong length."""
+    """Check the operands of ``@`` if one of them is a vector. Raises :class:`SpecError` if an
+    operand is a single number or the lengths of the summed axes differ."""
     first, second = evaluator.type_of(left), evaluator.type_of(right)
     told = f"{evaluator.tell(left)} and {evaluator.tell(right)}"
     if not (first.shape and second.shape):
@@ -196,7 +202,8 @@ def _check_vectors(evaluator: LanguageValues, left: int, right: int, place: Plac
 def indexed(
     evaluator: LanguageValues, value: int, items: Sequence[tree.Item], place: Place, scope: Scope
 ) -> int:
-    """Return the part of a value that the items select; a position drops its axis.
+    """Return the part of a value that the items of an index select, as in ``x[:, -1]``. A single
+    position drops its axis.
 
     Raises:
         SpecError: there are more items than axes, two ``...``, or an item does not fit.
@@ -277,7 +284,8 @@ def _sliced(
 
 
 def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: Place) -> int:
-    """Return every ``step``-th entry of an axis from the first; ``step`` must divide its length."""
+    """Return every ``step``-th entry along an axis, starting with the first. Raises SpecError if
+    ``step`` does not divide the length of the axis."""
     shape = evaluator.type_of(value).shape
     length = shape[axis]
     if any(c % step for c in (length.constant, *(c for _, c in length.terms))):
@@ -296,7 +304,8 @@ def _every(evaluator: LanguageValues, value: int, axis: int, step: int, place: P
 
 
 def _bound(given: tree.Expr | None, length: Dim, absent: Dim, scope: Scope) -> Dim:
-    """Return the start or stop of a slice; a minus sign counts from the end of the axis."""
+    """Return the start or stop of a slice as a dimension; ``absent`` if it is not given. With a
+    minus sign, the position is counted from the end of the axis."""
     if given is None:
         return absent
     if isinstance(given, tree.Negate):

@@ -1,4 +1,4 @@
-"""Names in one body of equations: their bindings, and which of them are used."""
+"""Scopes: the names that equations can use, their values, and which names have been used."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from harness.program.ir import Type
 
 @dataclass(frozen=True)
 class BoundValue:
-    """A name bound to a value of the program."""
+    """The binding of a name to a value of the program."""
 
     value: int
 
 
 @dataclass(frozen=True)
 class FunctionName:
-    """An attribute such as ``activation``, bound to a function's name."""
+    """The binding of an attribute, such as ``activation``, to the name of a function."""
 
     function: str
 
 
-# Possible bindings of a name. A float or truth value is an attribute; a Dim is a size.
+# The possible bindings of a name. Floats and truth values are attributes; a Dim is a size.
 Binding = BoundValue | FunctionName | bool | float | Dim
 
 
 @dataclass
 class Scope:
-    """The names of one body of equations, with their allowed uses.
+    """The names that a group of equations can use.
 
-    ``changing`` are given names that an equation may assign (states, statistics, slots). ``layers``
-    are the instances that equations can call. ``losses`` is True if equations can call losses.
+    Equations may assign new names, and the names in ``changing`` (states, statistics, slots), but
+    no other existing name. ``layers`` has the layers that equations can call. ``losses`` is True if
+    equations can call losses.
     """
 
     names: dict[str, Binding]
@@ -55,7 +56,8 @@ class Scope:
     losses: bool = False
 
     def look_up(self, name: Name) -> Binding:
-        """Return a name's binding and mark the name as used; :class:`SpecError` if unknown."""
+        """Return the binding of a name and mark the name as used. Raises :class:`SpecError` if the
+        name is unknown."""
         if name.id not in self.names:
             known = sorted(self.names)
             if hint := shipped_hints().constants.get(name.id):
@@ -69,10 +71,11 @@ class Scope:
         return self.names[name.id]
 
     def check_assignable(self, target: Name) -> None:
-        """Check that a name is assigned only once, and is not a given name.
+        """Check that an equation may assign a name.
 
         Raises:
-            SpecError: the name is already assigned, or given.
+            SpecError: an equation has already assigned the name, or the name exists and is not in
+                ``changing``.
         """
         name = target.id
         if name in self.assigned:
@@ -87,13 +90,13 @@ class Scope:
             )
 
     def assign(self, target: Name, value: int) -> None:
-        """Bind a name to a value that an equation has computed."""
+        """Bind the name on the left side of an equation to the value of the right side."""
         self.check_assignable(target)
         self.assigned[target.id] = target.place
         self.names[target.id] = BoundValue(value)
 
     def size(self, expression: Expr) -> Dim:
-        """Return the dimension of an expression of sizes in scope, and mark its names as used.
+        """Convert an expression of sizes in this scope to a dimension, and mark its names as used.
 
         Raises:
             SpecError: the expression contains something else.
@@ -103,14 +106,15 @@ class Scope:
         return found
 
     def value(self, name: str) -> int:
-        """Return the value of a name that is known to be a tensor."""
+        """Return the value of a name that is bound to a value of the program."""
         bound = self.names[name]
         assert isinstance(bound, BoundValue)
         return bound.value
 
 
 def as_sizes(names: Mapping[str, object]) -> dict[str, Dim]:
-    """Return the names that may be the length of an axis: sizes, and whole-number attributes."""
+    """Select the names that can be the length of an axis: sizes, and attributes that are whole
+    numbers. Return them as dimensions."""
     found = ((name, _as_size(binding)) for name, binding in names.items())
     return {name: size for name, size in found if size is not None}
 
@@ -122,7 +126,7 @@ def _as_size(binding: object) -> Dim | None:
 
 
 def is_whole(expression: Expr, scope: Scope) -> bool:
-    """Return whether an expression consists of sizes and whole numbers."""
+    """Return whether an expression consists only of sizes and whole numbers."""
     match expression:
         case Number(value):
             return isinstance(value, int)
@@ -137,7 +141,7 @@ def is_whole(expression: Expr, scope: Scope) -> bool:
 
 
 def names_in(expression: Expr) -> set[str]:
-    """Return the names of an expression of sizes."""
+    """Return the names that occur in an expression of sizes."""
     if isinstance(expression, Binary):
         return names_in(expression.left) | names_in(expression.right)
     return {expression.id} if isinstance(expression, Name) else set()
@@ -146,7 +150,7 @@ def names_in(expression: Expr) -> set[str]:
 def check_used(
     scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
-    """Check that every declared name is used; changing an unused one would have no effect.
+    """Check that equations use every declared name. An unused name is probably a mistake.
 
     Raises:
         SpecError: a name is not used.
@@ -157,7 +161,7 @@ def check_used(
 def check_assigned(
     scope: Scope, names: Iterable[str], document: Document, section: str | KeyPath, kind: str
 ) -> None:
-    """Check that every carried name is assigned a next value.
+    """Check that equations assign a new value to every carried name (e.g. a state).
 
     Raises:
         SpecError: a name is not assigned.
@@ -181,7 +185,7 @@ def _check_among(
 
 
 def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str]) -> None:
-    """Check that every computed name is read by another equation, or is in ``kept``.
+    """Check that every name that an equation assigns is used, or is in ``kept``.
 
     Raises:
         SpecError: a name is never read.
@@ -193,11 +197,14 @@ def check_read(equations: Sequence[Assignment], scope: Scope, kept: Iterable[str
                 raise SpecError(f"{target.id!r} is computed but never used", target.place)
 
 
-# Values during the evaluation of equations, and their places.
+# Values during the evaluation of equations, and their positions in the spec.
 
 
 class LanguageValues(ABC):
-    """The values that the functions of the language work on; ``places`` are for messages."""
+    """An interface for the functions of the language: evaluate expressions and append primitives.
+
+    ``places`` has the position in the spec of each value, for messages.
+    """
 
     def __init__(self) -> None:
         self.builder = Builder()
@@ -205,11 +212,11 @@ class LanguageValues(ABC):
 
     @abstractmethod
     def tensor(self, expr: Expr, scope: Scope) -> int:
-        """Return the value of an expression."""
+        """Evaluate an expression and return its value number."""
 
     @contextmanager
     def at(self, place: Place) -> Iterator[None]:
-        """Give the place of an equation to the nodes made in the block, and to their errors.
+        """Give the position of an equation to nodes and errors that the ``with`` block creates.
 
         Raises:
             SpecError: a node's operands do not fit.
@@ -229,23 +236,24 @@ class LanguageValues(ABC):
         return self.builder.types[value]
 
     def floats(self, value: int) -> int:
-        """Return an index or a condition as floats; return floats unchanged."""
+        """Cast an index or a condition to floats; return floats unchanged."""
         if self.type_of(value).kind == "float":
             return value
         return self.builder.emit("astype", value)
 
     def tell(self, value: int) -> str:
-        """Return a value's name, type and origin, for messages."""
+        """Return the name, the type and the position of a value, as text for messages."""
         name = self.builder.names.get(value, "the value")
         place = self.places.get(value)
         return f"{name} {self.type_of(value)}" + (f" (from {place})" if place else "")
 
     def failure(self, value: int, place: Place) -> Callable[[str], SpecError]:
-        """Return a function that makes errors about a value passed to a call at ``place``."""
+        """Return a function that converts a message to an error at ``place``; the error also
+        describes ``value``, which was passed to a call there."""
         return lambda message: SpecError(f"{message}: {self.tell(value)}", place)
 
     def emit(self, op: str, *values: int, place: Place, **attributes: Any) -> int:
-        """Append a primitive; an error names the origin of each operand.
+        """Append a primitive and return its result. An error describes each operand.
 
         Raises:
             SpecError: the operands do not fit.

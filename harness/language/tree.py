@@ -1,4 +1,4 @@
-"""Syntax tree of equations."""
+"""Classes for the syntax tree of equations."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from harness.errors import Place
 
 @dataclass(frozen=True)
 class ExprNode:
-    """A part of an equation; equality ignores the place."""
+    """A part of an equation. Comparison with ``==`` ignores the position in the file."""
 
     place: Place = field(kw_only=True, compare=False, repr=False)
 
@@ -26,7 +26,7 @@ class Name(ExprNode):
 
 @dataclass(frozen=True)
 class Rest(ExprNode):
-    """``...`` in an index or as a keyword's value: all axes that are not named."""
+    """The sign ``...`` in an index or as the value of a keyword, for all axes not mentioned."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class Compare(ExprNode):
 
 @dataclass(frozen=True)
 class IndexItem(ExprNode):
-    """A single position along an axis, a number or a size; a minus sign counts from the end."""
+    """A position along an axis: a number or a size. A negated position counts from the end."""
 
     value: "int | Expr"
 
 
 @dataclass(frozen=True)
 class SliceItem(ExprNode):
-    """A slice; ``start`` and ``stop`` are numbers or sizes, from the end with a minus sign."""
+    """A slice. ``start`` and ``stop`` are numbers or sizes; if negated, they count from the end."""
 
     start: "Expr | None"
     stop: "Expr | None"
@@ -84,7 +84,7 @@ class SliceItem(ExprNode):
 
 @dataclass(frozen=True)
 class NewAxis(ExprNode):
-    """``None`` in an index: a new axis of length 1."""
+    """The word ``None`` in an index, for a new axis of length 1."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class List(ExprNode):
 
 @dataclass(frozen=True)
 class Assignment(ExprNode):
-    """``a = value``, or ``a, b = value`` for a call with several results."""
+    """An equation ``a = value``, or ``a, b = value`` for a call with several results."""
 
     targets: tuple[Name, ...]
     value: "Expr"

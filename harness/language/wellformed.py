@@ -1,6 +1,7 @@
-"""Validity checks of a program: values defined and typed, operations known, sizes possible.
+"""Validity checks of a program: its values, types, operations and sizes.
 
-Programs that the harness lowers are valid by construction; a reproducer may contain anything.
+Programs that the harness creates from a spec need only some of these checks. The file of a
+reproducer may contain anything.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from harness.program.infer import INFER, TypeMismatch
 from harness.program.ir import Block, Node, Port, Program, Type, walk_nodes
 from harness.program.windows import WindowedAxis, misfit, windowed_axes
 
-# Impossible sizes: numbers in a program's shapes, except sizes that arrays decide.
+# Detection of impossible sizes, as far as they do not depend on arrays.
 
-# Smallest allowed values of the attributes of windows.
+# The smallest allowed values of attributes of windows.
 LEAST: Mapping[str, int] = {"stride": 1, "dilation": 1, "padding": 0, "after": 0}
 
 
 def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` for sizes that are impossible in numbers.
+    """Check the sizes of a program as numbers; raise :class:`SpecError` if a size is impossible.
 
-    Examples are an axis below 1, too many entries, a slice beyond its axis, and windows that do not
-    fit. ``places`` locate values; ``otherwise`` is the place of all other errors.
+    E.g. an axis has length 0, a value has too many entries, a slice exceeds its axis, or windows do
+    not fit. ``places`` has the positions of values in the spec; for other values, ``otherwise`` is
+    the position of the error.
     """
     sizes = program.sizes
     for value, type_ in program.types.items():
@@ -76,9 +78,10 @@ def check_numbers(program: Program, places: Mapping[int, Place], otherwise: Plac
 
 
 def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) -> None:
-    """Raise :class:`SpecError` if equations need batch or time and no input or state has it.
+    """Check that the sizes batch and time are known if equations need them, i.e. that an input or a
+    state has such an axis. Raises :class:`SpecError` if not.
 
-    Losses may also take batch and time from the targets.
+    For losses, an axis of a target is sufficient.
     """
     given = (*program.inputs, *program.state)
     told = {n for port in given for dim in program.type_of(port).shape for n in dim.names}
@@ -103,7 +106,8 @@ def check_told(program: Program, places: Mapping[int, Place], otherwise: Place) 
 
 
 def room_of(program: Program) -> tuple[Dim, ...]:
-    """Return the dimensions, not known as numbers, that slices and windows need to be 0 or more."""
+    """Return the dimensions that must be at least 0 so that all slices and windows fit. Dimensions
+    are left out if they cannot be negative or are known as numbers."""
     found: dict[Dim, None] = {}
     for node in walk_nodes(program.nodes):
         for axis, count in _windowed(program, node):
@@ -121,7 +125,7 @@ def _windowed(program: Program, node: Node) -> Iterator[tuple[WindowedAxis, Dim]
 
 
 def _below(dim: Dim) -> bool:
-    """Return whether a dimension is below 0 for some sizes of 1 or more."""
+    """Return whether a dimension can be negative if all sizes are at least 1."""
     return any(c < 0 for _, c in dim.terms) or dim.constant + sum(c for _, c in dim.terms) < 0
 
 
@@ -129,14 +133,14 @@ def _number(dim: Dim, sizes: Mapping[str, int]) -> int | None:
     return dim.resolve(sizes) if all(name in sizes for name in dim.names) else None
 
 
-# Errors that type inference raises for wrong operands or attributes.
+# The errors that type inference may raise for wrong operands or attributes.
 MISFITS = (TypeMismatch, KeyError, IndexError, TypeError, ValueError, AttributeError, HarnessError)
 INCOMING = ("inputs", "targets", "state", "statistics", "parameters")
 OUTGOING = ("outputs", "new_state", "new_statistics", "metrics")
 
 
 class MalformedProgram(HarnessError):
-    """Data that are not a valid program; the message says why."""
+    """An error for data that are not a valid program; the message says why."""
 
 
 def check_program(program: Program) -> None:
@@ -208,7 +212,7 @@ def _check_node(program: Program, known: set[int], node: Node) -> None:
             f"{node.op} does not fit its operands: {shorten(str(error))}"
         ) from None
     _define(program, known, (output,), node.op)
-    # The bound of an index is a promise, so only shape and kind must match.
+    # Shape and kind must match. The bound of an index may differ.
     wanted = program.types[output]
     if (found.shape, found.kind) != (wanted.shape, wanted.kind):
         raise MalformedProgram(f"{node.op} gives {found}, and value {output} is {wanted}")
@@ -235,7 +239,7 @@ def _check_body(program: Program, known: set[int], node: Node) -> None:
 
 
 def _check_call(node: Node) -> None:
-    """Check the attributes of a call, which backends read."""
+    """Check the attributes of a call node that backends read."""
     given = node.attributes
     for name in ("label", "definition", *(["instance"] if "instance" in given else [])):
         if not isinstance(given.get(name), str):
@@ -256,7 +260,8 @@ def _check_call(node: Node) -> None:
 
 
 def _check_scan(program: Program, node: Node, body: Block) -> None:
-    """Check that carried values keep their types, and that slices fit their sequences."""
+    """Check a loop: the types of carried values must not change, and slices must fit their
+    sequences."""
     count, reverse = node.attributes.get("carries"), node.attributes.get("reverse")
     fits = len(body.inputs) == len(node.inputs) and isinstance(reverse, bool)
     if not isinstance(count, int) or not 0 <= count < len(node.inputs) or not fits:
