@@ -131,7 +131,7 @@ def archive(path: Path, what: str) -> Iterator[Archive]:
 
 @contextmanager
 def reading(path: Path, as_what: str, hint: str) -> Iterator[None]:
-    """Convert the faults of reading a file to a message with ``as_what`` and a ``hint``.
+    """Raise an error with ``as_what`` and a ``hint`` if a file cannot be read in the block.
 
     Raises:
         UsageError: the file is damaged, or cannot be read.
@@ -167,7 +167,7 @@ def bytes_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def check_names(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise :class:`UsageError` if keys of the model are missing in a file, or it has others."""
+    """Raise :class:`UsageError` if a file lacks keys of the model, or has unknown keys."""
     found, wanted = list(found), list(wanted)
     there, known = set(found), set(wanted)
     missing, unknown = [k for k in wanted if k not in there], [k for k in found if k not in known]

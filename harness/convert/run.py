@@ -105,7 +105,7 @@ Tell = Callable[[str], None]
 
 
 def untold(verb: str) -> None:
-    """Ignore the name of a call."""
+    """Do nothing: the default if nobody listens to calls."""
 
 
 class Caller:

@@ -40,7 +40,7 @@ def annotating(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 class CommandFilter:
-    """A filter that removes workflow commands from a text that is written in pieces."""
+    """A filter that escapes commands for GitHub Actions in a text that is written in pieces."""
 
     def __init__(self) -> None:
         # The end of the last piece that may be the beginning of a command.

@@ -99,7 +99,7 @@ class Progress:
             self.line(text)
 
     def now(self, text: str) -> None:
-        """Show a small step below the bar; without a bar, print it after a time without output."""
+        """Show a small step below the bar; without a bar, print it after 10 s without output."""
         self.doing(text)
         if not self.live and self._clock() - self._printed >= SILENCE:
             self.line(text)

@@ -149,7 +149,7 @@ class Inputs:
         return [*every][-MOST_COMMANDS:]
 
     def told_apart(self, run: BenchRun) -> str:
-        """Return the label of a file's speeds, which is needed only if there are several files."""
+        """Return the file name as a label for its speeds; empty if there is only one file."""
         return run.name if len(self.benches) > 1 else ""
 
 

@@ -18,7 +18,7 @@ Grown = Annotated[tuple[NonNegativeInt, Number, Number], Strict(False)]
 
 
 class Link(Form):
-    """A named value at the time step with its largest error, relative to the value's magnitude."""
+    """A named value and its largest error at any time step, relative to its magnitude."""
 
     value: str
     error: Number

@@ -137,7 +137,7 @@ class Finding:
         return self
 
     def settle(self) -> None:
-        """Drop all deviations except the worst; keep the text, the count and the growth of all."""
+        """Drop all deviations except the worst, after storing their text, number and growth."""
         if len(self.deviations) > 1:
             self.words, self.compared = self.detail, len(self.deviations)
             self.kept_growth = self.growth
@@ -196,7 +196,10 @@ def _some(deviations: list[Deviation]) -> list[str]:
 
 
 def failed(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that ran and do not pass. If measuring checks fail, return only these."""
+    """Return the findings of checks that ran and failed.
+
+    If checks in :data:`MEASURING` failed, return only these.
+    """
     found = [f for f in findings if f.verdict not in PASSING and f.verdict != "not-run"]
     return [f for f in found if f.check in MEASURING and f.worst] or found
 

@@ -336,7 +336,7 @@ class Done(RecordLine):
 
 
 class Torn(RecordLine):
-    """A line of a writer, which reports that it found an incomplete line above."""
+    """A line that reports an incomplete line above it, found by a later writer."""
 
     kind: Literal["torn"] = "torn"
     bytes: int

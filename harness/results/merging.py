@@ -243,7 +243,7 @@ def _contradiction(
 
 
 def _distinct(lines: Iterable[L]) -> list[L]:
-    """Remove duplicate heads or pairs, which files that were merged before may contain."""
+    """Remove duplicate lines of kind head or pair, which occur if files were merged before."""
     found: dict[str, L] = {}
     for line in lines:
         told = {name: value for name, value in line.plain().items() if name != "planned"}

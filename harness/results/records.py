@@ -219,9 +219,9 @@ class Records:
 
 
 def _again(origins: dict[CellOrigin, CellBlock], origin: CellOrigin) -> list[CellBlock]:
-    """Remove and return the result that a new run of a cell may replace.
+    """Remove and return the old result of a cell that runs again.
 
-    The new result does not replace it if the framework version differs.
+    The caller restores the old result if the framework version has changed.
     """
     same = [o for o in origins if (o.machine, o.copy) == (origin.machine, origin.copy)]
     return [origins.pop(each) for each in same[-1:]]
@@ -241,7 +241,7 @@ def _last_first(origins: Mapping[CellOrigin, CellBlock]) -> Iterator[CellResult]
 
 
 def comparable(*files: Records) -> list[dict[Cell, CellResult]]:
-    """Return the results of the last version on each machine.
+    """Return for each cell and machine the result with the framework version that ran last.
 
     If there are several machines, the names of backends contain the machine.
     """

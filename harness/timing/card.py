@@ -1,4 +1,4 @@
-"""Record the clock state and the memory of the GPU while rounds are timed."""
+"""Recording of the clock state and the memory of the GPU while rounds are timed."""
 
 from __future__ import annotations
 

@@ -147,10 +147,10 @@ def check_cells(content: SpeedFile, name: str) -> None:
 
 @dataclass(frozen=True)
 class Unsure:
-    """A count of the cells of both files whose change of speed cannot be judged.
+    """The cells in both files whose change of speed cannot be judged.
 
-    ``of`` is the number of cells that both files time, and ``once`` the number of cells with only
-    one timed round. ``doubted`` maps a cell to the reason why its speed is unreliable.
+    ``of`` is the number of cells in both files, and ``once`` the number of cells with a single
+    timed round. ``doubted`` maps a cell to the reason why its speed is unreliable.
     """
 
     of: int

@@ -102,7 +102,7 @@ class Refused(Exception):
 
 
 class Unsupported(Exception):
-    """Signal that a backend does not claim to support a device, dtype, primitive or path."""
+    """Error: the backend does not claim to support a device, dtype, primitive or path."""
 
 
 @dataclass
@@ -132,7 +132,7 @@ UNKNOWN = 0.02
 class TimedRow:
     """Seconds of steps in a row: ``told`` by the worker's clock, ``passed`` by the harness's clock.
 
-    ``wait`` is the mean time that the worker waited for a free core meanwhile.
+    ``wait`` is the mean time that the worker waited for a free core during the steps.
     """
 
     told: float

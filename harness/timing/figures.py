@@ -1,4 +1,4 @@
-"""Convert seconds into characters per second, FLOP/s, shares of the peaks, and memory."""
+"""Conversion of seconds to characters per second, FLOP/s, shares of the peaks, and memory."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def environment(request: BenchRequest, results: Iterable[TimedResult]) -> dict[s
 def workers(results: Iterable[TimedResult]) -> dict[str, object]:
     """Return each worker's versions, interpreter, environment variables and backend settings.
 
-    The keys are the labels of the entries.
+    The keys are the labels of the backends.
     """
     found: dict[str, object] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""Decide how much faster one sample of rounds is than another, and which speeds are too noisy."""
+"""Comparison of the speeds of two samples of rounds, and detection of speeds that are noisy."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class SpeedRatio:
 
 
 def speed(seconds: Sequence[float], base: Sequence[float], *, paired: bool = False) -> SpeedRatio:
-    """Return the speed of rounds relative to the rounds ``base``, by a t-test on the logarithms.
+    """Return the ratio of two speeds, given the seconds of rounds; by a t-test on the logarithms.
 
     Use ``paired`` if the two sides were timed in turn, so that a disturbance slowed both sides.
     Equal numbers of rounds then get a paired t-test. All others get Welch's test.

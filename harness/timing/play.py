@@ -80,9 +80,9 @@ def _played(
     calls: Sequence[tuple[int, int]],
     drawn: bool,
 ) -> Played:
-    """Read the results of a row of steps, and return the row with them.
+    """Read the results of one step of a row, and return the round with them.
 
-    Which step is read is drawn secretly, and only after the row has run.
+    The step is drawn secretly, and only after the row has run.
     """
     steps, (first, count) = contestant.steps, calls[-1]
     back = SECRET.randrange(contestant.many)

@@ -1,4 +1,4 @@
-"""The request for a timing (cells and backends), and its plan of entries and groups."""
+"""The request of a benchmark (cells and backends), and the plan that is made from it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Group:
         return group_name((self.mode, self.spec.name, self.batch, self.time), self.sizes)
 
     def cell(self, label: str) -> TimedCell:
-        """Return the cell of the entry with this label."""
+        """Return the cell of the backend with this label."""
         return TimedCell(self.spec.name, label, self.mode, self.batch, self.time, dict(self.sizes))
 
 
@@ -159,7 +159,7 @@ def groups_of(request: BenchRequest) -> list[Group]:
 
 
 def entries_from(request: BenchRequest) -> list[Entry]:
-    """Return an entry for each backend; with ``tune`` also an entry for each of :data:`TUNINGS`.
+    """Return an entry per backend; with ``tune`` also an entry per backend and tuning.
 
     Raises:
         UsageError: a backend is unknown, or an interpreter or environment is given for a backend

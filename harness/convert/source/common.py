@@ -90,7 +90,7 @@ def _axes(node: Node) -> bool:
 
 
 def swaps_first(node: Node | None) -> bool:
-    """Return whether a node swaps the first two axes, e.g. ``[batch, time, ...]``."""
+    """Return whether a node swaps the first two axes, e.g. of ``[batch, time, ...]``."""
     if node is None or node.op != "permute_dims":
         return False
     axes = node.attributes["axes"]

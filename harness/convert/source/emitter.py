@@ -145,7 +145,7 @@ def count_reads(nodes: Iterable[Node], wanted: Iterable[int]) -> Counter[int]:
 
 
 class Dialect(ABC):
-    """The interface of a framework's source code: how it writes operations and loops."""
+    """The interface to write operations and loops as source code of one framework."""
 
     @abstractmethod
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:

@@ -51,8 +51,8 @@ class LayerForm:
 class SourceModel:
     """The inference program of a model, prepared for writing.
 
-    ``instances`` maps a layer to its form; ``calls`` maps the label of a call to its form and
-    method.
+    ``instances`` maps a layer to its :class:`LayerForm`. ``calls`` maps the label of a call to its
+    :class:`LayerForm` and :class:`Method`.
     """
 
     program: Program

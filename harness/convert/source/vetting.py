@@ -191,7 +191,7 @@ class _SyntaxReader:
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return ``torch.nn.functional`` for such an attribute access; "" for any other expression."""
+    """Return the dotted name that an expression is, e.g. ``torch.nn.functional``; else ""."""
     if isinstance(node, ast.Name):
         return node.id
     inner = _dotted(node.value) if isinstance(node, ast.Attribute) else ""

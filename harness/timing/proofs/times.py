@@ -149,7 +149,7 @@ HANDED_SAMPLES = 12
 
 
 def check_handing_over(contestant: Contestant) -> None:
-    """Check that feeding batches and running steps takes as long as the steps and the copies.
+    """Check that feeding batches takes no longer than copying them.
 
     A backend could compute the results when it receives a batch: its steps would then take no time.
     To detect this work, the check measures from the feeding of batches to the end of the first
@@ -232,9 +232,9 @@ def check_clock(contestant: Contestant) -> None:
 def compare_clocks(rows: Sequence[TimedRow]) -> tuple[float, float, float]:
     """Return the seconds by the worker's clock, by the harness's clock, and the allowed difference.
 
-    Each number is a sum over the rows that lost least: half of the rows, plus one. A speed is the
-    median of its rounds, so cheating must affect half of them. A busy machine may delay the other
-    half.
+    Each number is a sum over half of the rows plus one: those in which the worker's clock lost
+    least. A speed is the median of its rounds, so cheating must affect half of them. A busy machine
+    may delay the other half.
     """
     kept = sorted(rows, key=lambda row: row.lost)[: len(rows) // 2 + 1]
     allowed = sum(MESSAGE + WAITS * row.wait for row in kept)

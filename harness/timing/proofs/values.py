@@ -82,10 +82,10 @@ def check_timed_way(contestant: Contestant) -> None:
 
 
 def check_rounds(contestant: Contestant) -> None:
-    """Repeat one timed round and the samples of the pace step by step, and compare the values.
+    """Repeat one timed round, and the short rounds of the pace proof, step by step.
 
-    The round is drawn secretly. If no values pass from step to step, some results of every round
-    are compared.
+    The values must be equal within rounding. The round is drawn secretly. If no values pass from
+    step to step, some results of every round are compared.
 
     Raises:
         Refused: the values differ, or the round left work to the reading of its values.
