@@ -52,7 +52,7 @@ FIGURES: dict[str, str] = {
     r"no correct backend had a `ratio` above ([\d.]+)": worst_alarm(),
     r"largest error (?:is|was)\s(\d\.\d+) yardsticks": worst_alarm(),
     r"K = (\d+)(?=\*\*| yardsticks| about once)": f"{tolerance.K:.0f}",
-    r"(\w+) times the (?:measured )?rounding error": WORDS[int(tolerance.K)],
+    r"([a-z]+teen) times the (?:measured )?rounding error": WORDS[int(tolerance.K)],
     r"stops if it is above (\S+?)\.\s": f"{complex_step.ALLOWED:g}",
     r"(\d+) planted faults(?=,| show)": str(len(MUTANTS)),
     r"(\d+) defaults in which": str(len(catalogue())),
