@@ -1,8 +1,8 @@
-"""Write what is made of the options of commands: ``python docs/options.py``.
+"""Write the files that are generated from the commands' options: ``python docs/options.py``.
 
-These are the table of all options in docs/command-line.md, the types of Python's arguments in
-harness/api/keywords.pyi, and the signatures of functions in harness/api/commands.pyi.
-``tests/project/test_options_page.py`` tells when they are out of date.
+These files are docs/command-line.md (the table of all options), harness/api/keywords.pyi (the types
+of keyword arguments) and harness/api/commands.pyi (the signatures of functions). The test
+``tests/project/test_options_page.py`` fails if a file is out of date.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/command-line.md"
 KEYWORDS = ROOT / "harness/api/keywords.pyi"
 STUB = ROOT / "harness/api/commands.pyi"
-# The options of each function, and of which other one it has them all.
+# The option class of each function, and the function whose options it also has.
 FUNCTIONS: dict[str, tuple[type, str]] = {
     "Cell": (CellOptions, ""),
     "Check": (CheckOptions, "Cell"),
@@ -38,7 +38,7 @@ FUNCTIONS: dict[str, tuple[type, str]] = {
     "Generate": (GenerateOptions, ""),
     "Demo": (DemoOptions, ""),
 }
-# What functions take by its place, or as arguments of their own.
+# Options that functions take as explicit parameters; the other options are keyword arguments.
 FIRST = {"specs", "backends", "spec", "backend", "prompt"}
 HEAD = '''"""The types of what functions take by name, for editors and type checkers.
 
@@ -65,7 +65,7 @@ def _classes() -> Iterator[str]:
     for name, (declared, base) in FUNCTIONS.items():
         before = {one.name for one in arguments_of(FUNCTIONS[base][0])} if base else FIRST
         if name == "Generate":
-            before = {*before, "weights"}  # it needs them
+            before = {*before, "weights"}  # an explicit, required parameter
         parent = f"{base}Keywords" if base else "TypedDict"
         rows = [
             f"    {one.name}: {annotation(one)}"

@@ -1,9 +1,9 @@
-"""Write docs/spec-reference.md from the spec language's data: ``python docs/spec_reference.py``.
+"""Write docs/spec-reference.md from the schema of specs: ``python docs/spec_reference.py``.
 
-Keys, their types, defaults, texts and examples are those of the schema; distributions, limits and
-definitions are read from the code and from ``specs/``. The texts of operators and built-in
-functions are below. ``tests/project/test_reference_page.py`` fails if the page is out of date, and
-evaluates every example.
+Keys with their types, defaults, texts and examples come from the schema. Distributions, limits and
+definitions come from the code and from ``specs/``. This file has the texts about operators and
+built-in functions. ``tests/project/test_reference_page.py`` evaluates every example, and fails if
+the page is out of date.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from harness.program import dims
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/spec-reference.md"
-DRAWN = ROOT / "specs/initializers.yaml"  # the values of each distribution, in words
+DRAWN = ROOT / "specs/initializers.yaml"  # the descriptions of the distributions
 LAW = dict[str, dict[str, float | str]]
 
-# Each part of a file: its title in the page, and its form.
+# For each chapter of the page: the titles of its sections, and the pydantic model of each.
 PARTS: dict[str, dict[str, type[BaseModel]]] = {
     "Every file": {"Every file": strict.Documented},
     "A model": {
@@ -76,7 +76,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
 }
 TITLES = {form: title for forms in PARTS.values() for title, form in forms.items()}
 
-# Forms of an expression, each with an example that a test evaluates.
+# The operators of expressions, each with an example that a test evaluates.
 OPERATORS = {
     "+ - * /": ("Elementwise, with broadcasting as in numpy.", "2 * x + x / 3"),
     "**": ("Power; the exponent is a number or an expression of numbers.", "x ** 2"),
@@ -141,7 +141,7 @@ FUNCTIONS = {
     "expand_dims": ("Insert an axis of length 1.", "expand_dims(x, axis=0)"),
     "permute_dims": ("Transpose: reorder the axes.", "permute_dims(x, axes=[0, 2, 1])"),
 }
-# Examples of what needs an argument.
+# Example values for the arguments of distributions.
 ARGUMENTS = {"value": 0.1, "low": -0.05, "high": 0.05, "std": 0.02, "fan": "features", "keep": 0.9}
 LIMITS = {
     "size of a file": f"{document.MAX_BYTES >> 20} MiB",
@@ -181,12 +181,12 @@ def flow(value: object) -> str:
 
 
 def anchor_of(title: str) -> str:
-    """Return the anchor of a heading."""
+    """Return the anchor that GitHub gives to a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
-    """Return the type of a key in words."""
+    """Return the type of a key as words, e.g. "number or name"."""
     if any(isinstance(one, AfterValidator) for one in limits):
         return "name"
     if get_origin(annotation) is Annotated:
@@ -230,7 +230,7 @@ def _limit(limits: Iterable[Any]) -> str:
 
 
 def keys(form: type[BaseModel]) -> Iterator[str]:
-    """Yield the keys of a part of a file as a list; those of a base stand there only."""
+    """Yield the keys of a pydantic model as lines of a list, without keys of its base class."""
     above = form.__bases__[0]
     inherited = getattr(above, "model_fields", {})
     for name, field in form.model_fields.items():
@@ -251,7 +251,7 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
 
 
 def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
-    """Yield a list of the definitions in a folder: name, attributes, the start of the summary."""
+    """Yield a line for each definition in a folder: its name, attributes and start of summary."""
     for path in sorted((ROOT / "specs" / folder).glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         given = ", ".join(
@@ -263,7 +263,8 @@ def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
 
 
 def _start(summary: str) -> str:
-    """Return a short summary, or the first sentence of a long one, cut after nine words or more."""
+    """Return a short summary as it is. Return the first sentence of a long summary; if this is long
+    too, cut it at a comma."""
     words = summary.split()
     sentence = " ".join(words) if len(words) <= 18 else re.split(r"(?<=[.;:]) ", summary)[0]
     short = re.match(r"(?:\S+ ){8,}?\S*?,(?= )", sentence)
@@ -272,13 +273,13 @@ def _start(summary: str) -> str:
 
 
 def called(name: str, arguments: Iterable[str]) -> str:
-    """Return a distribution with its arguments as a spec names it."""
+    """Return a distribution with example arguments, as written in a spec."""
     given = {one: ARGUMENTS[one] for one in arguments}
     return flow({name: given}) if given else name
 
 
 def _unsigned(text: str) -> str:
-    """Return a text without the paper that it names."""
+    """Return a text without citations such as " (Author 2015)"."""
     return re.sub(r" \([A-Z][^()]*\d{4}\)", "", text)
 
 

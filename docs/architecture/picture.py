@@ -1,9 +1,9 @@
-"""Draws ``rooms.svg``: the rooms on their floors, and an arrow from each to those it imports.
+"""Draw ``rooms.svg``: the packages of ``harness/`` in levels, with an arrow for each import.
 
     python docs/architecture/picture.py
 
-All that is drawn comes from the imports as :mod:`rooms` reads them; only where a box stands on its
-floor, and what is written in it, is said here. The same source gives the same bytes.
+The module :mod:`rooms` reads the imports and defines the levels. This file defines only the
+horizontal position and the text of each box. The same source gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PICTURE = Path(__file__).with_name("rooms.svg")
 COMMAND = "python docs/architecture/picture.py"
 
-# Where the middle of a box stands, and what is in the room.
+# The horizontal centre of each package's box, and the text in the box.
 BOXES: Mapping[str, tuple[int, str]] = {
     "harness": (150, "load, check, bench, ..."),
     "cli": (480, "how a command starts and ends"),
@@ -49,11 +49,11 @@ BOXES: Mapping[str, tuple[int, str]] = {
     "runtime": (660, "program and one framework"),
     "program": (470, "equations, and their rewriting"),
 }
-# Everything below this room is imported from everywhere: boxes without arrows.
+# Every package may import the packages below this one, so their boxes have no arrows.
 LOWEST = "program"
-# Stand above the floors: the package itself, and the folder beside it.
+# Boxes above all levels: the file ``harness/__init__.py``, and the folder of backends.
 GUESTS = ("harness", "backends")
-# An arrow has the colour of the room that it leads to; all others are grey.
+# The colours of arrows to these packages; all other arrows are grey.
 COLOURS: Mapping[str, str] = {
     "oracle": "#cf4f5f",
     "worker": "#8d6cc4",
@@ -64,7 +64,7 @@ COLOURS: Mapping[str, str] = {
 }
 WIDTH, HEIGHT, STEP, TOP = 204, 44, 94, 16
 CANVAS, ARROW, MARGIN, LANE = 980, 7, 8, 5
-# At so many imports a line gets so thick.
+# The width of an arrow: (least number of imports, width).
 THICK = ((1, 1.0), (5, 2.0), (15, 3.5), (30, 5.5))
 STYLE = """
   svg { --paper: #ffffff; --ink: #1f2328; --soft: #59636e; --line: #8c959f; --room: #eef4fb;
@@ -92,7 +92,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Arrow:
-    """From one room down to another, with the number of files that it stands for."""
+    """An arrow from a package to a package that it imports, with the number of imports."""
 
     source: str
     target: str
@@ -100,24 +100,24 @@ class Arrow:
 
     @property
     def width(self) -> float:
-        """How thick its line is."""
+        """The width of the arrow's line."""
         return max(width for least, width in THICK if self.imports >= least)
 
 
 def drawn_floors() -> list[tuple[str, ...]]:
-    """The rooms that get arrows, from the top; the guests first."""
+    """Return the packages that have arrows, by level from the top."""
     last = next(n for n, floor in enumerate(rooms.FLOORS) if LOWEST in floor)
     return [GUESTS + rooms.FLOORS[0], *rooms.FLOORS[1 : last + 1]]
 
 
 def base() -> list[str]:
-    """The rooms below all others."""
+    """Return the packages that have no arrows."""
     shown = {room for floor in drawn_floors() for room in floor}
     return [room for floor in rooms.FLOORS for room in floor if room not in shown]
 
 
 def arrows(found: Sequence[rooms.Import]) -> list[Arrow]:
-    """What the rooms with boxes import of each other: each pair of modules counts once."""
+    """Return the arrows between packages. Each pair of modules is counted as one import."""
     pairs = {(one.source, one.target) for one in found}
     counts: dict[tuple[str, str], int] = {}
     for source, target in pairs:
@@ -134,7 +134,7 @@ def _box(module: str) -> str:
 
 
 def picture(found: Sequence[rooms.Import]) -> str:
-    """The picture as SVG."""
+    """Return the picture as SVG text."""
     floors = drawn_floors()
     missing = {room for floor in floors for room in floor} - BOXES.keys()
     assert not missing, f"give {', '.join(sorted(missing))} a place in BOXES of {COMMAND}"
@@ -178,7 +178,7 @@ def _arrows(floors: Sequence[Sequence[str]], found: Sequence[Arrow]) -> Iterator
     ways = {arrow: _way(arrow, floors, floor_of) for arrow in found}
     starts = _ports(found, ways, "source")
     ends = _ports(found, ways, "target")
-    # The thick ones last: they lie above the others.
+    # Draw thick arrows last, so that they lie above thin arrows.
     for arrow in sorted(found, key=lambda a: (a.width, a.source, a.target)):
         top = TOP + STEP * floor_of[arrow.source] + HEIGHT
         bottom = TOP + STEP * floor_of[arrow.target]
@@ -193,7 +193,8 @@ def _arrows(floors: Sequence[Sequence[str]], found: Sequence[Arrow]) -> Iterator
 
 
 def _way(arrow: Arrow, floors: Sequence[Sequence[str]], floor_of: Mapping[str, int]) -> list[Point]:
-    """Where an arrow passes the floors between: beside the boxes, straight down as they are."""
+    """Return the points of an arrow at the levels between its ends. It passes vertically between
+    the boxes there."""
     first, last = floor_of[arrow.source], floor_of[arrow.target]
     begin, end = BOXES[arrow.source][0], BOXES[arrow.target][0]
     points: list[Point] = []
@@ -206,7 +207,8 @@ def _way(arrow: Arrow, floors: Sequence[Sequence[str]], floor_of: Mapping[str, i
 
 
 def _beside(wanted: float, floor: Sequence[str], target: str) -> float:
-    """The place nearest to the one wanted that is in no box; arrows to one room share a lane."""
+    """Return the horizontal position outside all boxes of a level that is nearest to ``wanted``.
+    Arrows to the same package have the same distance from the box."""
     lane = list(COLOURS).index(target) if target in COLOURS else -1
     room = WIDTH / 2 + MARGIN + LANE * (1 + lane)
     for middle in sorted((BOXES[box][0] for box in floor), key=lambda x: abs(x - wanted)):
@@ -218,7 +220,8 @@ def _beside(wanted: float, floor: Sequence[str], target: str) -> float:
 def _ports(
     found: Sequence[Arrow], ways: Mapping[Arrow, Sequence[Point]], end: str
 ) -> dict[Arrow, float]:
-    """Where arrows touch a box: side by side, in the order of where they come from or go to."""
+    """Return the horizontal position at which each arrow touches its box (``end`` is "source" or
+    "target"). Arrows are sorted by the position of their other end."""
     places: dict[Arrow, float] = {}
     for room in BOXES:
         here = [arrow for arrow in found if getattr(arrow, end) == room]
@@ -237,7 +240,7 @@ def _ports(
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """A line that leaves and arrives straight down, and passes boxes so."""
+    """Return the SVG path of a curve through points, which is vertical at every point."""
     text = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     for (x, y), (to_x, to_y) in pairwise(points):
         half = (to_y - y) / 2

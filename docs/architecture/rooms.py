@@ -1,9 +1,9 @@
-"""Who imports whom: read from the source, and held against the rule of imports.
+"""The imports between modules, as read from the source, and the rule that they must follow.
 
-The rule: the rooms of ``harness/`` stand on floors, and a file imports from its own room and from
-floors below it only. No circle is allowed, not even one that is closed inside of a function or
-for a type. Nothing in ``harness/`` names a backend or a framework, and a backend imports its own
-framework and :mod:`harness.extend`.
+The packages of ``harness/`` (called rooms here) have levels (floors). A file may import only from
+its own package and from packages on lower levels. Circular imports are not allowed, not even inside
+functions or for types. No file in ``harness/`` imports a backend or a framework. A backend imports
+only its framework and :mod:`harness.extend`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# From the top; rooms on one floor know nothing of each other.
+# The levels from the top. Packages on the same level do not import each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
@@ -43,12 +43,12 @@ FRAMEWORKS: Mapping[str, frozenset[str]] = {
     "keras": frozenset({"keras", "tensorflow", "torch", "jax"}),
     "onnx": frozenset({"onnx", "onnxruntime", "google"}),
 }
-# Keras on JAX compiles as the jax backend does, and on torch plans run as in the torch backend.
+# Other families whose modules a family of backends may import: Keras backends run on JAX or torch.
 SIBLINGS: Mapping[str, frozenset[str]] = {"keras": frozenset({"jax", "torch"})}
-# What backends import of the harness, the package's own name included.
+# Modules of the harness that backends may import, in addition to `harness.extend`.
 PUBLIC = frozenset({"harness", "harness.backends"})
 CONTRACT = "harness.extend"
-# What prints or reads the command line.
+# Libraries that print, or read the command line.
 SPEAKERS = frozenset({"click", "rich"})
 SPEAKING = frozenset(
     {
@@ -60,7 +60,7 @@ SPEAKING = frozenset(
 
 @dataclass(frozen=True)
 class Import:
-    """One import of one module, or of a name in it."""
+    """An import of a module, or of a name in the module."""
 
     file: str  # relative to the root of the repository
     line: int
@@ -72,7 +72,7 @@ class Import:
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """The files of ``harness/`` and ``backends/`` by the names of their modules."""
+    """Return the files in ``harness/`` and ``backends/``, by the name of the module."""
     found = {}
     for folder, package in (("harness", "harness"), ("backends", "harness.backends")):
         for path in sorted((root / folder).rglob("*.py")):
@@ -82,7 +82,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(root: Path) -> list[Import]:
-    """Every import of every file, inside of functions and for types too."""
+    """Return all imports of all files, also inside functions and for types."""
     known = modules(root)
     return [
         Import(str(path.relative_to(root)), line, module, target)
@@ -103,19 +103,19 @@ def _targets(module: str, path: Path, known: Mapping[str, Path]) -> Iterator[tup
                 inner = f"{base}.{alias.name}"
                 yield node.lineno, inner if inner in known else base
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # As import_module("...") has it, and "module:function".
+            # A string that names a module, e.g. in import_module("..."), or "module:function".
             named = node.value.partition(":")[0]
             if named.startswith("harness.") and named in known and named != "harness.backends":
                 yield node.lineno, named
 
 
 def room(module: str) -> str:
-    """The room of a module of ``harness/``: its folder, or its file at the root."""
+    """Return the package of a module in ``harness/``, or its name if it is a file of the root."""
     return module.split(".")[1] if "." in module else "harness"
 
 
 def broken(found: Iterable[Import]) -> list[str]:
-    """In words, the imports that break the rule."""
+    """Return a message for each import that breaks the rule."""
     told = []
     for one in found:
         reason = _reason(one)
@@ -164,7 +164,7 @@ def _of_a_backend(one: Import) -> str:
 
 
 def circles(found: Iterable[Import]) -> list[list[str]]:
-    """The modules that import each other, directly or by way of others: sorted groups."""
+    """Return the groups of modules that import each other, directly or indirectly."""
     arrows: dict[str, set[str]] = {}
     for one in found:
         if one.source != one.target and one.target.startswith("harness."):

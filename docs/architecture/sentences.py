@@ -1,13 +1,14 @@
 """Print how plain the pages, help texts and docstrings are; CI prints the same tables.
 
-``python docs/architecture/sentences.py`` counts, for each page, the sentences of more than 30 words
-and those that start with What, Where or Of. Code blocks, tables and headings do not count. For each
-package it counts the docstrings whose first word is not the verb that says what a function does
-(ruff's D401), or is What, Those, One, Of, By, That, Which or All.
+``python docs/architecture/sentences.py`` counts two kinds of sentences for each page: sentences of
+more than 30 words, and sentences that start with What, Where or Of. Code blocks, tables and
+headings are ignored. For each package, it counts the docstrings with a wrong first word: a
+function's docstring must start with an imperative verb (ruff's D401), and no docstring may start
+with What, Those, One, Of, By, That, Which or All.
 
-A page may have 10% long sentences and 3% such starts. ``sentences.json`` is the allowance: the
-number that a page or a package above these limits may have. ``--lower`` writes today's numbers if
-they are lower; no command raises an allowance.
+Up to 10% of a page's sentences may be long, and up to 3% may have a wrong start. The file
+``sentences.json`` has higher limits for some pages and packages. ``--lower`` replaces these limits
+by today's counts if the counts are lower; no command raises them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 @dataclass(frozen=True)
 class Count:
-    """The sentences of a page: all, those of more than 30 words, those with a forbidden start."""
+    """The number of a page's sentences: of all, of those with more than 30 words, and of those with
+    a wrong start."""
 
     sentences: int
     long: int
@@ -49,14 +51,14 @@ class Count:
 
     @property
     def plain(self) -> bool:
-        """Whether the page keeps within the limits for all pages."""
+        """True if the page is within the limits for all pages."""
         return (
             self.long <= MOST_LONG * self.sentences and self.starts <= MOST_STARTS * self.sentences
         )
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """Yield the paragraphs and list items of a page; a code span counts as one word."""
+    """Yield the paragraphs and list items of a page, with each code span replaced by one word."""
     in_table = in_heading = False
     for token in _MARKDOWN.parse(text):
         if token.type in ("table_open", "table_close"):
@@ -79,7 +81,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def count(text: str) -> Count:
-    """Return the counts of a page."""
+    """Count the sentences in the text of a page."""
     every = list(sentences(text))
     long = sum(len(sentence.split()) > LONG for sentence in every)
     starts = sum(START.match(sentence.lstrip("\"'([")) is not None for sentence in every)
@@ -87,7 +89,7 @@ def count(text: str) -> Count:
 
 
 def help_text() -> str:
-    """Return the help of all commands and options, each text once, as paragraphs."""
+    """Return the help texts of all commands and options as paragraphs, without repetition."""
     texts: dict[str, None] = {}
     for command in cli.commands.values():
         texts[command.help or ""] = None
@@ -98,7 +100,7 @@ def help_text() -> str:
 
 
 def pages(root: Path = ROOT) -> dict[str, Count]:
-    """Return the counts of each page by its name, and of the help texts under ``--help``."""
+    """Count the sentences of each page, by the page's name, and of the help texts (``--help``)."""
     found = sorted([*root.glob("*.md"), *(root / "docs").rglob("*.md")])
     counts = {
         str(path.relative_to(root)): count(path.read_text(encoding="utf-8")) for path in found
@@ -120,7 +122,7 @@ def package(path: Path) -> str:
 
 
 def forbidden(source: str) -> Iterator[int]:
-    """Yield the lines of the docstrings that start with one of the forbidden words."""
+    """Yield the line numbers of docstrings that start with a forbidden word."""
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, kinds) and FIRST_WORD.match(ast.get_docstring(node) or ""):
@@ -135,13 +137,14 @@ def _not_imperative(root: Path) -> set[tuple[Path, int]]:
 
 
 def allowance() -> dict[str, dict[str, list[int] | int]]:
-    """Return the kept allowance: long sentences and starts by page, docstrings by package."""
+    """Read ``sentences.json``: the allowed numbers of long sentences and wrong starts by page, and
+    of docstrings by package."""
     kept: dict[str, dict[str, list[int] | int]] = json.loads(ALLOWANCE.read_text(encoding="utf-8"))
     return kept
 
 
 def wrong_pages(counts: Mapping[str, Count], allowed: Mapping[str, list[int]]) -> list[str]:
-    """Return a line for each page above the limits and above its allowance."""
+    """Return a message for each page that exceeds both the limits for all pages and its own."""
     found = []
     for name, one in counts.items():
         long, starts = allowed.get(name, (0, 0))
@@ -155,7 +158,10 @@ def wrong_pages(counts: Mapping[str, Count], allowed: Mapping[str, list[int]]) -
 
 
 def wrong_packages(counts: Mapping[str, int], allowed: Mapping[str, int]) -> list[str]:
-    """Return the packages above their allowance, if the sum is: files may move between them."""
+    """Return a message for each package with more wrong docstrings than allowed.
+
+    There are no messages if the total is allowed, because files may move between packages.
+    """
     if sum(counts.values()) <= sum(allowed.values()):
         return []
     return [
@@ -170,7 +176,8 @@ def lower(
     packages: Mapping[str, int],
     kept: Mapping[str, Mapping[str, list[int] | int]],
 ) -> dict[str, dict[str, list[int] | int]]:
-    """Return the allowance, lowered to today's numbers; pages within the limits need none."""
+    """Return the allowed numbers, lowered to today's counts. Pages within the limits for all pages
+    are removed."""
     allowed: dict[str, dict[str, list[int] | int]] = {"pages": {}, "packages": {}}
     for name, (long, starts) in kept["pages"].items():
         if name in counts and not counts[name].plain:

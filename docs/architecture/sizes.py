@@ -1,8 +1,8 @@
-"""Print the size of each package: lines, lines of code, files, and what makes files hard to find.
+"""Print the size of each package: lines, lines of code, files, and two signs of bad structure.
 
-Run ``python docs/architecture/sizes.py``; CI prints the same table, so that each change shows how
-much it adds. A line of code is a line that is not blank, a comment, or part of a docstring. A file
-with a single importer might be part of that importer.
+Run ``python docs/architecture/sizes.py``. CI prints the same table, which shows how much a change
+adds. Lines of code do not include blank lines, comments and docstrings. The signs are files that
+only one module imports (these could be merged), and annotations without precise types.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ NO_CODE = {
 
 @dataclass
 class Size:
-    """The size of a package; ``untyped`` counts ``dict[str, Any]`` and ``Mapping[str, Any]``."""
+    """The size of a package. ``untyped`` is the number of ``dict[str, Any]`` and ``Mapping[str,
+    Any]`` in it."""
 
     lines: int = 0
     code: int = 0
@@ -47,7 +48,7 @@ class Size:
 
 
 def code_lines(text: str) -> int:
-    """Return the number of lines that hold code."""
+    """Count the lines of a source that contain code."""
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -79,7 +80,7 @@ def package_sizes(root: Path = ROOT) -> dict[str, Size]:
 
 
 def table(sizes: dict[str, Size]) -> str:
-    """Return the sizes as text, the largest package first, with the sum of ``harness/``."""
+    """Return the sizes as a table, with the largest package first and the sum for ``harness/``."""
     whole = Size()
     for name, size in sizes.items():
         if name != "backends":

@@ -1,6 +1,6 @@
-"""The numpy backend with the mistakes of the Lesson 6 notebook, one for each name.
+"""Variants of the numpy backend, each with one mistake of the Lesson 6 notebook.
 
-``notebook-scalar`` and ``notebook-in-place`` know ``lesson6/pure_python_rnn`` only.
+``notebook-scalar`` and ``notebook-in-place`` can run only ``lesson6/pure_python_rnn``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Answer = tuple[dict[str, Any], dict[str, Any]]
 
 
 def scalar(session: Session) -> None:
-    """In[266]: the gradient of ``w_h`` is one number, an inner product."""
+    """Make the mistake of In[266]: the gradient of ``w_h`` is a single number, an inner product."""
     right = session.gradients
 
     def wrong(phase: Any, inputs: Any, state: Any, targets: Any, cotangents: Any = None) -> Answer:
@@ -35,7 +35,7 @@ def scalar(session: Session) -> None:
 
 
 def in_place(session: Session) -> None:
-    """In[266]: the loop over time moves the weights that it still reads."""
+    """Make the mistake of In[266]: the loop over time updates weights that later steps read."""
 
     def wrong(inputs: Any, state: Any, targets: Any, learning_rate: float) -> dict[str, Any]:
         results = session.forward("training", inputs, state, targets)
@@ -49,7 +49,7 @@ def in_place(session: Session) -> None:
 
 
 def rate(session: Session) -> None:
-    """In[29] to In[36]: the rate of the first fit stays, whatever is assigned later."""
+    """Make the mistake of In[29] to In[36]: later assignments do not change the learning rate."""
     right, load = session.step, session.load
     given: list[float] = []
 
@@ -65,7 +65,8 @@ def rate(session: Session) -> None:
 
 
 def types(session: Session) -> None:
-    """In[144]: float32 weights less a float64 rate times a gradient. numpy widens them."""
+    """Make the mistake of In[144]: subtract a float64 rate times the gradient from float32 weights.
+    The weights become float64."""
     right = session.step
 
     def wrong(inputs: Any, state: Any, targets: Any, learning_rate: float) -> dict[str, Any]:
@@ -88,7 +89,7 @@ MISTAKES: Mapping[str, Callable[[Session], None]] = {
 
 
 def _moves(session: Session, inputs: Any, targets: Any, **choices: Any) -> dict[str, Any]:
-    """The notebook's loop over all sequences of a batch, summed."""
+    """Return the sum of the notebook's weight changes over all sequences of a batch."""
     found = [
         notebook_rnn.moves(x, y, session.variables, **choices)
         for x, y in zip(inputs["chars"], targets["target"], strict=True)
@@ -103,7 +104,7 @@ def harness_backend(name: str) -> Backend:
 
     def session(training: Program, inference: Program, **choices: Any) -> Session:
         made = Session(backend, training, inference, **choices)
-        # The harness has models of its own, to check functions and optimizers with.
+        # The harness checks functions and optimizers with models named probe/...
         if not training.name.startswith("probe/"):
             MISTAKES[name](made)
         return made

@@ -1,9 +1,9 @@
-"""docs/lesson6.md from real runs: every Lesson 6 system trained and writing, on every backend.
+"""Write docs/lesson6.md from real results: train all Lesson 6 systems and generate text with them.
 
-``python docs/lesson6/lesson6.py run`` trains, writes on and measures the notebook's mistakes, and
-keeps what it found in a record; what the record has is not run again unless ``--again`` says so.
-``page`` makes docs/lesson6.md and its pictures of the record. What runs are the commands of the
-harness, as anyone would type them.
+``python docs/lesson6/lesson6.py run`` trains the systems on all backends, generates text, measures
+the mistakes of the notebook, and stores the results in a record. Results that the record already
+has are kept unless ``--again`` is given. ``page`` writes docs/lesson6.md and its pictures from the
+record. The script runs the ``harness`` commands that a user would type.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Record = dict[str, Any]
 
 
 def train(system: str, backend: str, weights: Path, text: str, epochs: int | None) -> Any:
-    """The spec's own phases, or so many epochs."""
+    """Train a system by the phases in its spec, or for ``epochs``; return the command's JSON."""
     few = ("--epochs", str(epochs)) if epochs else ()
     return harness(
         *("train", f"lesson6/{system}", "--backend", backend, "--text", text),
@@ -46,7 +46,8 @@ def train(system: str, backend: str, weights: Path, text: str, epochs: int | Non
 
 
 def write_on(system: str, weights: Path, prompt: str, backends: Sequence[str]) -> Any:
-    """Greedily on all backends, which must agree, and by chance on the first."""
+    """Generate text from a prompt: greedily on all backends, which must agree, and by sampling on
+    the first backend."""
     common = ("generate", f"lesson6/{system}", "--weights", str(weights), "--prompt", prompt)
     length = ("--length", str(LENGTH))
     every = [argument for b in backends for argument in ("--backend", b)]
@@ -57,7 +58,7 @@ def write_on(system: str, weights: Path, prompt: str, backends: Sequence[str]) -
 
 
 def mistakes(text: str) -> Any:
-    """The notebook's mistakes on a text; a text that cannot be had ends the command."""
+    """Measure the notebook's mistakes on a text; end the command if the text is not available."""
     try:
         return {"text": text, **measure_mistakes(text)}
     except HarnessError as error:
@@ -65,7 +66,7 @@ def mistakes(text: str) -> Any:
 
 
 def read(record: Path) -> Record:
-    """What was found so far."""
+    """Read the results so far from a record file."""
     if not record.exists():
         return {"systems": {}}
     found: Record = json.loads(record.read_text())
@@ -73,7 +74,7 @@ def read(record: Path) -> Record:
 
 
 def keep(record: Path, found: Record) -> None:
-    """Write the record whole, the systems in the notebook's order."""
+    """Write the record file, with the systems in the order of the notebook."""
     systems = found["systems"]
     found["systems"] = {name: systems[name] for name in SYSTEMS if name in systems}
     write_whole(record, (json.dumps(found, indent=1) + "\n").encode())
@@ -131,7 +132,7 @@ def run(
                 console.print(f"training {system} on {backend}")
                 entry["trained"][backend] = train(system, backend, weights, text, epochs)
                 keep(record, found)
-        # The weights of each backend in turn; all backends write with them.
+        # Each system uses the weights from the next backend; all backends generate text with them.
         maker = backends[number % len(backends)]
         if again or "written" not in entry:
             console.print(f"writing on with {system} as {maker} trained it")

@@ -1,4 +1,4 @@
-"""The commands of the harness, as the script of docs/lesson6.md runs them."""
+"""Function that runs ``harness`` commands for the script of docs/lesson6.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ HARNESS = Path(sys.executable).with_name("harness")
 
 
 def harness(*arguments: str) -> Any:
-    """What a command prints as JSON; its own words go to the terminal."""
+    """Run a command with ``--json`` and return its data. Messages of the command go to the
+    terminal."""
     command = [str(HARNESS), *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""The notebook's mistakes, measured, and what the harness says of a backend that makes them."""
+"""Measurements of the notebook's mistakes, and what ``harness check`` reports about them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from harness.text import corpus, vocabulary
 THREE_CHAR = Path(__file__).parents[2] / "specs/models/lesson6/three_char.yaml"
 CLASSES, HIDDEN, LENGTH = 86, 256, 8
 SEQUENCES = 10_000
-# The notebook's own rate, and one at which a step moves the weights visibly.
+# The learning rate of the notebook, and a rate at which a step changes the weights visibly.
 RATES = (1e-5, 1e-2)
-# The mistake, the system it was made in, and the dtype in which it shows.
+# For each mistake: the system in which the notebook makes it, and the dtype in which it is visible.
 PLANTED = {
     "scalar": ("pure_python_rnn", "float64"),
     "in-place": ("pure_python_rnn", "float64"),
@@ -30,7 +30,7 @@ PLANTED = {
 
 
 def measure_mistakes(name: str) -> dict[str, Any]:
-    """All of them, on a text as ``harness train`` names it."""
+    """Measure all mistakes on a text, which is named as in ``harness train``."""
     indices = corpus.corpus(name).text.indices.array
     classes = max(CLASSES, int(indices.max()) + 1)
     xs, ys = (_rows(indices, offset, classes) for offset in (0, 1))
@@ -48,12 +48,12 @@ def measure_mistakes(name: str) -> dict[str, Any]:
 
 
 def _rows(indices: Any, offset: int, classes: int) -> Any:
-    """One-hot windows [sequences, time, classes]."""
+    """Return one-hot windows of a text, shape ``[sequences, time, classes]``."""
     return np.eye(classes)[vocabulary.windows(indices, LENGTH, LENGTH, offset, 2)[:SEQUENCES]]
 
 
 def _scalar(xs: Any, ys: Any) -> dict[str, float]:
-    """The update of ``w_h`` on the first sequence, against the true gradient."""
+    """Compare the notebook's update of ``w_h`` on the first sequence with the true gradient."""
     w = notebook_rnn.draw(xs.shape[-1], HIDDEN)
     wrong, true = (
         notebook_rnn.moves(xs[0], ys[0], w, scalar=s)[notebook_rnn.HIDDEN] for s in (True, False)
@@ -70,7 +70,8 @@ def _scalar(xs: Any, ys: Any) -> dict[str, float]:
 
 
 def _in_place(x: Any, y: Any, rate: float) -> dict[str, float]:
-    """How far what is subtracted is from the gradient, relative to it, by weight."""
+    """Return the relative difference between each weight's update in the notebook and the true
+    gradient."""
     w = notebook_rnn.draw(x.shape[-1], HIDDEN)
     wrong, true = (notebook_rnn.moves(x, y, w, scalar=False, rate=r) for r in (rate, 0.0))
     return {
@@ -80,15 +81,15 @@ def _in_place(x: Any, y: Any, rate: float) -> dict[str, float]:
 
 
 def _rate_that_stays(name: str) -> dict[str, list[float]]:
-    """``three_char`` with the rate of its first phase in all of them, and as the spec says: the
-    loss of each epoch."""
+    """Train ``three_char`` with the first learning rate in all phases, and with the rates of its
+    spec. Return the losses of all epochs."""
     written = THREE_CHAR.read_text()
     phase = re.compile(r"(- {epochs: 4, learning_rate: )([\d.e-]+)}")
     first = phase.search(written)
     assert first is not None
     with tempfile.TemporaryDirectory() as folder:
         stuck = Path(folder) / "rate_that_stays.yaml"
-        # Two files may not give one name to two models.
+        # Rename the model, because two files must not declare the same name.
         named = written.replace("model: lesson6/three_char\n", "model: rate_that_stays\n")
         stuck.write_text(phase.sub(rf"\g<1>{first[2]}}}", named))
         return {"stays": _losses(stuck, name), "applied": _losses(THREE_CHAR, name)}
@@ -100,7 +101,8 @@ def _losses(spec: Path, name: str) -> list[float]:
 
 
 def said(mistake: str, system: str, dtype: str) -> list[str]:
-    """The lines of ``harness check`` about the backend that makes the mistake."""
+    """Run ``harness check`` on the backend that makes a mistake; return the command and the lines
+    about the mistake."""
     backend = f"notebook-{mistake}"
     command = ["check", f"lesson6/{system}", "--backend", backend, "--dtype", dtype]
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
@@ -114,7 +116,7 @@ def said(mistake: str, system: str, dtype: str) -> list[str]:
 
 
 def _complaints(printed: str) -> list[str]:
-    """From the cell's verdict on, without what follows the cells."""
+    """Return the lines from the verdict of the cell to the end of the list of cells."""
     lines = printed.splitlines()
     start = next(i for i, line in enumerate(lines) if line.endswith(": differ"))
     end = next(i for i, line in enumerate(lines) if line.startswith("oracle:"))

@@ -1,4 +1,4 @@
-"""docs/lesson6.md from the record of lesson6.py."""
+"""Text of docs/lesson6.md, which is written from the record of lesson6.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ errors grow in any training. In float64 all backends have the same losses
 
 
 def render(record: Mapping[str, Any], pictures: str) -> str:
-    """The whole page; ``pictures`` is their folder beside it."""
+    """Return the text of the page; ``pictures`` is the folder of its pictures."""
     told = stories()
     parts = [_head(record), _mistakes(record["mistakes"]), _overview(record["systems"])]
     for system, entry in record["systems"].items():
@@ -33,7 +33,7 @@ def render(record: Mapping[str, Any], pictures: str) -> str:
 
 
 def stories() -> dict[str, str]:
-    """What each system is, in words."""
+    """Read the description of each system."""
     _, *sections = re.split(r"^## ", STORIES.read_text(), flags=re.MULTILINE)
     return {name: text.strip() for name, text in (s.split("\n", 1) for s in sections)}
 
@@ -73,13 +73,13 @@ record, which takes hours. `--text nietzsche` uses the notebook's text.
 
 
 def _spread(entry: Entry) -> float:
-    """Return how far the last losses of the backends lie apart, as a share of the lowest."""
+    """Return the range of the backends' last losses, divided by the lowest loss."""
     losses = [run["epochs"][-1]["loss"] for run in entry["trained"].values()]
     return float(max(losses) / min(losses) - 1)
 
 
 def _cut_off(systems: Mapping[str, Entry]) -> str:
-    """Return a remark if a run has not as many epochs as its spec."""
+    """Return a remark if a training had a different number of epochs than its spec."""
     for system, entry in systems.items():
         whole = len(rates_of(load_spec(f"lesson6/{system}"), None))
         if any(len(run["epochs"]) != whole for run in entry["trained"].values()):
@@ -127,7 +127,7 @@ def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
-    """How much the processes grew from their second epoch to their last."""
+    """Yield a sentence about how much memory use grew from the second epoch to the last."""
     grown = {}
     for system, entry in systems.items():
         for backend, run in entry["trained"].items():
@@ -143,7 +143,8 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def _rate(epochs: list[Entry]) -> float:
-    """The median over the epochs; the first holds the compilation, and counts if it is alone."""
+    """Return the median speed of the epochs, without the first epoch (which includes compilation)
+    if there are others."""
     return median(e["characters_per_second"] for e in epochs[1:] or epochs)
 
 
@@ -165,13 +166,13 @@ def _written(written: Entry) -> Iterator[str]:
 
 
 def _shown(text: str) -> str:
-    """Text that stays within its block: line ends as signs, in lines of 100 characters."""
+    """Return a text for a code block: with signs for line ends, in lines of 100 characters."""
     signs = text.replace("\n", "⏎").replace("`", "'")
     return "\n".join(signs[i : i + 100] for i in range(0, len(signs), 100))
 
 
 def _mistakes(found: Mapping[str, Any]) -> str:
-    """The section on them: numbers and what the harness printed, in the text's places."""
+    """Return the section about the notebook's mistakes, with numbers and output of the harness."""
     stays, applied = found["rate"]["stays"], found["rate"]["applied"]
     (low, small), (high, large) = found["in_place"].items()
     return MISTAKES.read_text().format(
@@ -184,7 +185,7 @@ def _mistakes(found: Mapping[str, Any]) -> str:
         large=large,
         epochs=len(stays),
         stays=stays[-1],
-        # The fifth epoch is the first at the second rate.
+        # The fifth epoch is the first epoch with the second learning rate.
         applied=applied[4],
         types=found["types"],
         text=found["text"],
@@ -193,7 +194,7 @@ def _mistakes(found: Mapping[str, Any]) -> str:
 
 
 def _command(lines: list[str]) -> Iterator[str]:
-    """Yield a command and its output; of the tensors of a check only the first."""
+    """Yield a command and its output. Of the tensors of a check, only the first is shown."""
     command, *printed = lines
     shown = (re.sub(r"; .*", "; ...", line) if ": differ: " in line else line for line in printed)
     return _block(f"$ {command}", *shown)

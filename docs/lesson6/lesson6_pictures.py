@@ -1,4 +1,4 @@
-"""Loss curves as SVG: the same record gives the same bytes."""
+"""Plots of loss curves as SVG; the same record gives the same bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-# Curves lie on one another, so each has its own width and dashes.
+# Curves overlap, so each has a different width and line style.
 STYLES = ((7.0, "-"), (5.0, "-"), (3.0, "-"), (2.0, "--"), (1.5, "-."), (1.0, ":"))
 SETTINGS = {"svg.hashsalt": "lesson6", "svg.fonttype": "none", "font.size": 9}
 
 
 def draw(trained: Mapping[str, Any], path: Path) -> None:
-    """Losses by backend, and below how far each is from the first one's."""
+    """Plot the losses of all backends, and below, their differences from the first backend."""
     with mpl.rc_context(SETTINGS):
         figure = Figure((8, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -42,7 +42,7 @@ def draw(trained: Mapping[str, Any], path: Path) -> None:
 
 
 def _curve(run: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Where in epochs, and the loss, of the stretches of each epoch."""
+    """Return the positions (in epochs) and the losses of all points of a loss curve."""
     places, losses = [], []
     for epoch in run["epochs"]:
         points = epoch["curve"]

@@ -1,8 +1,8 @@
-"""Training beside ``harness bench``: the same steps, fed from a text and fed from the device.
+"""Measurement of training speed: with batches from a text, and with batches on the device.
 
-One worker does both in turn, with the same program, path, optimizer and batches: what training
-takes longer is the data pipeline's and the sum of losses. As in ``harness bench``, steps are timed
-one by one and several in a call, and the faster way counts.
+One worker alternates between ``harness train`` and ``harness bench``, with the same program, path,
+optimizer and batches. The difference is the time of the data pipeline and of summing losses. As in
+``harness bench``, steps are timed singly and several per call, and the faster result is used.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from harness.worker.answers import Forms
 from harness.worker.remote import Remote, WorkerFault, asked
 from harness.worker.worker import Worker
 
-# Seconds of one side in a round, and rounds. Whole sums of losses are trained on.
+# The seconds of one measurement, and the number of rounds. A measurement trains a multiple of the
+# number of steps over which losses are summed.
 ROUND, ROUNDS = 0.25, 7
 TIMEOUT = 300.0
 TRAINING = Forms(TrainService, PREFIX)
 
 
 def measure_speed(system: str, backend: str, text: str) -> dict[str, Any]:
-    """Seconds a step by round, of ``train`` and of ``bench``."""
+    """Return the seconds per step of ``train`` and of ``bench`` in each round."""
     setup = prepare(TrainRequest(f"lesson6/{system}", backend, text=text))
     with Worker(setup.request.launch) as worker:
         remote = Remote(worker, TIMEOUT)
@@ -58,7 +59,7 @@ def measure_speed(system: str, backend: str, text: str) -> dict[str, Any]:
 
 
 def _begin(remote: Remote, setup: Setup) -> None:
-    """Both sides ready, from the same parameters."""
+    """Prepare the worker for ``bench`` and for ``train``, with the same initial parameters."""
     request, training = setup.request, setup.training
     arrays = [setup.feed.batch(rows) for rows in setup.feed.epoch(0)[:ROTATING]]
     remote.call(

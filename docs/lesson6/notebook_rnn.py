@@ -1,4 +1,4 @@
-"""The notebook's own training of its Pure Python RNN, with its mistakes or without them."""
+"""Training of the Pure Python RNN as in the notebook, with or without the notebook's mistakes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 Array = np.ndarray
-# In[267]: the order in which the weights are drawn, and their names in the spec.
+# The weights' names in the spec, in the order in which In[267] draws the weights.
 INPUT, OUTPUT, HIDDEN = "rnn.W", "out.W", "rnn.U"
 
 
 def draw(vocab: int, hidden: int) -> dict[str, Array]:
-    """The first weights of In[267], from ``RandomState(0)``."""
+    """Draw the initial weights of In[267] with ``RandomState(0)``."""
     state, scale = np.random.RandomState(0), np.sqrt(2 / vocab)
     return {
         INPUT: state.normal(scale=scale, size=(vocab, hidden)),
@@ -22,7 +22,7 @@ def draw(vocab: int, hidden: int) -> dict[str, Array]:
 
 
 def forward(x: Array, w: Mapping[str, Array]) -> tuple[list[Array], list[Array]]:
-    """Hidden states, the zero state first, and predictions, for ``x`` [time, vocab]."""
+    """Return the hidden states (starting with zeros) and predictions for ``x`` [time, vocab]."""
     states, predictions = [np.zeros(len(w[HIDDEN]))], []
     for row in x:
         states.append(np.maximum(0, row @ w[INPUT] + states[-1] @ w[HIDDEN]))
@@ -33,7 +33,7 @@ def forward(x: Array, w: Mapping[str, Array]) -> tuple[list[Array], list[Array]]
 
 
 def loss(predictions: list[Array], y: Array) -> float:
-    """What the notebook prints: the clipped cross-entropy, summed over time."""
+    """Return the loss that the notebook prints: the clipped cross-entropy, summed over time."""
     clipped = np.clip(np.stack(predictions), 1e-7, 1 - 1e-7)
     return float(-np.sum(y * np.log(clipped)))
 
@@ -41,10 +41,10 @@ def loss(predictions: list[Array], y: Array) -> float:
 def moves(
     x: Array, y: Array, w: Mapping[str, Array], scalar: bool, rate: float = 0.0
 ) -> dict[str, Array]:
-    """In[266]: what is subtracted from each weight for one sequence, over the learning rate.
+    """Return the update of each weight by In[266] for one sequence, divided by the learning rate.
 
-    ``scalar``: the inner product where the outer one belongs. A ``rate`` makes each step of the
-    loop move the weights that the steps after it read.
+    ``scalar`` uses an inner product instead of the outer product, as in the notebook. With a
+    ``rate``, each step of the loop updates the weights that later steps read, as in the notebook.
     """
     states, predictions = forward(x, w)
     now = {name: array.copy() for name, array in w.items()}
@@ -54,7 +54,7 @@ def moves(
         error = predictions[t] - y[t]
         d = (d @ now[HIDDEN].T + error @ now[OUTPUT].T) * (states[t + 1] > 0)
         parts = {OUTPUT: np.outer(states[t + 1], error), INPUT: np.outer(x[t], d)}
-        # states[0] is zero, so the outer product is too: the notebook leaves it out.
+        # The notebook leaves out the outer product with states[0], which is zero.
         parts[HIDDEN] = (
             np.full_like(now[HIDDEN], states[t] @ d) if scalar else np.outer(states[t], d)
         )
@@ -66,9 +66,10 @@ def moves(
 
 
 def train(xs: Array, ys: Array, rate: float, literal: bool) -> tuple[float, float]:
-    """Mean loss over the first and the last thousand of the sequences [sequences, time, vocab].
+    """Train on all sequences, shape ``[sequences, time, vocab]``; return the mean losses of the
+    first thousand and of the last thousand sequences.
 
-    ``literal`` is In[266] as it stands; otherwise the gradient is the true one.
+    ``literal`` updates weights as In[266] does; otherwise the true gradient is used.
     """
     w = draw(xs.shape[-1], 256)
     losses = []

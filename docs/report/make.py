@@ -1,8 +1,8 @@
-"""Makes the example of docs/report.md: the page, and the picture of its top.
+"""Create the example of docs/report.md: a report page, and a picture of its top.
 
-Runs a check of Lesson 6 on two backends, one cell of it again with a planted fault, and speeds
-of some systems. It takes some minutes on a machine without other work, and a Chromium. The old
-page stays if the new one has no reliable speed, or is wider than a telephone.
+The script checks Lesson 6 on two backends, repeats one cell with a planted error, and measures the
+speed of some systems. It needs some minutes on an idle machine, and Chromium. If the new page has
+no reliable speed, or is wider than the screen of a phone, the old page is kept.
 
     python docs/report/make.py
 """
@@ -31,7 +31,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def main() -> None:
-    """Run, and write example.html and example.png beside this file."""
+    """Run the commands; write example.html and example.png to the folder of this file."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         records, results = folder / "run.jsonl", folder / "bench.json"
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def check_speeds(results: Path) -> None:
-    """Leave, with the reasons, if every speed is doubted."""
+    """Exit with the reasons if no speed is reliable."""
     doubts = [
         entry["extra_info"].get("doubts", [])
         for entry in json.loads(results.read_text())["benchmarks"]
@@ -72,7 +72,7 @@ def check_speeds(results: Path) -> None:
 
 
 def picture(page: Path, output: Path) -> None:
-    """Write a picture of the top of a page, which must fit a telephone."""
+    """Write a picture of the top of a page. Exit if the page is wider than a phone's screen."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)

@@ -1,7 +1,7 @@
-"""The pages as a site: ``make docs`` writes it to ``build/site``, and any broken link fails it.
+"""Sphinx configuration of the documentation site: ``make docs`` writes it to ``build/site``.
 
-The sources are the pages as they lie in the repository, so every link in them holds there, too.
-The README is the first page; what stands here and nowhere else is the order of the others.
+The sources are the Markdown pages in the repository; a broken hyperlink is an error. The README is
+the first page, and this file defines the order of the other pages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-# Headings and pages of the side bar. Sphinx warns of a page that is in none of them.
+# The headings and pages in the side bar. Sphinx warns about a page that is missing here.
 CHAPTERS = {
     "First steps": ("tutorial", "glossary", "command-line", "python"),
     "The spec language": (
@@ -66,18 +66,18 @@ root_doc = "README"
 include_patterns = ["README.md", *(f"{name}.md" for name in IN_THE_ROOT), "docs/*.md"]
 exclude_patterns = ["build", ".*", "tests", "harness", "backends", "specs"]
 extensions = ["myst_parser"]
-# The anchors are those that GitHub and GitLab give: the words of a heading, joined by dashes.
+# Anchors of headings are as on GitHub and GitLab: the words of a heading, joined by dashes.
 myst_heading_anchors = 4
 html_theme = "furo"
 html_title = project
 html_static_path, html_css_files = ["static"], ["site.css"]
 html_show_copyright = html_show_sphinx = html_copy_source = False
-# Output of commands is in most blocks, and no language fits it.
+# Most code blocks are output of commands, which is not highlighted.
 highlight_language = "none"
 
 
 def with_chapters(app: Sphinx, name: str, content: list[str]) -> None:
-    """Put the table of contents at the end of the first page, where only the site shows it."""
+    """Append the table of contents to the first page; it is visible only on the site."""
     if name != root_doc:
         return
     for heading, pages in CHAPTERS.items():
@@ -87,7 +87,7 @@ def with_chapters(app: Sphinx, name: str, content: list[str]) -> None:
 
 
 def with_index(app: Sphinx, error: Exception | None) -> None:
-    """A server shows ``index.html`` of a folder, and the first page is the README's."""
+    """Write an ``index.html`` that redirects to the first page, README.html."""
     text = '<!doctype html><meta http-equiv="refresh" content="0; url=README.html">\n'
     (Path(app.outdir) / "index.html").write_text(text, encoding="utf-8")
 

@@ -114,12 +114,12 @@ def _whole(
 
 
 def _lengths(program: Program, port: Port, sizes: Mapping[str, int], turned: int) -> list[int]:
-    """Return the first three lengths: the maximum, 0, and 1 (half the maximum if ``turned`` is
-    odd).
+    """Return the first three lengths: the maximum, 0, and 1. If ``turned`` is odd, the third length
+    is half the maximum.
 
     A model may have two inputs of lengths, e.g. ``ctc``: the number of steps, then the number of
-    labels. If ``turned`` is even, the three rows are then: the maximum of each, one step more than
-    labels, one label more than steps.
+    labels. If ``turned`` is even, the rows then have: the maximum of steps and of labels; one step
+    more than labels; one label more than steps.
     """
     known = {**program.sizes, **sizes}
     most = {}
