@@ -170,8 +170,8 @@ def number_of(
     used: set[str],
     place: Place,
 ) -> float:
-    """Return the number of a distribution's argument, which is a number or names an attribute. The
-    attribute's name is added to ``used``.
+    """Return the number for an argument of a distribution: ``value`` itself, or the value of the
+    attribute that it names. The attribute's name is added to ``used``.
 
     Raises:
         SpecError: the value is not a finite number, nor the name of an attribute with a number.

@@ -352,7 +352,7 @@ class Evaluator(LanguageValues):
             known = Dim(size) if isinstance(size, int) else sizes.setdefault(size, most)
             if known != most:
                 told = "" if isinstance(size, int) else f"{size}{' + 1' * wanted.more} = "
-                # Suggest a number only for an attribute, because the model can set only those.
+                # Suggest a number only if the size is an attribute, which the model can set.
                 hint = f" (write {size}: {most})" if size in inner.names else ""
                 raise self.failure(values[name], expr.place)(
                     f"{owner}: {name} is an index below {told}{known + wanted.more}, "

@@ -1,5 +1,7 @@
-"""Parser of equations. They have Python's syntax, but only listed constructs are allowed, and the
-text is never executed."""
+"""Parser of equations, which have the syntax of Python expressions.
+
+Only known constructs are allowed, and the text is never executed.
+"""
 
 import ast
 import keyword

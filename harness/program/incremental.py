@@ -35,7 +35,7 @@ from harness.program.primitives import ELEMENTWISE
 
 # The parts of its operands that a node needs to compute one entry along an axis of its output.
 
-# A value number and an axis: means a single entry along this axis; with None, the whole value.
+# A pair (value, axis) stands for a single entry along the axis, or with None for the whole value.
 Form = tuple[int, int | None]
 
 

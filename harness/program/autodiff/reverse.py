@@ -1,4 +1,4 @@
-"""Backward pass over the nodes of a program; each primitive's derivative rule is an argument.
+"""Backward pass over the nodes of a program, with derivative rules that the caller passes.
 
 A forward loop stacks only the values that the backward loop reads. If a loop uses a weight at every
 step, the weight's gradient is one product over all steps, computed after the backward loop.

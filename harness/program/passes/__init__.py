@@ -42,7 +42,7 @@ def _simplify(steps: Rules) -> Rules:
     return merged(algebra.RULES, reshapes.RULES, classes.RULES, transposes.RULES, rows.RULES, steps)
 
 
-# The rewrite rules; the rules under True keep products in their loops.
+# The rewrite rules. SIMPLIFY[True] is for programs whose products stay in their loops.
 SIMPLIFY = {False: _simplify(loops.RULES), True: _simplify(loops.STAYING)}
 TABLES = {stay: merged(rules, loops.SCALES, tables.RULES) for stay, rules in SIMPLIFY.items()}
 # Rules for programs that are not differentiated after the passes.
@@ -61,7 +61,7 @@ def optimise(
     fuses: bool = False,
     longest: int | None = None,
 ) -> tuple[Node, ...]:
-    """Return nodes that compute the ``wanted`` values faster. The given nodes contain no calls.
+    """Return nodes that compute the ``wanted`` values faster. ``nodes`` must not contain calls.
 
     ``builder`` numbers new values. ``sizes`` has the number of every size; these numbers decide
     which changes make the program faster. ``fused`` names the fused operations that may be used.

@@ -1,8 +1,8 @@
-"""Rules that move operations out of sums over classes: ``sum(t * (a - b)) -> sum(t * a) - b *
-sum(t)``.
+"""Rules that move operations out of sums over classes.
 
-A term that is equal for all classes of a row is moved out of the sum. The loss and its gradient
-then compute this term once for each row, not once for each class.
+For example, ``sum(t * (a - b))`` becomes ``sum(t * a) - b * sum(t)`` if ``b`` is equal for all
+classes of a row. The loss and its gradient then compute ``b`` once for each row, not for each
+class.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def _named(find: Callable[[Rewriter, tuple[int, ...]], patterns.Found | None]) -
 
 
 def _softmax(g: Rewriter, inputs: tuple[int, ...]) -> patterns.Found | None:
-    """Match a softmax whose exponentials nothing else reads, e.g. a gradient."""
+    """Match a softmax, unless another node (e.g. of a gradient) reads its exponentials too."""
     return patterns.softmax(g, inputs) if g.uses[inputs[0]] == 2 else None
 
 

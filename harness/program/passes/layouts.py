@@ -1,4 +1,4 @@
-"""Choice of the axis order of values that are read in two orders, so that less data are permuted.
+"""Choice of the axis order of values that are read in two orders, to permute fewer entries.
 
 The pass :mod:`.transposes` moves a permutation towards the end of the program, until another node
 reads the value without the permutation. If all operands of this value can be computed in permuted

@@ -1,7 +1,7 @@
 """Rules that move operations out of loops: ``x[t] @ W -> (x @ W)[t]``.
 
-Sums are reordered so that terms can leave the loop: ``h @ U + x[t] @ W + b -> (b + x[t] @ W) + h @
-U``.
+Sums are reordered so that terms can leave the loop. For example, ``h @ U + x[t] @ W + b`` becomes
+``(b + x[t] @ W) + h @ U``.
 """
 
 from __future__ import annotations

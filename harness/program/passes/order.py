@@ -1,4 +1,4 @@
-"""Functions that test and sort nodes by their dependences."""
+"""Functions that test and sort nodes by their dependencies."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def apart(nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> list[bool]
 
 
 def acyclic(nodes: Sequence[Node], groups: Iterable[Sequence[Node]]) -> bool:
-    """Return whether the dependences have no cycle if each group is merged into a single node."""
+    """Return whether the dependencies have no cycle if each group is merged into one node."""
     one = {id(node): id(group[0]) for group in groups for node in group}
     maker = {o: one.get(id(node), id(node)) for node in nodes for o in node.outputs}
     needs: dict[int, set[int]] = defaultdict(set)

@@ -1,8 +1,9 @@
-"""Merging of several equal operations into one, e.g. of a cell's gates: ``x @ W, x @ V -> x @ [W,
-V]``.
+"""Merging of several equal operations into one operation, e.g. of the gates of a cell.
 
-Products with the same right operand are merged by joining their rows: ``x @ W, y @ W -> [x; y] @
-W``. Equal operations on neighbouring slices are then merged too: ``f(x[:n]), f(x[n:]) -> f(x)``.
+Products with the same left operand are merged by joining the columns of their right operands: ``x @
+W, x @ V`` becomes ``x @ [W, V]``. Products with the same right operand are merged by joining rows:
+``x @ W, y @ W`` becomes ``[x; y] @ W``. Then other equal operations on neighbouring slices are
+merged too: ``f(x[:n]), f(x[n:])`` becomes ``f(x)``.
 """
 
 from __future__ import annotations
@@ -273,8 +274,8 @@ class _Joiner:
                 yield Siblings(chosen, (0, None), 0)
 
     def _given(self, weight: int, finder: SliceFinder, node: Node) -> bool:
-        """Return whether joining right operands takes little time: the weight is loop-invariant, or
-        outside loops, it is not larger than the product."""
+        """Return whether joining this right operand with others takes little time. In a loop, the
+        weight must be loop-invariant; outside loops, it must not be larger than the product."""
         if self.body is not None:
             return weight not in finder.made and weight not in self.body.inputs
         return finder.count(weight) <= finder.count(node.output)

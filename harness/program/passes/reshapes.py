@@ -1,5 +1,4 @@
-"""Rules that drop operations which only move data, e.g. if they cancel: ``squeeze(expand(x)) ->
-x``."""
+"""Rules that drop operations which only move data: ``squeeze(expand(x)) -> x``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that move a permutation of axes to after the node that reads it: ``f(x.T) -> f(x).T``.
+"""Rules that move a permutation of axes past the node that reads it: ``f(x.T) -> f(x).T``.
 
 A permutation moves on until it meets its inverse, or a value that is small. Data have the batch
 axis first, but loops run over the first axis. With these rules, the operations after a loop keep
@@ -94,7 +94,7 @@ def _widened(g: Rewriter, value: int, axes: Axes) -> int:
     return g.emit("permute_dims", wide, axes=axes)
 
 
-# A function that moves a permutation to after its reader, a node with one operand. It returns the
+# A function that moves a permutation past its reader, a node with one operand. It returns the
 # reader's result for the unpermuted operand, and the axes by which this result must be permuted; or
 # None if the permutation stays where it is.
 Below = Callable[[Rewriter, int, Axes, Attributes], "tuple[int, Axes] | None"]
@@ -150,7 +150,7 @@ def _squeeze(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tup
 
 
 def _expand(g: Rewriter, value: int, axes: Axes, attributes: Attributes) -> tuple[int, Axes]:
-    """Move a permutation to after ``expand_dims``, which then adds the new axis at the end."""
+    """Move a permutation past ``expand_dims``, which then adds the new axis at the end."""
     new, last = attributes["axis"], len(axes)
     return g.emit("expand_dims", value, axis=last), (*axes[:new], last, *axes[new:])
 
