@@ -405,7 +405,7 @@ def draw(law: Law, shape: Shape, generator: np.random.Generator) -> FloatArray:
     """Draw initial values of a shape.
 
     Raises:
-        UsageError: the initializer (identity, orthogonal) needs more axes than ``shape`` has.
+        UsageError: the initializer (identity, orthogonal) cannot be used for this number of axes.
     """
     return law.distribution().draw(shape, generator)
 

@@ -30,8 +30,8 @@ Carried = tuple[list[int], list[int]]
 class DeclaredLoop:
     """A loop that a definition declares.
 
-    ``step`` has the equations of a step. ``over`` maps names in these equations to inputs or noise;
-    ``sources`` are the allowed ones. ``path`` is the key path of the loop in the document. In
+    ``step`` has the equations of a step. ``over`` maps names in these equations to inputs or noise,
+    which must be in ``sources``. ``path`` is the key path of the loop in the document. In
     inference, ``means`` has the mean of each noise.
     """
 

@@ -41,8 +41,10 @@ def bring_in(
     scope: Scope,
     sizes: Mapping[str, Dim],
 ) -> list[Instance]:
-    """Bind the parameters that a model declares outside its layers in the scope, as results of a
-    pseudo-layer. Return a list with this layer; [] if there are no such parameters.
+    """Bind the parameters that a model declares outside its layers, as results of a pseudo-layer.
+
+    Return a list with this pseudo-layer, or [] if there are no such parameters. The names of the
+    parameters are added to ``scope``.
 
     Raises:
         SpecError: a shape or a distribution is wrong, or the name of the pseudo-layer is used.

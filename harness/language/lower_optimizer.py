@@ -321,8 +321,8 @@ class RuleLowering:
         return {"constant": {"value": number}} if number else None
 
     def _check_all(self, scope: Scope) -> None:
-        """Check that the update assigns p and all slots, with the right types. Store the names that
-        the equations read in ``used``."""
+        """Check that the update assigns p and all slots, with the right types. Set ``used`` to the
+        names that the equations read."""
         document, slots = self.definition.document, (*self.path, "slots")
         starts = {start for start in self.part.slots.values() if isinstance(start, str)}
         self.used = scope.used | starts

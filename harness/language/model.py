@@ -261,8 +261,8 @@ def notes_on(specs: Iterable[Spec]) -> list[str]:
     return list(dict.fromkeys(told for spec in specs for told in notes(spec.library)))
 
 
-# Fingerprint of a spec, by which weights and records are assigned to a spec. It does not depend on
-# how the equations are written.
+# The fingerprint of a spec, which is stored in weights and records to identify the spec. It depends
+# on what the spec computes, not on the text of its file.
 
 # Fields of programs that are not part of the fingerprint: the model's name, sizes, positions in
 # files, and names of values for messages. (The names of inputs and outputs are in the ports.) The
