@@ -20,8 +20,8 @@ Sinks = Callable[[Rewriter, Node], bool]
 
 @dataclass
 class Rebuild:
-    """One pass over a list of nodes: the rewriter that emits the new nodes, and a mapping from old
-    to new value numbers."""
+    """A pass over a list of nodes: the rewriter that emits the new nodes, and a mapping from old to
+    new value numbers."""
 
     rewriter: Rewriter
     sinks: Sinks | None = None
