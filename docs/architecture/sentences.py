@@ -6,14 +6,12 @@ headings are ignored. For each package, it counts the docstrings with a wrong fi
 function's docstring must start with an imperative verb (ruff's D401), and no docstring may start
 with What, Those, One, Of, By, That, Which or All.
 
-Up to 10% of a page's sentences may be long, and up to 3% may have a wrong start. The file
-``sentences.json`` has higher limits for some pages and packages. ``--lower`` replaces these limits
-by today's counts if the counts are lower; no command raises them.
+Up to 10% of a page's sentences may be long, and up to 3% may have a wrong start. No docstring may
+have a wrong first word.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import re
@@ -30,7 +28,6 @@ from markdown_it import MarkdownIt
 from harness.commands import cli
 
 ROOT = Path(__file__).parents[2]
-ALLOWANCE = Path(__file__).with_suffix(".json")
 LONG = 30
 MOST_LONG, MOST_STARTS = 0.10, 0.03
 START = re.compile(r"(What|Where|Of)\b")
@@ -48,13 +45,6 @@ class Count:
     sentences: int
     long: int
     starts: int
-
-    @property
-    def plain(self) -> bool:
-        """True if the page is within the limits for all pages."""
-        return (
-            self.long <= MOST_LONG * self.sentences and self.starts <= MOST_STARTS * self.sentences
-        )
 
 
 def paragraphs(text: str) -> Iterator[str]:
@@ -136,59 +126,17 @@ def _not_imperative(root: Path) -> set[tuple[Path, int]]:
     return {(Path(one["filename"]), one["location"]["row"]) for one in json.loads(run.stdout)}
 
 
-def allowance() -> dict[str, dict[str, list[int] | int]]:
-    """Read ``sentences.json``: the allowed numbers of long sentences and wrong starts by page, and
-    of docstrings by package."""
-    kept: dict[str, dict[str, list[int] | int]] = json.loads(ALLOWANCE.read_text(encoding="utf-8"))
-    return kept
-
-
-def wrong_pages(counts: Mapping[str, Count], allowed: Mapping[str, list[int]]) -> list[str]:
-    """Return a message for each page that exceeds both the limits for all pages and its own."""
-    found = []
+def wrong_pages(counts: Mapping[str, Count]) -> list[str]:
+    """Return a message for each limit that a page exceeds."""
+    messages = []
     for name, one in counts.items():
-        long, starts = allowed.get(name, (0, 0))
-        too_many = []
-        if one.long > max(long, MOST_LONG * one.sentences):
-            too_many.append(f"{one.long} of {one.sentences} sentences have more than {LONG} words")
-        if one.starts > max(starts, MOST_STARTS * one.sentences):
-            too_many.append(f"{one.starts} start with What, Where or Of")
-        found += [f"{name}: {text}" for text in too_many]
-    return found
-
-
-def wrong_packages(counts: Mapping[str, int], allowed: Mapping[str, int]) -> list[str]:
-    """Return a message for each package with more wrong docstrings than allowed.
-
-    There are no messages if the total is allowed, because files may move between packages.
-    """
-    if sum(counts.values()) <= sum(allowed.values()):
-        return []
-    return [
-        f"{name}: {number} docstrings start with a wrong word (allowed: {allowed.get(name, 0)})"
-        for name, number in counts.items()
-        if number > allowed.get(name, 0)
-    ]
-
-
-def lower(
-    counts: Mapping[str, Count],
-    packages: Mapping[str, int],
-    kept: Mapping[str, Mapping[str, list[int] | int]],
-) -> dict[str, dict[str, list[int] | int]]:
-    """Return the allowed numbers, lowered to today's counts. Pages within the limits for all pages
-    are removed."""
-    allowed: dict[str, dict[str, list[int] | int]] = {"pages": {}, "packages": {}}
-    for name, (long, starts) in kept["pages"].items():
-        if name in counts and not counts[name].plain:
-            allowed["pages"][name] = [
-                min(long, counts[name].long),
-                min(starts, counts[name].starts),
-            ]
-    for name, number in kept["packages"].items():
-        if packages.get(name):
-            allowed["packages"][name] = min(number, packages[name])
-    return allowed
+        if one.long > MOST_LONG * one.sentences:
+            messages.append(
+                f"{name}: {one.long} of {one.sentences} sentences have more than {LONG} words"
+            )
+        if one.starts > MOST_STARTS * one.sentences:
+            messages.append(f"{name}: {one.starts} sentences start with What, Where or Of")
+    return messages
 
 
 def tables(counts: Mapping[str, Count], packages: Mapping[str, int]) -> str:
@@ -218,17 +166,5 @@ def _package_rows(packages: Iterable[tuple[str, int]]) -> Iterator[str]:
         yield f"{name:<36}{number:>36}"
 
 
-def main() -> None:
-    """Print the tables; with ``--lower``, lower the allowance as well."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--lower", action="store_true", help="lower the allowance")
-    arguments = parser.parse_args()
-    counts, packages = pages(), docstrings()
-    sys.stdout.write(tables(counts, packages) + "\n")
-    if arguments.lower:
-        kept = lower(counts, packages, allowance())
-        ALLOWANCE.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(tables(pages(), docstrings()) + "\n")

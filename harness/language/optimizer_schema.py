@@ -17,9 +17,9 @@ class ShapedSlot(Strict):
 
 
 class Matrices(Strict):
-    """What an optimizer does with a parameter of two axes, ``[rows, columns]``.
+    """The update of an optimizer for two-dimensional parameters, ``[rows, columns]``.
 
-    Slots are those of ``Optimizer``, or of a shape of their own.
+    Slots are declared as in ``Optimizer``, or with a shape.
     """
 
     slots: dict[Name, str | float | ShapedSlot] = key(
@@ -31,11 +31,11 @@ class Matrices(Strict):
 
 
 class Optimizer(Documented):
-    """One update of parameter ``p`` with gradient ``g`` at step ``t`` (1, 2, ...).
+    """The update of a parameter ``p`` with gradient ``g`` at step ``t`` (1, 2, ...).
 
-    A slot starts as ``zeros``, ``ones``, a number, the value of an attribute, or as ``p``. Each of
-    ``total`` is summed over all entries of all parameters. With ``matrices``, parameters of two
-    axes have slots and an update of their own.
+    A slot starts as ``zeros``, ``ones``, a number, the value of an attribute, or as ``p``. Each
+    expression in ``total`` is summed over all entries of all parameters. With ``matrices``,
+    two-dimensional parameters have different slots and a different update.
     """
 
     optimizer: FreeName = key("The name, which is also the name of the file.", "nudge")

@@ -42,7 +42,7 @@ class Input(Strict):
 
 
 class Rows(Strict):
-    """One horizontal stripe of a parameter, with a law of its own."""
+    """A group of consecutive rows of a parameter, with its own initial distribution."""
 
     rows: str | int = key("The number of rows.", "units")
     init: Initializer = key("The distribution of these rows.", "identity")
@@ -104,8 +104,10 @@ class Scan(Strict):
 
 
 class NamedScan(Scan):
-    """One loop of several in a layer: which of its states it carries. Its output, of all steps,
-    has its name in the equations."""
+    """A named loop of a layer with several loops, and the states that this loop carries.
+
+    In the equations, the name of the loop stands for its output at all steps.
+    """
 
     carries: list[Name] = key("The states of this loop.", ["left"], [])
 

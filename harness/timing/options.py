@@ -17,8 +17,8 @@ DEFAULT_BATCH = 64
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class TimingOptions:
-    """What to time, and how. Empty ``specs`` are all of Lesson 6, empty ``backends`` all that are
-    installed, empty ``times`` the length of the spec's own data."""
+    """Options of a timing. Empty ``specs`` mean all of Lesson 6, empty ``backends`` all installed
+    backends, and empty ``times`` the sequence length of the spec's data."""
 
     specs: tuple[str, ...] = shared.specs()
     backends: tuple[str, ...] = shared.backends()

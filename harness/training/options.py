@@ -13,7 +13,7 @@ from harness.command.ranges import BATCH, CALL_SECONDS, EPOCHS, EVERY, HELD_OUT
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class TrainingOptions:
-    """What to train, and how. ``epochs`` and ``batch`` of None are the spec's own."""
+    """Options of a training. If ``epochs`` or ``batch`` is None, the spec's value is used."""
 
     spec: str = shared.spec()
     backend: str = shared.backend()

@@ -1,4 +1,4 @@
-"""Pages, help texts and docstrings stay plain: limits, allowance, and planted violations."""
+"""Pages, help texts and docstrings stay plain: limits and planted violations."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 import sentences
 
-KEPT = sentences.allowance()
 LONG = " ".join(["word"] * 31).capitalize() + "."
 SHORT = "One fact in a few words. " * 9
 
 
 def test_no_page_gets_harder_to_read() -> None:
-    assert sentences.wrong_pages(sentences.pages(), KEPT["pages"]) == []
+    assert sentences.wrong_pages(sentences.pages()) == []
 
 
 def test_no_docstring_starts_with_a_wrong_word() -> None:
-    assert sentences.wrong_packages(sentences.docstrings(), KEPT["packages"]) == []
+    assert sentences.docstrings() == {}
 
 
 PLANTED = {
@@ -33,20 +32,10 @@ def test_planted_sentences_are_counted(text: str) -> None:
     assert sentences.count(text) == sentences.Count(*PLANTED[text])
 
 
-def test_a_page_above_limits_and_allowance_is_named() -> None:
+def test_a_page_above_the_limits_is_named() -> None:
     counts = {"a.md": sentences.Count(10, 2, 1), "b.md": sentences.Count(10, 1, 0)}
-    found = sentences.wrong_pages(counts, {})
-    assert [line.split()[:2] for line in found] == [["a.md:", "2"], ["a.md:", "1"]]
-    assert sentences.wrong_pages(counts, {"a.md": [2, 1]}) == []
-
-
-def test_the_allowance_only_falls() -> None:
-    counts = {"a.md": sentences.Count(10, 5, 1), "b.md": sentences.Count(10, 1, 0)}
-    kept = {"pages": {"a.md": [4, 2], "b.md": [3, 1], "gone.md": [1, 1]}, "packages": {"x": 3}}
-    assert sentences.lower(counts, {"x": 2, "y": 1}, kept) == {
-        "pages": {"a.md": [4, 1]},
-        "packages": {"x": 2},
-    }
+    messages = sentences.wrong_pages(counts)
+    assert [line.split()[:2] for line in messages] == [["a.md:", "2"], ["a.md:", "1"]]
 
 
 def test_planted_docstrings_are_found(tmp_path: Path) -> None:
@@ -58,9 +47,6 @@ def test_planted_docstrings_are_found(tmp_path: Path) -> None:
         'def g():\n    """Return it."""\n\n\nclass A:\n    """Those of it."""\n'
     )
     assert sentences.docstrings(tmp_path) == {"oracle": 3}
-    assert sentences.wrong_packages({"oracle": 3}, {"oracle": 2, "text": 1}) == []
-    (line,) = sentences.wrong_packages({"oracle": 3}, {"oracle": 2})
-    assert line.split()[:2] == ["oracle:", "3"]
 
 
 def test_the_changelog_has_each_release_once_and_stays_short() -> None:

@@ -18,9 +18,12 @@ class GenerateError(CouldNotRun):
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What to write. ``temperature`` of 0 takes the likeliest character each time; ``top_k`` of 0
-    leaves all to choose from. ``cache`` reads each character once, where the model allows it.
-    ``environment`` is every backend's, ``environments`` by backend."""
+    """Options of a text to generate.
+
+    A ``temperature`` of 0 always takes the most likely character. A ``top_k`` of 0 allows all
+    characters. With ``cache``, the model reads each character once if the model allows it.
+    ``environment`` holds the variables of every backend, ``environments`` those of single backends.
+    """
 
     spec: str = shared.spec()
     backends: tuple[str, ...] = option(
