@@ -32,15 +32,15 @@ class CellOptions:
     backends: tuple[str, ...] = shared.backends(suite="--backend")
     dtypes: tuple[str, ...] = option(
         DTYPES,
-        "float64 or float32, both if left out; bfloat16 or float16.",
+        "Dtypes: float64, float32, bfloat16, float16. Default: float64 and float32.",
         word="--dtype",
         kind="dtype",
         suite="--dtype",
     )
     paths: tuple[str, ...] = option(
         ("native",),
-        "Paths of execution: the framework's own layers where it has them (native), its gradient "
-        "of the equations (equations), the derived gradient (derived), or all of them (all).",
+        "How to run the spec: native (framework layers), equations (the framework's gradient of "
+        "the equations), derived (the harness's gradient of the equations), or all.",
         word="--path",
         kind="path",
         shown=True,
@@ -50,22 +50,22 @@ class CellOptions:
     checks: tuple[str, ...] = shared.checks(decides=True)
     thorough: bool = option(
         False,
-        "Run the expensive checks too (docs/method.md).",
+        "Also run the slow checks (docs/method.md).",
         decides=True,
         suite="--harness-thorough",
     )
     repeat: int = option(
         0,
-        "Repeat a pass this many times (soak test).",
+        "Repeat a pass this many times, to find errors that appear only after many passes.",
         allowed=REPEAT,
         decides=True,
         suite="--harness-repeat",
     )
     sizes: Mapping[str, int] = shared.sizes(decides=True)
-    seed: int = shared.seed("Seed of the numbers to check with.", decides=True)
+    seed: int = shared.seed("Seed of the random test data.", decides=True)
     deterministic: bool = option(
         False,
-        "Have every framework give the same bits for the same call, on a GPU too.",
+        "Make every framework deterministic: the same call gives the same bits, also on a GPU.",
         decides=True,
         suite="--harness-deterministic",
     )
@@ -75,20 +75,20 @@ class CellOptions:
     timeout: float = shared.timeout(CELL_SECONDS, "cell", suite="--harness-timeout")
     start_timeout: float | None = option(
         None,
-        "Seconds that a backend may take to start; 300, or HARNESS_START_TIMEOUT, if left out.",
+        "Time limit in seconds for the start of a backend. Default: HARNESS_START_TIMEOUT, or 300.",
         section=HOW,
         allowed=TIMEOUT,
         suite="--harness-start-timeout",
     )
     memory_limit: int | None = option(
         None,
-        "Resident MiB that a worker may take.",
+        "Largest resident memory of a worker, in MiB.",
         section=HOW,
         word="--memory",
         allowed=MEMORY_MIB,
         unit=2**20,
         suite="--harness-memory",
-        python="Resident bytes that a worker may take.",
+        python="Largest resident memory of a worker, in bytes.",
     )
 
 
@@ -104,86 +104,95 @@ class RunOptions(CellOptions):
     on: str | None = shared.on()
     jobs: int = option(
         0,
-        "Backends to run at the same time; 0, or left out: as many as there are cores.",
+        "Number of backends to run at the same time. Default: 0, the number of cores.",
         section=HOW,
         allowed=JOBS,
     )
-    fail_fast: bool = option(False, "Begin no further cell after the first failure.", section=HOW)
-    records: Path | None = option(None, "File to keep the results in; appended to.", section=KEEP)
-    resume: bool = option(False, "Skip the cells that --records holds already.", section=KEEP)
-    history: Path | None = option(
-        None, "Folder of records: run only what they do not answer.", section=KEEP, kind="folder"
+    fail_fast: bool = option(False, "Start no cell after the first failure.", section=HOW)
+    records: Path | None = option(None, "Append the results to this record file.", section=KEEP)
+    resume: bool = option(
+        False, "Skip the unchanged cells that the file of --records already has.", section=KEEP
     )
-    fresh: bool = option(False, "Run all, also what --history answers.", section=KEEP)
+    history: Path | None = option(
+        None,
+        "Folder of record files. Skip unchanged cells that already agreed in these files.",
+        section=KEEP,
+        kind="folder",
+    )
+    fresh: bool = option(
+        False, "Run all cells, also the cells that --history would skip.", section=KEEP
+    )
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class CheckOptions(RunOptions):
-    """Check backends against the oracle: all that are installed, on all of Lesson 6, if left out.
+    """Compare backends with the oracle. Default: all installed backends, on all of Lesson 6.
 
-    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/NAME
+    Lesson 6 is twelve small character models of a fast.ai notebook, which ship as lesson6/NAME
 
-    Exit code 0: all agree, or differ as known; 1: something differs; 2: wrong usage or a wrong
-    spec; 3: a backend could not be run. With --baseline, 1: something is worse than it was there,
-    and 0: nothing is.
+    The exit code is 0 if all cells agree or differ as known, 1 if a cell differs, 2 for wrong usage
+    or a wrong spec, and 3 if a backend could not run. With --baseline, it is 1 if a result became
+    worse, and 0 otherwise.
     """
 
     quick: bool = option(
         False,
-        "Answer in seconds: three models, float32, the check 'values', unless others are asked "
-        "for.",
+        "Run only three models, float32 and the check 'values', which takes seconds. Other options "
+        "replace each of these.",
     )
     weights: Source = option(
         None,
-        "Parameters (.safetensors) of the one SPEC.",
-        python="Parameters of the one spec, by name or as a .safetensors file; drawn if left out.",
+        "Parameters (.safetensors) of SPEC. Allowed with one SPEC only.",
+        python="Parameters of the spec, by name or as a .safetensors file. Default: random.",
     )
     inputs: Source = option(
         None,
-        "A batch (.npz): arrays NAME, and target.NAME and state.NAME.",
-        python="A batch, by name or as an .npz file with arrays NAME, target.NAME and state.NAME; "
-        "drawn if left out.",
+        "Batch (.npz) with an array for each input NAME, target.NAME and state.NAME.",
+        python="Batch, as arrays by name or an .npz file with arrays NAME, target.NAME and "
+        "state.NAME. Default: random.",
     )
-    state: Arrays = option(None, "The state before the batch, by name.", word="")
-    targets: Arrays = option(None, "The targets of the batch, by name.", word="")
+    state: Arrays = option(None, "State before the batch, as arrays by name.", word="")
+    targets: Arrays = option(None, "Targets of the batch, as arrays by name.", word="")
     against: str | None = option(
         None,
-        "Check a model of your own: FILE.py:NAME, or a .onnx or .keras file.",
+        "Check your own model: FILE.py:NAME, or an .onnx or .keras file.",
         kind="file",
         metavar="MODEL",
     )
     maps: tuple[str, ...] = option(
         (),
-        "Which weight of your model is which of the spec's, where names differ; or a file of such "
-        "lines.",
+        "Weights whose names differ: your model's name, then the spec's name. Or a file with one "
+        "pair per line.",
         word="--map",
         kind="file",
         metavar="OURS=THEIRS",
     )
     takes: tuple[str, ...] = option(
-        (), "What your model takes, in order: inputs, and state.NAME.", metavar="NAME"
+        (), "Arguments of your model, in order: names of inputs, and state.NAME.", metavar="NAME"
     )
     returns: tuple[str, ...] = option(
-        (), "What your model returns, in order: outputs, and state.NAME.", metavar="NAME"
+        (),
+        "Return values of your model, in order: names of outputs, and state.NAME.",
+        metavar="NAME",
     )
     reproducers: Path | None = option(
-        None, "Folder to write reproducers to.", section=KEEP, kind="folder", python=None
+        None, "Write reproducers to this folder.", section=KEEP, kind="folder", python=None
     )
     html: Path | None = shared.html()
     markdown: Path | None = shared.markdown()
-    junit: Path | None = option(None, "File to write JUnit's XML of the run to.", section=KEEP)
+    junit: Path | None = option(None, "Write the results as JUnit XML to this file.", section=KEEP)
     baseline: Path | None = option(
-        None, "Report what changed since these records.", section=PRINT, python=None
+        None, "Compare the results with this older record file.", section=PRINT, python=None
     )
     pairs: bool = option(
-        False, "Show how far every two backends are from each other.", section=PRINT, python=None
+        False, "Show for each pair of backends how many digits agree.", section=PRINT, python=None
     )
     as_json: bool = shared.as_json()
     verbose: bool = shared.verbose()
 
 
 def _kind(kinds: str) -> Any:
-    return option(False, f"List the {kinds}, and no others.", section=LIST)
+    return option(False, f"List only the {kinds}.", section=LIST)
 
 
 @dataclass(init=False, repr=False, eq=False)
@@ -213,13 +222,17 @@ class SchemaOptions:
     """Print the JSON Schema of a kind of spec file, for editors."""
 
     kind: str = option(
-        MISSING, "The kind of file.", word="kind", kind="schema", metavar=f"{{{'|'.join(SCHEMAS)}}}"
+        MISSING,
+        "Kind of spec file.",
+        word="kind",
+        kind="schema",
+        metavar=f"{{{'|'.join(SCHEMAS)}}}",
     )
 
 
 @dataclass(init=False, repr=False, eq=False)
 class ExplainOptions:
-    """Show what SPEC means: a model's program, shapes, parameters, operations and paths.
+    """Explain SPEC: the program of a model, its shapes, parameters, operations and paths.
 
     SPEC may also be a layer, a function, a loss, an optimizer or an initializer.
     """
@@ -228,7 +241,7 @@ class ExplainOptions:
     folders: tuple[Path, ...] = shared.folders()
     sizes: Mapping[str, int] = shared.sizes()
     backends: tuple[str, ...] = option(
-        (), "Also ask which path its layers take.", word="--backend", kind="backend"
+        (), "Also show how this backend runs each layer.", word="--backend", kind="backend"
     )
     pythons: Mapping[str, str] = shared.pythons()
     environment: Mapping[str, Mapping[str, str]] = shared.environment()
@@ -237,13 +250,14 @@ class ExplainOptions:
 
 @dataclass(init=False, repr=False, eq=False)
 class ReplayOptions:
-    """Run the reproducer in FOLDER again: exit code 0 if it agrees now, 1 if it differs."""
+    """Run the reproducer in FOLDER again. The exit code is 0 if it agrees now, 1 if it differs."""
 
     folder: Path = option(MISSING, "Folder of the reproducer.", word="folder")
-    backend: str | None = option(None, "Run it on another backend.", kind="backend")
+    backend: str | None = option(None, "Run the reproducer on another backend.", kind="backend")
     device: str | None = option(
         None,
-        "Device to compute on. If left out, FOLDER's; the CPU of another backend without it.",
+        "Device to compute on. Default: the reproducer's device, or cpu if the backend has no such "
+        "device.",
         kind="device",
     )
     python: str | None = shared.python()
@@ -253,18 +267,17 @@ class ReplayOptions:
 
 @dataclass(init=False, repr=False, eq=False)
 class ReduceOptions(ReplayOptions):
-    """Make the reproducer in FOLDER smaller for as long as it stays wrong, in a new folder.
+    """Shrink the reproducer in FOLDER while it still fails, and write it to a new folder.
 
-    Exit code 0: done; 2: FOLDER holds no reproducer, or it agrees; 3: the backend could not be run.
+    The exit code is 0 for success, 2 if FOLDER has no reproducer or the reproducer agrees, and 3 if
+    the backend could not run.
     """
 
-    output: Path | None = shared.output(
-        "The new folder; FOLDER-reduced if left out.", kind="folder"
-    )
+    output: Path | None = shared.output("Folder to write. Default: FOLDER-reduced.", kind="folder")
     timeout: float = shared.timeout(60.0, "pass")
     search_timeout: float = option(
         CELL_SECONDS,
-        "Seconds that the search may take; what was found by then is written.",
+        "Time limit in seconds for the search. The command then writes the smallest reproducer.",
         section=HOW,
         allowed=TIMEOUT,
         shown=True,
@@ -273,16 +286,20 @@ class ReduceOptions(ReplayOptions):
 
 @dataclass(init=False, repr=False, eq=False)
 class LocaliseOptions:
-    """Look for the cause of a difference: SPEC on one backend, against the oracle or another.
+    """Find the cause of a mismatch between a backend and the oracle, or another backend.
 
-    The right value is fed in where a value, a gradient or a step is first wrong: what then agrees
-    was wrong because of it. Exit code 0: all agrees; 1: something differs, and the cause is told;
-    2: wrong usage or a wrong spec; 3: a backend could not be run.
+    The command replaces the first wrong value, gradient or step by the right numbers. All results
+    that then agree were wrong because of it.
+
+    The exit code is 0 if all results agree, 1 if a result differs, 2 for wrong usage or a wrong
+    spec, and 3 if a backend could not run.
     """
 
     spec: str = shared.spec()
     backend: str = shared.backend()
-    against: str | None = option(None, "Another backend, in place of the oracle.", kind="backend")
+    against: str | None = option(
+        None, "Backend to compare with, instead of the oracle.", kind="backend"
+    )
     dtype: str = shared.dtype("float32", "float64, bfloat16 and float16")
     path: str = shared.path("native")
     device: str = shared.device()
@@ -292,5 +309,5 @@ class LocaliseOptions:
     pythons: Mapping[str, str] = shared.pythons()
     environment: Mapping[str, Mapping[str, str]] = shared.environment()
     timeout: float = shared.timeout(CELL_SECONDS, "cell")
-    seed: int = shared.seed("Seed of the numbers to compare with.")
+    seed: int = shared.seed("Seed of the random test data.")
     as_json: bool = shared.as_json()

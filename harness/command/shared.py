@@ -12,10 +12,10 @@ from harness.command.ranges import ROUNDS, SEED, THREADS, TIMEOUT, USUAL_ROUNDS
 
 Field = Callable[..., Any]
 # Parts of the help texts of options of bench and train.
-COMPILED = "that through the framework's compiler of whole steps, where it has one (compiled)"
+COMPILED = "compiled (derived, through the framework's compiler)"
 INTERPRETER = (
-    "Python of another environment, with the harness in it, to run a backend in; every backend if "
-    "none is named."
+    "Python interpreter that runs a backend, from another environment that has the harness. "
+    "If no BACKEND is named, it runs all backends."
 )
 
 spec: Field = partial(
@@ -24,43 +24,43 @@ spec: Field = partial(
     "Model by name or file.",
     word="spec",
     kind="model",
-    python="A name, the path of a file, or a spec that is loaded.",
+    python="The name of a model, the path of a file, or a loaded spec.",
 )
 backend: Field = partial(
     option,
     MISSING,
-    help_="The backend to run.",
+    help_="Backend to run.",
     kind="backend",
     python="A name of ``harness list``.",
 )
 specs: Field = partial(
     option,
     (),
-    "Models by name or file; Lesson 6, the twelve that ship as lesson6/NAME, if left out.",
+    "Models by name or file. Default: Lesson 6, twelve models that ship as lesson6/NAME.",
     word="specs",
     kind="model",
     metavar="[SPEC]...",
-    python="Names, paths of files, or specs that are loaded; all of Lesson 6 if left out.",
+    python="Names of models, paths of files, or loaded specs. Default: all of Lesson 6.",
 )
 backends: Field = partial(
     option,
     (),
-    "Backends; all if left out.",
+    "Backends to run. Default: all installed.",
     word="--backend",
     kind="backend",
-    python="Names of ``harness list``; all that are installed if left out.",
+    python="Names of ``harness list``. Default: all installed backends.",
 )
 device: Field = partial(
     option,
     "cpu",
-    "Device to compute on: cpu, cuda, cuda:1. Backends of your own may have others.",
+    "Device to compute on, such as cpu, cuda or cuda:1. A plugin may have other devices.",
     kind="device",
     shown=True,
 )
 sizes: Field = partial(
     option,
     {},
-    "Sizes that differ from the spec's own.",
+    "Sizes to use instead of the spec's sizes.",
     word="--size",
     kind="size",
     metavar="NAME=NUMBER",
@@ -68,7 +68,7 @@ sizes: Field = partial(
 folders: Field = partial(
     option,
     (),
-    "Folders of further definitions, searched before those that ship.",
+    "Folders of your specs, searched before the specs that ship.",
     word="--specs",
     kind="folder",
     metavar="FOLDER",
@@ -81,16 +81,16 @@ pythons: Field = partial(
     word="--python",
     kind="file",
     metavar="[BACKEND=]INTERPRETER",
-    python="Interpreters of other environments, with the harness in them, by backend.",
+    python="Python interpreter for each backend, from environments that have the harness.",
 )
 environment: Field = partial(
     option,
     {},
-    "Environment variables of a backend's process; of every backend's if none is named.",
+    "Environment variables for a backend's process. If no BACKEND is named, all backends get them.",
     section=HOW,
     word="--env",
     metavar="[BACKEND:]NAME=VALUE",
-    python="Environment variables of a backend's process, by backend.",
+    python="Environment variables for the process of each backend.",
 )
 python: Field = partial(
     option,
@@ -99,58 +99,75 @@ python: Field = partial(
     section=HOW,
     kind="file",
     metavar="[BACKEND=]INTERPRETER",
-    python="The interpreter of another environment, with the harness in it.",
+    python="Python interpreter from another environment that has the harness.",
 )
-variables: Field = partial(environment, python="Environment variables of the backend's process.")
+variables: Field = partial(environment, python="Environment variables for the backend's process.")
 checks: Field = partial(
-    option, ("*",), "Checks to run (patterns); all if left out.", word="--check", kind="check"
+    option,
+    ("*",),
+    "Checks to run, as names or patterns. Default: all.",
+    word="--check",
+    kind="check",
 )
 shard: Field = partial(
-    option, None, "Take a part of the run: 2/4 is the second of four.", metavar="NUMBER/COUNT"
+    option,
+    None,
+    "Run one part of the cells: 2/4 is the second of four parts.",
+    metavar="NUMBER/COUNT",
 )
 on: Field = partial(
     option,
     None,
-    "Run on the nodes of a Ray cluster: that of this machine, or the one whose head has the "
-    "address.",
+    "Run on a Ray cluster: ray for this machine's cluster, ray://HOST:PORT for the cluster whose "
+    "head node has this address.",
     section=HOW,
     kind="cluster",
     metavar="ray[://HOST:PORT]",
 )
 as_json: Field = partial(
-    option, False, "Print JSON, for a program to read.", section=PRINT, word="--json", python=None
+    option, False, "Print JSON instead of text.", section=PRINT, word="--json", python=None
 )
 verbose: Field = partial(
-    option, False, "Print all figures and messages.", section=PRINT, python=None
+    option, False, "Print all measured numbers and all messages.", section=PRINT, python=None
 )
-force: Field = partial(option, False, "Replace what is there from an earlier run.", section=KEEP)
+force: Field = partial(
+    option, False, "Replace the existing output of an earlier command.", section=KEEP
+)
 print_markdown: Field = partial(
-    option, False, "Print Markdown, not tables.", section=PRINT, python=None
+    option, False, "Print Markdown instead of tables.", section=PRINT, python=None
 )
-html: Field = partial(option, None, "File to write a page of the run to.", section=KEEP)
-markdown: Field = partial(option, None, "File to write Markdown of the run to.", section=KEEP)
+html: Field = partial(option, None, "Write a report as an HTML page to this file.", section=KEEP)
+markdown: Field = partial(option, None, "Write a report as Markdown to this file.", section=KEEP)
 threads: Field = partial(option, 0, section=HOW, allowed=THREADS)
 rounds: Field = partial(
-    option, USUAL_ROUNDS, "Rounds of interleaved measurement.", allowed=ROUNDS, shown=True
+    option,
+    USUAL_ROUNDS,
+    "Number of rounds. Each round times every backend once.",
+    allowed=ROUNDS,
+    shown=True,
 )
 threshold: Field = partial(
-    option, 0.1, "How much slower a cell may get; 10% if left out.", section=PRINT, metavar="SHARE"
+    option,
+    0.1,
+    "Allowed slowdown of a cell, such as 5% or 0.05. Default: 10%.",
+    section=PRINT,
+    metavar="SHARE",
 )
 
 
 def dtype(default: str, others: str) -> Any:
     """Return the field of ``--dtype`` for a command that computes in a single dtype."""
-    told = f"Type of the numbers to compute in; also {others}."
+    told = f"Dtype to compute in. Other choices: {others}."
     return option(default, told, kind="dtype", shown=True)
 
 
 def path(default: str, *others: str) -> Any:
     """Return the field of ``--path`` for a command that runs a single path."""
     told = (
-        "Path of execution: the framework's own layers where it has them (native), its gradient of "
-        "the equations (equations), or the derived gradient (derived)"
+        "How to run the spec: native (framework layers), equations (the framework's gradient of "
+        "the equations), derived (the harness's gradient of the equations)"
     )
-    return option(default, "; ".join((told, *others)) + ".", kind="path", shown=True)
+    return option(default, ", ".join((told, *others)) + ".", kind="path", shown=True)
 
 
 def output(what: str, default: Any = None, **more: Any) -> Any:
@@ -165,5 +182,5 @@ def seed(what: str, **more: Any) -> Any:
 
 def timeout(seconds: float, piece: str = "call", **more: Any) -> Any:
     """Return the field of ``--timeout``: the seconds for one ``piece`` of the work, e.g. a call."""
-    told = f"Seconds that a backend may take for one {piece}, and the oracle for what it expects."
+    told = f"Time limit in seconds for one {piece} of a backend, and for the oracle's results."
     return option(seconds, told, section=HOW, allowed=TIMEOUT, shown=True, **more)

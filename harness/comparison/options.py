@@ -11,22 +11,22 @@ from harness.command.declared import option
 
 @dataclass(init=False, repr=False, eq=False)
 class CompareOptions:
-    """Show what changed from OLD to NEW: two files of 'check --records', or of 'bench --records'.
+    """Show the changes from OLD to NEW, two files of 'check --records' or of 'bench --records'.
 
-    With --between, what changes from one column of OLD to another: two versions of a framework.
+    With --between, show the changes between two backends of OLD, such as two versions of torch.
 
-    They may be of other versions and machines; what differs there is told first. Worse is what is
-    slower beyond the threshold and the noise, less accurate than rounding explains, of a graver
-    verdict, or gone.
+    The output first lists changed versions and machines. A cell is worse if it is significantly
+    slower, less accurate than rounding explains, has a worse verdict, or is missing.
 
-    Exit code 0: nothing is worse; 1: something is; 2: the files cannot be read or compared.
+    The exit code is 0 if nothing is worse, 1 if a cell is worse, and 2 if a file cannot be read or
+    compared.
     """
 
-    old: Path = option(MISSING, "A file of results.", word="old")
-    new: Path | None = option(None, "The same of the later run.", word="new")
+    old: Path = option(MISSING, "Older file of results.", word="old")
+    new: Path | None = option(None, "Newer file of results.", word="new")
     between: tuple[str, str] | None = option(
         None,
-        "Two columns of the one file, such as torch@2.14.1 torch@2.15.0.",
+        "Two backends of one file, such as torch@2.14.1 torch@2.15.0.",
         kind="backend",
         metavar="A B",
     )
@@ -37,22 +37,24 @@ class CompareOptions:
 
 @dataclass(init=False, repr=False, eq=False)
 class UpgradeOptions:
-    """Tell whether going from OLD to NEW changes a number or a speed: two versions of a framework.
+    """Show how numbers and speeds change from version OLD to version NEW of a framework.
 
-    They are columns of --backend, such as torch==2.14.1 and torch==2.15.0. Environments that are
-    missing are made after a question at a terminal, or by 'harness env'.
-    If no SPEC is given, the command checks and times Lesson 6: the twelve small character models of
-    fast.ai's notebook that ship as lesson6/NAME
+    The versions are written as in torch==2.14.1. If an environment is missing, the command asks in
+    a terminal whether to create it; 'harness env' also creates environments.
+    Without SPEC, the command checks and times Lesson 6: twelve small character models of a fast.ai
+    notebook, which ship as lesson6/NAME
 
-    Exit code 0: nothing is worse; 1: something is; 2: wrong usage or a wrong spec; 3: one of them
-    could not be run.
+    The exit code is 0 if nothing is worse, 1 if a cell is worse, 2 for wrong usage or a wrong spec,
+    and 3 if a version could not run.
     """
 
-    old: str = option(MISSING, "A version of a framework.", word="old", kind="backend")
-    new: str = option(MISSING, "Another version.", word="new", kind="backend")
+    old: str = option(MISSING, "Old version of a framework.", word="old", kind="backend")
+    new: str = option(MISSING, "New version of the framework.", word="new", kind="backend")
     specs: tuple[str, ...] = shared.specs()
-    want: tuple[str, ...] = option((), "numbers or speed; both if left out.", kind="want")
-    quick: bool = option(False, "Three models, float32, the check 'values'.")
+    want: tuple[str, ...] = option(
+        (), "Results to compare: numbers or speed. Default: both.", kind="want"
+    )
+    quick: bool = option(False, "Check only three models, in float32, with the check 'values'.")
     device: str = shared.device()
     rounds: int = shared.rounds()
     folders: tuple[Path, ...] = shared.folders()
@@ -62,15 +64,15 @@ class UpgradeOptions:
 
 @dataclass(init=False, repr=False, eq=False)
 class MergeOptions:
-    """Join FILEs of several shards or machines: of 'check --records', or of 'bench --records'.
+    """Join files of several shards or machines, from 'check --records' or 'bench --records'.
 
-    A cell that several files have from the same machine and version is kept once; what comes from
-    different ones stays apart. Shards and cells that are missing are told.
+    If several files have a cell from the same machine and version, the command writes it once.
+    Results from different machines or versions stay separate. The output names missing cells.
 
-    Exit code 0: all is there; 1: files contradict each other, and both sides are kept; 2: the files
-    cannot be read or joined; 3: cells of the plan are missing.
+    The exit code is 0 if the result is complete, 1 if files contradict each other (both results are
+    written), 2 if a file cannot be read or joined, and 3 if planned cells are missing.
     """
 
     files: tuple[Path, ...] = option(MISSING, "Files to join.", word="files", metavar="FILE...")
-    output: Path = shared.output("File to write; replaced.", MISSING)
+    output: Path = shared.output("File to write. An existing file is replaced.", MISSING)
     as_json: bool = shared.as_json()

@@ -16,10 +16,14 @@ class Export:
     """An export that is asked for."""
 
     spec: str = shared.spec()
-    weights: Path = option(MISSING, "File of weights that train or import wrote.")
-    format_: str = option(MISSING, "torch, keras, jax or onnx.", word="--to", kind="format")
-    output: Path | None = shared.output("File to write; MODEL_FORMAT here if left out.")
-    seed: int = shared.seed("Seed of the inputs to check with.")
+    weights: Path = option(MISSING, "Weights file that train or import wrote.")
+    format_: str = option(
+        MISSING, "Format to write: torch, keras, jax or onnx.", word="--to", kind="format"
+    )
+    output: Path | None = shared.output(
+        "File to write. Default: MODEL_FORMAT in the current folder."
+    )
+    seed: int = shared.seed("Seed of the random test inputs.")
     folders: tuple[Path, ...] = shared.folders()
     python: str | None = shared.python()
     timeout: float = shared.timeout(CALL_SECONDS)
@@ -32,9 +36,11 @@ class Import:
 
     spec: str = shared.spec()
     file: Path = option(MISSING, "File of the framework.", word="file")
-    format_: str = option(MISSING, "torch, keras, jax or onnx.", word="--from", kind="format")
-    weights: Path = option(MISSING, "File of weights to write.", section=KEEP)
-    like: Path | None = option(None, "Weights whose sizes and characters these have too.")
+    format_: str = option(
+        MISSING, "Format of FILE: torch, keras, jax or onnx.", word="--from", kind="format"
+    )
+    weights: Path = option(MISSING, "Weights file to write.", section=KEEP)
+    like: Path | None = option(None, "Weights file from which to copy sizes and characters.")
     sizes: Mapping[str, int] = shared.sizes()
     folders: tuple[Path, ...] = shared.folders()
     python: str | None = shared.python()
@@ -44,12 +50,12 @@ class Import:
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class ExportOptions(Export):
-    """Write SPEC with its weights as a framework's user expects it.
+    """Write SPEC and its weights in a framework's usual format.
 
-    The files are run by that framework alone, and kept if their outputs agree with the oracle's.
+    The framework runs the written model. The files are kept if the outputs agree with the oracle.
 
-    Exit code 0: they agree; 1: they differ, and nothing was written; 2: wrong usage or a wrong
-    file; 3: the format could not be run.
+    The exit code is 0 if the outputs agree, 1 if they differ (no file is written), 2 for wrong
+    usage or a wrong file, and 3 if the framework could not run.
     """
 
     as_json: bool = shared.as_json()
@@ -57,9 +63,10 @@ class ExportOptions(Export):
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class ImportOptions(Import):
-    """Make weights of SPEC from FILE, such as a state_dict or a .keras file.
+    """Read weights of SPEC from FILE, such as a state_dict or a .keras file.
 
-    Exit code 0: done; 2: wrong usage or a wrong file; 3: the format could not be run.
+    The exit code is 0 for success, 2 for wrong usage or a wrong file, and 3 if the framework could
+    not run.
     """
 
     as_json: bool = shared.as_json()

@@ -10,19 +10,21 @@ from harness.command.declared import option
 
 @dataclass(init=False, repr=False, eq=False)
 class DifferencesOptions:
-    """Show where the frameworks' defaults differ, and what to set so that they agree.
+    """Show the defaults in which frameworks differ, and what to set so that they agree.
 
-    LAYER is a layer, a function, a loss or an optimizer, such as gru, softmax or adam; all if left
-    out.
+    LAYER is a layer, function, loss or optimizer, such as gru, softmax or adam. Default: all.
 
-    Exit code 0: shown, and as written where --run measures it; 1: an installed version does
-    something else than is written; 2: wrong usage; 3: a framework could not be measured.
+    The exit code is 0 for success, 2 for wrong usage. With --run, it is 1 if an installed framework
+    does not behave as shown, and 3 if a framework could not run.
     """
 
     layer: str | None = option(None, "Layer, loss, ...", word="layer", kind="definition")
     between: tuple[str, str] | None = option(
-        None, "Only where these two differ, such as torch keras.", kind="framework", metavar="A B"
+        None,
+        "Show only differences between two frameworks, such as torch keras.",
+        kind="framework",
+        metavar="A B",
     )
-    run: bool = option(False, "Measure it on the versions that are installed.")
+    run: bool = option(False, "Measure the differences on the installed frameworks.")
     as_json: bool = shared.as_json()
     print_markdown: bool = shared.print_markdown()

@@ -12,13 +12,14 @@ from harness.command.declared import option
 class DemoOptions:
     """Check a small GRU on numpy and one framework, in seconds.
 
-    With --break, a reproducer of the planted fault is written to the folder harness-demo.
+    With --break, the command plants a fault, and writes a reproducer to the folder harness-demo.
 
-    Exit code 0: all agree; 1: something differs, as with --break; 3: a backend could not be run.
+    The exit code is 0 if all cells agree, 1 if a cell differs (as with --break), and 3 if a backend
+    could not run.
     """
 
-    broken: bool = option(False, "Plant a fault, and see how it is reported.", word="--break")
+    broken: bool = option(False, "Plant a fault, and show its diagnosis.", word="--break")
     backend: str | None = option(
-        None, "Framework to check; the first that is installed if left out.", kind="backend"
+        None, "Framework to check. Default: the first installed framework.", kind="backend"
     )
     as_json: bool = shared.as_json()

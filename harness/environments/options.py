@@ -10,27 +10,28 @@ from harness.command.declared import HOW, option
 
 @dataclass(init=False, repr=False, eq=False)
 class EnvOptions:
-    """Make an environment with another version of a framework, and keep it in the cache folder.
+    """Create an environment with another version of a framework, in the user's cache folder.
 
-    After 'harness env torch==2.6', '--backend torch@2.6' is a column of its own, beside torch.
-    Further requirements are pip's, such as 'numpy<2'. It is installed by uv where that is on the
-    path, else by venv and pip, with this harness in it.
+    After 'harness env torch==2.6', you can use '--backend torch@2.6' beside torch. You can add
+    requirements for pip, such as 'numpy<2'. The command installs with uv, or with venv and pip if
+    uv is missing. The environment also gets this harness.
 
-    Exit code 0: done; 2: wrong usage; 3: it could not be made, and nothing is left of it.
+    The exit code is 0 for success, 2 for wrong usage, and 3 if the environment could not be created
+    (no files are left).
     """
 
     words: tuple[str, ...] = option(
         (),
-        "The version, and further requirements of pip.",
+        "Version of a framework, and more requirements for pip.",
         word="words",
         kind="environment",
         metavar="[BACKEND==VERSION [REQUIREMENT]...]",
     )
-    list: bool = option(False, "List the environments that there are.")
-    remove: bool = option(False, "Remove environments.")
+    list: bool = option(False, "List the existing environments.")
+    remove: bool = option(False, "Remove the named environments.")
     python: str | None = option(
         None,
-        "Python to make it on; this one if left out.",
+        "Python for the new environment. Default: the Python of this command.",
         section=HOW,
         kind="file",
         metavar="INTERPRETER",

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a pass is run: on what, in what, for how long. ``python`` is another interpreter."""
+    """Dtype, device, path and limits of a pass. ``python`` is the path of another interpreter."""
 
     dtype: str = shared.dtype("float64", "float32")
     device: str = shared.device()
     path: str = shared.path("native")
-    phase: Phase = option("training", "training or inference.", kind="phase", shown=True)
+    phase: Phase = option(
+        "training", "Phase of the model: training or inference.", kind="phase", shown=True
+    )
     seed: int = shared.seed("Seed of the initial parameters.")
     timeout: float = shared.timeout(CELL_SECONDS, "pass")
     python: str | None = shared.python()
@@ -33,36 +35,39 @@ class Settings:
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class PassOptions(Settings):
-    """Run SPEC once on numbers of your own, and write what came of it. Nothing is judged.
+    """Run SPEC once on your own arrays, and write the results. Nothing is compared.
 
-    Exit code 0: done; 2: wrong usage or a wrong file; 3: the backend could not be run.
+    The exit code is 0 for success, 2 for wrong usage or a wrong file, and 3 if the backend could
+    not run.
     """
 
     spec: str = shared.spec()
-    backend: str = shared.backend(help_="The backend that does it, or oracle: numpy in float64.")
+    backend: str = shared.backend(help_="Backend to run, or oracle, which is numpy in float64.")
     parameters: Source = option(
         None,
-        "Parameters (.safetensors); initial ones if left out.",
+        "Parameters (.safetensors). Default: initial values.",
         word="--weights",
-        python="Parameters by name, moving statistics with them or not, or a .safetensors file; "
-        "the spec's initial values, drawn from ``seed``, if left out.",
+        python="Parameters by name (moving statistics may be included), or a .safetensors file. "
+        "Default: the spec's initial values, drawn with ``seed``.",
     )
     inputs: Source = option(
         None,
-        "A batch (.npz): arrays NAME, and target.NAME and state.NAME.",
-        python="Arrays [batch, time, ...] as the spec declares them, indices as integers; or an "
+        "Batch (.npz) with an array for each input NAME, target.NAME and state.NAME.",
+        python="Arrays [batch, time, ...] with the spec's shapes, and integers for indices. Or an "
         ".npz file with arrays NAME, target.NAME and state.NAME.",
     )
-    state: Arrays = option(None, "The state before the batch; zeros if left out.", word="")
-    targets: Arrays = option(None, "What the loss compares with.", word="")
+    state: Arrays = option(
+        None, "State before the batch. Default: the spec's initial state.", word=""
+    )
+    targets: Arrays = option(None, "Targets of the loss.", word="")
     want: tuple[str, ...] = option(
         ("outputs", "loss", "gradients"),
-        "outputs, loss or gradients; all if left out.",
+        "Results to compute: outputs, loss or gradients. Default: all.",
         kind="want",
-        python="outputs (with the new state and statistics), loss (with metrics) and gradients (of "
-        "the loss), or one of them.",
+        python="Results to compute: outputs (with the new state and statistics), loss (with "
+        "metrics), gradients (of the loss).",
     )
-    output: Path | None = shared.output("File (.npz) to write the results to.", python=None)
+    output: Path | None = shared.output("Write the results to this .npz file.", python=None)
     folders: tuple[Path, ...] = shared.folders()
     sizes: Mapping[str, int] = shared.sizes()
     as_json: bool = shared.as_json()

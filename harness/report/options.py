@@ -11,22 +11,22 @@ from harness.command.declared import KEEP, PRINT, option
 
 @dataclass(init=False, repr=False, eq=False)
 class ReportOptions:
-    """Make a page of FILEs: records of a check, results of bench, weights that were trained.
+    """Write a report of record files of check, results of bench, and weights of train.
 
-    Exit code 0: the file is written; 2: wrong usage or a wrong file.
+    The exit code is 0 for success, and 2 for wrong usage or a wrong file.
     """
 
     files: tuple[Path, ...] = option(MISSING, "Files to show.", word="files", metavar="FILE...")
-    output: Path = shared.output("File to write: .html, .md, or .xml for JUnit's form.", MISSING)
+    output: Path = shared.output("File to write: .html, .md, or .xml for JUnit.", MISSING)
     history: Path | None = option(
-        None, "Folder with the files of older runs.", section=KEEP, kind="folder"
+        None, "Folder with older record files.", section=KEEP, kind="folder"
     )
     bases: tuple[Path, ...] = option(
-        (), "An older file to compare with.", section=PRINT, word="--base"
+        (), "Older file to compare with.", section=PRINT, word="--base"
     )
     relative_to: str | None = option(
         None,
-        "Backend to compare the speeds of the others with.",
+        "Show speeds as multiples of the speed of this backend.",
         section=PRINT,
         kind="backend",
         metavar="BACKEND",

@@ -28,20 +28,28 @@ class TimingOptions:
         (DEFAULT_BATCH,), "Batch sizes.", word="--batch", metavar="N", shown=True
     )
     times: tuple[int, ...] = option(
-        (), "Lengths of a sequence; the spec's own if left out.", word="--time", metavar="T"
+        (), "Sequence lengths. Default: the spec's length.", word="--time", metavar="T"
     )
     sizes: Mapping[str, tuple[int, ...]] = shared.sizes(metavar="NAME=N,N")
-    modes: tuple[str, ...] = option(MODES, "What to time.", word="--mode", kind="mode", shown=True)
+    modes: tuple[str, ...] = option(
+        MODES,
+        "Modes to time: forward pass only, or whole training steps.",
+        word="--mode",
+        kind="mode",
+        shown=True,
+    )
     path: str = shared.path(
-        "fastest", shared.COMPILED, "or whichever is right and fastest (fastest)"
+        "fastest", shared.COMPILED, "or fastest (the fastest path with right results)"
     )
     rounds: int = shared.rounds()
-    tune: bool = option(False, "Also try environment settings that are known to help.")
-    seed: int = shared.seed("Seed of the numbers and of the order.")
+    tune: bool = option(False, "Also try environment variables that are known to increase speed.")
+    seed: int = shared.seed("Seed of the random data and of the order of the backends.")
     folders: tuple[Path, ...] = shared.folders()
     shard: Shard | None = shared.shard()
     on: str | None = shared.on()
-    threads: int = shared.threads(help_="Threads of each backend; all cores if left out.")
+    threads: int = shared.threads(
+        help_="Number of threads of each backend. Default: the number of cores."
+    )
     pythons: Mapping[str, str] = shared.pythons()
     environment: Mapping[str, Mapping[str, str]] = shared.environment()
     timeout: float = shared.timeout(CALL_SECONDS)
@@ -49,32 +57,35 @@ class TimingOptions:
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class BenchOptions(TimingOptions):
-    """Time backends side by side: all that are installed, on all of Lesson 6, if left out.
+    """Time backends side by side. Default: all installed backends, on all of Lesson 6.
 
-    Lesson 6 is the twelve small character models of fast.ai's notebook that ship as lesson6/NAME
+    Lesson 6 is twelve small character models of a fast.ai notebook, which ship as lesson6/NAME
 
-    A cell whose results differ from the oracle's, or whose backend does not prove that it did the
-    work, gets no speed. A quick look: 'harness bench SPEC --path native --rounds 2'.
+    A cell gets a speed only if its results agree with the oracle, and if the backend proves that it
+    did all of the work. For a quick look, use 'harness bench SPEC --path native --rounds 2'.
 
-    Exit code 0: all have a speed; 1: one was refused, or --baseline found a regression; 2: wrong
-    usage or a wrong spec; 3: a backend could not be run.
+    The exit code is 0 if every cell has a speed, 1 if a cell has none or --baseline finds a
+    regression, 2 for wrong usage or a wrong spec, and 3 if a backend could not run.
     """
 
     html: Path | None = shared.html()
     markdown: Path | None = shared.markdown()
     records: Path | None = option(
-        None, "File to keep the results in; replaced.", section=KEEP, python=None
+        None,
+        "Write the results to this file. An existing file is replaced.",
+        section=KEEP,
+        python=None,
     )
     relative_to: str | None = option(
         None,
-        "Also print how many times as fast as this one each is.",
+        "Also print each backend's speed as a multiple of the speed of this backend.",
         section=PRINT,
         kind="backend",
         metavar="BACKEND",
         python=None,
     )
     baseline: Path | None = option(
-        None, "Compare with the results in this file.", section=PRINT, python=None
+        None, "Compare the results with this older file.", section=PRINT, python=None
     )
     threshold: float = shared.threshold(python=None)
     as_json: bool = shared.as_json()

@@ -75,7 +75,7 @@ def test_a_file_of_output_has_one_letter_everywhere() -> None:
 
 def test_a_timeout_says_what_it_is_for() -> None:
     pieces = {
-        name: re.findall("for one ([a-z]+), and the oracle", option.help or "")
+        name: re.findall("for one ([a-z]+) of a backend", option.help or "")
         for name, option in options()["timeout"].items()
     }
     assert {name for name, found in pieces.items() if found == ["cell"]} == {"check", "localise"}

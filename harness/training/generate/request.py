@@ -28,36 +28,37 @@ class GenerateRequest:
     spec: str = shared.spec()
     backends: tuple[str, ...] = option(
         MISSING,
-        "Backends that write; the texts of several are compared.",
+        "Backends that generate text. If you name several, the command compares their texts.",
         word="--backend",
         kind="backend",
-        python="Names of ``harness list``; one is enough. Greedy texts are the same on all.",
+        python="Names of ``harness list``. If you name several, their texts are compared.",
     )
-    weights: Path = option(MISSING, "File of weights that train or import wrote.")
-    prompt: str = option(MISSING, "The text to continue.")
-    length: int = option(200, "Characters to write.", allowed=LENGTH, shown=True)
+    weights: Path = option(MISSING, "Weights file that train or import wrote.")
+    prompt: str = option(MISSING, "Text to continue.")
+    length: int = option(200, "Number of characters to generate.", allowed=LENGTH, shown=True)
     temperature: float = option(
         0.0,
-        "How freely to choose; at 0 the likeliest character is taken each time.",
+        "Sampling temperature. At 0, the most likely character is always chosen.",
         allowed=TEMPERATURE,
         shown=True,
     )
     top_k: int = option(
-        0, "Choose among this many characters; among all if left out.", allowed=TOP_K
+        0, "Choose only from this many most likely characters. Default: from all.", allowed=TOP_K
     )
-    seed: int = shared.seed("Seed of the choice.")
+    seed: int = shared.seed("Seed of the sampling.")
     device: str = shared.device()
     dtype: str = shared.dtype("float64", "float32, bfloat16, float16 and tf32")
     path: str = shared.path("native")
     cache: bool = option(
         True,
-        "Read the whole window anew for each character, and keep nothing of the last pass.",
+        "Read the whole window again for each new character, without a cache.",
         word="--no-cache",
-        python="Read each character once, and keep what later ones need, if the model allows it.",
+        python="Read each character once, and cache values for later characters, if the model "
+        "allows it.",
     )
     folders: tuple[Path, ...] = shared.folders()
     environment: Mapping[str, str] = option(
-        {}, "Environment variables of all backends' processes.", word=""
+        {}, "Environment variables for the processes of all backends.", word=""
     )
     pythons: Mapping[str, str] = shared.pythons()
     environments: Mapping[str, Mapping[str, str]] = shared.environment()
@@ -65,13 +66,13 @@ class GenerateRequest:
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class GenerateOptions(GenerateRequest):
-    """Continue a prompt with SPEC and weights that were trained.
+    """Continue a prompt with SPEC and trained weights.
 
-    Greedy unless a temperature is given; then the same text comes from every backend, and several
-    --backend prove it.
+    Without --temperature, the most likely character is always chosen, so all backends generate the
+    same text. If you name several backends, the command compares their texts.
 
-    Exit code 0: done; 1: the backends' texts differ; 2: wrong usage or a wrong file; 3: a backend
-    failed.
+    The exit code is 0 for success, 1 if the texts of backends differ, 2 for wrong usage or a wrong
+    file, and 3 if a backend failed.
     """
 
     as_json: bool = shared.as_json()
