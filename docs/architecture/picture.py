@@ -143,7 +143,7 @@ def picture(found: Sequence[rooms.Import]) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {CANVAS} {height}" '
         f'width="{CANVAS}" height="{height}" role="img">',
-        "<title>The rooms of harness/, and which imports which</title>",
+        "<title>The packages of harness/ and their imports</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="paper" width="{CANVAS}" height="{height}"/>',
         *_arrows(floors, arrows(found)),

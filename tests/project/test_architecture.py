@@ -64,7 +64,7 @@ def test_the_page_names_files_that_are_there() -> None:
 
 def test_the_page_has_a_line_for_every_room() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    table = text.partition("## The rooms")[2].partition("\n## ")[0]
+    table = text.partition("## The packages")[2].partition("\n## ")[0]
     named = {name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", table)}
     assert set(rooms.FLOOR) <= named
 
