@@ -74,9 +74,9 @@ def _print(
     held = {(one.entry, one.framework): one for one in found.held} if found else {}
     for name, one in entries.items():
         line(out, f"{name} ({', '.join(one.layers)})", "bold")
-        _prose(out, f"{one.parts} To agree on: {one.agree_on}.")
+        _prose(out, f"{one.parts} Recommended: {one.agree_on}.")
         _measures(out, name, one, between, held)
-        _prose(out, f"apart: {one.apart}")
+        _prose(out, f"effect: {one.apart}")
         if one.elsewhere and not between:
             _prose(out, f"elsewhere: {one.elsewhere}")
         _prose(out, f"source: {one.source}")
