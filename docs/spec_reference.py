@@ -50,16 +50,16 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
         "Parameter group": optimizer_schema.ParameterGroup,
         "Training": schema.Training,
         "Phase": schema.Phase,
-        "Data of a text": schema.Data,
+        "Text data": schema.Data,
         "Windows": schema.Windows,
-        "Array of a text": schema.Source,
-        "Data of arrays": schema.ArrayFile,
+        "Array cut from a text": schema.Source,
+        "Array data": schema.ArrayFile,
         "Data set": schema.DataSet,
     },
     "A layer": {
         "Layer": schema.Layer,
         "Parameter or statistic": schema.Parameter,
-        "Group of rows": schema.Rows,
+        "Row group": schema.Rows,
         "State": schema.State,
         "Noise": schema.Noise,
         "Loop in `scan`": schema.Scan,
@@ -71,17 +71,17 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
     "An optimizer": {
         "Optimizer": optimizer_schema.Optimizer,
         "Matrices": optimizer_schema.Matrices,
-        "Slot with a shape": optimizer_schema.ShapedSlot,
+        "Shaped slot": optimizer_schema.ShapedSlot,
     },
 }
 TITLES = {form: title for forms in PARTS.values() for title, form in forms.items()}
 
 # The operators of expressions, each with an example that a test evaluates.
 OPERATORS = {
-    "+ - * /": ("Elementwise, with broadcasting as in numpy.", "2 * x + x / 3"),
+    "+ - * /": ("Elementwise arithmetic, with numpy's broadcasting.", "2 * x + x / 3"),
     "**": ("Power; the exponent is a number or an expression of numbers.", "x ** 2"),
-    "@": ("Matrix product; leading axes are batches. A vector is a row or a column.", "x @ W"),
-    "< <= > >= == !=": ("Comparison; the result is a condition.", "x > 0"),
+    "@": ("Matrix product, as in `numpy.matmul`.", "x @ W"),
+    "< <= > >= == !=": ("Comparison; the result is a condition (a boolean array).", "x > 0"),
     "& | ~": (
         "And, or and not of conditions; put each condition in brackets.",
         "(x > 0) & ~(x == 1)",
@@ -98,60 +98,66 @@ FUNCTIONS = {
     "cos": ("Cosine.", "cos(x)"),
     "floor": ("Round each entry down.", "floor(x)"),
     "astype": ("Convert indices or conditions to floats.", "astype(mask)"),
-    "arange": ("The indices 0, 1, ... below a size.", "arange(time)"),
+    "arange": ("The indices from 0 to a size minus 1.", "arange(time)"),
     "split": (
-        "Split one axis into several, the last varying fastest.",
+        "Split one axis into several, in C order.",
         "split(x, axis=-1, sizes=[2, half])",
     ),
     "merge": ("Merge neighbouring axes into one.", "merge(x, axes=[1, 2])"),
-    "windows": ("Sliding windows along axes.", "windows(x, axes=[1], size=3, padding=1)"),
+    "windows": (
+        "Sliding [windows](spec-convolutions.md) along axes.",
+        "windows(x, axes=[1], size=3, padding=1)",
+    ),
     "overlap_add": (
-        "Add windows at their positions: the transpose of `windows`.",
+        "Add windows at their positions, as the transpose of `windows`.",
         "overlap_add(windows(x, axes=[1], size=3), axes=[1], size=3)",
     ),
     "where": (
-        "Per entry: the second value if the condition is true, else the third.",
+        "The second argument if the first is true, else the third.",
         "where(x > 0, x, 0)",
     ),
-    "stop_gradient": ("The same value, treated as a constant in derivatives.", "stop_gradient(x)"),
+    "stop_gradient": ("The same value, which derivatives treat as a constant.", "stop_gradient(x)"),
     "sum": ("Sum over all entries or over `axis`.", "sum(x, axis=[0, 1], keepdims=true)"),
-    "max": ("Largest entry; the gradient is shared by ties.", "max(x, axis=-1)"),
-    "mean": ("Mean.", "mean(x)"),
+    "max": ("Largest entry. Ties share the gradient evenly.", "max(x, axis=-1)"),
+    "mean": ("Mean over all entries or over `axis`.", "mean(x)"),
     "var": (
-        "Biased variance (divided by the number of entries).",
+        "Variance, divided by the number of entries (biased).",
         "var(x, axis=-1, keepdims=true)",
     ),
-    "concat": ("Join values along an axis.", "concat([x, x], axis=-1)"),
+    "concat": ("Join arrays along an axis.", "concat([x, x], axis=-1)"),
     "cumsum": ("Running sum along an axis.", "cumsum(x, axis=1)"),
-    "sort": ("Sort along an axis; NaN comes last.", "sort(x, axis=-1, descending=true)"),
-    "argsort": ("The indices that sort an axis; ties keep their order.", "argsort(x, axis=-1)"),
+    "sort": ("Sort along an axis. NaN comes last.", "sort(x, axis=-1, descending=true)"),
+    "argsort": ("The indices that sort an axis. Ties keep their order.", "argsort(x, axis=-1)"),
     "argmax": ("The index of the first largest entry.", "argmax(x, axis=-1)"),
     "top_k": ("The k largest entries, and their indices.", "top_k(x, 2, axis=-1)"),
-    "take": ("Rows by index, as an embedding does.", "take(table, i, axis=0)"),
+    "take": ("Select rows by index, as an embedding does.", "take(table, i, axis=0)"),
     "take_along_axis": (
-        "One entry per index along an axis.",
+        "Select one entry per index along an axis.",
         "take_along_axis(x, argmax(x, axis=-1), axis=-1)",
     ),
     "segment_sum": (
-        "Sum the rows that have the same index.",
+        "Add up all rows that have the same index.",
         "segment_sum(W, arange(2 * half), axis=0)",
     ),
     "index": ("Round floats down to indices, clipped to 0 and the size minus 1.", "index(x, 5)"),
-    "one_hot": ("One-hot rows: zeros, and 1 at the index.", "one_hot(i, vocab)"),
+    "one_hot": ("Rows of zeros, with 1 at the index.", "one_hot(i, vocab)"),
     "expand_dims": ("Insert an axis of length 1.", "expand_dims(x, axis=0)"),
-    "permute_dims": ("Transpose: reorder the axes.", "permute_dims(x, axes=[0, 2, 1])"),
+    "permute_dims": (
+        "Reorder the axes, e.g. transpose a matrix.",
+        "permute_dims(x, axes=[0, 2, 1])",
+    ),
 }
 # Example values for the arguments of distributions.
 ARGUMENTS = {"value": 0.1, "low": -0.05, "high": 0.05, "std": 0.02, "fan": "features", "keep": 0.9}
 LIMITS = {
     "size of a file": f"{document.MAX_BYTES >> 20} MiB",
     "keys and values of a file": f"{document.MAX_NODES:,}",
-    "nesting of a file": document.MAX_DEPTH,
+    "nested levels of a file": document.MAX_DEPTH,
     "characters of a block of equations": f"{expressions.MAX_BLOCK:,}",
     "characters of an equation": f"{expressions.MAX_LINE:,}",
-    "brackets in brackets": expressions.MAX_NESTING,
+    "nested levels of brackets": expressions.MAX_NESTING,
     "values in the equations of a model": f"{evaluate.MAX_VALUES:,}",
-    "layers in layers": instances.MAX_NESTED,
+    "nested levels of layers": instances.MAX_NESTED,
     "layers of a model": f"{instances.MAX_LAYERS:,}",
     "characters of a name": names.LONGEST,
     "axes of a value": dims.MOST_AXES,
@@ -160,15 +166,15 @@ LIMITS = {
 }
 HEAD = """# Reference of the spec language
 
-Every key, operator, function, initial value and limit, with its type, default and an example.
+This page lists every key, operator, function, initial value and limit, with type, default and
+example. The [tutorial](spec-tutorial.md) introduces the language, and the
+[overview](spec-language.md) lists the pages by task. For editors, `harness schema KIND` prints the
+keys as a JSON Schema. This page is generated: `python docs/spec_reference.py` writes it.
 
-This page is generated: `python docs/spec_reference.py` writes it from the language's own data.
-For editors, `harness schema KIND` prints the keys as a JSON Schema. Start with the
-[tutorial](spec-tutorial.md); the [overview](spec-language.md) lists the pages by task.
-
-*Axes* are a list of sizes, numbers, and sums and products of these; `...` stands for any number of
-axes. The keys of a *map* are names of your choice. A *distribution* is one of the
-[initial values](#initial-values) or, for noise, of the [noises](#noises).
+In types, `|` means "or", and `name → text` is a map from names of your choice to texts. *Axes* are
+a list of sizes, numbers, and their sums and products; `...` stands for any number of axes. A
+*distribution* is one of the [initial values](#initial-values) or, for noise, of the
+[noises](#noises).
 """
 
 
@@ -186,7 +192,7 @@ def anchor_of(title: str) -> str:
 
 
 def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
-    """Return the type of a key as words, e.g. "number or name"."""
+    """Return the type of a key as text, e.g. "number | name"."""
     if any(isinstance(one, AfterValidator) for one in limits):
         return "name"
     if get_origin(annotation) is Annotated:
@@ -199,20 +205,20 @@ def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
         members = [one for one in get_args(annotation) if one is not NoneType]
         if LAW in members:
             members = [one for one in members if one not in (LAW, str)]
-            return " or ".join(["distribution", *map(type_text, members)])
-        return " or ".join(dict.fromkeys(map(type_text, members)))
+            return " | ".join(["distribution", *map(type_text, members)])
+        return " | ".join(dict.fromkeys(map(type_text, members)))
     if annotation == strict.Axes:
         return "axes"
     if get_origin(annotation) is Literal:
-        return " or ".join(f"`{one}`" for one in get_args(annotation))
+        return " | ".join(f"`{one}`" for one in get_args(annotation))
     if get_origin(annotation) is dict:
-        return f"map of {type_text(get_args(annotation)[1])}"
+        return f"name → {type_text(get_args(annotation)[1])}"
     if get_origin(annotation) is list:
-        return f"list of {type_text(get_args(annotation)[0])}"
+        return f"list of {type_text(get_args(annotation)[0])}s"
     if annotation in TITLES:
         title = TITLES[annotation]
         return f"[{title.lower()}](#{anchor_of(title)})"
-    words = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    words = {str: "text", int: "integer", float: "number", bool: "boolean"}
     return words[annotation] + _limit(limits)
 
 
@@ -221,12 +227,12 @@ def _limit(limits: Iterable[Any]) -> str:
     for one in limits:
         match one:
             case annotated_types.Ge(ge):
-                parts.append(f"from {ge}")
+                parts.append(f"≥ {ge}")
             case annotated_types.Gt(gt):
-                parts.append(f"above {gt}")
+                parts.append(f"> {gt}")
             case annotated_types.Lt(lt):
-                parts.append(f"below {lt}")
-    return "".join(f" {part}" for part in parts)
+                parts.append(f"< {lt}")
+    return " and".join(f" {part}" for part in parts)
 
 
 def keys(form: type[BaseModel]) -> Iterator[str]:
@@ -247,7 +253,7 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
         title = TITLES.get(above, "Every file").lower()
         yield f"- the keys of [{title}](#{anchor_of(title)})"
     if form.model_config.get("extra") == "allow":
-        yield "- any attribute of the definition, to change its default"
+        yield "- any attribute of the definition, with a value that replaces its default"
 
 
 def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
@@ -304,17 +310,20 @@ def page() -> str:
         "",
         "## Functions",
         "",
-        "Written in the language: `harness explain gelu` prints one.",
+        "`harness explain gelu` prints the equations of a function.",
         "",
     ]
     lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
-        "Attributes without `=` must be given. `harness explain lstm` prints the equations.",
+        "Uses must set the attributes without `=`. `harness explain lstm` prints the equations.",
         "",
     ]
     lines += [*definitions("layers"), "", "## Losses and metrics", ""]
     lines += [*definitions("losses"), "", "## Optimizers", ""]
-    lines += ["[Their counterparts in frameworks](spec-optimizers.md#optimizers-that-ship).", ""]
+    lines += [
+        "[A table](spec-optimizers.md#optimizers-that-ship) names their framework counterparts.",
+        "",
+    ]
     lines += definitions("optimizers", meaning=False)
     lines += ["", "## Initial values", ""]
     for name, text in yaml.safe_load(DRAWN.read_text(encoding="utf-8")).items():

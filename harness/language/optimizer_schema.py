@@ -13,7 +13,7 @@ from harness.language.strict import Axes, Documented, Strict, key
 class ShapedSlot(Strict):
     """A slot of a shape of its own, in ``rows``, ``columns`` and numbers; it starts as zeros."""
 
-    shape: Axes = key("Numbers, `rows` and `columns`.", ["rows", 1])
+    shape: Axes = key("The lengths of the slot's axes: numbers, `rows` or `columns`.", ["rows", 1])
 
 
 class Matrices(Strict):
@@ -23,11 +23,9 @@ class Matrices(Strict):
     """
 
     slots: dict[Name, str | float | ShapedSlot] = key(
-        "Slots of the matrix's shape, or of a declared shape.", {"m": "zeros"}, {}
+        "Slots with the matrix's shape or a declared shape.", {"m": "zeros"}, {}
     )
-    update: str = key(
-        "Equations of the matrix `p` and its gradient `g`.", "p = p - learning_rate * g"
-    )
+    update: str = key("Equations that assign `p` and the slots.", "p = p - learning_rate * g")
 
 
 class Optimizer(Documented):
@@ -38,24 +36,24 @@ class Optimizer(Documented):
     two-dimensional parameters have different slots and a different update.
     """
 
-    optimizer: FreeName = key("The name, which is also the name of the file.", "nudge")
-    attributes: dict[Name, float] = key("Numbers with their defaults.", {"learning_rate": 0.01})
+    optimizer: FreeName = key("The name of the optimizer and of its file.", "nudge")
+    attributes: dict[Name, float] = key("The default of each attribute.", {"learning_rate": 0.01})
     slots: dict[Name, str | float] = key(
-        "A value per parameter, kept from step to step: `zeros`, `ones`, a number, an attribute, "
-        "or `p` for the initial parameter.",
+        "Arrays stored for each parameter. They start as `zeros`, `ones`, a "
+        "number, an attribute, or `p` (the initial parameter).",
         {"m": "zeros"},
         {},
     )
     total: dict[Name, str] = key(
-        "One number for the whole model: the sum over all entries of all parameters.",
+        "Expressions to sum over all entries of all parameters.",
         {"square": "g * g"},
         {},
     )
     update: str = key(
-        "Elementwise equations of `p`, `g`, `t`, slots and totals.", "p = p - learning_rate * g"
+        "Elementwise equations that assign `p` and the slots.", "p = p - learning_rate * g"
     )
     matrices: Matrices | None = key(
-        "Another update for parameters with exactly two axes.",
+        "A different update for parameters with exactly two axes.",
         {"update": "p = p - learning_rate * g"},
         None,
     )
@@ -69,10 +67,14 @@ class ParameterGroup(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     parameters: str | list[str] = key(
-        "Patterns of parameter names; `*` matches any part.", ["*.b", "embed.table"]
+        "Patterns of parameter names; `*` matches any characters.", ["*.b", "embed.table"]
     )
-    schedule: str | float | None = key("The schedule of this group; 0 freezes it.", 0.1, None)
-    matrices: bool = key("`false` updates matrices like other parameters.", False, True)
+    schedule: str | float | None = key(
+        "The schedule of this group; 0 sets its learning rate to 0.", 0.1, None
+    )
+    matrices: bool = key(
+        "With `false`, two-dimensional parameters get the elementwise update.", False, True
+    )
 
     @property
     def patterns(self) -> list[str]:
@@ -92,28 +94,28 @@ class OptimizerUse(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     optimizer: str = key("The optimizer's name.", "adam")
     schedule: str | float | None = key(
-        "Factor of the learning rate, as an equation of the step `t` (1, 2, ...).",
+        "A factor of the learning rate, which can depend on the step `t` (1, 2, ...).",
         "minimum(1, t / 100)",
         None,
     )
     total: dict[Name, str] = key(
-        "One number for the whole model: the sum over all entries of all parameters.",
+        "Expressions to sum over all entries of all parameters.",
         {"square": "g * g"},
         {},
     )
     gradient: str | None = key(
-        "The gradient passed to the optimizer, as an equation of `g`, `p`, `t` and totals.",
+        "An equation that replaces the gradient `g`. It can use `p`, `t` and the names in `total`.",
         "maximum(minimum(g, 1), -1)",
         None,
     )
     accumulate: Annotated[int, Field(ge=2)] | None = key(
-        "Steps per update; the update uses the mean of their gradients.", 4, None
+        "Steps per update; the update uses their mean gradient.", 4, None
     )
     average: Annotated[float, Field(gt=0, lt=1)] | None = key(
         "Decay of an exponential moving average of the parameters.", 0.999, None
     )
     groups: list[ParameterGroup] = key(
-        "Parameter groups with other attributes; the first matching group counts.",
+        "Groups of parameters with different attributes; the first matching group applies.",
         [{"parameters": "*.b", "weight_decay": 0}],
         [],
     )

@@ -35,39 +35,39 @@ class Input(Strict):
         "the dtype of the run",
     )
 
-    shape: Axes = key("The lengths of the axes.", ["batch", "time"])
-    index: int | str | None = key("Integers from 0 to below this size.", "vocab", None)
-    at_most: int | str | None = key("Integers from 0 to this size, inclusive.", "time", None)
-    boolean: bool | None = key("`true`: the entries are true or false (a condition).", True, None)
+    shape: Axes = key("The length of each axis.", ["batch", "time"])
+    index: int | str | None = key(
+        "Entries are integers from 0 to this size minus 1.", "vocab", None
+    )
+    at_most: int | str | None = key("Entries are integers from 0 to this size.", "time", None)
+    boolean: bool | None = key("With `true`, entries are true or false.", True, None)
 
 
 class Rows(Strict):
     """A group of consecutive rows of a parameter, with its own initial distribution."""
 
     rows: str | int = key("The number of rows.", "units")
-    init: Initializer = key("The distribution of these rows.", "identity")
+    init: Initializer = key("The initial distribution of these rows.", "identity")
 
 
 class Parameter(Strict):
     """``block``: parameters of one block are drawn together, side by side, as one matrix."""
 
-    shape: Axes = key("The lengths of the axes.", ["features", "units"])
+    shape: Axes = key("The length of each axis.", ["features", "units"])
     init: Initializer | list[Rows] = key(
-        "The distribution of the initial values, or a list with one per group of rows.",
+        "The distribution of the initial values, for all rows or per group of rows.",
         "glorot_uniform",
     )
-    block: Name | None = key(
-        "Parameters of one block are drawn as one matrix, side by side.", "W", None
-    )
+    block: Name | None = key("Parameters with the same block are drawn as one matrix.", "W", None)
 
 
 class Noise(Strict):
     """Random numbers of every training step, drawn by the harness by this law; in inference they
     are its mean. An argument of the law is a number or names an attribute."""
 
-    shape: Axes = key("The lengths of the axes.", ["...", "features"])
+    shape: Axes = key("The length of each axis.", ["...", "features"])
     law: str | dict[str, dict[str, float | str]] = key(
-        "The distribution of the noise.", {"bernoulli": {"keep": 0.9}}
+        "The distribution of the random numbers.", {"bernoulli": {"keep": 0.9}}
     )
 
 
@@ -79,14 +79,14 @@ def start_of(init: str | float) -> float:
 class State(Strict):
     """A carried value; it starts, and is reset to, what ``init`` says: zeros, ones or a number."""
 
-    shape: Axes = key("The lengths of the axes.", ["batch", "units"])
+    shape: Axes = key("The length of each axis.", ["batch", "units"])
     init: Literal["zeros", "ones"] | float = key(
-        "The initial value of every entry.", -1e30, "zeros"
+        "Every entry starts with this value.", -1e30, "zeros"
     )
 
     @property
     def start(self) -> float:
-        """The initial value of every entry."""
+        """Every entry starts with this value."""
         return start_of(self.init)
 
 
@@ -96,10 +96,12 @@ class Scan(Strict):
     ``reverse`` runs from the last step to the first; it may name an attribute that says so.
     """
 
-    over: dict[Name, Name] = key("The name of one step of each input or noise.", {"x_t": "x"})
+    over: dict[Name, Name] = key(
+        "Names for one step of an input or noise: `x_t` is the current step of `x`.", {"x_t": "x"}
+    )
     step: str = key("Equations of one step, which assign the states.", "h = tanh(x_t @ W + h @ U)")
-    output: Name = key("The value that each step contributes to the output.", "h")
-    axis: Annotated[int, Field(ge=0)] = key("The axis of the loop.", 2, 1)
+    output: Name = key("The name in `step` whose values at all steps form the output.", "h")
+    axis: Annotated[int, Field(ge=0)] = key("The axis over which the loop runs.", 2, 1)
     reverse: bool | Name = key("Run from the last step to the first.", True, False)
 
 
@@ -109,24 +111,25 @@ class NamedScan(Scan):
     In the equations, the name of the loop stands for its output at all steps.
     """
 
-    carries: list[Name] = key("The states of this loop.", ["left"], [])
+    carries: list[Name] = key("The states that this loop updates.", ["left"], [])
 
 
 class Function(Documented):
     """An activation or another function without parameters."""
 
-    function: Name = key("The name, which is also the name of the file.", "softsign")
-    inputs: dict[Name, Axes | Literal["any"]] = key("Inputs with their axes.", {"x": ["..."]})
-    attributes: Attributes = key("Attributes with their defaults.", {"axis": -1}, {})
-    equations: str = key("One assignment per line.", "y = x / (1 + abs(x))")
-    output: Name = key("The result.", "y")
+    function: Name = key("The name of the function and of its file.", "softsign")
+    inputs: dict[Name, Axes | Literal["any"]] = key("The axes of each input.", {"x": ["..."]})
+    attributes: Attributes = key("The default of each attribute.", {"axis": -1}, {})
+    equations: str = key("The equations, one assignment per line.", "y = x / (1 + abs(x))")
+    output: Name = key("The name of the returned value.", "y")
 
 
 class LossScan(Strict):
     """A loop over axis 1 of inputs: ``over`` names each step's slice of an input."""
 
     over: Annotated[dict[Name, Name], Field(min_length=1)] = key(
-        "The name of one step of each input.", {"p": "prediction"}
+        "Names for one step of an input: `p` is the current step of `prediction`.",
+        {"p": "prediction"},
     )
     step: str = key("Equations of one step, which assign the states.", "error = error + p ** 2")
 
@@ -137,19 +140,19 @@ class Loss(Documented):
     With a ``scan`` the equations read what its states are after the last step.
     """
 
-    loss: Name = key("The name, which is also the name of the file.", "absolute_error")
-    inputs: dict[Name, Axes | Input] = key("Inputs with their axes.", {"prediction": ["..."]})
-    attributes: Attributes = key("Attributes with their defaults.", {"slope": 1.0}, {})
+    loss: Name = key("The name of the loss and of its file.", "absolute_error")
+    inputs: dict[Name, Axes | Input] = key("The axes of each input.", {"prediction": ["..."]})
+    attributes: Attributes = key("The default of each attribute.", {"slope": 1.0}, {})
     state: dict[Name, State] = key(
-        "Values carried from step to step.", {"error": {"shape": ["batch"]}}, {}
+        "Arrays passed from one step of a loop to the next.", {"error": {"shape": ["batch"]}}, {}
     )
     scan: LossScan | None = key(
         "A loop over axis 1 of the inputs.",
         {"over": {"p": "prediction"}, "step": "e = e + p"},
         None,
     )
-    equations: str = key("One assignment per line.", "y = abs(prediction - target)")
-    output: Name = key("The result: one value for each example.", "y")
+    equations: str = key("The equations, one assignment per line.", "y = abs(prediction - target)")
+    output: Name = key("The name of the returned array, with one value per example.", "y")
 
 
 class LayerUse(BaseModel):
@@ -160,19 +163,19 @@ class LayerUse(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
-    layer: str = key("The definition's name.", "dense")
+    layer: str = key("The name of the layer's definition.", "dense")
     init: dict[Name, Initializer | list[Rows]] = key(
-        "Other distributions for parameters of this layer.", {"U": "identity"}, {}
+        "Initial distributions that replace those of the definition.", {"U": "identity"}, {}
     )
-    repeat: int | str | None = key("A chain of this many layers.", "depth", None)
-    shares: Name | None = key("The layer whose parameters this layer uses.", "embed", None)
+    repeat: int | str | None = key("Make a chain of this many layers.", "depth", None)
+    shares: Name | None = key("Use the parameters of the named layer.", "embed", None)
 
 
 class Unusual(Strict):
     """Values of an attribute that are allowed, but hardly what was meant, and what to know."""
 
-    below: float = key("Values below this number cause the note.", 0.5)
-    note: str = key("The text of the note.", "torch's momentum 0.1 is 0.9 here")
+    below: float = key("Values below this number cause a warning.", 0.5)
+    note: str = key("The text of the warning.", "torch's momentum 0.1 is 0.9 here")
 
 
 class Layer(Documented):
@@ -182,81 +185,93 @@ class Layer(Documented):
     function (defaults). ``layers`` are others that the equations call, beside own parameters.
     """
 
-    layer: FreeName = key("The name, which is also the name of the file.", "leaky")
+    layer: FreeName = key("The name of the layer and of its file.", "leaky")
     inputs: dict[Name, Axes | Input] = key(
-        "Inputs with their axes; new names take the lengths of the argument.",
+        "The axes of each input. A new name, such as `features`, takes its length from the "
+        "argument.",
         {"x": ["...", "features"]},
     )
     attributes: Attributes = key(
-        "Attributes with their defaults; `size` must be given by the user of the layer.",
+        "The default of each attribute. Each use must set attributes marked `size`.",
         {"units": "size", "activation": "tanh"},
         {},
     )
     unusual: dict[Name, Unusual] = key(
-        "Values of an attribute that are probably a mistake.",
+        "Attribute values that cause a warning.",
         {"momentum": {"below": 0.5, "note": "..."}},
         {},
     )
     parameters: dict[Name, Parameter] = key(
-        "Trained values.", {"b": {"shape": ["units"], "init": "zeros"}}, {}
+        "Trained arrays.", {"b": {"shape": ["units"], "init": "zeros"}}, {}
     )
     layers: dict[Name, LayerUse] = key(
         "Layers that the equations call.", {"up": {"layer": "dense", "units": "wide"}}, {}
     )
     state: dict[Name, State] = key(
-        "Values carried from step to step.", {"h": {"shape": ["batch", "units"]}}, {}
+        "Arrays passed from one step of a loop to the next.",
+        {"h": {"shape": ["batch", "units"]}},
+        {},
     )
     noise: dict[Name, Noise] = key(
-        "Random numbers of each training step.",
+        "Random numbers, new in each training step.",
         {"kept": {"shape": ["..."], "law": {"bernoulli": {"keep": 0.9}}}},
         {},
     )
     statistics: dict[Name, Parameter] = key(
-        "Moving statistics, assigned in `training`.",
+        "Moving statistics, which `training` assigns.",
         {"mean": {"shape": ["features"], "init": "zeros"}},
         {},
     )
-    equations: str | None = key("One assignment per line.", "y = activation(x @ W + b)", None)
-    training: str | None = key("The equations in training.", "y = x * (kept / keep)", None)
-    inference: str | None = key("The equations in inference.", "y = x", None)
+    equations: str | None = key(
+        "The equations, one assignment per line.", "y = activation(x @ W + b)", None
+    )
+    training: str | None = key(
+        "The equations for training, if they differ from inference.", "y = x * (kept / keep)", None
+    )
+    inference: str | None = key(
+        "The equations for inference, if they differ from training.", "y = x", None
+    )
     scan: Scan | None = key(
-        "One loop over an axis of the inputs.",
+        "A loop over one axis of the inputs.",
         {"over": {"x_t": "x"}, "step": "h = h + x_t", "output": "h"},
         None,
     )
     scans: dict[Name, NamedScan] = key(
-        "Several loops, before the `equations`.",
+        "Several named loops, which run before the `equations`.",
         {"back": {"over": {"x_t": "x"}, "carries": ["h"], "step": "h = h + x_t", "output": "h"}},
         {},
     )
-    output: Name | None = key("The result.", "y", None)
+    output: Name | None = key("The name of the returned value.", "y", None)
 
 
 class Phase(Strict):
     """Some epochs at one learning rate."""
 
     epochs: Positive = key("The number of epochs.", 3)
-    learning_rate: Annotated[float, Field(ge=0)] = key("The learning rate.", 0.001)
+    learning_rate: Annotated[float, Field(ge=0)] = key("The learning rate of these epochs.", 0.001)
 
 
 class Training(Strict):
     """How a run goes through the data."""
 
     batch: Positive = key("Rows in a batch.", 32)
-    shuffle: bool = key("Draw the rows in a new order in each epoch.", True)
-    whole_batches: bool = key("Skip a smaller last batch.", True, False)
-    examples: Positive | None = key("Train on the first rows only.", 1000, None)
+    shuffle: bool = key("With `true`, each epoch has a new row order.", True)
+    whole_batches: bool = key("With `true`, skip the last batch if it has fewer rows.", True, False)
+    examples: Positive | None = key(
+        "The number of rows to train on, from the first row on.", 1000, None
+    )
     phases: Annotated[list[Phase], Field(min_length=1)] = key(
-        "Epochs and their learning rate, in order.", [{"epochs": 2, "learning_rate": 0.01}]
+        "Epochs and learning rates, one phase after the other.",
+        [{"epochs": 2, "learning_rate": 0.01}],
     )
 
 
 class Windows(Strict):
     """Window r covers characters ``r * stride`` and on; the last ``drop_last`` are left out."""
 
-    length: Positive = key("Characters in a window: the axis `time`.", 64)
-    stride: Positive = key("Characters from one start of a window to the next.", 8)
-    drop_last: Annotated[int, Field(ge=0)] = key("Windows left out at the end.", 2, 0)
+    length: Positive = key("Characters in a window, the length of the axis `time`.", 64)
+    stride: Positive = key("Characters between the starts of two windows.", 8)
+    drop_last: Annotated[int, Field(ge=0)] = key("Windows to skip at the end of the text.", 2, 0)
 
 
 class Source(Strict):
@@ -265,7 +280,7 @@ class Source(Strict):
     offset: Annotated[int, Field(ge=0)] | None = key(
         "Characters from the start of the window to the start of the array.", 1, None
     )
-    zeros: bool | None = key("`true`: the array is all zeros.", True, None)
+    zeros: bool | None = key("With `true`, all entries are 0.", True, None)
 
 
 class Data(Strict):
@@ -275,11 +290,11 @@ class Data(Strict):
     window, floats ``[batch, time, classes]`` its one-hot form.
     """
 
-    encoding: Literal["utf-8"] = key("Always `utf-8`.", "utf-8")
-    padding_index: Literal[0] = key("Always 0: the index of no character.", 0)
-    windows: Windows = key("How the text is cut.", {"length": 64, "stride": 64})
+    encoding: Literal["utf-8"] = key("The encoding of the text, always `utf-8`.", "utf-8")
+    padding_index: Literal[0] = key("The index of padding, always 0.", 0)
+    windows: Windows = key("How to cut the text into windows.", {"length": 64, "stride": 64})
     arrays: dict[Name, Source] = key(
-        "The source of each input and target.", {"target": {"offset": 1}}
+        "The part of the text for each input and target.", {"target": {"offset": 1}}
     )
 
 
@@ -287,60 +302,62 @@ class ArrayFile(Strict):
     """Arrays of an npz file beside the spec, one row an example; ``arrays`` says which one is for
     an input or target that is called otherwise."""
 
-    npz: str = key("A file of numpy.savez beside the spec.", "digits.npz")
-    arrays: dict[Name, str] = key("Other names in the file.", {"x": "pixels"}, {})
+    npz: str = key("A file in the spec's folder, written by `numpy.savez`.", "digits.npz")
+    arrays: dict[Name, str] = key("Maps the spec's names to the file's names.", {"x": "pixels"}, {})
 
 
 class DataSet(Strict):
     """A data set with a name, of which ``arrays`` says the same."""
 
     set: Literal["digits"] = key("The name of the data set.", "digits")
-    arrays: dict[Name, str] = key("The array of each input and target.", {"target": "label"}, {})
+    arrays: dict[Name, str] = key(
+        "Maps the spec's names to the arrays of the data set.", {"target": "label"}, {}
+    )
 
 
 class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
-    model: ModelName = key("The name under which results are filed.", "my_gru")
+    model: ModelName = key("The name of the model in results.", "my_gru")
     parameters: Positive | dict[Name, Parameter] | None = key(
-        "Parameters of the model itself; or the expected number of parameters and statistics.",
+        "Parameters outside all layers; or the expected number of parameters and statistics.",
         {"scale": {"shape": [], "init": "ones"}},
         None,
     )
     sizes: dict[Name, Positive] = key(
-        "The lengths of axes; a run can change them (`--size`).", {"hidden": 16}, {}
+        "The lengths of named axes; `--size` changes them.", {"hidden": 16}, {}
     )
     inputs: dict[Name, Input] = key(
-        "The arrays that go in.", {"chars": {"shape": ["batch", "time"], "index": "vocab"}}
+        "The input arrays of the model.", {"chars": {"shape": ["batch", "time"], "index": "vocab"}}
     )
     noise: dict[Name, Noise] = key(
-        "Random numbers of each training step.", {"u": {"shape": ["batch"], "law": "uniform"}}, {}
+        "Random numbers, new in each training step.",
+        {"u": {"shape": ["batch"], "law": "uniform"}},
+        {},
     )
     state: dict[Name, State] = key(
-        "Values carried from batch to batch.", {"h": {"shape": ["batch", "hidden"]}}, {}
+        "Arrays passed from one batch to the next.", {"h": {"shape": ["batch", "hidden"]}}, {}
     )
     layers: dict[Name, LayerUse] = key(
-        "Layers by name.", {"out": {"layer": "dense", "units": "vocab"}}, {}
+        "The layers of the model.", {"out": {"layer": "dense", "units": "vocab"}}, {}
     )
-    equations: str = key("One assignment per line; each name is an output.", "y = out(x)")
+    equations: str = key("One assignment per line; each assigned name is an output.", "y = out(x)")
     targets: dict[Name, Input] = key(
-        "The arrays that the loss compares with.", {"target": {"shape": ["batch"]}}, {}
+        "The target arrays of the loss.", {"target": {"shape": ["batch"]}}, {}
     )
-    loss: str | None = key("One number.", "mean(squared_error(y, target))", None)
+    loss: str | None = key("The loss, one number.", "mean(squared_error(y, target))", None)
     metrics: dict[FreeName, str] = key(
-        "Further numbers.", {"accuracy": "mean(accuracy(logits, label))"}, {}
+        "More numbers to report.", {"accuracy": "mean(accuracy(logits, label))"}, {}
     )
     optimizer: OptimizerUse | None = key(
-        "The optimizer with its attributes.", {"optimizer": "adam", "learning_rate": 0.01}, None
+        "The optimizer and its attributes.", {"optimizer": "adam", "learning_rate": 0.01}, None
     )
     training: Training | None = key(
-        "Batches and epochs.",
+        "Batch size, row order and epochs.",
         {"batch": 32, "shuffle": True, "phases": [{"epochs": 2, "learning_rate": 0.01}]},
         None,
     )
-    data: Data | ArrayFile | DataSet | None = key(
-        "The data to train on.", {"npz": "digits.npz"}, None
-    )
+    data: Data | ArrayFile | DataSet | None = key("The training data.", {"npz": "digits.npz"}, None)
 
 
 KINDS: dict[str, type[Documented]] = {
