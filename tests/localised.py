@@ -120,7 +120,7 @@ def table(found: list[Judged]) -> str:
         lines.append(
             f"| {family or '**all**'} | {len(own)} | {share} | {counts[1]} | {counts[2]} |"
         )
-    lines += ["", "Not found, and the start of the wrong answer:", ""]
+    lines += ["", "The list shows each fault that was not found, and the start of the answer:", ""]
     for one in found:
         if not one.right:
             said = textwrap.shorten(one.said, 90, placeholder=" ...")
