@@ -3,7 +3,8 @@
 #   make bench   set up, then time them all, training and forward
 #   make report  both, and one page of both: build/report.html
 #   make test    set up, then lint, type-check and test
-#   make test-all   the same, with the cases that make test leaves out
+#   make test-pages   run the commands and examples of the pages
+#   make test-all   both, with the cases that make test leaves out
 #   make test-quick   in two minutes: the rooms of tests that start few processes
 #   make check-gpu   check all of Lesson 6 on a card, and keep a record
 #   make bench-gpu   time the backends on a card, and write docs/gpu/CARD.md
@@ -25,10 +26,10 @@ ALONE = $(shell grep -rl --include="test_*.py" "mark\.alone" tests)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Tests start Python a thousand times; without bytecode each start compiles all modules again.
-test test-all test-quick fuzz: export PYTHONDONTWRITEBYTECODE :=
+test test-pages test-all test-quick fuzz: export PYTHONDONTWRITEBYTECODE :=
 test test-all: export HARNESS_FLAX := $(abspath $(VENV))-flax/bin/python
 
-.PHONY: check bench report check-gpu bench-gpu test test-all test-quick lint types install lowest newest fuzz docs constraints clean
+.PHONY: check bench report check-gpu bench-gpu test test-pages test-all test-quick lint types install lowest newest fuzz docs constraints clean
 
 check: install
 	$(BIN)/harness check $(CHECK)
@@ -52,8 +53,11 @@ bench-gpu: install
 
 # Most tests run beside each other, a process a core; those that measure do not.
 test: install lint types $(VENV)-flax/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not thorough"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone and not thorough and not pages"
 	$(BIN)/python -m pytest -m "alone and not thorough" $(ALONE)
+
+test-pages: install
+	$(BIN)/python -m pytest -n auto -m pages
 
 test-all: install lint types $(VENV)-flax/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not alone"

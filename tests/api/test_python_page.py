@@ -9,6 +9,7 @@ from places import DOCS
 
 import harness
 
+pytestmark = pytest.mark.pages
 PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
 
 

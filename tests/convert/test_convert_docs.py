@@ -20,6 +20,7 @@ from harness.convert.weights import Weights
 from harness.language.model import fingerprint, load_spec
 from harness.oracle.draw import draw
 
+pytestmark = pytest.mark.pages
 PAGE = (DOCS / "formats.md").read_text(encoding="utf-8")
 SPEC = "lesson6/stateful_lstm"
 TITLES = {"torch": "torch", "jax": "JAX", "keras": "Keras", "onnx": "ONNX"}

@@ -16,6 +16,7 @@ import yaml
 from places import DOCS, SPECS
 from record_lines import lines_of
 
+pytestmark = pytest.mark.pages
 PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")
 TEXT = PAGE.partition("```yaml\n")[2].partition("```")[0]
 # YAML 1.1 takes the key `on` for true.

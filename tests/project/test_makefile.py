@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from places import ROOT
+
+pytestmark = pytest.mark.pages
 
 
 def test_one_command_makes_the_page_of_a_check_and_a_bench(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from places import DOCS
 
+pytestmark = pytest.mark.pages
 NOTEBOOK = DOCS / "notebook.ipynb"
 # In a process of its own: what Jupyter's parts warn of is not for our tests to hear.
 RUN = """

@@ -14,6 +14,7 @@ from wording import Wording
 
 CONFIGURATION = DOCS / "site"
 pytestmark = [
+    pytest.mark.pages,
     pytest.mark.slow,
     pytest.mark.skipif(
         any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "furo")),

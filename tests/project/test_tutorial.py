@@ -18,6 +18,7 @@ import wheels
 from needed import need
 from places import DOCS, ROOT, SUPPORT
 
+pytestmark = pytest.mark.pages
 BLOCK = re.compile(r"(?:^`(\S+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*?)(?:   # exit code (\d))?\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 README = ROOT / "README.md"
