@@ -171,8 +171,8 @@ example. The [tutorial](spec-tutorial.md) introduces the language, and the
 [overview](spec-language.md) lists the pages by task. For editors, `harness schema KIND` prints the
 keys as a JSON Schema. This page is generated: `python docs/spec_reference.py` writes it.
 
-In types, `|` means "or", and `name → text` is a map from names of your choice to texts. *Axes* are
-a list of sizes, numbers, and their sums and products; `...` stands for any number of axes. A
+In types, `|` means "or". `{name: text}` is a map from names of your choice to texts. *Axes* are a
+list of sizes, numbers, and their sums and products; `...` stands for any number of axes. A
 *distribution* is one of the [initial values](#initial-values) or, for noise, of the
 [noises](#noises).
 """
@@ -212,7 +212,7 @@ def type_text(annotation: Any, limits: Iterable[Any] = ()) -> str:
     if get_origin(annotation) is Literal:
         return " | ".join(f"`{one}`" for one in get_args(annotation))
     if get_origin(annotation) is dict:
-        return f"name → {type_text(get_args(annotation)[1])}"
+        return f"{{name: {type_text(get_args(annotation)[1])}}}"
     if get_origin(annotation) is list:
         return f"list of {type_text(get_args(annotation)[0])}s"
     if annotation in TITLES:
