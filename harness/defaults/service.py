@@ -8,7 +8,6 @@ from typing import Any
 
 from harness.runtime.answers import MeasuredAnswer
 from harness.runtime.backend import Backend
-from harness.runtime.hookspecs import Probes
 from harness.runtime.plugins import BACKENDS
 
 
@@ -21,7 +20,7 @@ class DefaultsService:
     def measure(self, names: Sequence[str]) -> dict[str, MeasuredAnswer]:
         """Return by entry the measured ``value``, or the text of an ``error``. Entries that the
         plugin does not measure are left out."""
-        probes: Probes = BACKENDS.call(self.backend.name, "harness_defaults") or Probes()
+        probes = BACKENDS.call(self.backend.name, "harness_defaults") or {}
         return {name: _measured(probes[name]) for name in names if name in probes}
 
 

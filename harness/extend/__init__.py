@@ -22,7 +22,8 @@ from harness.program.clipping import Clipping, clipping
 from harness.program.ir import Program
 from harness.program.updates import UpdateRule
 from harness.runtime.backend import Backend
-from harness.runtime.hookspecs import Measured, Probes, hookimpl
+from harness.runtime.default_probes import Probes
+from harness.runtime.hookspecs import Measured, hookimpl
 from harness.runtime.interpreter import Step, Table
 from harness.runtime.labels import card_of, device_names
 from harness.runtime.native import (

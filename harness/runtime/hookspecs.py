@@ -10,42 +10,16 @@ the framework. Each of their calls runs in a separate process.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 # The measured default of a framework, for one entry of the catalogue of defaults.
-
 Measured = bool | int | float | str
 Probe = Callable[[], Measured]
 
-
-class Probes(dict[str, Probe]):
-    """The functions of a plugin that measure its framework's defaults, for :mod:`harness.defaults`.
-
-    Each function has no arguments and is decorated with ``@PROBES``. The function ``gru_reset``
-    measures the catalogue entry ``gru-reset``.
-    """
-
-    def __call__(self, function: Probe) -> Probe:
-        """Add a function under its own name, with hyphens for underscores."""
-        self[function.__name__.replace("_", "-")] = function
-        return function
-
-    def looked_up(self, row: Callable[[int], Measured]) -> None:
-        """Add the two measurements of an index outside of a table with three rows.
-
-        ``row`` looks up an index, here 3 (too large) and -1 (negative). It returns the row that the
-        framework read (``row 2``), ``NaN`` or ``error``.
-        """
-        self["index-too-large"] = partial(row, 3)
-        self["index-negative"] = partial(row, -1)
-
-
 if TYPE_CHECKING:
     from harness.runtime.backend import Backend
-    from harness.runtime.hookspecs import Probes
 
 PROJECT = "harness"
 ENTRY_POINT_GROUP = "harness.backends"
@@ -103,7 +77,7 @@ class Hooks:
         """
 
     @hookspec(firstresult=True)
-    def harness_defaults(self, name: str) -> Probes | None:
+    def harness_defaults(self, name: str) -> Mapping[str, Probe] | None:
         """Return functions that measure the defaults of the framework of backend ``name``.
 
         ``harness differences --run`` calls this hook in the worker, after :func:`harness_backend`.

@@ -19,7 +19,7 @@ from harness.defaults.console import page
 from harness.defaults.run import verify
 from harness.defaults.service import DefaultsService
 from harness.language.library import FOLDERS, Library
-from harness.runtime.hookspecs import Probes
+from harness.runtime.default_probes import Probes
 from harness.runtime.plugins import available
 
 ENTRIES = catalogue()
