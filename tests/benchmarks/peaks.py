@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-PEAK = """The table of all cells shows the speed of a plan's products as a share of a peak: the
-fastest product of the same size on any backend, on the same threads and machine. Sizes are rows x
-inner x columns.
+PEAK = """The table of all cells gives the speed of a plan's matrix products as a share of a peak.
+The peak is the speed of the fastest product of the same size on any backend, with the same threads
+and machine. Sizes are rows x inner x columns.
 
 """
 # FLOP/s, and the backend that reached them.

@@ -92,7 +92,7 @@ def _head(record: Record, usual: Sequence[Cell]) -> str:
     rounds = " or ".join(str(n) for n in sorted({m["rounds"] for m in record["machines"]}))
     return f"""# Speed relative to hand-written code
 
-How fast a spec runs on each backend, relative to hand-written code for the same framework.
+This page compares the speed of specs on each backend with hand-written code for the framework.
 
 `python tests/benchmarks/ratios.py measure` writes the record
 [tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json).
@@ -102,14 +102,14 @@ How fast a spec runs on each backend, relative to hand-written code for the same
 {_findings(usual)}
 
 The ratio is the spec's median speed divided by the speed of the fastest hand-written code
-(`tests/benchmarks/native/`). Above 1 the spec is faster. The hand-written code uses the framework's
-layers, fused if possible, and the framework's gradient. torch's code also runs with `torch.compile`
+(`tests/benchmarks/native/`). If the ratio is above 1, the spec is faster. A cell is one model on
+one backend, in training or forward, at one batch size. The hand-written code uses the framework's
+layers, fused if possible, and the framework's gradient. torch code also runs with `torch.compile`
 (in Lesson 6 only loops over cells), and forward passes of Lesson 6 also run in onnxruntime.
 
 The spec and each hand-written program run in separate processes with the same batches and
-parameters, and the oracle checks all results. The processes warm up until their speed is steady.
-They are timed in {rounds} rounds of shuffled order, in float32, on one CPU
-[machine](#machines).
+parameters, and the oracle checks all results. When their speed is steady, the processes are timed
+in {rounds} rounds of shuffled order, in float32, on the CPU of one [machine](#machines).
 """
 
 
@@ -151,11 +151,21 @@ def _untimed(usual: Sequence[Cell]) -> str:
 
 def _targets(record: Record) -> str:
     every = list(targets(record))
-    lines = ["## Targets", "", "| target | measured | |", "|---|---|---|"]
+    lines = [
+        "## Targets\n\nA minimum such as 0.97 is a ratio that each cell must reach.",
+        "",
+        "| target | measured | |",
+        "|---|---|---|",
+    ]
     lines += [f"| {t.text} | {t.found} | {t.verdict} |" for t in every]
     misses = [t for t in every if t.misses]
     if misses:
-        lines += ["", "Missed:", "", *(f"- {t.text}: {_first(t.misses)}" for t in misses)]
+        lines += [
+            "",
+            "Missed targets:",
+            "",
+            *(f"- `{t.text}` is missed: {_first(t.misses)}" for t in misses),
+        ]
     return "\n".join(lines)
 
 
@@ -166,11 +176,10 @@ def _first(misses: Sequence[str]) -> str:
 
 def _models() -> str:
     return f"""The [shipped models](models.md) run at their own small sizes. The hand-written
-code uses the framework's attention, convolutions and recurrent layers, fused if possible. It is
-compiled as usual for the framework: `jax.jit`, Keras' `train_on_batch`, and `torch.compile` in
-addition to torch's layers. numpy has no layers, so only {_listed(NUMPY_MODELS)} are hand-written,
-with their derivative. Noise is part of the batch. The speed of a model without characters is in
-samples per second. These are the batches of each model, and the length t of its sequences:
+code uses the framework's attention, convolutions and recurrent layers, fused if possible. JAX code
+runs with `jax.jit`, Keras code with `train_on_batch`, and torch code with and without
+`torch.compile`. numpy has no layers, so only {_listed(NUMPY_MODELS)} have hand-written numpy code,
+including gradients. The batch includes all random noise. Speeds of models without characters are in samples per second. The batch sizes and sequence lengths t are:
 
 {_batches()}
 """
@@ -217,7 +226,7 @@ def _of_mode(mode: str, own: Sequence[Cell]) -> str:
     batches = "the small and the large batch" if of_models else "batch 64 and 1024"
     title = "Training" if mode == "train" else "Forward pass"
     lines = [f"### {title}{' of models' if of_models else ''}", ""]
-    lines += [f"Ratios at {batches}; **bold** is below the target.", ""]
+    lines += [f"Each entry has the ratios at {batches}. A **bold** ratio misses its target.", ""]
     lines += [f"| {' | '.join(['system', *backends])} |", "|---|" + "---:|" * len(backends)]
     found = {(c.spec, c.backend, c.batch): c for c in own}
     for spec in dict.fromkeys(c.spec for c in own):
@@ -246,9 +255,9 @@ def _derived(own: Sequence[Cell]) -> str:
     lines = [
         "### The derived gradient",
         "",
-        "The speed of the path `derived` relative to hand-written layers with the framework's",
-        "gradient, and relative to the fastest hand-written code. A fused layer also has a",
-        "hand-written backward pass, so the derived gradient may be slower there.",
+        "This table compares the speed of the path `derived` with hand-written layers that use the",
+        "framework's gradient, and with the fastest hand-written code. A fused layer has its own",
+        "fused backward pass, so the derived gradient may be slower than a fused layer.",
         "",
         "| cell | relative to layers | relative to the fastest | target relative to layers |",
         "|---|---:|---:|---|",
@@ -265,7 +274,7 @@ def _loop(own: Sequence[Cell]) -> str:
     lines = [
         "### The notebook's loop",
         "",
-        "numpy relative to the notebook's pure Python loop, which reads one character at a time.",
+        "This table compares numpy with the notebook's loop, which reads one character at a time.",
         "",
         "| cell | ratio | thousand/s | hand-written |",
         "|---|---:|---:|---:|",

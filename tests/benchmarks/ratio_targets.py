@@ -170,17 +170,19 @@ def targets(record: Record) -> Iterator[Target]:
         for backend in sorted({c.backend for c in usual if c.of_models == models}):
             own = [c for c in usual if c.backend == backend and c.of_models == models]
             least = LEAST_NUMPY if backend == "numpy" else LEAST
-            text = f"{backend}{where}: at least {least} of the best hand-written code"
+            text = f"{backend}{where}: at least {least}"
             yield _ratio_target(text, own, least)
     for backend, least in LEAST_DERIVED.items():
         own = [c for c in everything if c.path == "derived" and c.backend == backend]
         if own:
-            text = f"{backend}: the derived gradient at least {least} times layers and autograd"
+            text = f"{backend}: derived gradient at least {least} times as fast as layers"
             yield _ratio_target(text, own, least, lambda c: c.layers_ratio)
     for batch, least in LEAST_LOOP.items():
         own = [c for c in everything if c.backend == "python" and c.batch == batch]
         if own:
-            text = f"numpy: at least {least:g} times the notebook's loop at batch {batch}"
+            text = (
+                f"numpy: at least {least:g} times as fast as the notebook's loop at batch {batch}"
+            )
             yield _ratio_target(text, own, least)
     yield from _peak_target(usual)
     yield _overhead_target(usual)
@@ -212,10 +214,10 @@ def _peak_target(usual: Sequence[Cell]) -> Iterator[Target]:
             ours = cell.pair["ours"]
             share, large = ours["share_of_own_peak"], ours["share_of_peak"]
             text = (
-                f"numpy: at least {LEAST_PEAK:.0%} of the sgemm peak at the model's own sizes, "
-                "sequence_rnn at batch 1024"
+                f"numpy: products at {LEAST_PEAK:.0%} or more of the fastest backend's speed "
+                "(sequence_rnn, batch 1024)"
             )
-            found = f"{share:.0%} of the best of any backend ({large:.0%} of that of large squares)"
+            found = f"{share:.0%} ({large:.0%} of the speed of large products)"
             yield Target(text, found, [found] if share < LEAST_PEAK else [])
 
 
@@ -223,7 +225,11 @@ def _overhead_target(usual: Sequence[Cell]) -> Target:
     own = [c for c in usual if c.batch == 64 and c.measured]
     shares = {c: c.pair["ours"]["overhead"]["share"] for c in own}
     over = [f"{c}: {share:.2%}" for c, share in shares.items() if share > MOST_OVERHEAD]
-    found = f"{median(shares.values()):.2%}, at most {max(shares.values()):.2%}" if shares else "-"
+    found = (
+        f"median {median(shares.values()):.2%}, at most {max(shares.values()):.2%}"
+        if shares
+        else "-"
+    )
     return Target(
-        f"the harness's own cost under {MOST_OVERHEAD:.0%} of a step at batch 64", found, over
+        f"work of the harness under {MOST_OVERHEAD:.0%} of a step at batch 64", found, over
     )
