@@ -179,7 +179,8 @@ def _models() -> str:
 code uses the framework's attention, convolutions and recurrent layers, fused if possible. JAX code
 runs with `jax.jit`, Keras code with `train_on_batch`, and torch code with and without
 `torch.compile`. numpy has no layers, so only {_listed(NUMPY_MODELS)} have hand-written numpy code,
-including gradients. The batch includes all random noise. Speeds of models without characters are in samples per second. The batch sizes and sequence lengths t are:
+including gradients. The batch includes all random noise. Speeds of models without
+characters are in samples per second. The batch sizes and sequence lengths t are:
 
 {_batches()}
 """
