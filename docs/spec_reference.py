@@ -253,7 +253,7 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
         title = TITLES.get(above, "Every file").lower()
         yield f"- the keys of [{title}](#{anchor_of(title)})"
     if form.model_config.get("extra") == "allow":
-        yield "- any attribute of the definition, with a value that replaces its default"
+        yield "- any attribute, to replace its default"
 
 
 def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:

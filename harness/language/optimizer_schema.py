@@ -36,7 +36,7 @@ class Optimizer(Documented):
     two-dimensional parameters have different slots and a different update.
     """
 
-    optimizer: FreeName = key("The name of the optimizer and of its file.", "nudge")
+    optimizer: FreeName = key("The name of the optimizer and its file.", "nudge")
     attributes: dict[Name, float] = key("The default of each attribute.", {"learning_rate": 0.01})
     slots: dict[Name, str | float] = key(
         "Arrays stored for each parameter. They start as `zeros`, `ones`, a "

@@ -55,7 +55,7 @@ class Parameter(Strict):
 
     shape: Axes = key("The length of each axis.", ["features", "units"])
     init: Initializer | list[Rows] = key(
-        "The distribution of the initial values, for all rows or per group of rows.",
+        "The initial distribution, or a list with one per group of rows.",
         "glorot_uniform",
     )
     block: Name | None = key("Parameters with the same block are drawn as one matrix.", "W", None)
@@ -96,9 +96,7 @@ class Scan(Strict):
     ``reverse`` runs from the last step to the first; it may name an attribute that says so.
     """
 
-    over: dict[Name, Name] = key(
-        "Names for one step of an input or noise: `x_t` is the current step of `x`.", {"x_t": "x"}
-    )
+    over: dict[Name, Name] = key("Names of slices: `x_t` is the current step of `x`.", {"x_t": "x"})
     step: str = key("Equations of one step, which assign the states.", "h = tanh(x_t @ W + h @ U)")
     output: Name = key("The name in `step` whose values at all steps form the output.", "h")
     axis: Annotated[int, Field(ge=0)] = key("The axis over which the loop runs.", 2, 1)
@@ -117,7 +115,7 @@ class NamedScan(Scan):
 class Function(Documented):
     """An activation or another function without parameters."""
 
-    function: Name = key("The name of the function and of its file.", "softsign")
+    function: Name = key("The name of the function and its file.", "softsign")
     inputs: dict[Name, Axes | Literal["any"]] = key("The axes of each input.", {"x": ["..."]})
     attributes: Attributes = key("The default of each attribute.", {"axis": -1}, {})
     equations: str = key("The equations, one assignment per line.", "y = x / (1 + abs(x))")
@@ -128,7 +126,7 @@ class LossScan(Strict):
     """A loop over axis 1 of inputs: ``over`` names each step's slice of an input."""
 
     over: Annotated[dict[Name, Name], Field(min_length=1)] = key(
-        "Names for one step of an input: `p` is the current step of `prediction`.",
+        "Names of slices: `p` is the current step of `prediction`.",
         {"p": "prediction"},
     )
     step: str = key("Equations of one step, which assign the states.", "error = error + p ** 2")
@@ -140,7 +138,7 @@ class Loss(Documented):
     With a ``scan`` the equations read what its states are after the last step.
     """
 
-    loss: Name = key("The name of the loss and of its file.", "absolute_error")
+    loss: Name = key("The name of the loss and its file.", "absolute_error")
     inputs: dict[Name, Axes | Input] = key("The axes of each input.", {"prediction": ["..."]})
     attributes: Attributes = key("The default of each attribute.", {"slope": 1.0}, {})
     state: dict[Name, State] = key(
@@ -185,7 +183,7 @@ class Layer(Documented):
     function (defaults). ``layers`` are others that the equations call, beside own parameters.
     """
 
-    layer: FreeName = key("The name of the layer and of its file.", "leaky")
+    layer: FreeName = key("The name of the layer and its file.", "leaky")
     inputs: dict[Name, Axes | Input] = key(
         "The axes of each input. A new name, such as `features`, takes its length from the "
         "argument.",
@@ -257,9 +255,7 @@ class Training(Strict):
     batch: Positive = key("Rows in a batch.", 32)
     shuffle: bool = key("With `true`, each epoch has a new row order.", True)
     whole_batches: bool = key("With `true`, skip the last batch if it has fewer rows.", True, False)
-    examples: Positive | None = key(
-        "The number of rows to train on, from the first row on.", 1000, None
-    )
+    examples: Positive | None = key("The number of rows to train on.", 1000, None)
     phases: Annotated[list[Phase], Field(min_length=1)] = key(
         "Epochs and learning rates, one phase after the other.",
         [{"epochs": 2, "learning_rate": 0.01}],
@@ -320,7 +316,7 @@ class Model(Documented):
 
     model: ModelName = key("The name of the model in results.", "my_gru")
     parameters: Positive | dict[Name, Parameter] | None = key(
-        "Parameters outside all layers; or the expected number of parameters and statistics.",
+        "Parameters outside all layers; or the expected size of all parameters and statistics.",
         {"scale": {"shape": [], "init": "ones"}},
         None,
     )
