@@ -150,11 +150,11 @@ def _by_model(record: Mapping[str, Any]) -> list[str]:
     cells = sum(sum(one["verdicts"].values()) for one in runs)
     total = sum(one["comparisons"] for one in runs)
     lines = [
-        f"{cells:,} cells and {total:,} comparisons, with the sizes below; {len(faults)} findings",
-        "against a backend.",
+        f"{cells:,} cells and {total:,} comparisons: {len(faults)} mismatches.",
+        "The numbers include the sizes below.",
         *(f"- {fault}" for fault in faults),
         "",
-        f"Both dtypes pass on all six backends: {', '.join(f'`{model}`' for model in plain)}.",
+        f"These models pass in both dtypes on all six backends: {', '.join(f'`{model}`' for model in plain)}.",
         "The other models:",
         "",
         "| model | " + " | ".join(BACKENDS) + " |",
