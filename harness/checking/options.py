@@ -39,8 +39,8 @@ class CellOptions:
     )
     paths: tuple[str, ...] = option(
         ("native",),
-        "How to run the spec: native (framework layers), equations (the framework's gradient of "
-        "the equations), derived (the harness's gradient of the equations), or all.",
+        "Paths of execution: native (framework layers), equations (framework gradient of the "
+        "equations), derived (harness gradient of the equations), or all.",
         word="--path",
         kind="path",
         shown=True,

@@ -164,8 +164,8 @@ def dtype(default: str, others: str) -> Any:
 def path(default: str, *others: str) -> Any:
     """Return the field of ``--path`` for a command that runs a single path."""
     told = (
-        "How to run the spec: native (framework layers), equations (the framework's gradient of "
-        "the equations), derived (the harness's gradient of the equations)"
+        "Path of execution: native (framework layers), equations (framework gradient of the "
+        "equations), derived (harness gradient of the equations)"
     )
     return option(default, ", ".join((told, *others)) + ".", kind="path", shown=True)
 

@@ -154,7 +154,8 @@ def _by_model(record: Mapping[str, Any]) -> list[str]:
         "The numbers include the sizes below.",
         *(f"- {fault}" for fault in faults),
         "",
-        f"These models pass in both dtypes on all six backends: {', '.join(f'`{model}`' for model in plain)}.",
+        "These models pass in both dtypes on all six backends: "
+        f"{', '.join(f'`{model}`' for model in plain)}.",
         "The other models:",
         "",
         "| model | " + " | ".join(BACKENDS) + " |",
