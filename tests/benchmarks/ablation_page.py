@@ -57,22 +57,24 @@ def _cell(cells: Cells, name: str) -> str:
 
 def text(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     """Both tables, and how they were made."""
-    return f"""The time of a step without a pass is divided by the time with the pass. A cell of
-these tables has:
+    return f"""The tables show the time of a step without a pass, divided by the time with the pass.
+Each entry has:
 
 - the median ratio over all models, in training and forward;
 - the number of models with a ratio of {PAYS:.2f} or more in training or forward;
 - the smallest and the largest ratio, in parentheses.
 
-If the pass does not change the plan, the ratio is 1. Two measurements of one plan differed by up to
-0.04. The harness keeps a pass that saves time on at least {SYSTEMS} models of one backend.
+If a pass does not change the plan, the ratio is 1. Ratios of two measurements of one plan differed
+by up to 0.04. A pass stays in the harness if it saves time on at least {SYSTEMS} models of one
+backend.
 
-The twelve systems of Lesson 6 at batch 64, each pass alone ({_conditions(lesson)}):
+This table is for the twelve systems of Lesson 6 at batch 64, with one pass switched off at a time
+({_conditions(lesson)}):
 
 {table(lesson)}
 
-The passes with the smallest ratios, on 16 other models at batch 8, on eight of them also at
-batch 64, and on Lesson 6 ({_conditions(models)}):
+This table is for passes with small ratios, on Lesson 6, on 16 other models at batch 8, and on eight
+of these models at batch 64 ({_conditions(models)}):
 
 {table(models)}"""
 
