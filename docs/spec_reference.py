@@ -169,7 +169,7 @@ HEAD = """# Reference of the spec language
 This page lists every key, operator, function, initial value and limit, with type, default and
 example. The [tutorial](spec-tutorial.md) introduces the language, and the
 [overview](spec-language.md) lists the pages by task. For editors, `harness schema KIND` prints the
-keys as a JSON Schema. This page is generated: `python docs/spec_reference.py` writes it.
+keys as a JSON Schema. `python docs/spec_reference.py` generates this page.
 
 In types, `|` means "or". `{name: text}` is a map from names of your choice to texts. *Axes* are a
 list of sizes, numbers, and their sums and products; `...` stands for any number of axes. A
@@ -310,12 +310,12 @@ def page() -> str:
         "",
         "## Functions",
         "",
-        "`harness explain gelu` prints the equations of a function.",
+        "`harness explain gelu` prints the equations of `gelu`.",
         "",
     ]
     lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
-        "Uses must set the attributes without `=`. `harness explain lstm` prints the equations.",
+        "Each use must set attributes without `=`. `harness explain lstm` prints the equations.",
         "",
     ]
     lines += [*definitions("layers"), "", "## Losses and metrics", ""]

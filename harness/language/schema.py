@@ -118,7 +118,7 @@ class Function(Documented):
     function: Name = key("The name of the function and its file.", "softsign")
     inputs: dict[Name, Axes | Literal["any"]] = key("The axes of each input.", {"x": ["..."]})
     attributes: Attributes = key("The default of each attribute.", {"axis": -1}, {})
-    equations: str = key("The equations, one assignment per line.", "y = x / (1 + abs(x))")
+    equations: str = key("Equations, one assignment per line.", "y = x / (1 + abs(x))")
     output: Name = key("The name of the returned value.", "y")
 
 
@@ -149,7 +149,7 @@ class Loss(Documented):
         {"over": {"p": "prediction"}, "step": "e = e + p"},
         None,
     )
-    equations: str = key("The equations, one assignment per line.", "y = abs(prediction - target)")
+    equations: str = key("Equations, one assignment per line.", "y = abs(prediction - target)")
     output: Name = key("The name of the returned array, with one value per example.", "y")
 
 
@@ -221,7 +221,7 @@ class Layer(Documented):
         {},
     )
     equations: str | None = key(
-        "The equations, one assignment per line.", "y = activation(x @ W + b)", None
+        "Equations, one assignment per line.", "y = activation(x @ W + b)", None
     )
     training: str | None = key(
         "The equations for training, if they differ from inference.", "y = x * (kept / keep)", None
