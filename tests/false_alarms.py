@@ -137,7 +137,11 @@ def page(
 ) -> str:
     """Return for each dtype the number of false alarms and the quantiles of all ratios."""
     narrowed = tuple(measured) == NARROW
-    lines = [f"seeds 0 to {seeds - 1}." if narrowed else f"{seeds} seeds."]
+    lines = [
+        f"These tables are for seeds 0 to {seeds - 1}."
+        if narrowed
+        else f"These tables are for {seeds} seeds."
+    ]
     for dtype, one in measured.items():
         lines += ["", f"## {dtype}", "", *_dtype(one, list(versions), narrowed)]
     lines += ["", "## Versions" + (f" of {' and '.join(NARROW)}" if narrowed else ""), ""]
@@ -165,9 +169,9 @@ def keep(measured: Mapping[str, Measured]) -> None:
 
 def _dtype(one: Measured, backends: list[str], narrowed: bool) -> Iterator[str]:
     total = sum(map(len, one.ratios.values()))
-    what = "tensors were compared" if narrowed else "comparisons"
-    yield f"{total:,} {what}, {len(one.alarms)} alarms; {one.void:,} were not compared."
-    yield from ("", "Quantiles of error over yardstick:", "")
+    what = "comparisons of tensors" if narrowed else "comparisons"
+    yield f"{total:,} {what} gave {len(one.alarms)} alarms. {one.void:,} tensors were skipped."
+    yield from ("", "Quantiles of the error, in yardsticks:", "")
     yield from _row("backend", [f"{q:g}" for q in QUANTILES])
     yield from _row("---", ["---:"] * len(QUANTILES))
     for backend in backends:
