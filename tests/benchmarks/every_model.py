@@ -156,7 +156,7 @@ def _by_model(record: Mapping[str, Any]) -> list[str]:
         "",
         "These models pass in both dtypes on all six backends: "
         f"{', '.join(f'`{model}`' for model in plain)}.",
-        "The other models:",
+        "The other models pass as follows:",
         "",
         "| model | " + " | ".join(BACKENDS) + " |",
         "|---|" + "---|" * len(BACKENDS),
