@@ -137,21 +137,22 @@ def tables(found: Mapping[str, Any]) -> str:
     each = {name: read[name] / count for name in ("bytes", "seconds", "memory")}
     return "\n".join(
         [
-            "| processes that append to one file | cells | cells a second | lost / twice |",
+            "| appending processes | cells | cells per second | lost / duplicate cells |",
             "|---|---|---|---|",
             *rows,
             "",
-            f"| | {count:,} results | a result | {MANY:,}, extrapolated |",
+            f"| | {count:,} results | per result | {MANY:,} results, extrapolated |",
             "|---|---|---|---|",
             f"| size | {read['bytes'] / 2**20:,.0f} MiB | {each['bytes'] / 1024:.1f} KiB "
             f"| {each['bytes'] * MANY / 2**30:.1f} GiB |",
-            f"| reading with every field checked | {read['seconds']:.1f} s of a processor "
+            f"| time to read and validate | {read['seconds']:.1f} s of a processor "
             f"| {each['seconds'] * 1e6:.0f} µs | {each['seconds'] * MANY / 60:.0f} minutes |",
-            f"| memory of the reader, at its peak | {read['memory'] / 2**30:.2f} GiB "
+            f"| peak memory of the reader | {read['memory'] / 2**30:.2f} GiB "
             f"| {each['memory'] / 1024:.1f} KiB | {each['memory'] * MANY / 2**30:.0f} GiB |",
             "",
-            f"A file holds up to {MAX_RECORDS / 2**30:.0f} GiB, which is "
-            f"{MAX_RECORDS / each['bytes'] / 1e6:.1f} million results. Load: {found['load']:.1f}.",
+            f"A file may have up to {MAX_RECORDS / 2**30:.0f} GiB, which is "
+            f"{MAX_RECORDS / each['bytes'] / 1e6:.1f} million results. "
+            f"The load was {found['load']:.1f}.",
             "",
         ]
     )

@@ -195,8 +195,8 @@ def page() -> None:
     """Write the table of the page."""
     found = json.loads(RECORD.read_text())
     head = (
-        "| | cells | cells a second | a cell's own time | beside it "
-        "| MiB of driver / node's process | lost / twice | load |\n"
+        "| | cells | cells per second | computation per cell | overhead per cell "
+        "| MiB of driver / node's process | lost / duplicate cells | load |\n"
         f"{'|---' * 8}|\n"
     )
     table = head + "".join(f"{row(found[key])}\n" for key in sorted(found, key=int))
