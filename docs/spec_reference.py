@@ -140,7 +140,7 @@ FUNCTIONS = {
         "segment_sum(W, arange(2 * half), axis=0)",
     ),
     "index": ("Round floats down to indices, clipped to 0 and the size minus 1.", "index(x, 5)"),
-    "one_hot": ("Rows of zeros, with 1 at the index.", "one_hot(i, vocab)"),
+    "one_hot": ("For each index, a row of zeros with 1 at this index.", "one_hot(i, vocab)"),
     "expand_dims": ("Insert an axis of length 1.", "expand_dims(x, axis=0)"),
     "permute_dims": (
         "Reorder the axes, e.g. transpose a matrix.",
@@ -253,7 +253,7 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
         title = TITLES.get(above, "Every file").lower()
         yield f"- the keys of [{title}](#{anchor_of(title)})"
     if form.model_config.get("extra") == "allow":
-        yield "- any attribute, to replace its default"
+        yield "- any attribute of the definition, with a new value"
 
 
 def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
@@ -315,13 +315,13 @@ def page() -> str:
     ]
     lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
-        "Each use must set attributes without `=`. `harness explain lstm` prints the equations.",
+        "Each use must set attributes without `=`.",
         "",
     ]
     lines += [*definitions("layers"), "", "## Losses and metrics", ""]
     lines += [*definitions("losses"), "", "## Optimizers", ""]
     lines += [
-        "[A table](spec-optimizers.md#optimizers-that-ship) names their framework counterparts.",
+        "[A table](spec-optimizers.md#optimizers-that-ship) names matching framework optimizers.",
         "",
     ]
     lines += definitions("optimizers", meaning=False)

@@ -96,7 +96,9 @@ class Scan(Strict):
     ``reverse`` runs from the last step to the first; it may name an attribute that says so.
     """
 
-    over: dict[Name, Name] = key("Names of slices: `x_t` is the current step of `x`.", {"x_t": "x"})
+    over: dict[Name, Name] = key(
+        "Names for slices of inputs: `x_t` is the current step of `x`.", {"x_t": "x"}
+    )
     step: str = key("Equations of one step, which assign the states.", "h = tanh(x_t @ W + h @ U)")
     output: Name = key("The name in `step` whose values at all steps form the output.", "h")
     axis: Annotated[int, Field(ge=0)] = key("The axis over which the loop runs.", 2, 1)
@@ -126,7 +128,7 @@ class LossScan(Strict):
     """A loop over axis 1 of inputs: ``over`` names each step's slice of an input."""
 
     over: Annotated[dict[Name, Name], Field(min_length=1)] = key(
-        "Names of slices: `p` is the current step of `prediction`.",
+        "Names for slices of inputs: `p` is the current step of `prediction`.",
         {"p": "prediction"},
     )
     step: str = key("Equations of one step, which assign the states.", "error = error + p ** 2")
@@ -343,7 +345,9 @@ class Model(Documented):
     )
     loss: str | None = key("The loss, one number.", "mean(squared_error(y, target))", None)
     metrics: dict[FreeName, str] = key(
-        "More numbers to report.", {"accuracy": "mean(accuracy(logits, label))"}, {}
+        "Further numbers to report, e.g. accuracy.",
+        {"accuracy": "mean(accuracy(logits, label))"},
+        {},
     )
     optimizer: OptimizerUse | None = key(
         "The optimizer and its attributes.", {"optimizer": "adam", "learning_rate": 0.01}, None
