@@ -42,7 +42,7 @@ TABLE: Mapping[str, str] = {
     "max": "maximum over a tuple of axes",
     "matmul": "matrix product over the last two axes",
     "tensordot": "sum of products over pairs of axes",
-    "stop_gradient": "x, taken as a constant by every derivative",
+    "stop_gradient": "x; every derivative treats x as a constant",
 }
 OFFERED: Mapping[str, str] = {
     "arange": "the indices 0, 1, ... below stop",
@@ -50,11 +50,11 @@ OFFERED: Mapping[str, str] = {
     "erf": "erf(x), the error function: 2 / sqrt(pi) times the integral of exp(-t * t) from 0 to x",
     "sin": "sin(x)",
     "cos": "cos(x)",
-    "floor": "the largest whole number that is no larger than x, as a float",
-    "windows": "the entries of each window along some axes, on new axes behind the last of them",
-    "overlap_add": "the sum of windows at their places in an array: the transpose of windows",
-    "cumulative_sum": "along the last axis, the sum of each entry and all before it",
-    "argsort": "indices that sort the last axis upwards; ties keep their order, NaN is last",
+    "floor": "the largest integer that is at most x, as a float",
+    "windows": "the entries of each window along some axes, on new axes after the last of these",
+    "overlap_add": "an array in which overlapping windows are added: the transpose of windows",
+    "cumulative_sum": "the sum of each entry and all entries before it, along the last axis",
+    "argsort": "indices that sort the last axis ascending; ties keep their order, NaN is last",
 }
 EVERY: Mapping[str, str] = {**TABLE, **OFFERED}
 # Elementwise primitives: each entry of the result depends on one entry of each operand.
