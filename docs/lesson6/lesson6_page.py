@@ -16,10 +16,10 @@ Entry = Mapping[str, Any]
 STORIES = Path(__file__).with_name("stories.txt")
 MISTAKES = Path(__file__).with_name("mistakes.txt")
 PICTURES = """\
-In the plots each curve has a different width, because the curves of all backends overlap. The lower
-part shows the relative difference from numpy's loss. float32 losses drift apart, because rounding
-errors grow in any training. In float64 all backends have the same losses
-([training](training.md)).
+In the plots of the loss, each curve has a different width, because the curves of all backends
+overlap. The lower part of a plot shows the relative difference between a backend's loss and numpy's
+loss. In float32 the losses drift apart, because training increases rounding errors. In float64 all
+backends have the same losses ([training](training.md)).
 """
 
 
@@ -50,25 +50,24 @@ def _head(record: Mapping[str, Any]) -> str:
     losses = [_spread(entry) for entry in record["systems"].values()]
     return f"""# Lesson 6, retold
 
-The twelve systems of fast.ai's notebook on character RNNs, trained with `harness train` on every
-backend. Every backend then continues a prompt with `harness generate`.
+This page shows the twelve systems of fast.ai's notebook on character RNNs, trained with
+`harness train` on every backend. Every backend then continues a prompt with `harness generate`.
 
-- Every trained system generates the same text on all backends, if it always takes the likeliest
-  character.
-- The final losses of a system differ by at most {max(losses):.1%} between backends, and by
-  {median(losses):.2%} in the median.
+- With the same trained weights, all backends generate the same text if they always choose the
+  likeliest character.
+- The final losses of a system differ by at most {max(losses):.1%} between backends (median: {median(losses):.2%}).
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
 `harness explain lesson6/three_char` shows shapes, parameters and equations of a system.
 
-The text is `{record["text"]}` (sha256 {checksum[:16]}...), the dtype float32, the seed 0. Epochs
-and learning rates come from the specs{_cut_off(record["systems"])}. The last 5% of rows are
-held out.
+All systems are trained on the text `{record["text"]}` (sha256 {checksum[:16]}...) in float32, with
+seed 0. The specs define epochs and learning rates{_cut_off(record["systems"])}. The last 5% of
+rows are held out. Machine and versions:
 {cpu}; {listed}.
 
 `python docs/lesson6/lesson6.py page` writes this page from
 [docs/lesson6/record.json](lesson6/record.json). `python docs/lesson6/lesson6.py run` writes the
-record, which takes hours. `--text nietzsche` uses the notebook's text.
+record, which takes hours. `--text nietzsche` chooses the notebook's text.
 """
 
 
@@ -89,9 +88,14 @@ def _cut_off(systems: Mapping[str, Entry]) -> str:
 
 def _overview(systems: Mapping[str, Entry]) -> str:
     backends = list(next(iter(systems.values()))["trained"])
-    lines = ["## All systems", "", "Training loss of the last epoch, then held-out loss:", ""]
+    lines = [
+        "## All systems",
+        "",
+        "Each entry has the training loss of the last epoch, then the held-out loss:",
+        "",
+    ]
     lines += _table(systems, backends, _losses)
-    lines += ["", "Training speed in thousand characters per second:", ""]
+    lines += ["", "This table shows the training speed in thousand characters per second:", ""]
     lines += _table(systems, backends, lambda run: f"{_rate(run['epochs']) / 1000:,.1f}")
     return "\n".join([*lines, "", *_beside_bench(systems), *_memory(systems), "", PICTURES])
 
@@ -121,8 +125,8 @@ def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
         for speed in entry["speed"].values()
     ]
     yield (
-        f"`harness train` reaches {min(shares):.2f} to {max(shares):.2f} times the speed of "
-        f"`harness bench` (median {median(shares):.2f}), whose batches are already on the device."
+        f"`harness train` has {min(shares):.2f} to {max(shares):.2f} times the speed of "
+        f"`harness bench` (median {median(shares):.2f}), which keeps its batches on the device."
     )
 
 
@@ -137,7 +141,7 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
     if grown:
         most = max(grown, key=lambda where: grown[where])
         yield (
-            "From the second epoch to the last the memory of a worker grew by "
+            "From the second to the last epoch, the memory of a worker grew by "
             f"{median(grown.values()):.1f} MiB (median) and at most {grown[most]:.1f} MiB ({most})."
         )
 
@@ -158,7 +162,7 @@ def _written(written: Entry) -> Iterator[str]:
     greedy, sampled = written["greedy"], written["sampled"]
     maker, prompt = written["maker"], greedy["prompt"]
     yield (
-        f"Text from {maker}: the likeliest characters, then a sample at temperature "
+        f"Trained on {maker}, the model writes the likeliest characters, then a sample at temperature "
         f"{written['temperature']}:"
     )
     sample = next(iter(sampled["texts"].values()))
