@@ -55,7 +55,8 @@ This page shows the twelve systems of fast.ai's notebook on character RNNs, trai
 
 - With the same trained weights, all backends generate the same text if they always choose the
   likeliest character.
-- The final losses of a system differ by at most {max(losses):.1%} between backends (median: {median(losses):.2%}).
+- The final losses of a system differ by at most {max(losses):.1%} between backends (median:
+  {median(losses):.2%}).
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
 `harness explain lesson6/three_char` shows shapes, parameters and equations of a system.
@@ -162,8 +163,8 @@ def _written(written: Entry) -> Iterator[str]:
     greedy, sampled = written["greedy"], written["sampled"]
     maker, prompt = written["maker"], greedy["prompt"]
     yield (
-        f"Trained on {maker}, the model writes the likeliest characters, then a sample at temperature "
-        f"{written['temperature']}:"
+        f"Trained on {maker}, the model writes the likeliest characters, then a sample at "
+        f"temperature {written['temperature']}:"
     )
     sample = next(iter(sampled["texts"].values()))
     yield from ("", *_block(_shown(prompt + greedy["texts"][maker]), _shown(prompt + sample)))
