@@ -45,8 +45,9 @@ DTYPES = ("float64", "float32")
 HARNESS = str(Path(sys.executable).parent / "harness")
 INTRODUCTION = """# Framework versions
 
-How the last five minor releases of each framework for Python 3.11 run the twelve systems of
-Lesson 6: all checks, path `native`, CPU. `harness env` made an environment for each version.
+This page shows how the last five minor releases of each framework run the twelve systems of
+Lesson 6. All checks ran with Python 3.11, on a CPU, on the path `native`. `harness env` made an
+environment for each version.
 
     harness env torch==2.14.1
     harness check --backend torch,torch@2.14.1
@@ -54,6 +55,9 @@ Lesson 6: all checks, path `native`, CPU. `harness env` made an environment for 
 [Versions side by side](versions-side-by-side.md) explains these commands.
 `python tests/benchmarks/framework_versions.py` writes this page from
 [tests/benchmarks/framework_versions.json](../tests/benchmarks/framework_versions.json).
+
+The largest difference is the relative difference between the results of two successive versions.
+Speeds are relative to the newest version.
 
 """
 
@@ -181,19 +185,17 @@ def _framework(
     cells = {name: told["columns"].get(name, {"cells": {}})["cells"] for name in columns}
     counts = [sum(len(by_dtype) for by_dtype in cells[name].values()) for name in columns]
     every = len(lesson6()) * len(DTYPES)
-    yield "Run: " + ", ".join(
-        f"{name} ({count} of {every} cells)"
-        for name, count in zip(columns, counts, strict=True)
-        if count
+    yield "Cells that were run: " + ", ".join(
+        f"{name} ({count} of {every})" for name, count in zip(columns, counts, strict=True) if count
     )
     yield ""
     rows = {s: [_entry(cells[name].get(s, {})) for name in columns] for s in lesson6()}
     differ = {spec: row for spec, row in rows.items() if len(set(row)) > 1}
     if len(differ) < len(rows):
         same = ", ".join(spec.removeprefix("lesson6/") for spec in rows if spec not in differ)
-        yield from (f"Systems with the same digits in all versions: {same}.", "")
+        yield from (f"These systems have the same digits of agreement in all versions: {same}.", "")
     if differ:
-        yield from ("Digits of agreement with the oracle, float64 and float32:", "")
+        yield from ("Other systems have these digits of agreement (float64, float32):", "")
         yield from (f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}")
     for spec, row in differ.items():
         yield f"| {spec.removeprefix('lesson6/')} | {' | '.join(row)} |"
@@ -231,7 +233,7 @@ def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     """Yield the largest distance of neighbouring versions, without the oracle."""
     if not told:
         return
-    yield from ("Largest relative difference between two successive versions:", "")
+    yield from ("The results of two successive versions differ by at most:", "")
     yield from ("| versions | float64 | float32 |", "|---|---:|---:|")
     for new, old in pairwise(columns):
         by_dtype = told.get(" and ".join(sorted((old, new))))
@@ -247,11 +249,11 @@ def _apart(one: Mapping[str, Any]) -> str:
 
 def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     if not told:
-        yield from ("Speeds were not measured: the machine had other work.", "")
+        yield from ("Speeds were not measured, because the machine had other work.", "")
         return
     yield from (
-        f"Speed relative to {columns[0]}, without noisy cells. A cell is slower or faster if its",
-        "95% interval excludes 1:",
+        f"This table has speeds relative to {columns[0]}, without noisy cells. A cell is slower or",
+        "faster if the 95% interval of its speed excludes 1:",
         "",
         "| | cells | median | range | slower | faster |",
         "|---|---:|---:|---:|---:|---:|",
