@@ -59,8 +59,6 @@ This page shows the twelve systems of fast.ai's notebook on character RNNs, trai
   {median(losses):.2%}).
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
-`harness explain lesson6/three_char` shows shapes, parameters and equations of a system.
-
 All systems are trained on the text `{record["text"]}` (sha256 {checksum[:16]}...) in float32, with
 seed 0. The specs define epochs and learning rates{_cut_off(record["systems"])}. The last 5% of
 rows are held out. Machine and versions:
