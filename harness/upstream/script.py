@@ -33,8 +33,8 @@ OWN = frozenset(
         *("run", "fill_freed_memory", "error_of", "main"),
     }
 )
-# The number of passes in a script. Before each pass, the script fills freed memory with a different
-# number.
+# The number of passes in a script. Before three of them, the script fills memory with numbers and
+# frees it (``FILLED``).
 PASSES = 4
 # The script prints this text if a result is right in some passes and wrong in others.
 VARIES = " passes on the same numbers"
