@@ -257,7 +257,7 @@ class Training(Strict):
     batch: Positive = key("Rows in a batch.", 32)
     shuffle: bool = key("With `true`, each epoch has a new row order.", True)
     whole_batches: bool = key("With `true`, skip the last batch if it has fewer rows.", True, False)
-    examples: Positive | None = key("The number of rows to train on.", 1000, None)
+    examples: Positive | None = key("The number of rows to train on, from the first.", 1000, None)
     phases: Annotated[list[Phase], Field(min_length=1)] = key(
         "Epochs and learning rates, one phase after the other.",
         [{"epochs": 2, "learning_rate": 0.01}],
