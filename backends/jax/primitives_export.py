@@ -9,18 +9,24 @@ from harness.extend.source import (
     Code,
     Dialect,
     Emitter,
+    Template,
     Words,
     bracketed,
     common_code,
     ends_of,
     fill,
-    listed,
-    swaps_first,
+    names_in,
 )
 
-from . import source_windows as framing
+from .source_windows import overlap_add, windows
 
-TEMPLATES: Mapping[str, str] = {
+
+def _segment_sum(e: Emitter, node: Node) -> str:
+    shape = e.shape((node.attributes["rows"], *e.types[node.output].shape[1:]))
+    return f"jnp.zeros({shape}, {e.like}.dtype).at[%1].add(%0)"
+
+
+TEMPLATES: Mapping[str, Template] = {
     "exp": "jnp.exp(%0)",
     "log": "jnp.log(%0)",
     "tanh": "jnp.tanh(%0)",
@@ -51,6 +57,15 @@ TEMPLATES: Mapping[str, str] = {
     "clip": "jnp.clip(%0, {low}, {high})",
     "one_hot": "jax.nn.one_hot(%0, {classes}, dtype={like}.dtype)",
     "tensordot": "jnp.tensordot(%0, %1, {axes})",
+    "concat": "jnp.concatenate([%0], {axis})",
+    "sum": "^0.sum({axis}{keepdims})",
+    "max": "^0.max({axis}{keepdims})",
+    "mean": "^0.mean({axis}{keepdims})",
+    "keepdims": ", keepdims=True",
+    "swap": "jnp.swapaxes(%0, 0, 1)",
+    "segment_sum": _segment_sum,
+    "windows": windows,
+    "overlap_add": overlap_add,
 }
 # The names that the source may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
@@ -58,26 +73,11 @@ WORDS = Words(
         {"import math", "import jax", "import jax.numpy as jnp", "import numpy as np"}
     ),
     roots=frozenset({"math", "jax", "jnp", "np"}),
-    known=frozenset(
-        {
-            *("math.exp", "math.log", "math.tanh", "math.sqrt", "np.load"),
-            *("jax.lax.scan", "jax.lax.stop_gradient", "jax.nn.relu", "jax.nn.sigmoid"),
-            *("jax.nn.softmax", "jax.nn.log_softmax", "jax.nn.one_hot"),
-            *("jnp.exp", "jnp.log", "jnp.tanh", "jnp.sqrt", "jnp.power", "jnp.square"),
-            *(
-                "jnp.where",
-                "jnp.take_along_axis",
-                "jnp.cumsum",
-                "jnp.argsort",
-                "jnp.concatenate",
-                "jnp.swapaxes",
-                "jnp.flip",
-            ),
-            *("jnp.transpose", "jnp.broadcast_to", "jnp.expand_dims", "jnp.squeeze", "jnp.clip"),
-            *("jnp.arange", "jnp.reshape", "jax.lax.erf", "jnp.sin", "jnp.cos", "jnp.floor"),
-            *("jnp.pad", "jnp.tensordot", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
-        }
-    ),
+    known=names_in(TEMPLATES)
+    | {
+        *("math.exp", "math.log", "math.tanh", "math.sqrt", "np.load", "jax.lax.scan"),
+        *("jnp.pad", "jnp.zeros", "jnp.ones", "jnp.full", "jnp.asarray"),
+    },
     methods=frozenset({"astype", "sum", "max", "mean", "add", "split", "setdefault"}),
     keywords=frozenset({"keepdims", "dtype", "reverse", "constant_values"}),
     python=frozenset({"float"}),
@@ -88,33 +88,9 @@ class JaxDialect(Dialect):
     """The way in which primitives are written as JAX source."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        if swaps_first(node):
-            return fill("jnp.swapaxes(%0, 0, 1)", *operands)
-        found = common_code(e, node, operands, TEMPLATES)
-        if found is not None:
-            return found
-        attributes = node.attributes
-        if node.op in ("sum", "max", "mean"):
-            axes = attributes["axis"]
-            where = e.shape(axes) if len(axes) > 1 else str(axes[0])
-            keep = ", keepdims=True" if attributes["keepdims"] else ""
-            return fill(f"^0.{node.op}({where}{keep})", *operands)
-        if node.op == "concat":
-            return fill(f"jnp.concatenate([%0], {attributes['axis']})", listed(operands))
-        return fill(self._shaped(e, node), *operands)
-
-    def _shaped(self, e: Emitter, node: Node) -> str:
-        """Return the template of an operation whose text contains attributes."""
-        attributes = node.attributes
-        match node.op:
-            case "windows":
-                return framing.windows(e, node)
-            case "overlap_add":
-                return framing.overlap_add(e, node)
-            case "segment_sum":
-                shape = e.shape((attributes["rows"], *e.types[node.output].shape[1:]))
-                return f"jnp.zeros({shape}, {e.like}.dtype).at[%1].add(%0)"
-        raise AssertionError(node.op)
+        code = common_code(e, node, operands, TEMPLATES)
+        assert code is not None, node.op
+        return code
 
     def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
         if not shape:

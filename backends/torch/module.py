@@ -24,7 +24,6 @@ from harness.extend.source import (
     forward,
     layers,
     literals,
-    mapping,
     result_text,
     unique,
     uses,
@@ -63,24 +62,14 @@ class Writer:
         body = [*forms, "", *self._model()]
         math = ["import math", ""] if uses(body, "math") else []
         head = [*self._docstring(), "", *math, "import torch", "from torch import Tensor, nn", ""]
-        names = [f"INPUTS = {document.names([p.name for p in self.model.program.inputs])}"]
-        names += [f"STATE = {document.names(list(self.model.state))}"]
-        known = document.vocabulary(self.exported.vocabulary)
-        told = [
-            "# The arguments of forward in order, and what is carried from call to call.",
-            *names,
-            *([""] if known else []),
-            *known,
-        ]
-        return "\n".join([*head, *told, *([] if told[-1] == "" else [""]), *body, ""])
+        constants = document.constants(self.model, "forward", self.exported.vocabulary)
+        return "\n".join([*head, *constants, *body, ""])
 
     def _docstring(self) -> list[str]:
         name = self.file.removesuffix(".py")
         state = ", state" if self.model.state else ""
         double = self.exported.dtype == "float64"
-        arguments = ", ".join(literals.told(p.name) for p in self.model.program.inputs[:3])
-        more = ", ..." if len(self.model.program.inputs) > 3 else ""
-        call = f"outputs{state} = model({arguments}{more})"
+        call = f"outputs{state} = model({document.first_arguments(self.model)})"
         weights = f"{name}.pt"
         load = f"torch.load({literals.text(weights)}, weights_only=True)"
         return document.docstring(
@@ -197,27 +186,22 @@ class Writer:
         return "torch.zeros(())"
 
     def _initial_state(self) -> list[str]:
-        if not self.model.state:
-            return []
         e = forward.emitter(self.model, self.dialect, self._like, 2)
         head = "    def initial_state(self, batch: int) -> dict[str, Tensor]:"
-        lines = ["", head, '        """The state before the first call."""']
-        return [*lines, *mapping(2, "return ", forward.first_state(e, self.model))]
+        lines = forward.first_state(self.model, e, head)
+        return ["", *lines] if lines else []
 
     def _forward(self) -> list[str]:
-        state = self.model.state
         e = forward.emitter(self.model, self.dialect, self._like, 2)
         made = forward.forward(self.model, e, self._call, IMPORTED)
         signature = ["self", *(f"{name}: Tensor" for name in made.arguments)]
         returns = "dict[str, Tensor]"
-        if state:
+        if made.state:
             signature.append("state: dict[str, Tensor] | None = None")
             returns = "tuple[dict[str, Tensor], dict[str, Tensor]]"
         start = ["if state is None:", "    state = self.initial_state(batch)"]
         lines = bracketed(1, "def forward(", signature, f") -> {returns}:")
-        lines += made.lines(self.model, start)
-        lines += mapping(2, "outputs = " if state else "return ", made.outputs)
-        return [*lines, *(mapping(2, "return outputs, ", made.after) if state else [])]
+        return lines + made.lines(self.model, start)
 
     def _call(self, e: Emitter, node: Node) -> None:
         key = call_key(node)

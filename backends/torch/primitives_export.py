@@ -10,17 +10,26 @@ from harness.extend.source import (
     Code,
     Dialect,
     Emitter,
+    Template,
     Words,
     common_code,
     ends_of,
     fill,
     listed,
+    names_in,
     swaps_first,
 )
 
-from . import source_windows as framing
+from .source_windows import overlap_add, windows
 
-TEMPLATES: Mapping[str, str] = {
+
+def _segment_sum(e: Emitter, node: Node) -> str:
+    rows, rest = node.attributes["rows"], e.types[node.output].shape[1:]
+    zeros = f"{e.like}.new_zeros({e.shape((rows, *rest))})"
+    return f"{zeros}.index_add(0, ^1.reshape(-1), ^0.reshape{e.shape((-1, *rest))})"
+
+
+TEMPLATES: Mapping[str, Template] = {
     "exp": "torch.exp(%0)",
     "log": "torch.log(%0)",
     "tanh": "torch.tanh(%0)",
@@ -51,34 +60,28 @@ TEMPLATES: Mapping[str, str] = {
     "clip": "torch.clamp(%0, {low}, {high})",
     "one_hot": "nn.functional.one_hot(%0, {classes}).to({like}.dtype)",
     "tensordot": "torch.tensordot(%0, %1, dims={axes})",
+    "concat": "torch.cat([%0], {axis})",
+    "sum": "^0.sum({axis}{keepdims})",
+    "max": "^0.amax({axis}{keepdims})",
+    "mean": "^0.mean({axis}{keepdims})",
+    "keepdims": ", keepdim=True",
+    "swap": "^0.transpose(0, 1)",
+    "segment_sum": _segment_sum,
+    "windows": windows,
+    "overlap_add": overlap_add,
 }
 # Names that a module's source may use; see :mod:`harness.convert.source.vetting`.
 WORDS = Words(
     imports=frozenset({"import math", "import torch", "from torch import Tensor, nn"}),
     roots=frozenset({"math", "torch", "nn", "Tensor"}),
-    known=frozenset(
-        {
-            *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt"),
-            *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear"),
-            *("nn.LayerNorm", "nn.RMSNorm", "nn.functional.gelu", "nn.functional.silu"),
-            *("nn.Conv1d", "nn.Conv2d", "nn.ConvTranspose2d"),
-            *("nn.RNN", "nn.LSTM", "nn.GRU", "nn.functional.one_hot"),
-            *("nn.functional.pad", "nn.functional.fold"),
-            *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros"),
-            *("torch.exp", "torch.log", "torch.tanh", "torch.sqrt", "torch.pow", "torch.square"),
-            *("torch.arange", "torch.erf", "torch.sin", "torch.cos", "torch.floor"),
-            *(
-                "torch.where",
-                "torch.gather",
-                "torch.cumsum",
-                "torch.argsort",
-                "torch.cat",
-                "torch.stack",
-                "torch.tensordot",
-            ),
-            *("torch.relu", "torch.sigmoid", "torch.softmax", "torch.log_softmax", "torch.clamp"),
-        }
-    ),
+    known=names_in(TEMPLATES)
+    | {
+        *("Tensor", "math.exp", "math.log", "math.tanh", "math.sqrt"),
+        *("nn.Module", "nn.Parameter", "nn.Embedding", "nn.Linear", "nn.LayerNorm", "nn.RMSNorm"),
+        *("nn.Conv1d", "nn.Conv2d", "nn.ConvTranspose2d", "nn.RNN", "nn.LSTM", "nn.GRU"),
+        *("nn.functional.gelu", "nn.functional.silu", "nn.functional.pad", "nn.functional.fold"),
+        *("torch.dtype", "torch.float32", "torch.float64", "torch.zeros", "torch.stack"),
+    },
     methods=frozenset(
         {
             *("to", "detach", "transpose", "permute", "expand", "squeeze", "unsqueeze", "flip"),
@@ -97,43 +100,15 @@ WORDS = Words(
     ),
     python=frozenset({"super", "zip", "reversed", "float", "str", "int", "dict", "tuple"}),
 )
-REDUCTIONS: Mapping[str, str] = {"sum": "sum", "max": "amax", "mean": "mean"}
 
 
 class TorchDialect(Dialect):
     """The writer of torch source for the operations of a program."""
 
     def code(self, e: Emitter, node: Node, operands: Sequence[Code]) -> Code:
-        if swaps_first(node):
-            e.turned[node.output] = operands[0]
-            return fill("^0.transpose(0, 1)", *operands)
-        found = common_code(e, node, operands, TEMPLATES)
-        if found is not None:
-            return found
-        attributes = node.attributes
-        if node.op in REDUCTIONS:
-            axes = e.shape(attributes["axis"]) if len(attributes["axis"]) > 1 else None
-            where = axes or str(attributes["axis"][0])
-            keep = ", keepdim=True" if attributes["keepdims"] else ""
-            return fill(f"^0.{REDUCTIONS[node.op]}({where}{keep})", *operands)
-        if node.op == "concat":
-            return fill(f"torch.cat([%0], {attributes['axis']})", listed(operands))
-        return fill(self._shaped(e, node), *operands)
-
-    def _shaped(self, e: Emitter, node: Node) -> str:
-        """Return the source template of an operation that depends on the operation's attributes."""
-        attributes = node.attributes
-        match node.op:
-            case "windows":
-                return framing.windows(e, node)
-            case "overlap_add":
-                return framing.overlap_add(e, node)
-            case "segment_sum":
-                rows, rest = attributes["rows"], e.types[node.output].shape[1:]
-                zeros = f"{e.like}.new_zeros({e.shape((rows, *rest))})"
-                flat = e.shape((-1, *rest))
-                return f"{zeros}.index_add(0, ^1.reshape(-1), ^0.reshape{flat})"
-        raise AssertionError(node.op)
+        code = common_code(e, node, operands, TEMPLATES)
+        assert code is not None, node.op
+        return code
 
     def filled(self, e: Emitter, figure: Code, shape: Shape) -> Code:
         if not shape:

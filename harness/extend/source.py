@@ -6,7 +6,15 @@ Generated code is checked before it is run.
 from __future__ import annotations
 
 from harness.convert.source import document, forward, layers, literals
-from harness.convert.source.common import LayerBody, common_code, ends_of, result_text, swaps_first
+from harness.convert.source.common import (
+    LayerBody,
+    Template,
+    common_code,
+    ends_of,
+    names_in,
+    result_text,
+    swaps_first,
+)
 from harness.convert.source.emitter import (
     INDENT,
     Code,
@@ -34,6 +42,7 @@ __all__ = [
     "LayerForm",
     "Method",
     "SourceModel",
+    "Template",
     "Words",
     "bracketed",
     "camel",
@@ -47,6 +56,7 @@ __all__ = [
     "listed",
     "literals",
     "mapping",
+    "names_in",
     "result_text",
     "swaps_first",
     "unique",

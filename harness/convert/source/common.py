@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,14 +39,21 @@ SIGNS: Mapping[str, tuple[str, int]] = {
 }
 
 
+# A template of source text, or a function that returns one for a node.
+Template = str | Callable[[Emitter, Node], str]
+
+
 def common_code(
-    e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, str]
+    e: Emitter, node: Node, operands: Sequence[Code], templates: Mapping[str, Template]
 ) -> Code | None:
     """Return the code of a node whose code is the same in all frameworks, or has a template.
 
-    Return None for any other node. The square of a value uses the template ``square``. A template
-    may contain names of the node's attributes, as in ``jnp.reshape(%0, {shape})``, and ``{like}``,
-    a tensor of the model's dtype.
+    Return None for any other node. A template may contain names of the node's attributes, as in
+    ``jnp.reshape(%0, {shape})``, and ``{like}``, a tensor of the model's dtype. In the template of
+    ``concat``, ``%0`` is the list of all operands.
+
+    Three templates are for special cases: ``square`` is for the square of a value, ``swap`` for
+    ``permute_dims`` that swaps the first two axes, and ``keepdims`` is the text of this argument.
     """
     if node.op in SIGNS:
         sign, level = SIGNS[node.op]
@@ -65,15 +73,31 @@ def common_code(
         return fill(f"^0[{':, ' * node.attributes['axis']}{index}]", *operands)
     if node.op in ("permute_dims", "sum", "max") and not _axes(node):
         return operands[0]
-    if node.op == "power" and operands[1].parts == ("2.0",):
-        return fill(templates["square"], operands[0])
-    if node.op not in templates:
+    name = node.op
+    if name == "power" and operands[1].parts == ("2.0",):
+        name = "square"
+    elif name == "concat":
+        operands = [listed(operands)]
+    elif swaps_first(node):
+        name = "swap"
+        e.turned[node.output] = operands[0]
+    if name not in templates:
         return None
-    template = templates[node.op]
-    if "{" in template:
-        texts = {name: _text(e, value) for name, value in node.attributes.items()}
-        template = template.format(like=e.like, **texts)
-    return fill(template, *operands)
+    template = templates[name]
+    if not isinstance(template, str):
+        return fill(template(e, node), *operands)
+    texts = {name: _text(e, value) for name, value in node.attributes.items()}
+    if "keepdims" in node.attributes:
+        axes = node.attributes["axis"]
+        texts["axis"] = e.shape(axes) if len(axes) > 1 else str(axes[0])
+        texts["keepdims"] = str(templates["keepdims"]) if node.attributes["keepdims"] else ""
+    return fill(template.format(like=e.like, **texts), *operands)
+
+
+def names_in(templates: Mapping[str, Template]) -> frozenset[str]:
+    """Return the dotted names in templates, e.g. ``torch.exp``; they may occur in the source."""
+    texts = " ".join(text for text in templates.values() if isinstance(text, str))
+    return frozenset(re.findall(r"(?<![\w.])[a-z]\w*(?:\.\w+)+", texts))
 
 
 def _text(e: Emitter, value: Any) -> str:

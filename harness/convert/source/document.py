@@ -82,6 +82,23 @@ def vocabulary(characters: Sequence[str]) -> list[str]:
     return [*head, "VOCABULARY = (", *(f"{INDENT}{piece}" for piece in pieces), ")", ""]
 
 
+def constants(model: SourceModel, function: str, characters: Sequence[str]) -> list[str]:
+    """Return the lines of the constants of a generated file: inputs, state and vocabulary."""
+    return [
+        f"# The arguments of {function} in order, and what is carried from call to call.",
+        f"INPUTS = {names([port.name for port in model.program.inputs])}",
+        f"STATE = {names(list(model.state))}",
+        "",
+        *vocabulary(characters),
+    ]
+
+
+def first_arguments(model: SourceModel) -> str:
+    """Return the arguments of an example call: at most three inputs, then ``...``."""
+    inputs = [told(port.name) for port in model.program.inputs]
+    return ", ".join([*inputs[:3], *(["..."] if len(inputs) > 3 else [])])
+
+
 def docstring(lines: Sequence[str], indent: int = 0) -> list[str]:
     """Return the lines of a docstring with the text ``lines``; long lists of shapes are wrapped."""
     space = INDENT * indent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from harness.convert.source.emitter import WIDTH, Code, Dialect, Emitter, count_reads
+from harness.convert.source.emitter import WIDTH, Code, Dialect, Emitter, count_reads, mapping
 from harness.convert.source.layers import SourceModel, is_zeros
 from harness.convert.source.literals import text
 from harness.language.initial_values import state_start
@@ -26,7 +26,7 @@ class Forward:
     after: Sequence[tuple[str, str]]
 
     def lines(self, model: SourceModel, start: Sequence[str]) -> list[str]:
-        """Return the lines of the body.
+        """Return the lines of the body, which end with the return of outputs and state.
 
         ``start`` has the lines that create the state if the caller passes none.
         """
@@ -35,7 +35,9 @@ class Forward:
         for name, port in zip(self.state, model.program.state, strict=True):
             first.append(f"{name} = state[{text(port.name)}]")
         sizes = e.free_sizes([port.value for port in model.program.inputs], first)
-        return ["    " * e.depth + line for line in [*sizes, *first]] + e.lines
+        lines = ["    " * e.depth + line for line in [*sizes, *first]] + e.lines
+        lines += mapping(e.depth, "outputs = " if self.state else "return ", self.outputs)
+        return [*lines, *(mapping(e.depth, "return outputs, ", self.after) if self.state else [])]
 
 
 def emitter(model: SourceModel, dialect: Dialect, like: str, depth: int) -> Emitter:
@@ -83,15 +85,19 @@ def given(
     return e.operands(values, width)
 
 
-def first_state(e: Emitter, model: SourceModel) -> list[tuple[str, str]]:
-    """Return pairs of a state's name and the source of its initial value."""
+def first_state(model: SourceModel, e: Emitter, head: str) -> list[str]:
+    """Write the function that returns the state before the first call; [] without a state."""
+    if not model.state:
+        return []
     items = []
     for port in model.program.state:
         start = repr(state_start(port))
         shape = model.program.type_of(port).shape
         filled = e.dialect.filled(e, Code((start,), plain=True), shape)
         items.append((port.name, e.render(filled)))
-    return items
+    indent = "    " * e.depth
+    lines = [head, f'{indent}"""The state before the first call."""']
+    return [*lines, *mapping(e.depth, "return ", items)]
 
 
 def settle(e: Emitter, values: Sequence[int], code: Code, word: str) -> None:
