@@ -43,7 +43,6 @@ from .xla_compilation import Options, advance, quick_options, scan, several
 
 if TYPE_CHECKING:
     import jax
-    import jax.numpy as jnp
 
 
 def _narrow(array: Array) -> Array:
@@ -63,7 +62,11 @@ class Jax(Backend):
     fuses = True
 
     def __init__(self) -> None:
-        self._table, self.fused = table(jax), fused(jnp)
+        # Import here: listing the backends imports this module and must be fast.
+        global jax
+        import jax
+
+        self._table, self.fused = table(jax), fused(jax.numpy)
         self._dtype = "float32"
         self._card: int | None = None
         self._peak = platforms.PeakMemory()
@@ -208,11 +211,6 @@ class Flax(Jax):
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    # Import here: listing the backends imports this module and must be fast.
-    global jax, jnp
-    import jax
-    import jax.numpy as jnp
-
     return Flax() if name == Flax.name else Jax()
 
 

@@ -42,7 +42,7 @@ from harness.extend import (
     host_dtype,
     narrow,
 )
-from harness.extend.executor import Plan, Session, loop
+from harness.extend.executor import Plan, Session
 
 from ..jax import platforms
 from ..torch.backend import CUBLAS_REPEATS
@@ -81,7 +81,7 @@ class Keras(Backend):
             )
         self.name, self.keras, self.engine = name, keras, ENGINES[engine]()
         self._engine_name = engine
-        self._table = table(keras, self.engine.exact)
+        self._table = table(keras, self.engine.replacements)
         self._device: Any = None
         self._card: int | None = None
         # ``inexact`` are operations that Keras does not compute in float64. ``unnamed`` are
@@ -132,8 +132,12 @@ class Keras(Backend):
             self._device.__exit__(None, None, None)
             self._device = None
         self._card = card_of(device)
+        # Compile quickly on the CPU only. On a GPU, the checks would then run other code than the
+        # benchmark times.
+        self.engine.quick = self.quick and self._card is None
+        self.engine.deterministic = self.deterministic
         # Configure the engine before naming a device, because naming a device starts the engine.
-        self.engine.use(self._card, dtype, self.deterministic)
+        self.engine.use(device, dtype)
         name = self.engine.cpu if self._card is None else f"gpu:{self._card}"
         self._device = self.keras.device(name)
         self._device.__enter__()
@@ -142,9 +146,6 @@ class Keras(Backend):
         # Set the dtype policy explicitly. Otherwise the first layer fixes the policy of all later
         # layers.
         self.keras.config.set_dtype_policy(f"mixed_{dtype}" if narrow(dtype) else kept)
-        # Compile quickly on the CPU only. On a GPU, the checks would then run other code than the
-        # benchmark times.
-        self.engine.quick = self.quick and self._card is None
 
     def repeats(self) -> bool:
         return self.deterministic or self._card is None
@@ -153,17 +154,18 @@ class Keras(Backend):
         return {**self.engine.settings(), "repeats": str(self.repeats())}
 
     def device_memory(self) -> int | None:
-        return self.engine.peak()
+        return self.engine.device_memory()
 
     def forget_device_memory(self) -> None:
-        self.engine.forget_peak()
+        self.engine.forget_device_memory()
 
     def scan(
         self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
         symbolic = isinstance(sequences[0], self.keras.KerasTensor)
-        run = loop if symbolic else self.engine.scan
-        return run(self.primitives, step, carries, sequences, reverse)
+        if symbolic or self.engine.unrolls(int(sequences[0].shape[0])):
+            return super().scan(step, carries, sequences, reverse)
+        return self.engine.scan(step, carries, sequences, reverse)
 
     def compile(self, function: F) -> F:
         return self.engine.compile(function)
@@ -183,7 +185,7 @@ class Keras(Backend):
         self.engine.wait(tensors)
 
     def value_and_gradient(self, function: Function) -> GradientFunction:
-        return self.engine.gradient(function)
+        return self.engine.value_and_gradient(function)
 
     def claim(self, layer: ClaimableCall) -> Native | None:
         if layer.node.attributes["kind"] == "loss":

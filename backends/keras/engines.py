@@ -8,8 +8,9 @@ round float64 values:
 - TensorFlow: ``gelu``, which has a float32 constant (5e-9)
 - all engines: the scale of attention, unless it is a power of two
 
-Each engine lists such operations in ``inexact``. ``exact`` has replacements for the operations that
-a program may use.
+Each engine lists such operations in ``inexact``. ``replacements`` has exact functions for the
+operations that a program may use. Two engines are the backends of their frameworks, which compile,
+differentiate and measure memory.
 """
 
 from __future__ import annotations

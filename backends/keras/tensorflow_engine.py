@@ -14,12 +14,12 @@ from harness.extend import (
     Function,
     GradientFunction,
     Step,
-    Table,
     Tensors,
     UsageError,
+    card_of,
     device_names,
 )
-from harness.extend.executor import LONGEST_FUSED, loop
+from harness.extend.executor import LONGEST_FUSED
 
 F = TypeVar("F", bound=Callable[..., Any])
 # A function runs eagerly in this many calls before it is traced; see
@@ -34,11 +34,11 @@ class TensorFlowEngine:
     inexact = frozenset({"gelu", "attention"})
     # TensorFlow's gradient of this loss assumes that targets sum to 1.
     wrong_losses = frozenset({"cross_entropy"})
-    quick = False  # see harness.runtime.backend.Backend
+    quick = deterministic = False  # see harness.runtime.backend.Backend
 
     def __init__(self) -> None:
         self.tf = import_module("tensorflow")
-        self.exact: Mapping[str, Callable[..., Any]] = {
+        self.replacements: Mapping[str, Callable[..., Any]] = {
             "argsort": self._argsort,
             "erf": self._erf,
             # Keras' own sum may take an operand for a bias, see :mod:`.sums`.
@@ -78,15 +78,14 @@ class TensorFlowEngine:
         """Return the device names that ``--device`` accepts."""
         return device_names(len(self.tf.config.list_physical_devices("GPU")))
 
-    def use(self, card: int | None, dtype: str, deterministic: bool) -> None:
-        """Select a GPU by its number, or the CPU if ``card`` is None; enable TF32 if the dtype
-        needs it, and set determinism.
+    def use(self, device: str, dtype: str) -> None:
+        """Select a GPU or the CPU; enable TF32 if the dtype needs it, and set determinism.
 
         Raises:
             UsageError: TensorFlow cannot start the GPU, and would silently run on the CPU.
         """
         config = self.tf.config
-        self._card = card
+        self._card = card = card_of(device)
         if card is None:
             # Without this, the first operation reserves every GPU. After the first operation, this
             # raises RuntimeError.
@@ -98,7 +97,7 @@ class TensorFlowEngine:
                 f"{len(config.list_logical_devices('GPU'))} of them: its log says why"
             )
         config.experimental.enable_tensor_float_32_execution(dtype == "tf32")
-        if deterministic:
+        if self.deterministic:
             config.experimental.enable_op_determinism()
 
     def settings(self) -> Mapping[str, str]:
@@ -119,14 +118,15 @@ class TensorFlowEngine:
         GPU would have to copy them."""
         return "int32" if self._card is None else "int64"
 
-    def peak(self) -> int | None:
-        """Return the peak memory of the GPU in bytes since :meth:`forget_peak`; None on the CPU."""
+    def device_memory(self) -> int | None:
+        """Return the peak memory of the GPU in bytes since :meth:`forget_device_memory`; None on
+        the CPU."""
         if self._card is None:
             return None
         found: int = self.tf.config.experimental.get_memory_info(f"GPU:{self._card}")["peak"]
         return found
 
-    def forget_peak(self) -> None:
+    def forget_device_memory(self) -> None:
         """Start a new measurement of peak memory."""
         if self._card is not None:
             self.tf.config.experimental.reset_memory_stats(f"GPU:{self._card}")
@@ -189,20 +189,17 @@ class TensorFlowEngine:
 
         return self.advance(run)
 
+    def unrolls(self, count: int) -> bool:
+        """Return whether a loop of ``count`` steps runs step by step, as short and eager loops do.
+        The time that XLA needs to compile an unrolled loop grows with the cube of ``count``."""
+        return count <= LONGEST_FUSED or not self.tf.inside_function()
+
     def scan(
-        self,
-        table: Table,
-        step: Step,
-        carries: Sequence[Any],
-        sequences: Sequence[Any],
-        reverse: bool,
+        self, step: Step, carries: Sequence[Any], sequences: Sequence[Any], reverse: bool
     ) -> tuple[list[Any], list[Any]]:
-        """Run a loop over time. Short and eager loops are unrolled; other loops become a
-        ``tf.while_loop``. The time that XLA needs to compile an unrolled loop grows with the cube
-        of the number of steps. The first step determines the types of the stacked results."""
+        """Run a loop over time as a ``tf.while_loop``. The first step determines the types of the
+        stacked results."""
         tf, count = self.tf, int(sequences[0].shape[0])
-        if count <= LONGEST_FUSED or not tf.inside_function():
-            return loop(table, step, carries, sequences, reverse)
 
         def made(number: Any, carries: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
             time = count - 1 - number if reverse else number
@@ -231,7 +228,7 @@ class TensorFlowEngine:
         if self._card is not None:
             self.tf.test.experimental.sync_devices()
 
-    def gradient(self, function: Function) -> GradientFunction:
+    def value_and_gradient(self, function: Function) -> GradientFunction:
         """Return a function that computes gradients as dense tensors. From sparse gradients of an
         embedding, a Keras optimizer would square each occurrence of a row before adding them up."""
 

@@ -50,6 +50,12 @@ class Torch(Backend):
     denormals = True
 
     def __init__(self) -> None:
+        # Import it here: listing backends imports this module, which must be fast.
+        global torch, cuda
+        import torch
+
+        from . import cuda
+
         self.device, self.products, self.double = "cpu", "", False
         from .compiled import has_compiler
         from .primitives import FUSED, PRIMITIVES
@@ -202,12 +208,6 @@ def harness_deterministic(name: str) -> Mapping[str, str]:
 
 @hookimpl
 def harness_backend(name: str) -> Backend:
-    # Import it here: listing backends imports this module, which must be fast.
-    global torch, cuda
-    import torch
-
-    from . import cuda
-
     return Torch()
 
 

@@ -156,11 +156,11 @@ def test_tensorflow_decides_by_device_and_not_by_machine(monkeypatch: pytest.Mon
     fake = FakeTensorFlow()
     found = engine(monkeypatch, fake)
     assert found.devices() == ("cpu", "cuda", "cuda:0", "cuda:1")
-    found.use(None, "float32", False)
+    found.use("cpu", "float32")
     found.advance(len)
     found.wait({})
-    found.forget_peak()
-    assert found.peak() is None
+    found.forget_device_memory()
+    assert found.device_memory() is None
     assert fake.asked == [("visible", [], "GPU"), ("tf32", False), ("function", True)]
     assert found.settings()["xla"] == "True"
     assert found.index == "int32"
@@ -169,11 +169,12 @@ def test_tensorflow_decides_by_device_and_not_by_machine(monkeypatch: pytest.Mon
 def test_tensorflow_on_a_card_leaves_layers_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeTensorFlow()
     found = engine(monkeypatch, fake)
-    found.use(1, "tf32", True)
+    found.deterministic = True
+    found.use("cuda:1", "tf32")
     found.advance(len)
     found.wait({})
-    found.forget_peak()
-    assert found.peak() == 11
+    found.forget_device_memory()
+    assert found.device_memory() == 11
     assert fake.asked == [
         ("tf32", True),
         ("deterministic",),
@@ -187,7 +188,7 @@ def test_tensorflow_on_a_card_leaves_layers_to_cudnn(monkeypatch: pytest.MonkeyP
 
 
 def test_tensorflow_that_has_started_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine(monkeypatch, FakeTensorFlow(started=True)).use(None, "float32", False)
+    engine(monkeypatch, FakeTensorFlow(started=True)).use("cpu", "float32")
 
 
 def test_tensorflow_without_the_card_does_not_run_on_the_cpu(
@@ -195,7 +196,7 @@ def test_tensorflow_without_the_card_does_not_run_on_the_cpu(
     wording: Wording,
 ) -> None:
     with wording.raises(UsageError, "1 ... 1"):
-        engine(monkeypatch, FakeTensorFlow(logical=1)).use(1, "float32", False)
+        engine(monkeypatch, FakeTensorFlow(logical=1)).use("cuda:1", "float32")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_keras_starts_what_a_session_is_of_before_it_names_it(
     )
     keras_backend.Keras.use(found, device, "tf32")
     card = card_of(device)
-    assert asked == [(card, "tf32", False), named, "float32", "float32"]
+    assert asked == [(device, "tf32"), named, "float32", "float32"]
     # On a card the quick way is another computation: what is checked is to be what is timed.
     assert found.engine.quick == quick
     assert keras_backend.Keras.repeats(found) == (card is None)
