@@ -36,6 +36,13 @@ Claimed = Callable[[Node], Line]
 Watch = Callable[[int, Any, "int | None"], Any]
 
 
+def resolved(value: Any, sizes: Mapping[str, int]) -> Any:
+    """Return an attribute of a node with numbers for its dimensions, also inside tuples."""
+    if isinstance(value, Dim):
+        return value.resolve(sizes)
+    return tuple(resolved(item, sizes) for item in value) if isinstance(value, tuple) else value
+
+
 class Loop(Protocol):
     """A backend's way to run a scan (a loop over time). The default is :func:`loop`."""
 
@@ -86,17 +93,10 @@ class Interpreter:
 
     def attributes(self, node: Node) -> dict[str, Any]:
         """Return a node's attributes as arguments for a primitive, with sizes as numbers."""
-        resolved = {name: self._resolve(value) for name, value in node.attributes.items()}
+        numbers = {name: resolved(value, self.sizes) for name, value in node.attributes.items()}
         if node.op in ("astype", "one_hot"):
-            resolved["dtype"] = self.dtype
-        return resolved
-
-    def _resolve(self, value: Any) -> Any:
-        if isinstance(value, Dim):
-            return value.resolve(self.sizes)
-        if isinstance(value, tuple):
-            return tuple(self._resolve(item) for item in value)
-        return value
+            numbers["dtype"] = self.dtype
+        return numbers
 
     def _lines(self, node: Node) -> Iterator[tuple[Line, Node]]:
         if node.op == "call" and call_key(node) not in self.claimed:

@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from harness.cluster.on_ray import Cluster, ClusterNode, Lost, Queue, spread
 from harness.oracle.case import BYTES, SECONDS, entries_of
@@ -32,16 +32,6 @@ NO_NUMBER = (
 )
 
 
-class GroupTimer(Protocol):
-    """The interface of a timer of models (groups), on this machine or on a cluster."""
-
-    def run(self, keep: Keep) -> None:
-        """Time all groups; pass the results of each group to ``keep`` as soon as it is timed."""
-
-    def close(self) -> None:
-        """Stop all processes that this timer has started."""
-
-
 class LocalTimer:
     """A timer that times models (groups) on this machine, with one worker per backend."""
 
@@ -59,7 +49,10 @@ class LocalTimer:
             worker.close()
 
     def run(self, keep: Keep) -> None:
-        """Time all groups one after another, so that two groups never share the machine."""
+        """Time all groups one after another, so that two groups never share the machine.
+
+        Pass the results of each group to ``keep`` as soon as it is timed.
+        """
         for group in self._plan.groups:
             keep(self.timed(group), None)
 
@@ -134,7 +127,7 @@ class Bench:
     ) -> None:
         self.request, self.events = request, events or BenchEvents()
         self.plan = BenchPlan.of(request, entries)
-        self.timer: GroupTimer = (
+        self.timer: LocalTimer | ClusterTimer = (
             ClusterTimer(self.plan) if request.on else LocalTimer(self.plan, self.events)
         )
         self.results: list[TimedResult] = []

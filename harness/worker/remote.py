@@ -277,10 +277,6 @@ class Remote:
         self.automatic = bool(value.get("automatic"))
         return dict(value["paths"])
 
-    def use_rule(self, rule: UpdateRule) -> dict[str, str]:
-        """Change the optimizer; return the path of each layer."""
-        return dict(self.call("use_rule", rule=encoded(rule))["paths"])
-
     def load(self, material: Arguments) -> None:
         """Set the parameters and statistics."""
         self.call("load", parameters=material.parameters, statistics=material.statistics)
@@ -331,11 +327,6 @@ class Remote:
             "trace", phase=phase, inputs=material.inputs, state=material.state, **more
         )
         return [(name, step, value) for name, step, value in found]
-
-    def probe(self, batch: int, time: int) -> dict[str, Any]:
-        """Test the primitives one by one; return the number ``tried`` and the ``faults``."""
-        probed: dict[str, Any] = self.call("primitives", batch=batch, time=time)
-        return probed
 
     def train(
         self, batches: Sequence[Mapping[str, Any]], state: Mapping[str, Any]

@@ -11,7 +11,7 @@ from wording import Wording
 from harness.errors import UsageError
 from harness.language.model import load_spec
 from harness.runtime.own_model.contract import ModelArray
-from harness.runtime.own_model.matching import Matching, Sides
+from harness.runtime.own_model.matching import Sides, find_weights
 from harness.runtime.own_model.service import OwnModelService
 from harness.runtime.plugins import load
 
@@ -245,7 +245,7 @@ def test_a_kernel_with_its_channels_first_is_told_by_its_axes(
     program = load_spec(str(model_file(tmp_path, text, "image.yaml"))).program("inference")
     entries = {"conv.weight": ModelArray(theirs, True), "mask": ModelArray((7,), False)}
     with pytest.raises(UsageError) as caught:
-        Matching(Sides(program, {}, entries, (), {})).weights()
+        find_weights(Sides(program, {}, entries, (), {}))
     wording.line(caught.value, f"--map {rule}")
 
 

@@ -14,6 +14,7 @@ from harness.checking.checks.context import Batches, Context, Step, hold_again
 from harness.oracle.case import Case, state_of, step_values
 from harness.oracle.tolerance import PRECISION, prefixed
 from harness.oracle.yardstick import Expected
+from harness.program.serial import encoded
 from harness.program.signature import nearest_sizes, result_ports
 from harness.program.updates import UpdateRule
 from harness.results.findings import Finding
@@ -101,7 +102,7 @@ def planned(case: Case, rule: UpdateRule, rate: float, dtype: str) -> tuple[Batc
 def _train(context: Context, check: str, rule: UpdateRule, rate: float) -> Finding:
     material = context.case.material
     batches, expected = planned(context.case, rule, rate, context.dtype)
-    context.remote.use_rule(rule)
+    context.remote.call("use_rule", rule=encoded(rule))
     context.remote.load(material)
     finding = Finding(check)
     before: Arrays = {}

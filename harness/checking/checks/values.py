@@ -68,7 +68,7 @@ def primitives(context: Context) -> Iterator[Finding]:
     """Test each primitive that the model uses, with the types that the model uses. Each primitive
     is tested once per worker process."""
     case = context.case
-    probed = context.remote.probe(case.batch, case.time)
+    probed = context.remote.call("primitives", batch=case.batch, time=case.time)
     yield Finding(
         "primitives",
         faults=list(probed["faults"]),

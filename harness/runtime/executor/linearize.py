@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from harness.program.dims import Dim
 from harness.program.ir import Block, Node
 from harness.program.plan import Plan
 from harness.runtime.executor.buffers import Constant, Operand, View, fresh
 from harness.runtime.executor.emit import VIEWS, Assembler, Work, elementwise, homes_of, viewed
 from harness.runtime.executor.rules import RULES
+from harness.runtime.interpreter import resolved
 
 # Operations that are computed in advance if all operands are constants.
 FOLDED = ("add", "subtract", "multiply", "divide", "power", "negative", "sqrt", "exp", "log")
@@ -61,7 +60,7 @@ class Flattener(Assembler):
             elif node.op == "constant":
                 env[node.output] = Constant(self._rounded(node.attributes["value"]))
             elif node.op == "extent":
-                counts = [self._number(dim) for dim in node.attributes["dims"]]
+                counts = [dim.resolve(self.plan.sizes) for dim in node.attributes["dims"]]
                 env[node.output] = Constant(self._rounded(float(prod(counts))))
             else:
                 inputs = [env[i] for i in node.inputs]
@@ -72,7 +71,7 @@ class Flattener(Assembler):
         return fresh((*leading, *self.plan.shape(value)), self.plan.types[value].kind)
 
     def _node(self, node: Node, inputs: list[Operand], home: View | None) -> Operand:
-        attributes = {name: self._number(v) for name, v in node.attributes.items()}
+        attributes = {n: resolved(v, self.plan.sizes) for n, v in node.attributes.items()}
         shape = self.plan.shape(node.output)
         if node.op in VIEWS:
             return viewed(node.op, inputs[0], attributes)
@@ -91,13 +90,6 @@ class Flattener(Assembler):
 
     def _rounded(self, number: float) -> float:
         return float(np.dtype(self.plan.dtype).type(number))
-
-    def _number(self, value: Any) -> Any:
-        if isinstance(value, Dim):
-            return value.resolve(self.plan.sizes)
-        if isinstance(value, tuple):
-            return tuple(self._number(item) for item in value)
-        return value
 
     def _scan(self, node: Node, env: dict[int, Operand]) -> None:
         body, count = node.block, node.carries

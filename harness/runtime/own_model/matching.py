@@ -312,102 +312,99 @@ class ModelWeights:
         return {dotted(name): str(place.view) for name, place in both.items()}
 
 
-class Matching:
-    """A search for a program's weights in a user's model, by rules and by name."""
+def find_weights(sides: Sides) -> ModelWeights:
+    """Search for a program's weights in a user's model, by rules and by name; return their places.
 
-    def __init__(self, sides: Sides) -> None:
-        self.sides, self.entries = sides, sides.entries
+    Raises:
+        UsageError: an array is missing, left over or of another shape; two arrays are in one
+            place; or a rule matches no name.
+    """
+    _check_rules(sides)
+    frozen = sides.layout.frozen
+    places, missing = {}, []
+    for name, shape in sides.shapes.items():
+        view = sides.view(dotted(name))
+        if view is not None:
+            places[name] = _place(sides, name, shape, view)
+        elif name not in frozen:
+            missing.append(name)
+    statistics = {}
+    for port in sides.program.statistics:
+        view = sides.view(port.name)
+        if view is None:
+            missing.append(port.name)
+        else:
+            shape = sides.program.shape(port)
+            statistics[port.name] = _place(sides, port.name, shape, view)
+    left = _left_over(sides, [*places.items(), *statistics.items()])
+    touched = {p.view.key for p in (*places.values(), *statistics.values())}
+    kept = [key for key in sides.entries if key not in touched]
+    if missing or left:
+        raise UsageError(unmatched(sides, missing, left, kept))
+    return ModelWeights(sides.layout, places, statistics, kept)
 
-    def weights(self) -> ModelWeights:
-        """Return the places of all weights.
 
-        Raises:
-            UsageError: an array is missing, left over or of another shape; two arrays are in one
-                place; or a rule matches no name.
-        """
-        self._check_rules()
-        frozen = self.sides.layout.frozen
-        places, missing = {}, []
-        for name, shape in self.sides.shapes.items():
-            view = self.sides.view(dotted(name))
-            if view is not None:
-                places[name] = self._place(name, shape, view)
-            elif name not in frozen:
-                missing.append(name)
-        statistics = {}
-        for port in self.sides.program.statistics:
-            view = self.sides.view(port.name)
-            if view is None:
-                missing.append(port.name)
-            else:
-                shape = self.sides.program.shape(port)
-                statistics[port.name] = self._place(port.name, shape, view)
-        left = self._left_over([*places.items(), *statistics.items()])
-        touched = {p.view.key for p in (*places.values(), *statistics.values())}
-        kept = [key for key in self.entries if key not in touched]
-        if missing or left:
-            raise UsageError(unmatched(self.sides, missing, left, kept))
-        return ModelWeights(self.sides.layout, places, statistics, kept)
+def _place(sides: Sides, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:
+    whole = sides.entries[view.key].shape
+    try:
+        found = view.shape(whole)
+    except (IndexError, ValueError) as error:
+        raise UsageError(
+            f"--map: {view} cannot be taken of {view.key} {list(whole)}: {error}"
+        ) from None
+    if not fits(found, shape):
+        raise UsageError(misfit(sides, dotted(name), shape, view))
+    return Placement(shape, view)
 
-    def _place(self, name: str, shape: tuple[int, ...], view: ArrayPart) -> Placement:
-        whole = self.entries[view.key].shape
-        try:
-            found = view.shape(whole)
-        except (IndexError, ValueError) as error:
+
+def _left_over(sides: Sides, places: Iterable[tuple[str, Placement]]) -> list[str]:
+    """Return the trained arrays of the model that have entries which the spec does not set.
+
+    Raises:
+        UsageError: two arrays of the spec are in the same place.
+    """
+    owners: dict[str, Array] = {}
+    names: dict[str, list[str]] = {}
+    for name, place in places:
+        key = place.view.key
+        if key not in owners:
+            owners[key] = np.zeros(sides.entries[key].shape, np.bool_)
+        part = place.view.of(owners[key])
+        if part.any():
             raise UsageError(
-                f"--map: {view} cannot be taken of {view.key} {list(whole)}: {error}"
-            ) from None
-        if not fits(found, shape):
-            raise UsageError(misfit(self.sides, dotted(name), shape, view))
-        return Placement(shape, view)
+                f"{' and '.join([*names[key], name])} are all in {key} of the model, where "
+                "one would write over the other: if they are one parameter, have the spec "
+                "share it (shares:), else give each its part by --map, such as "
+                f"{dotted(name)}={key}[0:4]"
+            )
+        part[...] = True
+        names.setdefault(key, []).append(name)
+    trained = [key for key, entry in sides.entries.items() if entry.trained]
+    return [key for key in trained if key not in owners or not owners[key].all()]
 
-    def _left_over(self, places: Iterable[tuple[str, Placement]]) -> list[str]:
-        """Return the trained arrays of the model that have entries which the spec does not set.
 
-        Raises:
-            UsageError: two arrays of the spec are in the same place.
-        """
-        owners: dict[str, Array] = {}
-        names: dict[str, list[str]] = {}
-        for name, place in places:
-            key = place.view.key
-            if key not in owners:
-                owners[key] = np.zeros(self.entries[key].shape, np.bool_)
-            part = place.view.of(owners[key])
-            if part.any():
-                raise UsageError(
-                    f"{' and '.join([*names[key], name])} are all in {key} of the model, where "
-                    "one would write over the other: if they are one parameter, have the spec "
-                    "share it (shares:), else give each its part by --map, such as "
-                    f"{dotted(name)}={key}[0:4]"
-                )
-            part[...] = True
-            names.setdefault(key, []).append(name)
-        trained = [key for key, entry in self.entries.items() if entry.trained]
-        return [key for key in trained if key not in owners or not owners[key].all()]
+def _check_rules(sides: Sides) -> None:
+    """Check that every rule matches a name of the spec and leads to an array of the model.
 
-    def _check_rules(self) -> None:
-        """Check that every rule matches a name of the spec and leads to an array of the model.
-
-        Raises:
-            UsageError: a rule matches no name, or leads to no array.
-        """
-        used: set[Rename] = set()
-        known = self.sides.names()
-        for name in known:
-            text, rule = renamed(name, self.sides.rules)
-            if rule is None:
-                continue
-            used.add(rule)
-            whole = len(rule.ours) == len(name.split("."))
-            if whole and view_of(text, self.entries) is None:
-                raise UsageError(
-                    f"--map {name}={text}: the model has no {text!r}{hint(text, self.entries)}"
-                )
-        for rule in self.sides.rules:
-            if rule not in used:
-                ours = ".".join(rule.ours)
-                raise UsageError(
-                    f"--map {ours}={rule.theirs}: the spec has no {ours!r}"
-                    f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
-                )
+    Raises:
+        UsageError: a rule matches no name, or leads to no array.
+    """
+    used: set[Rename] = set()
+    known = sides.names()
+    for name in known:
+        text, rule = renamed(name, sides.rules)
+        if rule is None:
+            continue
+        used.add(rule)
+        whole = len(rule.ours) == len(name.split("."))
+        if whole and view_of(text, sides.entries) is None:
+            raise UsageError(
+                f"--map {name}={text}: the model has no {text!r}{hint(text, sides.entries)}"
+            )
+    for rule in sides.rules:
+        if rule not in used:
+            ours = ".".join(rule.ours)
+            raise UsageError(
+                f"--map {ours}={rule.theirs}: the spec has no {ours!r}"
+                f"{did_you_mean(ours, known)} (it has: {shorten(', '.join(known), 200)})"
+            )

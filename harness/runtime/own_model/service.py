@@ -30,7 +30,7 @@ from harness.runtime.own_model.contract import (
     Placing,
     told,
 )
-from harness.runtime.own_model.matching import Matching, ModelWeights, Sides
+from harness.runtime.own_model.matching import ModelWeights, Sides, find_weights
 from harness.runtime.own_model.renames import Rename, renamed
 
 STATE, NOISE = "state", "noise"
@@ -285,9 +285,8 @@ class OwnModelService:
         backend = self.served if isinstance(self.served, Backend) else None
         natives = {} if backend is None else claims(backend, self.training, "training")
         entries = self.model.entries()
-        self.weights: ModelWeights = Matching(
-            Sides(self.training, natives, entries, rules, self.model.spelled)
-        ).weights()
+        sides = Sides(self.training, natives, entries, rules, self.model.spelled)
+        self.weights: ModelWeights = find_weights(sides)
         self.noise = tuple(port.name for port in noise_ports(self.training))
         self.placing: Placing = placing(self.inference, self.model.takes, takes, self.noise)
         self.results = Results(self.training, self.inference, tuple(returns))

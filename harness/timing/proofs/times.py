@@ -67,8 +67,8 @@ def check_unseen(contestant: Contestant) -> None:
     """
     for _ in range(UNSEEN_TRIES):
         ways = {
-            "in_a_row": _unseen_in_a_row(contestant),
-            "one_by_one": _unseen_one_by_one(contestant),
+            "in_a_row": _unseen_times(contestant, in_a_row=True),
+            "one_by_one": _unseen_times(contestant, in_a_row=False),
         }
         contestant.record.unseen = {
             name: {
@@ -91,38 +91,27 @@ def check_unseen(contestant: Contestant) -> None:
 Times = tuple[list[float], list[float]]
 
 
-def _unseen_in_a_row(contestant: Contestant) -> Times:
-    """Return the seconds of steps in a row, on new batches and on those of the last round."""
-    unseen, seen = [], []
-    steps, count = contestant.steps, ROTATING
-    for _ in range(UNSEEN_TRIES):
-        # On every backend, the first steps on newly allocated memory are slower. So feed other
-        # batches first.
-        steps.feed(contestant.case.unseen(), beside=True)
-        contestant.throughput(count)
-        steps.feed(contestant.case.unseen(), beside=True)
-        _warm(contestant)
-        steps.turn(1)
-        unseen.append(contestant.throughput(count))
-        _warm(contestant)
-        seen.append(contestant.throughput(count))
-    return unseen, seen
+def _unseen_times(contestant: Contestant, in_a_row: bool) -> Times:
+    """Return the seconds of steps on new batches, and of steps on those of the last round.
 
-
-def _unseen_one_by_one(contestant: Contestant) -> Times:
-    """Return the seconds of single steps, on new and on known batches.
-
-    The first step of each sample is left out, because it starts cold.
+    The first of several single steps is left out, because it starts cold.
     """
     unseen: list[float] = []
     seen: list[float] = []
     for _ in range(UNSEEN_TRIES):
+        if in_a_row:
+            # On every backend, the first steps on newly allocated memory are slower. So feed other
+            # batches first.
+            contestant.steps.feed(contestant.case.unseen(), beside=True)
+            contestant.throughput(ROTATING)
         contestant.steps.feed(contestant.case.unseen(), beside=True)
-        _warm(contestant)
-        contestant.steps.turn(1)
-        unseen += contestant.latencies(ROTATING)[1:]
-        _warm(contestant)
-        seen += contestant.latencies(ROTATING)[1:]
+        for number, seconds in ((1, unseen), (0, seen)):
+            _warm(contestant)
+            contestant.steps.turn(number)
+            if in_a_row:
+                seconds.append(contestant.throughput(ROTATING))
+            else:
+                seconds += contestant.latencies(ROTATING)[1:]
     return unseen, seen
 
 

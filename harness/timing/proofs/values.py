@@ -64,11 +64,13 @@ def check_timed_way(contestant: Contestant) -> None:
         steps.throughput(0, run.length)
         found |= _named(run.read, steps.last(run.length - 1 - run.read))
     found |= _left(contestant, runs[-1].length, start)
-    expected = _one_by_one(contestant, runs, start)
+    calls, reads = [(0, runs[-1].length)], {run.read for run in runs}
+    expected = _singly(contestant, calls, reads, start, until=1)
     noise: Mapping[str, float] = {}
     deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     if not all(d.agrees for d in deviations):
-        noise = apart(expected, _one_by_one(contestant, runs, _shaken(contestant)), kind)
+        again = _singly(contestant, calls, reads, _shaken(contestant), until=1)
+        noise = apart(expected, again, kind)
         deviations = case.compare(found, Expected.within(expected, noise, case.dtype))
     furthest = worst(deviations)
     contestant.record.timed_way = {
@@ -123,37 +125,48 @@ def _again(contestant: Contestant, played: Played) -> Deviation:
         # Outputs of single steps are as noisy as the outputs that the oracle computed.
         noise = dict.fromkeys(expected, max(case.expected.noise(case.dtype).values()))
         return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
-    start = case.material.parameters
-    if played.parameters:
-        found |= _carried(contestant, _steps_until(played), played.parameters, start)
-    expected = _replayed(contestant, played, start)
+    start, until = case.material.parameters, played.until if played.parameters else 0
+    if until:
+        count = sum(count for _, count in played.calls[:until])
+        found |= _carried(contestant, count, played.parameters, start)
+    expected = _singly(contestant, played.calls, played.reads, start, until)
     noise = dict.fromkeys(expected, ROUND / K)
     furthest = worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
     if furthest.agrees:
         return furthest
-    rounding = apart(expected, _replayed(contestant, played, _shaken(contestant)), kind)
+    shaken_start = _shaken(contestant)
+    again = _singly(contestant, played.calls, played.reads, shaken_start, until)
+    rounding = apart(expected, again, kind)
     noise = {n: max(rounding[n], share) for n, share in noise.items()}
     return worst(case.compare(found, Expected.within(expected, noise, case.dtype)))
 
 
-def _replayed(contestant: Contestant, played: Played, start: ArrayDict) -> ArrayDict:
-    steps = contestant.steps
+def _singly(
+    contestant: Contestant,
+    calls: Sequence[tuple[int, int]],
+    reads: Collection[int],
+    start: ArrayDict,
+    until: int,
+) -> ArrayDict:
+    """Run the steps of some calls singly, from the parameters ``start``.
+
+    Return the results of the steps ``reads``, and the values after the first ``until`` calls;
+    no such values if ``until`` is 0. A call is its first step and its number of steps.
+    """
+    steps, total = contestant.steps, 0
     steps.restart(start)
     found: ArrayDict = {}
-    for number, (first, count) in enumerate(played.calls, start=1):
+    for number, (first, count) in enumerate(calls, start=1):
         done = first
-        for read in sorted(r for r in played.reads if first <= r < first + count):
+        for read in sorted(r for r in reads if first <= r < first + count):
             steps.latency(done, read - done)
             found |= _named(read, steps.values(read, 1)[0])
             done = read + 1
         steps.latency(done, first + count - done)
-        if number == played.until and played.parameters:
-            found |= _left(contestant, _steps_until(played), start)
+        total += count
+        if number == until:
+            found |= _left(contestant, total, start)
     return found
-
-
-def _steps_until(played: Played) -> int:
-    return sum(count for _, count in played.calls[: played.until])
 
 
 def _runs(contestant: Contestant) -> Collection[Run]:
@@ -165,19 +178,6 @@ def _runs(contestant: Contestant) -> Collection[Run]:
     whole = [-(-length // many) * many for length in lengths]
     runs = [Run(length, length - 1 - SECRET.randrange(many)) for length in whole]
     return {run.read: run for run in runs}.values()
-
-
-def _one_by_one(contestant: Contestant, runs: Sequence[Run], start: ArrayDict) -> ArrayDict:
-    """Run the steps singly; return the results that ``runs`` read and the final values."""
-    steps, done = contestant.steps, 0
-    found: ArrayDict = {}
-    steps.restart(start)
-    for read in sorted({run.read for run in runs}):
-        steps.latency(done, read - done)
-        found |= _named(read, steps.values(read, 1)[0])
-        done = read + 1
-    steps.latency(done, runs[-1].length - done)
-    return found | _left(contestant, runs[-1].length, start)
 
 
 def _left(contestant: Contestant, count: int, start: ArrayDict) -> ArrayDict:
