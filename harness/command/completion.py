@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 from click.shell_completion import (
@@ -20,71 +21,13 @@ from click.shell_completion import (
 
 from harness.errors import HarnessError, UsageError
 
-_BASH = """\
-%(complete_func)s() {
-    local response type value
-    response=$(COMP_LINE="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \\
-        %(complete_var)s=bash_complete "$1")
-    COMPREPLY=()
-    while IFS=, read -r type value; do
-        case $type in
-            dir) compopt -o dirnames ;;
-            file) compopt -o default ;;
-            part) compopt -o nospace; COMPREPLY+=("$value") ;;
-            plain) COMPREPLY+=("$value") ;;
-        esac
-    done <<< "$response"
-}
-complete -o nosort -F %(complete_func)s %(prog_name)s
-"""
-_ZSH = """\
-#compdef %(prog_name)s
-%(complete_func)s() {
-    setopt localoptions extendedglob
-    local response type value
-    local -a plain part
-    response=$(COMP_LINE="${(j: :)words[1,CURRENT-1]} $PREFIX" %(complete_var)s=zsh_complete \\
-        $words[1])
-    local option=${(M)PREFIX#--[^=]#=}
-    while IFS=, read -r type value; do
-        case $type in
-            dir) compset -P '*='; _path_files -/ ;;
-            file) compset -P '*='; _path_files ;;
-            part) part+=("$option$value") ;;
-            plain) plain+=("$option$value") ;;
-        esac
-    done <<< "$response"
-    (( $#part )) && compadd -U -S '' -V part -a part
-    (( $#plain )) && compadd -U -V plain -a plain
-}
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-    %(complete_func)s "$@"
-else
-    compdef %(complete_func)s %(prog_name)s
-fi
-"""
-_FISH = """\
-function %(complete_func)s
-    set -l line (commandline -cp | string collect)
-    set -l word (commandline -ct)
-    set -l option (string match -rg '^(--[^=]*=|)' -- "$word")
-    for item in (env COMP_LINE=$line %(complete_var)s=fish_complete %(prog_name)s)
-        set -l parts (string split --max 1 , -- $item)
-        switch $parts[1]
-            case dir
-                printf '%%s\\n' "$option"(__fish_complete_directories $parts[2])
-            case file
-                printf '%%s\\n' "$option"(__fish_complete_path $parts[2])
-            case '*'
-                printf '%%s\\n' "$option$parts[2]"
-        end
-    end
-end
-complete --no-files --command %(prog_name)s --arguments '(%(complete_func)s)'
-"""
-
 
 class _Shell(ShellComplete):
+    def source(self) -> str:
+        """Return the script that the shell runs; its template is ``completion.NAME``."""
+        template = Path(__file__).with_suffix(f".{self.name}").read_text(encoding="utf-8")
+        return template % self.source_vars()
+
     def get_completion_args(self) -> tuple[list[str], str]:
         """Return the words of the line before the cursor, and the unfinished word."""
         # The added letter keeps an empty last word.
@@ -116,7 +59,6 @@ class Bash(_Shell):
     """
 
     name: ClassVar[str] = "bash"
-    source_template: ClassVar[str] = _BASH
 
     def written(self, value: str) -> str:
         line = os.environ.get("COMP_LINE", "")
@@ -134,14 +76,12 @@ class Zsh(_Shell):
     """Completion in zsh, which escapes values itself."""
 
     name: ClassVar[str] = "zsh"
-    source_template: ClassVar[str] = _ZSH
 
 
 class Fish(_Shell):
     """Completion in fish, which escapes values itself."""
 
     name: ClassVar[str] = "fish"
-    source_template: ClassVar[str] = _FISH
 
 
 SHELLS = (Bash, Zsh, Fish)

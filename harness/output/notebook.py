@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import HarnessError
@@ -18,20 +20,11 @@ if TYPE_CHECKING:
 
 Tint = Literal["", "good", "known", "bad", "faint"]
 
-STYLE = """
-.harness-table{overflow-x:auto}
-.harness-table table{border-collapse:collapse;color:inherit;background:none;margin:.3em 0}
-.harness-table caption{caption-side:top;text-align:left;color:inherit;padding:0 0 .3em}
-.harness-table th,.harness-table td{color:inherit;background:none;text-align:right;
- padding:.2em .6em;border:1px solid rgba(128,128,128,.35);white-space:pre-line}
-.harness-table th.words,.harness-table td.words{text-align:left;white-space:pre-wrap}
-.harness-table td.good{background:rgba(46,160,90,.20)}
-.harness-table td.known{background:rgba(60,140,220,.22)}
-.harness-table td.bad{background:rgba(220,70,60,.30);font-weight:bold}
-.harness-table td.faint{opacity:.7}
-.harness-table pre{color:inherit;background:none;white-space:pre-wrap;margin:.3em 0;
- word-break:normal;overflow-wrap:anywhere}
-""".replace("\n", "")
+
+@cache
+def _style() -> str:
+    """Return the style sheet of tables, without line breaks."""
+    return Path(__file__).with_suffix(".css").read_text(encoding="utf-8").replace("\n", "")
 
 
 class NoPandas(HarnessError):
@@ -66,7 +59,7 @@ def html_table(
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     below = f"<pre>{escaped(notes)}</pre>" if notes else ""
     return (
-        f'<div class="harness-table"><style>{STYLE}</style><table><caption>{escaped(title)}'
+        f'<div class="harness-table"><style>{_style()}</style><table><caption>{escaped(title)}'
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}</div>"
     )
 

@@ -183,7 +183,6 @@ def page(
     roof = next(filter(None, (roofline(run.file) for run in inputs.benches)), None)
     drawn_losses = drawn and inputs.trainings
     context: dict[str, object] = {
-        "title": "Backend comparison",
         "headline": headline(inputs, news),
         "facts": facts(inputs),
         "changes": news.told if news else [],
@@ -193,9 +192,7 @@ def page(
         "base_name": news.what if news else "",
         "troubles": shown,
         "opened": OPENED,
-        "more_troubles": (
-            f"And {left} more cells that do not pass, as the table shows." if left else ""
-        ),
+        "more_troubles": left,
         "known": _known(check, differences),
         "matrices": found,
         "pairs": pairs if len(pairs) > FEW else [],  # a few pairs are in the headline
@@ -219,7 +216,6 @@ def page(
         "missing_pictures": "" if drawn else MISSING,
         "version": version("backend-comparison-harness"),
     }
-    context["sections"] = _sections(context)
     template, style, script = _templates()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     css = style.render(paths=len(found), dtypes=len(dtypes))
@@ -260,24 +256,6 @@ def _templates() -> tuple[Template, Template, str]:
         templates.get_template("report.css"),
         "".join(scripts),
     )
-
-
-def _sections(context: Mapping[str, object]) -> list[tuple[str, str]]:
-    every = (
-        ("changes", "Changes", context["changes"] or context["folded"] or context["moved"]),
-        ("look", "Look here first", context["troubles"]),
-        ("known", "Known differences", context["known"]),
-        ("matrix", "Conformance", context["matrices"]),
-        ("models", "Models", context["models"]),
-        ("growth", "Training", context["growth"]),
-        ("speed", "Speed", context["charts"]),
-        ("roofline", "Roofline", context["roofline"]),
-        ("training", "Loss", context["trainings"]),
-        ("history", "History", context["history"]),
-        ("environment", "Environment", context["environment"]),
-        ("reproduce", "How to reproduce", context["commands"]),
-    )
-    return [(name, label) for name, label, there in every if there]
 
 
 def _known(check: CheckRun | None, differences: Differences | None) -> list[dict[str, str]]:

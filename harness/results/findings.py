@@ -5,37 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from harness.files.forms import Form
 from harness.oracle import tolerance
 from harness.oracle.tolerance import Deviation, worst
 
+# The verdicts from harmless to grave. The verdict of a cell is the gravest verdict of its checks.
 Verdict = Literal[
     "not-applicable",
     "agree",
-    "differ",
     "known-difference",
     "unsupported",
+    "not-run",
+    "differ",
     "error",
-    "crashed",
     "timeout",
     "out-of-memory",
-    "not-run",
+    "crashed",
 ]
-# The verdicts from harmless to grave. The verdict of a cell is the gravest verdict of its checks.
-VERDICTS: tuple[Verdict, ...] = (
-    "not-applicable",
-    "agree",
-    "known-difference",
-    "unsupported",
-    "not-run",
-    "differ",
-    "error",
-    "timeout",
-    "out-of-memory",
-    "crashed",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASSING: frozenset[Verdict] = frozenset(
     {"not-applicable", "agree", "known-difference", "unsupported"}
 )

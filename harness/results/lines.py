@@ -343,14 +343,8 @@ class Torn(RecordLine):
 
 
 FORMS: Mapping[str, type[RecordLine]] = {
-    "head": Head,
-    "begin": Begin,
-    "result": Result,
-    "end": End,
-    "blame": BlameLine,
-    "pair": Pair,
-    "done": Done,
-    "torn": Torn,
+    form.model_fields["kind"].default: form
+    for form in (Head, Begin, Result, End, BlameLine, Pair, Done, Torn)
 }
 
 

@@ -24,7 +24,7 @@ def test_the_wheel_adds_one_top_level_name(names: set[str]) -> None:
 @pytest.mark.parametrize(
     ("folder", "place", "suffixes"),
     [
-        ("harness", "harness", {".py", ".typed", ".j2", ".css", ".js"}),
+        ("harness", "harness", {".py", ".typed", ".j2", ".css", ".js", ".bash", ".zsh", ".fish"}),
         ("backends", "harness/backends", {".py"}),
         ("specs", "harness/specs", {".py", ".yaml"}),
     ],

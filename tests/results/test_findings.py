@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import get_args
 
 import pytest
 from wording import Wording
@@ -65,8 +64,6 @@ def test_nothing_compared_is_an_error() -> None:
 
 
 def test_verdicts_are_ordered_and_divided() -> None:
-    assert set(VERDICTS) == set(get_args(Verdict))
-    assert len(VERDICTS) == len(get_args(Verdict))
     assert set(VERDICTS) == PASSING | BROKEN | {"differ"}
     assert not PASSING & BROKEN
     assert max(map(VERDICTS.index, PASSING)) < min(
