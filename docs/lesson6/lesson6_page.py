@@ -16,10 +16,10 @@ Entry = Mapping[str, Any]
 STORIES = Path(__file__).with_name("stories.txt")
 MISTAKES = Path(__file__).with_name("mistakes.txt")
 PICTURES = """\
-In the plots of the loss, each curve has a different width, because the curves of all backends
-overlap. The lower part of a plot shows the relative difference between a backend's loss and numpy's
-loss. In float32 the losses drift apart, because training increases rounding errors. In float64 all
-backends have the same losses ([training](training.md)).
+In the plots of the loss, each backend has a different line width, because the curves overlap. The
+lower part of a plot shows the relative difference between a backend's loss and numpy's loss. In
+float32 this difference grows, because training increases rounding errors. In float64 the losses of
+all backends agree. See [training](training.md).
 """
 
 
@@ -55,18 +55,18 @@ This page shows the twelve systems of fast.ai's notebook on character RNNs, trai
 
 - With the same trained weights, all backends generate the same text if they always choose the
   likeliest character.
-- The final losses of a system differ by at most {max(losses):.1%} between backends (median:
-  {median(losses):.2%}).
+- For each system, the largest final loss of the backends exceeds the smallest by at most
+  {max(losses):.1%}. The median over the systems is {median(losses):.2%}.
 - The notebook has [four mistakes](#the-notebooks-mistakes), and `harness check` finds each of them.
 
-All systems are trained on the text `{record["text"]}` (sha256 {checksum[:16]}...) in float32, with
-seed 0. The specs define epochs and learning rates{_cut_off(record["systems"])}. The last 5% of
-rows are held out. Machine and versions:
-{cpu}; {listed}.
+All systems are trained in float32 with seed 0, on the harness's text `{record["text"]}` (sha256
+{checksum[:16]}...). The specs define epochs and learning rates{_cut_off(record["systems"])}. The
+last 5% of the text's rows are used only for the held-out loss. The results were measured on
+{cpu}, with {listed}.
 
-`python docs/lesson6/lesson6.py page` writes this page from
-[docs/lesson6/record.json](lesson6/record.json). `python docs/lesson6/lesson6.py run` writes the
-record, which takes hours. `--text nietzsche` chooses the notebook's text.
+`python docs/lesson6/lesson6.py run` trains all systems in some hours, and writes the results to
+[docs/lesson6/record.json](lesson6/record.json). With `--text nietzsche`, it trains on the
+notebook's text. `python docs/lesson6/lesson6.py page` writes this page from the results.
 """
 
 
@@ -90,11 +90,11 @@ def _overview(systems: Mapping[str, Entry]) -> str:
     lines = [
         "## All systems",
         "",
-        "Each entry has the training loss of the last epoch, then the held-out loss:",
+        "Each entry has the training loss of the last epoch, then the held-out loss after it:",
         "",
     ]
     lines += _table(systems, backends, _losses)
-    lines += ["", "This table shows the training speed in thousand characters per second:", ""]
+    lines += ["", "This table shows the training speed in thousands of characters per second:", ""]
     lines += _table(systems, backends, lambda run: f"{_rate(run['epochs']) / 1000:,.1f}")
     return "\n".join([*lines, "", *_beside_bench(systems), *_memory(systems), "", PICTURES])
 
@@ -124,8 +124,9 @@ def _beside_bench(systems: Mapping[str, Entry]) -> Iterator[str]:
         for speed in entry["speed"].values()
     ]
     yield (
-        f"`harness train` has {min(shares):.2f} to {max(shares):.2f} times the speed of "
-        f"`harness bench` (median {median(shares):.2f}), which keeps its batches on the device."
+        f"`harness train` reaches {min(shares):.2f} to {max(shares):.2f} times the speed of "
+        f"`harness bench` (median {median(shares):.2f}). "
+        "Only `bench` keeps its batches on the device."
     )
 
 
@@ -140,8 +141,8 @@ def _memory(systems: Mapping[str, Entry]) -> Iterator[str]:
     if grown:
         most = max(grown, key=lambda where: grown[where])
         yield (
-            "From the second to the last epoch, the memory of a worker grew by "
-            f"{median(grown.values()):.1f} MiB (median) and at most {grown[most]:.1f} MiB ({most})."
+            "From the second to the last epoch, the memory of a worker grew by a median of "
+            f"{median(grown.values()):.1f} MiB, and by at most {grown[most]:.1f} MiB ({most})."
         )
 
 
@@ -161,8 +162,8 @@ def _written(written: Entry) -> Iterator[str]:
     greedy, sampled = written["greedy"], written["sampled"]
     maker, prompt = written["maker"], greedy["prompt"]
     yield (
-        f"Trained on {maker}, the model writes the likeliest characters, then a sample at "
-        f"temperature {written['temperature']}:"
+        f"Trained on {maker}, the model continues the prompt greedily, then by sampling "
+        f"(temperature {written['temperature']}):"
     )
     sample = next(iter(sampled["texts"].values()))
     yield from ("", *_block(_shown(prompt + greedy["texts"][maker]), _shown(prompt + sample)))
