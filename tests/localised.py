@@ -120,12 +120,16 @@ def table(found: list[Judged]) -> str:
         lines.append(
             f"| {family or '**all**'} | {len(own)} | {share} | {counts[1]} | {counts[2]} |"
         )
-    lines += ["", "The list shows each fault that was not found, and the start of the answer:", ""]
+    lines += [
+        "",
+        "For each fault that was not found, this list quotes the start of the wrong output:",
+        "",
+    ]
     for one in found:
         if not one.right:
             said = textwrap.shorten(one.said, 90, placeholder=" ...")
-            said = said.replace("|", "\\|").replace("<", "&lt;")
-            lines.append(f"- `{one.name}` ({MUTANTS[one.name].summary}) {said}")
+            said = said.replace("`", "'").replace("\n", " ")
+            lines.append(f"- `{one.name}` ({MUTANTS[one.name].summary}) is reported as `{said}`.")
     return "\n".join(lines)
 
 
