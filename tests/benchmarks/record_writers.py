@@ -150,9 +150,9 @@ def tables(found: Mapping[str, Any]) -> str:
             f"| peak memory of the reader | {read['memory'] / 2**30:.2f} GiB "
             f"| {each['memory'] / 1024:.1f} KiB | {each['memory'] * MANY / 2**30:.0f} GiB |",
             "",
-            f"A file may have up to {MAX_RECORDS / 2**30:.0f} GiB, which is "
+            f"A record file can have up to {MAX_RECORDS / 2**30:.0f} GiB, which is "
             f"{MAX_RECORDS / each['bytes'] / 1e6:.1f} million results. "
-            f"The load was {found['load']:.1f}.",
+            f"During the measurement, the load of the machine was\n{found['load']:.1f}.",
             "",
         ]
     )
