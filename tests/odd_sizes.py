@@ -93,12 +93,12 @@ def page() -> None:
     lines = [
         "# Odd sizes",
         "",
-        "This page counts false alarms at unusual sizes.",
+        "This page shows whether `harness check` gives false alarms at unusual sizes.",
         "",
-        "`python tests/odd_sizes.py page` writes this page. The harness ran all checks of all",
-        "Lesson 6 systems on the native path, with one unusual size at a time. The",
-        "tables have the number of cells that passed, and in parentheses the number of checks that",
-        "compared nothing, because rounding decides the result.",
+        "`python tests/odd_sizes.py page` writes this page. All checks ran on all Lesson 6 models,",
+        "on the path `native`, with one unusual size at a time. The tables show how many cells",
+        "passed. The number in parentheses counts checks that compared nothing, because rounding",
+        "errors decide their results.",
     ]
     for table, dtypes in TABLES.items():
         of_it = {key: one for key, one in record.items() if key.endswith(f" {table}")}
@@ -111,7 +111,7 @@ def _table(record: Mapping[str, Any]) -> list[str]:
     backends = list(dict.fromkeys(key.split()[0] for key in record))
     total = sum(one["comparisons"] for one in record.values())
     faults = [fault for one in record.values() for fault in one["faults"]]
-    lines = [f"{', '.join(backends)}: {total:,} comparisons, {len(faults)} mismatches."]
+    lines = [f"On {', '.join(backends)}, {total:,} comparisons found {len(faults)} mismatches."]
     lines += [*(f"- {fault}" for fault in faults), "", "| size | cells |", "|---|---:|"]
     return lines + [f"| `{variant}` | {_place(record, variant)} |" for variant in VARIANTS]
 

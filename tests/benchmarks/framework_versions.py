@@ -45,19 +45,19 @@ DTYPES = ("float64", "float32")
 HARNESS = str(Path(sys.executable).parent / "harness")
 INTRODUCTION = """# Framework versions
 
-This page shows how the last five minor releases of each framework run the twelve systems of
-Lesson 6. All checks ran with Python 3.11, on a CPU, on the path `native`. `harness env` made an
-environment for each version.
+This page compares the last five minor releases of torch, JAX and Keras on the twelve models of
+fast.ai's Lesson 6. All checks ran with Python 3.11, on a CPU, on the path `native`. Two commands
+check an older version:
 
     harness env torch==2.14.1
     harness check --backend torch,torch@2.14.1
 
-[Versions side by side](versions-side-by-side.md) explains these commands.
+The page [Versions side by side](versions-side-by-side.md) explains both commands.
 `python tests/benchmarks/framework_versions.py` writes this page from
 [tests/benchmarks/framework_versions.json](../tests/benchmarks/framework_versions.json).
 
-The largest difference is the relative difference between the results of two successive versions.
-Speeds are relative to the newest version.
+The table shows the largest relative difference between the results of two successive versions.
+Each speed is divided by the speed of the newest version.
 
 """
 
@@ -185,17 +185,17 @@ def _framework(
     cells = {name: told["columns"].get(name, {"cells": {}})["cells"] for name in columns}
     counts = [sum(len(by_dtype) for by_dtype in cells[name].values()) for name in columns]
     every = len(lesson6()) * len(DTYPES)
-    yield "Cells that were run: " + ", ".join(
-        f"{name} ({count} of {every})" for name, count in zip(columns, counts, strict=True) if count
+    yield "Checked cells (models and dtypes): " + ", ".join(
+        f"{name} ({count}/{every})" for name, count in zip(columns, counts, strict=True) if count
     )
     yield ""
     rows = {s: [_entry(cells[name].get(s, {})) for name in columns] for s in lesson6()}
     differ = {spec: row for spec, row in rows.items() if len(set(row)) > 1}
     if len(differ) < len(rows):
         same = ", ".join(spec.removeprefix("lesson6/") for spec in rows if spec not in differ)
-        yield from (f"These systems have the same digits of agreement in all versions: {same}.", "")
+        yield from (f"All versions agree with the oracle to equally many digits on: {same}.", "")
     if differ:
-        yield from ("Other systems have these digits of agreement (float64, float32):", "")
+        yield from ("On other models, the digits of agreement are (float64, float32):", "")
         yield from (f"| system | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}")
     for spec, row in differ.items():
         yield f"| {spec.removeprefix('lesson6/')} | {' | '.join(row)} |"
@@ -219,7 +219,7 @@ def _column(name: str, told: Mapping[str, Any] | None) -> Iterator[str]:
     if told is None:
         return
     named = (f"{k} {v}" for k, v in (told["versions"] or {}).items() if "code" not in k)
-    yield f"- {name}: {', '.join(named)}"
+    yield f"- {name} ran with {', '.join(named)}"
     faults: dict[str, list[str]] = {}
     for spec, by_dtype in told["cells"].items():
         for dtype, one in by_dtype.items():
@@ -233,7 +233,10 @@ def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     """Yield the largest distance of neighbouring versions, without the oracle."""
     if not told:
         return
-    yield from ("The results of two successive versions differ by at most:", "")
+    yield from (
+        "Results of two successive versions differ (relative to their size) by at most:",
+        "",
+    )
     yield from ("| versions | float64 | float32 |", "|---|---:|---:|")
     for new, old in pairwise(columns):
         by_dtype = told.get(" and ".join(sorted((old, new))))
@@ -252,8 +255,8 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         yield from ("Speeds were not measured, because the machine had other work.", "")
         return
     yield from (
-        f"This table has speeds relative to {columns[0]}, without noisy cells. A cell is slower or",
-        "faster if the 95% interval of its speed excludes 1:",
+        f"This table shows speeds divided by the speed of {columns[0]}, without noisy speeds.",
+        "A cell counts as slower or faster if the 95% confidence interval excludes the ratio 1:",
         "",
         "| | cells | median | range | slower | faster |",
         "|---|---:|---:|---:|---:|---:|",
