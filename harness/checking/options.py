@@ -39,8 +39,8 @@ class CellOptions:
     )
     paths: tuple[str, ...] = option(
         ("native",),
-        "Paths of execution: native (framework layers), equations (framework gradient of the "
-        "equations), derived (harness gradient of the equations), or all.",
+        "Paths: native (framework layers), equations (framework gradients), derived (harness "
+        "gradients), or all.",
         word="--path",
         kind="path",
         shown=True,
@@ -137,8 +137,8 @@ class CheckOptions(RunOptions):
 
     quick: bool = option(
         False,
-        "Run only three models, float32 and the check 'values', which takes seconds. Other options "
-        "replace each of these.",
+        "Run only the check 'values' on three models in float32, which finishes in seconds. You "
+        "can name other checks, models or dtypes.",
     )
     weights: Source = option(
         None,
@@ -161,7 +161,7 @@ class CheckOptions(RunOptions):
     )
     maps: tuple[str, ...] = option(
         (),
-        "Weights whose names differ: your model's name, then the spec's name. Or a file with one "
+        "A weight's name in your model, and its different name in the spec. Or a file with one "
         "pair per line.",
         word="--map",
         kind="file",

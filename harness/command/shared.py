@@ -164,8 +164,8 @@ def dtype(default: str, others: str) -> Any:
 def path(default: str, *others: str) -> Any:
     """Return the field of ``--path`` for a command that runs a single path."""
     told = (
-        "Path of execution: native (framework layers), equations (framework gradient of the "
-        "equations), derived (harness gradient of the equations)"
+        "Path: native (framework layers), equations (framework gradients), derived (harness "
+        "gradients)"
     )
     return option(default, ", ".join((told, *others)) + ".", kind="path", shown=True)
 
