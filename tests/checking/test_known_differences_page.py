@@ -60,7 +60,7 @@ def test_a_fault_that_is_gone_is_told(folder: Path) -> None:
 def test_the_page_tells_of_every_key() -> None:
     tables = [
         set(re.findall(r"^\| `(\w+)` \|", part, re.M))
-        for part in PAGE.split("`match` holds shell patterns")
+        for part in PAGE.split("The values in `match` are case-sensitive shell patterns")
     ]
     assert tables == [set(Difference.model_fields), set(Match.model_fields)]
 
