@@ -20,6 +20,9 @@ In the plots of the loss, each backend has a different line width, because the c
 lower part of a plot shows the relative difference between a backend's loss and numpy's loss. In
 float32 this difference grows, because training increases rounding errors. In float64 the losses of
 all backends agree. See [training](training.md).
+
+Below each plot, the model continues the prompt twice: with the likeliest characters, then with
+characters sampled at the given temperature. The named backend trained the weights.
 """
 
 
@@ -161,10 +164,7 @@ def _system(system: str, entry: Entry, story: str, picture: str) -> str:
 def _written(written: Entry) -> Iterator[str]:
     greedy, sampled = written["greedy"], written["sampled"]
     maker, prompt = written["maker"], greedy["prompt"]
-    yield (
-        f"Trained on {maker}, the model continues the prompt greedily, then by sampling "
-        f"(temperature {written['temperature']}):"
-    )
+    yield (f"Backend {maker}, temperature {written['temperature']}:")
     sample = next(iter(sampled["texts"].values()))
     yield from ("", *_block(_shown(prompt + greedy["texts"][maker]), _shown(prompt + sample)))
 
