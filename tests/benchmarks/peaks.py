@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-PEAK = """The table of all cells gives the speed of a plan's matrix products as a share of a peak.
-The peak is the speed of the fastest product of the same size on any backend, with the same threads
-and machine. Sizes are rows x inner x columns.
+PEAK = """`ratios.csv` compares the speed of a plan's matrix products with a peak: the speed of
+the fastest backend on the same machine for a product of the same size. The product of a 64 x 256
+and a 256 x 86 matrix has the size 64 x 256 x 86.
 
 """
 # FLOP/s, and the backend that reached them.
@@ -45,7 +45,7 @@ def told(pairs: Mapping[str, Any]) -> str:
     large, own = peaks(pairs)
     if large is None:
         return ""
-    lines = [f"- squares of 2048: {_gigaflops(large)}"]
+    lines = [f"- 2048 x 2048 x 2048: {_gigaflops(large)}"]
     lines += [f"- {' x '.join(map(str, s))}: {_gigaflops(peak)}" for s, peak in sorted(own.items())]
     return "\n".join(lines) + "\n"
 

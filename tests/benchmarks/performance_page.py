@@ -92,24 +92,27 @@ def _head(record: Record, usual: Sequence[Cell]) -> str:
     rounds = " or ".join(str(n) for n in sorted({m["rounds"] for m in record["machines"]}))
     return f"""# Speed relative to hand-written code
 
-This page compares the speed of specs on each backend with hand-written code for the framework.
+This page compares the speed of each spec on each backend with hand-written code for the same
+framework.
 
-`python tests/benchmarks/ratios.py measure` writes the record
-[tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json).
+`python tests/benchmarks/ratios.py measure` stores the measured times in
+[tests/benchmarks/ratios.json](../tests/benchmarks/ratios.json). From these times,
 `python tests/benchmarks/ratios.py page` writes this page and a table of all cells,
 [tests/benchmarks/ratios.csv](../tests/benchmarks/ratios.csv).
 
 {_findings(usual)}
 
-The ratio is the spec's median speed divided by the speed of the fastest hand-written code
-(`tests/benchmarks/native/`). If the ratio is above 1, the spec is faster. A cell is one model on
-one backend, in training or forward, at one batch size. The hand-written code uses the framework's
-layers, fused if possible, and the framework's gradient. torch code also runs with `torch.compile`
-(in Lesson 6 only loops over cells), and forward passes of Lesson 6 also run in onnxruntime.
+The ratio is the spec's median speed divided by the median speed of the fastest hand-written code
+(in `tests/benchmarks/native/`). If the ratio is above 1, the spec is faster. On this page, a cell
+is one model on one backend, in training or in a forward pass, at one batch size.
 
-The spec and each hand-written program run in separate processes with the same batches and
-parameters, and the oracle checks all results. When their speed is steady, the processes are timed
-in {rounds} rounds of shuffled order, in float32, on the CPU of one [machine](#machines).
+The hand-written code uses the framework's layers, fused if possible, and the framework's gradient.
+The torch code also runs with `torch.compile` (in Lesson 6 as a loop over RNN cells). Forward passes
+of Lesson 6 also run in onnxruntime.
+
+The spec and each hand-written program run in separate processes, with the same batches and
+parameters. The oracle checks all results. After a warm-up, each process is timed in {rounds}
+rounds, in shuffled order. All processes of a cell use float32 on one CPU ([machines](#machines)).
 """
 
 
@@ -152,7 +155,9 @@ def _untimed(usual: Sequence[Cell]) -> str:
 def _targets(record: Record) -> str:
     every = list(targets(record))
     lines = [
-        "## Targets\n\nA minimum such as 0.97 is a ratio that each cell must reach.",
+        "## Targets\n\nThe target `torch: at least 0.97` means that each cell on torch must\n"
+        "reach the ratio 0.97. The targets for `models` apply to the [shipped models](#models),\n"
+        "all others to Lesson 6. A **bold** ratio misses its target.",
         "",
         "| target | measured | |",
         "|---|---|---|",
@@ -164,7 +169,7 @@ def _targets(record: Record) -> str:
             "",
             "Missed targets:",
             "",
-            *(f"- `{t.text}` is missed: {_first(t.misses)}" for t in misses),
+            *(f"- `{t.text}` is missed. Measured: {_first(t.misses)}." for t in misses),
         ]
     return "\n".join(lines)
 
@@ -175,12 +180,9 @@ def _first(misses: Sequence[str]) -> str:
 
 
 def _models() -> str:
-    return f"""The [shipped models](models.md) run at their own small sizes. The hand-written
-code uses the framework's attention, convolutions and recurrent layers, fused if possible. JAX code
-runs with `jax.jit`, Keras code with `train_on_batch`, and torch code with and without
-`torch.compile`. numpy has no layers, so only {_listed(NUMPY_MODELS)} have hand-written numpy code,
-including gradients. The batch includes all random noise. Speeds of models without
-characters are in samples per second. The batch sizes and sequence lengths t are:
+    return f"""The [shipped models](models.md) run at the small sizes of their specs. The
+hand-written JAX code runs with `jax.jit`, Keras code with `train_on_batch`. numpy has no layers, so
+only {_listed(NUMPY_MODELS)} have hand-written numpy code. Batch sizes and numbers of time steps:
 
 {_batches()}
 """
@@ -189,8 +191,8 @@ characters are in samples per second. The batch sizes and sequence lengths t are
 def _batches() -> str:
     every: dict[str, list[str]] = {}
     for name, sizes in MODELS.items():
-        time = f" (t {sizes.time})" if sizes.time else ""
-        every.setdefault(f"{sizes.small} and {sizes.large}{time}", []).append(f"`{name}`")
+        time = f", {sizes.time} steps" if sizes.time else ""
+        every.setdefault(f"batch {sizes.small} and {sizes.large}{time}", []).append(f"`{name}`")
     return "\n".join(f"- {sizes}: {', '.join(names)}" for sizes, names in every.items())
 
 
@@ -211,7 +213,9 @@ def _peaks(record: Record) -> str:
         (letter(place), told(of_machine(lesson6, place)))
         for place in range(len(record["machines"]))
     ]
-    return PEAK + "\n".join(f"On {name}:\n\n{words}" for name, words in parts if words)
+    return PEAK + "\n".join(
+        f"Peaks on machine {name}:\n\n{words}" for name, words in parts if words
+    )
 
 
 def _ratios(own: Sequence[Cell]) -> str:
@@ -224,10 +228,10 @@ def _of_mode(mode: str, own: Sequence[Cell]) -> str:
         return ""
     of_models = own[0].of_models
     backends = list(dict.fromkeys(c.backend for c in own))
-    batches = "the small and the large batch" if of_models else "batch 64 and 1024"
+    batches = "the small and the large batch size" if of_models else "batch sizes 64 and 1024"
     title = "Training" if mode == "train" else "Forward pass"
     lines = [f"### {title}{' of models' if of_models else ''}", ""]
-    lines += [f"Each entry has the ratios at {batches}. A **bold** ratio misses its target.", ""]
+    lines += [f"Each entry gives the ratios at {batches}.", ""]
     lines += [f"| {' | '.join(['system', *backends])} |", "|---|" + "---:|" * len(backends)]
     found = {(c.spec, c.backend, c.batch): c for c in own}
     for spec in dict.fromkeys(c.spec for c in own):
@@ -256,9 +260,9 @@ def _derived(own: Sequence[Cell]) -> str:
     lines = [
         "### The derived gradient",
         "",
-        "This table compares the speed of the path `derived` with hand-written layers that use the",
-        "framework's gradient, and with the fastest hand-written code. A fused layer has its own",
-        "fused backward pass, so the derived gradient may be slower than a fused layer.",
+        "On the path `derived`, the harness derives the gradient. This table compares the path",
+        "with hand-written layers that use the framework's gradient, and with the fastest",
+        "hand-written code. A fused layer may be faster, because its backward pass is also fused.",
         "",
         "| cell | relative to layers | relative to the fastest | target relative to layers |",
         "|---|---:|---:|---|",
@@ -275,9 +279,9 @@ def _loop(own: Sequence[Cell]) -> str:
     lines = [
         "### The notebook's loop",
         "",
-        "This table compares numpy with the notebook's loop, which reads one character at a time.",
+        "This table compares numpy with the notebook's Python loop over single characters.",
         "",
-        "| cell | ratio | thousand/s | hand-written |",
+        "| cell | ratio | numpy, thousand/s | loop, thousand/s |",
         "|---|---:|---:|---:|",
     ]
     for cell in own:

@@ -98,7 +98,7 @@ class Cell:
         return "derived" if derived else "equations"
 
     def __str__(self) -> str:
-        path = f" {self.path}" if self.path else ""
+        path = f", path {self.path}" if self.path else ""
         return f"{self.system} on {self.backend}, {self.mode} at batch {self.batch}{path}"
 
 
@@ -175,7 +175,9 @@ def targets(record: Record) -> Iterator[Target]:
     for backend, least in LEAST_DERIVED.items():
         own = [c for c in everything if c.path == "derived" and c.backend == backend]
         if own:
-            text = f"{backend}: derived gradient at least {least} times as fast as layers"
+            text = (
+                f"{backend}: derived gradient at least {least} times as fast as hand-written layers"
+            )
             yield _ratio_target(text, own, least, lambda c: c.layers_ratio)
     for batch, least in LEAST_LOOP.items():
         own = [c for c in everything if c.backend == "python" and c.batch == batch]
@@ -199,7 +201,9 @@ def _ratio_target(
     ratio: Callable[[Cell], float] = lambda cell: cell.ratio,
 ) -> Target:
     ratios = {cell: ratio(cell) for cell in own}
-    low = [f"{cell}: {found:.2f}" for cell, found in ratios.items() if round(found, 2) < least]
+    low = [
+        f"{cell}, ratio {found:.2f}" for cell, found in ratios.items() if round(found, 2) < least
+    ]
     every = ratios.values()
     found = f"{min(every):.2f}"
     if len(every) > 1:
@@ -214,22 +218,22 @@ def _peak_target(usual: Sequence[Cell]) -> Iterator[Target]:
             ours = cell.pair["ours"]
             share, large = ours["share_of_own_peak"], ours["share_of_peak"]
             text = (
-                f"numpy: products at {LEAST_PEAK:.0%} or more of the fastest backend's speed "
+                f"numpy: matrix products reach {LEAST_PEAK:.0%} of the fastest backend's speed "
                 "(sequence_rnn, batch 1024)"
             )
-            found = f"{share:.0%} ({large:.0%} of the speed of large products)"
+            found = f"{share:.0%}, or {large:.0%} of the speed of large products"
             yield Target(text, found, [found] if share < LEAST_PEAK else [])
 
 
 def _overhead_target(usual: Sequence[Cell]) -> Target:
     own = [c for c in usual if c.batch == 64 and c.measured]
     shares = {c: c.pair["ours"]["overhead"]["share"] for c in own}
-    over = [f"{c}: {share:.2%}" for c, share in shares.items() if share > MOST_OVERHEAD]
+    over = [f"{c}, {share:.2%}" for c, share in shares.items() if share > MOST_OVERHEAD]
     found = (
         f"median {median(shares.values()):.2%}, at most {max(shares.values()):.2%}"
         if shares
         else "-"
     )
     return Target(
-        f"work of the harness under {MOST_OVERHEAD:.0%} of a step at batch 64", found, over
+        f"harness: under {MOST_OVERHEAD:.0%} of the time of a step at batch 64", found, over
     )

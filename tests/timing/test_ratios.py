@@ -110,11 +110,11 @@ def test_a_ratio_is_to_the_best_and_the_claim_to_layers() -> None:
         (pytest.approx(1.1), pytest.approx(1.1), "layers"),
     ]
     (line,) = missed(found)
-    assert "train at batch 64: 0.93" in line
+    assert "train at batch 64, ratio 0.93" in line
     page = render(found)
     assert "| sequence_rnn | **0.93** |" in page
     assert "| sequence_rnn | 1.10 |" in page
-    assert "train at batch 1024 derived | 1.60 | 1.20 (torch-compile) | 1.5: holds |" in page
+    assert "train at batch 1024, path derived | 1.60 | 1.20 (torch-compile) | 1.5: holds |" in page
     assert "Not timed yet, and in no ratio: torch-compile in 1 cells." in page
 
 
