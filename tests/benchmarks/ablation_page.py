@@ -57,24 +57,24 @@ def _cell(cells: Cells, name: str) -> str:
 
 def text(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> str:
     """Both tables, and how they were made."""
-    return f"""The tables show the time of a step without a pass, divided by the time with the pass.
-Each entry has:
+    return f"""The *ratio* of a pass is the time of a step without the pass, divided by the time
+with the pass. Each model has a ratio for training and a ratio for forward passes. Each entry has:
 
-- the median ratio over all models, in training and forward;
+- the median of all these ratios;
 - the number of models with a ratio of {PAYS:.2f} or more in training or forward;
 - the smallest and the largest ratio, in parentheses.
 
-If a pass does not change the plan, the ratio is 1. Ratios of two measurements of one plan differed
-by up to 0.04. A pass stays in the harness if it saves time on at least {SYSTEMS} models of one
-backend.
+If a pass does not change the plan, the ratio is 1. If the same plan is measured twice, the
+ratio differs from 1 by up to 0.04. A pass stays in the harness if it saves time on at least
+{SYSTEMS} models with the same backend.
 
-This table is for the twelve systems of Lesson 6 at batch 64, with one pass switched off at a time
-({_conditions(lesson)}):
+This table is for the twelve systems of Lesson 6 at batch 64, with one pass switched off at a time.
+{_conditions(lesson)}
 
 {table(lesson)}
 
-This table is for passes with small ratios, on Lesson 6, on 16 other models at batch 8, and on eight
-of these models at batch 64 ({_conditions(models)}):
+This table is for passes with small ratios. The models are Lesson 6, 16 other models at batch 8, and
+eight of these 16 models at batch 64. {_conditions(models)}
 
 {table(models)}"""
 
@@ -83,7 +83,10 @@ def _conditions(record: Mapping[str, Any]) -> str:
     load = max(high for _, high in record["load"].values())
     versions = ", ".join(f"{n} {v}" for n, v in sorted(record["versions"].items()))
     cpu = record["machine"].get("cpu", "a CPU")
-    return f"float32, processor time of one thread of {cpu}, load at most {load:.1f}; {versions}"
+    return (
+        f"Times are processor times of one thread in float32, on {cpu} with a system load "
+        f"of at most {load:.1f}. Versions are {versions}."
+    )
 
 
 def rewrite(lesson: Mapping[str, Any], models: Mapping[str, Any]) -> None:

@@ -150,13 +150,13 @@ def _by_model(record: Mapping[str, Any]) -> list[str]:
     cells = sum(sum(one["verdicts"].values()) for one in runs)
     total = sum(one["comparisons"] for one in runs)
     lines = [
-        f"{cells:,} cells and {total:,} comparisons: {len(faults)} mismatches.",
-        "The numbers include the sizes below.",
+        f"In {cells:,} cells with {total:,} comparisons, there are {len(faults)} mismatches.",
+        "These numbers include the cells at other sizes in the last table.",
         *(f"- {fault}" for fault in faults),
         "",
         "These models pass in both dtypes on all six backends: "
         f"{', '.join(f'`{model}`' for model in plain)}.",
-        "The other models pass as follows:",
+        "This table has the other models:",
         "",
         "| model | " + " | ".join(BACKENDS) + " |",
         "|---|" + "---|" * len(BACKENDS),
