@@ -126,7 +126,7 @@ def complaints(tables: Mapping[str, Any], runs: list[Run]) -> Iterator[str]:
 def pythons(runs: list[Run]) -> str:
     """Return the lowest and the newest Python that passed, in the words of docs/versions.md."""
     tried = sorted({Version(r["python"]) for r in runs if passed(r)})
-    return f"{tried[0]} is the lowest Python that was tried, and {tried[-1]} the newest"
+    return f"{tried[0]} is the lowest Python that was tested, and {tried[-1]} is the newest"
 
 
 def bound(requirement: Requirement) -> str:
