@@ -180,9 +180,8 @@ def _first(misses: Sequence[str]) -> str:
 
 
 def _models() -> str:
-    return f"""The [shipped models](models.md) run at the small sizes of their specs. The
-hand-written JAX code runs with `jax.jit`, Keras code with `train_on_batch`. numpy has no layers, so
-only {_listed(NUMPY_MODELS)} have hand-written numpy code. Batch sizes and numbers of time steps:
+    return f"""The [shipped models](models.md) run at the small sizes of their specs. numpy has no
+layers, so only {_listed(NUMPY_MODELS)} have hand-written numpy code. Batch sizes and time steps:
 
 {_batches()}
 """
