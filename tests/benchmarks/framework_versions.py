@@ -219,7 +219,7 @@ def _column(name: str, told: Mapping[str, Any] | None) -> Iterator[str]:
     if told is None:
         return
     named = (f"{k} {v}" for k, v in (told["versions"] or {}).items() if "code" not in k)
-    yield f"- {name} ran with {', '.join(named)}"
+    yield f"- {name} used {', '.join(named)}"
     faults: dict[str, list[str]] = {}
     for spec, by_dtype in told["cells"].items():
         for dtype, one in by_dtype.items():
@@ -234,7 +234,7 @@ def _pairs(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
     if not told:
         return
     yield from (
-        "Results of two successive versions differ (relative to their size) by at most:",
+        "Results of successive versions differ by at most (relative difference):",
         "",
     )
     yield from ("| versions | float64 | float32 |", "|---|---:|---:|")
@@ -256,7 +256,7 @@ def _speeds(told: Mapping[str, Any], columns: Sequence[str]) -> Iterator[str]:
         return
     yield from (
         f"This table shows speeds divided by the speed of {columns[0]}, without noisy speeds.",
-        "A cell counts as slower or faster if the 95% confidence interval excludes the ratio 1:",
+        "A cell is slower or faster if the 95% confidence interval of the ratio excludes 1:",
         "",
         "| | cells | median | range | slower | faster |",
         "|---|---:|---:|---:|---:|---:|",
