@@ -111,7 +111,7 @@ def _table(record: Mapping[str, Any]) -> list[str]:
     backends = list(dict.fromkeys(key.split()[0] for key in record))
     total = sum(one["comparisons"] for one in record.values())
     faults = [fault for one in record.values() for fault in one["faults"]]
-    lines = [f"On {', '.join(backends)}, {total:,} comparisons found {len(faults)} mismatches."]
+    lines = [f"Backends {', '.join(backends)} had {total:,} comparisons, {len(faults)} mismatches."]
     lines += [*(f"- {fault}" for fault in faults), "", "| size | cells |", "|---|---:|"]
     return lines + [f"| `{variant}` | {_place(record, variant)} |" for variant in VARIANTS]
 

@@ -46,13 +46,12 @@ HARNESS = str(Path(sys.executable).parent / "harness")
 INTRODUCTION = """# Framework versions
 
 This page compares the last five minor releases of torch, JAX and Keras on the twelve models of
-fast.ai's Lesson 6. All checks ran with Python 3.11, on a CPU, on the path `native`. Two commands
-check an older version:
+fast.ai's Lesson 6. All checks ran with Python 3.11, on a CPU, on the path `native`. The page
+[Versions side by side](versions-side-by-side.md) explains the commands for an older version:
 
     harness env torch==2.14.1
     harness check --backend torch,torch@2.14.1
 
-The page [Versions side by side](versions-side-by-side.md) explains both commands.
 `python tests/benchmarks/framework_versions.py` writes this page from
 [tests/benchmarks/framework_versions.json](../tests/benchmarks/framework_versions.json).
 
