@@ -111,8 +111,9 @@ The torch code also runs with `torch.compile` (in Lesson 6 as a loop over RNN ce
 of Lesson 6 also run in onnxruntime.
 
 The spec and each hand-written program run in separate processes, with the same batches and
-parameters. The oracle checks all results. After a warm-up, each process is timed in {rounds}
-rounds, in shuffled order. All processes of a cell use float32 on one CPU ([machines](#machines)).
+parameters. The oracle checks all results. After a warm-up, {rounds} rounds time each
+process once, in shuffled order. All processes of a cell use float32 on the CPU of one
+[machine](#machines).
 """
 
 
@@ -169,7 +170,7 @@ def _targets(record: Record) -> str:
             "",
             "Missed targets:",
             "",
-            *(f"- `{t.text}` is missed. Measured: {_first(t.misses)}." for t in misses),
+            *(f"- The target `{t.text}` is missed with {_first(t.misses)}." for t in misses),
         ]
     return "\n".join(lines)
 

@@ -221,7 +221,7 @@ def _peak_target(usual: Sequence[Cell]) -> Iterator[Target]:
                 f"numpy: matrix products reach {LEAST_PEAK:.0%} of the fastest backend's speed "
                 "(sequence_rnn, batch 1024)"
             )
-            found = f"{share:.0%}, or {large:.0%} of the speed of large products"
+            found = f"{share:.0%} of this speed ({large:.0%} of the speed of large products)"
             yield Target(text, found, [found] if share < LEAST_PEAK else [])
 
 
