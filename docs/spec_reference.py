@@ -45,14 +45,14 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
     "A model": {
         "Model": schema.Model,
         "Input or target": schema.Input,
-        "Layer in `layers`": schema.LayerUse,
-        "Optimizer of a model": optimizer_schema.OptimizerUse,
+        "Layer entry": schema.LayerUse,
+        "Optimizer entry": optimizer_schema.OptimizerUse,
         "Parameter group": optimizer_schema.ParameterGroup,
         "Training": schema.Training,
         "Phase": schema.Phase,
         "Text data": schema.Data,
         "Windows": schema.Windows,
-        "Array cut from a text": schema.Source,
+        "Array from text": schema.Source,
         "Array data": schema.ArrayFile,
         "Data set": schema.DataSet,
     },
@@ -62,12 +62,12 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
         "Row group": schema.Rows,
         "State": schema.State,
         "Noise": schema.Noise,
-        "Loop in `scan`": schema.Scan,
-        "Loop in `scans`": schema.NamedScan,
+        "Loop": schema.Scan,
+        "Named loop": schema.NamedScan,
         "Unusual value": schema.Unusual,
     },
     "A function": {"Function": schema.Function},
-    "A loss": {"Loss": schema.Loss, "Loop of a loss": schema.LossScan},
+    "A loss": {"Loss": schema.Loss, "Loss loop": schema.LossScan},
     "An optimizer": {
         "Optimizer": optimizer_schema.Optimizer,
         "Matrices": optimizer_schema.Matrices,
@@ -89,61 +89,70 @@ OPERATORS = {
     "[...]": ("Index, slice, step or new axis. Bounds are numbers or sizes.", "x[:, ::-1, None]"),
 }
 FUNCTIONS = {
-    "exp": ("Exponential function.", "exp(x)"),
-    "log": ("Natural logarithm.", "log(x)"),
-    "tanh": ("Hyperbolic tangent.", "tanh(x)"),
-    "sqrt": ("Square root.", "sqrt(x)"),
-    "erf": ("Error function.", "erf(x)"),
-    "sin": ("Sine.", "sin(x)"),
-    "cos": ("Cosine.", "cos(x)"),
-    "floor": ("Round each entry down.", "floor(x)"),
-    "astype": ("Convert indices or conditions to floats.", "astype(mask)"),
-    "arange": ("The indices from 0 to a size minus 1.", "arange(time)"),
+    "exp": ("exponential function", "exp(x)"),
+    "log": ("natural logarithm", "log(x)"),
+    "tanh": ("hyperbolic tangent", "tanh(x)"),
+    "sqrt": ("square root", "sqrt(x)"),
+    "erf": ("error function", "erf(x)"),
+    "sin": ("sine", "sin(x)"),
+    "cos": ("cosine", "cos(x)"),
+    "floor": ("round each entry down", "floor(x)"),
+    "astype": ("convert indices or booleans to floats", "astype(mask)"),
+    "arange": ("the integers from 0 to a size minus 1", "arange(time)"),
     "split": (
-        "Split one axis into several, in C order.",
+        "split one axis into several, in C order",
         "split(x, axis=-1, sizes=[2, half])",
     ),
-    "merge": ("Merge neighbouring axes into one.", "merge(x, axes=[1, 2])"),
+    "merge": ("merge neighbouring axes into one axis", "merge(x, axes=[1, 2])"),
     "windows": (
-        "Sliding [windows](spec-convolutions.md) along axes.",
+        "sliding [windows](spec-convolutions.md) along axes",
         "windows(x, axes=[1], size=3, padding=1)",
     ),
     "overlap_add": (
-        "Add windows at their positions, as the transpose of `windows`.",
+        "the transpose of `windows`, which adds windows at their positions",
         "overlap_add(windows(x, axes=[1], size=3), axes=[1], size=3)",
     ),
     "where": (
-        "The second argument if the first is true, else the third.",
+        "for each entry, the second argument if the first is true, else the third",
         "where(x > 0, x, 0)",
     ),
-    "stop_gradient": ("The same value, which derivatives treat as a constant.", "stop_gradient(x)"),
-    "sum": ("Sum over all entries or over `axis`.", "sum(x, axis=[0, 1], keepdims=true)"),
-    "max": ("Largest entry. Ties share the gradient evenly.", "max(x, axis=-1)"),
-    "mean": ("Mean over all entries or over `axis`.", "mean(x)"),
+    "stop_gradient": ("the same value, treated as a constant by derivatives", "stop_gradient(x)"),
+    "sum": ("the sum over all entries or over `axis`", "sum(x, axis=[0, 1], keepdims=true)"),
+    "max": ("the largest entry; equal maxima share the gradient evenly", "max(x, axis=-1)"),
+    "mean": ("the mean over all entries or over `axis`", "mean(x)"),
     "var": (
-        "Variance, divided by the number of entries (biased).",
+        "the biased variance, divided by the number of entries",
         "var(x, axis=-1, keepdims=true)",
     ),
-    "concat": ("Join arrays along an axis.", "concat([x, x], axis=-1)"),
-    "cumsum": ("Running sum along an axis.", "cumsum(x, axis=1)"),
-    "sort": ("Sort along an axis. NaN comes last.", "sort(x, axis=-1, descending=true)"),
-    "argsort": ("The indices that sort an axis. Ties keep their order.", "argsort(x, axis=-1)"),
-    "argmax": ("The index of the first largest entry.", "argmax(x, axis=-1)"),
-    "top_k": ("The k largest entries, and their indices.", "top_k(x, 2, axis=-1)"),
-    "take": ("Select rows by index, as an embedding does.", "take(table, i, axis=0)"),
+    "concat": ("join arrays along an axis", "concat([x, x], axis=-1)"),
+    "cumsum": ("the running sum along an axis", "cumsum(x, axis=1)"),
+    "sort": ("sort along an axis, with NaN last", "sort(x, axis=-1, descending=true)"),
+    "argsort": (
+        "the indices that sort an axis; equal entries keep their order",
+        "argsort(x, axis=-1)",
+    ),
+    "argmax": (
+        "the index of the largest entry; of equal entries, the first",
+        "argmax(x, axis=-1)",
+    ),
+    "top_k": ("the k largest entries, and their indices", "top_k(x, 2, axis=-1)"),
+    "take": ("select rows by index, as an embedding does", "take(table, i, axis=0)"),
     "take_along_axis": (
-        "Select one entry per index along an axis.",
+        "for each index, select one entry along an axis",
         "take_along_axis(x, argmax(x, axis=-1), axis=-1)",
     ),
     "segment_sum": (
-        "Add up all rows that have the same index.",
+        "add up rows with the same index",
         "segment_sum(W, arange(2 * half), axis=0)",
     ),
-    "index": ("Round floats down to indices, clipped to 0 and the size minus 1.", "index(x, 5)"),
-    "one_hot": ("For each index, a row of zeros with 1 at this index.", "one_hot(i, vocab)"),
-    "expand_dims": ("Insert an axis of length 1.", "expand_dims(x, axis=0)"),
+    "index": (
+        "round floats down to indices, clipped to 0 and the size minus 1",
+        "index(x, 5)",
+    ),
+    "one_hot": ("for each index, zeros with a 1 at this index", "one_hot(i, vocab)"),
+    "expand_dims": ("insert an axis of length 1", "expand_dims(x, axis=0)"),
     "permute_dims": (
-        "Reorder the axes, e.g. transpose a matrix.",
+        "reorder the axes, as in a matrix transpose",
         "permute_dims(x, axes=[0, 2, 1])",
     ),
 }
@@ -166,15 +175,15 @@ LIMITS = {
 }
 HEAD = """# Reference of the spec language
 
-This page lists every key, operator, function, initial value and limit, with type, default and
-example. The [tutorial](spec-tutorial.md) introduces the language, and the
-[overview](spec-language.md) lists the pages by task. For editors, `harness schema KIND` prints the
-keys as a JSON Schema. `python docs/spec_reference.py` generates this page.
+This page lists every key of a spec with type, default and example, then operators, definitions
+that ship, and limits. The [tutorial](spec-tutorial.md) introduces the language, and the
+[overview](spec-language.md) lists the pages by task. `harness schema KIND` prints the keys as a
+JSON Schema for editors. `python docs/spec_reference.py` generates this page.
 
-In types, `|` means "or". `{name: text}` is a map from names of your choice to texts. *Axes* are a
-list of sizes, numbers, and their sums and products; `...` stands for any number of axes. A
-*distribution* is one of the [initial values](#initial-values) or, for noise, of the
-[noises](#noises).
+In the type of a key, `|` means "or", and `{name: text}` is a map from names of your choice to
+texts. *Axes* are a list of lengths: sizes, numbers, and their sums and products. In this list,
+`...` stands for any number of axes. A *distribution* is one of the [initial
+values](#initial-values) or, for noise, one of the [noises](#noises).
 """
 
 
@@ -248,12 +257,12 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
             kind += ", required"
         elif field.default not in (None, {}, []):
             kind += f", default `{flow(field.default)}`"
-        yield f"- `{name}` ({kind}): {field.description} `{name}: {flow(example)}`"
+        yield f"- `{name}` ({kind}): {field.description} (`{name}: {flow(example)}`)."
     if inherited:
         title = TITLES.get(above, "Every file").lower()
         yield f"- the keys of [{title}](#{anchor_of(title)})"
     if form.model_config.get("extra") == "allow":
-        yield "- any attribute of the definition, with a new value"
+        yield "- any attribute of the definition, with a value"
 
 
 def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
@@ -305,7 +314,7 @@ def page() -> str:
         shown = " ".join(f"`{one}`" for one in name.replace("|", "\\|").split())
         lines.append(f"| {shown} | {meaning} | `{example}` |")
     lines += ["", "## Built-in functions", ""]
-    lines += [f"- `{name}`: {text} `{one}`" for name, (text, one) in FUNCTIONS.items()]
+    lines += [f"- `{name}`: {text} (`{one}`)." for name, (text, one) in FUNCTIONS.items()]
     lines += [
         "",
         "## Functions",
@@ -315,13 +324,13 @@ def page() -> str:
     ]
     lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
-        "Each use must set attributes without `=`.",
+        "Each use of a layer must set the attributes without `=`.",
         "",
     ]
     lines += [*definitions("layers"), "", "## Losses and metrics", ""]
     lines += [*definitions("losses"), "", "## Optimizers", ""]
     lines += [
-        "[A table](spec-optimizers.md#optimizers-that-ship) names matching framework optimizers.",
+        "A [table](spec-optimizers.md#optimizers-that-ship) lists matching framework optimizers.",
         "",
     ]
     lines += definitions("optimizers", meaning=False)

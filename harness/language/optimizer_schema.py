@@ -13,7 +13,7 @@ from harness.language.strict import Axes, Documented, Strict, key
 class ShapedSlot(Strict):
     """A slot of a shape of its own, in ``rows``, ``columns`` and numbers; it starts as zeros."""
 
-    shape: Axes = key("The lengths of the slot's axes: numbers, `rows` or `columns`.", ["rows", 1])
+    shape: Axes = key("the lengths of the slot's axes: numbers, `rows` or `columns`", ["rows", 1])
 
 
 class Matrices(Strict):
@@ -23,9 +23,11 @@ class Matrices(Strict):
     """
 
     slots: dict[Name, str | float | ShapedSlot] = key(
-        "Slots with the matrix's shape or a declared shape.", {"m": "zeros"}, {}
+        "arrays stored for each parameter, with its shape or a declared shape",
+        {"m": "zeros"},
+        {},
     )
-    update: str = key("Equations that assign `p` and the slots.", "p = p - learning_rate * g")
+    update: str = key("equations that assign `p` and the slots", "p = p - learning_rate * g")
 
 
 class Optimizer(Documented):
@@ -36,24 +38,24 @@ class Optimizer(Documented):
     two-dimensional parameters have different slots and a different update.
     """
 
-    optimizer: FreeName = key("The name of the optimizer and its file.", "nudge")
-    attributes: dict[Name, float] = key("The default of each attribute.", {"learning_rate": 0.01})
+    optimizer: FreeName = key("the name of the optimizer and its file", "nudge")
+    attributes: dict[Name, float] = key("the default of each attribute", {"learning_rate": 0.01})
     slots: dict[Name, str | float] = key(
-        "Arrays stored for each parameter. They start as `zeros`, `ones`, a "
-        "number, an attribute, or `p` (the initial parameter).",
+        "arrays stored for each parameter, which start as `zeros`, `ones`, a number, an "
+        "attribute, or the parameter `p`",
         {"m": "zeros"},
         {},
     )
     total: dict[Name, str] = key(
-        "Expressions to sum over all entries of all parameters.",
+        "expressions to sum over all entries of all parameters",
         {"square": "g * g"},
         {},
     )
     update: str = key(
-        "Elementwise equations that assign `p` and the slots.", "p = p - learning_rate * g"
+        "elementwise equations that assign `p` and the slots", "p = p - learning_rate * g"
     )
     matrices: Matrices | None = key(
-        "A different update for parameters with exactly two axes.",
+        "a different update for two-dimensional parameters",
         {"update": "p = p - learning_rate * g"},
         None,
     )
@@ -67,13 +69,13 @@ class ParameterGroup(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
     parameters: str | list[str] = key(
-        "Patterns of parameter names; `*` matches any characters.", ["*.b", "embed.table"]
+        "patterns of parameter names, in which `*` matches any characters", ["*.b", "embed.table"]
     )
-    schedule: str | float | None = key(
-        "The schedule of this group; 0 sets its learning rate to 0.", 0.1, None
-    )
+    schedule: str | float | None = key("replaces the model's `schedule` for this group", 0.1, None)
     matrices: bool = key(
-        "With `false`, two-dimensional parameters get the elementwise update.", False, True
+        "with `false`, update two-dimensional parameters elementwise",
+        False,
+        True,
     )
 
     @property
@@ -92,30 +94,31 @@ class OptimizerUse(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
-    optimizer: str = key("The optimizer's name.", "adam")
+    optimizer: str = key("the optimizer's name", "adam")
     schedule: str | float | None = key(
-        "A factor of the learning rate, which can depend on the step `t` (1, 2, ...).",
+        "a factor of the learning rate, a function of the step number `t`",
         "minimum(1, t / 100)",
         None,
     )
     total: dict[Name, str] = key(
-        "Expressions to sum over all entries of all parameters.",
+        "expressions to sum over all entries of all parameters",
         {"square": "g * g"},
         {},
     )
     gradient: str | None = key(
-        "An equation that replaces the gradient `g`. It can use `p`, `t` and the names in `total`.",
+        "an expression that replaces the gradient `g`; it can use `g`, `p`, `t` and the "
+        "names in `total`",
         "maximum(minimum(g, 1), -1)",
         None,
     )
     accumulate: Annotated[int, Field(ge=2)] | None = key(
-        "Steps per update; the update uses their mean gradient.", 4, None
+        "steps per update, which uses their mean gradient", 4, None
     )
     average: Annotated[float, Field(gt=0, lt=1)] | None = key(
-        "Decay of an exponential moving average of the parameters.", 0.999, None
+        "the decay of an exponential moving average of the parameters", 0.999, None
     )
     groups: list[ParameterGroup] = key(
-        "Groups of parameters with different attributes; the first matching group applies.",
+        "parameter groups with different attributes; the first matching group applies",
         [{"parameters": "*.b", "weight_decay": 0}],
         [],
     )

@@ -35,39 +35,39 @@ class Input(Strict):
         "the dtype of the run",
     )
 
-    shape: Axes = key("The length of each axis.", ["batch", "time"])
-    index: int | str | None = key(
-        "Entries are integers from 0 to this size minus 1.", "vocab", None
-    )
-    at_most: int | str | None = key("Entries are integers from 0 to this size.", "time", None)
-    boolean: bool | None = key("With `true`, entries are true or false.", True, None)
+    shape: Axes = key("the length of each axis", ["batch", "time"])
+    index: int | str | None = key("entries are integers from 0 to this size minus 1", "vocab", None)
+    at_most: int | str | None = key("entries are integers from 0 to this size", "time", None)
+    boolean: bool | None = key("with `true`, entries are booleans", True, None)
 
 
 class Rows(Strict):
     """A group of consecutive rows of a parameter, with its own initial distribution."""
 
-    rows: str | int = key("The number of rows.", "units")
-    init: Initializer = key("The initial distribution of these rows.", "identity")
+    rows: str | int = key("the number of rows", "units")
+    init: Initializer = key("the initial distribution of these rows", "identity")
 
 
 class Parameter(Strict):
     """``block``: parameters of one block are drawn together, side by side, as one matrix."""
 
-    shape: Axes = key("The length of each axis.", ["features", "units"])
+    shape: Axes = key("the length of each axis", ["features", "units"])
     init: Initializer | list[Rows] = key(
-        "The initial distribution, or a list with one per group of rows.",
+        "the initial distribution, or one distribution per group of rows",
         "glorot_uniform",
     )
-    block: Name | None = key("Parameters with the same block are drawn as one matrix.", "W", None)
+    block: Name | None = key(
+        "parameters with the same block are initialised as one matrix", "W", None
+    )
 
 
 class Noise(Strict):
     """Random numbers of every training step, drawn by the harness by this law; in inference they
     are its mean. An argument of the law is a number or names an attribute."""
 
-    shape: Axes = key("The length of each axis.", ["...", "features"])
+    shape: Axes = key("the length of each axis", ["...", "features"])
     law: str | dict[str, dict[str, float | str]] = key(
-        "The distribution of the random numbers.", {"bernoulli": {"keep": 0.9}}
+        "the distribution of the random numbers", {"bernoulli": {"keep": 0.9}}
     )
 
 
@@ -79,10 +79,8 @@ def start_of(init: str | float) -> float:
 class State(Strict):
     """A carried value; it starts, and is reset to, what ``init`` says: zeros, ones or a number."""
 
-    shape: Axes = key("The length of each axis.", ["batch", "units"])
-    init: Literal["zeros", "ones"] | float = key(
-        "Every entry starts with this value.", -1e30, "zeros"
-    )
+    shape: Axes = key("the length of each axis", ["batch", "units"])
+    init: Literal["zeros", "ones"] | float = key("the initial value of every entry", -1e30, "zeros")
 
     @property
     def start(self) -> float:
@@ -96,13 +94,11 @@ class Scan(Strict):
     ``reverse`` runs from the last step to the first; it may name an attribute that says so.
     """
 
-    over: dict[Name, Name] = key(
-        "Names for slices of inputs: `x_t` is the current step of `x`.", {"x_t": "x"}
-    )
-    step: str = key("Equations of one step, which assign the states.", "h = tanh(x_t @ W + h @ U)")
-    output: Name = key("The name in `step` whose values at all steps form the output.", "h")
-    axis: Annotated[int, Field(ge=0)] = key("The axis over which the loop runs.", 2, 1)
-    reverse: bool | Name = key("Run from the last step to the first.", True, False)
+    over: dict[Name, Name] = key("a name for the current step of each input", {"x_t": "x"})
+    step: str = key("equations of one step, which assign the states", "h = tanh(x_t @ W + h @ U)")
+    output: Name = key("the name in `step` whose values at all steps form the output", "h")
+    axis: Annotated[int, Field(ge=0)] = key("the axis of the inputs over which the loop runs", 2, 1)
+    reverse: bool | Name = key("with `true`, run from the last step to the first", True, False)
 
 
 class NamedScan(Scan):
@@ -111,27 +107,27 @@ class NamedScan(Scan):
     In the equations, the name of the loop stands for its output at all steps.
     """
 
-    carries: list[Name] = key("The states that this loop updates.", ["left"], [])
+    carries: list[Name] = key("the states that this loop updates", ["left"], [])
 
 
 class Function(Documented):
     """An activation or another function without parameters."""
 
-    function: Name = key("The name of the function and its file.", "softsign")
-    inputs: dict[Name, Axes | Literal["any"]] = key("The axes of each input.", {"x": ["..."]})
-    attributes: Attributes = key("The default of each attribute.", {"axis": -1}, {})
-    equations: str = key("Equations, one assignment per line.", "y = x / (1 + abs(x))")
-    output: Name = key("The name of the returned value.", "y")
+    function: Name = key("the name of the function and its file", "softsign")
+    inputs: dict[Name, Axes | Literal["any"]] = key("the axes of each input", {"x": ["..."]})
+    attributes: Attributes = key("the default of each attribute", {"axis": -1}, {})
+    equations: str = key("one assignment per line", "y = x / (1 + abs(x))")
+    output: Name = key("the name of the returned value", "y")
 
 
 class LossScan(Strict):
     """A loop over axis 1 of inputs: ``over`` names each step's slice of an input."""
 
     over: Annotated[dict[Name, Name], Field(min_length=1)] = key(
-        "Names for slices of inputs: `p` is the current step of `prediction`.",
+        "a name for the current step of each input",
         {"p": "prediction"},
     )
-    step: str = key("Equations of one step, which assign the states.", "error = error + p ** 2")
+    step: str = key("equations of one step, which assign the states", "error = error + p ** 2")
 
 
 class Loss(Documented):
@@ -140,19 +136,19 @@ class Loss(Documented):
     With a ``scan`` the equations read what its states are after the last step.
     """
 
-    loss: Name = key("The name of the loss and its file.", "absolute_error")
-    inputs: dict[Name, Axes | Input] = key("The axes of each input.", {"prediction": ["..."]})
-    attributes: Attributes = key("The default of each attribute.", {"slope": 1.0}, {})
+    loss: Name = key("the name of the loss and its file", "absolute_error")
+    inputs: dict[Name, Axes | Input] = key("the axes of each input", {"prediction": ["..."]})
+    attributes: Attributes = key("the default of each attribute", {"slope": 1.0}, {})
     state: dict[Name, State] = key(
-        "Arrays passed from one step of a loop to the next.", {"error": {"shape": ["batch"]}}, {}
+        "arrays passed from each loop step to the next", {"error": {"shape": ["batch"]}}, {}
     )
     scan: LossScan | None = key(
-        "A loop over axis 1 of the inputs.",
+        "a loop over axis 1 of the inputs",
         {"over": {"p": "prediction"}, "step": "e = e + p"},
         None,
     )
-    equations: str = key("Equations, one assignment per line.", "y = abs(prediction - target)")
-    output: Name = key("The name of the returned array, with one value per example.", "y")
+    equations: str = key("one assignment per line", "y = abs(prediction - target)")
+    output: Name = key("the name of the returned array, with one value per example", "y")
 
 
 class LayerUse(BaseModel):
@@ -163,19 +159,23 @@ class LayerUse(BaseModel):
     """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, defer_build=True)
-    layer: str = key("The name of the layer's definition.", "dense")
+    layer: str = key("the name of the layer's definition", "dense")
     init: dict[Name, Initializer | list[Rows]] = key(
-        "Initial distributions that replace those of the definition.", {"U": "identity"}, {}
+        "initial distributions that replace those in the definition", {"U": "identity"}, {}
     )
-    repeat: int | str | None = key("Make a chain of this many layers.", "depth", None)
-    shares: Name | None = key("Use the parameters of the named layer.", "embed", None)
+    repeat: int | str | None = key(
+        "chain this many copies, each with its own parameters",
+        "depth",
+        None,
+    )
+    shares: Name | None = key("the layer whose parameters this layer uses", "embed", None)
 
 
 class Unusual(Strict):
     """Values of an attribute that are allowed, but hardly what was meant, and what to know."""
 
-    below: float = key("Values below this number cause a warning.", 0.5)
-    note: str = key("The text of the warning.", "torch's momentum 0.1 is 0.9 here")
+    below: float = key("values below this number cause the warning", 0.5)
+    note: str = key("the text of the warning", "torch's momentum 0.1 is 0.9 here")
 
 
 class Layer(Documented):
@@ -185,81 +185,81 @@ class Layer(Documented):
     function (defaults). ``layers`` are others that the equations call, beside own parameters.
     """
 
-    layer: FreeName = key("The name of the layer and its file.", "leaky")
+    layer: FreeName = key("the name of the layer and its file", "leaky")
     inputs: dict[Name, Axes | Input] = key(
-        "The axes of each input. A new name, such as `features`, takes its length from the "
-        "argument.",
+        "the axes of each input; a new name, such as `features`, takes its length from "
+        "the argument",
         {"x": ["...", "features"]},
     )
     attributes: Attributes = key(
-        "The default of each attribute. Each use must set attributes marked `size`.",
+        "the default of each attribute, or `size` for a size that each use must set",
         {"units": "size", "activation": "tanh"},
         {},
     )
     unusual: dict[Name, Unusual] = key(
-        "Attribute values that cause a warning.",
+        "attribute values that cause a warning",
         {"momentum": {"below": 0.5, "note": "..."}},
         {},
     )
     parameters: dict[Name, Parameter] = key(
-        "Trained arrays.", {"b": {"shape": ["units"], "init": "zeros"}}, {}
+        "trained arrays", {"b": {"shape": ["units"], "init": "zeros"}}, {}
     )
     layers: dict[Name, LayerUse] = key(
-        "Layers that the equations call.", {"up": {"layer": "dense", "units": "wide"}}, {}
+        "layers that the equations call", {"up": {"layer": "dense", "units": "wide"}}, {}
     )
     state: dict[Name, State] = key(
-        "Arrays passed from one step of a loop to the next.",
+        "arrays passed from each loop step to the next",
         {"h": {"shape": ["batch", "units"]}},
         {},
     )
     noise: dict[Name, Noise] = key(
-        "Random numbers, new in each training step.",
+        "random numbers, redrawn in each training step",
         {"kept": {"shape": ["..."], "law": {"bernoulli": {"keep": 0.9}}}},
         {},
     )
     statistics: dict[Name, Parameter] = key(
-        "Moving statistics, which `training` assigns.",
+        "moving statistics, updated in `training`",
         {"mean": {"shape": ["features"], "init": "zeros"}},
         {},
     )
-    equations: str | None = key(
-        "Equations, one assignment per line.", "y = activation(x @ W + b)", None
-    )
+    equations: str | None = key("one assignment per line", "y = activation(x @ W + b)", None)
     training: str | None = key(
-        "The equations for training, if they differ from inference.", "y = x * (kept / keep)", None
+        "equations for training, if different from inference",
+        "y = x * (kept / keep)",
+        None,
     )
     inference: str | None = key(
-        "The equations for inference, if they differ from training.", "y = x", None
+        "equations for inference, if different from training", "y = x", None
     )
     scan: Scan | None = key(
-        "A loop over one axis of the inputs.",
+        "a loop over one axis of the inputs",
         {"over": {"x_t": "x"}, "step": "h = h + x_t", "output": "h"},
         None,
     )
     scans: dict[Name, NamedScan] = key(
-        "Several named loops, which run before the `equations`.",
+        "loops that run before the `equations`",
         {"back": {"over": {"x_t": "x"}, "carries": ["h"], "step": "h = h + x_t", "output": "h"}},
         {},
     )
-    output: Name | None = key("The name of the returned value.", "y", None)
+    output: Name | None = key("the name of the returned value", "y", None)
 
 
 class Phase(Strict):
     """Some epochs at one learning rate."""
 
-    epochs: Positive = key("The number of epochs.", 3)
-    learning_rate: Annotated[float, Field(ge=0)] = key("The learning rate of these epochs.", 0.001)
+    epochs: Positive = key("the number of epochs", 3)
+    learning_rate: Annotated[float, Field(ge=0)] = key("the learning rate of these epochs", 0.001)
 
 
 class Training(Strict):
     """How a run goes through the data."""
 
-    batch: Positive = key("Rows in a batch.", 32)
-    shuffle: bool = key("With `true`, each epoch has a new row order.", True)
-    whole_batches: bool = key("With `true`, skip the last batch if it has fewer rows.", True, False)
-    examples: Positive | None = key("The number of rows to train on, from the first.", 1000, None)
+    batch: Positive = key("rows in a batch", 32)
+    shuffle: bool = key("with `true`, each epoch draws a new row order", True)
+    whole_batches: bool = key("with `true`, skip the last batch if it is smaller", True, False)
+    examples: Positive | None = key("train only on the first rows, up to this number", 1000, None)
     phases: Annotated[list[Phase], Field(min_length=1)] = key(
-        "Epochs and learning rates, one phase after the other.",
+        "consecutive phases, each with epochs and a learning rate",
         [{"epochs": 2, "learning_rate": 0.01}],
     )
 
@@ -267,18 +267,18 @@ class Training(Strict):
 class Windows(Strict):
     """Window r covers characters ``r * stride`` and on; the last ``drop_last`` are left out."""
 
-    length: Positive = key("Characters in a window, the length of the axis `time`.", 64)
-    stride: Positive = key("Characters between the starts of two windows.", 8)
-    drop_last: Annotated[int, Field(ge=0)] = key("Windows to skip at the end of the text.", 2, 0)
+    length: Positive = key("characters in a window, the length of the axis `time`", 64)
+    stride: Positive = key("characters between the starts of neighbouring windows", 8)
+    drop_last: Annotated[int, Field(ge=0)] = key("windows to skip at the end of the text", 2, 0)
 
 
 class Source(Strict):
     """An array of the model: characters ``offset`` from the window's start, or zeros."""
 
     offset: Annotated[int, Field(ge=0)] | None = key(
-        "Characters from the start of the window to the start of the array.", 1, None
+        "the position of the array's first character in the window", 1, None
     )
-    zeros: bool | None = key("With `true`, all entries are 0.", True, None)
+    zeros: bool | None = key("with `true`, all entries are 0", True, None)
 
 
 class Data(Strict):
@@ -288,11 +288,13 @@ class Data(Strict):
     window, floats ``[batch, time, classes]`` its one-hot form.
     """
 
-    encoding: Literal["utf-8"] = key("The encoding of the text, always `utf-8`.", "utf-8")
-    padding_index: Literal[0] = key("The index of padding, always 0.", 0)
-    windows: Windows = key("How to cut the text into windows.", {"length": 64, "stride": 64})
+    encoding: Literal["utf-8"] = key("the encoding of the text", "utf-8")
+    padding_index: Literal[0] = key("the index of padding", 0)
+    windows: Windows = key(
+        "the length and stride of the windows of text", {"length": 64, "stride": 64}
+    )
     arrays: dict[Name, Source] = key(
-        "The part of the text for each input and target.", {"target": {"offset": 1}}
+        "the part of the text that each input or target contains", {"target": {"offset": 1}}
     )
 
 
@@ -300,64 +302,68 @@ class ArrayFile(Strict):
     """Arrays of an npz file beside the spec, one row an example; ``arrays`` says which one is for
     an input or target that is called otherwise."""
 
-    npz: str = key("A file in the spec's folder, written by `numpy.savez`.", "digits.npz")
-    arrays: dict[Name, str] = key("Maps the spec's names to the file's names.", {"x": "pixels"}, {})
+    npz: str = key("a file in the spec's folder, written by `numpy.savez`", "digits.npz")
+    arrays: dict[Name, str] = key(
+        "maps input names to array names in the file", {"x": "pixels"}, {}
+    )
 
 
 class DataSet(Strict):
     """A data set with a name, of which ``arrays`` says the same."""
 
-    set: Literal["digits"] = key("The name of the data set.", "digits")
+    set: Literal["digits"] = key("the name of the data set", "digits")
     arrays: dict[Name, str] = key(
-        "Maps the spec's names to the arrays of the data set.", {"target": "label"}, {}
+        "maps input names to array names in the data set",
+        {"target": "label"},
+        {},
     )
 
 
 class Model(Documented):
     """A whole model: sizes, inputs, layers, equations, loss, optimizer, phases and data."""
 
-    model: ModelName = key("The name of the model in results.", "my_gru")
+    model: ModelName = key("the name of the model in results", "my_gru")
     parameters: Positive | dict[Name, Parameter] | None = key(
-        "Parameters outside all layers; or the expected size of all parameters and statistics.",
+        "parameters outside all layers, or the expected parameter count, statistics included",
         {"scale": {"shape": [], "init": "ones"}},
         None,
     )
     sizes: dict[Name, Positive] = key(
-        "The lengths of named axes; `--size` changes them.", {"hidden": 16}, {}
+        "the lengths of named axes, which `--size` can change", {"hidden": 16}, {}
     )
     inputs: dict[Name, Input] = key(
-        "The input arrays of the model.", {"chars": {"shape": ["batch", "time"], "index": "vocab"}}
+        "the input arrays of the model", {"chars": {"shape": ["batch", "time"], "index": "vocab"}}
     )
     noise: dict[Name, Noise] = key(
-        "Random numbers, new in each training step.",
+        "random numbers, redrawn in each training step",
         {"u": {"shape": ["batch"], "law": "uniform"}},
         {},
     )
     state: dict[Name, State] = key(
-        "Arrays passed from one batch to the next.", {"h": {"shape": ["batch", "hidden"]}}, {}
+        "arrays passed from each batch to the next", {"h": {"shape": ["batch", "hidden"]}}, {}
     )
     layers: dict[Name, LayerUse] = key(
-        "The layers of the model.", {"out": {"layer": "dense", "units": "vocab"}}, {}
+        "the layers of the model", {"out": {"layer": "dense", "units": "vocab"}}, {}
     )
-    equations: str = key("One assignment per line; each assigned name is an output.", "y = out(x)")
+    equations: str = key("one assignment per line; each assigned name is an output", "y = out(x)")
     targets: dict[Name, Input] = key(
-        "The target arrays of the loss.", {"target": {"shape": ["batch"]}}, {}
+        "the target arrays of the loss", {"target": {"shape": ["batch"]}}, {}
     )
-    loss: str | None = key("The loss, one number.", "mean(squared_error(y, target))", None)
+    loss: str | None = key("the loss, a scalar expression", "mean(squared_error(y, target))", None)
     metrics: dict[FreeName, str] = key(
-        "Further numbers to report, e.g. accuracy.",
+        "other scalars to report, e.g. accuracy",
         {"accuracy": "mean(accuracy(logits, label))"},
         {},
     )
     optimizer: OptimizerUse | None = key(
-        "The optimizer and its attributes.", {"optimizer": "adam", "learning_rate": 0.01}, None
+        "the optimizer and its attributes", {"optimizer": "adam", "learning_rate": 0.01}, None
     )
     training: Training | None = key(
-        "Batch size, row order and epochs.",
+        "batch size, row order and epochs",
         {"batch": 32, "shuffle": True, "phases": [{"epochs": 2, "learning_rate": 0.01}]},
         None,
     )
-    data: Data | ArrayFile | DataSet | None = key("The training data.", {"npz": "digits.npz"}, None)
+    data: Data | ArrayFile | DataSet | None = key("the training data", {"npz": "digits.npz"}, None)
 
 
 KINDS: dict[str, type[Documented]] = {

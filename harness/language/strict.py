@@ -24,5 +24,5 @@ class Strict(BaseModel):
 class Documented(Strict):
     """The part that all definitions have: what each says about itself."""
 
-    summary: str = key("One sentence that describes the definition.", "A small GRU.")
-    source: str = key("The origin: a paper, an API or an author.", "torch.nn.GRU")
+    summary: str = key("one sentence about the definition", "A small GRU.")
+    source: str = key("the origin, e.g. a paper or an API", "torch.nn.GRU")
