@@ -138,16 +138,15 @@ def page(
     """Return for each dtype the number of false alarms and the quantiles of all ratios."""
     narrowed = tuple(measured) == NARROW
     lines = [
-        f"These tables contain results from the seeds 0 to {seeds - 1}."
+        f"These tables show results from the seeds 0 to {seeds - 1}."
         if narrowed
-        else f"These tables contain results from {seeds} seeds."
+        else f"These tables show results from {seeds} seeds."
     ]
     for dtype, one in measured.items():
         lines += ["", f"## {dtype}", "", *_dtype(one, list(versions), narrowed)]
     lines += ["", "## Versions" + (f" of {' and '.join(NARROW)}" if narrowed else ""), ""]
     lines += [
-        f"- backend {n}: {', '.join(f'{k} {v}' for k, v in found.items())}"
-        for n, found in versions.items()
+        f"- {n}: {', '.join(f'{k} {v}' for k, v in found.items())}" for n, found in versions.items()
     ]
     return "\n".join(lines) + "\n"
 
@@ -172,10 +171,9 @@ def _dtype(one: Measured, backends: list[str], narrowed: bool) -> Iterator[str]:
     total = sum(map(len, one.ratios.values()))
     what = "comparisons of tensors" if narrowed else "comparisons"
     yield (
-        f"{total:,} {what} gave {len(one.alarms)} false alarms. "
-        f"{one.void:,} tensors were not compared."
+        f"{total:,} {what} gave {len(one.alarms)} false alarms. {one.void:,} tensors were skipped."
     )
-    yield from ("", "Each row shows quantiles of one backend's errors, in yardsticks:", "")
+    yield from ("", "Error quantiles in yardsticks:", "")
     yield from _row("backend", [f"{q:g}" for q in QUANTILES])
     yield from _row("---", ["---:"] * len(QUANTILES))
     for backend in backends:

@@ -122,14 +122,14 @@ def table(found: list[Judged]) -> str:
         )
     lines += [
         "",
-        "For each fault that was not found, this list quotes the start of the wrong output:",
+        "This list quotes the output for each fault that was not found:",
         "",
     ]
     for one in found:
         if not one.right:
             said = textwrap.shorten(one.said, 90, placeholder=" ...")
             said = said.replace("`", "'").replace("\n", " ")
-            lines.append(f"- `{one.name}` ({MUTANTS[one.name].summary}) is reported as `{said}`.")
+            lines.append(f"- `{one.name}` ({MUTANTS[one.name].summary}) gives `{said}`.")
     return "\n".join(lines)
 
 
