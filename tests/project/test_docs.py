@@ -46,6 +46,12 @@ def documented(tmp_path: Path) -> Spec:
     return load_spec("next_number", [tmp_path])
 
 
+def test_the_readme_names_the_two_commands_that_do_all_set_up() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "`make check`" in text
+    assert "`make test`" in text
+
+
 def test_the_hints_of_the_page_are_read(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "spec-language.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(functions:.*?)```", text, re.DOTALL)
