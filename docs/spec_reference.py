@@ -146,7 +146,7 @@ FUNCTIONS = {
         "segment_sum(W, arange(2 * half), axis=0)",
     ),
     "index": (
-        "round floats down to indices, clipped to 0 and the size minus 1",
+        "round floats down to indices, clipped to [0, size - 1]",
         "index(x, 5)",
     ),
     "one_hot": ("for each index, zeros with a 1 at this index", "one_hot(i, vocab)"),
@@ -260,9 +260,9 @@ def keys(form: type[BaseModel]) -> Iterator[str]:
         yield f"- `{name}` ({kind}): {field.description} (`{name}: {flow(example)}`)."
     if inherited:
         title = TITLES.get(above, "Every file").lower()
-        yield f"- the keys of [{title}](#{anchor_of(title)})"
+        yield f"- the keys listed under [{title}](#{anchor_of(title)})"
     if form.model_config.get("extra") == "allow":
-        yield "- any attribute of the definition, with a value"
+        yield "- a value for any attribute of the definition"
 
 
 def definitions(folder: str, *, meaning: bool = True) -> Iterator[str]:
@@ -324,13 +324,14 @@ def page() -> str:
     ]
     lines += [*definitions("functions"), "", "## Layers", ""]
     lines += [
-        "Each use of a layer must set the attributes without `=`.",
+        "Each use of a layer must set the attributes without a default.",
         "",
     ]
     lines += [*definitions("layers"), "", "## Losses and metrics", ""]
     lines += [*definitions("losses"), "", "## Optimizers", ""]
     lines += [
-        "A [table](spec-optimizers.md#optimizers-that-ship) lists matching framework optimizers.",
+        "The page [Optimizers](spec-optimizers.md#optimizers-that-ship) lists matching framework "
+        "optimizers.",
         "",
     ]
     lines += definitions("optimizers", meaning=False)

@@ -23,7 +23,7 @@ class Matrices(Strict):
     """
 
     slots: dict[Name, str | float | ShapedSlot] = key(
-        "arrays stored for each parameter, with its shape or a declared shape",
+        "arrays stored for each parameter, with the parameter's shape or a declared shape",
         {"m": "zeros"},
         {},
     )

@@ -218,7 +218,7 @@ class Layer(Documented):
         {},
     )
     statistics: dict[Name, Parameter] = key(
-        "moving statistics, updated in `training`",
+        "moving statistics, which the `training` equations update",
         {"mean": {"shape": ["features"], "init": "zeros"}},
         {},
     )
@@ -257,7 +257,7 @@ class Training(Strict):
     batch: Positive = key("rows in a batch", 32)
     shuffle: bool = key("with `true`, each epoch draws a new row order", True)
     whole_batches: bool = key("with `true`, skip the last batch if it is smaller", True, False)
-    examples: Positive | None = key("train only on the first rows, up to this number", 1000, None)
+    examples: Positive | None = key("train on this many rows, starting at the first", 1000, None)
     phases: Annotated[list[Phase], Field(min_length=1)] = key(
         "consecutive phases, each with epochs and a learning rate",
         [{"epochs": 2, "learning_rate": 0.01}],
@@ -267,7 +267,7 @@ class Training(Strict):
 class Windows(Strict):
     """Window r covers characters ``r * stride`` and on; the last ``drop_last`` are left out."""
 
-    length: Positive = key("characters in a window, the length of the axis `time`", 64)
+    length: Positive = key("characters per window, equal to the length of axis `time`", 64)
     stride: Positive = key("characters between the starts of neighbouring windows", 8)
     drop_last: Annotated[int, Field(ge=0)] = key("windows to skip at the end of the text", 2, 0)
 
