@@ -256,8 +256,7 @@ class ReplayOptions:
     backend: str | None = option(None, "Run the reproducer on another backend.", kind="backend")
     device: str | None = option(
         None,
-        "Device to compute on. Default: the reproducer's device, or cpu if the backend has no such "
-        "device.",
+        "Device. Default: the reproducer's device, or cpu if the backend has no such device.",
         kind="device",
     )
     python: str | None = shared.python()

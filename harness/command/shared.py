@@ -53,14 +53,14 @@ backends: Field = partial(
 device: Field = partial(
     option,
     "cpu",
-    "Device to compute on, such as cpu, cuda or cuda:1. A plugin may have other devices.",
+    "Device, such as cpu, cuda or cuda:1. Plugins may have other devices.",
     kind="device",
     shown=True,
 )
 sizes: Field = partial(
     option,
     {},
-    "Sizes to use instead of the spec's sizes.",
+    "Sizes that replace the spec's sizes.",
     word="--size",
     kind="size",
     metavar="NAME=NUMBER",
@@ -157,7 +157,7 @@ threshold: Field = partial(
 
 def dtype(default: str, others: str) -> Any:
     """Return the field of ``--dtype`` for a command that computes in a single dtype."""
-    told = f"Dtype to compute in. Other choices: {others}."
+    told = f"Dtype. Other choices: {others}."
     return option(default, told, kind="dtype", shown=True)
 
 

@@ -26,7 +26,7 @@ class ReportOptions:
     )
     relative_to: str | None = option(
         None,
-        "Show speeds as multiples of the speed of this backend.",
+        "Show speeds as multiples of this backend's speed.",
         section=PRINT,
         kind="backend",
         metavar="BACKEND",

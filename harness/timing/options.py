@@ -78,7 +78,7 @@ class BenchOptions(TimingOptions):
     )
     relative_to: str | None = option(
         None,
-        "Also print each backend's speed as a multiple of the speed of this backend.",
+        "Also print speeds as multiples of this backend's speed.",
         section=PRINT,
         kind="backend",
         metavar="BACKEND",
