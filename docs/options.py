@@ -15,7 +15,7 @@ from types import FunctionType
 import click
 
 from harness.api import commands
-from harness.api.signature import annotation, arguments_of
+from harness.api.arguments import annotation, arguments_of
 from harness.checking.options import CellOptions, CheckOptions
 from harness.commands import cli
 from harness.demo.options import DemoOptions

@@ -187,7 +187,7 @@ for _verb in (
     Verb("merge", MergeOptions, "harness.comparison.merging:run_merge", needs_workers=False),
     Verb("report", ReportOptions, "harness.report.console:run_report", needs_workers=False),
     Verb("demo", DemoOptions, "harness.demo.console:run_demo"),
-    Verb("run", PassOptions, "harness.given.console:run_run"),
+    Verb("run", PassOptions, "harness.given.run:run_run"),
     Verb("explain", ExplainOptions, "harness.checking.explain:run_explain", needs_workers=False),
     Verb(
         "differences",
@@ -195,7 +195,7 @@ for _verb in (
         "harness.defaults.console:run_differences",
         needs_workers=False,
     ),
-    Verb("localise", LocaliseOptions, "harness.checking.causes.run:run_localise"),
+    Verb("localise", LocaliseOptions, "harness.checking.causes.find:run_localise"),
     Verb("reduce", ReduceOptions, "harness.upstream.bundle:run_reduce"),
     Verb("replay", ReplayOptions, "harness.checking.replay:run_replay"),
     Verb("train", TrainOptions, "harness.training.console:run_train"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from harness.api import arguments
-from harness.api.signature import takes_options
+from harness.api.arguments import takes_options
 from harness.checking import report as reports
 from harness.checking.console import content
 from harness.checking.events import Report

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.api import arguments
-from harness.api.signature import takes_options
+from harness.api.arguments import takes_options
 from harness.command.declared import asked_for, check_ranges
 from harness.command.outcome import CommandResult
 from harness.command.verbs import Verb

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 from harness.api import arguments
-from harness.api.signature import takes_options
+from harness.api.arguments import takes_options
 from harness.command.declared import build
 from harness.files.forms import plain
-from harness.given.console import arrays_of, document, text_of
 from harness.given.files import gather
 from harness.given.options import PassOptions, Settings
-from harness.given.run import WANTED, PassResult, run_once
+from harness.given.run import WANTED, PassResult, arrays_of, document, run_once, text_of
 from harness.language.model import Spec, load_spec
 from harness.output.notebook import frame, html_table
 from harness.output.printing import shown

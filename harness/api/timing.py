@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from harness.api import arguments
+from harness.api.arguments import takes_options
 from harness.api.picture import Picture
-from harness.api.signature import takes_options
 from harness.command.declared import asked_for
 from harness.errors import several
 from harness.output.notebook import TintedText, frame, html_table

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from harness.api import arguments
+from harness.api.arguments import takes_options
 from harness.api.picture import Picture
-from harness.api.signature import takes_options
 from harness.arrays import Array
 from harness.command.declared import build
 from harness.convert import weights as files

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from harness.checking.checks import FINDINGS, IN_ONE
+from harness.checking.history import CHECKSUMS, known_of_both
 from harness.checking.pairs import recorded
-from harness.checking.provenance import CHECKSUMS, known_of_both
 from harness.oracle.tolerance import moved
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import PASSING, VERDICTS, Finding, Verdict, digits

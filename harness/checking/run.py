@@ -14,9 +14,8 @@ from typing import Any, Protocol
 from harness.checking import history
 from harness.checking.blame import Witnesses
 from harness.checking.events import CheckEvents, Report
-from harness.checking.history import nothing_yet, records_of, take_up
+from harness.checking.history import Greetings, nothing_yet, records_of, take_up
 from harness.checking.pairs import Pairs, recorded
-from harness.checking.provenance import Greetings
 from harness.checking.request import Request, slowest_first
 from harness.checking.runner import CellRunner
 from harness.checking.task import Task, Workers, tasks

@@ -16,11 +16,10 @@ from importlib.metadata import version
 from typing import Self
 
 from harness.checking.events import CheckEvents
-from harness.checking.history import request_record
+from harness.checking.history import Signatures, greeting, labelled, origins, request_record
 from harness.checking.known_differences import Differences, known_differences
 from harness.checking.own_model.run import UsersModel
 from harness.checking.pairs import group_name, group_of
-from harness.checking.provenance import Signatures, greeting, labelled, origins
 from harness.checking.request import Request, case_sizes, check_request, checks_of, make_case
 from harness.checking.run_cell import CellRun, SpecOnBackend, Subject
 from harness.environments.columns import Columns, choose

@@ -1,7 +1,7 @@
 """Options as fields of a dataclass, declared once for all interfaces.
 
 The type of a field determines how its value is read; :class:`Option` has all other properties. This
-module makes the command line from the fields. :mod:`harness.api.signature` makes the Python
+module makes the command line from the fields. :mod:`harness.api.arguments` makes the Python
 functions, and :mod:`harness.suite.options` the options of pytest.
 """
 

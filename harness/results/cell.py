@@ -86,7 +86,7 @@ class CellResult:
     seconds: float = 0.0
     could_not_run: bool = False
     kept: bool = False  # read from a record file, not run now
-    signature: Mapping[str, str] | None = None  # if kept: see harness.checking.provenance
+    signature: Mapping[str, str] | None = None  # if kept: see harness.checking.history
     greeting: Mapping[str, str] | None = None
     since: str = ""  # if kept: the start time of the run that produced the verdict
     remembered: bool = False  # the record file itself kept the result from an earlier run

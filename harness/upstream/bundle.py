@@ -3,10 +3,13 @@ framework, and an issue text."""
 
 from __future__ import annotations
 
+import ast
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,8 @@ from harness.command.outcome import CommandResult
 from harness.convert import formats
 from harness.convert.formats import Exported, Script
 from harness.convert.run import Caller, FormatFault
+from harness.convert.source.document import docstring
+from harness.convert.source.literals import text, told
 from harness.errors import HarnessError, UsageError
 from harness.files import kinds
 from harness.files.atomic import staging, sync_folder, write_whole
@@ -36,12 +41,123 @@ from harness.results.findings import Finding
 from harness.runtime import plugins
 from harness.runtime.labels import backend_of
 from harness.runtime.session import Session
-from harness.upstream import script
-from harness.upstream.script import Shown
+from harness.worker import exchange
 from harness.worker.launch import Launch
 
-# A format's process may take this many seconds to write a model.
+# The script that shows a difference with only numpy and one framework: its text, and running
+# it.
+
+FILE, ARRAYS = "reproduce.py", "reproduce.npz"
+# A script may take this many seconds, in which it imports a framework and compiles a model. So may
+# the process that writes the model.
 PATIENCE = 300.0
+# Default limit of a script's resident memory in bytes, including its child processes.
+MEMORY = 8 << 30
+# If a script agrees in this many processes, it does not reproduce the difference.
+RUNS = 3
+# At most this many characters of the script's output are stored.
+KEPT = 20_000
+# Names that the script defines in addition to the model.
+OWN = frozenset(
+    {
+        *("sys", "np", "os", "Path", "FOLDER", "ALLOWED", "FILLED"),
+        *("run", "fill_freed_memory", "error_of", "main"),
+    }
+)
+# The number of passes in a script. Before three of them, the script fills memory with numbers and
+# frees it (``FILLED``).
+PASSES = 4
+# The script prints this text if a result is right in some passes and wrong in others.
+VARIES = " passes on the same numbers"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The outcome of running a script. ``code`` is the exit code; None if the script took too long
+    or used too much memory. ``runs`` is the number of processes that ran the script; in all but the
+    last, the results agreed."""
+
+    code: int | None
+    printed: str
+    runs: int = 1
+
+
+def composed(
+    title: str,
+    framework: str,
+    made: Script,
+    allowed: Mapping[str, float],
+    environment: Mapping[str, str],
+) -> str:
+    """Return the complete text of the script.
+
+    Raises:
+        UsageError: the model uses a name that the script defines.
+    """
+    taken = sorted(_defined(made.module) & OWN)
+    if taken:
+        raise UsageError(f"the model has something named {taken[0]}, as the script has itself")
+    lines = [
+        f"{title}.",
+        "",
+        f"Needs numpy and {told(framework)} alone, and the files beside it. It prints how far",
+        "each result is from the expected one, and exits with 1 if one differs.",
+    ]
+    return filled(
+        "harness.upstream",
+        FILE,
+        docstring="\n".join(docstring(lines)),
+        environment=[(text(name), text(value)) for name, value in environment.items()],
+        module=_without_docstring(made.module),
+        allowed=[(text(name), repr(float(limit))) for name, limit in allowed.items()],
+        source=made.source,
+    )
+
+
+def _defined(module: str) -> set[str]:
+    """Return the names that a module's source defines at its top level."""
+    found = set()
+    for node in ast.parse(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _without_docstring(module: str) -> str:
+    first, *_ = ast.parse(module).body
+    if isinstance(first, ast.Expr):
+        module = "\n".join(module.splitlines()[first.end_lineno :])
+    return module.strip("\n") + "\n"
+
+
+def run_until_it_differs(
+    folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
+) -> Shown:
+    """Run a folder's script in new processes until its results differ, at most :data:`RUNS` times.
+    A kernel that reads uninitialised memory may be right in one process by chance."""
+    for number in range(1, RUNS + 1):
+        shown = replace(run(folder, python, environment, memory), runs=number)
+        if shown.code != 0:
+            break
+    return shown
+
+
+def run(
+    folder: Path, python: str, environment: Mapping[str, str], memory: int | None = None
+) -> Shown:
+    """Run the script of a folder in a process of its own. A supervisor process ends the script
+    after :data:`PATIENCE` seconds, or if its resident memory exceeds ``memory`` bytes."""
+    # Resolve the path of the interpreter here, because PYTHONPATH may be relative to the folder in
+    # which the script runs.
+    command = [shutil.which(python) or python, "-P", str(folder / FILE)]
+    variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    ended = exchange.run(command, variables, PATIENCE, memory or MEMORY)
+    separator = "\n" if ended.cause and ended.printed[-1:] not in ("", "\n") else ""
+    return Shown(ended.code, f"{ended.printed[-KEPT:]}{separator}{ended.cause}")
+
+
 STEM, ISSUE = "model", "issue.md"
 IN_GRADIENT = "gradient."
 # Exit codes of processes that a signal has ended, with the name of the signal.
@@ -105,11 +221,11 @@ class Upstream:
         called = {EQUATIONS, *(label for key, label in result.layers.items() if key in layers)}
         not_called = list(dict.fromkeys(n for n in result.layers.values() if n not in called))
         verdict = _verdict(shown, name, not_called)
-        source = (folder / script.FILE).read_text(encoding="utf-8")
+        source = (folder / FILE).read_text(encoding="utf-8")
         versions = self._callers[backend].versions
         text = issue(result, check, verdict, versions, source, shown.printed, files)
         _put(folder, "an issue", {ISSUE: (text, kinds.ISSUE)})
-        return [f"  {verdict} (python {folder / script.FILE}; the issue is {ISSUE})"]
+        return [f"  {verdict} (python {folder / FILE}; the issue is {ISSUE})"]
 
     def _script(
         self, folder: Path, result: CellResult, made: Reproducer, name: str
@@ -143,19 +259,19 @@ class Upstream:
             wanted = _renamed(expected, gradients, scripted.gradients, cell.dtype)
             own = plugins.environment(backend_of(cell.backend))
             limits = {n: limit for n, (_, limit) in wanted.items()}
-            text = script.composed(title(result, made.run.check), name, scripted, limits, own)
+            text = composed(title(result, made.run.check), name, scripted, limits, own)
             groups = {"inputs": material.inputs, "state": material.state}
             groups["cotangents"] = along if scripted.gradients else {}
             given = packed({**groups, "expected": {n: array for n, (array, _) in wanted.items()}})
             contents = {
-                script.ARRAYS: (given, kinds.ARRAYS),
-                script.FILE: (text.encode() + b"\n# " + kinds.EXPORTED + b"\n", kinds.EXPORT),
+                ARRAYS: (given, kinds.ARRAYS),
+                FILE: (text.encode() + b"\n# " + kinds.EXPORTED + b"\n", kinds.EXPORT),
             }
             _put(folder, "a script", contents, files)
         memory, variables = self.request.memory_limit, self._variables(cell.backend)
         python = self._python(cell.backend)
-        shown = script.run_until_it_differs(folder, python, variables, memory)
-        return [script.ARRAYS, *(file.name for file in files)], shown, scripted.layers
+        shown = run_until_it_differs(folder, python, variables, memory)
+        return [ARRAYS, *(file.name for file in files)], shown, scripted.layers
 
     def _caller(self, backend: str, name: str) -> Caller:
         if backend not in self._callers:
@@ -296,7 +412,7 @@ def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
     nor the plugin is cleared."""
     if shown.code == 1 and "results differ" in shown.printed:
         at_fault = f"The script shows it with {name} alone: the framework's own layer is at fault."
-        if script.VARIES in shown.printed:
+        if VARIES in shown.printed:
             at_fault += (
                 " Some passes on the same numbers agree: the result depends on something else, "
                 "such as what lies in memory."
@@ -306,7 +422,7 @@ def _verdict(shown: Shown, name: str, not_called: Sequence[str]) -> str:
         crash = CRASHES[shown.code]
         return f"The script, with {name} alone, ends by {crash}: the framework is at fault."
     if shown.code == 0:
-        runs = f"{shown.runs} runs of {script.PASSES} passes"
+        runs = f"{shown.runs} runs of {PASSES} passes"
         left = f" It does not call {', '.join(not_called)}." if not_called else ""
         return (
             f"The script, with {name} alone, did not reproduce it in {runs}. This clears neither "

@@ -26,9 +26,8 @@ from harness.text.batches import batches
 from harness.text.vocabulary import one_hot
 from harness.training.feed import Feed, recipe
 from harness.training.generate import writing
-from harness.training.generate.model import Reader
 from harness.training.generate.request import GenerateRequest
-from harness.training.generate.writing import Reading
+from harness.training.generate.writing import Reader, Reading
 from harness.worker.launch import Launch
 from harness.worker.remote import Remote
 from harness.worker.worker import Worker

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from test_mutants import BACKENDS, MUTANTS, installed
 
 from harness.checking.causes.cause import Causes
-from harness.checking.causes.run import Localised, localise
+from harness.checking.causes.find import Localised, localise
 from harness.checking.checks import FINDINGS
 from harness.checking.request import Request
 from harness.checking.run import Engine

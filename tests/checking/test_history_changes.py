@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from remembered_runs import DENSE, Run
 
-from harness.checking import provenance
+from harness.checking import history
 
 
 def test_a_change_of_one_backend_runs_that_backend(run: Run) -> None:
@@ -117,19 +117,19 @@ def test_a_variable_and_the_number_of_threads(
 def test_another_machine(
     name: str, value: object, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = provenance.machine()
-    monkeypatch.setattr(provenance, "machine", lambda: own.model_copy(update={name: value}))
+    own = history.machine()
+    monkeypatch.setattr(history, "machine", lambda: own.model_copy(update={name: value}))
     assert len(run().ran) == 6
 
 
 def test_a_newer_harness(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, code = provenance.version, provenance.digest
+    real, code = history.version, history.digest
     own = "backend-comparison-harness"
     with monkeypatch.context() as patch:
-        patch.setattr(provenance, "version", lambda n: "99.0" if n == own else real(n))
+        patch.setattr(history, "version", lambda n: "99.0" if n == own else real(n))
         assert len(run().ran) == 6
     changed = monkeypatch.setattr
-    changed(provenance, "digest", lambda m: "f" * 64 if m == "harness" else code(m))
+    changed(history, "digest", lambda m: "f" * 64 if m == "harness" else code(m))
     assert "the code of the harness has changed" in run().reasons[0]
 
 

@@ -15,7 +15,7 @@ from pristine import Pristine
 from record_lines import lines_of
 from remembered_runs import Told
 
-from harness.checking import provenance
+from harness.checking import history
 from harness.checking.request import Request
 from harness.checking.run import Engine
 
@@ -160,8 +160,8 @@ def test_another_interpreter_is_asked_itself(run: Run, tmp_path: Path) -> None:
     ("name", "value"), [("host", "elsewhere"), ("cpu", "another"), ("architecture", "arm64")]
 )
 def test_another_machine(name: str, value: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = provenance.machine()
-    monkeypatch.setattr(provenance, "machine", lambda: own.model_copy(update={name: value}))
+    own = history.machine()
+    monkeypatch.setattr(history, "machine", lambda: own.model_copy(update={name: value}))
     assert run().reasons == [f"2 cells are run again: {name} {getattr(own, name)} became {value}"]
 
 
@@ -169,8 +169,8 @@ def test_another_machine(name: str, value: str, run: Run, monkeypatch: pytest.Mo
 def test_another_version_in_this_interpreter(
     name: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = provenance.version
-    monkeypatch.setattr(provenance, "version", lambda n: "99.0" if n == name else real(n))
+    real = history.version
+    monkeypatch.setattr(history, "version", lambda n: "99.0" if n == name else real(n))
     (reason,) = run().reasons
     assert "became 99.0" in reason
 

@@ -25,9 +25,8 @@ from harness.timing.json_file import document
 from harness.timing.request import BenchRequest, Entry
 from harness.timing.run import Bench
 from harness.timing.table import tracebacks
-from harness.training.generate.model import check_results
 from harness.training.generate.request import GenerateError, GenerateRequest
-from harness.training.generate.writing import chooser, prepare
+from harness.training.generate.writing import check_results, chooser, prepare
 from harness.training.request import TrainRequest
 from harness.training.request import prepare as prepare_training
 from harness.training.run import TrainingError, TrainingRun

@@ -26,9 +26,8 @@ from harness.oracle.oracle import Oracle
 from harness.runtime.session import Session
 from harness.text.vocabulary import Vocabulary
 from harness.training.generate.console import differences, monotonous
-from harness.training.generate.model import reader
 from harness.training.generate.request import GenerateError, GenerateRequest
-from harness.training.generate.writing import chooser, prepare
+from harness.training.generate.writing import chooser, prepare, reader
 
 MUTANTS = TESTS / "mutants"
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."

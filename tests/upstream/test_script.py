@@ -25,8 +25,7 @@ from harness.oracle.case import Case
 from harness.oracle.tolerance import Deviation
 from harness.results.cell import Cell, CellResult
 from harness.results.findings import Finding
-from harness.upstream.bundle import Upstream, _verdict, format_of
-from harness.upstream.script import Shown, composed
+from harness.upstream.bundle import Shown, Upstream, _verdict, composed, format_of
 
 # A framework whose linear layer is a thousandth too large: whoever imports torch gets it.
 BROKEN = """

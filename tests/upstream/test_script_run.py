@@ -13,7 +13,7 @@ from process_faults.support import MIB, marked, wait_until
 from time_limits import over_within
 from wording import Wording
 
-from harness.upstream import script
+from harness.upstream import bundle
 from harness.worker.process import LOG_TAIL
 
 # Leaves a child in a session of its own, then hangs.
@@ -29,21 +29,21 @@ PARENT = """
 import sys
 from pathlib import Path
 from harness.upstream import script
-script.run(Path(sys.argv[1]), sys.executable, {})
+bundle.run(Path(sys.argv[1]), sys.executable, {})
 """
 
 
-def shown(folder: Path, source: str, memory: int | None = None) -> script.Shown:
-    (folder / script.FILE).write_text(source)
-    return script.run(folder, sys.executable, {"SCRIPT_MARK": str(folder)}, memory)
+def shown(folder: Path, source: str, memory: int | None = None) -> bundle.Shown:
+    (folder / bundle.FILE).write_text(source)
+    return bundle.run(folder, sys.executable, {"SCRIPT_MARK": str(folder)}, memory)
 
 
 def test_a_script_gives_its_exit_code_and_what_it_printed(tmp_path: Path, wording: Wording) -> None:
     source = "import os, sys\nprint('out')\nos.write(2, b'err')\nsys.exit(1)"
-    assert shown(tmp_path, source) == script.Shown(1, "out\nerr")
+    assert shown(tmp_path, source) == bundle.Shown(1, "out\nerr")
     killed = shown(tmp_path, "import os\nprint('out', flush=True)\nos.kill(os.getpid(), 11)")
     assert (killed.code, killed.printed.startswith("out\n")) == (-signal.SIGSEGV, True)
-    missing = script.run(tmp_path, "/nowhere/python", {})
+    missing = bundle.run(tmp_path, "/nowhere/python", {})
     assert missing.code not in (0, 1)
     wording.line(missing.printed, "/nowhere/python")
 
@@ -63,8 +63,8 @@ sys.exit(1 if number == FIRST_WRONG else 0)
 def test_a_script_must_agree_in_several_processes(
     tmp_path: Path, first_wrong: int, code: int, runs: int
 ) -> None:
-    (tmp_path / script.FILE).write_text(LATE.replace("FIRST_WRONG", str(first_wrong)))
-    found = script.run_until_it_differs(tmp_path, sys.executable, {})
+    (tmp_path / bundle.FILE).write_text(LATE.replace("FIRST_WRONG", str(first_wrong)))
+    found = bundle.run_until_it_differs(tmp_path, sys.executable, {})
     assert (found.code, found.runs) == (code, runs)
     assert len((tmp_path / "runs").read_text()) == runs
 
@@ -72,10 +72,10 @@ def test_a_script_must_agree_in_several_processes(
 def test_nothing_is_left_of_a_script_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "PATIENCE", 1.5)
+    monkeypatch.setattr(bundle, "PATIENCE", 1.5)
     with over_within(10.0):
         found = shown(tmp_path, HANGING)
-    assert found == script.Shown(None, "started\nno answer in 1.5 s")
+    assert found == bundle.Shown(None, "started\nno answer in 1.5 s")
     assert marked(str(tmp_path)) == []
 
 
@@ -95,7 +95,7 @@ def test_a_script_may_not_take_all_of_the_memory(tmp_path: Path, wording: Wordin
 def test_nothing_is_left_of_a_script_when_the_harness_is_killed(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    (tmp_path / script.FILE).write_text(HANGING)
+    (tmp_path / bundle.FILE).write_text(HANGING)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)],
         env={**os.environ, "SCRIPT_MARK": str(tmp_path)},

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from harness.program.ir import Node
+from harness.results.cell import Cell
+from harness.results.findings import Blame
 
 # The phases of a pass in the order in which they run. Special cases: "primitive" means that a
 # primitive is wrong by itself, "result" that only the returned value is wrong, and "property" that
 # a check differs although the values of an ordinary pass are right.
 Phase = Literal["primitive", "forward", "result", "backward", "update", "property"]
+# The name of the reference if a backend is compared with no other backend.
+ORACLE = "the oracle"
 # A search stops after this many causes: a backend with more is wrong everywhere.
 MOST = 4
 
@@ -53,6 +57,51 @@ class Causes:
     def lines(self) -> list[str]:
         """Return the causes and the proof as lines of text."""
         return [*map(str, self.found), self.proof] if self.proof else [*map(str, self.found)]
+
+
+@dataclass(frozen=True)
+class Localised:
+    """The result of ``harness localise``: the causes (None if all checks agree) and the checks that
+    differ. ``elsewhere`` is the device of the second backend if it differs from the cell's
+    device."""
+
+    cell: Cell
+    against: str
+    causes: Causes | None
+    blame: Blame | None = None
+    differing: list[str] = field(default_factory=list)
+    elsewhere: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code: 0 if the cell agrees, 1 if it differs."""
+        return 0 if self.causes is None else 1
+
+    def record(self) -> dict[str, object]:
+        """Return the result as plain data."""
+        causes = self.causes
+        return {
+            **self.cell.record(),
+            "against": self.against,
+            "against_device": self.elsewhere or None,
+            "agrees": causes is None,
+            "causes": [asdict(cause) for cause in causes.found] if causes else [],
+            "proved": bool(causes and causes.proved),
+            "proof": causes.proof if causes else "",
+            "blame": self.blame.model_dump() if self.blame else None,
+            "differing": self.differing,
+        }
+
+    def lines(self) -> list[str]:
+        """Return the result as lines of text."""
+        where = f" on its {self.elsewhere}" if self.elsewhere else ""
+        what = f"{self.cell} against {self.against}{where}"
+        if self.causes is None:
+            return [f"{what}: agrees, there is nothing to look for"]
+        lines = [f"{what}: differs", *(f"  {line}" for line in self.causes.lines())]
+        if self.blame:
+            lines.append(f"  {self.blame}")
+        return lines
 
 
 def substituted(found: Sequence[Cause], values: str, rest: str, left: str) -> Causes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from harness.arrays import Array, widened
-from harness.checking.causes.backward import Ask, Backward
-from harness.checking.causes.cause import MOST, Cause, Causes, label, substituted
-from harness.checking.causes.updates import Train, step_arrays, update_causes
+from harness.checking.causes.backward import Backward
+from harness.checking.causes.cause import MOST, ORACLE, Cause, Causes, Localised, label, substituted
+from harness.checking.causes.updates import step_arrays, update_causes
 from harness.checking.checks.context import Batches, Context, Step, part
 from harness.checking.checks.extremes import offset_material, tail_material
 from harness.checking.checks.thresholds import LARGE as LARGE_SIZES
@@ -19,18 +20,33 @@ from harness.checking.checks.thresholds import large_case
 from harness.checking.checks.training import RATE, planned
 from harness.checking.failure import Failure, segment
 from harness.checking.first_difference import BACKWARD, FORWARD, Expectations, Location, listed
+from harness.checking.options import LocaliseOptions
 from harness.checking.reproducer import MATERIALS, Pass
-from harness.errors import HarnessError
+from harness.checking.request import Request
+from harness.checking.run import Engine
+from harness.command.declared import build
+from harness.command.outcome import CommandResult
+from harness.environments.columns import names_of, of_command
+from harness.errors import CouldNotRun, HarnessError, UsageError
 from harness.oracle.case import Case
+from harness.oracle.patience import OracleFault, Patience, spent, with_patience
 from harness.oracle.yardstick import Expected
+from harness.output.printing import console
+from harness.output.progress import Progress
 from harness.program.ir import Phase, Program
 from harness.program.updates import UpdateRule
-from harness.results.cell import Cell
-from harness.results.findings import Finding
+from harness.results.cell import Cell, CellResult
+from harness.results.findings import PASSING, Finding
 from harness.runtime.answers import Arguments
-from harness.worker.remote import Tensors, Traced, WorkerFault
+from harness.worker.remote import (
+    Remote,
+    Tensors,
+    Traced,
+    WorkerFault,
+    check_offered,
+    nearest_device,
+)
 
-ORACLE = "the oracle"
 PRIMITIVES = "primitives"
 INFERENCE = ("inference", "carried-state")
 TRAINING = ("training", "training-sgd")
@@ -244,16 +260,17 @@ class Finder:
     def _wrong(self, alone: Failure) -> list[str]:
         dtype = self.context.dtype
         expected = alone.expected().only("output.")
-        results = _results(self.context, alone.training, alone.inference, alone.run.material)
-        found = expected.deviations(part(results, "output."), dtype)
+        material = alone.run.material
+        remote = _loaded(self.context, alone.training, alone.inference, material)
+        found = expected.deviations(part(remote.gradients(material), "output."), dtype)
         # Leave out wrong shapes and dtypes: they do not depend on the inputs.
         off = [d for d in found if not d.agrees and not d.reason]
         return [d.name.removeprefix("output.") for d in off]
 
     def _backward(self, material: Arguments, along: Mapping[str, Array]) -> Causes | None:
         context = self.context
-        others = _ask(self.other) if self.other else None
-        ask, dtype = _ask(context), context.dtype
+        others = partial(_gradients, self.other) if self.other else None
+        ask, dtype = partial(_gradients, context), context.dtype
         return Backward(context.case, material, ask, dtype, self.against, along, others).causes()
 
     def _directions(self, material: Arguments) -> list[str]:
@@ -300,47 +317,51 @@ class Finder:
         batches, expected = planned(case, rule, rate, context.dtype)
         if self.other is not None:
             programs = (case.training, case.inference)
-            steps = _train(self.other)(*programs, rule, case.material, batches)
+            steps = _train(self.other, *programs, rule, case.material, batches)
             values = step_arrays(steps, case.material)
             noise = {n: 2 * e for n, e in expected.noise(context.dtype).items()}
             wide = {n: widened(a) for n, a in values.items()}
             expected = Expected.within(wide, noise, context.dtype)
-        return update_causes(case, rule, batches, expected, _train(context), context.dtype)
+        return update_causes(case, rule, batches, expected, partial(_train, context), context.dtype)
 
 
 def _pass(context: Context, phase: Phase, material: Arguments) -> Sequence[Traced]:
     """Open a session of the case's own program, load its parameters, and return the trace of one
     pass."""
-    context.open()
+    remote = _loaded(context, context.case.training, context.case.inference, material)
+    return remote.trace(phase, material, loss=phase == "training")
+
+
+def _loaded(
+    context: Context,
+    training: Program,
+    inference: Program,
+    material: Arguments,
+    rule: UpdateRule | None = None,
+) -> Remote:
+    """Open a session of two programs on a context's backend, load the parameters, and return the
+    client of the worker."""
+    context.remote.open(training, inference, rule, context.path, context.dtype, context.device)
     context.remote.load(material)
-    return context.remote.trace(phase, material, loss=phase == "training")
+    return context.remote
 
 
-def _results(context: Context, training: Program, inference: Program, batch: Arguments) -> Tensors:
-    setting = (context.path, context.dtype, context.device)
-    context.remote.open(training, inference, None, *setting)
-    context.remote.load(batch)
-    return context.remote.gradients(batch)
+def _gradients(
+    context: Context, training: Program, inference: Program, batch: Arguments
+) -> Tensors:
+    return part(_loaded(context, training, inference, batch).gradients(batch), "gradient.")
 
 
-def _ask(context: Context) -> Ask:
-    return lambda *asked: part(_results(context, *asked), "gradient.")
-
-
-def _train(context: Context) -> Train:
-    def trained(
-        training: Program,
-        inference: Program,
-        rule: UpdateRule,
-        material: Arguments,
-        batches: Batches,
-    ) -> Sequence[Step]:
-        setting = (context.path, context.dtype, context.device)
-        context.remote.open(training, inference, rule, *setting)
-        context.remote.load(material)
-        return context.remote.train(batches, material.state)
-
-    return trained
+def _train(
+    context: Context,
+    training: Program,
+    inference: Program,
+    rule: UpdateRule,
+    material: Arguments,
+    batches: Batches,
+) -> Sequence[Step]:
+    remote = _loaded(context, training, inference, material, rule)
+    return remote.train(batches, material.state)
 
 
 def _cause(location: Location) -> Cause:
@@ -354,3 +375,98 @@ def _cause(location: Location) -> Cause:
 
 def _off(*findings: Finding) -> list[str]:
     return [d.name for finding in findings for d in finding.deviations if not d.agrees]
+
+
+# The command ``harness localise``: check one cell and find the causes of its differences.
+
+
+def localise(
+    engine: Engine,
+    cell: Cell,
+    against: str | None,
+    show: Callable[[str], None] = lambda step: None,
+) -> Localised:
+    """Find the causes of a cell's differences from the oracle, or from the backend ``against``.
+
+    ``show`` is called with a text before each step.
+
+    Raises:
+        WorkerFault: a backend crashed, hung or raised an error.
+        OracleFault: the oracle ran out of time or memory.
+        UsageError: the backend offers no such device or dtype.
+    """
+    if against is not None:
+        show(f"holding {cell} against {against}")
+        with with_patience(Patience(engine.request.timeout)):
+            device = nearest_device(engine.workers[against], cell.device)
+            other = _context(engine, replace(cell, backend=against, device=device))
+            causes = Finder(_context(engine, cell), other, against).between()
+        elsewhere = device if device != cell.device else ""
+        return Localised(cell, against, causes, elsewhere=elsewhere)
+    show(f"checking {cell}")
+    result = engine.run_cell(cell, engine.request.checks)
+    _check_ran(result)
+    differing = [f.check for f in result.findings if f.verdict == "differ"]
+    if not differing:
+        return Localised(cell, ORACLE, None)
+    show(f"{', '.join(differing)}: differ; looking for the cause by substitution")
+    with with_patience(Patience(engine.request.timeout)):
+        causes = Finder(_context(engine, cell, own=True)).of(result.findings)
+    return Localised(cell, ORACLE, causes, result.blame, differing)
+
+
+def _context(engine: Engine, cell: Cell, own: bool = False) -> Context:
+    """Return a context of a backend whose worker process has started.
+
+    Raises:
+        UsageError: the backend does not offer what the cell needs.
+    """
+    spec = engine.specs[cell.spec]
+    case = engine.case(spec, own=False)
+    needed = (case.training, case.inference, case.spec.update)
+    worker = engine.workers[cell.backend]
+    check_offered(worker, cell.device, cell.dtype, needed, cell.path)
+    remote = Remote(worker, engine.request.timeout, spent)
+    at_own = engine.case(spec, own=True) if own else case
+    return Context(case, at_own, remote, cell.path, cell.dtype, cell.device)
+
+
+def _check_ran(result: CellResult) -> None:
+    """Raise an error unless the cell's checks could compare numbers."""
+    odd = next((f for f in result.findings if f.verdict not in (*PASSING, "differ")), None)
+    if odd is not None and all(f.verdict != "differ" for f in result.findings):
+        told = f"{result.cell.backend}: {odd.check}: {odd.verdict}: {odd.detail}"
+        raise CouldNotRun(told, odd.traceback)
+    if result.findings and all(f.verdict == "unsupported" for f in result.findings):
+        raise UsageError(f"{result.cell.backend}: {result.findings[0].detail}")
+
+
+def run_localise(asked: LocaliseOptions) -> CommandResult:
+    """Run the command ``harness localise``.
+
+    Raises:
+        UsageError: the spec, a backend or an option is wrong.
+        CouldNotRun: a backend, or the oracle, could not be run.
+    """
+    columns = tuple(filter(None, (asked.backend, asked.against)))
+    found = of_command({**vars(asked), "backends": columns})
+    backend, *others = names_of(columns)
+    against = others[0] if others else None
+    if against == backend:
+        raise UsageError(f"{backend} is to be held against itself: name another backend")
+    of_cell = {"specs": (asked.spec,), "backends": (backend, *others)}
+    of_cell |= {"dtypes": (asked.dtype,), "paths": (asked.path,)}
+    # In a request ``against`` means a user's own model; in this command it means a backend.
+    request = build(Request, {**found, **of_cell, "against": None})
+    with Engine(request) as engine:
+        cells = [cell for cell in engine.cells() if cell.backend == backend]
+        try:
+            with Progress(console(error=True), "localising") as bar:
+                causes = [localise(engine, cell, against, bar.step) for cell in cells]
+        except WorkerFault as fault:
+            raise CouldNotRun(f"{fault.backend or backend}: {fault}", fault.traceback) from None
+        except OracleFault as fault:
+            raise CouldNotRun(str(fault)) from None
+    text = "\n".join(line for one in causes for line in one.lines())
+    code = max(one.exit_code for one in causes)
+    return CommandResult([one.record() for one in causes], text, code)
